@@ -19,6 +19,7 @@ mod mcp;
 mod operate;
 mod metrics;
 mod page;
+mod push;
 mod status;
 
 use std::convert::Infallible;
@@ -44,6 +45,7 @@ use crate::support::stop::Stop;
 use crate::telemetry::Metrics;
 
 pub use access::{Access, Policy};
+pub use push::Push;
 pub use status::{JournalView, SinkView, Status};
 
 /// What admin may look at.

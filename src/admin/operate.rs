@@ -16,6 +16,7 @@ use axum::routing::{get, post};
 use futures_util::stream;
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -102,7 +103,7 @@ fn denied(error: &CommandError) -> Denied {
 }
 
 pub(super) fn deny((status, why): Denied) -> Response {
-    let mut response = (status, one_line(&Reply::<()>::Error(why))).into_response();
+    let mut response = (status, json_line(line(&Reply::<()>::Error(why)))).into_response();
     if status == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, CHALLENGE);
     }
@@ -113,9 +114,14 @@ async fn carry_out<C: Command>(operator: &Arc<Operator>, command: C) -> Response
     if C::IS_REPLAY {
         return replay(operator, command);
     }
-    match operator.carry_out(command, drop).await {
-        Ok(answer) => one_line(&Reply::Done(answer)).into_response(),
-        Err(error) => deny(denied(&error)),
+    let answered = match operator.carry_out(command, drop).await {
+        // A large trace takes tens of milliseconds to write, and to forget.
+        Ok(answer) => spawn_blocking(move || line(&Reply::Done(answer))).await,
+        Err(error) => return deny(denied(&error)),
+    };
+    match answered {
+        Ok(line) => json_line(line).into_response(),
+        Err(_) => deny(denied(&CommandError::Stopping)),
     }
 }
 
@@ -139,8 +145,8 @@ fn replay<C: Command>(operator: &Arc<Operator>, command: C) -> Response {
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(body)).into_response()
 }
 
-fn one_line<T: Serialize>(reply: &Reply<T>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], line(reply))
+fn json_line(line: String) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], line)
 }
 
 fn line<T: Serialize>(reply: &Reply<T>) -> String {

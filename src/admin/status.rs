@@ -163,7 +163,7 @@ impl Status {
     }
 
     pub(crate) fn health(&self, view: &View) -> HealthView {
-        let mut problems = Vec::from_iter(view.receivers.problem());
+        let mut problems = view.receivers.problems();
         problems.extend(view.access.now().tls.as_ref().and_then(Tls::problem));
         problems.extend(self.refused_reload.as_ref().map(
             |RefusedReload { at, problem, .. }| {

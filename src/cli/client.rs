@@ -15,7 +15,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{HOST, HeaderName};
-use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -61,6 +61,8 @@ pub(super) struct TrustArguments {
 pub(super) struct Answer {
     /// Its status.
     pub(super) status: StatusCode,
+    /// Its headers.
+    pub(super) headers: HeaderMap,
     /// Its body.
     pub(super) body: Bytes,
 }
@@ -107,10 +109,10 @@ pub(super) async fn ask(question: Question<'_>) -> Result<Answer, NoAnswer> {
     let (url, patience) = (question.url, question.patience);
     let answered = timeout(patience, async {
         let response = send(question).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
         let body = body.map_err(|error| broken_off(url, &*error))?.to_bytes();
-        Ok(Answer { status, body })
+        Ok(Answer { status: head.status, headers: head.headers, body })
     });
     answered.await.unwrap_or_else(|_| Err(slow(url, patience)))
 }

@@ -11,10 +11,10 @@ use super::Shell;
 use super::operate::{Asked, or_dash, run, seconds};
 use super::operator::{Place, operate};
 use super::output::{explain, harmless, harmless_json, say, table};
-use crate::index::{IndexView, List, Stats, TraceSummary};
+use crate::index::{IndexView, List, Stats, StatsRow, TraceSummary};
 use crate::operate::{
     Form, SinkLedger, StatsRequest, TraceRequest, TraceView, TracesRequest, Verified,
-    VerifyRequest, duration_text, tree_text,
+    VerifyRequest, dollars_text, duration_text, one_line, tree_text,
 };
 
 /// Names in one cell of a table.
@@ -47,17 +47,19 @@ pub(super) struct Exported {
 pub(super) fn traces(asked: Asked<TracesRequest>, shell: Shell<'_>) -> ExitCode {
     run(asked, None, shell, |list: &List| {
         note(&list.index);
-        let heads = [
-            "trace", "start", "name", "agents", "status", "took", "spans", "tokens", "cost",
-            "models",
-        ];
-        let mut text = table(&heads, &list.traces.iter().map(row).collect::<Vec<_>>());
+        let mut text = traces_table(&list.traces);
         let (shown, count) = (list.traces.len() as u64, list.count);
         if shown < count {
             writeln!(text, "\n{shown} of {count} traces; --limit shows more").ok();
         }
         (text, ExitCode::SUCCESS)
     })
+}
+
+pub(super) fn traces_table(traces: &[TraceSummary]) -> String {
+    let heads =
+        ["trace", "start", "name", "agents", "status", "took", "spans", "tokens", "cost", "models"];
+    table(&heads, &traces.iter().map(row).collect::<Vec<_>>())
 }
 
 fn row(trace: &TraceSummary) -> Vec<String> {
@@ -100,51 +102,61 @@ pub(super) fn tail(asked: Asked<TracesRequest>, shell: Shell<'_>) -> ExitCode {
 
 /// Prints the documents of a selection, the newest trace first.
 pub(super) fn export(asked: Asked<Exported>, shell: Shell<'_>) -> ExitCode {
-    let (place, Exported { mut traces, form }, _) = asked.parts(None);
+    let (place, Exported { traces, form }, _) = asked.parts(None);
     let place = Place { is_live: true, ..place };
-    let mut left = traces.limit.unwrap_or(usize::MAX);
-    loop {
-        traces.limit = Some(left.min(PAGE));
-        let page = match operate(&place, traces.clone(), shell) {
-            Ok(list) => list.traces,
-            Err(code) => return code,
-        };
-        traces.before = page.last().map(|last| last.trace_id.clone());
-        let is_last = page.len() < left.min(PAGE) || page.len() == left;
-        left -= page.len();
+    let all = traces.limit.unwrap_or(usize::MAX);
+    let ended = for_each_page(&place, (traces, all), shell, |page| {
         for trace in page {
             let one = TraceRequest { id: trace.trace_id, span: None, form: Some(form) };
-            match operate(&place, one, shell) {
-                Ok(view) => say(&harmless(&shown(&view))),
-                Err(code) => return code,
-            }
+            say(&harmless(&shown(&operate(&place, one, shell)?)));
         }
-        if is_last {
-            return ExitCode::SUCCESS;
-        }
+        Ok(())
+    });
+    ended.err().unwrap_or(ExitCode::SUCCESS)
+}
+
+/// Asks for so many traces at most, the newest first, a page at a time.
+pub(super) fn for_each_page(
+    place: &Place,
+    (mut asked, mut left): (TracesRequest, usize),
+    shell: Shell<'_>,
+    mut take: impl FnMut(Vec<TraceSummary>) -> Result<(), ExitCode>,
+) -> Result<(), ExitCode> {
+    while left > 0 {
+        let limit = left.min(PAGE);
+        asked.limit = Some(limit);
+        let page = operate(place, asked.clone(), shell)?.traces;
+        asked.before = page.last().map(|last| last.trace_id.clone());
+        left = if page.len() < limit { 0 } else { left - limit };
+        take(page)?;
     }
+    Ok(())
 }
 
 pub(super) fn stats(asked: Asked<StatsRequest>, shell: Shell<'_>) -> ExitCode {
     run(asked, None, shell, |stats: &Stats| {
         note(&stats.index);
-        let rows = stats.rows.iter().map(|row| {
-            vec![
-                short(&row.name),
-                row.count.to_string(),
-                row.errors.to_string(),
-                duration_text(row.p50_ns),
-                duration_text(row.p95_ns),
-                duration_text(row.p99_ns),
-                row.input_tokens.to_string(),
-                row.output_tokens.to_string(),
-                dollars(row.cost_usd),
-            ]
-        });
-        let heads = ["name", "count", "errors", "p50", "p95", "p99", "input", "output", "cost"];
-        let text = table(&heads, &rows.collect::<Vec<_>>());
+        let text = rows_table(&stats.rows);
         (format!("{text}\nover {} traces\n", stats.traces), ExitCode::SUCCESS)
     })
+}
+
+pub(super) fn rows_table(rows: &[StatsRow]) -> String {
+    let rows = rows.iter().map(|row| {
+        vec![
+            short(&row.name),
+            row.count.to_string(),
+            row.errors.to_string(),
+            duration_text(row.p50_ns),
+            duration_text(row.p95_ns),
+            duration_text(row.p99_ns),
+            row.input_tokens.to_string(),
+            row.output_tokens.to_string(),
+            dollars(row.cost_usd),
+        ]
+    });
+    let heads = ["name", "count", "errors", "p50", "p95", "p99", "input", "output", "cost"];
+    table(&heads, &rows.collect::<Vec<_>>())
 }
 
 /// Runs a verb. `verify` fails where something is missing, or was not taken by a sink.
@@ -174,7 +186,7 @@ fn shown(view: &TraceView) -> String {
     write!(text, "\n{}", tree_text(view)).ok();
     for turn in &view.conversation {
         let said = turn.text.replace('\n', "\n  ");
-        write!(text, "\n{}\n  {said}\n", turn.role.replace('\n', " ")).ok();
+        write!(text, "\n{}\n  {said}\n", one_line(&turn.role, NAME_MAX)).ok();
     }
     if let Some(line) = &view.line {
         write!(text, "\n{line:#}\n").ok();
@@ -236,9 +248,7 @@ fn note(index: &IndexView) {
 }
 
 fn short(name: &str) -> String {
-    let name = name.replace(['\n', '\t'], " ");
-    let end = name.char_indices().nth(NAME_MAX).map_or(name.len(), |(at, _)| at);
-    or_dash(name.get(..end).unwrap_or_default())
+    or_dash(&one_line(name, NAME_MAX))
 }
 
 fn names(names: &[String]) -> String {
@@ -251,6 +261,6 @@ fn names(names: &[String]) -> String {
     or_dash(&text)
 }
 
-fn dollars(cost: Option<f64>) -> String {
-    cost.map_or_else(|| "-".to_owned(), |cost| format!("${cost:.6}"))
+pub(super) fn dollars(cost: Option<f64>) -> String {
+    or_dash(&cost.map(dollars_text).unwrap_or_default())
 }

@@ -15,6 +15,7 @@ mod configuration;
 mod demo;
 mod doctor;
 mod health;
+mod import;
 mod journal;
 mod look;
 mod operate;
@@ -25,6 +26,7 @@ mod reach;
 mod rules;
 mod run;
 mod send;
+mod top;
 mod unchecked;
 #[cfg(test)]
 mod operate_tests;
@@ -73,6 +75,8 @@ enum Verb {
     Doctor(doctor::DoctorArguments),
     /// Send a demo agent trace in both formats to a running daemon
     Send(send::SendArguments),
+    /// Send what was kept to a running daemon: archives, JSON lines, OTLP, bodies of the Agents SDK
+    Import(import::ImportArguments),
     /// Look into the journal, check it, or settle its damage
     #[command(subcommand)]
     Journal(journal::JournalVerb),
@@ -92,6 +96,8 @@ enum Verb {
     /// Look at one trace, or see whether all of it arrived
     #[command(subcommand)]
     Trace(look::TraceVerb),
+    /// Watch what agents do: rates, the slowest, the dearest, what failed, sums by agent and model
+    Top(operate::Asked<top::Watched>),
     /// Sums by agent, tool, model or handoff: calls, times, errors, tokens, cost
     Stats(operate::Asked<StatsRequest>),
     /// See what the rules of a configuration do to spans
@@ -204,6 +210,7 @@ pub fn run() -> ExitCode {
         Some(Verb::Healthcheck(arguments)) => health::check(&arguments, shell),
         Some(Verb::Doctor(arguments)) => doctor::doctor(&arguments, shell),
         Some(Verb::Send(arguments)) => send::send(&arguments, shell),
+        Some(Verb::Import(arguments)) => import::import(&arguments, shell),
         Some(Verb::Journal(verb)) => Err(journal::run(&verb, shell)),
         Some(Verb::DeadLetter(verb)) => Err(operate::dead_letter(verb, shell)),
         Some(Verb::Replay(asked)) => Err(operate::replay(asked, shell)),
@@ -212,6 +219,7 @@ pub fn run() -> ExitCode {
         Some(Verb::Tail(asked)) => Err(look::tail(asked, shell)),
         Some(Verb::Export(asked)) => Err(look::export(asked, shell)),
         Some(Verb::Trace(verb)) => Err(look::trace(verb, shell)),
+        Some(Verb::Top(asked)) => Err(top::top(asked, shell)),
         Some(Verb::Stats(asked)) => Err(look::stats(asked, shell)),
         Some(Verb::Rules(verb)) => rules::run(&verb, shell),
         Some(Verb::Prices(verb)) => prices::run(&verb, shell),

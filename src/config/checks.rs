@@ -2,18 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use hyper::header::HeaderName;
 use toml::de::{DeTable, DeValue};
 
 use super::Config;
 use super::layers::{Layers, Value, Whole};
 use super::ourselves::Ourselves;
-use super::sections::{AdminOptions, JournalMode, LogOptions, Sections};
+use super::sections::{AdminOptions, JournalMode, LogOptions, Sections, TelemetryOptions};
 use crate::receivers::ReceiverOptions;
 use crate::server::TlsOptions;
 use crate::sinks::blackhole;
+use crate::sinks::http::secret_header;
 use crate::support::address::Address;
 use crate::support::options::{did_you_mean, position};
 use crate::support::problem::Problem;
+use crate::support::secret::Secret;
 
 /// Levels of the log.
 const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
@@ -34,6 +37,7 @@ pub(super) fn problems(
         problems.extend(receivers(&sections.receivers, layers));
         problems.extend(admin(&sections.admin, layers));
     }
+    problems.extend(telemetry(&sections.telemetry, layers));
     problems.extend(log_level(&sections.log, layers));
     problems.extend(shared_paths(layers));
     problems
@@ -93,6 +97,28 @@ fn admin(options: &AdminOptions, layers: &Layers<'_>) -> Vec<Problem> {
     }
     for (what, hint) in options.tls.iter().flat_map(TlsOptions::mistakes) {
         wrong("tls", what, hint);
+    }
+    problems
+}
+
+fn telemetry(options: &TelemetryOptions, layers: &Layers<'_>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let Some(otlp) = &options.otlp else { return problems };
+    let mut wrong = |key, what: &str, hint: &str| {
+        problems.push(Problem::new(layers.place(&["telemetry", "otlp", key]), what, hint));
+    };
+    if otlp.endpoint.uri().is_none_or(|uri| uri.query().is_some()) {
+        let hint = "write for example \"http://localhost:4328\"; credentials go into `headers`";
+        wrong("endpoint", "not a plain address that begins with http:// or https://", hint);
+    }
+    if otlp.interval.0.is_zero() {
+        wrong("interval", "an interval of nothing", "leave it out for \"1m\"");
+    }
+    let is_header = |name: &str, value: &Secret| {
+        name.parse::<HeaderName>().is_ok() && secret_header(value.reveal()).is_some()
+    };
+    if !otlp.headers.iter().all(|(name, value)| is_header(name, value)) {
+        wrong("headers", "one of these is no header", "write `authorization = \"Bearer ...\"`");
     }
     problems
 }
@@ -165,11 +191,12 @@ fn shared_paths(layers: &Layers<'_>) -> Vec<Problem> {
     problems
 }
 
-/// Sinks that send to this daemon itself: what they send would come back, for ever. Whichever option of whichever kind says so, it is
+/// Sinks, and metrics, that go to this daemon itself: what they send would come back, for ever. Whichever option of whichever kind says so, it is
 /// an address.
 pub(super) fn loops(ourselves: &Ourselves, layers: &Layers<'_>) -> Vec<Problem> {
-    let sinks = layers.entries(&["sinks"]).filter_map(|(_, sink)| sink.get_ref().as_table());
-    let texts = sinks.flat_map(DeTable::values).flat_map(|value| match value.get_ref() {
+    let ways_out = layers.entries(&["sinks"]).chain(layers.entries(&["telemetry"]));
+    let tables = ways_out.filter_map(|(_, table)| table.get_ref().as_table());
+    let texts = tables.flat_map(DeTable::values).flat_map(|value| match value.get_ref() {
         DeValue::Array(elements) => elements.iter().collect(),
         _ => vec![value],
     });

@@ -59,7 +59,9 @@ pub use prices::table_of;
 pub use report::{Paint, Report};
 pub use schema::schema;
 use sections::Sections;
-pub use sections::{AdminOptions, JournalMode, LogFormat, LogOptions, ReloadOptions};
+pub use sections::{
+    AdminOptions, JournalMode, LogFormat, LogOptions, OtlpMetrics, ReloadOptions, TelemetryOptions,
+};
 use show::Hiding;
 pub use show::Shown;
 use sources::SourceKind;
@@ -92,6 +94,8 @@ pub struct Config {
     pub prices: Arc<Prices>,
     /// Where health, metrics and status are served.
     pub admin: AdminOptions,
+    /// Where metrics are sent.
+    pub telemetry: TelemetryOptions,
     /// The sinks, in the order of the file.
     pub sinks: Vec<SinkConfig>,
     /// What the daemon says of itself.
@@ -396,6 +400,7 @@ impl<'s> Gathered<'s> {
             tests,
             prices,
             admin: sections.admin,
+            telemetry: sections.telemetry,
             sinks,
             log: sections.log,
             reload: sections.reload,

@@ -1,6 +1,7 @@
 //! What a configuration file says, section by section, in its own words. The sentences here are those of `config default`, of the
 //! schema and of the documentation; the defaults are those of the components.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -12,6 +13,7 @@ use crate::journal;
 use crate::prices::PriceOptions;
 use crate::receivers::ReceiverOptions;
 use crate::server::TlsOptions;
+use crate::sinks::http;
 use crate::support::address::{self, Address};
 use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
@@ -41,6 +43,8 @@ pub(super) struct Sections {
     pub(super) prices: PriceOptions,
     /// Health, readiness, metrics and status.
     pub(super) admin: AdminOptions,
+    /// Where the figures of `/metrics` go beside that.
+    pub(super) telemetry: TelemetryOptions,
     /// What the daemon says of itself, on stderr.
     pub(super) log: LogOptions,
     /// When the configuration is read again, beside SIGHUP and `spanferry reload`.
@@ -112,6 +116,29 @@ pub struct AdminOptions {
     pub tls: Option<TlsOptions>,
 }
 
+/// `[telemetry]`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TelemetryOptions {
+    /// A receiver of OTLP that is sent all that `/metrics` says, over HTTP. A change needs a restart.
+    pub otlp: Option<OtlpMetrics>,
+}
+
+/// `[telemetry.otlp]`.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OtlpMetrics {
+    /// Its base address, to which `/v1/metrics` is added, unless it ends like that.
+    #[schemars(with = "String", extend("examples" = ["http://localhost:4328"]))]
+    pub endpoint: http::Address,
+    /// Headers for every request. The values are treated as credentials.
+    #[serde(default)]
+    pub headers: BTreeMap<String, Secret>,
+    /// How often. What is not taken is not sent again: the next time says it too.
+    #[serde(default = "default_interval")]
+    pub interval: Duration,
+}
+
 /// `[log]`.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -158,6 +185,11 @@ const DEFAULT_DRAIN_GRACE: Duration = seconds(0);
 /// The Collector's health port, so that its probes fit.
 const DEFAULT_ADMIN: &str = "127.0.0.1:13133";
 
+/// That of OpenTelemetry's SDKs.
+fn default_interval() -> Duration {
+    seconds(60)
+}
+
 const fn seconds(count: u64) -> Duration {
     Duration(std::time::Duration::from_secs(count))
 }
@@ -173,6 +205,7 @@ impl Default for Sections {
             feed: FeedSection::default(),
             prices: PriceOptions::default(),
             admin: AdminOptions::default(),
+            telemetry: TelemetryOptions::default(),
             log: LogOptions::default(),
             reload: ReloadOptions::default(),
         }

@@ -76,8 +76,10 @@ fn read_sink(
         .into_iter()
         .filter_map(|option| Rule::of_option(option, &table.get_mut().remove(option)?, &mut wrong))
         .collect();
+    let type_at = table.get_ref().get("type").map(|value| position(&value.span()));
     let kind = take_kind(&mut table);
     if let Ok(kind) = kind {
+        wrong.extend(kind.missing().map(|(what, hint)| Problem::new(type_at, what, hint)));
         let whose = format!(" for a sink of type `{}`", kind.name);
         wrong.extend(check(&table, &sink_schema(kind), &whose));
     }

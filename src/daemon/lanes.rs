@@ -58,7 +58,9 @@ impl Workshop {
         let made = self.build(sink, &cursor)?;
         let reader = feed.reader(cursor.mark);
         let status = LaneStatus::new(sink.name.clone(), sink.kind.name, cursor);
-        let status = Arc::new(status.with_rules(Arc::clone(&sink.rules)));
+        let trace_url = sink.lane.trace_url.clone().or_else(|| sink.plan.trace_url());
+        let status = status.with_rules(Arc::clone(&sink.rules)).with_trace_url(trace_url);
+        let status = Arc::new(status);
         let dead_letters = DeadLetters::new(self.stores.set_aside.dead_letters.clone());
         let (journal, options) = (journal.clone(), sink.lane.clone());
         let lane = Lane::new(reader, made, journal, dead_letters, options, status);

@@ -15,6 +15,8 @@ use crate::support::stop::Stop;
 pub(super) const HTTP: &str = "receivers.http";
 /// Where OTLP over gRPC is served.
 pub(super) const GRPC: &str = "receivers.grpc";
+/// The topics that are consumed.
+pub(super) const KAFKA: &str = "receivers.kafka";
 /// Where admin is served.
 pub(super) const ADMIN: &str = "admin.listen";
 
@@ -81,8 +83,17 @@ impl Listeners {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let (stop, Socket { option, listener }) = (Stop::default(), socket);
-        let serving = serve(listener, stop.clone());
+        let Socket { option, listener } = socket;
+        self.run(option, |stop| serve(listener, stop));
+    }
+
+    /// Runs what an option asks for until it is closed, in the place of what runs for the same option.
+    pub(super) fn run<F>(&mut self, option: &'static str, run: impl FnOnce(Stop) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let stop = Stop::default();
+        let serving = run(stop.clone());
         let closed = stop.clone();
         self.tasks.spawn(async {
             serving.await;
@@ -91,6 +102,11 @@ impl Listeners {
         if let Some(before) = self.open.insert(option, stop) {
             before.stop();
         }
+    }
+
+    /// Closes what runs for an option.
+    pub(super) fn end(&mut self, option: &str) {
+        self.open.remove(option).iter().for_each(Stop::stop);
     }
 
     /// Waits for one to end that nobody closed.

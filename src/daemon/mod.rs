@@ -30,7 +30,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout_at};
 use tracing::{info, warn};
 
-use crate::admin::{Access, View};
+use crate::admin::{Access, Push, View};
 use crate::config::{JournalMode, Loaded};
 use crate::feed::Feed;
 use crate::index::{Index, Kept};
@@ -65,6 +65,7 @@ pub struct Daemon {
     serving: Serving,
     reloads: Reloads,
     asked: mpsc::Receiver<Asked>,
+    push: Option<Push>,
 }
 
 /// Where a daemon listens, with the ports that port 0 became.
@@ -129,6 +130,9 @@ impl Daemon {
             refused_reload: Mutex::default(),
             started: Instant::now(),
         });
+        let push = loaded.config.telemetry.otlp.as_ref();
+        let push = push.map(|to| Push::new(&to.endpoint, &to.headers, to.interval.0));
+        let push = push.transpose().context("[telemetry.otlp]")?;
         let serving = Serving {
             loaded: Arc::new(loaded),
             workshop,
@@ -138,7 +142,7 @@ impl Daemon {
             lanes: Running::new(lanes),
             set_log: None,
         };
-        Ok(Self { sockets, lanes: made, serving, reloads, asked })
+        Ok(Self { sockets, lanes: made, serving, reloads, asked, push })
     }
 
     /// Has a reload set what of the log is written.
@@ -165,19 +169,23 @@ impl Daemon {
 
     /// Serves until `stop` is turned, then drains. An error means that the process must end loudly.
     pub async fn run(self, stop: Stop) -> anyhow::Result<()> {
-        let Self { sockets, lanes, mut serving, mut asked, .. } = self;
+        let Self { sockets, lanes, mut serving, mut asked, push, .. } = self;
         for lane in lanes {
             serving.lanes.start(lane);
         }
         // It ends with this set.
         let mut telling = JoinSet::new();
         telling.spawn(serving.view.metrics.understanding().clone().tell(Said::log));
+        if let Some(push) = push {
+            telling.spawn(push.run(Arc::clone(&serving.view)));
+        }
         let feed = serving.view.feed.clone();
         // Before anything comes.
         telling.spawn(serving.view.operator.index().clone().follow(feed.clone()));
         for socket in sockets {
             serving.serve(socket);
         }
+        serving.consume(&Arc::clone(&serving.loaded).config);
         let ended = tokio::select! {
             () = stop.stopped() => Ok(()),
             // Nothing can be promised any more, and what waits for the disk may wait for ever: nothing is drained.

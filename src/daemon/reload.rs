@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 
 use super::access::{Encryption, policy};
 use super::lanes::{self, Workshop};
-use super::listeners::{self, ADMIN, Listeners, Socket};
+use super::listeners::{self, ADMIN, KAFKA, Listeners, Socket};
 use super::plan::plan;
 use crate::admin::{self, View};
 use crate::config::{Config, Loaded, LogOptions, Paint, Report, SinkConfig};
@@ -95,6 +95,9 @@ impl Serving {
             // From here on nothing is refused any more.
             self.replace_lanes(&new, &plan).await;
             self.switch((sockets, encryption), &new.config);
+            if new.config.receivers.kafka != old.config.receivers.kafka {
+                self.consume(&new.config);
+            }
         }
         self.loaded = new;
         Ok(plan)
@@ -169,6 +172,17 @@ impl Serving {
         } else {
             let receivers = self.view.receivers.clone();
             self.listeners.serve(socket, |listener, stop| server::serve(listener, receivers, stop));
+        }
+    }
+}
+
+impl Serving {
+    /// Consumes the topics of a configuration, and those of another no more.
+    pub(super) fn consume(&mut self, config: &Config) {
+        let receivers = self.view.receivers.clone();
+        match config.receivers.kafka.clone() {
+            Some(kafka) => self.listeners.run(KAFKA, |stop| receivers.consume(kafka, stop)),
+            None => self.listeners.end(KAFKA),
         }
     }
 }

@@ -7,8 +7,8 @@ use futures_util::future::try_join_all;
 
 use super::{Arrived, Feed};
 use crate::journal::{AppendError, Entry};
-use crate::normalize::{Aside, Decoded, Envelope, Refused};
-use crate::span::{Batch, Item};
+use crate::normalize::{Aside, Decoded, Encoding, Envelope, Refused};
+use crate::span::{Batch, Item, Source};
 use crate::support::clock;
 
 /// A request that was understood and is to be kept.
@@ -92,6 +92,19 @@ impl Intake {
         Ok(Accepted { items, resent, quarantined })
     }
 
+    /// Keeps a whole body that is no request in the quarantine.
+    pub async fn set_aside(
+        &self,
+        source: Source,
+        encoding: Encoding,
+        body: Bytes,
+        reason: String,
+    ) -> Result<(), Refusal> {
+        let envelope = Envelope::new(source, encoding, body.len());
+        self.feed.quarantine.append(aside(envelope, body, reason)).await?;
+        Ok(())
+    }
+
     /// Keeps the items that could not be understood, unless the same body came before. Each is kept with its resource and scope, so it
     /// can be much larger than it was in the request: no more than [`QUARANTINE_BYTES_MAX`] of them are made before they are stored.
     async fn quarantine(
@@ -128,16 +141,19 @@ const QUARANTINE_BYTES_MAX: usize = 4 << 20;
 /// An item that could not be understood as a record of its own.
 fn quarantined(envelope: &Envelope, item: &Refused) -> Entry<()> {
     let body = item.request();
-    let envelope = Envelope {
-        items: 1,
-        aside: Some(Aside {
-            sink: String::new(),
-            reason: item.reason.to_owned(),
-            answer: String::new(),
-            at_ns: clock::unix_now_ns(),
-        }),
-        ..Envelope::new(envelope.source.clone(), item.encoding, body.len())
-    };
+    let envelope = Envelope::new(envelope.source.clone(), item.encoding, body.len());
+    aside(envelope, body, item.reason.to_owned())
+}
+
+/// Something that counts as one item, and why it is in the quarantine.
+fn aside(mut envelope: Envelope, body: Bytes, reason: String) -> Entry<()> {
+    envelope.items = 1;
+    envelope.aside = Some(Aside {
+        sink: String::new(),
+        reason,
+        answer: String::new(),
+        at_ns: clock::unix_now_ns(),
+    });
     let head = envelope.head(body.len());
     Entry { head, body, items: 1, passenger: () }
 }
@@ -190,7 +206,7 @@ mod tests {
     use crate::feed::FeedOptions;
     use crate::feed::tests::{accept, arrival, item};
     use crate::journal::{Journal, MemoryStorage, Options};
-    use crate::normalize::{Encoding, decode_record};
+    use crate::normalize::decode_record;
 
     #[tokio::test]
     async fn what_was_sent_before_is_left_out_of_a_batch_as_it_is_of_its_record() {

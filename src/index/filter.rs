@@ -67,17 +67,17 @@ struct Unit {
 
 const NUMBER: Unit = Unit {
     read: |text| text.parse().ok(),
-    what: "this is no whole number",
+    what: "not a whole number",
     hint: "write tokens:>1000 or spans:=1",
 };
 const TIME: Unit = Unit {
     read: |text| text.parse::<Duration>().ok().map(|length| nanos(length.0)),
-    what: "this is no length of time",
+    what: "not a duration",
     hint: "write dur:>2s or dur:<=1m30s",
 };
 const DOLLARS: Unit = Unit {
     read: |text| text.trim_start_matches('$').parse().ok().and_then(nanos_of),
-    what: "this is no number of dollars",
+    what: "not an amount in dollars",
     hint: "write cost:>0.05",
 };
 

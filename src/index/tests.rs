@@ -281,10 +281,10 @@ fn each_word_of_a_filter_says_which_traces_are_meant() {
 fn a_word_that_is_not_understood_is_shown_with_what_to_write() {
     for (filter, expected) in [
         ("agnet:x", "there is no word `agnet:`\n  agnet:x\n  ^^^^^\ndid you mean `agent`?"),
-        ("a dur:fast", "this is no length of time\n  a dur:fast\n        ^^^^\nwrite dur:>2s"),
-        ("tokens:>many", "this is no whole number\n  tokens:>many\n         ^^^^^\n"),
-        ("cost:>-1", "this is no number of dollars\n  cost:>-1\n       ^^^\n"),
-        ("cost:>NaN", "this is no number of dollars"),
+        ("a dur:fast", "not a duration\n  a dur:fast\n        ^^^^\nwrite dur:>2s"),
+        ("tokens:>many", "not a whole number\n  tokens:>many\n         ^^^^^\n"),
+        ("cost:>-1", "not an amount in dollars\n  cost:>-1\n       ^^^\n"),
+        ("cost:>NaN", "not an amount in dollars"),
         (
             "\u{5d0}\u{5d1} status:bad",
             "a status is `error` or `ok`\n  \u{5d0}\u{5d1} status:bad\n            ^^^\n",

@@ -171,6 +171,18 @@ pub struct Cursor {
     pub state: Bytes,
 }
 
+impl Cursor {
+    /// The cursor as bytes that nothing else is read from.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        cursor::encode(self)
+    }
+
+    /// What [`Cursor::to_bytes`] gave; `None` for anything else.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        cursor::decode(bytes)
+    }
+}
+
 /// How a log is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {

@@ -66,7 +66,7 @@ pub trait Command: Serialize + DeserializeOwned + Send + 'static {
     /// What it works with.
     const NEEDS: Needs = Needs::Stores;
     /// What comes of it.
-    type Answer: Serialize + DeserializeOwned + Send;
+    type Answer: Serialize + DeserializeOwned + Send + 'static;
 
     /// See [`Operator::carry_out`]. `progress` follows a replay.
     fn run(

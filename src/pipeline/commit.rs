@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::{fmt, io};
 
+use bytes::Bytes;
 use tracing::error;
 
 use super::status::LaneStatus;
 use super::tracker::Progress;
 use crate::feed::Arrived;
-use crate::journal::{Journal, Mark};
+use crate::journal::{Cursor, Journal, Mark};
 use crate::sinks::{Pace, Sink};
 
 /// Why a cursor could not be saved.
@@ -64,6 +65,11 @@ impl LaneStatus {
         }
     }
 
+    /// Puts the cursor back to where it was saved.
+    pub(super) fn go_back(&self, saved: Cursor) {
+        self.with_cursor(|cursor| *cursor = saved);
+    }
+
     /// Moves the cursor over what is given up; returns how many items that is.
     pub(super) fn give_up_to(&self, mark: Mark) -> u64 {
         self.with_cursor(|cursor| {
@@ -75,18 +81,55 @@ impl LaneStatus {
     }
 }
 
-/// Makes durable what the sink has, and saves the cursor together with the sink's state.
+/// Makes durable what the sink has, and saves the cursor together with the sink's state. Returns whether the sink has sent the lane to
+/// another place.
 pub(super) async fn save(
     sink: Arc<dyn Sink>,
     journal: Journal<Arrived>,
     status: Arc<LaneStatus>,
-) -> Result<(), Unsaved> {
+) -> (Result<(), Unsaved>, bool) {
     // Taken before the checkpoint: what is settled since is in the checkpoint too, but not in the cursor, which is the safe side
     // only while nothing is under way. A sink with state takes one delivery at a time, and no checkpoint meanwhile.
     let mut cursor = status.cursor();
-    cursor.state = sink.checkpoint().await.map_err(Unsaved::Sink)?;
-    status.with_cursor(|now| now.state = cursor.state.clone());
+    cursor.state = Bytes::new();
+    let made = match sink.checkpoint_at(cursor.to_bytes().into()).await {
+        Ok(made) => made,
+        Err(pace) => return (Err(Unsaved::Sink(pace)), false),
+    };
+    let has_moved = made.go_on.is_some();
+    if let Some(place) = made.go_on {
+        match place_in(&journal, &place) {
+            Some(place) => cursor = place,
+            None => {
+                return (
+                    Err(Unsaved::Sink(Pace::Hold { reason: OTHER_JOURNAL.to_owned() })),
+                    false,
+                );
+            }
+        }
+    }
+    cursor.state = made.state;
+    status.with_cursor(|now| {
+        if has_moved {
+            *now = cursor.clone();
+        } else {
+            now.state = cursor.state.clone();
+        }
+    });
     let saving = move || journal.save_cursor(&status.sink, &cursor);
     let saved = tokio::task::spawn_blocking(saving).await;
-    saved.map_err(io::Error::other).flatten().map_err(Unsaved::Journal)
+    (saved.map_err(io::Error::other).flatten().map_err(Unsaved::Journal), has_moved)
+}
+
+const OTHER_JOURNAL: &str = "what this sink has written is of a journal that went further than this one, which may be an old copy: give the sink a new name";
+
+/// The cursor that a sink says. What the journal has let go of before it is given up.
+fn place_in(journal: &Journal<Arrived>, place: &[u8]) -> Option<Cursor> {
+    let mut cursor = Cursor::from_bytes(place)?;
+    let (start, end) = (journal.start(), journal.end());
+    if cursor.mark.position < start.position {
+        cursor.dropped += start.items.saturating_sub(cursor.mark.items);
+        cursor.mark = start;
+    }
+    (cursor.mark.position <= end.position).then_some(cursor)
 }

@@ -28,7 +28,7 @@ use super::window::{Purpose, Window};
 use super::{DeadLetters, JobHandle, LaneHandle, LaneOptions};
 use crate::feed::{Arrived, Fed, Reader};
 use crate::journal::{Journal, Mark, Position, WhenFull};
-use crate::sinks::{Delivery, Sink, SizeLimit};
+use crate::sinks::{Delivery, Pace, Sink, SizeLimit};
 use crate::support::backoff::Backoff;
 use crate::support::stop::Stop;
 
@@ -74,6 +74,8 @@ pub struct Lane {
     /// Whether nothing may be handed over before the cursor is saved with a checkpoint.
     pub(super) owes_checkpoint: bool,
     saving: Option<Saving>,
+    /// Whether the sink's last checkpoint failed.
+    has_failed: bool,
     saved_at: Option<Instant>,
     unsaved: bool,
     jobs: mpsc::Receiver<(Delivery, Arc<Job>)>,
@@ -89,7 +91,9 @@ pub struct Lane {
 }
 
 /// The cursor on its way to the disk, with the jobs that wait for it.
-type Saving = BoxFuture<'static, (Result<(), Unsaved>, Vec<Arc<Job>>)>;
+type Saving = BoxFuture<'static, (Saved, Vec<Arc<Job>>)>;
+/// See [`save`].
+type Saved = (Result<(), Unsaved>, bool);
 pub(super) type UnderWay = FuturesUnordered<BoxFuture<'static, Ended>>;
 
 impl Lane {
@@ -134,6 +138,7 @@ impl Lane {
             is_held: false,
             owes_checkpoint: false,
             saving: None,
+            has_failed: false,
             saved_at: None,
             unsaved: false,
             jobs,
@@ -179,9 +184,7 @@ impl Lane {
             at = mark;
             let suspect = self.taking.take();
             self.poisonous = suspect.or((panics >= PANICS_MAX).then_some(mark.position));
-            self.reset(mark);
-            self.traces = LaneTraces::new(self.sink.trace_needs(), Arc::clone(&self.status));
-            self.look_back().await;
+            self.go_on_at(mark).await;
             sleep(REST_AFTER_PANIC).await;
         }
         let too_late = async {
@@ -189,7 +192,7 @@ impl Lane {
             sleep(LAST_SAVE_MAX).await;
         };
         let saved = tokio::select! {
-            saved = self.save() => saved.map_err(|problem| problem.to_string()),
+            (saved, _) = self.save() => saved.map_err(|problem| problem.to_string()),
             () = too_late => Err("it did not end in time".to_owned()),
         };
         if let Err(problem) = saved {
@@ -211,7 +214,7 @@ impl Lane {
         self.status.cursor().mark
     }
 
-    fn save(&self) -> impl Future<Output = Result<(), Unsaved>> + Send + use<> {
+    fn save(&self) -> impl Future<Output = Saved> + Send + use<> {
         save(Arc::clone(&self.sink), self.journal.clone(), Arc::clone(&self.status))
     }
 
@@ -256,8 +259,13 @@ impl Lane {
                     self.give_up_jobs();
                 }
                 Some(ended) = under_way.next(), if !under_way.is_empty() => self.ended(ended),
-                (saved, jobs) = end_of(&mut self.saving), if self.saving.is_some() => {
-                    self.saved(saved, jobs);
+                ((saved, has_moved), jobs) = end_of(&mut self.saving), if self.saving.is_some() => {
+                    // What moved the lane has lost what jobs delivered: whoever waits for them hears that they ended.
+                    self.saved(saved, if has_moved { Vec::new() } else { jobs });
+                    if has_moved {
+                        let mark = self.mark();
+                        self.go_on_at(mark).await;
+                    }
                 }
                 Some((delivery, job)) = self.jobs.recv(), if !draining => {
                     self.begin_job(delivery, job);
@@ -402,13 +410,20 @@ impl Lane {
         let every = if under_way == 0 { COMMIT_IDLE } else { self.options.commit_every };
         let every = every.min(self.options.commit_every);
         // The first time at once: a daemon that never lives for long gets on all the same.
-        self.unsaved.then(|| self.saved_at.map_or(now, |at| at + every))
+        let due = self.saved_at.map_or(now, |at| at + every);
+        let not_before =
+            self.breaker.not_before().filter(|_| self.has_failed).map(Instant::from_std);
+        let due = due.max(self.sink.open_until().unwrap_or(due)).max(not_before.unwrap_or(due));
+        self.unsaved.then_some(due)
     }
 
     fn saved(&mut self, saved: Result<(), Unsaved>, jobs: Vec<Arc<Job>>) {
         self.saving = None;
         let Err(problem) = saved else {
             self.owes_checkpoint = false;
+            if std::mem::take(&mut self.has_failed) {
+                self.note(&Pace::Go, true, Instant::now());
+            }
             return jobs.iter().for_each(|job| job.answer());
         };
         self.jobs_done.extend(jobs);
@@ -416,6 +431,7 @@ impl Lane {
         let (sink, text) = (&self.status.sink, problem.to_string());
         warn!(sink, problem = text, "the cursor could not be saved; it is tried again");
         if let Unsaved::Sink(pace) = problem {
+            self.has_failed = true;
             self.note(&pace, false, Instant::now());
         }
     }
@@ -423,6 +439,12 @@ impl Lane {
     /// Gives up everything up to the end of the cursor's segment, so that the journal can let that segment go.
     fn give_way(&mut self) {
         let Some(mark) = self.journal.segment_end(self.mark().position) else { return };
+        // What only a checkpoint would have made durable is given up too.
+        if self.sink.discard()
+            && let Some(saved) = self.journal.cursor(&self.status.sink)
+        {
+            self.status.go_back(saved);
+        }
         let lost = self.status.give_up_to(mark);
         error!(
             sink = self.status.sink,
@@ -432,6 +454,13 @@ impl Lane {
         self.traces.table.give_up_amendments();
         self.reset(mark);
         (self.unsaved, self.saved_at) = (true, None);
+    }
+
+    /// Goes on somewhere else, with what is known of the traces there.
+    async fn go_on_at(&mut self, mark: Mark) {
+        self.reset(mark);
+        self.traces = LaneTraces::new(self.sink.trace_needs(), Arc::clone(&self.status));
+        self.look_back().await;
     }
 
     /// Forgets what was read, and reads again from here.
@@ -451,7 +480,7 @@ async fn either(one: &Stop, other: &Stop) {
     }
 }
 
-async fn end_of(saving: &mut Option<Saving>) -> (Result<(), Unsaved>, Vec<Arc<Job>>) {
+async fn end_of(saving: &mut Option<Saving>) -> (Saved, Vec<Arc<Job>>) {
     match saving {
         Some(saving) => saving.await,
         None => std::future::pending().await,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::journal::WhenFull;
 use crate::rules::DecideOptions;
+use crate::sinks::TraceUrl;
 use crate::support::{byte_size::ByteSize, duration, written::As};
 
 /// Settings of a lane.
@@ -26,6 +27,10 @@ pub struct LaneOptions {
     pub when_full: WhenFull,
     /// How long rules with `decide = "trace"` wait for a trace. What waits is in the journal.
     pub decide: DecideOptions,
+    /// Where a browser shows a trace that this sink has, for links in the console and in `trace show`: `{trace_id}` and `{span_id}` are
+    /// filled in. Sinks of type `langfuse`, and the presets `phoenix` and `jaeger`, know it by their address.
+    #[schemars(with = "Option<String>", extend("examples" = ["https://jaeger.example.com/trace/{trace_id}"]))]
+    pub trace_url: Option<TraceUrl>,
 }
 
 /// When a delivery is due: whichever bound is met first.
@@ -66,6 +71,7 @@ impl Default for LaneOptions {
             commit_every: Duration::from_secs(1),
             when_full: WhenFull::default(),
             decide: DecideOptions::default(),
+            trace_url: None,
         }
     }
 }

@@ -12,7 +12,7 @@ use tracing::warn;
 use crate::feed::{Fill, Undecided};
 use crate::journal::{AppendError, Cursor};
 use crate::rules::Rules;
-use crate::sinks::{Delivery, RejectClass};
+use crate::sinks::{Delivery, RejectClass, TraceUrl};
 use crate::support::clock;
 use crate::support::lock::lock;
 
@@ -91,6 +91,8 @@ pub struct LaneStatus {
     pub unamended: AtomicU64,
     /// What is done to items before the sink gets them, and how often that was.
     pub rules: Arc<Rules>,
+    /// Where a browser shows a trace that the sink has.
+    pub trace_url: Option<TraceUrl>,
     /// How long items were on their way, in seconds.
     pub latency: Latency,
     condition: Mutex<Condition>,
@@ -156,6 +158,12 @@ impl LaneStatus {
     #[must_use]
     pub fn with_rules(self, rules: Arc<Rules>) -> Self {
         Self { rules, ..self }
+    }
+
+    /// The status of a lane whose sink shows traces there.
+    #[must_use]
+    pub fn with_trace_url(self, trace_url: Option<TraceUrl>) -> Self {
+        Self { trace_url, ..self }
     }
 
     /// How the lane is, and what its sink said last when it is not well.

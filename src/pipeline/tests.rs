@@ -71,6 +71,7 @@ fn options() -> LaneOptions {
             hold: Duration::from_millis(5),
         },
         when_full: WhenFull::Refuse,
+        trace_url: None,
         decide: DecideOptions::default(),
     }
 }

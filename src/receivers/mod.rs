@@ -33,6 +33,7 @@ mod cors;
 mod decode;
 mod estimate;
 mod grpc;
+mod kafka;
 mod options;
 mod refusal;
 mod reply;
@@ -77,6 +78,7 @@ use crate::support::lock::lock;
 use crate::support::stop::Stop;
 use crate::telemetry::{Figure, Label, Metrics};
 
+pub use kafka::KafkaOptions;
 pub use options::*;
 pub use tenants::TENANT_FIGURES;
 
@@ -126,7 +128,14 @@ const UNSTORED: Figure = (
 
 /// All receivers: what requests are answered with. A handle: clones share it, also when the settings are replaced.
 #[derive(Debug, Clone)]
-pub struct Receivers(Arc<Mutex<Arc<Answering>>>);
+pub struct Receivers {
+    answering: Arc<Mutex<Arc<Answering>>>,
+    /// Held by who consumes topics.
+    #[cfg(feature = "kafka")]
+    consuming: Arc<tokio::sync::Mutex<()>>,
+    /// Why no messages come from topics.
+    trouble: Arc<Mutex<Option<String>>>,
+}
 
 /// What a request is answered with, from its head to its answer.
 #[derive(Debug)]
@@ -173,7 +182,12 @@ impl Receivers {
         }
         let parts = (intake, metrics, refusing, first_seen);
         let answering = Answering::new(settings, parts, (bodies, decoder));
-        Self(Arc::new(Mutex::new(Arc::new(answering))))
+        Self {
+            answering: Arc::new(Mutex::new(Arc::new(answering))),
+            #[cfg(feature = "kafka")]
+            consuming: Arc::default(),
+            trouble: Arc::default(),
+        }
     }
 
     /// Answers the requests that come from now on with other settings, also on connections that there are. Those that are being
@@ -189,12 +203,18 @@ impl Receivers {
         };
         let (intake, metrics) = (old.intake.clone(), old.metrics.clone());
         let parts = (intake, metrics, old.refusing.clone(), Arc::clone(&old.first_seen));
-        *lock(&self.0) = Arc::new(Answering::new(settings, parts, limits));
+        *lock(&self.answering) = Arc::new(Answering::new(settings, parts, limits));
     }
 
-    /// What is wrong with the certificate: an older one is in use then.
-    pub fn problem(&self) -> Option<String> {
-        self.now().tls.as_ref().and_then(Tls::problem)
+    /// What is wrong: with the certificate, when an older one is in use, and with topics that are consumed.
+    pub fn problems(&self) -> Vec<String> {
+        let of_tls = self.now().tls.as_ref().and_then(Tls::problem);
+        of_tls.into_iter().chain(lock(&self.trouble).clone()).collect()
+    }
+
+    #[cfg(feature = "kafka")]
+    fn set_trouble(&self, trouble: Option<String>) {
+        *lock(&self.trouble) = trouble;
     }
 
     /// That everybody may send from other machines, where it is so.
@@ -203,7 +223,7 @@ impl Receivers {
     }
 
     fn now(&self) -> Arc<Answering> {
-        lock(&self.0).clone()
+        lock(&self.answering).clone()
     }
 }
 

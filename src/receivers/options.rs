@@ -7,9 +7,11 @@ use hyper::header::HeaderName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::kafka::KafkaOptions;
 use crate::server::TlsOptions;
 use crate::support::address::{self, Address};
 use crate::support::byte_size::ByteSize;
+use crate::support::kafka::{IS_BUILT, NOT_BUILT};
 use crate::support::problem::Problem;
 use crate::support::secret::Secret;
 use crate::support::{duration, written::As};
@@ -65,6 +67,8 @@ pub struct ReceiverOptions {
     pub limits: Option<LimitOptions>,
     /// Web pages that may send from a browser: a request with an `Origin` that is not among them is refused. Without it none may.
     pub cors: Option<CorsOptions>,
+    /// Topics of Kafka that are consumed, beside the ports above. It needs a build with Kafka (docs/kafka.md).
+    pub kafka: Option<KafkaOptions>,
 }
 
 /// A key that is let in.
@@ -182,6 +186,7 @@ impl Default for ReceiverOptions {
             tls: None,
             limits: None,
             cors: None,
+            kafka: None,
         }
     }
 }
@@ -225,7 +230,12 @@ impl ReceiverOptions {
         };
         let of_tls = self.tls.iter().flat_map(TlsOptions::mistakes);
         let of_tls = of_tls.map(|(what, hint)| (true, what, hint));
-        mistakes.into_iter().chain(of_tls).filter_map(problem).collect()
+        let of_kafka = self.kafka.as_ref().and_then(KafkaOptions::mistake);
+        let of_kafka = of_kafka.iter().map(|(what, hint)| (true, what.as_str(), *hint));
+        let not_built =
+            (self.kafka.is_some() && !IS_BUILT, "kafka: this build has none", NOT_BUILT.1);
+        let all = mistakes.into_iter().chain(of_tls).chain(of_kafka).chain([not_built]);
+        all.filter_map(problem).collect()
     }
 
     /// The option by which everybody can send from other machines, with a sentence about it.

@@ -115,7 +115,8 @@ impl Fact {
 }
 
 const STATUSES: [&str; 3] = ["ok", "error", "unset"];
-const RECEIVERS: [Receiver; 3] = [Receiver::OpenAi, Receiver::OtlpHttp, Receiver::OtlpGrpc];
+const RECEIVERS: [Receiver; 4] =
+    [Receiver::OpenAi, Receiver::OtlpHttp, Receiver::OtlpGrpc, Receiver::Kafka];
 
 impl Field {
     pub(super) fn takes(&self) -> Takes {

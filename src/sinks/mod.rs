@@ -8,11 +8,15 @@ pub mod http;
 mod report;
 mod shrink;
 mod size_limit;
+mod trace_url;
 pub mod jsonl;
+pub mod parquet;
 pub mod langfuse;
 pub mod elasticsearch;
 pub mod otlp;
+pub mod kafka;
 pub mod file;
+pub mod object_store;
 pub mod openai;
 pub mod stdout;
 pub mod blackhole;
@@ -25,6 +29,7 @@ use std::sync::{Arc, LazyLock};
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 use toml::Spanned;
 use toml::de::DeTable;
 
@@ -34,6 +39,8 @@ use crate::span::{
     TraceNeeds,
 };
 use crate::support::duration;
+use crate::support::hops::{Hops, SENDER_HEADER};
+use crate::support::kafka::{IS_BUILT, NOT_BUILT};
 use crate::support::keyring::Keyring;
 use crate::support::options::{position, read};
 use crate::support::problem::Problem;
@@ -42,6 +49,7 @@ pub use report::{Deferral, Omitted, Pace, Refusal, RejectClass, Report, Verdict,
 pub use size_limit::SizeLimit;
 #[cfg(test)]
 use tests::samples;
+pub use trace_url::TraceUrl;
 
 /// A future on the heap, since a lane does not know which kind of sink it drives.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -84,6 +92,33 @@ pub trait Sink: Send + Sync + 'static {
     fn checkpoint(&self) -> Pending<'_, Result<Bytes, Pace>> {
         Box::pin(async { Ok(Bytes::new()) })
     }
+
+    /// [`Sink::checkpoint`] for a sink that writes the lane's place, which is opaque to it, beside what it has by then. It may send the lane to
+    /// another place than this one: all before that it has, and what it had behind it is gone.
+    fn checkpoint_at(&self, _place: Bytes) -> Pending<'_, Result<Checkpoint, Pace>> {
+        let checkpoint = self.checkpoint();
+        Box::pin(async { Ok(Checkpoint { state: checkpoint.await?, go_on: None }) })
+    }
+
+    /// Until when what was delivered may wait for its checkpoint; `None` where the lane's options say how often there is one.
+    fn open_until(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Forgets what was delivered since the last checkpoint, because its user gives it up. Returns whether there was anything that only
+    /// a checkpoint makes durable.
+    fn discard(&self) -> bool {
+        false
+    }
+}
+
+/// What a checkpoint comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// What the sink wants to find again after a restart.
+    pub state: Bytes,
+    /// The place where the lane goes on, if it is not the one that was given.
+    pub go_on: Option<Bytes>,
 }
 
 /// A kind of sink. Help, documentation, the example configuration and the checks are made from [`KINDS`].
@@ -102,6 +137,13 @@ pub struct Kind {
     pub parse: Parse,
 }
 
+impl Kind {
+    /// What is missing in this build for sinks of this kind, and what to do; `None` where nothing is.
+    pub fn missing(&self) -> Option<(&'static str, &'static str)> {
+        (self.name == kafka::KIND.name && !IS_BUILT).then_some(NOT_BUILT)
+    }
+}
+
 /// See [`Kind::parse`].
 pub type Parse = fn(Spanned<DeTable<'_>>) -> Result<Box<dyn Plan>, Vec<Problem>>;
 
@@ -118,6 +160,11 @@ pub trait Plan: Send + Sync + std::fmt::Debug {
     /// Rules that options stand for, in the words of the configuration (`[[rules]]`): the last ones for this sink.
     fn rules(&self) -> &'static str {
         ""
+    }
+
+    /// Where a browser shows a trace that the sink has, as far as its address tells.
+    fn trace_url(&self) -> Option<TraceUrl> {
+        None
     }
 
     /// Whether it acts in the name of callers, so that their keys have to be kept in memory for it.
@@ -143,8 +190,10 @@ pub static KINDS: &[&Kind] = &[
     &langfuse::KIND,
     &elasticsearch::KIND,
     &otlp::KIND,
+    &kafka::KIND,
     &openai::KIND,
     &file::KIND,
+    &object_store::KIND,
     &stdout::KIND,
     &blackhole::KIND,
 ];
@@ -218,6 +267,15 @@ impl Delivery {
             let is_new = last.replace(batch) != Some(batch);
             self.batches.get(*batch).filter(|_| is_new).map(|batch| &batch.source)
         })
+    }
+
+    /// Through which daemons its items came.
+    fn hops(&self) -> Hops {
+        let mut hops = Hops::default();
+        for header in self.sources().filter_map(|source| source.header(SENDER_HEADER)) {
+            hops.join(&Hops::read(header));
+        }
+        hops
     }
 
     /// Which of the batches that were added an item came in, counted from 0: the same in every part of the delivery.

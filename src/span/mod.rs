@@ -58,7 +58,7 @@ impl Batch {
                     size_of::<Detail>() + SDK_ATTRIBUTES * size_of::<Attribute>();
                 self.bytes + self.items.len() * head_and_attributes
             }
-            Receiver::OtlpHttp | Receiver::OtlpGrpc => 0,
+            Receiver::OtlpHttp | Receiver::OtlpGrpc | Receiver::Kafka => 0,
         };
         self.bytes + read + said_again
     }
@@ -114,6 +114,8 @@ pub enum Receiver {
     OtlpHttp = 2,
     /// OTLP over gRPC.
     OtlpGrpc = 3,
+    /// OTLP from a topic of Kafka.
+    Kafka = 4,
 }
 
 impl Receiver {
@@ -123,6 +125,7 @@ impl Receiver {
             Self::OpenAi => "openai",
             Self::OtlpHttp => "otlp_http",
             Self::OtlpGrpc => "otlp_grpc",
+            Self::Kafka => "kafka",
         }
     }
 }

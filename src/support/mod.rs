@@ -11,6 +11,7 @@ pub mod compress;
 pub mod duration;
 pub mod find;
 pub mod json;
+pub mod kafka;
 pub mod keyring;
 pub mod lock;
 pub mod options;

@@ -7,6 +7,7 @@ mod counters;
 mod understanding;
 mod series;
 mod agents;
+mod otlp;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use counters::Counters;
 
 pub use agents::{AgentSeries, Call};
 pub use counters::{Figure, Label, SinkFigure, SinkFigures};
+pub use otlp::{Between, request};
 pub use series::{Name, Role};
 pub use understanding::{Said, Understanding};
 
@@ -60,12 +62,15 @@ impl Metrics {
         self.counters.add(figure, labels, count);
     }
 
-    /// The counts of a figure that has one label, by its values.
+    /// The counts of a figure by the values of its first label, over all others.
     pub fn by_label(&self, figure: Figure) -> BTreeMap<String, u64> {
-        let of = |(labels, count): (Vec<Label>, u64)| {
-            Some((labels.into_iter().next()?.1.into_owned(), count))
-        };
-        self.counters.series(figure).into_iter().filter_map(of).collect()
+        let mut counts = BTreeMap::new();
+        for (labels, count) in self.counters.series(figure) {
+            if let Some((_, value)) = labels.into_iter().next() {
+                *counts.entry(value.into_owned()).or_default() += count;
+            }
+        }
+        counts
     }
 
     /// The count of a figure over all labels.
@@ -103,5 +108,22 @@ impl Metrics {
             ("receiver_request", "Request bodies as they came over the wire, each with its size");
         registry.register_with_unit(name, help, Unit::Bytes, self.request_bytes.clone());
         registry.register_collector(Box::new(self.counters.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_in_further_labels_is_one_count() {
+        let (metrics, figure) = (Metrics::default(), ("items", "Items"));
+        for (receiver, format, count) in
+            [("otlp", "json", 1), ("otlp", "protobuf", 2), ("other", "json", 4)]
+        {
+            metrics.add(figure, &[("receiver", receiver.into()), ("format", format.into())], count);
+        }
+        let expected = [("otlp".to_owned(), 3), ("other".to_owned(), 4)];
+        assert_eq!(metrics.by_label(figure), expected.into());
     }
 }

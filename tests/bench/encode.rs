@@ -2,7 +2,8 @@
 //!
 //! Agent spans are about 6.7 KB in protobuf, 20 in a request, small ones about 300 bytes, 100 in a request. What a span says
 //! (detail and facts) is read before, except in the groups named `read and write`: there it is part of the figure, as in the
-//! daemon when the file is the only sink.
+//! daemon when the file is the only sink. Agents that all say the same compress better than real ones do: in the group `agent_words` each
+//! says something else.
 #![expect(clippy::expect_used, reason = "a bench may panic")]
 
 use std::hint::black_box;
@@ -21,6 +22,7 @@ use spanferry::normalize::{Encoding, Envelope, Limits, decode};
 use spanferry::prices::{PriceOptions, Prices};
 use spanferry::sinks::Delivery;
 use spanferry::sinks::jsonl::Lines;
+use spanferry::sinks::parquet::{DEFAULT_ROW_GROUP_BYTES, DEFAULT_ZSTD_LEVEL, Rows};
 use spanferry::sinks::{elasticsearch, langfuse};
 use spanferry::span::{Receiver, Source, otlp};
 
@@ -48,8 +50,32 @@ fn small() -> Vec<KeyValue> {
 }
 
 fn agent() -> Vec<KeyValue> {
-    let turn = "{\"role\":\"user\",\"parts\":[{\"type\":\"text\",\"content\":\"Where is my order?\\nIt is late by two days.\"}]},";
-    let messages = |count: usize| format!("[{}]", turn.repeat(count).trim_end_matches(','));
+    agent_that_says(|| "Where is my order?\\nIt is late by two days.".to_owned())
+}
+
+/// Words as frequent as those of a language are, others for each number.
+fn words(number: u8) -> Vec<KeyValue> {
+    let mut state = u64::from(number) + 1;
+    agent_that_says(|| {
+        let words = (0..8).map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let rank = (1 << (state >> 60)) + (state >> 40) % (1 << (state >> 60));
+            format!("{:x}", rank.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44)
+        });
+        words.collect::<Vec<_>>().join(" ")
+    })
+}
+
+fn agent_that_says(mut content: impl FnMut() -> String) -> Vec<KeyValue> {
+    let mut messages = |count: usize| {
+        let turns = (0..count).map(|_| {
+            format!(
+                "{{\"role\":\"user\",\"parts\":[{{\"type\":\"text\",\"content\":\"{}\"}}]}}",
+                content()
+            )
+        });
+        format!("[{}]", turns.collect::<Vec<_>>().join(","))
+    };
     vec![
         text("gen_ai.operation.name", "chat"),
         text("gen_ai.provider.name", "openai"),
@@ -66,7 +92,7 @@ fn agent() -> Vec<KeyValue> {
     ]
 }
 
-fn otlp_body(count: u8, attributes: &[KeyValue]) -> Bytes {
+fn otlp_body(count: u8, attributes: impl Fn(u8) -> Vec<KeyValue>) -> Bytes {
     let spans = (1..=count).map(|number| Span {
         trace_id: vec![7; 16],
         span_id: vec![number; 8],
@@ -75,7 +101,7 @@ fn otlp_body(count: u8, attributes: &[KeyValue]) -> Bytes {
         kind: 3,
         start_time_unix_nano: 1_795_238_109_529_503_000,
         end_time_unix_nano: 1_795_238_110_529_503_000,
-        attributes: attributes.to_vec(),
+        attributes: attributes(number),
         ..Span::default()
     });
     let scope =
@@ -138,8 +164,9 @@ fn search_settings() -> elasticsearch::Settings {
 
 fn encode(criterion: &mut Criterion) {
     let loads = [
-        ("small", Receiver::OtlpHttp, Encoding::Protobuf, otlp_body(100, &small())),
-        ("agent", Receiver::OtlpHttp, Encoding::Protobuf, otlp_body(20, &agent())),
+        ("small", Receiver::OtlpHttp, Encoding::Protobuf, otlp_body(100, |_| small())),
+        ("agent", Receiver::OtlpHttp, Encoding::Protobuf, otlp_body(20, |_| agent())),
+        ("agent_words", Receiver::OtlpHttp, Encoding::Protobuf, otlp_body(250, words)),
         ("agents_sdk", Receiver::OpenAi, Encoding::Json, sdk_body()),
     ];
     for (name, receiver, encoding, body) in loads {
@@ -166,6 +193,14 @@ fn encode(criterion: &mut Criterion) {
                 },
                 BatchSize::SmallInput,
             );
+        });
+        let mut rows = Rows::new(DEFAULT_ZSTD_LEVEL, DEFAULT_ROW_GROUP_BYTES).expect("it begins");
+        let prices = Prices::default();
+        group.bench_function("parquet", |bencher| {
+            bencher.iter(|| {
+                rows.write(black_box(&known), &prices).expect("memory takes it");
+                black_box(rows.take().expect("memory gives it"));
+            });
         });
         // What is read is there, and the model was met before.
         let read = || {

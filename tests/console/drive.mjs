@@ -286,6 +286,16 @@ await step("a link leads to one span, and its tabs show all that it holds", asyn
   assert.match(await text("[role=tabpanel]"), new RegExp(tool.span_id));
 });
 
+await step("a trace and a span lead to where a sink shows them", async () => {
+  const { spans } = await ask("traces/show", { id: weather.trace_id });
+  const tool = spans.find((span) => span.kind === "tool");
+  await page.goto(`${UI}/traces/${weather.trace_id}?span=${tool.span_id}&tab=Raw`);
+  await page.locator("[role=tabpanel] .sent").waitFor();
+  const address = (place) => page.locator(`${place} a.elsewhere`).getAttribute("href");
+  assert.equal(await address(".summary"), `http://127.0.0.1:9/${weather.trace_id}?span=`);
+  assert.equal(await address("[role=tabpanel]"), `http://127.0.0.1:9/${weather.trace_id}?span=${tool.span_id}`);
+});
+
 await step("errors are stepped through and names are found", async () => {
   await page.goto(`${UI}/traces/${broken.trace_id}`);
   await page.locator(".rows .span").first().waitFor();

@@ -31,7 +31,8 @@ use process::{Config, Daemon, Place, free_port};
 
 /// The sinks: one that works, one where nobody listens, and one that `drive.mjs` is, which takes nothing until it is told to.
 const SINKS: &str = "[sinks.lines]\ntype = \"file\"\npath = \"lines.jsonl\"\n\n\
-                     [sinks.collector]\ntype = \"otlp\"\nendpoint = \"http://NOBODY\"\n\n\
+                     [sinks.collector]\ntype = \"otlp\"\nendpoint = \"http://NOBODY\"\n\
+                     trace_url = \"http://127.0.0.1:9/{trace_id}?span={span_id}\"\n\n\
                      [sinks.warehouse]\ntype = \"otlp\"\nendpoint = \"http://BACKEND\"\n";
 const TOKEN: &str = "for-the-test";
 

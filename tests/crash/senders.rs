@@ -69,7 +69,8 @@ pub(crate) struct Sent {
 }
 
 struct Shared {
-    place: Place,
+    /// Each client sends to one of them.
+    places: Vec<Place>,
     spans: u32,
     form: Form,
     state: Mutex<State>,
@@ -105,20 +106,26 @@ struct State {
 impl Crowd {
     /// Clients begin to send spans of some hundred bytes.
     pub(crate) fn begin(place: &Place, spans: u32, seed: u32) -> Self {
-        Self::begin_with(place, spans, seed, Form::default())
+        Self::begin_with(&[place], spans, seed, Form::default())
+    }
+
+    /// Clients begin to send spans of some hundred bytes to several daemons.
+    #[allow(dead_code, reason = "not every suite has several")]
+    pub(crate) fn begin_at(places: &[&Place], spans: u32, seed: u32) -> Self {
+        Self::begin_with(places, spans, seed, Form::default())
     }
 
     /// Clients begin to send spans of traces that go on over several requests, among others.
     pub(crate) fn begin_interleaved(place: &Place, spans: u32, seed: u32) -> Self {
-        Self::begin_with(place, spans, seed, Form { is_interleaved: true, ..Form::default() })
+        Self::begin_with(&[place], spans, seed, Form { is_interleaved: true, ..Form::default() })
     }
 
     /// Clients begin to send spans of more than two kilobytes.
     pub(crate) fn begin_large(place: &Place, spans: u32, seed: u32) -> Self {
-        Self::begin_with(place, spans, seed, Form { ballast: 2000, ..Form::default() })
+        Self::begin_with(&[place], spans, seed, Form { ballast: 2000, ..Form::default() })
     }
 
-    fn begin_with(place: &Place, spans: u32, seed: u32, form: Form) -> Self {
+    fn begin_with(places: &[&Place], spans: u32, seed: u32, form: Form) -> Self {
         let state = State {
             random: Random::new(u64::from(seed) + 1),
             next: 0,
@@ -128,12 +135,12 @@ impl Crowd {
             refused: 0,
             wrong: None,
         };
-        let shared =
-            Arc::new(Shared { place: place.clone(), spans, form, state: Mutex::new(state) });
+        let places = places.iter().map(|&place| place.clone()).collect();
+        let shared = Arc::new(Shared { places, spans, form, state: Mutex::new(state) });
         let mut clients = JoinSet::new();
         for protocol in PROTOCOLS {
-            for _ in 0..CLIENTS_EACH {
-                clients.spawn(send_all(Arc::clone(&shared), protocol));
+            for number in 0..CLIENTS_EACH {
+                clients.spawn(send_all(Arc::clone(&shared), protocol, number));
             }
         }
         Self { shared, clients }
@@ -173,7 +180,8 @@ impl Crowd {
     async fn wait_until(&self, daemon: &mut Daemon, reached: impl Fn(&State) -> bool) {
         let mut last = (self.acknowledged(), Instant::now());
         while !self.shared.with(|state| reached(state)) {
-            let said = || self.shared.place.said();
+            let place = daemon.place.clone();
+            let said = || place.said();
             if let Some(wrong) = self.shared.with(|state| state.wrong.clone()) {
                 panic!("a client was answered {wrong}; the daemon said:\n{}", said());
             }
@@ -209,7 +217,8 @@ impl Shared {
     }
 }
 
-async fn send_all(shared: Arc<Shared>, protocol: Protocol) {
+async fn send_all(shared: Arc<Shared>, protocol: Protocol, number: usize) {
+    let place = shared.places[number % shared.places.len()].clone();
     let mut client = None;
     loop {
         let numbers = shared.take();
@@ -217,7 +226,7 @@ async fn send_all(shared: Arc<Shared>, protocol: Protocol) {
             return;
         }
         let body = body(protocol, numbers.clone(), shared.form);
-        while !send(&shared, &mut client, protocol, body.clone()).await {
+        while !send(&shared, &place, &mut client, protocol, body.clone()).await {
             if shared.with(|state| state.wrong.is_some()) {
                 return;
             }
@@ -236,12 +245,13 @@ async fn send_all(shared: Arc<Shared>, protocol: Protocol) {
 /// Sends once; whether it was acknowledged.
 async fn send(
     shared: &Shared,
+    place: &Place,
     client: &mut Option<Client>,
     protocol: Protocol,
     body: Bytes,
 ) -> bool {
     if client.is_none() {
-        *client = Client::connect(protocol, protocol.address(&shared.place), None).await.ok();
+        *client = Client::connect(protocol, protocol.address(place), None).await.ok();
     }
     let Some(connected) = client else { return false };
     match tokio::time::timeout(ANSWER_MAX, connected.send(body)).await {

@@ -21,7 +21,7 @@
 //! * **sink/scenarios**: every captured request of the Agents SDKs goes through a real daemon. Every span is there once, with type, name,
 //!   parent, nearest agent, tokens, error and times; every trace has the summary that its spans add up to; no parent is missing. Then
 //!   the same again with SIGKILL, out of order, half of it twice: the documents are the same. What is expected is worked out in
-//!   `sink/truth.rs` without any of the daemon's code.
+//!   `sink/truth.rs` without any of the daemon's code. And what a daemon wrote as JSON lines is imported through another one: the same.
 //! * **sink/reports**: programs and reports of `golden/programs` and `golden/reports`: kinds, names, tokens, session and user of each
 //!   document, the traces' summaries, and tokens added up by agent, against their `expected.json`.
 //! * **sink/faults**: induced on the server itself: the flood stage of a full disk, a read-only index, a read-only cluster, a closed

@@ -16,10 +16,12 @@ const MANIFEST: &str = "\
 dist: {name: otelcol, output_path: ./out, description: for tests}
 receivers:
   - gomod: go.opentelemetry.io/collector/receiver/otlpreceiver v0.159.0
+  - gomod: github.com/open-telemetry/opentelemetry-collector-contrib/receiver/kafkareceiver v0.158.0
 exporters:
   - gomod: go.opentelemetry.io/collector/exporter/otlpexporter v0.159.0
   - gomod: go.opentelemetry.io/collector/exporter/otlphttpexporter v0.159.0
   - gomod: github.com/open-telemetry/opentelemetry-collector-contrib/exporter/fileexporter v0.159.0
+  - gomod: github.com/open-telemetry/opentelemetry-collector-contrib/exporter/kafkaexporter v0.159.0
 providers:
   - gomod: go.opentelemetry.io/collector/confmap/provider/envprovider v1.65.0
   - gomod: go.opentelemetry.io/collector/confmap/provider/fileprovider v1.65.0
@@ -65,15 +67,26 @@ impl Collector {
         Self::start(program, "file: {path: ./out.jsonl, flush_interval: 100ms}").await
     }
 
+    /// One that writes what comes from this receiver as well, as YAML in one line: `name: {...}`.
+    pub(crate) async fn writing_from(program: &Path, receiver: &str) -> Self {
+        let exporter = "file: {path: ./out.jsonl, flush_interval: 100ms}";
+        Self::start_with(program, &format!(", {receiver}"), exporter).await
+    }
+
     /// One with this exporter, as YAML in one line: `name: {...}`.
     pub(crate) async fn start(program: &Path, exporter: &str) -> Self {
+        Self::start_with(program, "", exporter).await
+    }
+
+    async fn start_with(program: &Path, receiver: &str, exporter: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (grpc, http) = (free_port().port(), free_port().port());
         let name = exporter.split(':').next().unwrap();
+        let also = receiver.split(':').next().unwrap();
         let config = format!(
-            "receivers: {{otlp: {{protocols: {{grpc: {{endpoint: \"127.0.0.1:{grpc}\"}}, http: {{endpoint: \"127.0.0.1:{http}\"}}}}}}}}\n\
+            "receivers: {{otlp: {{protocols: {{grpc: {{endpoint: \"127.0.0.1:{grpc}\"}}, http: {{endpoint: \"127.0.0.1:{http}\"}}}}}}{receiver}}}\n\
              exporters: {{{exporter}}}\n\
-             service:\n  pipelines: {{traces: {{receivers: [otlp], exporters: [{name}]}}}}\n  telemetry: {{metrics: {{level: none}}}}\n",
+             service:\n  pipelines: {{traces: {{receivers: [otlp{also}], exporters: [{name}]}}}}\n  telemetry: {{metrics: {{level: none}}}}\n",
         );
         fs::write(dir.path().join("config.yaml"), config).unwrap();
         let mut command = Command::new(program);

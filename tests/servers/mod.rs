@@ -6,6 +6,7 @@
 
 pub(crate) mod collector;
 pub(crate) mod jaeger;
+pub(crate) mod kafka;
 pub(crate) mod phoenix;
 pub(crate) mod prometheus;
 

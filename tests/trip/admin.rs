@@ -1,9 +1,19 @@
 //! What an operator sees on the admin port, also when a sink is down.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
+use opentelemetry_proto::tonic::metrics::v1::{Metric, metric::Data, number_data_point};
+use prost::Message as _;
 
 use super::World;
 use super::traffic::Client;
@@ -180,4 +190,207 @@ async fn a_path_that_is_not_there_is_told_what_is() {
     let (status, body) = world.place().get("/nothing").unwrap();
     assert_eq!(status, 404);
     assert!(body.contains("/metrics"), "{body}");
+}
+
+/// What a receiver of metrics was sent, and how it answers.
+#[derive(Default)]
+struct Sent {
+    bodies: Mutex<Vec<(HeaderMap, Bytes)>>,
+    refuses: bool,
+}
+
+async fn receiver(refuses: bool) -> (String, Arc<Sent>) {
+    let sent = Arc::new(Sent { refuses, ..Sent::default() });
+    let take = async |State(sent): State<Arc<Sent>>, headers: HeaderMap, body: Bytes| {
+        sent.bodies.lock().unwrap().push((headers, body));
+        if sent.refuses { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }
+    };
+    let app = axum::Router::new().route("/v1/metrics", post(take)).with_state(Arc::clone(&sent));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let table = format!(
+        "[telemetry.otlp]\nendpoint = \"http://{address}\"\ninterval = \"50ms\"\n\
+         headers = {{ authorization = \"Bearer hunter2\" }}\n\n\
+         [sinks.none]\ntype = \"blackhole\"\n"
+    );
+    (table, sent)
+}
+
+impl Sent {
+    /// Waits for one more than there are, and the one after: its page was made from now on.
+    async fn next(&self) -> (HeaderMap, Bytes) {
+        let count = || self.bodies.lock().unwrap().len();
+        let wanted = count() + 2;
+        while count() < wanted {
+            tokio::time::sleep(super::process::POLL_EVERY).await;
+        }
+        self.bodies.lock().unwrap().last().unwrap().clone()
+    }
+}
+
+/// Each series with its labels in order, and its value.
+type SeriesValues = BTreeMap<(String, BTreeSet<String>), f64>;
+
+/// Reads a page; labels in these tests hold nothing that has to be escaped.
+fn on_the_page(page: &str) -> SeriesValues {
+    let lines = page.lines().filter(|line| !line.starts_with('#'));
+    let read = lines.map(|line| {
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+        let labels = labels.trim_end_matches('}').split("\",").filter(|label| !label.is_empty());
+        let labels = labels.map(|label| label.trim_end_matches('"').to_owned()).collect();
+        ((name.to_owned(), labels), value.parse().unwrap())
+    });
+    read.collect()
+}
+
+/// The same of what was sent. All must begin when the process did.
+#[expect(clippy::cast_precision_loss, reason = "as on the page")]
+fn in_the_request(metrics: &[Metric]) -> SeriesValues {
+    let mut found = SeriesValues::new();
+    let mut starts = BTreeSet::new();
+    let labels = |attributes: &[KeyValue]| -> BTreeSet<String> {
+        let text = |it: &KeyValue| match it.value.as_ref().unwrap().value.as_ref().unwrap() {
+            any_value::Value::StringValue(text) => format!("{}=\"{text}", it.key),
+            other => unreachable!("{other:?}"),
+        };
+        attributes.iter().map(text).collect()
+    };
+    for Metric { name, data, .. } in metrics {
+        let (points, ending) = match data.as_ref().unwrap() {
+            Data::Gauge(gauge) => (&gauge.data_points, ""),
+            Data::Sum(sum) => {
+                assert_eq!(sum.aggregation_temporality, 2);
+                (&sum.data_points, if sum.is_monotonic { "_total" } else { "_info" })
+            }
+            Data::Histogram(histogram) => {
+                assert_eq!(histogram.aggregation_temporality, 2);
+                for point in &histogram.data_points {
+                    starts.insert(point.start_time_unix_nano);
+                    let own = labels(&point.attributes);
+                    found.insert((format!("{name}_sum"), own.clone()), point.sum.unwrap());
+                    found.insert((format!("{name}_count"), own.clone()), point.count as f64);
+                    let bounds = point.explicit_bounds.iter().map(|bound| format!("{bound:?}"));
+                    let mut below = 0;
+                    for (le, count) in bounds.chain(["+Inf".to_owned()]).zip(&point.bucket_counts) {
+                        below += count;
+                        let mut own = own.clone();
+                        own.insert(format!("le=\"{le}"));
+                        found.insert((format!("{name}_bucket"), own), below as f64);
+                    }
+                }
+                continue;
+            }
+            other => unreachable!("{other:?}"),
+        };
+        for point in points {
+            if !ending.is_empty() {
+                starts.insert(point.start_time_unix_nano);
+            }
+            let value = match point.value.unwrap() {
+                number_data_point::Value::AsInt(value) => value as f64,
+                number_data_point::Value::AsDouble(value) => value,
+            };
+            found.insert((format!("{name}{ending}"), labels(&point.attributes)), value);
+        }
+    }
+    assert_eq!(starts.len(), 1, "{starts:?}");
+    found
+}
+
+#[tokio::test]
+async fn a_receiver_of_otlp_is_sent_what_the_metrics_page_says() {
+    let (table, sent) = receiver(false).await;
+    let world = World::new(&table).await;
+    let url = format!("http://{}/v1/traces/ingest", world.place().http);
+    let agent = r#"{"data":[{"object":"trace.span","id":"span_1","trace_id":"trace_00000000000000000000000000000001","parent_id":null,"started_at":"2026-11-21T05:15:00Z","ended_at":"2026-11-21T05:15:09Z","span_data":{"type":"agent","name":"Triage"}}]}"#;
+    assert_eq!(Client::new().post(&url, "application/json", "", agent.into()).await, 204);
+    while !world.place().ask("/metrics").unwrap().contains("agent=\"Triage\"") {
+        tokio::time::sleep(super::process::POLL_EVERY).await;
+    }
+    let before = on_the_page(&world.place().ask("/metrics").unwrap());
+    let (headers, body) = sent.next().await;
+    let after = on_the_page(&world.place().ask("/metrics").unwrap());
+    assert_eq!(headers["authorization"], "Bearer hunter2");
+    assert_eq!(headers["content-type"], "application/x-protobuf");
+    let request = ExportMetricsServiceRequest::decode(body).unwrap();
+    let [resource] = &request.resource_metrics[..] else { panic!("{request:?}") };
+    let found = in_the_request(&resource.scope_metrics[0].metrics);
+    let still: SeriesValues = before
+        .iter()
+        .filter(|(series, value)| after.get(*series) == Some(*value))
+        .map(|(series, value)| (series.clone(), *value))
+        .collect();
+    assert!(
+        still.len() > 200 && before.len() - still.len() < 20,
+        "{} {}",
+        before.len(),
+        still.len()
+    );
+    for (series, value) in &still {
+        assert_eq!(found.get(series), Some(value), "{series:?}");
+    }
+    assert_eq!(found.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
+    let about = resource.resource.as_ref().unwrap();
+    let keys: Vec<_> = about.attributes.iter().map(|it| it.key.as_str()).collect();
+    assert_eq!(keys, ["service.name", "service.version", "service.instance.id"]);
+}
+
+#[tokio::test]
+async fn a_receiver_that_takes_no_metrics_costs_one_line_of_the_log() {
+    let (table, sent) = receiver(true).await;
+    let world = World::new(&table).await;
+    for _ in 0..3 {
+        sent.next().await;
+    }
+    let url = format!("http://{}/v1/traces/ingest", world.place().http);
+    assert_eq!(Client::new().post(&url, "application/json", "", ITEM.into()).await, 204);
+    world.settled().await;
+    assert!(world.place().ask("/health").unwrap().contains("\"ok\""));
+    let said = world.place().said();
+    assert_eq!(said.matches("does not take metrics").count(), 1, "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+}
+
+#[tokio::test]
+async fn a_trace_leads_to_where_each_sink_shows_it() {
+    let world = World::new(
+        "[sinks.own]\ntype = \"blackhole\"\ntrace_url = \"https://x.example/t/{trace_id}/{span_id}\"\n\n\
+         [sinks.none]\ntype = \"blackhole\"\n\n\
+         [sinks.jaeger]\ntype = \"otlp\"\npreset = \"jaeger\"\nendpoint = \"http://127.0.0.1:9\"\n\n\
+         [sinks.phoenix]\ntype = \"otlp\"\npreset = \"phoenix\"\nendpoint = \"http://127.0.0.1:9/base\"\n\n\
+         [sinks.langfuse]\ntype = \"langfuse\"\nbase_url = \"http://127.0.0.1:9/\"\npublic_key = \"pk\"\nsecret_key = \"sk\"\n",
+    )
+    .await;
+    let url = format!("http://{}/v1/traces/ingest", world.place().http);
+    let span = r#"{"data":[{"object":"trace.span","id":"span_1","trace_id":"trace_00000000000000000000000000000001","parent_id":null,"started_at":null,"ended_at":null,"span_data":{"type":"agent","name":"Triage"}}]}"#;
+    assert_eq!(Client::new().post(&url, "application/json", "", span.into()).await, 204);
+    let trace = format!("{:032x}", 1);
+    let show = |more: &str| {
+        let answer = world.place().ask(&format!("/api/v1/traces/show?id={trace}{more}")).unwrap();
+        serde_json::from_str::<serde_json::Value>(&answer).unwrap()["done"].clone()
+    };
+    let links = |view: &serde_json::Value| {
+        let all = view["links"].as_array().unwrap().iter();
+        let both = |link: &serde_json::Value| {
+            [&link["sink"], &link["url"]].map(|it| it.as_str().unwrap().to_owned())
+        };
+        all.map(both).collect::<Vec<_>>()
+    };
+    let expected = |span: &str| {
+        [
+            ("own", format!("https://x.example/t/{trace}/{span}")),
+            ("jaeger", format!("http://127.0.0.1:16686/trace/{trace}?uiFind={span}")),
+            ("phoenix", format!("http://127.0.0.1:9/base/redirects/traces/{trace}")),
+            ("langfuse", format!("http://127.0.0.1:9/trace/{trace}")),
+        ]
+        .map(|(sink, url)| [sink.to_owned(), url])
+    };
+    let whole = show("");
+    assert_eq!(links(&whole), expected(""));
+    let id = whole["spans"][0]["span_id"].as_str().unwrap();
+    assert_eq!(links(&show(&format!("&span={id}"))), expected(id));
+    let markdown = show("&as=markdown")["document"].to_string();
+    assert!(markdown.contains(&format!("* link: own: https://x.example/t/{trace}/")), "{markdown}");
 }

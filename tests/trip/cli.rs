@@ -273,6 +273,30 @@ fn looked_at(dir: &Path, admin: &str, lines: &[serde_json::Value], send: impl Fn
         assert_eq!(documents.len(), traces.len(), "{form}");
         assert!(documents.iter().all(|document| document[member].is_array()), "{form}");
     }
+    let top = run(dir, &["top", "--json", "--window", "1h", "--url", admin]);
+    let top: serde_json::Value = serde_json::from_slice(&top.stdout).unwrap();
+    // Options may stand behind words; words that begin with `-` stand behind `--`.
+    let list =
+        run(dir, &["traces", "spans:>0", "--json", "--url", admin, "--", "-tokens:>1000000"]);
+    let list: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap();
+    let sum = |column: &str| {
+        list["traces"].as_array().unwrap().iter().filter_map(|it| it[column].as_u64()).sum::<u64>()
+    };
+    assert_eq!(top["traces"], traces.len(), "{top}");
+    for column in ["spans", "errors", "total_tokens"] {
+        assert_eq!(top[column], sum(column), "{column}");
+    }
+    let per_hour = top["traces_per_minute"].as_f64().unwrap() * 60.0;
+    let expected = top["traces"].as_f64().unwrap();
+    assert!((per_hour - expected).abs() < 1e-6, "{per_hour}");
+    let shown = run(dir, &["top", "--once", "--window", "1h", "--url", admin]);
+    assert!(
+        said(&shown).contains("\nslowest\n") && !said(&shown).contains('\u{1b}'),
+        "{}",
+        said(&shown)
+    );
+    let wrong = run(dir, &["top", "agnt:x", "--url", admin]);
+    assert!(!wrong.status.success() && said(&wrong).contains("did you mean"), "{}", said(&wrong));
     let mut tail = spanferry(dir);
     let tail = tail.args(["tail", "--json", "--url", admin]).stdout(Stdio::piped()).spawn();
     let mut tail = Running(tail.unwrap());

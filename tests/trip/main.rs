@@ -16,6 +16,7 @@ mod process;
 mod admin;
 mod attributes;
 mod cli;
+mod import;
 mod loops;
 mod mcp;
 mod redact;

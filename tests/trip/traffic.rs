@@ -26,30 +26,7 @@ type = "blackhole"
 #[tokio::test]
 async fn every_captured_request_arrives_in_every_sink() {
     let world = World::new(SINKS).await;
-    let client = Client::new();
-    let mut sdk_items = 0;
-    for body in bodies("agents-sdk", "body.json") {
-        let sidecar = sidecar(&body, "headers.json");
-        sdk_items += sidecar["items"].as_u64().unwrap();
-        let url = format!("http://{}/v1/traces/ingest", world.place().http);
-        assert_eq!(client.post(&url, "application/json", "", fs::read(&body).unwrap()).await, 204);
-    }
-    let mut otlp_spans = BTreeSet::new();
-    for body in bodies("otlp", "decoded.json") {
-        let decoded: Value = serde_json::from_slice(&fs::read(&body).unwrap()).unwrap();
-        otlp_spans.extend(span_ids(&decoded));
-        let sent = PathBuf::from(body.to_str().unwrap().strip_suffix(".decoded.json").unwrap());
-        let name = sent.to_str().unwrap();
-        let media =
-            if name.contains(".json") { "application/json" } else { "application/x-protobuf" };
-        let coding = match sent.extension().unwrap().to_str().unwrap() {
-            "gz" => "gzip",
-            "zz" => "deflate",
-            _ => "",
-        };
-        let url = format!("http://{}/v1/traces", world.place().http);
-        assert_eq!(client.post(&url, media, coding, fs::read(&sent).unwrap()).await, 200, "{name}");
-    }
+    let (sdk_items, otlp_spans) = send_captured(&world).await;
     world.settled().await;
 
     let status = world.status();
@@ -75,6 +52,35 @@ async fn every_captured_request_arrives_in_every_sink() {
         .sum();
     assert_eq!(in_otlp, lines.iter().filter(|line| line["record"] == "span").count());
     assert_trees_are_whole(&lines);
+}
+
+/// Sends every captured request. How many items of the Agents SDK those have, and the ids of the spans of OTLP.
+pub(super) async fn send_captured(world: &World) -> (u64, BTreeSet<(String, String)>) {
+    let client = Client::new();
+    let mut sdk_items = 0;
+    for body in bodies("agents-sdk", "body.json") {
+        let sidecar = sidecar(&body, "headers.json");
+        sdk_items += sidecar["items"].as_u64().unwrap();
+        let url = format!("http://{}/v1/traces/ingest", world.place().http);
+        assert_eq!(client.post(&url, "application/json", "", fs::read(&body).unwrap()).await, 204);
+    }
+    let mut otlp_spans = BTreeSet::new();
+    for body in bodies("otlp", "decoded.json") {
+        let decoded: Value = serde_json::from_slice(&fs::read(&body).unwrap()).unwrap();
+        otlp_spans.extend(span_ids(&decoded));
+        let sent = PathBuf::from(body.to_str().unwrap().strip_suffix(".decoded.json").unwrap());
+        let name = sent.to_str().unwrap();
+        let media =
+            if name.contains(".json") { "application/json" } else { "application/x-protobuf" };
+        let coding = match sent.extension().unwrap().to_str().unwrap() {
+            "gz" => "gzip",
+            "zz" => "deflate",
+            _ => "",
+        };
+        let url = format!("http://{}/v1/traces", world.place().http);
+        assert_eq!(client.post(&url, media, coding, fs::read(&sent).unwrap()).await, 200, "{name}");
+    }
+    (sdk_items, otlp_spans)
 }
 
 /// Within what one capture sent, no span of the Agents SDK points to a parent that is not there.

@@ -1,6 +1,7 @@
 //! What users copy works: the files of `config/`, and the blocks of the README.
 
 use super::*;
+use crate::support::kafka::{IS_BUILT, NOT_BUILT};
 
 /// Kinds that need no example: nobody starts from a sink that keeps nothing.
 const WITHOUT_EXAMPLE: &[&str] = &["blackhole"];
@@ -17,6 +18,7 @@ fn surroundings(text: &str) -> Environment {
 /// Loads a text that users copy; returns the kinds of its sinks.
 fn kinds_of(text: &str, path: PathBuf) -> Vec<&'static str> {
     let is_of_image = path.ends_with("container.toml");
+    let wants_kafka = text.contains("\n[receivers.kafka]") || text.contains("\"kafka\"");
     let request = Request { files: vec![path], flags: Vec::new() };
     match load(&request, &surroundings(text)) {
         Ok(Loaded { config, warnings: None, .. }) => {
@@ -27,6 +29,11 @@ fn kinds_of(text: &str, path: PathBuf) -> Vec<&'static str> {
             if report.count() == 1 && config.receivers.exposed().is_some() && is_of_image =>
         {
             config.sinks.iter().map(|sink| sink.kind.name).collect()
+        }
+        Err(report) if wants_kafka && !IS_BUILT => {
+            let said = report.render("error", Paint::Plain);
+            assert!(said.contains(NOT_BUILT.1) && report.count() <= 2, "{said}");
+            vec!["kafka"]
         }
         Ok(Loaded { warnings: Some(report), .. }) | Err(report) => {
             panic!("{}", report.render("error", Paint::Plain))

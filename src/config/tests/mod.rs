@@ -293,7 +293,7 @@ fn the_full_example_is_the_starter_file() {
 fn every_setting_that_the_starter_file_shows_can_be_switched_on() {
     let text = starter();
     let (_, sinks) = text.split_once("# === Sinks").unwrap();
-    for kind in KINDS {
+    for kind in KINDS.iter().filter(|kind| kind.missing().is_none()) {
         let (_, shown) = sinks.split_once(&format!("#[sinks.{}]", kind.name)).unwrap();
         let shown = shown.split("# ---").next().unwrap();
         let settings = shown.lines().filter_map(|line| line.strip_prefix('#'));
@@ -307,7 +307,7 @@ fn every_setting_that_the_starter_file_shows_can_be_switched_on() {
 
 #[test]
 fn every_kind_s_example_loads() {
-    for kind in KINDS {
+    for kind in KINDS.iter().filter(|kind| kind.missing().is_none()) {
         read_text(&format!("[sinks.a]\ntype = '{}'\n{}", kind.name, kind.example));
     }
 }

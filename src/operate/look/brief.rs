@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::{SpanView, TraceView, Verified, duration_text};
+use super::{SpanView, TraceView, Verified, dollars_text, duration_text, one_line};
 use crate::index::{IndexView, List, Stats, TraceSummary};
 
 /// Spans of a trace that are told.
@@ -61,7 +61,7 @@ pub fn trace(view: &TraceView, console: Console<'_>) -> String {
         [("agents", &summary.agents), ("tools", &summary.tools), ("models", &summary.models)]
     {
         if !names.is_empty() {
-            let names: Vec<_> = names.iter().map(|name| cut(name, NAME_MAX)).collect();
+            let names: Vec<_> = names.iter().map(|name| one_line(name, NAME_MAX)).collect();
             writeln!(text, "{what}: {}", names.join(", ")).ok();
         }
     }
@@ -77,7 +77,7 @@ pub fn trace(view: &TraceView, console: Console<'_>) -> String {
         writeln!(text, "and {untold} more below them or behind them").ok();
     }
     if let Some(last) = view.conversation.last() {
-        writeln!(text, "last, {} said: {}", last.role, cut(&last.text, TEXT_MAX)).ok();
+        writeln!(text, "last, {} said: {}", last.role, one_line(&last.text, TEXT_MAX)).ok();
     }
     writeln!(text, "{}", console.trace(&summary.trace_id)).ok();
     text
@@ -92,8 +92,12 @@ pub fn span(view: &TraceView, console: Console<'_>) -> String {
     for (what, column) in SAID {
         match view.line.as_ref().and_then(|line| line.get(column)) {
             None | Some(Value::Null) => continue,
-            Some(Value::String(said)) => writeln!(text, "{what}: {}", cut(said, PAYLOAD_MAX)).ok(),
-            Some(said) => writeln!(text, "{what}: {}", cut(&said.to_string(), PAYLOAD_MAX)).ok(),
+            Some(Value::String(said)) => {
+                writeln!(text, "{what}: {}", one_line(said, PAYLOAD_MAX)).ok()
+            }
+            Some(said) => {
+                writeln!(text, "{what}: {}", one_line(&said.to_string(), PAYLOAD_MAX)).ok()
+            }
         };
     }
     let id = view.spans.first().map_or("", |span| span.span_id.as_str());
@@ -119,7 +123,7 @@ pub fn stats(answer: &Stats, console: Console<'_>) -> String {
     incomplete(&mut text, &answer.index);
     for row in answer.rows.iter().take(ROWS_MAX) {
         let [p50, p95, p99] = [row.p50_ns, row.p95_ns, row.p99_ns].map(duration_text);
-        let name = cut(&row.name, NAME_MAX);
+        let name = one_line(&row.name, NAME_MAX);
         write!(text, "{name}: {} calls, {} failed, ", row.count, row.errors).ok();
         write!(text, "p50 {p50}, p95 {p95}, p99 {p99}, ").ok();
         write!(text, "tokens {} in, {} out", row.input_tokens, row.output_tokens).ok();
@@ -162,7 +166,7 @@ fn incomplete(text: &mut String, index: &IndexView) {
 }
 
 fn line(trace: &TraceSummary) -> String {
-    let name = cut(&trace.name, NAME_MAX);
+    let name = one_line(&trace.name, NAME_MAX);
     let took = duration_text(trace.duration_ns);
     let TraceSummary { start, status, spans, errors, input_tokens, output_tokens, .. } = trace;
     let mut text = format!("{start} \"{name}\" {status}, {took}, {spans} spans, {errors} errors");
@@ -171,7 +175,7 @@ fn line(trace: &TraceSummary) -> String {
 }
 
 fn span_line(span: &SpanView) -> String {
-    let name = cut(&span.name, NAME_MAX);
+    let name = one_line(&span.name, NAME_MAX);
     let mut text =
         format!("{} {} \"{name}\" {}", span.span_id, span.kind, duration_text(span.duration_ns));
     if let (Some(input), Some(output)) = (span.input_tokens, span.output_tokens) {
@@ -188,7 +192,7 @@ fn errors(text: &mut String, view: &TraceView) {
     let failed = view.spans.iter().filter_map(|span| Some((span, span.error.as_ref()?)));
     let failed: Vec<_> = failed.collect();
     for (span, error) in failed.iter().take(ERRORS_MAX) {
-        let (name, error) = (cut(&span.name, NAME_MAX), cut(error, TEXT_MAX));
+        let (name, error) = (one_line(&span.name, NAME_MAX), one_line(error, TEXT_MAX));
         writeln!(text, "  error in {} \"{name}\": {error}", span.span_id).ok();
     }
     let untold = failed.len().saturating_sub(ERRORS_MAX);
@@ -198,16 +202,5 @@ fn errors(text: &mut String, view: &TraceView) {
 }
 
 fn cost(usd: Option<f64>) -> String {
-    usd.map_or_else(String::new, |usd| format!(", ${usd:.6}"))
-}
-
-/// The beginning of a text on one line, with how much was left out.
-fn cut(text: &str, letters_max: usize) -> String {
-    let mut said: String = text.chars().take(letters_max).collect();
-    let left_out = text.len() - said.len();
-    said = said.split_whitespace().collect::<Vec<_>>().join(" ");
-    if left_out > 0 {
-        write!(said, "... ({left_out} more bytes)").ok();
-    }
-    said
+    usd.map_or_else(String::new, |usd| format!(", {}", dollars_text(usd)))
 }

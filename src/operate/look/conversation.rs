@@ -36,6 +36,10 @@ pub(super) fn conversation<'a>(spans: impl Iterator<Item = &'a Span>) -> Vec<Tur
     let mut turns = Turns::default();
     let mut has_asked = false;
     for span in speaking {
+        // What is not shown need not be read: a trace has ten times as many.
+        if turns.said.len() >= TURNS_MAX || turns.bytes >= TEXT_BYTES_MAX {
+            break;
+        }
         let facts = span.facts_again();
         turns.span_id = span.span_id.to_string();
         if facts.kind == Kind::Tool {

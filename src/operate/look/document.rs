@@ -63,7 +63,13 @@ fn markdown(view: &TraceView) -> String {
     }
     for turn in &view.conversation {
         let fence = fence_for(&turn.text);
-        write!(text, "\n### {}\n\n{fence}\n{}\n{fence}\n", one_line(&turn.role), turn.text).ok();
+        write!(
+            text,
+            "\n### {}\n\n{fence}\n{}\n{fence}\n",
+            one_line(&turn.role, usize::MAX),
+            turn.text
+        )
+        .ok();
     }
     text
 }

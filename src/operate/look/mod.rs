@@ -27,13 +27,14 @@ use super::operator::{
 use crate::feed::Traces;
 use crate::index::{By, Filter, Index, List, Query, Stats};
 use crate::journal::Position;
+use crate::pipeline::LaneHandle;
 use crate::prices::Prices;
 use crate::span::{SpanId, TraceId, TraceNeeds};
 use read::{Found, Known, Read};
 
 pub use conversation::Turn;
 pub use verify::{Fate, SinkLedger, Verified};
-pub use view::{SpanView, TraceView, duration_text, tree_text};
+pub use view::{Link, SpanView, TraceView, dollars_text, duration_text, one_line, tree_text};
 
 /// Traces that are listed when nobody says how many.
 const LIST_DEFAULT: usize = 20;
@@ -47,8 +48,9 @@ const LIST_MAX: usize = 1_000;
 #[serde(default)]
 pub struct WhichTraces {
     /// Words that all must hold: agent: tool: model: workflow: session: user: with a part of a name, status:error, dur:>2s,
-    /// tokens:>1000, cost:>0.05, spans:>100, or part of any name; `-` before a word turns it around
-    #[arg(value_name = "FILTER", allow_hyphen_values = true)]
+    /// tokens:>1000, cost:>0.05, spans:>100, or part of any name; `-` before a word turns it around, and on the command line such words stand
+    /// behind `--`
+    #[arg(value_name = "FILTER")]
     #[serde(deserialize_with = "words")]
     #[schemars(with = "String")]
     pub filter: Vec<String>,
@@ -218,9 +220,13 @@ impl Command for TraceRequest {
         let read = |id: &String| SpanId::from_hex(id).ok_or(CommandError::NoTrace(id.clone()));
         let span = self.span.as_ref().map(read).transpose()?;
         // One that gave way may have begun anew, and all of it is wanted then as well as can be had quickly: what is known.
-        let prices = operator.index().prices();
+        let (prices, lanes) = (operator.index().prices(), operator.replays()?.lanes.all());
         let viewed = of_trace(operator, (&self.id, false), move |trace, read| {
-            view((trace, read, span), self.form, prices)
+            let links = lanes.iter().filter_map(|LaneHandle { status, .. }| {
+                let url = status.trace_url.as_ref()?.of(trace, span);
+                Some(Link { sink: status.sink.clone(), url })
+            });
+            view((trace, read, span), (self.form, links.collect()), prices)
         });
         viewed.await?.ok_or_else(|| CommandError::NoTrace(self.span.unwrap_or(self.id.clone())))
     }
@@ -229,7 +235,7 @@ impl Command for TraceRequest {
 /// A trace as it was read, or one span of it; `None` where there is no such span.
 fn view(
     (trace, mut read, span): (TraceId, Read, Option<SpanId>),
-    form: Option<Form>,
+    (form, links): (Option<Form>, Vec<Link>),
     prices: Arc<Prices>,
 ) -> io::Result<Option<TraceView>> {
     let needs = TraceNeeds { agents: true, ..TraceNeeds::AS_KNOWN };
@@ -252,6 +258,7 @@ fn view(
         spans,
         conversation: conversation::conversation(read.spans()),
         line: None,
+        links,
         unreadable: read.unreadable,
         document: None,
     };
@@ -259,9 +266,9 @@ fn view(
         view.document = Some(document::document(form, &read, &known, &view)?);
         (view.spans, view.conversation) = (Vec::new(), Vec::new());
     } else if span.is_some() {
-        let lines = document::document(Form::Json, &read, &known, &view)?;
+        let written = document::document(Form::Json, &read, &known, &view)?;
         let read = |line| serde_json::from_str(line).unwrap_or_else(|_| Value::from(line));
-        view.line = lines.lines().last().map(read);
+        view.line = written.lines().last().map(read);
     }
     Ok(Some(view))
 }

@@ -65,8 +65,12 @@ impl Read {
             self.unreadable += record.items();
             return Ok(());
         };
-        // A copy: what is kept would keep the memory that it was read into with others.
-        let Ok((_, decoded)) = decode_record(&Bytes::copy_from_slice(payload)) else {
+        // What is kept keeps the memory that it was read into with others, so the small ones are copied.
+        let payload = match payload {
+            small if (small.len() as u64) < NEAR_BYTES => Bytes::copy_from_slice(small),
+            large => large.clone(),
+        };
+        let Ok((_, decoded)) = decode_record(&payload) else {
             return Ok(());
         };
         let Batch { source, mut items, bytes } = decoded.batch;

@@ -9,6 +9,7 @@ use crate::index::{Part, Places};
 use crate::journal::{Cursor, Journal, Mark, MemoryStorage, Options};
 use crate::operate::{Replays, Store};
 use crate::pipeline::Lanes;
+use crate::prices::{PriceOptions, Prices};
 use crate::rules::Rules;
 
 fn operator(feed: &Feed) -> Operator {
@@ -279,5 +280,90 @@ async fn one_span_is_shown_with_all_that_it_holds_and_the_trace_without() {
     for missing in ["0000000000000009", "none"] {
         let problem = run(&feed, one(missing, None)).await.unwrap_err();
         assert!(matches!(problem, CommandError::NoTrace(id) if id == missing));
+    }
+}
+
+/// A model call of a session, as the spans of one trace say it: input, of it cached, output.
+fn spent((trace, id, parent): (u64, u64, u64), agent: &str, counts: [u64; 3]) -> String {
+    let text = |key: &str, value: &str| {
+        format!(r#"{{"key":"{key}","value":{{"stringValue":"{value}"}}}}"#)
+    };
+    let count = |key: &str, value: u64| {
+        format!(r#"{{"key":"gen_ai.usage.{key}","value":{{"intValue":"{value}"}}}}"#)
+    };
+    let kind = if agent.is_empty() { "chat" } else { "invoke_agent" };
+    let said = [
+        text("gen_ai.operation.name", kind),
+        text("gen_ai.agent.name", agent),
+        text("gen_ai.request.model", "of-ours"),
+        text("gen_ai.conversation.id", "chat-1"),
+        count("input_tokens", counts[0]),
+        count("cache_read.input_tokens", counts[1]),
+        count("output_tokens", counts[2]),
+    ];
+    span(id, parent, "n", &said.join(",")).replace(&format!("{:032x}", 1), &format!("{trace:032x}"))
+}
+
+#[tokio::test]
+async fn a_session_costs_what_its_traces_cost_and_they_cost_what_their_spans_do() {
+    // Dollars a million tokens: 3.1 in, 0.77 from the cache, 12.3 out. In billionths of a dollar one costs 3100, 770 and 12300.
+    let own = "[overrides.of-ours]\ninput = 3.1\ncached = 0.77\noutput = 12.3\n";
+    let options: PriceOptions = toml::from_str(own).unwrap();
+    let prices = Arc::new(Prices::new(&options, None));
+    // (trace, calls): each call is input, of it cached, output. An agent above them repeats their sum, which must not count.
+    let traces: [(u64, &[[u64; 3]]); 3] = [
+        (1, &[[1_001, 333, 77], [7, 0, 1]]),
+        (2, &[[123_457, 100_003, 9_973]]),
+        (3, &[[1, 1, 0], [2, 1, 1], [999_983, 3, 100_019]]),
+    ];
+    let cost = |[input, cached, output]: [u64; 3]| {
+        (input - cached) * 3_100 + cached * 770 + output * 12_300
+    };
+    let feed = feed();
+    let (mut all, mut each) = ([0; 3], Vec::new());
+    for (trace, calls) in traces {
+        let sum = calls.iter().fold([0; 3], |sum, call| [0, 1, 2].map(|at| sum[at] + call[at]));
+        let mut spans = vec![spent((trace, 1, 0), "Planner", sum)];
+        let calls = calls.iter().zip(2..);
+        spans.extend(calls.map(|(counts, id)| spent((trace, id, 1), "", *counts)));
+        // Each span in a request of its own, the last first.
+        for span in spans.into_iter().rev() {
+            feed.intake().accept(otlp_arrival(&[span])).await.unwrap();
+        }
+        all = [0, 1, 2].map(|at| all[at] + sum[at]);
+        each.push((trace, sum));
+    }
+    let index = Index::new(prices);
+    index.rebuild(feed.journal(), feed.journal().end(), || false);
+    let operator = operator(&feed).with_index(index, true);
+    let nanos = |usd: Option<f64>| format!("{:.0}", usd.unwrap_or(0.0) * 1e9);
+    let which = WhichTraces { filter: vec!["session:chat-1".to_owned()], ..Default::default() };
+    let asked = TracesRequest { which: which.clone(), ..TracesRequest::default() };
+    let list = operator.carry_out(asked, drop).await.unwrap();
+    for (trace, sum) in each {
+        let id = format!("{trace:032x}");
+        let known = list.traces.iter().find(|known| known.trace_id == id).unwrap();
+        assert_eq!((known.input_tokens, known.output_tokens), (sum[0], sum[2]));
+        assert_eq!(nanos(known.cost_usd), cost(sum).to_string());
+        let show = |form| TraceRequest { id: id.clone(), span: None, form };
+        let view = operator.carry_out(show(None), drop).await.unwrap();
+        let of_spans = |of: fn(&SpanView) -> Option<u64>| view.spans.iter().filter_map(of).sum();
+        let tokens: (u64, u64) = (of_spans(|it| it.input_tokens), of_spans(|it| it.output_tokens));
+        assert_eq!(tokens, (sum[0], sum[2]));
+        let costs = view.spans.iter().filter_map(|span| span.cost_usd).sum();
+        assert_eq!(nanos(Some(costs)), cost(sum).to_string());
+        let lines = operator.carry_out(show(Some(Form::Json)), drop).await.unwrap();
+        let lines = lines.document.unwrap();
+        let read = |line| serde_json::from_str::<Value>(line).unwrap()["cost_usd"].as_f64();
+        assert_eq!(nanos(Some(lines.lines().filter_map(read).sum())), cost(sum).to_string());
+    }
+    let costs = list.traces.iter().filter_map(|trace| trace.cost_usd).sum();
+    assert_eq!(nanos(Some(costs)), cost(all).to_string(), "the session");
+    for by in [By::Agent, By::Model] {
+        let asked = StatsRequest { by, which: which.clone() };
+        let rows = operator.carry_out(asked, drop).await.unwrap().rows;
+        let [row] = &rows[..] else { panic!("{rows:?}") };
+        assert_eq!((row.input_tokens, row.output_tokens), (all[0], all[2]));
+        assert_eq!(nanos(row.cost_usd), cost(all).to_string());
     }
 }

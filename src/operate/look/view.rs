@@ -28,11 +28,23 @@ pub struct TraceView {
     /// The one span that was asked for, with all that it holds, as a JSON line. None beside a document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<Value>,
+    /// Where sinks show it, or the span that was asked for, in a browser.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<Link>,
     /// Items of its records that are gone or damaged.
     pub unreadable: u64,
     /// The trace in the form that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document: Option<String>,
+}
+
+/// Where a trace can be seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// The sink that has it.
+    pub sink: String,
+    /// An address for a browser: http or https, without credentials.
+    pub url: String,
 }
 
 /// A span.
@@ -141,19 +153,28 @@ impl TraceView {
             ("took", duration_text(self.summary.duration_ns)),
             ("spans", format!("{spans}, {errors} failed")),
             ("tokens", format!("{input_tokens} in, {output_tokens} out")),
-            ("cost", self.summary.cost_usd.map(|cost| format!("${cost:.6}")).unwrap_or_default()),
+            ("cost", self.summary.cost_usd.map(dollars_text).unwrap_or_default()),
             ("agents", agents.join(", ")),
             ("tools", tools.join(", ")),
             ("models", models.join(", ")),
         ];
-        let said = said.into_iter().filter(|(_, value)| !value.is_empty());
-        said.map(|(name, value)| (name, one_line(&value))).collect()
+        let links = self.links.iter().map(|Link { sink, url }| ("link", format!("{sink}: {url}")));
+        let said = said.into_iter().filter(|(_, value)| !value.is_empty()).chain(links);
+        said.map(|(name, value)| (name, one_line(&value, usize::MAX))).collect()
     }
 }
 
-/// Text without line breaks.
-pub(super) fn one_line(text: &str) -> String {
-    text.replace(['\n', '\r'], " ")
+/// The beginning of a text on one line, and `...` where there is more of it.
+pub fn one_line(text: &str, letters_max: usize) -> String {
+    let end = text.char_indices().nth(letters_max).map_or(text.len(), |(end, _)| end);
+    let (said, rest) = text.split_at_checked(end).unwrap_or_default();
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    if rest.is_empty() { said } else { said + "..." }
+}
+
+/// An amount of money: what one call costs has digits far behind the point.
+pub fn dollars_text(usd: f64) -> String {
+    format!("${usd:.6}")
 }
 
 impl SpanView {
@@ -195,21 +216,27 @@ pub fn tree_text(view: &TraceView) -> String {
         let after = if span.start_unix_nano == 0 { 0 } else { after_ns };
         let (after, took) = (duration_text(after), duration_text(span.duration_ns));
         let indent = " ".repeat(2 * span.depth.min(INDENTS_MAX));
-        write!(text, "{after:>9} {took:>9}  {indent}{} {}", span.kind, one_line(&span.name)).ok();
+        write!(
+            text,
+            "{after:>9} {took:>9}  {indent}{} {}",
+            span.kind,
+            one_line(&span.name, usize::MAX)
+        )
+        .ok();
         if let Some(model) = span.model.as_ref().filter(|model| !span.name.contains(*model)) {
-            write!(text, " {}", one_line(model)).ok();
+            write!(text, " {}", one_line(model, usize::MAX)).ok();
         }
         if let (Some(input), output) = (span.input_tokens, span.output_tokens.unwrap_or(0)) {
             write!(text, "  {input} > {output} tokens").ok();
         }
         if let Some(cost) = span.cost_usd {
-            write!(text, "  ${cost:.6}").ok();
+            write!(text, "  {}", dollars_text(cost)).ok();
         }
         if span.is_astray {
             text.push_str("  (its parent was not received, or it is below itself)");
         }
         if let Some(error) = &span.error {
-            write!(text, "  ERROR {}", one_line(error)).ok();
+            write!(text, "  ERROR {}", one_line(error, usize::MAX)).ok();
         }
         text.push('\n');
     }

@@ -106,7 +106,7 @@ impl BeforeJournal {
         drop(batch);
         let body = match envelope.source.receiver {
             Receiver::OpenAi => sdk_requests(items.iter().map(|item| item.wire().as_ref())),
-            Receiver::OtlpHttp | Receiver::OtlpGrpc => {
+            Receiver::OtlpHttp | Receiver::OtlpGrpc | Receiver::Kafka => {
                 envelope.encoding = Encoding::Protobuf;
                 let mut body = Vec::new();
                 protobuf::write_request(&mut body, items.iter().filter_map(Item::as_span));

@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use super::classify::{StatusClass, classify, describe};
 use super::{Failure, TlsOptions};
 use crate::sinks::{BuildError, Delivery};
-use crate::support::hops::{self, Hops, SENDER_HEADER};
+use crate::support::hops::{self, SENDER_HEADER};
 
 /// How a client behaves. Everything has a bound.
 #[derive(Debug, Clone)]
@@ -154,10 +154,7 @@ pub fn secret_header(value: &str) -> Option<HeaderValue> {
 
 /// Says in a request's headers through which daemons what is delivered went, where that is more than this one.
 pub fn add_hops(headers: &mut HeaderMap, delivery: &Delivery) {
-    let mut hops = Hops::default();
-    for header in delivery.sources().filter_map(|source| source.header(SENDER_HEADER)) {
-        hops.join(&Hops::read(header));
-    }
+    let hops = delivery.hops();
     // Not what the configuration says of it: nobody can know that beforehand.
     headers.remove(SENDER_HEADER);
     if !hops.is_empty()

@@ -39,6 +39,16 @@ pub(in crate::sinks) fn cut(
     write: impl Fn(&mut Vec<u8>, &[&Span]),
 ) -> Vec<Body> {
     let all: Vec<Option<&Span>> = delivery.items().map(|(_, item)| item.as_span()).collect();
+    cut_items(&all, bytes_max, added_bytes, write)
+}
+
+/// Writes some items in the same way; a trace object is `None`.
+pub(in crate::sinks) fn cut_items(
+    all: &[Option<&Span>],
+    bytes_max: usize,
+    added_bytes: usize,
+    write: impl Fn(&mut Vec<u8>, &[&Span]),
+) -> Vec<Body> {
     let mut bodies = Vec::new();
     let mut to_write = Vec::from_iter((!all.is_empty()).then_some(0..all.len()));
     while let Some(items) = to_write.pop() {

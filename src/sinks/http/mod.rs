@@ -34,6 +34,8 @@ pub use client::{
     Client, ClientOptions, Protocol, Request, Response, add_hops, secret_header, shortened,
 };
 pub use compress::{Compression, INLINE_BYTES_MAX};
+#[cfg(any(feature = "kafka", test))]
+pub(super) use cutting::cut_items;
 pub(super) use cutting::{Body, cut};
 pub use failure::Failure;
 pub use options::Address;

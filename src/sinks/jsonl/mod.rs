@@ -128,8 +128,13 @@
 //! | `openai_organization` | string | the client's `OpenAI-Organization` |
 //! | `openai_project` | string | the client's `OpenAI-Project` |
 
+pub(super) mod columns;
 mod encode;
 #[cfg(test)]
 mod tests;
 
-pub use encode::{Lines, SCHEMA_VERSION, write_attributes, write_attributes_but};
+pub use columns::{SPAN_KINDS, STATUSES, write_attributes, write_attributes_but};
+pub use encode::Lines;
+
+/// The version of the schema that this page describes.
+pub const SCHEMA_VERSION: u64 = 2;

@@ -62,7 +62,9 @@ use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 
 use super::http::{self, Endpoint, Ready};
 use super::shrink::otlp::shrink;
-use super::{BuildError, Delivery, Kind, Parts, Pending, Plan, RejectClass, Report, Sink, Verdict};
+use super::{
+    BuildError, Delivery, Kind, Parts, Pending, Plan, RejectClass, Report, Sink, TraceUrl, Verdict,
+};
 use crate::span::{SpanId, TraceId, TraceNeeds};
 use crate::support::lock::lock;
 use crate::support::recent::Recent;
@@ -102,6 +104,11 @@ impl Plan for Settings {
             Keep::All => "",
             Keep::Llm => KEEP_LLM,
         }
+    }
+
+    /// Langfuse leads from there to the trace's page, whatever project it is in.
+    fn trace_url(&self) -> Option<TraceUrl> {
+        TraceUrl::below(self.options.base_url.reveal(), "/trace/{trace_id}")
     }
 
     fn probe(&self) -> Option<Pending<'_, Result<String, String>>> {

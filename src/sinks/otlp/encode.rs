@@ -12,13 +12,19 @@ use crate::sinks::http::{Body, cut};
 use crate::span::otlp::protobuf::{self, write_resource};
 use crate::span::otlp::{Encoding, Words, json};
 use crate::span::{
-    Attribute, Detail, Facts, Payload, Resource, Span, Text, Tokens, TraceContext, Value, keys,
-    repeats, tokens_of,
+    Attribute, Detail, Facts, Payload, Resource, RootSpan, Span, Text, Tokens, TraceContext, Value,
+    keys, repeats, tokens_of,
 };
 
 /// Encodes a delivery.
 pub(super) fn encode(delivery: &Delivery, settings: &Settings) -> Vec<Body> {
-    let encoder = Encoder { delivery, settings };
+    let encoder = Encoder {
+        delivery,
+        dialect: settings.dialect,
+        root: settings.needs.root,
+        resource_attributes: &settings.resource_attributes,
+        is_for_backend: true,
+    };
     cut(delivery, settings.request_bytes_max, FRAME_BYTES, |out, spans| {
         let spans = spans.iter().copied();
         match settings.wire {
@@ -29,7 +35,7 @@ pub(super) fn encode(delivery: &Delivery, settings: &Settings) -> Vec<Body> {
 }
 
 /// Tag and length of a span, rounded up.
-const FRAME_BYTES: usize = 8;
+pub(in crate::sinks) const FRAME_BYTES: usize = 8;
 
 /// The service that spans of the Agents SDK belong to where nobody says. OpenTelemetry wants one in every resource, and backends group
 /// by it; `unknown_service`, its own default, would bring them together with whatever else has no name.
@@ -39,14 +45,19 @@ static SDK_SERVICE: LazyLock<Attribute> = LazyLock::new(|| Attribute {
     value: Value::Text(Text::from_static("openai-agents")),
 });
 
-struct Encoder<'a> {
-    delivery: &'a Delivery,
-    settings: &'a Settings,
+/// Writes spans as they leave.
+pub(in crate::sinks) struct Encoder<'a> {
+    pub(in crate::sinks) delivery: &'a Delivery,
+    pub(in crate::sinks) dialect: Dialect,
+    pub(in crate::sinks) root: RootSpan,
+    pub(in crate::sinks) resource_attributes: &'a [Attribute],
+    /// Whether those who get the spans add up all tokens that they see; else what came as OTLP goes out as it is.
+    pub(in crate::sinks) is_for_backend: bool,
 }
 
 impl<E: Encoding> Words<E> for Encoder<'_> {
     fn write_resource(&self, out: &mut E, resource: &Resource, _wire: &[u8], is_agents_sdk: bool) {
-        let given = &self.settings.resource_attributes;
+        let given = self.resource_attributes;
         let is_in = |all: &[Attribute], new: &Attribute| all.iter().any(|one| one.key == new.key);
         let service = Some(&*SDK_SERVICE).filter(|new| is_agents_sdk && !is_in(given, new));
         let added = given.iter().chain(service);
@@ -56,15 +67,15 @@ impl<E: Encoding> Words<E> for Encoder<'_> {
 
     fn write_span(&self, out: &mut E, span: &Span) {
         let context = self.delivery.context(span.trace_id);
-        let changed = if span.is_otlp() {
-            without_aggregates(span, context)
-        } else {
-            Some(in_dialect(span, context, self.settings.dialect))
+        let changed = match (span.is_otlp(), self.is_for_backend) {
+            (true, true) => without_aggregates(span, context),
+            (true, false) => None,
+            (false, _) => Some(in_dialect(span, context, self.dialect)),
         };
         if changed.is_none() && out.pass_on(&span.wire) {
             return;
         }
-        let parent_id = self.settings.needs.root.parent_of(context, span);
+        let parent_id = self.root.parent_of(context, span);
         let detail = changed.as_ref().unwrap_or_else(|| span.detail());
         protobuf::write_span(out, span, parent_id, detail);
     }

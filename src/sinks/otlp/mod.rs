@@ -25,7 +25,7 @@
 //! **Presets** know a backend's address, headers, project and words: `preset = "phoenix"` and an `api_key` are enough.
 //! `spanferry config show` prints what a preset comes to.
 
-mod encode;
+pub(super) mod encode;
 mod options;
 mod presets;
 mod probe;
@@ -43,7 +43,9 @@ use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, H
 use hyper::{HeaderMap, StatusCode};
 
 use super::http::{self, Compression, Endpoint, Ready, Response};
-use super::{BuildError, Delivery, Kind, Parts, Pending, Plan, Report, Sink, Verdict, Verdicts};
+use super::{
+    BuildError, Delivery, Kind, Parts, Pending, Plan, Report, Sink, TraceUrl, Verdict, Verdicts,
+};
 use crate::span::{Item, TraceNeeds};
 pub use options::{Dialect, Options, Settings, Wire};
 pub use token::Exchange;
@@ -65,6 +67,10 @@ impl Plan for Settings {
 
     fn expanded(&self) -> toml::Table {
         Self::expanded(self)
+    }
+
+    fn trace_url(&self) -> Option<TraceUrl> {
+        self.trace_url.clone()
     }
 
     fn probe(&self) -> Option<Pending<'_, Result<String, String>>> {

@@ -15,7 +15,7 @@ use super::token::Exchange;
 use crate::sinks::http::{
     Address, ClientOptions, Compression, Limits, Protocol, TlsOptions, secret_header,
 };
-use crate::sinks::{Mistake, Places};
+use crate::sinks::{Mistake, Places, TraceUrl};
 use crate::span::{Attribute, RootSpan, TraceNeeds, Traced, Value};
 use crate::support::base64;
 use crate::support::byte_size::ByteSize;
@@ -137,6 +137,8 @@ pub struct Settings {
     pub client: ClientOptions,
     /// The preset's name.
     pub preset: Option<&'static str>,
+    /// Where a browser shows a trace, where the preset knows it.
+    pub trace_url: Option<TraceUrl>,
 }
 
 /// The gRPC libraries' own limit for a message is 4 MiB; a request and its frame stay below.
@@ -199,6 +201,7 @@ impl Settler<'_> {
             request_bytes_max: limits.request_bytes_max.as_usize(),
             client: ClientOptions { protocol, ..limits.client() },
             preset: options.preset.as_ref().map(|_| preset.name),
+            trace_url: preset.trace_url.and_then(|template| trace_url(template, &uri)),
         })
     }
 
@@ -321,6 +324,15 @@ impl Settler<'_> {
 
     fn wrong(&mut self, key: &str, what: String, hint: Option<String>) {
         self.problems.push(Problem { at: Some(self.places.of_option(key)), what, hint });
+    }
+}
+
+/// A preset's template below the address that traces are sent to.
+fn trace_url(template: &str, uri: &Uri) -> Option<TraceUrl> {
+    match template.strip_prefix("{base}") {
+        // What gRPC is sent to is no page.
+        Some(path) => TraceUrl::below(uri.to_string().split_once(HTTP_PATH)?.0, path),
+        None => template.replace("{host}", uri.host()?).try_into().ok(),
     }
 }
 

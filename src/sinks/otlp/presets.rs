@@ -15,6 +15,8 @@ pub(super) struct Preset {
     pub(super) traces_endpoint: Option<&'static str>,
     /// Where the key has to be exchanged for a token first.
     pub(super) auth_endpoint: Option<&'static str>,
+    /// Where a browser shows a trace, with `{base}` for the base address and `{host}` for its host.
+    pub(super) trace_url: Option<&'static str>,
     /// How it is spoken to.
     pub(super) protocol: Wire,
     /// Which attributes it reads.
@@ -34,6 +36,7 @@ pub(super) const PLAIN: Preset = Preset {
     endpoint: None,
     traces_endpoint: None,
     auth_endpoint: None,
+    trace_url: None,
     protocol: Wire::HttpProtobuf,
     dialect: Dialect::Both,
     headers: &[],
@@ -51,6 +54,8 @@ pub(super) static PRESETS: &[Preset] = &[
     Preset {
         name: "phoenix",
         endpoint: Some("http://localhost:6006"),
+        // https://arize.com/docs/phoenix/tracing/how-to-tracing/advanced/constructing-urls
+        trace_url: Some("{base}/redirects/traces/{trace_id}"),
         dialect: Dialect::OpenInference,
         headers: &[("authorization", "Bearer {api_key}")],
         resource: &[("openinference.project.name", "{project}")],
@@ -143,10 +148,12 @@ pub(super) static PRESETS: &[Preset] = &[
         ],
         ..PLAIN
     },
-    // Jaeger 2.13 listens on 4318 and 4317 (seen), which on one machine with us would be ourselves.
+    // Jaeger 2.13 listens on 4318 and 4317 (seen), which on one machine with us would be ourselves. Its pages are at 16686 of the same
+    // host, unless somebody moves them.
     Preset {
         name: "jaeger",
         dialect: Dialect::GenAi,
+        trace_url: Some("http://{host}:16686/trace/{trace_id}?uiFind={span_id}"),
         needs: &[("endpoint", "Jaeger's OTLP address; 4318 is also our own port")],
         ..PLAIN
     },

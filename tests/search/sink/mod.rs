@@ -101,8 +101,13 @@ impl World {
 
     /// What the admin port says of the sink.
     fn sink(&self) -> Value {
+        self.sinks().swap_remove(0)
+    }
+
+    fn sinks(&self) -> Vec<Value> {
         let (_, status) = self.place.get("/status").unwrap();
-        serde_json::from_str::<Value>(&status).unwrap()["sinks"][0].clone()
+        let status: Value = serde_json::from_str(&status).unwrap();
+        status["sinks"].as_array().unwrap().clone()
     }
 
     /// Waits until the sink is in a state.

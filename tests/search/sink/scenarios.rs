@@ -1,9 +1,13 @@
 //! All captured traffic of the Agents SDK, through a real daemon into a real server.
 
+use std::process::Command;
+use std::sync::Arc;
+
 use super::World;
 use super::compare::assert_is_there;
 use super::truth::{Truth, captured};
 use crate::dashboards;
+use crate::process::POLL_EVERY;
 use crate::servers;
 
 /// Every span is there once with its parent, agent, tokens and errors; every trace has the summary that the spans add up to.
@@ -38,6 +42,32 @@ async fn what_is_sent_again_after_a_restart_changes_nothing() {
         world.send(second.iter().rev().chain(first)).await;
         world.settled().await;
         assert_is_there(&world, &truth).await;
+    }
+}
+
+/// What a first daemon wrote beside the server comes through another: the documents and summaries are those of the live run.
+#[tokio::test]
+async fn what_is_imported_from_lines_has_the_documents_and_summaries_of_the_live_run() {
+    let requests = captured();
+    let truth = Truth::of(&requests);
+    for server in servers::available() {
+        let lines = "[sinks.written]\ntype = \"file\"\npath = \"lines.jsonl\"\n";
+        let live = World::new(&server, &[], lines).await;
+        live.send(&requests).await;
+        while live.sinks().iter().any(|sink| sink["pending"] != 0) {
+            tokio::time::sleep(POLL_EVERY).await;
+        }
+        assert_is_there(&live, &truth).await;
+
+        let mut second = World::with(Arc::clone(&live.node), "imported", "");
+        second.start().await;
+        let lines = live.dir.path().join("lines.jsonl");
+        let endpoint = format!("http://{}", second.place.http);
+        let mut import = Command::new(env!("CARGO_BIN_EXE_spanferry"));
+        import.args(["import", "--endpoint", &endpoint]).arg(lines);
+        assert!(import.status().unwrap().success());
+        second.settled().await;
+        assert_is_there(&second, &truth).await;
     }
 }
 

@@ -62,8 +62,15 @@ export interface Traces {
   traces: TraceSummary[];
 }
 
+/** Where a sink shows a trace, or one of its spans, in a browser. */
+export interface Link {
+  sink: string;
+  url: string;
+}
+
 export interface Trace {
   summary: TraceSummary;
+  links?: Link[];
   spans?: SpanView[];
   conversation?: Turn[];
   unreadable: number;

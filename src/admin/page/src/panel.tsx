@@ -5,7 +5,7 @@ import { command, type SinkLedger, type SpanView, type Trace, type Verified } fr
 import { Conversation } from "./conversation";
 import { clock, count, dollars, duration, plural } from "./format";
 import { failures } from "./lists";
-import { Facts, Icon, Problem, Sent, useAnswer } from "./parts";
+import { Facts, Icon, Links, Problem, Sent, useAnswer } from "./parts";
 import { place, set } from "./route";
 import { readEvery } from "./tree";
 
@@ -95,12 +95,12 @@ function Line({ tab, trace, span }: { tab: Tab; trace: Trace; span: SpanView }) 
   const line = answer.value?.line;
   if (answer.error) return <Problem error={answer.error} />;
   if (!line) return <p class="muted" role="status">Reading the span...</p>;
-  if (tab === "Raw") return <Sent text={JSON.stringify(line)} />;
-  if (tab === "Attributes") return <Attributes line={line} />;
   return (
     <>
-      <Side title="In" value={line["input"]} />
-      <Side title="Out" value={line["output"]} />
+      {answer.value?.links && <p>Open in <Links links={answer.value.links} /></p>}
+      {tab === "Raw" && <Sent text={JSON.stringify(line)} />}
+      {tab === "Attributes" && <Attributes line={line} />}
+      {tab === "In/Out" && <><Side title="In" value={line["input"]} /><Side title="Out" value={line["output"]} /></>}
     </>
   );
 }

@@ -1,7 +1,7 @@
 // Small parts that several pages are made of.
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { Refused, tokens } from "./api";
+import { type Link, Refused, tokens } from "./api";
 import { pretty } from "./format";
 
 /** A drawing for each kind of work, in a square of 16. */
@@ -84,6 +84,17 @@ export function Facts({ facts }: { facts: [string, ComponentChildren][] }) {
         </div>
       ))}
     </dl>
+  );
+}
+
+/** The same trace or span in other consoles. The addresses are the configuration's, not a client's. */
+export function Links({ links = [] }: { links?: Link[] | undefined }) {
+  return (
+    <>
+      {links.map(({ sink, url }) => (
+        <a key={sink} class="elsewhere" href={url} target="_blank" rel="noreferrer">{sink} <span aria-hidden="true">&#8599;</span></a>
+      ))}
+    </>
   );
 }
 

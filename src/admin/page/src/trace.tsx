@@ -5,7 +5,7 @@ import { command, type Trace, type TraceSummary, type Traces } from "./api";
 import { clock, count, dollars, duration, plural } from "./format";
 import { curl } from "./lists";
 import { Panel } from "./panel";
-import { copy, Facts, Nothing, Problem, State, useAnswer, useKeys, useTitle } from "./parts";
+import { copy, Facts, Links, Nothing, Problem, State, useAnswer, useKeys, useTitle } from "./parts";
 import { address, leave, place, set } from "./route";
 import { busy, collapsible, found, next, readEvery, type Row, rows, uncover, visible } from "./tree";
 import { Tree } from "./waterfall";
@@ -134,6 +134,7 @@ function Summary({ trace, rows }: { trace: Trace; rows: Row[] }) {
   if (summary.cost_usd !== undefined) facts.push(["Cost", dollars(summary.cost_usd)]);
   if (summary.session) facts.push(["Session", <a href={address("session", summary.session)}><bdi>{summary.session}</bdi></a>]);
   if (summary.user) facts.push(["User", <bdi>{summary.user}</bdi>]);
+  if (trace.links) facts.push(["Open in", <Links links={trace.links} />]);
   facts.push(["Id", <code>{summary.trace_id}</code>]);
   return (
     <header class="summary">

@@ -1,0 +1,96 @@
+//! The figures of `/metrics`, sent to a receiver of OTLP again and again. What is not taken is not sent again: the next time says it too.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::{HeaderMap, Method, Uri};
+use prost::Message as _;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tracing::{info, warn};
+
+use super::{View, metrics};
+use crate::sinks::BuildError;
+use crate::sinks::http::{Address, Client, ClientOptions, Compression, Request, secret_header};
+use crate::support::secret::Secret;
+use crate::support::{clock, process};
+use crate::telemetry::{self, Between};
+
+const PATH: &str = "/v1/metrics";
+/// How often it is said that nobody takes them.
+const SAY_EVERY: Duration = Duration::from_mins(1);
+
+/// Where figures are sent, and how often.
+#[derive(Debug)]
+pub struct Push {
+    client: Client,
+    uri: Uri,
+    headers: HeaderMap,
+    every: Duration,
+}
+
+impl Push {
+    /// Reads certificates; connects to nobody. The path is added to the address, unless it ends so.
+    pub fn new(
+        address: &Address,
+        headers: &BTreeMap<String, Secret>,
+        every: Duration,
+    ) -> Result<Self, BuildError> {
+        let base = address.reveal().trim_end_matches('/').trim_end_matches(PATH);
+        let uri = format!("{base}{PATH}").parse();
+        let uri = uri.map_err(|_| BuildError(format!("{address} is not an address")))?;
+        let headers = headers.iter().filter_map(|(name, value)| header(name, value));
+        let client = Client::new(&ClientOptions::default())?;
+        Ok(Self { client, uri, headers: headers.collect(), every })
+    }
+
+    /// Sends them until it is dropped. Nobody waits for it.
+    pub async fn run(self, view: Arc<View>) {
+        let up_ns = u64::try_from(view.started.elapsed().as_nanos()).unwrap_or_default();
+        let started_ns = clock::unix_now_ns().saturating_sub(up_ns);
+        let mut ticks = interval_at(Instant::now() + self.every, self.every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut said, mut is_troubled) = (None::<Instant>, false);
+        loop {
+            ticks.tick().await;
+            match self.send(&view, started_ns).await {
+                Ok(()) if !std::mem::take(&mut is_troubled) => {}
+                Ok(()) => info!("the metrics are taken again"),
+                Err(reason) => {
+                    is_troubled = true;
+                    if said.is_none_or(|at| SAY_EVERY <= at.elapsed()) {
+                        said = Some(Instant::now());
+                        warn!(
+                            reason,
+                            "`telemetry.otlp` does not take metrics; the next ones are complete again"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    async fn send(&self, view: &View, started_ns: u64) -> Result<(), String> {
+        let page = metrics::text(view, false).map_err(|error| error.to_string())?;
+        let between = Between(started_ns, clock::unix_now_ns());
+        let compression = Compression::toward([&self.uri]);
+        // Some hundred KB are more work than a thread of the runtime is given at once.
+        let encode = move || {
+            let request = telemetry::request(&page, between, process::sender());
+            compression.apply(request.encode_to_vec())
+        };
+        let body = tokio::task::spawn_blocking(encode).await.map_err(|error| error.to_string())?;
+        let mut headers = self.headers.clone();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+        headers.extend(compression.header().map(|value| (CONTENT_ENCODING, value)));
+        let body = body.map_err(|error| error.to_string())?;
+        let request = Request { method: Method::POST, uri: self.uri.clone(), headers, body };
+        let answer = self.client.send(&request).await.map_err(|failure| failure.to_string())?;
+        if answer.status.is_success() { Ok(()) } else { Err(answer.reason()) }
+    }
+}
+
+fn header(name: &str, value: &Secret) -> Option<(HeaderName, HeaderValue)> {
+    Some((name.parse().ok()?, secret_header(value.reveal())?))
+}

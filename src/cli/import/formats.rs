@@ -1,0 +1,104 @@
+//! What can be imported, known by what it holds and not by its name.
+//!
+//! A piece that begins with the tag of `resource_spans` is an OTLP request in protobuf. Of JSON, the first member that a row of
+//! [`FORMATS`] names decides.
+
+use bytes::Bytes;
+use memchr::memmem;
+
+use super::lines;
+use super::pieces::{FIELD_1, PIECE_BYTES_MAX};
+use super::sources::ZSTD_MAGIC;
+use super::state::content_of;
+use crate::normalize::wire::{self, Content, Fields};
+use crate::normalize::{
+    Coding, Decoded, Encoding, Envelope, Limits, decode, inflate, resource_of, sdk_request,
+};
+use crate::span::{Attribute, Receiver, Source, Text, Value};
+use crate::support::json::scan::{Broken, Scanner};
+
+/// The resource attribute under which an archive has the items of the Agents SDK as they came, beside the spans that they became.
+const ARCHIVED_BODY: &str = "spanferry.agents_sdk.body";
+/// The field of `ResourceSpans` that is the resource.
+const RESOURCE: u32 = 1;
+
+/// Headers that a client sent, as far as they are known.
+pub(super) type Headers = Vec<(&'static str, String)>;
+
+/// A body as a receiver takes it.
+#[derive(Debug)]
+pub(super) struct Body {
+    pub(super) receiver: Receiver,
+    pub(super) encoding: Encoding,
+    pub(super) headers: Headers,
+    pub(super) bytes: Bytes,
+}
+
+type AsBody = fn(&Bytes) -> Result<Body, String>;
+
+/// JSON: the member that gives a format away, and how it becomes a body.
+const FORMATS: &[(&str, AsBody)] = &[
+    ("resourceSpans", |json| Ok(otlp(json, Encoding::Json))),
+    ("resource_spans", |json| Ok(otlp(json, Encoding::Json))),
+    ("data", |body| Ok(agents_sdk(body.clone()))),
+    ("schema_version", |line| lines::body(line)),
+    // An item of the Agents SDK by itself.
+    ("object", |item| Ok(agents_sdk(sdk_request(item.trim_ascii())))),
+    ("set_aside", |line| body(&content_of(line).ok_or("nothing stands in it")?)),
+];
+const UNKNOWN: &str = "it is none of: a JSON line of Spanferry, OTLP/JSON with resourceSpans, a body or an item of the Agents SDK";
+
+/// Understands a piece. Returns it with the headers that its client sent.
+pub(super) fn read(piece: &Bytes) -> Result<(Decoded, Headers), String> {
+    let coding = if piece.starts_with(ZSTD_MAGIC) { Coding::Zstd } else { Coding::Identity };
+    let piece = inflate(coding, piece.clone(), PIECE_BYTES_MAX);
+    let body = body(&piece.map_err(|error| error.to_string())?)?;
+    let source = Source { receiver: body.receiver, ..Source::unknown() };
+    let envelope = Envelope::new(source, body.encoding, body.bytes.len());
+    let decoded = decode(&envelope, &body.bytes, &Limits::default());
+    Ok((decoded.map_err(|error| error.to_string())?, body.headers))
+}
+
+fn body(piece: &Bytes) -> Result<Body, String> {
+    match piece.first() {
+        None | Some(&FIELD_1) => {
+            let archived = archived(piece).map(agents_sdk);
+            return Ok(archived.unwrap_or_else(|| otlp(piece, Encoding::Protobuf)));
+        }
+        Some(b'{') => {}
+        Some(_) => return Err(UNKNOWN.to_owned()),
+    }
+    let mut format = None;
+    Scanner::lenient(piece)
+        .each_member(|scanner, name| {
+            let name = piece.get(name.start..name.end).unwrap_or_default();
+            format =
+                format.or_else(|| FORMATS.iter().find(|(member, _)| member.as_bytes() == name));
+            scanner.skip_value()
+        })
+        .map_err(|broken: Broken| format!("it is no JSON: {broken}"))?;
+    format.map_or_else(|| Err(UNKNOWN.to_owned()), |(_, as_body)| as_body(piece))
+}
+
+/// The body of the Agents SDK that a request of an archive was made from: what OTLP has no place for is in it alone.
+fn archived(request: &Bytes) -> Option<Bytes> {
+    memmem::find(request, ARCHIVED_BODY.as_bytes())?;
+    let mut resource_spans = Fields::new(request);
+    while let Ok(Some((_, content))) = resource_spans.next() {
+        let Content::Bytes(message) = content else { continue };
+        let resource = Bytes::copy_from_slice(wire::last_bytes(message, RESOURCE));
+        let attributes = resource_of(resource, Text::default()).attributes;
+        if let Some(Value::Text(body)) = Attribute::last(&attributes, ARCHIVED_BODY) {
+            return Some(Bytes::copy_from_slice(body.as_bytes()));
+        }
+    }
+    None
+}
+
+fn otlp(bytes: &Bytes, encoding: Encoding) -> Body {
+    Body { receiver: Receiver::OtlpHttp, encoding, headers: Vec::new(), bytes: bytes.clone() }
+}
+
+fn agents_sdk(bytes: Bytes) -> Body {
+    Body { receiver: Receiver::OpenAi, encoding: Encoding::Json, headers: Vec::new(), bytes }
+}

@@ -1,0 +1,234 @@
+//! A stream is cut into pieces, each of which is a request, a line or an item.
+//!
+//! | how a stream begins | its pieces |
+//! |---|---|
+//! | text | JSON, one value a line; a value may go on over lines that begin with neither `{` nor `[` |
+//! | a `TracesData` message of protobuf | the whole stream |
+//! | four bytes of length, then a message, JSON or zstd | the Collector's file exporter with `format: proto` or with `compression` |
+//! | a length as varint, then a message | length-delimited messages |
+//!
+//! What cannot be cut is a piece with a flaw. Behind a line the next one is found again; behind a broken length nothing is.
+
+use std::io::{self, BufRead, Cursor, Read as _};
+
+use serde::de::IgnoredAny;
+
+use super::sources::ZSTD_MAGIC;
+
+/// The most that a piece may have: receivers take 64 MiB, and JSON lines say long texts up to three times.
+pub(super) const PIECE_BYTES_MAX: usize = 256 << 20;
+/// So much tells how a stream is cut.
+const HEAD_BYTES: u64 = 32;
+/// The tag of a length-delimited field with this number; of a request's only field, `resource_spans`, too.
+pub(super) const FIELD_1: u8 = 0x0a;
+/// The tags of what stands in `ResourceSpans`: resource, scope spans, schema URL.
+const IN_RESOURCE_SPANS: [u8; 3] = [FIELD_1, 0x12, 0x1a];
+
+/// How a stream is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    Lines,
+    Whole,
+    Length32,
+    Varint,
+    Unknown,
+}
+
+/// A part of a stream.
+#[derive(Debug, Default)]
+pub(super) struct Piece {
+    /// The number of its first line, or its own; from 1.
+    pub(super) place: u64,
+    /// As it stands in the stream.
+    pub(super) bytes: Vec<u8>,
+    /// Why it is of no use.
+    pub(super) flaw: Option<String>,
+}
+
+/// The pieces of a stream.
+pub(super) struct Pieces {
+    stream: Box<dyn BufRead>,
+    cut: Cut,
+    bytes_max: usize,
+    /// A line that was read to see where the one before ends.
+    ahead: Option<Piece>,
+    /// Lines, or pieces, that were read.
+    read: u64,
+    is_over: bool,
+}
+
+impl Pieces {
+    /// Of this stream, none longer than this.
+    pub(super) fn of(mut stream: Box<dyn BufRead>, bytes_max: usize) -> io::Result<Self> {
+        let mut head = Vec::new();
+        stream.by_ref().take(HEAD_BYTES).read_to_end(&mut head)?;
+        // A byte order mark is no JSON, and harmless.
+        let skipped = if head.starts_with("\u{feff}".as_bytes()) { 3 } else { 0 };
+        let head = head.split_off(skipped);
+        let cut = cut_of(&head);
+        let stream = Box::new(Cursor::new(head).chain(stream));
+        Ok(Self { stream, cut, bytes_max, ahead: None, read: 0, is_over: false })
+    }
+
+    /// What its places count.
+    pub(super) fn unit(&self) -> &'static str {
+        if self.cut == Cut::Lines { "line" } else { "message" }
+    }
+
+    /// Lines, or pieces, that were given out.
+    pub(super) fn done(&self) -> u64 {
+        self.read - u64::from(self.ahead.is_some())
+    }
+
+    /// The next piece; `None` at the end, and behind a flaw from which there is no way on.
+    pub(super) fn next(&mut self) -> io::Result<Option<Piece>> {
+        if self.is_over {
+            return Ok(None);
+        }
+        if self.cut == Cut::Lines {
+            return self.value();
+        }
+        if self.stream.fill_buf()?.is_empty() {
+            return Ok(None);
+        }
+        self.read += 1;
+        let place = self.read;
+        let length = match self.cut {
+            Cut::Lines | Cut::Whole => Some(usize::MAX),
+            Cut::Length32 => self.length32()?,
+            Cut::Varint => self.varint()?,
+            Cut::Unknown => None,
+        };
+        let mut bytes = Vec::new();
+        if let Some(length) = length {
+            let most = length.min(self.bytes_max.saturating_add(1));
+            self.stream.by_ref().take(most as u64).read_to_end(&mut bytes)?;
+        }
+        let flaw = match length {
+            None if self.cut == Cut::Unknown => {
+                Some("it begins as none of the formats that can be imported".to_owned())
+            }
+            _ if self.bytes_max < bytes.len() => Some(self.too_long()),
+            Some(length) if self.cut == Cut::Whole || bytes.len() == length => None,
+            _ => Some("it is cut short".to_owned()),
+        };
+        self.is_over = flaw.is_some();
+        // Half of something too long is of no use to anybody.
+        bytes.truncate(self.bytes_max);
+        Ok(Some(Piece { place, bytes, flaw }))
+    }
+
+    /// A JSON value: a line, or several.
+    fn value(&mut self) -> io::Result<Option<Piece>> {
+        let next = match self.ahead.take() {
+            Some(piece) => Some(piece),
+            None => self.line()?,
+        };
+        let Some(mut piece) = next else { return Ok(None) };
+        let goes_on = |bytes: &[u8]| {
+            serde_json::from_slice::<IgnoredAny>(bytes).is_err_and(|error| error.is_eof())
+        };
+        if piece.flaw.is_some() || !goes_on(&piece.bytes) {
+            return Ok(Some(piece));
+        }
+        while let Some(line) = self.line()? {
+            if line.flaw.is_some() || line.bytes.starts_with(b"{") || line.bytes.starts_with(b"[") {
+                self.ahead = Some(line);
+                break;
+            }
+            if piece.bytes.len() + line.bytes.len() <= self.bytes_max {
+                piece.bytes.extend_from_slice(&line.bytes);
+            } else {
+                piece.flaw = Some(self.too_long());
+            }
+        }
+        Ok(Some(piece))
+    }
+
+    /// The next line that says something, with its line break.
+    fn line(&mut self) -> io::Result<Option<Piece>> {
+        loop {
+            let mut bytes = Vec::new();
+            let most = self.bytes_max as u64;
+            self.stream.by_ref().take(most).read_until(b'\n', &mut bytes)?;
+            if bytes.is_empty() {
+                return Ok(None);
+            }
+            self.read += 1;
+            let mut flaw = None;
+            if bytes.len() == self.bytes_max && !bytes.ends_with(b"\n") {
+                self.stream.skip_until(b'\n')?;
+                flaw = Some(self.too_long());
+            }
+            let indent = bytes.len() - bytes.trim_ascii_start().len();
+            if indent < bytes.len() {
+                return Ok(Some(Piece { place: self.read, bytes, flaw }));
+            }
+        }
+    }
+
+    fn too_long(&self) -> String {
+        format!("it is longer than {} bytes", self.bytes_max)
+    }
+
+    fn byte(&mut self) -> io::Result<Option<u8>> {
+        let byte = self.stream.fill_buf()?.first().copied();
+        self.stream.consume(usize::from(byte.is_some()));
+        Ok(byte)
+    }
+
+    fn length32(&mut self) -> io::Result<Option<usize>> {
+        let mut length = 0;
+        for _ in 0..4 {
+            let Some(byte) = self.byte()? else { return Ok(None) };
+            length = length << 8 | usize::from(byte);
+        }
+        Ok(Some(length))
+    }
+
+    fn varint(&mut self) -> io::Result<Option<usize>> {
+        let mut length = 0;
+        for shift in (0..56).step_by(7) {
+            let Some(byte) = self.byte()? else { return Ok(None) };
+            length |= usize::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Ok(Some(length));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn cut_of(head: &[u8]) -> Cut {
+    let is_message = |head: &[u8]| begins_request(head).is_some();
+    let behind_length = || head.get(4..).filter(|_| head.first() == Some(&0)).unwrap_or_default();
+    if is_message(head) {
+        Cut::Whole
+    } else if is_message(behind_length())
+        || behind_length().starts_with(b"{")
+        || behind_length().starts_with(ZSTD_MAGIC)
+    {
+        Cut::Length32
+    } else if varint(head)
+        .is_some_and(|(length, rest)| begins_request(rest).is_some_and(|bytes| bytes <= length))
+    {
+        Cut::Varint
+    } else if head.iter().all(|byte| *byte >= b' ' || byte.is_ascii_whitespace()) {
+        Cut::Lines
+    } else {
+        Cut::Unknown
+    }
+}
+
+/// How much of a request its first `ResourceSpans` takes, if this is how one begins.
+fn begins_request(head: &[u8]) -> Option<u64> {
+    let (length, rest) = varint(head.strip_prefix(&[FIELD_1])?)?;
+    let is_good = length == 0 || rest.first().is_some_and(|tag| IN_RESOURCE_SPANS.contains(tag));
+    is_good.then_some(length)
+}
+
+fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut rest = bytes;
+    let value = prost::encoding::decode_varint(&mut rest).ok()?;
+    Some((value, rest))
+}

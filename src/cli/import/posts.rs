@@ -1,0 +1,121 @@
+//! A batch goes to a daemon, and what is to be done when that does not take it.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use prost::Message as _;
+
+use super::batches::{Batch, Post};
+use crate::cli::client::{Question, TrustArguments, ask, below};
+use crate::cli::output::explain;
+use crate::normalize::sdk_requests;
+use crate::sinks::http::classify::{StatusClass, classify};
+use crate::span::Item;
+use crate::span::otlp::protobuf::write_request;
+use crate::support::backoff::Backoff;
+
+/// A journal that is full answers after `ack_wait`; this is well beyond.
+const PATIENCE: Duration = Duration::from_mins(1);
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+const LONGEST_WAIT: Duration = Duration::from_secs(20);
+
+/// A running daemon.
+pub(super) struct Daemon<'a> {
+    /// Where it listens, without a path.
+    pub(super) url: String,
+    pub(super) token: &'a str,
+    pub(super) trust: &'a TrustArguments,
+    /// For so long it may take nothing.
+    pub(super) give_up_after: Duration,
+}
+
+/// Why it does not go on.
+#[derive(Debug)]
+pub(super) struct Stopped(pub(super) String);
+
+impl Daemon<'_> {
+    /// Sends a batch. What the daemon refuses for good joins what was set aside.
+    pub(super) async fn take(&self, mut batch: Batch) -> Result<Batch, Stopped> {
+        for post in std::mem::take(&mut batch.posts) {
+            let (items, body) = (post.items.len() as u64, post.body());
+            match self.send(&post, &body).await? {
+                Ok(quarantined) => {
+                    batch.accepted += items.saturating_sub(quarantined);
+                    batch.quarantined += quarantined;
+                }
+                Err(refusal) => {
+                    let place = format!("{}, {items} items up to {}", batch.source, batch.done);
+                    batch.set_aside(place, refusal, body);
+                }
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Sends a request until it is taken or refused. How many items of it were quarantined, or why it was refused.
+    async fn send(&self, post: &Post, body: &Bytes) -> Result<Result<u64, String>, Stopped> {
+        let path = if post.is_otlp { "/v1/traces" } else { "/v1/traces/ingest" };
+        let url = below(&self.url, path);
+        let (began, mut backoff) = (Instant::now(), Backoff::new(FIRST_WAIT, LONGEST_WAIT));
+        let mut is_said = false;
+        loop {
+            let (said, wanted) = match ask(self.question(&url, post, body)).await {
+                Err(no_answer) => (no_answer.to_string(), None),
+                Ok(answer) => {
+                    let said = format!("{url} answers {}: {}", answer.status, answer.text());
+                    match classify(answer.status, &answer.headers) {
+                        StatusClass::Taken => return Ok(Ok(post.quarantined(answer.body))),
+                        StatusClass::TooLarge | StatusClass::Malformed => return Ok(Err(said)),
+                        StatusClass::Stop => return Err(Stopped(said)),
+                        StatusClass::Retry { after } | StatusClass::Throttled { after } => {
+                            (said, after)
+                        }
+                        StatusClass::Fault => (said, None),
+                    }
+                }
+            };
+            let wait = wanted.unwrap_or_default().max(backoff.next_wait());
+            if self.give_up_after < began.elapsed() + wait {
+                return Err(Stopped(said));
+            }
+            if !std::mem::replace(&mut is_said, true) {
+                explain(&format!("waiting: {said}\n"));
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Headers are those that the clients sent, as far as they are known: it is not this program that made the spans.
+    fn question<'q>(&'q self, url: &'q str, post: &Post, body: &Bytes) -> Question<'q> {
+        let media = if post.is_otlp { "application/x-protobuf" } else { "application/json" };
+        let known = post
+            .headers
+            .iter()
+            .filter_map(|(name, value)| Some((HeaderName::try_from(*name).ok()?, value.clone())));
+        let own =
+            [(CONTENT_TYPE, media.to_owned()), (AUTHORIZATION, format!("Bearer {}", self.token))];
+        let headers = own.into_iter().chain(known).collect();
+        let (body, ca) = (Some(body.clone()), self.trust.ca.as_deref());
+        Question { url, headers, body, patience: PATIENCE, ca }
+    }
+}
+
+impl Post {
+    fn body(&self) -> Bytes {
+        if !self.is_otlp {
+            return sdk_requests(self.items.iter().map(|item| item.wire().as_ref()));
+        }
+        let mut body = Vec::new();
+        write_request(&mut body, self.items.iter().filter_map(Item::as_span));
+        Bytes::from(body)
+    }
+
+    /// Items that are in the daemon's quarantine: only OTLP's answer says so.
+    fn quarantined(&self, answer: Bytes) -> u64 {
+        let answer = ExportTraceServiceResponse::decode(answer).ok().filter(|_| self.is_otlp);
+        let rejected = answer.and_then(|answer| Some(answer.partial_success?.rejected_spans));
+        rejected.and_then(|count| u64::try_from(count).ok()).unwrap_or(0)
+    }
+}

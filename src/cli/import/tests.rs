@@ -1,0 +1,271 @@
+//! How streams are cut and known again, what formats there are, and what a daemon's answers do.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::response::IntoResponse as _;
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use super::batches::Post;
+use super::pieces::Pieces;
+use super::sources::Mark;
+use super::*;
+use crate::span::Item;
+use crate::support::compress;
+
+const SPAN: &str = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","name":"a","startTimeUnixNano":"1795238109529503000"}]}]}]}"#;
+const ITEM: &str =
+    r#"{"object":"trace","id":"trace_5b8efff798038103d269b633813fc60c","workflow_name":"w"}"#;
+
+/// A request of OTLP in protobuf with one span.
+fn message() -> Vec<u8> {
+    let (decoded, _) = formats::read(&Bytes::from(SPAN)).unwrap();
+    let mut message = Vec::new();
+    crate::span::otlp::protobuf::write_request(&mut message, decoded.batch.spans());
+    message
+}
+
+/// Places and contents of the pieces of a stream, none longer than this; and why one is of no use, in place of its content.
+fn pieces_within(stream: &[u8], bytes_max: usize) -> Vec<(u64, String)> {
+    let stream = Box::new(io::Cursor::new(stream.to_vec()));
+    let mut pieces = Pieces::of(stream, bytes_max).unwrap();
+    let mut found = Vec::new();
+    while let Some(piece) = pieces.next().unwrap() {
+        let content = String::from_utf8_lossy(&piece.bytes).trim_end().to_owned();
+        found.push((piece.place, piece.flaw.map_or(content, |flaw| format!("!{flaw}"))));
+    }
+    found
+}
+
+fn pieces(stream: &[u8]) -> Vec<(u64, String)> {
+    pieces_within(stream, 1000)
+}
+
+fn expected(pieces: &[(u64, &str)]) -> Vec<(u64, String)> {
+    pieces.iter().map(|(place, text)| (*place, (*text).to_owned())).collect()
+}
+
+#[test]
+fn a_line_that_is_cut_short_takes_no_other_with_it() {
+    for (stream, found) in [
+        ("", &[][..]),
+        ("\n  \n", &[]),
+        ("{\"a\":1}\n\n{\"b\":2}", &[(1, "{\"a\":1}"), (3, "{\"b\":2}")]),
+        ("\u{feff}{\"a\":1}\r\n", &[(1, "{\"a\":1}")]),
+        ("{\"a\":\n{\"b\":2}\n", &[(1, "{\"a\":"), (2, "{\"b\":2}")]),
+        ("what is that\n{\"b\":2}\n", &[(1, "what is that"), (2, "{\"b\":2}")]),
+        ("{\"b\":2}\nwhat is that\n", &[(1, "{\"b\":2}"), (2, "what is that")]),
+    ] {
+        assert_eq!(pieces(stream.as_bytes()), expected(found), "{stream}");
+    }
+}
+
+#[test]
+fn a_document_over_many_lines_is_one_piece_and_the_next_begins_behind_it() {
+    let stream = "{\n  \"a\": {\n  }\n}\n{\n}\n";
+    assert_eq!(pieces(stream.as_bytes()), expected(&[(1, "{\n  \"a\": {\n  }\n}"), (5, "{\n}")]));
+}
+
+#[test]
+fn what_is_too_long_is_left_out_and_the_next_line_is_read() {
+    let long = format!("{{\"a\":\"{}\"}}\n{{\"b\":2}}\n", "x".repeat(100));
+    let found = pieces_within(long.as_bytes(), 50);
+    assert_eq!(found, expected(&[(1, "!it is longer than 50 bytes"), (2, "{\"b\":2}")]));
+    let document = format!("{{\n{}{{\"b\":2}}\n", "  \"a\": 1,\n".repeat(9));
+    let found = pieces_within(document.as_bytes(), 50);
+    assert_eq!(found, expected(&[(1, "!it is longer than 50 bytes"), (11, "{\"b\":2}")]));
+}
+
+/// The form of each way to cut streams of messages, and how many there are.
+fn streams() -> Vec<(&'static str, Vec<u8>, usize)> {
+    let (message, json) = (message(), SPAN.as_bytes());
+    let varint = |message: &[u8]| {
+        let mut framed = Vec::new();
+        prost::encoding::encode_varint(message.len() as u64, &mut framed);
+        [&framed, message].concat()
+    };
+    let length32 =
+        |message: &[u8]| [&u32::try_from(message.len()).unwrap().to_be_bytes(), message].concat();
+    let packed = compress::zstd(json, 3).unwrap();
+    let item = format!("{ITEM}\n{ITEM}\n");
+    let body = format!("{{\"data\":[{ITEM}]}}");
+    vec![
+        ("a request of protobuf", message.clone(), 1),
+        ("length-delimited", varint(&message).repeat(3), 3),
+        ("the Collector's protobuf", length32(&message).repeat(2), 2),
+        ("the Collector's compressed JSON", length32(&packed).repeat(2), 2),
+        ("lines of OTLP/JSON", [json, b"\n", json].concat(), 2),
+        ("a body of the Agents SDK", body.into_bytes(), 1),
+        ("items of the Agents SDK", item.into_bytes(), 2),
+    ]
+}
+
+/// What a stream's items are, and why others are none.
+fn read(stream: &[u8]) -> (Vec<Item>, Vec<String>) {
+    let mut pieces =
+        Pieces::of(Box::new(io::Cursor::new(stream.to_vec())), pieces::PIECE_BYTES_MAX).unwrap();
+    let (mut items, mut flaws) = (Vec::new(), Vec::new());
+    while let Some(piece) = pieces.next().unwrap() {
+        let bytes = Bytes::from(piece.bytes);
+        match piece.flaw.map_or_else(|| formats::read(&bytes), Err) {
+            Ok((decoded, _)) => items.extend(decoded.batch.items),
+            Err(reason) => flaws.push(reason),
+        }
+    }
+    (items, flaws)
+}
+
+#[test]
+fn every_format_is_known_from_its_content() {
+    for (name, stream, count) in streams() {
+        let (items, flaws) = read(&stream);
+        assert_eq!((items.len(), flaws), (count, vec![]), "{name}");
+    }
+}
+
+#[test]
+fn what_is_cut_anywhere_gives_no_more_items_and_says_so_where_one_is_broken() {
+    for (name, stream, count) in streams() {
+        // Of less nobody can tell what it was.
+        for end in 8..stream.len() {
+            let (items, flaws) = read(&stream[..end]);
+            assert!(items.len() <= count && flaws.len() <= 1, "{name} up to {end}");
+            let is_line_end = stream[end] == b'\n' || stream[end - 1] == b'\n';
+            let whole = (items.len() * stream.len()).div_ceil(count);
+            assert!(!flaws.is_empty() || is_line_end || end <= whole, "{name} up to {end}");
+        }
+    }
+}
+
+#[test]
+fn what_is_none_of_the_formats_is_said_to_be_none() {
+    for (stream, reason) in [
+        (&b"\x89PNG\r\n\x1a\n"[..], "it begins as none of the formats"),
+        (b"PAR1\x15\x04\x15", "it begins as none of the formats"),
+        (b"trace_id,span_id\n", "it is none of"),
+        (b"{\"resourceLogs\":[]}", "it is none of"),
+        (b"[1]", "it is none of"),
+        (b"{\"schema_version\":99}", "its schema_version is none of"),
+        (b"{\"schema_version\":2,\"record\":\"score\"}", "it is neither a span"),
+    ] {
+        let (items, flaws) = read(stream);
+        assert!(items.is_empty() && flaws.len() == 1, "{stream:?}");
+        assert!(flaws[0].starts_with(reason), "{flaws:?}");
+    }
+}
+
+#[test]
+fn items_of_the_agents_sdk_come_out_of_an_archive_as_they_went_in() {
+    let body = format!("{{\"data\":[{ITEM}]}}").replace('"', "\\\"");
+    let beside = SPAN.replace(
+        r#"{"resourceSpans":["#,
+        &format!(
+            r#"{{"resourceSpans":[{{"resource":{{"attributes":[{{"key":"spanferry.agents_sdk.body","value":{{"stringValue":"{body}"}}}}]}},"scopeSpans":[{{"spans":[{{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b175"}}]}}]}},"#
+        ),
+    );
+    let (decoded, _) = formats::read(&Bytes::from(beside)).unwrap();
+    assert_eq!(decoded.batch.items.len(), 2);
+    let mut archived = Vec::new();
+    crate::span::otlp::protobuf::write_request(&mut archived, decoded.batch.spans());
+    let (items, flaws) = read(&archived);
+    assert!(flaws.is_empty(), "{flaws:?}");
+    assert_eq!(items.iter().map(|item| item.wire().clone()).collect::<Vec<_>>(), [ITEM]);
+}
+
+#[test]
+fn what_was_set_aside_can_be_imported_again() {
+    for bytes in [Bytes::from(message()), Bytes::from_static(SPAN.as_bytes())] {
+        let line = state::rejected(&SetAside { place: "p".into(), reason: "r".into(), bytes });
+        assert_eq!(read(line.as_bytes()).0.len(), 1, "{line}");
+    }
+}
+
+fn open(path: &Path, earlier: &Mark) -> sources::Opened {
+    let found = sources::find(&[path.to_str().unwrap().to_owned()]).unwrap();
+    found.into_iter().next().unwrap().open(earlier).unwrap()
+}
+
+#[test]
+fn a_file_that_grew_is_the_same_and_one_that_was_rotated_is_not() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("traces.jsonl");
+    std::fs::write(&path, "first\n").unwrap();
+    let opened = open(&path, &Mark::default());
+    assert!(!opened.is_known, "nothing was seen of it");
+    File::options().append(true).open(&path).unwrap().write_all(&[b'x'; 9000]).unwrap();
+    let grown = open(&path, &opened.mark);
+    assert!(grown.is_known);
+    std::fs::write(&path, "other\n").unwrap();
+    assert!(!open(&path, &opened.mark).is_known);
+    assert!(!open(&path, &grown.mark).is_known, "it is shorter than what was seen of it");
+}
+
+#[test]
+fn folders_and_patterns_name_what_is_in_them_in_order() {
+    let dir = TempDir::new().unwrap();
+    std::fs::create_dir(dir.path().join("b")).unwrap();
+    for name in ["c.jsonl", "a.jsonl", "b/d.jsonl", ".hidden", "odd[1].jsonl"] {
+        std::fs::write(dir.path().join(name), "").unwrap();
+    }
+    let named = |pattern: &str| -> Vec<String> {
+        let given = format!("{}/{pattern}", dir.path().display());
+        let found = sources::find(&[given]).unwrap_or_default();
+        let prefix = format!("{}/", dir.path().display());
+        found.into_iter().map(|source| source.name.replace(&prefix, "")).collect()
+    };
+    assert_eq!(named(""), ["a.jsonl", "b/d.jsonl", "c.jsonl", "odd[1].jsonl"]);
+    assert_eq!(named("?.jsonl"), ["a.jsonl", "c.jsonl"]);
+    assert_eq!(named("odd[1].jsonl"), ["odd[1].jsonl"]);
+    assert_eq!(named(".hidden"), [".hidden"]);
+    assert!(named("none*").is_empty());
+}
+
+/// What becomes of a batch with an item at a daemon that gives these answers, one after the other and the last for ever; and how often it
+/// was asked.
+async fn answered(answers: &'static [(u16, &'static str)]) -> (Result<Batch, String>, usize) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let app = Router::new().fallback(move || async move {
+        let place = count.fetch_add(1, Ordering::Relaxed).min(answers.len() - 1);
+        let (status, wait) = answers[place];
+        (StatusCode::from_u16(status).unwrap(), [("retry-after", wait)]).into_response()
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let trust = TrustArguments::default();
+    let daemon =
+        Daemon { url, token: "local", trust: &trust, give_up_after: Duration::from_secs(30) };
+    let (items, headers) = (read(SPAN.as_bytes()).0, Vec::new());
+    let post = Post { is_otlp: true, headers, items, weight: 1 };
+    let taken = daemon.take(Batch { posts: vec![post], ..Batch::default() }).await;
+    (taken.map_err(|Stopped(said)| said), asked.load(Ordering::Relaxed))
+}
+
+#[tokio::test]
+async fn a_daemon_without_room_is_asked_again_until_it_takes_it() {
+    let (taken, asked) = answered(&[(503, "0"), (429, "0"), (200, "")]).await;
+    assert_eq!((taken.unwrap().accepted, asked), (1, 3));
+}
+
+#[tokio::test]
+async fn a_daemon_that_wants_more_patience_than_there_is_ends_it_at_once() {
+    let (taken, asked) = answered(&[(503, "31")]).await;
+    assert!(taken.unwrap_err().contains("503"));
+    assert_eq!(asked, 1);
+}
+
+#[tokio::test]
+async fn a_request_that_is_refused_is_set_aside_and_a_wrong_key_ends_it() {
+    let refused = answered(&[(413, "")]).await.0.unwrap();
+    assert_eq!((refused.accepted, refused.set_aside.len()), (0, 1));
+    assert!(!read(state::rejected(&refused.set_aside[0]).as_bytes()).0.is_empty());
+    let (taken, asked) = answered(&[(401, "")]).await;
+    assert!(taken.unwrap_err().contains("401"));
+    assert_eq!(asked, 1);
+}

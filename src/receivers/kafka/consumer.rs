@@ -1,0 +1,459 @@
+//! Reads messages as a member of a consumer group, and takes each as a request is taken.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::offsets::{Offsets, Partition, Place};
+use super::{KafkaOptions, MESSAGES_MAX};
+use crate::normalize::{Coding, Encoding};
+use crate::receivers::body::Body;
+use crate::receivers::decode::Form;
+use crate::receivers::refusal::Refusal;
+use crate::receivers::{FAILED, KEPT_HEADER_BYTES_MAX, Receivers};
+use crate::span::{Receiver, Source};
+use crate::support::clock;
+use crate::support::hops::{Hops, SENDER_HEADER};
+use crate::support::kafka::{Context, RECEIVED_HEADER, TENANT_HEADER, Trouble, is_refusal};
+use crate::support::lock::lock;
+use crate::support::stop::Stop;
+use crate::telemetry::Label;
+
+/// How long the client is waited for at once: what is done is committed as often, at least.
+const POLL_MAX: Duration = Duration::from_millis(100);
+/// How often what is stored is committed: what a daemon that is killed reads once more.
+const COMMIT_EVERY_MS: &str = "100";
+/// How long room is waited for before partitions are paused, which throws away what was fetched ahead.
+const ROOM_WAIT: Duration = Duration::from_secs(1);
+/// How long what is under way is waited for before partitions are given up: several times the longest wait for a full journal. What takes
+/// longer is read by their next owner as well.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How long a message that cannot be taken now waits before it is tried again.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// How often it is asked whether a trouble is over, and how long the answer may take.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How long a client that could not be made waits before it is made again: a file that it reads may be mended.
+const MAKE_AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// How often the library looks for topics and partitions that are new.
+const METADATA_EVERY_MS: &str = "10000";
+/// What is fetched ahead, in memory of the client's own.
+const AHEAD_KIB_MAX: &str = "16384";
+
+/// A message as it was read.
+pub(super) struct Message {
+    pub(super) place: Place,
+    /// `topic/partition/offset`.
+    pub(super) name: String,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body: Bytes,
+}
+
+/// What the thread that polls, the task that takes and the client's callbacks share.
+struct Shared {
+    topics: Vec<String>,
+    offsets: Mutex<Offsets>,
+    changed: Condvar,
+    context: Context,
+    receivers: Receivers,
+}
+
+/// Consumes until it is told to stop.
+pub(super) async fn consume(receivers: Receivers, options: KafkaOptions, stop: Stop) {
+    let turn = Arc::clone(&receivers.consuming);
+    let _turn = turn.lock().await;
+    while !stop.is_stopped() {
+        let shared = Arc::new(Shared {
+            topics: options.topics.clone(),
+            offsets: Mutex::default(),
+            changed: Condvar::new(),
+            context: Context::default(),
+            receivers: receivers.clone(),
+        });
+        let (sending, messages) = mpsc::channel(MESSAGES_MAX);
+        let polling = {
+            let (shared, options, stop) = (Arc::clone(&shared), options.clone(), stop.clone());
+            spawn_blocking(move || poll(&shared, &options, &sending, &stop))
+        };
+        let taking = take_all(&shared, &options, messages);
+        let (polled, ()) = tokio::join!(polling, taking);
+        let Ok(Err(error)) = polled else { break };
+        let what = format!("the Kafka client was closed, and is made again soon: {error}");
+        warn!("{what}");
+        receivers.set_trouble(Some(what));
+        tokio::select! {
+            () = stop.stopped() => {}
+            () = sleep(MAKE_AGAIN_AFTER) => {}
+        }
+    }
+    receivers.set_trouble(None);
+}
+
+// === The thread ===
+
+fn poll(
+    shared: &Arc<Shared>,
+    options: &KafkaOptions,
+    sending: &mpsc::Sender<Message>,
+    stop: &Stop,
+) -> KafkaResult<()> {
+    let consumer: BaseConsumer<Member> =
+        config(options).create_with_context(Member(Arc::clone(shared)))?;
+    let topics: Vec<&str> = options.topics.iter().map(String::as_str).collect();
+    consumer.subscribe(&topics)?;
+    info!(group = options.group, ?topics, "consuming");
+    let (mut is_paused, mut looked) = (false, Instant::now());
+    while !stop.is_stopped() {
+        store(shared, &consumer);
+        let is_full = !shared.waits_for_room();
+        if is_full || is_paused {
+            let all = consumer.assignment()?;
+            if is_full {
+                // Again each time: partitions may have come meanwhile.
+                consumer.pause(&all)?;
+            } else {
+                consumer.resume(&all)?;
+            }
+            if is_paused != is_full {
+                info!(is_full, "partitions are paused while too much is under way");
+            }
+            is_paused = is_full;
+        }
+        match consumer.poll(POLL_MAX) {
+            Some(Ok(message)) => {
+                let Some(message) = shared.read(&message) else { continue };
+                if sending.blocking_send(message).is_err() {
+                    break;
+                }
+            }
+            // Such as another member of the same `instance`: this client is of no more use.
+            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error),
+            Some(Err(error)) => shared.note(&error),
+            None => {}
+        }
+        if shared.context.trouble().is_some() && looked.elapsed() > LOOK_EVERY {
+            look(shared, &consumer);
+            looked = Instant::now();
+        }
+    }
+    // Leaving the group gives the partitions up, by the callback below.
+    drop(consumer);
+    Ok(())
+}
+
+fn config(options: &KafkaOptions) -> rdkafka::ClientConfig {
+    let mut config = options.cluster().config();
+    let session = options.session_timeout.0.as_millis().to_string();
+    config
+        .set("group.id", &options.group)
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("session.timeout.ms", session)
+        // A group without offsets takes what is in the topics: nothing is passed over.
+        .set("auto.offset.reset", "earliest")
+        // An offset is stored when its message is in the journal; what is stored is committed by the client.
+        .set("enable.auto.offset.store", "false")
+        .set("auto.commit.interval.ms", COMMIT_EVERY_MS)
+        .set("queued.max.messages.kbytes", AHEAD_KIB_MAX)
+        .set("topic.metadata.refresh.interval.ms", METADATA_EVERY_MS);
+    if let Some(instance) = &options.instance {
+        config.set("group.instance.id", instance);
+    }
+    config
+}
+
+/// Stores the offsets that may be committed.
+fn store(shared: &Shared, consumer: &BaseConsumer<Member>) {
+    for ((topic, partition), offset) in lock(&shared.offsets).take() {
+        let Some(topic) = shared.topics.get(topic) else { continue };
+        let mut list = TopicPartitionList::with_capacity(1);
+        let added = list.add_partition_offset(topic, partition, Offset::Offset(offset));
+        // It fails where the partition was lost: then its next owner reads this again.
+        if let Err(error) = added.and_then(|()| consumer.store_offsets(&list)) {
+            info!(topic, partition, %error, "an offset is not kept: its partition is gone");
+        }
+    }
+}
+
+/// Asks the brokers whether what was wrong is over.
+fn look(shared: &Shared, consumer: &BaseConsumer<Member>) {
+    for topic in &shared.topics {
+        let Ok(metadata) = consumer.fetch_metadata(Some(topic), LOOK_EVERY) else { return };
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        if found.is_none_or(|found| found.error().is_some()) {
+            return shared.set_trouble(Some(no_topic(topic)));
+        }
+    }
+    shared.set_trouble(None);
+}
+
+impl Shared {
+    /// Waits a moment for room; says whether there is some.
+    fn waits_for_room(&self) -> bool {
+        let offsets = lock(&self.offsets);
+        let waited =
+            self.changed.wait_timeout_while(offsets, ROOM_WAIT, |offsets| offsets.is_full());
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
+    /// A message as it is handed on.
+    fn read(&self, message: &rdkafka::message::BorrowedMessage<'_>) -> Option<Message> {
+        let topic = self.topics.iter().position(|topic| topic == message.topic())?;
+        let body = message.payload().map(Bytes::copy_from_slice).unwrap_or_default();
+        let (partition, offset) = ((topic, message.partition()), message.offset());
+        let place = lock(&self.offsets).begin(partition, offset, body.len());
+        let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+        let headers = headers.filter_map(|header| {
+            let value = std::str::from_utf8(header.value?).ok()?;
+            let value = value.get(..KEPT_HEADER_BYTES_MAX).unwrap_or(value);
+            Some((header.key.to_ascii_lowercase(), value.to_owned()))
+        });
+        let name = format!("{}/{}/{offset}", message.topic(), message.partition());
+        Some(Message { place, name, headers: headers.collect(), body })
+    }
+
+    /// Notes what the client found wrong.
+    fn note(&self, error: &KafkaError) {
+        let code = error.rdkafka_error_code();
+        let trouble = match code {
+            // The client says these by itself, with the reason.
+            Some(Code::AllBrokersDown | Code::BrokerTransportFailure) => return,
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
+                no_topic(&self.topics.join(", "))
+            }
+            _ => Trouble { is_refusal: code.is_some_and(is_refusal), what: error.to_string() },
+        };
+        self.set_trouble(Some(trouble));
+    }
+
+    fn set_trouble(&self, trouble: Option<Trouble>) {
+        let known = self.context.trouble();
+        if trouble.is_none() && known.is_some() {
+            info!("the Kafka receiver works again");
+        }
+        let what = trouble.as_ref().map(|Trouble { is_refusal, what }| {
+            let hint = if *is_refusal {
+                "check receivers.kafka: `sasl`, `tls`, the topics and the rights of the user"
+            } else {
+                "it goes on by itself when the brokers can be reached"
+            };
+            format!(
+                "the Kafka receiver takes nothing ({what}): messages wait in their topic; {hint}"
+            )
+        });
+        // Two that alternate are one trouble.
+        let kind = |trouble: &Option<Trouble>| trouble.as_ref().map(|it| it.is_refusal);
+        if let Some(what) = what.as_ref().filter(|_| kind(&known) != kind(&trouble)) {
+            warn!("{what}");
+        }
+        self.receivers.set_trouble(what);
+        self.context.set_trouble(trouble);
+    }
+
+    /// Waits until nothing of these partitions is under way, or for too long.
+    fn drain(&self, partitions: &[Partition]) {
+        let offsets = lock(&self.offsets);
+        let is_busy = |offsets: &mut Offsets| !offsets.are_idle(partitions);
+        let waited = self.changed.wait_timeout_while(offsets, DRAIN_MAX, is_busy);
+        if waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
+            warn!(
+                "partitions are given up while messages of them are under way: their next owner takes these as well"
+            );
+        }
+    }
+}
+
+fn no_topic(topic: &str) -> Trouble {
+    Trouble { is_refusal: true, what: format!("there is no topic {topic}") }
+}
+
+/// A member of the group, as the client knows it.
+struct Member(Arc<Shared>);
+
+impl ClientContext for Member {
+    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
+        self.0.context.log(level, fac, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // One broker that is away is a matter of the client's.
+        let stops = |news: &Trouble| {
+            news.is_refusal || error.rdkafka_error_code() == Some(Code::AllBrokersDown)
+        };
+        if let Some(news) = self.0.context.news(&error, reason).filter(stops) {
+            self.0.set_trouble(Some(news));
+        }
+    }
+}
+
+impl ConsumerContext for Member {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        let Rebalance::Revoke(given_up) = rebalance else { return };
+        let elements = given_up.elements();
+        let partition = |topic: &str| self.0.topics.iter().position(|known| known == topic);
+        let partitions: Vec<Partition> = elements
+            .iter()
+            .filter_map(|element| Some((partition(element.topic())?, element.partition())))
+            .collect();
+        self.0.drain(&partitions);
+        store(&self.0, consumer);
+        // There may be nothing to commit; where it fails the next owner reads again what was not.
+        if let Err(error) = consumer.commit_consumer_state(CommitMode::Sync) {
+            info!(%error, "no offset was committed with the partitions that are given up");
+        }
+        lock(&self.0.offsets).forget(&partitions);
+        info!(count = partitions.len(), "partitions were given up");
+    }
+
+    fn post_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Assign(assigned) => {
+                info!(count = assigned.count(), "partitions were assigned");
+                self.0.set_trouble(None);
+            }
+            Rebalance::Revoke(_) => {}
+            Rebalance::Error(error) => self.0.note(error),
+        }
+    }
+}
+
+// === The task ===
+
+/// Takes messages in the order of their partitions, many at a time, until the thread has ended. What is under way then has no offset to
+/// commit any more: it was waited for when the partitions were given up.
+async fn take_all(shared: &Shared, options: &KafkaOptions, mut messages: mpsc::Receiver<Message>) {
+    let mut taking = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            message = messages.recv() => {
+                let Some(message) = message else { return };
+                taking.push(async move {
+                    take(&shared.receivers, options, &message).await;
+                    message.place
+                });
+            }
+            Some(place) = taking.next() => {
+                lock(&shared.offsets).done(place);
+                shared.changed.notify_all();
+            }
+        }
+    }
+}
+
+/// Takes a message: tries until it is on stable storage, or set aside because it never will be.
+async fn take(receivers: &Receivers, options: &KafkaOptions, message: &Message) {
+    // A tombstone is empty, and so is a request with nothing in it.
+    while !message.body.is_empty() {
+        let ended = async {
+            let form = form_of(message)?;
+            receivers.take_message(form, source_of(options, message), message.body.clone()).await
+        };
+        // What it touches is either its own or behind locks that survive a panic.
+        let ended = AssertUnwindSafe(ended).catch_unwind().await;
+        let wait = match ended.unwrap_or(Err(Refusal::PANICKED)) {
+            Ok(()) => return,
+            Err(Refusal::Limited(wait)) => wait,
+            Err(refusal @ Refusal::Busy { .. }) if refusal != Refusal::PANICKED => RETRY_AFTER,
+            Err(refusal) => {
+                let reason = format!("Kafka message {}: {refusal}", message.name);
+                if receivers.set_aside(source_of(options, message), message, reason).await {
+                    return;
+                }
+                RETRY_AFTER
+            }
+        };
+        sleep(wait).await;
+    }
+}
+
+impl Message {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// How a message is written: as its headers say, else by its first byte.
+pub(super) fn form_of(message: &Message) -> Result<Form, Refusal> {
+    const WANTED: Refusal = Refusal::MediaType("application/x-protobuf or application/json");
+    let coding = message.header("content-encoding").unwrap_or_default();
+    let coding = Coding::from_header(coding).ok_or(Refusal::Coding)?;
+    let media =
+        message.header("content-type").map(|media| media.split(';').next().unwrap_or(media));
+    let encoding = match media.map(str::trim) {
+        Some("application/x-protobuf" | "application/protobuf") => Encoding::Protobuf,
+        Some("application/json") => Encoding::Json,
+        Some(_) => return Err(WANTED),
+        None => match message.body.trim_ascii_start().first() {
+            Some(b'{') => Encoding::Json,
+            // The tag of `resource_spans`.
+            Some(b'\n') | None => Encoding::Protobuf,
+            Some(_) if message.body.first() == Some(&b'\n') => Encoding::Protobuf,
+            Some(_) if coding != Coding::Identity => Encoding::Protobuf,
+            Some(_) => return Err(WANTED),
+        },
+    };
+    Ok(Form { receiver: Receiver::Kafka, encoding, coding })
+}
+
+pub(super) fn source_of(options: &KafkaOptions, message: &Message) -> Source {
+    let told = message.header(TENANT_HEADER).filter(|_| options.trust_tenants);
+    let kept = message.headers.iter();
+    let kept = kept.filter(|(key, _)| [SENDER_HEADER, RECEIVED_HEADER].contains(&key.as_str()));
+    let name = ("kafka-offset".to_owned(), message.name.clone());
+    Source {
+        receiver: Receiver::Kafka,
+        received_at_ns: clock::unix_now_ns(),
+        tenant: told.unwrap_or(&options.tenant).to_owned(),
+        key_fingerprint: String::new(),
+        headers: kept.cloned().chain([name]).collect(),
+    }
+}
+
+impl Receivers {
+    /// Takes a message as a request is taken.
+    async fn take_message(&self, form: Form, source: Source, body: Bytes) -> Result<(), Refusal> {
+        let answering = self.now();
+        if source.header(SENDER_HEADER).is_some_and(|sender| Hops::read(sender).is_circle()) {
+            return Err(Refusal::Loop);
+        }
+        let tenant = answering.tenants.enter(&source.tenant)?;
+        let body = Body { bytes: body, arrival: answering.bodies.begin() };
+        tenant.came(body.bytes.len());
+        answering.keep(source, form, body, &labels(form.encoding), &tenant).await.map(drop)
+    }
+
+    /// Keeps a message in the quarantine; says whether it is there.
+    async fn set_aside(&self, source: Source, message: &Message, reason: String) -> bool {
+        let answering = self.now();
+        let encoding = form_of(message).map_or(Encoding::Protobuf, |form| form.encoding);
+        let (said, body) = (reason.clone(), message.body.clone());
+        let is_kept = answering.intake.set_aside(source, encoding, body, reason).await.is_ok();
+        if is_kept {
+            warn!("{said}; it is in the quarantine");
+            answering.metrics.add(FAILED, &labels(encoding), 1);
+        }
+        is_kept
+    }
+}
+
+/// What messages are called in metrics.
+fn labels(encoding: Encoding) -> [Label; 3] {
+    let format = match encoding {
+        Encoding::Protobuf => "protobuf",
+        Encoding::Json => "json",
+    };
+    let (receiver, transport) = (Receiver::Kafka.as_str().into(), "kafka".into());
+    [("receiver", receiver), ("transport", transport), ("format", format.into())]
+}

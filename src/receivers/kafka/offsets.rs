@@ -1,0 +1,161 @@
+//! Which messages of each partition are done: an offset may be committed once everything before it is. Pure.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{BYTES_MAX, MESSAGES_MAX};
+
+/// A partition of one of the topics, which are counted from 0.
+pub(super) type Partition = (usize, i32);
+
+/// Where a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) partition: Partition,
+    pub(super) offset: i64,
+    /// Which of the assignments of its partition to this daemon it came in.
+    assignment: u64,
+    bytes: usize,
+}
+
+/// Messages under way.
+#[derive(Debug, Default)]
+pub(super) struct Offsets {
+    partitions: BTreeMap<Partition, UnderWay>,
+    assignments: u64,
+    messages: usize,
+    bytes: usize,
+}
+
+/// Messages of a partition that are not done, and those behind them, in the order of their offsets.
+#[derive(Debug)]
+struct UnderWay {
+    assignment: u64,
+    messages: VecDeque<(i64, bool)>,
+    /// What may be committed and was not told yet.
+    next: Option<i64>,
+}
+
+impl Offsets {
+    /// Notes a message that was read. A partition that is read for the first time, or again from before, begins.
+    pub(super) fn begin(&mut self, partition: Partition, offset: i64, bytes: usize) -> Place {
+        let is_again =
+            |known: &UnderWay| known.messages.back().is_some_and(|(last, _)| offset <= *last);
+        if self.partitions.get(&partition).is_none_or(is_again) {
+            self.assignments += 1;
+            let assignment = self.assignments;
+            let messages = VecDeque::new();
+            self.partitions.insert(partition, UnderWay { assignment, messages, next: None });
+        }
+        let mut assignment = 0;
+        if let Some(known) = self.partitions.get_mut(&partition) {
+            known.messages.push_back((offset, false));
+            assignment = known.assignment;
+        }
+        self.messages += 1;
+        self.bytes += bytes;
+        Place { partition, offset, assignment, bytes }
+    }
+
+    /// Notes that a message is done. One whose partition was given up meanwhile has no offset to commit any more.
+    pub(super) fn done(&mut self, place: Place) {
+        self.messages = self.messages.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(place.bytes);
+        let known = self.partitions.get_mut(&place.partition);
+        let Some(known) = known.filter(|known| known.assignment == place.assignment) else {
+            return;
+        };
+        // Offsets have gaps where messages were compacted away or belong to transactions.
+        let found = known.messages.binary_search_by_key(&place.offset, |(offset, _)| *offset);
+        if let Some((_, is_done)) = found.ok().and_then(|at| known.messages.get_mut(at)) {
+            *is_done = true;
+        }
+        while let Some((offset, _)) = known.messages.pop_front_if(|(_, is_done)| *is_done) {
+            known.next = Some(offset + 1);
+        }
+    }
+
+    /// Takes the offsets that may be committed: those of the next messages.
+    pub(super) fn take(&mut self) -> Vec<(Partition, i64)> {
+        let all = self.partitions.iter_mut();
+        all.filter_map(|(partition, known)| Some((*partition, known.next.take()?))).collect()
+    }
+
+    /// Whether nothing of these partitions is under way.
+    pub(super) fn are_idle(&self, partitions: &[Partition]) -> bool {
+        let known = partitions.iter().filter_map(|partition| self.partitions.get(partition));
+        known.into_iter().all(|known| known.messages.is_empty())
+    }
+
+    /// Forgets partitions that are given up.
+    pub(super) fn forget(&mut self, partitions: &[Partition]) {
+        self.partitions.retain(|partition, _| !partitions.contains(partition));
+    }
+
+    /// Whether no more is to be read for now.
+    pub(super) fn is_full(&self) -> bool {
+        self.messages >= MESSAGES_MAX || self.bytes >= BYTES_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: Partition = (0, 1);
+    const TWO: Partition = (0, 2);
+
+    #[test]
+    fn an_offset_is_told_once_all_before_it_are_done_and_only_once() {
+        let mut offsets = Offsets::default();
+        // 12 and 13 were compacted away.
+        let places = [10, 11, 14].map(|offset| offsets.begin(ONE, offset, 1));
+        offsets.done(places[1]);
+        offsets.done(places[2]);
+        assert_eq!(offsets.take(), []);
+        offsets.done(places[0]);
+        assert_eq!(offsets.take(), [(ONE, 15)]);
+        assert_eq!(offsets.take(), []);
+        assert!(offsets.are_idle(&[ONE, TWO]));
+    }
+
+    #[test]
+    fn what_ends_after_its_partition_was_given_up_moves_no_offset_of_the_next_assignment() {
+        let mut offsets = Offsets::default();
+        let late = offsets.begin(ONE, 10, 1);
+        let other = offsets.begin(TWO, 5, 1);
+        assert!(!offsets.are_idle(&[ONE]));
+        offsets.forget(&[ONE]);
+        // It comes back, and is read from before.
+        let again = offsets.begin(ONE, 10, 1);
+        offsets.done(late);
+        assert_eq!(offsets.take(), []);
+        offsets.done(again);
+        offsets.done(other);
+        assert_eq!(offsets.take(), [(ONE, 11), (TWO, 6)]);
+    }
+
+    #[test]
+    fn a_partition_that_is_read_again_from_before_begins_anew() {
+        let mut offsets = Offsets::default();
+        let early = offsets.begin(ONE, 20, 1);
+        let again = offsets.begin(ONE, 19, 1);
+        offsets.done(early);
+        assert_eq!(offsets.take(), []);
+        offsets.done(again);
+        assert_eq!(offsets.take(), [(ONE, 20)]);
+    }
+
+    #[test]
+    fn it_is_full_by_count_or_by_bytes_until_something_is_done() {
+        let mut offsets = Offsets::default();
+        let large = offsets.begin(ONE, 0, BYTES_MAX);
+        assert!(offsets.is_full());
+        offsets.done(large);
+        assert!(!offsets.is_full());
+        let many = (1..=MESSAGES_MAX as i64).map(|offset| offsets.begin(ONE, offset, 0));
+        let many: Vec<_> = many.collect();
+        assert!(offsets.is_full());
+        offsets.done(many[1]);
+        assert!(!offsets.is_full());
+    }
+}

@@ -1,0 +1,98 @@
+//! Options of the Kafka sink.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Mistake;
+use crate::sinks::otlp::Dialect;
+use crate::span::RootSpan;
+use crate::support::duration::Duration;
+use crate::support::kafka::{Cluster, DEFAULT_TOPIC, SaslOptions, TlsOptions};
+
+/// What a `[sinks.name]` table with `type = "kafka"` says.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// Some of the cluster's brokers, as `host:port`; the others are learned from them.
+    pub brokers: Vec<String>,
+    /// The topic. It must be there: it is not created.
+    #[serde(default = "default_topic")]
+    pub topic: String,
+    /// TLS towards the brokers; `tls = {}` trusts the authorities of the system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = [{ "ca_file": "/etc/spanferry/tls/kafka-ca.crt" }]))]
+    pub tls: Option<TlsOptions>,
+    /// The user, where the cluster wants one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = [{ "username": "spanferry", "password": "..." }]))]
+    pub sasl: Option<SaslOptions>,
+    /// How batches of messages are compressed: `zstd`, `lz4` or `none`.
+    #[serde(default)]
+    pub compression: Compression,
+    /// How long a message may wait for the brokers' acknowledgement before it is tried again.
+    #[serde(default = "default_timeout")]
+    pub timeout: Duration,
+    /// Write to a topic with several replicas although `min.insync.replicas` is 1: then a broker that is lost can take spans with it
+    /// that count as delivered.
+    #[serde(default)]
+    pub allow_weak_acks: bool,
+    /// Which attributes spans from the Agents SDK get: `genai` (OpenTelemetry), `openinference`, or `both`.
+    #[serde(default)]
+    pub dialect: Dialect,
+    /// Whether spans of the Agents SDK without a parent are brought together under one root: `auto`, `always` or `never`, as for the sink
+    /// `otlp`.
+    #[serde(default)]
+    pub root_span: RootSpan,
+    /// How long a span of the Agents SDK waits for the trace object that names its workflow and group, when that was not seen yet.
+    #[serde(default = "crate::sinks::default_context_wait")]
+    pub context_wait: Duration,
+}
+
+/// How batches are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// The smallest.
+    #[default]
+    Zstd,
+    /// The cheapest.
+    Lz4,
+    /// Not at all.
+    None,
+}
+
+/// A broker that was lost has another take its place within half a minute by default (`broker.session.timeout.ms` is 9 s).
+const DEFAULT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
+
+fn default_topic() -> String {
+    DEFAULT_TOPIC.to_owned()
+}
+
+fn default_timeout() -> Duration {
+    DEFAULT_TIMEOUT.into()
+}
+
+impl Options {
+    /// What is wrong with them.
+    pub(super) fn mistakes(&self) -> Vec<Mistake> {
+        let mistake = |(option, what, hint)| Mistake { option, what, hint };
+        let mut mistakes: Vec<_> = self.cluster().mistakes().into_iter().map(mistake).collect();
+        let mut wrong = |option, what, hint| mistakes.push(Mistake { option, what, hint });
+        if self.topic.trim().is_empty() {
+            wrong("topic", "`topic` is empty", "leave it out for otlp_spans");
+        }
+        if self.timeout.0.as_secs() == 0 {
+            wrong(
+                "timeout",
+                "`timeout` must be a second or more",
+                "leave it out, or write \"30s\"",
+            );
+        }
+        mistakes
+    }
+
+    /// The cluster.
+    pub(super) fn cluster(&self) -> Cluster<'_> {
+        Cluster { brokers: &self.brokers, tls: self.tls.as_ref(), sasl: self.sasl.as_ref() }
+    }
+}

@@ -1,0 +1,376 @@
+//! Writes messages to the topic, and says of each span what became of its message.
+//!
+//! What a topic promises and takes is read before the first message, and again after whatever means that it changed. Deliveries share
+//! one producer; its queue holds no more than what lanes have under way ([`QUEUE_KIB_MAX`]).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+
+use super::encode::{Message, encode};
+use super::options::{Compression, Options};
+use crate::sinks::report::Reports;
+use crate::sinks::{Delivery, Pace, Pending, RejectClass, Report, Sink, Verdict, http};
+use crate::span::{Item, TraceNeeds, Traced};
+use crate::support::hops::SENDER_HEADER;
+use crate::support::kafka::{Context, RECEIVED_HEADER, TENANT_HEADER, is_refusal};
+
+/// Deliveries under way at once: while one waits for its acknowledgements the next is encoded.
+const DELIVERIES_MAX: usize = 4;
+/// Messages that wait for the broker, in the client's own memory. Beyond it deliveries wait.
+const QUEUE_KIB_MAX: usize = 64 << 10;
+/// What a message takes in the topic beside its value: the key, the headers, and the frames of record and batch.
+const AROUND_BYTES: usize = 1 << 10;
+/// How long the cluster may take to say what its topic is like.
+const ASK_MAX: Duration = Duration::from_secs(10);
+/// Kafka's own default, for a topic whose limit may not be read.
+const DEFAULT_MESSAGE_BYTES_MAX: usize = 1_000_000;
+/// What the library takes at most (`message.max.bytes`).
+const MESSAGE_BYTES_CEILING: usize = 1_000_000_000;
+/// How long the producer waits for more before it sends a batch.
+const LINGER_MS: &str = "5";
+
+/// Writes to one topic.
+pub(super) struct Kafka {
+    options: Arc<Options>,
+    link: Mutex<Option<Arc<Link>>>,
+    /// Whether something went wrong since the topic was last looked at.
+    is_doubted: AtomicBool,
+}
+
+/// A producer for a topic that was found good.
+struct Link {
+    /// Taken out only when this is dropped.
+    producer: Option<FutureProducer<Context>>,
+    context: Context,
+    found: Found,
+}
+
+/// What was found of a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Found {
+    partitions: usize,
+    replicas: usize,
+    /// None where the topic's configuration may not be read.
+    in_sync_min: Option<usize>,
+    message_bytes_max: usize,
+}
+
+impl Kafka {
+    pub(super) fn new(options: Arc<Options>) -> Self {
+        Self { options, link: Mutex::default(), is_doubted: AtomicBool::default() }
+    }
+
+    async fn send(&self, delivery: &Delivery) -> Report {
+        let link = match self.link().await {
+            Ok(link) => link,
+            Err(report) => return report,
+        };
+        let (options, found) = (Arc::clone(&self.options), link.found);
+        let value_bytes_max = found.message_bytes_max.saturating_sub(AROUND_BYTES);
+        let encoding =
+            http::encode(delivery, move |delivery| encode(delivery, &options, value_bytes_max));
+        let messages = match encoding.await {
+            Ok(messages) => messages,
+            Err(error) => return Report::down(None, format!("cannot encode: {error}")),
+        };
+        let mut reports = Reports::new(delivery.len());
+        let is_object = |(_, item): &(_, &Item)| item.as_span().is_none();
+        let objects = delivery.items().enumerate().filter(|(_, item)| is_object(item));
+        objects.for_each(|(place, _)| reports.set(place, Verdict::Delivered));
+        let (sender, mut under_way) = (delivery.hops().header(), Vec::new());
+        for message in &messages {
+            match link.enqueue(&self.options.topic, message, &sender) {
+                Ok(acknowledged) => under_way.push((message, acknowledged)),
+                Err(report) => reports.add(message.places.iter().copied(), report),
+            }
+        }
+        for (message, acknowledged) in under_way {
+            let report = match acknowledged.await {
+                Ok(Ok(_)) => Report::delivered(),
+                Ok(Err((error, _))) => self.report(&link, &error),
+                Err(_) => Report::down(None, "the Kafka client was closed"),
+            };
+            reports.add(message.places.iter().copied(), report);
+        }
+        let report = reports.finish();
+        self.note(&link, &report).await;
+        report
+    }
+
+    /// The producer; or what follows for whatever is to be sent, where the topic cannot be written to.
+    async fn link(&self) -> Result<Arc<Link>, Report> {
+        let mut kept = self.link.lock().await;
+        let is_doubted = self.is_doubted.load(Ordering::Relaxed);
+        if let Some(link) = kept.as_ref().filter(|_| !is_doubted) {
+            return Ok(Arc::clone(link));
+        }
+        // A producer goes on where nothing changed: what it has under way is known to the brokers by it.
+        let link = Link::open(Arc::clone(&self.options), kept.clone()).await?;
+        self.is_doubted.store(false, Ordering::Relaxed);
+        *kept = Some(Arc::clone(&link));
+        Ok(link)
+    }
+
+    /// Has the topic looked at again where it may have changed, and the producer made anew where that may help.
+    async fn note(&self, link: &Arc<Link>, report: &Report) {
+        if report.pace == Pace::Go {
+            return;
+        }
+        self.is_doubted.store(true, Ordering::Relaxed);
+        let mut kept = self.link.lock().await;
+        let is_kept = kept.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, link));
+        if is_kept && !matches!(report.pace, Pace::Down { .. }) {
+            *kept = None;
+        }
+    }
+
+    /// What an error of a message means.
+    fn report(&self, link: &Link, error: &KafkaError) -> Report {
+        let (topic, code) = (&self.options.topic, error.rdkafka_error_code());
+        let trouble = link.context.trouble();
+        match code {
+            Some(Code::MessageSizeTooLarge) if link.found.in_sync_min.is_none() => {
+                Report::hold(format!(
+                    "the topic {topic} takes less than {} bytes, and its limit may not be read: grant DescribeConfigs",
+                    link.found.message_bytes_max
+                ))
+            }
+            // The limit that batches were made for is not the topic's any more.
+            Some(Code::MessageSizeTooLarge) => {
+                Report::slow(None, format!("the topic {topic} takes less than it did"))
+            }
+            Some(Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition) => {
+                no_topic(topic)
+            }
+            Some(Code::InvalidRecord | Code::PolicyViolation) => {
+                let reason = format!("the broker refused the message: {error}");
+                Report::split(RejectClass::Malformed, reason, String::new())
+            }
+            Some(code) if is_refusal(code) => refused(&error.to_string()),
+            Some(Code::Fatal | Code::InvalidProducerEpoch | Code::OutOfOrderSequenceNumber) => {
+                Report::slow(None, format!("the producer begins anew: {error}"))
+            }
+            _ => match trouble {
+                Some(trouble) if trouble.is_refusal => refused(&trouble.what),
+                Some(trouble) => Report::down(None, format!("{error} ({})", trouble.what)),
+                None => Report::down(None, error.to_string()),
+            },
+        }
+    }
+}
+
+impl Sink for Kafka {
+    fn concurrency_max(&self) -> usize {
+        DELIVERIES_MAX
+    }
+
+    fn trace_needs(&self) -> Option<TraceNeeds> {
+        Some(TraceNeeds {
+            // What came as OTLP goes out as it is.
+            traced: Traced::Spending,
+            root: self.options.root_span,
+            context_wait: self.options.context_wait.into(),
+            ..TraceNeeds::default()
+        })
+    }
+
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
+        Box::pin(self.send(delivery))
+    }
+}
+
+impl Link {
+    /// Asks the cluster about the topic, and makes a producer where it is good and there was none for it. It says what to do where it is
+    /// not.
+    async fn open(options: Arc<Options>, before: Option<Arc<Self>>) -> Result<Arc<Self>, Report> {
+        // The library's calls block.
+        let opening = spawn_blocking(move || {
+            let found = ask(&options)?;
+            if let Some(report) = found.weakness(&options) {
+                return Err(report);
+            }
+            if let Some(link) = before.filter(|link| link.found == found) {
+                link.context.set_trouble(None);
+                return Ok(link);
+            }
+            let context = Context::default();
+            let producer = producer(&options, found, context.clone());
+            let producer = Some(producer.map_err(|error| wrong(&error))?);
+            Ok(Arc::new(Self { producer, context, found }))
+        });
+        let opened = opening.await;
+        opened.unwrap_or_else(|_| Err(Report::down(None, "the Kafka client could not be made")))
+    }
+
+    /// Hands a message to the client.
+    fn enqueue(
+        &self,
+        topic: &str,
+        message: &Message,
+        sender: &str,
+    ) -> Result<rdkafka::producer::DeliveryFuture, Report> {
+        let Some(value) = &message.value else {
+            let bytes = self.found.message_bytes_max;
+            let reason = format!("the span alone is larger than the topic takes ({bytes} bytes)");
+            let report = Report::split(RejectClass::TooLarge, reason, String::new());
+            let refusal = report.refusal().cloned().map(|refusal| Verdict::Reject(refusal.into()));
+            return Err(refusal.map_or(report.clone(), |it| Report::all(it, report.pace)));
+        };
+        let received = message.received_at_ns.to_string();
+        let header = |key, value| Header { key, value: Some(value) };
+        let mut headers = OwnedHeaders::new_with_capacity(4)
+            .insert(header("content-type", "application/x-protobuf"))
+            .insert(header(SENDER_HEADER, sender))
+            .insert(header(RECEIVED_HEADER, &received));
+        if !message.tenant.is_empty() {
+            headers = headers.insert(header(TENANT_HEADER, &message.tenant));
+        }
+        let key = message.trace.to_string();
+        let record = FutureRecord::to(topic).key(&key).payload(value).headers(headers);
+        let Some(producer) = &self.producer else { return Err(Report::down(None, "closed")) };
+        producer.send_result(record).map_err(|(error, _)| match error.rdkafka_error_code() {
+            Some(Code::QueueFull) => Report::down(None, "too many messages wait for the brokers"),
+            _ => Report::slow(None, error.to_string()),
+        })
+    }
+}
+
+impl Drop for Link {
+    /// Closing a client waits for its threads.
+    fn drop(&mut self) {
+        let producer = self.producer.take();
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn_blocking(move || drop(producer));
+        }
+    }
+}
+
+impl Found {
+    /// Why spans that the topic acknowledged could be lost nevertheless.
+    fn weakness(self, options: &Options) -> Option<Report> {
+        let topic = &options.topic;
+        if options.allow_weak_acks || self.replicas < 2 {
+            return None;
+        }
+        match self.in_sync_min {
+            Some(2..) => None,
+            Some(_) => Some(Report::hold(format!(
+                "the topic {topic} has min.insync.replicas = 1, so what it acknowledges can be lost with one broker: set it to 2 \
+                 (kafka-configs --alter --topic {topic} --add-config min.insync.replicas=2), or set allow_weak_acks = true"
+            ))),
+            None => Some(Report::hold(format!(
+                "the configuration of the topic {topic} may not be read, so nobody knows what its acknowledgements are worth: grant \
+                 DescribeConfigs, or set allow_weak_acks = true"
+            ))),
+        }
+    }
+}
+
+/// What the topic is like.
+fn ask(options: &Options) -> Result<Found, Report> {
+    let config = options.cluster().config();
+    let context = Context::default();
+    let admin: AdminClient<Context> =
+        config.create_with_context(context).map_err(|error| wrong(&error))?;
+    let failed = |error: &KafkaError| match (admin.inner().context().trouble(), error) {
+        (Some(trouble), _) if trouble.is_refusal => refused(&trouble.what),
+        (_, error) if error.rdkafka_error_code().is_some_and(is_refusal) => {
+            refused(&error.to_string())
+        }
+        (Some(trouble), _) => Report::down(None, trouble.what),
+        (None, error) => Report::down(None, error.to_string()),
+    };
+    let metadata = admin.inner().fetch_metadata(Some(&options.topic), ASK_MAX);
+    let metadata = metadata.map_err(|error| failed(&error))?;
+    let topic = metadata.topics().iter().find(|topic| topic.name() == options.topic);
+    let topic = topic.ok_or_else(|| no_topic(&options.topic))?;
+    match topic.error().map(Code::from) {
+        Some(code) if is_refusal(code) => return Err(refused(&code.to_string())),
+        Some(_) => return Err(no_topic(&options.topic)),
+        None if topic.partitions().is_empty() => return Err(no_topic(&options.topic)),
+        None => {}
+    }
+    let replicas = topic.partitions().iter().map(|partition| partition.replicas().len()).min();
+    let what = [ResourceSpecifier::Topic(&options.topic)];
+    let patience = AdminOptions::new().request_timeout(Some(ASK_MAX));
+    let described = Handle::current().block_on(admin.describe_configs(&what, &patience));
+    let described = described.map_err(|error| failed(&error))?.into_iter().next();
+    let config = described.and_then(Result::ok);
+    let number =
+        |name: &str| -> Option<usize> { config.as_ref()?.get(name)?.value.as_ref()?.parse().ok() };
+    Ok(Found {
+        partitions: topic.partitions().len(),
+        replicas: replicas.unwrap_or_default(),
+        in_sync_min: number("min.insync.replicas"),
+        message_bytes_max: number("max.message.bytes")
+            .unwrap_or(DEFAULT_MESSAGE_BYTES_MAX)
+            .min(MESSAGE_BYTES_CEILING),
+    })
+}
+
+fn producer(
+    options: &Options,
+    found: Found,
+    context: Context,
+) -> Result<FutureProducer<Context>, KafkaError> {
+    let compression = match options.compression {
+        Compression::Zstd => "zstd",
+        Compression::Lz4 => "lz4",
+        Compression::None => "none",
+    };
+    // A batch is refused as a whole where it is larger than a message may be.
+    let batch_bytes_max = found.message_bytes_max.saturating_sub(AROUND_BYTES).max(1);
+    let mut config = options.cluster().config();
+    config
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        .set("compression.codec", compression)
+        .set("linger.ms", LINGER_MS)
+        .set("batch.size", batch_bytes_max.min(DEFAULT_MESSAGE_BYTES_MAX).to_string())
+        .set("message.max.bytes", found.message_bytes_max.to_string())
+        .set("message.timeout.ms", options.timeout.0.as_millis().to_string())
+        .set("queue.buffering.max.kbytes", QUEUE_KIB_MAX.to_string())
+        // The Collector's own default, so that a trace is in one partition whoever writes it.
+        .set("partitioner", "fnv1a");
+    config.create_with_context(context)
+}
+
+fn no_topic(topic: &str) -> Report {
+    Report::hold(format!(
+        "there is no topic {topic}; data waits in the journal. Create it (kafka-topics --create --topic {topic} --partitions 12 \
+         --replication-factor 3 --config min.insync.replicas=2), or name another with `topic`"
+    ))
+}
+
+fn refused(what: &str) -> Report {
+    Report::hold(format!(
+        "the brokers refuse us ({what}); data waits in the journal. Check `sasl`, `tls` and the user's rights to write to the topic"
+    ))
+}
+
+/// The library does not take the settings that the options came to.
+fn wrong(error: &KafkaError) -> Report {
+    Report::hold(format!("the Kafka client cannot be made as configured: {error}"))
+}
+
+/// What was found, or what is wrong.
+pub(super) async fn probe(options: Arc<Options>) -> Result<String, String> {
+    let topic = options.topic.clone();
+    let link = Link::open(options, None).await;
+    let found = link.map_err(|report| report.pace.reason().unwrap_or_default().to_owned())?.found;
+    let Found { partitions, replicas, in_sync_min, message_bytes_max } = found;
+    let in_sync = in_sync_min.map_or_else(|| "unknown".to_owned(), |least| least.to_string());
+    Ok(format!(
+        "the topic {topic} has {partitions} partitions, {replicas} replicas, min.insync.replicas {in_sync}, and takes messages of \
+         {message_bytes_max} bytes"
+    ))
+}

@@ -1,0 +1,138 @@
+//! Items become the bytes of an object, in each of the formats.
+
+use std::io;
+
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::ResourceSpans;
+use prost::Message as _;
+use prost::encoding::encode_varint;
+
+use super::options::Format;
+use crate::prices::Prices;
+use crate::sinks::Delivery;
+use crate::sinks::jsonl::{Lines, SCHEMA_VERSION};
+use crate::sinks::parquet::{DEFAULT_ROW_GROUP_BYTES, Rows};
+use crate::span::otlp::protobuf::write_request;
+use crate::span::{Batch, Item};
+use crate::support::compress;
+use crate::support::json::write_compact;
+
+/// The attribute of a resource without spans that holds items of the Agents SDK as they came: `{"data":[...]}`.
+pub(super) const BODY_KEY: &str = "spanferry.agents_sdk.body";
+
+/// One frame of zstd has about so many bytes before compression: more finds no more that repeats itself, and is not kept twice while it is made.
+const FRAME_BYTES: usize = 4 << 20;
+
+/// An object's bytes, as they grow.
+pub(super) struct Encoder {
+    format: Format,
+    level: i32,
+    /// What is not compressed yet.
+    plain: Vec<u8>,
+    frames: Vec<u8>,
+    /// Instead of both, where the format is Parquet.
+    rows: Option<Rows>,
+}
+
+impl Encoder {
+    pub(super) fn new(format: Format, level: i32) -> Self {
+        Self { format, level, plain: Vec::new(), frames: Vec::new(), rows: None }
+    }
+
+    /// Appends the items of a delivery.
+    pub(super) fn write(&mut self, delivery: &Delivery, prices: &Prices) -> io::Result<()> {
+        match self.format {
+            Format::Jsonl => {
+                let mut lines = Lines::of(delivery, prices);
+                for (batch, item) in delivery.items() {
+                    lines.write(&mut self.plain, batch, item);
+                }
+            }
+            Format::Parquet => {
+                let rows = match &mut self.rows {
+                    Some(rows) => rows,
+                    None => self.rows.insert(Rows::new(self.level, DEFAULT_ROW_GROUP_BYTES)?),
+                };
+                rows.write(delivery, prices)?;
+            }
+            Format::Otlp => {
+                let items: Vec<_> = delivery.items().collect();
+                let is_same = |a: &(&Batch, &Item), b: &(&Batch, &Item)| std::ptr::eq(a.0, b.0);
+                for request in items.chunk_by(is_same) {
+                    write_archived(&mut self.plain, request);
+                }
+            }
+        }
+        if self.plain.len() >= FRAME_BYTES { self.compress() } else { Ok(()) }
+    }
+
+    fn compress(&mut self) -> io::Result<()> {
+        self.frames.extend(compress::zstd(&self.plain, self.level)?);
+        self.plain.clear();
+        Ok(())
+    }
+
+    /// The object's size so far; what is not compressed yet counts as it is.
+    pub(super) fn len(&self) -> usize {
+        self.frames.len() + self.plain.len() + self.rows.as_ref().map_or(0, Rows::len)
+    }
+
+    /// The whole object.
+    pub(super) fn finish(mut self) -> io::Result<Vec<u8>> {
+        if let Some(rows) = self.rows {
+            return rows.finish();
+        }
+        self.compress()?;
+        Ok(self.frames)
+    }
+}
+
+impl Format {
+    /// How names end.
+    pub(super) fn extension(self) -> &'static str {
+        match self {
+            Self::Jsonl => "jsonl.zst",
+            Self::Otlp => "otlp.zst",
+            Self::Parquet => "parquet",
+        }
+    }
+
+    /// The format with its version, for readers.
+    pub(super) fn version(self) -> String {
+        match self {
+            Self::Jsonl => format!("jsonl/{SCHEMA_VERSION}"),
+            Self::Otlp => "otlp/1".to_owned(),
+            Self::Parquet => format!("parquet/{SCHEMA_VERSION}"),
+        }
+    }
+}
+
+/// Appends items of one request as a request, behind its length.
+fn write_archived(out: &mut Vec<u8>, items: &[(&Batch, &Item)]) {
+    let mut request = Vec::new();
+    write_request(&mut request, items.iter().filter_map(|(_, item)| item.as_span()));
+    let is_agents_sdk = |item: &Item| item.as_span().is_none_or(|span| !span.is_otlp());
+    let mut as_sent =
+        items.iter().map(|(_, item)| *item).filter(|item| is_agents_sdk(item)).peekable();
+    if as_sent.peek().is_some() {
+        let mut body = b"{\"data\":[".to_vec();
+        for item in as_sent {
+            write_compact(&mut body, item.wire());
+            body.push(b',');
+        }
+        body.pop();
+        body.extend_from_slice(b"]}");
+        let text = String::from_utf8(body)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+        let value = Some(AnyValue { value: Some(Value::StringValue(text)) });
+        let body = KeyValue { key: BODY_KEY.to_owned(), value, ..KeyValue::default() };
+        let resource = Some(Resource { attributes: vec![body], ..Resource::default() });
+        let resource_spans = vec![ResourceSpans { resource, ..ResourceSpans::default() }];
+        // Messages that stand one behind the other are one message.
+        request.extend(ExportTraceServiceRequest { resource_spans }.encode_to_vec());
+    }
+    encode_varint(request.len() as u64, out);
+    out.extend_from_slice(&request);
+}

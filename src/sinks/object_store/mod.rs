@@ -1,0 +1,514 @@
+//! `type = "object_store"`: a data lake in S3 or what speaks like it, each row exactly once.
+//!
+//! ```toml
+//! [sinks.lake]
+//! type = "object_store"
+//! url = "s3://traces/agents"
+//! ```
+//!
+//! **Objects.** `PREFIX/dt=2026-11-21/hour=05/lake-5f0c9b1e7a2d4433-0000000017.jsonl.zst`: partitions as Hive, Athena, Spark and
+//! DuckDB know them, by when the daemon received the item, in UTC; an object has rows of one hour. A name is made of the sink's name, the writer
+//! (a number drawn once for this sink on this journal) and how many objects the writer wrote before: numbers without gaps. Nothing
+//! else is written below the prefix.
+//!
+//! **Formats.** `jsonl` is one span or trace object a line in flat columns, described in [`jsonl`](super::jsonl), and `parquet` the same in typed columns ([`parquet`](super::parquet)). `otlp` is an archive to
+//! replay: protobuf requests, each behind its length as a varint, with spans as they were received. Items of the Agents SDK are in it
+//! twice: as OTLP spans, which every reader of OTLP understands, and as they came, in the text attribute [`BODY_KEY`](format::BODY_KEY) of a resource without
+//! spans, as a body that the ingest takes. Lines and archives are zstd frames one behind the other, as `zstdcat` and readers of such files take them.
+//!
+//! **Exactly once.** An object is built in memory, compressed, and put when it is full, old enough or its hour is over, under the condition
+//! that nothing has its name. Its metadata holds the place to which the lane's cursor moves then; so the object and the cursor cannot disagree. Where
+//! the answer is lost, the same bytes go under the same name again, and what is there is recognised by its SHA-256. After
+//! a crash between the put and the saving of the cursor, the sink finds the object by its number and the lane goes on behind it.
+//! Until a put, nothing but the journal keeps the rows: what a crash takes is read again. Replays of dead letters are written once for each time that they are asked for.
+//!
+//! **Trouble.** [`answer`] is a table of what stores say. The lane is the only retry loop. An object of our next name that we did
+//! not write is never overwritten: the lane holds and says which it is. A row that our own code panics on becomes a dead letter: from then
+//! until the next put each delivery is tried before it touches the object.
+
+mod answer;
+mod connect;
+mod format;
+mod options;
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io;
+use std::panic::resume_unwind;
+use std::sync::{Arc, Mutex};
+
+use ::object_store::path::{Path, PathPart};
+use ::object_store::{
+    Attribute, Attributes, Error, GetOptions, ObjectStore, PutMode, PutOptions, PutPayload,
+};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use tokio::task::{JoinError, spawn_blocking};
+use tokio::time::Instant;
+
+use super::{
+    BuildError, Checkpoint, Delivery, Kind, Pace, Parts, Pending, Plan, Report, Sink, Verdict,
+    Verdicts, http, read_options,
+};
+use crate::prices::Prices;
+use crate::span::{Batch, TraceNeeds};
+use crate::support::base64;
+use crate::support::clock;
+use crate::support::lock::lock;
+use crate::support::rfc3339::{NS_PER_SECOND, write_date};
+use answer::Answers;
+use format::Encoder;
+pub use options::{Format, Options};
+
+/// Objects in a store.
+pub static KIND: Kind = Kind {
+    name: "object_store",
+    summary: "a data lake in S3, MinIO and the like: partitions of Parquet, JSON lines, or OTLP to replay, each row exactly once",
+    example: "url = \"s3://traces/agents\"\nregion = \"eu-central-1\"\n",
+    schema: crate::support::options::schema_of::<Options>,
+    parse: |table| {
+        let options = read_options(table, Options::check)?;
+        Ok(Box::new(options))
+    },
+};
+
+impl Plan for Options {
+    fn build(&self, parts: Parts) -> Result<Arc<dyn Sink>, BuildError> {
+        let answers = Arc::new(Answers::default());
+        let store = connect::store(self, &answers)?;
+        Ok(Arc::new(Lake::over(store, answers, self, parts)?))
+    }
+
+    fn expanded(&self) -> toml::Table {
+        http::shown(self)
+    }
+
+    fn probe(&self) -> Option<Pending<'_, Result<String, String>>> {
+        Some(Box::pin(async {
+            let answers = Arc::new(Answers::default());
+            let store = connect::store(self, &answers).map_err(|error| error.to_string())?;
+            let (_, prefix) = self.place();
+            match store.list(Some(&Path::from(prefix))).next().await {
+                None | Some(Ok(_)) => {
+                    Ok(format!("{} can be listed; whether it may be written will show", self.url))
+                }
+                Some(Err(error)) => Err(answers.why(&error)),
+            }
+        }))
+    }
+}
+
+/// Writes objects. All but bytes on their way is done on threads that may block.
+pub struct Lake {
+    store: Arc<dyn ObjectStore>,
+    answers: Arc<Answers>,
+    sink: String,
+    root: Path,
+    options: Options,
+    prices: Arc<Prices>,
+    ledger: Mutex<Ledger>,
+}
+
+/// Where the work stands.
+struct Ledger {
+    stage: Stage,
+    /// What is saved with the cursor; none before the first delivery of a new sink.
+    saved: Option<Saved>,
+    /// The place of the last checkpoint: what was delivered behind it is in the object that is built, or nowhere.
+    place: Bytes,
+    /// The hour of a delivery that waits for the store to be asked.
+    waiting: Option<u64>,
+    /// Whether our own code has panicked on what comes.
+    is_careful: bool,
+}
+
+enum Stage {
+    /// It is not known yet whether the store has more than the cursor says.
+    Unasked,
+    /// No row waits for a put.
+    Empty,
+    Open(Open),
+    /// An object that takes no more rows until it is put.
+    Sealed(Arc<Sealed>),
+    /// Somebody writes to the object, or nobody heard of what became of that: then its rows are read again.
+    Torn,
+}
+
+/// An object that is built.
+struct Open {
+    /// Hours since 1970.
+    hour: u64,
+    since: Instant,
+    rows: u64,
+    encoder: Encoder,
+}
+
+/// An object as it is put.
+struct Sealed {
+    hour: u64,
+    path: Path,
+    bytes: Bytes,
+    facts: Facts,
+}
+
+/// What an object's metadata says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Facts {
+    /// Where the lane goes on behind it.
+    place: Bytes,
+    sha256: String,
+    rows: u64,
+    format: String,
+}
+
+/// What is saved with the cursor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Saved {
+    writer: String,
+    /// The number of the next object.
+    next: u64,
+    /// The hour of the last one, or of the first delivery.
+    hour: u64,
+}
+
+/// So many hours before its last object a writer looks for others of its own: clocks go back, by less than a day.
+const HOURS_BACK: u64 = 24;
+
+const PLACE_KEY: &str = "spanferry-place";
+const SHA256_KEY: &str = "spanferry-sha256";
+const ROWS_KEY: &str = "spanferry-rows";
+const FORMAT_KEY: &str = "spanferry-format";
+
+impl Facts {
+    fn attributes(&self) -> Attributes {
+        let values = [
+            (PLACE_KEY, base64_of(&self.place)),
+            (SHA256_KEY, self.sha256.clone()),
+            (ROWS_KEY, self.rows.to_string()),
+            (FORMAT_KEY, self.format.clone()),
+        ];
+        let name = |key: &'static str| Attribute::Metadata(key.into());
+        values.into_iter().map(|(key, value)| (name(key), value)).collect()
+    }
+
+    /// Those of an object that a sink wrote; none for any other.
+    fn of(attributes: &Attributes) -> Option<Self> {
+        let text = |key: &'static str| {
+            attributes.get(&Attribute::Metadata(key.into())).map(|value| value.to_string())
+        };
+        Some(Self {
+            place: base64::read(&text(PLACE_KEY)?)?.into(),
+            sha256: text(SHA256_KEY)?,
+            rows: text(ROWS_KEY)?.parse().ok()?,
+            format: text(FORMAT_KEY)?,
+        })
+    }
+}
+
+fn hour_of(batch: &Batch) -> u64 {
+    batch.source.received_at_ns / (3600 * NS_PER_SECOND)
+}
+
+impl Ledger {
+    /// The object that rows of this hour go to, taken out until they are written; none where a checkpoint must come before.
+    fn take(&mut self, hour: u64, encoder: impl FnOnce() -> Encoder) -> Option<Open> {
+        match std::mem::replace(&mut self.stage, Stage::Torn) {
+            Stage::Empty => Some(Open { hour, since: Instant::now(), rows: 0, encoder: encoder() }),
+            Stage::Open(open) if open.hour == hour => Some(open),
+            stage => {
+                self.waiting = Some(hour);
+                self.stage = stage;
+                None
+            }
+        }
+    }
+
+    /// Notes that all before this place is in the store, and the number of the next object.
+    fn checkpoint(&mut self, place: Bytes, next: u64, hour: u64) {
+        (self.stage, self.place, self.is_careful) = (Stage::Empty, place, false);
+        if let Some(saved) = &mut self.saved {
+            (saved.next, saved.hour) = (next, hour);
+        }
+    }
+
+    fn state(&self) -> Bytes {
+        let saved = self.saved.as_ref().and_then(|saved| serde_json::to_vec(saved).ok());
+        saved.unwrap_or_default().into()
+    }
+
+    /// The lane stays where it is.
+    fn stays(&self) -> Checkpoint {
+        Checkpoint { state: self.state(), go_on: None }
+    }
+
+    /// The lane goes on at the place of the last checkpoint.
+    fn goes_on(&self) -> Checkpoint {
+        Checkpoint { state: self.state(), go_on: Some(self.place.clone()) }
+    }
+}
+
+/// What a checkpoint begins with.
+enum Step {
+    Done(Checkpoint),
+    Ask(Saved),
+    Seal(Open),
+    Put(Arc<Sealed>),
+}
+
+impl Lake {
+    /// Asks nobody for anything.
+    fn over(
+        store: Arc<dyn ObjectStore>,
+        answers: Arc<Answers>,
+        options: &Options,
+        parts: Parts,
+    ) -> Result<Self, BuildError> {
+        let saved = match parts.state.as_ref() {
+            [] => None,
+            state => Some(serde_json::from_slice(state).map_err(|_| {
+                let name = &parts.name;
+                BuildError(format!(
+                    "the cursor of `{name}` is not one of an object store: another kind of sink had this name; choose a new one"
+                ))
+            })?),
+        };
+        let (stage, place, waiting) = (Stage::Unasked, Bytes::new(), None);
+        Ok(Self {
+            store,
+            answers,
+            sink: PathPart::from(parts.name).as_ref().to_owned(),
+            root: Path::from(options.place().1),
+            options: options.clone(),
+            prices: parts.prices,
+            ledger: Mutex::new(Ledger { stage, saved, place, waiting, is_careful: false }),
+        })
+    }
+
+    fn encoder(&self) -> Encoder {
+        Encoder::new(self.options.format, self.options.compression_level)
+    }
+
+    async fn write(&self, delivery: &Delivery) -> Report {
+        let again = || Report::all(Verdict::Retry, Pace::Checkpoint);
+        let Some(hour) = delivery.items().next().map(|(batch, _)| hour_of(batch)) else {
+            return Report::delivered();
+        };
+        let fitting = delivery.items().take_while(|(batch, _)| hour_of(batch) == hour).count();
+        let places: Vec<usize> = (0..fitting).collect();
+        let part =
+            if fitting == delivery.len() { delivery.clone() } else { delivery.only(&places) };
+        let is_careful = lock(&self.ledger).is_careful;
+        if is_careful {
+            let trial = Open { hour, since: Instant::now(), rows: 0, encoder: self.encoder() };
+            if let Err(panic) =
+                self.encode(trial, part.clone()).await.map_err(JoinError::try_into_panic)
+                && let Ok(panic) = panic
+            {
+                resume_unwind(panic);
+            }
+        }
+        let Some(open) = lock(&self.ledger).take(hour, || self.encoder()) else { return again() };
+        let Ok(Ok(open)) = self.encode(open, part).await else {
+            lock(&self.ledger).is_careful = true;
+            return again();
+        };
+        let is_full = open.encoder.len() >= self.options.object.bytes_max.as_usize();
+        // Nobody can give the delivery up between here and the lane's hearing of it.
+        lock(&self.ledger).stage = Stage::Open(open);
+        if fitting == delivery.len() {
+            let pace = if is_full { Pace::Checkpoint } else { Pace::Go };
+            return Report::all(Verdict::Delivered, pace);
+        }
+        let verdict = |place| if place < fitting { Verdict::Delivered } else { Verdict::Retry };
+        let verdicts = Verdicts::Each((0..delivery.len()).map(verdict).collect());
+        Report { verdicts, pace: Pace::Checkpoint, omitted: None }
+    }
+
+    async fn encode(&self, mut open: Open, part: Delivery) -> Result<io::Result<Open>, JoinError> {
+        let prices = Arc::clone(&self.prices);
+        let write = move || {
+            open.rows += part.len() as u64;
+            open.encoder.write(&part, &prices)?;
+            Ok(open)
+        };
+        spawn_blocking(write).await
+    }
+
+    async fn save(&self, place: Bytes) -> Result<Checkpoint, Pace> {
+        match self.step(&place) {
+            Step::Done(checkpoint) => Ok(checkpoint),
+            Step::Ask(saved) => self.ask(saved, place).await,
+            Step::Seal(open) => {
+                let sealed = self.seal(open, place.clone()).await?;
+                lock(&self.ledger).stage = Stage::Sealed(Arc::clone(&sealed));
+                self.put(&sealed, place).await
+            }
+            Step::Put(sealed) => self.put(&sealed, place).await,
+        }
+    }
+
+    fn step(&self, place: &Bytes) -> Step {
+        let mut ledger = lock(&self.ledger);
+        match std::mem::replace(&mut ledger.stage, Stage::Torn) {
+            Stage::Unasked => {
+                ledger.stage = Stage::Unasked;
+                // Without a row to write there is nothing to know.
+                let Some(hour) = ledger.waiting else { return Step::Done(ledger.stays()) };
+                if let Some(saved) = &ledger.saved {
+                    return Step::Ask(saved.clone());
+                }
+                let writer = RandomState::new().hash_one(clock::unix_now_ns());
+                ledger.saved = Some(Saved { writer: format!("{writer:016x}"), next: 0, hour });
+                ledger.checkpoint(place.clone(), 0, hour);
+                Step::Done(ledger.stays())
+            }
+            Stage::Empty => {
+                (ledger.stage, ledger.place) = (Stage::Empty, place.clone());
+                Step::Done(ledger.stays())
+            }
+            Stage::Torn => {
+                ledger.stage = Stage::Empty;
+                Step::Done(ledger.goes_on())
+            }
+            Stage::Open(open) => Step::Seal(open),
+            Stage::Sealed(sealed) => {
+                ledger.stage = Stage::Sealed(Arc::clone(&sealed));
+                Step::Put(sealed)
+            }
+        }
+    }
+
+    /// Finds out whether the store has objects that the cursor does not know of.
+    async fn ask(&self, saved: Saved, place: Bytes) -> Result<Checkpoint, Pace> {
+        let from = self.partition(saved.hour.saturating_sub(HOURS_BACK));
+        let stem = self.stem(&saved.writer);
+        let mut mine = BTreeMap::new();
+        let mut all = self.store.list_with_offset(Some(&self.root), &from);
+        while let Some(meta) = all.next().await {
+            let path = meta.map_err(|error| self.answers.pace(&error))?.location;
+            let number = path.filename().and_then(|name| name.strip_prefix(&stem));
+            let number = number.and_then(|rest| rest.split_once('.')?.0.parse::<u64>().ok());
+            if let Some(number) = number.filter(|number| *number >= saved.next) {
+                mine.insert(number, path);
+            }
+        }
+        let (mut last, mut next) = (None, saved.next);
+        while let Some(path) = mine.get(&next) {
+            last = Some(self.facts_of(path).await?.place);
+            next += 1;
+        }
+        let is_further = last.is_some();
+        let mut ledger = lock(&self.ledger);
+        ledger.checkpoint(last.unwrap_or(place), next, saved.hour);
+        Ok(if is_further { ledger.goes_on() } else { ledger.stays() })
+    }
+
+    async fn seal(&self, open: Open, place: Bytes) -> Result<Arc<Sealed>, Pace> {
+        let saved = lock(&self.ledger).saved.clone();
+        let saved = saved.ok_or_else(|| down("the writer has no number".to_owned()))?;
+        let format = self.options.format;
+        let name = format!("{}{:010}.{}", self.stem(&saved.writer), saved.next, format.extension());
+        let path = self.partition(open.hour).join(name);
+        let sealing = spawn_blocking(move || {
+            let Open { hour, rows, encoder, .. } = open;
+            let bytes = Bytes::from(encoder.finish()?);
+            let sha256 = hex_of(&Sha256::digest(&bytes));
+            let facts = Facts { place, sha256, rows, format: format.version() };
+            Ok::<_, io::Error>(Arc::new(Sealed { hour, path, bytes, facts }))
+        });
+        let sealed = sealing.await.map_err(io::Error::other).flatten();
+        sealed.map_err(|problem| down(format!("the object could not be finished: {problem}")))
+    }
+
+    async fn put(&self, sealed: &Sealed, place: Bytes) -> Result<Checkpoint, Pace> {
+        let attributes = sealed.facts.attributes();
+        let options = PutOptions { mode: PutMode::Create, attributes, ..PutOptions::default() };
+        let payload = PutPayload::from(sealed.bytes.clone());
+        let found = match self.store.put_opts(&sealed.path, payload, options).await {
+            Ok(_) => None,
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => {
+                let found = self.facts_of(&sealed.path).await?;
+                // With this content it is the one whose answer was lost.
+                Some(found).filter(|found| found.sha256 != sealed.facts.sha256)
+            }
+            Err(error) => return Err(self.answers.pace(&error)),
+        };
+        let mut ledger = lock(&self.ledger);
+        let next = ledger.saved.as_ref().map_or(0, |saved| saved.next) + 1;
+        let is_other = found.is_some();
+        ledger.checkpoint(found.map_or(place, |found| found.place), next, sealed.hour);
+        // A put of an earlier run has come late, and cut the journal elsewhere: its rows are there, and what follows them is read again.
+        Ok(if is_other { ledger.goes_on() } else { ledger.stays() })
+    }
+
+    async fn facts_of(&self, path: &Path) -> Result<Facts, Pace> {
+        let asked = GetOptions { head: true, ..GetOptions::default() };
+        let found = self.store.get_opts(path, asked).await;
+        let found = found.map_err(|error| self.answers.pace(&error))?;
+        Facts::of(&found.attributes).ok_or_else(|| Pace::Hold {
+            reason: format!(
+                "{path} is there and has not the metadata that this sink writes; it is not overwritten: move it away"
+            ),
+        })
+    }
+
+    fn partition(&self, hour: u64) -> Path {
+        let mut date = b"dt=".to_vec();
+        write_date(&mut date, hour / 24);
+        let date = String::from_utf8_lossy(&date);
+        self.root.clone().join(date.as_ref()).join(format!("hour={:02}", hour % 24))
+    }
+
+    /// What the names of a writer's objects begin with.
+    fn stem(&self, writer: &str) -> String {
+        format!("{}-{writer}-", self.sink)
+    }
+}
+
+fn hex_of(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn base64_of(bytes: &[u8]) -> String {
+    let mut text = Vec::new();
+    base64::write(&mut text, bytes);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+fn down(reason: String) -> Pace {
+    Pace::Down { after: None, reason }
+}
+
+impl Sink for Lake {
+    fn trace_needs(&self) -> Option<TraceNeeds> {
+        // The archive is what the client sent.
+        (self.options.format != Format::Otlp).then_some(TraceNeeds::AS_KNOWN)
+    }
+
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
+        Box::pin(self.write(delivery))
+    }
+
+    fn open_until(&self) -> Option<Instant> {
+        match &lock(&self.ledger).stage {
+            Stage::Open(open) => Some(open.since + self.options.object.age.0),
+            Stage::Sealed(_) | Stage::Torn => Some(Instant::now()),
+            Stage::Unasked | Stage::Empty => None,
+        }
+    }
+
+    fn discard(&self) -> bool {
+        let mut ledger = lock(&self.ledger);
+        let has_rows = matches!(ledger.stage, Stage::Open(_) | Stage::Sealed(_) | Stage::Torn);
+        if has_rows {
+            ledger.stage = Stage::Empty;
+        }
+        has_rows
+    }
+
+    fn checkpoint_at(&self, place: Bytes) -> Pending<'_, Result<Checkpoint, Pace>> {
+        Box::pin(self.save(place))
+    }
+}

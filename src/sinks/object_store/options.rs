@@ -1,0 +1,196 @@
+//! Options of the object store sink.
+
+use std::time;
+
+use serde::{Deserialize, Serialize};
+
+use crate::sinks::Mistake;
+use crate::sinks::http::{Address, TlsOptions};
+use crate::support::byte_size::ByteSize;
+use crate::support::duration::Duration;
+use crate::support::secret::Secret;
+
+/// What a `[sinks.name]` table with `type = "object_store"` says.
+#[derive(Debug, Clone, Deserialize, Serialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// Where objects go: `s3://bucket/prefix`.
+    pub url: String,
+    /// What an object holds: `jsonl` (a span a line, in flat columns), `parquet` (the same columns, typed), or `otlp` (requests in
+    /// protobuf, to replay).
+    #[serde(default)]
+    pub format: Format,
+    /// When an object is put: whichever bound is met first. It is in memory until then, compressed.
+    #[serde(default)]
+    pub object: ObjectLimits,
+    /// How hard to compress: 1 to 22 of zstd.
+    #[serde(default = "default_level")]
+    pub compression_level: i32,
+    /// The address of a store that is not Amazon's: `http://minio:9000`.
+    #[schemars(with = "Option<String>", extend("examples" = ["http://minio:9000"]))]
+    pub endpoint: Option<Address>,
+    /// The bucket's region. Without it the one that `AWS_REGION` says, or `us-east-1`.
+    #[schemars(extend("examples" = ["eu-central-1"]))]
+    pub region: Option<String>,
+    /// Whether the bucket stands in the path of an address (`https://host/bucket`) or in its host. Where there is an `endpoint`, in the path.
+    #[schemars(extend("examples" = [true]))]
+    pub path_style: Option<bool>,
+    /// The id of an access key. Without it the credentials are those of the environment (`AWS_ACCESS_KEY_ID` ...), or of the role of the
+    /// pod (web identity), container or machine.
+    #[schemars(extend("examples" = ["${AWS_ACCESS_KEY_ID}"]))]
+    pub access_key_id: Option<String>,
+    /// The access key.
+    #[schemars(extend("examples" = ["${AWS_SECRET_ACCESS_KEY}"]))]
+    pub secret_access_key: Option<Secret>,
+    /// The token of a session, where the key belongs to one.
+    #[schemars(extend("examples" = ["${AWS_SESSION_TOKEN}"]))]
+    pub session_token: Option<Secret>,
+    /// How the store encrypts objects: `AES256`, `aws:kms`, or as the bucket says.
+    #[schemars(extend("examples" = ["aws:kms"]))]
+    pub sse: Option<Sse>,
+    /// The key of KMS to encrypt with.
+    #[schemars(extend("examples" = ["arn:aws:kms:eu-central-1:111122223333:key/traces"]))]
+    pub kms_key: Option<String>,
+    /// The longest that a request may take, that of the largest object too.
+    #[serde(default = "default_timeout")]
+    pub timeout: Duration,
+    /// The longest that connecting may take.
+    #[serde(default = "crate::sinks::http::default_connect_timeout")]
+    pub connect_timeout: Duration,
+    /// Certificates, for https.
+    #[serde(default)]
+    pub tls: TlsOptions,
+}
+
+/// What an object holds.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// A span or trace object a line, as [`crate::sinks::jsonl`] describes them.
+    #[default]
+    Jsonl,
+    /// The columns of the lines, as [`crate::sinks::parquet`] describes them.
+    Parquet,
+    /// Requests in protobuf, each behind its length.
+    Otlp,
+}
+
+/// When an object is put.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ObjectLimits {
+    /// Its size.
+    pub bytes_max: ByteSize,
+    /// How long its first row waits. So long the journal keeps what is in it.
+    pub age: Duration,
+}
+
+/// How the store encrypts objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema)]
+pub enum Sse {
+    /// With keys of the store.
+    #[serde(rename = "AES256")]
+    Aes256,
+    /// With a key of KMS.
+    #[serde(rename = "aws:kms")]
+    Kms,
+}
+
+impl Sse {
+    /// The header's value.
+    pub(super) fn header(self) -> &'static str {
+        match self {
+            Self::Aes256 => "AES256",
+            Self::Kms => "aws:kms",
+        }
+    }
+}
+
+impl Default for ObjectLimits {
+    fn default() -> Self {
+        // Readers of lakes like 128 MiB to 1 GiB, and this is in memory. Five minutes is soon enough for whoever asks a lake.
+        Self { bytes_max: ByteSize(128 << 20), age: time::Duration::from_mins(5).into() }
+    }
+}
+
+/// Spans repeat themselves so much that the fastest level finds nearly everything.
+fn default_level() -> i32 {
+    1
+}
+
+fn default_timeout() -> Duration {
+    // The largest object by default within it: 1 MiB a second.
+    time::Duration::from_mins(2).into()
+}
+
+/// A smaller object costs more than what is in it.
+const OBJECT_BYTES_MIN: ByteSize = ByteSize(64 << 10);
+/// What one put of S3 takes is 5 GB; an object is in memory.
+const OBJECT_BYTES_MAX: ByteSize = ByteSize(1 << 30);
+
+const SCHEMES: &str = "write \"s3://bucket/prefix\"; for files there is `type = \"file\"`";
+
+impl Options {
+    /// Every mistake that can be seen without asking anybody.
+    pub(super) fn check(&self) -> Vec<Mistake> {
+        let mut mistakes = self.tls.check();
+        let mut wrong = |is_wrong: bool, option, what, hint| {
+            if is_wrong {
+                mistakes.push(Mistake { option, what, hint });
+            }
+        };
+        let (bucket, prefix) = self.place();
+        let is_s3 = self.url.starts_with("s3://") && !bucket.is_empty();
+        wrong(!is_s3, "url", "not an address of a bucket that this build can write to", SCHEMES);
+        let is_odd = self.url.contains(['?', '#', '@']) || prefix.split('/').any(|it| it == "..");
+        wrong(is_odd, "url", "a bucket's address has no `?`, `#`, `@` or `..`", SCHEMES);
+        let no_address = self.endpoint.as_ref().is_some_and(|endpoint| endpoint.uri().is_none());
+        let what = "not an address without credentials";
+        wrong(no_address, "endpoint", what, "write for example \"http://minio:9000\"");
+        let sizes = OBJECT_BYTES_MIN..=OBJECT_BYTES_MAX;
+        let is_size = sizes.contains(&self.object.bytes_max);
+        let what = "`object.bytes_max` is out of bounds";
+        wrong(!is_size, "object", what, "use \"64KiB\" to \"1GiB\"; it is in memory");
+        let what = "`object.age` must be more than nothing";
+        wrong(self.object.age.0.is_zero(), "object", what, "leave it out, or write \"5m\"");
+        let is_level = (1..=22).contains(&self.compression_level);
+        wrong(
+            !is_level,
+            "compression_level",
+            "not a level of zstd",
+            "use 1 (fastest) to 22 (smallest)",
+        );
+        let is_half = self.access_key_id.is_some() != self.secret_access_key.is_some();
+        let what = "`access_key_id` and `secret_access_key` need each other";
+        wrong(is_half, "access_key_id", what, "give both, or none of them");
+        let is_lost = self.session_token.is_some() && self.access_key_id.is_none();
+        wrong(
+            is_lost,
+            "session_token",
+            "a token without its key",
+            "add `access_key_id` and `secret_access_key`",
+        );
+        let is_lost = self.kms_key.is_some() && self.sse != Some(Sse::Kms);
+        wrong(
+            is_lost,
+            "kms_key",
+            "a key that nothing is encrypted with",
+            "add `sse = \"aws:kms\"`",
+        );
+        for (option, duration) in
+            [("timeout", self.timeout), ("connect_timeout", self.connect_timeout)]
+        {
+            let what = "it must be more than nothing";
+            wrong(duration.0.is_zero(), option, what, "leave it out, or write \"30s\"");
+        }
+        mistakes
+    }
+
+    /// The bucket, and what stands before all names.
+    pub(super) fn place(&self) -> (&str, &str) {
+        let (_, rest) = self.url.split_once("://").unwrap_or_default();
+        rest.split_once('/').unwrap_or((rest, ""))
+    }
+}

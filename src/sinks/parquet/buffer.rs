@@ -1,0 +1,167 @@
+//! The values of one column of a row group, until they are written. Pure.
+
+use std::mem;
+
+use bytes::Bytes;
+use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DoubleType, Int64Type};
+use parquet::errors::Result;
+use parquet::file::writer::SerializedColumnWriter;
+
+use super::schema::{LIST_LEVEL, NS_PER_TICK};
+use crate::sinks::jsonl::columns::{Cell, Row};
+use crate::support::json::write_compact;
+
+/// Values of one type, and which rows have one.
+#[derive(Debug, Default)]
+pub(super) struct Buffer {
+    numbers: Vec<i64>,
+    amounts: Vec<f64>,
+    flags: Vec<bool>,
+    /// Texts, one behind the other.
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+    /// Parquet's definition levels: 0 is null.
+    levels: Vec<i16>,
+    /// Parquet's repetition levels of a list: 0 begins a row.
+    repeats: Vec<i16>,
+}
+
+impl Buffer {
+    /// Adds what a column says of a row, and says how many bytes that are.
+    pub(super) fn push(&mut self, cell: &Cell, row: &Row<'_>) -> usize {
+        match cell {
+            Cell::Number(take) => self.number(take(row)),
+            Cell::Time(take) => self.number(take(row).map(|unix_ns| unix_ns / NS_PER_TICK)),
+            Cell::Money(take) => push_one(&mut self.amounts, &mut self.levels, take(row)),
+            Cell::Flag(take) => push_one(&mut self.flags, &mut self.levels, take(row)),
+            Cell::Plain(append) | Cell::Json(append) => {
+                let start = self.bytes.len();
+                append(row, &mut self.bytes);
+                if self.bytes.len() == start { self.null() } else { self.end(start, 1) }
+            }
+            Cell::Text(take) => self.text(take(row).map(str::as_bytes)),
+            Cell::Payload(take) => self.text(take(row).map(|payload| payload.as_str().as_bytes())),
+            Cell::Item(take) => match take(row) {
+                Some(wire) if memchr::memchr(b'\n', wire).is_some() => {
+                    let start = self.bytes.len();
+                    write_compact(&mut self.bytes, wire);
+                    self.end(start, 1)
+                }
+                wire => self.text(wire),
+            },
+            Cell::Texts(take) => {
+                let texts = take(row);
+                if texts.is_empty() {
+                    self.repeats.push(0);
+                    return self.null();
+                }
+                let mut added = 0;
+                for (index, text) in texts.iter().enumerate() {
+                    self.repeats.push(i16::from(index != 0));
+                    let start = self.bytes.len();
+                    self.bytes.extend_from_slice(text.as_bytes());
+                    added += self.end(start, LIST_LEVEL);
+                }
+                added
+            }
+        }
+    }
+
+    /// Adds what the row before has. Lists are not repeated.
+    pub(super) fn repeat(&mut self) -> usize {
+        if self.levels.last() != Some(&1) {
+            return self.null();
+        }
+        if let Some(number) = self.numbers.last() {
+            return self.number(u64::try_from(*number).ok());
+        }
+        let mut ends = self.ends.iter().rev();
+        let end = ends.next().copied().unwrap_or_default();
+        let start = ends.next().copied().unwrap_or_default();
+        self.bytes.extend_from_within(start..end);
+        self.end(end, 1)
+    }
+
+    fn null(&mut self) -> usize {
+        self.levels.push(0);
+        size_of::<i16>()
+    }
+
+    fn number(&mut self, number: Option<u64>) -> usize {
+        let number = number.and_then(|number| i64::try_from(number).ok());
+        push_one(&mut self.numbers, &mut self.levels, number)
+    }
+
+    fn text(&mut self, text: Option<&[u8]>) -> usize {
+        let Some(text) = text else { return self.null() };
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(text);
+        self.end(start, 1)
+    }
+
+    fn end(&mut self, start: usize, level: i16) -> usize {
+        self.ends.push(self.bytes.len());
+        self.levels.push(level);
+        self.bytes.len() - start + size_of::<usize>() + size_of::<i16>()
+    }
+
+    /// Writes all values as a column of a row group, and forgets them.
+    pub(super) fn drain(
+        &mut self,
+        cell: &Cell,
+        mut writer: SerializedColumnWriter<'_>,
+    ) -> Result<()> {
+        let levels = Some(&*self.levels);
+        let all = Bytes::from(mem::take(&mut self.bytes));
+        match cell {
+            Cell::Number(_) | Cell::Time(_) => {
+                writer.typed::<Int64Type>().write_batch(&self.numbers, levels, None)?;
+            }
+            Cell::Money(_) => {
+                writer.typed::<DoubleType>().write_batch(&self.amounts, levels, None)?;
+            }
+            Cell::Flag(_) => {
+                writer.typed::<BoolType>().write_batch(&self.flags, levels, None)?;
+            }
+            _ => {
+                let repeats = Some(&*self.repeats).filter(|repeats| !repeats.is_empty());
+                let mut start = 0;
+                let values = self
+                    .ends
+                    .iter()
+                    .map(|end| ByteArray::from(all.slice(mem::replace(&mut start, *end)..*end)));
+                let values: Vec<_> = values.collect();
+                writer.typed::<ByteArrayType>().write_batch(&values, levels, repeats)?;
+            }
+        }
+        writer.close()?;
+        // The next row group needs as much memory, which is dear when it is fresh.
+        self.bytes = all.try_into_mut().map(Vec::from).unwrap_or_default();
+        self.numbers.clear();
+        self.amounts.clear();
+        self.flags.clear();
+        self.bytes.clear();
+        self.ends.clear();
+        self.levels.clear();
+        self.repeats.clear();
+        Ok(())
+    }
+
+    /// How many bytes there are, counted anew.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        size_of_val(&*self.numbers)
+            + size_of_val(&*self.amounts)
+            + size_of_val(&*self.flags)
+            + self.bytes.len()
+            + size_of_val(&*self.ends)
+            + size_of_val(&*self.levels)
+    }
+}
+
+fn push_one<T>(values: &mut Vec<T>, levels: &mut Vec<i16>, value: Option<T>) -> usize {
+    levels.push(value.is_some().into());
+    let size = if value.is_some() { size_of::<T>() } else { 0 };
+    values.extend(value);
+    size + size_of::<i16>()
+}

@@ -1,0 +1,146 @@
+//! Parquet: the columns of the JSON lines ([`jsonl`](super::jsonl)), typed, for warehouses that read columns. Pure.
+//!
+//! | in a line | in Parquet |
+//! |---|---|
+//! | integer | `INT64`; null where it is larger than that, which no client means |
+//! | number | `DOUBLE` |
+//! | boolean | `BOOLEAN` |
+//! | a time as string | `TIMESTAMP` in UTC, microseconds: what every reader knows. `start_time_unix_nano` and `end_time_unix_nano` have all digits |
+//! | string | `STRING` |
+//! | array of strings | `LIST` of `STRING` |
+//! | object, or array of objects | `STRING`, the JSON as text |
+//!
+//! Every column is optional, because columns are only ever added: a reader that takes the union of the schemas of many objects
+//! reads old and new ones together. The footer has `spanferry.schema_version`, that of the lines. Rows are kept as columns until there are
+//! `row_group_bytes` of them, then compressed; what is said again and again is in dictionaries, and trace ids have a bloom filter.
+
+mod buffer;
+mod schema;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::ptr;
+
+use parquet::errors::ParquetError;
+use parquet::file::writer::SerializedFileWriter;
+
+use self::buffer::Buffer;
+use crate::prices::Prices;
+use crate::sinks::Delivery;
+use crate::sinks::jsonl::columns::{Column, OF_ITEM, OF_SCOPE, OF_SOURCE, Row};
+
+/// The usual size of a row group before it is compressed. A reader takes a column of a row group in one go, and so do we.
+pub const DEFAULT_ROW_GROUP_BYTES: usize = 32 << 20;
+
+/// The usual level of zstd.
+pub const DEFAULT_ZSTD_LEVEL: i32 = 3;
+
+/// One object that is being written. The same rows give the same bytes.
+pub struct Rows {
+    writer: SerializedFileWriter<Vec<u8>>,
+    of_item: Columns,
+    of_scope: Columns,
+    of_source: Columns,
+    row_group_bytes: usize,
+    buffered: usize,
+}
+
+impl Rows {
+    /// An object without rows. Row groups have about this many bytes before they are compressed, and are held in memory until then.
+    pub fn new(zstd_level: i32, row_group_bytes: usize) -> io::Result<Self> {
+        let schema = schema::schema().map_err(io::Error::other)?;
+        let properties = schema::properties(zstd_level).map_err(io::Error::other)?;
+        let writer = SerializedFileWriter::new(Vec::new(), schema, properties);
+        Ok(Self {
+            writer: writer.map_err(io::Error::other)?,
+            of_item: Columns::new(OF_ITEM),
+            of_scope: Columns::new(OF_SCOPE),
+            of_source: Columns::new(OF_SOURCE),
+            row_group_bytes,
+            buffered: 0,
+        })
+    }
+
+    /// Adds the items of a delivery, with what it knows of their traces; calls without a cost get one by these prices.
+    pub fn write(&mut self, delivery: &Delivery, prices: &Prices) -> io::Result<()> {
+        // What the row before says of the same scope or request is copied.
+        let mut last: Option<Row<'_>> = None;
+        for picked in delivery.items() {
+            let row = Row::of((delivery, prices), picked);
+            let known = last.as_ref();
+            let is_same = (known.and_then(|known| known.scope).zip(row.scope))
+                .is_some_and(|(known, scope)| ptr::eq(known, scope));
+            self.buffered += self.of_item.push(&row);
+            self.buffered += self.of_scope.push_or_repeat(&row, is_same);
+            let is_same = known.is_some_and(|known| ptr::eq(known.source, row.source));
+            self.buffered += self.of_source.push_or_repeat(&row, is_same);
+            last = Some(row);
+            if self.row_group_bytes <= self.buffered {
+                self.end_row_group().map_err(io::Error::other)?;
+                last = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many bytes there are so far: what is compressed, and what is not yet.
+    pub fn len(&self) -> usize {
+        self.writer.bytes_written() + self.buffered
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.buffered == 0 && self.writer.flushed_row_groups().is_empty()
+    }
+
+    /// The compressed bytes since this was asked last, for who sends an object in parts.
+    pub fn take(&mut self) -> io::Result<Vec<u8>> {
+        self.writer.flush()?;
+        Ok(std::mem::take(self.writer.inner_mut()))
+    }
+
+    /// The bytes since [`Rows::take`] was asked last, to the end of the object.
+    pub fn finish(mut self) -> io::Result<Vec<u8>> {
+        if self.buffered != 0 {
+            self.end_row_group().map_err(io::Error::other)?;
+        }
+        self.writer.into_inner().map_err(io::Error::other)
+    }
+
+    fn end_row_group(&mut self) -> Result<(), ParquetError> {
+        let mut group = self.writer.next_row_group()?;
+        for columns in [&mut self.of_item, &mut self.of_scope, &mut self.of_source] {
+            for (column, buffer) in columns.known.iter().zip(&mut columns.buffers) {
+                if let Some(writer) = group.next_column()? {
+                    buffer.drain(&column.cell, writer)?;
+                }
+            }
+        }
+        group.close()?;
+        self.buffered = 0;
+        Ok(())
+    }
+}
+
+/// What is known of some columns, not compressed yet.
+struct Columns {
+    known: &'static [Column],
+    buffers: Vec<Buffer>,
+}
+
+impl Columns {
+    fn new(known: &'static [Column]) -> Self {
+        Self { known, buffers: known.iter().map(|_| Buffer::default()).collect() }
+    }
+
+    /// Adds a row, and says how many bytes that are.
+    fn push(&mut self, row: &Row<'_>) -> usize {
+        let columns = self.known.iter().zip(&mut self.buffers);
+        columns.map(|(column, buffer)| buffer.push(&column.cell, row)).sum()
+    }
+
+    fn push_or_repeat(&mut self, row: &Row<'_>, is_same: bool) -> usize {
+        if is_same { self.buffers.iter_mut().map(Buffer::repeat).sum() } else { self.push(row) }
+    }
+}

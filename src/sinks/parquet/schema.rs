@@ -1,0 +1,111 @@
+//! What an object's columns are, and how they are written. Pure.
+
+use std::sync::Arc;
+
+use parquet::basic::{Compression, LogicalType, Repetition, TimeUnit, Type as Physical, ZstdLevel};
+use parquet::errors::Result;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesPtr};
+use parquet::schema::types::{ColumnPath, Type, TypePtr};
+
+use crate::sinks::jsonl::SCHEMA_VERSION;
+use crate::sinks::jsonl::columns::{Cell, Column, OF_ITEM, OF_SCOPE, OF_SOURCE};
+
+/// Nanoseconds of one step of a time. Nanoseconds themselves are unknown to many readers.
+pub(super) const NS_PER_TICK: u64 = 1_000;
+
+/// Parquet's definition level of a text in a list: the list is there, has an element, and this is not null.
+pub(super) const LIST_LEVEL: i16 = 3;
+
+/// Columns of which nearly every value is another one: a dictionary would only hold all of them.
+pub(super) const DISTINCT: &[&str] = &[
+    "span_id",
+    "start_time",
+    "end_time",
+    "start_time_unix_nano",
+    "end_time_unix_nano",
+    "duration_ns",
+    "response_id",
+    "tool_call_id",
+    "input",
+    "output",
+    "openai_span_id",
+    "openai_item",
+    "attributes",
+    "events",
+];
+
+/// Columns that queries select by, so that their least and greatest value help to pass over a row group.
+pub(super) const SELECTED_BY: &[&str] = &[
+    "trace_id",
+    "span_id",
+    "kind",
+    "start_time",
+    "end_time",
+    "start_time_unix_nano",
+    "session_id",
+    "agent_name",
+    "received_at",
+];
+
+/// So many traces in a row group have a bloom filter that misses one in a hundred. It shrinks to those that there are.
+const BLOOM_FILTER_TRACES_MAX: u64 = 100_000;
+
+/// The schema of every object.
+pub(super) fn schema() -> Result<TypePtr> {
+    let columns = [OF_ITEM, OF_SCOPE, OF_SOURCE].into_iter().flatten();
+    let fields = columns.map(field).collect::<Result<Vec<_>>>()?;
+    Ok(Arc::new(Type::group_type_builder("schema").with_fields(fields).build()?))
+}
+
+fn field(column: &Column) -> Result<TypePtr> {
+    let text = Some(LogicalType::String);
+    let time = LogicalType::timestamp(true, TimeUnit::MICROS);
+    match column.cell {
+        Cell::Number(_) => value(column.name, Physical::INT64, None),
+        Cell::Time(_) => value(column.name, Physical::INT64, Some(time)),
+        Cell::Money(_) => value(column.name, Physical::DOUBLE, None),
+        Cell::Flag(_) => value(column.name, Physical::BOOLEAN, None),
+        Cell::Plain(_) | Cell::Text(_) | Cell::Payload(_) | Cell::Json(_) | Cell::Item(_) => {
+            value(column.name, Physical::BYTE_ARRAY, text)
+        }
+        Cell::Texts(_) => {
+            let element = value("element", Physical::BYTE_ARRAY, text)?;
+            let list = Type::group_type_builder("list").with_repetition(Repetition::REPEATED);
+            let list = Arc::new(list.with_fields(vec![element]).build()?);
+            let group = Type::group_type_builder(column.name).with_fields(vec![list]);
+            let group = group.with_repetition(Repetition::OPTIONAL);
+            Ok(Arc::new(group.with_logical_type(Some(LogicalType::List)).build()?))
+        }
+    }
+}
+
+fn value(name: &str, physical: Physical, logical: Option<LogicalType>) -> Result<TypePtr> {
+    let value = Type::primitive_type_builder(name, physical).with_logical_type(logical);
+    Ok(Arc::new(value.with_repetition(Repetition::OPTIONAL).build()?))
+}
+
+/// How the columns are written.
+pub(super) fn properties(zstd_level: i32) -> Result<WriterPropertiesPtr> {
+    let version = KeyValue::new("spanferry.schema_version".into(), SCHEMA_VERSION.to_string());
+    let trace_id = ColumnPath::from("trace_id");
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(zstd_level)?))
+        // Spark's reader leaves statistics alone where it cannot read this.
+        .set_created_by(concat!("spanferry version ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_key_value_metadata(Some(vec![version]))
+        // With so many columns it is larger than what it spares.
+        .set_offset_index_disabled(true)
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_column_bloom_filter_max_ndv(trace_id.clone(), BLOOM_FILTER_TRACES_MAX)
+        .set_column_bloom_filter_fpp(trace_id.clone(), 0.01)
+        .set_column_bloom_filter_enabled(trace_id, true);
+    for column in DISTINCT {
+        properties = properties.set_column_dictionary_enabled(ColumnPath::from(*column), false);
+    }
+    for column in SELECTED_BY {
+        let (column, statistics) = (ColumnPath::from(*column), EnabledStatistics::Chunk);
+        properties = properties.set_column_statistics_enabled(column, statistics);
+    }
+    Ok(Arc::new(properties.build()))
+}

@@ -1,0 +1,267 @@
+//! How a Kafka cluster is reached: the options that the sink and the receiver share, and the client library's settings that they make.
+//!
+//! The client is librdkafka, by the crate `rdkafka`: docs/kafka.md says why. It is there in builds with the feature `kafka` only; the
+//! options are there in all, so that a configuration is checked the same everywhere.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::secret::Secret;
+
+/// What is wrong with a configuration that wants Kafka in a build without it, and what to do.
+pub const NOT_BUILT: (&str, &str) = (
+    "this build of spanferry has no Kafka",
+    "use the image whose tag ends with `-kafka`, or build with `cargo build --release --features kafka`",
+);
+/// Whether this build has Kafka.
+pub const IS_BUILT: bool = cfg!(feature = "kafka");
+
+/// The topic that the OpenTelemetry Collector's Kafka exporter and receiver use.
+pub const DEFAULT_TOPIC: &str = "otlp_spans";
+/// A message's header with the tenant of what is in it.
+pub const TENANT_HEADER: &str = "spanferry-tenant";
+/// A message's header with when what is in it was first received, in nanoseconds since 1970.
+pub const RECEIVED_HEADER: &str = "spanferry-received-at";
+
+/// TLS towards the brokers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsOptions {
+    /// A PEM file with the only certificate authorities to trust. Without it: those of the system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(example = "/etc/spanferry/tls/kafka-ca.crt")]
+    pub ca_file: Option<PathBuf>,
+    /// A PEM file with our certificate, where the brokers want one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(example = "/etc/spanferry/tls/tls.crt")]
+    pub cert_file: Option<PathBuf>,
+    /// A PEM file with our certificate's private key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(example = "/etc/spanferry/tls/tls.key")]
+    pub key_file: Option<PathBuf>,
+}
+
+/// A user of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SaslOptions {
+    /// `SCRAM-SHA-512`, `SCRAM-SHA-256`, or `PLAIN`, which shows the password to whoever reads the connection: with TLS only.
+    #[serde(default)]
+    pub mechanism: Mechanism,
+    /// The user.
+    #[schemars(example = &"spanferry")]
+    pub username: String,
+    /// The user's password.
+    #[schemars(example = "...")]
+    pub password: Secret,
+}
+
+/// How a user proves who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+pub enum Mechanism {
+    /// RFC 5802 with SHA-512.
+    #[default]
+    #[serde(rename = "SCRAM-SHA-512")]
+    ScramSha512,
+    /// RFC 5802 with SHA-256.
+    #[serde(rename = "SCRAM-SHA-256")]
+    ScramSha256,
+    /// The password itself.
+    #[serde(rename = "PLAIN")]
+    Plain,
+}
+
+/// A cluster, as options name it.
+#[derive(Debug, Clone, Copy)]
+pub struct Cluster<'a> {
+    /// `host:port` of some of its brokers.
+    pub brokers: &'a [String],
+    /// TLS, where it is wanted.
+    pub tls: Option<&'a TlsOptions>,
+    /// The user, where one is wanted.
+    pub sasl: Option<&'a SaslOptions>,
+}
+
+impl Cluster<'_> {
+    /// What is wrong with the options: the option's key, what it is, and what to do.
+    pub fn mistakes(&self) -> Vec<(&'static str, &'static str, &'static str)> {
+        let is_broker = |broker: &String| {
+            broker.rsplit_once(':').is_some_and(|(host, port)| {
+                !host.is_empty()
+                    && !host.contains([',', '/', ' '])
+                    && port.parse::<u16>().is_ok_and(|port| port != 0)
+            })
+        };
+        let half_pair =
+            self.tls.is_some_and(|tls| tls.cert_file.is_some() != tls.key_file.is_some());
+        let is_empty = |sasl: &SaslOptions| {
+            sasl.username.trim().is_empty() || sasl.password.reveal().is_empty()
+        };
+        #[rustfmt::skip]
+        let all = [
+            (self.brokers.is_empty() || !self.brokers.iter().all(is_broker),
+                ("brokers", "`brokers` is a list of hosts with ports", "write for example [\"kafka-0.kafka:9092\", \"kafka-1.kafka:9092\"]")),
+            (half_pair,
+                ("tls", "`tls.cert_file` and `tls.key_file` need each other", "give both, or none of them")),
+            (self.sasl.is_some_and(is_empty),
+                ("sasl", "`sasl` needs a user and a password", "is the variable that they come from set?")),
+            (self.tls.is_none() && self.sasl.is_some_and(|sasl| sasl.mechanism == Mechanism::Plain),
+                ("sasl", "`sasl` with PLAIN and no TLS sends the password readably", "add `tls = {}`, or use SCRAM-SHA-512")),
+        ];
+        all.into_iter().filter(|(is_wrong, _)| *is_wrong).map(|(_, mistake)| mistake).collect()
+    }
+}
+
+#[cfg(feature = "kafka")]
+pub use client::{Context, Trouble, is_refusal};
+
+#[cfg(feature = "kafka")]
+mod client {
+    use std::sync::{Arc, Mutex};
+
+    use rdkafka::client::ClientContext;
+    use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+    use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+    use tracing::{debug, warn};
+
+    use super::super::lock::lock;
+    use super::{Cluster, Mechanism};
+
+    impl Cluster<'_> {
+        /// The client's settings.
+        pub fn config(&self) -> ClientConfig {
+            let mut config = ClientConfig::new();
+            let protocol = match (self.tls.is_some(), self.sasl.is_some()) {
+                (false, false) => "plaintext",
+                (true, false) => "ssl",
+                (false, true) => "sasl_plaintext",
+                (true, true) => "sasl_ssl",
+            };
+            config
+                .set("bootstrap.servers", self.brokers.join(","))
+                .set("client.id", "spanferry")
+                .set("security.protocol", protocol)
+                // A topic that is made by asking for it has the cluster's defaults, which are seldom durable.
+                .set("allow.auto.create.topics", "false")
+                .set("reconnect.backoff.max.ms", "2000")
+                .set("log.connection.close", "false");
+            let tls = self.tls.cloned().unwrap_or_default();
+            for (key, file) in [
+                ("ssl.ca.location", tls.ca_file),
+                ("ssl.certificate.location", tls.cert_file),
+                ("ssl.key.location", tls.key_file),
+            ] {
+                if let Some(file) = file {
+                    config.set(key, file.display().to_string());
+                }
+            }
+            if let Some(sasl) = self.sasl {
+                let mechanism = match sasl.mechanism {
+                    Mechanism::Plain => "PLAIN",
+                    Mechanism::ScramSha256 => "SCRAM-SHA-256",
+                    Mechanism::ScramSha512 => "SCRAM-SHA-512",
+                };
+                config
+                    .set("sasl.mechanism", mechanism)
+                    .set("sasl.username", &sasl.username)
+                    .set("sasl.password", sasl.password.reveal());
+            }
+            config
+        }
+    }
+
+    /// What a client last found wrong by itself, beside the requests that failed.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Trouble {
+        /// Whether an operator has to mend it: credentials or certificates.
+        pub is_refusal: bool,
+        /// What it is. The library's words, which hold no payload and no credential.
+        pub what: String,
+    }
+
+    /// Hears what the client says of itself. A handle: clones share it.
+    #[derive(Debug, Clone, Default)]
+    pub struct Context(Arc<Mutex<Option<Trouble>>>);
+
+    impl Context {
+        /// What is wrong.
+        pub fn trouble(&self) -> Option<Trouble> {
+            lock(&self.0).clone()
+        }
+
+        /// What an error of the client's own says beyond what is known.
+        pub fn news(&self, error: &KafkaError, reason: &str) -> Option<Trouble> {
+            let is_refusal = error.rdkafka_error_code().is_some_and(is_refusal);
+            // With wrong credentials all brokers are "down" too: that says less.
+            let is_known = !is_refusal && self.trouble().is_some_and(|known| known.is_refusal);
+            (!is_known).then(|| Trouble { is_refusal, what: reason.to_owned() })
+        }
+
+        /// Notes what is wrong, or that nothing is any more.
+        pub fn set_trouble(&self, trouble: Option<Trouble>) {
+            *lock(&self.0) = trouble;
+        }
+    }
+
+    impl ClientContext for Context {
+        fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
+            match level {
+                RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => debug!(fac, "{message}"),
+                // The options of producers and consumers are made from one table.
+                _ if fac == "CONFWARN" => debug!(fac, "{message}"),
+                _ => warn!(fac, "librdkafka: {message}"),
+            }
+        }
+
+        fn error(&self, error: KafkaError, reason: &str) {
+            if let Some(news) = self.news(&error, reason) {
+                self.set_trouble(Some(news));
+            }
+        }
+    }
+
+    /// Whether an error means that an operator has to mend credentials, certificates or rights.
+    pub fn is_refusal(code: RDKafkaErrorCode) -> bool {
+        use RDKafkaErrorCode as Code;
+        matches!(
+            code,
+            Code::Authentication
+                | Code::SSL
+                | Code::SaslAuthenticationFailed
+                | Code::UnsupportedSASLMechanism
+                | Code::IllegalSASLState
+                | Code::TopicAuthorizationFailed
+                | Code::GroupAuthorizationFailed
+                | Code::ClusterAuthorizationFailed
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mistake_is_told_at_once_and_good_options_have_none() {
+        let brokers = |all: &[&str]| all.iter().map(|&one| one.to_owned()).collect::<Vec<_>>();
+        let plain = SaslOptions {
+            mechanism: Mechanism::Plain,
+            username: "a".to_owned(),
+            password: Secret::from(String::new()),
+        };
+        let half = TlsOptions { key_file: Some("a".into()), ..TlsOptions::default() };
+        for (brokers, tls, sasl, expected) in [
+            (brokers(&["a:9092", "[::1]:1"]), None, None, &[][..]),
+            (brokers(&[]), None, None, &["brokers"]),
+            (brokers(&["a"]), None, None, &["brokers"]),
+            (brokers(&["http://a:1"]), Some(&half), Some(&plain), &["brokers", "tls", "sasl"]),
+            (brokers(&["a:1"]), None, Some(&plain), &["sasl", "sasl"]),
+        ] {
+            let mistakes = Cluster { brokers: &brokers, tls, sasl }.mistakes();
+            let options: Vec<_> = mistakes.iter().map(|mistake| mistake.0).collect();
+            assert_eq!(options, expected, "{brokers:?}");
+        }
+    }
+}

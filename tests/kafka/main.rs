@@ -1,0 +1,160 @@
+//! The sink and the receiver `kafka` with a real Kafka: two tiers of daemons with a topic between them, and real Collectors on either side.
+//!
+//! Clients number their spans and send a request again until it is acknowledged (`../crash/senders.rs`). What they were acknowledged must
+//! be in the files behind the topic exactly once: while brokers and daemons of both tiers get SIGKILL at random moments, while all
+//! brokers are away, and while daemons come into the group and leave it.
+//!
+//! Further cases: messages that are larger than the topic takes, a topic that is deleted or never was, and messages that are no OTLP.
+//!
+//! ```sh
+//! SPANFERRY_REAL=kafka,collector cargo test --features kafka --test kafka              # a minute or two
+//! SPANFERRY_KAFKA_SPANS=1000000 SPANFERRY_KAFKA_KILLS=20 SPANFERRY_REAL=kafka \
+//!   cargo test --release --features kafka --test kafka -- --nocapture through_kills    # minutes
+//! ```
+//!
+//! Not proven here: what several brokers do, since each test has one; that acknowledgements wait for all replicas in sync is Kafka's.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests may panic, print, and read files and the environment"
+)]
+
+#[path = "../fixtures/mod.rs"]
+mod fixtures;
+#[path = "../crash/ledger.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod ledger;
+#[path = "../opt_in.rs"]
+mod opt_in;
+#[path = "../process/mod.rs"]
+mod process;
+#[path = "../crash/senders.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod senders;
+#[path = "../servers/mod.rs"]
+mod servers;
+
+mod collector;
+mod faults;
+mod tiers;
+mod topic;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use process::{Config, Daemon, Place};
+use servers::POLL_EVERY;
+use servers::kafka::Kafka;
+
+/// What has not happened by then never will.
+const PATIENCE: Duration = Duration::from_mins(2);
+/// How long an orderly end may take.
+const DRAIN_MAX: Duration = Duration::from_mins(1);
+
+/// A daemon of one of the tiers, in a directory of its own.
+struct Member {
+    _dir: tempfile::TempDir,
+    place: Place,
+    running: Option<Daemon>,
+}
+
+impl Member {
+    /// One that writes what it is sent to a topic.
+    async fn receiving(kafka: &Kafka, topic: &str, more: &str) -> Self {
+        let tables = format!(
+            "[sinks.topic]\ntype = \"kafka\"\nbrokers = [\"{}\"]\ntopic = \"{topic}\"\n{more}\n",
+            kafka.broker()
+        );
+        Self::start(&Config { tables, ..Config::default() }).await
+    }
+
+    /// One that writes what comes from a topic to a file.
+    async fn delivering(kafka: &Kafka, topic: &str, more: &str) -> Self {
+        let receivers = format!(
+            "[receivers.kafka]\nbrokers = [\"{}\"]\ntopics = [\"{topic}\"]\n{more}\n",
+            kafka.broker()
+        );
+        let tables = "[sinks.file]\ntype = \"file\"\npath = \"out.jsonl\"\n".to_owned();
+        Self::start(&Config { receivers, tables, ..Config::default() }).await
+    }
+
+    async fn start(config: &Config) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::new(dir.path());
+        place.configure(config).unwrap();
+        let mut member = Self { _dir: dir, place, running: None };
+        member.again().await;
+        member
+    }
+
+    /// Starts it on what it kept.
+    async fn again(&mut self) {
+        let command = self.place.command(Path::new(env!("CARGO_BIN_EXE_spanferry"))).unwrap();
+        self.running = Some(Daemon::start(&self.place, command).await.unwrap());
+    }
+
+    fn daemon(&mut self) -> &mut Daemon {
+        self.running.as_mut().unwrap()
+    }
+
+    fn kill(&mut self) {
+        self.running.take().unwrap().kill().unwrap();
+    }
+
+    async fn terminate(&mut self) {
+        let end = self.running.take().unwrap().terminate(DRAIN_MAX).await.unwrap();
+        let said = || self.place.said();
+        assert!(end.is_some_and(|status| status.success()), "{end:?}\n{}", said());
+    }
+
+    fn status(&self) -> serde_json::Value {
+        serde_json::from_str(&self.place.ask("/status").unwrap_or_default()).unwrap_or_default()
+    }
+
+    /// Waits until its status is like this.
+    async fn until(&mut self, what: &str, is_so: impl Fn(&serde_json::Value) -> bool) {
+        let begun = Instant::now();
+        while !is_so(&self.status()) {
+            assert!(self.daemon().ended().is_none(), "it ended:\n{}", self.place.said());
+            let status = || serde_json::to_string_pretty(&self.status()).unwrap();
+            assert!(begun.elapsed() < PATIENCE, "{what}: {}\n{}", status(), self.place.said());
+            tokio::time::sleep(POLL_EVERY).await;
+        }
+    }
+
+    /// Waits until nothing is pending at its sinks.
+    async fn delivered(&mut self) {
+        self.until("all is delivered", |status| {
+            let sinks = status["sinks"].as_array();
+            sinks.is_some_and(|sinks| sinks.iter().all(|sink| sink["pending"] == 0))
+        })
+        .await;
+    }
+
+    /// Waits until it has partitions of a topic.
+    async fn assigned(&self) {
+        let begun = Instant::now();
+        let has_some =
+            |line: &str| line.contains("partitions were assigned") && !line.contains("\"count\":0");
+        while !self.place.said().lines().any(has_some) {
+            assert!(begun.elapsed() < PATIENCE, "{}", self.place.said());
+            tokio::time::sleep(POLL_EVERY).await;
+        }
+    }
+
+    /// What its file has, if there is one.
+    fn lines(&self) -> String {
+        std::fs::read_to_string(self.place.dir.join("out.jsonl")).unwrap_or_default()
+    }
+}
+
+/// No test: it ends the suite's output. See `opt_in.rs`.
+#[test]
+fn zz_what_was_skipped_is_said() {
+    opt_in::say_what_was_skipped();
+}

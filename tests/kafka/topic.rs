@@ -1,0 +1,71 @@
+//! Topics of the broker, made, looked at and written to by the library that the daemon has as well.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::PATIENCE;
+use super::servers::POLL_EVERY;
+use super::servers::kafka::Kafka;
+
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+fn config(kafka: &Kafka) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", kafka.broker());
+    config
+}
+
+/// Makes a topic with three partitions and perhaps a limit to its messages.
+pub(crate) async fn create(kafka: &Kafka, name: &str, message_bytes_max: Option<usize>) {
+    let limit = message_bytes_max.map(|max| max.to_string());
+    let mut topic = NewTopic::new(name, 3, TopicReplication::Fixed(1));
+    topic.config.extend(limit.iter().map(|limit| ("max.message.bytes", limit.as_str())));
+    let admin: AdminClient<DefaultClientContext> = config(kafka).create().unwrap();
+    let options = AdminOptions::new().operation_timeout(Some(ANSWER_MAX));
+    let begun = Instant::now();
+    // A topic of the same name may still be on its way out.
+    while admin.create_topics([&topic], &options).await.unwrap()[0].is_err() {
+        assert!(begun.elapsed() < PATIENCE, "{name} cannot be made");
+        tokio::time::sleep(POLL_EVERY).await;
+    }
+}
+
+/// Deletes a topic.
+pub(crate) async fn delete(kafka: &Kafka, name: &str) {
+    let admin: AdminClient<DefaultClientContext> = config(kafka).create().unwrap();
+    let options = AdminOptions::new().operation_timeout(Some(ANSWER_MAX));
+    admin.delete_topics(&[name], &options).await.unwrap()[0].as_ref().unwrap();
+}
+
+/// Writes a message to the topic's first partition, with a content type.
+pub(crate) async fn write(kafka: &Kafka, name: &str, media: &str, value: &[u8]) {
+    let producer: FutureProducer = config(kafka).create().unwrap();
+    let header = rdkafka::message::Header { key: "content-type", value: Some(media) };
+    let headers = rdkafka::message::OwnedHeaders::new().insert(header);
+    let record = FutureRecord::<str, [u8]>::to(name).payload(value).partition(0).headers(headers);
+    producer.send(record, ANSWER_MAX).await.unwrap();
+}
+
+/// The keys of all messages, by partition.
+pub(crate) fn keys(kafka: &Kafka, name: &str) -> [Vec<String>; 3] {
+    let consumer: BaseConsumer = config(kafka).set("group.id", "looks").create().unwrap();
+    let mut all: [Vec<String>; 3] = Default::default();
+    for (partition, keys) in (0..3).zip(&mut all) {
+        let (_, end) = consumer.fetch_watermarks(name, partition, ANSWER_MAX).unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(name, partition, Offset::Beginning).unwrap();
+        consumer.assign(&list).unwrap();
+        while keys.len() < usize::try_from(end).unwrap() {
+            let message = consumer.poll(ANSWER_MAX).unwrap().unwrap();
+            let key = rdkafka::Message::key(&message).unwrap_or_default();
+            keys.push(String::from_utf8(key.to_vec()).unwrap());
+        }
+    }
+    all
+}
