@@ -227,8 +227,11 @@ impl Index {
         let mut meant: Vec<_> = table.meant(query).collect();
         let count = meant.len() as u64;
         meant.retain(|trace| before.is_none_or(|before| key(trace) < before));
+        if limit < meant.len() {
+            meant.select_nth_unstable_by_key(limit, |trace| Reverse(key(trace)));
+            meant.truncate(limit);
+        }
         meant.sort_unstable_by_key(|trace| Reverse(key(trace)));
-        meant.truncate(limit);
         let traces = meant.iter().map(Known::summary).collect();
         let index = self.view_of(&table);
         Some(List { index, position, count, traces })
