@@ -81,6 +81,10 @@ const DOLLARS: Unit = Unit {
     hint: "write cost:>0.05",
 };
 
+#[expect(
+    clippy::redundant_closure_for_method_calls,
+    reason = "the method is for one lifetime, the closure for all"
+)]
 const WORDS: [(&str, Kind); 12] = [
     ("agent", Kind::Names(|trace| trace.all(By::Agent).collect())),
     ("tool", Kind::Names(|trace| trace.all(By::Tool).collect())),

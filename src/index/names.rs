@@ -55,15 +55,12 @@ impl Names {
         let text: Arc<str> = text.into();
         self.bytes += ENTRY_BYTES + text.len();
         let held = Held { text: Arc::clone(&text), count: 1 };
-        let name = match self.free.pop() {
-            Some(name) => {
-                *self.held.get_mut(name.place())? = held;
-                name
-            }
-            None => {
-                self.held.push(held);
-                Name(u32::try_from(self.held.len()).ok().and_then(NonZeroU32::new)?)
-            }
+        let name = if let Some(name) = self.free.pop() {
+            *self.held.get_mut(name.place())? = held;
+            name
+        } else {
+            self.held.push(held);
+            Name(u32::try_from(self.held.len()).ok().and_then(NonZeroU32::new)?)
         };
         self.known.insert(text, name);
         Some(name)

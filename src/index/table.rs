@@ -98,11 +98,11 @@ impl Table {
         let quiet_since = |after: Duration| now_ns.saturating_sub(nanos(after));
         let (counted, over) = (quiet_since(COUNTED_AFTER), quiet_since(OVER_AFTER));
         while let Some((id, _)) = self.quiet_at(COUNTED, counted) {
-            if !self.is_listed {
-                self.forget_oldest(false);
-            } else {
+            if self.is_listed {
                 self.traces.pass(COUNTED);
                 self.count_all(id);
+            } else {
+                self.forget_oldest(false);
             }
         }
         while let Some((id, _)) = self.quiet_at(OVER, over) {

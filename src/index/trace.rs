@@ -259,9 +259,10 @@ impl Trace {
             (&mut self.session, &facts.session),
             (&mut self.user, &facts.user),
         ] {
-            if let Some(text) = said.as_ref().filter(|_| is_object || known.is_none()) {
-                let before = std::mem::replace(known, names.hold(text));
-                before.into_iter().for_each(|name| names.let_go(name));
+            if let Some(text) = said.as_ref().filter(|_| is_object || known.is_none())
+                && let Some(before) = std::mem::replace(known, names.hold(text))
+            {
+                names.let_go(before);
             }
         }
     }

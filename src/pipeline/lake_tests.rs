@@ -50,7 +50,11 @@ async fn rows(store: &Store) -> BTreeMap<String, usize> {
         for line in String::from_utf8(plain(&object)).unwrap().lines() {
             let row: serde_json::Value = serde_json::from_str(line).unwrap();
             let received = row["received_at"].as_str().unwrap();
-            let partition = format!("dt={}/hour={}/", &received[..10], &received[11..13]);
+            let partition = format!(
+                "dt={}/hour={}/",
+                received.get(..10).unwrap(),
+                received.get(11..13).unwrap()
+            );
             assert!(name.contains(&partition), "{name}: {received}");
             *found.entry(row["openai_span_id"].as_str().unwrap().to_owned()).or_insert(0) += 1;
         }

@@ -425,11 +425,15 @@ impl Lane {
         };
         self.jobs_done.extend(jobs);
         self.unsaved = true;
-        let (sink, text) = (&self.status.sink, problem.to_string());
-        warn!(sink, problem = text, "the cursor could not be saved; it is tried again");
-        if let Unsaved::Sink(pace) = problem {
-            self.has_failed = true;
-            self.note(&pace, false, Instant::now());
+        match problem {
+            Unsaved::Sink(pace) => {
+                self.has_failed = true;
+                self.note(&pace, false, Instant::now());
+            }
+            Unsaved::Journal(problem) => {
+                let sink = &self.status.sink;
+                warn!(sink, %problem, "the cursor could not be saved; it is tried again");
+            }
         }
     }
 

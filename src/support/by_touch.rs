@@ -298,8 +298,9 @@ mod tests {
                         prop_assert_eq!(map.pop_oldest().map(|it| it.0), oldest.map(|it| it.0));
                     }
                     Step::Pass(mark) => {
-                        let next = list.iter_mut().find(|entry| !entry.2[mark]);
-                        next.into_iter().for_each(|entry| entry.2[mark] = true);
+                        if let Some(next) = list.iter_mut().find(|entry| !entry.2[mark]) {
+                            next.2[mark] = true;
+                        }
                         map.pass(mark);
                     }
                 }

@@ -11,7 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{
+    BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main,
+};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
@@ -162,6 +165,17 @@ fn search_settings() -> elasticsearch::Settings {
     elasticsearch::parse(table).expect("they are options")
 }
 
+fn parquet(group: &mut BenchmarkGroup<'_, WallTime>, known: &Delivery) {
+    let mut rows = Rows::new(DEFAULT_ZSTD_LEVEL, DEFAULT_ROW_GROUP_BYTES).expect("it begins");
+    let prices = Prices::default();
+    group.bench_function("parquet", |bencher| {
+        bencher.iter(|| {
+            rows.write(black_box(known), &prices).expect("memory takes it");
+            black_box(rows.take().expect("memory gives it"));
+        });
+    });
+}
+
 fn encode(criterion: &mut Criterion) {
     let loads = [
         ("small", Receiver::OtlpHttp, Encoding::Protobuf, otlp_body(100, |_| small())),
@@ -194,14 +208,7 @@ fn encode(criterion: &mut Criterion) {
                 BatchSize::SmallInput,
             );
         });
-        let mut rows = Rows::new(DEFAULT_ZSTD_LEVEL, DEFAULT_ROW_GROUP_BYTES).expect("it begins");
-        let prices = Prices::default();
-        group.bench_function("parquet", |bencher| {
-            bencher.iter(|| {
-                rows.write(black_box(&known), &prices).expect("memory takes it");
-                black_box(rows.take().expect("memory gives it"));
-            });
-        });
+        parquet(&mut group, &known);
         // What is read is there, and the model was met before.
         let read = || {
             let delivery = fresh();

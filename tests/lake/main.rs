@@ -25,7 +25,6 @@
 )]
 
 #[path = "../fixtures/mod.rs"]
-#[allow(dead_code, reason = "a part of it is used here")]
 mod fixtures;
 #[path = "../crash/ledger.rs"]
 mod ledger;

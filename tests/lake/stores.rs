@@ -57,7 +57,7 @@ fn files(dir: &Path, found: &mut Vec<Vec<u8>>) {
         if path.is_dir() {
             files(&path, found);
         } else {
-            assert!(path.to_string_lossy().ends_with(".jsonl.zst"), "{path:?}");
+            assert!(path.to_string_lossy().ends_with(".jsonl.zst"), "{}", path.display());
             found.push(std::fs::read(path).unwrap());
         }
     }

@@ -1,10 +1,11 @@
 //! Captured traffic as analysts read it: every statement of `docs/warehouse.md` runs in its engine, over Parquet and over JSON lines, and must
 //! come to what is worked out here from the spans themselves. No bucket is needed: `object_store` has its own suite.
 //!
-//! DuckDB, pandas with pyarrow, ClickHouse (`chdb`), PySpark and SQLite are Python packages, in a virtual environment below `target/real-servers/`
-//! (1.5 GB, a minute); PySpark needs Java 17 or later. What reads buckets by name (Athena, BigQuery, Snowflake, Databricks) is not run.
+//! Engines: `duckdb`, `pandas` with `pyarrow`, `chdb` (`ClickHouse`), `pyspark` and `sqlite3`, as Python packages in a virtual environment below
+//! `target/real-servers/` (1.5 GB, a minute); `pyspark` needs Java 17 or later. What reads buckets by name (Athena and others) is not run.
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::cast_precision_loss,
@@ -195,7 +196,7 @@ fn expected_columns(traffic: &[Fixture]) -> BTreeMap<String, u64> {
         // Attributes may be nested more deeply than serde_json's default allows.
         let mut deserializer = serde_json::Deserializer::from_str(line);
         deserializer.disable_recursion_limit();
-        let line: BTreeMap<String, serde::de::IgnoredAny> =
+        let line: BTreeMap<String, &serde_json::value::RawValue> =
             serde::Deserialize::deserialize(&mut deserializer).unwrap();
         for name in line.into_keys() {
             *counts.entry(name).or_default() += 1;

@@ -7,8 +7,10 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::formats::{self, Headers};
+use super::formats;
+use super::lines::Headers;
 use super::pieces::Piece;
+use super::rejects::SetAside;
 use super::sources::{Mark, Opened, Source};
 use super::state::{Progress, State};
 use crate::span::{Item, Span};
@@ -43,15 +45,6 @@ pub(super) struct Post {
     pub(super) headers: Headers,
     pub(super) items: Vec<Item>,
     pub(super) weight: usize,
-}
-
-/// What is not sent, or was not taken.
-#[derive(Debug)]
-pub(super) struct SetAside {
-    /// Where it stands, in words.
-    pub(super) place: String,
-    pub(super) reason: String,
-    pub(super) bytes: Bytes,
 }
 
 /// A part of a source, and what becomes of it.

@@ -6,10 +6,9 @@
 use bytes::Bytes;
 use memchr::memmem;
 
-use super::lines;
-use super::pieces::{FIELD_1, PIECE_BYTES_MAX};
-use super::sources::ZSTD_MAGIC;
-use super::state::content_of;
+use super::lines::{self, Body, Headers};
+use super::pieces::{FIELD_1, PIECE_BYTES_MAX, ZSTD_MAGIC};
+use super::rejects::content_of;
 use crate::normalize::wire::{self, Content, Fields};
 use crate::normalize::{
     Coding, Decoded, Encoding, Envelope, Limits, decode, inflate, resource_of, sdk_request,
@@ -21,18 +20,6 @@ use crate::support::json::scan::{Broken, Scanner};
 const ARCHIVED_BODY: &str = "spanferry.agents_sdk.body";
 /// The field of `ResourceSpans` that is the resource.
 const RESOURCE: u32 = 1;
-
-/// Headers that a client sent, as far as they are known.
-pub(super) type Headers = Vec<(&'static str, String)>;
-
-/// A body as a receiver takes it.
-#[derive(Debug)]
-pub(super) struct Body {
-    pub(super) receiver: Receiver,
-    pub(super) encoding: Encoding,
-    pub(super) headers: Headers,
-    pub(super) bytes: Bytes,
-}
 
 type AsBody = fn(&Bytes) -> Result<Body, String>;
 

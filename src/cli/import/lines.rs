@@ -6,10 +6,21 @@
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::formats::{Body, Headers};
 use crate::normalize::{Encoding, sdk_request};
 use crate::sinks::jsonl::{SCHEMA_VERSION, SPAN_KINDS, STATUSES};
 use crate::span::Receiver;
+
+/// Headers that a client sent, as far as they are known.
+pub(super) type Headers = Vec<(&'static str, String)>;
+
+/// A body as a receiver takes it.
+#[derive(Debug)]
+pub(super) struct Body {
+    pub(super) receiver: Receiver,
+    pub(super) encoding: Encoding,
+    pub(super) headers: Headers,
+    pub(super) bytes: Bytes,
+}
 
 type Columns = Map<String, Value>;
 

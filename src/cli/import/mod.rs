@@ -23,6 +23,7 @@ mod formats;
 mod lines;
 mod pieces;
 mod posts;
+mod rejects;
 mod sources;
 mod state;
 #[cfg(test)]
@@ -40,8 +41,9 @@ use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use self::batches::{Batch, SetAside, Window};
+use self::batches::{Batch, Window};
 use self::posts::{Daemon, Stopped};
+use self::rejects::SetAside;
 use self::sources::Source;
 use self::state::{Progress, State};
 use super::client::{TrustArguments, reachable};
@@ -219,7 +221,7 @@ impl Import<'_> {
             explain(&harmless(&said));
         }
         match &mut self.rejects {
-            Some(file) => file.write_all(state::rejected(set_aside).as_bytes()),
+            Some(file) => file.write_all(rejects::rejected(set_aside).as_bytes()),
             None => Ok(()),
         }
     }

@@ -13,8 +13,8 @@ use std::io::{self, BufRead, Cursor, Read as _};
 
 use serde::de::IgnoredAny;
 
-use super::sources::ZSTD_MAGIC;
-
+/// RFC 8878, section 3.1.1.
+pub(super) const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 /// The most that a piece may have: receivers take 64 MiB, and JSON lines say long texts up to three times.
 pub(super) const PIECE_BYTES_MAX: usize = 256 << 20;
 /// So much tells how a stream is cut.

@@ -8,12 +8,10 @@ use glob::{MatchOptions, Pattern, glob_with};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::pieces::{PIECE_BYTES_MAX, Pieces};
+use super::pieces::{PIECE_BYTES_MAX, Pieces, ZSTD_MAGIC};
 
 /// So many of the first bytes tell whether a stream is the one of an earlier run.
 const HEAD_BYTES: u64 = 4096;
-/// RFC 8878, section 3.1.1.
-pub(super) const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 /// RFC 1952, section 2.3.1.
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 

@@ -1,17 +1,13 @@
-//! How far an import is (`--resume`), and what was set aside (`--rejects`).
+//! How far an import is (`--resume`).
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use super::batches::SetAside;
 use super::sources::Mark;
-use crate::support::base64;
 
 /// How far an import is.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -57,28 +53,4 @@ impl State {
         written.sync_data()?;
         fs::rename(beside, file)
     }
-}
-
-/// What was set aside, as a line of `--rejects`. Such a line can be imported, once what was wrong is mended.
-pub(super) fn rejected(set_aside: &SetAside) -> String {
-    let SetAside { place, reason, bytes, .. } = set_aside;
-    let (member, content) = match String::from_utf8(bytes.to_vec()) {
-        Ok(text) => ("text", text),
-        Err(binary) => ("base64", base64_text(binary.as_bytes())),
-    };
-    format!("{}\n", json!({"set_aside": place, "reason": reason, member: content}))
-}
-
-/// What stands in such a line.
-pub(super) fn content_of(line: &[u8]) -> Option<Bytes> {
-    let line: Value = serde_json::from_slice(line).ok()?;
-    let text = |member: &str| line.get(member)?.as_str();
-    let binary = || base64::read(text("base64")?).map(Bytes::from);
-    text("text").map(|text| Bytes::from(text.to_owned())).or_else(binary)
-}
-
-fn base64_text(bytes: &[u8]) -> String {
-    let mut text = Vec::new();
-    base64::write(&mut text, bytes);
-    String::from_utf8(text).unwrap_or_default()
 }

@@ -180,7 +180,7 @@ fn items_of_the_agents_sdk_come_out_of_an_archive_as_they_went_in() {
 #[test]
 fn what_was_set_aside_can_be_imported_again() {
     for bytes in [Bytes::from(message()), Bytes::from_static(SPAN.as_bytes())] {
-        let line = state::rejected(&SetAside { place: "p".into(), reason: "r".into(), bytes });
+        let line = rejects::rejected(&SetAside { place: "p".into(), reason: "r".into(), bytes });
         assert_eq!(read(line.as_bytes()).0.len(), 1, "{line}");
     }
 }
@@ -264,7 +264,7 @@ async fn a_daemon_that_wants_more_patience_than_there_is_ends_it_at_once() {
 async fn a_request_that_is_refused_is_set_aside_and_a_wrong_key_ends_it() {
     let refused = answered(&[(413, "")]).await.0.unwrap();
     assert_eq!((refused.accepted, refused.set_aside.len()), (0, 1));
-    assert!(!read(state::rejected(&refused.set_aside[0]).as_bytes()).0.is_empty());
+    assert!(!read(rejects::rejected(&refused.set_aside[0]).as_bytes()).0.is_empty());
     let (taken, asked) = answered(&[(401, "")]).await;
     assert!(taken.unwrap_err().contains("401"));
     assert_eq!(asked, 1);

@@ -151,7 +151,8 @@ mod tests {
         assert!(offsets.is_full());
         offsets.done(large);
         assert!(!offsets.is_full());
-        let many = (1..=MESSAGES_MAX as i64).map(|offset| offsets.begin(ONE, offset, 0));
+        let many =
+            (1..=i64::try_from(MESSAGES_MAX).unwrap()).map(|offset| offsets.begin(ONE, offset, 0));
         let many: Vec<_> = many.collect();
         assert!(offsets.is_full());
         offsets.done(many[1]);

@@ -33,7 +33,7 @@ fn delivery(requests: Vec<(&str, u64, Vec<Item>)>) -> Delivery {
     let mut delivery = Delivery::default();
     for (tenant, received_at_ns, items) in requests {
         let tenant = tenant.to_owned();
-        let source = Source { tenant, received_at_ns, ..Source::unknown() };
+        let source = Source { received_at_ns, tenant, ..Source::unknown() };
         let count = items.len();
         delivery.add(&Arc::new(Batch { source, items, bytes: 0 }), 0..count);
     }

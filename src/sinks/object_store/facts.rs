@@ -1,5 +1,7 @@
 //! What an object's metadata says. Pure.
 
+use std::fmt::Write as _;
+
 use ::object_store::{Attribute, Attributes};
 use bytes::Bytes;
 
@@ -48,7 +50,10 @@ impl Facts {
 
 /// Hexadecimal digits.
 pub(super) fn hex_of(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").ok();
+        text
+    })
 }
 
 fn base64_of(bytes: &[u8]) -> String {

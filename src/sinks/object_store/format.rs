@@ -17,7 +17,6 @@ use crate::sinks::parquet::{DEFAULT_ROW_GROUP_BYTES, Rows};
 use crate::span::otlp::protobuf::write_request;
 use crate::span::{Batch, Item};
 use crate::support::compress;
-use crate::support::json::write_compact;
 
 /// The attribute of a resource without spans that holds items of the Agents SDK as they came: `{"data":[...]}`.
 pub(super) const BODY_KEY: &str = "spanferry.agents_sdk.body";
@@ -119,7 +118,7 @@ fn write_archived(out: &mut Vec<u8>, items: &[(&Batch, &Item)]) {
     if as_sent.peek().is_some() {
         let mut body = b"{\"data\":[".to_vec();
         for item in as_sent {
-            write_compact(&mut body, item.wire());
+            body.extend_from_slice(item.wire());
             body.push(b',');
         }
         body.pop();

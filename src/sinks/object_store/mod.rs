@@ -130,7 +130,7 @@ enum Stage {
     Unasked,
     /// No row waits for a put.
     Empty,
-    Open(Open),
+    Open(Box<Open>),
     /// An object that takes no more rows until it is put.
     Sealed(Arc<Sealed>),
     /// Somebody writes to the object, or nobody heard of what became of that: then its rows are read again.
@@ -144,6 +144,12 @@ struct Open {
     since: Instant,
     rows: u64,
     encoder: Encoder,
+}
+
+impl Open {
+    fn new(hour: u64, encoder: Encoder) -> Self {
+        Self { hour, since: Instant::now(), rows: 0, encoder }
+    }
 }
 
 /// An object as it is put.
@@ -173,9 +179,9 @@ fn hour_of(batch: &Batch) -> u64 {
 
 impl Ledger {
     /// The object that rows of this hour go to, taken out until they are written; none where a checkpoint must come before.
-    fn take(&mut self, hour: u64, encoder: impl FnOnce() -> Encoder) -> Option<Open> {
+    fn take(&mut self, hour: u64, encoder: impl FnOnce() -> Encoder) -> Option<Box<Open>> {
         match std::mem::replace(&mut self.stage, Stage::Torn) {
-            Stage::Empty => Some(Open { hour, since: Instant::now(), rows: 0, encoder: encoder() }),
+            Stage::Empty => Some(Box::new(Open::new(hour, encoder()))),
             Stage::Open(open) if open.hour == hour => Some(open),
             stage => {
                 self.waiting = Some(hour);
@@ -213,7 +219,7 @@ impl Ledger {
 enum Step {
     Done(Checkpoint),
     Ask(Saved),
-    Seal(Open),
+    Seal(Box<Open>),
     Put(Arc<Sealed>),
 }
 
@@ -254,7 +260,7 @@ impl Lake {
             if fitting == delivery.len() { delivery.clone() } else { delivery.only(&places) };
         let is_careful = lock(&self.ledger).is_careful;
         if is_careful {
-            let trial = Open { hour, since: Instant::now(), rows: 0, encoder: self.encoder() };
+            let trial = Box::new(Open::new(hour, self.encoder()));
             if let Err(panic) =
                 self.encode(trial, part.clone()).await.map_err(JoinError::try_into_panic)
                 && let Ok(panic) = panic
@@ -279,7 +285,11 @@ impl Lake {
         Report { verdicts, pace: Pace::Checkpoint, omitted: None }
     }
 
-    async fn encode(&self, mut open: Open, part: Delivery) -> Result<io::Result<Open>, JoinError> {
+    async fn encode(
+        &self,
+        mut open: Box<Open>,
+        part: Delivery,
+    ) -> Result<io::Result<Box<Open>>, JoinError> {
         let prices = Arc::clone(&self.prices);
         let write = move || {
             open.rows += part.len() as u64;
@@ -358,14 +368,14 @@ impl Lake {
         Ok(if is_further { ledger.goes_on() } else { ledger.stays() })
     }
 
-    async fn seal(&self, open: Open, place: Bytes) -> Result<Arc<Sealed>, Pace> {
+    async fn seal(&self, open: Box<Open>, place: Bytes) -> Result<Arc<Sealed>, Pace> {
         let saved = lock(&self.ledger).saved.clone();
         let saved = saved.ok_or_else(|| down("the writer has no number".to_owned()))?;
         let format = self.options.format;
         let name = format!("{}{:010}.{}", self.stem(&saved.writer), saved.next, format.extension());
         let path = self.partition(open.hour).join(name);
         let sealing = spawn_blocking(move || {
-            let Open { hour, rows, encoder, .. } = open;
+            let Open { hour, rows, encoder, .. } = *open;
             let bytes = Bytes::from(encoder.finish()?);
             let sha256 = hex_of(&Sha256::digest(&bytes));
             let facts = Facts { place, sha256, rows, format: format.version() };

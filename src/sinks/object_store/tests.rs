@@ -354,7 +354,7 @@ async fn the_archive_has_requests_as_received_and_items_of_the_agents_sdk_twice(
     use opentelemetry_proto::tonic::common::v1::any_value::Value;
     use prost::Message as _;
 
-    const ITEM: &str = r#"{"object":"trace.span","id":"span_1","name":"a\nb"}"#;
+    const ITEM: &str = r#"{"object": "trace.span", "id":"span_1","name":"a\nb"}"#;
     let store = Arc::new(Told::default());
     let sink = begun(&store, "format = \"otlp\"").await;
     let sdk = samples::sdk_span(7, ITEM, Detail::default(), crate::span::Facts::default());

@@ -68,10 +68,11 @@ fn of_line(cell: &Cell, line: &RawValue) -> Option<String> {
     let text = line.get();
     match cell {
         // Microseconds.
-        Cell::Time(_) => Some(format!("{}000Z\"", &text[..text.len() - "000Z\"".len()])),
+        Cell::Time(_) => {
+            Some(format!("{}000Z\"", text.get(..text.len() - "000Z\"".len()).unwrap()))
+        }
         Cell::Number(_) if text.parse::<i64>().is_err() => None,
         Cell::Money(_) => Some(text.parse::<f64>().unwrap().to_string()),
-        Cell::Json(_) => Some(text.to_owned()),
         Cell::Texts(_) => {
             let texts: Vec<String> = serde_json::from_str(text).unwrap();
             Some(serde_json::to_string(&texts).unwrap())
@@ -80,7 +81,7 @@ fn of_line(cell: &Cell, line: &RawValue) -> Option<String> {
             let inner: String = serde_json::from_str(text).unwrap();
             Some(serde_json::to_string(&inner).unwrap())
         }
-        Cell::Number(_) | Cell::Flag(_) => Some(text.to_owned()),
+        Cell::Json(_) | Cell::Number(_) | Cell::Flag(_) => Some(text.to_owned()),
     }
 }
 
