@@ -15,10 +15,10 @@
 //! Not proven here: what several brokers do, since each test has one; that acknowledgements wait for all replicas in sync is Kafka's.
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::string_slice,
-    clippy::print_stdout,
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "tests may panic, print, and read files and the environment"

@@ -103,15 +103,12 @@ async fn what_was_acknowledged_is_in_the_files_once_through_kills_of_brokers_and
         crowd.reaches(u32::try_from(share).unwrap(), members[0].daemon()).await;
         tokio::time::sleep(random.duration_below(Duration::from_millis(200))).await;
         // Each in turn, the broker as well.
-        match members.get_mut(usize::try_from(kill).unwrap() % 5) {
-            Some(member) => {
-                member.kill();
-                member.again().await;
-            }
-            None => {
-                kafka.kill();
-                kafka.again().await;
-            }
+        if let Some(member) = members.get_mut(usize::try_from(kill).unwrap() % 5) {
+            member.kill();
+            member.again().await;
+        } else {
+            kafka.kill();
+            kafka.again().await;
         }
     }
     let sent = crowd.finish(members[0].daemon()).await;

@@ -41,10 +41,8 @@ const COMMIT_EVERY_MS: &str = "100";
 /// How long room is waited for before partitions are paused, which throws away what was fetched ahead.
 const ROOM_WAIT: Duration = Duration::from_secs(1);
 /// How long what is under way is waited for before partitions are given up: several times the longest wait for a full journal. What takes
-/// longer is read by their next owner as well.
+/// longer is read by their next owner as well. As long at most do others come and go before it can be committed at the end.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
-/// How often it is tried to commit what was drained.
-const COMMITS_MAX: usize = 50;
 /// How long a message that cannot be taken now waits before it is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// How often it is asked whether a trouble is over, and how long the answer may take.
@@ -152,6 +150,7 @@ fn poll(
             looked = Instant::now();
         }
     }
+    settle(shared, &consumer);
     // Leaving the group gives the partitions up, by the callback below.
     drop(consumer);
     Ok(())
@@ -187,6 +186,29 @@ fn store(shared: &Shared, consumer: &BaseConsumer<Member>) {
         if let Err(error) = added.and_then(|()| consumer.store_offsets(&list)) {
             info!(topic, partition, %error, "an offset is not kept: its partition is gone");
         }
+    }
+}
+
+/// Waits for what is under way, and commits all that is done.
+fn commit(shared: &Shared, consumer: &BaseConsumer<Member>) -> KafkaResult<()> {
+    shared.drain();
+    store(shared, consumer);
+    match consumer.commit_consumer_state(CommitMode::Sync) {
+        Err(KafkaError::ConsumerCommit(Code::NoOffset)) => Ok(()),
+        result => result,
+    }
+}
+
+/// Commits before the group is left. While others come and go, the coordinator refuses offsets until this member knows the group's next
+/// generation, which it learns only where it is polled and is not leaving yet.
+fn settle(shared: &Shared, consumer: &BaseConsumer<Member>) {
+    let begun = Instant::now();
+    while commit(shared, consumer).is_err()
+        && shared.context.trouble().is_none()
+        && begun.elapsed() < DRAIN_MAX
+    {
+        // A message that comes meanwhile is not taken: its offset is never stored.
+        consumer.poll(POLL_MAX);
     }
 }
 
@@ -265,11 +287,11 @@ impl Shared {
         self.context.set_trouble(trouble);
     }
 
-    /// Waits until nothing of these partitions is under way, or for too long.
-    fn drain(&self, partitions: &[Partition]) {
+    /// Waits until nothing is under way, or for too long.
+    fn drain(&self) {
         let offsets = lock(&self.offsets);
-        let is_busy = |offsets: &mut Offsets| !offsets.are_idle(partitions);
-        let waited = self.changed.wait_timeout_while(offsets, DRAIN_MAX, is_busy);
+        let waited =
+            self.changed.wait_timeout_while(offsets, DRAIN_MAX, |offsets| !offsets.is_idle());
         if waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
             warn!(
                 "partitions are given up while messages of them are under way: their next owner takes these as well"
@@ -310,20 +332,8 @@ impl ConsumerContext for Member {
             .iter()
             .filter_map(|element| Some((partition(element.topic())?, element.partition())))
             .collect();
-        self.0.drain(&partitions);
-        store(&self.0, consumer);
-        // The coordinator takes no offsets for a moment while others come and go as well.
-        for _ in 0..COMMITS_MAX {
-            match consumer.commit_consumer_state(CommitMode::Sync) {
-                Err(KafkaError::ConsumerCommit(Code::RebalanceInProgress)) => {
-                    std::thread::sleep(POLL_MAX);
-                }
-                Ok(()) | Err(KafkaError::ConsumerCommit(Code::NoOffset)) => break,
-                Err(error) => {
-                    info!(%error, "offsets were not committed: the partitions' next owner reads again what was not");
-                    break;
-                }
-            }
+        if let Err(error) = commit(&self.0, consumer) {
+            info!(%error, "offsets were not committed: the partitions' next owner reads again what was not");
         }
         lock(&self.0.offsets).forget(&partitions);
         info!(count = partitions.len(), "partitions were given up");
