@@ -61,6 +61,8 @@ struct Member {
     _dir: tempfile::TempDir,
     place: Place,
     running: Option<Daemon>,
+    /// Lines of its log when it was started last.
+    said_before: usize,
 }
 
 impl Member {
@@ -87,13 +89,14 @@ impl Member {
         let dir = tempfile::tempdir().unwrap();
         let place = Place::new(dir.path());
         place.configure(config).unwrap();
-        let mut member = Self { _dir: dir, place, running: None };
+        let mut member = Self { _dir: dir, place, running: None, said_before: 0 };
         member.again().await;
         member
     }
 
     /// Starts it on what it kept.
     async fn again(&mut self) {
+        self.said_before = self.place.said().lines().count();
         let command = self.place.command(Path::new(env!("CARGO_BIN_EXE_spanferry"))).unwrap();
         self.running = Some(Daemon::start(&self.place, command).await.unwrap());
     }
@@ -136,12 +139,12 @@ impl Member {
         .await;
     }
 
-    /// Waits until it has partitions of a topic.
+    /// Waits until it has partitions of a topic since it was started.
     async fn assigned(&self) {
         let begun = Instant::now();
         let has_some =
             |line: &str| line.contains("partitions were assigned") && !line.contains("\"count\":0");
-        while !self.place.said().lines().any(has_some) {
+        while !self.place.said().lines().skip(self.said_before).any(has_some) {
             assert!(begun.elapsed() < PATIENCE, "{}", self.place.said());
             tokio::time::sleep(POLL_EVERY).await;
         }
