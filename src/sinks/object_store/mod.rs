@@ -13,7 +13,7 @@
 //!
 //! **Formats.** `jsonl` is one span or trace object a line in flat columns, described in [`jsonl`](super::jsonl), and `parquet` the same in typed columns ([`parquet`](super::parquet)). `otlp` is an archive to
 //! replay: protobuf requests, each behind its length as a varint, with spans as they were received. Items of the Agents SDK are in it
-//! twice: as OTLP spans, which every reader of OTLP understands, and as they came, in the text attribute [`BODY_KEY`](format::BODY_KEY) of a resource without
+//! twice: as OTLP spans, which every reader of OTLP understands, and as they came, in the text attribute `spanferry.agents_sdk.body` of a resource without
 //! spans, as a body that the ingest takes. Lines and archives are zstd frames one behind the other, as `zstdcat` and readers of such files take them.
 //!
 //! **Exactly once.** An object is built in memory, compressed, and put when it is full, old enough or its hour is over, under the condition
@@ -22,7 +22,7 @@
 //! a crash between the put and the saving of the cursor, the sink finds the object by its number and the lane goes on behind it.
 //! Until a put, nothing but the journal keeps the rows: what a crash takes is read again. Replays of dead letters are written once for each time that they are asked for.
 //!
-//! **Trouble.** [`answer`] is a table of what stores say. The lane is the only retry loop. An object of our next name that we did
+//! **Trouble.** `answer.rs` is a table of what stores say. The lane is the only retry loop. An object of our next name that we did
 //! not write is never overwritten: the lane holds and says which it is. A row that our own code panics on becomes a dead letter: from then
 //! until the next put each delivery is tried before it touches the object.
 
