@@ -11,16 +11,18 @@
 //! (a number drawn once for this sink on this journal) and how many objects the writer wrote before: numbers without gaps. Nothing
 //! else is written below the prefix.
 //!
-//! **Formats.** `jsonl` is one span or trace object a line in flat columns, described in [`jsonl`](super::jsonl), and `parquet` the same in typed columns ([`parquet`](super::parquet)). `otlp` is an archive to
-//! replay: protobuf requests, each behind its length as a varint, with spans as they were received. Items of the Agents SDK are in it
-//! twice: as OTLP spans, which every reader of OTLP understands, and as they came, in the text attribute `spanferry.agents_sdk.body` of a resource without
-//! spans, as a body that the ingest takes. Lines and archives are zstd frames one behind the other, as `zstdcat` and readers of such files take them.
+//! **Formats.** `jsonl` is one span or trace object a line in flat columns, described in [`jsonl`](super::jsonl), and `parquet` the same in
+//! typed columns ([`parquet`](super::parquet)). `otlp` is an archive to replay: protobuf requests, each behind its length as a varint, with
+//! spans as they were received. Items of the Agents SDK are in it twice: as OTLP spans, which every reader of OTLP understands, and as
+//! they came, in the text attribute `spanferry.agents_sdk.body` of a resource without spans, as a body that the ingest takes. Lines and
+//! archives are zstd frames one behind the other, as `zstdcat` and readers of such files take them.
 //!
 //! **Exactly once.** An object is built in memory, compressed, and put when it is full, old enough or its hour is over, under the condition
 //! that nothing has its name. Its metadata holds the place to which the lane's cursor moves then; so the object and the cursor cannot disagree. Where
 //! the answer is lost, the same bytes go under the same name again, and what is there is recognised by its SHA-256. After
 //! a crash between the put and the saving of the cursor, the sink finds the object by its number and the lane goes on behind it.
-//! Until a put, nothing but the journal keeps the rows: what a crash takes is read again. Replays of dead letters are written once for each time that they are asked for.
+//! Until a put, nothing but the journal keeps the rows: what a crash takes is read again. Replays of dead letters are written once for each
+//! time that they are asked for.
 //!
 //! **Trouble.** `answer.rs` is a table of what stores say. The lane is the only retry loop. An object of our next name that we did
 //! not write is never overwritten: the lane holds and says which it is. A row that our own code panics on becomes a dead letter: from then
