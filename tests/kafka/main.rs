@@ -61,8 +61,6 @@ struct Member {
     _dir: tempfile::TempDir,
     place: Place,
     running: Option<Daemon>,
-    /// Lines of its log when it was started last.
-    said_before: usize,
 }
 
 impl Member {
@@ -89,14 +87,13 @@ impl Member {
         let dir = tempfile::tempdir().unwrap();
         let place = Place::new(dir.path());
         place.configure(config).unwrap();
-        let mut member = Self { _dir: dir, place, running: None, said_before: 0 };
+        let mut member = Self { _dir: dir, place, running: None };
         member.again().await;
         member
     }
 
     /// Starts it on what it kept.
     async fn again(&mut self) {
-        self.said_before = self.place.said().lines().count();
         let command = self.place.command(Path::new(env!("CARGO_BIN_EXE_spanferry"))).unwrap();
         self.running = Some(Daemon::start(&self.place, command).await.unwrap());
     }
@@ -144,7 +141,11 @@ impl Member {
         let begun = Instant::now();
         let has_some =
             |line: &str| line.contains("partitions were assigned") && !line.contains("\"count\":0");
-        while !self.place.said().lines().skip(self.said_before).any(has_some) {
+        let since_it_began = |said: &str| {
+            let last = said.rsplit("spanferry is ready").next();
+            last.is_some_and(|said| said.lines().any(has_some))
+        };
+        while !since_it_began(&self.place.said()) {
             assert!(begun.elapsed() < PATIENCE, "{}", self.place.said());
             tokio::time::sleep(POLL_EVERY).await;
         }
