@@ -147,8 +147,13 @@ fn write_lines(world: &World, count: usize) -> PathBuf {
     path
 }
 
+/// Waits until the daemon acknowledged something and that is noted: that a source has begun is noted before.
 async fn wait_for(file: &Path, child: &mut Child) {
-    while !file.exists() {
+    let is_noted = || {
+        let state: Value = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+        Some(state["sources"].as_object()?.values().any(|source| source["done"] != 0))
+    };
+    while is_noted() != Some(true) {
         assert!(child.try_wait().unwrap().is_none(), "it ended before it noted anything");
         tokio::time::sleep(POLL_EVERY).await;
     }
