@@ -31,7 +31,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::span::otlp::{json as json_mapping, protobuf};
-use crate::span::{Batch, Item, Receiver, Resource, Scope, Text};
+use crate::span::{Batch, Item, Receiver, Resource, Scope, Text, sdk_request};
 use crate::support::json::scan::Broken;
 
 pub use attributes::{Fact, Mapping, Parts, install, parts_of, tells};
@@ -104,22 +104,6 @@ impl Refused {
         }
         Bytes::from(body)
     }
-}
-
-/// A request of the Agents SDK with this item alone.
-pub fn sdk_request(item: &[u8]) -> Bytes {
-    sdk_requests([item])
-}
-
-/// A request of the Agents SDK with these items.
-pub fn sdk_requests<'a>(items: impl IntoIterator<Item = &'a [u8]>) -> Bytes {
-    let mut body = b"{\"data\":[".to_vec();
-    for (place, item) in items.into_iter().enumerate() {
-        body.extend_from_slice(if place == 0 { b"" } else { b"," });
-        body.extend_from_slice(item);
-    }
-    body.extend_from_slice(b"]}");
-    Bytes::from(body)
 }
 
 /// Something that was mended.

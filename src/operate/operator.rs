@@ -433,7 +433,5 @@ fn payload(entry: &Entry) -> (Option<String>, Option<String>) {
     if text.is_some() {
         return (text, None);
     }
-    let mut coded = Vec::new();
-    base64::write(&mut coded, &entry.body);
-    (None, String::from_utf8(coded).ok())
+    (None, Some(base64::text(&entry.body)))
 }

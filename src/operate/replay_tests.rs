@@ -9,12 +9,12 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::journal::{self, MemoryStorage};
-use crate::normalize::{Aside, Encoding, Envelope, Outcome, sdk_request};
+use crate::normalize::{Aside, Encoding, Envelope, Outcome};
 use crate::pipeline::tests::{World, down, name, span_item};
 use crate::pipeline::{DeadLetters, LaneGone, LaneStatus};
 use crate::rules::{Rules, of_text};
 use crate::sinks::{Delivery, Pace, Pending, RejectClass, Report, Sink};
-use crate::span::{Receiver, Source};
+use crate::span::{Receiver, Source, sdk_request};
 
 impl Census {
     /// Items to be replayed.

@@ -10,10 +10,10 @@ use futures_util::future::join_all;
 
 use crate::feed::Records;
 use crate::journal::{AppendError, Entry, Journal, Position};
-use crate::normalize::{Aside, Encoding, Envelope, Kept, sdk_request};
+use crate::normalize::{Aside, Encoding, Envelope, Kept};
 use crate::sinks::{Delivery, Refusal};
 use crate::span::otlp::protobuf;
-use crate::span::{Item, Source, Span};
+use crate::span::{Item, Source, Span, sdk_request};
 use crate::support::clock;
 use crate::support::lock::lock;
 

@@ -10,6 +10,7 @@ mod facts;
 mod context;
 mod landmarks;
 mod observer;
+mod sdk_request;
 pub mod keys;
 pub mod plain;
 pub mod otlp;
@@ -30,6 +31,7 @@ pub use facts::{Convention, Cost, Facts, Failure, Kind, Notes, Priced, Score, Us
 pub use ids::{SpanId, TraceId};
 pub use landmarks::Landmarks;
 pub use observer::observe;
+pub use sdk_request::{sdk_request, sdk_requests};
 pub use value::{Attribute, Payload, Text, Value};
 
 /// What one request brought, in the order the client sent it.

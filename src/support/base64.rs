@@ -19,6 +19,13 @@ pub fn write(out: &mut Vec<u8>, bytes: &[u8]) {
     out.truncate(from + written.unwrap_or_default());
 }
 
+/// The text of these bytes.
+pub fn text(bytes: &[u8]) -> String {
+    let mut text = Vec::new();
+    write(&mut text, bytes);
+    String::from_utf8(text).unwrap_or_default()
+}
+
 /// The bytes of this text; `None` where it is not base64.
 pub fn read(text: &str) -> Option<Vec<u8>> {
     // Padding fills four digits; the engine takes less of it.

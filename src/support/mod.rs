@@ -24,6 +24,7 @@ pub mod recent;
 pub mod rfc3339;
 pub mod secret;
 pub mod seldom;
+pub mod sha256;
 pub mod stop;
 pub mod verifier;
 pub mod written;

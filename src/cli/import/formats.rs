@@ -10,10 +10,8 @@ use super::lines::{self, Body, Headers};
 use super::pieces::{FIELD_1, PIECE_BYTES_MAX, ZSTD_MAGIC};
 use super::rejects::content_of;
 use crate::normalize::wire::{self, Content, Fields};
-use crate::normalize::{
-    Coding, Decoded, Encoding, Envelope, Limits, decode, inflate, resource_of, sdk_request,
-};
-use crate::span::{Attribute, Receiver, Source, Text, Value};
+use crate::normalize::{Coding, Decoded, Encoding, Envelope, Limits, decode, inflate, resource_of};
+use crate::span::{Attribute, Receiver, Source, Text, Value, sdk_request};
 use crate::support::json::scan::{Broken, Scanner};
 
 /// The resource attribute under which an archive has the items of the Agents SDK as they came, beside the spans that they became.

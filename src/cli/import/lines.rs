@@ -6,9 +6,9 @@
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use crate::normalize::{Encoding, sdk_request};
+use crate::normalize::Encoding;
 use crate::sinks::jsonl::{SCHEMA_VERSION, SPAN_KINDS, STATUSES};
-use crate::span::Receiver;
+use crate::span::{Receiver, sdk_request};
 
 /// Headers that a client sent, as far as they are known.
 pub(super) type Headers = Vec<(&'static str, String)>;

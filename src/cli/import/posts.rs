@@ -10,10 +10,9 @@ use prost::Message as _;
 use super::batches::{Batch, Post};
 use crate::cli::client::{Question, TrustArguments, ask, below};
 use crate::cli::output::explain;
-use crate::normalize::sdk_requests;
 use crate::sinks::http::classify::{StatusClass, classify};
-use crate::span::Item;
 use crate::span::otlp::protobuf::write_request;
+use crate::span::{Item, sdk_requests};
 use crate::support::backoff::Backoff;
 
 /// A journal that is full answers after `ack_wait`; this is well beyond.

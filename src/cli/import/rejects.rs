@@ -14,12 +14,12 @@ pub(super) struct SetAside {
     pub(super) bytes: Bytes,
 }
 
-/// What was set aside, as a line of `--rejects`. Such a line can be imported, once what was wrong is mended.
+/// It as such a line.
 pub(super) fn rejected(set_aside: &SetAside) -> String {
     let SetAside { place, reason, bytes, .. } = set_aside;
     let (member, content) = match String::from_utf8(bytes.to_vec()) {
         Ok(text) => ("text", text),
-        Err(binary) => ("base64", base64_text(binary.as_bytes())),
+        Err(binary) => ("base64", base64::text(binary.as_bytes())),
     };
     format!("{}\n", json!({"set_aside": place, "reason": reason, member: content}))
 }
@@ -30,10 +30,4 @@ pub(super) fn content_of(line: &[u8]) -> Option<Bytes> {
     let text = |member: &str| line.get(member)?.as_str();
     let binary = || base64::read(text("base64")?).map(Bytes::from);
     text("text").map(|text| Bytes::from(text.to_owned())).or_else(binary)
-}
-
-fn base64_text(bytes: &[u8]) -> String {
-    let mut text = Vec::new();
-    base64::write(&mut text, bytes);
-    String::from_utf8(text).unwrap_or_default()
 }

@@ -15,15 +15,13 @@ use super::otlp::{each_part, holds_match};
 use super::search::Search;
 use super::text::{Action, edited};
 use super::{Redaction, Rewrite, Shared, text_of};
-use crate::normalize::{
-    Coding, Decoded, Encoding, Envelope, Limits, Malformed, Refused, decode, sdk_requests,
-};
+use crate::normalize::{Coding, Decoded, Encoding, Envelope, Limits, Malformed, Refused, decode};
 use crate::prices::Prices;
 use crate::rules::field::Beside;
 use crate::rules::reparent::Gone;
 use crate::rules::{self, Effect, Left, Placed, Rule, Step, in_turn};
 use crate::span::otlp::protobuf;
-use crate::span::{Item, Receiver, Source};
+use crate::span::{Item, Receiver, Source, sdk_requests};
 use crate::support::find::place_of;
 
 /// Items that are rewritten may take this many half bodies together; those behind lose all their texts. Labels are mostly shorter than

@@ -138,7 +138,7 @@ impl Encoder<'_> {
                 IdMode::Auto => None,
                 IdMode::ContentHash => {
                     let content = [subject.names.trace.as_bytes(), b"\n", &subject.span.wire];
-                    Some(names::sha256_hex(&content.concat()).into())
+                    Some(crate::support::sha256::hex(&content.concat()).into())
                 }
                 IdMode::Ids => Some(subject.names.doc_id()),
             };

@@ -4,15 +4,13 @@
 //! stands for a trace has no id of a client, so it and what refers to it use digits too.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
-
-use sha2::{Digest as _, Sha256};
 
 use super::item::Members;
 use super::options::Rotation;
 use crate::span::{RootSpan, Source, Span, TraceContext, TraceObject, keys};
 use crate::support::json::write_str;
 use crate::support::rfc3339::{self, NS_PER_SECOND, SECONDS_PER_DAY};
+use crate::support::sha256;
 
 /// The ids of a span as its document has them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +86,7 @@ pub(super) fn searchable(id: Cow<'_, str>) -> Cow<'_, str> {
     if id.len() <= SEARCHED_UNITS_MAX || !is_long(&id) {
         id
     } else {
-        sha256_hex(id.as_bytes()).into()
+        sha256::hex(id.as_bytes()).into()
     }
 }
 
@@ -97,16 +95,7 @@ pub(super) fn bounded(id: &str) -> Cow<'_, str> {
     if id.len() <= DOC_ID_BYTES_MAX {
         return Cow::Borrowed(id);
     }
-    Cow::Owned(sha256_hex(id.as_bytes()))
-}
-
-pub(super) fn sha256_hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(64);
-    for byte in Sha256::digest(bytes) {
-        // Writing to memory does not fail.
-        write!(text, "{byte:02x}").ok();
-    }
-    text
+    Cow::Owned(sha256::hex(id.as_bytes()))
 }
 
 /// The client's own id of a trace, in the root that stands for it.

@@ -385,14 +385,17 @@ impl Options {
         if let Some(key) = &self.api_key {
             let key = key.reveal().trim();
             let encoded = match (&self.api_key_id, key.contains(':')) {
-                (Some(id), _) => encode(&format!("{id}:{key}")),
-                (None, true) => encode(key),
+                (Some(id), _) => base64::text(format!("{id}:{key}").as_bytes()),
+                (None, true) => base64::text(key.as_bytes()),
                 (None, false) => key.to_owned(),
             };
             return Some(format!("ApiKey {encoded}"));
         }
         if let (Some(user), Some(password)) = (&self.user, &self.password) {
-            return Some(format!("Basic {}", encode(&format!("{user}:{}", password.reveal()))));
+            return Some(format!(
+                "Basic {}",
+                base64::text(format!("{user}:{}", password.reveal()).as_bytes())
+            ));
         }
         self.bearer.as_ref().map(|token| format!("Bearer {}", token.reveal()))
     }
@@ -432,12 +435,6 @@ fn address_of_cloud(cloud_id: &str) -> Option<Address> {
     let (deployment, port) = deployment.split_once(':').unwrap_or((deployment, port));
     let address = Address::from(format!("https://{deployment}.{host}:{port}"));
     base(&address).map(|_| address)
-}
-
-fn encode(text: &str) -> String {
-    let mut out = Vec::new();
-    base64::write(&mut out, text.as_bytes());
-    String::from_utf8(out).unwrap_or_default()
 }
 
 impl Settings {

@@ -68,7 +68,7 @@ impl Installed {
 impl Step {
     /// Our own, signed with the hash of what it is.
     fn ours(path: String, mut body: Value) -> Self {
-        let mut hash = super::names::sha256_hex(body.to_string().as_bytes());
+        let mut hash = crate::support::sha256::hex(body.to_string().as_bytes());
         hash.truncate(HASH_CHARACTERS);
         let at = if body.get("_meta").is_some() { "/_meta" } else { "/mappings/_meta" };
         if let Some(meta) = body.pointer_mut(at) {

@@ -281,10 +281,8 @@ fn trimmed(base: &str) -> &str {
 
 impl Settings {
     fn new(mut options: Options) -> Option<Self> {
-        let mut basic = b"Basic ".to_vec();
         let keys = format!("{}:{}", options.public_key, options.secret_key.reveal());
-        base64::write(&mut basic, keys.as_bytes());
-        let value = secret_header(std::str::from_utf8(&basic).ok()?)?;
+        let value = secret_header(&format!("Basic {}", base64::text(keys.as_bytes())))?;
         let mut authorization = HeaderMap::new();
         authorization.insert(hyper::header::AUTHORIZATION, value);
         let traces = address(options.base_url.reveal(), TRACES_PATH)?;

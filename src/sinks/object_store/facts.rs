@@ -1,7 +1,5 @@
 //! What an object's metadata says. Pure.
 
-use std::fmt::Write as _;
-
 use ::object_store::{Attribute, Attributes};
 use bytes::Bytes;
 
@@ -25,7 +23,7 @@ const FORMAT_KEY: &str = "spanferry-format";
 impl Facts {
     pub(super) fn attributes(&self) -> Attributes {
         let values = [
-            (PLACE_KEY, base64_of(&self.place)),
+            (PLACE_KEY, base64::text(&self.place)),
             (SHA256_KEY, self.sha256.clone()),
             (ROWS_KEY, self.rows.to_string()),
             (FORMAT_KEY, self.format.clone()),
@@ -46,18 +44,4 @@ impl Facts {
             format: text(FORMAT_KEY)?,
         })
     }
-}
-
-/// Hexadecimal digits.
-pub(super) fn hex_of(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").ok();
-        text
-    })
-}
-
-fn base64_of(bytes: &[u8]) -> String {
-    let mut text = Vec::new();
-    base64::write(&mut text, bytes);
-    String::from_utf8_lossy(&text).into_owned()
 }

@@ -15,7 +15,7 @@ use crate::sinks::Delivery;
 use crate::sinks::jsonl::{Lines, SCHEMA_VERSION};
 use crate::sinks::parquet::{DEFAULT_ROW_GROUP_BYTES, Rows};
 use crate::span::otlp::protobuf::write_request;
-use crate::span::{Batch, Item};
+use crate::span::{Batch, Item, sdk_requests};
 use crate::support::compress;
 
 /// The attribute of a resource without spans that holds items of the Agents SDK as they came: `{"data":[...]}`.
@@ -116,13 +116,7 @@ fn write_archived(out: &mut Vec<u8>, items: &[(&Batch, &Item)]) {
     let mut as_sent =
         items.iter().map(|(_, item)| *item).filter(|item| is_agents_sdk(item)).peekable();
     if as_sent.peek().is_some() {
-        let mut body = b"{\"data\":[".to_vec();
-        for item in as_sent {
-            body.extend_from_slice(item.wire());
-            body.push(b',');
-        }
-        body.pop();
-        body.extend_from_slice(b"]}");
+        let body = Vec::from(sdk_requests(as_sent.map(|item| item.wire().as_ref())));
         let text = String::from_utf8(body)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
         let value = Some(AnyValue { value: Some(Value::StringValue(text)) });

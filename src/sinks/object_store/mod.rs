@@ -47,7 +47,6 @@ use ::object_store::{Error, GetOptions, ObjectStore, PutMode, PutOptions, PutPay
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::Instant;
 
@@ -60,8 +59,9 @@ use crate::span::{Batch, TraceNeeds};
 use crate::support::clock;
 use crate::support::lock::lock;
 use crate::support::rfc3339::{NS_PER_SECOND, write_date};
+use crate::support::sha256;
 use answer::Answers;
-use facts::{Facts, hex_of};
+use facts::Facts;
 use format::Encoder;
 pub use options::{Format, Options};
 
@@ -379,7 +379,7 @@ impl Lake {
         let sealing = spawn_blocking(move || {
             let Open { hour, rows, encoder, .. } = *open;
             let bytes = Bytes::from(encoder.finish()?);
-            let sha256 = hex_of(&Sha256::digest(&bytes));
+            let sha256 = sha256::hex(&bytes);
             let facts = Facts { place, sha256, rows, format: format.version() };
             Ok::<_, io::Error>(Arc::new(Sealed { hour, path, bytes, facts }))
         });

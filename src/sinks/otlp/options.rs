@@ -380,9 +380,7 @@ fn filled(template: &str, options: &Options) -> Option<String> {
 }
 
 fn basic(user: &str, password: &str) -> String {
-    let mut out = Vec::new();
-    base64::write(&mut out, format!("{user}:{password}").as_bytes());
-    String::from_utf8(out).unwrap_or_default()
+    base64::text(format!("{user}:{password}").as_bytes())
 }
 
 impl Settings {

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use super::Document;
-use crate::sinks::elasticsearch::names::sha256_hex;
 use crate::span::{Attribute, Text, Value};
+use crate::support::sha256;
 
 impl Document<'_, '_> {
     pub(super) fn cut<'t>(&mut self, text: &'t str) -> Cow<'t, str> {
@@ -50,7 +50,7 @@ pub(super) fn shortened(text: &str, bytes_max: usize) -> Cow<'_, str> {
 }
 
 fn marker(missing: usize, whole: &[u8]) -> String {
-    format!("...[truncated {missing} bytes, sha256 {}]", sha256_hex(whole))
+    format!("...[truncated {missing} bytes, sha256 {}]", sha256::hex(whole))
 }
 
 /// What [`marker`] takes.
