@@ -395,6 +395,14 @@ struct Mistake {
     hint: &'static str,
 }
 
+/// Those of these mistakes that are there.
+fn mistakes(
+    all: impl IntoIterator<Item = (bool, &'static str, &'static str, &'static str)>,
+) -> Vec<Mistake> {
+    let there = all.into_iter().filter(|(is_there, ..)| *is_there);
+    there.map(|(_, option, what, hint)| Mistake { option, what, hint }).collect()
+}
+
 /// Where the options of a sink's table stand, to point at what is wrong with them.
 #[derive(Debug)]
 struct Places {

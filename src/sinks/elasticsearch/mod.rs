@@ -60,7 +60,7 @@ use crate::telemetry::SinkFigures;
 use changes::Changes;
 use cluster::Cluster;
 use encode::{Encoder, Rung};
-use options::{IdMode, Rotation, TraceSummary};
+use options::TraceSummary;
 pub use options::{Options, Settings, parse};
 use setup::Setup;
 
@@ -75,7 +75,7 @@ pub static KIND: Kind = Kind {
 
 impl Plan for Settings {
     fn build(&self, parts: Parts) -> Result<Arc<dyn Sink>, BuildError> {
-        let sink = Elasticsearch::new(self.clone(), &parts)?;
+        let sink = Elasticsearch::new(self.clone(), &parts, changes::BYTES_MAX)?;
         // What an earlier life owed need not wait for the next delivery.
         if tokio::runtime::Handle::try_current().is_ok() {
             sink.start_summaries();
@@ -121,21 +121,14 @@ struct Backend {
 }
 
 impl Elasticsearch {
-    /// Reads certificates; connects to nobody.
-    pub fn new(settings: Settings, parts: &Parts) -> Result<Self, BuildError> {
-        Self::with_bytes(settings, parts, changes::BYTES_MAX)
-    }
-
-    /// The same with other bounds for what is kept in mind.
-    fn with_bytes(
+    /// Reads certificates; connects to nobody. What is kept in mind of traces takes no more than so many bytes.
+    fn new(
         settings: Settings,
         parts: &Parts,
         changes_bytes_max: usize,
     ) -> Result<Self, BuildError> {
         let settings = Settings { prices: Arc::clone(&parts.prices), ..settings };
-        figures::count(&parts.figures, &figures::Tally::default());
-        parts.figures.add(&figures::RESOLVED, 0);
-        parts.figures.add(&figures::CONFLICTS, 0);
+        figures::show(&parts.figures);
         let mut changes = Changes::new(changes_bytes_max, settings.options.refresh_wait.0);
         if !parts.state.is_empty() && settings.options.trace_summary == TraceSummary::On {
             changes.owe(owed_since(&parts.state), Instant::now().into_std());
@@ -144,7 +137,7 @@ impl Elasticsearch {
             name: parts.name.clone(),
             figures: parts.figures.clone(),
             cluster: Cluster::new(&settings)?,
-            setup: Setup::new(&settings),
+            setup: Setup::default(),
             changes: Mutex::new(changes),
             has_changed: tokio::sync::Notify::new(),
             size_limit: Mutex::default(),
@@ -190,7 +183,7 @@ pub fn bodies(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Bytes>
         doc_bytes_max: settings.options.doc_bytes_max.as_usize(),
     };
     let bulks = encoder.delivery(delivery, Rung::Full, |_| true).bulks;
-    bulks.into_iter().map(|bulk| super::http::Compression::Gzip.apply(bulk.body)).collect()
+    bulks.iter().map(|bulk| super::http::Compression::Gzip.of(&bulk.body)).collect()
 }
 
 impl Drop for Elasticsearch {
@@ -203,17 +196,14 @@ impl Drop for Elasticsearch {
 
 impl Sink for Elasticsearch {
     fn concurrency_max(&self) -> usize {
-        let concurrency = usize::try_from(self.backend.settings.options.concurrency);
-        concurrency.unwrap_or(usize::MAX).saturating_mul(self.backend.cluster.len().max(1))
+        usize::try_from(self.backend.settings.options.concurrency)
+            .map_or(usize::MAX, |each| each.saturating_mul(self.backend.cluster.len()))
     }
 
     fn trace_needs(&self) -> Option<TraceNeeds> {
         let settings = &self.backend.settings;
-        let context_wait = settings.options.context_wait.0;
-        // Where documents have names of their own making, or are appended only, a span that is sent again is another one.
-        let replaces_by_id = settings.options.id_mode == IdMode::Ids
-            && settings.options.rotation != Rotation::DataStream;
-        let root = settings.options.root_span;
+        let Options { root_span: root, context_wait, .. } = settings.options;
+        let (context_wait, replaces_by_id) = (context_wait.0, settings.replaces_by_id());
         Some(TraceNeeds { root, context_wait, replaces_by_id, ..TraceNeeds::default() })
     }
 
@@ -222,7 +212,7 @@ impl Sink for Elasticsearch {
     }
 
     fn notice(&self) -> Option<String> {
-        self.backend.setup.notice().or_else(|| lock(&self.backend.unreadable).clone())
+        lock(&self.backend.setup.notice).clone().or_else(|| lock(&self.backend.unreadable).clone())
     }
 
     fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
@@ -247,7 +237,7 @@ impl Backend {
         let doc_bytes_max = self.settings.options.doc_bytes_max.as_usize();
         Encoder {
             settings: &self.settings,
-            server: self.setup.server(),
+            server: self.server(),
             request_bytes_max,
             doc_bytes_max: doc_bytes_max.min(request_bytes_max / 10 * 9),
         }

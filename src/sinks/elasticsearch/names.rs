@@ -5,10 +5,9 @@
 
 use std::borrow::Cow;
 
-use super::item::Members;
 use super::options::Rotation;
 use crate::span::{RootSpan, Source, Span, TraceContext, TraceObject, keys};
-use crate::support::json::write_str;
+use crate::support::json::raw::Object;
 use crate::support::rfc3339::{self, NS_PER_SECOND, SECONDS_PER_DAY};
 use crate::support::sha256;
 
@@ -29,7 +28,7 @@ impl<'a> Names<'a> {
     /// The ids of a span. `members` are those of its item, where it came as one.
     pub(super) fn of(
         span: &'a Span,
-        members: &Members<'a>,
+        members: &Object<'a>,
         context: Option<&'a TraceContext>,
         rule: RootSpan,
     ) -> Self {
@@ -43,7 +42,7 @@ impl<'a> Names<'a> {
         let agents_sdk = || span.detail().agents_sdk.as_ref();
         let object = |trace: &'a TraceObject| Cow::Borrowed(&*trace.sdk_id);
         let trace = members
-            .text("trace_id")
+            .get_string("trace_id")
             .or_else(|| agents_sdk().map(|agents_sdk| Cow::Borrowed(&*agents_sdk.trace)))
             .or_else(|| trace_of_root(span))
             .filter(|id| !id.is_empty())
@@ -56,13 +55,13 @@ impl<'a> Names<'a> {
             return Self { trace, span: own, parent: None, is_agents_sdk: false };
         }
         let own = members
-            .text("id")
+            .get_string("id")
             .or_else(|| agents_sdk().map(|agents_sdk| Cow::Borrowed(&*agents_sdk.span)))
             .filter(|id| !id.is_empty());
         let is_agents_sdk = own.is_some();
         let said = span.parent_id.and_then(|_| {
             let detailed = || agents_sdk().and_then(|agents_sdk| agents_sdk.parent.as_deref());
-            members.text("parent_id").or_else(|| detailed().map(Cow::Borrowed))
+            members.get_string("parent_id").or_else(|| detailed().map(Cow::Borrowed))
         });
         let own = searchable(own.unwrap_or_else(|| hex(&span.span_id.to_hex())));
         Self { trace, span: own, parent: said.or(parent).map(searchable), is_agents_sdk }
@@ -145,24 +144,15 @@ pub(super) fn milliseconds(ns: u64) -> f64 {
 /// Ten years: more than anybody replays, and at most that many daily indices.
 const FAR_NS: u64 = 10 * 366 * SECONDS_PER_DAY * NS_PER_SECOND;
 
-/// Appends the name of the index that a document of this time belongs to, as a JSON string.
-pub(super) fn write_index(out: &mut Vec<u8>, spans: &str, rotation: Rotation, event_ns: u64) {
-    write_str(out, spans);
+/// The name of the index that a document of this time belongs to.
+pub(super) fn index_at(spans: &str, rotation: Rotation, event_ns: u64) -> Cow<'_, str> {
     let kept = match rotation {
-        Rotation::None | Rotation::DataStream => return,
-        Rotation::Daily => DAY_BYTES,
-        Rotation::Monthly => MONTH_BYTES,
+        Rotation::None | Rotation::DataStream => return Cow::Borrowed(spans),
+        Rotation::Daily => "2026.11.21".len(),
+        Rotation::Monthly => "2026.11".len(),
     };
-    out.pop();
-    out.push(b'-');
-    let mut date = Vec::with_capacity(DAY_BYTES);
+    let mut date = Vec::new();
     rfc3339::write_date(&mut date, event_ns / NS_PER_SECOND / SECONDS_PER_DAY);
-    let dotted = date.iter().take(kept).map(|&byte| if byte == b'-' { b'.' } else { byte });
-    out.extend(dotted);
-    out.push(b'"');
+    date.truncate(kept);
+    format!("{spans}-{}", String::from_utf8_lossy(&date).replace('-', ".")).into()
 }
-
-/// `2026.11.21`
-const DAY_BYTES: usize = 10;
-/// `2026.11`
-const MONTH_BYTES: usize = 7;

@@ -15,7 +15,7 @@ use toml::de::DeTable;
 
 use crate::prices::Prices;
 use crate::sinks::http::{Address, ClientOptions, Compression, Limits, TlsOptions, secret_header};
-use crate::sinks::{Mistake, read_options};
+use crate::sinks::{Mistake, mistakes, read_options};
 use crate::span::RootSpan;
 use crate::support::base64;
 use crate::support::byte_size::ByteSize;
@@ -70,7 +70,7 @@ pub struct Options {
     pub refresh_wait: Duration,
     /// What the backend is. `auto` asks it.
     #[serde(default)]
-    pub flavor: FlavorOption,
+    pub flavor: Flavor,
     /// What documents are called: by their `ids`, by a `content_hash`, or as the backend likes (`auto`), which makes copies of
     /// whatever is sent twice.
     #[serde(default)]
@@ -159,11 +159,11 @@ pub enum TraceSummary {
     Off,
 }
 
-/// What `flavor` may say.
+/// What the backend is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum FlavorOption {
-    /// Whatever `GET /` answers.
+pub enum Flavor {
+    /// What it answers to `GET /`.
     #[default]
     Auto,
     /// Elasticsearch.
@@ -171,9 +171,9 @@ pub enum FlavorOption {
     /// OpenSearch.
     #[serde(rename = "opensearch")]
     OpenSearch,
-    /// Quickwit.
+    /// Quickwit's imitation.
     Quickwit,
-    /// Something that takes `_bulk` and nothing else.
+    /// Another imitation: `_bulk` and nothing else.
     BulkOnly,
 }
 
@@ -258,121 +258,111 @@ pub fn parse(table: Spanned<DeTable<'_>>) -> Result<Settings, Vec<Problem>> {
 
 impl Options {
     fn check(&self) -> Vec<Mistake> {
-        let mut mistakes = self.endpoint_mistakes();
-        mistakes.extend(self.header_mistakes());
-        let mut wrong = |is_wrong: bool, option, what, hint| {
-            if is_wrong {
-                mistakes.push(Mistake { option, what, hint });
-            }
-        };
+        let mut found = self.endpoint_mistakes();
+        found.extend(self.header_mistakes());
         let is_claimed = CLAIMED.iter().any(|claimed| self.index_prefix.starts_with(claimed));
-        wrong(
-            !is_prefix(&self.index_prefix),
-            "index_prefix",
-            "`index_prefix` cannot begin the name of an index",
-            "use the letters a-z, digits, - _ and . and begin with a letter or digit",
-        );
-        wrong(
-            is_claimed,
-            "index_prefix",
-            "Elasticsearch's own templates make data streams of indices named like this",
-            "use for example \"agent-traces\"",
-        );
-        wrong(
-            self.doc_bytes_max.0 < DOC_BYTES_MIN,
-            "doc_bytes_max",
-            "less than 16KiB holds no document",
-            "leave it out",
-        );
-        wrong(
-            self.request_bytes_max < self.doc_bytes_max,
-            "request_bytes_max",
-            "`request_bytes_max` is less than `doc_bytes_max`",
-            "a request has to hold at least one document",
-        );
-        wrong(
-            self.concurrency == 0 || CONCURRENCY_MAX < self.concurrency,
-            "concurrency",
-            "not a number of requests",
-            "use 1 to 64",
-        );
-        wrong(
-            self.compression == Some(Compression::Zstd),
-            "compression",
-            "bulk requests are taken plain or as gzip",
-            "write \"gzip\"",
-        );
-        mistakes.extend(self.limits().check());
-        mistakes
+        found.extend(mistakes([
+            (
+                !is_prefix(&self.index_prefix),
+                "index_prefix",
+                "`index_prefix` cannot begin the name of an index",
+                "use the letters a-z, digits, - _ and . and begin with a letter or digit",
+            ),
+            (
+                is_claimed,
+                "index_prefix",
+                "Elasticsearch's own templates make data streams of indices named like this",
+                "use for example \"agent-traces\"",
+            ),
+            (
+                self.doc_bytes_max.0 < DOC_BYTES_MIN,
+                "doc_bytes_max",
+                "less than 16KiB holds no document",
+                "leave it out",
+            ),
+            (
+                self.request_bytes_max < self.doc_bytes_max,
+                "request_bytes_max",
+                "`request_bytes_max` is less than `doc_bytes_max`",
+                "a request has to hold at least one document",
+            ),
+            (
+                self.concurrency == 0 || CONCURRENCY_MAX < self.concurrency,
+                "concurrency",
+                "not a number of requests",
+                "use 1 to 64",
+            ),
+            (
+                self.compression == Some(Compression::Zstd),
+                "compression",
+                "bulk requests are taken plain or as gzip",
+                "write \"gzip\"",
+            ),
+        ]));
+        found.extend(self.limits().check());
+        found
     }
 
     fn header_mistakes(&self) -> Vec<Mistake> {
-        let mut mistakes = Vec::new();
-        let mut wrong = |is_wrong: bool, option, what, hint| {
-            if is_wrong {
-                mistakes.push(Mistake { option, what, hint });
-            }
-        };
         let has_user = self.user.is_some() || self.password.is_some();
         let given = [self.api_key.is_some(), has_user, self.bearer.is_some()];
-        wrong(
-            1 < given.into_iter().filter(|given| *given).count(),
-            "",
-            "`api_key`, `user` and `bearer` exclude each other",
-            "keep one of them",
-        );
-        wrong(
-            self.user.is_some() != self.password.is_some(),
-            "user",
-            "`user` and `password` need each other",
-            "give both",
-        );
-        wrong(
-            self.api_key_id.is_some() && self.api_key.is_none(),
-            "api_key_id",
-            "`api_key_id` needs `api_key`",
-            "give both",
-        );
-        wrong(
-            self.authorization().is_some_and(|text| secret_header(&text).is_none()),
-            "",
-            "the credentials are no header",
-            "look for a line break in them",
-        );
-        wrong(
-            self.headers.iter().any(|header| read_header(header).is_none()),
-            "headers",
-            "a header cannot be set",
-            "leave it out",
-        );
-        mistakes
+        let no_key = self.api_key_id.is_some() && self.api_key.is_none();
+        let no_header = self.authorization().is_some_and(|text| secret_header(&text).is_none());
+        mistakes([
+            (
+                1 < given.into_iter().filter(|given| *given).count(),
+                "",
+                "`api_key`, `user` and `bearer` exclude each other",
+                "keep one of them",
+            ),
+            (
+                self.user.is_some() != self.password.is_some(),
+                "user",
+                "`user` and `password` need each other",
+                "give both",
+            ),
+            (no_key, "api_key_id", "`api_key_id` needs `api_key`", "give both"),
+            (no_header, "", "the credentials are no header", "look for a line break in them"),
+            (
+                self.headers.iter().any(|header| read_header(header).is_none()),
+                "headers",
+                "a header cannot be set",
+                "leave it out",
+            ),
+        ])
     }
 
     fn endpoint_mistakes(&self) -> Vec<Mistake> {
-        let mistake = |option, what, hint| Mistake { option, what, hint };
         let example = "write for example endpoints = [\"https://es.example.com:9200\"]";
         let given = self.endpoints.as_deref().unwrap_or_default();
-        if let Some(cloud_id) = &self.cloud_id {
-            let both = "`endpoints` and `cloud_id` exclude each other";
-            let none = "`cloud_id` is not the id of a deployment";
-            let hint = "copy it from the deployment's page at Elastic Cloud";
-            let both = self.endpoints.as_ref().map(|_| mistake("cloud_id", both, "keep one"));
-            let none =
-                address_of_cloud(cloud_id).is_none().then(|| mistake("cloud_id", none, hint));
-            return both.into_iter().chain(none).collect();
-        }
-        if given.is_empty() {
-            return vec![mistake("", "missing key `endpoints`", example)];
-        }
-        let wrong = given.iter().filter(|given| base(given).is_none()).map(|given| {
-            if given.has_credentials() {
-                let hint = "use `user` and `password`";
-                return mistake("endpoints", "an endpoint holds credentials", hint);
-            }
-            let what = "an endpoint is not an address that begins with http:// or https://";
-            mistake("endpoints", what, example)
-        });
-        wrong.collect()
+        let Some(cloud_id) = &self.cloud_id else {
+            let none = (given.is_empty(), "", "missing key `endpoints`", example);
+            let no_address = "an endpoint is not an address that begins with http:// or https://";
+            let each = given.iter().map(|given| match given.has_credentials() {
+                false => (base(given).is_none(), "endpoints", no_address, example),
+                true => (
+                    true,
+                    "endpoints",
+                    "an endpoint holds credentials",
+                    "use `user` and `password`",
+                ),
+            });
+            return mistakes(each.chain([none]));
+        };
+        mistakes([
+            (
+                self.endpoints.is_some(),
+                "cloud_id",
+                "`endpoints` and `cloud_id` exclude each other",
+                "keep one",
+            ),
+            (
+                address_of_cloud(cloud_id).is_none(),
+                "cloud_id",
+                "`cloud_id` is not the id of a deployment",
+                "copy it from the deployment's page at Elastic Cloud",
+            ),
+        ])
     }
 
     /// The limits that all HTTP sinks have.
@@ -465,13 +455,34 @@ impl Settings {
         format!("{}-spans", self.options.index_prefix)
     }
 
+    /// The index of trace documents.
+    pub(super) fn traces_index(&self) -> String {
+        format!("{}-traces", self.options.index_prefix)
+    }
+
+    /// Both.
+    pub(super) fn indices(&self) -> [String; 2] {
+        [self.spans_index(), self.traces_index()]
+    }
+
+    /// Whether an index is that of spans, or one of them.
+    pub(super) fn is_of_spans(&self, index: &str) -> bool {
+        index.starts_with(&self.spans_index())
+    }
+
     /// Whether spans go into a data stream.
     pub(super) fn is_stream(&self) -> bool {
         self.options.rotation == Rotation::DataStream
     }
 
-    /// The index of trace documents.
-    pub(super) fn traces_index(&self) -> String {
-        format!("{}-traces", self.options.index_prefix)
+    /// Whether a span that is sent again takes the place of the one before. Where documents have names of their own making, or are
+    /// appended only, it is another one.
+    pub(super) fn replaces_by_id(&self) -> bool {
+        self.options.id_mode == IdMode::Ids && !self.is_stream()
+    }
+
+    /// Whether an index is that data stream.
+    pub(super) fn is_streamed(&self, index: &str) -> bool {
+        self.is_stream() && self.is_of_spans(index)
     }
 }

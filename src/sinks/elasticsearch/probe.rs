@@ -15,19 +15,16 @@ pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
     let response =
         cluster.ask_plainly(Method::GET, "", None).await.map_err(|failure| failure.to_string())?;
     let status = response.reason();
-    if response.status == StatusCode::UNAUTHORIZED {
-        return Err(format!("{status}: set `api_key`, `user` and `password`, or `bearer`"));
+    match response.status {
+        StatusCode::UNAUTHORIZED => {
+            return Err(format!("{status}: set `api_key`, `user` and `password`, or `bearer`"));
+        }
+        // A key with few privileges may not be allowed to ask.
+        StatusCode::FORBIDDEN => {}
+        asked if asked.is_success() => {}
+        _ => return Err(format!("{status}: this address does not lead to a cluster")),
     }
-    // A key with few privileges may not be allowed to ask.
-    let may_ask = response.status != StatusCode::FORBIDDEN;
-    if may_ask && !response.status.is_success() {
-        return Err(format!("{status}: this address does not lead to a cluster"));
-    }
-    let server = if may_ask {
-        Server::read(settings.options.flavor, &response.body)
-    } else {
-        Server::assumed(settings.options.flavor)
-    };
+    let server = Server::read(settings.options.flavor, &response.body);
     let mut said = vec![server.describe()];
     if settings.is_stream() && !server.has_data_streams() {
         return Err(format!("{} has no data streams: choose another `rotation`", said.concat()));
@@ -48,19 +45,17 @@ async fn privileges(settings: &Settings, cluster: &Cluster) -> Result<Option<Str
     if settings.options.trace_summary == TraceSummary::On {
         wanted.push("read");
     }
-    let cluster_wanted: &[&str] = match settings.options.manage_templates {
-        ManageTemplates::Off => &[],
-        _ => &["manage_index_templates"],
-    };
-    let names = [format!("{}*", settings.spans_index()), format!("{}*", settings.traces_index())];
+    let is_managed = settings.options.manage_templates != ManageTemplates::Off;
+    let of_cluster = Vec::from_iter(is_managed.then_some("manage_index_templates"));
+    let names = settings.indices().map(|index| format!("{index}*"));
     let body = json!({
-        "cluster": cluster_wanted, "index": [{ "names": names, "privileges": wanted }]
+        "cluster": of_cluster, "index": [{ "names": names, "privileges": wanted }]
     });
     let path = "/_security/user/_has_privileges";
     let answer = cluster.ask_plainly(Method::POST, path, Some(body.to_string())).await;
     let response = answer.map_err(|failure| failure.to_string())?;
     let answer: Value = serde_json::from_slice(&response.body).unwrap_or_default();
-    match answer.get("has_all_requested").and_then(Value::as_bool) {
+    match answer["has_all_requested"].as_bool() {
         None => return Ok(None),
         Some(true) => return Ok(Some("all privileges granted".to_owned())),
         Some(false) => {}
@@ -68,16 +63,15 @@ async fn privileges(settings: &Settings, cluster: &Cluster) -> Result<Option<Str
     let missing = |granted: &Value| {
         let granted = granted.as_object().into_iter().flatten();
         let missing = granted.filter(|(_, granted)| **granted == Value::Bool(false));
-        missing.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
+        let missing: Vec<_> = missing.map(|(name, _)| name.as_str()).collect();
+        (!missing.is_empty()).then(|| missing.join(", "))
     };
-    let of_cluster = answer.get("cluster").map(missing).filter(|missing| !missing.is_empty());
-    let of_indices = answer.get("index").and_then(Value::as_object).into_iter().flatten();
-    let of_indices = of_indices.map(|(name, granted)| (name, missing(granted)));
-    let of_indices = of_indices.filter(|(_, missing)| !missing.is_empty());
-    let mut lacks: Vec<_> =
-        of_indices.map(|(name, missing)| format!("{missing} on {name}")).collect();
+    let of_indices = answer["index"].as_object().into_iter().flatten();
+    let mut lacks: Vec<_> = of_indices
+        .filter_map(|(name, granted)| Some(format!("{} on {name}", missing(granted)?)))
+        .collect();
     let others_can_help = lacks.is_empty();
-    lacks.extend(of_cluster);
+    lacks.extend(missing(&answer["cluster"]));
     let lacks = format!("the key lacks {}", lacks.join("; "));
     if others_can_help {
         return Ok(Some(format!("{lacks} (print the templates and have them installed)")));
@@ -93,29 +87,26 @@ async fn template_difference(
 ) -> Result<String, String> {
     let (mut due, mut is_newer) = (Vec::new(), false);
     for step in templates::steps(settings, server) {
-        let path = step.bare_path().to_owned();
+        let path = step.bare_path();
         let found =
-            Installed::find(&path, cluster).await.map_err(|obstacle| obstacle.to_string())?;
-        match &found {
+            Installed::find(path, cluster).await.map_err(|obstacle| obstacle.to_string())?;
+        match found {
             Installed::Hidden => {
                 return Ok("the templates cannot be looked at with this key".to_owned());
             }
-            Installed::Version(version, _) if step.is_due(&found) => {
-                due.push(format!(
-                    "{path} (version {version}, or made from other options, is there)"
-                ));
-            }
-            Installed::Version(version, _) => is_newer |= SCHEMA_VERSION < *version,
-            Installed::Nothing => due.push(path),
+            Installed::Nothing => due.push(path.to_owned()),
+            Installed::Version(version, _) if step.is_due(&found) => due
+                .push(format!("{path} (version {version}, or made from other options, is there)")),
+            Installed::Version(version, _) => is_newer |= SCHEMA_VERSION < version,
         }
     }
-    if is_newer {
-        return Ok("the templates are of a newer version and stay".to_owned());
-    }
-    if due.is_empty() {
-        return Ok(format!("templates of version {SCHEMA_VERSION} are installed"));
-    }
-    Ok(format!("would install {}", due.join(", ")))
+    Ok(if is_newer {
+        "the templates are of a newer version and stay".to_owned()
+    } else if due.is_empty() {
+        format!("templates of version {SCHEMA_VERSION} are installed")
+    } else {
+        format!("would install {}", due.join(", "))
+    })
 }
 
 /// Fields of the index that is there that have other types than ours, which holds the sink.
@@ -124,22 +115,23 @@ async fn mapping_difference(
     server: Server,
     cluster: &Cluster,
 ) -> Result<(), String> {
-    for (index, is_spans) in [(settings.spans_index(), true), (settings.traces_index(), false)] {
+    for index in settings.indices() {
         let answer = cluster.ask_plainly(Method::GET, &format!("/{index}/_mapping"), None).await;
         let response = answer.map_err(|failure| failure.to_string())?;
         // An index that is not there has no other mapping; a key may not be allowed to look.
-        let Ok(Value::Object(indices)) = serde_json::from_slice(&response.body) else { continue };
-        let wanted = templates::mapping(settings, server, is_spans);
-        let fields = || wanted.get("properties").and_then(Value::as_object).into_iter().flatten();
+        let Ok(Value::Object(there)) = serde_json::from_slice(&response.body) else { continue };
         // Of a data stream the next index will be right.
-        let there =
-            indices.values().filter(|_| !(is_spans && settings.is_stream() && 1 < indices.len()));
-        for there in there.filter_map(|index| index.pointer("/mappings/properties")) {
-            let differs = |name: &str, field: &Value| {
-                let kinds = (field.get("type"), there.get(name).map(|field| field.get("type")));
-                matches!(kinds, (Some(ours), Some(theirs)) if theirs != Some(ours))
+        if settings.is_streamed(&index) && 1 < there.len() {
+            continue;
+        }
+        let wanted = templates::index_body(settings, server, &index);
+        let fields = wanted["mappings"]["properties"].as_object();
+        for there in there.values().filter_map(|there| there.pointer("/mappings/properties")) {
+            let differs = |(name, field): &(&String, &Value)| {
+                let there = there.get(name).map(|there| there.get("type"));
+                field.get("type").is_some_and(|ours| there.is_some_and(|it| it != Some(ours)))
             };
-            let other = fields().filter(|(name, field)| differs(name, field));
+            let other = fields.into_iter().flatten().filter(differs);
             let other: Vec<&str> = other.map(|(name, _)| name.as_str()).collect();
             if !other.is_empty() {
                 return Err(format!(

@@ -6,13 +6,13 @@
 mod sent;
 pub(super) mod pairs;
 mod cut;
-mod guard;
 
 use std::borrow::Cow;
 
+use cut::shortened;
 use memchr::memchr2;
 
-use crate::sinks::elasticsearch::item::{ItemMembers, text};
+use crate::sinks::elasticsearch::item::ItemMembers;
 use crate::sinks::elasticsearch::names::{
     NS_PER_US, Names, OURS, TIME_NS_MAX, event_ns, is_odd, milliseconds,
 };
@@ -65,19 +65,21 @@ pub(super) fn write(
     bytes_max: usize,
 ) {
     let start = out.len();
+    let span = subject.span;
+    let detail = (span.is_otlp() || span.is_synthetic()).then(|| span.detail());
     // Texts are cut to an eighth of what is allowed, then to ever less, until the whole fits.
     let limits = std::iter::successors(Some(bytes_max / 8), |limit| Some(limit / 4));
     let limits = limits.take_while(|limit| SHORT_TEXT_BYTES <= *limit);
-    for text_max in std::iter::once(usize::MAX).chain(limits) {
+    let attempts = std::iter::once(usize::MAX).chain(limits).map(|text_max| (Some(rung), text_max));
+    // Thousands of attributes: what is typed is small.
+    for (rung, text_max) in attempts.chain([(None, SHORT_TEXT_BYTES)]) {
         out.truncate(start);
-        Document::new(out, (subject, place), settings, text_max).write(Some(rung));
+        let facts = span.facts();
+        Document { out, subject, place, settings, span, facts, detail, text_max }.write(rung);
         if out.len() - start <= bytes_max {
             return;
         }
     }
-    // Thousands of attributes: what is typed is small.
-    out.truncate(start);
-    Document::new(out, (subject, place), settings, SHORT_TEXT_BYTES).write(None);
 }
 
 /// Texts are not cut shorter than this, in bytes.
@@ -100,23 +102,9 @@ struct Document<'a, 'o> {
     detail: Option<&'a Detail>,
     /// Texts longer than this, in bytes, are cut.
     text_max: usize,
-    is_cut: bool,
 }
 
-impl<'a, 'o> Document<'a, 'o> {
-    fn new(
-        out: &'o mut Vec<u8>,
-        (subject, place): (&'a Subject<'a>, &'a Place<'a>),
-        settings: &'a Settings,
-        text_max: usize,
-    ) -> Self {
-        let span = subject.span;
-        let is_told_by_detail = span.is_otlp() || span.is_synthetic();
-        let detail = is_told_by_detail.then(|| span.detail());
-        let facts = span.facts();
-        Self { out, subject, place, settings, span, facts, detail, text_max, is_cut: false }
-    }
-
+impl Document<'_, '_> {
     /// Writes everything; without a rung only what is typed.
     fn write(mut self, rung: Option<Rung>) {
         self.out.push(b'{');
@@ -124,16 +112,16 @@ impl<'a, 'o> Document<'a, 'o> {
         self.identity();
         self.words(rung);
         self.usage();
-        match rung {
-            Some(Rung::Full) => {
+        if let Some(rung) = rung {
+            if rung == Rung::Full {
                 self.pairs();
-                self.as_sent();
+            }
+            self.free(rung);
+            if rung == Rung::Full {
                 self.searchable();
             }
-            Some(Rung::Folded) => self.folded(),
-            None => self.is_cut = true,
         }
-        if self.is_cut {
+        if rung != Some(Rung::Full) || self.text_max != usize::MAX {
             self.key("truncated").extend_from_slice(b"true");
         }
         self.out.push(b'}');
@@ -191,23 +179,42 @@ impl<'a, 'o> Document<'a, 'o> {
 
     fn words(&mut self, rung: Option<Rung>) {
         let (facts, subject) = (self.facts, self.subject);
+        let known = |of: fn(&TraceContext) -> &Option<Text>| of(subject.context?).as_deref();
+        // As it came with the span, and as the lane knows it.
+        let objects =
+            [subject.span.trace.as_ref(), subject.context.and_then(|it| it.trace.as_ref())];
+        let object = |of: fn(&TraceObject) -> &Option<Text>| {
+            objects.into_iter().flatten().find_map(|object| of(object).as_deref())
+        };
+        // The name of a task of the Agents SDK, which is a workflow too, comes after that of its trace.
+        let workflow = object(|it| &it.workflow).filter(|name| !name.is_empty());
+        let workflow = workflow.or(facts.workflow.as_deref()).or(known(|it| &it.workflow));
+        let group = facts.session.as_deref().or(object(|it| &it.group)).or(known(|it| &it.session));
         for (name, text) in [
             ("service_name", self.span.scope.resource.service_name().map(|name| &**name)),
-            ("workflow_name", workflow(subject)),
-            ("group_id", group(subject)),
-            ("user", user(subject)),
+            ("workflow_name", workflow),
+            ("group_id", group),
+            ("user", facts.user.as_deref().or(known(|it| &it.user))),
         ] {
             self.text(name, text.unwrap_or_default());
         }
-        self.tags(tags(subject));
-        let status = self.detail.map(|detail| &detail.status_message);
+        // Where a span has no labels, those of its trace.
+        let tags = subject.context.map(|it| &it.tags).filter(|_| facts.tags.is_empty());
+        let tags = tags.unwrap_or(&facts.tags).iter();
+        let tags = tags.filter(|tag| !tag.is_empty() && tag.len() <= ENTRY_BYTES_MAX);
+        let mut tags = tags.take(ENTRIES_MAX).map(|tag| &**tag).peekable();
+        if tags.peek().is_some() {
+            write_texts(self.key("tags"), tags);
+        }
         if is_error(self.span) {
             self.open("error");
-            let kind = facts.error.as_ref().and_then(|error| error.kind.as_deref());
-            self.text("type", kind.unwrap_or_default());
+            let error = facts.error.as_ref();
+            self.text("type", error.and_then(|error| error.kind.as_deref()).unwrap_or_default());
             if rung == Some(Rung::Full) {
-                let message = facts.error.as_ref().map(|error| &error.message).or(status);
-                self.long("message", message.map_or("", |message| message));
+                let status = self.detail.map(|detail| &detail.status_message);
+                let message = error.map(|error| &error.message).or(status);
+                let message = message.map_or("", |message| message);
+                self.text("message", &shortened(message, self.text_max));
             }
             self.close();
         }
@@ -231,14 +238,6 @@ impl<'a, 'o> Document<'a, 'o> {
         let model = facts.response_model.as_deref().or(facts.request_model.as_deref());
         let provider = facts.provider.as_deref().filter(|_| model.is_some());
         self.group("model", &[("name", model), ("provider", provider)]);
-    }
-
-    fn tags(&mut self, tags: &[Text]) {
-        let tags = tags.iter().filter(|tag| !tag.is_empty() && tag.len() <= ENTRY_BYTES_MAX);
-        let mut tags = tags.take(ENTRIES_MAX).map(|tag| &**tag).peekable();
-        if tags.peek().is_some() {
-            write_texts(self.key("tags"), tags);
-        }
     }
 
     /// Tokens and money that count, or those that repeat what others say; and what decides which.
@@ -331,14 +330,6 @@ impl<'a, 'o> Document<'a, 'o> {
         }
     }
 
-    /// Text that may have to be cut; nothing when it is empty.
-    fn long(&mut self, name: &'static str, text: &str) {
-        if !text.is_empty() {
-            let cut = self.cut(text);
-            write_str(self.key(name), &cut);
-        }
-    }
-
     /// An object of texts; nothing when all are empty.
     fn group(&mut self, name: &'static str, fields: &[(&'static str, Option<&str>)]) {
         if fields.iter().all(|(_, text)| text.is_none_or(str::is_empty)) {
@@ -361,11 +352,8 @@ impl<'a, 'o> Document<'a, 'o> {
     fn payload(&mut self, name: &'static str, payload: Option<&Payload>) {
         match payload {
             None => {}
-            Some(Payload::Text(text)) => self.long(name, text),
-            Some(Payload::Json(json)) => {
-                self.key(name);
-                self.json(json);
-            }
+            Some(Payload::Text(text)) => self.text(name, text),
+            Some(Payload::Json(json)) => write_json(self.key(name), json),
         }
     }
 
@@ -373,18 +361,7 @@ impl<'a, 'o> Document<'a, 'o> {
     fn member(&mut self, name: &str, json: &str) {
         write_str(self.begin(), name);
         self.out.push(b':');
-        self.json(json);
-    }
-
-    /// JSON as it came; where it is too long, its beginning as text.
-    fn json(&mut self, json: &str) {
-        if self.text_max < json.len() {
-            let whole = text(json).unwrap_or(Cow::Borrowed(json));
-            let cut = self.cut(&whole);
-            write_str(self.out, &cut);
-        } else {
-            write_json(self.out, json);
-        }
+        write_json(self.out, json);
     }
 }
 
@@ -402,49 +379,11 @@ fn total_tokens(usage: &Usage) -> Option<u64> {
     usage.total.or_else(|| Some(usage.input?.saturating_add(usage.output?)))
 }
 
-/// The workflow that a span belongs to. The name of a task of the Agents SDK, which is a workflow too, comes after that of its trace.
-fn workflow<'a>(subject: &'a Subject<'_>) -> Option<&'a str> {
-    let objects = objects(subject).find_map(|trace| trace.workflow.as_deref());
-    let of_context = subject.context.and_then(|context| context.workflow.as_deref());
-    let own = subject.span.facts().workflow.as_deref();
-    filled(objects).or(own).or(of_context)
-}
-
-/// The conversation or group that a span belongs to.
-fn group<'a>(subject: &'a Subject<'_>) -> Option<&'a str> {
-    let of_trace = objects(subject).find_map(|trace| trace.group.as_deref());
-    let of_context = subject.context.and_then(|context| context.session.as_deref());
-    subject.span.facts().session.as_deref().or(of_trace).or(of_context)
-}
-
-/// The trace object of a span, as it came with the span and as the lane knows it.
-fn objects<'a>(subject: &'a Subject<'_>) -> impl Iterator<Item = &'a TraceObject> {
-    let known = subject.context.and_then(|context| context.trace.as_deref());
-    subject.span.trace.as_deref().into_iter().chain(known)
-}
-
-fn filled(text: Option<&str>) -> Option<&str> {
-    text.filter(|text| !text.is_empty())
-}
-
-fn user<'a>(subject: &'a Subject<'_>) -> Option<&'a str> {
-    let of_context = subject.context.and_then(|context| context.user.as_deref());
-    subject.span.facts().user.as_deref().or(of_context)
-}
-
-/// The labels of a span; where it has none, those of its trace.
-fn tags<'a>(subject: &'a Subject<'_>) -> &'a [Text] {
-    let tags = &subject.span.facts().tags;
-    let of_context = subject.context.map(|context| &context.tags).filter(|_| tags.is_empty());
-    of_context.unwrap_or(tags)
-}
-
 /// What the Agents SDK calls such a span, whoever made it.
 fn raw_type<'a>(subject: &'a Subject<'_>) -> Cow<'a, str> {
     let span = subject.span;
     if !span.is_otlp() {
-        let said = subject.item.data.text("type").filter(|kind| !kind.is_empty());
-        if let Some(said) = said {
+        if let Some(said) = subject.item.data.get_string("type") {
             return said;
         }
     }
