@@ -29,7 +29,7 @@ const LARGE_BYTES: usize = 1 << 20;
 /// That many times in a row it is.
 const BROKEN_MAX: u32 = 2;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Progress {
     rung: Rung,
     reports: Reports,
@@ -46,15 +46,8 @@ struct Progress {
 
 impl Backend {
     pub(super) async fn deliver(self: &Arc<Self>, delivery: &Delivery) -> Report {
-        let mut progress = Progress {
-            rung: Rung::Full,
-            reports: Reports::new(delivery.len()),
-            to_fold: BTreeSet::new(),
-            stored: Vec::new(),
-            new_indices: BTreeSet::new(),
-            is_unanswered: false,
-            tally: Tally::new(),
-        };
+        let reports = Reports::new(delivery.len());
+        let mut progress = Progress { reports, ..Progress::default() };
         for rung in [Rung::Full, Rung::Folded] {
             let wanted = mem::take(&mut progress.to_fold);
             if rung == Rung::Folded && wanted.is_empty() {
@@ -175,10 +168,11 @@ impl Backend {
     pub(super) async fn post(&self, bulk: &Bulk) -> Result<Vec<Answer>, Report> {
         let bytes = bulk.body.len();
         let number = |number: usize| HeaderValue::from(u64::try_from(number).unwrap_or(u64::MAX));
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-        headers.insert(EVENT_COUNT, number(bulk.lines.len()));
-        headers.insert(UNCOMPRESSED_LENGTH, number(bytes));
+        let mut headers = HeaderMap::from_iter([
+            (CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson")),
+            (EVENT_COUNT, number(bulk.lines.len())),
+            (UNCOMPRESSED_LENGTH, number(bytes)),
+        ]);
         if let Some(coding) = self.settings.compression.header() {
             headers.insert(CONTENT_ENCODING, coding);
         }
@@ -222,11 +216,7 @@ impl Backend {
             warn!(sink, count, "spans were refused as they were and sent folded");
         }
         if 0 < odd_times {
-            warn!(
-                sink,
-                count = odd_times,
-                "spans say times outside of 2000 to 2100, which no duration or trace document counts"
-            );
+            warn!(sink, count = odd_times, "{}", ODD_TIMES.help);
         }
     }
 }

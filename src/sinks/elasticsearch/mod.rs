@@ -50,6 +50,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use bytes::Bytes;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     BuildError, Delivery, Kind, Pace, Parts, Pending, Plan, RejectClass, Report, Sink, SizeLimit,
@@ -100,7 +101,7 @@ impl Plan for Settings {
 #[derive(Debug)]
 pub struct Elasticsearch {
     backend: Arc<Backend>,
-    summaries: OnceLock<tokio::task::AbortHandle>,
+    summaries: OnceLock<AbortOnDropHandle<()>>,
 }
 
 /// The cluster, and what is known of it and of the traces there.
@@ -184,14 +185,6 @@ pub fn bodies(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Bytes>
     };
     let bulks = encoder.delivery(delivery, Rung::Full, |_| true).bulks;
     bulks.iter().map(|bulk| super::http::Compression::Gzip.of(&bulk.body)).collect()
-}
-
-impl Drop for Elasticsearch {
-    fn drop(&mut self) {
-        if let Some(summaries) = self.summaries.get() {
-            summaries.abort();
-        }
-    }
 }
 
 impl Sink for Elasticsearch {

@@ -81,20 +81,17 @@ pub(super) const SEARCHED_UNITS_MAX: usize = 256;
 
 /// An id that can be searched for: longer ones become their SHA-256, and stand in the attributes as they are.
 pub(super) fn searchable(id: Cow<'_, str>) -> Cow<'_, str> {
-    let is_long = |id: &str| SEARCHED_UNITS_MAX < id.encode_utf16().count();
-    if id.len() <= SEARCHED_UNITS_MAX || !is_long(&id) {
-        id
-    } else {
-        sha256::hex(id.as_bytes()).into()
-    }
+    let is_short = |id: &str| id.encode_utf16().count() <= SEARCHED_UNITS_MAX;
+    if id.len() <= SEARCHED_UNITS_MAX || is_short(&id) { id } else { hashed(&id) }
 }
 
 /// An id that may name a document: longer ones become their SHA-256.
 pub(super) fn bounded(id: &str) -> Cow<'_, str> {
-    if id.len() <= DOC_ID_BYTES_MAX {
-        return Cow::Borrowed(id);
-    }
-    Cow::Owned(sha256::hex(id.as_bytes()))
+    if id.len() <= DOC_ID_BYTES_MAX { Cow::Borrowed(id) } else { hashed(id) }
+}
+
+fn hashed(id: &str) -> Cow<'static, str> {
+    sha256::hex(id.as_bytes()).into()
 }
 
 /// The client's own id of a trace, in the root that stands for it.

@@ -372,22 +372,22 @@ impl Options {
     }
 
     fn authorization(&self) -> Option<String> {
-        if let Some(key) = &self.api_key {
-            let key = key.reveal().trim();
-            let encoded = match (&self.api_key_id, key.contains(':')) {
-                (Some(id), _) => base64::text(format!("{id}:{key}").as_bytes()),
-                (None, true) => base64::text(key.as_bytes()),
-                (None, false) => key.to_owned(),
-            };
-            return Some(format!("ApiKey {encoded}"));
+        let pair = |name: &str, secret: &str| base64::text(format!("{name}:{secret}").as_bytes());
+        match (&self.api_key, &self.user, &self.password, &self.bearer) {
+            (Some(key), ..) => {
+                let key = key.reveal().trim();
+                let key = match (&self.api_key_id, key.split_once(':')) {
+                    (Some(id), _) => pair(id, key),
+                    (None, Some((id, secret))) => pair(id, secret),
+                    (None, None) => key.to_owned(),
+                };
+                Some(format!("ApiKey {key}"))
+            }
+            (_, Some(user), Some(password), _) => {
+                Some(format!("Basic {}", pair(user, password.reveal())))
+            }
+            (.., bearer) => bearer.as_ref().map(|token| format!("Bearer {}", token.reveal())),
         }
-        if let (Some(user), Some(password)) = (&self.user, &self.password) {
-            return Some(format!(
-                "Basic {}",
-                base64::text(format!("{user}:{}", password.reveal()).as_bytes())
-            ));
-        }
-        self.bearer.as_ref().map(|token| format!("Bearer {}", token.reveal()))
     }
 }
 
@@ -432,10 +432,9 @@ impl Settings {
         if let Some(cloud_id) = options.cloud_id.take() {
             options.endpoints = Some(vec![address_of_cloud(&cloud_id)?]);
         }
-        let endpoints: Option<Vec<Uri>> = options.endpoints.iter().flatten().map(base).collect();
-        let endpoints = endpoints?;
-        let headers: Option<HeaderMap> = options.headers.iter().map(read_header).collect();
-        let mut headers = headers?;
+        let given = options.endpoints.iter().flatten();
+        let endpoints = given.map(base).collect::<Option<Vec<Uri>>>()?;
+        let mut headers = options.headers.iter().map(read_header).collect::<Option<HeaderMap>>()?;
         if let Some(text) = options.authorization() {
             headers.entry(AUTHORIZATION).or_insert(secret_header(&text)?);
         }

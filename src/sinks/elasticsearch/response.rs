@@ -118,8 +118,9 @@ pub(super) fn read(response: &Response, documents: usize) -> Result<Vec<Answer>,
     let (error, reason) = error_of(&response.body);
     let brief = || explained(&status, &error, "");
     Err(match class {
-        _ if error == BLOCK => Report::hold(explained(&status, &error, &reason)),
-        StatusClass::Stop => Report::hold(explained(&status, &error, &reason)),
+        class if class == StatusClass::Stop || error == BLOCK => {
+            Report::hold(explained(&status, &error, &reason))
+        }
         StatusClass::TooLarge => Report::split(RejectClass::TooLarge, status, response.answer()),
         // Elasticsearch 7.0 answers a broken action line like that.
         StatusClass::Fault if error.contains("e_o_f_exception") => {

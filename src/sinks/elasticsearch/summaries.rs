@@ -13,6 +13,7 @@ use std::time::Duration;
 use hyper::Method;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use super::changes::Change;
@@ -53,8 +54,8 @@ struct Work<'a> {
     open: usize,
 }
 
-pub(super) fn start(backend: &Arc<Backend>) -> tokio::task::AbortHandle {
-    tokio::spawn(run(Arc::clone(backend))).abort_handle()
+pub(super) fn start(backend: &Arc<Backend>) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(run(Arc::clone(backend))))
 }
 
 async fn run(backend: Arc<Backend>) {
@@ -304,14 +305,12 @@ fn correction(hit: &Hit<'_>, place: &Place<'_>) -> Map<String, Value> {
     let agent = place
         .agent
         .filter(|agent| known.is_none_or(|known| known.span.is_none() && agent.span.is_some()));
-    if let Some(agent) = agent {
-        say(
-            "agent",
-            match agent.span {
-                Some(span) => json!({ "name": agent.name, "span_id": span }),
-                None => json!({ "name": agent.name }),
-            },
-        );
+    if let Some(tree::Agent { name, span }) = agent {
+        let mut known = json!({ "name": name });
+        if let Some(span) = span {
+            known["span_id"] = span.into();
+        }
+        say("agent", known);
     }
     if let Some(depth) = place.depth.filter(|depth| hit.source.depth != Some(*depth)) {
         say("depth", depth.into());
@@ -321,11 +320,11 @@ fn correction(hit: &Hit<'_>, place: &Place<'_>) -> Map<String, Value> {
     if is_wrong && spends != Spends::Nothing {
         let tokens = hit.source.usage.or(hit.source.aggregate_usage);
         let tokens = tokens.and_then(|tokens| serde_json::from_str(tokens.get()).ok());
-        let tokens = || tokens.clone().unwrap_or(Value::Null);
-        let (counted, repeated) =
-            if place.counts { (tokens(), Value::Null) } else { (Value::Null, tokens()) };
-        say("usage", counted);
-        say("aggregate_usage", repeated);
+        let (tokens, nothing): (Value, _) = (tokens.unwrap_or_default(), Value::Null);
+        let both = if place.counts { [tokens, nothing] } else { [nothing, tokens] };
+        for (name, tokens) in ["usage", "aggregate_usage"].into_iter().zip(both) {
+            say(name, tokens);
+        }
         if spends == Spends::Model {
             say("counting", json!({ "spends": tree::MODEL }));
         }

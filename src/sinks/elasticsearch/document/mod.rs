@@ -48,8 +48,9 @@ impl<'a> Subject<'a> {
 }
 
 /// How much of a span is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Rung {
+    #[default]
     Full,
     /// Everything, but what has no type of its own as one text that nobody looks into: for a backend that refused the rest.
     Folded,
