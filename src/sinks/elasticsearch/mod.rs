@@ -89,11 +89,12 @@ impl Plan for Settings {
     }
 
     fn probe(&self) -> Option<Pending<'_, Result<String, String>>> {
-        Some(Box::pin(probe::probe(self)))
+        Some(Box::pin(async { probe::probe(self).await.map_err(|error| error.to_string()) }))
     }
 
     fn commands(&self) -> Option<String> {
-        Some(probe::commands(self))
+        let server = server::Server::assumed(self.options.flavor);
+        Some(templates::print(&templates::steps(self, server)))
     }
 }
 

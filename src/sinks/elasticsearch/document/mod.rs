@@ -22,6 +22,7 @@ use crate::span::{
     Detail, Facts, Kind, Payload, RootSpan, STATUS_ERROR, Source, Span, Spends, Text, TraceContext,
     TraceObject, Usage,
 };
+use crate::support::json::object::Object;
 use crate::support::json::{write_compact, write_f64, write_str, write_u64};
 use crate::support::rfc3339;
 
@@ -300,17 +301,10 @@ impl Document<'_, '_> {
         self.close();
     }
 
-    /// Begins a member; no value ends with the brace that tells the first.
-    fn begin(&mut self) -> &mut Vec<u8> {
-        if self.out.last() != Some(&b'{') {
-            self.out.push(b',');
-        }
-        self.out
-    }
-
     /// A name of ours, which needs no escape.
     fn key(&mut self, name: &'static str) -> &mut Vec<u8> {
-        self.begin().push(b'"');
+        // No value ends with the brace that tells the first.
+        self.out.extend_from_slice(if self.out.last() == Some(&b'{') { b"\"" } else { b",\"" });
         self.out.extend_from_slice(name.as_bytes());
         self.out.extend_from_slice(b"\":");
         self.out
@@ -360,9 +354,7 @@ impl Document<'_, '_> {
 
     /// A member as the client named and wrote it.
     fn member(&mut self, name: &str, json: &str) {
-        write_str(self.begin(), name);
-        self.out.push(b':');
-        write_json(self.out, json);
+        write_json(Object::within(self.out).member(name), json);
     }
 }
 

@@ -7,7 +7,7 @@ use super::{Document, Rung};
 use crate::sinks::elasticsearch::item::ItemMembers;
 use crate::sinks::elasticsearch::names::SEARCHED_UNITS_MAX;
 use crate::sinks::elasticsearch::options::AttributesMapping;
-use crate::sinks::jsonl::{write_attributes, write_attributes_but};
+use crate::sinks::jsonl::{join_attributes_but, write_attributes};
 use crate::span::{Attribute, Detail, Link, Payload, SpanEvent, Value};
 use crate::support::json::object::Object;
 use crate::support::json::raw::Raw;
@@ -67,7 +67,8 @@ impl<'a> Document<'a, '_> {
             write_str(self.key("raw_json"), &cut);
         } else {
             let members = cut.strip_prefix('{').and_then(|cut| cut.strip_suffix('}'));
-            self.begin().extend_from_slice(members.unwrap_or_default().as_bytes());
+            self.out.push(b',');
+            self.out.extend_from_slice(members.unwrap_or_default().as_bytes());
         }
     }
 
@@ -108,22 +109,10 @@ impl<'a> Document<'a, '_> {
         let sides = [self.facts.input.as_ref(), self.facts.output.as_ref()];
         let is_elsewhere =
             |attribute: &Attribute| sides.iter().any(|side| is_same_text(*side, &attribute.value));
-        // What is written is an object of its own: its braces take the place of those that are open.
-        let is_first = self.out.last() == Some(&b'{');
-        if is_first {
-            self.out.pop();
-        }
-        let start = self.out.len();
-        write_attributes_but(self.out, attributes, |attribute| {
+        join_attributes_but(&mut Object::within(self.out), attributes, |attribute| {
             let is_ours = attribute.key.strip_prefix("otel.").is_some_and(|it| OURS.contains(&it));
             is_ours || is_elsewhere(attribute)
         });
-        self.out.pop();
-        if self.out.len() == start + 1 {
-            self.out.truncate(start + usize::from(is_first));
-        } else if let Some(brace) = self.out.get_mut(start).filter(|_| !is_first) {
-            *brace = b',';
-        }
     }
 
     /// The members of an item that have no field of their own.
