@@ -8,15 +8,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::document::{self, Subject};
+use super::fields::Field::{Nothing, Number, Words};
+use super::fields::{words, write_fields};
 use super::names::{self, NS_PER_MS, NS_PER_US, bounded, event_ns, index_at};
 use super::options::{IdMode, Settings, TraceSummary};
+use super::queries::Seq;
 use super::response::Action;
 use super::server::{Flavor, Server};
 use super::summary;
 use super::tree::{self, Above, Agent, Node, Place};
 use crate::sinks::Delivery;
 use crate::span::{Item, Kind, Spends, TraceObject};
-use crate::support::json::write_str;
 use crate::support::sha256;
 
 pub(super) use super::document::Rung;
@@ -168,7 +170,7 @@ impl Encoder<'_> {
             IdMode::Ids => Some(subject.names.doc_id()),
         };
         bulks.add(at, action, |out| {
-            write_action(out, action, (&index, id.as_deref()), "");
+            write_action(out, action, (&index, id.as_deref()), None);
             document::write(out, (subject, place), self.settings, rung, self.doc_bytes_max);
         });
     }
@@ -184,32 +186,35 @@ impl Encoder<'_> {
     ) {
         bulks.add(at, Action::Update, |out| {
             let index = self.settings.traces_index();
-            let again = ",\"retry_on_conflict\":3";
-            write_action(out, Action::Update, (&index, Some(&bounded(name))), again);
+            write_action(out, Action::Update, (&index, Some(&bounded(name))), None);
             summary::write_object(out, object, name, received_ns, self.settings);
         });
     }
 }
 
-/// Appends the line of an action on a document, by its index and id; `more` are members of the action.
+/// Appends the line of an action on a document, by its index and id. With a version it is done only where this is still there.
 pub(super) fn write_action(
     out: &mut Vec<u8>,
     action: Action,
     (index, id): (&str, Option<&str>),
-    more: &str,
+    seq: Option<Seq>,
 ) {
-    out.extend_from_slice(match action {
-        Action::Create => b"{\"create\":{\"_index\":",
-        Action::Index | Action::Conditional => b"{\"index\":{\"_index\":",
-        Action::Update => b"{\"update\":{\"_index\":",
-    });
-    write_str(out, index);
-    if let Some(id) = id {
-        out.extend_from_slice(b",\"_id\":");
-        write_str(out, id);
-    }
-    out.extend_from_slice(more.as_bytes());
-    out.extend_from_slice(b"}}\n");
+    let operation = match action {
+        Action::Create => "create",
+        Action::Index | Action::Conditional => "index",
+        Action::Update => "update",
+    };
+    let joins = action == Action::Update && seq.is_none();
+    out.push(b'{');
+    let rows = [
+        (operation, "_index", Words(index)),
+        (operation, "_id", words(id)),
+        (operation, "if_seq_no", seq.map_or(Nothing, |seq| Number(seq.number))),
+        (operation, "if_primary_term", seq.map_or(Nothing, |seq| Number(seq.term))),
+        (operation, "retry_on_conflict", Number(3).unless(!joins)),
+    ];
+    write_fields(out, rows);
+    out.extend_from_slice(b"}\n");
 }
 
 /// Requests that are being written.

@@ -28,6 +28,7 @@ mod changes;
 mod deliver;
 mod document;
 mod encode;
+mod fields;
 mod figures;
 mod item;
 mod names;

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Method;
-use serde_json::{Map, Value, json};
+use serde_json::json;
+use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
@@ -19,9 +20,11 @@ use tracing::warn;
 use super::changes::Change;
 use super::cluster::{Obstacle, Why};
 use super::encode::{Bulk, Bulks, write_action};
+use super::fields::Field::{Json, Nothing, Number, Words};
+use super::fields::{Row, words, write_fields};
 use super::figures;
 use super::names::bounded;
-use super::queries::{self, Found, Hit, Looked, Seq, Sum};
+use super::queries::{self, Found, Hit, Looked, Sum};
 use super::response::{Action, Class, explain, judge};
 use super::summary::Summary;
 use super::tree::{self, Place};
@@ -208,15 +211,18 @@ impl Backend {
                 let Some(work) = works.get_mut(at) else { continue };
                 work.max_depth = work.max_depth.max(place.depth.unwrap_or_default().into());
                 let correction = correction(hit, place);
-                if correction.is_empty() || !encoder.has_patches() {
+                if !encoder.has_patches() || !correction.iter().any(|(.., field)| field.is_said()) {
                     continue;
                 }
-                work.is_moved |= correction.contains_key("usage");
+                work.is_moved |=
+                    correction.iter().any(|(_, name, field)| *name == "usage" && field.is_said());
                 work.open += 1;
                 bulks.add(at, Action::Update, |out| {
                     let document = (&*hit.index, Some(&*hit.id));
-                    write_action(out, Action::Update, document, &condition(hit.seq()));
-                    out.extend_from_slice(json!({ "doc": correction }).to_string().as_bytes());
+                    write_action(out, Action::Update, document, hit.seq());
+                    out.extend_from_slice(b"{\"doc\":{");
+                    write_fields(out, correction);
+                    out.extend_from_slice(b"}}");
                 });
             }
         }
@@ -233,7 +239,7 @@ impl Backend {
             work.open += 1;
             let action = if found.seq.is_some() { Action::Conditional } else { Action::Create };
             bulks.add(at, action, |out| {
-                write_action(out, action, (&index, Some(&bounded(name))), &condition(found.seq));
+                write_action(out, action, (&index, Some(&bounded(name))), found.seq);
                 out.extend_from_slice(&document);
             });
         }
@@ -290,44 +296,25 @@ fn obstacle_of(report: &Report) -> Obstacle {
     Obstacle::away(reason.unwrap_or("trace documents were not taken"))
 }
 
-/// Under which condition a document is written, as members of its action.
-fn condition(seq: Option<Seq>) -> String {
-    seq.map_or_else(String::new, |Seq { number, term }| {
-        format!(",\"if_seq_no\":{number},\"if_primary_term\":{term}")
-    })
-}
-
 /// What the document of a span says wrong or not at all; tokens where it says wrongly whether they count.
-fn correction(hit: &Hit<'_>, place: &Place<'_>) -> Map<String, Value> {
-    let mut doc = Map::new();
-    let mut say = |name: &str, value| doc.insert(name.to_owned(), value);
+fn correction<'a>(hit: &'a Hit<'_>, place: &Place<'a>) -> [Row<'a>; 6] {
     let known = hit.agent();
-    let agent = place
-        .agent
-        .filter(|agent| known.is_none_or(|known| known.span.is_none() && agent.span.is_some()));
-    if let Some(tree::Agent { name, span }) = agent {
-        let mut known = json!({ "name": name });
-        if let Some(span) = span {
-            known["span_id"] = span.into();
-        }
-        say("agent", known);
-    }
-    if let Some(depth) = place.depth.filter(|depth| hit.source.depth != Some(*depth)) {
-        say("depth", depth.into());
-    }
+    let is_news = |agent: &tree::Agent<'_>| {
+        known.is_none_or(|known| known.span.is_none() && agent.span.is_some())
+    };
+    let agent = place.agent.filter(is_news);
+    let depth = place.depth.filter(|depth| hit.source.depth != Some(*depth));
     let spends = hit.node().2.spends;
     let is_wrong = hit.counts().is_some_and(|counts| counts != place.counts);
-    if is_wrong && spends != Spends::Nothing {
-        let tokens = hit.source.usage.or(hit.source.aggregate_usage);
-        let tokens = tokens.and_then(|tokens| serde_json::from_str(tokens.get()).ok());
-        let (tokens, nothing): (Value, _) = (tokens.unwrap_or_default(), Value::Null);
-        let both = if place.counts { [tokens, nothing] } else { [nothing, tokens] };
-        for (name, tokens) in ["usage", "aggregate_usage"].into_iter().zip(both) {
-            say(name, tokens);
-        }
-        if spends == Spends::Model {
-            say("counting", json!({ "spends": tree::MODEL }));
-        }
-    }
-    doc
+    let is_moved = is_wrong && spends != Spends::Nothing;
+    let tokens = hit.source.usage.or(hit.source.aggregate_usage).map_or("null", RawValue::get);
+    let (counted, repeated) = if place.counts { (tokens, "null") } else { ("null", tokens) };
+    [
+        ("agent", "name", words(agent.map(|agent| agent.name))),
+        ("agent", "span_id", words(agent.and_then(|agent| agent.span))),
+        ("", "depth", depth.map_or(Nothing, |depth| Number(depth.into()))),
+        ("", "usage", Json(counted).unless(!is_moved)),
+        ("", "aggregate_usage", Json(repeated).unless(!is_moved)),
+        ("counting", "spends", Words(tree::MODEL).unless(!is_moved || spends != Spends::Model)),
+    ]
 }

@@ -4,6 +4,8 @@ use std::ptr;
 
 use super::cut::{Limits, write_cut};
 use super::{Document, Rung};
+use crate::sinks::elasticsearch::fields::Field::{Number, Time, Words};
+use crate::sinks::elasticsearch::fields::write_fields;
 use crate::sinks::elasticsearch::item::ItemMembers;
 use crate::sinks::elasticsearch::names::SEARCHED_UNITS_MAX;
 use crate::sinks::elasticsearch::options::AttributesMapping;
@@ -11,7 +13,7 @@ use crate::sinks::jsonl::{join_attributes_but, write_attributes};
 use crate::span::{Attribute, Detail, Link, Payload, SpanEvent, Value};
 use crate::support::json::object::Object;
 use crate::support::json::raw::Raw;
-use crate::support::json::{write_str, write_u64};
+use crate::support::json::write_str;
 
 /// What a field takes that indexes every attribute. `flattened` takes 20 levels, and values of 32,766 bytes with their keys.
 const GUARD: Limits = Limits { whole_bytes: 0, levels: 8, key_bytes: 256, text_bytes: 30_000 };
@@ -88,19 +90,17 @@ impl<'a> Document<'a, '_> {
     }
 
     fn otlp_attributes(&mut self, detail: &'a Detail) {
-        for (name, number) in [
-            ("otel.span_kind", u64::try_from(detail.kind).unwrap_or_default()),
-            ("otel.flags", detail.flags.into()),
-            ("otel.dropped_attributes_count", detail.dropped_attributes_count.into()),
-            ("otel.dropped_events_count", detail.dropped_events_count.into()),
-            ("otel.dropped_links_count", detail.dropped_links_count.into()),
-        ] {
-            if number != 0 {
-                write_u64(self.key(name), number);
-            }
-        }
-        self.text("otel.trace_state", &detail.trace_state);
-        self.text("otel.status_message", &detail.status_message);
+        let number = |number: u64| Number(number).unless(number == 0);
+        let rows = [
+            ("", "otel.span_kind", number(u64::try_from(detail.kind).unwrap_or_default())),
+            ("", "otel.flags", number(detail.flags.into())),
+            ("", "otel.dropped_attributes_count", number(detail.dropped_attributes_count.into())),
+            ("", "otel.dropped_events_count", number(detail.dropped_events_count.into())),
+            ("", "otel.dropped_links_count", number(detail.dropped_links_count.into())),
+            ("", "otel.trace_state", Words(&detail.trace_state)),
+            ("", "otel.status_message", Words(&detail.status_message)),
+        ];
+        write_fields(self.out, rows);
         self.join_attributes(&detail.attributes);
     }
 
@@ -164,19 +164,24 @@ impl<'a> Document<'a, '_> {
     }
 
     fn event(&mut self, event: &SpanEvent) {
-        self.time("time", event.time_ns);
-        self.text("name", &event.name);
-        if !event.attributes.is_empty() {
-            write_attributes(self.key("attributes"), &event.attributes);
-        }
+        let rows = [("", "time", Time(event.time_ns)), ("", "name", Words(&event.name))];
+        write_fields(self.out, rows);
+        self.own_attributes(&event.attributes);
     }
 
     fn link(&mut self, link: &Link) {
-        self.text("trace_id", &link.trace_id.to_string());
-        self.text("span_id", &link.span_id.to_string());
-        self.text("trace_state", &link.trace_state);
-        if !link.attributes.is_empty() {
-            write_attributes(self.key("attributes"), &link.attributes);
+        let rows = [
+            ("", "trace_id", Words(&link.trace_id.to_string())),
+            ("", "span_id", Words(&link.span_id.to_string())),
+            ("", "trace_state", Words(&link.trace_state)),
+        ];
+        write_fields(self.out, rows);
+        self.own_attributes(&link.attributes);
+    }
+
+    fn own_attributes(&mut self, attributes: &[Attribute]) {
+        if !attributes.is_empty() {
+            write_attributes(self.key("attributes"), attributes);
         }
     }
 
