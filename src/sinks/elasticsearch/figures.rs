@@ -55,5 +55,7 @@ pub(super) fn count(figures: &SinkFigures, tally: &Tally) {
 /// Makes all figures visible.
 pub(super) fn show(figures: &SinkFigures) {
     count(figures, &OUTCOMES.map(|outcome| (outcome, 0)).into());
-    [&ODD_TIMES, &CONFLICTS, &RESOLVED].into_iter().for_each(|figure| figures.add(figure, 0));
+    for figure in [&ODD_TIMES, &CONFLICTS, &RESOLVED] {
+        figures.add(figure, 0);
+    }
 }

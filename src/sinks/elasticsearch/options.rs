@@ -338,14 +338,13 @@ impl Options {
         let Some(cloud_id) = &self.cloud_id else {
             let none = (given.is_empty(), "", "missing key `endpoints`", example);
             let no_address = "an endpoint is not an address that begins with http:// or https://";
-            let each = given.iter().map(|given| match given.has_credentials() {
-                false => (base(given).is_none(), "endpoints", no_address, example),
-                true => (
-                    true,
-                    "endpoints",
-                    "an endpoint holds credentials",
-                    "use `user` and `password`",
-                ),
+            let each = given.iter().map(|given| {
+                if given.has_credentials() {
+                    let (what, hint) =
+                        ("an endpoint holds credentials", "use `user` and `password`");
+                    return (true, "endpoints", what, hint);
+                }
+                (base(given).is_none(), "endpoints", no_address, example)
             });
             return mistakes(each.chain([none]));
         };

@@ -63,19 +63,21 @@ async fn privileges(
     let path = "/_security/user/_has_privileges";
     let response = cluster.ask_plainly(Method::POST, path, Some(body.to_string())).await?;
     let answer: Value = serde_json::from_slice(&response.body).unwrap_or_default();
-    let Some(has_all) = answer["has_all_requested"].as_bool() else { return Ok(None) };
+    let Some(has_all) = answer.get("has_all_requested").and_then(Value::as_bool) else {
+        return Ok(None);
+    };
     let missing = |granted: &Value| {
         let granted = granted.as_object().into_iter().flatten();
         let missing = granted.filter(|(_, granted)| **granted == Value::Bool(false));
         let missing: Vec<_> = missing.map(|(name, _)| name.as_str()).collect();
         (!missing.is_empty()).then(|| missing.join(", "))
     };
-    let of_indices = answer["index"].as_object().into_iter().flatten();
+    let of_indices = answer.get("index").and_then(Value::as_object).into_iter().flatten();
     let of_indices =
         of_indices.filter_map(|(name, granted)| Some(format!("{} on {name}", missing(granted)?)));
     let mut lacks: Vec<_> = of_indices.collect();
     let others_can_help = lacks.is_empty();
-    lacks.extend(missing(&answer["cluster"]));
+    lacks.extend(answer.get("cluster").and_then(missing));
     let lacks = format!("the key lacks {}", lacks.join("; "));
     match (has_all, others_can_help) {
         (true, _) => Ok(Some("all privileges granted".to_owned())),
@@ -124,7 +126,8 @@ async fn mapping_difference(settings: &Settings, server: Server, cluster: &Clust
             continue;
         }
         let wanted = templates::index_body(settings, server, &index);
-        let ours = wanted["mappings"]["properties"].as_object().into_iter().flatten();
+        let ours =
+            wanted.pointer("/mappings/properties").and_then(Value::as_object).into_iter().flatten();
         let ours: Vec<_> = ours.filter(|(_, field)| field.get("type").is_some()).collect();
         for there in there.values().filter_map(|there| there.pointer("/mappings/properties")) {
             let differs = |name: &str, field: &Value| {

@@ -78,7 +78,9 @@ pub(super) fn read_found(body: &[u8]) -> Option<HashMap<String, Found<'_>>> {
     let answer: Answer<'_> = serde_json::from_slice(body).ok()?;
     let found = answer.docs.into_iter().map(|doc| {
         // An index that is not there yet has no documents. Anything else may have one.
-        let is_missing = |error: &Value| error["type"] == "index_not_found_exception";
+        let is_missing = |error: &Value| {
+            error.get("type").is_some_and(|kind| kind == "index_not_found_exception")
+        };
         if !doc.error.as_ref().is_none_or(is_missing) {
             return None;
         }
@@ -122,11 +124,11 @@ pub(super) struct Sum(pub(super) Value);
 
 impl Sum {
     pub(super) fn spans(&self) -> u64 {
-        self.0["doc_count"].as_u64().unwrap_or_default()
+        self.0.get("doc_count").and_then(Value::as_u64).unwrap_or_default()
     }
 
     pub(super) fn number(&self, name: &str) -> f64 {
-        let value = self.0[name]["value"].as_f64();
+        let value = self.0.get(name).and_then(|answer| answer.get("value")?.as_f64());
         value.filter(|value| value.is_finite()).unwrap_or_default()
     }
 
@@ -146,16 +148,18 @@ impl Sum {
     }
 
     fn buckets(&self, name: &str) -> impl Iterator<Item = &Value> {
-        self.0[name]["buckets"].as_array().into_iter().flatten()
+        let buckets = self.0.get(name).and_then(|answer| answer.get("buckets")?.as_array());
+        buckets.into_iter().flatten()
     }
 
     pub(super) fn names(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.buckets(name).filter_map(|bucket| bucket["key"].as_str())
+        self.buckets(name).filter_map(|bucket| bucket.get("key")?.as_str())
     }
 
     pub(super) fn of_type(&self, kind: &str) -> u64 {
-        let counted = self.buckets("types").filter(|bucket| bucket["key"] == kind);
-        counted.filter_map(|bucket| bucket["doc_count"].as_u64()).sum()
+        let is_kind = |bucket: &&Value| bucket.get("key").is_some_and(|key| key == kind);
+        let counted = self.buckets("types").filter(is_kind);
+        counted.filter_map(|bucket| bucket.get("doc_count")?.as_u64()).sum()
     }
 }
 
@@ -275,7 +279,7 @@ pub(super) fn read_looked(body: &[u8]) -> Option<Looked<'_>> {
     for search in answer.responses {
         let (buckets, spans) = search.whole()?;
         for bucket in buckets {
-            looked.sums.insert(bucket["key"].as_str()?.to_owned(), Sum(bucket));
+            looked.sums.insert(bucket.get("key")?.as_str()?.to_owned(), Sum(bucket));
         }
         looked.spans.extend(spans);
     }
@@ -298,7 +302,7 @@ pub(super) fn page(since_ms: u64, after: Option<&str>) -> String {
 /// Reads the traces in the answer, and whether there may be more; none where it is not whole.
 pub(super) fn read_page(body: &[u8]) -> Option<(Vec<String>, bool)> {
     let (buckets, _) = serde_json::from_slice::<Search<'_>>(body).ok()?.whole()?;
-    let key = |bucket: &Value| bucket["key"]["trace"].as_str().map(str::to_owned);
+    let key = |bucket: &Value| bucket.pointer("/key/trace")?.as_str().map(str::to_owned);
     let traces = buckets.iter().map(key).collect::<Option<Vec<String>>>()?;
     let has_more = PAGE <= traces.len();
     Some((traces, has_more))

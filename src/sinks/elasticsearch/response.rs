@@ -147,15 +147,14 @@ pub(super) fn judge(answer: &Answer, action: Action) -> Class {
     match (status, action) {
         // Another version that is newer.
         (409, Action::Index) => Class::Stored,
+        (409, Action::Create | Action::Conditional) => Class::Conflict,
         // Somebody else changed it meanwhile; the change is not in it.
-        (409, Action::Update) => Class::Retry,
-        (409, _) => Class::Conflict,
+        (409, Action::Update) | (0 | 408 | 500..=599, _) => Class::Retry,
         // Imitations say no more than that.
         (404, Action::Update) if error.is_empty() => Class::Missing,
         (404, _) => Class::NoIndex,
         (429, _) => Class::Throttled,
         (401..=403, _) => Class::Stop,
-        (0 | 408 | 500..=599, _) => Class::Retry,
         _ => Class::Refused,
     }
 }

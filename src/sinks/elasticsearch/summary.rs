@@ -37,8 +37,8 @@ impl Summary<'_> {
     pub(super) fn write(&self, out: &mut Vec<u8>, settings: &Settings) {
         let sum = self.sum;
         let (start_us, end_us) = (sum.time_us("start_us"), sum.time_us("end_us"));
-        let at_ms = |name| Time(sum.whole(name).saturating_mul(NS_PER_MS).min(TIME_NS_MAX));
-        let at_us = |at: u64| Time((at * NS_PER_US).min(TIME_NS_MAX));
+        let millis = |name| Time(sum.whole(name).saturating_mul(NS_PER_MS).min(TIME_NS_MAX));
+        let micros = |at: u64| Time((at * NS_PER_US).min(TIME_NS_MAX));
         let lasted_us = start_us.zip(end_us).map_or(0, |(start, end)| end.saturating_sub(start));
         let errors = sum.whole("error_count");
         let called = |kind: &str| {
@@ -54,9 +54,9 @@ impl Summary<'_> {
         out.push(b'{');
         let rows = [
             ("", "trace_id", Words(self.name)),
-            ("", "timestamp", start_us.map_or_else(|| at_ms("received_at"), at_us)),
-            ("", "end_time", end_us.map_or(Nothing, at_us)),
-            ("", "updated_at", at_ms("updated_at")),
+            ("", "timestamp", start_us.map_or_else(|| millis("received_at"), micros)),
+            ("", "end_time", end_us.map_or(Nothing, micros)),
+            ("", "updated_at", millis("updated_at")),
             ("", "duration_ms", Decimal(milliseconds(lasted_us * NS_PER_US))),
             ("", "status", Words(if errors == 0 { "ok" } else { "error" })),
             ("", "span_count", count(sum.spans())),

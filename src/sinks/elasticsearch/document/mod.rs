@@ -308,10 +308,8 @@ fn total_tokens(usage: &Usage) -> Option<u64> {
 /// What the Agents SDK calls such a span, whoever made it.
 fn raw_type<'a>(subject: &'a Subject<'_>) -> Cow<'a, str> {
     let span = subject.span;
-    if !span.is_otlp() {
-        if let Some(said) = subject.item.data.get_string("type") {
-            return said;
-        }
+    if let Some(said) = subject.item.data.get_string("type") {
+        return said;
     }
     Cow::Borrowed(match span.facts().kind {
         Kind::Tool => "function",

@@ -85,13 +85,15 @@ pub(in crate::sinks::elasticsearch) fn scalar_of_json(value: Raw<'_>) -> Option<
     let json = value.text();
     match json.as_bytes().first()? {
         // A character takes six bytes at most. A longer text would be no entry, so it is not read.
-        b'"' if json.len() <= 6 * ENTRY_BYTES_MAX + 2 => value.string().filter(is_text),
+        b'"' if json.len() <= 6 * ENTRY_BYTES_MAX + 2 => {
+            value.string().filter(|text| is_text(json, text))
+        }
         b'"' | b'{' | b'[' | b'n' => None,
         _ => Some(Cow::Borrowed(json)),
     }
 }
 
 /// Whether no escape stands for half a character.
-fn is_text(text: &Cow<'_, str>) -> bool {
-    matches!(text, Cow::Borrowed(_)) || !text.contains(char::REPLACEMENT_CHARACTER)
+fn is_text(json: &str, text: &str) -> bool {
+    !text.contains(char::REPLACEMENT_CHARACTER) || json.contains(text)
 }

@@ -10,7 +10,7 @@ use crate::sinks::elasticsearch::item::ItemMembers;
 use crate::sinks::elasticsearch::names::SEARCHED_UNITS_MAX;
 use crate::sinks::elasticsearch::options::AttributesMapping;
 use crate::sinks::jsonl::{join_attributes_but, write_attributes};
-use crate::span::{Attribute, Detail, Link, Payload, SpanEvent, Value};
+use crate::span::{Attribute, Detail, Facts, Link, Payload, SpanEvent, Value};
 use crate::support::json::object::Object;
 use crate::support::json::raw::Raw;
 use crate::support::json::write_str;
@@ -125,23 +125,25 @@ impl<'a> Document<'a, '_> {
                 "id" | "trace_id" | "parent_id" if json.len() <= SEARCHED_UNITS_MAX => {}
                 "span_data" if !data.members.is_empty() => {
                     self.open("span_data");
-                    // Inputs and outputs are the document's own, word for word.
-                    let kind = data.get_string("type").unwrap_or_default();
-                    let has_payloads = matches!(&*kind, "generation" | "function");
-                    for (name, value) in &data.members {
-                        let payload = match &**name {
-                            "input" if has_payloads => &self.facts.input,
-                            "output" if has_payloads => &self.facts.output,
-                            _ => &None,
-                        };
-                        if payload.is_none() {
-                            self.member(name, value.text());
-                        }
-                    }
+                    let written = self.written_elsewhere();
+                    let rest =
+                        data.members.iter().filter(|(name, _)| !written.contains(&Some(&**name)));
+                    rest.for_each(|(name, value)| self.member(name, value.text()));
                     self.close();
                 }
                 _ => self.member(name, json),
             }
+        }
+    }
+
+    /// Members of `span_data` that are the document's input and output, word for word.
+    fn written_elsewhere(&self) -> [Option<&'static str>; 2] {
+        let kind = self.subject.item.data.get_string("type").unwrap_or_default();
+        let Facts { input, output, .. } = self.facts;
+        let name = |name, payload: &Option<Payload>| payload.as_ref().map(|_| name);
+        match &*kind {
+            "generation" | "function" => [name("input", input), name("output", output)],
+            _ => [None; 2],
         }
     }
 
