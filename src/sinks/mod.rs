@@ -395,12 +395,21 @@ struct Mistake {
     hint: &'static str,
 }
 
-/// Those of these mistakes that are there.
-fn mistakes(
-    all: impl IntoIterator<Item = (bool, &'static str, &'static str, &'static str)>,
-) -> Vec<Mistake> {
-    let there = all.into_iter().filter(|(is_there, ..)| *is_there);
-    there.map(|(_, option, what, hint)| Mistake { option, what, hint }).collect()
+/// Mistakes that were found.
+#[derive(Debug, Default)]
+struct Mistakes(Vec<Mistake>);
+
+impl Mistakes {
+    /// Adds one, where it is there.
+    fn note(
+        &mut self,
+        is_there: bool,
+        option: &'static str,
+        what: &'static str,
+        hint: &'static str,
+    ) {
+        self.0.extend(is_there.then_some(Mistake { option, what, hint }));
+    }
 }
 
 /// Where the options of a sink's table stand, to point at what is wrong with them.

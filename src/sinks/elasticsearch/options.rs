@@ -15,7 +15,7 @@ use toml::de::DeTable;
 
 use crate::prices::Prices;
 use crate::sinks::http::{Address, ClientOptions, Compression, Limits, TlsOptions, secret_header};
-use crate::sinks::{Mistake, mistakes, read_options};
+use crate::sinks::{Mistake, Mistakes, read_options};
 use crate::span::RootSpan;
 use crate::support::base64;
 use crate::support::byte_size::ByteSize;
@@ -258,110 +258,66 @@ pub fn parse(table: Spanned<DeTable<'_>>) -> Result<Settings, Vec<Problem>> {
 
 impl Options {
     fn check(&self) -> Vec<Mistake> {
-        let mut found = self.endpoint_mistakes();
-        found.extend(self.header_mistakes());
+        let mut found = Mistakes::default();
+        self.check_endpoints(&mut found);
+        self.check_headers(&mut found);
+        let what = "`index_prefix` cannot begin the name of an index";
+        let hint = "use the letters a-z, digits, - _ and . and begin with a letter or digit";
+        found.note(!is_prefix(&self.index_prefix), "index_prefix", what, hint);
         let is_claimed = CLAIMED.iter().any(|claimed| self.index_prefix.starts_with(claimed));
-        found.extend(mistakes([
-            (
-                !is_prefix(&self.index_prefix),
-                "index_prefix",
-                "`index_prefix` cannot begin the name of an index",
-                "use the letters a-z, digits, - _ and . and begin with a letter or digit",
-            ),
-            (
-                is_claimed,
-                "index_prefix",
-                "Elasticsearch's own templates make data streams of indices named like this",
-                "use for example \"agent-traces\"",
-            ),
-            (
-                self.doc_bytes_max.0 < DOC_BYTES_MIN,
-                "doc_bytes_max",
-                "less than 16KiB holds no document",
-                "leave it out",
-            ),
-            (
-                self.request_bytes_max < self.doc_bytes_max,
-                "request_bytes_max",
-                "`request_bytes_max` is less than `doc_bytes_max`",
-                "a request has to hold at least one document",
-            ),
-            (
-                self.concurrency == 0 || CONCURRENCY_MAX < self.concurrency,
-                "concurrency",
-                "not a number of requests",
-                "use 1 to 64",
-            ),
-            (
-                self.compression == Some(Compression::Zstd),
-                "compression",
-                "bulk requests are taken plain or as gzip",
-                "write \"gzip\"",
-            ),
-        ]));
-        found.extend(self.limits().check());
-        found
+        let what = "Elasticsearch's own templates make data streams of indices named like this";
+        found.note(is_claimed, "index_prefix", what, "use for example \"agent-traces\"");
+        let what = "less than 16KiB holds no document";
+        found.note(self.doc_bytes_max.0 < DOC_BYTES_MIN, "doc_bytes_max", what, "leave it out");
+        let has_no_room = self.request_bytes_max < self.doc_bytes_max;
+        let what = "`request_bytes_max` is less than `doc_bytes_max`";
+        let hint = "a request has to hold at least one document";
+        found.note(has_no_room, "request_bytes_max", what, hint);
+        let is_number = (1..=CONCURRENCY_MAX).contains(&self.concurrency);
+        found.note(!is_number, "concurrency", "not a number of requests", "use 1 to 64");
+        let is_zstd = self.compression == Some(Compression::Zstd);
+        let what = "bulk requests are taken plain or as gzip";
+        found.note(is_zstd, "compression", what, "write \"gzip\"");
+        found.0.extend(self.limits().check());
+        found.0
     }
 
-    fn header_mistakes(&self) -> Vec<Mistake> {
+    fn check_headers(&self, found: &mut Mistakes) {
         let has_user = self.user.is_some() || self.password.is_some();
         let given = [self.api_key.is_some(), has_user, self.bearer.is_some()];
-        let no_key = self.api_key_id.is_some() && self.api_key.is_none();
-        let no_header = self.authorization().is_some_and(|text| secret_header(&text).is_none());
-        mistakes([
-            (
-                1 < given.into_iter().filter(|given| *given).count(),
-                "",
-                "`api_key`, `user` and `bearer` exclude each other",
-                "keep one of them",
-            ),
-            (
-                self.user.is_some() != self.password.is_some(),
-                "user",
-                "`user` and `password` need each other",
-                "give both",
-            ),
-            (no_key, "api_key_id", "`api_key_id` needs `api_key`", "give both"),
-            (no_header, "", "the credentials are no header", "look for a line break in them"),
-            (
-                self.headers.iter().any(|header| read_header(header).is_none()),
-                "headers",
-                "a header cannot be set",
-                "leave it out",
-            ),
-        ])
+        let are_several = 1 < given.into_iter().filter(|given| *given).count();
+        let what = "`api_key`, `user` and `bearer` exclude each other";
+        found.note(are_several, "", what, "keep one of them");
+        let is_half = self.user.is_some() != self.password.is_some();
+        found.note(is_half, "user", "`user` and `password` need each other", "give both");
+        let is_half = self.api_key_id.is_some() && self.api_key.is_none();
+        found.note(is_half, "api_key_id", "`api_key_id` needs `api_key`", "give both");
+        let is_odd = self.authorization().is_some_and(|text| secret_header(&text).is_none());
+        let hint = "look for a line break in them";
+        found.note(is_odd, "", "the credentials are no header", hint);
+        let is_odd = self.headers.iter().any(|header| read_header(header).is_none());
+        found.note(is_odd, "headers", "a header cannot be set", "leave it out");
     }
 
-    fn endpoint_mistakes(&self) -> Vec<Mistake> {
-        let example = "write for example endpoints = [\"https://es.example.com:9200\"]";
+    fn check_endpoints(&self, found: &mut Mistakes) {
+        if let Some(cloud_id) = &self.cloud_id {
+            let what = "`endpoints` and `cloud_id` exclude each other";
+            found.note(self.endpoints.is_some(), "cloud_id", what, "keep one");
+            let what = "`cloud_id` is not the id of a deployment";
+            let hint = "copy it from the deployment's page at Elastic Cloud";
+            found.note(address_of_cloud(cloud_id).is_none(), "cloud_id", what, hint);
+            return;
+        }
         let given = self.endpoints.as_deref().unwrap_or_default();
-        let Some(cloud_id) = &self.cloud_id else {
-            let none = (given.is_empty(), "", "missing key `endpoints`", example);
-            let no_address = "an endpoint is not an address that begins with http:// or https://";
-            let each = given.iter().map(|given| {
-                if given.has_credentials() {
-                    let (what, hint) =
-                        ("an endpoint holds credentials", "use `user` and `password`");
-                    return (true, "endpoints", what, hint);
-                }
-                (base(given).is_none(), "endpoints", no_address, example)
-            });
-            return mistakes(each.chain([none]));
-        };
-        mistakes([
-            (
-                self.endpoints.is_some(),
-                "cloud_id",
-                "`endpoints` and `cloud_id` exclude each other",
-                "keep one",
-            ),
-            (
-                address_of_cloud(cloud_id).is_none(),
-                "cloud_id",
-                "`cloud_id` is not the id of a deployment",
-                "copy it from the deployment's page at Elastic Cloud",
-            ),
-        ])
+        let example = "write for example endpoints = [\"https://es.example.com:9200\"]";
+        found.note(given.is_empty(), "", "missing key `endpoints`", example);
+        for address in given {
+            let (has_credentials, hint) = (address.has_credentials(), "use `user` and `password`");
+            found.note(has_credentials, "endpoints", "an endpoint holds credentials", hint);
+            let is_odd = base(address).is_none() && !has_credentials;
+            let what = "an endpoint is not an address that begins with http:// or https://";
+            found.note(is_odd, "endpoints", what, example);
+        }
     }
 
     /// The limits that all HTTP sinks have.

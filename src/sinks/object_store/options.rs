@@ -4,8 +4,8 @@ use std::time;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sinks::Mistake;
 use crate::sinks::http::{Address, TlsOptions};
+use crate::sinks::{Mistake, Mistakes};
 use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
 use crate::support::secret::Secret;
@@ -135,28 +135,28 @@ const SCHEMES: &str = "write \"s3://bucket/prefix\"; for files there is `type = 
 impl Options {
     /// Every mistake that can be seen without asking anybody.
     pub(super) fn check(&self) -> Vec<Mistake> {
-        let mut mistakes = self.tls.check();
-        let mut wrong = |is_wrong: bool, option, what, hint| {
-            if is_wrong {
-                mistakes.push(Mistake { option, what, hint });
-            }
-        };
+        let mut found = Mistakes(self.tls.check());
         let (bucket, prefix) = self.place();
         let is_s3 = self.url.starts_with("s3://") && !bucket.is_empty();
-        wrong(!is_s3, "url", "not an address of a bucket that this build can write to", SCHEMES);
+        found.note(
+            !is_s3,
+            "url",
+            "not an address of a bucket that this build can write to",
+            SCHEMES,
+        );
         let is_odd = self.url.contains(['?', '#', '@']) || prefix.split('/').any(|it| it == "..");
-        wrong(is_odd, "url", "a bucket's address has no `?`, `#`, `@` or `..`", SCHEMES);
+        found.note(is_odd, "url", "a bucket's address has no `?`, `#`, `@` or `..`", SCHEMES);
         let no_address = self.endpoint.as_ref().is_some_and(|endpoint| endpoint.uri().is_none());
         let what = "not an address without credentials";
-        wrong(no_address, "endpoint", what, "write for example \"http://minio:9000\"");
+        found.note(no_address, "endpoint", what, "write for example \"http://minio:9000\"");
         let sizes = OBJECT_BYTES_MIN..=OBJECT_BYTES_MAX;
         let is_size = sizes.contains(&self.object.bytes_max);
         let what = "`object.bytes_max` is out of bounds";
-        wrong(!is_size, "object", what, "use \"64KiB\" to \"1GiB\"; it is in memory");
+        found.note(!is_size, "object", what, "use \"64KiB\" to \"1GiB\"; it is in memory");
         let what = "`object.age` must be more than nothing";
-        wrong(self.object.age.0.is_zero(), "object", what, "leave it out, or write \"5m\"");
+        found.note(self.object.age.0.is_zero(), "object", what, "leave it out, or write \"5m\"");
         let is_level = (1..=22).contains(&self.compression_level);
-        wrong(
+        found.note(
             !is_level,
             "compression_level",
             "not a level of zstd",
@@ -164,16 +164,16 @@ impl Options {
         );
         let is_half = self.access_key_id.is_some() != self.secret_access_key.is_some();
         let what = "`access_key_id` and `secret_access_key` need each other";
-        wrong(is_half, "access_key_id", what, "give both, or none of them");
+        found.note(is_half, "access_key_id", what, "give both, or none of them");
         let is_lost = self.session_token.is_some() && self.access_key_id.is_none();
-        wrong(
+        found.note(
             is_lost,
             "session_token",
             "a token without its key",
             "add `access_key_id` and `secret_access_key`",
         );
         let is_lost = self.kms_key.is_some() && self.sse != Some(Sse::Kms);
-        wrong(
+        found.note(
             is_lost,
             "kms_key",
             "a key that nothing is encrypted with",
@@ -183,9 +183,9 @@ impl Options {
             [("timeout", self.timeout), ("connect_timeout", self.connect_timeout)]
         {
             let what = "it must be more than nothing";
-            wrong(duration.0.is_zero(), option, what, "leave it out, or write \"30s\"");
+            found.note(duration.0.is_zero(), option, what, "leave it out, or write \"30s\"");
         }
-        mistakes
+        found.0
     }
 
     /// The bucket, and what stands before all names.
