@@ -1,17 +1,18 @@
 //! The sink alone, over a store in memory that does as it is told.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::ops::Range;
 
 use ::object_store::memory::InMemory;
 use ::object_store::{
-    CopyOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStoreExt as _,
-    PutMultipartOptions, PutResult, Result as StoreResult,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    Result as StoreResult,
 };
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
-use futures_util::{TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::*;
 use crate::sinks::samples;
@@ -165,7 +166,8 @@ pub(crate) fn lake(store: &Arc<Told>, options: &str, state: Bytes) -> Lake {
     let options = format!("url = \"s3://bucket/a/b\"\n{options}");
     let options: Options = toml::from_str(&options).unwrap();
     let parts = Parts { name: "lake".to_owned(), state, ..Parts::default() };
-    Lake::over(Arc::clone(store) as Arc<dyn ObjectStore>, Arc::default(), &options, parts)
+    let client = Arc::clone(store) as Arc<dyn ObjectStore>;
+    Lake::over(Store::Http { client, answers: Arc::default() }, &options, parts)
 }
 
 /// The decompressed bytes of an object.
