@@ -23,7 +23,8 @@ enum Means {
     Hold,
 }
 
-const CREDENTIALS: &str = "the store does not take the credentials: check the options with them, or where they come from";
+const CREDENTIALS: &str =
+    "the store does not take the credentials: check the options with them, or where they come from";
 const RIGHTS: &str = "the credentials may not do this: they must read, write and list objects (S3: s3:PutObject, s3:GetObject and s3:ListBucket, and kms:GenerateDataKey for a KMS key; Google: roles/storage.objectUser; Azure: Storage Blob Data Contributor)";
 const REGION: &str = "the bucket is in another region: set `region`";
 const BUCKET: &str = "there is no such bucket: make it, or correct `url`";
@@ -264,7 +265,13 @@ mod tests {
         let (put, head, post) = (Method::PUT, Method::HEAD, Method::POST);
         for (method, status, body, kind, what) in [
             (&put, 403, "<Error><Code>AccessDenied</Code></Error>", "hold", "s3:ListBucket"),
-            (&put, 403, "<Code>SignatureDoesNotMatch</Code>", "hold", "does not take the credentials"),
+            (
+                &put,
+                403,
+                "<Code>SignatureDoesNotMatch</Code>",
+                "hold",
+                "does not take the credentials",
+            ),
             (&put, 404, "<Code>NoSuchBucket</Code>", "hold", "no such bucket"),
             (&put, 301, "<Code>PermanentRedirect</Code>", "hold", "`region` = \"eu-west-1\""),
             (&put, 403, "<Code>RequestTimeTooSkewed</Code>", "hold", "clocks"),

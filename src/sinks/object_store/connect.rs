@@ -42,7 +42,8 @@ pub(super) fn store(options: &Options) -> Result<Store, BuildError> {
         Scheme::Azure => azure(options, kit),
         Scheme::S3 | Scheme::File => s3(options, kit),
     };
-    let client = client.map_err(|error| BuildError(format!("{error}; {}", scheme.credentials())))?;
+    let client =
+        client.map_err(|error| BuildError(format!("{error}; {}", scheme.credentials())))?;
     Ok(Store::Http { client, answers })
 }
 

@@ -109,15 +109,15 @@ impl Folder {
         done.map_err(|error| self.pace(&error))
     }
 
-    fn pace(&self, error: &io::Error) -> Pace {
+    pub(super) fn pace(&self, error: &io::Error) -> Pace {
         let advice = match error.kind() {
             ErrorKind::Unsupported => {
                 " (no extended attributes (user.*) or links): the folder must be on a file system that has them, as ext4, XFS, Btrfs, ZFS and APFS do"
             }
             ErrorKind::PermissionDenied => ": let this process write there",
-            ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory | ErrorKind::InvalidFilename => {
-                ": correct `url`"
-            }
+            ErrorKind::ReadOnlyFilesystem
+            | ErrorKind::NotADirectory
+            | ErrorKind::InvalidFilename => ": correct `url`",
             _ => "",
         };
         let reason = format!("{self}: {error}{advice}");
@@ -140,9 +140,9 @@ fn partitions(root: &Path) -> io::Result<Vec<String>> {
 /// The names in a folder; none where there is no such folder.
 fn names(folder: &Path) -> io::Result<Vec<String>> {
     match fs::read_dir(folder) {
-        Ok(entries) => entries
-            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-            .collect(),
+        Ok(entries) => {
+            entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        }
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             Ok(Vec::new())
         }

@@ -36,6 +36,10 @@ mod format;
 mod options;
 mod store;
 #[cfg(test)]
+pub(crate) mod folder_tests;
+#[cfg(test)]
+mod http_tests;
+#[cfg(test)]
 pub(crate) mod tests;
 
 use std::hash::{BuildHasher as _, RandomState};

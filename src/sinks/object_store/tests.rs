@@ -176,28 +176,31 @@ pub(crate) fn plain(object: &Bytes) -> Vec<u8> {
 }
 
 /// 2026-11-21T05:15:09Z.
-const HOUR_5: u64 = 1_795_238_109_000_000_000;
+pub(super) const HOUR_5: u64 = 1_795_238_109_000_000_000;
 const HOUR: u64 = 3600 * NS_PER_SECOND;
 
-fn spans(received_at_ns: u64, numbers: Range<u64>) -> Delivery {
+pub(super) fn spans(received_at_ns: u64, numbers: Range<u64>) -> Delivery {
     let items = numbers.map(|number| Item::Span(samples::numbered_span(number)));
     samples::delivery(received_at_ns, items.collect())
 }
 
-fn place(text: &'static str) -> Bytes {
+pub(super) fn place(text: &'static str) -> Bytes {
     Bytes::from_static(text.as_bytes())
 }
 
-/// One that has been asked for its number.
 async fn begun(store: &Arc<Told>, options: &str) -> Lake {
-    let sink = lake(store, options, Bytes::new());
+    begun_over(lake(store, options, Bytes::new())).await
+}
+
+/// One that has been asked for its number.
+pub(super) async fn begun_over(sink: Lake) -> Lake {
     let first = sink.deliver(&spans(HOUR_5, 0..1)).await;
     assert_eq!(first, Report::all(Verdict::Retry, Pace::Checkpoint), "a number is saved before");
     sink.checkpoint_at(place("0")).await.unwrap();
     sink
 }
 
-fn lines_of(object: &Bytes) -> usize {
+pub(super) fn lines_of(object: &Bytes) -> usize {
     plain(object).split(|byte| *byte == b'\n').count() - 1
 }
 
