@@ -18,6 +18,7 @@ const NAMES: &[(&str, bool)] = &[
     ("prometheus", true),
     ("warehouse", true),
     ("versitygw", true),
+    ("azurite", true),
     ("opensearch-2", true),
     ("opensearch-3", false),
     ("elasticsearch-7", false),

@@ -32,82 +32,35 @@ const ACCOUNT: &str = "the account does not take this request: see to it with th
 const FEWER: &str = "the store asks for fewer requests";
 const SAME_NAME: &str = "another request for the same name is under way";
 const LATE: &str = "the store did not get the whole object in time";
-const FAILED: &str = "the store failed";
+const CLOCK: &str = "the clocks of this machine and the store differ: set this machine's";
 const TOO_LARGE: &str = "the object is larger than the store takes: lower `object.bytes_max`";
 const NO_ROLE: &str = "neither the options nor the environment have credentials, and this machine gives none: set them (the profiles of ~/.aws are not read), or give it a role";
 
 /// Codes that say more than their status, and what an operator can do.
-const CODES: &[(Means, &str, &[&str])] = &[
-    (
-        Means::Hold,
-        RIGHTS,
-        &[
-            "AccessDenied",
-            "AuthorizationFailure",
-            "AuthorizationPermissionMismatch",
-            "InsufficientAccountPermissions",
-            "UnauthorizedBlobOverwrite",
-        ],
-    ),
-    (
-        Means::Hold,
-        ACCOUNT,
-        &[
-            "AccountIsDisabled",
-            "AccountProblem",
-            "AllAccessDisabled",
-            "AuthorizationSourceIPMismatch",
-            "KeyBasedAuthenticationNotPermitted",
-            "PublicAccessNotPermitted",
-            "UserProjectMissing",
-        ],
-    ),
+const CODES: &[(Means, &str, &str)] = &[
+    (Means::Hold, RIGHTS, "AccessDenied AuthorizationFailure AuthorizationPermissionMismatch"),
+    (Means::Hold, RIGHTS, "InsufficientAccountPermissions UnauthorizedBlobOverwrite"),
+    (Means::Hold, ACCOUNT, "AccountIsDisabled AccountProblem AllAccessDisabled UserProjectMissing"),
+    (Means::Hold, ACCOUNT, "AuthorizationSourceIPMismatch KeyBasedAuthenticationNotPermitted"),
     (
         Means::Hold,
         CREDENTIALS,
-        &[
-            "AuthenticationFailed",
-            "AuthenticationRequired",
-            "ExpiredToken",
-            "ExpiredTokenException",
-            "IDPRejectedClaim",
-            "InvalidAccessKeyId",
-            "InvalidAuthenticationInfo",
-            "InvalidIdentityToken",
-            "InvalidToken",
-            "NoAuthenticationInformation",
-            "SignatureDoesNotMatch",
-            "XAdminUserNotFound",
-            "invalid_client",
-            "invalid_grant",
-            "unauthorized_client",
-        ],
+        "InvalidAccessKeyId InvalidToken SignatureDoesNotMatch ExpiredToken",
     ),
-    (Means::Hold, BUCKET, &["ContainerDisabled", "ContainerNotFound", "NoSuchBucket"]),
-    (
-        Means::Hold,
-        REGION,
-        &[
-            "AuthorizationHeaderMalformed",
-            "IllegalLocationConstraintException",
-            "PermanentRedirect",
-        ],
-    ),
-    (
-        Means::Hold,
-        "the clocks of this machine and the store differ: set this machine's",
-        &["RequestTimeTooSkewed"],
-    ),
-    (Means::Hold, TOO_LARGE, &["EntityTooLarge", "RequestBodyTooLarge"]),
-    (Means::Slow, FEWER, &["SlowDown", "TooManyRequests", "ServerBusy"]),
-    (Means::Slow, "the store is not available", &["ServiceUnavailable"]),
-    (
-        Means::Again,
-        SAME_NAME,
-        &["ConditionalRequestConflict", "OperationAborted", "ContainerBeingDeleted"],
-    ),
-    (Means::Again, LATE, &["RequestTimeout", "OperationTimedOut"]),
-    (Means::Again, FAILED, &["InternalError"]),
+    (Means::Hold, CREDENTIALS, "AuthenticationFailed AuthenticationRequired XAdminUserNotFound"),
+    (Means::Hold, CREDENTIALS, "NoAuthenticationInformation InvalidAuthenticationInfo"),
+    (Means::Hold, CREDENTIALS, "InvalidIdentityToken ExpiredTokenException IDPRejectedClaim"),
+    (Means::Hold, CREDENTIALS, "invalid_client invalid_grant unauthorized_client"),
+    (Means::Hold, BUCKET, "NoSuchBucket ContainerNotFound ContainerDisabled"),
+    (Means::Hold, REGION, "AuthorizationHeaderMalformed PermanentRedirect"),
+    (Means::Hold, REGION, "IllegalLocationConstraintException"),
+    (Means::Hold, CLOCK, "RequestTimeTooSkewed"),
+    (Means::Hold, TOO_LARGE, "EntityTooLarge RequestBodyTooLarge"),
+    (Means::Slow, FEWER, "SlowDown TooManyRequests ServerBusy"),
+    (Means::Slow, "the store is not available", "ServiceUnavailable"),
+    (Means::Again, SAME_NAME, "ConditionalRequestConflict OperationAborted ContainerBeingDeleted"),
+    (Means::Again, LATE, "RequestTimeout OperationTimedOut"),
+    (Means::Again, "the store failed", "InternalError"),
 ];
 
 /// Where the paths of requests for a role's credentials begin: Amazon's, Google's and Microsoft's machines.
@@ -172,7 +125,7 @@ fn read(request: &Request, host: &str, response: &Response) -> Pace {
     let header = response.headers.get("x-ms-error-code").and_then(|code| code.to_str().ok());
     let code = header.or_else(|| between(&body, "<Code>", "</Code>"));
     let code = code.or_else(|| between(&body, "\"error\":\"", "\"")).unwrap_or_default();
-    let known = CODES.iter().find(|(.., codes)| codes.contains(&code));
+    let known = CODES.iter().find(|(.., codes)| codes.split(' ').any(|known| known == code));
     let status = response.status.as_u16();
     let class = classify(response.status, &response.headers);
     let (means, advice) = match known {

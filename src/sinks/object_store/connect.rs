@@ -42,10 +42,12 @@ pub(super) fn store(options: &Options) -> Result<Store, BuildError> {
         Scheme::Azure => azure(options, kit),
         Scheme::S3 | Scheme::File => s3(options, kit),
     };
-    let client =
-        client.map_err(|error| BuildError(format!("{error}; {}", scheme.credentials())))?;
+    let client = client.map_err(|error| BuildError(format!("{error}; {CREDENTIALS}")))?;
     Ok(Store::Http { client, answers })
 }
+
+const CREDENTIALS: &str =
+    "check the options with credentials, and the variables AWS_..., GOOGLE_... or AZURE_...";
 
 /// The lane tries again.
 fn no_retries() -> RetryConfig {

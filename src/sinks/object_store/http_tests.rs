@@ -165,8 +165,8 @@ async fn what_is_wrong_with_credentials_is_said_without_them() {
         assert!(!said.contains("hush") && said.contains("400"), "{said}");
     }
     for (text, advice) in [
-        ("url = \"gs://b\"\nservice_account_key = '{\"hush\": 1}'", "`service_account_key`"),
-        ("url = \"az://b\"\naccount_key = 'hush'", "`account`"),
+        ("url = \"gs://b\"\nservice_account_key = '{\"hush\": 1}'", "GOOGLE_..."),
+        ("url = \"az://b\"\naccount_key = 'hush'", "AZURE_..."),
     ] {
         let Err(said) = connect::store(&options(text)) else { panic!("{text}") };
         assert!(said.0.contains(advice) && !said.0.contains("hush"), "{}", said.0);

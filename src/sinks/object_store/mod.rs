@@ -18,8 +18,8 @@
 //! archives are zstd frames one behind the other, as `zstdcat` and readers of such files take them.
 //!
 //! **Exactly once.** An object is built in memory, compressed, and put when it is full, old enough or its hour is over, under the condition
-//! that nothing has its name. Its metadata (of a file: an extended attribute, [`folder`]) holds the place to which the lane's cursor moves then; so the object and the cursor cannot disagree. Where
-//! the answer is lost, the same bytes go under the same name again, and what is there is recognised by its SHA-256. After
+//! that nothing has its name. Its metadata (of a file: an extended attribute, `folder.rs`) holds the place to which the lane's cursor moves
+//! then; so the object and the cursor cannot disagree. Where the answer is lost, the same bytes go under the same name again, and what is there is recognised by its SHA-256. After
 //! a crash between the put and the saving of the cursor, the sink finds the object by its number and the lane goes on behind it.
 //! Until a put, nothing but the journal keeps the rows: what a crash takes is read again. Replays of dead letters are written once for each
 //! time that they are asked for.

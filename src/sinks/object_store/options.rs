@@ -5,7 +5,7 @@ use std::time;
 use serde::{Deserialize, Serialize};
 
 use crate::sinks::Mistake;
-use crate::sinks::http::{Address, TlsOptions};
+use crate::sinks::http::{self, Address, TlsOptions};
 use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
 use crate::support::secret::Secret;
@@ -51,19 +51,15 @@ pub struct Options {
     /// `s3://`: the key of KMS to encrypt with.
     #[schemars(extend("examples" = ["arn:aws:kms:eu-central-1:111122223333:key/traces"]))]
     pub kms_key: Option<String>,
-    /// `gs://`: the JSON of a service account's key. Without it the credentials are those of the environment
+    /// `gs://`: the JSON of a service account's key (`${file:/etc/spanferry/key.json}`). Without it the credentials are those of the environment
     /// (`GOOGLE_APPLICATION_CREDENTIALS` ...), of gcloud, or of the machine or pod.
-    #[schemars(extend("examples" = ["${file:/etc/spanferry/service-account.json}"]))]
     pub service_account_key: Option<Secret>,
     /// `az://`: the storage account. Without it the one that `AZURE_STORAGE_ACCOUNT_NAME` says.
-    #[schemars(extend("examples" = ["traces"]))]
     pub account: Option<String>,
     /// `az://`: the account's key. Without it, and without a token, the credentials are those of the environment (`AZURE_STORAGE_ACCOUNT_KEY`,
     /// `AZURE_CLIENT_ID` ...), or of the identity of the pod or machine.
-    #[schemars(extend("examples" = ["the-key-of-the-account"]))]
     pub account_key: Option<Secret>,
     /// `az://`: the token of a shared access signature.
-    #[schemars(extend("examples" = ["the-token-of-a-signature"]))]
     pub sas_token: Option<Secret>,
     /// The longest that a request may take, that of the largest object too.
     #[serde(default = "default_timeout")]
@@ -100,29 +96,18 @@ pub(super) enum Scheme {
     File,
 }
 
-/// How addresses of each kind begin.
-const SCHEMES: [(&str, Scheme); 4] = [
-    ("s3://", Scheme::S3),
-    ("gs://", Scheme::Google),
-    ("az://", Scheme::Azure),
-    ("file://", Scheme::File),
+/// How addresses of each kind begin, the options that no other kind has, and what to say of them elsewhere.
+const SCHEMES: [(&str, Scheme, &str, &str); 4] = [
+    (
+        "s3://",
+        Scheme::S3,
+        "region path_style access_key_id secret_access_key session_token sse kms_key",
+        "leave it out; it is for \"s3://\"",
+    ),
+    ("gs://", Scheme::Google, "service_account_key", "leave it out; it is for \"gs://\""),
+    ("az://", Scheme::Azure, "account account_key sas_token", "leave it out; it is for \"az://\""),
+    ("file://", Scheme::File, "", ""),
 ];
-
-impl Scheme {
-    /// What to say where no client can be made.
-    pub(super) fn credentials(self) -> &'static str {
-        match self {
-            Self::S3 => "check `access_key_id` or the variables AWS_...",
-            Self::Google => {
-                "check `service_account_key`, or the file that GOOGLE_APPLICATION_CREDENTIALS names"
-            }
-            Self::Azure => {
-                "check `account`, `account_key` and `sas_token`, or the variables AZURE_..."
-            }
-            Self::File => "",
-        }
-    }
-}
 
 /// When an object is put.
 #[derive(Debug, Clone, Copy, Deserialize, Serialize, schemars::JsonSchema)]
@@ -197,10 +182,15 @@ impl Options {
         wrong(!is_place, "url", "not an address that objects can be written to", URLS);
         let is_odd = self.url.contains(['?', '#', '@']) || prefix.split('/').any(|it| it == "..");
         wrong(is_odd, "url", "the address has a `?`, `#`, `@` or `..`", URLS);
-        for (option, is_set, schemes, hint) in self.of_schemes() {
-            let is_lost = is_set && scheme.is_some_and(|scheme| !schemes.contains(&scheme));
-            wrong(is_lost, option, "an option of another kind of store than `url` names", hint);
+        let written = http::shown(self);
+        for (_, _, names, hint) in SCHEMES.iter().filter(|(_, other, ..)| Some(*other) != scheme) {
+            for option in names.split(' ') {
+                let what = "an option of another kind of store than `url` names";
+                wrong(scheme.is_some() && written.contains_key(option), option, what, hint);
+            }
         }
+        let is_lost = scheme == Some(Scheme::File) && self.endpoint.is_some();
+        wrong(is_lost, "endpoint", "a folder has no address", "leave it out");
         let no_address = self.endpoint.as_ref().is_some_and(|endpoint| endpoint.uri().is_none());
         let what = "not an address without credentials";
         wrong(no_address, "endpoint", what, "write for example \"http://minio:9000\"");
@@ -213,9 +203,22 @@ impl Options {
         let is_level = (1..=22).contains(&self.compression_level);
         let hint = "use 1 (fastest) to 22 (smallest)";
         wrong(!is_level, "compression_level", "not a level of zstd", hint);
-        for (is_wrong, option, what, hint) in self.credentials_at_odds() {
-            wrong(is_wrong, option, what, hint);
-        }
+        let is_half = self.access_key_id.is_some() != self.secret_access_key.is_some();
+        let what = "`access_key_id` and `secret_access_key` need each other";
+        wrong(is_half, "access_key_id", what, "give both, or none of them");
+        let is_lost = self.session_token.is_some() && self.access_key_id.is_none();
+        let hint = "add `access_key_id` and `secret_access_key`";
+        wrong(is_lost, "session_token", "a token without its key", hint);
+        let is_lost = self.kms_key.is_some() && self.sse != Some(Sse::Kms);
+        let what = "a key that nothing is encrypted with";
+        wrong(is_lost, "kms_key", what, "add `sse = \"aws:kms\"`");
+        let is_json = |key: &Secret| serde_json::from_str::<toml::Table>(key.reveal()).is_ok();
+        let is_odd = self.service_account_key.as_ref().is_some_and(|key| !is_json(key));
+        let what = "not the JSON of a service account's key";
+        wrong(is_odd, "service_account_key", what, "write \"${file:/etc/spanferry/key.json}\"");
+        let is_double = self.account_key.is_some() && self.sas_token.is_some();
+        let what = "a key and a token for the same account";
+        wrong(is_double, "sas_token", what, "give `account_key` or `sas_token`");
         for (option, duration) in
             [("timeout", self.timeout), ("connect_timeout", self.connect_timeout)]
         {
@@ -225,70 +228,10 @@ impl Options {
         mistakes
     }
 
-    /// Options that only some kinds of stores have, and whether they are written.
-    fn of_schemes(&self) -> [(&'static str, bool, &'static [Scheme], &'static str); 12] {
-        use Scheme::{Azure, Google, S3};
-        const OF_S3: &str = "leave it out; it is for \"s3://\"";
-        const OF_GOOGLE: &str = "leave it out; it is for \"gs://\"";
-        const OF_AZURE: &str = "leave it out; it is for \"az://\"";
-        [
-            ("endpoint", self.endpoint.is_some(), &[S3, Google, Azure], "leave it out"),
-            ("region", self.region.is_some(), &[S3], OF_S3),
-            ("path_style", self.path_style.is_some(), &[S3], OF_S3),
-            ("access_key_id", self.access_key_id.is_some(), &[S3], OF_S3),
-            ("secret_access_key", self.secret_access_key.is_some(), &[S3], OF_S3),
-            ("session_token", self.session_token.is_some(), &[S3], OF_S3),
-            ("sse", self.sse.is_some(), &[S3], OF_S3),
-            ("kms_key", self.kms_key.is_some(), &[S3], OF_S3),
-            ("service_account_key", self.service_account_key.is_some(), &[Google], OF_GOOGLE),
-            ("account", self.account.is_some(), &[Azure], OF_AZURE),
-            ("account_key", self.account_key.is_some(), &[Azure], OF_AZURE),
-            ("sas_token", self.sas_token.is_some(), &[Azure], OF_AZURE),
-        ]
-    }
-
-    fn credentials_at_odds(&self) -> [(bool, &'static str, &'static str, &'static str); 5] {
-        let is_json = |key: &Secret| {
-            serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(key.reveal()).is_ok()
-        };
-        [
-            (
-                self.access_key_id.is_some() != self.secret_access_key.is_some(),
-                "access_key_id",
-                "`access_key_id` and `secret_access_key` need each other",
-                "give both, or none of them",
-            ),
-            (
-                self.session_token.is_some() && self.access_key_id.is_none(),
-                "session_token",
-                "a token without its key",
-                "add `access_key_id` and `secret_access_key`",
-            ),
-            (
-                self.kms_key.is_some() && self.sse != Some(Sse::Kms),
-                "kms_key",
-                "a key that nothing is encrypted with",
-                "add `sse = \"aws:kms\"`",
-            ),
-            (
-                self.service_account_key.as_ref().is_some_and(|key| !is_json(key)),
-                "service_account_key",
-                "not the JSON of a service account's key",
-                "write the file's content: \"${file:/etc/spanferry/service-account.json}\"",
-            ),
-            (
-                self.account_key.is_some() && self.sas_token.is_some(),
-                "sas_token",
-                "a key and a token for the same account",
-                "give `account_key` or `sas_token`",
-            ),
-        ]
-    }
-
     /// The kind of store that the address is of.
     pub(super) fn scheme(&self) -> Option<Scheme> {
-        let known = SCHEMES.iter().find(|(start, _)| self.url.starts_with(start));
-        known.map(|(_, scheme)| *scheme)
+        let known = SCHEMES.iter().find(|(start, ..)| self.url.starts_with(start));
+        known.map(|(_, scheme, ..)| *scheme)
     }
 
     /// The bucket, and what stands before all names; for files nothing, and the folder.
