@@ -24,6 +24,7 @@ const NAMES: &[(&str, bool)] = &[
     ("elasticsearch-7", false),
     ("elasticsearch-8", false),
     ("elasticsearch-9", false),
+    ("moto", false),
     ("jaeger", false),
     ("phoenix", false),
 ];

@@ -1,7 +1,7 @@
 //! The sink for object stores against real ones, with a daemon that is killed and a network that fails: each row once.
 //!
-//! The stores are versitygw 1.8.0 (S3; a Go module), Azurite (Microsoft's own, from npm), which both check signatures and conditions, and a
-//! folder. A proxy before the first two
+//! The stores are versitygw 1.8.0 (S3; a Go module) and Azurite (Microsoft's own, from npm), which check signatures and conditions, moto (S3;
+//! from PyPI), and a folder. A proxy before all but the last
 //! answers 503, answers late, takes the request and does not answer, cuts answers, and passes requests on when nobody waits for them any
 //! more (`proxy.rs`). Clients number their spans and send again until each is acknowledged (`../crash/senders.rs`). At the end every
 //! acknowledged span must be in the objects once: none missing, none twice, none changed.
@@ -87,7 +87,7 @@ async fn one_run(store: &Store, seed: u32, spans: u32) -> u64 {
     let dir = tempfile::tempdir().unwrap();
     let prefix = match store.kind {
         Kind::Folder => dir.path().join("lake").display().to_string(),
-        Kind::Versitygw | Kind::Azurite => format!("run/{seed}"),
+        Kind::Versitygw | Kind::Moto | Kind::Azurite => format!("run/{seed}"),
     };
     let proxy = Proxy::start(store.port, seed).await;
     let age = 5 + random.below(60);
@@ -154,6 +154,11 @@ async fn kills_and_faults_lose_and_repeat_no_row_in_azurite() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn kills_and_faults_lose_and_repeat_no_row_in_moto() {
+    kills_and_faults(Store::moto().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn kills_lose_and_repeat_no_row_in_a_folder() {
     kills_and_faults(Some(Store::folder())).await;
 }
@@ -197,7 +202,10 @@ async fn what_an_operator_must_mend_is_said_and_mended_without_a_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_doctor_finds_that_it_may_write_to_each_and_leaves_nothing() {
-    for store in [Store::versitygw().await, Store::azurite().await].into_iter().flatten() {
+    for store in [Store::versitygw().await, Store::azurite().await, Store::moto().await]
+        .into_iter()
+        .flatten()
+    {
         let dir = tempfile::tempdir().unwrap();
         let place = place_with(dir.path(), sink(&store, store.port, "asked", ""));
         let mut doctor = std::process::Command::new(env!("CARGO_BIN_EXE_spanferry"));

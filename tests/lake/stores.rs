@@ -18,6 +18,18 @@ const VERSITYGW: Recipe = Recipe {
     make: |folder| run(Command::new("go").args(["install", VERSITYGW.source]).env("GOBIN", folder)),
 };
 
+/// moto keeps objects in memory and checks no signature; `pip install` takes half a minute.
+const MOTO: Recipe = Recipe {
+    name: "moto",
+    folder: "moto-5.2.5",
+    source: "moto[server,s3]==5.2.5",
+    is_bound_to_its_path: true,
+    make: |folder| {
+        run(Command::new("python3").args(["-m", "venv"]).arg(folder.join("venv")))?;
+        run(Command::new(folder.join("venv/bin/pip")).args(["install", "-q", MOTO.source]))
+    },
+};
+
 /// Azurite is Microsoft's own; `npm install` takes half a minute.
 const AZURITE: Recipe = Recipe {
     name: "azurite",
@@ -49,6 +61,7 @@ pub(crate) struct Store {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Versitygw,
+    Moto,
     Azurite,
     Folder,
 }
@@ -68,6 +81,19 @@ impl Store {
         let mut server = Server::start(&mut command, dir);
         server.listens(&[port], START_MAX).await;
         Some(Self { server: Some(server), port, kind: Kind::Versitygw })
+    }
+
+    /// None where it was not opted in.
+    pub(crate) async fn moto() -> Option<Self> {
+        let program = MOTO.have()?.join("venv/bin/moto_server");
+        let (dir, port) = (tempfile::tempdir().unwrap(), free_port().port());
+        let mut command = Command::new(program);
+        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
+        let mut server = Server::start(&mut command, dir);
+        server.listens(&[port], START_MAX).await;
+        let store = Self { server: Some(server), port, kind: Kind::Moto };
+        store.send(hyper::Request::put(store.container(""))).await;
+        Some(store)
     }
 
     /// None where it was not opted in.
@@ -91,7 +117,7 @@ impl Store {
     /// The address and the credentials, for a sink that speaks to this port.
     pub(crate) fn options(&self, port: u16, prefix: &str) -> String {
         match self.kind {
-            Kind::Versitygw => format!(
+            Kind::Versitygw | Kind::Moto => format!(
                 "url = \"s3://{BUCKET}/{prefix}\"\nendpoint = \"http://127.0.0.1:{port}\"\n\
                  access_key_id = \"{}\"\nsecret_access_key = \"{}\"",
                 KEYS.0, KEYS.1,
@@ -111,13 +137,16 @@ impl Store {
             (Some(server), Kind::Versitygw) => {
                 files(&server.dir().join("data").join(BUCKET).join(prefix), &mut found);
             }
-            (_, Kind::Azurite) => {
-                let list =
-                    self.get(&format!("?restype=container&comp=list&prefix={prefix}/")).await;
+            (_, Kind::Azurite | Kind::Moto) => {
+                let (query, is_all, tag) = match self.kind {
+                    Kind::Moto => ("list-type=2", "<IsTruncated>false", "<Key>"),
+                    _ => ("restype=container&comp=list", "<NextMarker/>", "<Name>"),
+                };
+                let list = self.get(&format!("?{query}&prefix={prefix}/")).await;
                 let list = String::from_utf8(list).unwrap();
-                assert!(list.contains("<NextMarker/>"), "{list}");
-                for name in list.split("<Name>").skip(1) {
-                    let name = name.split_once("</Name>").unwrap().0.replace('=', "%3D");
+                assert!(list.contains(is_all), "{list}");
+                for name in list.split(tag).skip(1) {
+                    let name = name.split_once("</").unwrap().0.replace('=', "%3D");
                     found.push(self.get(&format!("/{name}")).await);
                 }
             }
@@ -128,11 +157,17 @@ impl Store {
 
     async fn get(&self, rest: &str) -> Vec<u8> {
         let request = hyper::Request::get(self.container(rest)).header("x-ms-version", VERSION);
+        // moto gives nobody an object without a signature, whatever it is; Azurite would check it.
+        let request = match self.kind {
+            Kind::Moto => request.header("authorization", ANY_SIGNATURE),
+            _ => request,
+        };
         self.send(request).await
     }
 
     fn container(&self, rest: &str) -> String {
-        format!("http://127.0.0.1:{}/{ACCOUNT}/{BUCKET}{rest}", self.port)
+        let account = if self.kind == Kind::Moto { "" } else { "/devstoreaccount1" };
+        format!("http://127.0.0.1:{}{account}/{BUCKET}{rest}", self.port)
     }
 
     /// Makes the container, which everybody may read. It is signed as "Authorize with Shared Key" of Azure Storage says.
@@ -171,6 +206,7 @@ impl Store {
     }
 }
 
+const ANY_SIGNATURE: &str = "AWS4-HMAC-SHA256 Credential=any/20261121/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=any";
 /// A version of Azure's API that Azurite knows.
 const VERSION: &str = "2021-12-02";
 
