@@ -25,9 +25,11 @@ use spanferry::normalize::{Encoding, Envelope, Limits, decode};
 use spanferry::prices::{PriceOptions, Prices};
 use spanferry::sinks::Delivery;
 use spanferry::sinks::jsonl::Lines;
-use spanferry::sinks::parquet::{DEFAULT_ROW_GROUP_BYTES, DEFAULT_ZSTD_LEVEL, Rows};
+use spanferry::sinks::parquet::{DEFAULT_ROW_GROUP_BYTES, Rows};
 use spanferry::sinks::{elasticsearch, langfuse};
 use spanferry::span::{Receiver, Source, otlp};
+
+const ZSTD_LEVEL: i32 = 3;
 
 fn attribute(key: &str, value: Value) -> KeyValue {
     KeyValue {
@@ -169,7 +171,7 @@ fn search_settings() -> elasticsearch::Settings {
 const OBJECT_BYTES: usize = 128 << 20;
 
 fn parquet(group: &mut BenchmarkGroup<'_, WallTime>, known: &Delivery) {
-    let begun = || Rows::new(DEFAULT_ZSTD_LEVEL, DEFAULT_ROW_GROUP_BYTES).expect("it begins");
+    let begun = || Rows::new(ZSTD_LEVEL, DEFAULT_ROW_GROUP_BYTES).expect("it begins");
     let (mut rows, prices) = (begun(), Prices::default());
     group.bench_function("parquet", |bencher| {
         bencher.iter(|| {

@@ -46,12 +46,14 @@ impl Folder {
         self.run(move |root| {
             let mut found = Numbered::new();
             for partition in partitions(root)?.into_iter().filter(|partition| *partition >= from) {
-                for name in names(&root.join(&partition))? {
-                    if name.strip_prefix('.').is_some_and(|name| name.starts_with(&stem)) {
-                        fs::remove_file(root.join(&partition).join(&name))?;
-                    }
-                    if let Some(number) = number_of(&name, &stem) {
-                        found.insert(number, Name::from(format!("{partition}/{name}")));
+                let folder = root.join(&partition);
+                for name in names(&folder)? {
+                    let path = || Name::from(format!("{partition}/{name}"));
+                    match name.strip_prefix('.') {
+                        Some(rest) if rest.starts_with(&stem) => {
+                            fs::remove_file(folder.join(&name))?
+                        }
+                        _ => found.extend(number_of(&name, &stem).map(|number| (number, path()))),
                     }
                 }
             }

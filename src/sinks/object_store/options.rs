@@ -164,6 +164,9 @@ const OBJECT_BYTES_MAX: ByteSize = ByteSize(1 << 30);
 
 const URLS: &str = "write \"s3://bucket/prefix\", \"gs://bucket/prefix\", \"az://container/prefix\" or \"file:///absolute/folder\"";
 
+/// What a key of Google is.
+type Json = serde_json::Map<String, serde_json::Value>;
+
 impl Options {
     /// Every mistake that can be seen without asking anybody.
     pub(super) fn check(&self) -> Vec<Mistake> {
@@ -212,7 +215,7 @@ impl Options {
         let is_lost = self.kms_key.is_some() && self.sse != Some(Sse::Kms);
         let what = "a key that nothing is encrypted with";
         wrong(is_lost, "kms_key", what, "add `sse = \"aws:kms\"`");
-        let is_json = |key: &Secret| serde_json::from_str::<toml::Table>(key.reveal()).is_ok();
+        let is_json = |key: &Secret| serde_json::from_str::<Json>(key.reveal()).is_ok();
         let is_odd = self.service_account_key.as_ref().is_some_and(|key| !is_json(key));
         let what = "not the JSON of a service account's key";
         wrong(is_odd, "service_account_key", what, "write \"${file:/etc/spanferry/key.json}\"");
