@@ -199,7 +199,7 @@ fn an_address_decides_which_options_there_are() {
         ),
         (
             "url = \"file:///x\"\nendpoint = \"http://y\"\npath_style = true",
-            &["endpoint", "path_style"],
+            &["path_style", "endpoint"],
         ),
         ("url = \"s3://b\"\naccess_key_id = \"x\"\nkms_key = \"k\"", &["access_key_id", "kms_key"]),
         ("url = \"gs://b\"\nservice_account_key = \"/etc/key.json\"", &["service_account_key"]),
