@@ -98,11 +98,16 @@ pub(super) fn number(value: &Value) -> Option<f64> {
 }
 
 /// A time in seconds. A whole number of a minute or more, and a number of ten minutes or more, are milliseconds: nobody measures a first
-/// token in whole seconds, and none takes so long.
+/// token in whole seconds, and none takes so long. From ten millions on they are nanoseconds.
 pub(super) fn seconds(value: &Value) -> Option<f64> {
     let seconds = number(value)?;
     let is_whole = matches!(value, Value::Int(_));
-    Some(if seconds >= 600.0 || (is_whole && seconds >= 60.0) { seconds / 1e3 } else { seconds })
+    Some(match seconds {
+        1e7.. => seconds / 1e9,
+        600.0.. => seconds / 1e3,
+        60.0.. if is_whole => seconds / 1e3,
+        _ => seconds,
+    })
 }
 
 /// True or false.
