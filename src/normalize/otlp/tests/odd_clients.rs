@@ -150,7 +150,9 @@ fn times_in_two_halves_are_times() {
     assert_eq!(of(r#"{"low":-1013133952,"high":395276536}"#), Some(1_697_699_798_278_000_000));
     assert_eq!(of(r#"{"high":1,"low":2,"unsigned":true}"#), Some((1 << 32) + 2));
     assert_eq!(of(r#"{"low":-1,"high":-1}"#), Some(u64::MAX));
-    for other in ["{}", r#"{"low":1}"#, r#"{"low":{},"high":1}"#, r#"{"low":0.5,"high":1}"#, "[1,2]"] {
+    for other in
+        ["{}", r#"{"low":1}"#, r#"{"low":{},"high":1}"#, r#"{"low":0.5,"high":1}"#, "[1,2]"]
+    {
         assert_eq!(of(other), None, "{other}");
     }
 }
