@@ -46,7 +46,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("programs/adk-default", REASONING),
     (
         "programs/lite",
-        "it does not read LiteLLM's cost, which knows of cached tokens that no count says",
+        "it does not read LiteLLM's cost, which knows of cached tokens that only a text of Python's says",
     ),
     ("reports/01", "it does not read Claude Code's flat names"),
     ("reports/02", "it adds the details to the counts that have them in them"),

@@ -142,6 +142,30 @@ fn times_in_another_unit_are_kept_as_sent_and_said_to_be_odd_in_both_encodings()
 }
 
 #[test]
+fn ids_whose_digits_are_in_base64_are_ids() {
+    let of = |trace: &str, span: &str| {
+        let body = format!(
+            r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{{"traceId":"{trace}","spanId":"{span}"}}]}}]}}]}}"#
+        );
+        let decoded = json(&Bytes::from(body)).unwrap();
+        decoded.batch.spans().next().map(|span| format!("{} {}", span.trace_id, span.span_id))
+    };
+    let digits = "9e2a3dc06074b17540d54de4e51e735f eee19b7ec3c1b174";
+    assert_eq!(
+        of("OWUyYTNkYzA2MDc0YjE3NTQwZDU0ZGU0ZTUxZTczNWY=", "ZWVlMTliN2VjM2MxYjE3NA==").as_deref(),
+        Some(digits)
+    );
+    assert_eq!(
+        of("OWUyYTNkYzA2MDc0YjE3NTQwZDU0ZGU0ZTUxZTczNWY=", "eGVlMTliN2VjM2MxYjE3NA=="),
+        None
+    );
+    assert_eq!(
+        of("LWUyYTNkYzA2MDc0YjE3NTQwZDU0ZGU0ZTUxZTczNWY=", "ZWVlMTliN2VjM2MxYjE3NA=="),
+        None
+    );
+}
+
+#[test]
 fn times_in_two_halves_are_times() {
     let of = |time: &str| {
         let decoded = json(&request(&format!(r#""startTimeUnixNano":{time}"#))).unwrap();
