@@ -36,6 +36,8 @@ use crate::telemetry::Label;
 
 /// How long the client is waited for at once: what is done is committed as often, at least.
 const POLL_MAX: Duration = Duration::from_millis(100);
+/// The library's own limit, which may not be below `session_timeout`.
+const POLL_WITHIN: Duration = Duration::from_mins(5);
 /// How often what is stored is committed: what a daemon that is killed reads once more.
 const COMMIT_EVERY_MS: &str = "100";
 /// How long room is waited for before partitions are paused, which throws away what was fetched ahead.
@@ -43,6 +45,8 @@ const ROOM_WAIT: Duration = Duration::from_secs(1);
 /// How long what is under way is waited for before partitions are given up: several times the longest wait for a full journal. What takes
 /// longer is read by their next owner as well. As long at most do others come and go before it can be committed at the end.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// Answers behind which a join is over: of the join itself, of the leader's look at the topics, and of the synchronisation.
+const JOIN_STEPS: usize = 4;
 /// How long a message that cannot be taken now waits before it is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// How often it is asked whether a trouble is over, and how long the answer may take.
@@ -151,18 +155,23 @@ fn poll(
         }
     }
     settle(shared, &consumer);
-    // Leaving the group gives the partitions up, by the callback below.
+    if options.instance.is_none() {
+        leave(shared, &consumer);
+    }
+    // What is left of the partitions is given up now, by the callback below.
     drop(consumer);
     Ok(())
 }
 
 fn config(options: &KafkaOptions) -> rdkafka::ClientConfig {
     let mut config = options.cluster().config();
-    let session = options.session_timeout.0.as_millis().to_string();
+    let session = options.session_timeout.0;
+    let poll_within = session.max(POLL_WITHIN).as_millis().to_string();
     config
         .set("group.id", &options.group)
         .set("partition.assignment.strategy", "cooperative-sticky")
-        .set("session.timeout.ms", session)
+        .set("session.timeout.ms", session.as_millis().to_string())
+        .set("max.poll.interval.ms", poll_within)
         // A group without offsets takes what is in the topics: nothing is passed over.
         .set("auto.offset.reset", "earliest")
         // An offset is stored when its message is in the journal; what is stored is committed by the client.
@@ -208,6 +217,27 @@ fn settle(shared: &Shared, consumer: &BaseConsumer<Member>) {
         && begun.elapsed() < DRAIN_MAX
     {
         // A message that comes meanwhile is not taken: its offset is never stored.
+        consumer.poll(POLL_MAX);
+    }
+}
+
+/// Leaves the group, which the client does not do where it is closed in the midst of a join of its own: then all others wait for its
+/// `session_timeout`. So it is told to join no more, and what it has begun ends first: answers of the coordinator come one after the other,
+/// that of a join before one to a later question, and between its two halves the client has to be polled.
+fn leave(shared: &Shared, consumer: &BaseConsumer<Member>) {
+    let begun = Instant::now();
+    let mut any = TopicPartitionList::with_capacity(1);
+    any.add_partition(shared.topics.first().map_or("", String::as_str), 0);
+    for step in 0..JOIN_STEPS {
+        let patience = DRAIN_MAX.saturating_sub(begun.elapsed());
+        let is_alone = shared.context.trouble().is_some();
+        if is_alone || consumer.committed_offsets(any.clone(), patience).is_err() {
+            return;
+        }
+        // Not before: of a first join there would be an answer that nobody takes, and a member that nobody is.
+        if step == 0 {
+            consumer.unsubscribe();
+        }
         consumer.poll(POLL_MAX);
     }
 }
