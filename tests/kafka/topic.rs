@@ -68,6 +68,13 @@ pub(crate) async fn write(kafka: &Kafka, name: &str, media: &str, value: &[u8]) 
     producer.send(record, ANSWER_MAX).await.unwrap();
 }
 
+/// How many members the group of the delivering daemons has.
+pub(crate) fn members(kafka: &Kafka) -> usize {
+    let consumer: BaseConsumer = config(kafka).create().unwrap();
+    let groups = consumer.fetch_group_list(Some("spanferry"), ANSWER_MAX).unwrap();
+    groups.groups().iter().map(|group| group.members().len()).sum()
+}
+
 /// The keys of all messages, by partition.
 pub(crate) fn keys(kafka: &Kafka, name: &str) -> [Vec<String>; 3] {
     let consumer: BaseConsumer = config(kafka).set("group.id", "looks").create().unwrap();

@@ -283,12 +283,13 @@ impl Shared {
     fn note(&self, error: &KafkaError) {
         let code = error.rdkafka_error_code();
         let trouble = match code {
-            // The client says these by itself, with the reason.
+            // The client has said these by itself, with the reason.
             Some(Code::AllBrokersDown | Code::BrokerTransportFailure) => return,
+            Some(code) if is_refusal(code) => return,
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
                 no_topic(&self.topics.join(", "))
             }
-            _ => Trouble { is_refusal: code.is_some_and(is_refusal), what: error.to_string() },
+            _ => Trouble { is_refusal: false, what: error.to_string() },
         };
         self.set_trouble(Some(trouble));
     }
