@@ -123,7 +123,7 @@ fn poll(
     let (mut is_paused, mut looked) = (false, Instant::now());
     while !stop.is_stopped() {
         store(shared, &consumer);
-        let is_full = !shared.waits_for_room();
+        let is_full = !shared.waits_while(ROOM_WAIT, Offsets::is_full);
         if is_full || is_paused {
             let all = consumer.assignment()?;
             if is_full {
@@ -146,8 +146,7 @@ fn poll(
             }
             // Such as another member of the same `instance`: this client is of no more use.
             Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error),
-            Some(Err(error)) => shared.note(&error),
-            None => {}
+            Some(Err(_)) | None => {}
         }
         if shared.context.trouble().is_some() && looked.elapsed() > LOOK_EVERY {
             look(shared, &consumer);
@@ -200,7 +199,11 @@ fn store(shared: &Shared, consumer: &BaseConsumer<Member>) {
 
 /// Waits for what is under way, and commits all that is done.
 fn commit(shared: &Shared, consumer: &BaseConsumer<Member>) -> KafkaResult<()> {
-    shared.drain();
+    if !shared.waits_while(DRAIN_MAX, |offsets| !offsets.is_idle()) {
+        warn!(
+            "partitions are given up while messages of them are under way: their next owner takes these as well"
+        );
+    }
     store(shared, consumer);
     match consumer.commit_consumer_state(CommitMode::Sync) {
         Err(KafkaError::ConsumerCommit(Code::NoOffset)) => Ok(()),
@@ -255,11 +258,10 @@ fn look(shared: &Shared, consumer: &BaseConsumer<Member>) {
 }
 
 impl Shared {
-    /// Waits a moment for room; says whether there is some.
-    fn waits_for_room(&self) -> bool {
+    /// Waits until this is no more so of what is under way, or for so long; says whether it came to that.
+    fn waits_while(&self, so_long: Duration, is_so: fn(&Offsets) -> bool) -> bool {
         let offsets = lock(&self.offsets);
-        let waited =
-            self.changed.wait_timeout_while(offsets, ROOM_WAIT, |offsets| offsets.is_full());
+        let waited = self.changed.wait_timeout_while(offsets, so_long, |offsets| is_so(offsets));
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
@@ -277,21 +279,6 @@ impl Shared {
         });
         let name = format!("{}/{}/{offset}", message.topic(), message.partition());
         Some(Message { place, name, headers: headers.collect(), body })
-    }
-
-    /// Notes what the client found wrong.
-    fn note(&self, error: &KafkaError) {
-        let code = error.rdkafka_error_code();
-        let trouble = match code {
-            // The client has said these by itself, with the reason.
-            Some(Code::AllBrokersDown | Code::BrokerTransportFailure) => return,
-            Some(code) if is_refusal(code) => return,
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
-                no_topic(&self.topics.join(", "))
-            }
-            _ => Trouble { is_refusal: false, what: error.to_string() },
-        };
-        self.set_trouble(Some(trouble));
     }
 
     fn set_trouble(&self, trouble: Option<Trouble>) {
@@ -317,18 +304,6 @@ impl Shared {
         self.receivers.set_trouble(what);
         self.context.set_trouble(trouble);
     }
-
-    /// Waits until nothing is under way, or for too long.
-    fn drain(&self) {
-        let offsets = lock(&self.offsets);
-        let waited =
-            self.changed.wait_timeout_while(offsets, DRAIN_MAX, |offsets| !offsets.is_idle());
-        if waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
-            warn!(
-                "partitions are given up while messages of them are under way: their next owner takes these as well"
-            );
-        }
-    }
 }
 
 fn no_topic(topic: &str) -> Trouble {
@@ -343,13 +318,20 @@ impl ClientContext for Member {
         self.0.context.log(level, fac, message);
     }
 
+    /// What `poll` returns as an error comes here before, with its reason.
     fn error(&self, error: KafkaError, reason: &str) {
-        // One broker that is away is a matter of the client's.
-        let stops = |news: &Trouble| {
-            news.is_refusal || error.rdkafka_error_code() == Some(Code::AllBrokersDown)
+        let news = match error.rdkafka_error_code() {
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
+                Some(no_topic(&self.0.topics.join(", ")))
+            }
+            Some(code) if code == Code::AllBrokersDown || is_refusal(code) => {
+                self.0.context.news(&error, reason)
+            }
+            // One broker that is away is a matter of the client's.
+            _ => None,
         };
-        if let Some(news) = self.0.context.news(&error, reason).filter(stops) {
-            self.0.set_trouble(Some(news));
+        if news.is_some() {
+            self.0.set_trouble(news);
         }
     }
 }
@@ -358,11 +340,10 @@ impl ConsumerContext for Member {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         let Rebalance::Revoke(given_up) = rebalance else { return };
         let elements = given_up.elements();
-        let partition = |topic: &str| self.0.topics.iter().position(|known| known == topic);
-        let partitions: Vec<Partition> = elements
-            .iter()
-            .filter_map(|element| Some((partition(element.topic())?, element.partition())))
-            .collect();
+        let place = |topic: &str| self.0.topics.iter().position(|known| known == topic);
+        let partitions =
+            elements.iter().filter_map(|it| Some((place(it.topic())?, it.partition())));
+        let partitions: Vec<Partition> = partitions.collect();
         if let Err(error) = commit(&self.0, consumer) {
             info!(%error, "offsets were not committed: the partitions' next owner reads again what was not");
         }
@@ -371,13 +352,9 @@ impl ConsumerContext for Member {
     }
 
     fn post_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        match rebalance {
-            Rebalance::Assign(assigned) => {
-                info!(count = assigned.count(), "partitions were assigned");
-                self.0.set_trouble(None);
-            }
-            Rebalance::Revoke(_) => {}
-            Rebalance::Error(error) => self.0.note(error),
+        if let Rebalance::Assign(assigned) = rebalance {
+            info!(count = assigned.count(), "partitions were assigned");
+            self.0.set_trouble(None);
         }
     }
 }
