@@ -6,7 +6,8 @@ RUN if [ -n "$FEATURES" ]; then apt-get update -qq && apt-get install -y -qq --n
  && mkdir -p /out/etc/ssl/certs && if [ -n "$FEATURES" ]; then cp /etc/ssl/certs/ca-certificates.crt /out/etc/ssl/certs/; fi
 WORKDIR /src
 COPY . .
-ENV RUSTFLAGS="-C target-feature=+crt-static"
+# Relocations are packed, which this image's own C library understands: 0.7 MB less.
+ENV RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs"
 # With a target named, the flags above are not those of procedural macros, which cannot be static.
 RUN target="$(rustc -vV | sed -n 's/^host: //p')" \
  && cargo build --profile dist --locked --features "$FEATURES" --target "$target" \

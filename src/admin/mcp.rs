@@ -82,8 +82,10 @@ async fn answer(State(view): State<Arc<View>>, request: Request) -> Response {
     let (status, answer) = match outcome {
         Ok(result) => (StatusCode::OK, json!({ "jsonrpc": "2.0", "id": id, "result": result })),
         Err((status, code, message)) => {
-            let error =
-                json!({ "code": code, "message": message, "data": { "supported": spoken() } });
+            let mut error = json!({ "code": code, "message": message });
+            if code == UNKNOWN_REVISION {
+                error["data"] = json!({ "supported": spoken() });
+            }
             (status, json!({ "jsonrpc": "2.0", "id": id, "error": error }))
         }
     };

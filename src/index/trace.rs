@@ -156,6 +156,8 @@ impl Trace {
             self.start_ns = at_ns;
         }
         (self.last_ns, self.is_stale) = (at_ns, true);
+        // Mostly nothing of it was seen before.
+        self.open.get_or_insert_default().tree.expect(items.len());
         for item in items {
             match item {
                 Item::Span(span) => {

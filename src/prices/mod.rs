@@ -25,6 +25,7 @@ use std::io::Read as _;
 use std::sync::{Arc, LazyLock, OnceLock, PoisonError, RwLock};
 
 use flate2::read::GzDecoder;
+use foldhash::fast::RandomState;
 
 pub use options::{Override, PriceOptions};
 pub use table::{Model, Provider, Table};
@@ -58,7 +59,7 @@ pub struct Prices {
     /// The table in the place of the one that is built in.
     table: Option<Table>,
     /// What names were found to be: by model, then by provider.
-    found: RwLock<HashMap<Box<str>, ByProvider>>,
+    found: RwLock<HashMap<Box<str>, ByProvider, RandomState>>,
     understanding: OnceLock<Understanding>,
 }
 

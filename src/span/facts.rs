@@ -145,16 +145,11 @@ impl Usage {
 
     /// Whether any token was counted.
     pub fn has_tokens(&self) -> bool {
-        self.counts().into_iter().flatten().any(|count| count != 0)
+        let mut own = *self;
+        own.counters().iter().any(|count| count.is_some_and(|count| count != 0))
     }
 
-    /// All counts, in the order of the fields.
-    pub fn counts(&self) -> [Option<u64>; 9] {
-        let mut counts = *self;
-        counts.counters().map(|count| *count)
-    }
-
-    /// Every counter, in this order.
+    /// Every counter, in the order of the fields.
     pub fn counters(&mut self) -> [&mut Option<u64>; 9] {
         [
             &mut self.input,

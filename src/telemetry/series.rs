@@ -60,14 +60,11 @@ impl Labels {
         Self(names.iter().rev().fold(0, |all, name| all << NAME_BITS | u128::from(name.0)))
     }
 
-    fn names(self) -> [Name; LABELS_MAX] {
-        let mut rest = self.0;
-        [(); LABELS_MAX].map(|()| {
-            #[expect(clippy::cast_possible_truncation, reason = "one after the other")]
-            let name = Name(rest as u16);
-            rest >>= NAME_BITS;
-            name
-        })
+    fn names(self) -> impl Iterator<Item = Name> {
+        let bytes = self.0.to_le_bytes();
+        let name =
+            move |place: usize| bytes.as_chunks().0.get(place).copied().map(u16::from_le_bytes);
+        (0..LABELS_MAX).filter_map(name).map(Name)
     }
 }
 
@@ -186,11 +183,10 @@ impl Table {
         let (family, shape) = (self.families.get_mut(metric)?, self.metrics.get(metric)?.shape);
         if family.series.len() >= SERIES_MAX && !family.series.contains_key(&labels) {
             let is_made_up = |name: Name| usize::from(name.0) >= self.names.own;
-            labels = Labels::of(
-                &labels.names().map(|name| if is_made_up(name) { OTHER_NAME } else { name }),
-            );
+            let known = labels.names().map(|name| if is_made_up(name) { OTHER_NAME } else { name });
+            labels = Labels::of(&known.collect::<Vec<_>>());
         }
-        family.overflows += u64::from(labels.names().contains(&OTHER_NAME));
+        family.overflows += u64::from(labels.names().any(|name| name == OTHER_NAME));
         let series = family.series.entry(labels).or_insert_with(|| Series::new(shape));
         Some((series, &family.bounds))
     }

@@ -81,6 +81,11 @@ pub struct Memo {
 }
 
 impl Tree {
+    /// Has room for so many more spans, which are likely to come.
+    pub fn expect(&mut self, spans: usize) {
+        self.nodes.reserve(spans.min(SPANS_MAX - self.nodes.len().min(SPANS_MAX)));
+    }
+
     /// Adds a span.
     pub fn add(
         &mut self,

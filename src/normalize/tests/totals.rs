@@ -11,8 +11,8 @@ impl Usage {
         if let (None, Some(input), Some(output)) = (more.total, more.input, more.output) {
             more.total = Some(input.saturating_add(output));
         }
-        for (sum, count) in self.counters().into_iter().zip(more.counts()) {
-            if let Some(count) = count {
+        for (sum, count) in self.counters().into_iter().zip(more.counters()) {
+            if let Some(count) = *count {
                 *sum = Some(sum.unwrap_or_default().saturating_add(count));
             }
         }

@@ -33,9 +33,6 @@ use crate::sinks::jsonl::columns::{Column, OF_ITEM, OF_SCOPE, OF_SOURCE, Row};
 /// The usual size of a row group before it is compressed. A reader takes a column of a row group in one go, and so do we.
 pub const DEFAULT_ROW_GROUP_BYTES: usize = 32 << 20;
 
-/// The usual level of zstd.
-pub const DEFAULT_ZSTD_LEVEL: i32 = 3;
-
 /// One object that is being written. The same rows give the same bytes.
 pub struct Rows {
     writer: SerializedFileWriter<Vec<u8>>,

@@ -20,9 +20,10 @@ use crate::span::{
 use crate::support::golden;
 
 const ROW_GROUP_BYTES: usize = 1 << 20;
+const ZSTD_LEVEL: i32 = 3;
 
 fn object(delivery: &Delivery, row_group_bytes: usize) -> Vec<u8> {
-    let mut rows = Rows::new(DEFAULT_ZSTD_LEVEL, row_group_bytes).unwrap();
+    let mut rows = Rows::new(ZSTD_LEVEL, row_group_bytes).unwrap();
     rows.write(delivery, &Prices::default()).unwrap();
     rows.finish().unwrap()
 }
@@ -138,7 +139,7 @@ fn every_column_that_is_treated_apart_exists() {
 fn the_same_rows_give_the_same_bytes_however_they_are_delivered_and_taken() {
     let delivery = samples::delivery(samples::START_NS, samples::every_item());
     let whole = object(&delivery, ROW_GROUP_BYTES);
-    let mut rows = Rows::new(DEFAULT_ZSTD_LEVEL, ROW_GROUP_BYTES).unwrap();
+    let mut rows = Rows::new(ZSTD_LEVEL, ROW_GROUP_BYTES).unwrap();
     assert!(rows.is_empty());
     let mut parts = rows.take().unwrap();
     for place in 0..delivery.len() {
@@ -154,7 +155,7 @@ fn the_same_rows_give_the_same_bytes_however_they_are_delivered_and_taken() {
 fn what_is_held_is_bounded_by_the_row_group() {
     let spans = (0..2_000).map(|number| Item::Span(samples::numbered_span(number)));
     let delivery = samples::delivery(0, spans.collect());
-    let mut rows = Rows::new(DEFAULT_ZSTD_LEVEL, ROW_GROUP_BYTES / 8).unwrap();
+    let mut rows = Rows::new(ZSTD_LEVEL, ROW_GROUP_BYTES / 8).unwrap();
     let mut most = 0;
     for place in 0..delivery.len() {
         rows.write(&delivery.only(&[place]), &Prices::default()).unwrap();
