@@ -148,20 +148,3 @@ async fn daemons_that_leave_the_group_and_come_again_one_by_one_lose_and_repeat_
     println!("{found}");
     found.is_exactly_once();
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_stops_while_it_joins_its_group_keeps_nobody_waiting() {
-    let Some(kafka) = Kafka::start().await else { return };
-    topic::create(&kafka, "otlp_spans", None).await;
-    // A member that does not say that it leaves would be waited for longer than this test has.
-    let patient = "session_timeout = \"4m\"";
-    let first = Member::delivering(&kafka, "otlp_spans", patient).await;
-    first.assigned().await;
-    let mut second = Member::delivering(&kafka, "otlp_spans", patient).await;
-    // Its join is over once the first has heard of it, which takes a heartbeat.
-    while topic::members(&kafka) < 2 {
-        tokio::time::sleep(POLL_EVERY).await;
-    }
-    second.terminate().await;
-    Member::delivering(&kafka, "otlp_spans", patient).await.assigned().await;
-}

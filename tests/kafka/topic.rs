@@ -30,7 +30,7 @@ pub(crate) async fn create(kafka: &Kafka, name: &str, message_bytes_max: Option<
     create_with(kafka, name, 1, &limit).await;
 }
 
-/// Makes a topic with three partitions, so many replicas, and this configuration.
+/// Makes a topic with three partitions, so many replicas of each, and this configuration.
 pub(crate) async fn create_with(kafka: &Kafka, name: &str, replicas: i32, more: &[(&str, &str)]) {
     let mut topic = NewTopic::new(name, 3, TopicReplication::Fixed(replicas));
     topic.config.extend(more);
@@ -66,13 +66,6 @@ pub(crate) async fn write(kafka: &Kafka, name: &str, media: &str, value: &[u8]) 
     let headers = rdkafka::message::OwnedHeaders::new().insert(header);
     let record = FutureRecord::<str, [u8]>::to(name).payload(value).partition(0).headers(headers);
     producer.send(record, ANSWER_MAX).await.unwrap();
-}
-
-/// How many members the group of the delivering daemons has.
-pub(crate) fn members(kafka: &Kafka) -> usize {
-    let consumer: BaseConsumer = config(kafka).create().unwrap();
-    let groups = consumer.fetch_group_list(Some("spanferry"), ANSWER_MAX).unwrap();
-    groups.groups().iter().map(|group| group.members().len()).sum()
 }
 
 /// The keys of all messages, by partition.

@@ -1,6 +1,7 @@
 //! Reads messages as a member of a consumer group, and takes each as a request is taken.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -46,7 +47,7 @@ const ROOM_WAIT: Duration = Duration::from_secs(1);
 /// longer is read by their next owner as well. As long at most do others come and go before it can be committed at the end.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// Answers behind which a join is over: of the join itself, of the leader's look at the topics, and of the synchronisation.
-const JOIN_STEPS: usize = 4;
+const JOIN_STEPS: usize = 3;
 /// How long a message that cannot be taken now waits before it is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// How often it is asked whether a trouble is over, and how long the answer may take.
@@ -72,6 +73,8 @@ struct Shared {
     topics: Vec<String>,
     offsets: Mutex<Offsets>,
     changed: Condvar,
+    /// Whether the group has once told this member what is its.
+    has_joined: AtomicBool,
     context: Context,
     receivers: Receivers,
 }
@@ -85,6 +88,7 @@ pub(super) async fn consume(receivers: Receivers, options: KafkaOptions, stop: S
             topics: options.topics.clone(),
             offsets: Mutex::default(),
             changed: Condvar::new(),
+            has_joined: AtomicBool::new(false),
             context: Context::default(),
             receivers: receivers.clone(),
         });
@@ -224,22 +228,23 @@ fn settle(shared: &Shared, consumer: &BaseConsumer<Member>) {
     }
 }
 
-/// Leaves the group, which the client does not do where it is closed in the midst of a join of its own: then all others wait for its
-/// `session_timeout`. So it is told to join no more, and what it has begun ends first: answers of the coordinator come one after the other,
-/// that of a join before one to a later question, and between its two halves the client has to be polled.
+/// Leaves the group, not in the midst of a join of its own: where that is cut off, the others may wait for this member until its
+/// `session_timeout` is over. So the client is told to join no more, and what it has begun ends first: answers of the coordinator come one
+/// after the other, that of a join before one to a later question, and between its halves the client has to be polled.
 fn leave(shared: &Shared, consumer: &BaseConsumer<Member>) {
     let begun = Instant::now();
+    let is_alone = || shared.context.trouble().is_some() || DRAIN_MAX < begun.elapsed();
+    // Who ends before the answer to a first join is a member that nobody is.
+    while !shared.has_joined.load(Ordering::Relaxed) && !is_alone() {
+        consumer.poll(POLL_MAX);
+    }
     let mut any = TopicPartitionList::with_capacity(1);
     any.add_partition(shared.topics.first().map_or("", String::as_str), 0);
-    for step in 0..JOIN_STEPS {
+    consumer.unsubscribe();
+    for _ in 0..JOIN_STEPS {
         let patience = DRAIN_MAX.saturating_sub(begun.elapsed());
-        let is_alone = shared.context.trouble().is_some();
-        if is_alone || consumer.committed_offsets(any.clone(), patience).is_err() {
+        if is_alone() || consumer.committed_offsets(any.clone(), patience).is_err() {
             return;
-        }
-        // Not before: of a first join there would be an answer that nobody takes, and a member that nobody is.
-        if step == 0 {
-            consumer.unsubscribe();
         }
         consumer.poll(POLL_MAX);
     }
@@ -354,6 +359,7 @@ impl ConsumerContext for Member {
     fn post_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Assign(assigned) = rebalance {
             info!(count = assigned.count(), "partitions were assigned");
+            self.0.has_joined.store(true, Ordering::Relaxed);
             self.0.set_trouble(None);
         }
     }
