@@ -4,6 +4,7 @@
 //! Its tools are the commands of `operate/look` with their own arguments; `operate/look/brief.rs` says what comes of them in few words.
 //! Who may ask is decided as for a page: from this machine, or with one of `admin.tokens`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -82,10 +83,10 @@ async fn answer(State(view): State<Arc<View>>, request: Request) -> Response {
     let (status, answer) = match outcome {
         Ok(result) => (StatusCode::OK, json!({ "jsonrpc": "2.0", "id": id, "result": result })),
         Err((status, code, message)) => {
-            let mut error = json!({ "code": code, "message": message });
-            if code == UNKNOWN_REVISION {
-                error["data"] = json!({ "supported": spoken() });
-            }
+            let supported = (code == UNKNOWN_REVISION).then(spoken);
+            let data = supported.map(|supported| ("data", json!({ "supported": supported })));
+            let error = [("code", json!(code)), ("message", json!(message))];
+            let error: BTreeMap<_, _> = error.into_iter().chain(data).collect();
             (status, json!({ "jsonrpc": "2.0", "id": id, "error": error }))
         }
     };

@@ -712,13 +712,13 @@ fn a_full_table_stays_within_its_bound_also_by_the_systems_own_count() {
         };
         let needs = TraceNeeds { replaces_by_id: true, ..TraceNeeds::default() };
         // A deep trace has 4,000 spans.
-        let full = if case == "deep" { 4 } else { 200 };
+        let enough = if case == "deep" { 4 } else { 200 };
         let fill = |count: usize| {
             let mut table = Traces::new(needs, 1);
             for number in 0.. {
                 feed_one(&mut table, &request(&items(number), NOW));
                 table.take_roots(100, u64::MAX);
-                if number >= count || table.fill().evicted > full {
+                if number >= count || table.fill().evicted > enough {
                     break;
                 }
             }
