@@ -17,7 +17,7 @@ use rustix::fs::{XattrFlags, fsetxattr, getxattr};
 use rustix::io::Errno;
 use tokio::task::spawn_blocking;
 
-use super::store::{Numbered, number_of};
+use super::facts::{Numbered, number_of};
 use crate::sinks::Pace;
 
 /// The attribute with what is noted of a file.
