@@ -4,8 +4,8 @@ use std::time;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sinks::Mistake;
 use crate::sinks::http::{self, Address, TlsOptions};
+use crate::sinks::{Mistake, Mistakes};
 use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
 use crate::support::secret::Secret;
@@ -170,65 +170,60 @@ type Json = serde_json::Map<String, serde_json::Value>;
 impl Options {
     /// Every mistake that can be seen without asking anybody.
     pub(super) fn check(&self) -> Vec<Mistake> {
-        let mut mistakes = self.tls.check();
-        let mut wrong = |is_wrong: bool, option, what, hint| {
-            if is_wrong {
-                mistakes.push(Mistake { option, what, hint });
-            }
-        };
+        let mut found = Mistakes(self.tls.check());
         let (scheme, (bucket, prefix)) = (self.scheme(), self.place());
         let is_place = match scheme {
             Some(Scheme::File) => bucket.is_empty() && prefix.len() > 1,
             Some(_) => !bucket.is_empty(),
             None => false,
         };
-        wrong(!is_place, "url", "not an address that objects can be written to", URLS);
+        found.note(!is_place, "url", "not an address that objects can be written to", URLS);
         let is_odd = self.url.contains(['?', '#', '@']) || prefix.split('/').any(|it| it == "..");
-        wrong(is_odd, "url", "the address has a `?`, `#`, `@` or `..`", URLS);
+        found.note(is_odd, "url", "the address has a `?`, `#`, `@` or `..`", URLS);
         let written = http::shown(self);
         for (_, _, names, hint) in SCHEMES.iter().filter(|(_, other, ..)| Some(*other) != scheme) {
             for option in names.split(' ') {
                 let what = "an option of another kind of store than `url` names";
-                wrong(scheme.is_some() && written.contains_key(option), option, what, hint);
+                found.note(scheme.is_some() && written.contains_key(option), option, what, hint);
             }
         }
         let is_lost = scheme == Some(Scheme::File) && self.endpoint.is_some();
-        wrong(is_lost, "endpoint", "a folder has no address", "leave it out");
+        found.note(is_lost, "endpoint", "a folder has no address", "leave it out");
         let no_address = self.endpoint.as_ref().is_some_and(|endpoint| endpoint.uri().is_none());
         let what = "not an address without credentials";
-        wrong(no_address, "endpoint", what, "write for example \"http://minio:9000\"");
+        found.note(no_address, "endpoint", what, "write for example \"http://minio:9000\"");
         let sizes = OBJECT_BYTES_MIN..=OBJECT_BYTES_MAX;
         let is_size = sizes.contains(&self.object.bytes_max);
         let what = "`object.bytes_max` is out of bounds";
-        wrong(!is_size, "object", what, "use \"64KiB\" to \"1GiB\"; it is in memory");
+        found.note(!is_size, "object", what, "use \"64KiB\" to \"1GiB\"; it is in memory");
         let what = "`object.age` must be more than nothing";
-        wrong(self.object.age.0.is_zero(), "object", what, "leave it out, or write \"5m\"");
+        found.note(self.object.age.0.is_zero(), "object", what, "leave it out, or write \"5m\"");
         let is_level = (1..=22).contains(&self.compression_level);
         let hint = "use 1 (fastest) to 22 (smallest)";
-        wrong(!is_level, "compression_level", "not a level of zstd", hint);
+        found.note(!is_level, "compression_level", "not a level of zstd", hint);
         let is_half = self.access_key_id.is_some() != self.secret_access_key.is_some();
         let what = "`access_key_id` and `secret_access_key` need each other";
-        wrong(is_half, "access_key_id", what, "give both, or none of them");
+        found.note(is_half, "access_key_id", what, "give both, or none of them");
         let is_lost = self.session_token.is_some() && self.access_key_id.is_none();
         let hint = "add `access_key_id` and `secret_access_key`";
-        wrong(is_lost, "session_token", "a token without its key", hint);
+        found.note(is_lost, "session_token", "a token without its key", hint);
         let is_lost = self.kms_key.is_some() && self.sse != Some(Sse::Kms);
         let what = "a key that nothing is encrypted with";
-        wrong(is_lost, "kms_key", what, "add `sse = \"aws:kms\"`");
+        found.note(is_lost, "kms_key", what, "add `sse = \"aws:kms\"`");
         let is_json = |key: &Secret| serde_json::from_str::<Json>(key.reveal()).is_ok();
         let is_odd = self.service_account_key.as_ref().is_some_and(|key| !is_json(key));
         let what = "not the JSON of a service account's key";
-        wrong(is_odd, "service_account_key", what, "write \"${file:/etc/spanferry/key.json}\"");
+        found.note(is_odd, "service_account_key", what, "write \"${file:/etc/spanferry/key.json}\"");
         let is_double = self.account_key.is_some() && self.sas_token.is_some();
         let what = "a key and a token for the same account";
-        wrong(is_double, "sas_token", what, "give `account_key` or `sas_token`");
+        found.note(is_double, "sas_token", what, "give `account_key` or `sas_token`");
         for (option, duration) in
             [("timeout", self.timeout), ("connect_timeout", self.connect_timeout)]
         {
             let what = "it must be more than nothing";
-            wrong(duration.0.is_zero(), option, what, "leave it out, or write \"30s\"");
+            found.note(duration.0.is_zero(), option, what, "leave it out, or write \"30s\"");
         }
-        mistakes
+        found.0
     }
 
     /// The kind of store that the address is of.
