@@ -50,7 +50,7 @@ impl Folder {
                 let (unfinished, names) = names_of(&folder, &stem)?;
                 unfinished.iter().try_for_each(|name| fs::remove_file(folder.join(name)))?;
                 let path = |name: &String| Name::from(format!("{partition}/{name}"));
-                let numbered = |name| Some((number_of(name, &stem)?, path(name)));
+                let numbered = |name: &String| Some((number_of(name, &stem)?, path(name)));
                 found.extend(names.iter().filter_map(numbered));
             }
             Ok(found)

@@ -213,7 +213,12 @@ impl Options {
         let is_json = |key: &Secret| serde_json::from_str::<Json>(key.reveal()).is_ok();
         let is_odd = self.service_account_key.as_ref().is_some_and(|key| !is_json(key));
         let what = "not the JSON of a service account's key";
-        found.note(is_odd, "service_account_key", what, "write \"${file:/etc/spanferry/key.json}\"");
+        found.note(
+            is_odd,
+            "service_account_key",
+            what,
+            "write \"${file:/etc/spanferry/key.json}\"",
+        );
         let is_double = self.account_key.is_some() && self.sas_token.is_some();
         let what = "a key and a token for the same account";
         found.note(is_double, "sas_token", what, "give `account_key` or `sas_token`");
