@@ -153,6 +153,7 @@ const OPENS_FILES: &[&str] = &[
     "journal/storage.rs",
     "journal/direct.rs",
     "sinks/file/",
+    "sinks/object_store/folder.rs",
     "sinks/http/tls.rs",
     "server/listener.rs",
     "server/tls.rs",

@@ -1,7 +1,18 @@
-//! What is noted with an object about it. Pure.
+//! What an object's name and what is noted with it say. Pure.
 
+use std::collections::BTreeMap;
+
+use ::object_store::path::Path;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+
+/// The objects of a writer, by their numbers.
+pub(super) type Numbered = BTreeMap<u64, Path>;
+
+/// The number in a name that begins like this.
+pub(super) fn number_of(name: &str, stem: &str) -> Option<u64> {
+    name.strip_prefix(stem)?.split_once('.')?.0.parse().ok()
+}
 
 /// What is noted with an object: one text, because Azure takes no name with a hyphen and a file has one attribute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

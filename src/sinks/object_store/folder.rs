@@ -17,7 +17,7 @@ use rustix::fs::{XattrFlags, fsetxattr, getxattr};
 use rustix::io::Errno;
 use tokio::task::spawn_blocking;
 
-use super::store::{Numbered, number_of};
+use super::facts::{Numbered, number_of};
 use crate::sinks::Pace;
 
 /// The attribute with what is noted of a file.
@@ -47,15 +47,11 @@ impl Folder {
             let mut found = Numbered::new();
             for partition in partitions(root)?.into_iter().filter(|partition| *partition >= from) {
                 let folder = root.join(&partition);
-                for name in names(&folder)? {
-                    let path = || Name::from(format!("{partition}/{name}"));
-                    match name.strip_prefix('.') {
-                        Some(rest) if rest.starts_with(&stem) => {
-                            fs::remove_file(folder.join(&name))?
-                        }
-                        _ => found.extend(number_of(&name, &stem).map(|number| (number, path()))),
-                    }
-                }
+                let (unfinished, names) = names_of(&folder, &stem)?;
+                unfinished.iter().try_for_each(|name| fs::remove_file(folder.join(name)))?;
+                let path = |name: &String| Name::from(format!("{partition}/{name}"));
+                let numbered = |name: &String| Some((number_of(name, &stem)?, path(name)));
+                found.extend(names.iter().filter_map(numbered));
             }
             Ok(found)
         })
@@ -137,6 +133,13 @@ fn partitions(root: &Path) -> io::Result<Vec<String>> {
         found.extend(names(&root.join(&day))?.into_iter().map(|hour| format!("{day}/{hour}")));
     }
     Ok(found)
+}
+
+/// The names in a folder, first the hidden ones of a writer.
+fn names_of(folder: &Path, stem: &str) -> io::Result<(Vec<String>, Vec<String>)> {
+    let is_hidden =
+        |name: &String| name.strip_prefix('.').is_some_and(|rest| rest.starts_with(stem));
+    Ok(names(folder)?.into_iter().partition(is_hidden))
 }
 
 /// The names in a folder; none where there is no such folder.

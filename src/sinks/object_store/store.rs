@@ -1,6 +1,5 @@
 //! What the sink asks of a store, and the two that there are: one over HTTP, and a folder.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 
 use super::answer::Answers;
-use super::facts::Facts;
+use super::facts::{Facts, Numbered, number_of};
 use super::folder::Folder;
 use crate::sinks::Pace;
 
@@ -21,14 +20,6 @@ use crate::sinks::Pace;
 pub(super) enum Store {
     Http { client: Arc<dyn ObjectStore>, answers: Arc<Answers> },
     Folder(Folder),
-}
-
-/// The objects of a writer, by their numbers.
-pub(super) type Numbered = BTreeMap<u64, Path>;
-
-/// The number in a name that begins like this.
-pub(super) fn number_of(name: &str, stem: &str) -> Option<u64> {
-    name.strip_prefix(stem)?.split_once('.')?.0.parse().ok()
 }
 
 /// What is never there: [`Store::probe`] asks to replace it.
