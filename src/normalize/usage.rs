@@ -65,8 +65,8 @@ pub(super) fn from_json(usage: Raw<'_>) -> Usage {
             | "completion_tokens_details"
             | "output_token_details"
             | "outputTokenDetails" => "out.",
-            // What the Agents SDK for JavaScript makes of counts that it has no name for.
-            "details" => "",
+            // What the Agents SDK for JavaScript and Genkit make of counts that they have no name for, and what LangWatch puts around.
+            "details" | "custom" | "value" => "",
             // Anthropic's, by how long the cache keeps it.
             "cache_creation" => "made.",
             _ => {
@@ -84,7 +84,7 @@ pub(super) fn from_json(usage: Raw<'_>) -> Usage {
 /// The counts of a usage object of somebody who is not known to count exclusively.
 pub(super) fn settled(usage: Raw<'_>) -> Usage {
     let mut counts = from_json(usage);
-    settle(&mut counts, || false);
+    settle(&mut counts, |_| false);
     counts
 }
 
@@ -97,14 +97,24 @@ fn set(counts: &mut Usage, counter: Option<usize>, value: Raw<'_>) {
     }
 }
 
+/// A part of a count that some clients count beside it: of the input, or of the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// What was read from a cache or written to it.
+    Cached,
+    /// What was thought.
+    Reasoning,
+}
+
 /// Makes counts inclusive that exclude each other. The evidence, in order:
-/// * parts that are more than their whole (cached tokens than input, reasoning than output) cannot be in it;
+/// * parts that are more than their whole (cached tokens than input, reasoning than output) cannot be in it, unless it is reasoning and
+///   the total is input and output together: gateways estimate reasoning, and too high;
 /// * a total that is the sum of all parts counts each of them beside the others, and one that is input and output together does not;
-/// * whoever is known to pass on exclusive counts does (`is_known_exclusive`, which says nothing of reasoning).
+/// * whoever is known to pass on exclusive counts does (`is_known_beside`).
 ///
 /// Where nothing decides, the counts stay as they were sent. A total that is less than its parts contradicts them and is left out;
 /// returns whether there was one.
-pub(super) fn settle(usage: &mut Usage, is_known_exclusive: impl FnOnce() -> bool) -> bool {
+pub(super) fn settle(usage: &mut Usage, is_known_beside: impl Fn(Part) -> bool) -> bool {
     let cached =
         usage.cached_read.unwrap_or_default().saturating_add(usage.cache_write.unwrap_or_default());
     let reasoning = usage.reasoning.unwrap_or_default();
@@ -115,13 +125,15 @@ pub(super) fn settle(usage: &mut Usage, is_known_exclusive: impl FnOnce() -> boo
         |part: u64, other: u64| part != 0 && (above == part || above == part.saturating_add(other));
     if let Some(input) = &mut usage.input
         && cached != 0
-        && (cached > *input || is_beside(cached, reasoning) || is_known_exclusive())
+        && (cached > *input || is_beside(cached, reasoning) || is_known_beside(Part::Cached))
     {
         *input = input.saturating_add(cached);
     }
     if let Some(output) = &mut usage.output
         && reasoning != 0
-        && (reasoning > *output || is_beside(reasoning, cached))
+        && ((reasoning > *output && usage.total != Some(plain))
+            || is_beside(reasoning, cached)
+            || is_known_beside(Part::Reasoning))
     {
         *output = output.saturating_add(reasoning);
     }
@@ -290,9 +302,11 @@ mod tests {
             ([10, 20, 0, 0, 0, 100], !KNOWN, [10, 120, 0, 0, 0, 100]),
             // Both at once.
             ([10, 20, 170, 40, 0, 100], !KNOWN, [50, 120, 170, 40, 0, 100]),
+            // A gateway guesses more reasoning than there is output (langfuse/langfuse issue 14987).
+            ([1_640, 102, 1_742, 0, 0, 109], !KNOWN, [1_640, 102, 1_742, 0, 0, 109]),
         ] {
             let mut found = usage(sent);
-            settle(&mut found, || is_known);
+            settle(&mut found, |part| is_known && part == Part::Cached);
             assert_eq!(found, usage(expected), "{sent:?}");
         }
     }
@@ -300,23 +314,24 @@ mod tests {
     #[test]
     fn a_total_below_its_parts_is_left_out_and_said() {
         let mut found = usage([10, 20, 25, 0, 0, 0]);
-        assert!(settle(&mut found, || false));
+        assert!(settle(&mut found, |_| false));
         assert_eq!(found, usage([10, 20, 0, 0, 0, 0]));
-        assert!(!settle(&mut found, || false));
+        assert!(!settle(&mut found, |_| false));
     }
 
     proptest::proptest! {
         #[test]
         fn settled_counts_contain_their_parts_and_stay_as_they_are(counts: [u64; 6]) {
             let mut once = usage(counts);
-            settle(&mut once, || false);
+            settle(&mut once, |_| false);
             let cached = once.cached_read.unwrap_or_default().saturating_add(once.cache_write.unwrap_or_default());
             proptest::prop_assert!(once.input.is_none_or(|input| input >= cached));
-            proptest::prop_assert!(once.output.is_none_or(|output| output >= once.reasoning.unwrap_or_default()));
+            let is_complete = once.total.is_some() && once.total == once.input.zip(once.output).map(|(input, output)| input + output);
+            proptest::prop_assert!(is_complete || once.output.is_none_or(|output| output >= once.reasoning.unwrap_or_default()));
             let sent = usage(counts);
             proptest::prop_assert_eq!((once.cached_read, once.cache_write), (sent.cached_read, sent.cache_write));
             let mut twice = once;
-            settle(&mut twice, || false);
+            settle(&mut twice, |_| false);
             proptest::prop_assert_eq!(twice, once);
         }
     }

@@ -46,7 +46,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("programs/adk-default", REASONING),
     (
         "programs/lite",
-        "it does not read LiteLLM's cost, which knows of cached tokens that no count says",
+        "it does not read LiteLLM's cost, which knows of cached tokens that only a text of Python's says",
     ),
     ("reports/01", "it does not read Claude Code's flat names"),
     ("reports/02", "it adds the details to the counts that have them in them"),
@@ -58,6 +58,12 @@ const EXCEPTIONS: &[(&str, &str)] = &[
         "tokens of a span without a model are added, which has no price, to those of the call",
     ),
     ("reports/40", "it leaves out model and tokens of every agent"),
+    (
+        "reports/81",
+        "it adds the tokens of an agent's run that says no operation to those of its calls",
+    ),
+    ("reports/82", "it adds what a span says of a call to what the call says itself"),
+    ("reports/83", EXCLUSIVE),
 ];
 const REASONING: &str = "it takes reasoning out of the output, and has no price for that";
 const RAW: &str = "it does not read the cost, and cached tokens are only in `gen_ai.usage.raw`";

@@ -96,12 +96,12 @@ fields! {
         PromptVersion HandoffFrom HandoffTo Guardrail McpServer Environment Release SdkSpanType ErrorType ErrorMessage Level
         CompletionStart InputMime OutputMime OutputType Detail;
     Payload: ToolDefinitions Parameters Input Output SystemInstructions ToolCalls ErrorData;
-    Object: LangfuseUsage Usage MoreUsage CostDetails Metadata ErrorObject McpData ProviderMetadata;
+    Object: LangfuseUsage Usage MoreUsage CostDetails Metadata ErrorObject;
     List: FinishReasons Tags;
     Count: InputTokens OutputTokens TotalTokens CachedRead CacheWrite Reasoning InputAudio OutputAudio CacheWrite1h AggregateInput
         AggregateOutput AggregateTotal AggregateCachedRead AggregateCacheWrite AggregateReasoning LevelNumber Turn;
     Number: CostInput CostOutput CostTotal FirstTokenSeconds FirstTokenMillis FirstTokenNanos;
-    Truth: GuardrailTriggered;
+    Truth: GuardrailTriggered Failed;
 }
 
 impl Field {

@@ -93,6 +93,7 @@ fn by_evidence(slots: &Slots<'_>) -> Kind {
         Field::TotalTokens,
         Field::Usage,
         Field::MoreUsage,
+        Field::LangfuseUsage,
     ];
     if !has(&counts) && !has(&[Field::Provider]) {
         return without_model;

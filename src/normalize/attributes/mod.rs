@@ -83,12 +83,6 @@ fn texts(slots: &Slots<'_>, facts: &mut Facts) {
         (Field::Environment, &mut facts.environment),
         (Field::Release, &mut facts.release),
     ]);
-    if facts.mcp_server.is_none()
-        && let Some(data) = slots.object(Field::McpData)
-    {
-        let server = Raw::trusted(&data).get_string("server");
-        facts.mcp_server = server.map(|server| share(&data, server));
-    }
 }
 
 /// Names that follow from what was found.
@@ -267,14 +261,10 @@ fn tokens(slots: &Slots<'_>, facts: &mut Facts) -> bool {
             _ => count.or_else(|| slots.count(field)),
         };
     }
-    usage.cache_write = usage.cache_write.or_else(|| refine::cache_writes_of_provider(slots));
     if let Some(more) = object(Field::MoreUsage, usage::from_json) {
         usage::fill(&mut usage, &more);
     }
-    if let Some(more) = refine::usage_in_answer(facts) {
-        usage::fill(&mut usage, &more);
-    }
-    let is_total_odd = usage::settle(&mut usage, || refine::counts_exclusively(slots, facts));
+    let is_total_odd = usage::settle(&mut usage, |part| refine::is_beside(part, slots, facts));
     for (count, field) in facts.aggregate_usage.counters().into_iter().zip(AGGREGATES) {
         *count = slots.count(field);
     }
@@ -305,12 +295,8 @@ fn failure(slots: &Slots<'_>, exception: Option<Failure>) -> Option<Failure> {
     let kind = slots.text(Field::ErrorType);
     let is_error_level = slots.word(Field::Level).as_deref() == Some("ERROR")
         || slots.count(Field::LevelNumber).unwrap_or_default() >= LOGFIRE_ERROR;
-    if status.is_none()
-        && object.is_none()
-        && kind.is_none()
-        && exception.is_none()
-        && !is_error_level
-    {
+    let is_failed = is_error_level || slots.truth(Field::Failed) == Some(true);
+    if status.is_none() && object.is_none() && kind.is_none() && exception.is_none() && !is_failed {
         return None;
     }
     let mut failure = exception.unwrap_or_default();

@@ -4,9 +4,8 @@ use super::fields::Gate::{self, Scope, ScopePrefix, SpanPrefix};
 use super::fields::{Field, begins};
 use super::provider;
 use super::slots::Slots;
-use crate::normalize::raw::{Raw, payload, share};
-use crate::normalize::usage;
-use crate::span::{Convention, Facts, Kind, Payload, Text, Usage};
+use crate::normalize::usage::Part;
+use crate::span::{Convention, Facts, Kind, Payload, Text};
 
 /// Scope of Logfire's bridge for the Agents SDK.
 const LOGFIRE_AGENTS: &str = "logfire.openai_agents";
@@ -177,61 +176,20 @@ fn openllmetry(slots: &Slots<'_>, facts: &mut Facts) {
     }
 }
 
-/// What a framework's model call says inside its payloads: Genkit has the model in its name (`googleai/gemini-2.5-flash`) and the
-/// parameters in its input. LiveKit's `update_agent` is a handoff to the agent that it names.
+/// Genkit has the model of a call in its name (`googleai/gemini-2.5-flash`). LiveKit's `update_agent` is a handoff to the agent that it
+/// names.
 fn framework(slots: &Slots<'_>, facts: &mut Facts) {
     if facts.kind == Kind::Handoff {
         facts.handoff_to = facts.agent.take();
     }
-    if !matches!(facts.kind, Kind::Generation | Kind::Embedding) || facts.request_model.is_some() {
-        return;
+    if matches!(facts.kind, Kind::Generation | Kind::Embedding)
+        && facts.request_model.is_none()
+        && let Some(name) = slots.text(Field::Name)
+        && let Some((maker, model)) = name.split_once('/')
+    {
+        facts.provider = provider::normalized(&name.slice_ref(maker));
+        facts.request_model = Some(name.slice_ref(model));
     }
-    let Some((maker, model)) = slots.text(Field::Name).and_then(|name| {
-        let (maker, model) = name.split_once('/')?;
-        Some((name.slice_ref(maker), name.slice_ref(model)))
-    }) else {
-        return;
-    };
-    facts.provider = provider::normalized(&maker);
-    facts.request_model = Some(model);
-    if let Some(Payload::Json(input)) = &facts.input {
-        let input_json = Raw::trusted(input);
-        facts.parameters = input_json.get("config").and_then(|config| payload(input, config));
-        facts.tool_definitions = input_json.get("tools").and_then(|tools| payload(input, tools));
-    }
-    if let Some(Payload::Json(output)) = &facts.output {
-        let reason = Raw::trusted(output).get_string("finishReason");
-        facts.finish_reasons = reason.map(|reason| share(output, reason)).into_iter().collect();
-    }
-}
-
-/// The usage inside a framework's answer: Genkit's `usage` (Anthropic's cached tokens are in its `custom`), ADK's `usage_metadata`.
-pub(super) fn usage_in_answer(facts: &Facts) -> Option<Usage> {
-    let is_call = facts.convention == Convention::Framework && facts.kind.counts_usage();
-    let Some(Payload::Json(output)) = facts.output.as_ref().filter(|_| is_call) else {
-        return None;
-    };
-    let answer = Raw::trusted(output);
-    let found = answer.get("usage").or_else(|| answer.get("usage_metadata"))?;
-    let mut usage = usage::from_json(found);
-    if let Some(custom) = found.get("custom") {
-        usage::fill(&mut usage, &usage::from_json(custom));
-    }
-    Some(usage)
-}
-
-/// Tokens that versions 4 and 5 of the AI SDK say in what they pass on of the provider alone.
-pub(super) fn cache_writes_of_provider(slots: &Slots<'_>) -> Option<u64> {
-    // Mostly there is something else in it, and then it is not parsed.
-    let text = slots.value(Field::ProviderMetadata)?.as_text()?;
-    if !text.contains("InputTokens") {
-        return None;
-    }
-    let metadata = slots.object(Field::ProviderMetadata)?;
-    let metadata = Raw::trusted(&metadata);
-    let anthropic = || metadata.get("anthropic")?.get("cacheCreationInputTokens");
-    let bedrock = || metadata.get("bedrock")?.get("usage")?.get("cacheWriteInputTokens");
-    anthropic().or_else(bedrock)?.count()
 }
 
 /// Some put the name of a program or a purpose where the agent's belongs: Copilot on model calls, Gemini CLI everywhere.
@@ -261,26 +219,31 @@ fn not_a_tool(slots: &Slots<'_>, facts: &mut Facts) {
     }
 }
 
-/// Who passes on counts that exclude each other: under which scope or span name, and of which providers or models (all where none is
-/// named). Anthropic and Bedrock count so; their callers differ.
-static EXCLUSIVE: [(Gate, &[&str]); 7] = [
-    (SpanPrefix("claude_code."), &[]),
+/// Who counts a part beside its whole: under which scope or span name, and of which providers or models (all where none is named).
+/// Anthropic and Bedrock count cached tokens so, Gemini its thoughts; their callers differ.
+static BESIDE: [(Part, Gate, &[&str]); 10] = [
+    (Part::Cached, SpanPrefix("claude_code."), &[]),
     // Microsoft's Agent Framework 1.23 hands on `usage.input_tokens` of Anthropic.
-    (ScopePrefix("agent_framework"), ANTHROPIC),
-    (ScopePrefix("genkit"), ANTHROPIC),
+    (Part::Cached, ScopePrefix("agent_framework"), ANTHROPIC),
+    (Part::Cached, ScopePrefix("genkit"), ANTHROPIC),
     // openlit 1.45: "Anthropic's API reports input_tokens exclusive of cache".
-    (ScopePrefix("openlit."), ANTHROPIC),
+    (Part::Cached, ScopePrefix("openlit."), ANTHROPIC),
     // OpenLLMetry and OpenTelemetry's botocore: `usage.inputTokens` of Converse and InvokeModel as it is.
-    (Scope("opentelemetry.instrumentation.bedrock"), &[]),
-    (ScopePrefix("opentelemetry.instrumentation.botocore"), ANTHROPIC),
-    (ScopePrefix("org.springframework"), ANTHROPIC),
+    (Part::Cached, Scope("opentelemetry.instrumentation.bedrock"), &[]),
+    (Part::Cached, ScopePrefix("opentelemetry.instrumentation.botocore"), ANTHROPIC),
+    (Part::Cached, ScopePrefix("org.springframework"), ANTHROPIC),
+    // Pipecat: `services/{anthropic,aws,google}/llm.py`.
+    (Part::Cached, Scope("pipecat"), ANTHROPIC),
+    (Part::Reasoning, Scope("pipecat"), GEMINI),
+    (Part::Reasoning, ScopePrefix("openlit."), GEMINI),
 ];
 
 /// Words in the provider's or the model's name.
 const ANTHROPIC: &[&str] = &["anthropic", "claude", "bedrock"];
+const GEMINI: &[&str] = &["gemini"];
 
-/// Whether the client is known to pass on counts that exclude each other.
-pub(super) fn counts_exclusively(slots: &Slots<'_>, facts: &Facts) -> bool {
+/// Whether the client is known to count a part beside its whole.
+pub(super) fn is_beside(part: Part, slots: &Slots<'_>, facts: &Facts) -> bool {
     // Whoever speaks OpenAI's protocol counts as OpenAI does, whatever the model's name.
     let provider = facts.provider.as_deref().unwrap_or_default();
     if ["openai", "openrouter", "azure.", "litellm"].iter().any(|host| provider.starts_with(host)) {
@@ -291,25 +254,39 @@ pub(super) fn counts_exclusively(slots: &Slots<'_>, facts: &Facts) -> bool {
         let mut names = names.iter().filter_map(|name| name.as_deref());
         names.any(|name| makers.iter().any(|maker| name.contains(maker)))
     };
-    let has_key =
-        |field, beginning: &str| slots.key_of(field).is_some_and(|key| key.starts_with(beginning));
-    // The AI SDK up to version 5; version 6 details the input and counts inclusively.
-    let is_old_ai_sdk = slots.has(Field::VercelOperation)
-        && !has_key(Field::CachedRead, "ai.usage.inputTokenDetails.")
-        && !has_key(Field::CacheWrite, "ai.usage.inputTokenDetails.");
-    // Strands up to 1.45; later versions add the key of GenAI.
-    let is_old_strands = slots.scope == "strands.telemetry.tracer"
-        && !has_key(Field::CachedRead, "gen_ai.usage.cache_read.")
-        && !has_key(Field::CacheWrite, "gen_ai.usage.cache_creation.");
-    // OpenLLMetry where it adds nothing up: then it has no total either.
-    let is_raw =
-        slots.scope == "opentelemetry.instrumentation.anthropic" && !slots.has(Field::TotalTokens);
-    let is_listed = |(gate, makers): &(Gate, &[&str])| {
-        gate.is_open(slots.scope, &slots.detail.name) && (makers.is_empty() || is_of(makers))
+    let is_listed = |(listed, gate, makers): &(Part, Gate, &[&str])| {
+        *listed == part
+            && gate.is_open(slots.scope, &slots.detail.name)
+            && (makers.is_empty() || is_of(makers))
     };
-    is_raw
-        || ((is_old_ai_sdk || is_old_strands) && is_of(ANTHROPIC))
-        || EXCLUSIVE.iter().any(is_listed)
+    BESIDE.iter().any(is_listed)
+        || match part {
+            Part::Cached => is_raw(slots) || (is_old(slots) && is_of(ANTHROPIC)),
+            // ADK before 2.3 hands on Gemini's counts.
+            Part::Reasoning => {
+                has_key(slots, Field::Reasoning, "gen_ai.usage.experimental.") && is_of(GEMINI)
+            }
+        }
+}
+
+fn has_key(slots: &Slots<'_>, field: Field, beginning: &str) -> bool {
+    slots.key_of(field).is_some_and(|key| key.starts_with(beginning))
+}
+
+/// OpenLLMetry where it adds nothing up: then it has no total either.
+fn is_raw(slots: &Slots<'_>) -> bool {
+    slots.scope == "opentelemetry.instrumentation.anthropic" && !slots.has(Field::TotalTokens)
+}
+
+/// The AI SDK up to version 5 and Strands up to 1.45. Later versions detail the input, and count inclusively.
+fn is_old(slots: &Slots<'_>) -> bool {
+    let details = |read, write| {
+        has_key(slots, Field::CachedRead, read) || has_key(slots, Field::CacheWrite, write)
+    };
+    let ai_sdk = "ai.usage.inputTokenDetails.";
+    (slots.has(Field::VercelOperation) && !details(ai_sdk, ai_sdk))
+        || (slots.scope == "strands.telemetry.tracer"
+            && !details("gen_ai.usage.cache_read.", "gen_ai.usage.cache_creation."))
 }
 
 /// Whether a tag is LangChain's own, of a step of its machinery, and none of the user's (`langchain_core/runnables`, `langgraph`).

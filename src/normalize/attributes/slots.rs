@@ -1,6 +1,7 @@
 //! What one pass over a span's attributes finds: the best value for each field, and what comes spread over several keys.
 
 use std::borrow::Cow;
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 
 use super::fields::{Field, after, begins};
@@ -87,6 +88,8 @@ pub(super) struct Slots<'a> {
     pub(super) uncounted: Option<&'a Text>,
     index: &'static Index,
     found: [Option<(Rule, &'a Attribute)>; Field::COUNT],
+    /// Values of fields that were found inside JSON.
+    inside: Vec<(Field, Value)>,
     flat: Vec<(Flat, &'a str, &'a Value)>,
     metadata: Vec<(&'a str, &'a Attribute)>,
     parameters: Vec<(&'a str, &'a Value)>,
@@ -133,6 +136,7 @@ impl<'a> Slots<'a> {
             uncounted: None,
             index: index(),
             found: [None; Field::COUNT],
+            inside: Vec::new(),
             flat: Vec::new(),
             metadata: Vec::new(),
             parameters: Vec::new(),
@@ -160,29 +164,43 @@ impl<'a> Slots<'a> {
             key = repeated;
         }
         let rules = self.index.rules(key);
-        for &rule in rules {
-            self.consider(rule, attribute);
+        let json = LazyCell::new(|| value::json_text(&attribute.value));
+        for &rule in
+            rules.iter().filter(|rule| self.index.is_open(**rule, self.scope, &self.detail.name))
+        {
+            match rule.read {
+                Read::Inside(place) => {
+                    let value = json.as_ref().and_then(|json| value::inside(json, place));
+                    if let Some(value) = value
+                        && self.consider(rule, attribute, &value)
+                    {
+                        self.inside.retain(|(field, _)| *field != rule.field);
+                        self.inside.push((rule.field, value));
+                    }
+                }
+                _ => _ = self.consider(rule, attribute, &attribute.value),
+            }
         }
         if rules.is_empty() {
             self.take_by_prefix(key, attribute);
         }
     }
 
-    fn consider(&mut self, rule: Rule, attribute: &'a Attribute) {
-        if !self.index.is_open(rule, self.scope, &self.detail.name) {
-            return;
-        }
-        let Some(slot) = self.found.get_mut(rule.field as usize) else { return };
-        if !rule.field.takes(&attribute.value, rule.read) {
-            if rule.field.is_usage() && !value::is_empty(&attribute.value) {
+    /// Takes a value of an attribute for a field, if there is no better one.
+    fn consider(&mut self, rule: Rule, attribute: &'a Attribute, value: &Value) -> bool {
+        let Some(slot) = self.found.get_mut(rule.field as usize) else { return false };
+        if !rule.field.takes(value, rule.read) {
+            if rule.field.is_usage() && !value::is_empty(value) {
                 self.uncounted.get_or_insert(&attribute.key);
             }
-            return;
+            return false;
         }
         // Of a key that repeats, the last value counts.
-        if slot.is_none_or(|(found, _)| rule.rank <= found.rank) {
+        let is_better = slot.is_none_or(|(found, _)| rule.rank <= found.rank);
+        if is_better {
             *slot = Some((rule, attribute));
         }
+        is_better
     }
 
     fn take_by_prefix(&mut self, key: &'a str, attribute: &'a Attribute) {
@@ -206,7 +224,7 @@ impl<'a> Slots<'a> {
     }
 
     /// The value of a field as it is.
-    pub(super) fn value(&self, field: Field) -> Option<&'a Value> {
+    pub(super) fn value(&self, field: Field) -> Option<&Value> {
         self.get(field).map(|(_, value)| value)
     }
 
@@ -241,7 +259,7 @@ impl<'a> Slots<'a> {
     }
 
     /// A text to look at.
-    pub(super) fn word(&self, field: Field) -> Option<Cow<'a, str>> {
+    pub(super) fn word(&self, field: Field) -> Option<Cow<'_, str>> {
         self.get(field).and_then(|(rule, value)| value::word(value, rule.read))
     }
 
@@ -390,8 +408,14 @@ impl<'a> Slots<'a> {
         rules.find(|convention| *convention == Convention::Configured)
     }
 
-    fn get(&self, field: Field) -> Option<(Rule, &'a Value)> {
-        self.found(field).map(|(rule, attribute)| (rule, &attribute.value))
+    fn get(&self, field: Field) -> Option<(Rule, &Value)> {
+        let (mut rule, attribute) = self.found(field)?;
+        if !matches!(rule.read, Read::Inside(_)) {
+            return Some((rule, &attribute.value));
+        }
+        let (_, value) = self.inside.iter().find(|(found, _)| *found == field)?;
+        rule.read = Read::Json;
+        Some((rule, value))
     }
 
     fn found(&self, field: Field) -> Option<(Rule, &'a Attribute)> {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::normalize::raw::{self, Raw, payload_of_text, share, written};
+use crate::normalize::tables::PATHS;
 use crate::normalize::usage::COUNT_MAX;
 use crate::span::plain::{Numbers, Repeated, Style, write_value};
 use crate::span::{Payload, Text, Value};
@@ -16,6 +17,8 @@ pub(super) enum Read {
     Json,
     /// A list as text between commas.
     Commas,
+    /// Inside such JSON, at this place of the tables' paths.
+    Inside(u8),
 }
 
 impl Read {
@@ -25,7 +28,10 @@ impl Read {
             "" => Some(Self::Plain),
             "json" => Some(Self::Json),
             "commas" => Some(Self::Commas),
-            _ => None,
+            path => {
+                let place = PATHS.binary_search(&path).ok()?;
+                Some(Self::Inside(u8::try_from(place).ok()?))
+            }
         }
     }
 }
@@ -92,11 +98,16 @@ pub(super) fn number(value: &Value) -> Option<f64> {
 }
 
 /// A time in seconds. A whole number of a minute or more, and a number of ten minutes or more, are milliseconds: nobody measures a first
-/// token in whole seconds, and none takes so long.
+/// token in whole seconds, and none takes so long. From ten millions on they are nanoseconds.
 pub(super) fn seconds(value: &Value) -> Option<f64> {
     let seconds = number(value)?;
     let is_whole = matches!(value, Value::Int(_));
-    Some(if seconds >= 600.0 || (is_whole && seconds >= 60.0) { seconds / 1e3 } else { seconds })
+    Some(match seconds {
+        1e7.. => seconds / 1e9,
+        600.0.. => seconds / 1e3,
+        60.0.. if is_whole => seconds / 1e3,
+        _ => seconds,
+    })
 }
 
 /// True or false.
@@ -155,9 +166,32 @@ fn list_of_json(values: &[Value]) -> Option<Text> {
 /// A value as JSON text that is valid: text that is JSON already stays as it is.
 pub(super) fn json_text(value: &Value) -> Option<Text> {
     match value {
-        Value::Text(text) => Raw::parse(text).map(|_| text.clone()),
+        Value::Text(text) => Raw::parse(text).map(|_| text.clone()).or_else(|| of_python(text)),
         structured => Some(json(structured)),
     }
+}
+
+/// A dict that Python wrote for people, `{'cache_read': 5}`, as JSON. Where its texts have quotes in them, it is none.
+fn of_python(text: &Text) -> Option<Text> {
+    if !text.starts_with("{'") {
+        return None;
+    }
+    let json = text.replace('\'', "\"").replace(": None", ": null");
+    Raw::parse(&json)?;
+    Some(Text::from(json))
+}
+
+/// What lies inside valid JSON on a way of members and places in lists, `.replies.0.meta`: a string as its text, anything else as JSON.
+pub(super) fn inside(json: &Text, place: u8) -> Option<Value> {
+    let mut found = Raw::trusted(json);
+    for step in PATHS.get(usize::from(place))?.split('.').skip(1) {
+        found = match step.parse() {
+            Ok(place) => found.elements().nth(place)?,
+            Err(_) => found.get(step)?,
+        };
+    }
+    let text = found.string().map(|text| share(json, text));
+    Some(Value::Text(text.unwrap_or_else(|| json.slice_ref(found.text()))))
 }
 
 /// The strings of a list: a list, JSON text of one, text between commas, or one text alone.

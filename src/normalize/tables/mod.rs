@@ -9,7 +9,7 @@ pub(super) struct Row {
     pub(super) section: Section,
     pub(super) key: &'static str,
     pub(super) fact: &'static str,
-    /// How the value is written; empty for as what it is.
+    /// How the value is written, or the way to it inside JSON; empty for as what it is.
     pub(super) coercion: &'static str,
 }
 
@@ -32,6 +32,15 @@ const KINDS: &str = include_str!("kinds.txt");
 pub(super) static PROVIDERS: LazyLock<Vec<(&str, Vec<&str>)>> = LazyLock::new(|| {
     let names = lines(include_str!("providers.txt")).filter_map(|(_, line)| line.split_once(": "));
     names.map(|(name, names)| (name, names.split(", ").collect())).collect()
+});
+
+/// The ways into JSON that rows name (`.usage.total`), each once.
+pub(super) static PATHS: LazyLock<Vec<&str>> = LazyLock::new(|| {
+    let mut paths: Vec<_> =
+        rows().map(|row| row.coercion).filter(|coercion| coercion.starts_with('.')).collect();
+    paths.sort_unstable();
+    paths.dedup();
+    paths
 });
 
 /// The rows of `attributes.txt`, in its order.

@@ -7,19 +7,34 @@ use serde_json::{Value as Json, json};
 
 use super::conventions::named_facts;
 use super::facts_json;
+use crate::support::golden;
 
 /// Scope, span name, attributes, and members of the facts; null must be absent.
 #[rustfmt::skip]
 fn check(cases: &[(&str, &str, Json, Json)]) {
-    let mut wrong = Vec::new();
-    for (scope, name, sent, expected) in cases {
-        let found = facts_json(&named_facts(scope, name, sent));
-        for (member, value) in expected.as_object().unwrap() {
-            if found[member] != *value {
-                wrong.push(format!("{name}: {member} is {}, not {value}", found[member]));
-            }
-        }
-    }
+    let wrong: Vec<_> = cases.iter().flat_map(|(scope, name, sent, expected)| wrong(scope, name, sent, expected)).collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+fn wrong(scope: &str, name: &str, sent: &Json, expected: &Json) -> Vec<String> {
+    let found = facts_json(&named_facts(scope, name, sent));
+    let expected = expected.as_object().unwrap().iter();
+    let wrong = expected.filter(|(member, value)| found[*member] != **value);
+    wrong
+        .map(|(member, value)| format!("{name}: {member} is {}, not {value}", found[member]))
+        .collect()
+}
+
+#[test]
+fn what_emitters_write_has_the_facts_that_follow_from_their_sources() {
+    let cases: Vec<Json> = serde_json::from_slice(&golden::read("facts/emitters.json")).unwrap();
+    let text = |case: &Json, member: &str| case[member].as_str().unwrap().to_owned();
+    let wrong: Vec<_> = cases
+        .iter()
+        .flat_map(|case| {
+            wrong(&text(case, "scope"), &text(case, "span"), &case["sent"], &case["facts"])
+        })
+        .collect();
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
@@ -262,7 +277,7 @@ fn counts_that_exclude_each_other_are_known_by_their_client() {
             "generate",
             json!({"genkit:type": "util", "genkit:name": "generate",
                 "genkit:output": "{\"usage\":{\"inputTokens\":500,\"outputTokens\":50}}"}),
-            json!({"kind": "chain", "usage": null, "aggregate_usage": null}),
+            json!({"kind": "chain", "usage": null, "aggregate_usage": {"input": 500, "output": 50}}),
         ),
     ]);
 }

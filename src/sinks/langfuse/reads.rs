@@ -280,9 +280,9 @@ pub(super) fn is_usage(key: &str) -> bool {
 pub(super) const PROMPT_NAME: &str = "langfuse.observation.prompt.name";
 pub(super) const PROMPT_VERSION: &str = "langfuse.observation.prompt.version";
 
+/// Not `all_messages_events` of pydantic-ai, the messages of the whole run: Langfuse shows them as the output.
 const INPUTS: &[&str] = &[
     "prompt",
-    "all_messages_events",
     "events",
     "mlflow.spanInputs",
     "traceloop.entity.input",

@@ -290,11 +290,28 @@ impl<'a> Transcoder<'a> {
     }
 
     fn integer<N: TryFrom<i128> + Default>(&mut self, misfit: &'static str) -> Result<N, Fault> {
-        match self.scanner.token()? {
-            Token::Null => Ok(N::default()),
-            token => scalar::integer(token)
-                .and_then(|number| number.try_into().ok())
-                .ok_or(Fault::Misfit(misfit)),
+        let number = match self.scanner.token()? {
+            Token::Null => return Ok(N::default()),
+            Token::Object => self.long()?,
+            token => scalar::integer(token),
+        };
+        number.and_then(|number| number.try_into().ok()).ok_or(Fault::Misfit(misfit))
+    }
+
+    /// The halves of an integer, `{"low":-1013133952,"high":395276536}`: so OpenTelemetry's exporter for JavaScript 0.44 sends times
+    /// (open-telemetry/opentelemetry-js issue 4216).
+    fn long(&mut self) -> Result<Option<i128>, Fault> {
+        let (mut low, mut high) = (None, None);
+        let mut is_begun = false;
+        while let Some(name) = self.scanner.next_member(&mut is_begun)? {
+            let half = scalar::integer(Token::Number(self.scanner.skip()?));
+            match &*name.text() {
+                "low" => low = half,
+                "high" => high = half,
+                _ => (),
+            }
         }
+        let half = |half: i128| half & i128::from(u32::MAX);
+        Ok(low.zip(high).map(|(low, high)| half(high) << 32 | half(low)))
     }
 }

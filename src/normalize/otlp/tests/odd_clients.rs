@@ -142,6 +142,46 @@ fn times_in_another_unit_are_kept_as_sent_and_said_to_be_odd_in_both_encodings()
 }
 
 #[test]
+fn ids_whose_digits_are_in_base64_are_ids() {
+    let of = |trace: &str, span: &str| {
+        let body = format!(
+            r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{{"traceId":"{trace}","spanId":"{span}"}}]}}]}}]}}"#
+        );
+        let decoded = json(&Bytes::from(body)).unwrap();
+        decoded.batch.spans().next().map(|span| format!("{} {}", span.trace_id, span.span_id))
+    };
+    let digits = "9e2a3dc06074b17540d54de4e51e735f eee19b7ec3c1b174";
+    assert_eq!(
+        of("OWUyYTNkYzA2MDc0YjE3NTQwZDU0ZGU0ZTUxZTczNWY=", "ZWVlMTliN2VjM2MxYjE3NA==").as_deref(),
+        Some(digits)
+    );
+    assert_eq!(
+        of("OWUyYTNkYzA2MDc0YjE3NTQwZDU0ZGU0ZTUxZTczNWY=", "eGVlMTliN2VjM2MxYjE3NA=="),
+        None
+    );
+    assert_eq!(
+        of("LWUyYTNkYzA2MDc0YjE3NTQwZDU0ZGU0ZTUxZTczNWY=", "ZWVlMTliN2VjM2MxYjE3NA=="),
+        None
+    );
+}
+
+#[test]
+fn times_in_two_halves_are_times() {
+    let of = |time: &str| {
+        let decoded = json(&request(&format!(r#""startTimeUnixNano":{time}"#))).unwrap();
+        decoded.batch.spans().next().map(|span| span.start_ns)
+    };
+    assert_eq!(of(r#"{"low":-1013133952,"high":395276536}"#), Some(1_697_699_798_278_000_000));
+    assert_eq!(of(r#"{"high":1,"low":2,"unsigned":true}"#), Some((1 << 32) + 2));
+    assert_eq!(of(r#"{"low":-1,"high":-1}"#), Some(u64::MAX));
+    for other in
+        ["{}", r#"{"low":1}"#, r#"{"low":{},"high":1}"#, r#"{"low":0.5,"high":1}"#, "[1,2]"]
+    {
+        assert_eq!(of(other), None, "{other}");
+    }
+}
+
+#[test]
 fn an_attribute_without_space_is_the_same_as_one_with_space_or_with_its_members_in_another_order() {
     let texts = ["", "a", "\u{e9}", "\\\"q\\\"", "\\ud83d", "\\u00e9\\n", "}}", "\\\\"];
     let lengths = [100, 110, 117, 118, 119, 120, 121, 122, 123, 124, 125, 126, 127, 128, 300];
