@@ -166,8 +166,7 @@ impl SetAside {
 /// What stands in a line of `--rejects`.
 pub(super) fn content_of(line: &[u8]) -> Option<Bytes> {
     let line: Value = serde_json::from_slice(line).ok()?;
-    match line["text"].as_str() {
-        Some(text) => Some(Bytes::from(text.to_owned())),
-        None => base64::read(line["base64"].as_str()?).map(Bytes::from),
-    }
+    let text = |member: &str| line.get(member)?.as_str();
+    let binary = || base64::read(text("base64")?).map(Bytes::from);
+    text("text").map(|text| Bytes::from(text.to_owned())).or_else(binary)
 }

@@ -22,8 +22,10 @@ const RESOURCE: u32 = 1;
 /// A body as a receiver takes it, and what is known of its client.
 pub(super) type Body = (Envelope, Bytes);
 
+type AsBody = fn(&Bytes) -> Result<Body, String>;
+
 /// JSON: the member that gives a format away, and how it becomes a body.
-const FORMATS: &[(&str, fn(&Bytes) -> Result<Body, String>)] = &[
+const FORMATS: &[(&str, AsBody)] = &[
     ("resourceSpans", |otlp| Ok(body_of(Receiver::OtlpHttp, Encoding::Json, otlp.clone()))),
     ("resource_spans", |otlp| Ok(body_of(Receiver::OtlpHttp, Encoding::Json, otlp.clone()))),
     ("data", |body| Ok(agents_sdk(body.clone()))),

@@ -23,13 +23,14 @@ const MOVED: [(&str, &str); 3] = [
 /// A line as a request with one item.
 pub(super) fn body(line: &[u8]) -> Result<Body, String> {
     let line: Value = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-    let version = line["schema_version"].as_u64();
+    let text = |column: &str| line.get(column)?.as_str();
+    let version = line.get("schema_version").and_then(Value::as_u64);
     if version.is_none_or(|version| SCHEMA_VERSION < version) {
         return Err(format!("its schema_version is none of 1 to {SCHEMA_VERSION}"));
     }
-    let header = |column: &str| Some((column.replace('_', "-"), line[column].as_str()?.to_owned()));
+    let header = |column: &str| Some((column.replace('_', "-"), text(column)?.to_owned()));
     let headers = HEADERS.into_iter().filter_map(header).collect();
-    let (receiver, bytes) = match (line["openai_item"].as_str(), line["record"].as_str()) {
+    let (receiver, bytes) = match (text("openai_item"), text("record")) {
         (Some(item), _) => (Receiver::OpenAi, sdk_request(item.as_bytes())),
         (None, Some("span")) => (Receiver::OtlpHttp, Bytes::from(request(line).to_string())),
         _ => return Err("it is neither a span nor an item of the Agents SDK".to_owned()),
@@ -59,29 +60,31 @@ fn request(mut line: Value) -> Value {
     ]})
 }
 
-fn span(mut span: Value) -> Value {
+fn span(line: Value) -> Value {
+    let Value::Object(mut span) = line else { return Value::Null };
     for (column, attribute) in MOVED {
-        let (name, text) = (span[attribute].take(), span[column].take());
-        if let (Value::String(name), Value::Object(attributes)) = (name, &mut span["attributes"]) {
+        if let (Some(Value::String(name)), Some(text), Some(Value::Object(attributes))) =
+            (span.remove(attribute), span.remove(column), span.get_mut("attributes"))
+        {
             attributes.insert(name, text);
         }
     }
-    span["kind"] = named("SPAN_KIND_", &span["span_kind"]);
-    span["status"] = json!({
-        "code": named("STATUS_CODE_", &span["status"]), "message": span["status_message"].take(),
-    });
+    let kind = named("SPAN_KIND_", span.remove("span_kind"));
+    let code = named("STATUS_CODE_", span.remove("status"));
+    let status = json!({"code": code, "message": span.remove("status_message")});
+    span.extend([("kind".to_owned(), kind), ("status".to_owned(), status)]);
     for list in ["events", "links"] {
-        for element in span[list].as_array_mut().into_iter().flatten() {
-            with_key_values(element);
-        }
+        let elements = span.get_mut(list).and_then(Value::as_array_mut);
+        elements.into_iter().flatten().for_each(with_key_values);
     }
+    let mut span = Value::Object(span);
     with_key_values(&mut span);
     span
 }
 
 /// An enum's name; what has none stands there as its number in quotes.
-fn named(prefix: &str, word: &Value) -> Value {
-    let Some(word) = word.as_str() else { return Value::Null };
+fn named(prefix: &str, word: Option<Value>) -> Value {
+    let Some(Value::String(word)) = word else { return Value::Null };
     let name = || format!("{prefix}{}", word.to_ascii_uppercase()).into();
     word.parse().map_or_else(|_| name(), |number: i32| number.into())
 }
