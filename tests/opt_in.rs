@@ -18,11 +18,13 @@ const NAMES: &[(&str, bool)] = &[
     ("prometheus", true),
     ("warehouse", true),
     ("versitygw", true),
+    ("azurite", true),
     ("opensearch-2", true),
     ("opensearch-3", false),
     ("elasticsearch-7", false),
     ("elasticsearch-8", false),
     ("elasticsearch-9", false),
+    ("moto", false),
     ("jaeger", false),
     ("phoenix", false),
 ];

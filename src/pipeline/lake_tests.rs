@@ -4,10 +4,45 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::tests::*;
 use crate::journal::{Cursor, MemoryStorage, Storage as _};
-use crate::sinks::object_store::tests::{Fate, Told as Store, lake, plain};
+use crate::sinks::object_store::Lake;
+use crate::sinks::object_store::folder_tests::{files_in, folder_lake};
+use crate::sinks::object_store::tests::{Fate, Told, lake, plain};
 use crate::support::lock::lock;
+
+/// Where the objects are.
+enum Store {
+    Told(Arc<Told>),
+    /// What a put does after its lane was killed, it does late.
+    Folder(tempfile::TempDir),
+}
+
+impl Store {
+    fn sink(&self, options: &str, state: Bytes) -> Lake {
+        match self {
+            Self::Told(told) => lake(told, options, state),
+            Self::Folder(dir) => folder_lake(dir.path(), options, state),
+        }
+    }
+
+    async fn objects(&self) -> BTreeMap<String, Bytes> {
+        match self {
+            Self::Told(told) => told.objects().await,
+            Self::Folder(dir) => files_in(dir.path()),
+        }
+    }
+
+    /// Does as it should from now on.
+    fn behave(&self) {
+        if let Self::Told(told) = self {
+            lock(&told.fates).clear();
+            *lock(&told.deaf) = 0;
+        }
+    }
+}
 
 /// Numbers that look like chance and are the same each time.
 struct Dice(u64);
@@ -33,10 +68,12 @@ fn trouble(dice: &mut Dice, store: &Store, may_hang: bool) {
         3 if may_hang => Some(Fate::Hangs),
         _ => None,
     });
-    let fates: Vec<_> = fates.collect();
-    lock(&store.fates).clear();
-    store.tell(fates);
-    *lock(&store.deaf) = u32::try_from(dice.below(2)).unwrap();
+    let (fates, deaf): (Vec<_>, _) = (fates.collect(), dice.below(2));
+    store.behave();
+    if let Store::Told(told) = store {
+        told.tell(fates);
+        *lock(&told.deaf) = u32::try_from(deaf).unwrap();
+    }
 }
 
 /// How often each id is in the store; every object's rows are of its hour, and a writer's numbers have no gaps.
@@ -66,9 +103,8 @@ async fn rows(store: &Store) -> BTreeMap<String, usize> {
     found
 }
 
-async fn one_run(seed: u64) {
+async fn one_run(seed: u64, store: Store) {
     let mut dice = Dice(seed);
-    let store = Arc::new(Store::default());
     let (storage, dead): (Arc<MemoryStorage>, Arc<MemoryStorage>) = Default::default();
     let age = dice.below(20) + 1;
     let options = format!("object = {{ age = \"{age}ms\", bytes_max = \"64KiB\" }}");
@@ -80,7 +116,7 @@ async fn one_run(seed: u64) {
         if LIVES < life && saved.mark.items == sent {
             break;
         }
-        let sink = Arc::new(lake(&store, &options, saved.state));
+        let sink = Arc::new(store.sink(&options, saved.state));
         let world = World::with_dead_letters(storage.clone(), dead.clone(), sink);
         let may_hang = life < LIVES;
         for _ in 0..if life <= LIVES { dice.below(8) } else { 0 } {
@@ -94,8 +130,7 @@ async fn one_run(seed: u64) {
             world.send_items(&items, hour * HOUR_NS).await;
             tokio::time::sleep(Duration::from_millis(dice.below(8))).await;
         }
-        lock(&store.fates).clear();
-        *lock(&store.deaf) = 0;
+        store.behave();
         if may_hang {
             trouble(&mut dice, &store, true);
             tokio::time::sleep(Duration::from_millis(dice.below(12))).await;
@@ -116,5 +151,12 @@ async fn one_run(seed: u64) {
 
 #[tokio::test]
 async fn whatever_fails_and_whenever_it_is_killed_each_row_is_in_the_store_once() {
-    futures_util::future::join_all((0..200).map(one_run)).await;
+    futures_util::future::join_all((0..200).map(|seed| one_run(seed, Store::Told(Arc::default()))))
+        .await;
+}
+
+#[tokio::test]
+async fn whenever_it_is_killed_each_row_is_in_the_folder_once() {
+    let folder = || Store::Folder(tempfile::tempdir().unwrap());
+    futures_util::future::join_all((0..60).map(|seed| one_run(seed, folder()))).await;
 }

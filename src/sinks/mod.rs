@@ -395,6 +395,23 @@ struct Mistake {
     hint: &'static str,
 }
 
+/// Mistakes that were found.
+#[derive(Debug, Default)]
+struct Mistakes(Vec<Mistake>);
+
+impl Mistakes {
+    /// Adds one, where it is there.
+    fn note(
+        &mut self,
+        is_there: bool,
+        option: &'static str,
+        what: &'static str,
+        hint: &'static str,
+    ) {
+        self.0.extend(is_there.then_some(Mistake { option, what, hint }));
+    }
+}
+
 /// Where the options of a sink's table stand, to point at what is wrong with them.
 #[derive(Debug)]
 struct Places {

@@ -87,9 +87,10 @@ named! {
 }
 
 /// What the backend wants of whatever comes next. Reasons are without payload text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Pace {
     /// It works: go on. What comes again may come at once, so [`Verdict::Retry`] goes with another pace.
+    #[default]
     Go,
     /// It asks for less at a time (429, 503, `RESOURCE_EXHAUSTED`).
     Slow {
@@ -212,7 +213,7 @@ impl Report {
 }
 
 /// Makes one report out of those of several requests.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Reports {
     verdicts: Vec<Verdict>,
     pace: Pace,
@@ -222,7 +223,7 @@ pub(super) struct Reports {
 impl Reports {
     /// Of a delivery with so many items. What no request is said to have had in it did not arrive.
     pub(super) fn new(items: usize) -> Self {
-        Self { verdicts: vec![Verdict::Retry; items], pace: Pace::Go, omitted: None }
+        Self { verdicts: vec![Verdict::Retry; items], ..Self::default() }
     }
 
     /// Adds the report of a request with the items at these places, whose verdicts are by their order in the request.

@@ -29,7 +29,7 @@ pub use context::{
 pub(crate) use facts::named;
 pub use facts::{Convention, Cost, Facts, Failure, Kind, Notes, Priced, Score, Usage};
 pub use ids::{SpanId, TraceId};
-pub use landmarks::Landmarks;
+pub use landmarks::{Landmarks, Opened};
 pub use observer::observe;
 pub use sdk_request::{sdk_request, sdk_requests};
 pub use value::{Attribute, Payload, Text, Value};

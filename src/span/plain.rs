@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use super::{Attribute, Value};
 use crate::support::base64;
+use crate::support::json::object::Object;
 use crate::support::json::{write_f64, write_i64, write_str};
 
 /// What readers differ in.
@@ -61,31 +62,27 @@ pub fn write_value(out: &mut Vec<u8>, value: &Value, style: Style) {
             }
             out.push(b']');
         }
-        Value::Map(entries) => write_attributes_but(out, entries, style, |_| false),
+        Value::Map(entries) => {
+            let mut object = Object::open(out);
+            join_attributes_but(&mut object, entries, style, |_| false);
+            object.close();
+        }
     }
 }
 
-/// Appends attributes as one object, without those for which `skip` says true.
-pub fn write_attributes_but<'a>(
-    out: &mut Vec<u8>,
+/// Adds attributes to an object, without those for which `skip` says true.
+pub fn join_attributes_but<'a>(
+    object: &mut Object<'_>,
     attributes: &'a [Attribute],
     style: Style,
     mut skip: impl FnMut(&'a Attribute) -> bool,
 ) {
     let last_places = LastPlaces::of(attributes, style.repeated);
-    out.push(b'{');
-    let mut separator: &[u8] = b"";
     for (index, attribute) in attributes.iter().enumerate() {
-        if last_places.is_repeated_after(index, attributes) || skip(attribute) {
-            continue;
+        if !last_places.is_repeated_after(index, attributes) && !skip(attribute) {
+            write_value(object.member(&attribute.key), &attribute.value, style);
         }
-        out.extend_from_slice(separator);
-        separator = b",";
-        write_str(out, &attribute.key);
-        out.push(b':');
-        write_value(out, &attribute.value, style);
     }
-    out.push(b'}');
 }
 
 /// Appends a number or bytes as a string.

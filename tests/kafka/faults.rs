@@ -13,7 +13,7 @@ use super::servers::kafka::Kafka;
 use super::{Member, PATIENCE, topic};
 
 /// A request with spans in one trace whose texts have so many bytes.
-fn request(trace: u8, texts: &[usize]) -> Vec<u8> {
+pub(crate) fn request(trace: u8, texts: &[usize]) -> Vec<u8> {
     let mut spans = String::new();
     for (number, bytes) in texts.iter().enumerate() {
         let comma = if number == 0 { "" } else { "," };
@@ -31,14 +31,14 @@ fn request(trace: u8, texts: &[usize]) -> Vec<u8> {
     serde_json::from_str::<ExportTraceServiceRequest>(&json).unwrap().encode_to_vec()
 }
 
-async fn send(member: &Member, body: Vec<u8>) {
+pub(crate) async fn send(member: &Member, body: Vec<u8>) {
     let (protocol, address) = (Protocol::OtlpHttp, member.place.http);
     let mut client = Client::connect(protocol, address, None).await.unwrap();
     assert_eq!(client.send(body.into()).await.unwrap(), Answer::Kept);
 }
 
 /// Waits until its file has this.
-async fn has(member: &Member, what: &str) {
+pub(crate) async fn has(member: &Member, what: &str) {
     let begun = Instant::now();
     while !member.lines().contains(what) {
         assert!(begun.elapsed() < PATIENCE, "no {what}:\n{}", member.place.said());
@@ -47,7 +47,7 @@ async fn has(member: &Member, what: &str) {
 }
 
 /// The reason of the only sink's state.
-fn problem(status: &serde_json::Value) -> &str {
+pub(crate) fn problem(status: &serde_json::Value) -> &str {
     status["sinks"][0]["problem"].as_str().unwrap_or_default()
 }
 
@@ -119,6 +119,25 @@ async fn a_topic_that_is_not_there_holds_the_sink_until_it_is_and_one_that_is_de
         receiving.delivered().await;
         topic::delete(&kafka, "later").await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_may_lose_what_it_acknowledged_holds_the_sink_until_it_may_not() {
+    let Some(mut kafka) = Kafka::start().await else { return };
+    kafka.add_second().await;
+    topic::create_with(&kafka, "otlp_spans", 2, &[]).await;
+    let mut receiving = Member::receiving(&kafka, "otlp_spans", "").await;
+    send(&receiving, request(1, &[10])).await;
+    let held = |status: &serde_json::Value| problem(status).contains("min.insync.replicas = 1");
+    receiving.until("the sink holds", held).await;
+    assert_eq!(receiving.status()["sinks"][0]["delivered"], 0);
+    topic::set(&kafka, "otlp_spans", "min.insync.replicas", "2").await;
+    receiving.delivered().await;
+    // Whoever accepts that says so.
+    topic::set(&kafka, "otlp_spans", "min.insync.replicas", "1").await;
+    let mut weak = Member::receiving(&kafka, "otlp_spans", "allow_weak_acks = true").await;
+    send(&weak, request(2, &[10])).await;
+    weak.delivered().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

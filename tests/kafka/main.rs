@@ -4,7 +4,8 @@
 //! be in the files behind the topic exactly once: while brokers and daemons of both tiers get SIGKILL at random moments, while all
 //! brokers are away, and while daemons come into the group and leave it.
 //!
-//! Further cases: messages that are larger than the topic takes, a topic that is deleted or never was, and messages that are no OTLP.
+//! Further cases: TLS, SASL and certificates; messages that are larger than the topic takes, a topic that is deleted or never was, or that may
+//! lose what it acknowledged; and messages that are no OTLP.
 //!
 //! ```sh
 //! SPANFERRY_REAL=kafka,collector cargo test --features kafka --test kafka              # a minute or two
@@ -12,7 +13,7 @@
 //!   cargo test --release --features kafka --test kafka -- --nocapture through_kills    # minutes
 //! ```
 //!
-//! Not proven here: what several brokers do, since each test has one; that acknowledgements wait for all replicas in sync is Kafka's.
+//! Not proven here: what several brokers do when one is lost; that acknowledgements wait for all replicas in sync is Kafka's.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -24,6 +25,8 @@
     reason = "tests may panic, print, and read files and the environment"
 )]
 
+#[path = "../../src/support/tests/authority.rs"]
+mod authority;
 #[path = "../fixtures/mod.rs"]
 mod fixtures;
 #[path = "../crash/ledger.rs"]
@@ -41,12 +44,14 @@ mod servers;
 
 mod collector;
 mod faults;
+mod secured;
 mod tiers;
 mod topic;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use authority::Authority;
 use process::{Config, Daemon, Place};
 use servers::POLL_EVERY;
 use servers::kafka::Kafka;

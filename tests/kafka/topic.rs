@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -24,16 +26,30 @@ fn config(kafka: &Kafka) -> ClientConfig {
 /// Makes a topic with three partitions and perhaps a limit to its messages.
 pub(crate) async fn create(kafka: &Kafka, name: &str, message_bytes_max: Option<usize>) {
     let limit = message_bytes_max.map(|max| max.to_string());
-    let mut topic = NewTopic::new(name, 3, TopicReplication::Fixed(1));
-    topic.config.extend(limit.iter().map(|limit| ("max.message.bytes", limit.as_str())));
+    let limit: Vec<_> = limit.iter().map(|max| ("max.message.bytes", max.as_str())).collect();
+    create_with(kafka, name, 1, &limit).await;
+}
+
+/// Makes a topic with three partitions, so many replicas of each, and this configuration.
+pub(crate) async fn create_with(kafka: &Kafka, name: &str, replicas: i32, more: &[(&str, &str)]) {
+    let mut topic = NewTopic::new(name, 3, TopicReplication::Fixed(replicas));
+    topic.config.extend(more);
     let admin: AdminClient<DefaultClientContext> = config(kafka).create().unwrap();
     let options = AdminOptions::new().operation_timeout(Some(ANSWER_MAX));
     let begun = Instant::now();
-    // A topic of the same name may still be on its way out.
+    // A topic of the same name may still be on its way out, and a second broker on its way in.
     while admin.create_topics([&topic], &options).await.unwrap()[0].is_err() {
         assert!(begun.elapsed() < PATIENCE, "{name} cannot be made");
         tokio::time::sleep(POLL_EVERY).await;
     }
+}
+
+/// Changes one of the topic's own settings.
+pub(crate) async fn set(kafka: &Kafka, name: &str, key: &str, value: &str) {
+    let admin: AdminClient<DefaultClientContext> = config(kafka).create().unwrap();
+    let change = AlterConfig::new(ResourceSpecifier::Topic(name)).set(key, value);
+    let options = AdminOptions::new().operation_timeout(Some(ANSWER_MAX));
+    admin.alter_configs([&change], &options).await.unwrap()[0].as_ref().unwrap();
 }
 
 /// Deletes a topic.

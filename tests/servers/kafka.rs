@@ -1,6 +1,6 @@
 //! Kafka 4.3.1 as one broker that is its own controller (`KRaft`), from Maven Central; it needs `mvn` and a JDK.
 //!
-//! It can be killed and started again on the same files and ports.
+//! It can be killed and started again on the same files and ports, have a listener with TLS and SASL, and a second broker beside it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,40 +30,113 @@ fn make(folder: &Path) -> Result<(), String> {
     run(Command::new("mvn").args(["-q", "-B"]).args(arguments).current_dir(folder))
 }
 
-/// A broker.
+/// A broker, and perhaps a second one.
 pub(crate) struct Kafka {
     lib: PathBuf,
-    port: u16,
+    /// Of the listeners in [`LISTENERS`], then that of the controller.
+    ports: [u16; 5],
     files: tempfile::TempDir,
     server: Option<Server>,
+    second: Option<Server>,
 }
+
+/// A listener for each security protocol. Without keys there is only the first.
+const LISTENERS: [&str; 4] = ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
+/// Where there are listeners with SASL, this user has this password.
+pub(crate) const USER: &str = "spanferry";
+pub(crate) const PASSWORD: &str = "hush-hush";
 
 impl Kafka {
     /// A broker with nothing in it; none where it was not opted in.
     pub(crate) async fn start() -> Option<Self> {
+        Self::start_with(&LISTENERS[..1], "").await
+    }
+
+    /// One with all listeners: `SSL` wants a certificate that the authority signed, those with `SASL` the user's password, plainly over TLS only.
+    /// What the broker shows is in PEM, with the authority's own certificate last.
+    pub(crate) async fn start_secure(chain: &str, key: &str, authority: &str) -> Option<Self> {
+        let [chain, key, authority] = [chain, key, authority].map(|pem| pem.replace('\n', "\\n"));
+        let mut properties = format!(
+            "ssl.keystore.type=PEM\nssl.keystore.certificate.chain={chain}\nssl.keystore.key={key}\n\
+             ssl.truststore.type=PEM\nssl.truststore.certificates={authority}\n\
+             listener.name.ssl.ssl.client.auth=required\n\
+             sasl.enabled.mechanisms=SCRAM-SHA-256,SCRAM-SHA-512\n\
+             listener.name.sasl_ssl.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512\n\
+             listener.name.sasl_ssl.plain.sasl.jaas.config=\
+             org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}=\"{PASSWORD}\";\n"
+        );
+        for listener in ["sasl_plaintext", "sasl_ssl"] {
+            for mechanism in ["scram-sha-256", "scram-sha-512"] {
+                let module = "org.apache.kafka.common.security.scram.ScramLoginModule";
+                properties += &format!(
+                    "listener.name.{listener}.{mechanism}.sasl.jaas.config={module} required;\n"
+                );
+            }
+        }
+        Self::start_with(&LISTENERS, &properties).await
+    }
+
+    async fn start_with(listeners: &[&str], more: &str) -> Option<Self> {
         let lib = RECIPE.have()?.join("lib");
-        let (port, controller) = (free_port().port(), free_port().port());
+        let ports = [(); 5].map(|()| free_port().port());
         let files = tempfile::tempdir().unwrap();
-        let logs = files.path().join("logs");
+        let mut kafka = Self { lib, ports, files, server: None, second: None };
+        let addresses = listeners.iter().zip(ports);
+        let addresses: Vec<_> =
+            addresses.map(|(listener, port)| format!("{listener}://127.0.0.1:{port}")).collect();
+        let (addresses, controller) = (addresses.join(","), ports[4]);
+        let own = format!(
+            "process.roles=broker,controller\n\
+             listeners={addresses},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners={addresses}\n{more}"
+        );
+        let mut users = Vec::new();
+        for mechanism in ["256", "512"] {
+            let user = format!("SCRAM-SHA-{mechanism}=[name={USER},password={PASSWORD}]");
+            users.extend(["--add-scram".to_owned(), user]);
+        }
+        kafka.format(1, &own, &users);
+        kafka.again().await;
+        Some(kafka)
+    }
+
+    /// Makes the files of a broker.
+    fn format(&self, node: usize, own: &str, more: &[String]) {
         let properties = format!(
-            "process.roles=broker,controller\nnode.id=1\n\
-             listeners=BROKER://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=BROKER://127.0.0.1:{port}\n\
-             listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
-             controller.listener.names=CONTROLLER\ninter.broker.listener.name=BROKER\n\
-             controller.quorum.voters=1@127.0.0.1:{controller}\nlog.dirs={}\n\
+            "node.id={node}\nlog.dirs={}/logs-{node}\n{own}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT\n\
+             controller.listener.names=CONTROLLER\ncontroller.quorum.voters=1@127.0.0.1:{}\n\
              offsets.topic.replication.factor=1\noffsets.topic.num.partitions=1\n\
              transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
              transaction.state.log.num.partitions=1\ngroup.initial.rebalance.delay.ms=0\n\
              auto.create.topics.enable=false\n",
-            logs.display()
+            self.files.path().display(),
+            self.ports[4]
         );
-        fs::write(files.path().join("server.properties"), properties).unwrap();
-        let mut kafka = Self { lib, port, files, server: None };
+        let file = self.properties(node);
+        fs::write(&file, properties).unwrap();
         let format = ["kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAA", "-c"];
-        run(kafka.java().args(format).arg("server.properties")).unwrap();
-        kafka.again().await;
-        Some(kafka)
+        run(self.java().args(format).arg(file).args(more)).unwrap();
+    }
+
+    fn properties(&self, node: usize) -> PathBuf {
+        self.files.path().join(format!("server-{node}.properties"))
+    }
+
+    async fn run(&self, node: usize, port: u16) -> Server {
+        let mut command = self.java();
+        command.arg("kafka.Kafka").arg(self.properties(node));
+        let mut server = Server::start(&mut command, tempfile::tempdir().unwrap());
+        server.listens(&[port], START_MAX).await;
+        server
+    }
+
+    /// Starts a second broker beside it.
+    pub(crate) async fn add_second(&mut self) {
+        let port = free_port().port();
+        let address = format!("PLAINTEXT://127.0.0.1:{port}");
+        self.format(2, &format!("process.roles=broker\nlisteners={address}\n"), &[]);
+        self.second = Some(self.run(2, port).await);
     }
 
     fn java(&self) -> Command {
@@ -75,12 +148,7 @@ impl Kafka {
 
     /// Starts the broker, on what it kept.
     pub(crate) async fn again(&mut self) {
-        let properties = self.files.path().join("server.properties");
-        let mut command = self.java();
-        command.arg("kafka.Kafka").arg(properties);
-        let mut server = Server::start(&mut command, tempfile::tempdir().unwrap());
-        server.listens(&[self.port], START_MAX).await;
-        self.server = Some(server);
+        self.server = Some(self.run(1, self.ports[0]).await);
     }
 
     /// SIGKILL.
@@ -90,6 +158,12 @@ impl Kafka {
 
     /// Where it listens.
     pub(crate) fn broker(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.broker_with("PLAINTEXT")
+    }
+
+    /// Where it listens with a security protocol.
+    pub(crate) fn broker_with(&self, protocol: &str) -> String {
+        let place = LISTENERS.iter().position(|listener| *listener == protocol).unwrap();
+        format!("127.0.0.1:{}", self.ports[place])
     }
 }

@@ -33,9 +33,11 @@ use serde_json::{Value, json};
 use servers::{Recipe, run};
 use spanferry::prices::{PriceOptions, Prices};
 use spanferry::sinks::jsonl::Lines;
-use spanferry::sinks::parquet::{DEFAULT_ROW_GROUP_BYTES, DEFAULT_ZSTD_LEVEL, Rows};
+use spanferry::sinks::parquet::{DEFAULT_ROW_GROUP_BYTES, Rows};
 use spanferry::span::{Kind, STATUS_ERROR};
 use tempfile::TempDir;
+
+const ZSTD_LEVEL: i32 = 3;
 
 static ENGINES: Recipe = Recipe {
     name: "warehouse",
@@ -71,7 +73,7 @@ fn lines(fixtures: &[Fixture], prices: &Prices) -> Vec<u8> {
 }
 
 fn parquet(fixtures: &[Fixture], prices: &Prices) -> Vec<u8> {
-    let mut rows = Rows::new(DEFAULT_ZSTD_LEVEL, DEFAULT_ROW_GROUP_BYTES).unwrap();
+    let mut rows = Rows::new(ZSTD_LEVEL, DEFAULT_ROW_GROUP_BYTES).unwrap();
     rows.write(&delivery(fixtures), prices).unwrap();
     rows.finish().unwrap()
 }
@@ -87,7 +89,7 @@ fn bucket(traffic: &[Fixture]) -> TempDir {
         let mut frames = Vec::new();
         for fixture in part.chunks(10) {
             let lines = lines(fixture, &prices);
-            frames.extend(zstd::bulk::compress(&lines, DEFAULT_ZSTD_LEVEL).unwrap());
+            frames.extend(zstd::bulk::compress(&lines, ZSTD_LEVEL).unwrap());
             all.extend(lines);
         }
         fs::write(folder.join("lake-0000000000.jsonl.zst"), frames).unwrap();

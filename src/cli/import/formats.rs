@@ -6,9 +6,9 @@
 use bytes::Bytes;
 use memchr::memmem;
 
-use super::lines::{self, Body, Headers};
+use super::batches::content_of;
+use super::lines;
 use super::pieces::{FIELD_1, PIECE_BYTES_MAX, ZSTD_MAGIC};
-use super::rejects::content_of;
 use crate::normalize::wire::{self, Content, Fields};
 use crate::normalize::{Coding, Decoded, Encoding, Envelope, Limits, decode, inflate, resource_of};
 use crate::span::{Attribute, Receiver, Source, Text, Value, sdk_request};
@@ -19,12 +19,13 @@ const ARCHIVED_BODY: &str = "spanferry.agents_sdk.body";
 /// The field of `ResourceSpans` that is the resource.
 const RESOURCE: u32 = 1;
 
-type AsBody = fn(&Bytes) -> Result<Body, String>;
+/// A body as a receiver takes it, and what is known of its client.
+pub(super) type Body = (Envelope, Bytes);
 
 /// JSON: the member that gives a format away, and how it becomes a body.
-const FORMATS: &[(&str, AsBody)] = &[
-    ("resourceSpans", |json| Ok(otlp(json, Encoding::Json))),
-    ("resource_spans", |json| Ok(otlp(json, Encoding::Json))),
+const FORMATS: &[(&str, fn(&Bytes) -> Result<Body, String>)] = &[
+    ("resourceSpans", |otlp| Ok(body_of(Receiver::OtlpHttp, Encoding::Json, otlp.clone()))),
+    ("resource_spans", |otlp| Ok(body_of(Receiver::OtlpHttp, Encoding::Json, otlp.clone()))),
     ("data", |body| Ok(agents_sdk(body.clone()))),
     ("schema_version", |line| lines::body(line)),
     // An item of the Agents SDK by itself.
@@ -33,22 +34,19 @@ const FORMATS: &[(&str, AsBody)] = &[
 ];
 const UNKNOWN: &str = "it is none of: a JSON line of Spanferry, OTLP/JSON with resourceSpans, a body or an item of the Agents SDK";
 
-/// Understands a piece. Returns it with the headers that its client sent.
-pub(super) fn read(piece: &Bytes) -> Result<(Decoded, Headers), String> {
+/// Understands a piece. Its source has the headers that its client sent.
+pub(super) fn read(piece: &Bytes) -> Result<Decoded, String> {
     let coding = if piece.starts_with(ZSTD_MAGIC) { Coding::Zstd } else { Coding::Identity };
     let piece = inflate(coding, piece.clone(), PIECE_BYTES_MAX);
-    let body = body(&piece.map_err(|error| error.to_string())?)?;
-    let source = Source { receiver: body.receiver, ..Source::unknown() };
-    let envelope = Envelope::new(source, body.encoding, body.bytes.len());
-    let decoded = decode(&envelope, &body.bytes, &Limits::default());
-    Ok((decoded.map_err(|error| error.to_string())?, body.headers))
+    let (envelope, bytes) = body(&piece.map_err(|error| error.to_string())?)?;
+    decode(&envelope, &bytes, &Limits::default()).map_err(|error| error.to_string())
 }
 
 fn body(piece: &Bytes) -> Result<Body, String> {
     match piece.first() {
         None | Some(&FIELD_1) => {
-            let archived = archived(piece).map(agents_sdk);
-            return Ok(archived.unwrap_or_else(|| otlp(piece, Encoding::Protobuf)));
+            let otlp = || body_of(Receiver::OtlpHttp, Encoding::Protobuf, piece.clone());
+            return Ok(archived(piece).map_or_else(otlp, agents_sdk));
         }
         Some(b'{') => {}
         Some(_) => return Err(UNKNOWN.to_owned()),
@@ -80,10 +78,11 @@ fn archived(request: &Bytes) -> Option<Bytes> {
     None
 }
 
-fn otlp(bytes: &Bytes, encoding: Encoding) -> Body {
-    Body { receiver: Receiver::OtlpHttp, encoding, headers: Vec::new(), bytes: bytes.clone() }
+fn agents_sdk(bytes: Bytes) -> Body {
+    body_of(Receiver::OpenAi, Encoding::Json, bytes)
 }
 
-fn agents_sdk(bytes: Bytes) -> Body {
-    Body { receiver: Receiver::OpenAi, encoding: Encoding::Json, headers: Vec::new(), bytes }
+pub(super) fn body_of(receiver: Receiver, encoding: Encoding, bytes: Bytes) -> Body {
+    let source = Source { receiver, ..Source::unknown() };
+    (Envelope::new(source, encoding, bytes.len()), bytes)
 }

@@ -4,39 +4,15 @@
 //! Written as lines once more, the spans are the same.
 
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use super::formats::{Body, body_of};
 use crate::normalize::Encoding;
-use crate::sinks::jsonl::{SCHEMA_VERSION, SPAN_KINDS, STATUSES};
+use crate::sinks::jsonl::SCHEMA_VERSION;
 use crate::span::{Receiver, sdk_request};
 
-/// Headers that a client sent, as far as they are known.
-pub(super) type Headers = Vec<(&'static str, String)>;
-
-/// A body as a receiver takes it.
-#[derive(Debug)]
-pub(super) struct Body {
-    pub(super) receiver: Receiver,
-    pub(super) encoding: Encoding,
-    pub(super) headers: Headers,
-    pub(super) bytes: Bytes,
-}
-
-type Columns = Map<String, Value>;
-
-/// Columns whose names are those of fields of OTLP, in snake case and behind a prefix.
-const SPAN: &str = "trace_id span_id parent_span_id trace_state flags name start_time_unix_nano end_time_unix_nano \
-    dropped_attributes_count dropped_events_count dropped_links_count";
-const EVENT: &str = "name time_unix_nano dropped_attributes_count";
-const LINK: &str = "trace_id span_id trace_state flags dropped_attributes_count";
-const SCOPE: &str = "name version dropped_attributes_count";
-const RESOURCE: &str = "dropped_attributes_count";
-/// Columns that were headers.
-const HEADERS: [(&str, &str); 3] = [
-    ("user_agent", "user-agent"),
-    ("openai_organization", "openai-organization"),
-    ("openai_project", "openai-project"),
-];
+/// Columns that were headers, whose names have hyphens.
+const HEADERS: [&str; 3] = ["user_agent", "openai_organization", "openai_project"];
 /// Columns that hold the text of an attribute, whose name stands in the second.
 const MOVED: [(&str, &str); 3] = [
     ("input", "input_attribute"),
@@ -46,94 +22,78 @@ const MOVED: [(&str, &str); 3] = [
 
 /// A line as a request with one item.
 pub(super) fn body(line: &[u8]) -> Result<Body, String> {
-    let mut line: Columns = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-    let version = line.get("schema_version").and_then(Value::as_u64);
+    let line: Value = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let version = line["schema_version"].as_u64();
     if version.is_none_or(|version| SCHEMA_VERSION < version) {
         return Err(format!("its schema_version is none of 1 to {SCHEMA_VERSION}"));
     }
-    let text = |column: &str| line.get(column)?.as_str();
-    let headers = HEADERS.into_iter();
-    let headers: Headers =
-        headers.filter_map(|(column, header)| Some((header, text(column)?.to_owned()))).collect();
-    let (receiver, bytes) = if let Some(item) = text("openai_item") {
-        (Receiver::OpenAi, sdk_request(item.as_bytes()))
-    } else if text("record") == Some("span") {
-        (Receiver::OtlpHttp, Bytes::from(request(&mut line).to_string()))
-    } else {
-        return Err("it is neither a span nor an item of the Agents SDK".to_owned());
+    let header = |column: &str| Some((column.replace('_', "-"), line[column].as_str()?.to_owned()));
+    let headers = HEADERS.into_iter().filter_map(header).collect();
+    let (receiver, bytes) = match (line["openai_item"].as_str(), line["record"].as_str()) {
+        (Some(item), _) => (Receiver::OpenAi, sdk_request(item.as_bytes())),
+        (None, Some("span")) => (Receiver::OtlpHttp, Bytes::from(request(line).to_string())),
+        _ => return Err("it is neither a span nor an item of the Agents SDK".to_owned()),
     };
-    Ok(Body { receiver, encoding: Encoding::Json, headers, bytes })
+    let (mut envelope, bytes) = body_of(receiver, Encoding::Json, bytes);
+    envelope.source.headers = headers;
+    Ok((envelope, bytes))
 }
 
-fn request(line: &mut Columns) -> Value {
-    json!({"resourceSpans": [{
-        "resource": object(line, "resource_", RESOURCE, "resource"),
-        "schemaUrl": line.remove("resource_schema_url"),
-        "scopeSpans": [{
-            "scope": object(line, "scope_", SCOPE, "scope_attributes"),
-            "schemaUrl": line.remove("scope_schema_url"),
-            "spans": [span(line)],
-        }],
-    }]})
+/// Columns that OTLP knows have its fields' names in snake case, which its readers take; the others they pass over.
+fn request(mut line: Value) -> Value {
+    let mut take = |column: &str| line.get_mut(column).map(Value::take);
+    let resource = json!({
+        "attributes": take("resource").map(key_values),
+        "dropped_attributes_count": take("resource_dropped_attributes_count"),
+    });
+    let scope = json!({
+        "name": take("scope_name"),
+        "version": take("scope_version"),
+        "attributes": take("scope_attributes").map(key_values),
+        "dropped_attributes_count": take("scope_dropped_attributes_count"),
+    });
+    let (of_resource, of_scope) = (take("resource_schema_url"), take("scope_schema_url"));
+    let scope_spans = json!({"scope": scope, "schema_url": of_scope, "spans": [span(line)]});
+    json!({"resource_spans": [
+        {"resource": resource, "schema_url": of_resource, "scope_spans": [scope_spans]},
+    ]})
 }
 
-fn span(line: &mut Columns) -> Value {
+fn span(mut span: Value) -> Value {
     for (column, attribute) in MOVED {
-        if let (Some(Value::String(name)), Some(text), Some(Value::Object(attributes))) =
-            (line.remove(attribute), line.remove(column), line.get_mut("attributes"))
-        {
+        let (name, text) = (span[attribute].take(), span[column].take());
+        if let (Value::String(name), Value::Object(attributes)) = (name, &mut span["attributes"]) {
             attributes.insert(name, text);
         }
     }
-    let mut span = object(line, "", SPAN, "attributes");
-    span.insert("kind".to_owned(), code(line.remove("span_kind"), SPAN_KINDS));
-    let code = code(line.remove("status"), STATUSES);
-    let status = json!({"code": code, "message": line.remove("status_message")});
-    span.insert("status".to_owned(), status);
-    for (list, names) in [("events", EVENT), ("links", LINK)] {
-        if let Some(Value::Array(elements)) = line.remove(list) {
-            let elements = elements.into_iter().map(|element| match element {
-                Value::Object(mut columns) => object(&mut columns, "", names, "attributes").into(),
-                other => other,
-            });
-            span.insert(list.to_owned(), elements.collect());
+    span["kind"] = named("SPAN_KIND_", &span["span_kind"]);
+    span["status"] = json!({
+        "code": named("STATUS_CODE_", &span["status"]), "message": span["status_message"].take(),
+    });
+    for list in ["events", "links"] {
+        for element in span[list].as_array_mut().into_iter().flatten() {
+            with_key_values(element);
         }
     }
-    span.into()
+    with_key_values(&mut span);
+    span
 }
 
-/// An object of OTLP/JSON from the columns with these names behind a prefix, and from the one that has attributes.
-fn object(columns: &mut Columns, prefix: &str, names: &str, attributes: &str) -> Columns {
-    let of_column = |name| Some((in_camel_case(name), columns.remove(&format!("{prefix}{name}"))?));
-    let mut object: Columns = names.split(' ').filter_map(of_column).collect();
-    if let Some(Value::Object(attributes)) = columns.remove(attributes) {
-        object.insert("attributes".to_owned(), key_values(attributes));
+/// An enum's name; what has none stands there as its number in quotes.
+fn named(prefix: &str, word: &Value) -> Value {
+    let Some(word) = word.as_str() else { return Value::Null };
+    let name = || format!("{prefix}{}", word.to_ascii_uppercase()).into();
+    word.parse().map_or_else(|_| name(), |number: i32| number.into())
+}
+
+fn with_key_values(value: &mut Value) {
+    if let Some(attributes) = value.get_mut("attributes") {
+        *attributes = key_values(attributes.take());
     }
-    object
 }
 
-fn in_camel_case(name: &str) -> String {
-    let mut words = name.split('_');
-    let mut camel = words.next().unwrap_or_default().to_owned();
-    for word in words {
-        let (first, rest) = word.split_at(1);
-        camel.push_str(&first.to_ascii_uppercase());
-        camel.push_str(rest);
-    }
-    camel
-}
-
-/// The number of an enum's word; what is no word is a number in quotes.
-fn code(word: Option<Value>, words: &[&str]) -> Value {
-    let Some(Value::String(word)) = word else { return Value::Null };
-    let place = words.iter().position(|known| *known == word);
-    place
-        .map(Value::from)
-        .or_else(|| Some(Value::from(word.parse::<i32>().ok()?)))
-        .unwrap_or_default()
-}
-
-fn key_values(attributes: Columns) -> Value {
+fn key_values(attributes: Value) -> Value {
+    let Value::Object(attributes) = attributes else { return Value::Null };
     attributes.into_iter().map(|(key, value)| json!({"key": key, "value": any(value)})).collect()
 }
 
@@ -149,6 +109,6 @@ fn any(value: Value) -> Value {
             let values: Value = elements.into_iter().map(any).collect();
             json!({"arrayValue": {"values": values}})
         }
-        Value::Object(entries) => json!({"kvlistValue": {"values": key_values(entries)}}),
+        entries @ Value::Object(_) => json!({"kvlistValue": {"values": key_values(entries)}}),
     }
 }

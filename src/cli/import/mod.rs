@@ -1,15 +1,14 @@
 //! `import`: what was kept goes through the doors of a running daemon once more.
 //!
 //! ```text
-//! sources -> pieces -> formats -> batches  |  posts -> state
+//! sources -> pieces -> formats -> batches  |  posts
 //! files      lines     requests   1 MiB    |  the daemon's answers, --resume, --rejects
 //!            a thread of its own              this one
 //! ```
 //!
-//! * Sources and batches keep their order, and with `--concurrency 1` so do the daemon's answers. At most twice so many batches as
-//!   are under way are in memory, and one piece.
-//! * `--resume FILE` is written after each batch in order, once the daemon acknowledged it. After a kill at most the batches that were
-//!   under way are sent again; they are the same items, which the daemon recognises as resends (`feed/dedup.rs`) while it remembers them.
+//! * Sources and batches keep their order. At most three batches are in memory, and one piece.
+//! * `--resume FILE` is written after each batch, once the daemon acknowledged it. After a kill at most one batch is sent again; it has
+//!   the same items, which the daemon recognises as resends (`feed/dedup.rs`) while it remembers them.
 //! * What cannot be read is set aside by itself; nothing of it stops the rest.
 //! * An imported span arrives now: its times and ids are what they were, `received_at` is new. A trace object of the Agents SDK has no
 //!   time, so `--from` and `--to` let it pass.
@@ -23,35 +22,31 @@ mod formats;
 mod lines;
 mod pieces;
 mod posts;
-mod rejects;
 mod sources;
-mod state;
 #[cfg(test)]
 mod tests;
 
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use self::batches::{Batch, Window};
-use self::posts::{Daemon, Stopped};
-use self::rejects::SetAside;
-use self::sources::Source;
-use self::state::{Progress, State};
+use self::batches::{Batch, SetAside};
+use self::posts::Daemon;
+use self::sources::{Source, State};
 use super::client::{TrustArguments, reachable};
 use super::output::{explain, harmless, say, say_json};
 use super::run::block_on;
 use super::{ConfigArguments, Ended, Shell};
 use crate::support::moment::{self, NotATime};
-use crate::support::{clock, duration};
+use crate::support::{clock, duration, rfc3339};
 
 /// How often it says how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(5);
@@ -86,9 +81,6 @@ pub(super) struct ImportArguments {
     /// Append to this file what cannot be read or is refused, with the reason; such a file can be imported again
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
-    /// Requests under way at once; with more than one the order of spans is not kept
-    #[arg(long, default_value = "1", value_name = "1-4", value_parser = clap::value_parser!(u8).range(1..=4))]
-    concurrency: u8,
     /// How long to wait for a daemon that does not answer or has no room
     #[arg(long, default_value = "5m", value_name = "TIME")]
     give_up_after: duration::Duration,
@@ -134,10 +126,10 @@ pub(super) fn import(arguments: &ImportArguments, shell: Shell<'_>) -> Ended {
         let receivers = shell.load(&arguments.config)?.config.receivers;
         reachable(&receivers.http, receivers.tls.is_some())
     };
-    let window =
-        Window { from_ns: arguments.from.unwrap_or(0), to_ns: arguments.to.unwrap_or(u64::MAX) };
+    let window = arguments.from.unwrap_or(0)..arguments.to.unwrap_or(u64::MAX);
     let sources = sources::find(&arguments.sources).map_err(fail)?;
-    let asked = format!("to {url}, {window}");
+    let (from, to) = (rfc3339::text(window.start), rfc3339::text(window.end));
+    let asked = format!("to {url}, from {from} to {to}");
     let state = arguments.resume.as_deref().map(|file| {
         State::load(file, &asked).map_err(|error| fail(format!("{}: {error}", file.display())))
     });
@@ -148,14 +140,13 @@ pub(super) fn import(arguments: &ImportArguments, shell: Shell<'_>) -> Ended {
     let state = state.transpose()?.unwrap_or_default();
     let mut import =
         Import { arguments, state, rejects: rejects.transpose()?, sums: Sums::default() };
-    let (token, trust) = (&*arguments.token, &arguments.trust);
-    let daemon = Daemon { url, token, trust, give_up_after: arguments.give_up_after.0 };
-    let ended = block_on(import.run(sources, window, &daemon), output)?;
-    import.sums.say(arguments.json);
+    let ended = block_on(import.run(sources, window, Daemon { url, arguments }), output)?;
+    let sums = import.sums;
+    sums.say(arguments.json);
     match ended {
-        Ok(()) if import.sums.set_aside + import.sums.quarantined == 0 => Ok(()),
+        Ok(()) if sums.set_aside + sums.quarantined == 0 => Ok(()),
         Ok(()) => Err(ExitCode::FAILURE),
-        Err(Stopped(problem)) => {
+        Err(problem) => {
             let hint = if arguments.resume.is_some() {
                 "what was acknowledged is noted: the same command goes on behind it"
             } else {
@@ -171,30 +162,25 @@ impl Import<'_> {
     async fn run(
         &mut self,
         sources: Vec<Source>,
-        window: Window,
-        daemon: &Daemon<'_>,
-    ) -> Result<(), Stopped> {
-        let under_way = usize::from(self.arguments.concurrency);
-        let (sender, mut read) = mpsc::channel(under_way);
+        window: Range<u64>,
+        daemon: Daemon<'_>,
+    ) -> Result<(), String> {
+        let (sender, mut read) = mpsc::channel(1);
         let earlier = self.state.clone();
         thread::spawn(move || {
-            batches::read(sources, &earlier, window, |batch| sender.blocking_send(batch).is_ok());
+            batches::read(sources, &earlier, &window, |batch| sender.blocking_send(batch).is_ok());
         });
-        let batches = stream::poll_fn(|context| read.poll_recv(context));
-        let mut answers = batches.map(|batch| daemon.take(batch)).buffered(under_way);
         let mut told = Instant::now();
-        while let Some(taken) = answers.next().await {
-            let batch = taken?;
+        while let Some(mut batch) = read.recv().await {
+            daemon.take(&mut batch, &mut self.sums).await?;
             if TELL_EVERY < told.elapsed() {
                 told = Instant::now();
                 let (accepted, source) = (self.sums.accepted, harmless(&batch.source));
-                explain(&format!(
-                    "{accepted} items accepted; {source} read up to {}\n",
-                    batch.done
-                ));
+                let done = batch.progress.done;
+                explain(&format!("{accepted} items accepted; {source} read up to {done}\n"));
             }
             let settled = self.settle(batch);
-            settled.map_err(|error| Stopped(format!("how far it is cannot be noted: {error}")))?;
+            settled.map_err(|error| format!("how far it is cannot be noted: {error}"))?;
         }
         Ok(())
     }
@@ -205,12 +191,8 @@ impl Import<'_> {
             self.keep(set_aside)?;
         }
         self.sums.sources += u64::from(batch.is_end);
-        self.sums.accepted += batch.accepted;
-        self.sums.quarantined += batch.quarantined;
         self.sums.outside += batch.outside;
-        let progress = self.state.sources.entry(batch.source).or_default();
-        let accepted = if batch.done == 0 { 0 } else { progress.accepted + batch.accepted };
-        *progress = Progress { mark: batch.mark, done: batch.done, accepted };
+        self.state.sources.insert(batch.source, batch.progress);
         self.arguments.resume.as_deref().map_or(Ok(()), |file| self.state.save(file))
     }
 
@@ -221,7 +203,7 @@ impl Import<'_> {
             explain(&harmless(&said));
         }
         match &mut self.rejects {
-            Some(file) => file.write_all(rejects::rejected(set_aside).as_bytes()),
+            Some(file) => file.write_all(set_aside.line().as_bytes()),
             None => Ok(()),
         }
     }

@@ -82,30 +82,18 @@ impl Pieces {
 
     /// The next piece; `None` at the end, and behind a flaw from which there is no way on.
     pub(super) fn next(&mut self) -> io::Result<Option<Piece>> {
-        if self.is_over {
-            return Ok(None);
-        }
         if self.cut == Cut::Lines {
             return self.value();
         }
-        if self.stream.fill_buf()?.is_empty() {
+        if self.is_over || self.stream.fill_buf()?.is_empty() {
             return Ok(None);
         }
         self.read += 1;
-        let place = self.read;
-        let length = match self.cut {
-            Cut::Lines | Cut::Whole => Some(usize::MAX),
-            Cut::Length32 => self.length32()?,
-            Cut::Varint => self.varint()?,
-            Cut::Unknown => None,
-        };
-        let mut bytes = Vec::new();
-        if let Some(length) = length {
-            let most = length.min(self.bytes_max.saturating_add(1));
-            self.stream.by_ref().take(most as u64).read_to_end(&mut bytes)?;
-        }
+        let (length, mut bytes) = (self.length()?, Vec::new());
+        let most = length.unwrap_or(0).min(self.bytes_max.saturating_add(1));
+        self.stream.by_ref().take(most as u64).read_to_end(&mut bytes)?;
         let flaw = match length {
-            None if self.cut == Cut::Unknown => {
+            _ if self.cut == Cut::Unknown => {
                 Some("it begins as none of the formats that can be imported".to_owned())
             }
             _ if self.bytes_max < bytes.len() => Some(self.too_long()),
@@ -115,16 +103,13 @@ impl Pieces {
         self.is_over = flaw.is_some();
         // Half of something too long is of no use to anybody.
         bytes.truncate(self.bytes_max);
-        Ok(Some(Piece { place, bytes, flaw }))
+        Ok(Some(Piece { place: self.read, bytes, flaw }))
     }
 
     /// A JSON value: a line, or several.
     fn value(&mut self) -> io::Result<Option<Piece>> {
-        let next = match self.ahead.take() {
-            Some(piece) => Some(piece),
-            None => self.line()?,
-        };
-        let Some(mut piece) = next else { return Ok(None) };
+        let next = self.ahead.take().map_or_else(|| self.line(), |piece| Ok(Some(piece)));
+        let Some(mut piece) = next? else { return Ok(None) };
         let goes_on = |bytes: &[u8]| {
             serde_json::from_slice::<IgnoredAny>(bytes).is_err_and(|error| error.is_eof())
         };
@@ -171,31 +156,28 @@ impl Pieces {
         format!("it is longer than {} bytes", self.bytes_max)
     }
 
-    fn byte(&mut self) -> io::Result<Option<u8>> {
-        let byte = self.stream.fill_buf()?.first().copied();
-        self.stream.consume(usize::from(byte.is_some()));
-        Ok(byte)
-    }
-
-    fn length32(&mut self) -> io::Result<Option<usize>> {
+    /// What stands before a message; nothing where it is cut short.
+    fn length(&mut self) -> io::Result<Option<usize>> {
+        let bytes = match self.cut {
+            Cut::Lines | Cut::Whole => return Ok(Some(usize::MAX)),
+            Cut::Unknown => return Ok(None),
+            Cut::Length32 => 4,
+            Cut::Varint => 8,
+        };
         let mut length = 0;
-        for _ in 0..4 {
-            let Some(byte) = self.byte()? else { return Ok(None) };
-            length = length << 8 | usize::from(byte);
-        }
-        Ok(Some(length))
-    }
-
-    fn varint(&mut self) -> io::Result<Option<usize>> {
-        let mut length = 0;
-        for shift in (0..56).step_by(7) {
-            let Some(byte) = self.byte()? else { return Ok(None) };
-            length |= usize::from(byte & 0x7f) << shift;
+        for place in 0..bytes {
+            let Some(byte) = self.stream.fill_buf()?.first().copied() else { return Ok(None) };
+            self.stream.consume(1);
+            if self.cut == Cut::Length32 {
+                length = length << 8 | usize::from(byte);
+                continue;
+            }
+            length |= usize::from(byte & 0x7f) << (7 * place);
             if byte < 0x80 {
-                return Ok(Some(length));
+                break;
             }
         }
-        Ok(None)
+        Ok(Some(length))
     }
 }
 

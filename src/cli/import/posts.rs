@@ -8,11 +8,12 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse
 use prost::Message as _;
 
 use super::batches::{Batch, Post};
-use crate::cli::client::{Question, TrustArguments, ask, below};
+use super::{ImportArguments, Sums};
+use crate::cli::client::{Question, ask, below};
 use crate::cli::output::explain;
 use crate::sinks::http::classify::{StatusClass, classify};
 use crate::span::otlp::protobuf::write_request;
-use crate::span::{Item, sdk_requests};
+use crate::span::{Item, Receiver, sdk_requests};
 use crate::support::backoff::Backoff;
 
 /// A journal that is full answers after `ack_wait`; this is well beyond.
@@ -24,38 +25,32 @@ const LONGEST_WAIT: Duration = Duration::from_secs(20);
 pub(super) struct Daemon<'a> {
     /// Where it listens, without a path.
     pub(super) url: String,
-    pub(super) token: &'a str,
-    pub(super) trust: &'a TrustArguments,
-    /// For so long it may take nothing.
-    pub(super) give_up_after: Duration,
+    pub(super) arguments: &'a ImportArguments,
 }
 
-/// Why it does not go on.
-#[derive(Debug)]
-pub(super) struct Stopped(pub(super) String);
-
 impl Daemon<'_> {
-    /// Sends a batch. What the daemon refuses for good joins what was set aside.
-    pub(super) async fn take(&self, mut batch: Batch) -> Result<Batch, Stopped> {
+    /// Sends a batch. What the daemon refuses for good joins what was set aside. What ends the import is said.
+    pub(super) async fn take(&self, batch: &mut Batch, sums: &mut Sums) -> Result<(), String> {
         for post in std::mem::take(&mut batch.posts) {
             let (items, body) = (post.items.len() as u64, post.body());
             match self.send(&post, &body).await? {
                 Ok(quarantined) => {
-                    batch.accepted += items.saturating_sub(quarantined);
-                    batch.quarantined += quarantined;
+                    sums.accepted += items.saturating_sub(quarantined);
+                    sums.quarantined += quarantined;
                 }
                 Err(refusal) => {
-                    let place = format!("{}, {items} items up to {}", batch.source, batch.done);
+                    let (source, done) = (&batch.source, batch.progress.done);
+                    let place = format!("{source}, {items} items up to {done}");
                     batch.set_aside(place, refusal, body);
                 }
             }
         }
-        Ok(batch)
+        Ok(())
     }
 
     /// Sends a request until it is taken or refused. How many items of it were quarantined, or why it was refused.
-    async fn send(&self, post: &Post, body: &Bytes) -> Result<Result<u64, String>, Stopped> {
-        let path = if post.is_otlp { "/v1/traces" } else { "/v1/traces/ingest" };
+    async fn send(&self, post: &Post, body: &Bytes) -> Result<Result<u64, String>, String> {
+        let path = if post.is_otlp() { "/v1/traces" } else { "/v1/traces/ingest" };
         let url = below(&self.url, path);
         let (began, mut backoff) = (Instant::now(), Backoff::new(FIRST_WAIT, LONGEST_WAIT));
         let mut is_said = false;
@@ -67,7 +62,7 @@ impl Daemon<'_> {
                     match classify(answer.status, &answer.headers) {
                         StatusClass::Taken => return Ok(Ok(post.quarantined(answer.body))),
                         StatusClass::TooLarge | StatusClass::Malformed => return Ok(Err(said)),
-                        StatusClass::Stop => return Err(Stopped(said)),
+                        StatusClass::Stop => return Err(said),
                         StatusClass::Retry { after } | StatusClass::Throttled { after } => {
                             (said, after)
                         }
@@ -76,8 +71,8 @@ impl Daemon<'_> {
                 }
             };
             let wait = wanted.unwrap_or_default().max(backoff.next_wait());
-            if self.give_up_after < began.elapsed() + wait {
-                return Err(Stopped(said));
+            if self.arguments.give_up_after.0 < began.elapsed() + wait {
+                return Err(said);
             }
             if !std::mem::replace(&mut is_said, true) {
                 explain(&format!("waiting: {said}\n"));
@@ -88,22 +83,24 @@ impl Daemon<'_> {
 
     /// Headers are those that the clients sent, as far as they are known: it is not this program that made the spans.
     fn question<'q>(&'q self, url: &'q str, post: &Post, body: &Bytes) -> Question<'q> {
-        let media = if post.is_otlp { "application/x-protobuf" } else { "application/json" };
-        let known = post
-            .headers
-            .iter()
-            .filter_map(|(name, value)| Some((HeaderName::try_from(*name).ok()?, value.clone())));
-        let own =
-            [(CONTENT_TYPE, media.to_owned()), (AUTHORIZATION, format!("Bearer {}", self.token))];
-        let headers = own.into_iter().chain(known).collect();
-        let (body, ca) = (Some(body.clone()), self.trust.ca.as_deref());
+        let media = if post.is_otlp() { "application/x-protobuf" } else { "application/json" };
+        let known = post.client.headers.iter();
+        let known = known.filter_map(|(name, value)| Some((name.parse().ok()?, value.clone())));
+        let token = format!("Bearer {}", self.arguments.token);
+        let own = [(CONTENT_TYPE, media.to_owned()), (AUTHORIZATION, token)];
+        let headers: Vec<(HeaderName, String)> = own.into_iter().chain(known).collect();
+        let (body, ca) = (Some(body.clone()), self.arguments.trust.ca.as_deref());
         Question { url, headers, body, patience: PATIENCE, ca }
     }
 }
 
 impl Post {
+    fn is_otlp(&self) -> bool {
+        self.client.receiver != Receiver::OpenAi
+    }
+
     fn body(&self) -> Bytes {
-        if !self.is_otlp {
+        if !self.is_otlp() {
             return sdk_requests(self.items.iter().map(|item| item.wire().as_ref()));
         }
         let mut body = Vec::new();
@@ -113,7 +110,7 @@ impl Post {
 
     /// Items that are in the daemon's quarantine: only OTLP's answer says so.
     fn quarantined(&self, answer: Bytes) -> u64 {
-        let answer = ExportTraceServiceResponse::decode(answer).ok().filter(|_| self.is_otlp);
+        let answer = ExportTraceServiceResponse::decode(answer).ok().filter(|_| self.is_otlp());
         let rejected = answer.and_then(|answer| Some(answer.partial_success?.rejected_spans));
         rejected.and_then(|count| u64::try_from(count).ok()).unwrap_or(0)
     }

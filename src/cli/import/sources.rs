@@ -1,7 +1,9 @@
-//! What is imported, as byte streams with names: files, folders, patterns and the standard input; decompressed, and known again later.
+//! What is imported, as byte streams with names: files, folders, patterns and the standard input; decompressed, and known again by a later
+//! run (`--resume`).
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Cursor, Read, Write as _};
 use std::path::Path;
 
 use glob::{MatchOptions, Pattern, glob_with};
@@ -15,17 +17,32 @@ const HEAD_BYTES: u64 = 4096;
 /// RFC 1952, section 2.3.1.
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 
-/// A byte stream as it is stored.
-type Stored = Box<dyn Read + Send>;
-
 /// A byte stream that can be opened. Whatever can name such streams can be imported from.
 pub(super) struct Source {
     /// What messages and the file of `--resume` call it.
     pub(super) name: String,
-    open: Box<dyn FnOnce() -> io::Result<Stored> + Send>,
+    open: Box<dyn FnOnce() -> io::Result<Box<dyn Read + Send>> + Send>,
 }
 
-/// How a stream began. Files that grew are the same; files that were rotated or written anew are not.
+/// How far an import is.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct State {
+    /// Where it goes and which spans are meant: a resume of another import would leave out what that one has to send.
+    asked: String,
+    /// By name.
+    pub(super) sources: BTreeMap<String, Progress>,
+}
+
+/// How far a source is.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Progress {
+    /// How it begins.
+    pub(super) mark: Mark,
+    /// Lines or messages from its beginning that are done with.
+    pub(super) done: u64,
+}
+
+/// How a stream begins. Files that grew are the same; files that were rotated or written anew are not.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Mark {
     bytes: usize,
@@ -38,22 +55,15 @@ impl Mark {
     }
 }
 
-/// A stream that is being read.
-pub(super) struct Opened {
-    pub(super) pieces: Pieces,
-    pub(super) mark: Mark,
-    /// Whether it began as it did in an earlier run.
-    pub(super) is_known: bool,
-}
-
 impl Source {
-    /// Opens it, sees from its content how it is compressed, and compares its beginning with how it once began.
-    pub(super) fn open(self, earlier: &Mark) -> io::Result<Opened> {
+    /// Opens it, and sees from its content how it is compressed. What was done of it counts where it begins as it did.
+    pub(super) fn open(self, before: &Progress) -> io::Result<(Pieces, Progress)> {
         let mut stored = (self.open)()?;
         let mut head = Vec::new();
         stored.by_ref().take(HEAD_BYTES).read_to_end(&mut head)?;
         let mark = Mark::of(&head);
-        let is_known = head.get(..earlier.bytes).is_some_and(|head| Mark::of(head) == *earlier);
+        let is_same = head.get(..before.mark.bytes).is_some_and(|it| Mark::of(it) == before.mark);
+        let done = if is_same { before.done } else { 0 };
         let (is_gzip, is_zstd) = (head.starts_with(GZIP_MAGIC), head.starts_with(ZSTD_MAGIC));
         let stored = BufReader::new(Cursor::new(head).chain(stored));
         let content: Box<dyn BufRead> = if is_gzip {
@@ -63,7 +73,7 @@ impl Source {
         } else {
             Box::new(stored)
         };
-        Ok(Opened { pieces: Pieces::of(content, PIECE_BYTES_MAX)?, mark, is_known })
+        Ok((Pieces::of(content, PIECE_BYTES_MAX)?, Progress { mark, done }))
     }
 }
 
@@ -96,15 +106,39 @@ fn files(given: &str) -> Result<Vec<Source>, String> {
         given.to_owned()
     };
     let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::new() };
-    let paths = glob_with(&pattern, options).map_err(|error| format!("{given}: {error}"))?;
     let mut found = Vec::new();
-    for path in paths {
+    for path in glob_with(&pattern, options).map_err(|error| format!("{given}: {error}"))? {
         let path = path.map_err(|error| format!("{given}: {error}"))?;
         if !path.is_dir() {
             let name = path.display().to_string();
-            let open = move || Ok(Box::new(File::open(path)?) as Stored);
-            found.push(Source { name, open: Box::new(open) });
+            found.push(Source { name, open: Box::new(|| Ok(Box::new(File::open(path)?))) });
         }
     }
     if found.is_empty() { Err(format!("{given}: there is no such file")) } else { Ok(found) }
+}
+
+impl State {
+    /// What an earlier run left in this file; the beginning of an import where it is not there.
+    pub(super) fn load(file: &Path, asked: &str) -> Result<Self, String> {
+        let state = match fs::read(file) {
+            Ok(text) => serde_json::from_slice(&text).map_err(|error| error.to_string())?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Self { asked: asked.to_owned(), ..Self::default() }
+            }
+            Err(error) => return Err(error.to_string()),
+        };
+        if state.asked == asked {
+            return Ok(state);
+        }
+        Err(format!("it is of another import, {}; this one is {asked}", state.asked))
+    }
+
+    /// Replaces the file. Either the old state or the new one is there after a crash.
+    pub(super) fn save(&self, file: &Path) -> io::Result<()> {
+        let beside = file.with_added_extension("new");
+        let mut written = File::create(&beside)?;
+        written.write_all(&serde_json::to_vec(self)?)?;
+        written.sync_data()?;
+        fs::rename(beside, file)
+    }
 }

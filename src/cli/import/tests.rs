@@ -9,13 +9,14 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::response::IntoResponse as _;
 use bytes::Bytes;
+use clap::Parser;
 use tempfile::TempDir;
 
 use super::batches::Post;
 use super::pieces::Pieces;
-use super::sources::Mark;
+use super::sources::Progress;
 use super::*;
-use crate::span::Item;
+use crate::span::{Item, Source as Client};
 use crate::support::compress;
 
 const SPAN: &str = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","name":"a","startTimeUnixNano":"1795238109529503000"}]}]}]}"#;
@@ -24,7 +25,7 @@ const ITEM: &str =
 
 /// A request of OTLP in protobuf with one span.
 fn message() -> Vec<u8> {
-    let (decoded, _) = formats::read(&Bytes::from(SPAN)).unwrap();
+    let decoded = formats::read(&Bytes::from(SPAN)).unwrap();
     let mut message = Vec::new();
     crate::span::otlp::protobuf::write_request(&mut message, decoded.batch.spans());
     message
@@ -113,7 +114,7 @@ fn read(stream: &[u8]) -> (Vec<Item>, Vec<String>) {
     while let Some(piece) = pieces.next().unwrap() {
         let bytes = Bytes::from(piece.bytes);
         match piece.flaw.map_or_else(|| formats::read(&bytes), Err) {
-            Ok((decoded, _)) => items.extend(decoded.batch.items),
+            Ok(decoded) => items.extend(decoded.batch.items),
             Err(reason) => flaws.push(reason),
         }
     }
@@ -168,7 +169,7 @@ fn items_of_the_agents_sdk_come_out_of_an_archive_as_they_went_in() {
             r#"{{"resourceSpans":[{{"resource":{{"attributes":[{{"key":"spanferry.agents_sdk.body","value":{{"stringValue":"{body}"}}}}]}},"scopeSpans":[{{"spans":[{{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b175"}}]}}]}},"#
         ),
     );
-    let (decoded, _) = formats::read(&Bytes::from(beside)).unwrap();
+    let decoded = formats::read(&Bytes::from(beside)).unwrap();
     assert_eq!(decoded.batch.items.len(), 2);
     let mut archived = Vec::new();
     crate::span::otlp::protobuf::write_request(&mut archived, decoded.batch.spans());
@@ -180,14 +181,16 @@ fn items_of_the_agents_sdk_come_out_of_an_archive_as_they_went_in() {
 #[test]
 fn what_was_set_aside_can_be_imported_again() {
     for bytes in [Bytes::from(message()), Bytes::from_static(SPAN.as_bytes())] {
-        let line = rejects::rejected(&SetAside { place: "p".into(), reason: "r".into(), bytes });
+        let line = SetAside { place: "p".into(), reason: "r".into(), bytes }.line();
         assert_eq!(read(line.as_bytes()).0.len(), 1, "{line}");
     }
 }
 
-fn open(path: &Path, earlier: &Mark) -> sources::Opened {
+/// How far it is, where an earlier run was so far.
+fn open(path: &Path, before: &Progress) -> Progress {
     let found = sources::find(&[path.to_str().unwrap().to_owned()]).unwrap();
-    found.into_iter().next().unwrap().open(earlier).unwrap()
+    let (_, progress) = found.into_iter().next().unwrap().open(before).unwrap();
+    progress
 }
 
 #[test]
@@ -195,14 +198,13 @@ fn a_file_that_grew_is_the_same_and_one_that_was_rotated_is_not() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("traces.jsonl");
     std::fs::write(&path, "first\n").unwrap();
-    let opened = open(&path, &Mark::default());
-    assert!(!opened.is_known, "nothing was seen of it");
+    let short = Progress { done: 7, ..open(&path, &Progress { done: 7, ..Progress::default() }) };
     File::options().append(true).open(&path).unwrap().write_all(&[b'x'; 9000]).unwrap();
-    let grown = open(&path, &opened.mark);
-    assert!(grown.is_known);
+    let grown = open(&path, &short);
+    assert_eq!(grown.done, 7);
     std::fs::write(&path, "other\n").unwrap();
-    assert!(!open(&path, &opened.mark).is_known);
-    assert!(!open(&path, &grown.mark).is_known, "it is shorter than what was seen of it");
+    assert_eq!(open(&path, &short).done, 0);
+    assert_eq!(open(&path, &grown).done, 0, "it is shorter than what was seen of it");
 }
 
 #[test]
@@ -227,7 +229,9 @@ fn folders_and_patterns_name_what_is_in_them_in_order() {
 
 /// What becomes of a batch with an item at a daemon that gives these answers, one after the other and the last for ever; and how often it
 /// was asked.
-async fn answered(answers: &'static [(u16, &'static str)]) -> (Result<Batch, String>, usize) {
+async fn answered(
+    answers: &'static [(u16, &'static str)],
+) -> (Result<(u64, Batch), String>, usize) {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
     let app = Router::new().fallback(move || async move {
@@ -238,19 +242,25 @@ async fn answered(answers: &'static [(u16, &'static str)]) -> (Result<Batch, Str
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, app).await });
-    let trust = TrustArguments::default();
-    let daemon =
-        Daemon { url, token: "local", trust: &trust, give_up_after: Duration::from_secs(30) };
-    let (items, headers) = (read(SPAN.as_bytes()).0, Vec::new());
-    let post = Post { is_otlp: true, headers, items, weight: 1 };
-    let taken = daemon.take(Batch { posts: vec![post], ..Batch::default() }).await;
-    (taken.map_err(|Stopped(said)| said), asked.load(Ordering::Relaxed))
+    let arguments = Arguments::parse_from(["import", "-", "--give-up-after", "30s"]).arguments;
+    let daemon = Daemon { url, arguments: &arguments };
+    let (items, client) = (read(SPAN.as_bytes()).0, Client::unknown());
+    let posts = vec![Post { client, items, weight: 1 }];
+    let (mut batch, mut sums) = (Batch { posts, ..Batch::default() }, Sums::default());
+    let taken = daemon.take(&mut batch, &mut sums).await;
+    (taken.map(|()| (sums.accepted, batch)), asked.load(Ordering::Relaxed))
+}
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(flatten)]
+    arguments: ImportArguments,
 }
 
 #[tokio::test]
 async fn a_daemon_without_room_is_asked_again_until_it_takes_it() {
     let (taken, asked) = answered(&[(503, "0"), (429, "0"), (200, "")]).await;
-    assert_eq!((taken.unwrap().accepted, asked), (1, 3));
+    assert_eq!((taken.unwrap().0, asked), (1, 3));
 }
 
 #[tokio::test]
@@ -262,9 +272,9 @@ async fn a_daemon_that_wants_more_patience_than_there_is_ends_it_at_once() {
 
 #[tokio::test]
 async fn a_request_that_is_refused_is_set_aside_and_a_wrong_key_ends_it() {
-    let refused = answered(&[(413, "")]).await.0.unwrap();
-    assert_eq!((refused.accepted, refused.set_aside.len()), (0, 1));
-    assert!(!read(rejects::rejected(&refused.set_aside[0]).as_bytes()).0.is_empty());
+    let (accepted, refused) = answered(&[(413, "")]).await.0.unwrap();
+    assert_eq!((accepted, refused.set_aside.len()), (0, 1));
+    assert!(!read(refused.set_aside[0].line().as_bytes()).0.is_empty());
     let (taken, asked) = answered(&[(401, "")]).await;
     assert!(taken.unwrap_err().contains("401"));
     assert_eq!(asked, 1);

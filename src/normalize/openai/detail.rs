@@ -6,12 +6,12 @@
 use std::borrow::Cow;
 
 use super::facts;
-use super::item::Opened;
 use crate::normalize::messages::{Side, to_parts};
 use crate::normalize::raw::{Object, Raw, payload_of_text, share};
 use crate::normalize::usage;
 use crate::span::{
-    Attribute, Detail, Facts, Payload, STATUS_ERROR, Said, SdkIds, Span, Text, Usage, Value, keys,
+    Attribute, Detail, Facts, Opened, Payload, STATUS_ERROR, Said, SdkIds, Span, Text, Usage,
+    Value, keys,
 };
 
 pub(super) const KIND_INTERNAL: i32 = 1;

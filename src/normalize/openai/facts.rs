@@ -2,12 +2,11 @@
 
 use std::borrow::Cow;
 
-use super::item::Opened;
 use crate::normalize::raw::{Object, Raw, payload, payload_of_text, share, written};
 use crate::normalize::time;
 use crate::normalize::usage;
 use crate::span::{
-    Convention, Facts, Failure, Kind, Payload, Span, Text, TraceObject, Usage, keys,
+    Convention, Facts, Failure, Kind, Opened, Payload, Span, Text, TraceObject, Usage, keys,
 };
 use crate::support::json::object;
 

@@ -3,9 +3,8 @@
 use std::borrow::Cow;
 
 use super::mend::NESTING_MAX;
-use crate::normalize::raw::{Object, Raw, inside};
-use crate::span::{Landmarks, Span, Text};
-use crate::support::find::place_of;
+use crate::normalize::raw::inside;
+use crate::span::Landmarks;
 use crate::support::json::scan::{Broken, Scanner};
 
 /// Where an item stands in its text, and what was read of it.
@@ -123,47 +122,6 @@ fn find_landmarks(
     scanner.deepest = deepest.max(scanner.deepest + 1);
     Ok(())
 }
-
-/// An item that was taken on arrival, with the members of itself and of its data.
-#[derive(Debug)]
-pub(super) struct Opened<'a> {
-    /// The item.
-    pub item: Object<'a>,
-    /// Its `span_data`, if that is an object.
-    pub data: Option<Object<'a>>,
-}
-
-impl<'a> Opened<'a> {
-    /// Opens a span's wire, given as text.
-    pub(super) fn of(span: &Span, wire: &'a Text) -> Self {
-        let landmarks = span.landmarks();
-        let item = open(wire, 0, landmarks);
-        let data = item.members.iter().rev().find(|(name, _)| name == SPAN_DATA);
-        let data = data.filter(|(_, data)| data.is_object()).and_then(|(_, data)| {
-            let place = place_of(data.text().as_bytes(), wire.as_bytes())?;
-            Some(open(wire, place.start, landmarks))
-        });
-        Self { item, data }
-    }
-}
-
-/// Opens the object that begins at an offset of an item. Values whose ends are known are not walked.
-fn open<'a>(text: &'a str, start: usize, landmarks: &Landmarks) -> Object<'a> {
-    let mut scanner = Scanner::new(text.as_bytes());
-    scanner.at = start;
-    let mut members = Vec::with_capacity(MEMBERS_GUESS);
-    // The text was checked on arrival, so what would be an error does not come.
-    let passed = scanner.each_member(|scanner, name| {
-        let value = text.get(landmarks.pass_value(scanner)?).unwrap_or_default();
-        members.push((inside(text, name), Raw::trusted(value)));
-        Ok::<_, Broken>(())
-    });
-    let end = if passed.is_ok() { scanner.at } else { text.len() };
-    Object { raw: Raw::trusted(text.get(start..end).unwrap_or_default()), members }
-}
-
-/// Items have nine members, and their data mostly less.
-const MEMBERS_GUESS: usize = 10;
 
 fn string<'a>(scanner: &mut Scanner<'_>, text: &'a str) -> Result<Option<Cow<'a, str>>, Broken> {
     if scanner.peek() == Some(b'"') {

@@ -1,6 +1,7 @@
 //! Reads messages as a member of a consumer group, and takes each as a request is taken.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,8 @@ use crate::telemetry::Label;
 
 /// How long the client is waited for at once: what is done is committed as often, at least.
 const POLL_MAX: Duration = Duration::from_millis(100);
+/// The library's own limit, which may not be below `session_timeout`.
+const POLL_WITHIN: Duration = Duration::from_mins(5);
 /// How often what is stored is committed: what a daemon that is killed reads once more.
 const COMMIT_EVERY_MS: &str = "100";
 /// How long room is waited for before partitions are paused, which throws away what was fetched ahead.
@@ -43,6 +46,8 @@ const ROOM_WAIT: Duration = Duration::from_secs(1);
 /// How long what is under way is waited for before partitions are given up: several times the longest wait for a full journal. What takes
 /// longer is read by their next owner as well. As long at most do others come and go before it can be committed at the end.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// Answers behind which a join is over: of the join itself, of the leader's look at the topics, and of the synchronisation.
+const JOIN_STEPS: usize = 3;
 /// How long a message that cannot be taken now waits before it is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// How often it is asked whether a trouble is over, and how long the answer may take.
@@ -68,6 +73,8 @@ struct Shared {
     topics: Vec<String>,
     offsets: Mutex<Offsets>,
     changed: Condvar,
+    /// Whether the group has once told this member what is its.
+    has_joined: AtomicBool,
     context: Context,
     receivers: Receivers,
 }
@@ -81,6 +88,7 @@ pub(super) async fn consume(receivers: Receivers, options: KafkaOptions, stop: S
             topics: options.topics.clone(),
             offsets: Mutex::default(),
             changed: Condvar::new(),
+            has_joined: AtomicBool::new(false),
             context: Context::default(),
             receivers: receivers.clone(),
         });
@@ -119,7 +127,7 @@ fn poll(
     let (mut is_paused, mut looked) = (false, Instant::now());
     while !stop.is_stopped() {
         store(shared, &consumer);
-        let is_full = !shared.waits_for_room();
+        let is_full = !shared.waits_while(ROOM_WAIT, Offsets::is_full);
         if is_full || is_paused {
             let all = consumer.assignment()?;
             if is_full {
@@ -142,8 +150,7 @@ fn poll(
             }
             // Such as another member of the same `instance`: this client is of no more use.
             Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error),
-            Some(Err(error)) => shared.note(&error),
-            None => {}
+            Some(Err(_)) | None => {}
         }
         if shared.context.trouble().is_some() && looked.elapsed() > LOOK_EVERY {
             look(shared, &consumer);
@@ -151,18 +158,23 @@ fn poll(
         }
     }
     settle(shared, &consumer);
-    // Leaving the group gives the partitions up, by the callback below.
+    if options.instance.is_none() {
+        leave(shared, &consumer);
+    }
+    // What is left of the partitions is given up now, by the callback below.
     drop(consumer);
     Ok(())
 }
 
 fn config(options: &KafkaOptions) -> rdkafka::ClientConfig {
     let mut config = options.cluster().config();
-    let session = options.session_timeout.0.as_millis().to_string();
+    let session = options.session_timeout.0;
+    let poll_within = session.max(POLL_WITHIN).as_millis().to_string();
     config
         .set("group.id", &options.group)
         .set("partition.assignment.strategy", "cooperative-sticky")
-        .set("session.timeout.ms", session)
+        .set("session.timeout.ms", session.as_millis().to_string())
+        .set("max.poll.interval.ms", poll_within)
         // A group without offsets takes what is in the topics: nothing is passed over.
         .set("auto.offset.reset", "earliest")
         // An offset is stored when its message is in the journal; what is stored is committed by the client.
@@ -191,7 +203,11 @@ fn store(shared: &Shared, consumer: &BaseConsumer<Member>) {
 
 /// Waits for what is under way, and commits all that is done.
 fn commit(shared: &Shared, consumer: &BaseConsumer<Member>) -> KafkaResult<()> {
-    shared.drain();
+    if !shared.waits_while(DRAIN_MAX, |offsets| !offsets.is_idle()) {
+        warn!(
+            "partitions are given up while messages of them are under way: their next owner takes these as well"
+        );
+    }
     store(shared, consumer);
     match consumer.commit_consumer_state(CommitMode::Sync) {
         Err(KafkaError::ConsumerCommit(Code::NoOffset)) => Ok(()),
@@ -212,6 +228,28 @@ fn settle(shared: &Shared, consumer: &BaseConsumer<Member>) {
     }
 }
 
+/// Leaves the group, not in the midst of a join of its own: where that is cut off, the others may wait for this member until its
+/// `session_timeout` is over. So the client is told to join no more, and what it has begun ends first: answers of the coordinator come one
+/// after the other, that of a join before one to a later question, and between its halves the client has to be polled.
+fn leave(shared: &Shared, consumer: &BaseConsumer<Member>) {
+    let begun = Instant::now();
+    let is_alone = || shared.context.trouble().is_some() || DRAIN_MAX < begun.elapsed();
+    // Who ends before the answer to a first join is a member that nobody is.
+    while !shared.has_joined.load(Ordering::Relaxed) && !is_alone() {
+        consumer.poll(POLL_MAX);
+    }
+    let mut any = TopicPartitionList::with_capacity(1);
+    any.add_partition(shared.topics.first().map_or("", String::as_str), 0);
+    consumer.unsubscribe();
+    for _ in 0..JOIN_STEPS {
+        let patience = DRAIN_MAX.saturating_sub(begun.elapsed());
+        if is_alone() || consumer.committed_offsets(any.clone(), patience).is_err() {
+            return;
+        }
+        consumer.poll(POLL_MAX);
+    }
+}
+
 /// Asks the brokers whether what was wrong is over.
 fn look(shared: &Shared, consumer: &BaseConsumer<Member>) {
     for topic in &shared.topics {
@@ -225,11 +263,10 @@ fn look(shared: &Shared, consumer: &BaseConsumer<Member>) {
 }
 
 impl Shared {
-    /// Waits a moment for room; says whether there is some.
-    fn waits_for_room(&self) -> bool {
+    /// Waits until this is no more so of what is under way, or for so long; says whether it came to that.
+    fn waits_while(&self, so_long: Duration, is_so: fn(&Offsets) -> bool) -> bool {
         let offsets = lock(&self.offsets);
-        let waited =
-            self.changed.wait_timeout_while(offsets, ROOM_WAIT, |offsets| offsets.is_full());
+        let waited = self.changed.wait_timeout_while(offsets, so_long, |offsets| is_so(offsets));
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
@@ -247,20 +284,6 @@ impl Shared {
         });
         let name = format!("{}/{}/{offset}", message.topic(), message.partition());
         Some(Message { place, name, headers: headers.collect(), body })
-    }
-
-    /// Notes what the client found wrong.
-    fn note(&self, error: &KafkaError) {
-        let code = error.rdkafka_error_code();
-        let trouble = match code {
-            // The client says these by itself, with the reason.
-            Some(Code::AllBrokersDown | Code::BrokerTransportFailure) => return,
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
-                no_topic(&self.topics.join(", "))
-            }
-            _ => Trouble { is_refusal: code.is_some_and(is_refusal), what: error.to_string() },
-        };
-        self.set_trouble(Some(trouble));
     }
 
     fn set_trouble(&self, trouble: Option<Trouble>) {
@@ -286,18 +309,6 @@ impl Shared {
         self.receivers.set_trouble(what);
         self.context.set_trouble(trouble);
     }
-
-    /// Waits until nothing is under way, or for too long.
-    fn drain(&self) {
-        let offsets = lock(&self.offsets);
-        let waited =
-            self.changed.wait_timeout_while(offsets, DRAIN_MAX, |offsets| !offsets.is_idle());
-        if waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
-            warn!(
-                "partitions are given up while messages of them are under way: their next owner takes these as well"
-            );
-        }
-    }
 }
 
 fn no_topic(topic: &str) -> Trouble {
@@ -312,13 +323,20 @@ impl ClientContext for Member {
         self.0.context.log(level, fac, message);
     }
 
+    /// What `poll` returns as an error comes here before, with its reason.
     fn error(&self, error: KafkaError, reason: &str) {
-        // One broker that is away is a matter of the client's.
-        let stops = |news: &Trouble| {
-            news.is_refusal || error.rdkafka_error_code() == Some(Code::AllBrokersDown)
+        let news = match error.rdkafka_error_code() {
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
+                Some(no_topic(&self.0.topics.join(", ")))
+            }
+            Some(code) if code == Code::AllBrokersDown || is_refusal(code) => {
+                self.0.context.news(&error, reason)
+            }
+            // One broker that is away is a matter of the client's.
+            _ => None,
         };
-        if let Some(news) = self.0.context.news(&error, reason).filter(stops) {
-            self.0.set_trouble(Some(news));
+        if news.is_some() {
+            self.0.set_trouble(news);
         }
     }
 }
@@ -327,11 +345,10 @@ impl ConsumerContext for Member {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         let Rebalance::Revoke(given_up) = rebalance else { return };
         let elements = given_up.elements();
-        let partition = |topic: &str| self.0.topics.iter().position(|known| known == topic);
-        let partitions: Vec<Partition> = elements
-            .iter()
-            .filter_map(|element| Some((partition(element.topic())?, element.partition())))
-            .collect();
+        let place = |topic: &str| self.0.topics.iter().position(|known| known == topic);
+        let partitions =
+            elements.iter().filter_map(|it| Some((place(it.topic())?, it.partition())));
+        let partitions: Vec<Partition> = partitions.collect();
         if let Err(error) = commit(&self.0, consumer) {
             info!(%error, "offsets were not committed: the partitions' next owner reads again what was not");
         }
@@ -340,13 +357,10 @@ impl ConsumerContext for Member {
     }
 
     fn post_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        match rebalance {
-            Rebalance::Assign(assigned) => {
-                info!(count = assigned.count(), "partitions were assigned");
-                self.0.set_trouble(None);
-            }
-            Rebalance::Revoke(_) => {}
-            Rebalance::Error(error) => self.0.note(error),
+        if let Rebalance::Assign(assigned) = rebalance {
+            info!(count = assigned.count(), "partitions were assigned");
+            self.0.has_joined.store(true, Ordering::Relaxed);
+            self.0.set_trouble(None);
         }
     }
 }

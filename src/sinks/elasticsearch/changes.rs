@@ -5,7 +5,7 @@
 //! survive a restart ([`Changes::owed_since_ms`]): it goes with the cursor, so a trace is either named by it or its spans are
 //! delivered again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 /// Memory that the table may take, in bytes: some 45,000 traces.
@@ -50,15 +50,14 @@ pub(super) struct Changes {
     refresh_wait: Duration,
     table: HashMap<Box<str>, Change>,
     bytes: usize,
-    scan: Option<Scan>,
-    /// What had no room while a scan was under way.
-    next_scan: Option<Scan>,
+    /// The look that comes next or is under way, and one for what had no room meanwhile.
+    scans: VecDeque<Scan>,
 }
 
 impl Changes {
     pub(super) fn new(bytes_max: usize, refresh_wait: Duration) -> Self {
         let (table, bytes) = (HashMap::new(), 0);
-        Self { bytes_max, refresh_wait, table, bytes, scan: None, next_scan: None }
+        Self { bytes_max, refresh_wait, table, bytes, scans: VecDeque::new() }
     }
 
     /// Documents of a trace were stored, `created` of them new. The first was received at this time.
@@ -82,18 +81,18 @@ impl Changes {
     /// Everything received since then is to be looked for.
     pub(super) fn owe(&mut self, since_ms: u64, now: Instant) {
         let due = now + self.refresh_wait;
-        let scan = match (&mut self.scan, &mut self.next_scan) {
+        match self.scans.back_mut() {
             // One that has not begun takes it in.
-            (scan, _) if scan.as_ref().is_none_or(|scan| scan.after.is_none()) => scan,
-            (_, next) => next,
-        };
-        let since_ms = scan.as_ref().map_or(since_ms, |scan| scan.since_ms.min(since_ms));
-        *scan = Some(Scan { since_ms, after: None, due });
+            Some(Scan { since_ms: since, after: None, due: when }) => {
+                (*since, *when) = (since_ms.min(*since), due);
+            }
+            _ => self.scans.push_back(Scan { since_ms, after: None, due }),
+        }
     }
 
     /// When the first of what no summary counts was received; `None` where all is counted.
     pub(super) fn owed_since_ms(&self) -> Option<u64> {
-        let scans = [&self.scan, &self.next_scan].into_iter().flatten().map(|scan| scan.since_ms);
+        let scans = self.scans.iter().map(|scan| scan.since_ms);
         self.table.values().map(|change| change.received_ms).chain(scans).min()
     }
 
@@ -107,7 +106,7 @@ impl Changes {
 
     /// When there is something to do; `None` where nothing waits.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let scan = self.scan.as_ref().filter(|_| self.has_room()).map(|scan| scan.due);
+        let scan = self.scans.front().filter(|_| self.has_room()).map(|scan| scan.due);
         self.table.values().map(|change| self.due_at(change)).chain(scan).min()
     }
 
@@ -140,12 +139,12 @@ impl Changes {
 
     /// The look that is to be gone on with now.
     pub(super) fn scan_due(&self, now: Instant) -> Option<Scan> {
-        self.scan.clone().filter(|scan| self.has_room() && scan.due <= now)
+        self.scans.front().cloned().filter(|scan| self.has_room() && scan.due <= now)
     }
 
     /// These traces were found, and there may be more. Those that have no room are found again.
     pub(super) fn scanned(&mut self, traces: &[String], has_more: bool, now: Instant) {
-        let Some(since_ms) = self.scan.as_ref().map(|scan| scan.since_ms) else { return };
+        let Some(since_ms) = self.scans.front().map(|scan| scan.since_ms) else { return };
         let long_ago = now.checked_sub(self.refresh_wait).unwrap_or(now);
         let mut last = None;
         for trace in traces {
@@ -157,8 +156,8 @@ impl Changes {
             last = Some(trace);
         }
         if !has_more && last == traces.last() {
-            self.scan = self.next_scan.take();
-        } else if let (Some(scan), Some(last)) = (&mut self.scan, last) {
+            self.scans.pop_front();
+        } else if let (Some(scan), Some(last)) = (self.scans.front_mut(), last) {
             scan.after = Some(last.clone());
         }
     }
@@ -174,7 +173,7 @@ impl Changes {
 
     #[cfg(test)]
     pub(super) fn is_settled(&self) -> bool {
-        self.table.is_empty() && self.scan.is_none()
+        self.table.is_empty() && self.scans.is_empty()
     }
 }
 
@@ -276,7 +275,7 @@ mod tests {
         // What comes while it goes on is looked for by the next.
         changes.owe(3, later);
         changes.scanned(&["f".to_owned()], false, later);
-        assert_eq!(changes.scan.as_ref().map(|scan| scan.since_ms), Some(3));
+        assert_eq!(changes.scans.front().map(|scan| scan.since_ms), Some(3));
         changes.settled("e", later);
         changes.settled("f", later);
         changes.scanned(&[], false, later);

@@ -1,6 +1,6 @@
 //! The endpoints of one cluster: which of them is asked next, and for how long one that fails is left alone.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use super::options::Settings;
 use super::response::error_of;
-use crate::sinks::BuildError;
 use crate::sinks::http::classify::StatusClass;
 use crate::sinks::http::{Client, Failure, Request, Response};
+use crate::sinks::{BuildError, Report};
 use crate::support::backoff::Backoff;
 use crate::support::lock::lock;
 
@@ -29,30 +29,42 @@ struct Endpoint {
     base: String,
     /// As many times shared as it has requests, and once more. A request that is given up is no longer in flight either.
     in_flight: Arc<()>,
-    rest: Mutex<Rest>,
+    /// How long it is left alone after the next failure, and until when it is now.
+    rest: Mutex<(Backoff, Option<Instant>)>,
 }
 
-#[derive(Debug)]
-struct Rest {
-    backoff: Backoff,
-    until: Option<Instant>,
-}
-
-/// Why the backend did not do what it was asked for.
+/// Why the backend did not do what it was asked for, in words without payload text.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Obstacle {
+#[error("{reason}")]
+pub(super) struct Obstacle {
+    pub(super) why: Why,
+    pub(super) reason: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
     /// It cannot be reached, fails, or does not know the key: it may work later.
-    #[error("{0}")]
-    Away(String),
+    Away,
     /// The key may not.
-    #[error("{0}")]
-    Forbidden(String),
+    Forbidden,
     /// It has no such thing.
-    #[error("{0}")]
-    Missing(String),
+    Missing,
     /// It will not take it as it is.
-    #[error("{0}")]
-    Refused(String),
+    Refused,
+}
+
+impl Obstacle {
+    pub(super) fn away(reason: impl Into<String>) -> Self {
+        Self { why: Why::Away, reason: reason.into() }
+    }
+
+    /// What it means for a delivery.
+    pub(super) fn report(self) -> Report {
+        match self.why {
+            Why::Away => Report::down(None, self.reason),
+            Why::Forbidden | Why::Missing | Why::Refused => Report::hold(self.reason),
+        }
+    }
 }
 
 /// The first wait after a failure of an endpoint, where there are others.
@@ -66,7 +78,7 @@ impl Cluster {
         let endpoint = |uri: &Uri| Endpoint {
             base: uri.to_string().trim_end_matches('/').to_owned(),
             in_flight: Arc::default(),
-            rest: Mutex::new(Rest { backoff: Backoff::new(REST_FIRST, REST_LONGEST), until: None }),
+            rest: Mutex::new((Backoff::new(REST_FIRST, REST_LONGEST), None)),
         };
         Ok(Self {
             client: Client::new(&settings.client())?,
@@ -87,29 +99,22 @@ impl Cluster {
         body: Option<String>,
     ) -> Result<Response, Obstacle> {
         let answer = self.ask_plainly(method, path, body).await;
-        let response = answer.map_err(|failure| Obstacle::Away(failure.to_string()))?;
-        let class = response.class();
-        if class == StatusClass::Taken {
-            return Ok(response);
-        }
-        let (status, (error, reason)) = (response.reason(), error_of(&response.body));
-        let said = if error.is_empty() { status } else { format!("{status}: {error}: {reason}") };
-        match class {
-            StatusClass::Taken => Ok(response),
+        let response = answer.map_err(|failure| Obstacle::away(failure.to_string()))?;
+        let (error, reason) = error_of(&response.body);
+        let why = match (response.class(), response.status) {
+            (StatusClass::Taken, _) => return Ok(response),
             // Elasticsearch's and OpenSearch's status for some conflicts of mappings, such as "the [enabled] parameter can't be updated".
             // Which of several conflicts is said first differs from one start of a server to the next.
-            StatusClass::Fault if error == "mapper_exception" => Err(Obstacle::Refused(said)),
-            StatusClass::Retry { .. } | StatusClass::Throttled { .. } | StatusClass::Fault => {
-                Err(Obstacle::Away(said))
-            }
-            StatusClass::TooLarge | StatusClass::Malformed => Err(Obstacle::Refused(said)),
-            StatusClass::Stop => Err(match response.status {
-                // A key that is not known now says nothing about what it may do when it is.
-                StatusCode::UNAUTHORIZED => Obstacle::Away(said),
-                StatusCode::FORBIDDEN => Obstacle::Forbidden(said),
-                _ => Obstacle::Missing(said),
-            }),
-        }
+            (StatusClass::Fault, _) if error == "mapper_exception" => Why::Refused,
+            (StatusClass::TooLarge | StatusClass::Malformed, _) => Why::Refused,
+            (StatusClass::Stop, StatusCode::FORBIDDEN) => Why::Forbidden,
+            // A key that is not known now says nothing about what it may do when it is.
+            (StatusClass::Stop, status) if status != StatusCode::UNAUTHORIZED => Why::Missing,
+            _ => Why::Away,
+        };
+        let status = response.reason();
+        let said = if error.is_empty() { status } else { format!("{status}: {error}: {reason}") };
+        Err(Obstacle { why, reason: said })
     }
 
     /// The same, whatever the answer says.
@@ -126,74 +131,43 @@ impl Cluster {
             let kind = if is_lines { "application/x-ndjson" } else { "application/json" };
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         }
-        self.send(&method, path, &headers, body.map(Bytes::from).unwrap_or_default()).await
+        self.send(method, path, headers, body.map(Bytes::from).unwrap_or_default()).await
     }
 
-    /// Sends a request to one endpoint after the other until one of them can answer it. Requests may be sent twice: what they
-    /// store has an id.
+    /// Sends a request to one endpoint after the other until one of them can answer it: the least busy first, and those that failed of
+    /// late last. Requests may be sent twice: what they store has an id.
     pub(super) async fn send(
         &self,
-        method: &Method,
+        method: Method,
         path: &str,
-        headers: &HeaderMap,
+        more_headers: HeaderMap,
         body: Bytes,
     ) -> Result<Response, Failure> {
-        let mut tried = vec![false; self.endpoints.len()];
+        let mut headers = self.headers.clone();
+        headers.extend(more_headers);
+        let now = Instant::now();
+        let mut endpoints: Vec<&Endpoint> = self.endpoints.iter().collect();
+        endpoints.sort_by_cached_key(|endpoint| {
+            let rests_until = lock(&endpoint.rest).1.filter(|until| now < *until);
+            (rests_until, Arc::strong_count(&endpoint.in_flight))
+        });
         let mut last = Err(Failure::Connect("there is no endpoint".to_owned()));
-        while let Some(at) = self.next(&tried) {
-            let Some((endpoint, tried)) = self.endpoints.get(at).zip(tried.get_mut(at)) else {
-                break;
-            };
-            *tried = true;
+        for endpoint in endpoints {
             let Ok(uri) = format!("{}{path}", endpoint.base).parse::<Uri>() else {
                 return Err(Failure::Connect("the address cannot be read".to_owned()));
             };
-            let mut all = self.headers.clone();
-            all.extend(headers.clone());
-            let request = Request { method: method.clone(), uri, headers: all, body: body.clone() };
+            let (method, headers, body) = (method.clone(), headers.clone(), body.clone());
             let _in_flight = Arc::clone(&endpoint.in_flight);
-            last = self.client.send(&request).await;
-            if !is_the_endpoints_fault(&last) {
-                endpoint.works();
-                return last;
+            last = self.client.send(&Request { method, uri, headers, body }).await;
+            let mut rest = lock(&endpoint.rest);
+            if last.as_ref().is_ok_and(|answer| !matches!(answer.status.as_u16(), 502..=504)) {
+                rest.0.reset();
+                rest.1 = None;
+                break;
             }
-            endpoint.failed();
+            // Another endpoint may do better.
+            rest.1 = Some(Instant::now() + rest.0.next_wait());
         }
         last
     }
-
-    /// The least busy of those that were not tried; one that failed of late only where there is no other.
-    fn next(&self, tried: &[bool]) -> Option<usize> {
-        let now = Instant::now();
-        let left = self.endpoints.iter().enumerate().zip(tried).filter(|(_, tried)| !**tried);
-        left.map(|((at, endpoint), _)| {
-            let rests_until = endpoint.rest().until.filter(|until| now < *until);
-            (rests_until, Arc::strong_count(&endpoint.in_flight), at)
-        })
-        .min()
-        .map(|(_, _, at)| at)
-    }
-}
-
-impl Endpoint {
-    fn works(&self) {
-        let mut rest = self.rest();
-        rest.backoff.reset();
-        rest.until = None;
-    }
-
-    fn failed(&self) {
-        let mut rest = self.rest();
-        let wait = rest.backoff.next_wait();
-        rest.until = Some(Instant::now() + wait);
-    }
-
-    fn rest(&self) -> MutexGuard<'_, Rest> {
-        lock(&self.rest)
-    }
-}
-
-/// Whether another endpoint may do better.
-fn is_the_endpoints_fault(answer: &Result<Response, Failure>) -> bool {
-    answer.as_ref().map_or(true, |answer| matches!(answer.status.as_u16(), 502..=504))
 }

@@ -1,25 +1,33 @@
 //! A delivery becomes bulk requests: a document for each span, and what each trace object says joined to the document of its trace.
 //! Pure.
 
+use std::borrow::Cow;
+use std::mem;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::document::{self, Subject};
-use super::names::{self, bounded, event_ns, write_index};
+use super::fields::Field::{Nothing, Number, Words};
+use super::fields::{words, write_fields};
+use super::names::{self, NS_PER_MS, NS_PER_US, bounded, event_ns, index_at};
 use super::options::{IdMode, Settings, TraceSummary};
+use super::queries::Seq;
 use super::response::Action;
 use super::server::{Flavor, Server};
+use super::summary;
 use super::tree::{self, Above, Agent, Node, Place};
 use crate::sinks::Delivery;
-use crate::span::{Item, Kind, Source, Spends, TraceObject};
-use crate::support::json::write_str;
+use crate::span::{Item, Kind, Spends, TraceObject};
+use crate::support::sha256;
 
 pub(super) use super::document::Rung;
 
 /// The body of one request, and what its lines are.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Bulk {
     /// Actions and documents, each with its line break.
-    pub(super) body: Vec<u8>,
+    pub(super) body: Bytes,
     pub(super) lines: Vec<Line>,
 }
 
@@ -40,11 +48,24 @@ pub(super) struct Encoder<'a> {
     pub(super) doc_bytes_max: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Encoded {
     pub(super) bulks: Vec<Bulk>,
-    /// Each item's trace.
-    pub(super) traces: Vec<Arc<str>>,
+    /// What each item changes once it is stored.
+    pub(super) changes: Vec<Change>,
+    /// Items that are nothing to send.
+    pub(super) unsent: Vec<usize>,
+}
+
+/// What an item changes at the backend.
+#[derive(Debug)]
+pub(super) struct Change {
+    /// Items of one trace stand together for the most part, and share its name.
+    pub(super) trace: Arc<str>,
+    /// When it was received, in milliseconds since 1970.
+    pub(super) received_ms: u64,
+    /// Whether the trace's document counts it.
+    pub(super) is_counted: bool,
 }
 
 impl Encoder<'_> {
@@ -54,9 +75,7 @@ impl Encoder<'_> {
 
     /// Whether documents can be changed once they are there.
     pub(super) fn has_patches(&self) -> bool {
-        self.server.has_indices()
-            && !self.settings.is_stream()
-            && self.settings.options.id_mode == IdMode::Ids
+        self.server.has_indices() && self.settings.replaces_by_id()
     }
 
     /// Everything that a delivery sends of the items that `is_wanted` names.
@@ -67,52 +86,63 @@ impl Encoder<'_> {
         is_wanted: impl Fn(usize) -> bool,
     ) -> Encoded {
         let root = self.settings.options.root_span;
-        let items = delivery.items().map(|(batch, item)| {
+        let subjects = delivery.items().filter_map(|(batch, item)| {
             let span = item.as_span()?;
             Some(Subject::of(span, &batch.source, delivery.context(span.trace_id), root))
         });
-        let subjects: Vec<Option<Subject<'_>>> = items.collect();
-        let mut places = self.places(&subjects).into_iter();
+        let subjects: Vec<Subject<'_>> = subjects.collect();
+        let places = self.places(&subjects);
+        let mut spans = subjects.iter().zip(&places);
         let mut bulks = Bulks::new(self.request_bytes_max);
         // About a quarter more than came: names, times, and what is written twice.
-        bulks.open.body.reserve((delivery.bytes() / 4 * 5).min(self.request_bytes_max));
-        let (mut traces, index) = (Vec::new(), self.settings.spans_index());
-        for (at, (subject, (batch, item))) in subjects.iter().zip(delivery.items()).enumerate() {
-            let place = if subject.is_some() { places.next() } else { None };
-            if let Some((subject, place)) = subject.as_ref().zip(place) {
-                add_trace(&mut traces, &subject.names.trace);
-                if is_wanted(at) {
-                    self.span(&mut bulks, at, (subject, &place), (rung, &index));
+        bulks.body.reserve((delivery.bytes() / 4 * 5).min(self.request_bytes_max));
+        let (mut changes, mut unsent) = (Vec::<Change>::new(), Vec::new());
+        let index = self.settings.spans_index();
+        for (at, (batch, item)) in delivery.items().enumerate() {
+            let received_ns = batch.source.received_at_ns;
+            let (name, is_counted) = match item {
+                Item::Span(_) => {
+                    let Some((subject, place)) = spans.next() else { break };
+                    if is_wanted(at) {
+                        self.span(&mut bulks, at, (subject, place), (rung, &index));
+                    }
+                    (Cow::Borrowed(&*subject.names.trace), !subject.span.is_synthetic())
                 }
-            } else if let Item::Trace(object) = item {
-                let name = names::searchable((&*object.sdk_id).into());
-                add_trace(&mut traces, &name);
-                if self.has_summaries() && is_wanted(at) {
-                    self.object(&mut bulks, at, (object, &name), &batch.source);
+                Item::Trace(object) => {
+                    let name = names::searchable((&*object.sdk_id).into());
+                    if !self.has_summaries() {
+                        unsent.push(at);
+                    } else if is_wanted(at) {
+                        self.object(&mut bulks, at, (object, &name), received_ns);
+                    }
+                    (name, false)
                 }
-            }
+            };
+            let last = changes.last().map(|change| &change.trace);
+            let trace = last.filter(|last| ***last == *name).cloned();
+            let trace = trace.unwrap_or_else(|| (&*name).into());
+            changes.push(Change { trace, received_ms: received_ns / NS_PER_MS, is_counted });
         }
-        Encoded { bulks: bulks.done(), traces }
+        Encoded { bulks: bulks.done(), changes, unsent }
     }
 
     /// What the spans of a delivery say of each other, and what the lane knows of them: one for each span.
-    fn places<'a>(&self, subjects: &'a [Option<Subject<'_>>]) -> Vec<Place<'a>> {
-        tree::places(subjects.iter().flatten().map(|subject| {
+    fn places<'a>(&self, subjects: &'a [Subject<'_>]) -> Vec<Place<'a>> {
+        tree::places(subjects.iter().map(|subject| {
             let (span, facts) = (subject.span, subject.span.facts());
             let root = subject.context.and_then(|context| context.root);
             let above = match self.settings.options.root_span.parent_of(subject.context, span) {
-                None => Above::Nothing,
-                Some(parent) if root == Some(parent) => Above::Root,
+                None => Above::Top(0),
+                Some(parent) if root == Some(parent) => Above::Top(1),
                 Some(parent) => Above::Span((span.trace_id, parent)),
             };
-            let is_agent = facts.kind == Kind::Agent;
             let own = facts.agent.as_deref();
             let told = || subject.context?.agents.get(&span.span_id).map(|name| &**name);
-            let agent = own.or_else(told).map(|name| Agent {
-                name,
-                span: (is_agent && own.is_some()).then_some(&*subject.names.span),
-            });
-            let (start_us, spends) = (span.start_ns / names::NS_PER_US, Spends::of(facts));
+            let is_agent = facts.kind == Kind::Agent && own.is_some();
+            let agent = own
+                .or_else(told)
+                .map(|name| Agent { name, span: is_agent.then_some(&*subject.names.span) });
+            let (start_us, spends) = (span.start_ns / NS_PER_US, Spends::of(facts));
             let node = Node { agent, start_us, spends, ..Node::default() };
             ((span.trace_id, span.span_id), above, node)
         }))
@@ -125,30 +155,23 @@ impl Encoder<'_> {
         (subject, place): (&Subject<'_>, &Place<'_>),
         (rung, index): (Rung, &str),
     ) {
-        let settings = self.settings;
+        let Settings { options, .. } = self.settings;
         let is_quickwit = self.server.flavor == Flavor::Quickwit;
-        let is_created = settings.is_stream() || is_quickwit;
+        let is_created = self.settings.is_stream() || is_quickwit;
         let action = if is_created { Action::Create } else { Action::Index };
-        bulks.add(at, action, |out| {
-            out.extend_from_slice(action.opening());
-            let event_ns = event_ns(subject.span, subject.source);
-            write_index(out, index, settings.options.rotation, event_ns);
-            let id = match settings.options.id_mode {
-                _ if is_quickwit => None,
-                IdMode::Auto => None,
-                IdMode::ContentHash => {
-                    let content = [subject.names.trace.as_bytes(), b"\n", &subject.span.wire];
-                    Some(crate::support::sha256::hex(&content.concat()).into())
-                }
-                IdMode::Ids => Some(subject.names.doc_id()),
-            };
-            if let Some(id) = id {
-                out.extend_from_slice(b",\"_id\":");
-                write_str(out, &id);
+        let index = index_at(index, options.rotation, event_ns(subject.span, subject.source));
+        let id = match options.id_mode {
+            _ if is_quickwit => None,
+            IdMode::Auto => None,
+            IdMode::ContentHash => {
+                let content = [subject.names.trace.as_bytes(), b"\n", &subject.span.wire];
+                Some(sha256::hex(&content.concat()).into())
             }
-            out.extend_from_slice(b"}}\n");
-            document::write(out, (subject, place), settings, rung, self.doc_bytes_max);
-            out.push(b'\n');
+            IdMode::Ids => Some(subject.names.doc_id()),
+        };
+        bulks.add(at, action, |out| {
+            write_action(out, action, (&index, id.as_deref()), None);
+            document::write(out, (subject, place), self.settings, rung, self.doc_bytes_max);
         });
     }
 
@@ -157,59 +180,78 @@ impl Encoder<'_> {
     fn object(
         &self,
         bulks: &mut Bulks,
-        place: usize,
+        at: usize,
         (object, name): (&TraceObject, &str),
-        source: &Source,
+        received_ns: u64,
     ) {
-        bulks.add(place, Action::Update, |out| {
-            write_action(out, Action::Update, &self.settings.traces_index(), &bounded(name));
-            out.extend_from_slice(b",\"retry_on_conflict\":3}}\n");
-            super::summary::write_object(out, object, name, source.received_at_ns);
-            out.push(b'\n');
+        bulks.add(at, Action::Update, |out| {
+            let index = self.settings.traces_index();
+            write_action(out, Action::Update, (&index, Some(&bounded(name))), None);
+            summary::write_object(out, object, name, received_ns, self.settings);
         });
     }
 }
 
-/// Items of one trace stand together for the most part, and share its name.
-fn add_trace(traces: &mut Vec<Arc<str>>, name: &str) {
-    let last = traces.last().filter(|last| ***last == *name).cloned();
-    traces.push(last.unwrap_or_else(|| name.into()));
+/// Appends the line of an action on a document, by its index and id. With a version it is done only where this is still there.
+pub(super) fn write_action(
+    out: &mut Vec<u8>,
+    action: Action,
+    (index, id): (&str, Option<&str>),
+    seq: Option<Seq>,
+) {
+    let operation = match action {
+        Action::Create => "create",
+        Action::Index | Action::Conditional => "index",
+        Action::Update => "update",
+    };
+    let joins = action == Action::Update && seq.is_none();
+    out.push(b'{');
+    let rows = [
+        (operation, "_index", Words(index)),
+        (operation, "_id", words(id)),
+        (operation, "if_seq_no", seq.map_or(Nothing, |seq| Number(seq.number))),
+        (operation, "if_primary_term", seq.map_or(Nothing, |seq| Number(seq.term))),
+        (operation, "retry_on_conflict", Number(3).unless(!joins)),
+    ];
+    write_fields(out, rows);
+    out.extend_from_slice(b"}\n");
 }
 
-pub(super) fn write_action(out: &mut Vec<u8>, action: Action, index: &str, id: &str) {
-    out.extend_from_slice(action.opening());
-    write_str(out, index);
-    out.extend_from_slice(b",\"_id\":");
-    write_str(out, id);
-}
-
+/// Requests that are being written.
 pub(super) struct Bulks {
     bytes_max: usize,
     done: Vec<Bulk>,
-    open: Bulk,
+    body: Vec<u8>,
+    lines: Vec<Line>,
 }
 
 impl Bulks {
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, done: Vec::new(), open: Bulk::default() }
+        Self { bytes_max, done: Vec::new(), body: Vec::new(), lines: Vec::new() }
     }
 
-    /// Adds one line. If the request becomes too large by it, it begins the next one.
+    /// Adds an action and its document, which `write` appends without the line break at its end. If the request becomes too large by it,
+    /// it begins the next one.
     pub(super) fn add(&mut self, place: usize, action: Action, write: impl FnOnce(&mut Vec<u8>)) {
-        let at = self.open.body.len();
-        write(&mut self.open.body);
-        let mut line = Line { place, action, at };
-        if self.bytes_max < self.open.body.len() && 0 < at {
-            let body = self.open.body.split_off(at);
-            self.done.push(std::mem::replace(&mut self.open, Bulk { body, lines: Vec::new() }));
-            line.at = 0;
+        let mut at = self.body.len();
+        write(&mut self.body);
+        self.body.push(b'\n');
+        if self.bytes_max < self.body.len() && 0 < at {
+            let next = self.body.split_off(at);
+            self.finish();
+            (self.body, at) = (next, 0);
         }
-        self.open.lines.push(line);
+        self.lines.push(Line { place, action, at });
+    }
+
+    fn finish(&mut self) {
+        let (body, lines) = (mem::take(&mut self.body).into(), mem::take(&mut self.lines));
+        self.done.push(Bulk { body, lines });
     }
 
     pub(super) fn done(mut self) -> Vec<Bulk> {
-        if !self.open.lines.is_empty() {
-            self.done.push(self.open);
+        if !self.lines.is_empty() {
+            self.finish();
         }
         self.done
     }

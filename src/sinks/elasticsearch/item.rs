@@ -1,145 +1,54 @@
-//! The members of an Agents SDK item, found in one walk. Pure.
-//!
-//! Inputs and outputs are most of an item. Where they end was found on arrival, and the walk goes on behind them.
+//! The members of an Agents SDK item, of a repeated name the last: Elasticsearch takes no object with a name twice. Pure.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
-use std::ops::Range;
 
-use memchr::memchr;
-
-use crate::span::{Landmarks, Span};
-use crate::support::json::raw::{Raw, inside};
-use crate::support::json::scan::{Broken, Scanner};
-
-/// The members of a JSON object, as text, in their order; of a repeated name the last.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Members<'a>(Vec<(Cow<'a, str>, &'a str)>);
+use crate::span::{Opened, Span};
+use crate::support::json::raw::{Object, Raw};
 
 /// The members of an item and of its `span_data`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ItemMembers<'a> {
-    /// The item's own. `span_data` has no text here where it has members.
-    pub(super) own: Members<'a>,
+    /// The item's own.
+    pub(super) own: Object<'a>,
     /// Those of `span_data`; none where it is no object.
-    pub(super) data: Members<'a>,
-}
-
-impl<'a> Members<'a> {
-    /// Those of an object that is known to be valid JSON; none of anything else.
-    pub(super) fn of(json: &'a str) -> Self {
-        let members = Raw::trusted(json).members().map(|(name, value)| (name, value.text()));
-        Self(last_of_each(members.collect()))
-    }
-
-    pub(super) fn get(&self, name: &str) -> Option<&'a str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| *value)
-    }
-
-    pub(super) fn text(&self, name: &str) -> Option<Cow<'a, str>> {
-        text(self.get(name)?)
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &'a str)> {
-        self.0.iter().map(|(name, value)| (&**name, *value))
-    }
+    pub(super) data: Object<'a>,
 }
 
 impl<'a> ItemMembers<'a> {
     /// Those of a span's item; none where it came as OTLP.
     pub(super) fn of(span: &'a Span) -> Self {
-        if span.is_otlp() || span.wire.is_empty() {
+        let is_item = !span.is_otlp() && !span.wire.is_empty();
+        let text = std::str::from_utf8(&span.wire).ok().filter(|_| is_item);
+        let Some(Opened { item, data }) = text.map(|text| Opened::of(span, text)) else {
             return Self::default();
-        }
-        let Ok(text) = std::str::from_utf8(&span.wire) else { return Self::default() };
-        Walk { text, landmarks: span.landmarks() }.item().unwrap_or_default()
+        };
+        Self { own: last_of_each(item), data: last_of_each(data.unwrap_or_default()) }
     }
 }
 
-/// The text of a JSON string; none where an escape says no character.
-pub(super) fn text(json: &str) -> Option<Cow<'_, str>> {
-    let inside = json.strip_prefix('"')?.strip_suffix('"')?;
-    if memchr(b'\\', inside.as_bytes()).is_none() {
-        return Some(Cow::Borrowed(inside));
-    }
-    serde_json::from_str(json).ok().map(Cow::Owned)
+/// The members of a value; none where it is no object.
+pub(super) fn members_of(value: Raw<'_>) -> Object<'_> {
+    last_of_each(value.object())
 }
 
-struct Walk<'a> {
-    text: &'a str,
-    landmarks: &'a Landmarks,
-}
-
-impl<'a> Walk<'a> {
-    fn item(&self) -> Result<ItemMembers<'a>, Broken> {
-        let mut data = Members::default();
-        let own = self.members(&mut Scanner::new(self.text.as_bytes()), |scanner, name| {
-            if name != "span_data" {
-                return self.value(scanner);
-            }
-            data = Members::default();
-            if scanner.peek() != Some(b'{') {
-                return self.value(scanner);
-            }
-            let start = scanner.at;
-            data = self.members(scanner, |scanner, _| self.value(scanner))?;
-            Ok(if data.is_empty() { self.slice(start..scanner.at) } else { "" })
-        })?;
-        Ok(ItemMembers { own, data })
-    }
-
-    /// Passes an object. `value` passes the value of the member of that name.
-    fn members(
-        &self,
-        scanner: &mut Scanner<'a>,
-        mut value: impl FnMut(&mut Scanner<'a>, &str) -> Result<&'a str, Broken>,
-    ) -> Result<Members<'a>, Broken> {
-        let mut members = Vec::with_capacity(MEMBERS_USUAL);
-        scanner.each_member(|scanner, name| {
-            let name = inside(self.text, name);
-            let value = value(scanner, &name)?;
-            members.push((name, value));
-            Ok::<_, Broken>(())
-        })?;
-        Ok(Members(last_of_each(members)))
-    }
-
-    fn value(&self, scanner: &mut Scanner<'a>) -> Result<&'a str, Broken> {
-        self.landmarks.pass_value(scanner).map(|place| self.slice(place))
-    }
-
-    fn slice(&self, place: Range<usize>) -> &'a str {
-        self.text.get(place).unwrap_or_default()
-    }
-}
-
-/// Members that an object of the Agents SDK usually has at most.
-const MEMBERS_USUAL: usize = 8;
-
-/// Leaves out what is said again further on: Elasticsearch takes no object with a name twice.
-fn last_of_each<T>(mut members: Vec<(Cow<'_, str>, T)>) -> Vec<(Cow<'_, str>, T)> {
+fn last_of_each(mut object: Object<'_>) -> Object<'_> {
+    let members = &mut object.members;
     if COMPARED_MAX < members.len() {
         let mut seen = HashSet::new();
-        let mut is_last: Vec<bool> =
-            members.iter().rev().map(|(name, _)| seen.insert(name.clone())).collect();
+        let is_last = members.iter().rev().map(|(name, _)| seen.insert(name.clone()));
+        let mut is_last: Vec<bool> = is_last.collect();
         members.retain(|_| is_last.pop().unwrap_or(true));
-        return members;
+        return object;
     }
     let mut at = 0;
-    while let Some((name, later)) =
-        members.get(at..).and_then(<[_]>::split_first).map(|((name, _), later)| (name, later))
-    {
+    while let Some(((name, _), later)) = members.get(at..).and_then(<[_]>::split_first) {
         if later.iter().any(|(other, _)| other == name) {
             members.remove(at);
         } else {
             at += 1;
         }
     }
-    members
+    object
 }
 
 /// Up to this many names are compared with each other, which is faster than hashing them.
@@ -149,7 +58,7 @@ const COMPARED_MAX: usize = 32;
 mod tests {
     use super::*;
     use crate::sinks::samples::sdk_span;
-    use crate::span::{Detail, Facts};
+    use crate::span::{Detail, Facts, Landmarks};
 
     const ITEM: &str = r#" { "id" : "a", "span_data":{"type":"x"}, "span_data": {"type":"generation",
         "input": [{"content": "\"]}"}] ,"output" : "plain, {text", "\u00e9":1.50, "data":{} }, "id":"b\n","error":null } "#;
@@ -165,10 +74,11 @@ mod tests {
             let span = sdk_span(0, ITEM, Detail::default(), Facts::default());
             let span = span.with_landmarks(landmarks);
             let item = ItemMembers::of(&span);
-            let own: Vec<_> = item.own.iter().collect();
-            assert_eq!(own, [("span_data", ""), ("id", r#""b\n""#), ("error", "null")]);
-            assert_eq!(item.own.text("id").as_deref(), Some("b\n"));
-            let data: Vec<_> = item.data.iter().collect();
+            let names: Vec<_> = item.own.members.iter().map(|(name, _)| &**name).collect();
+            assert_eq!(names, ["span_data", "id", "error"]);
+            assert_eq!(item.own.get_string("id").as_deref(), Some("b\n"));
+            let data = item.data.members.iter().map(|(name, value)| (&**name, value.text()));
+            let data: Vec<_> = data.collect();
             let expected = [
                 ("type", "\"generation\""),
                 ("input", r#"[{"content": "\"]}"}]"#),
@@ -189,12 +99,13 @@ mod tests {
         ] {
             let span = sdk_span(0, text, Detail::default(), Facts::default());
             let item = ItemMembers::of(&span);
-            assert!(item.data.is_empty());
-            assert_eq!(item.own.get("span_data"), Some(value));
+            assert!(item.data.members.is_empty());
+            let [(name, written)] = &item.own.members[..] else { panic!() };
+            assert_eq!((&**name, written.text()), ("span_data", value));
         }
         for text in ["", "[]", r#"{"id":"#, "\"x\""] {
             let span = sdk_span(0, text, Detail::default(), Facts::default());
-            assert!(ItemMembers::of(&span).own.is_empty());
+            assert!(ItemMembers::of(&span).own.members.is_empty());
         }
     }
 }

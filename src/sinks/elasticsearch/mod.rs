@@ -28,6 +28,7 @@ mod changes;
 mod deliver;
 mod document;
 mod encode;
+mod fields;
 mod figures;
 mod item;
 mod names;
@@ -50,6 +51,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use bytes::Bytes;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     BuildError, Delivery, Kind, Pace, Parts, Pending, Plan, RejectClass, Report, Sink, SizeLimit,
@@ -60,7 +62,7 @@ use crate::telemetry::SinkFigures;
 use changes::Changes;
 use cluster::Cluster;
 use encode::{Encoder, Rung};
-use options::{IdMode, Rotation, TraceSummary};
+use options::TraceSummary;
 pub use options::{Options, Settings, parse};
 use setup::Setup;
 
@@ -75,7 +77,7 @@ pub static KIND: Kind = Kind {
 
 impl Plan for Settings {
     fn build(&self, parts: Parts) -> Result<Arc<dyn Sink>, BuildError> {
-        let sink = Elasticsearch::new(self.clone(), &parts)?;
+        let sink = Elasticsearch::new(self.clone(), &parts, changes::BYTES_MAX)?;
         // What an earlier life owed need not wait for the next delivery.
         if tokio::runtime::Handle::try_current().is_ok() {
             sink.start_summaries();
@@ -88,11 +90,12 @@ impl Plan for Settings {
     }
 
     fn probe(&self) -> Option<Pending<'_, Result<String, String>>> {
-        Some(Box::pin(probe::probe(self)))
+        Some(Box::pin(async { probe::probe(self).await.map_err(|error| error.to_string()) }))
     }
 
     fn commands(&self) -> Option<String> {
-        Some(probe::commands(self))
+        let server = server::Server::assumed(self.options.flavor);
+        Some(templates::print(&templates::steps(self, server)))
     }
 }
 
@@ -100,7 +103,7 @@ impl Plan for Settings {
 #[derive(Debug)]
 pub struct Elasticsearch {
     backend: Arc<Backend>,
-    summaries: OnceLock<tokio::task::AbortHandle>,
+    summaries: OnceLock<AbortOnDropHandle<()>>,
 }
 
 /// The cluster, and what is known of it and of the traces there.
@@ -121,21 +124,14 @@ struct Backend {
 }
 
 impl Elasticsearch {
-    /// Reads certificates; connects to nobody.
-    pub fn new(settings: Settings, parts: &Parts) -> Result<Self, BuildError> {
-        Self::with_bytes(settings, parts, changes::BYTES_MAX)
-    }
-
-    /// The same with other bounds for what is kept in mind.
-    fn with_bytes(
+    /// Reads certificates; connects to nobody. What is kept in mind of traces takes no more than so many bytes.
+    fn new(
         settings: Settings,
         parts: &Parts,
         changes_bytes_max: usize,
     ) -> Result<Self, BuildError> {
         let settings = Settings { prices: Arc::clone(&parts.prices), ..settings };
-        figures::count(&parts.figures, &figures::Tally::default());
-        parts.figures.add(&figures::RESOLVED, 0);
-        parts.figures.add(&figures::CONFLICTS, 0);
+        figures::show(&parts.figures);
         let mut changes = Changes::new(changes_bytes_max, settings.options.refresh_wait.0);
         if !parts.state.is_empty() && settings.options.trace_summary == TraceSummary::On {
             changes.owe(owed_since(&parts.state), Instant::now().into_std());
@@ -144,7 +140,7 @@ impl Elasticsearch {
             name: parts.name.clone(),
             figures: parts.figures.clone(),
             cluster: Cluster::new(&settings)?,
-            setup: Setup::new(&settings),
+            setup: Setup::default(),
             changes: Mutex::new(changes),
             has_changed: tokio::sync::Notify::new(),
             size_limit: Mutex::default(),
@@ -190,30 +186,19 @@ pub fn bodies(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Bytes>
         doc_bytes_max: settings.options.doc_bytes_max.as_usize(),
     };
     let bulks = encoder.delivery(delivery, Rung::Full, |_| true).bulks;
-    bulks.into_iter().map(|bulk| super::http::Compression::Gzip.apply(bulk.body)).collect()
-}
-
-impl Drop for Elasticsearch {
-    fn drop(&mut self) {
-        if let Some(summaries) = self.summaries.get() {
-            summaries.abort();
-        }
-    }
+    bulks.iter().map(|bulk| super::http::Compression::Gzip.of(&bulk.body)).collect()
 }
 
 impl Sink for Elasticsearch {
     fn concurrency_max(&self) -> usize {
-        let concurrency = usize::try_from(self.backend.settings.options.concurrency);
-        concurrency.unwrap_or(usize::MAX).saturating_mul(self.backend.cluster.len().max(1))
+        usize::try_from(self.backend.settings.options.concurrency)
+            .map_or(usize::MAX, |each| each.saturating_mul(self.backend.cluster.len()))
     }
 
     fn trace_needs(&self) -> Option<TraceNeeds> {
         let settings = &self.backend.settings;
-        let context_wait = settings.options.context_wait.0;
-        // Where documents have names of their own making, or are appended only, a span that is sent again is another one.
-        let replaces_by_id = settings.options.id_mode == IdMode::Ids
-            && settings.options.rotation != Rotation::DataStream;
-        let root = settings.options.root_span;
+        let Options { root_span: root, context_wait, .. } = settings.options;
+        let (context_wait, replaces_by_id) = (context_wait.0, settings.replaces_by_id());
         Some(TraceNeeds { root, context_wait, replaces_by_id, ..TraceNeeds::default() })
     }
 
@@ -222,7 +207,7 @@ impl Sink for Elasticsearch {
     }
 
     fn notice(&self) -> Option<String> {
-        self.backend.setup.notice().or_else(|| lock(&self.backend.unreadable).clone())
+        lock(&self.backend.setup.notice).clone().or_else(|| lock(&self.backend.unreadable).clone())
     }
 
     fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
@@ -247,7 +232,7 @@ impl Backend {
         let doc_bytes_max = self.settings.options.doc_bytes_max.as_usize();
         Encoder {
             settings: &self.settings,
-            server: self.setup.server(),
+            server: self.server(),
             request_bytes_max,
             doc_bytes_max: doc_bytes_max.min(request_bytes_max / 10 * 9),
         }

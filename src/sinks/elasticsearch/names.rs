@@ -5,10 +5,9 @@
 
 use std::borrow::Cow;
 
-use super::item::Members;
 use super::options::Rotation;
-use crate::span::{RootSpan, Source, Span, TraceContext, TraceObject, keys};
-use crate::support::json::write_str;
+use crate::span::{RootSpan, Source, Span, Text, TraceContext, keys};
+use crate::support::json::raw::Object;
 use crate::support::rfc3339::{self, NS_PER_SECOND, SECONDS_PER_DAY};
 use crate::support::sha256;
 
@@ -29,43 +28,36 @@ impl<'a> Names<'a> {
     /// The ids of a span. `members` are those of its item, where it came as one.
     pub(super) fn of(
         span: &'a Span,
-        members: &Members<'a>,
+        members: &Object<'a>,
         context: Option<&'a TraceContext>,
         rule: RootSpan,
     ) -> Self {
         let hex = |id: &[u8]| Cow::Owned(String::from_utf8_lossy(id).into_owned());
         let parent = rule.parent_of(context, span).map(|id| hex(&id.to_hex()));
+        let (trace, own) = (hex(&span.trace_id.to_hex()), hex(&span.span_id.to_hex()));
         if span.is_otlp() {
-            let (trace, own) = (hex(&span.trace_id.to_hex()), hex(&span.span_id.to_hex()));
             return Self { trace, span: own, parent, is_agents_sdk: false };
         }
-        // Only an item that does not say its own ids is asked for its detail, which takes long to read.
-        let agents_sdk = || span.detail().agents_sdk.as_ref();
-        let object = |trace: &'a TraceObject| Cow::Borrowed(&*trace.sdk_id);
-        let trace = members
-            .text("trace_id")
-            .or_else(|| agents_sdk().map(|agents_sdk| Cow::Borrowed(&*agents_sdk.trace)))
-            .or_else(|| trace_of_root(span))
-            .filter(|id| !id.is_empty())
-            .or_else(|| span.trace.as_deref().map(object))
-            .or_else(|| context.and_then(|context| context.trace.as_deref()).map(object))
-            .unwrap_or_else(|| hex(&span.trace_id.to_hex()));
+        let ids = span.head().agents_sdk.as_ref();
+        let said = |id: &'a Text| Some(Cow::Borrowed(&**id)).filter(|id| !id.is_empty());
+        let of_client = |name: &str, id: Option<&'a Text>| {
+            members.get_string(name).or_else(|| id.and_then(said))
+        };
+        let objects = [span.trace.as_ref(), context.and_then(|context| context.trace.as_ref())];
+        let object = objects.into_iter().flatten().next();
+        let trace = of_client("trace_id", ids.map(|ids| &ids.trace))
+            .or_else(|| trace_of_root(span).and_then(said))
+            .or_else(|| object.map(|object| Cow::Borrowed(&*object.sdk_id)))
+            .unwrap_or(trace);
         let trace = searchable(trace);
         if span.is_synthetic() {
-            let own = hex(&span.span_id.to_hex());
             return Self { trace, span: own, parent: None, is_agents_sdk: false };
         }
-        let own = members
-            .text("id")
-            .or_else(|| agents_sdk().map(|agents_sdk| Cow::Borrowed(&*agents_sdk.span)))
-            .filter(|id| !id.is_empty());
-        let is_agents_sdk = own.is_some();
-        let said = span.parent_id.and_then(|_| {
-            let detailed = || agents_sdk().and_then(|agents_sdk| agents_sdk.parent.as_deref());
-            members.text("parent_id").or_else(|| detailed().map(Cow::Borrowed))
-        });
-        let own = searchable(own.unwrap_or_else(|| hex(&span.span_id.to_hex())));
-        Self { trace, span: own, parent: said.or(parent).map(searchable), is_agents_sdk }
+        let of_span = of_client("id", ids.map(|ids| &ids.span));
+        let is_agents_sdk = of_span.is_some();
+        let parent_of_client = || of_client("parent_id", ids.and_then(|ids| ids.parent.as_ref()));
+        let parent = span.parent_id.and_then(|_| parent_of_client()).or(parent).map(searchable);
+        Self { trace, span: searchable(of_span.unwrap_or(own)), parent, is_agents_sdk }
     }
 
     /// The document's id: a client's own span id, or `<trace>-<span>`.
@@ -82,27 +74,24 @@ pub(super) const SEARCHED_UNITS_MAX: usize = 256;
 
 /// An id that can be searched for: longer ones become their SHA-256, and stand in the attributes as they are.
 pub(super) fn searchable(id: Cow<'_, str>) -> Cow<'_, str> {
-    let is_long = |id: &str| SEARCHED_UNITS_MAX < id.encode_utf16().count();
-    if id.len() <= SEARCHED_UNITS_MAX || !is_long(&id) {
-        id
-    } else {
-        sha256::hex(id.as_bytes()).into()
-    }
+    let is_short = |id: &str| id.encode_utf16().count() <= SEARCHED_UNITS_MAX;
+    if id.len() <= SEARCHED_UNITS_MAX || is_short(&id) { id } else { hashed(&id) }
 }
 
 /// An id that may name a document: longer ones become their SHA-256.
 pub(super) fn bounded(id: &str) -> Cow<'_, str> {
-    if id.len() <= DOC_ID_BYTES_MAX {
-        return Cow::Borrowed(id);
-    }
-    Cow::Owned(sha256::hex(id.as_bytes()))
+    if id.len() <= DOC_ID_BYTES_MAX { Cow::Borrowed(id) } else { hashed(id) }
+}
+
+fn hashed(id: &str) -> Cow<'static, str> {
+    sha256::hex(id.as_bytes()).into()
 }
 
 /// The client's own id of a trace, in the root that stands for it.
-fn trace_of_root(span: &Span) -> Option<Cow<'_, str>> {
+fn trace_of_root(span: &Span) -> Option<&Text> {
     let mut attributes = span.detail().attributes.iter().filter(|_| span.is_synthetic());
     let said = attributes.find(|attribute| &*attribute.key == keys::OPENAI_AGENTS_TRACE_ID)?;
-    said.value.as_text().map(|id| Cow::Borrowed(&**id))
+    said.value.as_text()
 }
 
 /// Who made a root that stands for a trace, as its document says in `source`.
@@ -145,24 +134,15 @@ pub(super) fn milliseconds(ns: u64) -> f64 {
 /// Ten years: more than anybody replays, and at most that many daily indices.
 const FAR_NS: u64 = 10 * 366 * SECONDS_PER_DAY * NS_PER_SECOND;
 
-/// Appends the name of the index that a document of this time belongs to, as a JSON string.
-pub(super) fn write_index(out: &mut Vec<u8>, spans: &str, rotation: Rotation, event_ns: u64) {
-    write_str(out, spans);
+/// The name of the index that a document of this time belongs to.
+pub(super) fn index_at(spans: &str, rotation: Rotation, event_ns: u64) -> Cow<'_, str> {
     let kept = match rotation {
-        Rotation::None | Rotation::DataStream => return,
-        Rotation::Daily => DAY_BYTES,
-        Rotation::Monthly => MONTH_BYTES,
+        Rotation::None | Rotation::DataStream => return Cow::Borrowed(spans),
+        Rotation::Daily => "2026.11.21".len(),
+        Rotation::Monthly => "2026.11".len(),
     };
-    out.pop();
-    out.push(b'-');
-    let mut date = Vec::with_capacity(DAY_BYTES);
+    let mut date = Vec::new();
     rfc3339::write_date(&mut date, event_ns / NS_PER_SECOND / SECONDS_PER_DAY);
-    let dotted = date.iter().take(kept).map(|&byte| if byte == b'-' { b'.' } else { byte });
-    out.extend(dotted);
-    out.push(b'"');
+    date.truncate(kept);
+    format!("{spans}-{}", String::from_utf8_lossy(&date).replace('-', ".")).into()
 }
-
-/// `2026.11.21`
-const DAY_BYTES: usize = 10;
-/// `2026.11`
-const MONTH_BYTES: usize = 7;

@@ -15,7 +15,7 @@ use toml::de::DeTable;
 
 use crate::prices::Prices;
 use crate::sinks::http::{Address, ClientOptions, Compression, Limits, TlsOptions, secret_header};
-use crate::sinks::{Mistake, read_options};
+use crate::sinks::{Mistake, Mistakes, read_options};
 use crate::span::RootSpan;
 use crate::support::base64;
 use crate::support::byte_size::ByteSize;
@@ -70,7 +70,7 @@ pub struct Options {
     pub refresh_wait: Duration,
     /// What the backend is. `auto` asks it.
     #[serde(default)]
-    pub flavor: FlavorOption,
+    pub flavor: Flavor,
     /// What documents are called: by their `ids`, by a `content_hash`, or as the backend likes (`auto`), which makes copies of
     /// whatever is sent twice.
     #[serde(default)]
@@ -159,11 +159,11 @@ pub enum TraceSummary {
     Off,
 }
 
-/// What `flavor` may say.
+/// What the backend is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum FlavorOption {
-    /// Whatever `GET /` answers.
+pub enum Flavor {
+    /// What it answers to `GET /`.
     #[default]
     Auto,
     /// Elasticsearch.
@@ -171,9 +171,9 @@ pub enum FlavorOption {
     /// OpenSearch.
     #[serde(rename = "opensearch")]
     OpenSearch,
-    /// Quickwit.
+    /// Quickwit's imitation.
     Quickwit,
-    /// Something that takes `_bulk` and nothing else.
+    /// Another imitation: `_bulk` and nothing else.
     BulkOnly,
 }
 
@@ -258,121 +258,66 @@ pub fn parse(table: Spanned<DeTable<'_>>) -> Result<Settings, Vec<Problem>> {
 
 impl Options {
     fn check(&self) -> Vec<Mistake> {
-        let mut mistakes = self.endpoint_mistakes();
-        mistakes.extend(self.header_mistakes());
-        let mut wrong = |is_wrong: bool, option, what, hint| {
-            if is_wrong {
-                mistakes.push(Mistake { option, what, hint });
-            }
-        };
+        let mut found = Mistakes::default();
+        self.check_endpoints(&mut found);
+        self.check_headers(&mut found);
+        let what = "`index_prefix` cannot begin the name of an index";
+        let hint = "use the letters a-z, digits, - _ and . and begin with a letter or digit";
+        found.note(!is_prefix(&self.index_prefix), "index_prefix", what, hint);
         let is_claimed = CLAIMED.iter().any(|claimed| self.index_prefix.starts_with(claimed));
-        wrong(
-            !is_prefix(&self.index_prefix),
-            "index_prefix",
-            "`index_prefix` cannot begin the name of an index",
-            "use the letters a-z, digits, - _ and . and begin with a letter or digit",
-        );
-        wrong(
-            is_claimed,
-            "index_prefix",
-            "Elasticsearch's own templates make data streams of indices named like this",
-            "use for example \"agent-traces\"",
-        );
-        wrong(
-            self.doc_bytes_max.0 < DOC_BYTES_MIN,
-            "doc_bytes_max",
-            "less than 16KiB holds no document",
-            "leave it out",
-        );
-        wrong(
-            self.request_bytes_max < self.doc_bytes_max,
-            "request_bytes_max",
-            "`request_bytes_max` is less than `doc_bytes_max`",
-            "a request has to hold at least one document",
-        );
-        wrong(
-            self.concurrency == 0 || CONCURRENCY_MAX < self.concurrency,
-            "concurrency",
-            "not a number of requests",
-            "use 1 to 64",
-        );
-        wrong(
-            self.compression == Some(Compression::Zstd),
-            "compression",
-            "bulk requests are taken plain or as gzip",
-            "write \"gzip\"",
-        );
-        mistakes.extend(self.limits().check());
-        mistakes
+        let what = "Elasticsearch's own templates make data streams of indices named like this";
+        found.note(is_claimed, "index_prefix", what, "use for example \"agent-traces\"");
+        let what = "less than 16KiB holds no document";
+        found.note(self.doc_bytes_max.0 < DOC_BYTES_MIN, "doc_bytes_max", what, "leave it out");
+        let has_no_room = self.request_bytes_max < self.doc_bytes_max;
+        let what = "`request_bytes_max` is less than `doc_bytes_max`";
+        let hint = "a request has to hold at least one document";
+        found.note(has_no_room, "request_bytes_max", what, hint);
+        let is_number = (1..=CONCURRENCY_MAX).contains(&self.concurrency);
+        found.note(!is_number, "concurrency", "not a number of requests", "use 1 to 64");
+        let is_zstd = self.compression == Some(Compression::Zstd);
+        let what = "bulk requests are taken plain or as gzip";
+        found.note(is_zstd, "compression", what, "write \"gzip\"");
+        found.0.extend(self.limits().check());
+        found.0
     }
 
-    fn header_mistakes(&self) -> Vec<Mistake> {
-        let mut mistakes = Vec::new();
-        let mut wrong = |is_wrong: bool, option, what, hint| {
-            if is_wrong {
-                mistakes.push(Mistake { option, what, hint });
-            }
-        };
+    fn check_headers(&self, found: &mut Mistakes) {
         let has_user = self.user.is_some() || self.password.is_some();
         let given = [self.api_key.is_some(), has_user, self.bearer.is_some()];
-        wrong(
-            1 < given.into_iter().filter(|given| *given).count(),
-            "",
-            "`api_key`, `user` and `bearer` exclude each other",
-            "keep one of them",
-        );
-        wrong(
-            self.user.is_some() != self.password.is_some(),
-            "user",
-            "`user` and `password` need each other",
-            "give both",
-        );
-        wrong(
-            self.api_key_id.is_some() && self.api_key.is_none(),
-            "api_key_id",
-            "`api_key_id` needs `api_key`",
-            "give both",
-        );
-        wrong(
-            self.authorization().is_some_and(|text| secret_header(&text).is_none()),
-            "",
-            "the credentials are no header",
-            "look for a line break in them",
-        );
-        wrong(
-            self.headers.iter().any(|header| read_header(header).is_none()),
-            "headers",
-            "a header cannot be set",
-            "leave it out",
-        );
-        mistakes
+        let are_several = 1 < given.into_iter().filter(|given| *given).count();
+        let what = "`api_key`, `user` and `bearer` exclude each other";
+        found.note(are_several, "", what, "keep one of them");
+        let is_half = self.user.is_some() != self.password.is_some();
+        found.note(is_half, "user", "`user` and `password` need each other", "give both");
+        let is_half = self.api_key_id.is_some() && self.api_key.is_none();
+        found.note(is_half, "api_key_id", "`api_key_id` needs `api_key`", "give both");
+        let is_odd = self.authorization().is_some_and(|text| secret_header(&text).is_none());
+        let hint = "look for a line break in them";
+        found.note(is_odd, "", "the credentials are no header", hint);
+        let is_odd = self.headers.iter().any(|header| read_header(header).is_none());
+        found.note(is_odd, "headers", "a header cannot be set", "leave it out");
     }
 
-    fn endpoint_mistakes(&self) -> Vec<Mistake> {
-        let mistake = |option, what, hint| Mistake { option, what, hint };
-        let example = "write for example endpoints = [\"https://es.example.com:9200\"]";
-        let given = self.endpoints.as_deref().unwrap_or_default();
+    fn check_endpoints(&self, found: &mut Mistakes) {
         if let Some(cloud_id) = &self.cloud_id {
-            let both = "`endpoints` and `cloud_id` exclude each other";
-            let none = "`cloud_id` is not the id of a deployment";
+            let what = "`endpoints` and `cloud_id` exclude each other";
+            found.note(self.endpoints.is_some(), "cloud_id", what, "keep one");
+            let what = "`cloud_id` is not the id of a deployment";
             let hint = "copy it from the deployment's page at Elastic Cloud";
-            let both = self.endpoints.as_ref().map(|_| mistake("cloud_id", both, "keep one"));
-            let none =
-                address_of_cloud(cloud_id).is_none().then(|| mistake("cloud_id", none, hint));
-            return both.into_iter().chain(none).collect();
+            found.note(address_of_cloud(cloud_id).is_none(), "cloud_id", what, hint);
+            return;
         }
-        if given.is_empty() {
-            return vec![mistake("", "missing key `endpoints`", example)];
-        }
-        let wrong = given.iter().filter(|given| base(given).is_none()).map(|given| {
-            if given.has_credentials() {
-                let hint = "use `user` and `password`";
-                return mistake("endpoints", "an endpoint holds credentials", hint);
-            }
+        let given = self.endpoints.as_deref().unwrap_or_default();
+        let example = "write for example endpoints = [\"https://es.example.com:9200\"]";
+        found.note(given.is_empty(), "", "missing key `endpoints`", example);
+        for address in given {
+            let (has_credentials, hint) = (address.has_credentials(), "use `user` and `password`");
+            found.note(has_credentials, "endpoints", "an endpoint holds credentials", hint);
+            let is_odd = base(address).is_none() && !has_credentials;
             let what = "an endpoint is not an address that begins with http:// or https://";
-            mistake("endpoints", what, example)
-        });
-        wrong.collect()
+            found.note(is_odd, "endpoints", what, example);
+        }
     }
 
     /// The limits that all HTTP sinks have.
@@ -382,22 +327,22 @@ impl Options {
     }
 
     fn authorization(&self) -> Option<String> {
-        if let Some(key) = &self.api_key {
-            let key = key.reveal().trim();
-            let encoded = match (&self.api_key_id, key.contains(':')) {
-                (Some(id), _) => base64::text(format!("{id}:{key}").as_bytes()),
-                (None, true) => base64::text(key.as_bytes()),
-                (None, false) => key.to_owned(),
-            };
-            return Some(format!("ApiKey {encoded}"));
+        let pair = |name: &str, secret: &str| base64::text(format!("{name}:{secret}").as_bytes());
+        match (&self.api_key, &self.user, &self.password, &self.bearer) {
+            (Some(key), ..) => {
+                let key = key.reveal().trim();
+                let key = match (&self.api_key_id, key.split_once(':')) {
+                    (Some(id), _) => pair(id, key),
+                    (None, Some((id, secret))) => pair(id, secret),
+                    (None, None) => key.to_owned(),
+                };
+                Some(format!("ApiKey {key}"))
+            }
+            (_, Some(user), Some(password), _) => {
+                Some(format!("Basic {}", pair(user, password.reveal())))
+            }
+            (.., bearer) => bearer.as_ref().map(|token| format!("Bearer {}", token.reveal())),
         }
-        if let (Some(user), Some(password)) = (&self.user, &self.password) {
-            return Some(format!(
-                "Basic {}",
-                base64::text(format!("{user}:{}", password.reveal()).as_bytes())
-            ));
-        }
-        self.bearer.as_ref().map(|token| format!("Bearer {}", token.reveal()))
     }
 }
 
@@ -442,10 +387,9 @@ impl Settings {
         if let Some(cloud_id) = options.cloud_id.take() {
             options.endpoints = Some(vec![address_of_cloud(&cloud_id)?]);
         }
-        let endpoints: Option<Vec<Uri>> = options.endpoints.iter().flatten().map(base).collect();
-        let endpoints = endpoints?;
-        let headers: Option<HeaderMap> = options.headers.iter().map(read_header).collect();
-        let mut headers = headers?;
+        let given = options.endpoints.iter().flatten();
+        let endpoints = given.map(base).collect::<Option<Vec<Uri>>>()?;
+        let mut headers = options.headers.iter().map(read_header).collect::<Option<HeaderMap>>()?;
         if let Some(text) = options.authorization() {
             headers.entry(AUTHORIZATION).or_insert(secret_header(&text)?);
         }
@@ -465,13 +409,34 @@ impl Settings {
         format!("{}-spans", self.options.index_prefix)
     }
 
+    /// The index of trace documents.
+    pub(super) fn traces_index(&self) -> String {
+        format!("{}-traces", self.options.index_prefix)
+    }
+
+    /// Both.
+    pub(super) fn indices(&self) -> [String; 2] {
+        [self.spans_index(), self.traces_index()]
+    }
+
+    /// Whether an index is that of spans, or one of them.
+    pub(super) fn is_of_spans(&self, index: &str) -> bool {
+        index.starts_with(&self.spans_index())
+    }
+
     /// Whether spans go into a data stream.
     pub(super) fn is_stream(&self) -> bool {
         self.options.rotation == Rotation::DataStream
     }
 
-    /// The index of trace documents.
-    pub(super) fn traces_index(&self) -> String {
-        format!("{}-traces", self.options.index_prefix)
+    /// Whether a span that is sent again takes the place of the one before. Where documents have names of their own making, or are
+    /// appended only, it is another one.
+    pub(super) fn replaces_by_id(&self) -> bool {
+        self.options.id_mode == IdMode::Ids && !self.is_stream()
+    }
+
+    /// Whether an index is that data stream.
+    pub(super) fn is_streamed(&self, index: &str) -> bool {
+        self.is_stream() && self.is_of_spans(index)
     }
 }

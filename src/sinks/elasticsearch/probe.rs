@@ -1,6 +1,8 @@
 //! What `doctor` finds out: whether the backend is there, takes the credentials, grants the privileges, and which of
 //! our templates it has. Nothing is left there.
 
+use std::error::Error;
+
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -9,33 +11,36 @@ use super::options::{ManageTemplates, Settings, TraceSummary};
 use super::server::{Flavor, Server};
 use super::templates::{self, Installed, SCHEMA_VERSION};
 
+/// What was found, or what is wrong and how to mend it.
+type Answer<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
 /// Asks; the sentence says what was found, or what is wrong and how to mend it.
-pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
-    let cluster = Cluster::new(settings).map_err(|error| error.to_string())?;
-    let response =
-        cluster.ask_plainly(Method::GET, "", None).await.map_err(|failure| failure.to_string())?;
+pub(super) async fn probe(settings: &Settings) -> Answer<String> {
+    let cluster = Cluster::new(settings)?;
+    let response = cluster.ask_plainly(Method::GET, "", None).await?;
     let status = response.reason();
-    if response.status == StatusCode::UNAUTHORIZED {
-        return Err(format!("{status}: set `api_key`, `user` and `password`, or `bearer`"));
+    match response.status {
+        StatusCode::UNAUTHORIZED => {
+            return Err(
+                format!("{status}: set `api_key`, `user` and `password`, or `bearer`").into()
+            );
+        }
+        // A key with few privileges may not be allowed to ask.
+        StatusCode::FORBIDDEN => {}
+        asked if asked.is_success() => {}
+        _ => return Err(format!("{status}: this address does not lead to a cluster").into()),
     }
-    // A key with few privileges may not be allowed to ask.
-    let may_ask = response.status != StatusCode::FORBIDDEN;
-    if may_ask && !response.status.is_success() {
-        return Err(format!("{status}: this address does not lead to a cluster"));
-    }
-    let server = if may_ask {
-        Server::read(settings.options.flavor, &response.body)
-    } else {
-        Server::assumed(settings.options.flavor)
-    };
+    let server = Server::read(settings.options.flavor, &response.body);
     let mut said = vec![server.describe()];
     if settings.is_stream() && !server.has_data_streams() {
-        return Err(format!("{} has no data streams: choose another `rotation`", said.concat()));
+        let what = "has no data streams: choose another `rotation`";
+        return Err(format!("{} {what}", server.describe()).into());
     }
+    let is_managed = settings.options.manage_templates != ManageTemplates::Off;
     if server.flavor == Flavor::Elasticsearch {
-        said.extend(privileges(settings, &cluster).await?);
+        said.extend(privileges(settings, &cluster, is_managed).await?);
     }
-    if server.has_indices() && settings.options.manage_templates != ManageTemplates::Off {
+    if server.has_indices() && is_managed {
         said.push(template_difference(settings, server, &cluster).await?);
         mapping_difference(settings, server, &cluster).await?;
     }
@@ -43,46 +48,42 @@ pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
 }
 
 /// Which privileges are missing. A cluster without security has nothing to say, and that is fine.
-async fn privileges(settings: &Settings, cluster: &Cluster) -> Result<Option<String>, String> {
+async fn privileges(
+    settings: &Settings,
+    cluster: &Cluster,
+    is_managed: bool,
+) -> Answer<Option<String>> {
     let mut wanted = vec!["create_index", "index", "create"];
-    if settings.options.trace_summary == TraceSummary::On {
-        wanted.push("read");
-    }
-    let cluster_wanted: &[&str] = match settings.options.manage_templates {
-        ManageTemplates::Off => &[],
-        _ => &["manage_index_templates"],
-    };
-    let names = [format!("{}*", settings.spans_index()), format!("{}*", settings.traces_index())];
+    wanted.extend((settings.options.trace_summary == TraceSummary::On).then_some("read"));
+    let of_cluster = Vec::from_iter(is_managed.then_some("manage_index_templates"));
+    let names = settings.indices().map(|index| format!("{index}*"));
     let body = json!({
-        "cluster": cluster_wanted, "index": [{ "names": names, "privileges": wanted }]
+        "cluster": of_cluster, "index": [{ "names": names, "privileges": wanted }]
     });
     let path = "/_security/user/_has_privileges";
-    let answer = cluster.ask_plainly(Method::POST, path, Some(body.to_string())).await;
-    let response = answer.map_err(|failure| failure.to_string())?;
+    let response = cluster.ask_plainly(Method::POST, path, Some(body.to_string())).await?;
     let answer: Value = serde_json::from_slice(&response.body).unwrap_or_default();
-    match answer.get("has_all_requested").and_then(Value::as_bool) {
-        None => return Ok(None),
-        Some(true) => return Ok(Some("all privileges granted".to_owned())),
-        Some(false) => {}
-    }
+    let Some(has_all) = answer.get("has_all_requested").and_then(Value::as_bool) else {
+        return Ok(None);
+    };
     let missing = |granted: &Value| {
         let granted = granted.as_object().into_iter().flatten();
         let missing = granted.filter(|(_, granted)| **granted == Value::Bool(false));
-        missing.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
+        let missing: Vec<_> = missing.map(|(name, _)| name.as_str()).collect();
+        (!missing.is_empty()).then(|| missing.join(", "))
     };
-    let of_cluster = answer.get("cluster").map(missing).filter(|missing| !missing.is_empty());
     let of_indices = answer.get("index").and_then(Value::as_object).into_iter().flatten();
-    let of_indices = of_indices.map(|(name, granted)| (name, missing(granted)));
-    let of_indices = of_indices.filter(|(_, missing)| !missing.is_empty());
-    let mut lacks: Vec<_> =
-        of_indices.map(|(name, missing)| format!("{missing} on {name}")).collect();
+    let of_indices =
+        of_indices.filter_map(|(name, granted)| Some(format!("{} on {name}", missing(granted)?)));
+    let mut lacks: Vec<_> = of_indices.collect();
     let others_can_help = lacks.is_empty();
-    lacks.extend(of_cluster);
+    lacks.extend(answer.get("cluster").and_then(missing));
     let lacks = format!("the key lacks {}", lacks.join("; "));
-    if others_can_help {
-        return Ok(Some(format!("{lacks} (print the templates and have them installed)")));
+    match (has_all, others_can_help) {
+        (true, _) => Ok(Some("all privileges granted".to_owned())),
+        (_, true) => Ok(Some(format!("{lacks} (print the templates and have them installed)"))),
+        (_, false) => Err(lacks.into()),
     }
-    Err(lacks)
 }
 
 /// Which templates are there, and what would be done about them.
@@ -90,27 +91,22 @@ async fn template_difference(
     settings: &Settings,
     server: Server,
     cluster: &Cluster,
-) -> Result<String, String> {
-    let (mut due, mut is_newer) = (Vec::new(), false);
+) -> Answer<String> {
+    let mut due = Vec::new();
     for step in templates::steps(settings, server) {
-        let path = step.bare_path().to_owned();
-        let found =
-            Installed::find(&path, cluster).await.map_err(|obstacle| obstacle.to_string())?;
-        match &found {
+        let path = step.bare_path();
+        match Installed::find(path, cluster).await? {
             Installed::Hidden => {
                 return Ok("the templates cannot be looked at with this key".to_owned());
             }
-            Installed::Version(version, _) if step.is_due(&found) => {
-                due.push(format!(
-                    "{path} (version {version}, or made from other options, is there)"
-                ));
+            Installed::Version(version, _) if SCHEMA_VERSION < version => {
+                return Ok("the templates are of a newer version and stay".to_owned());
             }
-            Installed::Version(version, _) => is_newer |= SCHEMA_VERSION < *version,
-            Installed::Nothing => due.push(path),
+            found if !step.is_due(&found) => {}
+            Installed::Nothing => due.push(path.to_owned()),
+            Installed::Version(version, _) => due
+                .push(format!("{path} (version {version}, or made from other options, is there)")),
         }
-    }
-    if is_newer {
-        return Ok("the templates are of a newer version and stay".to_owned());
     }
     if due.is_empty() {
         return Ok(format!("templates of version {SCHEMA_VERSION} are installed"));
@@ -119,40 +115,33 @@ async fn template_difference(
 }
 
 /// Fields of the index that is there that have other types than ours, which holds the sink.
-async fn mapping_difference(
-    settings: &Settings,
-    server: Server,
-    cluster: &Cluster,
-) -> Result<(), String> {
-    for (index, is_spans) in [(settings.spans_index(), true), (settings.traces_index(), false)] {
-        let answer = cluster.ask_plainly(Method::GET, &format!("/{index}/_mapping"), None).await;
-        let response = answer.map_err(|failure| failure.to_string())?;
+async fn mapping_difference(settings: &Settings, server: Server, cluster: &Cluster) -> Answer<()> {
+    for index in settings.indices() {
+        let path = format!("/{index}/_mapping");
+        let response = cluster.ask_plainly(Method::GET, &path, None).await?;
         // An index that is not there has no other mapping; a key may not be allowed to look.
-        let Ok(Value::Object(indices)) = serde_json::from_slice(&response.body) else { continue };
-        let wanted = templates::mapping(settings, server, is_spans);
-        let fields = || wanted.get("properties").and_then(Value::as_object).into_iter().flatten();
+        let Ok(Value::Object(there)) = serde_json::from_slice(&response.body) else { continue };
         // Of a data stream the next index will be right.
-        let there =
-            indices.values().filter(|_| !(is_spans && settings.is_stream() && 1 < indices.len()));
-        for there in there.filter_map(|index| index.pointer("/mappings/properties")) {
+        if settings.is_streamed(&index) && 1 < there.len() {
+            continue;
+        }
+        let wanted = templates::index_body(settings, server, &index);
+        let ours =
+            wanted.pointer("/mappings/properties").and_then(Value::as_object).into_iter().flatten();
+        let ours: Vec<_> = ours.filter(|(_, field)| field.get("type").is_some()).collect();
+        for there in there.values().filter_map(|there| there.pointer("/mappings/properties")) {
             let differs = |name: &str, field: &Value| {
-                let kinds = (field.get("type"), there.get(name).map(|field| field.get("type")));
-                matches!(kinds, (Some(ours), Some(theirs)) if theirs != Some(ours))
+                there.get(name).is_some_and(|there| there.get("type") != field.get("type"))
             };
-            let other = fields().filter(|(name, field)| differs(name, field));
+            let other = ours.iter().filter(|(name, field)| differs(name, field));
             let other: Vec<&str> = other.map(|(name, _)| name.as_str()).collect();
             if !other.is_empty() {
                 return Err(format!(
                     "index {index} was made for other options: {} differ; set them back, or give a new `index_prefix`",
                     other.join(", ")
-                ));
+                ).into());
             }
         }
     }
     Ok(())
-}
-
-/// The commands that install everything, for a server that nobody has to ask.
-pub(super) fn commands(settings: &Settings) -> String {
-    templates::print(&templates::steps(settings, Server::assumed(settings.options.flavor)))
 }

@@ -4,6 +4,10 @@
 //! (`_msearch`) the sums of their spans, made by the server so that a trace of a million spans costs no more than one of ten, and the
 //! spans themselves as far as it takes to put them together, up to [`SPANS_MAX`]. In this order the sums count at least what the
 //! writer of that version counted: it had waited until every copy of an index could find it.
+//!
+//! `queries/` has the searches. In `sums.json` a name of an aggregation is that of a field of the summary: names come in the order of
+//! the alphabet, at most 100 of a sort, since more would make no list that anybody reads; of a fact the value of the span that began
+//! first.
 
 use std::collections::HashMap;
 
@@ -11,14 +15,14 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::names::{NS_PER_US, OURS, is_odd};
+use super::names::{NS_PER_US, is_odd};
+use super::templates::{data, put};
 use super::tree::{Above, Agent, LOG, MODEL, Node, OTHER, SILENT};
 use crate::span::Spends;
+use crate::support::json::raw::{Object, Raw};
 
 /// Spans that are looked at together: what a server returns at once, unless it was told otherwise.
 pub(super) const SPANS_MAX: usize = 10_000;
-/// Names of one sort in a summary; more would make no list that anybody reads.
-pub(super) const NAMES_MAX: usize = 100;
 /// Traces that a look for those of a time finds at once.
 const PAGE: usize = 1_000;
 
@@ -38,29 +42,8 @@ pub(super) struct Seq {
 pub(super) struct Found<'a> {
     /// Its version; none where there is none.
     pub(super) seq: Option<Seq>,
-    /// All of it, as it was written.
-    pub(super) source: &'a str,
-    pub(super) document: TraceDocument<'a>,
-}
-
-/// What a trace's document says that is not made of spans, and how many of these it counts.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct TraceDocument<'a> {
-    #[serde(borrow)]
-    pub(super) metadata: Option<&'a RawValue>,
-    pub(super) trace_object: Option<Said>,
-    pub(super) workflow_name: Option<String>,
-    pub(super) group_id: Option<String>,
-    pub(super) span_count: u64,
-}
-
-/// What a trace object has said.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Said {
-    pub(super) workflow_name: Option<String>,
-    pub(super) group_id: Option<String>,
+    /// What it says. Not made of spans are `metadata` and `trace_object`.
+    pub(super) document: Object<'a>,
 }
 
 /// A document as the backend returns it, from `_mget` or a search.
@@ -95,13 +78,14 @@ pub(super) fn read_found(body: &[u8]) -> Option<HashMap<String, Found<'_>>> {
     let answer: Answer<'_> = serde_json::from_slice(body).ok()?;
     let found = answer.docs.into_iter().map(|doc| {
         // An index that is not there yet has no documents. Anything else may have one.
-        let is_missing = |error: &Value| error["type"] == "index_not_found_exception";
+        let is_missing = |error: &Value| {
+            error.get("type").is_some_and(|kind| kind == "index_not_found_exception")
+        };
         if !doc.error.as_ref().is_none_or(is_missing) {
             return None;
         }
-        let (seq, source) = (doc.seq(), doc.source.map_or("", RawValue::get));
-        let document = serde_json::from_str(source).unwrap_or_default();
-        Some((doc.id, Found { seq, source, document }))
+        let document = doc.source.map(|source| Raw::trusted(source.get()).object());
+        Some((doc.id.clone(), Found { seq: doc.seq(), document: document.unwrap_or_default() }))
     });
     found.collect()
 }
@@ -110,77 +94,15 @@ pub(super) fn read_found(body: &[u8]) -> Option<HashMap<String, Found<'_>>> {
 
 /// The body of the request that [`read_looked`] reads the answer to.
 pub(super) fn look(names: &[&str]) -> String {
+    let mut sums = data(include_str!("queries/sums.json"));
+    put(&mut sums, "/query/bool/filter/0/terms", "trace_id", json!(names));
+    put(&mut sums, "/aggs/traces/terms", "size", json!(names.len()));
+    let mut spans = data(include_str!("queries/spans.json"));
+    put(&mut spans, "/query/bool/filter/0/terms", "trace_id", json!(names));
+    put(&mut spans, "", "size", json!(SPANS_MAX));
     let header =
         json!({ "ignore_unavailable": true, "allow_no_indices": true, "request_cache": false });
-    let searches = [sums(names), spans(names)];
-    searches.iter().fold(String::new(), |body, search| format!("{body}{header}\n{search}\n"))
-}
-
-/// The values of all spans, in the order of the alphabet.
-const ALL: &str = "terms";
-/// That of the span that began first.
-const FIRST: &str = "first";
-
-/// What the spans of a trace are asked for: under which name, how, and by which field of theirs.
-const SUMS: &[(&str, &str, &str)] = &[
-    ("start_us", "min", "start_us"),
-    ("end_us", "max", "end_us"),
-    ("received_at", "min", "ingested_at"),
-    ("updated_at", "max", "ingested_at"),
-    ("error_count", "sum", "error_flag"),
-    ("max_depth", "max", "depth"),
-    ("types", ALL, "span_type"),
-    ("agents", ALL, "agent.name"),
-    ("tools", ALL, "tool.name"),
-    ("models", ALL, "model.name"),
-    ("workflow_name", FIRST, "workflow_name"),
-    ("group_id", FIRST, "group_id"),
-    ("service_name", FIRST, "service_name"),
-    ("input_tokens", "sum", "usage.input_tokens"),
-    ("output_tokens", "sum", "usage.output_tokens"),
-    ("total_tokens", "sum", "usage.total_tokens"),
-    ("cost_usd", "sum", "usage.cost_usd"),
-];
-
-fn aggregation(how: &str, field: &str) -> Value {
-    match how {
-        ALL => json!({ ALL: { "field": field, "size": NAMES_MAX, "order": { "_key": "asc" } } }),
-        FIRST => json!({
-            "terms": {
-                "field": field, "size": 1, "order": [{ "begun": "asc" }, { "_key": "asc" }]
-            },
-            "aggs": { "begun": { "min": { "field": "timestamp" } } },
-        }),
-        how => json!({ how: { "field": field } }),
-    }
-}
-
-fn sums(names: &[&str]) -> Value {
-    let wanted = SUMS.iter().map(|(name, how, field)| (*name, aggregation(how, field)));
-    json!({
-        "size": 0,
-        "query": { "bool": {
-            "filter": [{ "terms": { "trace_id": names } }],
-            "must_not": [{ "term": { "source": OURS } }],
-        }},
-        "aggs": { "traces": {
-            "terms": { "field": "trace_id", "size": names.len() },
-            "aggs": wanted.collect::<HashMap<_, _>>(),
-        }},
-    })
-}
-
-fn spans(names: &[&str]) -> Value {
-    json!({
-        "size": SPANS_MAX,
-        "track_total_hits": false,
-        "seq_no_primary_term": true,
-        "_source": [
-            "trace_id", "span_id", "parent_id", "agent", "depth", "start_us", "usage",
-            "aggregate_usage", "counting",
-        ],
-        "query": { "bool": { "filter": [{ "terms": { "trace_id": names } }] } },
-    })
+    format!("{header}\n{sums}\n{header}\n{spans}\n")
 }
 
 #[derive(Debug, Default)]
@@ -196,9 +118,9 @@ impl Looked<'_> {
     }
 }
 
-/// What the backend says of a trace's spans, by the names of [`SUMS`].
+/// What the backend says of a trace's spans, by the names of its aggregations.
 #[derive(Debug, Default)]
-pub(super) struct Sum(Value);
+pub(super) struct Sum(pub(super) Value);
 
 impl Sum {
     pub(super) fn spans(&self) -> u64 {
@@ -235,8 +157,8 @@ impl Sum {
     }
 
     pub(super) fn of_type(&self, kind: &str) -> u64 {
-        let buckets = self.buckets("types");
-        let counted = buckets.filter(|bucket| bucket.get("key").is_some_and(|key| key == kind));
+        let is_kind = |bucket: &&Value| bucket.get("key").is_some_and(|key| key == kind);
+        let counted = self.buckets("types").filter(is_kind);
         counted.filter_map(|bucket| bucket.get("doc_count")?.as_u64()).sum()
     }
 }
@@ -290,7 +212,7 @@ impl Hit<'_> {
         let source = &self.source;
         let trace = source.trace_id.as_str();
         let above =
-            source.parent_id.as_deref().map_or(Above::Nothing, |id| Above::Span((trace, id)));
+            source.parent_id.as_deref().map_or(Above::Top(0), |id| Above::Span((trace, id)));
         let spends = match source.counting.spends.as_deref() {
             Some(MODEL) => Spends::Model,
             Some(LOG) => Spends::Log,
@@ -309,46 +231,57 @@ impl Hit<'_> {
     }
 }
 
+/// What a search answers.
+#[derive(Deserialize)]
+struct Search<'a> {
+    #[serde(default)]
+    timed_out: bool,
+    #[serde(rename = "_shards")]
+    shards: Shards,
+    #[serde(default)]
+    aggregations: Value,
+    #[serde(borrow, default)]
+    hits: Hits<'a>,
+}
+
+#[derive(Deserialize)]
+struct Shards {
+    failed: u64,
+}
+
+#[derive(Default, Deserialize)]
+struct Hits<'a> {
+    #[serde(borrow, default)]
+    hits: Vec<Hit<'a>>,
+}
+
+impl<'a> Search<'a> {
+    /// The buckets of traces, none without any index, and the documents; nothing where the answer is not whole.
+    fn whole(mut self) -> Option<(Vec<Value>, Vec<Hit<'a>>)> {
+        let is_whole = !self.timed_out && self.shards.failed == 0;
+        let buckets = match self.aggregations.pointer_mut("/traces/buckets").map(Value::take) {
+            Some(Value::Array(buckets)) => buckets,
+            _ => Vec::new(),
+        };
+        is_whole.then_some((buckets, self.hits.hits))
+    }
+}
+
 /// Reads sums and spans; none where they are not whole.
 pub(super) fn read_looked(body: &[u8]) -> Option<Looked<'_>> {
     #[derive(Deserialize)]
     struct Answer<'a> {
         #[serde(borrow)]
-        responses: Vec<Response<'a>>,
-    }
-    #[derive(Deserialize)]
-    struct Response<'a> {
-        #[serde(default)]
-        timed_out: bool,
-        #[serde(rename = "_shards")]
-        shards: Shards,
-        #[serde(default)]
-        aggregations: Value,
-        #[serde(borrow, default)]
-        hits: Hits<'a>,
-    }
-    #[derive(Deserialize)]
-    struct Shards {
-        failed: u64,
-    }
-    #[derive(Default, Deserialize)]
-    struct Hits<'a> {
-        #[serde(borrow, default)]
-        hits: Vec<Hit<'a>>,
+        responses: Vec<Search<'a>>,
     }
     let answer: Answer<'_> = serde_json::from_slice(body).ok()?;
     let mut looked = Looked::default();
-    for mut response in answer.responses {
-        if response.timed_out || 0 < response.shards.failed {
-            return None;
+    for search in answer.responses {
+        let (buckets, spans) = search.whole()?;
+        for bucket in buckets {
+            looked.sums.insert(bucket.get("key")?.as_str()?.to_owned(), Sum(bucket));
         }
-        // Without any index there is nothing to sum up.
-        let buckets = response.aggregations.pointer_mut("/traces/buckets");
-        for bucket in buckets.and_then(Value::as_array_mut).into_iter().flatten() {
-            let name = bucket.get("key").and_then(Value::as_str)?.to_owned();
-            looked.sums.insert(name, Sum(bucket.take()));
-        }
-        looked.spans.extend(response.hits.hits);
+        looked.spans.extend(spans);
     }
     Some(looked)
 }
@@ -357,30 +290,20 @@ pub(super) fn read_looked(body: &[u8]) -> Option<Looked<'_>> {
 
 /// Asks which traces there are of what was received since then.
 pub(super) fn page(since_ms: u64, after: Option<&str>) -> String {
-    let sources = json!([{ "trace": { "terms": { "field": "trace_id" } } }]);
-    let traces = match after {
-        None => json!({ "size": PAGE, "sources": sources }),
-        Some(after) => json!({ "size": PAGE, "sources": sources, "after": { "trace": after } }),
-    };
-    json!({
-        "size": 0,
-        "track_total_hits": false,
-        "query": { "range": { "ingested_at": { "gte": since_ms, "format": "epoch_millis" } } },
-        "aggs": { "traces": { "composite": traces } },
-    })
-    .to_string()
+    let mut page = data(include_str!("queries/page.json"));
+    put(&mut page, "/query/range/ingested_at", "gte", json!(since_ms));
+    put(&mut page, "/aggs/traces/composite", "size", json!(PAGE));
+    if let Some(after) = after {
+        put(&mut page, "/aggs/traces/composite", "after", json!({ "trace": after }));
+    }
+    page.to_string()
 }
 
 /// Reads the traces in the answer, and whether there may be more; none where it is not whole.
 pub(super) fn read_page(body: &[u8]) -> Option<(Vec<String>, bool)> {
-    let answer: Value = serde_json::from_slice(body).ok()?;
-    let failed = answer.pointer("/_shards/failed").and_then(Value::as_u64);
-    if answer.get("timed_out") == Some(&Value::Bool(true)) || failed != Some(0) {
-        return None;
-    }
-    let buckets = answer.pointer("/aggregations/traces/buckets").and_then(Value::as_array);
+    let (buckets, _) = serde_json::from_slice::<Search<'_>>(body).ok()?.whole()?;
     let key = |bucket: &Value| bucket.pointer("/key/trace")?.as_str().map(str::to_owned);
-    let traces = buckets.into_iter().flatten().map(key).collect::<Option<Vec<String>>>()?;
+    let traces = buckets.iter().map(key).collect::<Option<Vec<String>>>()?;
     let has_more = PAGE <= traces.len();
     Some((traces, has_more))
 }
@@ -414,12 +337,11 @@ mod tests {
             {"_id":"c","error":{"type":"index_not_found_exception"}}]}"#;
         let found = read_found(body.as_bytes()).unwrap();
         assert_eq!(found["a"].seq, Some(Seq { number: 7, term: 2 }));
-        assert_eq!(found["a"].document.metadata.map(RawValue::get), Some(r#"{"k":[1]}"#));
-        assert_eq!(
-            found["a"].document.trace_object.as_ref().unwrap().workflow_name.as_deref(),
-            Some("w")
-        );
-        assert_eq!(found["a"].document.span_count, 3);
+        let metadata = found["a"].document.get("metadata").map(Raw::text);
+        assert_eq!(metadata, Some(r#"{"k":[1]}"#));
+        let object = found["a"].document.get_object("trace_object").unwrap();
+        assert_eq!(object.get_string("workflow_name").as_deref(), Some("w"));
+        assert_eq!(found["a"].document.get("span_count").and_then(Raw::count), Some(3));
         assert!(found["b"].seq.is_none() && found["c"].seq.is_none());
         let broken =
             r#"{"docs":[{"_id":"a","error":{"type":"no_shard_available_action_exception"}}]}"#;

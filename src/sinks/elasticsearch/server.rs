@@ -2,21 +2,12 @@
 
 use serde_json::Value;
 
-use super::options::FlavorOption;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Flavor {
-    Elasticsearch,
-    OpenSearch,
-    /// Quickwit's imitation.
-    Quickwit,
-    /// Another imitation: `_bulk` and nothing else.
-    BulkOnly,
-}
+pub(super) use super::options::Flavor;
 
 /// A backend, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Server {
+    /// Never [`Flavor::Auto`].
     pub(super) flavor: Flavor,
     /// Major and minor version; `None` where it did not say.
     pub(super) version: Option<(u32, u32)>,
@@ -24,47 +15,35 @@ pub(super) struct Server {
 
 impl Server {
     /// What is assumed of a backend that does not answer: the least that is common.
-    pub(super) fn assumed(option: FlavorOption) -> Self {
-        let flavor = match option {
-            FlavorOption::Auto | FlavorOption::Elasticsearch => Flavor::Elasticsearch,
-            FlavorOption::OpenSearch => Flavor::OpenSearch,
-            FlavorOption::Quickwit => Flavor::Quickwit,
-            FlavorOption::BulkOnly => Flavor::BulkOnly,
-        };
+    pub(super) fn assumed(option: Flavor) -> Self {
+        let flavor = if option == Flavor::Auto { Flavor::Elasticsearch } else { option };
         Self { flavor, version: None }
     }
 
-    /// Reads the answer to `GET /`.
-    pub(super) fn read(option: FlavorOption, body: &[u8]) -> Self {
+    /// Reads the answer to `GET /`. What the options say goes before what the server says.
+    pub(super) fn read(option: Flavor, body: &[u8]) -> Self {
         let answer: Value = serde_json::from_slice(body).unwrap_or_default();
         let said = |at| answer.pointer(at).and_then(Value::as_str).unwrap_or_default();
-        let mut parts = said("/version/number").split('.').map(str::parse);
-        let version = match (parts.next(), parts.next()) {
-            (Some(Ok(major)), Some(Ok(minor))) => Some((major, minor)),
-            (Some(Ok(major)), _) => Some((major, 0)),
-            _ => None,
-        };
-        let flavor = match (option, said("/version/distribution")) {
-            (FlavorOption::Auto, "quickwit") => Flavor::Quickwit,
-            (FlavorOption::Auto, "opensearch") => Flavor::OpenSearch,
-            (FlavorOption::Auto, _) if said("/tagline").contains("OpenSearch") => {
-                Flavor::OpenSearch
-            }
-            // What the options say goes before what the server says.
-            (option, _) => Self::assumed(option).flavor,
+        let mut parts = said("/version/number").split('.').map_while(|part| part.parse().ok());
+        let version = parts.next().map(|major| (major, parts.next().unwrap_or_default()));
+        let flavor = match said("/version/distribution") {
+            _ if option != Flavor::Auto => option,
+            "quickwit" => Flavor::Quickwit,
+            "opensearch" => Flavor::OpenSearch,
+            _ if said("/tagline").contains("OpenSearch") => Flavor::OpenSearch,
+            _ => Flavor::Elasticsearch,
         };
         Self { flavor, version }
     }
 
     /// Whether it is at least this version; an unknown version is taken for a current one.
     fn is_from(self, elasticsearch: (u32, u32), opensearch: (u32, u32)) -> bool {
-        match (self.flavor, self.version) {
-            (Flavor::Elasticsearch, version) => version.is_none_or(|at| elasticsearch <= at),
-            // In compatibility mode OpenSearch says that it is Elasticsearch 7.10.2.
-            (Flavor::OpenSearch, version) => {
-                version.is_none_or(|at| opensearch <= at || at == (7, 10))
-            }
-            (Flavor::Quickwit | Flavor::BulkOnly, _) => false,
+        let is_reached = |since| self.version.is_none_or(|version| since <= version);
+        match self.flavor {
+            Flavor::Elasticsearch => is_reached(elasticsearch),
+            // In compatibility mode it says that it is Elasticsearch 7.10.2, which is more than any version of its own.
+            Flavor::OpenSearch => is_reached(opensearch),
+            Flavor::Quickwit | Flavor::BulkOnly | Flavor::Auto => false,
         }
     }
 
@@ -88,7 +67,7 @@ impl Server {
 
     pub(super) fn describe(self) -> String {
         let name = match self.flavor {
-            Flavor::Elasticsearch => "Elasticsearch",
+            Flavor::Auto | Flavor::Elasticsearch => "Elasticsearch",
             Flavor::OpenSearch => "OpenSearch",
             Flavor::Quickwit => "Quickwit",
             Flavor::BulkOnly => "a bulk endpoint",
@@ -105,7 +84,7 @@ mod tests {
     use super::*;
 
     fn read(body: &str) -> Server {
-        Server::read(FlavorOption::Auto, body.as_bytes())
+        Server::read(Flavor::Auto, body.as_bytes())
     }
 
     #[test]
@@ -140,7 +119,7 @@ mod tests {
     #[test]
     fn what_is_said_in_the_options_goes_before_what_the_server_says() {
         let body = br#"{"version":{"number":"8.1.0"}}"#;
-        let server = Server::read(FlavorOption::BulkOnly, body);
+        let server = Server::read(Flavor::BulkOnly, body);
         assert_eq!(server, Server { flavor: Flavor::BulkOnly, version: Some((8, 1)) });
     }
 

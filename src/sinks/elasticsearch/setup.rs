@@ -13,48 +13,35 @@ use hyper::{Method, StatusCode};
 use serde_json::Value;
 use tracing::{info, warn};
 
-use super::cluster::{Cluster, Obstacle};
-use super::options::{ManageTemplates, Rotation, Settings};
+use super::cluster::{Cluster, Obstacle, Why};
+use super::options::{ManageTemplates, Rotation};
 use super::server::Server;
-use super::templates::{self, Care, Installed, Step};
+use super::templates::{self, Installed, Step};
 use super::{Backend, lock};
 use crate::sinks::Report;
 use crate::sinks::http::classify::StatusClass;
 
 /// What is known of the backend, and what was done there.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Setup {
-    server: Mutex<Server>,
+    /// What it is, once it was asked.
+    server: Mutex<Option<Server>>,
     /// What an operator should know although documents arrive.
-    notice: Mutex<Option<String>>,
+    pub(super) notice: Mutex<Option<String>>,
     /// Indices that may have been made by a document of ours just now, until they are known to have our mapping.
     doubted: Mutex<BTreeSet<String>>,
-    /// Held while something is done; whether the backend was asked what it is.
-    stage: tokio::sync::Mutex<bool>,
+    /// Held while something is done.
+    stage: tokio::sync::Mutex<()>,
     is_done: AtomicBool,
 }
 
-impl Setup {
-    pub(super) fn new(settings: &Settings) -> Self {
-        Self {
-            server: Mutex::new(Server::assumed(settings.options.flavor)),
-            notice: Mutex::new(None),
-            doubted: Mutex::default(),
-            stage: tokio::sync::Mutex::default(),
-            is_done: AtomicBool::new(false),
-        }
-    }
-
-    pub(super) fn server(&self) -> Server {
-        *lock(&self.server)
-    }
-
-    pub(super) fn notice(&self) -> Option<String> {
-        lock(&self.notice).clone()
-    }
-}
-
 impl Backend {
+    /// What the backend is, or is assumed to be.
+    pub(super) fn server(&self) -> Server {
+        let known = *lock(&self.setup.server);
+        known.unwrap_or_else(|| Server::assumed(self.settings.options.flavor))
+    }
+
     fn say(&self, text: String) {
         warn!(sink = self.name, "{text}");
         *lock(&self.setup.notice) = Some(text);
@@ -63,7 +50,7 @@ impl Backend {
     /// Whether templates and mappings are ours to see to.
     fn is_managed(&self) -> bool {
         let manage = self.settings.options.manage_templates;
-        manage != ManageTemplates::Off && self.setup.server().has_indices()
+        manage != ManageTemplates::Off && self.server().has_indices()
     }
 
     /// Makes ready, once. A report says why nothing can be delivered now.
@@ -72,19 +59,17 @@ impl Backend {
         if setup.is_done.load(Ordering::Acquire) {
             return Ok(());
         }
-        let mut is_detected = setup.stage.lock().await;
+        let _stage = setup.stage.lock().await;
         if setup.is_done.load(Ordering::Acquire) {
             return Ok(());
         }
-        if !*is_detected {
-            self.detect().await?;
-            *is_detected = true;
+        if lock(&setup.server).is_none() {
+            let server = self.detect().await?;
+            info!(sink = self.name, server = server.describe(), "found");
+            *lock(&setup.server) = Some(server);
         }
         if self.is_managed() {
-            self.install().await.map_err(|obstacle| match obstacle {
-                Obstacle::Away(reason) => Report::down(None, reason),
-                other => Report::hold(other.to_string()),
-            })?;
+            self.install().await.map_err(Obstacle::report)?;
         }
         // What was doubted meanwhile is looked at before the next delivery.
         let doubted = lock(&setup.doubted);
@@ -106,12 +91,12 @@ impl Backend {
     /// mapping may be an older one, which stays.
     pub(super) fn doubt_all(&self) {
         let is_one = self.settings.options.rotation == Rotation::None;
-        let spans = is_one.then(|| self.settings.spans_index());
-        self.doubt(spans.into_iter().chain([self.settings.traces_index()]));
+        let indices = self.settings.indices().into_iter();
+        self.doubt(indices.filter(|index| is_one || !self.settings.is_of_spans(index)));
     }
 
     /// Asks what the backend is.
-    async fn detect(&self) -> Result<(), Report> {
+    async fn detect(&self) -> Result<Server, Report> {
         // A document sent now would make an index without our mapping, should the backend come back in between.
         let answer = self.cluster.ask_plainly(Method::GET, "", None).await;
         let response = answer.map_err(|failure| failure.report())?;
@@ -122,47 +107,42 @@ impl Backend {
             return Err(Report::down(after, response.reason()));
         }
         // A key with few privileges may not be allowed to ask; then the usual is assumed.
-        if response.status.is_success() {
-            let server = Server::read(self.settings.options.flavor, &response.body);
-            *lock(&self.setup.server) = server;
-        }
-        info!(sink = self.name, server = self.setup.server().describe(), "found");
-        Ok(())
+        Ok(Server::read(self.settings.options.flavor, &response.body))
     }
 
     /// Installs what is missing, older or made from other options, and sees to the indices that are there.
     async fn install(&self) -> Result<(), Obstacle> {
         *lock(&self.setup.notice) = None;
         let sink = &self.name;
-        let mut steps = templates::steps(&self.settings, self.setup.server());
+        let mut steps = templates::steps(&self.settings, self.server());
         let mut at = 0;
-        while let Some(step) = steps.get(at) {
+        while let Some((step, behind)) = steps.get(at..).and_then(<[_]>::split_first) {
             at += 1;
-            match self.put_in_order(step, steps.get(at..).unwrap_or_default()).await {
-                Ok(()) => {}
-                Err(Obstacle::Away(reason)) => return Err(Obstacle::Away(reason)),
-                Err(obstacle) if step.is_retention() => {
+            let Err(obstacle) = self.put_in_order(step, behind).await else { continue };
+            let reason = obstacle.to_string();
+            match obstacle.why {
+                Why::Away => return Err(obstacle),
+                _ if step.is_retention() => {
                     // A cluster without this feature, or a key without the privilege: the indices are kept until somebody deletes them.
-                    let reason = obstacle.to_string();
                     warn!(sink, reason, "no rule for deleting old indices could be installed");
                     steps.iter_mut().for_each(Step::forget_retention);
                 }
-                Err(Obstacle::Forbidden(reason) | Obstacle::Missing(reason)) => {
+                Why::Forbidden | Why::Missing => {
                     let commands = templates::print(&steps);
                     warn!(sink, commands, "somebody who may can run these commands");
                     self.say(format!("the index templates could not be installed ({reason})"));
                     self.make_bare_indices().await?;
                     break;
                 }
-                Err(Obstacle::Refused(reason)) => {
+                Why::Refused => {
                     let path = &step.path;
-                    let text = format!("the backend refuses {path} as configured ({reason})");
-                    return Err(Obstacle::Refused(text));
+                    let reason = format!("the backend refuses {path} as configured ({reason})");
+                    return Err(Obstacle { reason, ..obstacle });
                 }
             }
         }
         let mut indices = lock(&self.setup.doubted).clone();
-        indices.extend([self.settings.spans_index(), self.settings.traces_index()]);
+        indices.extend(self.settings.indices());
         for index in indices {
             self.check(&index).await?;
             lock(&self.setup.doubted).remove(&index);
@@ -172,93 +152,93 @@ impl Backend {
 
     /// Gives an index that is there the fields that it lacks. An error says why nothing must be delivered to it.
     async fn check(&self, index: &str) -> Result<(), Obstacle> {
-        let (spans, rotation) = (self.settings.spans_index(), self.settings.options.rotation);
-        let are_rotated = index == spans && matches!(rotation, Rotation::Daily | Rotation::Monthly);
-        let target = if are_rotated { format!("{index}-*") } else { index.to_owned() };
-        let reason = match self.update_mapping(&target, index).await {
-            Err(Obstacle::Refused(reason)) => reason,
-            Err(Obstacle::Away(reason)) => return Err(Obstacle::Away(reason)),
+        let rotation = self.settings.options.rotation;
+        let is_rotated = matches!(rotation, Rotation::Daily | Rotation::Monthly)
+            && index == self.settings.spans_index();
+        let updated = self.update_mapping(index, if is_rotated { "-*" } else { "" }).await;
+        let Err(obstacle) = updated else { return Ok(()) };
+        match obstacle.why {
+            Why::Refused => {}
+            Why::Away => return Err(obstacle),
             // Where there is none, the template makes it; who may not change it may still write to it.
-            Ok(()) | Err(Obstacle::Missing(_) | Obstacle::Forbidden(_)) => return Ok(()),
-        };
-        if are_rotated {
+            Why::Missing | Why::Forbidden => return Ok(()),
+        }
+        let reason = &obstacle.reason;
+        if is_rotated {
             self.say(format!(
                 "indices that are there keep the mapping that they were made with ({reason})"
             ));
             return Ok(());
         }
-        if index == spans && self.settings.is_stream() {
-            let path = format!("/{index}/_rollover");
-            if self.cluster.ask(Method::POST, &path, None).await.is_ok() {
-                let sink = &self.name;
-                info!(sink, index, reason, "the data stream has a new index with the new mapping");
-                return Ok(());
-            }
+        let path = format!("/{index}/_rollover");
+        if self.settings.is_streamed(index)
+            && self.cluster.ask(Method::POST, &path, None).await.is_ok()
+        {
+            let sink = &self.name;
+            info!(sink, index, reason, "the data stream has a new index with the new mapping");
+            return Ok(());
         }
-        Err(Obstacle::Refused(format!(
+        let reason = format!(
             "index {index} was made for other options, or while its template was missing, and cannot be changed ({reason}); set the \
              options back, give a new `index_prefix`, or reindex or delete what it has"
-        )))
+        );
+        Err(Obstacle { reason, ..obstacle })
     }
 
-    /// Adds fields to indices that are there.
-    async fn update_mapping(&self, target: &str, index: &str) -> Result<(), Obstacle> {
-        let path = format!("/{target}/_mapping");
-        let put = |mapping: Value| self.cluster.ask(Method::PUT, &path, Some(mapping.to_string()));
-        let is_spans = index.starts_with(&self.settings.spans_index());
-        let ours = templates::mapping(&self.settings, self.setup.server(), is_spans);
-        let reason = match put(ours).await {
-            Err(Obstacle::Refused(reason)) => reason,
+    /// Adds fields to an index that is there, or to all whose names go on like this.
+    async fn update_mapping(&self, index: &str, more: &str) -> Result<(), Obstacle> {
+        let path = format!("/{index}{more}/_mapping");
+        let put = |mut body: Value, at: &str| {
+            let mapping = body.pointer_mut(at).map(|mapping| mapping.take().to_string());
+            self.cluster.ask(Method::PUT, &path, mapping)
+        };
+        let ours = templates::index_body(&self.settings, self.server(), index);
+        let refused = match put(ours, "/mappings").await {
+            Err(obstacle) if obstacle.why == Why::Refused => obstacle,
             answer => return answer.map(drop),
         };
         // A user's `@custom` may say other types than we do, and an index that has them was made as it should be.
-        let path = format!("/_index_template/_simulate_index/{index}");
-        let Ok(composed) = self.cluster.ask(Method::POST, &path, None).await else {
-            return Err(Obstacle::Refused(reason));
-        };
-        let mut composed: Value = serde_json::from_slice(&composed.body).unwrap_or_default();
-        match composed.pointer_mut("/template/mappings") {
-            Some(mapping) => put(mapping.take()).await.map(drop),
-            None => Err(Obstacle::Refused(reason)),
+        let simulate = format!("/_index_template/_simulate_index/{index}");
+        let composed = self.cluster.ask(Method::POST, &simulate, None).await.ok();
+        let composed = composed.and_then(|answer| serde_json::from_slice(&answer.body).ok());
+        match composed {
+            Some(body) => put(body, "/template/mappings").await.map(drop),
+            None => Err(refused),
         }
     }
 
     /// Makes the indices by hand, where there may be no templates.
     async fn make_bare_indices(&self) -> Result<(), Obstacle> {
-        let mut indices = vec![(self.settings.traces_index(), false)];
+        let mut indices = vec![self.settings.traces_index()];
         if self.settings.options.rotation == Rotation::None {
-            indices.push((self.settings.spans_index(), true));
+            indices.push(self.settings.spans_index());
         }
-        for (index, is_spans) in indices {
-            let reason = match self.make_index(&index, is_spans).await {
-                Ok(()) => continue,
-                Err(Obstacle::Forbidden(reason) | Obstacle::Missing(reason)) => reason,
-                Err(obstacle) => return Err(obstacle),
-            };
+        for index in indices {
+            let Err(refused) = self.make_index(&index).await else { continue };
+            if matches!(refused.why, Why::Away | Why::Refused) {
+                return Err(refused);
+            }
             // Somebody may have made it. Where nobody has, its first document would, without our mapping.
-            match self.cluster.ask(Method::HEAD, &format!("/{index}"), None).await {
-                Err(Obstacle::Missing(_)) if reason.contains("security_exception") => {
-                    return Err(Obstacle::Forbidden(format!(
-                        "index {index} is missing and may not be made ({reason}); the log has the commands for somebody who may"
-                    )));
-                }
-                Err(Obstacle::Away(reason)) => return Err(Obstacle::Away(reason)),
-                _ => {}
+            let there = self.cluster.ask(Method::HEAD, &format!("/{index}"), None).await;
+            let Err(obstacle) = there else { continue };
+            let Obstacle { why, reason } = refused;
+            if obstacle.why == Why::Away {
+                return Err(obstacle);
+            } else if obstacle.why == Why::Missing && reason.contains("security_exception") {
+                let reason = format!(
+                    "index {index} is missing and may not be made ({reason}); the log has the commands for somebody who may"
+                );
+                return Err(Obstacle { why, reason });
             }
         }
         Ok(())
     }
 
     /// Makes an index with our mapping. One that is there already is as good.
-    pub(super) async fn make_index(&self, index: &str, is_spans: bool) -> Result<(), Obstacle> {
-        let server = self.setup.server();
-        let body = templates::index_body(&self.settings, server, is_spans).to_string();
+    pub(super) async fn make_index(&self, index: &str) -> Result<(), Obstacle> {
+        let body = templates::index_body(&self.settings, self.server(), index).to_string();
         match self.cluster.ask(Method::PUT, &format!("/{index}"), Some(body)).await {
-            Err(Obstacle::Refused(reason))
-                if reason.contains("resource_already_exists_exception") =>
-            {
-                Ok(())
-            }
+            Err(made) if made.reason.contains("resource_already_exists_exception") => Ok(()),
             answer => answer.map(drop),
         }
     }
@@ -267,37 +247,32 @@ impl Backend {
     /// field [@timestamp] is of type [alias]") while the template that is there is still that of a data stream: then the template goes
     /// before its parts, or nobody could set `rotation` back.
     async fn put_in_order(&self, step: &Step, behind: &[Step]) -> Result<(), Obstacle> {
-        let refused = match self.put(step).await {
-            Err(Obstacle::Refused(reason)) if step.path.starts_with("_component_template/") => {
-                Obstacle::Refused(reason)
-            }
-            done => return done,
-        };
+        let Err(refused) = self.put(step).await else { return Ok(()) };
+        let is_part = step.path.starts_with("_component_template/") && refused.why == Why::Refused;
         let template = behind.iter().find(|step| step.path.starts_with("_index_template/"));
-        let Some(template) = template else { return Err(refused) };
+        let Some(template) = template.filter(|_| is_part) else { return Err(refused) };
         self.put(template).await.map_err(|_| refused)?;
         self.put(step).await
     }
 
     async fn put(&self, step: &Step) -> Result<(), Obstacle> {
-        let is_theirs = step.care == Care::Theirs;
-        let mut was_there = false;
+        let is_theirs = step.hash.is_none();
+        let mut found = Installed::Nothing;
         if self.settings.options.manage_templates != ManageTemplates::Overwrite || is_theirs {
-            let found = Installed::find(step.bare_path(), &self.cluster).await?;
-            if !step.is_due(&found) {
-                return Ok(());
-            }
-            was_there = found.is_there();
+            found = Installed::find(step.bare_path(), &self.cluster).await?;
+        }
+        if !step.is_due(&found) {
+            return Ok(());
         }
         let path = format!("/{}", step.path);
         match self.cluster.ask(Method::PUT, &path, Some(step.body.to_string())).await {
             // Somebody was faster.
-            Err(Obstacle::Refused(reason)) if is_theirs && reason.contains("already exists") => {}
-            Ok(_) if was_there => {
-                let sink = &self.name;
-                info!(sink, path, "what was installed differed from the options and was replaced");
-            }
+            Err(faster) if is_theirs && faster.reason.contains("already exists") => {}
             answer => drop(answer?),
+        }
+        if matches!(found, Installed::Version(..)) {
+            let sink = &self.name;
+            info!(sink, path, "what was installed differed from the options and was replaced");
         }
         Ok(())
     }
@@ -308,9 +283,11 @@ impl Installed {
     pub(super) async fn find(path: &str, cluster: &Cluster) -> Result<Self, Obstacle> {
         match cluster.ask(Method::GET, &format!("/{path}"), None).await {
             Ok(response) => Ok(Self::read(&response.body)),
-            Err(Obstacle::Missing(_)) => Ok(Self::Nothing),
-            Err(Obstacle::Away(reason)) => Err(Obstacle::Away(reason)),
-            Err(Obstacle::Forbidden(_) | Obstacle::Refused(_)) => Ok(Self::Hidden),
+            Err(obstacle) => match obstacle.why {
+                Why::Missing => Ok(Self::Nothing),
+                Why::Away => Err(obstacle),
+                Why::Forbidden | Why::Refused => Ok(Self::Hidden),
+            },
         }
     }
 }

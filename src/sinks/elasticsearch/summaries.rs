@@ -11,16 +11,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Method;
+use serde_json::json;
+use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use super::changes::Change;
-use super::cluster::Obstacle;
+use super::cluster::{Obstacle, Why};
 use super::encode::{Bulk, Bulks, write_action};
+use super::fields::Field::{Json, Nothing, Number, Words};
+use super::fields::{Row, words, write_fields};
 use super::figures;
 use super::names::bounded;
-use super::queries::{self, Found, Hit, Looked, Seq, Sum};
-use super::response::{self, Action, Class, explain, judge};
+use super::queries::{self, Found, Hit, Looked, Sum};
+use super::response::{Action, Class, explain, judge};
 use super::summary::Summary;
 use super::tree::{self, Place};
 use super::{Backend, lock};
@@ -28,8 +33,7 @@ use crate::sinks::Report;
 use crate::sinks::http::Response;
 use crate::span::Spends;
 use crate::support::backoff::Backoff;
-use crate::support::json::object::Object;
-use crate::support::json::{write_str, write_u64};
+use crate::support::json::raw::Raw;
 
 /// Traces that one round is about.
 const TRACES_MAX: usize = 500;
@@ -42,7 +46,8 @@ const UNREADABLE_WAITS: u32 = 10;
 
 struct Work<'a> {
     name: &'a str,
-    change: Change,
+    /// As [`Change`] has it.
+    received_ms: u64,
     found: Found<'a>,
     sum: Sum,
     max_depth: u64,
@@ -52,8 +57,8 @@ struct Work<'a> {
     open: usize,
 }
 
-pub(super) fn start(backend: &Arc<Backend>) -> tokio::task::AbortHandle {
-    tokio::spawn(run(Arc::clone(backend))).abort_handle()
+pub(super) fn start(backend: &Arc<Backend>) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(run(Arc::clone(backend))))
 }
 
 async fn run(backend: Arc<Backend>) {
@@ -75,12 +80,12 @@ async fn run(backend: Arc<Backend>) {
                     sleep(round_min).await;
                 }
             }
-            Err(Obstacle::Forbidden(reason)) => {
+            Err(Obstacle { why: Why::Forbidden, reason }) => {
                 backend.set_unreadable(Some(&reason));
                 sleep(backend.settings.options.refresh_wait.0 * UNREADABLE_WAITS).await;
             }
-            Err(obstacle) => {
-                let (sink, reason) = (&backend.name, obstacle.to_string());
+            Err(Obstacle { reason, .. }) => {
+                let sink = &backend.name;
                 warn!(sink, reason, "trace documents could not be made; tried again later");
                 sleep(backoff.next_wait().max(round_min)).await;
             }
@@ -109,26 +114,20 @@ impl Backend {
         let names: Vec<&str> = due.iter().map(|(name, _)| &**name).collect();
         let ids: Vec<_> = names.iter().map(|name| bounded(name)).collect();
         let path = format!("/{}/_mget", self.settings.traces_index());
-        let body = serde_json::json!({ "ids": ids }).to_string();
-        let documents = self.ask(&path, body).await?;
+        let documents = self.ask(&path, json!({ "ids": ids }).to_string()).await?;
         let found = queries::read_found(&documents.body).ok_or_else(unclear)?;
         // Everything that is there now is counted, so this comes after the versions.
         let read_at = Instant::now();
+        let (is_full, more) = (due.len() == *traces_max, (*traces_max * 2).min(TRACES_MAX));
+        // Should these be too many.
+        *traces_max = (due.len() / 2).max(1);
         let path = format!("/{}/_msearch", self.spans_pattern());
-        let answer = match self.ask(&path, queries::look(&names)).await {
-            Ok(answer) => answer,
-            Err(obstacle) => {
-                *traces_max = (due.len() / 2).max(1);
-                return Err(obstacle);
-            }
-        };
+        let answer = self.ask(&path, queries::look(&names)).await?;
         let looked = queries::read_looked(&answer.body);
         let Some(looked) = looked.filter(|looked| !looked.is_cut() || due.len() == 1) else {
-            *traces_max = (due.len() / 2).max(1);
             return if due.len() == 1 { Err(unclear()) } else { Ok(true) };
         };
-        let is_full = due.len() == *traces_max;
-        *traces_max = (*traces_max * 2).min(TRACES_MAX);
+        *traces_max = more;
         self.write(&due, found, looked, read_at).await?;
         Ok(is_full)
     }
@@ -170,13 +169,14 @@ impl Backend {
         for (name, change) in due {
             let found = found.remove(&*bounded(name)).unwrap_or_default();
             let sum = looked.sums.remove(&**name).unwrap_or_default();
-            let is_behind = sum.spans() < found.document.span_count.max(change.created);
+            let counted = found.document.get("span_count").and_then(Raw::count);
+            let is_behind = sum.spans() < counted.unwrap_or_default().max(change.created);
             if is_behind && self.changes().must_wait(name, now) {
                 continue;
             }
-            let (change, name) = (*change, &**name);
+            let received_ms = change.received_ms;
             let (max_depth, is_moved, open) = (0, false, 0);
-            works.push(Work { name, change, found, sum, max_depth, is_moved, open });
+            works.push(Work { name, received_ms, found, sum, max_depth, is_moved, open });
         }
         let bulks = self.encode_round(&mut works, &looked);
         let mut written = self.send_round(bulks, &mut works).await;
@@ -191,8 +191,7 @@ impl Backend {
                 changes.settled(work.name, read_at.into_std());
             }
             if work.is_moved {
-                let now = Instant::now().into_std();
-                changes.note(work.name, work.change.received_ms, 0, now);
+                changes.note(work.name, work.received_ms, 0, Instant::now().into_std());
             }
         }
         written
@@ -211,32 +210,37 @@ impl Backend {
                 let Some(&at) = by_name.get(&*hit.source.trace_id) else { continue };
                 let Some(work) = works.get_mut(at) else { continue };
                 work.max_depth = work.max_depth.max(place.depth.unwrap_or_default().into());
-                if encoder.has_patches()
-                    && let Some(patch) = Patch::of(hit, place)
-                {
-                    work.is_moved |= patch.moves.is_some();
-                    work.open += 1;
-                    bulks.add(at, Action::Update, |out| patch.write(out));
+                let correction = correction(hit, place);
+                if !encoder.has_patches() || !correction.iter().any(|(.., field)| field.is_said()) {
+                    continue;
                 }
+                work.is_moved |=
+                    correction.iter().any(|(_, name, field)| *name == "usage" && field.is_said());
+                work.open += 1;
+                bulks.add(at, Action::Update, |out| {
+                    let document = (&*hit.index, Some(&*hit.id));
+                    write_action(out, Action::Update, document, hit.seq());
+                    out.extend_from_slice(b"{\"doc\":{");
+                    write_fields(out, correction);
+                    out.extend_from_slice(b"}}");
+                });
             }
         }
         let index = self.settings.traces_index();
         let works = works.iter_mut().enumerate();
         for (at, work) in works.filter(|(_, work)| work.sum.spans() != 0) {
             let mut document = Vec::new();
-            let Work { name, sum, found, max_depth, open, .. } = work;
+            let Work { name, sum, found, max_depth, .. } = work;
             Summary { name, sum, found, max_depth: *max_depth }
                 .write(&mut document, &self.settings);
-            if document == found.source.as_bytes() {
+            if document == found.document.raw.text().as_bytes() {
                 continue;
             }
-            *open += 1;
+            work.open += 1;
             let action = if found.seq.is_some() { Action::Conditional } else { Action::Create };
             bulks.add(at, action, |out| {
-                write_action(out, action, &index, &bounded(name));
-                write_condition(out, found.seq);
+                write_action(out, action, (&index, Some(&bounded(name))), found.seq);
                 out.extend_from_slice(&document);
-                out.push(b'\n');
             });
         }
         bulks.done()
@@ -244,25 +248,18 @@ impl Backend {
 
     async fn send_round(&self, bulks: Vec<Bulk>, works: &mut [Work<'_>]) -> Result<(), Obstacle> {
         let (mut has_taken, mut refused) = (false, None);
-        for mut bulk in bulks {
-            let response = self.post(&mut bulk).await;
-            let answers = response.as_ref().map_err(Report::clone);
-            let answers = match answers.and_then(|answer| response::read(answer, bulk.lines.len()))
-            {
-                Ok(answers) => answers,
-                Err(report) => {
-                    self.learn(&report, bulk.body.len());
-                    self.doubt_all();
-                    return Err(obstacle_of(&report));
-                }
-            };
+        for bulk in bulks {
+            let answers = self.post(&bulk).await.map_err(|report| {
+                self.doubt_all();
+                obstacle_of(&report)
+            })?;
             for (line, answer) in bulk.lines.iter().zip(&answers) {
                 self.doubt(bulk.index_of(line).filter(|_| answer.is_first));
                 let Some(work) = works.get_mut(line.place) else { continue };
                 let class = judge(answer, line.action);
-                has_taken |= class == Class::Stored;
-                match &class {
+                match class {
                     Class::Stored => {
+                        has_taken = true;
                         work.open -= 1;
                         let is_summary = line.action != Action::Update;
                         self.figures.add(&figures::RESOLVED, is_summary.into());
@@ -274,13 +271,13 @@ impl Backend {
                         let error = &*answer.error;
                         warn!(sink = self.name, error, "a trace document was refused for good");
                     }
-                    _ => refused = Some(explain(answer, &class)),
+                    _ => refused = Some(explain(answer, class)),
                 }
             }
         }
         match refused {
             // The rest comes in the next round.
-            Some(reason) if !has_taken => Err(Obstacle::Away(reason)),
+            Some(reason) if !has_taken => Err(Obstacle::away(reason)),
             _ => Ok(()),
         }
     }
@@ -290,80 +287,34 @@ const UNREADABLE: &str = "the key may not read, so no trace documents are made; 
     Give it the privilege `read` on the indices, or set trace_summary = \"off\"";
 
 fn unclear() -> Obstacle {
-    Obstacle::Away("what the backend says of traces cannot be read, or is not whole".to_owned())
+    Obstacle::away("what the backend says of traces cannot be read, or is not whole")
 }
 
 fn obstacle_of(report: &Report) -> Obstacle {
     let refused = || report.refusal().map(|refusal| &*refusal.reason);
     let reason = report.pace.reason().or_else(refused);
-    Obstacle::Away(reason.unwrap_or("trace documents were not taken").to_owned())
+    Obstacle::away(reason.unwrap_or("trace documents were not taken"))
 }
 
-/// Appends under which condition a document is written, and the end of its action.
-fn write_condition(out: &mut Vec<u8>, seq: Option<Seq>) {
-    if let Some(seq) = seq {
-        out.extend_from_slice(b",\"if_seq_no\":");
-        write_u64(out, seq.number);
-        out.extend_from_slice(b",\"if_primary_term\":");
-        write_u64(out, seq.term);
-    }
-    out.extend_from_slice(b"}}\n");
-}
-
-// === Corrections ===
-
-/// What the document of a span says wrong or not at all.
-struct Patch<'a> {
-    hit: &'a Hit<'a>,
-    agent: Option<tree::Agent<'a>>,
-    depth: Option<u16>,
-    /// Whether its tokens count, where it says otherwise.
-    moves: Option<bool>,
-}
-
-impl<'a> Patch<'a> {
-    fn of(hit: &'a Hit<'a>, place: &Place<'a>) -> Option<Self> {
-        let known = hit.agent();
-        let agent = place
-            .agent
-            .filter(|agent| known.is_none_or(|known| known.span.is_none() && agent.span.is_some()));
-        let depth = place.depth.filter(|depth| hit.source.depth != Some(*depth));
-        let spends = hit.node().2.spends != Spends::Nothing;
-        let moves = hit.counts().filter(|counts| spends && *counts != place.counts);
-        let moves = moves.map(|counts| !counts);
-        let is_needed = agent.is_some() || depth.is_some() || moves.is_some();
-        is_needed.then_some(Self { hit, agent, depth, moves })
-    }
-
-    fn write(&self, out: &mut Vec<u8>) {
-        write_action(out, Action::Update, &self.hit.index, &self.hit.id);
-        write_condition(out, self.hit.seq());
-        out.extend_from_slice(b"{\"doc\":");
-        let mut doc = Object::open(out);
-        if let Some(agent) = &self.agent {
-            let mut known = Object::open(doc.member("agent"));
-            write_str(known.member("name"), agent.name);
-            if let Some(span) = agent.span {
-                write_str(known.member("span_id"), span);
-            }
-            known.close();
-        }
-        if let Some(depth) = self.depth {
-            write_u64(doc.member("depth"), depth.into());
-        }
-        if let Some(counts) = self.moves {
-            let source = &self.hit.source;
-            let tokens =
-                source.usage.or(source.aggregate_usage).map_or("null", |usage| usage.get());
-            for (name, is_there) in [("usage", counts), ("aggregate_usage", !counts)] {
-                let tokens = if is_there { tokens } else { "null" };
-                doc.member(name).extend_from_slice(tokens.as_bytes());
-            }
-            if self.hit.node().2.spends == Spends::Model {
-                doc.member("counting").extend_from_slice(b"{\"spends\":\"model\"}");
-            }
-        }
-        doc.close();
-        out.extend_from_slice(b"}\n");
-    }
+/// What the document of a span says wrong or not at all; tokens where it says wrongly whether they count.
+fn correction<'a>(hit: &'a Hit<'_>, place: &Place<'a>) -> [Row<'a>; 6] {
+    let known = hit.agent();
+    let is_news = |agent: &tree::Agent<'_>| {
+        known.is_none_or(|known| known.span.is_none() && agent.span.is_some())
+    };
+    let agent = place.agent.filter(is_news);
+    let depth = place.depth.filter(|depth| hit.source.depth != Some(*depth));
+    let spends = hit.node().2.spends;
+    let is_wrong = hit.counts().is_some_and(|counts| counts != place.counts);
+    let is_moved = is_wrong && spends != Spends::Nothing;
+    let tokens = hit.source.usage.or(hit.source.aggregate_usage).map_or("null", RawValue::get);
+    let (counted, repeated) = if place.counts { (tokens, "null") } else { ("null", tokens) };
+    [
+        ("agent", "name", words(agent.map(|agent| agent.name))),
+        ("agent", "span_id", words(agent.and_then(|agent| agent.span))),
+        ("", "depth", depth.map_or(Nothing, |depth| Number(depth.into()))),
+        ("", "usage", Json(counted).unless(!is_moved)),
+        ("", "aggregate_usage", Json(repeated).unless(!is_moved)),
+        ("counting", "spends", Words(tree::MODEL).unless(!is_moved || spends != Spends::Model)),
+    ]
 }

@@ -3,18 +3,22 @@
 //! It is a function of the documents of its spans and of the part that [`write_object`] joined to it, so whoever makes it makes the
 //! same.
 
-use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+use serde_json::json;
 
 use super::document::pairs::scalar_of_json;
-use super::document::{ENTRIES_MAX, ENTRY_BYTES_MAX, LONG_MAX, write_texts};
-use super::item::Members;
+use super::document::{ENTRIES_MAX, ENTRY_BYTES_MAX, LONG_MAX};
+use super::fields::Field::{Decimal, Json, Nothing, Number, Time, Words};
+use super::fields::{words, write_fields, write_key, write_texts};
+use super::item::members_of;
 use super::names::{NS_PER_MS, NS_PER_US, TIME_NS_MAX, milliseconds};
 use super::options::Settings;
-use super::queries::{Found, NAMES_MAX, Sum};
-use crate::span::{Text, TraceObject};
+use super::queries::{Found, Sum};
+use crate::span::TraceObject;
 use crate::support::json::object::Object;
-use crate::support::json::{write_compact, write_f64, write_str, write_u64};
-use crate::support::rfc3339;
+use crate::support::json::raw::Raw;
+use crate::support::json::{write_compact, write_str};
 
 /// The largest number that the field type `integer` knows.
 const INTEGER_MAX: u64 = i32::MAX as u64;
@@ -32,150 +36,107 @@ impl Summary<'_> {
     /// Appends it on one line, without the line break.
     pub(super) fn write(&self, out: &mut Vec<u8>, settings: &Settings) {
         let sum = self.sum;
-        let mut doc = Object::open(out);
-        write_str(doc.member("trace_id"), self.name);
         let (start_us, end_us) = (sum.time_us("start_us"), sum.time_us("end_us"));
-        let received_ns = sum.whole("received_at").saturating_mul(NS_PER_MS);
-        write_time(&mut doc, "timestamp", start_us.map_or(received_ns, |at| at * NS_PER_US));
-        if let Some(end_us) = end_us {
-            write_time(&mut doc, "end_time", end_us * NS_PER_US);
-        }
-        write_time(&mut doc, "updated_at", sum.whole("updated_at").saturating_mul(NS_PER_MS));
+        let millis = |name| Time(sum.whole(name).saturating_mul(NS_PER_MS).min(TIME_NS_MAX));
+        let micros = |at: u64| Time((at * NS_PER_US).min(TIME_NS_MAX));
         let lasted_us = start_us.zip(end_us).map_or(0, |(start, end)| end.saturating_sub(start));
-        write_f64(doc.member("duration_ms"), milliseconds(lasted_us * NS_PER_US));
         let errors = sum.whole("error_count");
-        write_str(doc.member("status"), if errors == 0 { "ok" } else { "error" });
         let called = |kind: &str| {
             sum.of_type(settings.options.span_type_map.get(kind).map_or(kind, String::as_str))
         };
-        for (name, count) in [
-            ("span_count", sum.spans()),
-            ("error_count", errors),
-            ("error_flag", u64::from(0 < errors)),
-            ("agent_span_count", called("agent")),
-            ("tool_call_count", called("function")),
-            ("generation_count", called("generation") + called("response")),
-            ("handoff_count", called("handoff")),
-            ("max_depth", self.max_depth.max(sum.whole("max_depth")).min(i16::MAX as u64)),
-        ] {
-            write_u64(doc.member(name), count.min(INTEGER_MAX));
-        }
-        for name in ["agents", "tools", "models"] {
-            write_names(&mut doc, name, sum.names(name));
-        }
-        self.write_usage(&mut doc);
-        self.write_facts(&mut doc);
-        doc.close();
-    }
-
-    fn write_usage(&self, doc: &mut Object<'_>) {
-        let counts = ["input_tokens", "output_tokens", "total_tokens"]
-            .map(|name| (name, self.sum.whole(name).min(LONG_MAX)));
+        let max_depth = self.max_depth.max(sum.whole("max_depth")).min(i16::MAX as u64);
+        let count = |count: u64| Number(count.min(INTEGER_MAX));
         // A sum of numbers with a fraction is a little off: what spans cost is whole billionths of a dollar.
-        let cost = (self.sum.number("cost_usd") * 1e9).round() / 1e9;
-        if counts.iter().all(|(_, count)| *count == 0) && cost == 0.0 {
-            return;
+        let cost = (sum.number("cost_usd") * 1e9).round() / 1e9;
+        let tokens = ["input_tokens", "output_tokens", "total_tokens"].map(|name| sum.whole(name));
+        let no_usage = tokens == [0; 3] && cost == 0.0;
+        let tokens = tokens.map(|count| Number(count.min(LONG_MAX)).unless(no_usage));
+        out.push(b'{');
+        let rows = [
+            ("", "trace_id", Words(self.name)),
+            ("", "timestamp", start_us.map_or_else(|| millis("received_at"), micros)),
+            ("", "end_time", end_us.map_or(Nothing, micros)),
+            ("", "updated_at", millis("updated_at")),
+            ("", "duration_ms", Decimal(milliseconds(lasted_us * NS_PER_US))),
+            ("", "status", Words(if errors == 0 { "ok" } else { "error" })),
+            ("", "span_count", count(sum.spans())),
+            ("", "error_count", count(errors)),
+            ("", "error_flag", count(u64::from(0 < errors))),
+            ("", "agent_span_count", count(called("agent"))),
+            ("", "tool_call_count", count(called("function"))),
+            ("", "generation_count", count(called("generation") + called("response"))),
+            ("", "handoff_count", count(called("handoff"))),
+            ("", "max_depth", count(max_depth)),
+            ("usage", "input_tokens", tokens[0]),
+            ("usage", "output_tokens", tokens[1]),
+            ("usage", "total_tokens", tokens[2]),
+            ("usage", "cost_usd", Decimal(cost).unless(cost == 0.0)),
+        ];
+        write_fields(out, rows);
+        for name in ["agents", "tools", "models"] {
+            write_texts(out, name, sum.names(name));
         }
-        let mut usage = Object::open(doc.member("usage"));
-        for (name, count) in counts {
-            write_u64(usage.member(name), count);
-        }
-        if cost != 0.0 {
-            write_f64(usage.member("cost_usd"), cost);
-        }
-        usage.close();
-    }
-
-    /// What is said of the trace as a whole: its trace object comes first, and then the span that began first and says it.
-    fn write_facts(&self, doc: &mut Object<'_>) {
-        let (found, sum) = (&self.found.document, self.sum);
-        let object = found.trace_object.as_ref();
-        let workflow = object.and_then(|object| object.workflow_name.as_deref());
-        let group = object.and_then(|object| object.group_id.as_deref());
-        let first = |name| sum.names(name).next();
-        write_said(
-            doc,
-            workflow.or(first("workflow_name")).or(found.workflow_name.as_deref()),
-            group.or(first("group_id")).or(found.group_id.as_deref()),
-        );
-        if let Some(service) = first("service_name") {
-            write_str(doc.member("service_name"), service);
-        }
-        write_metadata(doc, found.metadata.map(RawValue::get));
-        if object.is_some() {
-            write_object_apart(doc, workflow, group);
-        }
+        write_facts(out, self.found, sum);
+        out.push(b'}');
     }
 }
 
 /// Appends what a trace object says as a change to its trace's document, and as the document of a trace without spans.
-pub(super) fn write_object(out: &mut Vec<u8>, object: &TraceObject, name: &str, received_ns: u64) {
-    let filled = |text: &'_ Option<Text>| text.clone().filter(|text| !text.is_empty());
-    let (workflow, group) = (filled(&object.workflow), filled(&object.group));
-    let write = |out: &mut Vec<u8>| {
-        let mut doc = Object::open(out);
-        write_str(doc.member("trace_id"), name);
-        write_said(&mut doc, workflow.as_deref(), group.as_deref());
-        write_metadata(&mut doc, object.metadata.as_deref());
-        write_object_apart(&mut doc, workflow.as_deref(), group.as_deref());
-    };
-    out.extend_from_slice(b"{\"doc\":");
-    write(out);
-    out.extend_from_slice(b"},\"upsert\":");
-    write(out);
-    for name in ["timestamp", "updated_at"] {
-        out.extend_from_slice(format!(",\"{name}\":").as_bytes());
-        write_rfc3339(out, received_ns / NS_PER_MS * NS_PER_MS);
-    }
-    out.extend_from_slice(EMPTY);
-    out.extend_from_slice(b"}}");
-}
-
-/// What the document of a trace without spans says of them.
-const EMPTY: &[u8] = b",\"duration_ms\":0.0,\"status\":\"ok\",\"span_count\":0,\"error_count\":0,\"error_flag\":0,\
-    \"agent_span_count\":0,\"tool_call_count\":0,\"generation_count\":0,\"handoff_count\":0,\"max_depth\":0";
-
-fn write_said(doc: &mut Object<'_>, workflow: Option<&str>, group: Option<&str>) {
-    for (name, text) in [("workflow_name", workflow), ("group_id", group)] {
-        if let Some(text) = text {
-            write_str(doc.member(name), text);
+pub(super) fn write_object(
+    out: &mut Vec<u8>,
+    object: &TraceObject,
+    name: &str,
+    received_ns: u64,
+    settings: &Settings,
+) {
+    let mut said = Vec::new();
+    let mut writer = Object::open(&mut said);
+    let mut apart = Object::open(writer.member("trace_object"));
+    for (name, text) in [("workflow_name", &object.workflow), ("group_id", &object.group)] {
+        if let Some(text) = text.as_ref().filter(|text| !text.is_empty()) {
+            write_str(apart.member(name), text);
         }
     }
-}
-
-/// What the trace object says and spans may say otherwise. It is kept apart, so that it is known whose word a field is.
-fn write_object_apart(doc: &mut Object<'_>, workflow: Option<&str>, group: Option<&str>) {
-    let mut apart = Object::open(doc.member("trace_object"));
-    write_said(&mut apart, workflow, group);
     apart.close();
-}
-
-fn write_metadata(doc: &mut Object<'_>, metadata: Option<&str>) {
-    let Some(metadata) = metadata.filter(|metadata| metadata.starts_with('{')) else { return };
-    write_compact(doc.member("metadata"), metadata.as_bytes());
-    let members = Members::of(metadata);
-    let pairs = members.iter().filter_map(|(name, value)| {
-        let pair = format!("{name}={}", scalar_of_json(value)?);
-        Some(pair).filter(|pair| pair.len() <= ENTRY_BYTES_MAX)
-    });
-    let mut pairs: Vec<_> = pairs.take(ENTRIES_MAX).collect();
-    pairs.sort_unstable();
-    write_names(doc, "metadata_kv", pairs.iter().map(String::as_str));
-}
-
-fn write_names<'a>(doc: &mut Object<'_>, name: &str, names: impl Iterator<Item = &'a str>) {
-    let mut names = names.take(NAMES_MAX).peekable();
-    if names.peek().is_some() {
-        write_texts(doc.member(name), names);
+    if let Some(metadata) = &object.metadata {
+        write_compact(writer.member("metadata"), metadata.as_bytes());
     }
+    writer.close();
+    let said = String::from_utf8(said).unwrap_or_default();
+    let found = &Found { seq: None, document: Raw::trusted(&said).object() };
+    let received_at = json!({ "value": received_ns / NS_PER_MS });
+    let sum = &Sum(json!({ "received_at": received_at, "updated_at": received_at }));
+    out.extend_from_slice(b"{\"doc\":{");
+    write_fields(out, [("", "trace_id", Words(name))]);
+    write_facts(out, found, sum);
+    out.extend_from_slice(b"},\"upsert\":");
+    Summary { name, sum, found, max_depth: 0 }.write(out, settings);
+    out.push(b'}');
 }
 
-fn write_time(doc: &mut Object<'_>, name: &str, unix_ns: u64) {
-    write_rfc3339(doc.member(name), unix_ns);
-}
-
-fn write_rfc3339(out: &mut Vec<u8>, unix_ns: u64) {
-    out.push(b'"');
-    rfc3339::write(out, unix_ns.min(TIME_NS_MAX));
-    out.push(b'"');
+/// What is said of the trace as a whole: its trace object comes first, and then the span that began first and says it. What the trace
+/// object says is kept apart too, so that it is known whose word a field is.
+fn write_facts(out: &mut Vec<u8>, found: &Found<'_>, sum: &Sum) {
+    let before = &found.document;
+    let object = before.get_object("trace_object");
+    let said = |name| {
+        let said = object.as_ref().and_then(|object| object.get_string(name));
+        let first = sum.names(name).next().map(Cow::Borrowed);
+        said.or(first).or_else(|| before.get_string(name))
+    };
+    for name in ["workflow_name", "group_id", "service_name"] {
+        write_fields(out, [("", name, words(said(name).as_deref()))]);
+    }
+    if let Some(metadata) = before.get("metadata").filter(|metadata| metadata.is_object()) {
+        write_compact(write_key(out, "metadata"), metadata.text().as_bytes());
+        let members = members_of(metadata).members;
+        let pairs = members.iter().filter_map(|(name, value)| {
+            let pair = format!("{name}={}", scalar_of_json(*value)?);
+            Some(pair).filter(|pair| pair.len() <= ENTRY_BYTES_MAX)
+        });
+        let mut pairs: Vec<_> = pairs.take(ENTRIES_MAX).collect();
+        pairs.sort_unstable();
+        write_texts(out, "metadata_kv", pairs.iter().map(String::as_str));
+    }
+    write_fields(out, [("", "trace_object", object.map_or(Nothing, |it| Json(it.raw.text())))]);
 }

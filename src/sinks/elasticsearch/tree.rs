@@ -38,9 +38,8 @@ pub(super) struct Node<'a> {
 /// What stands above a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Above<K> {
-    Nothing,
-    /// A root of ours: it has nothing above it.
-    Root,
+    /// Nothing but so many spans that are not among those that are put together: a root of ours.
+    Top(u16),
     Span(K),
 }
 
@@ -57,82 +56,71 @@ pub(super) struct Place<'a> {
 #[derive(Debug, Clone, Copy, Default)]
 struct Item<'a> {
     node: Node<'a>,
-    parent: Option<usize>,
-    /// The depth of a span without a parent that is known.
-    base: Option<u16>,
+    /// Where its parent is among the items; [`SKY`] without one.
+    parent: usize,
+    /// From where it was met first on the way up.
+    met_from: usize,
     has_spender: bool,
     has_model: bool,
-    calls: Calls,
+    /// Model calls right below it, and those of them that say no tokens.
+    calls: (u32, u32),
     first_below: Option<(u64, Agent<'a>)>,
     /// Whether the nearest span above that sums up others counts; `None` without one.
     above_counts: Option<bool>,
     place: Place<'a>,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Calls {
-    seen: u32,
-    silent: u32,
-}
+/// The place of what stands above everything that has nothing above it.
+const SKY: usize = 0;
 
 /// Puts spans together. A parent that is not among them joins its children all the same.
 pub(super) fn places<'a, K: Copy + Eq + Hash>(
     spans: impl Iterator<Item = (K, Above<K>, Node<'a>)>,
 ) -> Vec<Place<'a>> {
-    let (mut items, mut parents, mut by_key) = (Vec::new(), Vec::new(), HashMap::new());
+    let (mut items, mut parents, mut by_key) = (vec![Item::default()], Vec::new(), HashMap::new());
     for (key, above, node) in spans {
-        let base = match above {
-            Above::Nothing => Some(0),
-            Above::Root => Some(1),
-            Above::Span(_) => None,
-        };
         by_key.entry(key).or_insert(items.len());
-        items.push(Item { node, base, ..Item::default() });
+        items.push(Item { node, ..Item::default() });
         parents.push(above);
     }
-    let count = items.len();
-    for (at, above) in parents.into_iter().enumerate() {
-        let Above::Span(key) = above else { continue };
-        let parent = *by_key.entry(key).or_insert_with(|| {
-            items.push(Item::default());
-            items.len() - 1
-        });
-        if let Some(item) = items.get_mut(at).filter(|_| parent != at) {
-            item.parent = Some(parent);
-        } else if let Some(item) = items.get_mut(at) {
-            // Its own parent is no parent.
-            item.base = Some(0);
+    let count = parents.len();
+    for (at, above) in (1..).zip(parents) {
+        let (parent, depth) = match above {
+            Above::Top(depth) => (SKY, Some(depth)),
+            Above::Span(key) => {
+                let parent = *by_key.entry(key).or_insert(items.len());
+                if parent == items.len() {
+                    items.push(Item::default());
+                }
+                // Its own parent is no parent.
+                if parent == at { (SKY, Some(0)) } else { (parent, None) }
+            }
+        };
+        if let Some(item) = items.get_mut(at) {
+            (item.parent, item.place.depth) = (parent, depth);
         }
     }
     let order = order(&mut items);
     sum_up(&mut items, &order);
     settle(&mut items, &order);
-    items.truncate(count);
-    items.into_iter().map(|item| item.place).collect()
+    items.into_iter().skip(1).take(count).map(|item| item.place).collect()
 }
 
 /// The places of all, parents before their children. A circle is cut open.
 fn order(items: &mut [Item<'_>]) -> Vec<usize> {
-    const NEVER: usize = usize::MAX;
-    // From where each was met first.
-    let mut met = vec![NEVER; items.len()];
-    let mut order = Vec::with_capacity(items.len());
-    let mut path = Vec::new();
-    for start in 0..items.len() {
-        let mut next = Some(start);
-        while let Some(at) = next {
-            match met.get_mut(at) {
-                Some(from) if *from == NEVER => *from = start,
-                Some(from) if *from == start => {
-                    if let Some(item) = path.last().and_then(|last: &usize| items.get_mut(*last)) {
-                        item.parent = None;
-                    }
-                    break;
-                }
-                _ => break,
-            }
+    let (mut order, mut path) = (Vec::with_capacity(items.len()), Vec::new());
+    for start in 1..items.len() {
+        let mut at = start;
+        while let Some(item) = items.get_mut(at).filter(|item| at != SKY && item.met_from == 0) {
+            item.met_from = start;
             path.push(at);
-            next = items.get(at).and_then(|item| item.parent);
+            at = item.parent;
+        }
+        let is_circle = items.get(at).is_some_and(|item| item.met_from == start);
+        if let Some(last) = path.last().and_then(|last: &usize| items.get_mut(*last))
+            && is_circle
+        {
+            last.parent = SKY;
         }
         order.extend(path.drain(..).rev());
     }
@@ -143,56 +131,42 @@ fn order(items: &mut [Item<'_>]) -> Vec<usize> {
 fn sum_up(items: &mut [Item<'_>], order: &[usize]) {
     for &at in order.iter().rev() {
         let Some(item) = items.get(at).copied() else { continue };
-        let Some(parent) = item.parent.and_then(|parent| items.get_mut(parent)) else { continue };
+        let Some(parent) = items.get_mut(item.parent) else { continue };
         let node = item.node;
-        parent.has_spender |=
-            item.has_spender || matches!(node.spends, Spends::Model | Spends::Log);
-        parent.has_model |= node.spends == Spends::Model || (item.has_model && !node.is_boundary);
-        parent.calls.add(node);
-        let own =
-            node.agent.filter(|agent| agent.span.is_some()).map(|agent| (node.start_us, agent));
+        let is_model = node.spends == Spends::Model;
+        parent.has_spender |= item.has_spender || is_model || node.spends == Spends::Log;
+        parent.has_model |= is_model || (item.has_model && !node.is_boundary);
+        parent.calls.0 += u32::from(node.is_call);
+        parent.calls.1 += u32::from(node.is_call && !is_model);
+        let own = node.agent.filter(|agent| agent.span.is_some());
+        let own = own.map(|agent| (node.start_us, agent));
         let first = [parent.first_below, item.first_below, own].into_iter().flatten();
         parent.first_below = first.min_by_key(|(start_us, agent)| (*start_us, agent.span));
     }
 }
 
-impl Calls {
-    fn add(&mut self, node: Node<'_>) {
-        self.seen += u32::from(node.is_call);
-        self.silent += u32::from(node.is_call && node.spends != Spends::Model);
-    }
-}
-
 /// Tells each span what stands above it, and decides.
 fn settle(items: &mut [Item<'_>], order: &[usize]) {
-    let mut unparented = Calls::default();
-    for item in items.iter().filter(|item| item.parent.is_none()) {
-        unparented.add(item.node);
-    }
     for &at in order {
         let Some(item) = items.get(at).copied() else { continue };
-        let above = item.parent.and_then(|parent| items.get(parent)).copied();
-        let above_counts = above.and_then(|above| match above.node.spends {
+        let Some(above) = items.get(item.parent).copied() else { continue };
+        let above_counts = match above.node.spends {
             Spends::Other => Some(!above.has_spender),
             _ => above.above_counts,
-        });
-        let calls = above.map_or(unparented, |above| above.calls);
+        };
         let counts = match item.node.spends {
             Spends::Nothing => false,
             Spends::Model => !item.has_model,
-            Spends::Log => calls.seen == 0 || calls.silent != 0,
+            Spends::Log => above.calls.0 == 0 || above.calls.1 != 0,
             Spends::Other => !item.has_spender && above_counts != Some(true),
         };
         let speaks = counts && item.node.spends == Spends::Other;
         let below = item.first_below.filter(|_| speaks).map(|(_, agent)| agent);
-        let agent = inherited(item.node.agent, above.and_then(|above| above.place.agent));
-        let depth = match above {
-            Some(above) => above.place.depth.map(|depth| depth.saturating_add(1)),
-            None => item.base,
-        };
+        let agent = inherited(item.node.agent, above.place.agent).or(below);
+        let depth = item.place.depth.or_else(|| Some(above.place.depth?.saturating_add(1)));
         if let Some(item) = items.get_mut(at) {
             item.above_counts = above_counts;
-            item.place = Place { agent: agent.or(below), depth, counts };
+            item.place = Place { agent, depth, counts };
         }
     }
 }
@@ -217,7 +191,7 @@ mod tests {
     }
 
     fn above(parent: Option<usize>) -> Above<usize> {
-        parent.map_or(Above::Nothing, Above::Span)
+        parent.map_or(Above::Top(0), Above::Span)
     }
 
     /// Whether each counts, of spans that say what is above them.
@@ -258,7 +232,7 @@ mod tests {
             ..node(Spends::Nothing)
         };
         let of = |task: Node<'static>| {
-            let spans = [(0, Above::Root, task), (1, Above::Span(0), agent("late", 9))];
+            let spans = [(0, Above::Top(1), task), (1, Above::Span(0), agent("late", 9))];
             let spans = spans.into_iter().chain([(2, Above::Span(0), agent("first", 3))]);
             let place = places(spans).swap_remove(0);
             (place.agent.map(|agent| agent.name), place.depth)

@@ -328,16 +328,18 @@ const STYLE: Style = Style { numbers: Numbers::Finite, repeated: Repeated::Last 
 
 /// Appends attributes as one object, as they stand in lines and in other outputs that are read as lines are.
 pub fn write_attributes(out: &mut Vec<u8>, attributes: &[Attribute]) {
-    write_attributes_but(out, attributes, |_| false);
+    let mut object = Object::open(out);
+    join_attributes_but(&mut object, attributes, |_| false);
+    object.close();
 }
 
-/// Appends attributes as one object, without those for which `skip` says true.
-pub fn write_attributes_but<'a>(
-    out: &mut Vec<u8>,
+/// Adds attributes to an object, without those for which `skip` says true.
+pub fn join_attributes_but<'a>(
+    object: &mut Object<'_>,
     attributes: &'a [Attribute],
     skip: impl FnMut(&'a Attribute) -> bool,
 ) {
-    plain::write_attributes_but(out, attributes, STYLE, skip);
+    plain::join_attributes_but(object, attributes, STYLE, skip);
 }
 
 /// The attributes that the columns `input`, `output` and `tool_definitions` were taken from: the same bytes of the same request, not
@@ -364,9 +366,11 @@ fn columns_of<'a>(detail: &'a Detail, facts: &Facts) -> [Option<&'a Attribute>; 
 fn write_sent_attributes(row: &Row<'_>, out: &mut Vec<u8>) {
     let Some(sent) = row.sent() else { return };
     let columns = row.columns_of;
-    write_attributes_but(out, &sent.attributes, |attribute| {
+    let mut object = Object::open(out);
+    join_attributes_but(&mut object, &sent.attributes, |attribute| {
         columns.iter().flatten().any(|column| ptr::eq(*column, attribute))
     });
+    object.close();
 }
 
 /// Metadata: names to strings, in the order of names. Of a repeated name the last.

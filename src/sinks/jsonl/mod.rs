@@ -133,7 +133,7 @@ mod encode;
 #[cfg(test)]
 mod tests;
 
-pub use columns::{SPAN_KINDS, STATUSES, write_attributes, write_attributes_but};
+pub use columns::{SPAN_KINDS, STATUSES, join_attributes_but, write_attributes};
 pub use encode::Lines;
 
 /// The version of the schema that this page describes.

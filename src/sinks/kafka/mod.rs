@@ -47,23 +47,13 @@ pub static KIND: Kind = Kind {
 #[derive(Debug)]
 struct Topic(Arc<Options>);
 
-#[cfg(feature = "kafka")]
 impl Plan for Topic {
+    #[cfg(feature = "kafka")]
     fn build(&self, _parts: Parts) -> Result<Arc<dyn Sink>, BuildError> {
         Ok(Arc::new(producer::Kafka::new(Arc::clone(&self.0))))
     }
 
-    fn expanded(&self) -> toml::Table {
-        http::shown(&*self.0)
-    }
-
-    fn probe(&self) -> Option<super::Pending<'_, Result<String, String>>> {
-        Some(Box::pin(producer::probe(Arc::clone(&self.0))))
-    }
-}
-
-#[cfg(not(feature = "kafka"))]
-impl Plan for Topic {
+    #[cfg(not(feature = "kafka"))]
     fn build(&self, _parts: Parts) -> Result<Arc<dyn Sink>, BuildError> {
         let (what, hint) = crate::support::kafka::NOT_BUILT;
         Err(BuildError(format!("{what}: {hint}")))
@@ -71,5 +61,10 @@ impl Plan for Topic {
 
     fn expanded(&self) -> toml::Table {
         http::shown(&*self.0)
+    }
+
+    #[cfg(feature = "kafka")]
+    fn probe(&self) -> Option<super::Pending<'_, Result<String, String>>> {
+        Some(Box::pin(producer::probe(Arc::clone(&self.0))))
     }
 }

@@ -61,15 +61,13 @@ pub enum Compression {
     None,
 }
 
-/// A broker that was lost has another take its place within half a minute by default (`broker.session.timeout.ms` is 9 s).
-const DEFAULT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
-
 fn default_topic() -> String {
     DEFAULT_TOPIC.to_owned()
 }
 
+/// A broker that was lost has another take its place within half a minute by default (`broker.session.timeout.ms` is 9 s).
 fn default_timeout() -> Duration {
-    DEFAULT_TIMEOUT.into()
+    std::time::Duration::from_secs(30).into()
 }
 
 impl Options {

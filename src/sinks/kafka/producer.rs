@@ -1,16 +1,15 @@
 //! Writes messages to the topic, and says of each span what became of its message.
 //!
-//! What a topic promises and takes is read before the first message, and again after whatever means that it changed. Deliveries share
-//! one producer; its queue holds no more than what lanes have under way ([`QUEUE_KIB_MAX`]).
+//! What a topic promises and takes is read before the first message, and again after whatever went wrong: then the producer is made anew,
+//! too. Deliveries share one; its queue holds no more than what lanes have under way ([`QUEUE_KIB_MAX`]).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
@@ -18,8 +17,8 @@ use tokio::task::spawn_blocking;
 use super::encode::{Message, encode};
 use super::options::{Compression, Options};
 use crate::sinks::report::Reports;
-use crate::sinks::{Delivery, Pace, Pending, RejectClass, Report, Sink, Verdict, http};
-use crate::span::{Item, TraceNeeds, Traced};
+use crate::sinks::{Delivery, Pace, Pending, Refusal, RejectClass, Report, Sink, Verdict, http};
+use crate::span::{TraceNeeds, Traced};
 use crate::support::hops::SENDER_HEADER;
 use crate::support::kafka::{Context, RECEIVED_HEADER, TENANT_HEADER, is_refusal};
 
@@ -31,6 +30,8 @@ const QUEUE_KIB_MAX: usize = 64 << 10;
 const AROUND_BYTES: usize = 1 << 10;
 /// How long the cluster may take to say what its topic is like.
 const ASK_MAX: Duration = Duration::from_secs(10);
+/// How long it is waited for at once: what is refused is known soon, and need not be waited for to the end.
+const ASK_STEP: Duration = Duration::from_secs(1);
 /// Kafka's own default, for a topic whose limit may not be read.
 const DEFAULT_MESSAGE_BYTES_MAX: usize = 1_000_000;
 /// What the library takes at most (`message.max.bytes`).
@@ -42,8 +43,6 @@ const LINGER_MS: &str = "5";
 pub(super) struct Kafka {
     options: Arc<Options>,
     link: Mutex<Option<Arc<Link>>>,
-    /// Whether something went wrong since the topic was last looked at.
-    is_doubted: AtomicBool,
 }
 
 /// A producer for a topic that was found good.
@@ -66,7 +65,7 @@ struct Found {
 
 impl Kafka {
     pub(super) fn new(options: Arc<Options>) -> Self {
-        Self { options, link: Mutex::default(), is_doubted: AtomicBool::default() }
+        Self { options, link: Mutex::default() }
     }
 
     async fn send(&self, delivery: &Delivery) -> Report {
@@ -83,9 +82,11 @@ impl Kafka {
             Err(error) => return Report::down(None, format!("cannot encode: {error}")),
         };
         let mut reports = Reports::new(delivery.len());
-        let is_object = |(_, item): &(_, &Item)| item.as_span().is_none();
-        let objects = delivery.items().enumerate().filter(|(_, item)| is_object(item));
-        objects.for_each(|(place, _)| reports.set(place, Verdict::Delivered));
+        for (place, (_, item)) in delivery.items().enumerate() {
+            if item.as_span().is_none() {
+                reports.set(place, Verdict::Delivered);
+            }
+        }
         let (sender, mut under_way) = (delivery.hops().header(), Vec::new());
         for message in &messages {
             match link.enqueue(&self.options.topic, message, &sender) {
@@ -102,35 +103,20 @@ impl Kafka {
             reports.add(message.places.iter().copied(), report);
         }
         let report = reports.finish();
-        self.note(&link, &report).await;
+        if report.pace != Pace::Go {
+            self.link.lock().await.take_if(|known| Arc::ptr_eq(known, &link));
+        }
         report
     }
 
     /// The producer; or what follows for whatever is to be sent, where the topic cannot be written to.
     async fn link(&self) -> Result<Arc<Link>, Report> {
-        let mut kept = self.link.lock().await;
-        let is_doubted = self.is_doubted.load(Ordering::Relaxed);
-        if let Some(link) = kept.as_ref().filter(|_| !is_doubted) {
+        let mut known = self.link.lock().await;
+        if let Some(link) = known.as_ref() {
             return Ok(Arc::clone(link));
         }
-        // A producer goes on where nothing changed: what it has under way is known to the brokers by it.
-        let link = Link::open(Arc::clone(&self.options), kept.clone()).await?;
-        self.is_doubted.store(false, Ordering::Relaxed);
-        *kept = Some(Arc::clone(&link));
-        Ok(link)
-    }
-
-    /// Has the topic looked at again where it may have changed, and the producer made anew where that may help.
-    async fn note(&self, link: &Arc<Link>, report: &Report) {
-        if report.pace == Pace::Go {
-            return;
-        }
-        self.is_doubted.store(true, Ordering::Relaxed);
-        let mut kept = self.link.lock().await;
-        let is_kept = kept.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, link));
-        if is_kept && !matches!(report.pace, Pace::Down { .. }) {
-            *kept = None;
-        }
+        let link = Link::open(Arc::clone(&self.options)).await?;
+        Ok(Arc::clone(known.insert(link)))
     }
 
     /// What an error of a message means.
@@ -189,18 +175,13 @@ impl Sink for Kafka {
 }
 
 impl Link {
-    /// Asks the cluster about the topic, and makes a producer where it is good and there was none for it. It says what to do where it is
-    /// not.
-    async fn open(options: Arc<Options>, before: Option<Arc<Self>>) -> Result<Arc<Self>, Report> {
+    /// Asks the cluster about the topic, and makes a producer where it is good. It says what to do where it is not.
+    async fn open(options: Arc<Options>) -> Result<Arc<Self>, Report> {
         // The library's calls block.
         let opening = spawn_blocking(move || {
             let found = ask(&options)?;
             if let Some(report) = found.weakness(&options) {
                 return Err(report);
-            }
-            if let Some(link) = before.filter(|link| link.found == found) {
-                link.context.set_trouble(None);
-                return Ok(link);
             }
             let context = Context::default();
             let producer = producer(&options, found, context.clone());
@@ -221,9 +202,9 @@ impl Link {
         let Some(value) = &message.value else {
             let bytes = self.found.message_bytes_max;
             let reason = format!("the span alone is larger than the topic takes ({bytes} bytes)");
-            let report = Report::split(RejectClass::TooLarge, reason, String::new());
-            let refusal = report.refusal().cloned().map(|refusal| Verdict::Reject(refusal.into()));
-            return Err(refusal.map_or(report.clone(), |it| Report::all(it, report.pace)));
+            let (class, answer) = (RejectClass::TooLarge, String::new());
+            let refusal = Refusal { class, reason, answer };
+            return Err(Report::all(Verdict::Reject(Arc::new(refusal)), Pace::Go));
         };
         let received = message.received_at_ns.to_string();
         let header = |key, value| Header { key, value: Some(value) };
@@ -277,20 +258,21 @@ impl Found {
 
 /// What the topic is like.
 fn ask(options: &Options) -> Result<Found, Report> {
-    let config = options.cluster().config();
-    let context = Context::default();
-    let admin: AdminClient<Context> =
-        config.create_with_context(context).map_err(|error| wrong(&error))?;
-    let failed = |error: &KafkaError| match (admin.inner().context().trouble(), error) {
-        (Some(trouble), _) if trouble.is_refusal => refused(&trouble.what),
-        (_, error) if error.rdkafka_error_code().is_some_and(is_refusal) => {
-            refused(&error.to_string())
+    let (config, context) = (options.cluster().config(), Context::default());
+    // A client whose own thread hears what is wrong, as the one that administers does not.
+    let client: FutureProducer<Context> =
+        config.create_with_context(context.clone()).map_err(|error| wrong(&error))?;
+    let begun = Instant::now();
+    let metadata = loop {
+        let asked = client.client().fetch_metadata(Some(&options.topic), ASK_STEP);
+        match (asked, context.trouble()) {
+            (Ok(metadata), _) => break metadata,
+            (Err(_), Some(trouble)) if trouble.is_refusal => return Err(refused(&trouble.what)),
+            (Err(_), _) if begun.elapsed() < ASK_MAX => {}
+            (Err(_), Some(trouble)) => return Err(Report::down(None, trouble.what)),
+            (Err(error), None) => return Err(Report::down(None, error.to_string())),
         }
-        (Some(trouble), _) => Report::down(None, trouble.what),
-        (None, error) => Report::down(None, error.to_string()),
     };
-    let metadata = admin.inner().fetch_metadata(Some(&options.topic), ASK_MAX);
-    let metadata = metadata.map_err(|error| failed(&error))?;
     let topic = metadata.topics().iter().find(|topic| topic.name() == options.topic);
     let topic = topic.ok_or_else(|| no_topic(&options.topic))?;
     match topic.error().map(Code::from) {
@@ -300,6 +282,8 @@ fn ask(options: &Options) -> Result<Found, Report> {
         None => {}
     }
     let replicas = topic.partitions().iter().map(|partition| partition.replicas().len()).min();
+    let admin: AdminClient<Context> =
+        config.create_with_context(context).map_err(|error| wrong(&error))?;
     let what = [ResourceSpecifier::Topic(&options.topic)];
     let patience = AdminOptions::new().request_timeout(Some(ASK_MAX));
     let described = Handle::current().block_on(admin.describe_configs(&what, &patience));
@@ -307,7 +291,7 @@ fn ask(options: &Options) -> Result<Found, Report> {
         Ok(described) => described.into_iter().next().and_then(Result::ok),
         // Services that speak Kafka's protocol need not know this request.
         Err(_) if options.allow_weak_acks => None,
-        Err(error) => return Err(failed(&error)),
+        Err(error) => return Err(Report::down(None, error.to_string())),
     };
     let number =
         |name: &str| -> Option<usize> { config.as_ref()?.get(name)?.value.as_ref()?.parse().ok() };
@@ -369,7 +353,7 @@ fn wrong(error: &KafkaError) -> Report {
 /// What was found, or what is wrong.
 pub(super) async fn probe(options: Arc<Options>) -> Result<String, String> {
     let topic = options.topic.clone();
-    let link = Link::open(options, None).await;
+    let link = Link::open(options).await;
     let found = link.map_err(|report| report.pace.reason().unwrap_or_default().to_owned())?.found;
     let Found { partitions, replicas, in_sync_min, message_bytes_max } = found;
     let in_sync = in_sync_min.map_or_else(|| "unknown".to_owned(), |least| least.to_string());

@@ -13,7 +13,7 @@ use toml::de::DeTable;
 pub use super::usage::ReasoningTokens;
 use crate::prices::Prices;
 use crate::sinks::http::{Address, Compression, Limits, TlsOptions, secret_header};
-use crate::sinks::{Mistake, read_options};
+use crate::sinks::{Mistake, Mistakes, read_options};
 use crate::span::RootSpan;
 use crate::support::base64;
 use crate::support::byte_size::ByteSize;
@@ -200,13 +200,8 @@ pub fn parse(table: Spanned<DeTable<'_>>) -> Result<Settings, Vec<Problem>> {
 
 impl Options {
     fn check(&self) -> Vec<Mistake> {
-        let mut mistakes = Vec::new();
-        let mut wrong = |is_wrong: bool, option, what, hint| {
-            if is_wrong {
-                mistakes.push(Mistake { option, what, hint });
-            }
-        };
-        wrong(
+        let mut found = Mistakes::default();
+        found.note(
             address(self.base_url.reveal(), TRACES_PATH).is_none(),
             "base_url",
             "not an address that begins with http:// or https://, without credentials",
@@ -214,26 +209,26 @@ impl Options {
         );
         let keys = "the public key begins with pk-lf-, the secret key with sk-lf-";
         let (public, secret) = (&self.public_key, self.secret_key.reveal());
-        wrong(
+        found.note(
             public.is_empty() || public.starts_with("sk-lf-") || public.contains(':'),
             "public_key",
             "not a public key",
             keys,
         );
-        wrong(
+        found.note(
             secret.is_empty() || secret.starts_with("pk-lf-"),
             "secret_key",
             "not a secret key",
             keys,
         );
-        wrong(
+        found.note(
             self.environment.as_ref().is_some_and(|environment| !is_environment(environment)),
             "environment",
             "not an environment that Langfuse knows apart from `default`",
             "use at most 40 of a-z 0-9 _ -, not beginning with langfuse",
         );
         let lookup = self.lookup.as_ref();
-        wrong(
+        found.note(
             lookup.is_some_and(|lookup| {
                 address(lookup.endpoint.reveal(), "").is_none()
                     || lookup.api_key.reveal().is_empty()
@@ -242,10 +237,10 @@ impl Options {
             "it needs a key and an address that begins with http:// or https://",
             "write for example { api_key = \"${OPENAI_API_KEY}\" }",
         );
-        mistakes.extend(self.limits().check());
+        found.0.extend(self.limits().check());
         let tls = lookup.map(|lookup| lookup.tls.check()).unwrap_or_default();
-        mistakes.extend(tls.into_iter().map(|mistake| Mistake { option: "lookup", ..mistake }));
-        mistakes
+        found.0.extend(tls.into_iter().map(|mistake| Mistake { option: "lookup", ..mistake }));
+        found.0
     }
 
     /// The limits that all HTTP sinks have.

@@ -1,4 +1,5 @@
-//! What a store's answers mean. The codes are those of Amazon's "Error responses" of S3, which others use too.
+//! What a store's answers mean, and those of whoever gives credentials. The codes are those of Amazon's "Error responses" of S3, which Google's
+//! XML API and others use too, of Microsoft's "Blob service error codes", of STS, and of OAuth 2.0 (RFC 6749, 5.2).
 
 use std::sync::Mutex;
 
@@ -22,41 +23,52 @@ enum Means {
     Hold,
 }
 
-const CREDENTIALS: &str = "the store does not take the credentials: check `access_key_id`, `secret_access_key` and `session_token`, or where they come from";
-const RIGHTS: &str = "the credentials may not do this: they need s3:PutObject, s3:GetObject and s3:ListBucket, and kms:GenerateDataKey for a KMS key";
+const CREDENTIALS: &str =
+    "the store does not take the credentials: check the options with them, or where they come from";
+const RIGHTS: &str = "the credentials may not do this: they must read, write and list objects (S3: s3:PutObject, s3:GetObject and s3:ListBucket, and kms:GenerateDataKey for a KMS key; Google: roles/storage.objectUser; Azure: Storage Blob Data Contributor)";
 const REGION: &str = "the bucket is in another region: set `region`";
+const BUCKET: &str = "there is no such bucket: make it, or correct `url`";
+const ACCOUNT: &str = "the account does not take this request: see to it with the store";
+const FEWER: &str = "the store asks for fewer requests";
+const SAME_NAME: &str = "another request for the same name is under way";
+const LATE: &str = "the store did not get the whole object in time";
+const CLOCK: &str = "the clocks of this machine and the store differ: set this machine's";
+const TOO_LARGE: &str = "the object is larger than the store takes: lower `object.bytes_max`";
+const NO_ROLE: &str = "neither the options nor the environment have credentials, and this machine gives none: set them (the profiles of ~/.aws are not read), or give it a role";
 
 /// Codes that say more than their status, and what an operator can do.
-const CODES: &[(&str, Means, &str)] = &[
-    ("AccessDenied", Means::Hold, RIGHTS),
-    ("AccountProblem", Means::Hold, RIGHTS),
-    ("AllAccessDisabled", Means::Hold, RIGHTS),
-    ("InvalidAccessKeyId", Means::Hold, CREDENTIALS),
-    ("XAdminUserNotFound", Means::Hold, CREDENTIALS),
-    ("SignatureDoesNotMatch", Means::Hold, CREDENTIALS),
-    ("InvalidToken", Means::Hold, CREDENTIALS),
-    ("ExpiredToken", Means::Hold, CREDENTIALS),
-    ("NoSuchBucket", Means::Hold, "there is no such bucket: make it, or correct `url`"),
-    ("PermanentRedirect", Means::Hold, REGION),
-    ("AuthorizationHeaderMalformed", Means::Hold, REGION),
-    ("IllegalLocationConstraintException", Means::Hold, REGION),
+const CODES: &[(Means, &str, &str)] = &[
+    (Means::Hold, RIGHTS, "AccessDenied AuthorizationFailure AuthorizationPermissionMismatch"),
+    (Means::Hold, RIGHTS, "InsufficientAccountPermissions UnauthorizedBlobOverwrite"),
+    (Means::Hold, ACCOUNT, "AccountIsDisabled AccountProblem AllAccessDisabled UserProjectMissing"),
+    (Means::Hold, ACCOUNT, "AuthorizationSourceIPMismatch KeyBasedAuthenticationNotPermitted"),
     (
-        "RequestTimeTooSkewed",
         Means::Hold,
-        "the clocks of this machine and the store differ: set this machine's",
+        CREDENTIALS,
+        "InvalidAccessKeyId InvalidToken SignatureDoesNotMatch ExpiredToken",
     ),
-    (
-        "EntityTooLarge",
-        Means::Hold,
-        "the object is larger than the store takes: lower `object.bytes_max`",
-    ),
-    ("SlowDown", Means::Slow, "the store asks for fewer requests"),
-    ("TooManyRequests", Means::Slow, "the store asks for fewer requests"),
-    ("ServiceUnavailable", Means::Slow, "the store is not available"),
-    ("ConditionalRequestConflict", Means::Again, "another request for the same name is under way"),
-    ("OperationAborted", Means::Again, "another request for the same name is under way"),
-    ("RequestTimeout", Means::Again, "the store did not get the whole object in time"),
-    ("InternalError", Means::Again, "the store failed"),
+    (Means::Hold, CREDENTIALS, "AuthenticationFailed AuthenticationRequired XAdminUserNotFound"),
+    (Means::Hold, CREDENTIALS, "NoAuthenticationInformation InvalidAuthenticationInfo"),
+    (Means::Hold, CREDENTIALS, "InvalidIdentityToken ExpiredTokenException IDPRejectedClaim"),
+    (Means::Hold, CREDENTIALS, "invalid_client invalid_grant unauthorized_client"),
+    (Means::Hold, BUCKET, "NoSuchBucket ContainerNotFound ContainerDisabled"),
+    (Means::Hold, REGION, "AuthorizationHeaderMalformed PermanentRedirect"),
+    (Means::Hold, REGION, "IllegalLocationConstraintException"),
+    (Means::Hold, CLOCK, "RequestTimeTooSkewed"),
+    (Means::Hold, TOO_LARGE, "EntityTooLarge RequestBodyTooLarge"),
+    (Means::Slow, FEWER, "SlowDown TooManyRequests ServerBusy"),
+    (Means::Slow, "the store is not available", "ServiceUnavailable"),
+    (Means::Again, SAME_NAME, "ConditionalRequestConflict OperationAborted ContainerBeingDeleted"),
+    (Means::Again, LATE, "RequestTimeout OperationTimedOut"),
+    (Means::Again, "the store failed", "InternalError"),
+];
+
+/// Where the paths of requests for a role's credentials begin: Amazon's, Google's and Microsoft's machines.
+const ROLES: &[&str] = &[
+    "/latest/api/token",
+    "/latest/meta-data/iam/",
+    "/computeMetadata/v1/instance/service-accounts/",
+    "/metadata/identity/oauth2/token",
 ];
 
 impl Answers {
@@ -67,12 +79,13 @@ impl Answers {
             Err(failure) => {
                 let mut pace = failure.report().pace;
                 if let Pace::Down { reason, .. } | Pace::Hold { reason } = &mut pace {
-                    *reason = format!("{host}: {reason}");
+                    let advice = if is_for_role(request) { NO_ROLE } else { "" };
+                    *reason = join(&[host, reason.as_str(), advice]);
                 }
                 Some(pace)
             }
             Ok(response) if response.status.is_success() => None,
-            Ok(response) => Some(read(&request.method, host, response)),
+            Ok(response) => Some(read(request, host, response)),
         };
     }
 
@@ -97,33 +110,42 @@ fn shortened(error: &Error) -> String {
     error.to_string().chars().take(300).collect()
 }
 
-fn read(method: &Method, host: &str, response: &Response) -> Pace {
-    let body = String::from_utf8_lossy(&response.body);
-    let code = between(&body, "<Code>", "</Code>").unwrap_or_default();
-    let status = describe(response.status, &response.headers);
-    let known = CODES.iter().find(|(known, ..)| *known == code);
-    let is_redirect = response.status.is_redirection();
-    let (means, advice) = match (known, response.status.as_u16()) {
-        (Some((_, means, advice)), _) => (*means, *advice),
-        // An answer to HEAD has no body.
-        (None, 403) => (Means::Hold, RIGHTS),
-        (None, 301 | 307 | 400) if is_redirect || *method == Method::HEAD => (Means::Hold, REGION),
-        (None, _) => match classify(response.status, &response.headers) {
-            StatusClass::Throttled { .. } => (Means::Slow, ""),
-            StatusClass::Taken | StatusClass::Retry { .. } | StatusClass::Fault => {
-                (Means::Again, "")
-            }
-            _ => (Means::Hold, "check `url`, `endpoint` and the credentials"),
+fn is_for_role(request: &Request) -> bool {
+    ROLES.iter().any(|start| request.uri.path().starts_with(start))
+}
+
+fn join(parts: &[&str]) -> String {
+    let said = parts.iter().copied().filter(|part| !part.is_empty());
+    said.collect::<Vec<_>>().join(": ")
+}
+
+fn read(request: &Request, host: &str, response: &Response) -> Pace {
+    let (method, body) = (&request.method, String::from_utf8_lossy(&response.body));
+    // An answer to HEAD has no body.
+    let header = response.headers.get("x-ms-error-code").and_then(|code| code.to_str().ok());
+    let code = header.or_else(|| between(&body, "<Code>", "</Code>"));
+    let code = code.or_else(|| between(&body, "\"error\":\"", "\"")).unwrap_or_default();
+    let known = CODES.iter().find(|(.., codes)| codes.split(' ').any(|known| known == code));
+    let status = response.status.as_u16();
+    let class = classify(response.status, &response.headers);
+    let (means, advice) = match known {
+        _ if is_for_role(request) => (Means::of(&class), NO_ROLE),
+        Some((means, advice, _)) => (*means, *advice),
+        None if status == 403 => (Means::Hold, RIGHTS),
+        None if response.status.is_redirection() || (status == 400 && *method == Method::HEAD) => {
+            (Means::Hold, REGION)
+        }
+        None => match Means::of(&class) {
+            Means::Hold => (Means::Hold, "check `url`, `endpoint` and the credentials"),
+            means => (means, ""),
         },
     };
     let region = region_of(&response.headers, &body).filter(|_| advice == REGION);
     let region = region.map(|region| format!(" = \"{region}\"")).unwrap_or_default();
-    let shown_code = if known.is_some() { code } else { "" };
-    let parts = [status.as_str(), shown_code].into_iter().filter(|part| !part.is_empty());
-    let said = parts.collect::<Vec<_>>().join(" ");
-    let colon = if advice.is_empty() { "" } else { ": " };
-    let reason = format!("{host}: {method}: {said}{colon}{advice}{region}");
-    let after = match classify(response.status, &response.headers) {
+    let shown_code = if known.is_some() { format!(" {code}") } else { String::new() };
+    let said = format!("{}{shown_code}", describe(response.status, &response.headers));
+    let reason = join(&[host, method.as_str(), &said, &format!("{advice}{region}")]);
+    let after = match class {
         StatusClass::Retry { after } | StatusClass::Throttled { after } => after,
         _ => None,
     };
@@ -131,6 +153,16 @@ fn read(method: &Method, host: &str, response: &Response) -> Pace {
         Means::Slow => Pace::Slow { after, reason },
         Means::Again => Pace::Down { after, reason },
         Means::Hold => Pace::Hold { reason },
+    }
+}
+
+impl Means {
+    fn of(class: &StatusClass) -> Self {
+        match class {
+            StatusClass::Throttled { .. } => Self::Slow,
+            StatusClass::Taken | StatusClass::Retry { .. } | StatusClass::Fault => Self::Again,
+            _ => Self::Hold,
+        }
     }
 }
 
@@ -153,13 +185,22 @@ mod tests {
 
     use super::*;
 
+    fn request(method: &Method, path: &str) -> Request {
+        let uri = format!("https://s3.example.com{path}?X=hush").parse().unwrap();
+        Request { method: method.clone(), uri, headers: HeaderMap::new(), body: Bytes::new() }
+    }
+
     fn paced(method: &Method, status: u16, body: &'static str) -> Pace {
+        paced_of(&request(method, "/bucket/key"), status, body)
+    }
+
+    fn paced_of(request: &Request, status: u16, body: &'static str) -> Pace {
         let mut headers = HeaderMap::new();
         headers.insert("x-amz-bucket-region", "eu-west-1".parse().unwrap());
         headers.insert("retry-after", "7".parse().unwrap());
-        let uri = "https://s3.example.com/bucket/key?X=hush".parse().unwrap();
-        let request =
-            Request { method: method.clone(), uri, headers: HeaderMap::new(), body: Bytes::new() };
+        if let Some(code) = body.strip_prefix("x-ms-error-code: ") {
+            headers.insert("x-ms-error-code", code.parse().unwrap());
+        }
         let response = Response {
             status: StatusCode::from_u16(status).unwrap(),
             headers,
@@ -168,16 +209,22 @@ mod tests {
             trailers: HeaderMap::new(),
         };
         let answers = Answers::default();
-        answers.note(&request, &Ok(response));
+        answers.note(request, &Ok(response));
         answers.pace(&Error::Generic { store: "S3", source: "hush".into() })
     }
 
     #[test]
     fn every_answer_says_what_to_do() {
-        let (put, head) = (Method::PUT, Method::HEAD);
+        let (put, head, post) = (Method::PUT, Method::HEAD, Method::POST);
         for (method, status, body, kind, what) in [
             (&put, 403, "<Error><Code>AccessDenied</Code></Error>", "hold", "s3:ListBucket"),
-            (&put, 403, "<Code>SignatureDoesNotMatch</Code>", "hold", "secret_access_key"),
+            (
+                &put,
+                403,
+                "<Code>SignatureDoesNotMatch</Code>",
+                "hold",
+                "does not take the credentials",
+            ),
             (&put, 404, "<Code>NoSuchBucket</Code>", "hold", "no such bucket"),
             (&put, 301, "<Code>PermanentRedirect</Code>", "hold", "`region` = \"eu-west-1\""),
             (&put, 403, "<Code>RequestTimeTooSkewed</Code>", "hold", "clocks"),
@@ -189,6 +236,13 @@ mod tests {
             (&put, 502, "", "down", "HTTP 502"),
             (&put, 405, "<Code>hush</Code>", "hold", "check `url`"),
             (&head, 403, "", "hold", "s3:GetObject"),
+            (&head, 404, "x-ms-error-code: ContainerNotFound", "hold", "no such bucket"),
+            (&head, 403, "x-ms-error-code: AuthorizationPermissionMismatch", "hold", "Blob Data"),
+            (&put, 503, "x-ms-error-code: ServerBusy", "slow", "fewer"),
+            (&put, 500, "<Code>OperationTimedOut</Code>", "down", "in time"),
+            (&put, 403, "<Code>AccountIsDisabled</Code>", "hold", "see to it"),
+            (&post, 400, "{\"error\":\"invalid_grant\"}", "hold", "where they come from"),
+            (&post, 400, "<Code>InvalidIdentityToken</Code>", "hold", "where they come from"),
             (&head, 400, "", "hold", "`region` = \"eu-west-1\""),
         ] {
             let pace = paced(method, status, body);
@@ -210,9 +264,7 @@ mod tests {
     fn without_an_answer_the_failure_counts() {
         let answers = Answers::default();
         let error = || Error::Generic { store: "S3", source: "x".into() };
-        let uri = "https://s3.example.com/".parse().unwrap();
-        let request =
-            Request { method: Method::PUT, uri, headers: HeaderMap::new(), body: Bytes::new() };
+        let request = request(&Method::PUT, "/");
         answers.note(&request, &Err(Failure::Trust("unknown issuer".to_owned())));
         assert!(
             matches!(answers.pace(&error()), Pace::Hold { reason } if reason.contains("s3.example.com: no trust"))
@@ -220,5 +272,18 @@ mod tests {
         answers.note(&request, &Err(Failure::Broken("reset".to_owned())));
         assert!(matches!(answers.pace(&error()), Pace::Down { .. }));
         assert!(matches!(answers.pace(&error()), Pace::Down { .. }), "an answer nobody could read");
+    }
+
+    #[test]
+    fn where_nobody_has_credentials_it_is_said_where_they_were_looked_for() {
+        for path in ["/latest/api/token", "/computeMetadata/v1/instance/service-accounts/x/token"] {
+            let (answers, request) = (Answers::default(), request(&Method::PUT, path));
+            answers.note(&request, &Err(Failure::Connect("refused".to_owned())));
+            let error = Error::Generic { store: "S3", source: "x".into() };
+            for pace in [answers.pace(&error), paced_of(&request, 404, "")] {
+                let reason = pace.reason().unwrap();
+                assert!(reason.contains("~/.aws are not read"), "{reason}");
+            }
+        }
     }
 }

@@ -4,65 +4,134 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::object_store::aws::AmazonS3Builder;
+use ::object_store::aws::{AmazonS3Builder, AwsCredential};
+use ::object_store::azure::MicrosoftAzureBuilder;
 use ::object_store::client::{
     ClientOptions as Unused, HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest,
     HttpResponse, HttpResponseBody, HttpService,
 };
-use ::object_store::{ObjectStore, RetryConfig};
+use ::object_store::gcp::GoogleCloudStorageBuilder;
+use ::object_store::{ObjectStore, RetryConfig, StaticCredentialProvider};
 use async_trait::async_trait;
 use http_body_util::BodyExt as _;
 
 use super::answer::Answers;
-use super::options::{Options, Sse};
+use super::folder::Folder;
+use super::options::{Options, Scheme, Sse};
+use super::store::Store;
 use crate::sinks::BuildError;
 use crate::sinks::http::{Address, Client, ClientOptions, Request};
 use crate::support::secret::Secret;
 
 /// Connects to nobody. Credentials that are not among the options are those of the environment, or of the machine or pod it runs on.
-pub(super) fn store(
-    options: &Options,
-    answers: &Arc<Answers>,
-) -> Result<Arc<dyn ObjectStore>, BuildError> {
+pub(super) fn store(options: &Options) -> Result<Store, BuildError> {
+    let scheme = options.scheme().ok_or_else(|| BuildError("`url` names no store".to_owned()))?;
+    if scheme == Scheme::File {
+        return Ok(Store::Folder(Folder::new(options.place().1)));
+    }
     let client = Client::new(&ClientOptions {
         timeout: options.timeout.0,
         connect_timeout: options.connect_timeout.0,
         tls: options.tls.clone(),
         ..ClientOptions::default()
     })?;
-    let (bucket, _) = options.place();
-    // The lane tries again.
-    let no_retries =
-        RetryConfig { max_retries: 0, retry_timeout: Duration::ZERO, ..RetryConfig::default() };
+    let answers = Arc::new(Answers::default());
+    let kit = Kit { client, answers: Arc::clone(&answers) };
+    let client = match scheme {
+        Scheme::Google => google(options, kit),
+        Scheme::Azure => azure(options, kit),
+        Scheme::S3 | Scheme::File => s3(options, kit),
+    };
+    let client = client.map_err(|error| BuildError(format!("{error}; {CREDENTIALS}")))?;
+    Ok(Store::Http { client, answers })
+}
+
+const CREDENTIALS: &str =
+    "check the options with credentials, and the variables AWS_..., GOOGLE_... or AZURE_...";
+
+/// The lane tries again.
+fn no_retries() -> RetryConfig {
+    RetryConfig { max_retries: 0, retry_timeout: Duration::ZERO, ..RetryConfig::default() }
+}
+
+type Built = ::object_store::Result<Arc<dyn ObjectStore>>;
+
+fn s3(options: &Options, kit: Kit) -> Built {
+    let bucket = options.place().0;
+    let is_path_style = options.path_style.unwrap_or(options.endpoint.is_some());
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(bucket)
-        .with_retry(no_retries)
+        .with_retry(no_retries())
         // Its SHA-256 would be made on a thread of the runtime. TLS protects what is on its way.
         .with_unsigned_payload(true)
-        .with_http_connector(Kit { client, answers: Arc::clone(answers) });
-    let is_path_style = options.path_style.unwrap_or(options.endpoint.is_some());
-    builder = builder.with_virtual_hosted_style_request(!is_path_style);
-    if let Some(address) = options.endpoint.as_ref().and_then(Address::uri) {
-        let (scheme, host) = (address.scheme_str().unwrap_or("https"), address.authority());
-        let host = host.map(ToString::to_string).unwrap_or_default();
-        let host = if is_path_style { host } else { format!("{bucket}.{host}") };
-        builder =
-            builder.with_endpoint(format!("{scheme}://{host}")).with_allow_http(scheme == "http");
+        .with_virtual_hosted_style_request(!is_path_style)
+        .with_http_connector(kit);
+    if let Some((scheme, rest)) = options.endpoint.as_ref().and_then(base) {
+        let bucket = if is_path_style { String::new() } else { format!("{bucket}.") };
+        builder = builder.with_endpoint(format!("{scheme}://{bucket}{rest}"));
+    }
+    if let (Some(id), Some(key)) = (&options.access_key_id, &options.secret_access_key) {
+        // A token of the environment belongs to the key of the environment.
+        let token = options.session_token.as_ref().map(|token| token.reveal().to_owned());
+        let credential =
+            AwsCredential { key_id: id.clone(), secret_key: key.reveal().to_owned(), token };
+        let credential = Arc::new(StaticCredentialProvider::new(credential));
+        builder = builder.with_credentials(credential);
     }
     for (key, value) in [
         ("region", options.region.as_deref()),
-        ("access_key_id", options.access_key_id.as_deref()),
-        ("secret_access_key", options.secret_access_key.as_ref().map(Secret::reveal)),
-        ("token", options.session_token.as_ref().map(Secret::reveal)),
         ("server_side_encryption", options.sse.map(Sse::header)),
         ("sse_kms_key_id", options.kms_key.as_deref()),
     ] {
-        if let (Ok(key), Some(value)) = (key.parse(), value) {
-            builder = builder.with_config(key, value);
+        if let Some(value) = value {
+            builder = builder.with_config(key.parse()?, value);
         }
     }
-    let store = builder.build().map_err(|error| BuildError(error.to_string()))?;
-    Ok(Arc::new(store))
+    Ok(Arc::new(builder.build()?))
+}
+
+fn google(options: &Options, kit: Kit) -> Built {
+    let mut builder = match &options.service_account_key {
+        // Beside a key of the environment it would be a mistake.
+        Some(key) => GoogleCloudStorageBuilder::new().with_service_account_key(key.reveal()),
+        None => GoogleCloudStorageBuilder::from_env(),
+    };
+    if let Some((scheme, rest)) = options.endpoint.as_ref().and_then(base) {
+        builder = builder.with_base_url(&format!("{scheme}://{rest}"));
+    }
+    builder = builder.with_bucket_name(options.place().0).with_retry(no_retries());
+    Ok(Arc::new(builder.with_http_connector(kit).build()?))
+}
+
+fn azure(options: &Options, kit: Kit) -> Built {
+    let mut builder = MicrosoftAzureBuilder::from_env()
+        .with_container_name(options.place().0)
+        .with_retry(no_retries())
+        .with_http_connector(kit);
+    if let Some((scheme, rest)) = options.endpoint.as_ref().and_then(base) {
+        builder = builder.with_endpoint(format!("{scheme}://{rest}"));
+    }
+    let secret = |secret: &Option<Secret>| secret.as_ref().map(|it| it.reveal().to_owned());
+    for (key, value, is_credential) in [
+        ("account_name", options.account.clone(), false),
+        ("access_key", secret(&options.account_key), true),
+        ("sas_token", secret(&options.sas_token), true),
+    ] {
+        let Some(value) = value else { continue };
+        builder = builder.with_config(key.parse()?, value);
+        if is_credential {
+            // Whatever credentials the environment has besides.
+            builder = builder.with_credential_type(key);
+        }
+    }
+    Ok(Arc::new(builder.build()?))
+}
+
+/// An endpoint's scheme, and its host with the path.
+fn base(endpoint: &Address) -> Option<(&str, String)> {
+    let uri = endpoint.uri()?;
+    let path = uri.path().trim_end_matches('/');
+    Some((uri.scheme_str()?, format!("{}{path}", uri.authority()?)))
 }
 
 /// The client as the crate wants it.

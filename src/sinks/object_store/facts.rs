@@ -1,47 +1,45 @@
-//! What an object's metadata says. Pure.
+//! What is noted with an object about it. Pure.
 
-use ::object_store::{Attribute, Attributes};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
-use crate::support::base64;
-
-/// What an object's metadata says of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What is noted with an object: one text, because Azure takes no name with a hyphen and a file has one attribute.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Facts {
     /// Where the lane goes on behind it.
+    #[serde(with = "in_base64")]
     pub(super) place: Bytes,
     pub(super) sha256: String,
     pub(super) rows: u64,
     pub(super) format: String,
 }
 
-const PLACE_KEY: &str = "spanferry-place";
-const SHA256_KEY: &str = "spanferry-sha256";
-const ROWS_KEY: &str = "spanferry-rows";
-const FORMAT_KEY: &str = "spanferry-format";
-
 impl Facts {
-    pub(super) fn attributes(&self) -> Attributes {
-        let values = [
-            (PLACE_KEY, base64::text(&self.place)),
-            (SHA256_KEY, self.sha256.clone()),
-            (ROWS_KEY, self.rows.to_string()),
-            (FORMAT_KEY, self.format.clone()),
-        ];
-        let name = |key: &'static str| Attribute::Metadata(key.into());
-        values.into_iter().map(|(key, value)| (name(key), value)).collect()
+    /// What the text is called, in an object's metadata and behind `user.` as an attribute of a file.
+    pub(super) const NAME: &str = "spanferry";
+
+    pub(super) fn text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
     }
 
     /// Those of an object that a sink wrote; none for any other.
-    pub(super) fn of(attributes: &Attributes) -> Option<Self> {
-        let text = |key: &'static str| {
-            attributes.get(&Attribute::Metadata(key.into())).map(|value| value.as_ref().to_owned())
-        };
-        Some(Self {
-            place: base64::read(&text(PLACE_KEY)?)?.into(),
-            sha256: text(SHA256_KEY)?,
-            rows: text(ROWS_KEY)?.parse().ok()?,
-            format: text(FORMAT_KEY)?,
-        })
+    pub(super) fn read(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+}
+
+mod in_base64 {
+    use bytes::Bytes;
+    use serde::{Deserialize as _, Deserializer, Serializer, de};
+
+    use crate::support::base64;
+
+    pub(super) fn serialize<S: Serializer>(bytes: &Bytes, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&base64::text(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
+        let bytes = base64::read(&String::deserialize(from)?);
+        bytes.map(Bytes::from).ok_or_else(|| de::Error::custom("not base64"))
     }
 }

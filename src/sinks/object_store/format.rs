@@ -75,7 +75,7 @@ impl Encoder {
 
     /// The object's size so far; what is not compressed yet counts as it is.
     pub(super) fn len(&self) -> usize {
-        self.frames.len() + self.plain.len() + self.rows.as_ref().map_or(0, Rows::len)
+        self.frames.len() + self.plain.len() + self.rows.as_ref().map_or(0, Rows::bytes)
     }
 
     /// The whole object.

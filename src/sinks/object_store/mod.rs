@@ -1,4 +1,4 @@
-//! `type = "object_store"`: a data lake in S3 or what speaks like it, each row exactly once.
+//! `type = "object_store"`: a data lake in S3, Google Cloud Storage, Azure Blob Storage or a folder, each row exactly once.
 //!
 //! ```toml
 //! [sinks.lake]
@@ -18,8 +18,8 @@
 //! archives are zstd frames one behind the other, as `zstdcat` and readers of such files take them.
 //!
 //! **Exactly once.** An object is built in memory, compressed, and put when it is full, old enough or its hour is over, under the condition
-//! that nothing has its name. Its metadata holds the place to which the lane's cursor moves then; so the object and the cursor cannot disagree. Where
-//! the answer is lost, the same bytes go under the same name again, and what is there is recognised by its SHA-256. After
+//! that nothing has its name. Its metadata (of a file: an extended attribute, `folder.rs`) holds the place to which the lane's cursor moves
+//! then; so the object and the cursor cannot disagree. Where the answer is lost, the same bytes go under the same name again, and what is there is recognised by its SHA-256. After
 //! a crash between the put and the saving of the cursor, the sink finds the object by its number and the lane goes on behind it.
 //! Until a put, nothing but the journal keeps the rows: what a crash takes is read again. Replays of dead letters are written once for each
 //! time that they are asked for.
@@ -31,21 +31,24 @@
 mod answer;
 mod connect;
 mod facts;
+mod folder;
 mod format;
 mod options;
+mod store;
+#[cfg(test)]
+pub(crate) mod folder_tests;
+#[cfg(test)]
+mod http_tests;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex};
 
 use ::object_store::path::{Path, PathPart};
-use ::object_store::{Error, GetOptions, ObjectStore, PutMode, PutOptions, PutPayload};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::Instant;
@@ -60,15 +63,16 @@ use crate::support::clock;
 use crate::support::lock::lock;
 use crate::support::rfc3339::{NS_PER_SECOND, write_date};
 use crate::support::sha256;
-use answer::Answers;
 use facts::Facts;
 use format::Encoder;
+use options::Scheme;
 pub use options::{Format, Options};
+use store::Store;
 
 /// Objects in a store.
 pub static KIND: Kind = Kind {
     name: "object_store",
-    summary: "a data lake in S3, MinIO and the like: partitions of Parquet, JSON lines, or OTLP to replay, each row exactly once",
+    summary: "a data lake in S3, Google Cloud Storage, Azure or a folder: partitions of Parquet, JSON lines, or OTLP to replay, each row exactly once",
     example: "url = \"s3://traces/agents\"\nregion = \"eu-central-1\"\n",
     schema: crate::support::options::schema_of::<Options>,
     parse: |table| {
@@ -79,9 +83,7 @@ pub static KIND: Kind = Kind {
 
 impl Plan for Options {
     fn build(&self, parts: Parts) -> Result<Arc<dyn Sink>, BuildError> {
-        let answers = Arc::new(Answers::default());
-        let store = connect::store(self, &answers)?;
-        Ok(Arc::new(Lake::over(store, answers, self, parts)))
+        Ok(Arc::new(Lake::over(connect::store(self)?, self, parts)))
     }
 
     fn expanded(&self) -> toml::Table {
@@ -90,23 +92,23 @@ impl Plan for Options {
 
     fn probe(&self) -> Option<Pending<'_, Result<String, String>>> {
         Some(Box::pin(async {
-            let answers = Arc::new(Answers::default());
-            let store = connect::store(self, &answers).map_err(|error| error.to_string())?;
-            let (_, prefix) = self.place();
-            match store.list(Some(&Path::from(prefix))).next().await {
-                None | Some(Ok(_)) => {
-                    Ok(format!("{} can be listed; whether it may be written will show", self.url))
-                }
-                Some(Err(error)) => Err(answers.why(&error)),
-            }
+            let store = connect::store(self).map_err(|error| error.to_string())?;
+            store.probe(&self.root()).await
         }))
+    }
+}
+
+impl Options {
+    /// What stands before all names in the store.
+    fn root(&self) -> Path {
+        let is_folder = self.scheme() == Some(Scheme::File);
+        if is_folder { Path::default() } else { Path::from(self.place().1) }
     }
 }
 
 /// Writes objects. All but bytes on their way is done on threads that may block.
 pub struct Lake {
-    store: Arc<dyn ObjectStore>,
-    answers: Arc<Answers>,
+    store: Store,
     sink: String,
     root: Path,
     options: Options,
@@ -227,20 +229,14 @@ enum Step {
 
 impl Lake {
     /// Asks nobody for anything.
-    fn over(
-        store: Arc<dyn ObjectStore>,
-        answers: Arc<Answers>,
-        options: &Options,
-        parts: Parts,
-    ) -> Self {
+    fn over(store: Store, options: &Options, parts: Parts) -> Self {
         // Whatever else it is belongs to a sink of another kind that had this name.
         let saved = serde_json::from_slice(&parts.state).ok();
         let (stage, place, waiting) = (Stage::Unasked, Bytes::new(), None);
         Self {
             store,
-            answers,
             sink: PathPart::from(parts.name).as_ref().to_owned(),
-            root: Path::from(options.place().1),
+            root: options.root(),
             options: options.clone(),
             prices: parts.prices,
             ledger: Mutex::new(Ledger { stage, saved, place, waiting, is_careful: false }),
@@ -349,19 +345,10 @@ impl Lake {
     async fn ask(&self, saved: Saved, place: Bytes) -> Result<Checkpoint, Pace> {
         let from = self.partition(saved.hour.saturating_sub(HOURS_BACK));
         let stem = self.stem(&saved.writer);
-        let mut mine = BTreeMap::new();
-        let mut all = self.store.list_with_offset(Some(&self.root), &from);
-        while let Some(meta) = all.next().await {
-            let path = meta.map_err(|error| self.answers.pace(&error))?.location;
-            let number = path.filename().and_then(|name| name.strip_prefix(&stem));
-            let number = number.and_then(|rest| rest.split_once('.')?.0.parse::<u64>().ok());
-            if let Some(number) = number.filter(|number| *number >= saved.next) {
-                mine.insert(number, path);
-            }
-        }
+        let mine = self.store.numbered(&self.root, &from, &stem).await?;
         let (mut last, mut next) = (None, saved.next);
         while let Some(path) = mine.get(&next) {
-            last = Some(self.facts_of(path).await?.place);
+            last = Some(self.store.facts_of(path).await?.place);
             next += 1;
         }
         let is_further = last.is_some();
@@ -388,17 +375,12 @@ impl Lake {
     }
 
     async fn put(&self, sealed: &Sealed, place: Bytes) -> Result<Checkpoint, Pace> {
-        let attributes = sealed.facts.attributes();
-        let options = PutOptions { mode: PutMode::Create, attributes, ..PutOptions::default() };
-        let payload = PutPayload::from(sealed.bytes.clone());
-        let found = match self.store.put_opts(&sealed.path, payload, options).await {
-            Ok(_) => None,
-            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => {
-                let found = self.facts_of(&sealed.path).await?;
-                // With this content it is the one whose answer was lost.
-                Some(found).filter(|found| found.sha256 != sealed.facts.sha256)
-            }
-            Err(error) => return Err(self.answers.pace(&error)),
+        let found = if self.store.create(&sealed.path, &sealed.bytes, &sealed.facts).await? {
+            None
+        } else {
+            let found = self.store.facts_of(&sealed.path).await?;
+            // With this content it is the one whose answer was lost.
+            Some(found).filter(|found| found.sha256 != sealed.facts.sha256)
         };
         let mut ledger = lock(&self.ledger);
         let next = ledger.saved.as_ref().map_or(0, |saved| saved.next) + 1;
@@ -406,17 +388,6 @@ impl Lake {
         ledger.checkpoint(found.map_or(place, |found| found.place), next, sealed.hour);
         // A put of an earlier run has come late, and cut the journal elsewhere: its rows are there, and what follows them is read again.
         Ok(if is_other { ledger.goes_on() } else { ledger.stays() })
-    }
-
-    async fn facts_of(&self, path: &Path) -> Result<Facts, Pace> {
-        let asked = GetOptions { head: true, ..GetOptions::default() };
-        let found = self.store.get_opts(path, asked).await;
-        let found = found.map_err(|error| self.answers.pace(&error))?;
-        Facts::of(&found.attributes).ok_or_else(|| Pace::Hold {
-            reason: format!(
-                "{path} is there and has not the metadata that this sink writes; it is not overwritten: move it away"
-            ),
-        })
     }
 
     fn partition(&self, hour: u64) -> Path {

@@ -4,8 +4,8 @@ use std::time;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sinks::Mistake;
-use crate::sinks::http::{Address, TlsOptions};
+use crate::sinks::http::{self, Address, TlsOptions};
+use crate::sinks::{Mistake, Mistakes};
 use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
 use crate::support::secret::Secret;
@@ -14,7 +14,7 @@ use crate::support::secret::Secret;
 #[derive(Debug, Clone, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
-    /// Where objects go: `s3://bucket/prefix`.
+    /// Where objects go: `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix` or a folder, `file:///var/lib/spanferry/lake`.
     pub url: String,
     /// What an object holds: `jsonl` (a span a line, in flat columns), `parquet` (the same columns, typed), or `otlp` (requests in
     /// protobuf, to replay).
@@ -26,31 +26,41 @@ pub struct Options {
     /// How hard to compress: 1 to 22 of zstd.
     #[serde(default = "default_level")]
     pub compression_level: i32,
-    /// The address of a store that is not Amazon's: `http://minio:9000`.
+    /// The address of a store that is not Amazon's, Google's or Microsoft's: `http://minio:9000`.
     #[schemars(with = "Option<String>", extend("examples" = ["http://minio:9000"]))]
     pub endpoint: Option<Address>,
-    /// The bucket's region. Without it the one that `AWS_REGION` says, or `us-east-1`.
+    /// `s3://`: the bucket's region. Without it the one that `AWS_REGION` says, or `us-east-1`.
     #[schemars(extend("examples" = ["eu-central-1"]))]
     pub region: Option<String>,
-    /// Whether the bucket stands in the path of an address (`https://host/bucket`) or in its host. Where there is an `endpoint`, in the path.
+    /// `s3://`: whether the bucket stands in the path of an address (`https://host/bucket`) or in its host. Where there is an `endpoint`, in the path.
     #[schemars(extend("examples" = [true]))]
     pub path_style: Option<bool>,
-    /// The id of an access key. Without it the credentials are those of the environment (`AWS_ACCESS_KEY_ID` ...), or of the role of the
-    /// pod (web identity), container or machine.
+    /// `s3://`: the id of an access key. Without it the credentials are those of the environment (`AWS_ACCESS_KEY_ID` ...), or of the role
+    /// of the pod (web identity), container or machine. Profiles (`~/.aws`) are not read.
     #[schemars(extend("examples" = ["AKIAIOSFODNN7EXAMPLE"]))]
     pub access_key_id: Option<String>,
-    /// The access key.
+    /// `s3://`: the access key.
     #[schemars(extend("examples" = ["the-key-with-this-id"]))]
     pub secret_access_key: Option<Secret>,
-    /// The token of a session, where the key belongs to one.
+    /// `s3://`: the token of a session, where the key belongs to one.
     #[schemars(extend("examples" = ["the-token-of-a-session"]))]
     pub session_token: Option<Secret>,
-    /// How the store encrypts objects: `AES256`, `aws:kms`, or as the bucket says.
+    /// `s3://`: how the store encrypts objects: `AES256`, `aws:kms`, or as the bucket says.
     #[schemars(extend("examples" = ["aws:kms"]))]
     pub sse: Option<Sse>,
-    /// The key of KMS to encrypt with.
+    /// `s3://`: the key of KMS to encrypt with.
     #[schemars(extend("examples" = ["arn:aws:kms:eu-central-1:111122223333:key/traces"]))]
     pub kms_key: Option<String>,
+    /// `gs://`: the JSON of a service account's key (`${file:/etc/spanferry/key.json}`). Without it the credentials are those of the environment
+    /// (`GOOGLE_APPLICATION_CREDENTIALS` ...), of gcloud, or of the machine or pod.
+    pub service_account_key: Option<Secret>,
+    /// `az://`: the storage account. Without it the one that `AZURE_STORAGE_ACCOUNT_NAME` says.
+    pub account: Option<String>,
+    /// `az://`: the account's key. Without it, and without a token, the credentials are those of the environment (`AZURE_STORAGE_ACCOUNT_KEY`,
+    /// `AZURE_CLIENT_ID` ...), or of the identity of the pod or machine.
+    pub account_key: Option<Secret>,
+    /// `az://`: the token of a shared access signature.
+    pub sas_token: Option<Secret>,
     /// The longest that a request may take, that of the largest object too.
     #[serde(default = "default_timeout")]
     pub timeout: Duration,
@@ -76,6 +86,28 @@ pub enum Format {
     /// Requests in protobuf, each behind its length.
     Otlp,
 }
+
+/// What kind of store an address is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scheme {
+    S3,
+    Google,
+    Azure,
+    File,
+}
+
+/// How addresses of each kind begin, the options that no other kind has, and what to say of them elsewhere.
+const SCHEMES: [(&str, Scheme, &str, &str); 4] = [
+    (
+        "s3://",
+        Scheme::S3,
+        "region path_style access_key_id secret_access_key session_token sse kms_key",
+        "leave it out; it is for \"s3://\"",
+    ),
+    ("gs://", Scheme::Google, "service_account_key", "leave it out; it is for \"gs://\""),
+    ("az://", Scheme::Azure, "account account_key sas_token", "leave it out; it is for \"az://\""),
+    ("file://", Scheme::File, "", ""),
+];
 
 /// When an object is put.
 #[derive(Debug, Clone, Copy, Deserialize, Serialize, schemars::JsonSchema)]
@@ -130,67 +162,83 @@ const OBJECT_BYTES_MIN: ByteSize = ByteSize(64 << 10);
 /// What one put of S3 takes is 5 GB; an object is in memory.
 const OBJECT_BYTES_MAX: ByteSize = ByteSize(1 << 30);
 
-const SCHEMES: &str = "write \"s3://bucket/prefix\"; for files there is `type = \"file\"`";
+const URLS: &str = "write \"s3://bucket/prefix\", \"gs://bucket/prefix\", \"az://container/prefix\" or \"file:///absolute/folder\"";
+
+/// What a key of Google is.
+type Json = serde_json::Map<String, serde_json::Value>;
 
 impl Options {
     /// Every mistake that can be seen without asking anybody.
     pub(super) fn check(&self) -> Vec<Mistake> {
-        let mut mistakes = self.tls.check();
-        let mut wrong = |is_wrong: bool, option, what, hint| {
-            if is_wrong {
-                mistakes.push(Mistake { option, what, hint });
-            }
+        let mut found = Mistakes(self.tls.check());
+        let (scheme, (bucket, prefix)) = (self.scheme(), self.place());
+        let is_place = match scheme {
+            Some(Scheme::File) => bucket.is_empty() && prefix.len() > 1,
+            Some(_) => !bucket.is_empty(),
+            None => false,
         };
-        let (bucket, prefix) = self.place();
-        let is_s3 = self.url.starts_with("s3://") && !bucket.is_empty();
-        wrong(!is_s3, "url", "not an address of a bucket that this build can write to", SCHEMES);
+        found.note(!is_place, "url", "not an address that objects can be written to", URLS);
         let is_odd = self.url.contains(['?', '#', '@']) || prefix.split('/').any(|it| it == "..");
-        wrong(is_odd, "url", "a bucket's address has no `?`, `#`, `@` or `..`", SCHEMES);
+        found.note(is_odd, "url", "the address has a `?`, `#`, `@` or `..`", URLS);
+        let written = http::shown(self);
+        for (_, _, names, hint) in SCHEMES.iter().filter(|(_, other, ..)| Some(*other) != scheme) {
+            for option in names.split(' ') {
+                let what = "an option of another kind of store than `url` names";
+                found.note(scheme.is_some() && written.contains_key(option), option, what, hint);
+            }
+        }
+        let is_lost = scheme == Some(Scheme::File) && self.endpoint.is_some();
+        found.note(is_lost, "endpoint", "a folder has no address", "leave it out");
         let no_address = self.endpoint.as_ref().is_some_and(|endpoint| endpoint.uri().is_none());
         let what = "not an address without credentials";
-        wrong(no_address, "endpoint", what, "write for example \"http://minio:9000\"");
+        found.note(no_address, "endpoint", what, "write for example \"http://minio:9000\"");
         let sizes = OBJECT_BYTES_MIN..=OBJECT_BYTES_MAX;
         let is_size = sizes.contains(&self.object.bytes_max);
         let what = "`object.bytes_max` is out of bounds";
-        wrong(!is_size, "object", what, "use \"64KiB\" to \"1GiB\"; it is in memory");
+        found.note(!is_size, "object", what, "use \"64KiB\" to \"1GiB\"; it is in memory");
         let what = "`object.age` must be more than nothing";
-        wrong(self.object.age.0.is_zero(), "object", what, "leave it out, or write \"5m\"");
+        found.note(self.object.age.0.is_zero(), "object", what, "leave it out, or write \"5m\"");
         let is_level = (1..=22).contains(&self.compression_level);
-        wrong(
-            !is_level,
-            "compression_level",
-            "not a level of zstd",
-            "use 1 (fastest) to 22 (smallest)",
-        );
+        let hint = "use 1 (fastest) to 22 (smallest)";
+        found.note(!is_level, "compression_level", "not a level of zstd", hint);
         let is_half = self.access_key_id.is_some() != self.secret_access_key.is_some();
         let what = "`access_key_id` and `secret_access_key` need each other";
-        wrong(is_half, "access_key_id", what, "give both, or none of them");
+        found.note(is_half, "access_key_id", what, "give both, or none of them");
         let is_lost = self.session_token.is_some() && self.access_key_id.is_none();
-        wrong(
-            is_lost,
-            "session_token",
-            "a token without its key",
-            "add `access_key_id` and `secret_access_key`",
-        );
+        let hint = "add `access_key_id` and `secret_access_key`";
+        found.note(is_lost, "session_token", "a token without its key", hint);
         let is_lost = self.kms_key.is_some() && self.sse != Some(Sse::Kms);
-        wrong(
-            is_lost,
-            "kms_key",
-            "a key that nothing is encrypted with",
-            "add `sse = \"aws:kms\"`",
-        );
+        let what = "a key that nothing is encrypted with";
+        found.note(is_lost, "kms_key", what, "add `sse = \"aws:kms\"`");
+        let is_json = |key: &Secret| serde_json::from_str::<Json>(key.reveal()).is_ok();
+        let is_odd = self.service_account_key.as_ref().is_some_and(|key| !is_json(key));
+        let what = "not the JSON of a service account's key";
+        found.note(is_odd, "service_account_key", what, "write \"${file:/etc/spanferry/key.json}\"");
+        let is_double = self.account_key.is_some() && self.sas_token.is_some();
+        let what = "a key and a token for the same account";
+        found.note(is_double, "sas_token", what, "give `account_key` or `sas_token`");
         for (option, duration) in
             [("timeout", self.timeout), ("connect_timeout", self.connect_timeout)]
         {
             let what = "it must be more than nothing";
-            wrong(duration.0.is_zero(), option, what, "leave it out, or write \"30s\"");
+            found.note(duration.0.is_zero(), option, what, "leave it out, or write \"30s\"");
         }
-        mistakes
+        found.0
     }
 
-    /// The bucket, and what stands before all names.
+    /// The kind of store that the address is of.
+    pub(super) fn scheme(&self) -> Option<Scheme> {
+        let known = SCHEMES.iter().find(|(start, ..)| self.url.starts_with(start));
+        known.map(|(_, scheme, ..)| *scheme)
+    }
+
+    /// The bucket, and what stands before all names; for files nothing, and the folder.
     pub(super) fn place(&self) -> (&str, &str) {
         let (_, rest) = self.url.split_once("://").unwrap_or_default();
-        rest.split_once('/').unwrap_or((rest, ""))
+        match rest.find('/') {
+            Some(0) => ("", rest),
+            Some(at) => rest.split_at(at),
+            None => (rest, ""),
+        }
     }
 }

@@ -1,17 +1,18 @@
 //! The sink alone, over a store in memory that does as it is told.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::ops::Range;
 
 use ::object_store::memory::InMemory;
 use ::object_store::{
-    CopyOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStoreExt as _,
-    PutMultipartOptions, PutResult, Result as StoreResult,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    Result as StoreResult,
 };
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
-use futures_util::{TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::*;
 use crate::sinks::samples;
@@ -165,7 +166,8 @@ pub(crate) fn lake(store: &Arc<Told>, options: &str, state: Bytes) -> Lake {
     let options = format!("url = \"s3://bucket/a/b\"\n{options}");
     let options: Options = toml::from_str(&options).unwrap();
     let parts = Parts { name: "lake".to_owned(), state, ..Parts::default() };
-    Lake::over(Arc::clone(store) as Arc<dyn ObjectStore>, Arc::default(), &options, parts)
+    let client = Arc::clone(store) as Arc<dyn ObjectStore>;
+    Lake::over(Store::Http { client, answers: Arc::default() }, &options, parts)
 }
 
 /// The decompressed bytes of an object.
@@ -174,28 +176,31 @@ pub(crate) fn plain(object: &Bytes) -> Vec<u8> {
 }
 
 /// 2026-11-21T05:15:09Z.
-const HOUR_5: u64 = 1_795_238_109_000_000_000;
+pub(super) const HOUR_5: u64 = 1_795_238_109_000_000_000;
 const HOUR: u64 = 3600 * NS_PER_SECOND;
 
-fn spans(received_at_ns: u64, numbers: Range<u64>) -> Delivery {
+pub(super) fn spans(received_at_ns: u64, numbers: Range<u64>) -> Delivery {
     let items = numbers.map(|number| Item::Span(samples::numbered_span(number)));
     samples::delivery(received_at_ns, items.collect())
 }
 
-fn place(text: &'static str) -> Bytes {
+pub(super) fn place(text: &'static str) -> Bytes {
     Bytes::from_static(text.as_bytes())
 }
 
-/// One that has been asked for its number.
 async fn begun(store: &Arc<Told>, options: &str) -> Lake {
-    let sink = lake(store, options, Bytes::new());
+    begun_over(lake(store, options, Bytes::new())).await
+}
+
+/// One that has been asked for its number.
+pub(super) async fn begun_over(sink: Lake) -> Lake {
     let first = sink.deliver(&spans(HOUR_5, 0..1)).await;
     assert_eq!(first, Report::all(Verdict::Retry, Pace::Checkpoint), "a number is saved before");
     sink.checkpoint_at(place("0")).await.unwrap();
     sink
 }
 
-fn lines_of(object: &Bytes) -> usize {
+pub(super) fn lines_of(object: &Bytes) -> usize {
     plain(object).split(|byte| *byte == b'\n').count() - 1
 }
 

@@ -82,22 +82,11 @@ impl Rows {
     }
 
     /// How many bytes there are so far: what is compressed, and what is not yet.
-    pub fn len(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.writer.bytes_written() + self.buffered
     }
 
-    /// Whether there is no row.
-    pub fn is_empty(&self) -> bool {
-        self.buffered == 0 && self.writer.flushed_row_groups().is_empty()
-    }
-
-    /// The compressed bytes since this was asked last, for who sends an object in parts.
-    pub fn take(&mut self) -> io::Result<Vec<u8>> {
-        self.writer.flush()?;
-        Ok(std::mem::take(self.writer.inner_mut()))
-    }
-
-    /// The bytes since [`Rows::take`] was asked last, to the end of the object.
+    /// The whole object.
     pub fn finish(mut self) -> io::Result<Vec<u8>> {
         if self.buffered != 0 {
             self.end_row_group().map_err(io::Error::other)?;

@@ -15,6 +15,11 @@ impl<'a> Object<'a> {
         Self { out }
     }
 
+    /// Goes on with one that is open, and that others close.
+    pub fn within(out: &'a mut Vec<u8>) -> Self {
+        Self { out }
+    }
+
     /// Begins a member; its value is to be appended to what this returns. No value ends with the brace that tells the first.
     pub fn member(&mut self, name: &str) -> &mut Vec<u8> {
         if self.out.last() != Some(&b'{') {

@@ -1,42 +1,57 @@
-//! Texts that are too long: their beginning, and how much is missing.
+//! What is too long: of texts their beginning and how much is missing, of containers their text. Pure.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
-use super::Document;
-use crate::span::{Attribute, Text, Value};
+use crate::support::json::object::Object;
+use crate::support::json::raw::Raw;
+use crate::support::json::write_str;
 use crate::support::sha256;
 
-impl Document<'_, '_> {
-    pub(super) fn cut<'t>(&mut self, text: &'t str) -> Cow<'t, str> {
-        let cut = shortened(text, self.text_max);
-        self.is_cut |= matches!(cut, Cow::Owned(_));
-        cut
-    }
+/// How much of a value is kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Values that take at most so many bytes are not looked into.
+    pub(super) whole_bytes: usize,
+    /// Containers within each other that stay what they are.
+    pub(super) levels: usize,
+    pub(super) key_bytes: usize,
+    pub(super) text_bytes: usize,
+}
 
-    pub(super) fn cut_attributes(&mut self, attributes: &[Attribute]) -> Vec<Attribute> {
-        let all = attributes.iter();
-        all.map(|Attribute { key, value }| {
-            let key = Text::from(&*self.cut(key));
-            Attribute { key, value: self.cut_value(value) }
-        })
-        .collect()
-    }
-
-    fn cut_value(&mut self, value: &Value) -> Value {
-        match value {
-            Value::Text(text) if self.text_max < text.len() => {
-                Value::Text(Text::from(&*self.cut(text)))
+/// Appends as much of a value as its limits let through.
+pub(super) fn write_cut(out: &mut Vec<u8>, value: Raw<'_>, limits: Limits) {
+    let Limits { whole_bytes, levels, key_bytes, text_bytes } = limits;
+    let json = value.text();
+    let is_container = value.is_object() || value.is_array();
+    let text = match value.string() {
+        None if is_container && levels == 0 => Some(Cow::Borrowed(json)),
+        text => text,
+    };
+    let inner = Limits { levels: levels.saturating_sub(1), ..limits };
+    if json.len() <= whole_bytes {
+        out.extend_from_slice(json.as_bytes());
+    } else if let Some(text) = text {
+        write_str(out, &shortened(&text, text_bytes).replace('\0', ""));
+    } else if value.is_object() {
+        let (mut object, mut names) = (Object::open(out), HashSet::new());
+        for (name, value) in value.members() {
+            let name = beginning(&name, key_bytes).replace('\0', "");
+            let name = if name.is_empty() { "_".to_owned() } else { name };
+            if names.insert(name.clone()) {
+                write_cut(object.member(&name), value, inner);
             }
-            Value::Bytes(bytes) if self.text_max < bytes.len() => {
-                self.is_cut = true;
-                Value::Text(Text::from(marker(bytes.len(), bytes)))
-            }
-            Value::Array(elements) => {
-                Value::Array(elements.iter().map(|element| self.cut_value(element)).collect())
-            }
-            Value::Map(entries) => Value::Map(self.cut_attributes(entries)),
-            other => other.clone(),
         }
+        object.close();
+    } else if value.is_array() {
+        out.push(b'[');
+        for (at, element) in value.elements().enumerate() {
+            out.extend_from_slice(if at == 0 { b"" } else { b"," });
+            write_cut(out, element, inner);
+        }
+        out.push(b']');
+    } else {
+        out.extend_from_slice(json.as_bytes());
     }
 }
 
@@ -46,14 +61,11 @@ pub(super) fn shortened(text: &str, bytes_max: usize) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     let kept = beginning(text, bytes_max.saturating_sub(MARKER_BYTES));
-    Cow::Owned(format!("{kept}{}", marker(text.len() - kept.len(), text.as_bytes())))
+    let (missing, whole) = (text.len() - kept.len(), sha256::hex(text.as_bytes()));
+    format!("{kept}...[truncated {missing} bytes, sha256 {whole}]").into()
 }
 
-fn marker(missing: usize, whole: &[u8]) -> String {
-    format!("...[truncated {missing} bytes, sha256 {}]", sha256::hex(whole))
-}
-
-/// What [`marker`] takes.
+/// What says how much is missing.
 const MARKER_BYTES: usize = 112;
 
 /// As much of a text as fits so many bytes.

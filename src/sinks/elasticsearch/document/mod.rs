@@ -6,13 +6,15 @@
 mod sent;
 pub(super) mod pairs;
 mod cut;
-mod guard;
 
 use std::borrow::Cow;
 
+use cut::shortened;
 use memchr::memchr2;
 
-use crate::sinks::elasticsearch::item::{ItemMembers, text};
+use crate::sinks::elasticsearch::fields::Field::{Decimal, Nothing, Number, Time, Truth, Words};
+use crate::sinks::elasticsearch::fields::{words, write_fields, write_key, write_texts};
+use crate::sinks::elasticsearch::item::ItemMembers;
 use crate::sinks::elasticsearch::names::{
     NS_PER_US, Names, OURS, TIME_NS_MAX, event_ns, is_odd, milliseconds,
 };
@@ -22,8 +24,8 @@ use crate::span::{
     Detail, Facts, Kind, Payload, RootSpan, STATUS_ERROR, Source, Span, Spends, Text, TraceContext,
     TraceObject, Usage,
 };
-use crate::support::json::{write_compact, write_f64, write_str, write_u64};
-use crate::support::rfc3339;
+use crate::support::json::object::Object;
+use crate::support::json::{write_compact, write_str};
 
 /// A span, and what is read of it before it is written.
 pub(super) struct Subject<'a> {
@@ -48,8 +50,9 @@ impl<'a> Subject<'a> {
 }
 
 /// How much of a span is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Rung {
+    #[default]
     Full,
     /// Everything, but what has no type of its own as one text that nobody looks into: for a backend that refused the rest.
     Folded,
@@ -65,19 +68,21 @@ pub(super) fn write(
     bytes_max: usize,
 ) {
     let start = out.len();
+    let span = subject.span;
+    let detail = (span.is_otlp() || span.is_synthetic()).then(|| span.detail());
     // Texts are cut to an eighth of what is allowed, then to ever less, until the whole fits.
     let limits = std::iter::successors(Some(bytes_max / 8), |limit| Some(limit / 4));
     let limits = limits.take_while(|limit| SHORT_TEXT_BYTES <= *limit);
-    for text_max in std::iter::once(usize::MAX).chain(limits) {
+    let attempts = std::iter::once(usize::MAX).chain(limits).map(|text_max| (Some(rung), text_max));
+    // Thousands of attributes: what is typed is small.
+    for (rung, text_max) in attempts.chain([(None, SHORT_TEXT_BYTES)]) {
         out.truncate(start);
-        Document::new(out, (subject, place), settings, text_max).write(Some(rung));
+        let facts = span.facts();
+        Document { out, subject, place, settings, span, facts, detail, text_max }.write(rung);
         if out.len() - start <= bytes_max {
             return;
         }
     }
-    // Thousands of attributes: what is typed is small.
-    out.truncate(start);
-    Document::new(out, (subject, place), settings, SHORT_TEXT_BYTES).write(None);
 }
 
 /// Texts are not cut shorter than this, in bytes.
@@ -100,145 +105,106 @@ struct Document<'a, 'o> {
     detail: Option<&'a Detail>,
     /// Texts longer than this, in bytes, are cut.
     text_max: usize,
-    is_cut: bool,
 }
 
-impl<'a, 'o> Document<'a, 'o> {
-    fn new(
-        out: &'o mut Vec<u8>,
-        (subject, place): (&'a Subject<'a>, &'a Place<'a>),
-        settings: &'a Settings,
-        text_max: usize,
-    ) -> Self {
-        let span = subject.span;
-        let is_told_by_detail = span.is_otlp() || span.is_synthetic();
-        let detail = is_told_by_detail.then(|| span.detail());
-        let facts = span.facts();
-        Self { out, subject, place, settings, span, facts, detail, text_max, is_cut: false }
-    }
-
+impl Document<'_, '_> {
     /// Writes everything; without a rung only what is typed.
     fn write(mut self, rung: Option<Rung>) {
         self.out.push(b'{');
-        self.times();
-        self.identity();
-        self.words(rung);
+        self.typed(rung);
+        self.tags();
         self.usage();
-        match rung {
-            Some(Rung::Full) => {
+        if let Some(rung) = rung {
+            if rung == Rung::Full {
                 self.pairs();
-                self.as_sent();
+            }
+            self.free(rung);
+            if rung == Rung::Full {
                 self.searchable();
             }
-            Some(Rung::Folded) => self.folded(),
-            None => self.is_cut = true,
         }
-        if self.is_cut {
+        if rung != Some(Rung::Full) || self.text_max != usize::MAX {
             self.key("truncated").extend_from_slice(b"true");
         }
         self.out.push(b'}');
     }
 
-    fn times(&mut self) {
-        let (span, source) = (self.span, self.subject.source);
-        let field = if self.settings.is_stream() { "@timestamp" } else { "timestamp" };
-        self.time(field, event_ns(span, source));
-        if !is_odd(span.end_ns) {
-            self.time("end_time", span.end_ns);
-        }
-        self.time("ingested_at", source.received_at_ns.min(TIME_NS_MAX));
-        for (name, at) in [("start_us", span.start_ns), ("end_us", span.end_ns)] {
-            if !is_odd(at) {
-                write_u64(self.key(name), at / NS_PER_US);
-            }
-        }
-        if has_odd_time(span) {
-            self.open("odd_time");
-            for (name, at) in [("start_ns", span.start_ns), ("end_ns", span.end_ns)] {
-                self.text(name, &at.to_string());
-            }
-            self.close();
-        } else {
-            write_f64(self.key("duration_ms"), milliseconds(span.duration_ns()));
-        }
-    }
-
-    fn identity(&mut self) {
-        let subject = self.subject;
-        self.text("trace_id", &subject.names.trace);
-        self.text("span_id", &subject.names.span);
-        self.text("parent_id", subject.names.parent.as_deref().unwrap_or_default());
+    fn typed(&mut self, rung: Option<Rung>) {
+        let (span, facts, subject) = (self.span, self.facts, self.subject);
+        let (names, source, options) = (&subject.names, subject.source, &self.settings.options);
         let raw_type = raw_type(subject);
-        let mapped = self.settings.options.span_type_map.get(&*raw_type);
-        self.text("span_type", mapped.map_or(&*raw_type, String::as_str));
-        let name = if self.facts.name.is_empty() {
-            self.detail.map_or(&*raw_type, |detail| &detail.name)
-        } else {
-            &self.facts.name
+        let span_type = options.span_type_map.get(&*raw_type).map_or(&*raw_type, String::as_str);
+        let own_name = self.detail.map_or(&*raw_type, |detail| &detail.name);
+        let name = Some(&*facts.name).filter(|name| !name.is_empty()).unwrap_or(own_name);
+        let known = |of: fn(&TraceContext) -> &Option<Text>| of(subject.context?).as_deref();
+        // As it came with the span, and as the lane knows it.
+        let objects = [span.trace.as_ref(), subject.context.and_then(|it| it.trace.as_ref())];
+        let object = |of: fn(&TraceObject) -> &Option<Text>| {
+            objects.into_iter().flatten().find_map(|object| of(object).as_deref())
         };
-        self.text("name", name);
-        if let Some(depth) = self.place.depth {
-            write_u64(self.key("depth"), depth.into());
-        }
-        let is_error = is_error(self.span);
-        self.text("status", if is_error { "error" } else { "ok" });
-        write_u64(self.key("error_flag"), is_error.into());
-        self.text(
-            "source",
-            if self.span.is_synthetic() { OURS } else { subject.source.receiver.as_str() },
-        );
-    }
-
-    fn words(&mut self, rung: Option<Rung>) {
-        let (facts, subject) = (self.facts, self.subject);
-        for (name, text) in [
-            ("service_name", self.span.scope.resource.service_name().map(|name| &**name)),
-            ("workflow_name", workflow(subject)),
-            ("group_id", group(subject)),
-            ("user", user(subject)),
-        ] {
-            self.text(name, text.unwrap_or_default());
-        }
-        self.tags(tags(subject));
-        let status = self.detail.map(|detail| &detail.status_message);
-        if is_error(self.span) {
-            self.open("error");
-            let kind = facts.error.as_ref().and_then(|error| error.kind.as_deref());
-            self.text("type", kind.unwrap_or_default());
-            if rung == Some(Rung::Full) {
-                let message = facts.error.as_ref().map(|error| &error.message).or(status);
-                self.long("message", message.map_or("", |message| message));
-            }
-            self.close();
-        }
+        // The name of a task of the Agents SDK, which is a workflow too, comes after that of its trace.
+        let workflow = object(|it| &it.workflow).filter(|name| !name.is_empty());
+        let workflow = workflow.or(facts.workflow.as_deref()).or(known(|it| &it.workflow));
+        let group = facts.session.as_deref().or(object(|it| &it.group)).or(known(|it| &it.session));
+        let (error, is_error) = (facts.error.as_ref(), is_error(span));
+        let message = error.map(|error| &error.message);
+        let message = message.or(self.detail.map(|detail| &detail.status_message));
+        let message = message.filter(|_| is_error && rung == Some(Rung::Full));
+        let message = shortened(message.map_or("", |message| message), self.text_max);
         let agent = self.place.agent;
-        let name = agent.map(|agent| agent.name).or(facts.agent.as_deref());
-        self.group("agent", &[("name", name), ("span_id", agent.and_then(|agent| agent.span))]);
-        self.group("tool", &[("name", facts.tool.as_deref())]);
         let (from, to) = (facts.handoff_from.as_deref(), facts.handoff_to.as_deref());
-        if from.is_some() || to.is_some() {
-            let pair = format!("{} -> {}", from.unwrap_or("?"), to.unwrap_or("?"));
-            self.group("handoff", &[("from", from), ("to", to), ("pair", Some(&pair))]);
-        }
-        if facts.guardrail.is_some() || facts.guardrail_triggered.is_some() {
-            self.open("guardrail");
-            self.text("name", facts.guardrail.as_deref().unwrap_or_default());
-            if let Some(triggered) = facts.guardrail_triggered {
-                self.key("triggered").extend_from_slice(if triggered { b"true" } else { b"false" });
-            }
-            self.close();
-        }
+        let pair = from.or(to).map(|_| format!("{} -> {}", from.unwrap_or("?"), to.unwrap_or("?")));
         let model = facts.response_model.as_deref().or(facts.request_model.as_deref());
-        let provider = facts.provider.as_deref().filter(|_| model.is_some());
-        self.group("model", &[("name", model), ("provider", provider)]);
+        let ours = span.is_synthetic().then_some(OURS);
+        let at_us = |ns: u64| Number(ns / NS_PER_US).unless(is_odd(ns));
+        let has_odd_time = has_odd_time(span);
+        let odd = |ns: u64| has_odd_time.then(|| ns.to_string());
+        let (odd_start, odd_end) = (odd(span.start_ns), odd(span.end_ns));
+        let timestamp = if self.settings.is_stream() { "@timestamp" } else { "timestamp" };
+        let rows = [
+            ("", timestamp, Time(event_ns(span, source))),
+            ("", "end_time", Time(span.end_ns).unless(is_odd(span.end_ns))),
+            ("", "ingested_at", Time(source.received_at_ns.min(TIME_NS_MAX))),
+            ("", "start_us", at_us(span.start_ns)),
+            ("", "end_us", at_us(span.end_ns)),
+            ("odd_time", "start_ns", words(odd_start.as_deref())),
+            ("odd_time", "end_ns", words(odd_end.as_deref())),
+            ("", "duration_ms", Decimal(milliseconds(span.duration_ns())).unless(has_odd_time)),
+            ("", "trace_id", Words(&names.trace)),
+            ("", "span_id", Words(&names.span)),
+            ("", "parent_id", words(names.parent.as_deref())),
+            ("", "span_type", Words(span_type)),
+            ("", "name", Words(name)),
+            ("", "depth", self.place.depth.map_or(Nothing, |depth| Number(depth.into()))),
+            ("", "status", Words(if is_error { "error" } else { "ok" })),
+            ("", "error_flag", Number(is_error.into())),
+            ("", "source", Words(ours.unwrap_or(source.receiver.as_str()))),
+            ("", "service_name", words(span.scope.resource.service_name().map(|name| &**name))),
+            ("", "workflow_name", words(workflow)),
+            ("", "group_id", words(group)),
+            ("", "user", words(facts.user.as_deref().or(known(|it| &it.user)))),
+            ("error", "type", words(error.and_then(|error| error.kind.as_deref()))),
+            ("error", "message", Words(&message)),
+            ("agent", "name", words(agent.map(|it| it.name).or(facts.agent.as_deref()))),
+            ("agent", "span_id", words(agent.and_then(|agent| agent.span))),
+            ("tool", "name", words(facts.tool.as_deref())),
+            ("handoff", "from", words(from)),
+            ("handoff", "to", words(to)),
+            ("handoff", "pair", words(pair.as_deref())),
+            ("guardrail", "name", words(facts.guardrail.as_deref())),
+            ("guardrail", "triggered", facts.guardrail_triggered.map_or(Nothing, Truth)),
+            ("model", "name", words(model)),
+            ("model", "provider", words(facts.provider.as_deref().filter(|_| model.is_some()))),
+        ];
+        write_fields(self.out, rows);
     }
 
-    fn tags(&mut self, tags: &[Text]) {
-        let tags = tags.iter().filter(|tag| !tag.is_empty() && tag.len() <= ENTRY_BYTES_MAX);
-        let mut tags = tags.take(ENTRIES_MAX).map(|tag| &**tag).peekable();
-        if tags.peek().is_some() {
-            write_texts(self.key("tags"), tags);
-        }
+    /// The labels of a span; where it has none, those of its trace.
+    fn tags(&mut self) {
+        let (context, own) = (self.subject.context, &self.facts.tags);
+        let tags = context.map(|it| &it.tags).filter(|_| own.is_empty()).unwrap_or(own).iter();
+        let tags = tags.filter(|tag| !tag.is_empty() && tag.len() <= ENTRY_BYTES_MAX);
+        write_texts(self.out, "tags", tags.take(ENTRIES_MAX).map(|tag| &**tag));
     }
 
     /// Tokens and money that count, or those that repeat what others say; and what decides which.
@@ -260,15 +226,11 @@ impl<'a, 'o> Document<'a, 'o> {
         };
         let is_boundary = matches!(facts.kind, Kind::Tool | Kind::Agent | Kind::Handoff)
             || facts.sdk_span_type.as_deref() == Some("task");
-        if spends.is_empty() && !is_boundary {
-            return;
-        }
-        self.open("counting");
-        self.text("spends", spends);
-        if is_boundary {
-            self.key("is_boundary").extend_from_slice(b"true");
-        }
-        self.close();
+        let rows = [
+            ("counting", "spends", Words(spends)),
+            ("counting", "is_boundary", Truth(true).unless(!is_boundary)),
+        ];
+        write_fields(self.out, rows);
     }
 
     fn tokens(
@@ -281,39 +243,23 @@ impl<'a, 'o> Document<'a, 'o> {
         if usage.is_empty() && cost.is_none() {
             return;
         }
+        let count = |count: Option<u64>| count.map_or(Nothing, |it| Number(it.min(LONG_MAX)));
         self.open(name);
-        for (name, count) in [
-            ("input_tokens", usage.input),
-            ("output_tokens", usage.output),
-            ("total_tokens", total_tokens(usage)),
-            ("cached_tokens", usage.cached_read),
-            ("reasoning_tokens", usage.reasoning),
-        ] {
-            if let Some(count) = count {
-                write_u64(self.key(name), count.min(LONG_MAX));
-            }
-        }
-        if let Some(cost) = cost {
-            write_f64(self.key("cost_usd"), cost);
-            self.text("cost_source", source.unwrap_or_default());
-        }
+        let rows = [
+            ("", "input_tokens", count(usage.input)),
+            ("", "output_tokens", count(usage.output)),
+            ("", "total_tokens", count(total_tokens(usage))),
+            ("", "cached_tokens", count(usage.cached_read)),
+            ("", "reasoning_tokens", count(usage.reasoning)),
+            ("", "cost_usd", cost.map_or(Nothing, Decimal)),
+            ("", "cost_source", words(source.filter(|_| cost.is_some()))),
+        ];
+        write_fields(self.out, rows);
         self.close();
     }
 
-    /// Begins a member; no value ends with the brace that tells the first.
-    fn begin(&mut self) -> &mut Vec<u8> {
-        if self.out.last() != Some(&b'{') {
-            self.out.push(b',');
-        }
-        self.out
-    }
-
-    /// A name of ours, which needs no escape.
     fn key(&mut self, name: &'static str) -> &mut Vec<u8> {
-        self.begin().push(b'"');
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b"\":");
-        self.out
+        write_key(self.out, name)
     }
 
     fn open(&mut self, name: &'static str) {
@@ -331,60 +277,17 @@ impl<'a, 'o> Document<'a, 'o> {
         }
     }
 
-    /// Text that may have to be cut; nothing when it is empty.
-    fn long(&mut self, name: &'static str, text: &str) {
-        if !text.is_empty() {
-            let cut = self.cut(text);
-            write_str(self.key(name), &cut);
-        }
-    }
-
-    /// An object of texts; nothing when all are empty.
-    fn group(&mut self, name: &'static str, fields: &[(&'static str, Option<&str>)]) {
-        if fields.iter().all(|(_, text)| text.is_none_or(str::is_empty)) {
-            return;
-        }
-        self.open(name);
-        for (field, text) in fields {
-            self.text(field, text.unwrap_or_default());
-        }
-        self.close();
-    }
-
-    fn time(&mut self, name: &'static str, unix_ns: u64) {
-        let out = self.key(name);
-        out.push(b'"');
-        rfc3339::write(out, unix_ns);
-        out.push(b'"');
-    }
-
     fn payload(&mut self, name: &'static str, payload: Option<&Payload>) {
         match payload {
             None => {}
-            Some(Payload::Text(text)) => self.long(name, text),
-            Some(Payload::Json(json)) => {
-                self.key(name);
-                self.json(json);
-            }
+            Some(Payload::Text(text)) => self.text(name, text),
+            Some(Payload::Json(json)) => write_json(self.key(name), json),
         }
     }
 
     /// A member as the client named and wrote it.
     fn member(&mut self, name: &str, json: &str) {
-        write_str(self.begin(), name);
-        self.out.push(b':');
-        self.json(json);
-    }
-
-    /// JSON as it came; where it is too long, its beginning as text.
-    fn json(&mut self, json: &str) {
-        if self.text_max < json.len() {
-            let whole = text(json).unwrap_or(Cow::Borrowed(json));
-            let cut = self.cut(&whole);
-            write_str(self.out, &cut);
-        } else {
-            write_json(self.out, json);
-        }
+        write_json(Object::within(self.out).member(name), json);
     }
 }
 
@@ -402,69 +305,17 @@ fn total_tokens(usage: &Usage) -> Option<u64> {
     usage.total.or_else(|| Some(usage.input?.saturating_add(usage.output?)))
 }
 
-/// The workflow that a span belongs to. The name of a task of the Agents SDK, which is a workflow too, comes after that of its trace.
-fn workflow<'a>(subject: &'a Subject<'_>) -> Option<&'a str> {
-    let objects = objects(subject).find_map(|trace| trace.workflow.as_deref());
-    let of_context = subject.context.and_then(|context| context.workflow.as_deref());
-    let own = subject.span.facts().workflow.as_deref();
-    filled(objects).or(own).or(of_context)
-}
-
-/// The conversation or group that a span belongs to.
-fn group<'a>(subject: &'a Subject<'_>) -> Option<&'a str> {
-    let of_trace = objects(subject).find_map(|trace| trace.group.as_deref());
-    let of_context = subject.context.and_then(|context| context.session.as_deref());
-    subject.span.facts().session.as_deref().or(of_trace).or(of_context)
-}
-
-/// The trace object of a span, as it came with the span and as the lane knows it.
-fn objects<'a>(subject: &'a Subject<'_>) -> impl Iterator<Item = &'a TraceObject> {
-    let known = subject.context.and_then(|context| context.trace.as_deref());
-    subject.span.trace.as_deref().into_iter().chain(known)
-}
-
-fn filled(text: Option<&str>) -> Option<&str> {
-    text.filter(|text| !text.is_empty())
-}
-
-fn user<'a>(subject: &'a Subject<'_>) -> Option<&'a str> {
-    let of_context = subject.context.and_then(|context| context.user.as_deref());
-    subject.span.facts().user.as_deref().or(of_context)
-}
-
-/// The labels of a span; where it has none, those of its trace.
-fn tags<'a>(subject: &'a Subject<'_>) -> &'a [Text] {
-    let tags = &subject.span.facts().tags;
-    let of_context = subject.context.map(|context| &context.tags).filter(|_| tags.is_empty());
-    of_context.unwrap_or(tags)
-}
-
 /// What the Agents SDK calls such a span, whoever made it.
 fn raw_type<'a>(subject: &'a Subject<'_>) -> Cow<'a, str> {
     let span = subject.span;
-    if !span.is_otlp() {
-        let said = subject.item.data.text("type").filter(|kind| !kind.is_empty());
-        if let Some(said) = said {
-            return said;
-        }
+    if let Some(said) = subject.item.data.get_string("type") {
+        return said;
     }
     Cow::Borrowed(match span.facts().kind {
         Kind::Tool => "function",
         Kind::Mcp => "mcp_tools",
         kind => kind.as_str(),
     })
-}
-
-/// Appends a list of texts.
-pub(super) fn write_texts<'t>(out: &mut Vec<u8>, texts: impl Iterator<Item = &'t str>) {
-    out.push(b'[');
-    for (at, text) in texts.enumerate() {
-        if at != 0 {
-            out.push(b',');
-        }
-        write_str(out, text);
-    }
-    out.push(b']');
 }
 
 /// Appends JSON on one line. Clients send it without line breaks, and then it is copied as it is.

@@ -2,105 +2,148 @@
 
 use std::ptr;
 
-use super::Document;
-use super::guard::guard;
-use crate::sinks::elasticsearch::item::Members;
+use super::cut::{Limits, write_cut};
+use super::{Document, Rung};
+use crate::sinks::elasticsearch::fields::Field::{Number, Time, Words};
+use crate::sinks::elasticsearch::fields::write_fields;
+use crate::sinks::elasticsearch::item::ItemMembers;
 use crate::sinks::elasticsearch::names::SEARCHED_UNITS_MAX;
 use crate::sinks::elasticsearch::options::AttributesMapping;
-use crate::sinks::jsonl::{write_attributes, write_attributes_but};
+use crate::sinks::jsonl::{join_attributes_but, write_attributes};
 use crate::span::{Attribute, Detail, Facts, Link, Payload, SpanEvent, Value};
-use crate::support::json::{write_str, write_u64};
+use crate::support::json::object::Object;
+use crate::support::json::raw::Raw;
+use crate::support::json::write_str;
+
+/// What a field takes that indexes every attribute. `flattened` takes 20 levels, and values of 32,766 bytes with their keys.
+const GUARD: Limits = Limits { whole_bytes: 0, levels: 8, key_bytes: 256, text_bytes: 30_000 };
+/// Names that are ours, behind `otel.`: attributes that clients call the same are left out.
+const OURS: [&str; 10] = [
+    "span_kind",
+    "flags",
+    "dropped_attributes_count",
+    "dropped_events_count",
+    "dropped_links_count",
+    "trace_state",
+    "status_message",
+    "scope.name",
+    "scope.version",
+    "scope.attributes",
+];
+/// Containers within each other down to an attribute: of a link, the list, the link and its attributes.
+const LEVELS: usize = 3;
 
 impl<'a> Document<'a, '_> {
-    pub(super) fn as_sent(&mut self) {
+    /// Everything that has no type of its own, with texts cut that are too long: member by member, or as one text.
+    pub(super) fn free(&mut self, rung: Rung) {
         let start = self.out.len();
-        self.attributes();
-        if self.settings.options.attributes_mapping != AttributesMapping::Disabled {
-            guard(self.out, start);
+        if let Some(error) = self.facts.error.as_ref().filter(|_| rung == Rung::Folded) {
+            self.text("error.message", &error.message);
         }
-        self.beside_attributes();
-    }
-
-    /// Everything without a type of its own, but attributes.
-    fn beside_attributes(&mut self) {
+        self.attributes();
         self.resource();
         self.payload("input", self.facts.input.as_ref());
         self.payload("output", self.facts.output.as_ref());
-        let Some(detail) = self.detail else { return };
-        self.list("events", &detail.events, Self::event);
-        self.list("links", &detail.links, Self::link);
+        if let Some(detail) = self.detail {
+            self.list("events", &detail.events, Self::event);
+            self.list("links", &detail.links, Self::link);
+        }
+        let text_max = self.text_max;
+        if rung == Rung::Full && text_max == usize::MAX {
+            return;
+        }
+        // Its members, as an object of their own.
+        let members = String::from_utf8(self.out.split_off(start)).unwrap_or_default();
+        let members = format!("{{{}}}", members.trim_start_matches(','));
+        let mut cut = Vec::new();
+        let mut object = Object::open(&mut cut);
+        for (name, value) in Raw::trusted(&members).members() {
+            let levels = if matches!(&*name, "input" | "output") { 0 } else { LEVELS };
+            let (whole_bytes, key_bytes, text_bytes) = (text_max, text_max, text_max);
+            let limits = Limits { whole_bytes, levels, key_bytes, text_bytes };
+            write_cut(object.member(&name), value, limits);
+        }
+        object.close();
+        let cut = String::from_utf8_lossy(&cut);
+        if rung == Rung::Folded {
+            write_str(self.key("raw_json"), &cut);
+        } else {
+            let members = cut.strip_prefix('{').and_then(|cut| cut.strip_suffix('}'));
+            self.out.push(b',');
+            self.out.extend_from_slice(members.unwrap_or_default().as_bytes());
+        }
     }
 
     fn attributes(&mut self) {
-        self.open("attributes");
+        self.key("attributes");
+        let start = self.out.len();
+        self.out.push(b'{');
         match self.detail {
             Some(detail) => self.otlp_attributes(detail),
             None => self.item_members(),
         }
         self.close();
+        if self.settings.options.attributes_mapping != AttributesMapping::Disabled {
+            let written = String::from_utf8(self.out.split_off(start)).unwrap_or_default();
+            write_cut(self.out, Raw::trusted(&written), GUARD);
+        }
     }
 
     fn otlp_attributes(&mut self, detail: &'a Detail) {
-        let extras = [
-            ("otel.span_kind", u64::try_from(detail.kind).unwrap_or_default()),
-            ("otel.flags", detail.flags.into()),
-            ("otel.dropped_attributes_count", detail.dropped_attributes_count.into()),
-            ("otel.dropped_events_count", detail.dropped_events_count.into()),
-            ("otel.dropped_links_count", detail.dropped_links_count.into()),
+        let number = |number: u64| Number(number).unless(number == 0);
+        let rows = [
+            ("", "otel.span_kind", number(u64::try_from(detail.kind).unwrap_or_default())),
+            ("", "otel.flags", number(detail.flags.into())),
+            ("", "otel.dropped_attributes_count", number(detail.dropped_attributes_count.into())),
+            ("", "otel.dropped_events_count", number(detail.dropped_events_count.into())),
+            ("", "otel.dropped_links_count", number(detail.dropped_links_count.into())),
+            ("", "otel.trace_state", Words(&detail.trace_state)),
+            ("", "otel.status_message", Words(&detail.status_message)),
         ];
-        for (name, number) in extras {
-            if number != 0 {
-                write_u64(self.key(name), number);
-            }
-        }
-        self.long("otel.trace_state", &detail.trace_state);
-        self.long("otel.status_message", &detail.status_message);
+        write_fields(self.out, rows);
         self.join_attributes(&detail.attributes);
     }
 
     /// Adds attributes to the object that is open.
-    fn join_attributes(&mut self, attributes: &'a [Attribute]) {
-        let cut = (self.text_max != usize::MAX).then(|| self.cut_attributes(attributes));
+    fn join_attributes(&mut self, attributes: &[Attribute]) {
         let sides = [self.facts.input.as_ref(), self.facts.output.as_ref()];
         let is_elsewhere =
             |attribute: &Attribute| sides.iter().any(|side| is_same_text(*side, &attribute.value));
-        // What is written is an object of its own: its braces take the place of those that are open.
-        let is_first = self.out.last() == Some(&b'{');
-        if is_first {
-            self.out.pop();
-        }
-        let start = self.out.len();
-        write_attributes_but(self.out, cut.as_deref().unwrap_or(attributes), |attribute| {
-            attribute.key.starts_with("otel.") && is_ours(&attribute.key) || is_elsewhere(attribute)
+        join_attributes_but(&mut Object::within(self.out), attributes, |attribute| {
+            let is_ours = attribute.key.strip_prefix("otel.").is_some_and(|it| OURS.contains(&it));
+            is_ours || is_elsewhere(attribute)
         });
-        self.out.pop();
-        if self.out.len() == start + 1 {
-            self.out.truncate(start + usize::from(is_first));
-            return;
-        }
-        if let Some(brace) = self.out.get_mut(start).filter(|_| !is_first) {
-            *brace = b',';
-        }
     }
 
     /// The members of an item that have no field of their own.
     fn item_members(&mut self) {
-        let members = &self.subject.item.own;
-        for (name, value) in members.iter() {
-            match name {
+        let ItemMembers { own, data } = &self.subject.item;
+        for (name, value) in &own.members {
+            let json = value.text();
+            match &**name {
                 "object" | "started_at" | "ended_at" => {}
-                "id" | "trace_id" | "parent_id" if value.len() <= SEARCHED_UNITS_MAX => {}
-                "span_data" if !self.subject.item.data.is_empty() => {
+                "id" | "trace_id" | "parent_id" if json.len() <= SEARCHED_UNITS_MAX => {}
+                "span_data" if !data.members.is_empty() => {
                     self.open("span_data");
-                    let data = &self.subject.item.data;
-                    let written = written_elsewhere(data, self.facts);
-                    for (name, value) in data.iter().filter(|(name, _)| !written.contains(name)) {
-                        self.member(name, value);
-                    }
+                    let written = self.written_elsewhere();
+                    let rest =
+                        data.members.iter().filter(|(name, _)| !written.contains(&Some(&**name)));
+                    rest.for_each(|(name, value)| self.member(name, value.text()));
                     self.close();
                 }
-                _ => self.member(name, value),
+                _ => self.member(name, json),
             }
+        }
+    }
+
+    /// Members of `span_data` that are the document's input and output, word for word.
+    fn written_elsewhere(&self) -> [Option<&'static str>; 2] {
+        let kind = self.subject.item.data.get_string("type").unwrap_or_default();
+        let Facts { input, output, .. } = self.facts;
+        let name = |name, payload: &Option<Payload>| payload.as_ref().map(|_| name);
+        match &*kind {
+            "generation" | "function" => [name("input", input), name("output", output)],
+            _ => [None; 2],
         }
     }
 
@@ -123,28 +166,24 @@ impl<'a> Document<'a, '_> {
     }
 
     fn event(&mut self, event: &SpanEvent) {
-        self.time("time", event.time_ns);
-        self.text("name", &event.name);
-        if !event.attributes.is_empty() {
-            self.cut_object("attributes", &event.attributes);
-        }
+        let rows = [("", "time", Time(event.time_ns)), ("", "name", Words(&event.name))];
+        write_fields(self.out, rows);
+        self.own_attributes(&event.attributes);
     }
 
     fn link(&mut self, link: &Link) {
-        self.text("trace_id", &link.trace_id.to_string());
-        self.text("span_id", &link.span_id.to_string());
-        self.text("trace_state", &link.trace_state);
-        if !link.attributes.is_empty() {
-            self.cut_object("attributes", &link.attributes);
-        }
+        let rows = [
+            ("", "trace_id", Words(&link.trace_id.to_string())),
+            ("", "span_id", Words(&link.span_id.to_string())),
+            ("", "trace_state", Words(&link.trace_state)),
+        ];
+        write_fields(self.out, rows);
+        self.own_attributes(&link.attributes);
     }
 
-    fn cut_object(&mut self, name: &'static str, attributes: &[Attribute]) {
-        if self.text_max == usize::MAX {
-            write_attributes(self.key(name), attributes);
-        } else {
-            let cut = self.cut_attributes(attributes);
-            write_attributes(self.key(name), &cut);
+    fn own_attributes(&mut self, attributes: &[Attribute]) {
+        if !attributes.is_empty() {
+            write_attributes(self.key("attributes"), attributes);
         }
     }
 
@@ -160,50 +199,6 @@ impl<'a> Document<'a, '_> {
         }
         self.out.push(b']');
     }
-
-    /// Everything that has no type of its own, as one text.
-    pub(super) fn folded(&mut self) {
-        let (subject, text_max) = ((self.subject, self.place), self.text_max);
-        let mut inner = vec![b'{'];
-        let mut document = Document::new(&mut inner, subject, self.settings, text_max);
-        document
-            .long("error.message", self.facts.error.as_ref().map_or("", |error| &error.message));
-        document.attributes();
-        document.beside_attributes();
-        inner.push(b'}');
-        write_str(self.key("raw_json"), &String::from_utf8_lossy(&inner));
-        self.is_cut = true;
-    }
-}
-
-/// Members of `span_data` that are the document's input and output, word for word.
-fn written_elsewhere(data: &Members<'_>, facts: &Facts) -> &'static [&'static str] {
-    match data.text("type").as_deref() {
-        Some("generation" | "function") => match (&facts.input, &facts.output) {
-            (Some(_), Some(_)) => &["input", "output"],
-            (Some(_), None) => &["input"],
-            (None, Some(_)) => &["output"],
-            (None, None) => &[],
-        },
-        _ => &[],
-    }
-}
-
-/// Whether an attribute has the name of one that we write ourselves.
-fn is_ours(key: &str) -> bool {
-    [
-        "otel.span_kind",
-        "otel.flags",
-        "otel.dropped_attributes_count",
-        "otel.dropped_events_count",
-        "otel.dropped_links_count",
-        "otel.trace_state",
-        "otel.status_message",
-        "otel.scope.name",
-        "otel.scope.version",
-        "otel.scope.attributes",
-    ]
-    .contains(&key)
 }
 
 /// Whether an attribute is the very text that an input or output was taken from.

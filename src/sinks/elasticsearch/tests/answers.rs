@@ -224,7 +224,7 @@ fn items_are_judged_alone_whatever_the_answer_says_of_errors() {
         .zip(TRANSCRIPTS)
         .map(|(answer, (_, action, _, _))| judge(answer, *action))
         .collect();
-    let expected: Vec<Class> = TRANSCRIPTS.iter().map(|(_, _, class, _)| class.clone()).collect();
+    let expected: Vec<Class> = TRANSCRIPTS.iter().map(|(_, _, class, _)| *class).collect();
     assert_eq!(classes, expected);
 }
 
@@ -236,10 +236,7 @@ fn what_may_quote_a_document_is_only_in_what_a_dead_letter_keeps() {
         reason: "failed to parse [hunter2]".into(),
         ..Answer::default()
     };
-    assert_eq!(
-        response::explain(&quoting, &Class::Refused),
-        "status 400: mapper_parsing_exception"
-    );
+    assert_eq!(response::explain(&quoting, Class::Refused), "status 400: mapper_parsing_exception");
     assert!(response::kept(&quoting).contains("hunter2"));
 }
 

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::feed::decisions::cut_tests::each_cut;
 use crate::sinks::elasticsearch::document::{Rung, Subject};
-use crate::sinks::elasticsearch::names::{Names, event_ns, write_index};
+use crate::sinks::elasticsearch::names::{Names, event_ns, index_at};
+use crate::sinks::elasticsearch::options::Rotation;
 use crate::sinks::elasticsearch::server::Server;
 use crate::sinks::elasticsearch::tree::Place;
 use crate::sinks::samples;
@@ -28,7 +29,7 @@ fn encoder(settings: &Settings) -> Encoder<'_> {
 /// The requests that a delivery makes, one after the other.
 fn bulk(settings: &Settings, delivery: &Delivery) -> String {
     let bulks = encoder(settings).delivery(delivery, Rung::Full, |_| true).bulks;
-    bulks.into_iter().map(|bulk| String::from_utf8(bulk.body).unwrap()).collect()
+    bulks.into_iter().map(|bulk| String::from_utf8(bulk.body.into()).unwrap()).collect()
 }
 
 /// Actions with their documents.
@@ -119,24 +120,24 @@ fn every_field_that_is_written_is_in_the_mapping() {
         docs.push((json!({"index": {"_index": TRACES}}), summary_of_everything(&settings)));
         for (action, mut doc) in docs {
             let action = action.as_object().unwrap().values().next().unwrap();
-            let is_spans = action["_index"] == SPANS;
+            let index = action["_index"].as_str().unwrap();
             if doc["upsert"].is_object() {
                 doc = doc["upsert"].take();
             }
-            let mapping = templates::index_body(&settings, server, is_spans);
+            let mapping = templates::index_body(&settings, server, index);
             unmapped(&doc, &mapping["mappings"]["properties"], "", &mut found);
             names.extend(doc.as_object().unwrap().keys().cloned());
         }
         for item in samples::every_item().iter().filter(|item| item.as_span().is_some()) {
             let doc = read(&document(&settings, item, Rung::Folded, usize::MAX));
-            let mapping = templates::index_body(&settings, server, true);
+            let mapping = templates::index_body(&settings, server, SPANS);
             unmapped(&doc, &mapping["mappings"]["properties"], "", &mut found);
             names.extend(doc.as_object().unwrap().keys().cloned());
         }
         assert_eq!(found, BTreeSet::new(), "{options}");
         // Whoever adds a field to the mapping fills it.
-        let mapped = [true, false].into_iter().flat_map(|is_spans| {
-            let mapping = templates::index_body(&settings, server, is_spans);
+        let mapped = [SPANS, TRACES].into_iter().flat_map(|index| {
+            let mapping = templates::index_body(&settings, server, index);
             let properties = mapping["mappings"]["properties"].as_object().unwrap().clone();
             properties.into_iter().filter(|(_, field)| field["type"] != "alias")
         });
@@ -233,9 +234,9 @@ fn the_mapping_is_closed_and_small() {
         fields.map(|field| 1 + field.get("properties").map_or(0, count)).sum()
     }
     let settings = settings("");
-    for is_spans in [true, false] {
+    for index in [SPANS, TRACES] {
         let body =
-            templates::index_body(&settings, Server::assumed(settings.options.flavor), is_spans);
+            templates::index_body(&settings, Server::assumed(settings.options.flavor), index);
         assert_eq!(body["mappings"]["dynamic"], false);
         assert_eq!(body["mappings"]["_meta"]["schema_version"], templates::SCHEMA_VERSION);
         assert!(count(&body["mappings"]["properties"]) < 80);
@@ -303,21 +304,19 @@ fn an_index_is_named_after_when_a_span_started() {
     let name = |rotation, start_ns, end_ns| {
         let Item::Span(mut span) = Told::new(1, 1, None, Kind::Custom).item() else { panic!() };
         (span.start_ns, span.end_ns) = (start_ns, end_ns);
-        let mut out = Vec::new();
-        write_index(&mut out, SPANS, rotation, event_ns(&span, &source));
-        String::from_utf8(out).unwrap()
+        index_at(SPANS, rotation, event_ns(&span, &source)).into_owned()
     };
     let day = START_NS;
     for (rotation, start_ns, end_ns, expected) in [
-        (Rotation::None, day, day, "\"agent-traces-spans\""),
-        (Rotation::DataStream, day, day, "\"agent-traces-spans\""),
-        (Rotation::Daily, day, day, "\"agent-traces-spans-2026.11.21\""),
-        (Rotation::Monthly, day, day, "\"agent-traces-spans-2026.11\""),
+        (Rotation::None, day, day, "agent-traces-spans"),
+        (Rotation::DataStream, day, day, "agent-traces-spans"),
+        (Rotation::Daily, day, day, "agent-traces-spans-2026.11.21"),
+        (Rotation::Monthly, day, day, "agent-traces-spans-2026.11"),
         // Without a start, and with a clock that is broken.
-        (Rotation::Daily, 0, day, "\"agent-traces-spans-2026.11.21\""),
-        (Rotation::Daily, 0, 0, "\"agent-traces-spans-2026.11.22\""),
-        (Rotation::Daily, 1, 2, "\"agent-traces-spans-2026.11.22\""),
-        (Rotation::Daily, u64::MAX, u64::MAX, "\"agent-traces-spans-2026.11.22\""),
+        (Rotation::Daily, 0, day, "agent-traces-spans-2026.11.21"),
+        (Rotation::Daily, 0, 0, "agent-traces-spans-2026.11.22"),
+        (Rotation::Daily, 1, 2, "agent-traces-spans-2026.11.22"),
+        (Rotation::Daily, u64::MAX, u64::MAX, "agent-traces-spans-2026.11.22"),
     ] {
         assert_eq!(name(rotation, start_ns, end_ns), expected);
     }

@@ -263,7 +263,7 @@ async fn a_trace_costs_exactly_what_its_spans_do() {
     let prices = Arc::new(Prices::new(&toml::from_str(prices).unwrap(), None));
     let text = format!("endpoints = [{:?}]\nrefresh_wait = \"5ms\"", fake.address);
     let parts = Parts { prices, ..Parts::default() };
-    let sink = Elasticsearch::new(parse(&text).unwrap(), &parts).unwrap();
+    let sink = Elasticsearch::new(parse(&text).unwrap(), &parts, changes::BYTES_MAX).unwrap();
     let calls = (0..300_u64).map(|n| {
         let mut call = Told::model_call(1, 10 + n, Some(1), 7 * n + 10, 13 * n);
         call.facts.request_model = Some(Text::from_static("dear"));
@@ -394,7 +394,7 @@ impl Writer {
     fn sink(fake: &Fake, state: Bytes) -> Elasticsearch {
         let text = format!("endpoints = [{:?}]\nrefresh_wait = \"5ms\"", fake.address);
         let parts = Parts { name: "search".to_owned(), state, ..Parts::default() };
-        Elasticsearch::with_bytes(parse(&text).unwrap(), &parts, 700).unwrap()
+        Elasticsearch::new(parse(&text).unwrap(), &parts, 700).unwrap()
     }
 
     async fn deliver(&self, all: &[Told], places: &[usize]) {

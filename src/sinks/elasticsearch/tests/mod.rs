@@ -44,7 +44,7 @@ fn sink(fake: &Fake, more: &str) -> Elasticsearch {
 fn restarted(fake: &Fake, more: &str, state: Bytes) -> Elasticsearch {
     let text = format!("endpoints = [{:?}]\nrefresh_wait = \"5ms\"\n{more}", fake.address);
     let parts = Parts { name: "search".to_owned(), state, ..Parts::default() };
-    Elasticsearch::new(parse(&text).unwrap(), &parts).unwrap()
+    Elasticsearch::new(parse(&text).unwrap(), &parts, changes::BYTES_MAX).unwrap()
 }
 
 const SPANS: &str = "agent-traces-spans";

@@ -174,7 +174,7 @@ async fn what_becomes_of_documents_is_counted() {
     let made_of = Parts { figures: metrics.of_sink("search"), ..Parts::default() };
     let off = "trace_summary = \"off\"";
     let settings = parse(&format!("endpoints = [{:?}]\n{off}", fake.address)).unwrap();
-    let sink = Elasticsearch::new(settings, &made_of).unwrap();
+    let sink = Elasticsearch::new(settings, &made_of, changes::BYTES_MAX).unwrap();
     fake.poison("note of 2");
     // The model call is refused for now, and then in a request that is refused as a whole.
     fake.fail([Fault::Items(4, 429, busy()), Fault::None, Fault::Whole(503, json!({}))]);
@@ -292,7 +292,7 @@ async fn the_size_that_is_taken_is_learnt() {
 
 #[tokio::test(start_paused = true)]
 async fn a_size_that_was_learnt_is_tried_again_after_a_while() {
-    let sink = Elasticsearch::new(settings(""), &Parts::default()).unwrap();
+    let sink = Elasticsearch::new(settings(""), &Parts::default(), changes::BYTES_MAX).unwrap();
     let tried = || sink.backend.encoder().request_bytes_max;
     let configured = tried();
     let refused = Report::split(RejectClass::TooLarge, "HTTP 413".to_owned(), String::new());
@@ -407,7 +407,8 @@ async fn one_endpoint_that_is_gone_costs_nothing() {
         listener.local_addr().unwrap()
     };
     let text = format!("endpoints = [\"http://{gone}\", {:?}]", fake.address);
-    let sink = Elasticsearch::new(parse(&text).unwrap(), &Parts::default()).unwrap();
+    let sink =
+        Elasticsearch::new(parse(&text).unwrap(), &Parts::default(), changes::BYTES_MAX).unwrap();
     assert_eq!(sink.concurrency_max(), 4);
     for _ in 0..3 {
         assert_eq!(sink.deliver(&told(&run())).await, Report::delivered());

@@ -1,0 +1,102 @@
+//! Facts become fields: which is in which object, under which name, and how it is written. Pure.
+
+use crate::support::json::{write_f64, write_str, write_u64};
+use crate::support::rfc3339;
+
+/// A field: the object that it is in, none for that which is open; its name, which needs no escape; what it says.
+pub(super) type Row<'t> = (&'static str, &'static str, Field<'t>);
+
+/// What a field says.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Field<'t> {
+    Nothing,
+    /// Text; nothing where it is empty.
+    Words(&'t str),
+    Number(u64),
+    Decimal(f64),
+    Truth(bool),
+    /// Nanoseconds since 1970.
+    Time(u64),
+    /// JSON as it is.
+    Json(&'t str),
+}
+
+use Field::{Decimal, Json, Nothing, Number, Time, Truth, Words};
+
+impl Field<'_> {
+    pub(super) fn unless(self, is_so: bool) -> Self {
+        if is_so { Nothing } else { self }
+    }
+
+    pub(super) fn is_said(self) -> bool {
+        !matches!(self, Nothing | Words(""))
+    }
+}
+
+pub(super) fn words(text: Option<&str>) -> Field<'_> {
+    Words(text.unwrap_or_default())
+}
+
+/// Adds fields to the object that is open. Those of one object stand together, and what says nothing is left out.
+pub(super) fn write_fields<'t>(out: &mut Vec<u8>, rows: impl IntoIterator<Item = Row<'t>>) {
+    let mut inside = "";
+    for (object, name, field) in rows {
+        if !field.is_said() {
+            continue;
+        }
+        if inside != object && !inside.is_empty() {
+            out.push(b'}');
+        }
+        if inside != object && !object.is_empty() {
+            write_key(out, object).push(b'{');
+        }
+        inside = object;
+        let out = write_key(out, name);
+        match field {
+            Nothing => {}
+            Words(text) => write_str(out, text),
+            Number(number) => write_u64(out, number),
+            Decimal(number) => write_f64(out, number),
+            Truth(truth) => out.extend_from_slice(if truth { b"true" } else { b"false" }),
+            Time(unix_ns) => write_time(out, unix_ns),
+            Json(json) => out.extend_from_slice(json.as_bytes()),
+        }
+    }
+    if !inside.is_empty() {
+        out.push(b'}');
+    }
+}
+
+/// Begins a field of the object that is open. No value ends with the brace that tells the first.
+pub(super) fn write_key<'o>(out: &'o mut Vec<u8>, name: &'static str) -> &'o mut Vec<u8> {
+    out.extend_from_slice(if out.last() == Some(&b'{') { b"\"" } else { b",\"" });
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+    out
+}
+
+pub(super) fn write_time(out: &mut Vec<u8>, unix_ns: u64) {
+    out.push(b'"');
+    rfc3339::write(out, unix_ns);
+    out.push(b'"');
+}
+
+/// Adds a list of texts; nothing where there are none.
+pub(super) fn write_texts<'t>(
+    out: &mut Vec<u8>,
+    name: &'static str,
+    texts: impl IntoIterator<Item = &'t str>,
+) {
+    let mut texts = texts.into_iter().peekable();
+    if texts.peek().is_none() {
+        return;
+    }
+    let mut separator = b'[';
+    write_key(out, name);
+    for text in texts {
+        out.push(separator);
+        write_str(out, text);
+        separator = b',';
+    }
+    out.push(b']');
+}

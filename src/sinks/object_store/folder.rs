@@ -1,0 +1,187 @@
+//! A folder as a store.
+//!
+//! A file and what is noted of it (the attribute `user.spanferry`) are one inode: both are written and synced under a hidden name, and then
+//! the inode is linked under the object's name, which fails where that is taken. So there is no moment, and no crash, in which a name
+//! leads to half a file or to a file without its place, and two writers cannot mix them. A second file beside it would need an order of two
+//! names that a put of an earlier run, which ends late, does not keep.
+
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::{self, ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use ::object_store::path::Path as Name;
+use bytes::Bytes;
+use rustix::fs::{XattrFlags, fsetxattr, getxattr};
+use rustix::io::Errno;
+use tokio::task::spawn_blocking;
+
+use super::store::{Numbered, number_of};
+use crate::sinks::Pace;
+
+/// The attribute with what is noted of a file.
+const ATTRIBUTE: &str = "user.spanferry";
+/// Such an attribute has a few hundred bytes; file systems take a block.
+const ATTRIBUTE_BYTES_MAX: usize = 4096;
+
+/// Where objects are files.
+#[derive(Debug, Clone)]
+pub(super) struct Folder(PathBuf);
+
+impl fmt::Display for Folder {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}/", self.0.display())
+    }
+}
+
+impl Folder {
+    pub(super) fn new(path: &str) -> Self {
+        Self(PathBuf::from(path))
+    }
+
+    /// See `Store::numbered`. Files that an earlier run did not finish go.
+    pub(super) async fn numbered(&self, from: &Name, stem: &str) -> Result<Numbered, Pace> {
+        let (from, stem) = (from.to_string(), stem.to_owned());
+        self.run(move |root| {
+            let mut found = Numbered::new();
+            for partition in partitions(root)?.into_iter().filter(|partition| *partition >= from) {
+                let folder = root.join(&partition);
+                for name in names(&folder)? {
+                    let path = || Name::from(format!("{partition}/{name}"));
+                    match name.strip_prefix('.') {
+                        Some(rest) if rest.starts_with(&stem) => {
+                            fs::remove_file(folder.join(&name))?
+                        }
+                        _ => found.extend(number_of(&name, &stem).map(|number| (number, path()))),
+                    }
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// See `Store::create`.
+    pub(super) async fn create(
+        &self,
+        name: &Name,
+        bytes: Bytes,
+        facts: String,
+    ) -> Result<bool, Pace> {
+        let name = name.to_string();
+        self.run(move |root| create(root, &root.join(name), &bytes, &facts)).await
+    }
+
+    /// What is noted of a file; nothing of one that no sink wrote.
+    pub(super) async fn text_of(&self, name: &Name) -> Result<String, Pace> {
+        let name = name.to_string();
+        self.run(move |root| {
+            let mut text = vec![0; ATTRIBUTE_BYTES_MAX];
+            match getxattr(root.join(name), ATTRIBUTE, &mut text) {
+                Ok(length) => text.truncate(length),
+                Err(Errno::NODATA | Errno::OPNOTSUPP) => text.clear(),
+                Err(error) => return Err(error.into()),
+            }
+            Ok(String::from_utf8(text).unwrap_or_default())
+        })
+        .await
+    }
+
+    /// Writes a file in the nearest folder that is there, and removes it.
+    pub(super) async fn probe(&self) -> Result<String, String> {
+        let probed = self.run(|root| {
+            let existing = root.ancestors().find(|folder| folder.exists()).unwrap_or(root);
+            let hidden = hidden(existing, "spanferry-doctor");
+            let written = write(&hidden, b"", "");
+            fs::remove_file(&hidden).ok();
+            written
+        });
+        let said = |()| format!("files can be written below {self}");
+        probed.await.map(said).map_err(|pace| pace.reason().unwrap_or_default().to_owned())
+    }
+
+    /// Runs what waits for the disk.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, Pace> {
+        let root = self.0.clone();
+        let done = spawn_blocking(move || work(&root)).await.map_err(io::Error::other).flatten();
+        done.map_err(|error| self.pace(&error))
+    }
+
+    pub(super) fn pace(&self, error: &io::Error) -> Pace {
+        let advice = match error.kind() {
+            ErrorKind::Unsupported => {
+                " (no extended attributes (user.*) or links): the folder must be on a file system that has them, as ext4, XFS, Btrfs, ZFS and APFS do"
+            }
+            ErrorKind::PermissionDenied => ": let this process write there",
+            ErrorKind::ReadOnlyFilesystem
+            | ErrorKind::NotADirectory
+            | ErrorKind::InvalidFilename => ": correct `url`",
+            _ => "",
+        };
+        let reason = format!("{self}: {error}{advice}");
+        match advice {
+            "" => Pace::Down { after: None, reason },
+            _ => Pace::Hold { reason },
+        }
+    }
+}
+
+/// The folders of all hours below a root, as `dt=.../hour=...`.
+fn partitions(root: &Path) -> io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for day in names(root)?.into_iter().filter(|name| name.starts_with("dt=")) {
+        found.extend(names(&root.join(&day))?.into_iter().map(|hour| format!("{day}/{hour}")));
+    }
+    Ok(found)
+}
+
+/// The names in a folder; none where there is no such folder.
+fn names(folder: &Path) -> io::Result<Vec<String>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => {
+            entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A name for what is not finished, of its own for each try: one that nobody waits for any more may still be under way.
+fn hidden(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!(".{name}.{:016x}", RandomState::new().hash_one(name)))
+}
+
+fn create(root: &Path, path: &Path, bytes: &[u8], facts: &str) -> io::Result<bool> {
+    let folder = path.parent().unwrap_or(root);
+    let new = root.ancestors().take_while(|folder| !folder.exists()).filter_map(Path::parent);
+    let above: Vec<&Path> = new.collect();
+    fs::create_dir_all(folder)?;
+    let hidden = hidden(folder, &path.file_name().unwrap_or_default().to_string_lossy());
+    let linked = write(&hidden, bytes, facts).and_then(|()| fs::hard_link(&hidden, path));
+    fs::remove_file(&hidden).ok();
+    let is_new = match linked {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
+        linked => linked.map(|()| true)?,
+    };
+    // Also where the name is there: an earlier try may have failed before this.
+    let below = folder.ancestors().take_while(|folder| folder.starts_with(root));
+    below.chain(above).try_for_each(sync)?;
+    Ok(is_new)
+}
+
+fn write(path: &Path, bytes: &[u8], facts: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+    fsetxattr(&file, ATTRIBUTE, facts.as_bytes(), XattrFlags::CREATE)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn sync(folder: &Path) -> io::Result<()> {
+    OpenOptions::new().read(true).open(folder)?.sync_all()
+}

@@ -1,0 +1,133 @@
+//! What the sink asks of a store, and the two that there are: one over HTTP, and a folder.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use ::object_store::path::Path;
+use ::object_store::{
+    Attribute, Attributes, Error, GetOptions, ObjectStore, ObjectStoreExt as _, PutMode,
+    PutOptions, PutPayload, UpdateVersion,
+};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+
+use super::answer::Answers;
+use super::facts::Facts;
+use super::folder::Folder;
+use crate::sinks::Pace;
+
+/// Where objects are.
+pub(super) enum Store {
+    Http { client: Arc<dyn ObjectStore>, answers: Arc<Answers> },
+    Folder(Folder),
+}
+
+/// The objects of a writer, by their numbers.
+pub(super) type Numbered = BTreeMap<u64, Path>;
+
+/// The number in a name that begins like this.
+pub(super) fn number_of(name: &str, stem: &str) -> Option<u64> {
+    name.strip_prefix(stem)?.split_once('.')?.0.parse().ok()
+}
+
+/// What is never there: [`Store::probe`] asks to replace it.
+const NEVER_THERE: &str = "spanferry-doctor";
+
+impl Store {
+    /// The objects whose names begin so, in the partition `from` and those after it.
+    pub(super) async fn numbered(
+        &self,
+        root: &Path,
+        from: &Path,
+        stem: &str,
+    ) -> Result<Numbered, Pace> {
+        let (client, answers) = match self {
+            Self::Http { client, answers } => (client, answers),
+            Self::Folder(folder) => return folder.numbered(from, stem).await,
+        };
+        let mut found = Numbered::new();
+        let mut all = client.list_with_offset(Some(root), from);
+        while let Some(meta) = all.next().await {
+            let path = meta.map_err(|error| answers.pace(&error))?.location;
+            if let Some(number) = path.filename().and_then(|name| number_of(name, stem)) {
+                found.insert(number, path);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Puts an object, with what is noted of it, where none of its name is; false where one is.
+    pub(super) async fn create(
+        &self,
+        path: &Path,
+        bytes: &Bytes,
+        facts: &Facts,
+    ) -> Result<bool, Pace> {
+        let (client, answers) = match self {
+            Self::Http { client, answers } => (client, answers),
+            Self::Folder(folder) => return folder.create(path, bytes.clone(), facts.text()).await,
+        };
+        let attributes =
+            Attributes::from_iter([(Attribute::Metadata(Facts::NAME.into()), facts.text())]);
+        let options = PutOptions { mode: PutMode::Create, attributes, ..PutOptions::default() };
+        match client.put_opts(path, PutPayload::from(bytes.clone()), options).await {
+            Ok(_) => Ok(true),
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(false),
+            Err(error) => Err(answers.pace(&error)),
+        }
+    }
+
+    /// What is noted of an object.
+    pub(super) async fn facts_of(&self, path: &Path) -> Result<Facts, Pace> {
+        let text = match self {
+            Self::Folder(folder) => folder.text_of(path).await?,
+            Self::Http { client, answers } => {
+                let asked = GetOptions { head: true, ..GetOptions::default() };
+                let found = client.get_opts(path, asked).await;
+                let found = found.map_err(|error| answers.pace(&error))?;
+                let text = found.attributes.get(&Attribute::Metadata(Facts::NAME.into()));
+                text.map(|text| text.as_ref().to_owned()).unwrap_or_default()
+            }
+        };
+        Facts::read(&text).ok_or_else(|| Pace::Hold {
+            reason: format!(
+                "{self}{path} is there without what this sink notes with its objects; it is not overwritten: move it away"
+            ),
+        })
+    }
+
+    /// Whether objects can be listed and written. Nothing is left there.
+    pub(super) async fn probe(&self, root: &Path) -> Result<String, String> {
+        let (client, answers) = match self {
+            Self::Http { client, answers } => (client, answers),
+            Self::Folder(folder) => return folder.probe().await,
+        };
+        if let Some(Err(error)) = client.list(Some(root)).next().await {
+            return Err(answers.why(&error));
+        }
+        // Whether one may write is asked before whether what is to be replaced is there.
+        let absent = UpdateVersion { e_tag: Some("\"0\"".into()), version: Some("1".into()) };
+        let path = root.clone().join(NEVER_THERE);
+        match client.put_opts(&path, PutPayload::new(), PutMode::Update(absent).into()).await {
+            Err(Error::Precondition { .. } | Error::NotFound { .. }) => {
+                Ok("objects can be listed and written, under conditions".to_owned())
+            }
+            Err(error) => Err(answers.why(&error)),
+            Ok(_) => {
+                client.delete(&path).await.ok();
+                Err("the store does not heed conditions of a put (If-Match), without which rows can be there twice: use another store".to_owned())
+            }
+        }
+    }
+}
+
+/// What stands before an object's path in messages.
+impl fmt::Display for Store {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http { .. } => Ok(()),
+            Self::Folder(folder) => folder.fmt(out),
+        }
+    }
+}
