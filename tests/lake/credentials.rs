@@ -12,7 +12,7 @@ const GIVEN: &str = "2999-01-01T00:00:00Z";
 type Asked = Arc<Mutex<Vec<String>>>;
 
 /// Answers as each of the three, and remembers who was asked for what, with which credentials.
-async fn answer(State(asked): State<Asked>, request: Request) -> (u16, String) {
+fn answer(asked: &Asked, request: &Request) -> (u16, String) {
     let header = |name: &str| {
         let value = request.headers().get(name).map(|value| value.to_str().unwrap());
         value.unwrap_or_default().to_owned()
@@ -48,8 +48,8 @@ async fn answer(State(asked): State<Asked>, request: Request) -> (u16, String) {
     }
 }
 
-async fn answered(state: State<Asked>, request: Request) -> axum::response::Response {
-    let (status, body) = answer(state, request).await;
+async fn answered(State(asked): State<Asked>, request: Request) -> axum::response::Response {
+    let (status, body) = answer(&asked, &request);
     axum::response::Response::builder().status(status).body(body.into()).unwrap()
 }
 

@@ -1,9 +1,8 @@
 //! The sink for object stores against real ones, with a daemon that is killed and a network that fails: each row once.
 //!
 //! The stores are versitygw 1.8.0 (S3; a Go module) and Azurite (Microsoft's own, from npm), which check signatures and conditions, moto (S3;
-//! from PyPI), and a folder. A proxy before all but the last
-//! answers 503, answers late, takes the request and does not answer, cuts answers, and passes requests on when nobody waits for them any
-//! more (`proxy.rs`). Clients number their spans and send again until each is acknowledged (`../crash/senders.rs`). At the end every
+//! a package of Python's), and a folder. A proxy before all but the last answers 503, answers late, takes the request and does not answer,
+//! cuts answers, and passes requests on when nobody waits for them any more (`proxy.rs`). Clients number their spans and send again until each is acknowledged (`../crash/senders.rs`). At the end every
 //! acknowledged span must be in the objects once: none missing, none twice, none changed.
 //!
 //! ```sh

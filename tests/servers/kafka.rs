@@ -2,6 +2,7 @@
 //!
 //! It can be killed and started again on the same files and ports, have a listener with TLS and SASL, and a second broker beside it.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -68,9 +69,8 @@ impl Kafka {
         for listener in ["sasl_plaintext", "sasl_ssl"] {
             for mechanism in ["scram-sha-256", "scram-sha-512"] {
                 let module = "org.apache.kafka.common.security.scram.ScramLoginModule";
-                properties += &format!(
-                    "listener.name.{listener}.{mechanism}.sasl.jaas.config={module} required;\n"
-                );
+                let key = format!("listener.name.{listener}.{mechanism}.sasl.jaas.config");
+                writeln!(properties, "{key}={module} required;").unwrap();
             }
         }
         Self::start_with(&LISTENERS, &properties).await

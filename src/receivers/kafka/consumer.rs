@@ -1,7 +1,6 @@
 //! Reads messages as a member of a consumer group, and takes each as a request is taken.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -46,8 +45,6 @@ const ROOM_WAIT: Duration = Duration::from_secs(1);
 /// How long what is under way is waited for before partitions are given up: several times the longest wait for a full journal. What takes
 /// longer is read by their next owner as well. As long at most do others come and go before it can be committed at the end.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
-/// Answers behind which a join is over: of the join itself, of the leader's look at the topics, and of the synchronisation.
-const JOIN_STEPS: usize = 3;
 /// How long a message that cannot be taken now waits before it is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// How often it is asked whether a trouble is over, and how long the answer may take.
@@ -73,8 +70,6 @@ struct Shared {
     topics: Vec<String>,
     offsets: Mutex<Offsets>,
     changed: Condvar,
-    /// Whether the group has once told this member what is its.
-    has_joined: AtomicBool,
     context: Context,
     receivers: Receivers,
 }
@@ -88,7 +83,6 @@ pub(super) async fn consume(receivers: Receivers, options: KafkaOptions, stop: S
             topics: options.topics.clone(),
             offsets: Mutex::default(),
             changed: Condvar::new(),
-            has_joined: AtomicBool::new(false),
             context: Context::default(),
             receivers: receivers.clone(),
         });
@@ -158,10 +152,7 @@ fn poll(
         }
     }
     settle(shared, &consumer);
-    if options.instance.is_none() {
-        leave(shared, &consumer);
-    }
-    // What is left of the partitions is given up now, by the callback below.
+    // Leaving the group gives the partitions up, by the callback below.
     drop(consumer);
     Ok(())
 }
@@ -224,28 +215,6 @@ fn settle(shared: &Shared, consumer: &BaseConsumer<Member>) {
         && begun.elapsed() < DRAIN_MAX
     {
         // A message that comes meanwhile is not taken: its offset is never stored.
-        consumer.poll(POLL_MAX);
-    }
-}
-
-/// Leaves the group, not in the midst of a join of its own: where that is cut off, the others may wait for this member until its
-/// `session_timeout` is over. So the client is told to join no more, and what it has begun ends first: answers of the coordinator come one
-/// after the other, that of a join before one to a later question, and between its halves the client has to be polled.
-fn leave(shared: &Shared, consumer: &BaseConsumer<Member>) {
-    let begun = Instant::now();
-    let is_alone = || shared.context.trouble().is_some() || DRAIN_MAX < begun.elapsed();
-    // Who ends before the answer to a first join is a member that nobody is.
-    while !shared.has_joined.load(Ordering::Relaxed) && !is_alone() {
-        consumer.poll(POLL_MAX);
-    }
-    let mut any = TopicPartitionList::with_capacity(1);
-    any.add_partition(shared.topics.first().map_or("", String::as_str), 0);
-    consumer.unsubscribe();
-    for _ in 0..JOIN_STEPS {
-        let patience = DRAIN_MAX.saturating_sub(begun.elapsed());
-        if is_alone() || consumer.committed_offsets(any.clone(), patience).is_err() {
-            return;
-        }
         consumer.poll(POLL_MAX);
     }
 }
@@ -359,7 +328,6 @@ impl ConsumerContext for Member {
     fn post_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Assign(assigned) = rebalance {
             info!(count = assigned.count(), "partitions were assigned");
-            self.0.has_joined.store(true, Ordering::Relaxed);
             self.0.set_trouble(None);
         }
     }
