@@ -6,13 +6,12 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
 
 use super::formats;
 use super::pieces::Piece;
+use super::set_aside::SetAside;
 use super::sources::{Progress, Source, State};
 use crate::span::{Item, Source as Client, Span};
-use crate::support::base64;
 
 /// A batch ends with the piece that makes it so heavy: much for one fsync, little for a receiver that takes 64 MiB.
 const WEIGHT: usize = 1 << 20;
@@ -27,15 +26,6 @@ pub(super) struct Post {
     pub(super) client: Client,
     pub(super) items: Vec<Item>,
     pub(super) weight: usize,
-}
-
-/// What is not sent, or was not taken.
-#[derive(Debug)]
-pub(super) struct SetAside {
-    /// Where it stands, in words.
-    pub(super) place: String,
-    pub(super) reason: String,
-    pub(super) bytes: Bytes,
 }
 
 /// A part of a source, and what becomes of it.
@@ -150,23 +140,4 @@ impl Batch {
             self.posts.push(Post { client: client.clone(), items: vec![item], weight });
         }
     }
-}
-
-impl SetAside {
-    /// It as a line of `--rejects`, which can be imported once what was wrong is mended.
-    pub(super) fn line(&self) -> String {
-        let (member, content) = match std::str::from_utf8(&self.bytes) {
-            Ok(text) => ("text", text.to_owned()),
-            Err(_) => ("base64", base64::text(&self.bytes)),
-        };
-        format!("{}\n", json!({"set_aside": self.place, "reason": self.reason, member: content}))
-    }
-}
-
-/// What stands in a line of `--rejects`.
-pub(super) fn content_of(line: &[u8]) -> Option<Bytes> {
-    let line: Value = serde_json::from_slice(line).ok()?;
-    let text = |member: &str| line.get(member)?.as_str();
-    let binary = || base64::read(text("base64")?).map(Bytes::from);
-    text("text").map(|text| Bytes::from(text.to_owned())).or_else(binary)
 }

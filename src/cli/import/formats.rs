@@ -6,21 +6,18 @@
 use bytes::Bytes;
 use memchr::memmem;
 
-use super::batches::content_of;
-use super::lines;
+use super::lines::{self, Body, body_of};
 use super::pieces::{FIELD_1, PIECE_BYTES_MAX, ZSTD_MAGIC};
+use super::set_aside::content_of;
 use crate::normalize::wire::{self, Content, Fields};
-use crate::normalize::{Coding, Decoded, Encoding, Envelope, Limits, decode, inflate, resource_of};
-use crate::span::{Attribute, Receiver, Source, Text, Value, sdk_request};
+use crate::normalize::{Coding, Decoded, Encoding, Limits, decode, inflate, resource_of};
+use crate::span::{Attribute, Receiver, Text, Value, sdk_request};
 use crate::support::json::scan::{Broken, Scanner};
 
 /// The resource attribute under which an archive has the items of the Agents SDK as they came, beside the spans that they became.
 const ARCHIVED_BODY: &str = "spanferry.agents_sdk.body";
 /// The field of `ResourceSpans` that is the resource.
 const RESOURCE: u32 = 1;
-
-/// A body as a receiver takes it, and what is known of its client.
-pub(super) type Body = (Envelope, Bytes);
 
 type AsBody = fn(&Bytes) -> Result<Body, String>;
 
@@ -82,9 +79,4 @@ fn archived(request: &Bytes) -> Option<Bytes> {
 
 fn agents_sdk(bytes: Bytes) -> Body {
     body_of(Receiver::OpenAi, Encoding::Json, bytes)
-}
-
-pub(super) fn body_of(receiver: Receiver, encoding: Encoding, bytes: Bytes) -> Body {
-    let source = Source { receiver, ..Source::unknown() };
-    (Envelope::new(source, encoding, bytes.len()), bytes)
 }

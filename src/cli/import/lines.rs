@@ -6,10 +6,12 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::formats::{Body, body_of};
-use crate::normalize::Encoding;
+use crate::normalize::{Encoding, Envelope};
 use crate::sinks::jsonl::SCHEMA_VERSION;
-use crate::span::{Receiver, sdk_request};
+use crate::span::{Receiver, Source, sdk_request};
+
+/// A body as a receiver takes it, and what is known of its client.
+pub(super) type Body = (Envelope, Bytes);
 
 /// Columns that were headers, whose names have hyphens.
 const HEADERS: [&str; 3] = ["user_agent", "openai_organization", "openai_project"];
@@ -38,6 +40,11 @@ pub(super) fn body(line: &[u8]) -> Result<Body, String> {
     let (mut envelope, bytes) = body_of(receiver, Encoding::Json, bytes);
     envelope.source.headers = headers;
     Ok((envelope, bytes))
+}
+
+pub(super) fn body_of(receiver: Receiver, encoding: Encoding, bytes: Bytes) -> Body {
+    let source = Source { receiver, ..Source::unknown() };
+    (Envelope::new(source, encoding, bytes.len()), bytes)
 }
 
 /// Columns that OTLP knows have its fields' names in snake case, which its readers take; the others they pass over.

@@ -22,6 +22,7 @@ mod formats;
 mod lines;
 mod pieces;
 mod posts;
+mod set_aside;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -38,8 +39,9 @@ use clap::Args;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use self::batches::{Batch, SetAside};
+use self::batches::Batch;
 use self::posts::Daemon;
+use self::set_aside::SetAside;
 use self::sources::{Source, State};
 use super::client::{TrustArguments, reachable};
 use super::output::{explain, harmless, say, say_json};
