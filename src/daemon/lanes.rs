@@ -59,7 +59,10 @@ impl Workshop {
         let reader = feed.reader(cursor.mark);
         let status = LaneStatus::new(sink.name.clone(), sink.kind.name, cursor);
         let trace_url = sink.lane.trace_url.clone().or_else(|| sink.plan.trace_url());
-        let status = status.with_rules(Arc::clone(&sink.rules)).with_trace_url(trace_url);
+        let status = status
+            .with_rules(Arc::clone(&sink.rules))
+            .with_trace_url(trace_url)
+            .gathering(made.gathers());
         let status = Arc::new(status);
         let dead_letters = DeadLetters::new(self.stores.set_aside.dead_letters.clone());
         let (journal, options) = (journal.clone(), sink.lane.clone());

@@ -374,15 +374,15 @@ impl Lane {
 
     /// Moves the cursor as far as it may go, and begins to save it when that is due.
     fn settle(&mut self, under_way: usize) {
+        let first = self.tracker.oldest_received_at_ns();
         if let Some(progress) = self.tracker.advance() {
             self.traces.table.settle(progress.feeds);
             self.status.commit(progress);
             self.unsaved = true;
         }
-        let oldest = self.tracker.oldest_received_at_ns().or_else(|| self.way.waits_since_ns());
-        let oldest = oldest.unwrap_or_default();
         self.status.show_decisions(self.way.figures());
-        self.status.oldest_received_at_ns.store(oldest, Ordering::Relaxed);
+        let oldest = self.tracker.oldest_received_at_ns().or_else(|| self.way.waits_since_ns());
+        self.status.show_oldest(first, oldest);
         if self.save_at(under_way).is_some_and(|at| at <= Instant::now()) {
             self.saved_at = Some(Instant::now());
             self.unsaved = false;

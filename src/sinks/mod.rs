@@ -100,6 +100,11 @@ pub trait Sink: Send + Sync + 'static {
         Box::pin(async { Ok(Checkpoint { state: checkpoint.await?, go_on: None }) })
     }
 
+    /// Whether it gathers what was delivered until a checkpoint, which may be minutes: until then it counts as pending.
+    fn gathers(&self) -> bool {
+        false
+    }
+
     /// Until when what was delivered may wait for its checkpoint; `None` where the lane's options say how often there is one.
     fn open_until(&self) -> Option<Instant> {
         None

@@ -200,6 +200,35 @@ async fn what_an_operator_must_mend_is_said_and_mended_without_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_gathered_is_pending_until_it_is_put() {
+    let (store, dir) = (Store::folder(), tempfile::tempdir().unwrap());
+    let lake = dir.path().join("lake").display().to_string();
+    let place = place_with(dir.path(), sink(&store, 0, &lake, "object = { age = \"1h\" }"));
+    let mut daemon = start(&place).await;
+    Crowd::begin(&place, 50, 1).finish(&mut daemon).await;
+    let figures = || {
+        let status: serde_json::Value =
+            serde_json::from_str(&place.ask("/status").unwrap()).unwrap();
+        let sink = &status["sinks"][0];
+        (
+            ["accepted", "delivered", "pending"].map(|name| sink[name].as_u64().unwrap()),
+            sink.clone(),
+        )
+    };
+    // The lane has handed all over.
+    until(|| figures().1["in_flight"] == 0 && figures().1["deliveries"] != 0).await;
+    let (counts, sink) = figures();
+    // Trace objects are items, too.
+    let all = counts[0];
+    assert!(50 <= all && counts == [all, 0, all], "{sink}");
+    assert!(sink["oldest_age_seconds"].as_f64().unwrap() > 0.0, "{sink}");
+    assert!(store.objects(&lake).await.is_empty());
+    daemon.terminate(DRAIN_MAX).await.unwrap();
+    let _daemon = start(&place).await;
+    assert_eq!(figures().0, [all, all, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_doctor_finds_that_it_may_write_to_each_and_leaves_nothing() {
     for store in [Store::versitygw().await, Store::azurite().await, Store::moto().await]
         .into_iter()

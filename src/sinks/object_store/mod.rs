@@ -417,6 +417,10 @@ impl Sink for Lake {
         Box::pin(self.write(delivery))
     }
 
+    fn gathers(&self) -> bool {
+        true
+    }
+
     fn open_until(&self) -> Option<Instant> {
         match &lock(&self.ledger).stage {
             Stage::Open(open) => Some(open.since + self.options.object.age.0),
