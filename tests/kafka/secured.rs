@@ -47,8 +47,10 @@ async fn receiving(sinks: &[(String, String, String)]) -> Member {
 }
 
 async fn delivering(brokers: &str, topic: &str, more: &str) -> Member {
-    let receivers =
-        format!("[receivers.kafka]\nbrokers = [\"{brokers}\"]\ntopics = [\"{topic}\"]\n{more}");
+    // A group of its own: in one of those before it, it would wait until they are given up.
+    let receivers = format!(
+        "[receivers.kafka]\nbrokers = [\"{brokers}\"]\ntopics = [\"{topic}\"]\ngroup = \"{topic}\"\n{more}"
+    );
     let tables = "[sinks.file]\ntype = \"file\"\npath = \"out.jsonl\"\n".to_owned();
     Member::start(&Config { receivers, tables, ..Config::default() }).await
 }
