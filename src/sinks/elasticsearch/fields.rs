@@ -44,10 +44,12 @@ pub(super) fn write_fields<'t>(out: &mut Vec<u8>, rows: impl IntoIterator<Item =
         if !field.is_said() {
             continue;
         }
-        if inside != object && !inside.is_empty() {
+        // Mostly it is the same literal; comparing the letters of each took a tenth of all the sink's time.
+        let is_other = !std::ptr::eq(inside, object) && inside != object;
+        if is_other && !inside.is_empty() {
             out.push(b'}');
         }
-        if inside != object && !object.is_empty() {
+        if is_other && !object.is_empty() {
             write_key(out, object).push(b'{');
         }
         inside = object;
