@@ -222,7 +222,7 @@ impl JournalView {
             filtered: view.metrics.sum(FILTERED),
             dead_letters: lanes
                 .iter()
-                .map(|lane| settled(view, &lane.status, &lane.status.safe()).dead_lettered)
+                .map(|lane| settled(view, &lane.status, &lane.status.safe(journal)).dead_lettered)
                 .sum(),
             quarantined: quarantine.end().items.saturating_sub(resolved.items()),
         }
@@ -255,7 +255,7 @@ impl SinkView {
 /// What became of a sink's items. At any moment `accepted = delivered + pending + dead_lettered + filtered + dropped`.
 #[rustfmt::skip]
 fn items(view: &View, lane: &LaneStatus) -> Vec<Figure> {
-    let cursor = lane.safe();
+    let cursor = lane.safe(view.feed.journal());
     let Settled { delivered, dead_lettered, filtered, dropped } = settled(view, lane, &cursor);
     // It is read after the cursor, so nothing here can be negative; a cursor that moved since only makes less pending.
     let end = view.feed.journal().end();

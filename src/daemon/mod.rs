@@ -262,7 +262,7 @@ fn report_recovery(feed: &Feed) {
 fn report_pending(view: &View) {
     let end = view.feed.journal().end();
     for lane in view.lanes.all() {
-        let pending = end.items.saturating_sub(lane.status.safe().mark.items);
+        let pending = end.items.saturating_sub(lane.status.safe(view.feed.journal()).mark.items);
         if pending > 0 {
             warn!(
                 sink = lane.status.sink,

@@ -116,11 +116,7 @@ pub(super) async fn save(
             now.state = cursor.state.clone();
         }
     });
-    let saving = move || {
-        journal.save_cursor(&status.sink, &cursor)?;
-        status.put_away(cursor);
-        Ok(())
-    };
+    let saving = move || journal.save_cursor(&status.sink, &cursor);
     let saved = tokio::task::spawn_blocking(saving).await;
     (saved.map_err(io::Error::other).flatten().map_err(Unsaved::Journal), has_moved)
 }

@@ -382,7 +382,12 @@ impl Lane {
         }
         self.status.show_decisions(self.way.figures());
         let oldest = self.tracker.oldest_received_at_ns().or_else(|| self.way.waits_since_ns());
-        self.status.show_oldest(first, oldest);
+        let has_gathered = self.sink.gathers() && (self.unsaved || self.saving.is_some());
+        let shown = self.status.oldest_received_at_ns.load(Ordering::Relaxed);
+        // What was gathered is older than what still comes.
+        let gathered = Some(shown).filter(|at| *at != 0).or(first).filter(|_| has_gathered);
+        let oldest = gathered.or(oldest).unwrap_or_default();
+        self.status.oldest_received_at_ns.store(oldest, Ordering::Relaxed);
         if self.save_at(under_way).is_some_and(|at| at <= Instant::now()) {
             self.saved_at = Some(Instant::now());
             self.unsaved = false;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::feed::{Fill, Undecided};
-use crate::journal::{AppendError, Cursor};
+use crate::journal::{AppendError, Cursor, Journal};
 use crate::rules::Rules;
 use crate::sinks::{Delivery, RejectClass, TraceUrl};
 use crate::support::clock;
@@ -95,6 +95,8 @@ pub struct LaneStatus {
     pub trace_url: Option<TraceUrl>,
     /// How long items were on their way, in seconds.
     pub latency: Latency,
+    /// See [`Sink::gathers`](crate::sinks::Sink::gathers).
+    gathers: bool,
     condition: Mutex<Condition>,
 }
 
@@ -119,8 +121,6 @@ struct Condition {
     /// Whether that trouble is not known to be over.
     is_troubled: bool,
     cursor: Cursor,
-    /// It as it was saved last, for a sink that gathers.
-    saved: Option<Cursor>,
     traces: Option<Fill>,
     decisions: Option<(usize, Undecided)>,
 }
@@ -165,9 +165,7 @@ impl LaneStatus {
     /// The status of a lane whose sink gathers what is delivered, or not.
     #[must_use]
     pub fn gathering(self, gathers: bool) -> Self {
-        let saved = gathers.then(|| self.cursor());
-        self.lock().saved = saved;
-        self
+        Self { gathers, ..self }
     }
 
     /// The status of a lane whose sink shows traces there.
@@ -187,29 +185,10 @@ impl LaneStatus {
         self.lock().cursor.clone()
     }
 
-    /// What is settled, and of a sink that gathers only what it has put away.
-    pub fn safe(&self) -> Cursor {
-        let condition = self.lock();
-        condition.saved.as_ref().unwrap_or(&condition.cursor).clone()
-    }
-
-    /// Notes when the oldest item was received that is not settled: before what was just settled, and now. What a sink has only gathered
-    /// is older than what still comes.
-    pub(super) fn show_oldest(&self, before: Option<u64>, now: Option<u64>) {
-        let condition = self.lock();
-        let saved = condition.saved.as_ref();
-        let gathers = saved.is_some_and(|it| it.mark.position < condition.cursor.mark.position);
-        let shown = Some(self.oldest_received_at_ns.load(Ordering::Relaxed)).filter(|at| *at != 0);
-        let oldest = if gathers { shown.or(before).or(now) } else { now };
-        self.oldest_received_at_ns.store(oldest.unwrap_or_default(), Ordering::Relaxed);
-    }
-
-    /// The sink has put away all before this cursor.
-    pub(super) fn put_away(&self, cursor: Cursor) {
-        if let Some(saved) = &mut self.lock().saved {
-            *saved = cursor;
-            self.oldest_received_at_ns.store(0, Ordering::Relaxed);
-        }
+    /// What is settled, and of a sink that gathers only what a checkpoint has made durable.
+    pub fn safe<P>(&self, journal: &Journal<P>) -> Cursor {
+        let saved = self.gathers.then(|| journal.cursor(&self.sink)).flatten();
+        saved.unwrap_or_else(|| self.cursor())
     }
 
     /// What became of everything that is settled. What an operator had delivered or dropped since it became a dead letter, or
@@ -232,7 +211,7 @@ impl LaneStatus {
 
     /// Items that arrived at the sink since it joined.
     pub fn delivered(&self) -> u64 {
-        Self::settled(&self.safe(), Resolved::default()).delivered
+        Self::settled(&self.cursor(), Resolved::default()).delivered
     }
 
     /// Items that became dead letters since the start, by why.

@@ -83,7 +83,7 @@ pub struct Memo {
 impl Tree {
     /// Has room for so many more spans, which are likely to come.
     pub fn expect(&mut self, spans: usize) {
-        self.nodes.reserve(spans.min(SPANS_MAX - self.nodes.len().min(SPANS_MAX)));
+        self.nodes.reserve(spans.min(SPANS_MAX.saturating_sub(self.nodes.len())));
     }
 
     /// Adds a span.

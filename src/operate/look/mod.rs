@@ -280,7 +280,8 @@ impl Command for VerifyRequest {
 
     async fn run(self, operator: &Operator, _: &Followed) -> Answered<Self> {
         let replays = operator.replays()?;
-        let (journal, sinks) = (replays.feed.journal().clone(), verify::sinks(&replays.lanes));
+        let journal = replays.feed.journal().clone();
+        let sinks = verify::sinks(&replays.lanes, &journal);
         let letters = operator.dead_letters().clone();
         let verified = of_trace(operator, (&self.id, true), move |trace, read| {
             verify::verify(trace, &read, sinks, (&journal, &letters))

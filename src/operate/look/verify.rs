@@ -100,9 +100,11 @@ pub enum Fate {
 pub(super) type Reached = (String, Cursor, Arc<Rules>);
 
 /// The sinks that there are.
-pub(super) fn sinks(lanes: &Lanes) -> Vec<Reached> {
+pub(super) fn sinks(lanes: &Lanes, journal: &Journal<Arrived>) -> Vec<Reached> {
     let lanes = lanes.all().into_iter();
-    lanes.map(|lane| (lane.status.sink.clone(), lane.status.safe(), lane.jobs.rules())).collect()
+    lanes
+        .map(|lane| (lane.status.sink.clone(), lane.status.safe(journal), lane.jobs.rules()))
+        .collect()
 }
 
 /// What dead letters say of a trace, by sink and span; the trace object has none. What was set aside more than once is one item as often
