@@ -21,7 +21,7 @@ pub mod openai;
 pub mod stdout;
 pub mod blackhole;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
@@ -391,13 +391,13 @@ impl Delivery {
 
 /// What is wrong with an option that can be read.
 #[derive(Debug, PartialEq, Eq)]
-struct Mistake {
+struct Mistake<Words = &'static str> {
     /// The option's key.
     option: &'static str,
     /// See [`Problem::what`].
-    what: &'static str,
+    what: Words,
     /// See [`Problem::hint`].
-    hint: &'static str,
+    hint: Words,
 }
 
 /// Mistakes that were found.
@@ -417,43 +417,33 @@ impl Mistakes {
     }
 }
 
-/// Where the options of a sink's table stand, to point at what is wrong with them.
-#[derive(Debug)]
-struct Places {
-    whole: Range<usize>,
-    values: Vec<(String, Range<usize>)>,
-}
-
-impl Places {
-    fn of(table: &Spanned<DeTable<'_>>) -> Self {
-        let values = table.get_ref().iter();
-        let values =
-            values.map(|(key, value)| (key.get_ref().to_string(), position(&value.span())));
-        Self { whole: position(&table.span()), values: values.collect() }
-    }
-
-    /// The option's value, or the whole table where the option was not written.
-    fn of_option(&self, option: &str) -> Range<usize> {
-        let value = self.values.iter().find(|(key, _)| key == option);
-        value.map_or(&self.whole, |(_, at)| at).clone()
-    }
-}
-
-/// Reads a kind's options from its table and checks them. A mistake that `check` finds is shown at its option's value.
+/// Reads a kind's options from its table and checks them.
 fn read_options<T: DeserializeOwned + JsonSchema>(
     table: Spanned<DeTable<'_>>,
     check: impl FnOnce(&T) -> Vec<Mistake>,
 ) -> Result<T, Vec<Problem>> {
-    let places = Places::of(&table);
-    let options = read(table)?;
-    let problems: Vec<_> = check(&options)
-        .into_iter()
-        .map(|Mistake { option, what, hint }| {
-            let at = Some(places.of_option(option));
-            Problem { at, what: what.to_owned(), hint: Some(hint.to_owned()) }
-        })
-        .collect();
-    if problems.is_empty() { Ok(options) } else { Err(problems) }
+    settle_options(table, |options| {
+        let mistakes = check(&options);
+        if mistakes.is_empty() { Ok(options) } else { Err(mistakes) }
+    })
+}
+
+/// Reads a kind's options from its table, and says what they come to. A mistake is shown at its option's value, or at the whole table
+/// where the option was not written.
+fn settle_options<T: DeserializeOwned + JsonSchema, Settings, Words: Into<String>>(
+    table: Spanned<DeTable<'_>>,
+    settle: impl FnOnce(T) -> Result<Settings, Vec<Mistake<Words>>>,
+) -> Result<Settings, Vec<Problem>> {
+    let whole = position(&table.span());
+    let values = table.get_ref().iter();
+    let values = values.map(|(key, value)| (key.get_ref().to_string(), position(&value.span())));
+    let places: HashMap<String, Range<usize>> = values.collect();
+    settle(read(table)?).map_err(|mistakes| {
+        let problem = |Mistake { option, what, hint }| {
+            Problem::new(Some(places.get(option).unwrap_or(&whole).clone()), what, hint)
+        };
+        mistakes.into_iter().map(problem).collect()
+    })
 }
 
 /// See [`DEFAULT_CONTEXT_WAIT`].

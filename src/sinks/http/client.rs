@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use super::classify::{StatusClass, classify, describe};
 use super::{Failure, TlsOptions};
 use crate::sinks::{BuildError, Delivery};
+use crate::support::base64;
 use crate::support::hops::{self, SENDER_HEADER};
 
 /// How a client behaves. Everything has a bound.
@@ -72,6 +73,13 @@ pub struct Request {
     pub headers: HeaderMap,
     /// The body, compressed where it is to be.
     pub body: Bytes,
+}
+
+impl Request {
+    /// One that only asks.
+    pub fn get(uri: Uri, headers: HeaderMap) -> Self {
+        Self { method: Method::GET, uri, headers, body: Bytes::new() }
+    }
 }
 
 impl fmt::Debug for Request {
@@ -150,6 +158,11 @@ pub fn secret_header(value: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(value).ok()?;
     value.set_sensitive(true);
     Some(value)
+}
+
+/// What `authorization` says of a user and a password.
+pub fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", base64::text(format!("{user}:{password}").as_bytes()))
 }
 
 /// Says in a request's headers through which daemons what is delivered went, where that is more than this one.

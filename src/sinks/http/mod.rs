@@ -31,7 +31,7 @@ mod tls;
 mod tests;
 
 pub use client::{
-    Client, ClientOptions, Protocol, Request, Response, add_hops, secret_header, shortened,
+    Client, ClientOptions, Protocol, Request, Response, add_hops, basic, secret_header, shortened,
 };
 pub use compress::{Compression, INLINE_BYTES_MAX};
 #[cfg(any(feature = "kafka", test))]

@@ -6,7 +6,8 @@
 
 use std::sync::LazyLock;
 
-use super::options::{Dialect, Settings, Wire};
+use super::options::{Dialect, Wire};
+use super::settings::Settings;
 use crate::sinks::Delivery;
 use crate::sinks::http::{Body, cut};
 use crate::span::otlp::protobuf::{self, write_resource};

@@ -27,7 +27,7 @@
 
 pub(super) mod encode;
 mod options;
-mod presets;
+mod settings;
 mod probe;
 mod response;
 mod token;
@@ -47,7 +47,8 @@ use super::{
     BuildError, Delivery, Kind, Parts, Pending, Plan, Report, Sink, TraceUrl, Verdict, Verdicts,
 };
 use crate::span::{Item, TraceNeeds};
-pub use options::{Dialect, Options, Settings, Wire};
+pub use options::{Dialect, Options, Wire};
+pub use settings::Settings;
 pub use token::Exchange;
 use token::Token;
 
@@ -57,7 +58,7 @@ pub static KIND: Kind = Kind {
     summary: "any OTLP backend, over gRPC or HTTP, with presets for the well-known ones",
     example: "endpoint = \"https://otel.example.com:4318\"\n",
     schema: crate::support::options::schema_of::<Options>,
-    parse: |table| Ok(Box::new(options::parse(table)?)),
+    parse: |table| Ok(Box::new(settings::parse(table)?)),
 };
 
 impl Plan for Settings {
@@ -66,7 +67,7 @@ impl Plan for Settings {
     }
 
     fn expanded(&self) -> toml::Table {
-        Self::expanded(self)
+        self.shown.clone()
     }
 
     fn trace_url(&self) -> Option<TraceUrl> {

@@ -1,6 +1,7 @@
 //! Asks a backend whether it would take what is configured: with an export of no spans, which leaves nothing there.
 
-use super::options::{Settings, Wire};
+use super::options::Wire;
+use super::settings::Settings;
 use super::{Otlp, response, sealed};
 use crate::sinks::{Delivery, Pace, Refusal, RejectClass, Report};
 

@@ -11,8 +11,8 @@ use prost::Message as _;
 use toml::de::DeTable;
 
 use super::encode::{encode, in_dialect};
-use super::presets::PRESETS;
 use super::response::read;
+use super::settings::PRESETS;
 use super::*;
 use crate::feed::decisions::cut_tests::each_cut;
 use crate::sinks::http::Response;
@@ -29,7 +29,7 @@ use crate::support::problem::Problem;
 // === Options ===
 
 fn parse(text: &str) -> Result<Settings, Vec<Problem>> {
-    options::parse(DeTable::parse(text).unwrap())
+    settings::parse(DeTable::parse(text).unwrap())
 }
 
 fn problems(text: &str) -> Vec<String> {
@@ -62,7 +62,7 @@ fn a_key_in_the_query_of_an_address_is_sent_and_never_shown() {
          auth_endpoint = \"https://a/token?key=hush\"",
     )
     .unwrap();
-    let shown = settings.expanded().to_string();
+    let shown = settings.shown.to_string();
     assert!(shown.contains("https://a/ingest?[redacted]"), "{shown}");
     assert!(shown.contains("https://a/token?[redacted]"), "{shown}");
     assert!(!format!("{shown} {settings:?}").contains("hush"), "{shown} {settings:?}");
@@ -109,16 +109,18 @@ const GIVEN: &str = "api_key = \"sk-hunter2\"\nproject = \"shop\"\naccount = \"4
 
 #[test]
 fn every_preset_works_with_what_it_asks_for_and_says_what_it_lacks() {
-    for preset in PRESETS {
+    assert_eq!(PRESETS.len(), 13, "the file can be read");
+    for preset in PRESETS.iter() {
         let mut text = format!("preset = {:?}\n{GIVEN}", preset.name);
-        if preset.endpoint.or(preset.traces_endpoint).is_none() {
+        if preset.options.endpoint.is_none() && preset.options.traces_endpoint.is_none() {
             text.push_str("endpoint = \"https://here.example.com\"\n");
         }
         let settings = parse(&text).unwrap_or_else(|error| panic!("{}: {error:?}", preset.name));
-        assert_eq!(settings.wire, preset.protocol, "{}", preset.name);
-        assert_eq!(settings.dialect, preset.dialect, "{}", preset.name);
+        assert_eq!(settings.wire, preset.options.protocol.unwrap_or_default(), "{}", preset.name);
+        assert_eq!(settings.dialect, preset.options.dialect.unwrap_or_default(), "{}", preset.name);
         assert_eq!(settings.headers.len(), preset.headers.len(), "{}", preset.name);
-        assert_eq!(settings.resource_attributes.len(), preset.resource.len(), "{}", preset.name);
+        let attributes = &preset.options.resource_attributes;
+        assert_eq!(settings.resource_attributes.len(), attributes.len(), "{}", preset.name);
         assert!(settings.headers.values().all(HeaderValue::is_sensitive), "{}", preset.name);
         let bare = parse(&format!("preset = {:?}", preset.name));
         let lacking = bare.err().unwrap_or_default();
@@ -159,7 +161,7 @@ fn a_preset_without_a_key_sends_no_empty_header() {
 
 #[test]
 fn what_a_preset_comes_to_is_shown_without_its_key() {
-    let shown = parse(&format!("preset = \"arize\"\n{GIVEN}")).unwrap().expanded().to_string();
+    let shown = parse(&format!("preset = \"arize\"\n{GIVEN}")).unwrap().shown.to_string();
     for expected in [
         "preset = \"arize\"",
         "traces_endpoint = \"https://otlp.arize.com/v1/traces\"",
@@ -178,7 +180,7 @@ fn what_a_preset_comes_to_is_shown_without_its_key() {
 #[test]
 fn every_preset_is_in_the_golden_of_what_is_shown() {
     let shown = String::from_utf8(golden::read("config-show/presets.toml")).unwrap();
-    for preset in PRESETS {
+    for preset in PRESETS.iter() {
         assert!(shown.contains(&format!("preset = \"{}\"\n", preset.name)), "{}", preset.name);
     }
 }

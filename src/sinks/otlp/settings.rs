@@ -1,0 +1,333 @@
+//! What the options of the OTLP sink come to, with what a preset (`presets.toml`) knows of its backend behind them.
+
+use std::sync::LazyLock;
+
+use hyper::header::{
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TRANSFER_ENCODING,
+};
+use hyper::{HeaderMap, Uri};
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::DeTable;
+
+use super::options::{Dialect, Options, Wire};
+use super::token::Exchange;
+use crate::sinks::http::{
+    Address, ClientOptions, Compression, Limits, Protocol, basic, secret_header, shown,
+};
+use crate::sinks::{Mistake, TraceUrl, settle_options};
+use crate::span::{Attribute, TraceNeeds, Traced, Value};
+use crate::support::byte_size::ByteSize;
+use crate::support::options::did_you_mean;
+use crate::support::problem::Problem;
+use crate::support::secret::{REDACTED, Secret};
+
+/// What the options came to.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where requests go.
+    pub uri: Address,
+    /// The protocol.
+    pub wire: Wire,
+    /// What Agents SDK spans look like.
+    pub dialect: Dialect,
+    /// What is to be known of traces.
+    pub needs: TraceNeeds,
+    /// How requests are compressed.
+    pub compression: Compression,
+    /// The headers that the user or the preset wants.
+    pub headers: HeaderMap,
+    /// Attributes for resources that do not have them.
+    pub resource_attributes: Vec<Attribute>,
+    /// Where a token is to be had, for a backend that takes no key.
+    pub exchange: Option<Exchange>,
+    /// The largest request, in bytes before compression.
+    pub request_bytes_max: usize,
+    /// The client.
+    pub client: ClientOptions,
+    /// Where a browser shows a trace, where the preset knows it.
+    pub trace_url: Option<TraceUrl>,
+    /// The options with all that was filled in, without credentials.
+    pub shown: toml::Table,
+}
+
+impl Settings {
+    /// The options with all that they came to.
+    fn filled_in(&self, options: &Options) -> toml::Table {
+        let is_grpc = self.wire == Wire::Grpc;
+        let host = self.uri.reveal().trim_end_matches(GRPC_PATH).to_owned();
+        let mut shown = shown(&Options {
+            endpoint: is_grpc.then(|| host.into()),
+            traces_endpoint: (!is_grpc).then(|| self.uri.clone()),
+            auth_endpoint: self.exchange.as_ref().map(|exchange| exchange.address.clone()),
+            protocol: Some(self.wire),
+            dialect: Some(self.dialect),
+            compression: Some(self.compression),
+            request_bytes_max: Some(ByteSize(self.request_bytes_max as u64)),
+            // What these are for is in the headers and attributes.
+            api_key: None,
+            project: None,
+            account: None,
+            ..options.clone()
+        });
+        let headers = self.headers.keys().map(|name| (name.to_string(), REDACTED.into()));
+        let text = |value: &Value| value.as_text().map(ToString::to_string).unwrap_or_default();
+        let attributes = self.resource_attributes.iter();
+        let attributes = attributes.map(|it| (it.key.to_string(), text(&it.value).into()));
+        shown.insert("headers".to_owned(), toml::Value::Table(headers.collect()));
+        shown.insert("resource_attributes".to_owned(), toml::Value::Table(attributes.collect()));
+        shown
+    }
+}
+
+/// What is known of a backend.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Preset {
+    pub(super) name: String,
+    /// What goes behind the user's own options.
+    pub(super) options: Options,
+    /// In their order; the values have blanks.
+    #[serde(default)]
+    pub(super) headers: toml::Table,
+    #[serde(default)]
+    pub(super) needs: Vec<(String, String)>,
+    trace_url: Option<String>,
+}
+
+/// A test reads all of them.
+pub(super) static PRESETS: LazyLock<Vec<Preset>> = LazyLock::new(|| {
+    #[derive(Default, Deserialize)]
+    struct File {
+        preset: Vec<Preset>,
+    }
+    toml::from_str::<File>(include_str!("presets.toml")).unwrap_or_default().preset
+});
+
+/// The gRPC libraries' own limit for a message is 4 MiB; a request and its frame stay below.
+const DEFAULT_REQUEST_BYTES_MAX: ByteSize = ByteSize((4 << 20) - (64 << 10));
+
+/// Where a message of gRPC is posted to.
+const GRPC_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+
+const HTTP_PATH: &str = "/v1/traces";
+
+/// Reads a sink's table and says everything that is wrong with it.
+pub(super) fn parse(table: Spanned<DeTable<'_>>) -> Result<Settings, Vec<Problem>> {
+    settle_options(table, |options| Settler { options: &options, mistakes: Vec::new() }.settle())
+}
+
+/// Brings options and preset together.
+struct Settler<'a> {
+    options: &'a Options,
+    mistakes: Vec<Mistake<String>>,
+}
+
+impl Settler<'_> {
+    fn settle(mut self) -> Result<Settings, Vec<Mistake<String>>> {
+        let options = self.options;
+        let none = Preset::default();
+        let preset = self.preset().unwrap_or(&none);
+        let wire = options.protocol.or(preset.options.protocol).unwrap_or_default();
+        let uri = self.uri(preset, wire);
+        let headers = self.headers(preset, wire);
+        let exchange = self.exchange(preset, wire);
+        let Options { timeout, connect_timeout, request_bytes_max, tls, .. } = options;
+        let request_bytes_max = request_bytes_max.unwrap_or(DEFAULT_REQUEST_BYTES_MAX);
+        let limits =
+            Limits { timeout, connect_timeout, request_bytes_max: &request_bytes_max, tls };
+        for Mistake { option, what, hint } in limits.check() {
+            self.wrong(option, what, hint);
+        }
+        let (Some(uri), true) = (uri, self.mistakes.is_empty()) else { return Err(self.mistakes) };
+        let own = options.resource_attributes.iter();
+        let own = own.map(|(key, value)| (key.clone(), value.clone()));
+        let added = preset.options.resource_attributes.iter();
+        let added = added.filter(|(key, _)| !options.resource_attributes.contains_key(*key));
+        let added = added.filter_map(|(key, value)| Some((key.clone(), filled(value, options)?)));
+        let resource_attributes = own
+            .chain(added)
+            .map(|(key, value)| Attribute { key: key.into(), value: Value::Text(value.into()) });
+        let protocol = if wire == Wire::Grpc { Protocol::Http2 } else { Protocol::Negotiated };
+        let mut settings = Settings {
+            uri: uri.to_string().into(),
+            wire,
+            dialect: options.dialect.or(preset.options.dialect).unwrap_or_default(),
+            needs: TraceNeeds {
+                // What came as OTLP goes out as it is, but for tokens.
+                traced: Traced::Spending,
+                root: options.root_span,
+                context_wait: options.context_wait.into(),
+                ..TraceNeeds::default()
+            },
+            compression: options.compression.unwrap_or_else(|| Compression::toward([&uri])),
+            headers,
+            exchange,
+            resource_attributes: resource_attributes.collect(),
+            request_bytes_max: request_bytes_max.as_usize(),
+            client: ClientOptions { protocol, ..limits.client() },
+            trace_url: preset.trace_url.as_ref().and_then(|template| trace_url(template, &uri)),
+            shown: toml::Table::new(),
+        };
+        settings.shown = settings.filled_in(options);
+        Ok(settings)
+    }
+
+    fn preset(&mut self) -> Option<&'static Preset> {
+        let Options { preset, api_key, project, account, endpoint, traces_endpoint, .. } =
+            self.options;
+        let name = preset.as_deref()?;
+        let Some(preset) = PRESETS.iter().find(|preset| preset.name == name) else {
+            let names: Vec<_> = PRESETS.iter().map(|preset| &*preset.name).collect();
+            let hint = did_you_mean(name, &names).unwrap_or_default();
+            self.wrong("preset", format!("no preset is called `{name}`"), hint);
+            return None;
+        };
+        for (key, what) in &preset.needs {
+            let is_there = match &**key {
+                "api_key" => api_key.is_some(),
+                "project" => project.is_some(),
+                "account" => account.is_some(),
+                _ => endpoint.is_some() || traces_endpoint.is_some(),
+            };
+            if !is_there {
+                let what = format!("the preset `{name}` needs `{key}`: {what}");
+                self.wrong("preset", what, format!("add `{key} = ...`"));
+            }
+        }
+        Some(preset)
+    }
+
+    /// Addresses of the user go before all of the preset's, which are for HTTP.
+    fn uri(&mut self, preset: &Preset, wire: Wire) -> Option<Uri> {
+        let of_preset = Some(&preset.options).filter(|_| wire != Wire::Grpc);
+        let given = [Some(self.options), of_preset].into_iter().flatten();
+        let mut given = given.flat_map(|Options { traces_endpoint, endpoint, .. }| {
+            [("traces_endpoint", traces_endpoint), ("endpoint", endpoint)]
+        });
+        let found = given.find_map(|(key, address)| Some((key, address.as_ref()?)));
+        let Some((key, address)) = found else {
+            match (&*preset.name, wire) {
+                ("", _) => self.wrong("", "missing key `endpoint`", ADDRESS_HINT),
+                (name, Wire::Grpc) => {
+                    let what = format!("the preset `{name}` has no address for gRPC");
+                    self.wrong("preset", what, "add `endpoint = ...`");
+                }
+                // It was said that the preset needs one.
+                _ => {}
+            }
+            return None;
+        };
+        let base = self.address(key, address)?;
+        if wire == Wire::Grpc {
+            return with_path(&base, GRPC_PATH);
+        }
+        if key == "traces_endpoint" {
+            return Some(base);
+        }
+        let path = base.path().trim_end_matches('/');
+        with_path(&base, &format!("{}{HTTP_PATH}", path.strip_suffix(HTTP_PATH).unwrap_or(path)))
+    }
+
+    fn address(&mut self, key: &'static str, address: &Address) -> Option<Uri> {
+        if address.has_credentials() {
+            let hint = "put them into `headers`, as `authorization = \"Basic ...\"`";
+            self.wrong(key, format!("`{key}` holds credentials"), hint);
+        } else if address.uri().is_none() {
+            let what = format!("`{key}` is not an address that begins with http:// or https://");
+            self.wrong(key, what, ADDRESS_HINT);
+        }
+        address.uri().cloned()
+    }
+
+    fn exchange(&mut self, preset: &Preset, wire: Wire) -> Option<Exchange> {
+        let of_preset = preset.options.auth_endpoint.as_ref();
+        let address = self.options.auth_endpoint.as_ref().or(of_preset)?;
+        let address = self.address("auth_endpoint", address)?.to_string().into();
+        let Some(api_key) = self.options.api_key.clone() else {
+            // Where it is the preset that needs one, that was said.
+            if of_preset.is_none() {
+                let what = "there is no key to exchange here";
+                self.wrong("auth_endpoint", what, "add `api_key = ...`");
+            }
+            return None;
+        };
+        if wire == Wire::Grpc {
+            self.wrong("protocol", "a token is kept up over HTTP only", "leave `protocol` out");
+        }
+        Some(Exchange { address, api_key })
+    }
+
+    fn headers(&mut self, preset: &Preset, wire: Wire) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, template) in &preset.headers {
+            let Some(value) = template.as_str().and_then(|it| filled(it, self.options)) else {
+                continue;
+            };
+            match (HeaderName::try_from(name), secret_header(&value)) {
+                (Ok(header), Some(value)) => drop(headers.insert(header, value)),
+                _ => {
+                    let what = format!("what is to be sent as `{name}` is no header");
+                    self.wrong("preset", what, "");
+                }
+            }
+        }
+        for (name, value) in &self.options.headers {
+            let header = HeaderName::try_from(name).ok().filter(|name| !is_ours(name, wire));
+            let what = match (header, secret_header(value.reveal())) {
+                (Some(header), Some(value)) => {
+                    headers.insert(header, value);
+                    continue;
+                }
+                (None, _) => format!("`{name}` cannot be set as a header"),
+                (Some(_), None) => format!("the value of `{name}` is no header"),
+            };
+            self.wrong("headers", what, "");
+        }
+        headers
+    }
+
+    fn wrong(&mut self, option: &'static str, what: impl Into<String>, hint: impl Into<String>) {
+        self.mistakes.push(Mistake { option, what: what.into(), hint: hint.into() });
+    }
+}
+
+const ADDRESS_HINT: &str = "write for example \"https://otel.example.com:4318\"";
+
+/// A preset's template below the address that traces are sent to.
+fn trace_url(template: &str, uri: &Uri) -> Option<TraceUrl> {
+    match template.strip_prefix("{base}") {
+        // What gRPC is sent to is no page.
+        Some(path) => TraceUrl::below(uri.to_string().split_once(HTTP_PATH)?.0, path),
+        None => template.replace("{host}", uri.host()?).try_into().ok(),
+    }
+}
+
+fn with_path(base: &Uri, path: &str) -> Option<Uri> {
+    let mut parts = base.clone().into_parts();
+    parts.path_and_query = Some(path.parse().ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+/// Whether a header is the sink's own matter.
+fn is_ours(name: &HeaderName, wire: Wire) -> bool {
+    [CONTENT_TYPE, CONTENT_LENGTH, TRANSFER_ENCODING, CONTENT_ENCODING].contains(name)
+        || (wire == Wire::Grpc && (name == "te" || name.as_str().starts_with("grpc-")))
+}
+
+/// A preset's value with its blanks filled; none where one has nothing to be filled with.
+fn filled(template: &str, options: &Options) -> Option<String> {
+    let key = options.api_key.as_ref().map(Secret::reveal);
+    let mut value = template.to_owned();
+    for (blank, filling) in [
+        ("{api_key}", key.map(str::to_owned)),
+        ("{project}", options.project.clone()),
+        ("{account}", options.account.clone()),
+        ("{basic}", options.account.as_deref().zip(key).map(|(user, key)| basic(user, key))),
+    ] {
+        if value.contains(blank) {
+            value = value.replace(blank, &filling?);
+        }
+    }
+    Some(value)
+}
