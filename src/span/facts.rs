@@ -4,21 +4,24 @@ use super::{Payload, Text};
 
 /// An enum whose variants have names in files, metrics and tables.
 macro_rules! named {
-    ($(#[$meta:meta])* $type:ident { $($(#[$doc:meta])* $variant:ident $name:literal,)+ }) => {
+    ($(#[$meta:meta])* $type:ident { $($variants:tt)+ }) => {
+        named! { $(#[$meta])* (pub) $type { $($variants)+ } }
+    };
+    ($(#[$meta:meta])* ($vis:vis) $type:ident { $($(#[$doc:meta])* $variant:ident $name:literal,)+ }) => {
         $(#[$meta])*
-        pub enum $type { $($(#[$doc])* $variant,)+ }
+        $vis enum $type { $($(#[$doc])* $variant,)+ }
 
         impl $type {
             /// All of them, in order.
-            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$variant),+];
+            $vis const ALL: [Self; [$($name),+].len()] = [$(Self::$variant),+];
 
             /// Its name in files, metrics and tables.
-            pub fn as_str(self) -> &'static str {
+            $vis fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $name,)+ }
             }
 
             /// The one of a name.
-            pub fn named(name: &str) -> Option<Self> {
+            $vis fn named(name: &str) -> Option<Self> {
                 Self::ALL.into_iter().find(|known| known.as_str() == name)
             }
         }

@@ -3,25 +3,23 @@
 use serde_json::{Map, Value as Json};
 
 use super::fields;
-use super::reads::{Fact, PROMPT_NAME, PROMPT_VERSION, Reads, is_model, is_usage, usable};
+use super::reads::{Fact, Found, PROMPT_VERSION, Reads, facts_of, usable};
 use super::trace;
-use crate::span::otlp::protobuf::write_attribute;
-use crate::span::{Attribute, Convention, Detail, Facts, Kind, Span, Text, Tokens, Value, keys};
+use crate::span::{Attribute, Convention, Detail, Facts, Kind, Span, Text, Tokens, Value};
 use crate::support::json::object::Object;
 use crate::support::json::write_f64;
 
+/// What Langfuse would count, or make up tokens from.
+const COUNTED: [Fact; 5] = [Fact::Usage, Fact::Cost, Fact::Model, Fact::OwnUsage, Fact::OwnCost];
+
 /// What is written anew; the span stays as it came where that is nothing.
 #[derive(Default)]
-#[expect(clippy::struct_excessive_bools, reason = "changes that do not exclude each other")]
 pub(super) struct Change {
     /// Something cannot be used as it is: a value, or the name.
     mends: bool,
-    /// Model, tokens and costs repeat those of other spans. They become metadata, since Langfuse would add them up.
-    pub(super) hides_usage: bool,
-    /// The operation is one that Langfuse takes no tokens from, and those of this span count. It becomes metadata.
-    pub(super) hides_operation: bool,
-    /// Name and version of a prompt that Langfuse 3 would drop the span for. They become metadata.
-    hides_prompt: bool,
+    /// What becomes metadata: all that is counted where it repeats other spans, since Langfuse would add it up; an operation that Langfuse
+    /// takes no tokens from where those of this span count; name and version of a prompt that Langfuse 3 would drop the span for.
+    hidden: Found,
     /// Keys of attributes that are said anew behind the others.
     replaced: Vec<&'static str>,
     /// The costs that are said anew.
@@ -39,13 +37,17 @@ impl Change {
     ) -> Self {
         let facts = span.facts();
         let hides_usage = hides_usage(facts, reads, tokens);
-        let mut change = Self {
-            mends: reads.has(Fact::Unusable) || !is_sound(&detail.name),
-            hides_usage,
-            hides_operation: reads.has(Fact::Aggregate) && speaks(facts, tokens),
-            hides_prompt: has_odd_prompt(facts, detail, reads),
-            ..Self::default()
-        };
+        let mut change =
+            Self { mends: reads.has(Fact::Unusable) || !is_sound(&detail.name), ..Self::default() };
+        if hides_usage {
+            change.hidden.add(Found::of(COUNTED));
+        }
+        if reads.has(Fact::Aggregate) && speaks(facts, tokens) {
+            change.hidden.add(Found::of([Fact::Operation]));
+        }
+        if has_odd_prompt(facts, detail, reads) {
+            change.hidden.add(Found::of([Fact::PromptName, Fact::PromptVersion]));
+        }
         let own = |key| last_text(detail, key).unwrap_or_default();
         let has_usage = reads.has(Fact::OwnUsage) && !hides_usage && !tokens.own.is_empty();
         if has_usage && is_inclusive(own(fields::USAGE)) {
@@ -64,8 +66,7 @@ impl Change {
 
     /// Whether there is any.
     pub(super) fn is_needed(&self) -> bool {
-        let Self { mends, hides_usage, hides_operation, hides_prompt, replaced, .. } = self;
-        *mends || *hides_usage || *hides_operation || *hides_prompt || !replaced.is_empty()
+        self.mends || self.hidden != Found::default() || !self.replaced.is_empty()
     }
 
     /// Whether the attribute under this key is said anew.
@@ -73,21 +74,23 @@ impl Change {
         self.replaced.contains(&key)
     }
 
-    /// Appends an attribute as Langfuse can use it, or as metadata where it is hidden.
-    pub(super) fn write(&self, out: &mut Vec<u8>, Attribute { key, value }: &Attribute) {
-        let Some(usable) = usable(key, value).filter(|_| !self.replaces(key)) else { return };
-        let is = |keys: &[&str]| keys.contains(&&**key);
-        let is_own = || is(&[fields::USAGE, fields::COST, fields::MODEL]);
-        let is_hidden = (self.hides_usage && (is_usage(key) || is_model(key) || is_own()))
-            || (self.hides_operation && is(&[keys::GEN_AI_OPERATION_NAME]))
-            || (self.hides_prompt && is(&[PROMPT_NAME, PROMPT_VERSION]));
-        if is_hidden {
-            fields::text_made_of(out, &[fields::METADATA_PREFIX, key], 0, |out| {
-                fields::write_json(out, value);
-            });
-        } else {
-            write_attribute(out, fields::ATTRIBUTES, key, &usable);
+    /// Whether what Langfuse finds a type by may become metadata.
+    pub(super) fn hides_type(&self) -> bool {
+        self.hidden.has_any(Found::of([Fact::Operation, Fact::Model]))
+    }
+
+    /// An attribute as Langfuse can use it, or as metadata where it is hidden.
+    pub(super) fn changed(&self, Attribute { key, value }: &Attribute) -> Option<Attribute> {
+        let usable = usable(key, value).filter(|_| !self.replaces(key))?;
+        if !self.hidden.has_any(facts_of(key)) {
+            return Some(Attribute { key: key.clone(), value: usable.into_owned() });
         }
+        let mut json = Vec::new();
+        fields::write_json(&mut json, value);
+        Some(Attribute {
+            key: format!("{}{key}", fields::METADATA_PREFIX).into(),
+            value: Value::Text(String::from_utf8(json).unwrap_or_default().into()),
+        })
     }
 }
 
@@ -109,10 +112,9 @@ fn is_sound(name: &str) -> bool {
 /// Whether Langfuse would count the span's tokens although they are others', or make some up from its model and text. What was
 /// written for Langfuse is meant so, but for a call around another; and of what has no kind and no tokens nobody knows.
 fn hides_usage(facts: &Facts, reads: Reads, tokens: &Tokens<'_>) -> bool {
-    let is_read = [Fact::Usage, Fact::Cost, Fact::Model, Fact::OwnUsage, Fact::OwnCost];
     let is_meant = facts.convention == Convention::Langfuse && !facts.kind.counts_usage();
     let is_parent = !tokens.counts && facts.kind != Kind::Custom;
-    is_read.iter().any(|fact| reads.has(*fact))
+    reads.has_any(Found::of(COUNTED))
         && !reads.has(Fact::Aggregate)
         && !is_meant
         && (tokens.repeats || is_parent)

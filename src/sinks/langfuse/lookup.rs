@@ -5,13 +5,13 @@
 //! Each id is asked for once, so that a delivery that is tried again is the same; after a failure nothing is asked for a while.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use hyper::header::AUTHORIZATION;
-use hyper::{HeaderMap, Method, StatusCode, Uri};
+use hyper::{HeaderMap, StatusCode};
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
@@ -38,7 +38,6 @@ const PAUSE: Duration = Duration::from_mins(1);
 /// Asks for answers and remembers them.
 pub(super) struct Lookup {
     client: Client,
-    endpoint: String,
     headers: HeaderMap,
     options: LookupOptions,
     memory: Mutex<Memory>,
@@ -46,7 +45,7 @@ pub(super) struct Lookup {
 
 impl fmt::Debug for Lookup {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Lookup({})", self.endpoint)
+        write!(out, "Lookup({})", self.options.endpoint)
     }
 }
 
@@ -94,12 +93,9 @@ impl Lookup {
             tls: options.tls.clone(),
             ..ClientOptions::default()
         };
-        let mut headers = HeaderMap::new();
-        headers.insert(AUTHORIZATION, key);
         Ok(Some(Self {
             client: Client::new(&client)?,
-            endpoint: options.endpoint.reveal().to_owned(),
-            headers,
+            headers: HeaderMap::from_iter([(AUTHORIZATION, key)]),
             options: options.clone(),
             memory: Mutex::default(),
         }))
@@ -136,33 +132,29 @@ impl Lookup {
     /// Asks for these, all within the time for it. What has not come by then is not asked for again.
     async fn ask(&self, ids: Vec<Text>) {
         if !self.memory().is_paused() {
-            let answered = AtomicBool::new(false);
-            let rounds = stream::iter(ids.clone())
-                .map(|id| async move { (self.ask_one(&id).await, id) })
-                .buffer_unordered(UNDER_WAY_MAX)
-                .for_each(|(answer, id)| {
-                    let is_late = matches!(answer, Err(Missing::Late));
-                    answered.fetch_or(!is_late, Ordering::Relaxed);
-                    async move { self.take(&id, answer) }
-                });
-            let limit = self.options.timeout.into();
-            drop(timeout(limit, rounds).await);
+            let mut has_answered = false;
+            let rounds = async {
+                let asked = stream::iter(ids.clone())
+                    .map(|id| async move { (self.ask_one(&id).await, id) })
+                    .buffer_unordered(UNDER_WAY_MAX);
+                let mut asked = pin!(asked);
+                while let Some((answer, id)) = asked.next().await {
+                    has_answered |= !matches!(answer, Err(Missing::Late));
+                    match answer {
+                        Err(Missing::All(reason)) => self.pause(&reason),
+                        answer => self.memory().keep(&id, answer.ok().map(Arc::new)),
+                    }
+                }
+            };
+            drop(timeout(self.options.timeout.into(), rounds).await);
             // Under load there is not the time for all; who answers some need not be spared.
-            if !answered.load(Ordering::Relaxed) {
+            if !has_answered {
                 self.pause("no answer came in time");
             }
         }
         let mut memory = self.memory();
         for id in &ids {
             memory.keep(id, None);
-        }
-    }
-
-    fn take(&self, id: &Text, answer: Result<Answer, Missing>) {
-        match answer {
-            Ok(answer) => self.memory().keep(id, Some(Arc::new(answer))),
-            Err(Missing::This | Missing::Late) => self.memory().keep(id, None),
-            Err(Missing::All(reason)) => self.pause(&reason),
         }
     }
 
@@ -179,14 +171,9 @@ impl Lookup {
         if self.memory().is_paused() {
             return Err(Missing::This);
         }
-        let uri: Uri =
-            format!("{}/v1/responses/{id}", self.endpoint).parse().map_err(|_| Missing::This)?;
-        let request = Request {
-            method: Method::GET,
-            uri,
-            headers: self.headers.clone(),
-            body: bytes::Bytes::new(),
-        };
+        let uri = format!("{}/v1/responses/{id}", self.options.endpoint.reveal());
+        let uri = uri.parse().map_err(|_| Missing::This)?;
+        let request = Request::get(uri, self.headers.clone());
         let response = self.client.send(&request).await.map_err(|failure| match failure {
             Failure::Timeout(_) => Missing::Late,
             other => Missing::All(other.to_string()),

@@ -74,7 +74,7 @@ use observation::Answers;
 pub use options::{
     Keep, Lookup as LookupOptions, Models, Options, ReasoningTokens, Settings, parse,
 };
-use reads::{is_model, is_usage};
+use reads::{Fact, Found, facts_of};
 use trace::FirstStarts;
 
 /// What `keep = "llm"` stands for.
@@ -253,7 +253,8 @@ fn shrunk(
     }
     let cut = shrink(&message, bytes_max, TRUNCATED, |key| {
         let is_ours = key.starts_with("langfuse.") && !key.contains(".metadata.");
-        is_ours || [trace::SESSION, trace::USER].contains(&key) || is_usage(key) || is_model(key)
+        let counts = || Found::of([Fact::Usage, Fact::Cost, Fact::Model]);
+        is_ours || [trace::SESSION, trace::USER].contains(&key) || facts_of(key).has_any(counts())
     });
     Some((settings.compression.apply(cut?), bytes_max))
 }

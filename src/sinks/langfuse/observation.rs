@@ -31,9 +31,7 @@ use super::options::Settings;
 use super::reads::{Fact, Reads, type_of, usable_ones};
 use super::trace::{self, Trace, Traces};
 use super::usage::{write_buckets, write_cost};
-use crate::span::otlp::protobuf::{
-    self, write_bytes, write_fixed64, write_int32, write_status_and_flags, write_text, write_uint32,
-};
+use crate::span::otlp::protobuf;
 use crate::span::{
     Convention, Detail, Facts, Kind, Link, Payload, STATUS_ERROR, Span, SpanEvent, Text, Tokens,
     TraceId, Usage, Value, keys,
@@ -116,45 +114,31 @@ impl Observation<'_> {
 
     fn write_whole(&self, out: &mut Vec<u8>) {
         let Self { span, detail, .. } = self;
-        let (start_ns, end_ns) = self.encoding.traces.times(span);
-        write_bytes(out, 1, span.trace_id.as_bytes());
-        write_bytes(out, 2, span.span_id.as_bytes());
-        write_text(out, 3, &detail.trace_state);
         let context = self.trace.and_then(|trace| trace.context);
         let parent = self.encoding.settings.options.root_span.parent_of(context, span);
-        if let Some(parent) = parent {
-            write_bytes(out, 4, parent.as_bytes());
-        }
         let name = self.name();
         let name = if name.is_empty() { "span" } else { &*name };
-        write_bytes(out, 5, fields::cut(name, fields::NAME_UNITS_MAX).as_bytes());
-        write_int32(out, 6, detail.kind);
-        write_fixed64(out, 7, start_ns);
-        write_fixed64(out, 8, end_ns);
-        if self.is_otlp {
-            self.rewrite(out);
-        } else {
+        let as_sent = detail.attributes.iter().filter(|_| self.is_otlp);
+        let event = |event: &SpanEvent| SpanEvent {
+            attributes: usable_ones(&event.attributes),
+            ..event.clone()
+        };
+        let link = |link: &Link| Link { attributes: usable_ones(&link.attributes), ..link.clone() };
+        let whole = Detail {
+            name: fields::cut(name, fields::NAME_UNITS_MAX).into(),
+            attributes: as_sent.filter_map(|one| self.change.changed(one)).collect(),
+            events: detail.events.iter().map(event).collect(),
+            links: detail.links.iter().map(link).collect(),
+            trace_state: detail.trace_state.clone(),
+            status_message: detail.status_message.clone(),
+            agents_sdk: None,
+            ..**detail
+        };
+        let times = self.encoding.traces.times(span);
+        protobuf::write_span_at(out, span, times, parent, &whole);
+        if !self.is_otlp {
             write_item(out, detail, &self.tokens);
         }
-        write_status_and_flags(out, detail);
-    }
-
-    fn rewrite(&self, out: &mut Vec<u8>) {
-        let detail = self.detail;
-        for attribute in &detail.attributes {
-            self.change.write(out, attribute);
-        }
-        write_uint32(out, 10, detail.dropped_attributes_count);
-        for event in &detail.events {
-            let attributes = usable_ones(&event.attributes);
-            protobuf::write_events(out, &[SpanEvent { attributes, ..event.clone() }]);
-        }
-        write_uint32(out, 12, detail.dropped_events_count);
-        for link in &detail.links {
-            let attributes = usable_ones(&link.attributes);
-            protobuf::write_links(out, &[Link { attributes, ..link.clone() }]);
-        }
-        write_uint32(out, 14, detail.dropped_links_count);
     }
 
     /// Of a model call without a model in its name, but with one in the configuration, the name says that. The root that was made
@@ -224,9 +208,7 @@ impl Observation<'_> {
 
     /// The type, where Langfuse would find another. It prices neither points in time nor plain spans.
     fn add_type(&self, out: &mut Vec<u8>) {
-        // What is hidden may have been what Langfuse would find the type by.
-        let is_as_sent = !self.change.hides_operation && !self.change.hides_usage;
-        let own = self.reads.own_type().filter(|_| is_as_sent);
+        let own = self.reads.own_type().filter(|_| !self.change.hides_type());
         let wanted = match type_of(self.facts.kind) {
             Some("chain") if self.is_speech_group() => Some("span"),
             wanted if !self.is_otlp => wanted.or(Some("span")),

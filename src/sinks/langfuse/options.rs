@@ -12,10 +12,9 @@ use toml::de::DeTable;
 
 pub use super::usage::ReasoningTokens;
 use crate::prices::Prices;
-use crate::sinks::http::{Address, Compression, Limits, TlsOptions, secret_header};
+use crate::sinks::http::{Address, Compression, Limits, TlsOptions, basic, secret_header};
 use crate::sinks::{Mistake, Mistakes, read_options};
 use crate::span::RootSpan;
-use crate::support::base64;
 use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
 use crate::support::problem::Problem;
@@ -136,8 +135,6 @@ pub struct Lookup {
 pub struct Settings {
     /// The options themselves.
     pub options: Options,
-    /// The address, without a slash at its end.
-    pub base: String,
     /// Where spans go.
     pub traces: Address,
     /// The credentials.
@@ -150,15 +147,6 @@ pub struct Settings {
 
 /// Where spans go, below the base address.
 pub(super) const TRACES_PATH: &str = "/api/public/otel/v1/traces";
-
-/// Langfuse's cloud takes 5 MB and does not say whether before or after compression.
-const DEFAULT_REQUEST_BYTES_MAX: ByteSize = ByteSize(4_000_000);
-
-/// Langfuse answers once the request is in its blob storage, which takes seconds on a bad day; while its Redis is down it never does.
-const DEFAULT_TIMEOUT: time::Duration = time::Duration::from_secs(30);
-
-/// An answer comes within a fraction of a second; a delivery should not wait long for what it can do without.
-const DEFAULT_LOOKUP_TIMEOUT: time::Duration = time::Duration::from_secs(2);
 
 /// Langfuse cuts environments here.
 const ENVIRONMENT_CHARS_MAX: usize = 40;
@@ -179,16 +167,19 @@ fn default_tags_from() -> String {
     "tags".to_owned()
 }
 
+/// Langfuse's cloud takes 5 MB and does not say whether before or after compression.
 fn default_request_bytes_max() -> ByteSize {
-    DEFAULT_REQUEST_BYTES_MAX
+    ByteSize(4_000_000)
 }
 
+/// Langfuse answers once the request is in its blob storage, which takes seconds on a bad day; while its Redis is down it never does.
 fn default_timeout() -> Duration {
-    DEFAULT_TIMEOUT.into()
+    time::Duration::from_secs(30).into()
 }
 
+/// An answer comes within a fraction of a second; a delivery should not wait long for what it can do without.
 fn default_lookup_timeout() -> Duration {
-    DEFAULT_LOOKUP_TIMEOUT.into()
+    time::Duration::from_secs(2).into()
 }
 
 /// Reads a sink's table and says everything that is wrong with it.
@@ -251,13 +242,9 @@ impl Options {
 }
 
 fn is_environment(text: &str) -> bool {
-    let is_known = |byte: u8| {
-        byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_'
-    };
-    !text.is_empty()
-        && text.len() <= ENVIRONMENT_CHARS_MAX
+    (1..=ENVIRONMENT_CHARS_MAX).contains(&text.len())
         && !text.starts_with("langfuse")
-        && text.bytes().all(is_known)
+        && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
 }
 
 /// The address of a path below a base.
@@ -276,18 +263,15 @@ fn trimmed(base: &str) -> &str {
 
 impl Settings {
     fn new(mut options: Options) -> Option<Self> {
-        let keys = format!("{}:{}", options.public_key, options.secret_key.reveal());
-        let value = secret_header(&format!("Basic {}", base64::text(keys.as_bytes())))?;
-        let mut authorization = HeaderMap::new();
-        authorization.insert(hyper::header::AUTHORIZATION, value);
+        let keys = secret_header(&basic(&options.public_key, options.secret_key.reveal()))?;
+        let authorization = HeaderMap::from_iter([(hyper::header::AUTHORIZATION, keys)]);
         let traces = address(options.base_url.reveal(), TRACES_PATH)?;
         options.base_url = address(options.base_url.reveal(), "")?;
         if let Some(lookup) = &mut options.lookup {
             lookup.endpoint = address(lookup.endpoint.reveal(), "")?;
         }
         let compression = Compression::toward(traces.uri());
-        let base = options.base_url.reveal().to_owned();
-        Some(Self { options, base, traces, authorization, compression, prices: Arc::default() })
+        Some(Self { options, traces, authorization, compression, prices: Arc::default() })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Asks a server which Langfuse it is, and whether it knows the keys. It sends no span.
 
-use hyper::{HeaderMap, Method, StatusCode};
+use hyper::{HeaderMap, StatusCode};
 use serde_json::Value;
 
 use super::options::Settings;
@@ -15,7 +15,7 @@ const TYPES_SINCE: (u32, u32, u32) = (3, 98, 2);
 pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
     let client =
         Client::new(&settings.options.limits().client()).map_err(|error| error.to_string())?;
-    let base = &settings.base;
+    let base = settings.options.base_url.reveal();
     let health = ask(&client, settings, "/api/public/health", HeaderMap::new()).await?;
     let version = version_of(&health).ok_or_else(|| {
         let status = health.reason();
@@ -46,10 +46,10 @@ async fn ask(
     path: &str,
     headers: HeaderMap,
 ) -> Result<Response, String> {
-    let base = &settings.base;
+    let base = settings.options.base_url.reveal();
     let uri = format!("{base}{path}").parse().map_err(|_| format!("{base} is no address"))?;
-    let request = Request { method: Method::GET, uri, headers, body: bytes::Bytes::new() };
-    client.send(&request).await.map_err(|failure| format!("{base} cannot be asked: {failure}"))
+    let sent = client.send(&Request::get(uri, headers)).await;
+    sent.map_err(|failure| format!("{base} cannot be asked: {failure}"))
 }
 
 /// What a server says its version is. One that is not well says so with 503, and its version all the same.
@@ -67,31 +67,26 @@ fn project_of(response: &Response) -> Option<String> {
 /// What there is to say of a version; `Err` where it cannot work.
 fn judged(version: &str) -> Result<&'static str, String> {
     let numbers = numbers(version).unwrap_or_default();
-    if numbers < (3, 0, 0) {
-        return Err(format!(
-            "the server is Langfuse {version}, which does not take OTLP: version 2 has no way in for it; update to 3.98.2 or later"
-        ));
-    }
-    if numbers < OTLP_SINCE {
-        return Err(format!(
-            "the server is Langfuse {version}, which does not take OTLP; that came with 3.22.0; update to 3.98.2 or later"
-        ));
-    }
-    if numbers < TYPES_SINCE {
-        return Ok("; before 3.98.2 agents, tools and chains are shown as plain spans");
-    }
-    Ok("")
+    let why = match numbers {
+        (..3, ..) => ": version 2 has no way in for it",
+        _ if numbers < OTLP_SINCE => "; that came with 3.22.0",
+        _ if numbers < TYPES_SINCE => {
+            return Ok("; before 3.98.2 agents, tools and chains are shown as plain spans");
+        }
+        _ => return Ok(""),
+    };
+    Err(format!(
+        "the server is Langfuse {version}, which does not take OTLP{why}; update to 3.98.2 or later"
+    ))
 }
 
 /// `4.16.0`, `v3.22.0`, `3.98.2-rc.1`.
 fn numbers(version: &str) -> Option<(u32, u32, u32)> {
-    let mut parts = version.trim_start_matches('v').splitn(3, '.');
-    let mut number = || {
-        let part = parts.next()?;
-        let end = part.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(part.len());
-        part.get(..end)?.parse().ok()
-    };
-    Some((number()?, number()?, number().unwrap_or_default()))
+    let mut parts = version
+        .trim_start_matches('v')
+        .splitn(3, '.')
+        .map(|part| part.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok());
+    Some((parts.next()??, parts.next()??, parts.next().flatten().unwrap_or_default()))
 }
 
 #[cfg(test)]

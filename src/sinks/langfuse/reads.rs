@@ -1,55 +1,118 @@
-//! What Langfuse reads by itself from a span that came as OTLP, and which values it cannot use. Pure.
-//!
-//! The tables are those of Langfuse 4.16.0 (`OtelIngestionProcessor.ts`, `ObservationTypeMapper.ts`).
+//! What Langfuse reads by itself from a span that came as OTLP, and which values it cannot use. Pure. The table is `reads.txt`.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use foldhash::fast::RandomState;
 
 use crate::span::plain::is_safe;
-use crate::span::{Attribute, Kind, Span, Value};
+use crate::span::{Attribute, Kind, Span, Value, named};
 
 use super::fields;
 
-/// Something that Langfuse finds in a span.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fact {
-    TraceName,
-    Session,
-    User,
-    Tags,
-    Environment,
-    Release,
-    Level,
-    StatusMessage,
-    /// In Langfuse's own attribute. Where that is there, the output is looked for nowhere else, and the other way round.
-    OwnInput,
-    OwnOutput,
-    Input,
-    Output,
-    Model,
-    Parameters,
-    /// Tokens in any attribute.
-    Usage,
-    /// Tokens in Langfuse's own attribute.
-    OwnUsage,
-    Cost,
-    OwnCost,
-    CompletionStart,
-    PromptName,
-    PromptVersion,
-    ToolName,
-    VercelCall,
-    VercelTool,
-    Type,
-    /// Langfuse takes no usage from spans of these operations.
-    Aggregate,
-    /// Something that it cannot use as it is.
-    Unusable,
+named! {
+    /// Something that Langfuse finds in a span, as the table calls it.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    (pub(super)) Fact {
+        TraceName "trace_name",
+        Session "session",
+        User "user",
+        Tags "tags",
+        Environment "environment",
+        Release "release",
+        Level "level",
+        StatusMessage "status_message",
+        /// In Langfuse's own attribute. Where that is there, the output is looked for nowhere else, and the other way round.
+        OwnInput "own_input",
+        OwnOutput "own_output",
+        Input "input",
+        Output "output",
+        Model "model",
+        Parameters "parameters",
+        /// Tokens in any attribute.
+        Usage "usage",
+        /// Tokens in Langfuse's own attribute.
+        OwnUsage "own_usage",
+        Cost "cost",
+        OwnCost "own_cost",
+        CompletionStart "completion_start",
+        PromptName "prompt_name",
+        PromptVersion "prompt_version",
+        ToolName "tool_name",
+        Operation "operation",
+        /// What stands there has to be text.
+        Text "text",
+        /// It is found there under the scope of Vercel's SDK only.
+        Vercel "vercel",
+        VercelCall "vercel_call",
+        VercelTool "vercel_tool",
+        Type "type",
+        /// Langfuse takes no usage from spans of these operations.
+        Aggregate "aggregate",
+        /// Something that it cannot use as it is.
+        Unusable "unusable",
+    }
+}
+
+/// Several facts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Found(u32);
+
+impl Found {
+    pub(super) fn of(facts: impl IntoIterator<Item = Fact>) -> Self {
+        Self(facts.into_iter().fold(0, |found, fact| found | 1 << fact as u32))
+    }
+
+    pub(super) fn has(self, fact: Fact) -> bool {
+        self.has_any(Self::of([fact]))
+    }
+
+    pub(super) fn has_any(self, facts: Self) -> bool {
+        self.0 & facts.0 != 0
+    }
+
+    pub(super) fn add(&mut self, facts: Self) {
+        self.0 |= facts.0;
+    }
+}
+
+/// The rows of `reads.txt`.
+#[derive(Default)]
+struct Table {
+    by_key: HashMap<&'static str, Found, RandomState>,
+    by_beginning: Vec<(&'static str, Found)>,
+    /// By key and value.
+    types: HashMap<(&'static str, &'static str), &'static str>,
+}
+
+static TABLE: LazyLock<Table> = LazyLock::new(|| {
+    let mut table = Table::default();
+    for row in include_str!("reads.txt").lines().filter(|row| !row.starts_with('#')) {
+        let Some((key, facts)) = row.split_once(' ') else { continue };
+        if let Some(said) = key.split_once('=') {
+            table.types.insert(said, facts);
+            continue;
+        }
+        let found = Found::of(facts.split(' ').filter_map(Fact::named));
+        match key.strip_suffix('*') {
+            Some(beginning) => table.by_beginning.push((beginning, found)),
+            None => drop(table.by_key.insert(key, found)),
+        }
+    }
+    table
+});
+
+/// What Langfuse takes an attribute for.
+pub(super) fn facts_of(key: &str) -> Found {
+    let begins = || TABLE.by_beginning.iter().find(|(beginning, _)| key.starts_with(beginning));
+    TABLE.by_key.get(key).copied().or_else(|| Some(begins()?.1)).unwrap_or_default()
 }
 
 /// What Langfuse finds in a span.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Reads {
-    found: u32,
+    found: Found,
     by_openinference: Option<&'static str>,
     by_operation: Option<&'static str>,
 }
@@ -57,6 +120,7 @@ pub(super) struct Reads {
 impl Reads {
     /// Looks at a span as Langfuse does.
     pub(super) fn of(span: &Span) -> Self {
+        const OF_RESOURCE: [Fact; 2] = [Fact::Environment, Fact::Release];
         let mut reads = Self::default();
         let is_vercel = &*span.scope.name == "ai";
         for attribute in &span.detail().attributes {
@@ -64,32 +128,31 @@ impl Reads {
         }
         for event in &span.detail().events {
             if event.name.starts_with("gen_ai.") {
-                reads.add(Fact::Input);
-                reads.add(Fact::Output);
+                reads.found.add(Found::of([Fact::Input, Fact::Output]));
             }
             if !event.attributes.iter().all(|attribute| is_usable(&attribute.value)) {
                 reads.add(Fact::Unusable);
             }
         }
         for attribute in &span.scope.resource.attributes {
-            match &*attribute.key {
-                "langfuse.environment"
-                | "deployment.environment.name"
-                | "deployment.environment" => reads.add(Fact::Environment),
-                "langfuse.release" => reads.add(Fact::Release),
-                _ => {}
-            }
+            let facts = facts_of(&attribute.key);
+            OF_RESOURCE.into_iter().filter(|fact| facts.has(*fact)).for_each(|it| reads.add(it));
         }
         reads
     }
 
     /// Whether it finds that.
     pub(super) fn has(&self, fact: Fact) -> bool {
-        self.found & (1 << fact as u32) != 0
+        self.found.has(fact)
+    }
+
+    /// Whether it finds any of that.
+    pub(super) fn has_any(&self, facts: Found) -> bool {
+        self.found.has_any(facts)
     }
 
     fn add(&mut self, fact: Fact) {
-        self.found |= 1 << fact as u32;
+        self.found.add(Found::of([fact]));
     }
 
     fn attribute(&mut self, Attribute { key, value }: &Attribute, is_vercel: bool) {
@@ -98,54 +161,37 @@ impl Reads {
             Some(Cow::Owned(_)) => self.add(Fact::Unusable),
             None => return self.add(Fact::Unusable),
         }
-        let word = value.as_text().map(|text| &**text).unwrap_or_default();
-        if let Some(fact) = fact_of(key) {
-            self.add(fact);
+        let facts = facts_of(key);
+        if is_vercel || !facts.has(Fact::Vercel) {
+            self.found.add(facts);
         }
+        let word = value.as_text().map(|text| &**text).unwrap_or_default();
+        let type_said = || TABLE.types.get(&(&**key, word)).copied();
         match &**key {
             fields::TYPE if TYPES.contains(&word) => self.add(Fact::Type),
-            "openinference.span.kind" => self.by_openinference = openinference_type(word),
+            "openinference.span.kind" => self.by_openinference = type_said(),
             "gen_ai.operation.name" => {
-                self.by_operation = operation_type(word);
+                self.by_operation = type_said();
                 if ["invoke_agent", "agent_step"].contains(&word) {
                     self.add(Fact::Aggregate);
                 }
             }
-            fields::INPUT => self.add(Fact::Input),
-            fields::OUTPUT => self.add(Fact::Output),
-            fields::USAGE => self.add(Fact::Usage),
-            fields::COST => self.add(Fact::Cost),
             "ai.operationId" if word == "ai.toolCall" => self.add(Fact::VercelTool),
             "ai.operationId" if word.contains(".do") => self.add(Fact::VercelCall),
-            key if is_vercel => self.vercel(key),
             _ => {}
-        }
-    }
-
-    /// Under the scope of Vercel's SDK.
-    fn vercel(&mut self, key: &str) {
-        let is_output = ["ai.response.", "ai.result.", "ai.toolCall.result"]
-            .iter()
-            .any(|beginning| key.starts_with(beginning));
-        if key.starts_with("ai.prompt") || key == "ai.toolCall.args" {
-            self.add(Fact::Input);
-        } else if is_output {
-            self.add(Fact::Output);
         }
     }
 
     /// The type that it gives the span, first match first.
     pub(super) fn own_type(&self) -> Option<&'static str> {
-        if let Some(found) = self.by_openinference.or(self.by_operation) {
-            return Some(found);
+        let is_tool = Found::of([Fact::VercelTool, Fact::ToolName]);
+        let has_model = self.has(Fact::Model);
+        match self.by_openinference.or(self.by_operation) {
+            Some(found) => Some(found),
+            None if self.has(Fact::VercelCall) && has_model => Some("generation"),
+            None if self.has_any(is_tool) => Some("tool"),
+            None => has_model.then_some("generation"),
         }
-        if self.has(Fact::VercelCall) && self.has(Fact::Model) {
-            return Some("generation");
-        }
-        if self.has(Fact::VercelTool) || self.has(Fact::ToolName) {
-            return Some("tool");
-        }
-        self.has(Fact::Model).then_some("generation")
     }
 }
 
@@ -166,144 +212,12 @@ const TYPES: [&str; 10] = [
 /// The type of a kind; `None` where any will do.
 pub(super) fn type_of(kind: Kind) -> Option<&'static str> {
     match kind {
-        Kind::Agent => Some("agent"),
-        Kind::Generation | Kind::Speech | Kind::Transcription => Some("generation"),
-        Kind::Tool => Some("tool"),
-        Kind::Guardrail => Some("guardrail"),
-        Kind::Retriever => Some("retriever"),
-        Kind::Embedding => Some("embedding"),
-        Kind::Chain => Some("chain"),
-        Kind::Evaluator => Some("evaluator"),
-        Kind::Event => Some("event"),
-        Kind::Handoff | Kind::Mcp | Kind::Reranker | Kind::Custom => None,
+        Kind::Speech | Kind::Transcription => Some("generation"),
+        kind => TYPES.into_iter().find(|known| *known == kind.as_str()),
     }
 }
 
-fn openinference_type(kind: &str) -> Option<&'static str> {
-    Some(match kind {
-        "LLM" => "generation",
-        "AGENT" => "agent",
-        "TOOL" => "tool",
-        "CHAIN" => "chain",
-        "RETRIEVER" => "retriever",
-        "EMBEDDING" => "embedding",
-        "GUARDRAIL" => "guardrail",
-        "EVALUATOR" => "evaluator",
-        _ => return None,
-    })
-}
-
-fn operation_type(operation: &str) -> Option<&'static str> {
-    Some(match operation {
-        "chat" | "completion" | "text_completion" | "generate_content" | "generate" => "generation",
-        "embeddings" => "embedding",
-        "invoke_agent" | "create_agent" => "agent",
-        "execute_tool" => "tool",
-        _ => return None,
-    })
-}
-
-/// What Langfuse takes an attribute for.
-fn fact_of(key: &str) -> Option<Fact> {
-    Some(match key {
-        "langfuse.trace.name" => Fact::TraceName,
-        "langfuse.session.id"
-        | "session.id"
-        | "gen_ai.conversation.id"
-        | "langfuse.observation.metadata.langfuse_session_id"
-        | "langfuse.trace.metadata.langfuse_session_id"
-        | "ai.telemetry.metadata.sessionId" => Fact::Session,
-        "langfuse.user.id"
-        | "user.id"
-        | "langfuse.observation.metadata.langfuse_user_id"
-        | "langfuse.trace.metadata.langfuse_user_id"
-        | "ai.telemetry.metadata.userId" => Fact::User,
-        "langfuse.trace.tags" | "langfuse.tags" | "ai.telemetry.metadata.tags" => Fact::Tags,
-        "langfuse.environment" | "deployment.environment.name" | "deployment.environment" => {
-            Fact::Environment
-        }
-        "langfuse.release" => Fact::Release,
-        fields::LEVEL => Fact::Level,
-        fields::STATUS_MESSAGE => Fact::StatusMessage,
-        fields::INPUT => Fact::OwnInput,
-        fields::OUTPUT => Fact::OwnOutput,
-        fields::USAGE => Fact::OwnUsage,
-        fields::COST => Fact::OwnCost,
-        fields::COMPLETION_START => Fact::CompletionStart,
-        PROMPT_NAME => Fact::PromptName,
-        PROMPT_VERSION => Fact::PromptVersion,
-        "gen_ai.tool.name" | "gen_ai.tool.call.id" => Fact::ToolName,
-        fields::PARAMETERS | "llm.invocation_parameters" | "model_config" => Fact::Parameters,
-        "gen_ai.usage.cost" | "llm.cost.total" => Fact::Cost,
-        fields::MODEL => Fact::Model,
-        key if is_model(key) => Fact::Model,
-        key if is_usage(key) => Fact::Usage,
-        key if INPUTS.contains(&key) => Fact::Input,
-        key if OUTPUTS.contains(&key) => Fact::Output,
-        _ => return flattened(key),
-    })
-}
-
-/// Lists whose elements have keys of their own.
-fn flattened(key: &str) -> Option<Fact> {
-    const PREFIXES: [(&str, Fact); 5] = [
-        ("gen_ai.prompt.", Fact::Input),
-        ("llm.input_messages.", Fact::Input),
-        ("gen_ai.completion.", Fact::Output),
-        ("llm.output_messages.", Fact::Output),
-        ("gen_ai.request.", Fact::Parameters),
-    ];
-    PREFIXES.into_iter().find(|(prefix, _)| key.starts_with(prefix)).map(|(_, fact)| fact)
-}
-
-/// Whether Langfuse takes an attribute that is not its own for the model.
-pub(super) fn is_model(key: &str) -> bool {
-    [
-        "gen_ai.response.model",
-        "ai.model.id",
-        "gen_ai.request.model",
-        "llm.response.model",
-        "llm.model_name",
-        "model",
-    ]
-    .contains(&key)
-}
-
-/// Whether it takes one for tokens or costs, likewise.
-pub(super) fn is_usage(key: &str) -> bool {
-    key.starts_with("gen_ai.usage.")
-        || key.starts_with("llm.token_count.")
-        || key.starts_with("llm.cost.")
-        || key.starts_with("ai.usage.")
-}
-
-pub(super) const PROMPT_NAME: &str = "langfuse.observation.prompt.name";
 pub(super) const PROMPT_VERSION: &str = "langfuse.observation.prompt.version";
-
-/// Not `all_messages_events` of pydantic-ai, the messages of the whole run: Langfuse shows them as the output.
-const INPUTS: &[&str] = &[
-    "prompt",
-    "events",
-    "mlflow.spanInputs",
-    "traceloop.entity.input",
-    "input.value",
-    "input",
-    "pydantic_ai.all_messages",
-    "tool_arguments",
-    "gen_ai.input.messages",
-    "gen_ai.tool.call.arguments",
-];
-
-const OUTPUTS: &[&str] = &[
-    "mlflow.spanOutputs",
-    "traceloop.entity.output",
-    "output.value",
-    "output",
-    "final_result",
-    "tool_response",
-    "gen_ai.output.messages",
-    "gen_ai.tool.call.result",
-];
 
 // === Values ===
 
@@ -317,7 +231,7 @@ pub(super) fn usable<'v>(key: &str, value: &'v Value) -> Option<Cow<'v, Value>> 
             Some(Cow::Owned(number.unwrap_or_else(|_| value.clone())))
         }
         Value::Text(_) => Some(Cow::Borrowed(value)),
-        value if is_usable(value) && !TEXTS.contains(&key) => Some(Cow::Borrowed(value)),
+        value if is_usable(value) && !facts_of(key).has(Fact::Text) => Some(Cow::Borrowed(value)),
         value => {
             let mut text = Vec::new();
             fields::write_plain(&mut text, value);
@@ -348,24 +262,21 @@ pub(super) fn usable_ones(attributes: &[Attribute]) -> Vec<Attribute> {
     attributes.iter().filter_map(usable).collect()
 }
 
-/// Attributes that Langfuse 3 drops the span or its trace for where they are no text.
-const TEXTS: [&str; 18] = [
-    "service.version",
-    "session.id",
-    "user.id",
-    "langfuse.session.id",
-    "langfuse.user.id",
-    "langfuse.version",
-    "langfuse.release",
-    "langfuse.environment",
-    "langfuse.trace.name",
-    fields::TYPE,
-    fields::LEVEL,
-    fields::STATUS_MESSAGE,
-    fields::MODEL,
-    fields::PARAMETERS,
-    fields::USAGE,
-    fields::COST,
-    fields::COMPLETION_START,
-    PROMPT_NAME,
-];
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_of_the_table_can_be_read() {
+        for row in include_str!("reads.txt").lines().filter(|row| !row.starts_with('#')) {
+            let Some((key, words)) = row.split_once(' ') else { continue };
+            let is_type = key.contains('=');
+            let is_known = |word| {
+                if is_type { TYPES.contains(&word) } else { Fact::named(word).is_some() }
+            };
+            assert!(words.split(' ').all(is_known), "{row}");
+        }
+        assert!(facts_of("gen_ai.usage.input_tokens").has(Fact::Usage));
+        assert!(!facts_of("gen_ai.usage.cost").has(Fact::Usage));
+    }
+}

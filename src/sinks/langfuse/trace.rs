@@ -107,36 +107,32 @@ impl<'a> Trace<'a> {
             _ => object.and_then(|object| object.metadata.as_ref()).map_or_else(Vec::new, members),
         };
         let member = |name: &str| {
-            let found = metadata.iter().find(|(known, _)| **known == *name);
-            found.map(|(_, value)| value)
+            metadata.iter().find(|(known, _)| **known == *name).map(|(_, value)| value)
         };
-        let first = |from_context: fn(&TraceContext) -> &Option<Text>,
-                     from_facts: fn(&Facts) -> &Option<Text>| {
-            let of_context = context.map(from_context).cloned().flatten();
-            of_context.or_else(|| said.facts.map(from_facts).cloned().flatten())
-        };
+        let (no_context, no_facts) = (TraceContext::default(), Facts::default());
+        let known = context.unwrap_or(&no_context);
+        let facts = said.facts.unwrap_or(&no_facts);
+        let first =
+            |known: &Option<Text>, said: &Option<Text>| known.as_ref().or(said.as_ref()).cloned();
+        let of_object = |said: fn(&TraceObject) -> &Option<Text>| said(object?).clone();
+        let option = |option: &Option<String>| option.clone().map(Text::from);
         let options = &settings.options;
         let mut trace = Self {
             context,
-            name: first(|context| &context.workflow, |facts| &facts.workflow)
-                .or_else(|| object.and_then(|object| object.workflow.clone()))
+            name: first(&known.workflow, &facts.workflow)
+                .or_else(|| of_object(|object| &object.workflow))
                 .filter(|name| !name.is_empty()),
-            session: first(|context| &context.session, |facts| &facts.session)
-                .or_else(|| object.and_then(|object| object.group.clone()))
+            session: first(&known.session, &facts.session)
+                .or_else(|| of_object(|object| &object.group))
                 .filter(|session| !session.is_empty()),
-            user: member(&options.user_from)
-                .map(plain)
-                .or_else(|| first(|context| &context.user, |facts| &facts.user)),
-            environment: first(|context| &context.environment, |facts| &facts.environment)
-                .or_else(|| options.environment.clone().map(Text::from)),
-            release: first(|context| &context.release, |facts| &facts.release)
-                .or_else(|| options.release.clone().map(Text::from)),
+            user: member(&options.user_from).map(plain).or_else(|| first(&known.user, &facts.user)),
+            environment: first(&known.environment, &facts.environment)
+                .or_else(|| option(&options.environment)),
+            release: first(&known.release, &facts.release).or_else(|| option(&options.release)),
             tags: member(&options.tags_from).map(tags).unwrap_or_default(),
             metadata: metadata_attributes(&metadata),
         };
-        let of_context = context.map(|context| &context.tags[..]).unwrap_or_default();
-        let of_facts = said.facts.map(|facts| &facts.tags[..]).unwrap_or_default();
-        for tag in of_context.iter().chain(of_facts) {
+        for tag in known.tags.iter().chain(&facts.tags) {
             if !trace.tags.contains(tag) {
                 trace.tags.push(tag.clone());
             }

@@ -174,6 +174,17 @@ pub fn write_span<E: Encoding>(
     parent_id: Option<SpanId>,
     detail: &Detail,
 ) {
+    write_span_at(out, span, (span.start_ns, span.end_ns), parent_id, detail);
+}
+
+/// The same with another start and end.
+pub fn write_span_at<E: Encoding>(
+    out: &mut E,
+    span: &Span,
+    (start_ns, end_ns): (u64, u64),
+    parent_id: Option<SpanId>,
+    detail: &Detail,
+) {
     out.id(Field(1, "traceId"), span.trace_id.as_bytes());
     out.id(Field(2, "spanId"), span.span_id.as_bytes());
     out.text(Field(3, "traceState"), &detail.trace_state);
@@ -182,8 +193,8 @@ pub fn write_span<E: Encoding>(
     }
     out.text(Field(5, "name"), &detail.name);
     out.number(Field(6, "kind"), detail.kind.into());
-    out.fixed64(Field(7, "startTimeUnixNano"), span.start_ns);
-    out.fixed64(Field(8, "endTimeUnixNano"), span.end_ns);
+    out.fixed64(Field(7, "startTimeUnixNano"), start_ns);
+    out.fixed64(Field(8, "endTimeUnixNano"), end_ns);
     out.attributes(attributes(9), &detail.attributes);
     out.number(dropped_attributes(10), detail.dropped_attributes_count.into());
     write_events(out, &detail.events);
@@ -194,7 +205,7 @@ pub fn write_span<E: Encoding>(
 }
 
 /// Appends the last fields of a `Span` message: its status, where it has one, and its flags.
-pub fn write_status_and_flags<E: Encoding>(out: &mut E, detail: &Detail) {
+fn write_status_and_flags<E: Encoding>(out: &mut E, detail: &Detail) {
     if !detail.status_message.is_empty() || detail.status_code != 0 {
         out.message(STATUS, detail.status_message.len(), |out| {
             out.text(Field(2, "message"), &detail.status_message);
@@ -205,7 +216,7 @@ pub fn write_status_and_flags<E: Encoding>(out: &mut E, detail: &Detail) {
 }
 
 /// Appends events of a span.
-pub fn write_events<E: Encoding>(out: &mut E, events: &[SpanEvent]) {
+fn write_events<E: Encoding>(out: &mut E, events: &[SpanEvent]) {
     if events.is_empty() {
         return;
     }
@@ -223,7 +234,7 @@ pub fn write_events<E: Encoding>(out: &mut E, events: &[SpanEvent]) {
 }
 
 /// Appends links of a span.
-pub fn write_links<E: Encoding>(out: &mut E, links: &[Link]) {
+fn write_links<E: Encoding>(out: &mut E, links: &[Link]) {
     if links.is_empty() {
         return;
     }
