@@ -3,6 +3,8 @@
 //! Each becomes the type that shows it best in OpenAI's dashboard; what has no type of its own becomes `custom`, with its attributes
 //! as `data`. The SDK sends an object for each trace before its spans: it is written from what is known of the trace.
 
+use serde_json::{Map, Value as Json, json};
+
 use super::sanitize::FIELD_BYTES_MAX;
 use crate::sinks::jsonl::write_attributes;
 use crate::sinks::shrink::write_shrunk;
@@ -12,7 +14,7 @@ use crate::span::{
 };
 use crate::support::json::object::Object;
 use crate::support::json::raw::Raw;
-use crate::support::json::{write_shortest, write_str, write_u64};
+use crate::support::json::{write_shortest, write_str};
 use crate::support::rfc3339;
 
 /// Appends the items of a trace as the Agents SDK sends them: `{"data":[...]}`. What came so is as it was sent.
@@ -47,36 +49,32 @@ pub fn write_items<'a>(
 pub(super) fn write_trace(out: &mut Vec<u8>, span: &Span, context: Option<&TraceContext>) {
     let facts = span.facts();
     let known = |of_trace: fn(&TraceContext) -> &Option<Text>, of_span: &Option<Text>| {
-        context.and_then(|context| of_trace(context).clone()).or_else(|| of_span.clone())
+        let known = context.and_then(|context| of_trace(context).as_deref());
+        known.or(of_span.as_deref()).map(str::to_owned)
     };
-    let workflow = known(|context| &context.workflow, &facts.workflow);
-    let tags = context.map_or(&facts.tags, |context| &context.tags);
-    let tags: Vec<&str> = tags.iter().map(|tag| &**tag).collect();
+    let tags: Vec<&str> =
+        context.map_or(&facts.tags, |context| &context.tags).iter().map(|tag| &**tag).collect();
     let own = [
         ("user_id", known(|context| &context.user, &facts.user)),
         ("environment", known(|context| &context.environment, &facts.environment)),
         ("release", known(|context| &context.release, &facts.release)),
-        ("tags", Some(Text::from(tags.join(","))).filter(|_| !tags.is_empty())),
+        ("tags", (!tags.is_empty()).then(|| tags.join(","))),
     ];
-    let own = own.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?)));
+    let own = own.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
     let said = context.map(|context| context.metadata.as_slice()).unwrap_or_default();
-    let said = said.iter().map(|(name, value)| (&**name, value.as_str()));
-    let mut metadata = said.chain(own).peekable();
-
-    let mut object = Object::open(out);
-    write_str(object.member("object"), "trace");
-    write_str(object.member("id"), &trace_id(span));
-    write_str(object.member("workflow_name"), workflow.as_deref().unwrap_or(DEFAULT_WORKFLOW));
-    let session = known(|context| &context.session, &facts.session);
-    write_or_null(object.member("group_id"), session.as_deref(), write_str);
+    let said = said.iter().map(|(name, value)| (name.to_string(), value.as_str().to_owned()));
     // OpenAI takes strings only as values here.
-    let has_metadata = metadata.peek().is_some().then_some(metadata);
-    write_or_null(object.member("metadata"), has_metadata, |out, metadata| {
-        let mut object = Object::open(out);
-        metadata.for_each(|(name, value)| write_str(object.member(name), value));
-        object.close();
+    let metadata: Map<String, Json> =
+        said.chain(own).map(|(name, value)| (name, value.into())).collect();
+    let workflow = known(|context| &context.workflow, &facts.workflow);
+    let object = json!({
+        "object": "trace",
+        "id": trace_id(span),
+        "workflow_name": workflow.as_deref().unwrap_or(DEFAULT_WORKFLOW),
+        "group_id": known(|context| &context.session, &facts.session),
+        "metadata": (!metadata.is_empty()).then_some(metadata),
     });
-    object.close();
+    out.extend_from_slice(object.to_string().as_bytes());
 }
 
 /// The name that the SDK gives a trace without one.
@@ -89,18 +87,22 @@ pub(super) fn write_span(out: &mut Vec<u8>, span: &Span) {
     // say that the others are an id of OTLP.
     let said = |key, id: SpanId| {
         let said = text_attribute(detail, key);
-        said.map_or_else(|| format!("span_{id}00000000"), str::to_owned)
+        Some(said.map_or_else(|| format!("span_{id}00000000"), str::to_owned))
     };
-    let parent = span.parent_id.map(|parent| said(keys::OPENAI_AGENTS_PARENT_ID, parent));
+    let parent = span.parent_id.and_then(|parent| said(keys::OPENAI_AGENTS_PARENT_ID, parent));
     let mut object = Object::open(out);
-    write_str(object.member("object"), "trace.span");
-    write_str(object.member("id"), &said(keys::OPENAI_AGENTS_SPAN_ID, span.span_id));
-    write_str(object.member("trace_id"), &trace_id(span));
-    write_or_null(object.member("parent_id"), parent.as_deref(), write_str);
-    write_time(object.member("started_at"), span.start_ns);
-    write_time(object.member("ended_at"), span.end_ns);
+    for (name, value) in [
+        ("object", Some("trace.span".to_owned())),
+        ("id", said(keys::OPENAI_AGENTS_SPAN_ID, span.span_id)),
+        ("trace_id", Some(trace_id(span))),
+        ("parent_id", parent),
+        ("started_at", time(span.start_ns)),
+        ("ended_at", time(span.end_ns)),
+    ] {
+        write_or_null(object.member(name), text(value.as_deref()).as_deref());
+    }
     write_data(object.member("span_data"), span);
-    write_error(object.member("error"), span);
+    write_or_null(object.member("error"), error(span).as_deref());
     object.close();
 }
 
@@ -118,119 +120,117 @@ fn trace_id(span: &Span) -> String {
 
 // === What it is ===
 
-/// How a member of `span_data` is written.
-#[derive(Clone, Copy)]
-enum Member<'a> {
-    Text(Option<&'a str>),
-    /// A list of turns, as the SDK has it: plain text is one turn of this role.
-    Turns(&'static str, Option<&'a Payload>),
-    /// JSON that begins like this; null where it is something else.
-    Json(char, Option<&'a Payload>),
-    /// A list of texts.
-    Names(Option<&'a Value>),
-    Flag(bool),
-    Time(u64),
-    /// An object with this one text.
-    Holder(&'static str, Option<&'a str>),
-    /// The audio itself is seldom in a span, and never of use in a dashboard: its format.
-    Audio(Option<&'a str>),
-    Usage(&'a Usage),
-    /// What the SDK says of its own tasks and turns.
-    TaskOrTurn(&'a str),
-    /// What the span said before it became OTLP, else its attributes.
-    Data,
+/// The type of an item, and its members in JSON; none is null.
+type Members = (&'static str, Vec<(&'static str, Option<String>)>);
+
+fn write_data(out: &mut Vec<u8>, span: &Span) {
+    let (kind, members) = members(span);
+    let mut object = Object::open(out);
+    write_str(object.member("type"), kind);
+    for (name, member) in members {
+        match member {
+            Some(large) if FIELD_BYTES_MAX < large.len() => {
+                write_shrunk(object.member(name), &large, FIELD_BYTES_MAX);
+            }
+            member => write_or_null(object.member(name), member.as_deref()),
+        }
+    }
+    object.close();
 }
 
-/// The type of an item, and its members.
-type Members<'a> = (&'static str, Vec<(&'static str, Member<'a>)>);
-
-fn members<'a>(span: &'a Span) -> Members<'a> {
-    use Member::{Audio, Flag, Holder, Json, Names, Time, Turns, Usage};
+fn members(span: &Span) -> Members {
     let (detail, facts) = (span.detail(), span.facts());
-    let named = |name: Option<&'a Text>| text(Some(name.unwrap_or(&facts.name)));
+    let named = |name: &Option<Text>| text(name.as_deref().or(Some(&*facts.name)));
     let said = |key| text_attribute(detail, key);
     let (input, output) = (facts.input.as_ref(), facts.output.as_ref());
-    let model = facts.request_model.as_ref().or(facts.response_model.as_ref());
+    let model = facts.request_model.as_deref().or(facts.response_model.as_deref());
     let model = || ("model", text(model));
-    let config = || ("model_config", Json('{', facts.parameters.as_ref()));
-    let audio = || Audio(said(keys::OPENAI_AGENTS_AUDIO_FORMAT));
-    let is_list_of_tools = || facts.mcp_method.as_deref() == Some("tools/list");
+    let config = || ("model_config", json_in('{', facts.parameters.as_ref()));
+    // The audio itself is seldom in a span, and never of use in a dashboard: its format.
+    let audio = || {
+        let format = said(keys::OPENAI_AGENTS_AUDIO_FORMAT).unwrap_or("pcm");
+        Some(json!({ "data": "", "format": format }).to_string())
+    };
     match facts.kind {
         Kind::Agent => {
-            let list = |key| Names(Attribute::last(&detail.attributes, key));
+            let list = |key| names(Attribute::last(&detail.attributes, key)?);
             let members = vec![
-                ("name", named(facts.agent.as_ref())),
+                ("name", named(&facts.agent)),
                 ("handoffs", list(keys::OPENAI_AGENTS_HANDOFFS)),
                 ("tools", list(keys::OPENAI_AGENTS_TOOLS)),
-                ("output_type", Member::Text(said(keys::OPENAI_AGENTS_OUTPUT_TYPE))),
+                ("output_type", text(said(keys::OPENAI_AGENTS_OUTPUT_TYPE))),
             ];
             ("agent", members)
         }
         Kind::Generation if is_response(detail, facts) => {
-            ("response", vec![("response_id", text(facts.response_id.as_ref()))])
+            ("response", vec![("response_id", text(facts.response_id.as_deref()))])
         }
         Kind::Generation => {
-            let (input, output) = (Turns("user", input), Turns("assistant", output));
-            let usage = ("usage", Usage(&facts.usage));
-            ("generation", vec![("input", input), ("output", output), model(), config(), usage])
+            let (input, output) = (turns("user", input), turns("assistant", output));
+            let mut members = vec![("input", input), ("output", output), model(), config()];
+            // Only what OpenAI knows: without both counts there is no usage.
+            members.extend(usage(&facts.usage).map(|usage| ("usage", Some(usage))));
+            ("generation", members)
         }
         Kind::Tool => {
             let members = vec![
-                ("name", named(facts.tool.as_ref())),
+                ("name", named(&facts.tool)),
                 ("input", payload(input)),
                 ("output", payload(output)),
-                ("mcp_data", Holder("server", facts.mcp_server.as_deref())),
+                ("mcp_data", holder("server", facts.mcp_server.as_deref())),
             ];
             ("function", members)
         }
         Kind::Handoff => {
-            let from = ("from_agent", text(facts.handoff_from.as_ref()));
-            ("handoff", vec![from, ("to_agent", text(facts.handoff_to.as_ref()))])
+            let from = ("from_agent", text(facts.handoff_from.as_deref()));
+            ("handoff", vec![from, ("to_agent", text(facts.handoff_to.as_deref()))])
         }
         Kind::Guardrail => {
-            let triggered = Flag(facts.guardrail_triggered == Some(true));
-            ("guardrail", vec![("name", named(facts.guardrail.as_ref())), ("triggered", triggered)])
+            let triggered = facts.guardrail_triggered == Some(true);
+            let triggered = ("triggered", Some(triggered.to_string()));
+            ("guardrail", vec![("name", named(&facts.guardrail)), triggered])
         }
-        Kind::Mcp if is_list_of_tools() => {
-            let server = ("server", text(facts.mcp_server.as_ref()));
-            ("mcp_tools", vec![server, ("result", Json('[', output))])
+        Kind::Mcp if facts.mcp_method.as_deref() == Some("tools/list") => {
+            let server = ("server", text(facts.mcp_server.as_deref()));
+            ("mcp_tools", vec![server, ("result", json_in('[', output))])
         }
         Kind::Speech => {
             let first = facts.first_token_ns.filter(|_| span.start_ns != 0);
-            let first = Time(first.map_or(0, |first| span.start_ns.saturating_add(first)));
-            let first = ("first_content_at", first);
+            let first = first.and_then(|first| time(span.start_ns.saturating_add(first)));
+            let first = ("first_content_at", text(first.as_deref()));
             let (input, output) = (("input", payload(input)), ("output", audio()));
             ("speech", vec![input, output, model(), config(), first])
         }
         Kind::Transcription => {
-            let (input, output) = (audio(), payload(output));
-            ("transcription", vec![("input", input), ("output", output), model(), config()])
+            let (input, output) = (("input", audio()), ("output", payload(output)));
+            ("transcription", vec![input, output, model(), config()])
         }
-        _ => custom(detail, facts),
+        _ => custom(span),
     }
 }
 
 /// What has no type of its own.
-fn custom<'a>(detail: &'a Detail, facts: &'a Facts) -> Members<'a> {
-    let said = text_attribute(detail, keys::OPENAI_AGENTS_SPAN_TYPE);
-    match (said, facts.sdk_span_type.as_deref()) {
+fn custom(span: &Span) -> Members {
+    let (detail, facts) = (span.detail(), span.facts());
+    let said = |key| text_attribute(detail, key);
+    match (said(keys::OPENAI_AGENTS_SPAN_TYPE), facts.sdk_span_type.as_deref()) {
         (Some("speech_group" | "speech-group"), _) => {
             ("speech_group", vec![("input", payload(facts.input.as_ref()))])
         }
         (_, Some(marked)) => {
-            let name = ("name", Member::Text(Some(marked)));
-            ("custom", vec![name, ("data", Member::TaskOrTurn(marked))])
+            let data = Some(task_or_turn(marked, span));
+            ("custom", vec![("name", text(Some(marked))), ("data", data)])
         }
-        _ => ("custom", vec![("name", text(Some(&facts.name))), ("data", Member::Data)]),
+        _ => {
+            // What the span said before it became OTLP, else its attributes.
+            let data = said(keys::OPENAI_AGENTS_DATA).filter(|data| data.starts_with('{'));
+            let data = written(|out| match data.and_then(Raw::parse) {
+                Some(data) => write_shortest(out, data.text()),
+                None => write_attributes(out, &detail.attributes),
+            });
+            ("custom", vec![("name", text(Some(&*facts.name))), ("data", data)])
+        }
     }
-}
-
-fn text(text: Option<&Text>) -> Member<'_> {
-    Member::Text(text.map(|text| &**text))
-}
-
-fn payload(payload: Option<&Payload>) -> Member<'_> {
-    Member::Text(payload.map(Payload::as_str))
 }
 
 /// Whether OpenAI has the answer itself under its id, and the span has nothing to add.
@@ -240,181 +240,121 @@ fn is_response(detail: &Detail, facts: &Facts) -> bool {
     has_id && (was || (facts.input.is_none() && facts.output.is_none()))
 }
 
-fn write_data(out: &mut Vec<u8>, span: &Span) {
-    let (kind, members) = members(span);
-    let mut object = Object::open(out);
-    write_str(object.member("type"), kind);
-    for (name, member) in members {
-        // Only what OpenAI knows: without both counts there is no usage.
-        if matches!(member, Member::Usage(usage) if usage.input.is_none() || usage.output.is_none())
-        {
-            continue;
-        }
-        let out = object.member(name);
-        let start = out.len();
-        write_member(out, member, span);
-        if FIELD_BYTES_MAX < out.len() - start {
-            let large = String::from_utf8(out.split_off(start)).unwrap_or_default();
-            write_shrunk(out, &large, FIELD_BYTES_MAX);
-        }
-    }
-    object.close();
-}
-
-fn write_member(out: &mut Vec<u8>, member: Member<'_>, span: &Span) {
-    match member {
-        Member::Text(text) => write_or_null(out, text, write_str),
-        Member::Turns(role, payload) => write_or_null(out, payload, |out, payload| {
-            write_turns(out, role, payload);
-        }),
-        Member::Json(first, payload) => write_or_null(out, json(first, payload), write_shortest),
-        Member::Names(Some(Value::Array(names))) => {
-            out.push(b'[');
-            for (at, name) in names.iter().filter_map(Value::as_text).enumerate() {
-                out.extend_from_slice(if at == 0 { b"" } else { b"," });
-                write_str(out, name);
-            }
-            out.push(b']');
-        }
-        Member::Names(_) => out.extend_from_slice(b"null"),
-        Member::Flag(flag) => out.extend_from_slice(if flag { b"true" } else { b"false" }),
-        Member::Time(unix_ns) => write_time(out, unix_ns),
-        Member::Holder(name, text) => write_or_null(out, text, |out, text| {
-            let mut object = Object::open(out);
-            write_str(object.member(name), text);
-            object.close();
-        }),
-        Member::Audio(format) => {
-            let mut object = Object::open(out);
-            write_str(object.member("data"), "");
-            write_str(object.member("format"), format.unwrap_or("pcm"));
-            object.close();
-        }
-        Member::Usage(usage) => write_usage(out, usage),
-        Member::TaskOrTurn(marked) => write_task_or_turn(out, marked, span),
-        Member::Data => {
-            let detail = span.detail();
-            let said = text_attribute(detail, keys::OPENAI_AGENTS_DATA);
-            match said.filter(|data| data.starts_with('{')).and_then(Raw::parse) {
-                Some(data) => write_shortest(out, data.text()),
-                None => write_attributes(out, &detail.attributes),
-            }
-        }
-    }
-}
-
-/// The payload, where it is JSON that begins like this.
-fn json(first: char, payload: Option<&Payload>) -> Option<&str> {
-    match payload {
-        Some(Payload::Json(json)) => {
-            Some(&**json).filter(|json| json.trim_start().starts_with(first))
-        }
-        _ => None,
-    }
-}
-
-fn write_turns(out: &mut Vec<u8>, role: &str, payload: &Payload) {
-    if let Some(turns) = json('[', Some(payload)) {
-        return write_shortest(out, turns);
-    }
-    out.push(b'[');
-    match payload {
-        Payload::Json(json) => write_shortest(out, json),
-        Payload::Text(text) => {
-            let mut turn = Object::open(out);
-            write_str(turn.member("role"), role);
-            write_str(turn.member("content"), text);
-            turn.close();
-        }
-    }
-    out.push(b']');
-}
-
-fn write_task_or_turn(out: &mut Vec<u8>, marked: &str, span: &Span) {
+/// What the SDK says of its own tasks and turns.
+fn task_or_turn(marked: &str, span: &Span) -> String {
     let facts = span.facts();
-    let mut object = Object::open(out);
-    write_str(object.member("sdk_span_type"), marked);
-    if let Some(Value::Int(turn)) =
-        Attribute::last(&span.detail().attributes, keys::OPENAI_AGENTS_TURN)
-    {
-        write_u64(object.member("turn"), u64::try_from(*turn).unwrap_or_default());
-        write_or_null(object.member("agent_name"), facts.agent.as_deref(), write_str);
-    } else {
-        write_str(object.member("name"), &facts.name);
-    }
+    let turn = Attribute::last(&span.detail().attributes, keys::OPENAI_AGENTS_TURN);
+    let mut data = match turn {
+        Some(Value::Int(turn)) => {
+            let turn = u64::try_from(*turn).unwrap_or_default();
+            json!({ "sdk_span_type": marked, "turn": turn, "agent_name": facts.agent.as_deref() })
+        }
+        _ => json!({ "sdk_span_type": marked, "name": &*facts.name }),
+    };
     let usage = &facts.aggregate_usage;
-    if !usage.is_empty() {
-        let counts = [
+    if let Some(data) = data.as_object_mut().filter(|_| !usage.is_empty()) {
+        let usage = [
             ("input_tokens", usage.input),
             ("output_tokens", usage.output),
             ("cached_input_tokens", usage.cached_read),
             ("cache_write_input_tokens", usage.cache_write),
             ("total_tokens", usage.total),
         ];
-        write_counts(object.member("usage"), &counts);
+        data.insert("usage".to_owned(), counts(&usage));
     }
-    object.close();
+    data.to_string()
 }
 
-fn write_usage(out: &mut Vec<u8>, usage: &Usage) {
-    let mut object = Object::open(out);
-    for (name, count) in [("input_tokens", usage.input), ("output_tokens", usage.output)] {
-        write_u64(object.member(name), count.unwrap_or_default());
-    }
+fn usage(usage: &Usage) -> Option<String> {
+    let mut written = json!({ "input_tokens": usage.input?, "output_tokens": usage.output? });
     let details = [
         ("total_tokens", usage.total),
         ("cached_tokens", usage.cached_read),
         ("cache_write_tokens", usage.cache_write),
         ("reasoning_tokens", usage.reasoning),
     ];
-    if details.iter().any(|(_, count)| count.is_some()) {
-        write_counts(object.member("details"), &details);
+    let has_details = details.iter().any(|(_, count)| count.is_some());
+    if let Some(written) = written.as_object_mut().filter(|_| has_details) {
+        written.insert("details".to_owned(), counts(&details));
     }
-    object.close();
+    Some(written.to_string())
 }
 
-fn write_counts(out: &mut Vec<u8>, counts: &[(&str, Option<u64>)]) {
-    let mut object = Object::open(out);
-    for (name, count) in counts.iter().filter_map(|(name, count)| Some((name, (*count)?))) {
-        write_u64(object.member(name), count);
-    }
-    object.close();
+fn counts(counts: &[(&str, Option<u64>)]) -> Json {
+    let known = counts.iter().filter_map(|(name, count)| Some(((*name).to_owned(), (*count)?)));
+    Json::Object(known.map(|(name, count)| (name, count.into())).collect())
 }
 
-/// With six digits behind the point, as Python writes it; null where nothing is known.
-fn write_time(out: &mut Vec<u8>, unix_ns: u64) {
-    const DIGITS_TOO_MANY: usize = "000Z".len();
-    if unix_ns == 0 {
-        return out.extend_from_slice(b"null");
-    }
-    out.push(b'"');
-    rfc3339::write(out, unix_ns);
-    out.truncate(out.len() - DIGITS_TOO_MANY);
-    out.extend_from_slice(b"+00:00\"");
-}
-
-fn write_or_null<T>(out: &mut Vec<u8>, value: Option<T>, write: impl FnOnce(&mut Vec<u8>, T)) {
-    match value {
-        Some(value) => write(out, value),
-        None => out.extend_from_slice(b"null"),
-    }
-}
-
-fn write_error(out: &mut Vec<u8>, span: &Span) {
+fn error(span: &Span) -> Option<String> {
     let failure = span.facts().error.as_ref();
     if failure.is_none() && span.detail().status_code != STATUS_ERROR {
-        return out.extend_from_slice(b"null");
+        return None;
     }
     let said = failure.map(|failure| &*failure.message).filter(|said| !said.is_empty());
     let kind = failure.and_then(|failure| failure.kind.as_deref());
-    let data = failure.and_then(|failure| failure.data.as_ref());
-    let more = match (data, kind) {
-        (Some(_), _) if json('{', data).is_some() => Member::Json('{', data),
-        (Some(data), _) => Member::Holder("error", Some(data.as_str())),
-        (None, kind) => Member::Holder("type", kind),
+    let data = match failure.and_then(|failure| failure.data.as_ref()) {
+        None => holder("type", kind),
+        data => json_in('{', data).or_else(|| holder("error", data.map(Payload::as_str))),
     };
-    let mut object = Object::open(out);
-    write_str(object.member("message"), said.or(kind).unwrap_or("error"));
-    write_member(object.member("data"), more, span);
-    object.close();
+    written(|out| {
+        let mut object = Object::open(out);
+        write_str(object.member("message"), said.or(kind).unwrap_or("error"));
+        write_or_null(object.member("data"), data.as_deref());
+        object.close();
+    })
+}
+
+// === How it is written ===
+
+fn written(write: impl FnOnce(&mut Vec<u8>)) -> Option<String> {
+    let mut out = Vec::new();
+    write(&mut out);
+    String::from_utf8(out).ok()
+}
+
+fn write_or_null(out: &mut Vec<u8>, json: Option<&str>) {
+    out.extend_from_slice(json.unwrap_or("null").as_bytes());
+}
+
+fn text(text: Option<&str>) -> Option<String> {
+    text.and_then(|text| written(|out| write_str(out, text)))
+}
+
+fn payload(payload: Option<&Payload>) -> Option<String> {
+    text(payload.map(Payload::as_str))
+}
+
+/// An object with this one text.
+fn holder(name: &str, text: Option<&str>) -> Option<String> {
+    Some(json!({ name: text? }).to_string())
+}
+
+/// A list of texts.
+fn names(value: &Value) -> Option<String> {
+    let Value::Array(names) = value else { return None };
+    let names: Vec<&str> = names.iter().filter_map(|name| Some(&**name.as_text()?)).collect();
+    Some(json!(names).to_string())
+}
+
+/// The payload, where it is JSON that begins like this.
+fn json_in(first: char, payload: Option<&Payload>) -> Option<String> {
+    let Some(Payload::Json(json)) = payload else { return None };
+    let begins = json.trim_start().starts_with(first);
+    begins.then(|| written(|out| write_shortest(out, json)))?
+}
+
+/// A list of turns, as the SDK has it: plain text is one turn of this role.
+fn turns(role: &str, payload: Option<&Payload>) -> Option<String> {
+    json_in('[', payload).or_else(|| match payload? {
+        Payload::Json(json) => Some(format!("[{}]", written(|out| write_shortest(out, json))?)),
+        Payload::Text(text) => Some(json!([{ "role": role, "content": &**text }]).to_string()),
+    })
+}
+
+/// With six digits behind the point, as Python writes it; none where nothing is known.
+fn time(unix_ns: u64) -> Option<String> {
+    const DIGITS_TOO_MANY: usize = "000Z".len();
+    let mut text = rfc3339::text(unix_ns);
+    text.truncate(text.len() - DIGITS_TOO_MANY);
+    (unix_ns != 0).then(|| text + "+00:00")
 }

@@ -5,36 +5,18 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::accounts::{Account, Accounts};
 use super::agents_sdk::{write_span, write_trace};
-use super::sanitize::{Origin, write_item};
+use super::edit::Origin;
+use super::sanitize::write_item;
 use crate::sinks::Delivery;
-use crate::span::{Item, Receiver, Source, TraceId};
+use crate::span::{Item, Source, TraceId};
 
 /// The most items of a request: what the SDKs send at most, so what OpenAI is known to take.
 pub(super) const ITEMS_MAX: usize = 128;
 
-/// In whose name a request is sent.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Account {
-    pub(super) key: Key,
-    pub(super) organization: Option<String>,
-    pub(super) project: Option<String>,
-    pub(super) beta: Option<String>,
-}
-
-/// Which key an account has.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Key {
-    /// The caller's own, by its fingerprint.
-    Caller(String),
-    /// The one in the configuration.
-    Configured,
-    /// The caller had none, and none is configured.
-    None,
-}
-
 /// An item in a request.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Entry {
     /// Its place in the delivery; none for a trace object that was made here.
     pub(super) place: Option<usize>,
@@ -98,14 +80,6 @@ impl Group {
     }
 }
 
-/// What decides how a delivery is written.
-pub(super) trait Rules {
-    /// In whose name a source's items are sent; `None` where they are not.
-    fn account_of(&self, source: &Source) -> Option<Account>;
-    /// Whether a trace object was made for a trace before.
-    fn is_announced(&self, trace: TraceId) -> bool;
-}
-
 /// What a delivery comes to.
 #[derive(Debug, Default)]
 pub(super) struct Encoded {
@@ -115,95 +89,57 @@ pub(super) struct Encoded {
 }
 
 /// Writes a delivery, in requests of so many bytes at most.
-pub(super) fn encode(delivery: &Delivery, bytes_max: usize, rules: &impl Rules) -> Encoded {
+pub(super) fn encode(delivery: &Delivery, bytes_max: usize, accounts: &Accounts) -> Encoded {
     let mut skipped = Vec::new();
-    let mut writers: Vec<Writer> = Vec::new();
+    let mut groups: Vec<(Group, Draft)> = Vec::new();
     let mut announced: HashSet<TraceId> = HashSet::new();
     // Items of one request have one account.
     let mut last: Option<(&Source, Option<usize>)> = None;
     for (place, (batch, item)) in delivery.items().enumerate() {
         let known = last.filter(|(source, _)| std::ptr::eq(*source, &raw const batch.source));
-        let at = if let Some((_, at)) = known {
-            at
-        } else {
-            let account = rules.account_of(&batch.source);
-            account.map(|account| writer_of(&mut writers, account))
+        let at = match known {
+            Some((_, at)) => at,
+            None => accounts.of(&batch.source).map(|account| group_of(&mut groups, account)),
         };
         last = Some((&batch.source, at));
-        let Some(writer) = at.and_then(|at| writers.get_mut(at)) else {
+        let Some((Group { bodies, .. }, draft)) = at.and_then(|at| groups.get_mut(at)) else {
             skipped.push(place);
             continue;
         };
         let trace = item.trace_id();
+        let entry = Entry { place: Some(place), ..Entry::default() };
         match item {
             Item::Span(span) if span.is_otlp() => {
-                if !rules.is_announced(trace) && announced.insert(trace) {
-                    writer.push(None, Some(trace), bytes_max, |out| {
+                if !accounts.is_announced(trace) && announced.insert(trace) {
+                    let made = Entry { announces: Some(trace), ..Entry::default() };
+                    bodies.extend(draft.push(made, bytes_max, |out| {
                         write_trace(out, span, delivery.context(trace));
-                    });
+                    }));
                 }
-                writer.push(Some(place), None, bytes_max, |out| write_span(out, span));
+                bodies.extend(draft.push(entry, bytes_max, |out| write_span(out, span)));
             }
             agents_sdk => {
                 // Arrival has seen to it that items are text.
                 let text = std::str::from_utf8(agents_sdk.wire()).unwrap_or_default();
                 let origin = Origin::of(&batch.source);
-                writer.push(Some(place), None, bytes_max, |out| {
-                    write_item(out, text, origin);
-                });
+                bodies.extend(draft.push(entry, bytes_max, |out| write_item(out, text, origin)));
             }
         }
     }
-    Encoded { groups: writers.into_iter().map(Writer::finish).collect(), skipped }
+    let finished = groups.into_iter().map(|(mut group, draft)| {
+        group.bodies.extend(Some(draft.finish()).filter(|last| !last.entries.is_empty()));
+        group
+    });
+    Encoded { groups: finished.collect(), skipped }
 }
 
-/// The place of an account's writer, new or not. Deliveries have few accounts.
-fn writer_of(writers: &mut Vec<Writer>, account: Account) -> usize {
-    let known = writers.iter().rposition(|writer| writer.account == account);
+/// The place of an account's group, new or not. Deliveries have few accounts.
+fn group_of(groups: &mut Vec<(Group, Draft)>, account: Account) -> usize {
+    let known = groups.iter().rposition(|(group, _)| group.account == account);
     known.unwrap_or_else(|| {
-        writers.push(Writer { account, bodies: Vec::new(), draft: Draft::new() });
-        writers.len() - 1
+        groups.push((Group { account, bodies: Vec::new() }, Draft::new()));
+        groups.len() - 1
     })
-}
-
-/// Whether a source's items are in the SDK's own format.
-pub(super) fn is_agents_sdk(source: &Source) -> bool {
-    source.receiver == Receiver::OpenAi
-}
-
-struct Writer {
-    account: Account,
-    bodies: Vec<Body>,
-    draft: Draft,
-}
-
-impl Writer {
-    fn push(
-        &mut self,
-        place: Option<usize>,
-        announces: Option<TraceId>,
-        bytes_max: usize,
-        write: impl FnOnce(&mut Vec<u8>),
-    ) {
-        let mut range = self.draft.append(write);
-        let is_full = ITEMS_MAX <= self.draft.entries.len()
-            || bytes_max < self.draft.out.len() + CLOSING.len();
-        if is_full && !self.draft.entries.is_empty() {
-            let item = self.draft.out.split_off(range.start);
-            self.draft.out.pop();
-            let full = std::mem::replace(&mut self.draft, Draft::new());
-            self.bodies.push(full.finish());
-            range = self.draft.append(|out| out.extend_from_slice(&item));
-        }
-        self.draft.entries.push(Entry { place, range, announces, repairs: 0 });
-    }
-
-    fn finish(mut self) -> Group {
-        if !self.draft.entries.is_empty() {
-            self.bodies.push(self.draft.finish());
-        }
-        Group { account: self.account, bodies: self.bodies }
-    }
 }
 
 const OPENING: &[u8] = b"{\"data\":[";
@@ -218,6 +154,27 @@ struct Draft {
 impl Draft {
     fn new() -> Self {
         Self { out: OPENING.to_vec(), entries: Vec::new() }
+    }
+
+    /// Adds an item. Where there is no room for it any more, it begins a body, and the full one is returned.
+    fn push(
+        &mut self,
+        entry: Entry,
+        bytes_max: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Option<Body> {
+        let range = self.append(write);
+        let is_full = ITEMS_MAX <= self.entries.len() || bytes_max < self.out.len() + CLOSING.len();
+        if !is_full || self.entries.is_empty() {
+            self.entries.push(Entry { range, ..entry });
+            return None;
+        }
+        let item = self.out.split_off(range.start);
+        self.out.pop();
+        let full = std::mem::replace(self, Self::new()).finish();
+        let range = self.append(|out| out.extend_from_slice(&item));
+        self.entries.push(Entry { range, ..entry });
+        Some(full)
     }
 
     /// Appends an item, with a comma before all but the first; returns where it stands.

@@ -27,7 +27,9 @@
 //! set aside, and the others are sent again. Everything else is in the table of `response`.
 
 mod options;
+mod accounts;
 mod encode;
+mod edit;
 mod sanitize;
 mod reasoning;
 mod usage;
@@ -44,7 +46,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 use tracing::{error, warn};
@@ -55,12 +57,11 @@ use super::{
     BuildError, Deferral, Delivery, Kind, Pace, Parts, Pending, Plan, RejectClass, Report, Sink,
     Verdict,
 };
-use crate::span::{RootSpan, Source, TraceId, TraceNeeds};
-use crate::support::keyring::Keyring;
+use crate::span::{RootSpan, Source, TraceNeeds};
 use crate::support::lock::lock;
-use crate::support::recent::Recent;
+use accounts::{Account, Accounts, Key};
 pub use agents_sdk::write_items;
-use encode::{Account, Body, Encoded, Group, Key, Rules};
+use encode::{Body, Encoded, Group};
 pub use options::{Options, Prefer};
 use response::{Answer, Complaint};
 use standing::{Standing, Standings};
@@ -105,14 +106,12 @@ const REQUESTS_MAX: usize = 8;
 /// How often an item is mended before it is set aside.
 const REPAIRS_MAX: u32 = 8;
 
-/// What the SDKs send, for callers that sent none.
-const BETA: &str = "traces=v1";
-
 impl OpenAi {
     /// Reads certificates; connects to nobody.
     pub fn new(options: Options, parts: Parts) -> Result<Self, BuildError> {
         let client = options.limits().client();
-        let endpoint = Endpoint::new(&client, &options.endpoint, HeaderMap::new())?;
+        let json = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let endpoint = Endpoint::new(&client, &options.endpoint, HeaderMap::from_iter([json]))?;
         let began = Instant::now().into_std();
         let standings =
             Standings::new(began, options.key_wait.into(), options.refused_key_wait.into());
@@ -166,28 +165,27 @@ impl OpenAi {
             let report = match answer {
                 Answer::Taken => {
                     lock(&self.standings).taken(&account.key);
-                    self.accounts.announce(&body);
+                    self.accounts.announce(body.entries.iter().filter_map(|it| it.announces));
                     Report::delivered()
                 }
-                Answer::KeyForbidden { reason } => {
-                    error!(
-                        reason,
-                        "OpenAI takes no traces of this key's organisation: they become dead letters"
-                    );
+                Answer::KeyRefused { reason, is_final }
+                    if is_final || account.key != Key::Configured =>
+                {
                     let now = Instant::now().into_std();
-                    lock(&self.standings).forbidden(&account.key, reason, now);
-                    bodies.push_front(body);
-                    return Some(Group { account, bodies: bodies.into() });
-                }
-                Answer::KeyRefused { reason } if account.key != Key::Configured => {
-                    let now = Instant::now().into_std();
-                    if lock(&self.standings).refused(&account.key, reason.clone(), now) {
+                    let key = &account.key;
+                    let is_news = lock(&self.standings).refused(key, reason.clone(), is_final, now);
+                    if is_final {
+                        error!(
+                            reason,
+                            "OpenAI takes no traces of this key's organisation: they become dead letters"
+                        );
+                    } else if is_news {
                         warn!(reason, "OpenAI refuses a caller's key: its items wait");
                     }
                     bodies.push_front(body);
                     return Some(Group { account, bodies: bodies.into() });
                 }
-                Answer::KeyRefused { reason } => {
+                Answer::KeyRefused { reason, .. } => {
                     Report::hold(format!("{reason}: it refuses `api_key`"))
                 }
                 // An item is mended or set aside before it gets here.
@@ -244,38 +242,19 @@ impl OpenAi {
     async fn encoded(&self, delivery: &Delivery) -> io::Result<Encoded> {
         let bytes_max = self.accounts.options.request_bytes_max.as_usize();
         let accounts = Arc::clone(&self.accounts);
-        let encode = move |delivery: &Delivery| encode::encode(delivery, bytes_max, &*accounts);
+        let encode = move |delivery: &Delivery| encode::encode(delivery, bytes_max, &accounts);
         http::encode(delivery, encode).await
     }
 
     fn headers(&self, account: &Account) -> Option<HeaderMap> {
-        let key = match &account.key {
-            Key::Caller(fingerprint) => self.accounts.keys.get(fingerprint)?,
-            Key::Configured => self.accounts.options.api_key.clone()?,
-            Key::None => return None,
-        };
-        let mut headers = HeaderMap::new();
+        let key = self.accounts.key(&account.key)?;
+        let mut headers = account.headers.clone();
         headers.insert(AUTHORIZATION, secret_header(&format!("Bearer {}", key.reveal()))?);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let beta = account.beta.as_deref().unwrap_or(BETA);
-        for (name, value) in [
-            ("openai-beta", Some(beta)),
-            ("openai-organization", account.organization.as_deref()),
-            ("openai-project", account.project.as_deref()),
-        ] {
-            if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
-                headers.insert(HeaderName::from_static(name), value);
-            }
-        }
         Some(headers)
     }
 
     fn standing(&self, key: &Key) -> Standing {
-        let is_known = match key {
-            Key::Caller(fingerprint) => self.accounts.keys.get(fingerprint).is_some(),
-            Key::Configured => true,
-            Key::None => false,
-        };
+        let is_known = self.accounts.key(key).is_some();
         lock(&self.standings).of(key, is_known, Instant::now().into_std())
     }
 }
@@ -308,65 +287,6 @@ impl Sink for OpenAi {
     }
 }
 
-/// In whose name items are sent; on whichever thread.
-#[derive(Debug)]
-struct Accounts {
-    options: Options,
-    keys: Arc<Keyring>,
-    /// Traces that a trace object was made for.
-    announced: Mutex<Recent<TraceId>>,
-}
-
-/// Traces that are remembered, in about 4 MiB. For one that is forgotten a trace object is sent again, which does no harm.
-const ANNOUNCED_MAX: usize = 65_536;
-
-impl Accounts {
-    fn new(options: Options, keys: Arc<Keyring>) -> Self {
-        Self { options, keys, announced: Mutex::new(Recent::new(ANNOUNCED_MAX)) }
-    }
-
-    fn announce(&self, body: &Body) {
-        let mut announced = lock(&self.announced);
-        for trace in body.entries.iter().filter_map(|entry| entry.announces) {
-            announced.insert(trace, ());
-        }
-    }
-}
-
-impl Rules for Accounts {
-    fn is_announced(&self, trace: TraceId) -> bool {
-        lock(&self.announced).get(&trace).is_some()
-    }
-
-    fn account_of(&self, source: &Source) -> Option<Account> {
-        let is_agents_sdk = encode::is_agents_sdk(source);
-        if !is_agents_sdk && !self.options.forward_otlp {
-            return None;
-        }
-        let fingerprint = &source.key_fingerprint;
-        // What comes as OTLP has no key of OpenAI's, whatever its headers say.
-        let has_own =
-            is_agents_sdk && self.options.prefer == Prefer::Caller && !fingerprint.is_empty();
-        let has_configured = self.options.api_key.is_some();
-        let beta = source.header("openai-beta").map(str::to_owned);
-        if has_own && (!has_configured || self.keys.get(fingerprint).is_some()) {
-            let header = |name| source.header(name).map(str::to_owned);
-            return Some(Account {
-                key: Key::Caller(fingerprint.clone()),
-                organization: header("openai-organization"),
-                project: header("openai-project"),
-                beta,
-            });
-        }
-        Some(Account {
-            key: if has_configured { Key::Configured } else { Key::None },
-            organization: self.options.organization.clone(),
-            project: self.options.project.clone(),
-            beta,
-        })
-    }
-}
-
 /// What waits for a caller's key. Other keys are never waited for.
 fn deferred(group: &Group, reason: String) -> Report {
     let key = match &group.account.key {
@@ -379,12 +299,7 @@ fn deferred(group: &Group, reason: String) -> Report {
 /// Asks with no items at all, so that nothing is left there.
 async fn probe(options: &Options) -> Result<String, String> {
     let sink = OpenAi::new(options.clone(), Parts::default()).map_err(|error| error.to_string())?;
-    let account = Account {
-        key: Key::Configured,
-        organization: options.organization.clone(),
-        project: options.project.clone(),
-        beta: None,
-    };
+    let account = sink.accounts.configured(&Source::unknown());
     let headers = sink.headers(&account).unwrap_or_default();
     let has_key = options.api_key.is_some();
     let body = Bytes::from_static(b"{\"data\":[]}");
@@ -399,8 +314,10 @@ async fn probe(options: &Options) -> Result<String, String> {
         Answer::KeyRefused { .. } if !has_key && response.status == StatusCode::UNAUTHORIZED => {
             Ok("it answers; whether it takes the callers' keys shows when they come".to_owned())
         }
-        Answer::KeyRefused { reason } => Err(format!("{reason}: it refuses `api_key`")),
-        Answer::KeyForbidden { reason } => Err(format!(
+        Answer::KeyRefused { reason, is_final: false } => {
+            Err(format!("{reason}: it refuses `api_key`"))
+        }
+        Answer::KeyRefused { reason, is_final: true } => Err(format!(
             "{reason}: the organisation of `api_key` keeps no data, so it takes no traces"
         )),
         Answer::All(report) => {

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::DeTable;
 
-use crate::sinks::http::{Address, Limits, TlsOptions, secret_header};
-use crate::sinks::{Mistake, read_options};
+use crate::sinks::http::{Address, ClientOptions, Limits, TlsOptions, secret_header};
+use crate::sinks::{Mistake, Mistakes, read_options};
 use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
 use crate::support::problem::Problem;
@@ -16,10 +16,9 @@ use crate::support::secret::Secret;
 
 /// What a `[sinks.name]` table with `type = "openai"` says.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Options {
     /// The whole address of the ingest.
-    #[serde(default = "default_endpoint")]
     #[schemars(with = "String")]
     pub endpoint: Address,
     /// A key for what came without one that can be used: spans from OTLP, and items whose caller's key is not known because the daemon
@@ -31,31 +30,23 @@ pub struct Options {
     pub project: Option<String>,
     /// Whose key goes first: the `caller`'s own, which is the default, or the `configured` one for everything. The second sends
     /// everything to one project of yours. Callers who are let in by a token that is no key of OpenAI's have none of their own.
-    #[serde(default)]
     pub prefer: Prefer,
     /// Whether spans that came as OTLP are sent too, as items of the Agents SDK. It needs `api_key`.
-    #[serde(default)]
     pub forward_otlp: bool,
     /// How long items wait after a start for the next request of their caller, which brings their key. Then they become dead letters,
     /// which can be replayed. Other callers' items go past them meanwhile.
-    #[serde(default = "default_key_wait")]
     pub key_wait: Duration,
     /// How long items wait when OpenAI refuses the key of their caller, from its first refusal on. Then they become dead letters, and
     /// the oldest do sooner where there is no room for more. Other callers' items go past them meanwhile, and come again after a restart
     /// in that time.
-    #[serde(default = "default_refused_key_wait")]
     pub refused_key_wait: Duration,
     /// The longest that a request may take.
-    #[serde(default = "default_timeout")]
     pub timeout: Duration,
     /// The longest that connecting may take.
-    #[serde(default = "crate::sinks::http::default_connect_timeout")]
     pub connect_timeout: Duration,
     /// The largest request. What is larger goes out as several; an item that is larger alone is sent alone.
-    #[serde(default = "default_request_bytes_max")]
     pub request_bytes_max: ByteSize,
     /// Certificates, for https.
-    #[serde(default)]
     pub tls: TlsOptions,
 }
 
@@ -70,36 +61,30 @@ pub enum Prefer {
     Configured,
 }
 
-/// Where both SDKs send to.
-const DEFAULT_ENDPOINT: &str = "https://api.openai.com/v1/traces/ingest";
-/// A caller that is at work sends every 5 s; one that was not heard of within six times that is not at work.
-const DEFAULT_KEY_WAIT: time::Duration = time::Duration::from_secs(30);
-/// Time to look at a key's permissions or the account's bill. A key that was replaced never works again, and what waits comes again
-/// after a restart with all that went past it, so longer would cost more than it saves.
-const DEFAULT_REFUSED_KEY_WAIT: time::Duration = time::Duration::from_hours(1);
-/// The Python SDK's own patience with OpenAI.
-const DEFAULT_TIMEOUT: time::Duration = time::Duration::from_mins(1);
-/// Four times what the SDK sends in 128 ordinary items. OpenAI names no limit.
-const DEFAULT_REQUEST_BYTES_MAX: ByteSize = ByteSize(4 << 20);
-
-fn default_endpoint() -> Address {
-    DEFAULT_ENDPOINT.to_owned().into()
-}
-
-fn default_key_wait() -> Duration {
-    DEFAULT_KEY_WAIT.into()
-}
-
-fn default_refused_key_wait() -> Duration {
-    DEFAULT_REFUSED_KEY_WAIT.into()
-}
-
-fn default_timeout() -> Duration {
-    DEFAULT_TIMEOUT.into()
-}
-
-fn default_request_bytes_max() -> ByteSize {
-    DEFAULT_REQUEST_BYTES_MAX
+impl Default for Options {
+    fn default() -> Self {
+        let client = ClientOptions::default();
+        Self {
+            // Where both SDKs send to.
+            endpoint: "https://api.openai.com/v1/traces/ingest".to_owned().into(),
+            api_key: None,
+            organization: None,
+            project: None,
+            prefer: Prefer::default(),
+            forward_otlp: false,
+            // A caller that is at work sends every 5 s; one that was not heard of within six times that is not at work.
+            key_wait: time::Duration::from_secs(30).into(),
+            // Time to look at a key's permissions or the account's bill. A key that was replaced never works again, and what waits comes
+            // again after a restart with all that went past it, so longer would cost more than it saves.
+            refused_key_wait: time::Duration::from_hours(1).into(),
+            // The Python SDK's own patience with OpenAI.
+            timeout: time::Duration::from_mins(1).into(),
+            connect_timeout: client.connect_timeout.into(),
+            // Four times what the SDK sends in 128 ordinary items. OpenAI names no limit.
+            request_bytes_max: ByteSize(4 << 20),
+            tls: client.tls,
+        }
+    }
 }
 
 impl Options {
@@ -117,43 +102,33 @@ pub(super) fn parse(table: Spanned<DeTable<'_>>) -> Result<Options, Vec<Problem>
 
 fn check(options: &Options) -> Vec<Mistake> {
     const KEY_HINT: &str = "add `api_key = \"${OPENAI_API_KEY}\"`";
-    let mut mistakes = Vec::new();
-    let mut wrong = |option, what, hint| mistakes.push(Mistake { option, what, hint });
-    if options.endpoint.uri().is_none_or(|uri| uri.path() == "/") {
-        wrong(
-            "endpoint",
-            "not a whole address: it begins with http:// or https://, has a path and no credentials",
-            "OpenAI's is \"https://api.openai.com/v1/traces/ingest\"",
-        );
-    }
-    let has_key = options.api_key.is_some();
-    if options.prefer == Prefer::Configured && !has_key {
-        wrong("prefer", "there is no `api_key` that could be preferred", KEY_HINT);
-    }
-    if options.forward_otlp && !has_key {
-        wrong("forward_otlp", "spans from OTLP come without a key of OpenAI's", KEY_HINT);
-    }
-    let no_key = options
-        .api_key
-        .as_ref()
-        .is_some_and(|key| key.reveal().trim().is_empty() || secret_header(key.reveal()).is_none());
-    if no_key {
-        wrong("api_key", "not a key", "keys of OpenAI begin with sk-");
-    }
+    let mut found = Mistakes::default();
+    found.note(
+        options.endpoint.uri().is_none_or(|uri| uri.path() == "/"),
+        "endpoint",
+        "not a whole address: it begins with http:// or https://, has a path and no credentials",
+        "OpenAI's is \"https://api.openai.com/v1/traces/ingest\"",
+    );
+    let key = options.api_key.as_ref().map(Secret::reveal);
+    let what = "there is no `api_key` that could be preferred";
+    found.note(options.prefer == Prefer::Configured && key.is_none(), "prefer", what, KEY_HINT);
+    let what = "spans from OTLP come without a key of OpenAI's";
+    found.note(options.forward_otlp && key.is_none(), "forward_otlp", what, KEY_HINT);
+    let is_no_value = |value: &str| value.trim().is_empty() || secret_header(value).is_none();
+    found.note(
+        key.is_some_and(is_no_value),
+        "api_key",
+        "not a key",
+        "keys of OpenAI begin with sk-",
+    );
     for (option, value) in [("organization", &options.organization), ("project", &options.project)]
     {
         let is_bad = |value: &String| value.is_empty() || secret_header(value).is_none();
-        if value.as_ref().is_some_and(is_bad) {
-            wrong(
-                option,
-                "not the value of a header",
-                "leave it out, or give the id that OpenAI shows",
-            );
-        }
-        if value.is_some() && !has_key {
-            wrong(option, "it goes with `api_key` only; callers bring their own", KEY_HINT);
-        }
+        let hint = "leave it out, or give the id that OpenAI shows";
+        found.note(value.as_ref().is_some_and(is_bad), option, "not the value of a header", hint);
+        let what = "it goes with `api_key` only; callers bring their own";
+        found.note(value.is_some() && key.is_none(), option, what, KEY_HINT);
     }
-    mistakes.extend(options.limits().check());
-    mistakes
+    found.0.extend(options.limits().check());
+    found.0
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::response::{Complaint, Step};
+use super::response::Complaint;
 use crate::sinks::shrink::write_shrunk;
 
 /// What an item cannot do without: without one of these it is set aside.
@@ -11,66 +11,36 @@ const NEEDED: [&str; 7] =
 
 /// The item without what the complaint is about; `None` where that cannot be mended.
 pub(super) fn mended(item: &str, complaint: &Complaint) -> Option<Vec<u8>> {
-    let (last, parents) = complaint.path.split_last()?;
-    if matches!(last, Step::Name(name) if NEEDED.contains(&name.as_str())) {
-        return None;
-    }
+    let (parent, name) = complaint.path.rsplit_once('/')?;
     let mut tree: Value = serde_json::from_str(item).ok()?;
-    let mut holder = &mut tree;
-    for step in parents {
-        holder = value_at(holder, step)?;
-    }
-    match remedy(complaint) {
-        Remedy::Remove => match (last, holder) {
-            (Step::Name(name), Value::Object(members)) => drop(members.shift_remove(name)?),
-            (Step::Index(index), Value::Array(elements)) if *index < elements.len() => {
-                elements.remove(*index);
+    let value = tree.pointer_mut(&complaint.path).filter(|_| !NEEDED.contains(&name))?;
+    if complaint.code == "unknown_parameter" {
+        match tree.pointer_mut(parent)? {
+            Value::Object(members) => {
+                members.shift_remove(&name.replace("~1", "/").replace("~0", "~"));
             }
+            Value::Array(elements) => drop(elements.remove(name.parse().ok()?)),
             _ => return None,
-        },
-        Remedy::Shorten => {
-            let value = value_at(holder, last)?;
-            *value = shortened(value)?;
         }
-        Remedy::AsText => {
-            let value = value_at(holder, last)?;
-            if value.is_string() {
-                return None;
-            }
-            *value = Value::String(value.to_string());
-        }
-        Remedy::None => return None,
+    } else if is_about_size(complaint) {
+        *value = shortened(value)?;
+    } else if complaint.code == "invalid_type"
+        && complaint.path.starts_with("/metadata/")
+        && !value.is_string()
+    {
+        *value = Value::String(value.to_string());
+    } else {
+        return None;
     }
     let text = tree.to_string();
     (text != item).then(|| text.into_bytes())
 }
 
-enum Remedy {
-    Remove,
-    Shorten,
-    AsText,
-    None,
-}
-
-fn remedy(complaint: &Complaint) -> Remedy {
+fn is_about_size(complaint: &Complaint) -> bool {
     let answer = complaint.answer.to_ascii_lowercase();
-    let is_about_size = ["too large", "too long", "maximum length", "above_max_length"]
+    ["too large", "too long", "maximum length", "above_max_length"]
         .iter()
-        .any(|phrase| answer.contains(phrase));
-    let is_metadata = complaint.path.first() == Some(&Step::Name("metadata".to_owned()));
-    match &*complaint.code {
-        "unknown_parameter" => Remedy::Remove,
-        _ if is_about_size => Remedy::Shorten,
-        "invalid_type" if is_metadata && 1 < complaint.path.len() => Remedy::AsText,
-        _ => Remedy::None,
-    }
-}
-
-fn value_at<'a>(holder: &'a mut Value, step: &Step) -> Option<&'a mut Value> {
-    match step {
-        Step::Name(name) => holder.get_mut(name),
-        Step::Index(index) => holder.get_mut(index),
-    }
+        .any(|phrase| answer.contains(phrase))
 }
 
 /// Half of a value: nobody says how much is taken.
@@ -86,13 +56,9 @@ mod tests {
     use super::*;
 
     fn mend(item: &str, path: &[&str], code: &str, answer: &str) -> Option<String> {
-        let step = |name: &&str| match name.parse() {
-            Ok(index) => Step::Index(index),
-            Err(_) => Step::Name((*name).to_owned()),
-        };
         let complaint = Complaint {
             index: 0,
-            path: path.iter().map(step).collect(),
+            path: path.iter().map(|name| format!("/{name}")).collect(),
             code: code.to_owned(),
             reason: String::new(),
             answer: answer.to_owned(),

@@ -30,11 +30,8 @@ pub(super) enum Answer {
     KeyRefused {
         /// Why, without payload text.
         reason: String,
-    },
-    /// The key's organisation may not send traces at all.
-    KeyForbidden {
-        /// Why, without payload text.
-        reason: String,
+        /// Whether it never will be, since its organisation may not send traces at all.
+        is_final: bool,
     },
     /// One item stands in the way of all.
     Item(Complaint),
@@ -47,23 +44,14 @@ pub(super) enum Answer {
 pub(super) struct Complaint {
     /// Its place in the request.
     pub(super) index: usize,
-    /// The member that is wrong; empty for the item itself.
-    pub(super) path: Vec<Step>,
+    /// The member that is wrong, as a JSON pointer; empty for the item itself.
+    pub(super) path: String,
     /// What is wrong, in one of OpenAI's words.
     pub(super) code: String,
     /// Why, without payload text.
     pub(super) reason: String,
     /// What OpenAI answered. It may quote payload.
     pub(super) answer: String,
-}
-
-/// A step from a value to one inside it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
-    /// A member.
-    Name(String),
-    /// An element.
-    Index(usize),
 }
 
 /// Characters of a code that are shown: the known ones are shorter.
@@ -81,8 +69,10 @@ pub(super) fn read(response: &Response) -> Answer {
         reason = format!("{reason} ({code})");
     }
     match response.status {
-        StatusCode::FORBIDDEN if code == "zdr_forbidden" => return Answer::KeyForbidden { reason },
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Answer::KeyRefused { reason },
+        status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+            let is_final = status == StatusCode::FORBIDDEN && code == "zdr_forbidden";
+            return Answer::KeyRefused { reason, is_final };
+        }
         StatusCode::CONFLICT => {
             return Answer::All(Report::down(classify::retry_after(&response.headers), reason));
         }
@@ -116,31 +106,25 @@ fn shown_code(code: Option<&str>) -> String {
 }
 
 /// The item and the member that a text names: `data[3].span_data.usage.requests`, alone or within a sentence.
-fn item_in(text: &str) -> Option<(usize, Vec<Step>)> {
+fn item_in(text: &str) -> Option<(usize, String)> {
     let (_, rest) = text.split_once("data[")?;
     let (index, mut rest) = rest.split_once(']')?;
     let index = index.parse().ok()?;
-    let mut path = Vec::new();
+    let mut path = String::new();
     loop {
-        if let Some(after) = rest.strip_prefix('.') {
-            let end = after.find(['.', '[', '\'', '"', ' ', ':', ',']).unwrap_or(after.len());
-            let (name, after) = after.split_at(end);
-            if name.is_empty() {
-                break;
+        let step = match (rest.strip_prefix('.'), rest.strip_prefix('[')) {
+            (Some(after), _) => {
+                let end = after.find(['.', '[', '\'', '"', ' ', ':', ',']).unwrap_or(after.len());
+                Some(after.split_at(end)).filter(|(name, _)| !name.is_empty())
             }
-            path.push(Step::Name(name.to_owned()));
-            rest = after;
-        } else if let Some((inside, after)) =
-            rest.strip_prefix('[').and_then(|after| after.split_once(']'))
-        {
-            let named = inside.trim_matches(['\'', '"']);
-            path.push(inside.parse().map_or_else(|_| Step::Name(named.to_owned()), Step::Index));
-            rest = after;
-        } else {
-            break;
-        }
+            (_, Some(after)) => after.split_once(']'),
+            _ => None,
+        };
+        let Some((name, after)) = step else { return Some((index, path)) };
+        let name = name.trim_matches(['\'', '"']);
+        path = format!("{path}/{}", name.replace('~', "~0").replace('/', "~1"));
+        rest = after;
     }
-    Some((index, path))
 }
 
 #[cfg(test)]
@@ -175,15 +159,15 @@ mod tests {
         assert_eq!(answer(204, ""), Answer::Taken);
         assert_eq!(answer(200, "{}"), Answer::Taken);
         assert!(
-            matches!(answer(401, &error("invalid_api_key", None, "sk-secret")), Answer::KeyRefused { reason } if reason == "HTTP 401 Unauthorized (invalid_api_key)")
+            matches!(answer(401, &error("invalid_api_key", None, "sk-secret")), Answer::KeyRefused { reason, is_final: false } if reason == "HTTP 401 Unauthorized (invalid_api_key)")
         );
         assert!(matches!(
             answer(403, &error("zdr_forbidden", None, "no")),
-            Answer::KeyForbidden { .. }
+            Answer::KeyRefused { is_final: true, .. }
         ));
         let bare = r#"{"code":"zdr_forbidden","message":"no"}"#;
-        assert!(matches!(answer(403, bare), Answer::KeyForbidden { .. }));
-        assert!(matches!(answer(403, "no JSON"), Answer::KeyRefused { .. }));
+        assert!(matches!(answer(403, bare), Answer::KeyRefused { is_final: true, .. }));
+        assert!(matches!(answer(403, "no JSON"), Answer::KeyRefused { is_final: false, .. }));
         let report = |status| match answer(status, "{}") {
             Answer::All(report) => report,
             other => panic!("{status}: {other:?}"),
@@ -209,29 +193,28 @@ mod tests {
 
     #[test]
     fn an_item_is_found_by_param_or_in_the_sentence() {
-        let name = |name: &str| Step::Name(name.to_owned());
-        let usage = vec![name("span_data"), name("usage"), name("requests")];
         for (param, message, index, path) in [
-            (Some("data[1].span_data.usage.requests"), "Unknown parameter", 1, usage),
+            (
+                Some("data[1].span_data.usage.requests"),
+                "Unknown parameter",
+                1,
+                "/span_data/usage/requests",
+            ),
             (
                 None,
                 "Invalid 'data[0].span_data.input': data payload too large.",
                 0,
-                vec![name("span_data"), name("input")],
+                "/span_data/input",
             ),
-            (Some("data[127]"), "", 127, Vec::new()),
-            (
-                Some("data[2].metadata['a b'].x[3]"),
-                "",
-                2,
-                vec![name("metadata"), name("a b"), name("x"), Step::Index(3)],
-            ),
+            (Some("data[127]"), "", 127, ""),
+            (Some("data[2].metadata['a b'].x[3]"), "", 2, "/metadata/a b/x/3"),
+            (Some("data[2].metadata['a/b~c']"), "", 2, "/metadata/a~1b~0c"),
         ] {
             let Answer::Item(complaint) = answer(400, &error("unknown_parameter", param, message))
             else {
                 panic!("{param:?}")
             };
-            assert_eq!((complaint.index, complaint.path), (index, path));
+            assert_eq!((complaint.index, &*complaint.path), (index, path));
             assert_eq!(complaint.code, "unknown_parameter");
         }
         let said = answer(400, &error("invalid_type", Some("data"), "expected an array"));
@@ -242,6 +225,7 @@ mod tests {
     #[test]
     fn what_is_no_code_is_not_shown() {
         let said = answer(401, &error("You said: my secret", None, ""));
-        assert_eq!(said, Answer::KeyRefused { reason: "HTTP 401 Unauthorized".to_owned() });
+        let reason = "HTTP 401 Unauthorized".to_owned();
+        assert_eq!(said, Answer::KeyRefused { reason, is_final: false });
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::encode::Key;
+use super::accounts::Key;
 
 /// What is known of the keys.
 #[derive(Debug)]
@@ -86,19 +86,27 @@ impl Standings {
         self.troubled.remove(key);
     }
 
-    /// OpenAI did not take it. Says whether that is news.
-    pub(super) fn refused(&mut self, key: &Key, reason: String, now: Instant) -> bool {
+    /// OpenAI did not take it, or never will where that is final. Says whether that is news.
+    pub(super) fn refused(
+        &mut self,
+        key: &Key,
+        reason: String,
+        is_final: bool,
+        now: Instant,
+    ) -> bool {
         let known = self.troubled.get(key);
         let is_news = known.is_none();
         let since = known.map_or(now, |trouble| trouble.since);
         let wait = if now < since + TRY_OFTEN_FOR { TRY_EVERY } else { TRY_SELDOM_EVERY };
-        self.put(key, Trouble { since, next_try: Some(now + wait), reason });
+        let next_try = (!is_final).then(|| now + wait);
+        if TROUBLED_MAX <= self.troubled.len()
+            && is_news
+            && let Some(any) = self.troubled.keys().next().cloned()
+        {
+            self.troubled.remove(&any);
+        }
+        self.troubled.insert(key.clone(), Trouble { since, next_try, reason });
         is_news
-    }
-
-    /// OpenAI will never take it.
-    pub(super) fn forbidden(&mut self, key: &Key, reason: String, now: Instant) {
-        self.put(key, Trouble { since: now, next_try: None, reason });
     }
 
     /// What an operator should know; `None` when all is well.
@@ -113,16 +121,6 @@ impl Standings {
             count => format!("{count} keys are"),
         };
         Some(format!("{keys} not taken: {}", reasons.join("; ")))
-    }
-
-    fn put(&mut self, key: &Key, trouble: Trouble) {
-        if TROUBLED_MAX <= self.troubled.len()
-            && !self.troubled.contains_key(key)
-            && let Some(any) = self.troubled.keys().next().cloned()
-        {
-            self.troubled.remove(&any);
-        }
-        self.troubled.insert(key.clone(), trouble);
     }
 }
 
@@ -161,12 +159,12 @@ mod tests {
         let key = caller("a");
         let since = began + Duration::from_hours(5);
         let mut now = since;
-        assert!(standings.refused(&key, "HTTP 401".to_owned(), now));
+        assert!(standings.refused(&key, "HTTP 401".to_owned(), false, now));
         let mut tries = Vec::new();
         while let Standing::Wait(_) = standings.of(&key, true, now) {
             now += Duration::from_millis(500);
             if standings.of(&key, true, now) == Standing::Open {
-                assert!(!standings.refused(&key, "HTTP 401".to_owned(), now));
+                assert!(!standings.refused(&key, "HTTP 401".to_owned(), false, now));
                 tries.push(now - since);
             }
         }
@@ -175,7 +173,7 @@ mod tests {
         assert_eq!((often, tries.len() - often), (12, 11), "{tries:?}");
         assert_eq!(standings.of(&key, true, now), Standing::Closed("HTTP 401".to_owned()));
         assert_eq!(standings.of(&key, true, now + TRY_SELDOM_EVERY), Standing::Open);
-        standings.refused(&key, "HTTP 401".to_owned(), now + TRY_SELDOM_EVERY);
+        standings.refused(&key, "HTTP 401".to_owned(), false, now + TRY_SELDOM_EVERY);
         let later = now + TRY_SELDOM_EVERY;
         assert!(matches!(standings.of(&key, true, later), Standing::Closed(_)), "its time is over");
         assert_eq!(standings.of(&caller("b"), true, now), Standing::Open);
@@ -183,7 +181,7 @@ mod tests {
         standings.taken(&key);
         assert_eq!(standings.of(&key, true, now), Standing::Open);
         assert_eq!(standings.notice(), None);
-        standings.refused(&key, "HTTP 403".to_owned(), later);
+        standings.refused(&key, "HTTP 403".to_owned(), false, later);
         assert!(matches!(standings.of(&key, true, later), Standing::Wait(_)), "it begins anew");
     }
 
@@ -192,7 +190,7 @@ mod tests {
         let (mut standings, began) = begun();
         for minute in 0..2 * u32::try_from(TROUBLED_MAX).unwrap() {
             let (key, now) = (caller(&minute.to_string()), began + WAIT * minute);
-            standings.refused(&key, "HTTP 401".to_owned(), now);
+            standings.refused(&key, "HTTP 401".to_owned(), false, now);
             assert!(matches!(standings.of(&key, true, now), Standing::Wait(_)), "{minute}");
         }
         assert_eq!(standings.troubled.len(), TROUBLED_MAX);
@@ -201,7 +199,7 @@ mod tests {
     #[test]
     fn a_forbidden_key_is_never_tried_again() {
         let (mut standings, began) = begun();
-        standings.forbidden(&caller("a"), "zdr".to_owned(), began);
+        standings.refused(&caller("a"), "zdr".to_owned(), true, began);
         for hours in [0, 24] {
             let now = began + Duration::from_hours(hours);
             assert_eq!(standings.of(&caller("a"), true, now), Standing::Closed("zdr".to_owned()));

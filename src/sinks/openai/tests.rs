@@ -8,7 +8,8 @@ use flate2::read::GzDecoder;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::sanitize::{Origin, write_item};
+use super::edit::Origin;
+use super::sanitize::write_item;
 use crate::normalize::{Encoding, Envelope, Limits, decode};
 use crate::sinks::http;
 use crate::span::{Batch, Receiver, Source};

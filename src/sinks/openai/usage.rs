@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::sanitize::{Change, Origin};
+use super::edit::{Change, Origin};
 use crate::support::json::object::Object;
 use crate::support::json::raw::Raw;
 
@@ -11,21 +11,18 @@ pub(super) fn usage(sent: Raw<'_>, origin: Origin) -> Change {
     if !sent.is_object() {
         return Change::Keep;
     }
-    let members: Vec<_> = sent.members().collect();
-    let count = |name: &str| {
-        let found = members.iter().rev().find(|(key, _)| key == name);
-        found.map(|(_, value)| *value).filter(|value| is_finite(*value))
-    };
+    let sent = sent.object();
+    let count = |name| sent.get(name).filter(|value| is_finite(*value));
     let (Some(input), Some(output)) = (count("input_tokens"), count("output_tokens")) else {
         return Change::Remove;
     };
     let mut details: Vec<(Cow<'_, str>, Raw<'_>)> = Vec::new();
     let mut is_as_wanted = true;
-    for (_, value) in members.iter().filter(|(name, _)| name == "details") {
+    for (_, value) in sent.members.iter().filter(|(name, _)| name == "details") {
         details = value.members().collect();
         is_as_wanted &= !details.is_empty();
     }
-    for (name, value) in &members {
+    for (name, value) in &sent.members {
         if ["input_tokens", "output_tokens", "details"].contains(&&**name) {
             continue;
         }
@@ -41,10 +38,6 @@ pub(super) fn usage(sent: Raw<'_>, origin: Origin) -> Change {
     if is_as_wanted {
         return Change::Keep;
     }
-    Change::Replace(written(input, output, &details))
-}
-
-fn written(input: Raw<'_>, output: Raw<'_>, details: &[(Cow<'_, str>, Raw<'_>)]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut usage = Object::open(&mut out);
     usage.member("input_tokens").extend_from_slice(input.text().as_bytes());
@@ -52,12 +45,12 @@ fn written(input: Raw<'_>, output: Raw<'_>, details: &[(Cow<'_, str>, Raw<'_>)])
     if !details.is_empty() {
         let mut more = Object::open(usage.member("details"));
         for (name, value) in details {
-            more.member(name).extend_from_slice(value.text().as_bytes());
+            more.member(&name).extend_from_slice(value.text().as_bytes());
         }
         more.close();
     }
     usage.close();
-    out
+    Change::Replace(out)
 }
 
 /// A number that a double can hold, as both SDKs ask for it.

@@ -1,0 +1,115 @@
+//! In whose name items are sent.
+
+use std::sync::{Arc, Mutex};
+
+use hyper::HeaderMap;
+use hyper::header::{HeaderName, HeaderValue};
+
+use super::options::{Options, Prefer};
+use crate::span::{Receiver, Source, TraceId};
+use crate::support::keyring::Keyring;
+use crate::support::lock::lock;
+use crate::support::recent::Recent;
+use crate::support::secret::Secret;
+
+/// In whose name a request is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Account {
+    pub(super) key: Key,
+    /// What goes with the key.
+    pub(super) headers: HeaderMap,
+}
+
+/// Which key an account has.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Key {
+    /// The caller's own, by its fingerprint.
+    Caller(String),
+    /// The one in the configuration.
+    Configured,
+    /// The caller had none, and none is configured.
+    None,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Accounts {
+    pub(super) options: Options,
+    keys: Arc<Keyring>,
+    /// Traces that a trace object was made for.
+    announced: Mutex<Recent<TraceId>>,
+}
+
+/// Traces that are remembered, in about 4 MiB. For one that is forgotten a trace object is sent again, which does no harm.
+const ANNOUNCED_MAX: usize = 65_536;
+
+/// What the SDKs send, for callers that sent none.
+const BETA: &str = "traces=v1";
+
+impl Accounts {
+    pub(super) fn new(options: Options, keys: Arc<Keyring>) -> Self {
+        Self { options, keys, announced: Mutex::new(Recent::new(ANNOUNCED_MAX)) }
+    }
+
+    /// In whose name a source's items are sent; `None` where they are not.
+    pub(super) fn of(&self, source: &Source) -> Option<Account> {
+        let is_agents_sdk = source.receiver == Receiver::OpenAi;
+        if !is_agents_sdk && !self.options.forward_otlp {
+            return None;
+        }
+        let key = Key::Caller(source.key_fingerprint.clone());
+        // What comes as OTLP has no key of OpenAI's, whatever its headers say.
+        let has_own = is_agents_sdk
+            && self.options.prefer == Prefer::Caller
+            && !source.key_fingerprint.is_empty();
+        if has_own && (self.options.api_key.is_none() || self.key(&key).is_some()) {
+            let header = |name| source.header(name);
+            let headers = headers(source, header("openai-organization"), header("openai-project"));
+            return Some(Account { key, headers });
+        }
+        Some(self.configured(source))
+    }
+
+    /// The account of who has none of their own.
+    pub(super) fn configured(&self, source: &Source) -> Account {
+        let Options { api_key, organization, project, .. } = &self.options;
+        Account {
+            key: if api_key.is_some() { Key::Configured } else { Key::None },
+            headers: headers(source, organization.as_deref(), project.as_deref()),
+        }
+    }
+
+    /// The key itself, where it is known.
+    pub(super) fn key(&self, key: &Key) -> Option<Secret> {
+        match key {
+            Key::Caller(fingerprint) => self.keys.get(fingerprint),
+            Key::Configured => self.options.api_key.clone(),
+            Key::None => None,
+        }
+    }
+
+    /// Whether a trace object was made for a trace before.
+    pub(super) fn is_announced(&self, trace: TraceId) -> bool {
+        lock(&self.announced).get(&trace).is_some()
+    }
+
+    /// Trace objects that were made for these traces have arrived.
+    pub(super) fn announce(&self, traces: impl Iterator<Item = TraceId>) {
+        let mut announced = lock(&self.announced);
+        for trace in traces {
+            announced.insert(trace, ());
+        }
+    }
+}
+
+fn headers(source: &Source, organization: Option<&str>, project: Option<&str>) -> HeaderMap {
+    let all = [
+        ("openai-beta", Some(source.header("openai-beta").unwrap_or(BETA))),
+        ("openai-organization", organization),
+        ("openai-project", project),
+    ];
+    let valid = all.into_iter().filter_map(|(name, value)| {
+        Some((HeaderName::from_static(name), HeaderValue::from_str(value?).ok()?))
+    });
+    valid.collect()
+}
