@@ -130,8 +130,8 @@ fn parse(line: &str) -> Value {
 
 /// Columns and types as the schema's page has them.
 fn columns() -> BTreeMap<&'static str, &'static str> {
-    let page = include_str!("../../src/sinks/jsonl/mod.rs");
-    let rows = page.lines().filter_map(|line| line.strip_prefix("//! | `"));
+    let page = include_str!("../../src/sinks/jsonl/columns.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
     let columns = rows.map(|row| {
         let (column, rest) = row.split_once("` | ").unwrap();
         (column, rest.split_once(" |").unwrap().0)

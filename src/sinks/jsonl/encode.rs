@@ -62,74 +62,59 @@ fn write_columns(out: &mut Vec<u8>, columns: &[Column], row: &Row<'_>) {
     let mut payloads = [Written::default(), Written::default()];
     for Column { key, cell, .. } in columns {
         match cell {
-            Cell::Number(take) => {
-                if let Some(number) = take(row) {
-                    write_u64(begin(out, key), number);
-                }
+            Cell::Number(take) => add(out, key, take(row), write_u64),
+            Cell::Money(take) => add(out, key, take(row), write_f64),
+            Cell::Flag(take) => add(out, key, take(row), |out, flag| {
+                out.extend_from_slice(if flag { b"true" } else { b"false" });
+            }),
+            Cell::Time(take) => add(out, key, take(row), |out, unix_ns| {
+                quoted(out, |out| rfc3339::write(out, unix_ns));
+            }),
+            Cell::Text(take) => add(out, key, take(row), write_str),
+            Cell::Texts(take) => {
+                let texts = Some(take(row)).filter(|texts| !texts.is_empty());
+                add(out, key, texts, |out, texts| {
+                    write_list(out, texts, |out, text: &Text| write_str(out, text));
+                });
             }
-            Cell::Money(take) => {
-                if let Some(amount) = take(row) {
-                    write_f64(begin(out, key), amount);
+            Cell::Payload(take) => add(out, key, take(row), |out, payload| {
+                let (text, start) = (payload.as_str(), out.len() + 1);
+                write_str(out, text);
+                if let Some(free) = payloads.iter_mut().find(|written| written.text.is_empty()) {
+                    *free = Written { text, inside: start..out.len() - 1 };
                 }
-            }
-            Cell::Flag(take) => {
-                if let Some(flag) = take(row) {
-                    begin(out, key).extend_from_slice(if flag { b"true" } else { b"false" });
-                }
-            }
-            Cell::Time(take) => {
-                if let Some(unix_ns) = take(row) {
-                    quoted(begin(out, key), |out| rfc3339::write(out, unix_ns));
-                }
-            }
+            }),
+            Cell::Item(take) => add(out, key, take(row), |out, wire| {
+                quoted(out, |out| write_item_inside(out, wire, &payloads));
+            }),
             Cell::Plain(append) => {
                 let start = out.len();
-                let value = begin(out, key).len() + 1;
+                out.extend_from_slice(key.as_bytes());
+                let value = out.len();
                 quoted(out, |out| append(row, out));
-                if out.len() == value + 1 {
+                if out.len() == value + 2 {
                     out.truncate(start);
-                }
-            }
-            Cell::Text(take) => {
-                if let Some(text) = take(row) {
-                    write_str(begin(out, key), text);
-                }
-            }
-            Cell::Payload(take) => {
-                let free = payloads.iter_mut().find(|written| written.text.is_empty());
-                if let (Some(payload), Some(written)) = (take(row), free) {
-                    let text = payload.as_str();
-                    let start = begin(out, key).len() + 1;
-                    write_str(out, text);
-                    *written = Written { text, inside: start..out.len() - 1 };
-                }
-            }
-            Cell::Texts(take) => {
-                let texts = take(row);
-                if !texts.is_empty() {
-                    write_list(begin(out, key), texts, |out, text: &Text| write_str(out, text));
                 }
             }
             Cell::Json(append) => {
                 let start = out.len();
-                let value = begin(out, key).len();
+                out.extend_from_slice(key.as_bytes());
+                let value = out.len();
                 append(row, out);
                 if out.len() == value {
                     out.truncate(start);
-                }
-            }
-            Cell::Item(take) => {
-                if let Some(wire) = take(row) {
-                    quoted(begin(out, key), |out| write_item_inside(out, wire, &payloads));
                 }
             }
         }
     }
 }
 
-fn begin<'o>(out: &'o mut Vec<u8>, key: &str) -> &'o mut Vec<u8> {
-    out.extend_from_slice(key.as_bytes());
-    out
+/// Adds a column, where it says something.
+fn add<T>(out: &mut Vec<u8>, key: &str, value: Option<T>, write: impl FnOnce(&mut Vec<u8>, T)) {
+    if let Some(value) = value {
+        out.extend_from_slice(key.as_bytes());
+        write(out, value);
+    }
 }
 
 fn quoted(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {

@@ -1,4 +1,4 @@
-//! The schema is what the front page says, and the lines are what the goldens hold.
+//! The schema is what `columns.md` says, and the lines are what the goldens hold.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,9 +26,9 @@ fn every_line() -> String {
     lines(&samples::delivery(samples::START_NS, samples::every_item()))
 }
 
-/// Columns and types as the front page has them.
+/// Columns and types as the page has them.
 fn columns() -> BTreeMap<&'static str, &'static str> {
-    let rows = include_str!("mod.rs").lines().filter_map(|line| line.strip_prefix("//! | `"));
+    let rows = include_str!("columns.md").lines().filter_map(|line| line.strip_prefix("| `"));
     rows.map(|row| {
         let (column, rest) = row.split_once("` | ").unwrap();
         (column, rest.split_once(" |").unwrap().0)
@@ -112,7 +112,7 @@ fn every_line_has_only_columns_of_the_front_page_with_their_types_and_no_name_tw
 fn columns_that_are_in_every_line_are() {
     for line in every_line().lines() {
         let object: Json = serde_json::from_str(line).unwrap();
-        let rows = include_str!("mod.rs").lines().filter_map(|line| line.strip_prefix("//! | `"));
+        let rows = include_str!("columns.md").lines().filter_map(|line| line.strip_prefix("| `"));
         for row in rows.filter(|row| {
             row.contains("in every line")
                 || (row.contains("in every span") && object["record"] == "span")
