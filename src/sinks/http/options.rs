@@ -6,7 +6,7 @@ use hyper::Uri;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{ClientOptions, TlsOptions};
-use crate::sinks::Mistake;
+use crate::sinks::{Mistake, Mistakes};
 use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
 use crate::support::secret::REDACTED;
@@ -95,26 +95,18 @@ pub(in crate::sinks) struct Limits<'a> {
 impl Limits<'_> {
     /// What is wrong with them.
     pub(in crate::sinks) fn check(&self) -> Vec<Mistake> {
-        let mut mistakes = Vec::new();
-        if *self.request_bytes_max < REQUEST_BYTES_MIN {
-            let what = "`request_bytes_max` is less than 1KiB";
-            let hint = "each request costs more than what is in it: use \"1KiB\" or more";
-            mistakes.push(Mistake { option: "request_bytes_max", what, hint });
-        }
-        mistakes.extend(self.tls.check());
-        for (option, duration, what) in [
-            ("timeout", self.timeout, "`timeout` must be more than nothing"),
-            (
-                "connect_timeout",
-                self.connect_timeout,
-                "`connect_timeout` must be more than nothing",
-            ),
-        ] {
-            if duration.0.is_zero() {
-                mistakes.push(Mistake { option, what, hint: "leave it out, or write \"30s\"" });
-            }
-        }
-        mistakes
+        let mut found = Mistakes::default();
+        let what = "`request_bytes_max` is less than 1KiB";
+        let hint = "each request costs more than what is in it: use \"1KiB\" or more";
+        let is_small = *self.request_bytes_max < REQUEST_BYTES_MIN;
+        found.note(is_small, "request_bytes_max", what, hint);
+        found.0.extend(self.tls.check());
+        let hint = "leave it out, or write \"30s\"";
+        let what = "`timeout` must be more than nothing";
+        found.note(self.timeout.0.is_zero(), "timeout", what, hint);
+        let what = "`connect_timeout` must be more than nothing";
+        found.note(self.connect_timeout.0.is_zero(), "connect_timeout", what, hint);
+        found.0
     }
 
     /// What the client of a backend with short answers is made with: a success is about 1 KB, and an error a sentence.

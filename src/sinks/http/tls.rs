@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::sinks::{BuildError, Mistake};
+use crate::sinks::{BuildError, Mistake, Mistakes};
 use crate::support::pem;
 use crate::support::verifier::{Shown, Verifier};
 
@@ -42,24 +42,17 @@ impl TlsOptions {
 
     /// What is wrong with the option `tls`, without looking at any file.
     pub(in crate::sinks) fn check(&self) -> Vec<Mistake> {
-        let mut mistakes = Vec::new();
-        let mut wrong = |what, hint| mistakes.push(Mistake { option: "tls", what, hint });
-        if self.ca_file.is_some() && self.ca_fingerprint.is_some() {
-            wrong("`tls.ca_file` and `tls.ca_fingerprint` exclude each other", "keep one of them");
-        }
-        if self.cert_file.is_some() != self.key_file.is_some() {
-            wrong(
-                "`tls.cert_file` and `tls.key_file` need each other",
-                "give both, or none of them",
-            );
-        }
-        if self.ca_fingerprint.as_deref().is_some_and(|text| fingerprint(text).is_none()) {
-            wrong(
-                "`tls.ca_fingerprint` is not a SHA-256",
-                "give 64 hexadecimal digits, with or without colons",
-            );
-        }
-        mistakes
+        let mut found = Mistakes::default();
+        let what = "`tls.ca_file` and `tls.ca_fingerprint` exclude each other";
+        let has_both = self.ca_file.is_some() && self.ca_fingerprint.is_some();
+        found.note(has_both, "tls", what, "keep one of them");
+        let what = "`tls.cert_file` and `tls.key_file` need each other";
+        let has_half = self.cert_file.is_some() != self.key_file.is_some();
+        found.note(has_half, "tls", what, "give both, or none of them");
+        let is_odd = self.ca_fingerprint.as_deref().is_some_and(|text| fingerprint(text).is_none());
+        let hint = "give 64 hexadecimal digits, with or without colons";
+        found.note(is_odd, "tls", "`tls.ca_fingerprint` is not a SHA-256", hint);
+        found.0
     }
 
     /// Reads the files and makes the configuration.
@@ -108,14 +101,11 @@ fn unreadable(path: &Path, problem: &dyn std::fmt::Display) -> BuildError {
 
 /// The bytes of a SHA-256 as people write it.
 fn fingerprint(text: &str) -> Option<[u8; 32]> {
-    let digits: Vec<u8> = text
-        .bytes()
-        .filter(|byte| *byte != b':')
-        .map(|byte| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
-        .collect::<Option<_>>()?;
-    let (pairs, []) = digits.as_chunks::<2>() else { return None };
-    let bytes: Vec<u8> = pairs.iter().map(|[high, low]| (high << 4) | low).collect();
-    bytes.try_into().ok()
+    let digits = text.replace(':', "");
+    let is_whole = digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let byte = |at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
+    let bytes: Option<Vec<u8>> = (0..64).step_by(2).map(byte).collect();
+    bytes.filter(|_| is_whole)?.try_into().ok()
 }
 
 /// Trusts the one authority with this fingerprint, which the backend has to send along.

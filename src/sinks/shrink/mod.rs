@@ -105,25 +105,19 @@ impl<'a> Tree<'a> {
         depth: usize,
     ) -> Result<Self, Broken> {
         let mut children = Vec::new();
-        let is_object = scanner.eat(b'{');
+        let is_object = scanner.peek() == Some(b'{');
         if is_object {
-            scanner.at -= 1;
             scanner.each_member(|scanner, name| {
                 let value = Some(Self::read_next(scanner, json, depth + 1)?);
                 children.push(Child { name: inside(json, name), value });
                 Ok(())
             })?;
         } else {
-            scanner.expect(b'[', "an array")?;
-            let mut is_done = scanner.eat(b']');
-            while !is_done {
+            scanner.each_element(|scanner| {
                 let value = Some(Self::read_next(scanner, json, depth + 1)?);
                 children.push(Child { name: Cow::Borrowed(""), value });
-                is_done = !scanner.eat(b',');
-                if is_done {
-                    scanner.expect(b']', "a comma or ]")?;
-                }
-            }
+                Ok(())
+            })?;
         }
         let commas = children.len().saturating_sub(1);
         let size = 2 + commas + children.iter().map(|it| it.size(is_object)).sum::<usize>();

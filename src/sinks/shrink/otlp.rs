@@ -12,9 +12,9 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
+use serde_json::json;
 
 use super::shortened;
-use crate::support::json::{write_str, write_u64};
 
 /// Texts up to here are not cut.
 const KEPT_BYTES: usize = 1 << 10;
@@ -155,18 +155,8 @@ fn dropped(before: u32, more: usize) -> u32 {
 
 /// What was cut, as a JSON object.
 fn note_of(bytes: usize, cut: &[String]) -> String {
-    let mut out = b"{\"original_bytes\":".to_vec();
-    write_u64(&mut out, bytes as u64);
-    out.extend_from_slice(b",\"cut\":[");
-    let named = cut.iter().filter(|key| key.len() <= NOTE_KEY_BYTES_MAX);
-    for (index, key) in named.take(NOTE_KEYS_MAX).enumerate() {
-        if index != 0 {
-            out.push(b',');
-        }
-        write_str(&mut out, key);
-    }
-    out.extend_from_slice(b"]}");
-    String::from_utf8_lossy(&out).into_owned()
+    let named = cut.iter().filter(|key| key.len() <= NOTE_KEY_BYTES_MAX).take(NOTE_KEYS_MAX);
+    json!({ "original_bytes": bytes, "cut": named.collect::<Vec<_>>() }).to_string()
 }
 
 #[cfg(test)]
@@ -223,7 +213,7 @@ mod tests {
         assert_eq!(json["role"], "user");
         assert!(json["content"].as_str().unwrap().ends_with("... [truncated]"));
         let note: serde_json::Value = serde_json::from_str(get(&span, NOTE).unwrap()).unwrap();
-        assert_eq!(note["cut"], serde_json::json!(["longer", "json"]));
+        assert_eq!(note["cut"], json!(["longer", "json"]));
         assert!(note["original_bytes"].as_u64().is_some_and(|bytes| 130_000 < bytes));
     }
 
