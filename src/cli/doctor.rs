@@ -20,7 +20,7 @@ use super::client::{Question, ask, below, reachable};
 use super::output::{Output, say, say_json};
 use super::reach::reach;
 use super::run::block_on;
-use super::{ConfigArguments, Ended, Shell, about, in_one_line};
+use super::{ConfigArguments, Ended, Shell, about, about_in_one_line};
 use crate::config::{self, Config, DEFAULT_ORIGIN, JournalMode, Loaded, Paint};
 use crate::daemon::addresses;
 use crate::server::{Listener, TlsOptions};
@@ -126,7 +126,7 @@ impl Findings {
                 "in_force": in_force,
             }));
         }
-        let mut text = format!("{}\n", in_one_line(&about()));
+        let mut text = format!("{}\n", about_in_one_line());
         for Finding { level, what, found, advice } in &self.0 {
             let word = match level {
                 Level::Ok => output.answer("32", "ok  "),

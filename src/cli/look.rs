@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::Shell;
 use super::operate::{Asked, or_dash, run, seconds};
 use super::operator::{Place, operate};
 use super::output::{explain, harmless, harmless_json, say, table};
+use super::{Ended, Shell};
 use crate::index::{IndexView, List, Stats, StatsRow, TraceSummary};
 use crate::operate::{
     Form, SinkLedger, StatsRequest, TraceRequest, TraceView, TracesRequest, Verified,
@@ -44,15 +44,15 @@ pub(super) struct Exported {
     form: Form,
 }
 
-pub(super) fn traces(asked: Asked<TracesRequest>, shell: Shell<'_>) -> ExitCode {
-    run(asked, None, shell, |list: &List| {
+pub(super) fn traces(asked: Asked<TracesRequest>, shell: Shell<'_>) -> Ended {
+    run(asked, shell, |list: &List| {
         note(&list.index);
         let mut text = traces_table(&list.traces);
         let (shown, count) = (list.traces.len() as u64, list.count);
         if shown < count {
             writeln!(text, "\n{shown} of {count} traces; --limit shows more").ok();
         }
-        (text, ExitCode::SUCCESS)
+        (text, Ok(()))
     })
 }
 
@@ -79,19 +79,16 @@ fn row(trace: &TraceSummary) -> Vec<String> {
 
 /// Prints the traces that a running daemon gets, a line each time that one has grown, until it is stopped.
 #[expect(clippy::disallowed_methods, reason = "it is asked anew each second")]
-pub(super) fn tail(asked: Asked<TracesRequest>, shell: Shell<'_>) -> ExitCode {
-    let (place, mut request, is_json) = asked.parts(None);
+pub(super) fn tail(asked: Asked<TracesRequest>, shell: Shell<'_>) -> Ended {
+    let Asked { place, json, mut request } = asked;
     let place = Place { is_live: true, ..place };
     // What is there already is not told of.
     let limit = request.limit.replace(0).unwrap_or(PAGE);
     loop {
-        let list = match operate(&place, request.clone(), shell) {
-            Ok(list) => list,
-            Err(code) => return code,
-        };
+        let list = operate(&place, request.clone(), shell)?;
         for trace in list.traces.iter().rev() {
             say(&match serde_json::to_string(trace) {
-                Ok(json) if is_json => harmless_json(&json) + "\n",
+                Ok(line) if json => harmless_json(&line) + "\n",
                 _ => harmless(&(row(trace).join("  ") + "\n")),
             });
         }
@@ -101,18 +98,17 @@ pub(super) fn tail(asked: Asked<TracesRequest>, shell: Shell<'_>) -> ExitCode {
 }
 
 /// Prints the documents of a selection, the newest trace first.
-pub(super) fn export(asked: Asked<Exported>, shell: Shell<'_>) -> ExitCode {
-    let (place, Exported { traces, form }, _) = asked.parts(None);
+pub(super) fn export(asked: Asked<Exported>, shell: Shell<'_>) -> Ended {
+    let Asked { place, request: Exported { traces, form }, .. } = asked;
     let place = Place { is_live: true, ..place };
     let all = traces.limit.unwrap_or(usize::MAX);
-    let ended = for_each_page(&place, (traces, all), shell, |page| {
+    for_each_page(&place, (traces, all), shell, |page| {
         for trace in page {
             let one = TraceRequest { id: trace.trace_id, span: None, form: Some(form) };
             say(&harmless(&shown(&operate(&place, one, shell)?)));
         }
         Ok(())
-    });
-    ended.err().unwrap_or(ExitCode::SUCCESS)
+    })
 }
 
 /// Asks for so many traces at most, the newest first, a page at a time.
@@ -120,8 +116,8 @@ pub(super) fn for_each_page(
     place: &Place,
     (mut asked, mut left): (TracesRequest, usize),
     shell: Shell<'_>,
-    mut take: impl FnMut(Vec<TraceSummary>) -> Result<(), ExitCode>,
-) -> Result<(), ExitCode> {
+    mut take: impl FnMut(Vec<TraceSummary>) -> Ended,
+) -> Ended {
     while left > 0 {
         let limit = left.min(PAGE);
         asked.limit = Some(limit);
@@ -133,11 +129,11 @@ pub(super) fn for_each_page(
     Ok(())
 }
 
-pub(super) fn stats(asked: Asked<StatsRequest>, shell: Shell<'_>) -> ExitCode {
-    run(asked, None, shell, |stats: &Stats| {
+pub(super) fn stats(asked: Asked<StatsRequest>, shell: Shell<'_>) -> Ended {
+    run(asked, shell, |stats: &Stats| {
         note(&stats.index);
         let text = rows_table(&stats.rows);
-        (format!("{text}\nover {} traces\n", stats.traces), ExitCode::SUCCESS)
+        (format!("{text}\nover {} traces\n", stats.traces), Ok(()))
     })
 }
 
@@ -160,12 +156,10 @@ pub(super) fn rows_table(rows: &[StatsRow]) -> String {
 }
 
 /// Runs a verb. `verify` fails where something is missing, or was not taken by a sink.
-pub(super) fn trace(verb: TraceVerb, shell: Shell<'_>) -> ExitCode {
+pub(super) fn trace(verb: TraceVerb, shell: Shell<'_>) -> Ended {
     match verb {
-        TraceVerb::Show(asked) => {
-            run(asked, None, shell, |view: &TraceView| (shown(view), ExitCode::SUCCESS))
-        }
-        TraceVerb::Verify(asked) => run(asked, None, shell, verified),
+        TraceVerb::Show(asked) => run(asked, shell, |view: &TraceView| (shown(view), Ok(()))),
+        TraceVerb::Verify(asked) => run(asked, shell, verified),
     }
 }
 
@@ -194,7 +188,7 @@ fn shown(view: &TraceView) -> String {
     text
 }
 
-fn verified(verified: &Verified) -> (String, ExitCode) {
+fn verified(verified: &Verified) -> (String, Ended) {
     let Verified { trace_id, received, distinct, duplicates, trace_objects, .. } = verified;
     let (from, to) = (seconds(&verified.first_received), seconds(&verified.last_received));
     let mut text = format!(
@@ -232,7 +226,7 @@ fn verified(verified: &Verified) -> (String, ExitCode) {
     };
     let is_torn = verified.orphans + verified.in_circles > 0;
     let has_failed = is_torn || verified.sinks.iter().any(is_missing);
-    (text, if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    (text, if has_failed { Err(ExitCode::FAILURE) } else { Ok(()) })
 }
 
 /// Says on stderr what the index lacks.
