@@ -219,35 +219,33 @@ impl Tools<'_> {
 
     async fn tell(&self, tool: &str, arguments: Value) -> Told {
         let console = self.console;
-        match tool {
+        Ok(match tool {
             "list_traces" => {
                 let mut asked: TracesRequest = read(arguments)?;
                 asked.limit.get_or_insert(LIST_DEFAULT);
-                Ok(brief::traces(&self.ask(asked).await?, console))
+                brief::traces(&self.ask(asked).await?, console)
             }
-            "find_errors" => self.failures(read(arguments)?, console).await,
+            "find_errors" => self.failures(read(arguments)?).await?,
             "describe_trace" => {
                 let asked = TraceRequest { span: None, form: None, ..read(arguments)? };
-                Ok(brief::trace(&self.ask(asked).await?, console))
+                brief::trace(&self.ask(asked).await?, console)
             }
             "show_span" => {
                 let asked = TraceRequest { form: None, ..read(arguments)? };
                 if asked.span.is_none() {
                     return Err(CommandError::Mistake("say which `span`".to_owned()));
                 }
-                Ok(brief::span(&self.ask(asked).await?, console))
+                brief::span(&self.ask(asked).await?, console)
             }
-            "usage_by" => {
-                Ok(brief::stats(&self.ask::<StatsRequest>(read(arguments)?).await?, console))
-            }
+            "usage_by" => brief::stats(&self.ask(read::<StatsRequest>(arguments)?).await?, console),
             "verify_trace" => {
-                Ok(brief::verified(&self.ask::<VerifyRequest>(read(arguments)?).await?, console))
+                brief::verified(&self.ask(read::<VerifyRequest>(arguments)?).await?, console)
             }
-            _ => Err(CommandError::Mistake(format!("there is no tool `{tool}`"))),
-        }
+            _ => return Err(CommandError::Mistake(format!("there is no tool `{tool}`"))),
+        })
     }
 
-    async fn failures(&self, mut asked: TracesRequest, console: &str) -> Told {
+    async fn failures(&self, mut asked: TracesRequest) -> Told {
         asked.which.filter.push("status:error".to_owned());
         asked.limit = Some(asked.limit.unwrap_or(LIST_DEFAULT).min(FAILURES_MAX));
         let answer = self.ask(asked).await?;
@@ -260,7 +258,7 @@ impl Tools<'_> {
                 view => views.push(view?),
             }
         }
-        Ok(brief::failures(&answer, &views, console))
+        Ok(brief::failures(&answer, &views, self.console))
     }
 
     async fn ask<C: Command>(&self, command: C) -> Result<C::Answer, CommandError> {

@@ -35,7 +35,7 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 const LINE_BYTES_MAX: usize = 256 << 20;
 
 /// What is asked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Question<'a> {
     /// Where.
     pub(super) url: &'a str,

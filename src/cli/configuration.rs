@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use super::output::{Output, explain, say, say_json, table};
+use super::output::{Column, Output, explain, say, say_json, table_of};
 use super::{ConfigArguments, ConfigVerb, EXIT_CONFIG, Ended, Shell, config_mistakes};
 use crate::config;
 use crate::normalize;
-use crate::sinks::KINDS;
+use crate::sinks::{KINDS, Kind};
 use crate::support::options::did_you_mean;
 
 /// `validate`.
@@ -82,7 +82,7 @@ fn show(arguments: &ConfigArguments, shell: Shell<'_>) -> Ended {
             say(&format!("\n[{table}]\n"));
         }
         let setting = format!("{} = {}", value.key, value.value);
-        say(&format!("{setting:<48} {}\n", output.faint(&format!("# {}", value.origin))));
+        say(&format!("{setting:<48} {}\n", output.answer("2", &format!("# {}", value.origin))));
     }
     Ok(())
 }
@@ -90,10 +90,9 @@ fn show(arguments: &ConfigArguments, shell: Shell<'_>) -> Ended {
 /// `kinds`.
 pub(super) fn kinds(name: Option<&str>, output: Output) -> Ended {
     let Some(name) = name else {
-        let rows: Vec<_> = (KINDS.iter())
-            .map(|kind| vec![kind.name.to_owned(), kind.summary.to_owned()])
-            .collect();
-        say(&table(&["type", "what it is"], &rows));
+        let columns: [Column<&Kind>; 2] =
+            [("type", |kind| kind.name.to_owned()), ("what it is", |kind| kind.summary.to_owned())];
+        say(&table_of(&columns, KINDS));
         return Ok(());
     };
     if let Some(kind) = KINDS.iter().find(|kind| kind.name == name) {

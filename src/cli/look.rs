@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 
 use super::operate::{Asked, or_dash, run, seconds};
 use super::operator::{Place, operate};
-use super::output::{explain, harmless, harmless_json, say, table};
+use super::output::{Column, explain, harmless, harmless_json, say, table_of};
 use super::{Ended, Shell};
 use crate::index::{IndexView, List, Stats, StatsRow, TraceSummary};
 use crate::operate::{
@@ -56,25 +56,21 @@ pub(super) fn traces(asked: Asked<TracesRequest>, shell: Shell<'_>) -> Ended {
     })
 }
 
-pub(super) fn traces_table(traces: &[TraceSummary]) -> String {
-    let heads =
-        ["trace", "start", "name", "agents", "status", "took", "spans", "tokens", "cost", "models"];
-    table(&heads, &traces.iter().map(row).collect::<Vec<_>>())
-}
+const TRACE: [Column<TraceSummary>; 10] = [
+    ("trace", |trace| trace.trace_id.clone()),
+    ("start", |trace| seconds(&trace.start)),
+    ("name", |trace| short(&trace.name)),
+    ("agents", |trace| names(&trace.agents)),
+    ("status", |trace| trace.status.clone()),
+    ("took", |trace| duration_text(trace.duration_ns)),
+    ("spans", |trace| trace.spans.to_string()),
+    ("tokens", |trace| trace.total_tokens.to_string()),
+    ("cost", |trace| dollars(trace.cost_usd)),
+    ("models", |trace| names(&trace.models)),
+];
 
-fn row(trace: &TraceSummary) -> Vec<String> {
-    vec![
-        trace.trace_id.clone(),
-        seconds(&trace.start),
-        short(&trace.name),
-        names(&trace.agents),
-        trace.status.clone(),
-        duration_text(trace.duration_ns),
-        trace.spans.to_string(),
-        trace.total_tokens.to_string(),
-        dollars(trace.cost_usd),
-        names(&trace.models),
-    ]
+pub(super) fn traces_table(traces: &[TraceSummary]) -> String {
+    table_of(&TRACE, traces)
 }
 
 /// Prints the traces that a running daemon gets, a line each time that one has grown, until it is stopped.
@@ -89,7 +85,7 @@ pub(super) fn tail(asked: Asked<TracesRequest>, shell: Shell<'_>) -> Ended {
         for trace in list.traces.iter().rev() {
             say(&match serde_json::to_string(trace) {
                 Ok(line) if json => harmless_json(&line) + "\n",
-                _ => harmless(&(row(trace).join("  ") + "\n")),
+                _ => harmless(&(TRACE.map(|(_, cell)| cell(trace)).join("  ") + "\n")),
             });
         }
         (request.since, request.limit) = (Some(list.position), Some(limit));
@@ -138,21 +134,18 @@ pub(super) fn stats(asked: Asked<StatsRequest>, shell: Shell<'_>) -> Ended {
 }
 
 pub(super) fn rows_table(rows: &[StatsRow]) -> String {
-    let rows = rows.iter().map(|row| {
-        vec![
-            short(&row.name),
-            row.count.to_string(),
-            row.errors.to_string(),
-            duration_text(row.p50_ns),
-            duration_text(row.p95_ns),
-            duration_text(row.p99_ns),
-            row.input_tokens.to_string(),
-            row.output_tokens.to_string(),
-            dollars(row.cost_usd),
-        ]
-    });
-    let heads = ["name", "count", "errors", "p50", "p95", "p99", "input", "output", "cost"];
-    table(&heads, &rows.collect::<Vec<_>>())
+    let columns: [Column<StatsRow>; 9] = [
+        ("name", |row| short(&row.name)),
+        ("count", |row| row.count.to_string()),
+        ("errors", |row| row.errors.to_string()),
+        ("p50", |row| duration_text(row.p50_ns)),
+        ("p95", |row| duration_text(row.p95_ns)),
+        ("p99", |row| duration_text(row.p99_ns)),
+        ("input", |row| row.input_tokens.to_string()),
+        ("output", |row| row.output_tokens.to_string()),
+        ("cost", |row| dollars(row.cost_usd)),
+    ];
+    table_of(&columns, rows)
 }
 
 /// Runs a verb. `verify` fails where something is missing, or was not taken by a sink.
@@ -206,21 +199,16 @@ fn verified(verified: &Verified) -> (String, Ended) {
     for parent in &verified.missing_parents {
         writeln!(text, "  parent {parent} is missing").ok();
     }
-    let rows = verified.sinks.iter().map(|sink| {
-        let SinkLedger { delivered, pending, dead_lettered, filtered, dropped, .. } = sink;
-        let counts = [delivered, pending, dead_lettered, filtered, dropped, &sink.before_it_joined];
-        [sink.sink.clone()].into_iter().chain(counts.map(ToString::to_string)).collect()
-    });
-    let heads = [
-        "sink",
-        "delivered",
-        "pending",
-        "dead-lettered",
-        "filtered",
-        "dropped",
-        "before it joined",
+    let columns: [Column<SinkLedger>; 7] = [
+        ("sink", |sink| sink.sink.clone()),
+        ("delivered", |sink| sink.delivered.to_string()),
+        ("pending", |sink| sink.pending.to_string()),
+        ("dead-lettered", |sink| sink.dead_lettered.to_string()),
+        ("filtered", |sink| sink.filtered.to_string()),
+        ("dropped", |sink| sink.dropped.to_string()),
+        ("before it joined", |sink| sink.before_it_joined.to_string()),
     ];
-    write!(text, "\n{}", table(&heads, &rows.collect::<Vec<_>>())).ok();
+    write!(text, "\n{}", table_of(&columns, &verified.sinks)).ok();
     let is_missing = |sink: &SinkLedger| {
         sink.pending + sink.dead_lettered + sink.dropped + sink.before_it_joined > 0
     };

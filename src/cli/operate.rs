@@ -9,11 +9,11 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::operator::{Place, operate};
-use super::output::{harmless, say, say_json, table};
+use super::output::{Column, harmless, say, say_json, table, table_of};
 use super::{Ended, Shell};
 use crate::operate::{
-    Census, Command, DropRequest, Dropped, EntryView, ListRequest, Listed, ReloadRequest, Reloaded,
-    ReplayEntriesRequest, ReplayJournalRequest, Replayed, ShowRequest,
+    Census, Command, DropRequest, Dropped, EntryView, Group, ListRequest, Listed, ReloadRequest,
+    Reloaded, ReplayEntriesRequest, ReplayJournalRequest, Replayed, ShowRequest,
 };
 use crate::support::rfc3339;
 
@@ -111,30 +111,28 @@ fn listed_text(listed: &Listed) -> (String, Ended) {
             "cannot be shown or replayed any more: they gave way to newer ones, or are damaged";
         writeln!(text, "{gone} more items of this store {what}").ok();
     }
-    let groups = listed.groups.iter().map(|group| {
-        let (first, last) = (seconds(&group.first), seconds(&group.last));
-        vec![or_dash(&group.sink), group.items.to_string(), first, last, group.reason.clone()]
-    });
-    add_table(&mut text, &["sink", "items", "first", "last", "reason"], groups);
-    let newest = listed.newest.iter().map(|entry| {
-        vec![
-            entry.id.to_string(),
-            seconds(&entry.at),
-            or_dash(&entry.sink),
-            entry.receiver.clone(),
-            entry.bytes.to_string(),
-            or_dash(entry.traces.first().map_or("", String::as_str)),
-        ]
-    });
-    add_table(&mut text, &["id", "at", "sink", "receiver", "bytes", "trace"], newest);
-    (text, Ok(()))
-}
-
-fn add_table(text: &mut String, heads: &[&str], rows: impl Iterator<Item = Vec<String>>) {
-    let rows: Vec<_> = rows.collect();
-    if !rows.is_empty() {
-        write!(text, "\n{}", table(heads, &rows)).ok();
+    let groups: [Column<Group>; 5] = [
+        ("sink", |group| or_dash(&group.sink)),
+        ("items", |group| group.items.to_string()),
+        ("first", |group| seconds(&group.first)),
+        ("last", |group| seconds(&group.last)),
+        ("reason", |group| group.reason.clone()),
+    ];
+    if !listed.groups.is_empty() {
+        write!(text, "\n{}", table_of(&groups, &listed.groups)).ok();
     }
+    let newest: [Column<EntryView>; 6] = [
+        ("id", |entry| entry.id.to_string()),
+        ("at", |entry| seconds(&entry.at)),
+        ("sink", |entry| or_dash(&entry.sink)),
+        ("receiver", |entry| entry.receiver.clone()),
+        ("bytes", |entry| entry.bytes.to_string()),
+        ("trace", |entry| or_dash(entry.traces.first().map_or("", String::as_str))),
+    ];
+    if !listed.newest.is_empty() {
+        write!(text, "\n{}", table_of(&newest, &listed.newest)).ok();
+    }
+    (text, Ok(()))
 }
 
 fn entry_text(entry: &EntryView) -> (String, Ended) {

@@ -67,7 +67,7 @@ pub(super) fn operate<C: Command>(
         match place.carrier(C::NEEDS, shell)? {
             Carrier::Here(offline) => {
                 let tell = |working| told.tell(&working);
-                let ended = offline.operator().carry_out(command, tell).await;
+                let ended = offline.operator.carry_out(command, tell).await;
                 offline.close().await;
                 ended.map_err(|problem| output.fail(&problem.to_string(), None))
             }

@@ -215,8 +215,8 @@ impl Daemon {
         serving.admin.close();
         timeout_at(by + LOOK_EVERY, serving.admin.closed()).await.ok();
         report_pending(&serving.view);
-        let stores = serving.workshop.stores;
-        let journals = tokio::task::spawn_blocking(move || stores.close());
+        let operator = Arc::clone(&serving.view.operator);
+        let journals = tokio::task::spawn_blocking(move || operator.close());
         journals.await.context("closing the journals")?;
         ended
     }

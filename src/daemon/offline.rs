@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use super::lanes::{Running, Workshop};
 use super::stores::{SetAside, Stores};
 use crate::config::Config;
-use crate::feed::Feed;
 use crate::index::{Index, Kept};
 use crate::journal::OpenError;
 use crate::operate::{Needs, Operator};
@@ -18,9 +17,8 @@ use crate::telemetry::Metrics;
 
 /// A state directory that is ours until this is closed.
 pub struct Offline {
-    operator: Operator,
-    set_aside: SetAside,
-    feed: Option<Feed>,
+    /// Where commands are carried out.
+    pub operator: Operator,
     lanes: Running,
 }
 
@@ -35,9 +33,8 @@ pub fn who_runs(problem: &anyhow::Error) -> Option<String> {
 impl Offline {
     /// Opens what was set aside below a state directory: enough for everything but replays.
     pub fn open_stores(dir: &Path) -> anyhow::Result<Self> {
-        let set_aside = SetAside::open(Some(dir))?;
-        let operator = set_aside.operator(None)?;
-        Ok(Self { operator, set_aside, feed: None, lanes: Running::new(Lanes::default()) })
+        let operator = SetAside::open(Some(dir))?.operator(None)?;
+        Ok(Self { operator, lanes: Running::new(Lanes::default()) })
     }
 
     /// Opens everything that is configured, and has the lanes wait for jobs; looks which traces there are where that is `needed`.
@@ -57,23 +54,13 @@ impl Offline {
         operator.index = index;
         let mut lanes = Running::new(lanes);
         made.into_iter().map(Lane::for_jobs).for_each(|lane| lanes.start(lane));
-        let Stores { feed, set_aside } = stores;
-        Ok(Self { operator, set_aside, feed: Some(feed), lanes })
-    }
-
-    /// Where commands are carried out.
-    pub fn operator(&self) -> &Operator {
-        &self.operator
+        Ok(Self { operator, lanes })
     }
 
     /// Lets go of the directory.
     pub async fn close(mut self) {
         // What is at a sink when the operator breaks off is not waited for: it is not settled.
         self.lanes.drain(Instant::now()).await;
-        let closed = tokio::task::spawn_blocking(move || {
-            self.feed.inspect(|feed| feed.journal().close());
-            self.set_aside.close();
-        });
-        closed.await.ok();
+        tokio::task::spawn_blocking(move || self.operator.close()).await.ok();
     }
 }

@@ -127,6 +127,15 @@ impl Operator {
         }
     }
 
+    /// Closes the journals. It blocks on the disk.
+    pub fn close(&self) {
+        if let Some(replays) = &self.replays {
+            replays.feed.journal().close();
+        }
+        self.quarantine.close();
+        self.dead_letters.close();
+    }
+
     /// What keeps sinks from taking more.
     fn problems(&self) -> Vec<String> {
         let lanes = self.replays.iter().flat_map(|replays| replays.lanes.all());

@@ -142,6 +142,11 @@ impl Store {
         Ok(store)
     }
 
+    /// Closes its journal. It blocks on the disk.
+    pub(super) fn close(&self) {
+        self.shared.journal.close();
+    }
+
     /// The right to resolve; `None` while somebody else has it.
     pub fn resolver(&self) -> Option<Resolver> {
         let guard = Arc::clone(&self.shared.resolving).try_lock_owned().ok()?;
