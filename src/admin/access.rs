@@ -33,7 +33,8 @@ pub(super) const CHALLENGE: HeaderValue =
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Why something is not done, with its status.
-pub(super) type Denied = (StatusCode, String);
+#[derive(Debug)]
+pub(super) struct Denied(pub(super) StatusCode, pub(super) String);
 
 /// Who may look and command. A handle: clones share it.
 #[derive(Debug, Clone, Default)]
@@ -94,14 +95,14 @@ impl Policy {
         let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
         if !kind.eq_ignore_ascii_case("application/json") {
             let why = "a command is application/json".to_owned();
-            return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
+            return Err(Denied(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
         }
         Ok(())
     }
 
     /// Whether what is in traces may be seen, which changes nothing.
     pub(super) fn may_ask(&self, peer: Option<&Peer>, headers: &HeaderMap) -> Result<(), Denied> {
-        let forbidden = |why: &str| Err((StatusCode::FORBIDDEN, why.to_owned()));
+        let forbidden = |why: &str| Err(Denied(StatusCode::FORBIDDEN, why.to_owned()));
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let host = text(header::HOST).unwrap_or_default();
         if self.asks() && !self.is_known(peer, headers) {
@@ -122,7 +123,7 @@ impl Policy {
     pub(super) fn may_open(&self, peer: Option<&Peer>, headers: &HeaderMap) -> Result<(), Denied> {
         if self.is_exposed && !self.asks() {
             let why = "other machines reach this port (admin.listen), and nobody is asked who they are: set admin.tokens, or listen on 127.0.0.1";
-            return Err((StatusCode::FORBIDDEN, why.to_owned()));
+            return Err(Denied(StatusCode::FORBIDDEN, why.to_owned()));
         }
         self.may_stand_here(peer, headers)
     }
@@ -140,7 +141,7 @@ impl Policy {
         } else {
             return Ok(());
         };
-        Err((StatusCode::FORBIDDEN, why.to_owned()))
+        Err(Denied(StatusCode::FORBIDDEN, why.to_owned()))
     }
 
     /// Whether anybody is asked who they are.
@@ -158,7 +159,8 @@ impl Policy {
 }
 
 fn unknown() -> Denied {
-    (StatusCode::UNAUTHORIZED, "send one of admin.tokens as Authorization: Bearer".to_owned())
+    let why = "send one of admin.tokens as Authorization: Bearer";
+    Denied(StatusCode::UNAUTHORIZED, why.to_owned())
 }
 
 fn hash(token: &[u8]) -> [u8; 32] {
@@ -191,7 +193,7 @@ mod tests {
     }
 
     fn status(outcome: Result<(), Denied>) -> u16 {
-        outcome.map_or_else(|(status, _)| status.as_u16(), |()| 200)
+        outcome.map_or_else(|Denied(status, _)| status.as_u16(), |()| 200)
     }
 
     fn from(address: &str) -> Peer {

@@ -4,7 +4,6 @@
 //! Its tools are the commands of `operate/look` with their own arguments; `operate/look/brief.rs` says what comes of them in few words.
 //! Who may ask is decided as for a page: from this machine, or with one of `admin.tokens`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -17,10 +16,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::View;
-use super::operate::{body, deny};
-use crate::operate::brief::{self, Console};
+use super::access::Denied;
+use super::operate::body;
 use crate::operate::{
     Command, CommandError, Operator, StatsRequest, TraceRequest, TracesRequest, VerifyRequest,
+    brief,
 };
 use crate::server::Peer;
 
@@ -61,21 +61,13 @@ struct Message {
 /// Why a request is not answered: the status, the protocol's code, and words.
 type Fault = (StatusCode, i64, String);
 
-async fn answer(State(view): State<Arc<View>>, request: Request) -> Response {
-    if let Err(denied) =
-        view.access.now().may_command(request.extensions().get(), request.headers())
-    {
-        return deny(denied);
-    }
+async fn answer(State(view): State<Arc<View>>, request: Request) -> Result<Response, Denied> {
+    view.access.now().may_command(request.extensions().get(), request.headers())?;
     let (headers, address) = (request.headers().clone(), address(&request));
-    let body = match body(request).await {
-        Ok(body) => body,
-        Err(denied) => return deny(denied),
-    };
-    let (id, outcome) = match serde_json::from_slice::<Message>(&body) {
-        Ok(Message { id: None, .. }) => return StatusCode::ACCEPTED.into_response(),
+    let (id, outcome) = match serde_json::from_slice::<Message>(&body(request).await?) {
+        Ok(Message { id: None, .. }) => return Ok(StatusCode::ACCEPTED.into_response()),
         Ok(Message { id, method, params }) => {
-            let tools = Tools { operator: &view.operator, console: Console(&address) };
+            let tools = Tools { operator: &view.operator, console: &address };
             (id, tools.answer(&headers, &method, params).await)
         }
         Err(problem) => (None, Err((StatusCode::BAD_REQUEST, NOT_JSON, problem.to_string()))),
@@ -83,14 +75,15 @@ async fn answer(State(view): State<Arc<View>>, request: Request) -> Response {
     let (status, answer) = match outcome {
         Ok(result) => (StatusCode::OK, json!({ "jsonrpc": "2.0", "id": id, "result": result })),
         Err((status, code, message)) => {
-            let supported = (code == UNKNOWN_REVISION).then(spoken);
-            let data = supported.map(|supported| ("data", json!({ "supported": supported })));
-            let error = [("code", json!(code)), ("message", json!(message))];
-            let error: BTreeMap<_, _> = error.into_iter().chain(data).collect();
+            let mut error = json!({ "code": code });
+            if code == UNKNOWN_REVISION {
+                error["data"] = json!({ "supported": spoken() });
+            }
+            error["message"] = message.into();
             (status, json!({ "jsonrpc": "2.0", "id": id, "error": error }))
         }
     };
-    (status, [(header::CONTENT_TYPE, "application/json")], answer.to_string()).into_response()
+    Ok((status, [(header::CONTENT_TYPE, "application/json")], answer.to_string()).into_response())
 }
 
 fn spoken() -> Vec<&'static str> {
@@ -136,7 +129,7 @@ fn is_stateless(headers: &HeaderMap, method: &str, params: &Value) -> Result<boo
 
 struct Tools<'a> {
     operator: &'a Arc<Operator>,
-    console: Console<'a>,
+    console: &'a str,
 }
 
 /// A tool's name, what it is for, and what it takes.
@@ -227,35 +220,33 @@ impl Tools<'_> {
 
     async fn tell(&self, tool: &str, arguments: Value) -> Told {
         let console = self.console;
-        match tool {
+        Ok(match tool {
             "list_traces" => {
                 let mut asked: TracesRequest = read(arguments)?;
                 asked.limit.get_or_insert(LIST_DEFAULT);
-                Ok(brief::traces(&self.ask(asked).await?, console))
+                brief::traces(&self.ask(asked).await?, console)
             }
-            "find_errors" => self.failures(read(arguments)?, console).await,
+            "find_errors" => self.failures(read(arguments)?).await?,
             "describe_trace" => {
                 let asked = TraceRequest { span: None, form: None, ..read(arguments)? };
-                Ok(brief::trace(&self.ask(asked).await?, console))
+                brief::trace(&self.ask(asked).await?, console)
             }
             "show_span" => {
                 let asked = TraceRequest { form: None, ..read(arguments)? };
                 if asked.span.is_none() {
                     return Err(CommandError::Mistake("say which `span`".to_owned()));
                 }
-                Ok(brief::span(&self.ask(asked).await?, console))
+                brief::span(&self.ask(asked).await?, console)
             }
-            "usage_by" => {
-                Ok(brief::stats(&self.ask::<StatsRequest>(read(arguments)?).await?, console))
-            }
+            "usage_by" => brief::stats(&self.ask(read::<StatsRequest>(arguments)?).await?, console),
             "verify_trace" => {
-                Ok(brief::verified(&self.ask::<VerifyRequest>(read(arguments)?).await?, console))
+                brief::verified(&self.ask(read::<VerifyRequest>(arguments)?).await?, console)
             }
-            _ => Err(CommandError::Mistake(format!("there is no tool `{tool}`"))),
-        }
+            _ => return Err(CommandError::Mistake(format!("there is no tool `{tool}`"))),
+        })
     }
 
-    async fn failures(&self, mut asked: TracesRequest, console: Console<'_>) -> Told {
+    async fn failures(&self, mut asked: TracesRequest) -> Told {
         asked.which.filter.push("status:error".to_owned());
         asked.limit = Some(asked.limit.unwrap_or(LIST_DEFAULT).min(FAILURES_MAX));
         let answer = self.ask(asked).await?;
@@ -268,7 +259,7 @@ impl Tools<'_> {
                 view => views.push(view?),
             }
         }
-        Ok(brief::failures(&answer, &views, console))
+        Ok(brief::failures(&answer, &views, self.console))
     }
 
     async fn ask<C: Command>(&self, command: C) -> Result<C::Answer, CommandError> {

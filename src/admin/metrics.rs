@@ -27,7 +27,7 @@ pub(super) fn text(view: &View, with_exemplars: bool) -> Result<String, fmt::Err
     registry.register_collector(Box::new(Look(Status::of(view))));
     let mut page = String::new();
     text::encode_registry(&mut page, &registry)?;
-    view.operator.index().write_agents(clock::unix_now_ns(), &mut page, with_exemplars)?;
+    view.operator.index.write_agents(clock::unix_now_ns(), &mut page, with_exemplars)?;
     text::encode_eof(&mut page)?;
     Ok(page)
 }

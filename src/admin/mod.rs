@@ -44,6 +44,8 @@ use crate::server::{self, Handler, HangUp, Limits, Listener, Tls};
 use crate::support::stop::Stop;
 use crate::telemetry::Metrics;
 
+use access::Denied;
+
 pub use access::{Access, Policy};
 pub use push::Push;
 pub use status::{JournalView, SinkView, Status};
@@ -132,7 +134,7 @@ const DIRECTIONS: &str =
 async fn look(State(view): State<Arc<View>>, request: Request, next: Next) -> Response {
     match view.access.now().may_look(request.extensions().get(), request.headers()) {
         Ok(()) => next.run(request).await,
-        Err((status, why)) => {
+        Err(Denied(status, why)) => {
             (status, [(header::WWW_AUTHENTICATE, access::CHALLENGE)], why + "\n").into_response()
         }
     }

@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::post;
 use futures_util::stream;
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -33,96 +32,88 @@ const COMMAND_BYTES_MAX: usize = 64 << 10;
 /// A command that comes more slowly comes from nobody.
 const COMMAND_TIME_MAX: Duration = Duration::from_secs(10);
 
-pub(super) fn routes() -> Router<Arc<View>> {
-    let routes = route::<ListRequest>(Router::new());
-    let routes = route::<DropRequest>(route::<ShowRequest>(routes));
-    let routes = route::<ReloadRequest>(routes);
-    let routes = look::<StatsRequest>(look::<TracesRequest>(routes));
-    let routes = look::<VerifyRequest>(look::<TraceRequest>(routes));
-    route::<ReplayJournalRequest>(route::<ReplayEntriesRequest>(routes))
-}
+type Seen = State<Arc<View>>;
 
-fn route<C: Command>(routes: Router<Arc<View>>) -> Router<Arc<View>> {
-    let handle = async |State(view): State<Arc<View>>, request: Request| {
-        let peer = request.extensions().get();
-        if let Err(denied) = view.access.now().may_command(peer, request.headers()) {
-            return deny(denied);
-        }
-        match body(request).await.and_then(|body| read::<C>(&body)) {
-            Ok(command) => carry_out(&view.operator, command).await,
-            Err(denied) => deny(denied),
-        }
-    };
-    routes.route(C::PATH, post(handle))
+pub(super) fn routes() -> Router<Arc<View>> {
+    let routes = look::<StatsRequest>(look::<TracesRequest>(Router::new()));
+    look::<VerifyRequest>(look::<TraceRequest>(routes))
+        .route(ListRequest::PATH, post(command::<ListRequest>))
+        .route(ShowRequest::PATH, post(command::<ShowRequest>))
+        .route(DropRequest::PATH, post(command::<DropRequest>))
+        .route(ReplayEntriesRequest::PATH, post(command::<ReplayEntriesRequest>))
+        .route(ReplayJournalRequest::PATH, post(command::<ReplayJournalRequest>))
+        .route(ReloadRequest::PATH, post(command::<ReloadRequest>))
 }
 
 /// What changes nothing is a GET too, with its fields as a query.
 fn look<C: Command>(routes: Router<Arc<View>>) -> Router<Arc<View>> {
-    let handle = async |State(view): State<Arc<View>>, request: Request| {
-        let asked = view.access.now().may_ask(request.extensions().get(), request.headers());
-        let read = asked.and_then(|()| {
-            let mistake = |problem: QueryRejection| CommandError::Mistake(problem.body_text());
-            Query::<C>::try_from_uri(request.uri()).map_err(|problem| denied(&mistake(problem)))
-        });
-        match read {
-            Ok(Query(command)) => carry_out(&view.operator, command).await,
-            Err(denied) => deny(denied),
-        }
-    };
-    route::<C>(routes).route(C::PATH, get(handle))
+    routes.route(C::PATH, post(command::<C>).get(query::<C>))
+}
+
+async fn command<C: Command>(State(view): Seen, request: Request) -> Result<Response, Denied> {
+    view.access.now().may_command(request.extensions().get(), request.headers())?;
+    carry_out(&view.operator, read::<C>(&body(request).await?)?).await
+}
+
+async fn query<C: Command>(State(view): Seen, request: Request) -> Result<Response, Denied> {
+    view.access.now().may_ask(request.extensions().get(), request.headers())?;
+    let read = Query::<C>::try_from_uri(request.uri());
+    let Query(command) = read.map_err(|problem| CommandError::Mistake(problem.body_text()))?;
+    carry_out(&view.operator, command).await
 }
 
 pub(super) async fn body(request: Request) -> Result<Bytes, Denied> {
     let reading = timeout(COMMAND_TIME_MAX, to_bytes(request.into_body(), COMMAND_BYTES_MAX));
     match reading.await {
         Ok(Ok(body)) => Ok(body),
-        Ok(Err(_)) => Err((StatusCode::PAYLOAD_TOO_LARGE, "the command is too large".to_owned())),
-        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the command stopped coming".to_owned())),
+        Ok(Err(_)) => {
+            Err(Denied(StatusCode::PAYLOAD_TOO_LARGE, "the command is too large".to_owned()))
+        }
+        Err(_) => Err(Denied(StatusCode::REQUEST_TIMEOUT, "the command stopped coming".to_owned())),
     }
 }
 
-fn read<C: Command>(body: &[u8]) -> Result<C, Denied> {
-    let read = serde_json::from_slice(body);
-    read.map_err(|problem| denied(&CommandError::Mistake(problem.to_string())))
+fn read<C: Command>(body: &[u8]) -> Result<C, CommandError> {
+    serde_json::from_slice(body).map_err(|problem| CommandError::Mistake(problem.to_string()))
 }
 
 // === Answers ===
 
-fn denied(error: &CommandError) -> Denied {
-    let status = match error {
-        CommandError::Mistake(_) => StatusCode::BAD_REQUEST,
-        CommandError::NoEntry(_) | CommandError::NoTrace(_) => StatusCode::NOT_FOUND,
-        CommandError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-        CommandError::Busy | CommandError::Refused(_) | CommandError::NoIndex => {
-            StatusCode::CONFLICT
+impl From<CommandError> for Denied {
+    fn from(error: CommandError) -> Self {
+        let status = match error {
+            CommandError::Mistake(_) => StatusCode::BAD_REQUEST,
+            CommandError::NoEntry(_) | CommandError::NoTrace(_) => StatusCode::NOT_FOUND,
+            CommandError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            CommandError::Busy | CommandError::Refused(_) | CommandError::NoIndex => {
+                StatusCode::CONFLICT
+            }
+            CommandError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self(status, error.to_string())
+    }
+}
+
+impl IntoResponse for Denied {
+    fn into_response(self) -> Response {
+        let Self(status, why) = self;
+        let mut response = (status, json_line(line(&Reply::<()>::Error(why)))).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, CHALLENGE);
         }
-        CommandError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    (status, error.to_string())
-}
-
-pub(super) fn deny((status, why): Denied) -> Response {
-    let mut response = (status, json_line(line(&Reply::<()>::Error(why)))).into_response();
-    if status == StatusCode::UNAUTHORIZED {
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, CHALLENGE);
+        response
     }
-    response
 }
 
-async fn carry_out<C: Command>(operator: &Arc<Operator>, command: C) -> Response {
+async fn carry_out<C: Command>(operator: &Arc<Operator>, command: C) -> Result<Response, Denied> {
     if C::IS_REPLAY {
-        return replay(operator, command);
+        return Ok(replay(operator, command));
     }
-    let answered = match operator.carry_out(command, drop).await {
-        // A large trace takes tens of milliseconds to write, and to forget.
-        Ok(answer) => spawn_blocking(move || line(&Reply::Done(answer))).await,
-        Err(error) => return deny(denied(&error)),
-    };
-    match answered {
-        Ok(line) => json_line(line).into_response(),
-        Err(_) => deny(denied(&CommandError::Stopping)),
-    }
+    let answer = operator.carry_out(command, drop).await?;
+    // A large trace takes tens of milliseconds to write, and to forget.
+    let line = spawn_blocking(move || line(&Reply::Done(answer))).await;
+    Ok(json_line(line.map_err(|_| CommandError::Stopping)?).into_response())
 }
 
 fn replay<C: Command>(operator: &Arc<Operator>, command: C) -> Response {

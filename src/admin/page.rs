@@ -16,6 +16,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 
 use super::View;
+use super::access::Denied;
 
 const HTML: &str = "text/html; charset=utf-8";
 /// What every address below `/ui/` is that is no part of the page: the page reads it.
@@ -49,7 +50,7 @@ pub(super) fn routes() -> Router<Arc<View>> {
 
 async fn answer(State(view): State<Arc<View>>, request: Request) -> Response {
     let peer = request.extensions().get();
-    if let Err((status, why)) = view.access.now().may_open(peer, request.headers()) {
+    if let Err(Denied(status, why)) = view.access.now().may_open(peer, request.headers()) {
         return (status, [(CONTENT_TYPE, HTML)], off(&why)).into_response();
     }
     let path = request.uri().path();

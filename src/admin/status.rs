@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use prometheus_client::metrics::MetricType;
 use serde::{Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::View;
 use crate::journal::{Cursor, Health, Mark};
@@ -116,23 +116,10 @@ pub(super) struct Figure {
     pub(super) help: &'static str,
 }
 
-/// A figure in the order of its fields.
-type Row = (&'static str, &'static str, MetricType, &'static str, Value);
-
 /// A number that only grows.
 const C: MetricType = MetricType::Counter;
 /// A number that goes up and down.
 const G: MetricType = MetricType::Gauge;
-
-/// The short form for probes.
-#[derive(Debug, Serialize)]
-pub(crate) struct HealthView {
-    status: &'static str,
-    problems: Vec<String>,
-    /// What is probably not meant so, and does not make it degraded.
-    warnings: Vec<String>,
-    journal_mode: &'static str,
-}
 
 impl Status {
     /// Looks at everything.
@@ -162,7 +149,8 @@ impl Status {
         }
     }
 
-    pub(crate) fn health(&self, view: &View) -> HealthView {
+    /// The short form for probes. `warnings` are what is probably not meant so, and does not make it degraded.
+    pub(crate) fn health(&self, view: &View) -> Value {
         let mut problems = view.receivers.problems();
         problems.extend(view.access.now().tls.as_ref().and_then(Tls::problem));
         problems.extend(self.refused_reload.as_ref().map(
@@ -183,8 +171,9 @@ impl Status {
             }
         }
         let status = if problems.is_empty() { "ok" } else { "degraded" };
-        let warnings = view.receivers.exposed().into_iter().collect();
-        HealthView { status, problems, warnings, journal_mode: self.journal.mode }
+        let warnings: Vec<_> = view.receivers.exposed().into_iter().collect();
+        let mode = self.journal.mode;
+        json!({ "status": status, "problems": problems, "warnings": warnings, "journal_mode": mode })
     }
 }
 
@@ -205,7 +194,7 @@ fn by_label(
 impl JournalView {
     fn of(view: &View, end: Mark, lanes: &[LaneHandle]) -> Self {
         let (journal, quarantine) = (view.feed.journal(), view.feed.quarantine());
-        let resolved = view.operator.quarantine().resolved("");
+        let resolved = view.operator.quarantine.resolved("");
         let (health, problem) = match journal.health() {
             Health::Good => ("good", None),
             Health::NoSpace => ("no_space", None),
@@ -266,16 +255,16 @@ fn items(view: &View, lane: &LaneStatus) -> Vec<Figure> {
     let is_waiting = 0 < pending && 0 < received_at_ns;
     let since_ns = if is_waiting { received_at_ns } else { u64::MAX };
     let age = Duration::from_nanos(clock::unix_now_ns().saturating_sub(since_ns)).as_secs_f64();
-    table([
-        ("accepted", "accepted_spans", C, "Items accepted for the sink", accepted.into()),
-        ("delivered", "sent_spans", C, "Items delivered", delivered.into()),
-        ("pending", "pending_spans", G, "Items still to be delivered (the queue)", pending.into()),
-        ("dead_lettered", "dead_letter_spans", G, "Items the sink would not take, kept as dead letters", dead_lettered.into()),
-        ("filtered", "filtered_spans", C, "Items left out by a rule", filtered.into()),
-        ("dropped", "dropped_spans", C, "Items given up: the journal was full, or an operator dropped dead letters", dropped.into()),
-        ("pending_bytes", "pending_bytes", G, "Bytes of the journal still to be delivered (the queue)", pending_bytes.into()),
-        ("oldest_age_seconds", "pending_oldest_age_seconds", G, "Age of the oldest pending item (the queue); 0 without one", age.into()),
-    ])
+    vec![
+        row("accepted", "accepted_spans", C, "Items accepted for the sink", accepted),
+        row("delivered", "sent_spans", C, "Items delivered", delivered),
+        row("pending", "pending_spans", G, "Items still to be delivered (the queue)", pending),
+        row("dead_lettered", "dead_letter_spans", G, "Items the sink would not take, kept as dead letters", dead_lettered),
+        row("filtered", "filtered_spans", C, "Items left out by a rule", filtered),
+        row("dropped", "dropped_spans", C, "Items given up: the journal was full, or an operator dropped dead letters", dropped),
+        row("pending_bytes", "pending_bytes", G, "Bytes of the journal still to be delivered (the queue)", pending_bytes),
+        row("oldest_age_seconds", "pending_oldest_age_seconds", G, "Age of the oldest pending item (the queue); 0 without one", age),
+    ]
 }
 
 /// How a sink's lane works.
@@ -287,48 +276,52 @@ fn work(lane: &LaneStatus, state: LaneState) -> Vec<Figure> {
     let breaker_open = lane.is_breaker_open.load(Ordering::Relaxed);
     let learned = lane.learned_bytes_max.load(Ordering::Relaxed);
     let (is_running, is_holding) = (state == LaneState::Running, state == LaneState::Holding);
-    table([
-        ("deliveries", "deliveries", C, "Deliveries handed to the sink", load(&lane.deliveries).into()),
-        ("retries", "retries", C, "Failed attempts that were tried again", load(&lane.retries).into()),
-        ("throttles", "throttles", C, "Attempts that the backend answered by asking for less", load(&lane.throttles).into()),
-        ("holds", "holds", C, "Attempts of a sink that could not work as configured", load(&lane.holds).into()),
-        ("left_out", "left_out_spans", C, "Delivered items that the backend left out, not saying which", load(&lane.left_out).into()),
-        ("replayed", "replayed_spans", C, "Items that an operator had delivered again", load(&lane.replayed).into()),
-        ("miscounted", "miscounted_spans", C, "Items that the lane counts otherwise than its cursor passes them", load(&lane.miscounted).into()),
-        ("panics", "panics", C, "Panics of our own code in the lane or its sink", load(&lane.panics).into()),
-        ("concurrency", "concurrency", G, "Deliveries that may be at the sink at once", concurrency.into()),
-        ("breaker_open", "breaker_open", G, "1 while no attempt works and one is made at a time", breaker_open.into()),
-        ("learned_bytes_max", "learned_bytes", G, "The most sent in one go, as learned from refusals; 0 if unknown", learned.into()),
-        ("in_flight", "in_flight_requests", G, "Deliveries at the sink right now", load(&lane.in_flight).into()),
-        ("deferred", "deferred_spans", G, "Pending items that wait for their caller's key or the like", load(&lane.deferred).into()),
-        ("traces", "traces", G, "Traces whose facts are remembered for the sink", traces.traces.into()),
-        ("traces_bytes", "traces_bytes", G, "Memory these take, estimated", traces.bytes.into()),
-        ("traces_evicted", "traces_evicted", C, "Traces forgotten early because there were too many", traces.evicted.into()),
-        ("traces_rootless", "traces_rootless", C, "Traces forgotten early whose root had no room to wait, so they have none", traces.rootless.into()),
-        ("traces_decided", "traces_decided", G, "Traces remembered for rules that decide of whole traces", remembered.into()),
-        ("traces_too_long", "traces_too_long", C, "Traces kept by no rule: they were not quiet in time", undecided.too_long.into()),
-        ("traces_no_room", "traces_no_room", C, "Requests of traces kept by no rule: there was no room", undecided.no_room.into()),
-        ("roots", "roots", C, "Root spans made for traces that had none; no items", load(&lane.roots).into()),
-        ("roots_rejected", "roots_rejected", C, "Root spans the sink would not take", load(&lane.roots_rejected).into()),
-        ("amended", "amended_spans", C, "Spans sent once more with what became known of them", load(&lane.amended).into()),
-        ("unamended", "unamended_spans", C, "Spans to be sent once more that were not taken or are gone", load(&lane.unamended).into()),
-        ("", "up", G, "1 while the last attempt worked", is_running.into()),
-        ("", "holding", G, "1 while the sink cannot work as configured and waits for an operator", is_holding.into()),
-    ])
+    vec![
+        row("deliveries", "deliveries", C, "Deliveries handed to the sink", load(&lane.deliveries)),
+        row("retries", "retries", C, "Failed attempts that were tried again", load(&lane.retries)),
+        row("throttles", "throttles", C, "Attempts that the backend answered by asking for less", load(&lane.throttles)),
+        row("holds", "holds", C, "Attempts of a sink that could not work as configured", load(&lane.holds)),
+        row("left_out", "left_out_spans", C, "Delivered items that the backend left out, not saying which", load(&lane.left_out)),
+        row("replayed", "replayed_spans", C, "Items that an operator had delivered again", load(&lane.replayed)),
+        row("miscounted", "miscounted_spans", C, "Items that the lane counts otherwise than its cursor passes them", load(&lane.miscounted)),
+        row("panics", "panics", C, "Panics of our own code in the lane or its sink", load(&lane.panics)),
+        row("concurrency", "concurrency", G, "Deliveries that may be at the sink at once", concurrency),
+        row("breaker_open", "breaker_open", G, "1 while no attempt works and one is made at a time", breaker_open),
+        row("learned_bytes_max", "learned_bytes", G, "The most sent in one go, as learned from refusals; 0 if unknown", learned),
+        row("in_flight", "in_flight_requests", G, "Deliveries at the sink right now", load(&lane.in_flight)),
+        row("deferred", "deferred_spans", G, "Pending items that wait for their caller's key or the like", load(&lane.deferred)),
+        row("traces", "traces", G, "Traces whose facts are remembered for the sink", traces.traces),
+        row("traces_bytes", "traces_bytes", G, "Memory these take, estimated", traces.bytes),
+        row("traces_evicted", "traces_evicted", C, "Traces forgotten early because there were too many", traces.evicted),
+        row("traces_rootless", "traces_rootless", C, "Traces forgotten early whose root had no room to wait, so they have none", traces.rootless),
+        row("traces_decided", "traces_decided", G, "Traces remembered for rules that decide of whole traces", remembered),
+        row("traces_too_long", "traces_too_long", C, "Traces kept by no rule: they were not quiet in time", undecided.too_long),
+        row("traces_no_room", "traces_no_room", C, "Requests of traces kept by no rule: there was no room", undecided.no_room),
+        row("roots", "roots", C, "Root spans made for traces that had none; no items", load(&lane.roots)),
+        row("roots_rejected", "roots_rejected", C, "Root spans the sink would not take", load(&lane.roots_rejected)),
+        row("amended", "amended_spans", C, "Spans sent once more with what became known of them", load(&lane.amended)),
+        row("unamended", "unamended_spans", C, "Spans to be sent once more that were not taken or are gone", load(&lane.unamended)),
+        row("", "up", G, "1 while the last attempt worked", is_running),
+        row("", "holding", G, "1 while the sink cannot work as configured and waits for an operator", is_holding),
+    ]
 }
 
 fn settled(view: &View, lane: &LaneStatus, cursor: &Cursor) -> Settled {
-    LaneStatus::settled(cursor, view.operator.dead_letters().resolved(&lane.sink))
+    LaneStatus::settled(cursor, view.operator.dead_letters.resolved(&lane.sink))
 }
 
 fn load(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
-fn table<const ROWS: usize>(rows: [Row; ROWS]) -> Vec<Figure> {
-    let figure =
-        |(key, metric, metric_type, help, value)| Figure { key, metric, metric_type, value, help };
-    rows.map(figure).into()
+fn row(
+    key: &'static str,
+    metric: &'static str,
+    metric_type: MetricType,
+    help: &'static str,
+    value: impl Into<Value>,
+) -> Figure {
+    Figure { key, metric, metric_type, value: value.into(), help }
 }
 
 fn by_key<S: Serializer>(figures: &[Figure], serializer: S) -> Result<S::Ok, S::Error> {

@@ -18,15 +18,16 @@ use hyper::header::{HOST, HeaderName};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
+use rustls::client::danger::ServerCertVerified;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::unchecked;
 use crate::sinks::http::TlsOptions;
 use crate::support::address::{Address, UNIX};
+use crate::support::verifier::Verifier;
 
 /// More of an answer than this is not read.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
@@ -34,7 +35,7 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 const LINE_BYTES_MAX: usize = 256 << 20;
 
 /// What is asked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Question<'a> {
     /// Where.
     pub(super) url: &'a str,
@@ -210,10 +211,21 @@ async fn connect(
 fn client_config(host: &str, ca: Option<&Path>) -> Result<ClientConfig, String> {
     let ip = host.parse::<IpAddr>();
     if host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback()) {
-        return unchecked::config().map_err(|problem| format!("cannot be asked: {problem}"));
+        return unchecked().map_err(|problem| format!("cannot be asked: {problem}"));
     }
     let options = TlsOptions { ca_file: ca.map(Path::to_owned), ..TlsOptions::default() };
     options.config().map_err(|problem| format!("cannot be asked: {problem}"))
+}
+
+/// A client that takes every certificate, if who shows it has its key.
+fn unchecked() -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = Verifier::new(Arc::clone(&provider), |_| Ok(ServerCertVerified::assertion()));
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth())
 }
 
 fn no_answer(url: &str, reason: impl Into<String>) -> NoAnswer {

@@ -2,17 +2,17 @@
 
 use std::process::ExitCode;
 
-use super::output::{Output, explain, say, table};
-use super::{ConfigArguments, EXIT_CONFIG, Ended, Shell, ValidateArguments, config_mistakes};
+use super::output::{Column, Output, explain, say, say_json, table_of};
+use super::{ConfigArguments, ConfigVerb, EXIT_CONFIG, Ended, Shell, config_mistakes};
 use crate::config;
 use crate::normalize;
-use crate::sinks::KINDS;
+use crate::sinks::{KINDS, Kind};
 use crate::support::options::did_you_mean;
 
 /// `validate`.
-pub(super) fn validate(arguments: &ValidateArguments, shell: Shell<'_>) -> Ended {
+pub(super) fn validate(config: &ConfigArguments, strict: bool, shell: Shell<'_>) -> Ended {
     let Shell { environment, output } = shell;
-    let loaded = shell.load(&arguments.config)?;
+    let loaded = shell.load(config)?;
     let files = loaded.list_files("no file");
     for variable in &loaded.unused {
         explain(&format!(
@@ -20,15 +20,15 @@ pub(super) fn validate(arguments: &ValidateArguments, shell: Shell<'_>) -> Ended
         ));
     }
     if let Some(warnings) = &loaded.warnings {
-        let word = if arguments.strict { "error" } else { "warning" };
+        let word = if strict { "error" } else { "warning" };
         explain(&warnings.render(word, output.paint()));
-        if arguments.strict {
+        if strict {
             return Err(ExitCode::from(EXIT_CONFIG));
         }
     }
     // Whether another mapping was there before matters to daemons only.
     normalize::install(&loaded.config.attributes);
-    let tested = config::test(&arguments.config.request(), environment);
+    let tested = config::test(&config.request(), environment);
     let (tests, failed) = tested.map_err(|report| config_mistakes(&report, output))?;
     if let Some(failed) = failed {
         explain(&failed.render("error", output.paint()));
@@ -44,8 +44,19 @@ pub(super) fn validate(arguments: &ValidateArguments, shell: Shell<'_>) -> Ended
     Ok(())
 }
 
+/// `config`.
+pub(super) fn run(verb: &ConfigVerb, shell: Shell<'_>) -> Ended {
+    match verb {
+        ConfigVerb::Default => say(&config::starter()),
+        ConfigVerb::Schema => say_json(&config::schema()),
+        ConfigVerb::Show(arguments) => return show(arguments, shell),
+        ConfigVerb::Commands(arguments) => return commands(arguments, shell),
+    }
+    Ok(())
+}
+
 /// `config commands`.
-pub(super) fn commands(arguments: &ConfigArguments, shell: Shell<'_>) -> Ended {
+fn commands(arguments: &ConfigArguments, shell: Shell<'_>) -> Ended {
     let loaded = shell.load(arguments)?;
     let sinks = loaded.config.sinks.iter();
     let mut installing =
@@ -60,7 +71,7 @@ pub(super) fn commands(arguments: &ConfigArguments, shell: Shell<'_>) -> Ended {
 }
 
 /// `config show`.
-pub(super) fn show(arguments: &ConfigArguments, shell: Shell<'_>) -> Ended {
+fn show(arguments: &ConfigArguments, shell: Shell<'_>) -> Ended {
     let Shell { environment, output } = shell;
     let shown = config::show(&arguments.request(), environment);
     let shown = shown.map_err(|report| config_mistakes(&report, output))?;
@@ -71,7 +82,7 @@ pub(super) fn show(arguments: &ConfigArguments, shell: Shell<'_>) -> Ended {
             say(&format!("\n[{table}]\n"));
         }
         let setting = format!("{} = {}", value.key, value.value);
-        say(&format!("{setting:<48} {}\n", output.faint(&format!("# {}", value.origin))));
+        say(&format!("{setting:<48} {}\n", output.answer("2", &format!("# {}", value.origin))));
     }
     Ok(())
 }
@@ -79,10 +90,9 @@ pub(super) fn show(arguments: &ConfigArguments, shell: Shell<'_>) -> Ended {
 /// `kinds`.
 pub(super) fn kinds(name: Option<&str>, output: Output) -> Ended {
     let Some(name) = name else {
-        let rows: Vec<_> = (KINDS.iter())
-            .map(|kind| vec![kind.name.to_owned(), kind.summary.to_owned()])
-            .collect();
-        say(&table(&["type", "what it is"], &rows));
+        let columns: [Column<&Kind>; 2] =
+            [("type", |kind| kind.name.to_owned()), ("what it is", |kind| kind.summary.to_owned())];
+        say(&table_of(&columns, KINDS));
         return Ok(());
     };
     if let Some(kind) = KINDS.iter().find(|kind| kind.name == name) {

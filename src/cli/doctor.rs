@@ -18,9 +18,9 @@ use serde_json::{Value, json};
 
 use super::client::{Question, ask, below, reachable};
 use super::output::{Output, say, say_json};
-use super::reach::reach;
+use super::reach::{Reached, reach};
 use super::run::block_on;
-use super::{ConfigArguments, Ended, Shell, about, in_one_line};
+use super::{ConfigArguments, Ended, Shell, about, about_in_one_line};
 use crate::config::{self, Config, DEFAULT_ORIGIN, JournalMode, Loaded, Paint};
 use crate::daemon::addresses;
 use crate::server::{Listener, TlsOptions};
@@ -126,7 +126,7 @@ impl Findings {
                 "in_force": in_force,
             }));
         }
-        let mut text = format!("{}\n", in_one_line(&about()));
+        let mut text = format!("{}\n", about_in_one_line());
         for Finding { level, what, found, advice } in &self.0 {
             let word = match level {
                 Level::Ok => output.answer("32", "ok  "),
@@ -228,7 +228,7 @@ impl Findings {
         let token = config.admin.tokens.first();
         let headers = token.map(|token| (AUTHORIZATION, format!("Bearer {}", token.reveal())));
         let headers = headers.into_iter().collect();
-        let question = Question { url: &url, headers, body: None, patience: STATUS_MAX, ca: None };
+        let question = Question { url: &url, headers, patience: STATUS_MAX, ..Question::default() };
         let answer = ask(question).await.ok();
         let status = answer.and_then(|answer| serde_json::from_slice::<Value>(&answer.body).ok());
         match &status {
@@ -241,23 +241,17 @@ impl Findings {
         let now_ns = clock::unix_now_ns();
         let asked = config.sinks.iter().map(async |sink| {
             let what = format!("sink {} ({})", sink.name, sink.kind.name);
-            tokio::join!(async { what }, reach(&*sink.plan, now_ns), probe(&*sink.plan))
+            let (reached, answer) = tokio::join!(reach(&*sink.plan, now_ns), probe(&*sink.plan));
+            let reached = reached.into_iter();
+            let all = reached.map(|(address, found)| (format!("{what} at {address}"), found));
+            all.chain([(what.clone(), answer)]).collect::<Vec<_>>()
         });
-        for (what, reached, answer) in futures_util::future::join_all(asked).await {
-            for (address, reached) in reached {
-                let what = format!("{what} at {address}");
-                match reached {
-                    Ok((found, ends_soon)) => {
-                        self.add(&what, found, ends_soon.then_some((Level::Warn, "renew it")));
-                    }
-                    Err((problem, advice)) => {
-                        self.add(&what, problem, Some((Level::Fail, advice)));
-                    }
+        for (what, found) in futures_util::future::join_all(asked).await.into_iter().flatten() {
+            match found {
+                Ok((found, ends_soon)) => {
+                    self.add(&what, found, ends_soon.then_some((Level::Warn, "renew it")));
                 }
-            }
-            match answer {
-                Ok(found) => self.add(&what, found, None),
-                Err(problem) => self.add(&what, problem, Some((Level::Fail, WAITS))),
+                Err((problem, advice)) => self.add(&what, problem, Some((Level::Fail, advice))),
             }
         }
     }
@@ -322,13 +316,11 @@ impl Findings {
 const WAITS: &str = "nothing is lost: until that is mended its data waits in the journal";
 
 /// Asks a sink's backend whether it would take what is configured; nothing is left there.
-async fn probe(plan: &dyn Plan) -> Result<String, String> {
-    match plan.probe() {
-        None => Ok("there is nobody to ask".to_owned()),
-        Some(asked) => tokio::time::timeout(PROBE_MAX, asked)
-            .await
-            .unwrap_or_else(|_| Err(format!("no answer within {PROBE_MAX:?}"))),
-    }
+async fn probe(plan: &dyn Plan) -> Reached {
+    let Some(asked) = plan.probe() else { return Ok(("there is nobody to ask".to_owned(), false)) };
+    let answer = tokio::time::timeout(PROBE_MAX, asked).await;
+    let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {PROBE_MAX:?}")));
+    answer.map(|found| (found, false)).map_err(|problem| (problem, WAITS))
 }
 
 /// Writes to a directory and syncs; returns how long that usually takes, and the longest that it did.

@@ -35,13 +35,8 @@ pub(super) fn check(arguments: &HealthArguments, shell: Shell<'_>) -> Ended {
         let config = shell.load(&arguments.config)?.config;
         format!("{}/{path}", reachable(&config.admin.listen, config.admin.tls.is_some()))
     };
-    let question = Question {
-        url: &url,
-        headers: Vec::new(),
-        body: None,
-        patience: arguments.timeout.0,
-        ca: arguments.trust.ca.as_deref(),
-    };
+    let (patience, ca) = (arguments.timeout.0, arguments.trust.ca.as_deref());
+    let question = Question { url: &url, patience, ca, ..Question::default() };
     let answered = block_on(ask(question), output)?;
     let answer = answered
         .map_err(|error| output.fail(&error.to_string(), Some("is the daemon running?")))?;

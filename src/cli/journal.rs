@@ -7,13 +7,13 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::operate::time;
 use super::output::{say, say_json, table};
-use super::{ConfigArguments, Shell};
+use super::{ConfigArguments, Ended, Shell};
 use crate::journal::{
     BadHeader, Cursor, Damage, DirStorage, Inspection, SegmentCheck, SegmentView, Verification,
     inspect, repair, verify,
 };
-use crate::support::rfc3339;
 
 /// The logs of a state directory.
 const LOGS: &[&str] = &["journal", "quarantine", "dead-letter"];
@@ -48,26 +48,23 @@ struct Found {
 }
 
 /// Runs a verb over every log there is. It fails when a log cannot be read or is not whole.
-pub(super) fn run(verb: &JournalVerb, shell: Shell<'_>) -> ExitCode {
+pub(super) fn run(verb: &JournalVerb, shell: Shell<'_>) -> Ended {
     let output = shell.output;
     let (JournalVerb::Inspect(arguments)
     | JournalVerb::Verify(arguments)
     | JournalVerb::Repair(arguments)) = verb;
     let dir = match &arguments.dir {
         Some(dir) => dir.clone(),
-        None => match shell.load(&arguments.config) {
-            Ok(loaded) => loaded.config.journal.dir,
-            Err(code) => return code,
-        },
+        None => shell.load(&arguments.config)?.config.journal.dir,
     };
     let logs = logs_of(&dir);
     if logs.is_empty() {
         let what = format!("there is no journal in {}", dir.display());
-        output.fail(&what, Some("--dir names the directory, or -c the configuration that does"));
-        return ExitCode::FAILURE;
+        let hint = "--dir names the directory, or -c the configuration that does";
+        return Err(output.fail(&what, Some(hint)));
     }
     let mut all = serde_json::Map::new();
-    let mut code = ExitCode::SUCCESS;
+    let mut ended = Ok(());
     for log in logs {
         let name = log.display().to_string();
         match look(verb, &log) {
@@ -77,19 +74,16 @@ pub(super) fn run(verb: &JournalVerb, shell: Shell<'_>) -> ExitCode {
                 }
                 all.insert(name, found.value);
                 if !found.is_good {
-                    code = ExitCode::FAILURE;
+                    ended = Err(ExitCode::FAILURE);
                 }
             }
-            Err(problem) => {
-                output.fail(&format!("{name}: {problem:#}"), None);
-                code = ExitCode::FAILURE;
-            }
+            Err(problem) => ended = Err(output.fail(&format!("{name}: {problem:#}"), None)),
         }
     }
     if arguments.json {
         say_json(&all.into());
     }
-    code
+    ended
 }
 
 /// The logs inside a state directory, or the directory itself when it is one.
@@ -270,14 +264,7 @@ fn size(bytes: u64) -> String {
 }
 
 fn time_text(unix_ns: u64) -> String {
-    if unix_ns == 0 {
-        return "unknown".to_owned();
-    }
-    let mut text = Vec::new();
-    rfc3339::write(&mut text, unix_ns);
-    // Seconds are enough here.
-    text.truncate("2026-11-21T05:15:09".len());
-    String::from_utf8_lossy(&text).into_owned()
+    if unix_ns == 0 { "unknown".to_owned() } else { time(unix_ns) }
 }
 
 #[cfg(test)]

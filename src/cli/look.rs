@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::Shell;
 use super::operate::{Asked, or_dash, run, seconds};
 use super::operator::{Place, operate};
-use super::output::{explain, harmless, harmless_json, say, table};
+use super::output::{Column, explain, harmless, harmless_json, say, table_of};
+use super::{Ended, Shell};
 use crate::index::{IndexView, List, Stats, StatsRow, TraceSummary};
 use crate::operate::{
     Form, SinkLedger, StatsRequest, TraceRequest, TraceView, TracesRequest, Verified,
@@ -44,55 +44,48 @@ pub(super) struct Exported {
     form: Form,
 }
 
-pub(super) fn traces(asked: Asked<TracesRequest>, shell: Shell<'_>) -> ExitCode {
-    run(asked, None, shell, |list: &List| {
+pub(super) fn traces(asked: Asked<TracesRequest>, shell: Shell<'_>) -> Ended {
+    run(asked, shell, |list: &List| {
         note(&list.index);
         let mut text = traces_table(&list.traces);
         let (shown, count) = (list.traces.len() as u64, list.count);
         if shown < count {
             writeln!(text, "\n{shown} of {count} traces; --limit shows more").ok();
         }
-        (text, ExitCode::SUCCESS)
+        (text, Ok(()))
     })
 }
 
-pub(super) fn traces_table(traces: &[TraceSummary]) -> String {
-    let heads =
-        ["trace", "start", "name", "agents", "status", "took", "spans", "tokens", "cost", "models"];
-    table(&heads, &traces.iter().map(row).collect::<Vec<_>>())
-}
+const TRACE: [Column<TraceSummary>; 10] = [
+    ("trace", |trace| trace.trace_id.clone()),
+    ("start", |trace| seconds(&trace.start)),
+    ("name", |trace| short(&trace.name)),
+    ("agents", |trace| names(&trace.agents)),
+    ("status", |trace| trace.status.clone()),
+    ("took", |trace| duration_text(trace.duration_ns)),
+    ("spans", |trace| trace.spans.to_string()),
+    ("tokens", |trace| trace.total_tokens.to_string()),
+    ("cost", |trace| dollars(trace.cost_usd)),
+    ("models", |trace| names(&trace.models)),
+];
 
-fn row(trace: &TraceSummary) -> Vec<String> {
-    vec![
-        trace.trace_id.clone(),
-        seconds(&trace.start),
-        short(&trace.name),
-        names(&trace.agents),
-        trace.status.clone(),
-        duration_text(trace.duration_ns),
-        trace.spans.to_string(),
-        trace.total_tokens.to_string(),
-        dollars(trace.cost_usd),
-        names(&trace.models),
-    ]
+pub(super) fn traces_table(traces: &[TraceSummary]) -> String {
+    table_of(&TRACE, traces)
 }
 
 /// Prints the traces that a running daemon gets, a line each time that one has grown, until it is stopped.
 #[expect(clippy::disallowed_methods, reason = "it is asked anew each second")]
-pub(super) fn tail(asked: Asked<TracesRequest>, shell: Shell<'_>) -> ExitCode {
-    let (place, mut request, is_json) = asked.parts(None);
+pub(super) fn tail(asked: Asked<TracesRequest>, shell: Shell<'_>) -> Ended {
+    let Asked { place, json, mut request } = asked;
     let place = Place { is_live: true, ..place };
     // What is there already is not told of.
     let limit = request.limit.replace(0).unwrap_or(PAGE);
     loop {
-        let list = match operate(&place, request.clone(), shell) {
-            Ok(list) => list,
-            Err(code) => return code,
-        };
+        let list = operate(&place, request.clone(), shell)?;
         for trace in list.traces.iter().rev() {
             say(&match serde_json::to_string(trace) {
-                Ok(json) if is_json => harmless_json(&json) + "\n",
-                _ => harmless(&(row(trace).join("  ") + "\n")),
+                Ok(line) if json => harmless_json(&line) + "\n",
+                _ => harmless(&(TRACE.map(|(_, cell)| cell(trace)).join("  ") + "\n")),
             });
         }
         (request.since, request.limit) = (Some(list.position), Some(limit));
@@ -101,18 +94,17 @@ pub(super) fn tail(asked: Asked<TracesRequest>, shell: Shell<'_>) -> ExitCode {
 }
 
 /// Prints the documents of a selection, the newest trace first.
-pub(super) fn export(asked: Asked<Exported>, shell: Shell<'_>) -> ExitCode {
-    let (place, Exported { traces, form }, _) = asked.parts(None);
+pub(super) fn export(asked: Asked<Exported>, shell: Shell<'_>) -> Ended {
+    let Asked { place, request: Exported { traces, form }, .. } = asked;
     let place = Place { is_live: true, ..place };
     let all = traces.limit.unwrap_or(usize::MAX);
-    let ended = for_each_page(&place, (traces, all), shell, |page| {
+    for_each_page(&place, (traces, all), shell, |page| {
         for trace in page {
             let one = TraceRequest { id: trace.trace_id, span: None, form: Some(form) };
             say(&harmless(&shown(&operate(&place, one, shell)?)));
         }
         Ok(())
-    });
-    ended.err().unwrap_or(ExitCode::SUCCESS)
+    })
 }
 
 /// Asks for so many traces at most, the newest first, a page at a time.
@@ -120,8 +112,8 @@ pub(super) fn for_each_page(
     place: &Place,
     (mut asked, mut left): (TracesRequest, usize),
     shell: Shell<'_>,
-    mut take: impl FnMut(Vec<TraceSummary>) -> Result<(), ExitCode>,
-) -> Result<(), ExitCode> {
+    mut take: impl FnMut(Vec<TraceSummary>) -> Ended,
+) -> Ended {
     while left > 0 {
         let limit = left.min(PAGE);
         asked.limit = Some(limit);
@@ -133,39 +125,34 @@ pub(super) fn for_each_page(
     Ok(())
 }
 
-pub(super) fn stats(asked: Asked<StatsRequest>, shell: Shell<'_>) -> ExitCode {
-    run(asked, None, shell, |stats: &Stats| {
+pub(super) fn stats(asked: Asked<StatsRequest>, shell: Shell<'_>) -> Ended {
+    run(asked, shell, |stats: &Stats| {
         note(&stats.index);
         let text = rows_table(&stats.rows);
-        (format!("{text}\nover {} traces\n", stats.traces), ExitCode::SUCCESS)
+        (format!("{text}\nover {} traces\n", stats.traces), Ok(()))
     })
 }
 
 pub(super) fn rows_table(rows: &[StatsRow]) -> String {
-    let rows = rows.iter().map(|row| {
-        vec![
-            short(&row.name),
-            row.count.to_string(),
-            row.errors.to_string(),
-            duration_text(row.p50_ns),
-            duration_text(row.p95_ns),
-            duration_text(row.p99_ns),
-            row.input_tokens.to_string(),
-            row.output_tokens.to_string(),
-            dollars(row.cost_usd),
-        ]
-    });
-    let heads = ["name", "count", "errors", "p50", "p95", "p99", "input", "output", "cost"];
-    table(&heads, &rows.collect::<Vec<_>>())
+    let columns: [Column<StatsRow>; 9] = [
+        ("name", |row| short(&row.name)),
+        ("count", |row| row.count.to_string()),
+        ("errors", |row| row.errors.to_string()),
+        ("p50", |row| duration_text(row.p50_ns)),
+        ("p95", |row| duration_text(row.p95_ns)),
+        ("p99", |row| duration_text(row.p99_ns)),
+        ("input", |row| row.input_tokens.to_string()),
+        ("output", |row| row.output_tokens.to_string()),
+        ("cost", |row| dollars(row.cost_usd)),
+    ];
+    table_of(&columns, rows)
 }
 
 /// Runs a verb. `verify` fails where something is missing, or was not taken by a sink.
-pub(super) fn trace(verb: TraceVerb, shell: Shell<'_>) -> ExitCode {
+pub(super) fn trace(verb: TraceVerb, shell: Shell<'_>) -> Ended {
     match verb {
-        TraceVerb::Show(asked) => {
-            run(asked, None, shell, |view: &TraceView| (shown(view), ExitCode::SUCCESS))
-        }
-        TraceVerb::Verify(asked) => run(asked, None, shell, verified),
+        TraceVerb::Show(asked) => run(asked, shell, |view: &TraceView| (shown(view), Ok(()))),
+        TraceVerb::Verify(asked) => run(asked, shell, verified),
     }
 }
 
@@ -194,7 +181,7 @@ fn shown(view: &TraceView) -> String {
     text
 }
 
-fn verified(verified: &Verified) -> (String, ExitCode) {
+fn verified(verified: &Verified) -> (String, Ended) {
     let Verified { trace_id, received, distinct, duplicates, trace_objects, .. } = verified;
     let (from, to) = (seconds(&verified.first_received), seconds(&verified.last_received));
     let mut text = format!(
@@ -212,27 +199,22 @@ fn verified(verified: &Verified) -> (String, ExitCode) {
     for parent in &verified.missing_parents {
         writeln!(text, "  parent {parent} is missing").ok();
     }
-    let rows = verified.sinks.iter().map(|sink| {
-        let SinkLedger { delivered, pending, dead_lettered, filtered, dropped, .. } = sink;
-        let counts = [delivered, pending, dead_lettered, filtered, dropped, &sink.before_it_joined];
-        [sink.sink.clone()].into_iter().chain(counts.map(ToString::to_string)).collect()
-    });
-    let heads = [
-        "sink",
-        "delivered",
-        "pending",
-        "dead-lettered",
-        "filtered",
-        "dropped",
-        "before it joined",
+    let columns: [Column<SinkLedger>; 7] = [
+        ("sink", |sink| sink.sink.clone()),
+        ("delivered", |sink| sink.delivered.to_string()),
+        ("pending", |sink| sink.pending.to_string()),
+        ("dead-lettered", |sink| sink.dead_lettered.to_string()),
+        ("filtered", |sink| sink.filtered.to_string()),
+        ("dropped", |sink| sink.dropped.to_string()),
+        ("before it joined", |sink| sink.before_it_joined.to_string()),
     ];
-    write!(text, "\n{}", table(&heads, &rows.collect::<Vec<_>>())).ok();
+    write!(text, "\n{}", table_of(&columns, &verified.sinks)).ok();
     let is_missing = |sink: &SinkLedger| {
         sink.pending + sink.dead_lettered + sink.dropped + sink.before_it_joined > 0
     };
     let is_torn = verified.orphans + verified.in_circles > 0;
     let has_failed = is_torn || verified.sinks.iter().any(is_missing);
-    (text, if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    (text, if has_failed { Err(ExitCode::FAILURE) } else { Ok(()) })
 }
 
 /// Says on stderr what the index lacks.

@@ -27,7 +27,6 @@ mod rules;
 mod run;
 mod send;
 mod top;
-mod unchecked;
 #[cfg(test)]
 mod operate_tests;
 
@@ -63,12 +62,21 @@ enum Verb {
     /// Run the daemon (also what happens without a verb)
     Run(RunArguments),
     /// Check a configuration and show every mistake in it; nothing is started
-    Validate(ValidateArguments),
+    Validate {
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// Take what is probably not meant so for a mistake
+        #[arg(long)]
+        strict: bool,
+    },
     /// Print the starter file, what is in force, or the JSON Schema
     #[command(subcommand)]
     Config(ConfigVerb),
     /// List the kinds of sinks, or the options of one
-    Kinds(KindsArguments),
+    Kinds {
+        /// A kind, to see its options
+        name: Option<String>,
+    },
     /// Ask a running daemon whether it is well; for container health checks
     Healthcheck(health::HealthArguments),
     /// Look at all that a daemon needs (disk, addresses, limits, every sink's backend) and at the one that runs; say what to do
@@ -107,7 +115,11 @@ enum Verb {
     #[command(subcommand)]
     Prices(prices::PricesVerb),
     /// Print the version
-    Version(VersionArguments),
+    Version {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Which configuration is meant.
@@ -143,15 +155,6 @@ struct RunArguments {
     log_format: Option<String>,
 }
 
-#[derive(Debug, Args)]
-struct ValidateArguments {
-    #[command(flatten)]
-    config: ConfigArguments,
-    /// Take what is probably not meant so for a mistake
-    #[arg(long)]
-    strict: bool,
-}
-
 #[derive(Debug, Subcommand)]
 enum ConfigVerb {
     /// A starter file: every option with what it means and its default
@@ -162,19 +165,6 @@ enum ConfigVerb {
     Schema,
     /// What sinks install at their backends (templates of indices), as commands for somebody who may where the sink may not
     Commands(ConfigArguments),
-}
-
-#[derive(Debug, Args)]
-struct KindsArguments {
-    /// A kind, to see its options
-    name: Option<String>,
-}
-
-#[derive(Debug, Args)]
-struct VersionArguments {
-    /// As JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// Runs the command line; returns how the process ends.
@@ -190,43 +180,28 @@ pub fn run() -> ExitCode {
         }
     };
     let shell = Shell { environment: &environment, output };
-    let ended = match arguments.verb {
-        None => run::run(&arguments.run.request(), shell),
-        Some(Verb::Run(arguments)) => run::run(&arguments.request(), shell),
-        Some(Verb::Validate(arguments)) => configuration::validate(&arguments, shell),
-        Some(Verb::Config(ConfigVerb::Default)) => {
-            say(&config::starter());
-            Ok(())
-        }
-        Some(Verb::Config(ConfigVerb::Show(arguments))) => configuration::show(&arguments, shell),
-        Some(Verb::Config(ConfigVerb::Schema)) => {
-            say_json(&config::schema());
-            Ok(())
-        }
-        Some(Verb::Config(ConfigVerb::Commands(arguments))) => {
-            configuration::commands(&arguments, shell)
-        }
-        Some(Verb::Kinds(arguments)) => configuration::kinds(arguments.name.as_deref(), output),
-        Some(Verb::Healthcheck(arguments)) => health::check(&arguments, shell),
-        Some(Verb::Doctor(arguments)) => doctor::doctor(&arguments, shell),
-        Some(Verb::Send(arguments)) => send::send(&arguments, shell),
-        Some(Verb::Import(arguments)) => import::import(&arguments, shell),
-        Some(Verb::Journal(verb)) => Err(journal::run(&verb, shell)),
-        Some(Verb::DeadLetter(verb)) => Err(operate::dead_letter(verb, shell)),
-        Some(Verb::Replay(asked)) => Err(operate::replay(asked, shell)),
-        Some(Verb::Reload(asked)) => Err(operate::reload(asked, shell)),
-        Some(Verb::Traces(asked)) => Err(look::traces(asked, shell)),
-        Some(Verb::Tail(asked)) => Err(look::tail(asked, shell)),
-        Some(Verb::Export(asked)) => Err(look::export(asked, shell)),
-        Some(Verb::Trace(verb)) => Err(look::trace(verb, shell)),
-        Some(Verb::Top(asked)) => Err(top::top(asked, shell)),
-        Some(Verb::Stats(asked)) => Err(look::stats(asked, shell)),
-        Some(Verb::Rules(verb)) => rules::run(&verb, shell),
-        Some(Verb::Prices(verb)) => prices::run(&verb, shell),
-        Some(Verb::Version(arguments)) => {
-            version(&arguments);
-            Ok(())
-        }
+    let ended = match arguments.verb.unwrap_or(Verb::Run(arguments.run)) {
+        Verb::Run(arguments) => run::run(&arguments.request(), shell),
+        Verb::Validate { config, strict } => configuration::validate(&config, strict, shell),
+        Verb::Config(verb) => configuration::run(&verb, shell),
+        Verb::Kinds { name } => configuration::kinds(name.as_deref(), output),
+        Verb::Healthcheck(arguments) => health::check(&arguments, shell),
+        Verb::Doctor(arguments) => doctor::doctor(&arguments, shell),
+        Verb::Send(arguments) => send::send(&arguments, shell),
+        Verb::Import(arguments) => import::import(&arguments, shell),
+        Verb::Journal(verb) => journal::run(&verb, shell),
+        Verb::DeadLetter(verb) => operate::dead_letter(verb, shell),
+        Verb::Replay(asked) => operate::replay(asked, shell),
+        Verb::Reload(asked) => operate::reload(asked, shell),
+        Verb::Traces(asked) => look::traces(asked, shell),
+        Verb::Tail(asked) => look::tail(asked, shell),
+        Verb::Export(asked) => look::export(asked, shell),
+        Verb::Trace(verb) => look::trace(verb, shell),
+        Verb::Top(asked) => top::top(asked, shell),
+        Verb::Stats(asked) => look::stats(asked, shell),
+        Verb::Rules(verb) => rules::run(&verb, shell),
+        Verb::Prices(verb) => prices::run(&verb, shell),
+        Verb::Version { json } => version(json),
     };
     ended.err().unwrap_or(ExitCode::SUCCESS)
 }
@@ -298,13 +273,13 @@ fn config_mistakes(report: &Report, output: Output) -> ExitCode {
     ExitCode::from(EXIT_CONFIG)
 }
 
-fn version(arguments: &VersionArguments) {
-    let about = about();
-    if arguments.json {
-        say_json(&about);
+fn version(json: bool) -> Ended {
+    if json {
+        say_json(&about());
     } else {
-        say(&format!("{}\n", in_one_line(&about)));
+        say(&format!("{}\n", about_in_one_line()));
     }
+    Ok(())
 }
 
 /// What this program is.
@@ -318,9 +293,10 @@ fn about() -> serde_json::Value {
 }
 
 /// The same for people.
-fn in_one_line(about: &serde_json::Value) -> String {
-    let field = |name: &str| about[name].as_str().unwrap_or_default();
-    format!("spanferry {} ({}-{})", field("version"), field("architecture"), field("system"))
+fn about_in_one_line() -> String {
+    let [version, architecture, system] =
+        [env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, std::env::consts::OS];
+    format!("spanferry {version} ({architecture}-{system})")
 }
 
 #[cfg(test)]
@@ -345,7 +321,7 @@ mod tests {
             assert_eq!(arguments.config.files, [PathBuf::from("a")], "{line}");
         }
         let validate = parse("spanferry -c a validate").unwrap().verb;
-        assert!(matches!(validate, Some(Verb::Validate(it)) if it.config.files.len() == 1));
+        assert!(matches!(validate, Some(Verb::Validate { config, .. }) if config.files.len() == 1));
         assert!(parse("spanferry --http b validate").is_err(), "it would be without effect");
     }
 

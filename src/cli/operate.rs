@@ -8,13 +8,12 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::client::TrustArguments;
 use super::operator::{Place, operate};
-use super::output::{harmless, say, say_json, table};
-use super::{ConfigArguments, Shell};
+use super::output::{Column, harmless, say, say_json, table, table_of};
+use super::{Ended, Shell};
 use crate::operate::{
-    Census, Command, DropRequest, Dropped, EntryView, ListRequest, Listed, ReloadRequest, Reloaded,
-    ReplayEntriesRequest, ReplayJournalRequest, Replayed, ShowRequest,
+    Census, Command, DropRequest, Dropped, EntryView, Group, ListRequest, Listed, ReloadRequest,
+    Reloaded, ReplayEntriesRequest, ReplayJournalRequest, Replayed, ShowRequest,
 };
 use crate::support::rfc3339;
 
@@ -34,20 +33,12 @@ pub(super) enum DeadLetterVerb {
 #[derive(Debug, Args)]
 pub(super) struct Asked<C: Args> {
     #[command(flatten)]
-    config: ConfigArguments,
-    /// The admin port of a running daemon [default: that of the configuration, if a daemon runs on its directory]
-    #[arg(long, value_name = "URL")]
-    url: Option<String>,
-    /// A key of that admin port, one of its `admin.tokens` [default: the first of the configuration]
-    #[arg(long, value_name = "KEY", env = "SPANFERRY_ADMIN_TOKEN", hide_env_values = true)]
-    admin_token: Option<String>,
-    #[command(flatten)]
-    trust: TrustArguments,
+    pub(super) place: Place,
     /// As JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     #[command(flatten)]
-    request: C,
+    pub(super) request: C,
 }
 
 /// A command that needs no lanes.
@@ -61,65 +52,58 @@ pub(super) struct InStores<C: Args> {
 }
 
 /// Runs a verb. A replay fails when something did not arrive.
-pub(super) fn dead_letter(verb: DeadLetterVerb, shell: Shell<'_>) -> ExitCode {
+pub(super) fn dead_letter(verb: DeadLetterVerb, shell: Shell<'_>) -> Ended {
     match verb {
-        DeadLetterVerb::List(InStores { dir, asked }) => run(asked, dir, shell, listed_text),
-        DeadLetterVerb::Show(InStores { dir, asked }) => run(asked, dir, shell, entry_text),
-        DeadLetterVerb::Replay(asked) => run(asked, None, shell, replayed_text),
-        DeadLetterVerb::Drop(InStores { dir, asked }) => {
-            run(asked, dir, shell, |dropped: &Dropped| {
-                (format!("{} items dropped\n", dropped.items), ExitCode::SUCCESS)
-            })
-        }
+        DeadLetterVerb::List(asked) => run(asked.with_dir(), shell, listed_text),
+        DeadLetterVerb::Show(asked) => run(asked.with_dir(), shell, entry_text),
+        DeadLetterVerb::Replay(asked) => run(asked, shell, replayed_text),
+        DeadLetterVerb::Drop(asked) => run(asked.with_dir(), shell, |dropped: &Dropped| {
+            (format!("{} items dropped\n", dropped.items), Ok(()))
+        }),
     }
 }
 
 /// Replays what the journal keeps; fails when something did not arrive.
-pub(super) fn replay(asked: Asked<ReplayJournalRequest>, shell: Shell<'_>) -> ExitCode {
+pub(super) fn replay(asked: Asked<ReplayJournalRequest>, shell: Shell<'_>) -> Ended {
     let is_dry = asked.request.dry_run;
-    run(asked, None, shell, |replayed: &Replayed| {
+    run(asked, shell, |replayed: &Replayed| {
         if !is_dry {
             return replayed_text(replayed);
         }
         let census = replayed.census.as_ref().map(census_text).unwrap_or_default();
-        (census + "nothing was sent: this was a dry run\n", ExitCode::SUCCESS)
+        (census + "nothing was sent: this was a dry run\n", Ok(()))
     })
 }
 
 /// Has a running daemon read its configuration again; says what changed.
-pub(super) fn reload(asked: Asked<ReloadRequest>, shell: Shell<'_>) -> ExitCode {
-    run(asked, None, shell, |reloaded: &Reloaded| (format!("{reloaded}\n"), ExitCode::SUCCESS))
+pub(super) fn reload(asked: Asked<ReloadRequest>, shell: Shell<'_>) -> Ended {
+    run(asked, shell, |reloaded: &Reloaded| (format!("{reloaded}\n"), Ok(())))
 }
 
-impl<C: Args> Asked<C> {
-    /// Who is asked, what, and whether the answer is wanted as JSON.
-    pub(super) fn parts(self, dir: Option<PathBuf>) -> (Place, C, bool) {
-        let Self { config, url, admin_token: token, trust, json, request } = self;
-        (Place { config, dir, url, token, ca: trust.ca, is_live: false }, request, json)
+impl<C: Args> InStores<C> {
+    fn with_dir(self) -> Asked<C> {
+        let place = Place { dir: self.dir, ..self.asked.place };
+        Asked { place, ..self.asked }
     }
 }
 
+/// Has a command carried out, and prints what `text` makes of the answer, or JSON. It ends as `text` says.
 pub(super) fn run<C: Command + Args>(
     asked: Asked<C>,
-    dir: Option<PathBuf>,
     shell: Shell<'_>,
-    text: impl FnOnce(&C::Answer) -> (String, ExitCode),
-) -> ExitCode {
-    let (place, request, json) = asked.parts(dir);
-    let answer = match operate(&place, request, shell) {
-        Ok(answer) => answer,
-        Err(code) => return code,
-    };
-    let (text, code) = text(&answer);
-    if json {
+    text: impl FnOnce(&C::Answer) -> (String, Ended),
+) -> Ended {
+    let answer = operate(&asked.place, asked.request, shell)?;
+    let (text, ended) = text(&answer);
+    if asked.json {
         say_json(&serde_json::to_value(&answer).unwrap_or(Value::Null));
     } else {
         say(&harmless(&text));
     }
-    code
+    ended
 }
 
-fn listed_text(listed: &Listed) -> (String, ExitCode) {
+fn listed_text(listed: &Listed) -> (String, Ended) {
     let mut text = format!("{} entries with {} items\n", listed.entries, listed.items);
     if listed.items_gone > 0 {
         let gone = listed.items_gone;
@@ -127,33 +111,31 @@ fn listed_text(listed: &Listed) -> (String, ExitCode) {
             "cannot be shown or replayed any more: they gave way to newer ones, or are damaged";
         writeln!(text, "{gone} more items of this store {what}").ok();
     }
-    let groups = listed.groups.iter().map(|group| {
-        let (first, last) = (seconds(&group.first), seconds(&group.last));
-        vec![or_dash(&group.sink), group.items.to_string(), first, last, group.reason.clone()]
-    });
-    add_table(&mut text, &["sink", "items", "first", "last", "reason"], groups);
-    let newest = listed.newest.iter().map(|entry| {
-        vec![
-            entry.id.to_string(),
-            seconds(&entry.at),
-            or_dash(&entry.sink),
-            entry.receiver.clone(),
-            entry.bytes.to_string(),
-            or_dash(entry.traces.first().map_or("", String::as_str)),
-        ]
-    });
-    add_table(&mut text, &["id", "at", "sink", "receiver", "bytes", "trace"], newest);
-    (text, ExitCode::SUCCESS)
-}
-
-fn add_table(text: &mut String, heads: &[&str], rows: impl Iterator<Item = Vec<String>>) {
-    let rows: Vec<_> = rows.collect();
-    if !rows.is_empty() {
-        write!(text, "\n{}", table(heads, &rows)).ok();
+    let groups: [Column<Group>; 5] = [
+        ("sink", |group| or_dash(&group.sink)),
+        ("items", |group| group.items.to_string()),
+        ("first", |group| seconds(&group.first)),
+        ("last", |group| seconds(&group.last)),
+        ("reason", |group| group.reason.clone()),
+    ];
+    if !listed.groups.is_empty() {
+        write!(text, "\n{}", table_of(&groups, &listed.groups)).ok();
     }
+    let newest: [Column<EntryView>; 6] = [
+        ("id", |entry| entry.id.to_string()),
+        ("at", |entry| seconds(&entry.at)),
+        ("sink", |entry| or_dash(&entry.sink)),
+        ("receiver", |entry| entry.receiver.clone()),
+        ("bytes", |entry| entry.bytes.to_string()),
+        ("trace", |entry| or_dash(entry.traces.first().map_or("", String::as_str))),
+    ];
+    if !listed.newest.is_empty() {
+        write!(text, "\n{}", table_of(&newest, &listed.newest)).ok();
+    }
+    (text, Ok(()))
 }
 
-fn entry_text(entry: &EntryView) -> (String, ExitCode) {
+fn entry_text(entry: &EntryView) -> (String, Ended) {
     let mut text = String::new();
     for (name, value) in [
         ("id", entry.id.to_string()),
@@ -177,7 +159,7 @@ fn entry_text(entry: &EntryView) -> (String, ExitCode) {
             writeln!(text, "\n{name}\n{shown}").ok();
         }
     }
-    (text, ExitCode::SUCCESS)
+    (text, Ok(()))
 }
 
 pub(super) fn or_dash(text: &str) -> String {
@@ -185,7 +167,7 @@ pub(super) fn or_dash(text: &str) -> String {
 }
 
 /// What came of a replay. It succeeded when everything that is meant arrived.
-fn replayed_text(replayed: &Replayed) -> (String, ExitCode) {
+fn replayed_text(replayed: &Replayed) -> (String, Ended) {
     let mut text = replayed.census.as_ref().map(census_text).unwrap_or_default();
     let progress = &replayed.progress;
     writeln!(text, "{} items, {} delivered", progress.items, progress.delivered).ok();
@@ -202,7 +184,7 @@ fn replayed_text(replayed: &Replayed) -> (String, ExitCode) {
         writeln!(text, "  {items}  {reason}").ok();
     }
     let has_all = progress.delivered == progress.items && progress.unreadable == 0;
-    (text, if has_all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    (text, if has_all { Ok(()) } else { Err(ExitCode::FAILURE) })
 }
 
 fn census_text(census: &Census) -> String {
@@ -234,6 +216,7 @@ pub(super) fn seconds(time: &str) -> String {
     time.split('.').next().unwrap_or_default().to_owned()
 }
 
-fn time(unix_ns: u64) -> String {
+/// The same of nanoseconds since 1970.
+pub(super) fn time(unix_ns: u64) -> String {
     seconds(&rfc3339::text(unix_ns))
 }

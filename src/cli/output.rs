@@ -31,11 +31,6 @@ impl Output {
         self.explanations
     }
 
-    /// Text that is less important than what stands beside it.
-    pub(super) fn faint(self, text: &str) -> String {
-        self.answer("2", text)
-    }
-
     /// Text of an answer in this colour, where there are colours.
     pub(super) fn answer(self, codes: &str, text: &str) -> String {
         self.answers.with(codes, text)
@@ -94,6 +89,19 @@ fn is_harmful(letter: char) -> bool {
 /// Prints anything else.
 pub(super) fn explain(text: &str) {
     io::stderr().lock().write_all(text.as_bytes()).ok();
+}
+
+/// A column of a table: its head, and what a row says in it.
+pub(super) type Column<T> = (&'static str, fn(&T) -> String);
+
+/// A table of what rows say.
+pub(super) fn table_of<'r, T: 'r>(
+    columns: &[Column<T>],
+    rows: impl IntoIterator<Item = &'r T>,
+) -> String {
+    let heads: Vec<_> = columns.iter().map(|(head, _)| *head).collect();
+    let cells = |row| columns.iter().map(|(_, cell)| cell(row)).collect();
+    table(&heads, &rows.into_iter().map(cells).collect::<Vec<_>>())
 }
 
 /// A table: columns as wide as they must be, numbers to the right.

@@ -18,7 +18,13 @@ pub(super) enum PricesVerb {
     /// What a model costs by the prices in force, and where that is from
     Show(ShowArguments),
     /// Check a newer table of prices (the data of genai-prices), and put it where `[prices] file` finds it
-    Update(UpdateArguments),
+    Update {
+        /// The newer table
+        file: PathBuf,
+        /// Where it is put; without this, it is only checked
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -38,20 +44,11 @@ pub(super) struct ShowArguments {
     json: bool,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct UpdateArguments {
-    /// The newer table
-    file: PathBuf,
-    /// Where it is put; without this, it is only checked
-    #[arg(long, value_name = "FILE")]
-    to: Option<PathBuf>,
-}
-
 /// `prices`.
 pub(super) fn run(verb: &PricesVerb, shell: Shell<'_>) -> Ended {
     match verb {
         PricesVerb::Show(arguments) => show(arguments, shell),
-        PricesVerb::Update(arguments) => update(arguments, shell),
+        PricesVerb::Update { file, to } => update(file, to.as_deref(), shell),
     }
 }
 
@@ -84,11 +81,10 @@ fn show(arguments: &ShowArguments, shell: Shell<'_>) -> Ended {
     Ok(())
 }
 
-fn update(arguments: &UpdateArguments, shell: Shell<'_>) -> Ended {
-    let made =
-        config::table_of(&arguments.file).map_err(|problem| shell.output.fail(&problem, None))?;
-    if let Some(to) = &arguments.to {
-        put(&arguments.file, &made.date, to).map_err(|error| {
+fn update(file: &Path, to: Option<&Path>, shell: Shell<'_>) -> Ended {
+    let made = config::table_of(file).map_err(|problem| shell.output.fail(&problem, None))?;
+    if let Some(to) = to {
+        put(file, &made.date, to).map_err(|error| {
             shell.output.fail(&format!("cannot write {}: {error}", to.display()), None)
         })?;
     }

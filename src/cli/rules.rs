@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use serde_json::{Deserializer, Value, json};
 
 use super::output::{explain, say, table};
@@ -19,21 +19,18 @@ use crate::support::options::did_you_mean;
 #[derive(Debug, Subcommand)]
 pub(super) enum RulesVerb {
     /// Show what each rule does to each span of a file: JSON lines as a file sink writes them, or bodies of requests (OTLP/JSON, Agents SDK)
-    Try(TryArguments),
-}
-
-#[derive(Debug, Args)]
-pub(super) struct TryArguments {
-    #[command(flatten)]
-    config: ConfigArguments,
-    /// The file
-    file: PathBuf,
-    /// The sink whose rules are meant; without it, those for all sinks
-    #[arg(long, value_name = "NAME")]
-    sink: Option<String>,
-    /// Answer as JSON, one line for each span
-    #[arg(long)]
-    json: bool,
+    Try {
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// The file
+        file: PathBuf,
+        /// The sink whose rules are meant; without it, those for all sinks
+        #[arg(long, value_name = "NAME")]
+        sink: Option<String>,
+        /// Answer as JSON, one line for each span
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// How often each rule had each effect, and what was left of how many.
@@ -47,22 +44,21 @@ struct Totals {
 /// `rules`.
 pub(super) fn run(verb: &RulesVerb, shell: Shell<'_>) -> Ended {
     let output = shell.output;
-    let RulesVerb::Try(arguments) = verb;
-    let config = shell.load(&arguments.config)?.config;
+    let RulesVerb::Try { config, file, sink, json } = verb;
+    let config = shell.load(config)?.config;
     let names: Vec<_> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
-    if let Some(name) = arguments.sink.as_deref().filter(|name| !names.contains(name)) {
+    if let Some(name) = sink.as_deref().filter(|name| !names.contains(name)) {
         let hint = did_you_mean(name, &names);
         return Err(output.fail("there is no sink of this name", hint.as_deref()));
     }
-    let file = fs::read(&arguments.file).map_err(|error| {
-        output.fail(&format!("cannot read {}: {error}", arguments.file.display()), None)
-    })?;
+    let text = fs::read(file)
+        .map_err(|error| output.fail(&format!("cannot read {}: {error}", file.display()), None))?;
     // Nothing was installed in this process before.
     normalize::install(&config.attributes);
-    let rules = config.rules_of(arguments.sink.as_deref());
+    let rules = config.rules_of(sink.as_deref());
     let (mut totals, mut ended) = (Totals::default(), Ok(()));
     let (mut batches, mut known) = (Vec::new(), Decided::default());
-    for (number, value) in Deserializer::from_slice(&file).into_iter::<Value>().enumerate() {
+    for (number, value) in Deserializer::from_slice(&text).into_iter::<Value>().enumerate() {
         let batch = value.map_err(|error| format!("no JSON: {error}"));
         match batch.and_then(|value| batch_of(&value, None)) {
             Ok(batch) => {
@@ -80,9 +76,9 @@ pub(super) fn run(verb: &RulesVerb, shell: Shell<'_>) -> Ended {
         }
     }
     for batch in &batches {
-        totals.try_batch((&rules, &known), batch, arguments.json);
+        totals.try_batch((&rules, &known), batch, *json);
     }
-    totals.say(arguments.json);
+    totals.say(*json);
     ended
 }
 

@@ -1,41 +1,26 @@
 //! `run`: logs, the runtime, signals, and the words with which a daemon begins.
 
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::reload;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{fmt, registry, reload};
 
 use super::client::reachable;
 use super::output::{Output, explain};
 use super::{Ended, Shell, config_mistakes};
 use crate::config::{
-    self, DEFAULT_ORIGIN, DEFAULT_SINK_PATH, Loaded, LogFormat, LogOptions, Paint, Request,
+    self, Config, DEFAULT_ORIGIN, DEFAULT_SINK_PATH, JournalMode, Loaded, LogFormat, LogOptions,
+    Paint, Request,
 };
 use crate::daemon::{Addresses, Daemon, SetLog};
 use crate::operate::{Reloads, Reread};
 use crate::support::stop::Stop;
-
-/// What is said of the configuration at the start: the configuration itself goes to the daemon.
-struct Start {
-    files: String,
-    has_files: bool,
-    sinks: String,
-    /// Whether admin's port is encrypted.
-    is_encrypted: bool,
-    /// Variables that are set and make no sink.
-    unused: Vec<&'static str>,
-    journal: String,
-    /// What the sink writes that is there because none was named.
-    default_file: Option<String>,
-}
 
 /// Runs the daemon until it is told to stop.
 pub(super) fn run(request: &Request, shell: Shell<'_>) -> Ended {
@@ -55,14 +40,10 @@ pub(super) fn run(request: &Request, shell: Shell<'_>) -> Ended {
     })
 }
 
-/// A runtime for one request.
-pub(super) fn small_runtime() -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_all().build()
-}
-
 /// Waits for what asks others.
 pub(super) fn block_on<T>(asking: impl Future<Output = T>, output: Output) -> Result<T, ExitCode> {
-    let runtime = small_runtime().map_err(|error| output.fail(&error.to_string(), None))?;
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| output.fail(&error.to_string(), None))?;
     Ok(runtime.block_on(asking))
 }
 
@@ -73,32 +54,23 @@ fn begin_log(log: &LogOptions, output: Output) -> (LogFormat, SetLog) {
         LogFormat::Auto => LogFormat::Json,
         chosen => chosen,
     };
-    // The filter decides, not the builder.
-    let builder =
-        tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(io::stderr);
-    let filter = log.filter().unwrap_or_default();
-    let (begun, set_log): (_, SetLog) = if format == LogFormat::Json {
-        let (filter, handle) = reload::Layer::new(filter);
-        let builder = builder.json().flatten_event(true);
-        let log = builder.with_current_span(false).with_span_list(false).finish().with(filter);
-        (log.try_init(), set_log(handle))
+    let layer = fmt::layer().with_writer(io::stderr);
+    let layer = if format == LogFormat::Json {
+        let layer = layer.json().flatten_event(true);
+        layer.with_current_span(false).with_span_list(false).boxed()
     } else {
-        let (filter, handle) = reload::Layer::new(filter);
-        let log = builder.with_ansi(output.paint() == Paint::Colours).finish().with(filter);
-        (log.try_init(), set_log(handle))
+        layer.with_ansi(output.paint() == Paint::Colours).boxed()
     };
-    if let Err(problem) = begun {
+    let (filter, handle) = reload::Layer::new(log.filter().unwrap_or_default());
+    if let Err(problem) = registry().with(layer).with(filter).try_init() {
         output.fail(&format!("there will be no log: {problem}"), None);
     }
-    (format, set_log)
-}
-
-fn set_log<S: 'static>(handle: reload::Handle<Targets, S>) -> SetLog {
-    Box::new(move |log| {
+    let set_log = move |log: &LogOptions| {
         if let Err(problem) = handle.reload(log.filter().unwrap_or_default()) {
             warn!(%problem, "the log's level stays as it was");
         }
-    })
+    };
+    (format, Box::new(set_log))
 }
 
 fn serve(loaded: Loaded, set_log: SetLog) -> anyhow::Result<()> {
@@ -107,13 +79,12 @@ fn serve(loaded: Loaded, set_log: SetLog) -> anyhow::Result<()> {
     builder.enable_all().thread_name("spanferry");
     builder.worker_threads(config.threads.unwrap_or_else(default_threads));
     let runtime = builder.build().context("cannot start the runtime")?;
-    let start = Start::of(&loaded);
     std::panic::set_hook(Box::new(|panic| {
         // Where it was, and nothing of what it says: that may quote payload.
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         error!(place, "our own code panicked");
     }));
-    let ended = runtime.block_on(serve_until_told(loaded, set_log, &start));
+    let ended = runtime.block_on(serve_until_told(loaded, set_log));
     // After a second signal nothing more is waited for.
     runtime.shutdown_background();
     ended
@@ -125,22 +96,22 @@ fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
 }
 
-async fn serve_until_told(loaded: Loaded, set_log: SetLog, start: &Start) -> anyhow::Result<()> {
+async fn serve_until_told(loaded: Loaded, set_log: SetLog) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let daemon = tokio::select! {
         built = Daemon::build(loaded) => built?.with_log(set_log),
-        () = signals.stop() => return Ok(()),
+        () = signals.stop(None) => return Ok(()),
     };
-    start.announce(&daemon.addresses()?);
+    announce(daemon.loaded(), &daemon.addresses()?);
     let (stop, reloads) = (Stop::default(), daemon.reloads());
     let mut running = std::pin::pin!(daemon.run(stop.clone()));
     tokio::select! {
         ended = &mut running => return ended,
-        () = signals.stop_or_reload(&reloads) => stop.stop(),
+        () = signals.stop(Some(&reloads)) => stop.stop(),
     }
     tokio::select! {
         ended = running => ended,
-        () = signals.stop() => {
+        () = signals.stop(None) => {
             Err(anyhow::anyhow!("stopped at once by a second signal; what was acknowledged is in the journal"))
         }
     }
@@ -162,84 +133,63 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one that means to stop. A SIGHUP meanwhile is kept.
-    async fn stop(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-
-    /// The same; has a SIGHUP reload the configuration, which says itself in the log what came of it.
-    async fn stop_or_reload(&mut self, reloads: &Reloads) {
+    /// Waits for the next one that means to stop. A SIGHUP meanwhile has the configuration reloaded, which says itself in the log what came
+    /// of it; where nobody can be asked for that yet, it is kept.
+    async fn stop(&mut self, reloads: Option<&Reloads>) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
-                _ = self.hang_up.recv() => {
-                    let reloads = reloads.clone();
-                    tokio::spawn(async move { reloads.ask(Reread::All).await });
+                _ = self.hang_up.recv(), if reloads.is_some() => {
+                    let reloads = reloads.cloned();
+                    tokio::spawn(async move { reloads?.ask(Reread::All).await.ok() });
                 }
             }
         }
     }
 }
 
-impl Start {
-    fn of(loaded: &Loaded) -> Self {
-        let Loaded { config, files, unused, .. } = loaded;
-        let dir = &config.journal.dir;
-        let is_default = config.sinks.iter().any(|sink| sink.origin == DEFAULT_ORIGIN);
-        Self {
-            files: loaded.list_files("none"),
-            has_files: !files.is_empty(),
-            sinks: config.list_sinks(),
-            is_encrypted: config.admin.tls.is_some(),
-            unused: unused.clone(),
-            journal: match config.journal.mode {
-                config::JournalMode::Disk => dir.display().to_string(),
-                config::JournalMode::Memory => {
-                    "in memory: a restart loses what was not delivered".to_owned()
-                }
-            },
-            default_file: is_default.then(|| dir.join(DEFAULT_SINK_PATH).display().to_string()),
-        }
+/// Says where to look, and one line for the log; without a file also what to paste into an app.
+fn announce(loaded: &Loaded, addresses: &Addresses) {
+    let config = &loaded.config;
+    if addresses.admin.socket().is_some() {
+        let admin = reachable(&addresses.admin.to_string(), config.admin.tls.is_some());
+        info!("the console is at {admin}/ui/");
     }
-
-    /// Where to look, and one line for the log; without a file also what to paste into an app.
-    fn announce(&self, addresses: &Addresses) {
-        if addresses.admin.socket().is_some() {
-            let admin = reachable(&addresses.admin.to_string(), self.is_encrypted);
-            info!("the console is at {admin}/ui/");
-        }
+    let journal = match config.journal.mode {
+        JournalMode::Disk => config.journal.dir.display().to_string(),
+        JournalMode::Memory => "in memory: a restart loses what was not delivered".to_owned(),
+    };
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        config = loaded.list_files("none"),
+        http = %addresses.http,
+        grpc = %addresses.grpc,
+        admin = %addresses.admin,
+        sinks = config.list_sinks(),
+        journal,
+        "spanferry is ready"
+    );
+    for variable in &loaded.unused {
         info!(
-            version = env!("CARGO_PKG_VERSION"),
-            config = self.files,
-            http = %addresses.http,
-            grpc = %addresses.grpc,
-            admin = %addresses.admin,
-            sinks = self.sinks,
-            journal = self.journal,
-            "spanferry is ready"
+            variable,
+            "this variable makes no sink, because the configuration names its own sinks"
         );
-        for variable in &self.unused {
-            info!(
-                variable,
-                "this variable makes no sink, because the configuration names its own sinks"
-            );
-        }
-        if !self.has_files {
-            explain(&self.welcome(addresses));
-        }
     }
+    if loaded.files.is_empty() {
+        explain(&welcome(config, addresses));
+    }
+}
 
-    /// What to paste into an app. The lines are those of the SDKs' own documentation.
-    fn welcome(&self, addresses: &Addresses) -> String {
-        let Addresses { http, grpc, admin } = addresses;
-        let mut text = String::new();
-        write!(
-            text,
-            "
+/// What to paste into an app. The lines are those of the SDKs' own documentation.
+fn welcome(config: &Config, addresses: &Addresses) -> String {
+    let Addresses { http, grpc, admin } = addresses;
+    let sinks = config.list_sinks();
+    let is_default = config.sinks.iter().any(|sink| sink.origin == DEFAULT_ORIGIN);
+    let file = config.journal.dir.join(DEFAULT_SINK_PATH);
+    let file = if is_default { format!("\n  files    {}", file.display()) } else { String::new() };
+    format!(
+        "
 Point an app here:
 
   # OpenAI Agents SDK, Python
@@ -256,19 +206,11 @@ Point an app here:
 
 Or send a demo trace from another terminal:  spanferry send
 
-  sinks    {}{}
+  sinks    {sinks}{file}
   console  http://{admin}/ui/
   health   http://{admin}/health
   options  spanferry config default > spanferry.toml
 
-",
-            self.sinks,
-            self.default_file
-                .as_ref()
-                .map(|file| format!("\n  files    {file}"))
-                .unwrap_or_default(),
-        )
-        .ok();
-        text
-    }
+"
+    )
 }

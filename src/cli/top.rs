@@ -8,11 +8,11 @@ use std::time;
 use clap::Args;
 use serde::Serialize;
 
-use super::Shell;
 use super::look::{dollars, for_each_page, rows_table, traces_table};
 use super::operate::Asked;
 use super::operator::{Place, operate};
 use super::output::{harmless, say, say_json};
+use super::{Ended, Shell};
 use crate::index::{By, StatsRow, TraceSummary};
 use crate::operate::{StatsRequest, TracesRequest, WhichTraces};
 use crate::support::duration::Duration;
@@ -61,23 +61,20 @@ struct Top {
 
 /// Shows it until it is stopped, or once.
 #[expect(clippy::disallowed_methods, reason = "a terminal is written anew now and then")]
-pub(super) fn top(asked: Asked<Watched>, shell: Shell<'_>) -> ExitCode {
-    let (place, watched, is_json) = asked.parts(None);
+pub(super) fn top(asked: Asked<Watched>, shell: Shell<'_>) -> Ended {
+    let Asked { place, json, request: watched } = asked;
     let place = Place { is_live: true, ..place };
-    let is_once = watched.once || is_json || !io::stdout().is_terminal();
+    let is_once = watched.once || json || !io::stdout().is_terminal();
     loop {
-        let top = match look(&place, &watched, shell) {
-            Ok(top) => top,
-            Err(code) => return code,
-        };
-        if is_json {
+        let top = look(&place, &watched, shell)?;
+        if json {
             say_json(&serde_json::to_value(&top).unwrap_or_default());
         } else {
             let text = harmless(&top.text());
             say(&if is_once { text } else { format!("{CLEAR}{text}") });
         }
         if is_once {
-            return ExitCode::SUCCESS;
+            return Ok(());
         }
         std::thread::sleep(AGAIN_EVERY);
     }

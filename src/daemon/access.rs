@@ -17,16 +17,13 @@ pub(super) struct Encryption {
 impl Encryption {
     /// Reads the certificates. It blocks on the disk.
     pub(super) fn open(config: &Config) -> anyhow::Result<Self> {
-        Ok(Self {
-            receivers: open("receivers", config.receivers.tls.as_ref())?,
-            admin: open("admin", config.admin.tls.as_ref())?,
-        })
+        let open = |section, options: Option<&TlsOptions>| {
+            let tls = options.map(|options| Tls::open(section, options)).transpose();
+            tls.map_err(anyhow::Error::msg)
+        };
+        let (receivers, admin) = (config.receivers.tls.as_ref(), config.admin.tls.as_ref());
+        Ok(Self { receivers: open("receivers", receivers)?, admin: open("admin", admin)? })
     }
-}
-
-fn open(section: &'static str, options: Option<&TlsOptions>) -> anyhow::Result<Option<Tls>> {
-    let tls = options.map(|options| Tls::open(section, options)).transpose();
-    tls.map_err(|problem| anyhow::anyhow!("{problem}"))
 }
 
 /// Who may look and command. A Unix socket shows no certificates.

@@ -37,14 +37,16 @@ pub(super) struct Workshop {
 }
 
 impl Workshop {
-    /// A lane for each sink, at its cursor. It blocks on the disk.
-    pub(super) fn make_all(&self, config: &Config) -> anyhow::Result<Vec<Lane>> {
+    /// A lane for each sink, at its cursor, and where they are shown. It blocks on the disk.
+    pub(super) fn make_all(&self, config: &Config) -> anyhow::Result<(Vec<Lane>, Lanes)> {
         self.retain(config);
         let made = config.sinks.iter().map(|sink| {
             self.join(&sink.name)?;
             self.make(sink, None)
         });
-        made.collect()
+        let (made, lanes) = (made.collect::<Result<Vec<_>, _>>()?, Lanes::default());
+        lanes.set(made.iter().map(|lane| lane.handle().clone()).collect());
+        Ok((made, lanes))
     }
 
     /// A lane at the sink's saved cursor, in the place of the one before it.
@@ -57,16 +59,13 @@ impl Workshop {
         let cursor = journal.cursor(&sink.name).unwrap_or_default();
         let made = self.build(sink, &cursor)?;
         let reader = feed.reader(cursor.mark);
-        let status = LaneStatus::new(sink.name.clone(), sink.kind.name, cursor);
-        let trace_url = sink.lane.trace_url.clone().or_else(|| sink.plan.trace_url());
-        let status = status
-            .with_rules(Arc::clone(&sink.rules))
-            .with_trace_url(trace_url)
-            .gathering(made.gathers());
-        let status = Arc::new(status);
+        let mut status = LaneStatus::new(sink.name.clone(), sink.kind.name, cursor);
+        status.rules = Arc::clone(&sink.rules);
+        status.trace_url = sink.lane.trace_url.clone().or_else(|| sink.plan.trace_url());
+        status.gathers = made.gathers();
         let dead_letters = DeadLetters::new(self.stores.set_aside.dead_letters.clone());
         let (journal, options) = (journal.clone(), sink.lane.clone());
-        let lane = Lane::new(reader, made, journal, dead_letters, options, status);
+        let lane = Lane::new(reader, made, journal, dead_letters, options, Arc::new(status));
         Ok(match before {
             Some(before) => lane.in_place_of(before),
             None => lane,
@@ -83,7 +82,13 @@ impl Workshop {
         for sink in new.sinks.iter().filter(|sink| changed.contains(&sink.name)) {
             self.build(sink, &Cursor::default())?;
         }
-        self.join_also(old, added)?;
+        if !added.is_empty() {
+            let names = old.sinks.iter().map(|sink| &sink.name).chain(added);
+            // Before their cursors are looked at: what these are at must not go meanwhile.
+            let names: Vec<_> = names.map(String::as_str).collect();
+            self.stores.feed.journal().retain_consumers(&names);
+            added.iter().try_for_each(|sink| self.join(sink))?;
+        }
         let holds = normalize::install(&new.attributes);
         anyhow::ensure!(holds, "[attributes] has changed too often: restart the daemon");
         Ok(())
@@ -111,18 +116,6 @@ impl Workshop {
             );
         }
         journal.retain_consumers(&names);
-    }
-
-    /// Has sinks join those that there are. It blocks on the disk.
-    fn join_also(&self, there_are: &Config, sinks: &[String]) -> anyhow::Result<()> {
-        if sinks.is_empty() {
-            return Ok(());
-        }
-        let names = there_are.sinks.iter().map(|sink| &sink.name).chain(sinks);
-        // Before their cursors are looked at: what these are at must not go meanwhile.
-        let names: Vec<_> = names.map(String::as_str).collect();
-        self.stores.feed.journal().retain_consumers(&names);
-        sinks.iter().try_for_each(|sink| self.join(sink))
     }
 
     /// Sees to it that a sink has a cursor at something that is there, and that nothing behind it is let go. It blocks on the disk.

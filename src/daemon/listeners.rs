@@ -20,12 +20,8 @@ pub(super) const KAFKA: &str = "receivers.kafka";
 /// Where admin is served.
 pub(super) const ADMIN: &str = "admin.listen";
 
-/// A bound socket, and the option that says where.
-#[derive(Debug)]
-pub(super) struct Socket {
-    option: &'static str,
-    listener: Listener,
-}
+/// The option that says where, and the bound socket.
+pub(super) type Socket = (&'static str, Listener);
 
 /// The addresses of a configuration, each with its option.
 pub fn addresses(config: &Config) -> [(&'static str, &str); 3] {
@@ -52,24 +48,12 @@ pub(super) async fn bind(config: &Config, before: Option<&Config>) -> anyhow::Re
         let listener = Listener::bind(&parsed)
             .await
             .with_context(|| format!("cannot listen on {address}; {hint} with {option}"))?;
-        sockets.push(Socket { option, listener });
+        sockets.push((option, listener));
     }
     Ok(sockets)
 }
 
-impl Socket {
-    /// Whether it is the one of this option.
-    pub(super) fn is_of(&self, option: &str) -> bool {
-        self.option == option
-    }
-
-    /// Its option, and where it is bound, with the port that port 0 became.
-    pub(super) fn place(&self) -> anyhow::Result<(&'static str, Address)> {
-        Ok((self.option, self.listener.address()?))
-    }
-}
-
-/// Sockets that are served. Dropped, they are closed at once.
+/// What is served or consumed. Dropped, it is closed at once.
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
     tasks: JoinSet<Stop>,
@@ -78,16 +62,8 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    /// Serves a socket. One that is served for the same option is closed: its requests in flight are finished.
-    pub(super) fn serve<F>(&mut self, socket: Socket, serve: impl FnOnce(Listener, Stop) -> F)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let Socket { option, listener } = socket;
-        self.run(option, |stop| serve(listener, stop));
-    }
-
-    /// Runs what an option asks for until it is closed, in the place of what runs for the same option.
+    /// Runs what an option asks for until it is closed, in the place of what runs for the same option: that is closed, and its requests in
+    /// flight are finished.
     pub(super) fn run<F>(&mut self, option: &'static str, run: impl FnOnce(Stop) -> F)
     where
         F: Future<Output = ()> + Send + 'static,

@@ -36,7 +36,7 @@ use crate::feed::Feed;
 use crate::index::{Index, Kept};
 use crate::journal::Health;
 use crate::operate::{Asked, Reloads};
-use crate::pipeline::{Lane, Lanes};
+use crate::pipeline::Lane;
 use crate::receivers::Receivers;
 use crate::span;
 use crate::support::address::Address;
@@ -55,7 +55,7 @@ mod parts_tests;
 mod reload_tests;
 
 pub use listeners::addresses;
-pub use offline::{Offline, OfflineError};
+pub use offline::{Offline, who_runs};
 pub use reload::SetLog;
 
 /// A daemon with its sockets bound and its journals open, ready to run.
@@ -103,21 +103,21 @@ impl Daemon {
         let (keys, refusing) = (Arc::default(), Stop::default());
         let workshop = Workshop { stores, keys, metrics };
         let stores = &workshop.stores;
-        let (made, lanes) = (workshop.make_all(&loaded.config)?, Lanes::default());
-        lanes.set(made.iter().map(|lane| lane.handle().clone()).collect());
+        let (made, lanes) = workshop.make_all(&loaded.config)?;
         let (reloads, asked) = Reloads::new();
         let access = Access::default();
         access.set(policy(&loaded.config, encryption.admin));
         let settings = receivers_of(&loaded.config, encryption.receivers, &workshop);
         let (intake, metrics) = (stores.feed.intake(), workshop.metrics.clone());
         let receivers = Receivers::new(settings, intake, metrics, refusing.clone());
-        let operator = stores.operator(lanes.clone())?.with_reloads(reloads.clone());
+        let mut operator = stores.operator(lanes.clone())?;
+        operator.reloads = Some(reloads.clone());
         let admin = &loaded.config.admin;
         let kept = Kept { traces: admin.traces, agents: admin.agent_metrics };
-        let index = Index::keeping(kept, Arc::clone(&loaded.config.prices));
+        operator.index = Index::keeping(kept, Arc::clone(&loaded.config.prices));
         let view = Arc::new(View {
             feed: stores.feed.clone(),
-            operator: Arc::new(operator.with_index(index)),
+            operator: Arc::new(operator),
             mode: match loaded.config.journal.mode {
                 JournalMode::Disk => "disk",
                 JournalMode::Memory => "memory",
@@ -152,12 +152,17 @@ impl Daemon {
         self
     }
 
+    /// The configuration that it goes by.
+    pub fn loaded(&self) -> &Loaded {
+        &self.serving.loaded
+    }
+
     /// Where it listens.
     pub fn addresses(&self) -> anyhow::Result<Addresses> {
         let of = |option| {
-            let socket = self.sockets.iter().find(|socket| socket.is_of(option));
-            let socket = socket.with_context(|| format!("{option} is not bound"))?;
-            Ok::<_, anyhow::Error>(socket.place()?.1)
+            let socket = self.sockets.iter().find(|(bound, _)| *bound == option);
+            let (_, listener) = socket.with_context(|| format!("{option} is not bound"))?;
+            Ok::<_, anyhow::Error>(listener.address()?)
         };
         Ok(Addresses { http: of(HTTP)?, grpc: of(GRPC)?, admin: of(ADMIN)? })
     }
@@ -181,7 +186,7 @@ impl Daemon {
         }
         let feed = serving.view.feed.clone();
         // Before anything comes.
-        telling.spawn(serving.view.operator.index().clone().follow(feed.clone()));
+        telling.spawn(serving.view.operator.index.clone().follow(feed.clone()));
         for socket in sockets {
             serving.serve(socket);
         }
@@ -210,8 +215,8 @@ impl Daemon {
         serving.admin.close();
         timeout_at(by + LOOK_EVERY, serving.admin.closed()).await.ok();
         report_pending(&serving.view);
-        let stores = serving.workshop.stores;
-        let journals = tokio::task::spawn_blocking(move || stores.close());
+        let operator = Arc::clone(&serving.view.operator);
+        let journals = tokio::task::spawn_blocking(move || operator.close());
         journals.await.context("closing the journals")?;
         ended
     }

@@ -152,7 +152,7 @@ impl Serving {
         let settings = receivers_of(config, encryption.receivers, &self.workshop);
         self.view.receivers.set(settings);
         self.view.access.set(policy(config, encryption.admin));
-        self.view.operator.index().set_prices(Arc::clone(&config.prices));
+        self.view.operator.index.set_prices(Arc::clone(&config.prices));
         for socket in sockets {
             self.serve(socket);
         }
@@ -162,21 +162,19 @@ impl Serving {
     }
 
     /// Serves a socket, in the place of the one with the same option.
-    pub(super) fn serve(&mut self, socket: Socket) {
-        if let Ok((option, address)) = socket.place() {
+    pub(super) fn serve(&mut self, (option, listener): Socket) {
+        if let Ok(address) = listener.address() {
             info!(option, %address, "listening");
         }
-        if socket.is_of(ADMIN) {
+        if option == ADMIN {
             let view = Arc::clone(&self.view);
-            self.admin.serve(socket, |listener, stop| admin::serve(listener, view, stop));
+            self.admin.run(option, |stop| admin::serve(listener, view, stop));
         } else {
             let receivers = self.view.receivers.clone();
-            self.listeners.serve(socket, |listener, stop| server::serve(listener, receivers, stop));
+            self.listeners.run(option, |stop| server::serve(listener, receivers, stop));
         }
     }
-}
 
-impl Serving {
     /// Consumes the topics of a configuration, and those of another no more.
     pub(super) fn consume(&mut self, config: &Config) {
         let receivers = self.view.receivers.clone();

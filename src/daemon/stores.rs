@@ -49,12 +49,6 @@ impl Stores {
     pub(super) fn operator(&self, lanes: Lanes) -> anyhow::Result<Operator> {
         self.set_aside.operator(Some(Replays { feed: self.feed.clone(), lanes }))
     }
-
-    /// Closes them. It blocks on the disk.
-    pub(super) fn close(&self) {
-        self.feed.journal().close();
-        self.set_aside.close();
-    }
 }
 
 impl SetAside {
@@ -77,12 +71,6 @@ impl SetAside {
             Store::open(journal.clone()).context("cannot read what was set aside")
         };
         Ok(Operator::new(over(&self.dead_letters)?, over(&self.quarantine)?, replays))
-    }
-
-    /// Closes them. It blocks on the disk.
-    pub(super) fn close(&self) {
-        self.quarantine.close();
-        self.dead_letters.close();
     }
 }
 

@@ -89,9 +89,9 @@ const WORDS: [(&str, Kind); 12] = [
     ("agent", Kind::Names(|trace| trace.all(By::Agent).collect())),
     ("tool", Kind::Names(|trace| trace.all(By::Tool).collect())),
     ("model", Kind::Names(|trace| trace.all(By::Model).collect())),
-    ("workflow", Kind::Names(|trace| trace.workflow().into_iter().collect())),
-    ("session", Kind::Names(|trace| trace.session().into_iter().collect())),
-    ("user", Kind::Names(|trace| trace.user().into_iter().collect())),
+    ("workflow", Kind::Names(|trace| trace.text(trace.trace.workflow).into_iter().collect())),
+    ("session", Kind::Names(|trace| trace.text(trace.trace.session).into_iter().collect())),
+    ("user", Kind::Names(|trace| trace.text(trace.trace.user).into_iter().collect())),
     ("status", Kind::Status),
     ("dur", Kind::Figure(|trace| trace.duration_ns(), TIME)),
     ("tokens", Kind::Figure(|trace| trace.trace.sums.total, NUMBER)),
@@ -103,7 +103,8 @@ const WORDS: [(&str, Kind); 12] = [
 /// The names that a word without a key is looked for in.
 fn any_names<'t>(trace: &Known<'t>) -> Vec<&'t str> {
     let lists = [By::Agent, By::Tool, By::Model].into_iter().flat_map(|by| trace.all(by));
-    lists.chain(trace.workflow()).chain([trace.own_name()]).collect()
+    let own = trace.text(trace.trace.name).unwrap_or_default();
+    lists.chain(trace.text(trace.trace.workflow)).chain([own]).collect()
 }
 
 /// The longer ones first.

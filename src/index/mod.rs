@@ -266,11 +266,6 @@ impl Index {
         lock(&self.0.table).write_agents(now_ns, page, with_exemplars)
     }
 
-    /// How it is.
-    pub fn view(&self) -> IndexView {
-        self.view_of(&lock(&self.0.table))
-    }
-
     fn view_of(&self, table: &Table) -> IndexView {
         let rebuilt = self.0.rebuilt.load(Ordering::Relaxed);
         let rebuilding_percent = (rebuilt <= 100).then(|| rebuilt.saturating_sub(1));

@@ -85,25 +85,9 @@ pub(super) struct Known<'t> {
 }
 
 impl<'t> Known<'t> {
-    fn text(&self, name: Option<Name>) -> Option<&'t str> {
-        name.map(|name| self.names.text(name))
-    }
-
-    /// The name of its first span without a parent.
-    pub(super) fn own_name(&self) -> &'t str {
-        self.text(self.trace.name).unwrap_or_default()
-    }
-
-    pub(super) fn workflow(&self) -> Option<&'t str> {
-        self.text(self.trace.workflow)
-    }
-
-    pub(super) fn session(&self) -> Option<&'t str> {
-        self.text(self.trace.session)
-    }
-
-    pub(super) fn user(&self) -> Option<&'t str> {
-        self.text(self.trace.user)
+    /// The text of one of its words.
+    pub(super) fn text(&self, word: Option<Name>) -> Option<&'t str> {
+        word.map(|name| self.names.text(name))
     }
 
     /// Its agents, tools or models.
@@ -132,12 +116,13 @@ impl<'t> Known<'t> {
     pub(super) fn summary(&self) -> TraceSummary {
         let all = |by| self.all(by).map(str::to_owned).collect();
         let (trace, sums) = (self.trace, self.trace.sums);
+        let text = |word| self.text(word).map(str::to_owned);
         TraceSummary {
             trace_id: self.id.to_string(),
-            name: self.workflow().unwrap_or(self.own_name()).to_owned(),
-            workflow: self.workflow().map(str::to_owned),
-            session: self.session().map(str::to_owned),
-            user: self.user().map(str::to_owned),
+            name: text(trace.workflow.or(trace.name)).unwrap_or_default(),
+            workflow: text(trace.workflow),
+            session: text(trace.session),
+            user: text(trace.user),
             start: rfc3339::text(trace.start_ns),
             start_unix_nano: trace.start_ns,
             duration_ns: self.duration_ns(),

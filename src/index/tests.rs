@@ -9,6 +9,13 @@ use crate::span::TraceId;
 const EVERYTHING: Position = Position(0);
 const TRACES: Kept = Kept { traces: true, agents: false };
 
+impl Index {
+    /// How it is.
+    fn view(&self) -> IndexView {
+        self.view_of(&lock(&self.0.table))
+    }
+}
+
 /// A span of the Agents SDK: its number, what is above it, and its `span_data`.
 fn span(trace: &str, id: usize, parent: Option<usize>, data: &str) -> String {
     let parent = parent.map_or("null".to_owned(), |parent| format!("\"span_{parent}\""));

@@ -25,8 +25,8 @@ pub use look::{
 };
 pub use operator::{Command, Needs, Operator, Replays};
 pub use reload::{Asked, Rebuilt, RefusedReload, ReloadRequest, Reloaded, Reloads, Reread};
-pub use replay::{Range, drop_entries, receive_entries, replay_entries, replay_journal};
-pub use store::{Entry, Resolver, Selection, Store};
+pub use replay::{drop_entries, receive_entries, replay_entries, replay_journal};
+pub use store::{Entry, Range, Resolver, Selection, Store};
 
 #[cfg(test)]
 mod replay_tests;

@@ -1,6 +1,7 @@
 //! Carries out commands. Each is a type that says where it is sent, what is answered and what it does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +17,8 @@ use super::command::{
     ReplayEntriesRequest, ReplayJournalRequest, Replayed, ShowRequest, Which, Working,
 };
 use super::reload::{ReloadRequest, Reloaded, Reloads, Reread};
-use super::replay::{Range, drop_entries, receive_entries, replay_entries, replay_journal};
-use super::store::{Entry, Resolver, Selection, Store};
+use super::replay::{drop_entries, receive_entries, replay_entries, replay_journal};
+use super::store::{Entry, Range, Resolver, Selection, Store};
 use crate::feed::Feed;
 use crate::index::Index;
 use crate::normalize::{Outcome, ids};
@@ -40,11 +41,16 @@ const SAY_EVERY: Duration = Duration::from_secs(1);
 /// Where commands are carried out.
 #[derive(Debug)]
 pub struct Operator {
-    dead_letters: Store,
-    quarantine: Store,
-    replays: Option<Replays>,
-    reloads: Option<Reloads>,
-    index: Index,
+    /// What sinks rejected.
+    pub dead_letters: Store,
+    /// What could not be understood.
+    pub quarantine: Store,
+    /// The journal and the lanes, where replays are wanted.
+    pub replays: Option<Replays>,
+    /// Who reads the configuration again.
+    pub reloads: Option<Reloads>,
+    /// Which traces there are, what agents did, and the prices in force. It may have the prices alone.
+    pub index: Index,
     reading: Arc<Semaphore>,
 }
 
@@ -93,33 +99,11 @@ pub(super) type Followed = watch::Sender<Progress>;
 pub(super) type Answered<C> = Result<<C as Command>::Answer, CommandError>;
 
 impl Operator {
-    /// Over both stores, and over lanes where replays are wanted.
+    /// Over both stores: what else there is is set.
     pub fn new(dead_letters: Store, quarantine: Store, replays: Option<Replays>) -> Self {
         let reading = Arc::new(Semaphore::new(READING_MAX));
         let (reloads, index) = (None, Index::default());
         Self { dead_letters, quarantine, replays, reloads, index, reading }
-    }
-
-    /// With an index. It may have the prices alone.
-    #[must_use]
-    pub fn with_index(self, index: Index) -> Self {
-        Self { index, ..self }
-    }
-
-    /// With somebody who reads the configuration again.
-    #[must_use]
-    pub fn with_reloads(self, reloads: Reloads) -> Self {
-        Self { reloads: Some(reloads), ..self }
-    }
-
-    /// What sinks rejected.
-    pub fn dead_letters(&self) -> &Store {
-        &self.dead_letters
-    }
-
-    /// What could not be understood.
-    pub fn quarantine(&self) -> &Store {
-        &self.quarantine
     }
 
     /// Carries out a command, and tells each second how far it is. Dropped, it stops after what is at a sink right now.
@@ -143,6 +127,15 @@ impl Operator {
         }
     }
 
+    /// Closes the journals. It blocks on the disk.
+    pub fn close(&self) {
+        if let Some(replays) = &self.replays {
+            replays.feed.journal().close();
+        }
+        self.quarantine.close();
+        self.dead_letters.close();
+    }
+
     /// What keeps sinks from taking more.
     fn problems(&self) -> Vec<String> {
         let lanes = self.replays.iter().flat_map(|replays| replays.lanes.all());
@@ -162,11 +155,6 @@ impl Operator {
 
     fn resolver(&self, which: &Which) -> Result<Resolver, CommandError> {
         self.store(which.quarantine).resolver().ok_or(CommandError::Busy)
-    }
-
-    /// Which traces there are, what agents did, and the prices in force.
-    pub fn index(&self) -> &Index {
-        &self.index
     }
 
     /// Which traces there are, where that is followed.
@@ -292,11 +280,7 @@ impl Command for ReplayJournalRequest {
 
     async fn run(self, operator: &Operator, progress: &Followed) -> Answered<Self> {
         let lane = operator.lane(&self.sink)?;
-        let range = Range {
-            from_ns: time(self.from.as_deref())?,
-            to_ns: time(self.to.as_deref())?,
-            trace: self.trace.as_deref().map(trace_named),
-        };
+        let range = range(self.from.as_deref(), self.to.as_deref(), self.trace.as_deref())?;
         let until = lane.status.cursor().mark.position;
         let lane = (!self.dry_run).then_some(&lane.jobs);
         let journal = operator.replays()?.feed.journal();
@@ -335,15 +319,13 @@ pub(super) async fn off_thread<T: Send + 'static>(
 
 impl Which {
     fn selection(&self, ids: Vec<u64>, sink: Option<String>) -> Result<Selection, CommandError> {
-        Ok(Selection {
-            ids,
-            sink,
-            reason: self.reason.clone(),
-            trace: self.trace.as_deref().map(trace_named),
-            from_ns: time(self.from.as_deref())?,
-            to_ns: time(self.to.as_deref())?,
-        })
+        let range = range(self.from.as_deref(), self.to.as_deref(), self.trace.as_deref())?;
+        Ok(Selection { ids, sink, reason: self.reason.clone(), range })
     }
+}
+
+fn range(from: Option<&str>, to: Option<&str>, trace: Option<&str>) -> Result<Range, CommandError> {
+    Ok(Range { from_ns: time(from)?, to_ns: time(to)?, trace: trace.map(trace_named) })
 }
 
 /// The trace that an operator means: by its 32 digits, or by its id in the Agents SDK.
@@ -364,6 +346,7 @@ struct Listing {
     limit: usize,
     listed: Listed,
     groups: BTreeMap<(String, String), Group>,
+    newest: VecDeque<EntryView>,
 }
 
 impl Listing {
@@ -379,25 +362,16 @@ impl Listing {
             group.items += entry.items;
             group.last = at;
         }
-        if self.limit > 0 {
-            self.listed.newest.push(EntryView::of(entry));
-        }
-        // Twice as many, so that not each one moves all others.
-        if self.listed.newest.len() > 2 * self.limit {
-            self.let_older_go();
+        self.newest.push_back(EntryView::of(entry));
+        if self.newest.len() > self.limit {
+            self.newest.pop_front();
         }
     }
 
-    fn let_older_go(&mut self) {
-        let newest = &mut self.listed.newest;
-        newest.drain(..newest.len().saturating_sub(self.limit));
-    }
-
-    fn listed(mut self) -> Listed {
-        self.let_older_go();
-        self.listed.groups = self.groups.into_values().collect();
-        self.listed.groups.sort_by_key(|group| std::cmp::Reverse(group.items));
-        self.listed
+    fn listed(self) -> Listed {
+        let mut groups: Vec<_> = self.groups.into_values().collect();
+        groups.sort_by_key(|group| Reverse(group.items));
+        Listed { groups, newest: self.newest.into(), ..self.listed }
     }
 }
 

@@ -9,11 +9,11 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::command::{Census, CommandError, Progress};
 use super::decided::Deciding;
-use super::store::{Entry, Resolver, Selection};
+use super::store::{Entry, Range, Resolver, Selection, Store};
 use crate::feed::{Arrival, Arrived, Decisions, Intake, Record, Records, Traces, look_back};
 use crate::journal::{Journal, Mark, Position};
 use crate::normalize::{Envelope, Outcome, decode_record};
@@ -22,38 +22,44 @@ use crate::rules::{Known, Ruled, Rules};
 use crate::sinks::Delivery;
 use crate::span::{Batch, TraceId, TraceNeeds};
 use crate::support::clock::nanos;
-use crate::support::lock::lock;
 
 // === Reading ===
 
-/// What an iterator brings that blocks on the disk, read away from the runtime's threads and one ahead. Dropped, it stops.
-struct Reading<T> {
-    items: mpsc::Receiver<io::Result<T>>,
-    task: JoinHandle<io::Result<()>>,
+/// What is read away from the runtime's threads, because it blocks on the disk, and one ahead; and what comes of having read it all.
+/// Dropped, it stops.
+struct Reading<T, R> {
+    items: mpsc::Receiver<T>,
+    task: JoinHandle<io::Result<R>>,
 }
 
-impl<T: Send + 'static> Reading<T> {
-    fn of<I: Iterator<Item = io::Result<T>>>(
-        open: impl FnOnce() -> io::Result<I> + Send + 'static,
-    ) -> Self {
+impl<T: Send + 'static, R: Send + 'static> Reading<T, R> {
+    /// Has this read. It gives out what it reads until it is told that nobody wants more.
+    fn of(read: impl FnOnce(&mut dyn FnMut(T) -> bool) -> io::Result<R> + Send + 'static) -> Self {
         let (sender, items) = mpsc::channel(1);
-        let task = tokio::task::spawn_blocking(move || {
-            for item in open()? {
-                if sender.blocking_send(item).is_err() {
-                    break;
-                }
-            }
-            Ok(())
-        });
+        let task = spawn_blocking(move || read(&mut |item| sender.blocking_send(item).is_ok()));
         Self { items, task }
     }
 
-    async fn next(&mut self) -> io::Result<Option<T>> {
-        match self.items.recv().await {
-            Some(item) => item.map(Some),
-            None => (&mut self.task).await.map_err(io::Error::other)?.map(|()| None),
-        }
+    async fn next(&mut self) -> Option<T> {
+        self.items.recv().await
     }
+
+    /// What came of it, once there is nothing more.
+    async fn end(self) -> io::Result<R> {
+        self.task.await.map_err(io::Error::other)?
+    }
+}
+
+/// The selected entries.
+fn entries(store: Store, selection: Selection) -> Reading<Entry, ()> {
+    Reading::of(move |give| {
+        for entry in store.selected(selection)? {
+            if !give(entry?) {
+                break;
+            }
+        }
+        Ok(())
+    })
 }
 
 /// One delivery's worth of what is replayed.
@@ -72,23 +78,14 @@ struct Chunk {
     roots: Vec<Delivery>,
 }
 
-impl Chunk {
-    fn is_empty(&self) -> bool {
-        self.delivery.is_empty()
-            && self.filtered.is_empty()
-            && self.not_understood == 0
-            && self.unreadable == 0
-    }
-}
-
-/// Has a lane deliver what is read; `resolve` notes what arrived, and `progress` follows.
-async fn deliver(
-    mut chunks: Reading<Chunk>,
+/// Has a lane deliver what is read; `resolve` notes what arrived, and `progress` follows. Returns what came of reading it.
+async fn deliver<R: Send + 'static>(
+    mut chunks: Reading<Chunk, R>,
     lane: &JobHandle,
     resolve: Option<(&Resolver, &str, Outcome)>,
     progress: &watch::Sender<Progress>,
-) -> Result<(), CommandError> {
-    while let Some(chunk) = chunks.next().await? {
+) -> Result<R, CommandError> {
+    while let Some(chunk) = chunks.next().await {
         let of_journal = chunk.entries.is_empty();
         let items = |entries: &[(u64, u64)]| entries.iter().map(|(_, items)| items).sum::<u64>();
         let count = if of_journal { chunk.delivery.len() as u64 } else { items(&chunk.entries) };
@@ -123,7 +120,7 @@ async fn deliver(
             lane.deliver(roots).await?;
         }
     }
-    Ok(())
+    Ok(chunks.end().await?)
 }
 
 /// The items that each rejection costs: all of its entry's, which stays as it is, and once.
@@ -148,47 +145,47 @@ pub async fn replay_entries(
     let selection = Selection { sink: Some(sink.to_owned()), ..selection.clone() };
     let (store, limits) = (resolver.store().clone(), lane.limits());
     let rules = lane.rules();
-    let chunks = Reading::of(move || {
-        let mut entries = store.selected(selection)?;
-        Ok(std::iter::from_fn(move || next_chunk(&mut entries, &rules, limits).transpose()))
+    let chunks = Reading::of(move |give| {
+        let mut chunk = Chunk::default();
+        for entry in store.selected(selection)? {
+            chunk.add_entry(&entry?, &rules);
+            if limits.is_met_by(&chunk.delivery) && !give(std::mem::take(&mut chunk)) {
+                break;
+            }
+        }
+        give(chunk);
+        Ok(())
     });
     deliver(chunks, lane, Some((resolver, sink, outcome)), progress).await
 }
 
-fn next_chunk(
-    entries: &mut impl Iterator<Item = io::Result<Entry>>,
-    rules: &Rules,
-    limits: BatchLimits,
-) -> io::Result<Option<Chunk>> {
-    let mut chunk = Chunk::default();
-    while !limits.is_met_by(&chunk.delivery) {
-        let Some(entry) = entries.next().transpose()? else { break };
-        match entry.understood() {
-            Some(decoded) => {
-                // It was kept when it became a dead letter.
-                let Ruled { batch, filtered, .. } =
-                    rules.apply_again(&Arc::new(decoded.batch), Known::Kept);
-                if batch.items.is_empty() && filtered > 0 {
-                    chunk.filtered.push((entry.id, entry.items));
-                    continue;
-                }
-                chunk.delivery.add(&batch, 0..batch.items.len());
-                chunk.entries.push((entry.id, entry.items));
-            }
-            None => chunk.not_understood += entry.items,
+impl Chunk {
+    /// Adds what its sink's rules leave of an entry.
+    fn add_entry(&mut self, entry: &Entry, rules: &Rules) {
+        let Some(decoded) = entry.understood() else {
+            self.not_understood += entry.items;
+            return;
+        };
+        // It was kept when it became a dead letter.
+        let Ruled { batch, filtered, .. } =
+            rules.apply_again(&Arc::new(decoded.batch), Known::Kept);
+        if batch.items.is_empty() && filtered > 0 {
+            self.filtered.push((entry.id, entry.items));
+        } else {
+            self.delivery.add(&batch, 0..batch.items.len());
+            self.entries.push((entry.id, entry.items));
         }
     }
-    Ok(Some(chunk).filter(|chunk| !chunk.is_empty()))
 }
 
 /// Gives up the selected entries, and counts them. Returns how many items that is.
 pub async fn drop_entries(resolver: &Resolver, selection: Selection) -> Result<u64, CommandError> {
-    let store = resolver.store().clone();
-    let mut entries = Reading::of(move || store.selected(selection));
+    let mut entries = entries(resolver.store().clone(), selection);
     let mut by_sink: BTreeMap<String, Vec<(u64, u64)>> = BTreeMap::new();
-    while let Some(entry) = entries.next().await? {
+    while let Some(entry) = entries.next().await {
         by_sink.entry(entry.aside.sink).or_default().push((entry.id, entry.items));
     }
+    entries.end().await?;
     let mut dropped = 0;
     for (sink, entries) in by_sink {
         dropped += resolver.resolve(&sink, Outcome::Dropped, entries).await?;
@@ -204,9 +201,8 @@ pub async fn receive_entries(
     intake: &Intake,
     progress: &watch::Sender<Progress>,
 ) -> Result<(), CommandError> {
-    let store = resolver.store().clone();
-    let mut entries = Reading::of(move || store.selected(selection));
-    while let Some(entry) = entries.next().await? {
+    let mut entries = entries(resolver.store().clone(), selection);
+    while let Some(entry) = entries.next().await {
         let items = entry.items;
         let Some(decoded) = entry.understood() else {
             progress.send_modify(|progress| {
@@ -223,28 +219,10 @@ pub async fn receive_entries(
             progress.delivered += received;
         });
     }
-    Ok(())
+    Ok(entries.end().await?)
 }
 
 // === The journal ===
-
-/// Which part of the journal is meant.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Range {
-    /// What was received at this time or later, in nanoseconds since 1970.
-    pub from_ns: Option<u64>,
-    /// What was received before this time, in nanoseconds since 1970.
-    pub to_ns: Option<u64>,
-    /// Of this trace.
-    pub trace: Option<TraceId>,
-}
-
-impl Range {
-    fn takes_time(&self, received_at_ns: u64) -> bool {
-        self.from_ns.is_none_or(|from| from <= received_at_ns)
-            && self.to_ns.is_none_or(|to| received_at_ns < to)
-    }
-}
 
 /// Delivers a range of the journal, up to a position, once more, or only counts it where there is no lane. What comes behind the
 /// position is pending, and the sink's lane delivers it anyway; the lane's own cursor stays where it is. `progress` follows.
@@ -254,31 +232,27 @@ pub async fn replay_journal(
     lane: Option<&JobHandle>,
     progress: &watch::Sender<Progress>,
 ) -> Result<Census, CommandError> {
-    let census = Arc::<Mutex<Census>>::default();
     let source = JournalReplay {
         journal: journal.clone(),
-        records: Records::all(journal),
         range,
         until,
         limits: lane.map(JobHandle::limits),
         rules: lane.map(JobHandle::rules).unwrap_or_default(),
         decided: None,
         traces: lane.and_then(JobHandle::trace_needs).map(ReplayTraces::new),
-        census: Arc::clone(&census),
-        is_over: false,
+        census: Census::default(),
     };
-    let mut chunks = Reading::of(|| Ok(source));
-    match lane {
-        Some(lane) => deliver(chunks, lane, None, progress).await?,
-        None => while chunks.next().await?.is_some() {},
+    let mut chunks = Reading::of(|give| source.read(give));
+    if let Some(lane) = lane {
+        return deliver(chunks, lane, None, progress).await;
     }
-    Ok(std::mem::take(&mut lock(&census)))
+    while chunks.next().await.is_some() {}
+    Ok(chunks.end().await?)
 }
 
 /// Reads a range of the journal, and counts it.
 struct JournalReplay {
     journal: Journal<Arrived>,
-    records: Records,
     range: Range,
     until: Position,
     /// How large a delivery should be; `None` where nothing is delivered.
@@ -286,55 +260,48 @@ struct JournalReplay {
     rules: Arc<Rules>,
     decided: Option<Deciding>,
     traces: Option<ReplayTraces>,
-    census: Arc<Mutex<Census>>,
-    is_over: bool,
-}
-
-impl Iterator for JournalReplay {
-    type Item = io::Result<Chunk>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.is_over {
-            return None;
-        }
-        let mut chunk = Chunk::default();
-        while !self.limits.is_some_and(|limits| limits.is_met_by(&chunk.delivery)) {
-            match self.records.next() {
-                Some(Ok(record)) => self.read(&record, &mut chunk),
-                Some(Err(problem)) => return Some(Err(problem)),
-                None => {
-                    self.is_over = true;
-                    break;
-                }
-            }
-        }
-        if let (Some(traces), Some(limits)) = (&mut self.traces, self.limits) {
-            chunk.delivery = traces.with_contexts(chunk.delivery);
-            chunk.roots = traces.roots(self.is_over, limits.items_max);
-        }
-        Some(Ok(chunk))
-    }
+    census: Census,
 }
 
 impl JournalReplay {
-    fn read(&mut self, record: &Record, chunk: &mut Chunk) {
-        let census = Arc::clone(&self.census);
-        let mut census = lock(&census);
+    fn read(mut self, give: &mut dyn FnMut(Chunk) -> bool) -> io::Result<Census> {
+        let mut chunk = Chunk::default();
+        for record in Records::all(&self.journal) {
+            self.add(&record?, &mut chunk);
+            let is_met = self.limits.is_some_and(|limits| limits.is_met_by(&chunk.delivery));
+            if is_met && !give(self.with_traces(std::mem::take(&mut chunk), false)) {
+                return Ok(self.census);
+            }
+        }
+        give(self.with_traces(chunk, true));
+        Ok(self.census)
+    }
+
+    /// A chunk with what is known of its traces, and with the roots that are due.
+    fn with_traces(&mut self, mut chunk: Chunk, is_over: bool) -> Chunk {
+        if let (Some(traces), Some(limits)) = (&mut self.traces, self.limits) {
+            chunk.delivery = traces.with_contexts(chunk.delivery);
+            chunk.roots = traces.roots(is_over, limits.items_max);
+        }
+        chunk
+    }
+
+    fn add(&mut self, record: &Record, chunk: &mut Chunk) {
         let items = record.items();
         let is_pending = self.until <= record.start.position;
         let payload = record.payload.as_ref();
         let Some((payload, (envelope, _))) =
             payload.and_then(|payload| Some((payload, Envelope::split(payload).ok()?)))
         else {
-            census.unreadable += items;
+            self.census.unreadable += items;
             chunk.unreadable += if is_pending { 0 } else { items };
             return;
         };
         let received_at_ns = envelope.source.received_at_ns;
-        if census.oldest_ns.is_none() {
-            census.oldest_ns = Some(received_at_ns);
+        if self.census.oldest_ns.is_none() {
+            self.census.oldest_ns = Some(received_at_ns);
             let wants_earlier = self.range.from_ns.is_none_or(|from| from < received_at_ns);
-            census.begins_late = self.journal.start().position.0 > 0 && wants_earlier;
+            self.census.begins_late = self.journal.start().position.0 > 0 && wants_earlier;
         }
         let is_meant = self.range.takes_time(received_at_ns);
         let is_delivered = self.limits.is_some() && !is_pending;
@@ -349,10 +316,11 @@ impl JournalReplay {
         if is_meant {
             let meant = match (self.range.trace, &batch) {
                 (None, _) => items,
-                (Some(trace), Some(batch)) => of_trace(batch, trace),
+                (Some(trace), Some(batch)) => of_trace(batch, trace).count() as u64,
                 (Some(_), None) => 0,
             };
-            census.count(envelope.source.receiver.as_str(), meant, is_pending, received_at_ns);
+            let receiver = envelope.source.receiver.as_str();
+            self.census.count(receiver, meant, is_pending, received_at_ns);
         }
         match batch {
             Some(batch) if is_delivered => {
@@ -361,25 +329,18 @@ impl JournalReplay {
                     let rules = (self.rules.as_ref(), self.decided.as_ref().map(|it| &it.table));
                     traces.read(&self.journal, rules, record.start, &batch);
                 }
-                if !is_meant {
-                    return;
-                }
-                let Some(trace) = self.range.trace else {
-                    chunk.delivery.add(&batch, 0..batch.items.len());
-                    return;
-                };
-                let places = batch.items.iter().enumerate();
-                for (place, _) in places.filter(|(_, item)| item.trace_id() == trace) {
-                    chunk.delivery.add(&batch, place..place + 1);
+                match self.range.trace {
+                    _ if !is_meant => {}
+                    None => chunk.delivery.add(&batch, 0..batch.items.len()),
+                    Some(trace) => of_trace(&batch, trace)
+                        .for_each(|place| chunk.delivery.add(&batch, place..place + 1)),
                 }
             }
             None if is_delivered && is_meant => chunk.not_understood += items,
             _ => {}
         }
     }
-}
 
-impl JournalReplay {
     /// What rules leave of a record.
     fn ruled(&mut self, record: &Record, batch: Batch) -> Arc<Batch> {
         let batch = Arc::new(batch);
@@ -394,8 +355,10 @@ impl JournalReplay {
     }
 }
 
-fn of_trace(batch: &Batch, trace: TraceId) -> u64 {
-    batch.items.iter().filter(|item| item.trace_id() == trace).count() as u64
+/// The places of a trace's items.
+fn of_trace(batch: &Batch, trace: TraceId) -> impl Iterator<Item = usize> {
+    let places = batch.items.iter().enumerate();
+    places.filter(move |(_, item)| item.trace_id() == trace).map(|(place, _)| place)
 }
 
 /// What a replay knows of the traces that it delivers, for a sink that wants to know: as a lane does, from what it reads and from

@@ -170,15 +170,17 @@ async fn entries_are_selected_by_everything_that_is_given() {
     let first = &entries[0];
     let trace = first.traces()[0];
     let other = crate::span::TraceId::new([9; 16]);
+    let of = |trace| Range { trace, ..Range::default() };
+    let at = Some(first.aside.at_ns);
     for (selection, expected) in [
         (Selection::default(), 3),
-        (Selection { reason: Some("400".to_owned()), trace: Some(trace), ..of_told() }, 3),
-        (Selection { trace: other, ..Selection::default() }, 0),
+        (Selection { reason: Some("400".to_owned()), range: of(Some(trace)), ..of_told() }, 3),
+        (Selection { range: of(other), ..Selection::default() }, 0),
         (Selection { sink: Some("other".to_owned()), ..Selection::default() }, 0),
         (Selection { reason: Some("401".to_owned()), ..Selection::default() }, 0),
         (Selection { ids: vec![first.id], ..Selection::default() }, 1),
-        (Selection { to_ns: Some(first.aside.at_ns), ..Selection::default() }, 0),
-        (Selection { from_ns: Some(first.aside.at_ns), ..Selection::default() }, 3),
+        (Selection { range: Range { to_ns: at, ..Range::default() }, ..Selection::default() }, 0),
+        (Selection { range: Range { from_ns: at, ..Range::default() }, ..Selection::default() }, 3),
     ] {
         assert_eq!(count(selection.clone()), expected, "{selection:?}");
     }

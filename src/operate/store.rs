@@ -89,12 +89,25 @@ pub struct Selection {
     pub sink: Option<String>,
     /// With this in the reason.
     pub reason: Option<String>,
+    /// Set aside then, of this trace.
+    pub range: Range,
+}
+
+/// Which part of a store or of the journal is meant.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Range {
+    /// What was set aside or received at this time or later, in nanoseconds since 1970.
+    pub from_ns: Option<u64>,
+    /// What was before this time, in nanoseconds since 1970.
+    pub to_ns: Option<u64>,
     /// Of this trace.
     pub trace: Option<TraceId>,
-    /// Set aside at this time or later, in nanoseconds since 1970.
-    pub from_ns: Option<u64>,
-    /// Set aside before this time, in nanoseconds since 1970.
-    pub to_ns: Option<u64>,
+}
+
+impl Range {
+    pub(super) fn takes_time(&self, at_ns: u64) -> bool {
+        self.from_ns.is_none_or(|from| from <= at_ns) && self.to_ns.is_none_or(|to| at_ns < to)
+    }
 }
 
 impl Store {
@@ -129,6 +142,11 @@ impl Store {
         Ok(store)
     }
 
+    /// Closes its journal. It blocks on the disk.
+    pub(super) fn close(&self) {
+        self.shared.journal.close();
+    }
+
     /// The right to resolve; `None` while somebody else has it.
     pub fn resolver(&self) -> Option<Resolver> {
         let guard = Arc::clone(&self.shared.resolving).try_lock_owned().ok()?;
@@ -143,11 +161,8 @@ impl Store {
     /// The entries that are not resolved, the oldest first. It blocks on the disk: resolutions stand behind what they name, so the
     /// store is read twice.
     pub fn entries(&self) -> io::Result<impl Iterator<Item = io::Result<Entry>> + use<>> {
-        Ok(self.fates()?.filter_map(|fate| match fate {
-            Ok((entry, None)) => Some(Ok(entry)),
-            Ok((_, Some(_))) => None,
-            Err(problem) => Some(Err(problem)),
-        }))
+        let open = |(entry, outcome): (_, Option<Outcome>)| outcome.is_none().then_some(entry);
+        Ok(self.fates()?.filter_map(move |fate| fate.map(open).transpose()))
     }
 
     /// All entries that are kept, with what became of those that are resolved.
@@ -163,14 +178,12 @@ impl Store {
         }
         let records = Records::all(&self.shared.journal);
         let evicted_until = self.counters().evicted_until;
-        Ok(records.filter_map(move |record| match record {
-            Ok(record) if record.start.position.0 < evicted_until => None,
-            Ok(record) => {
-                let outcome = resolved.get(&record.start.position.0).copied();
-                Entry::of(&record).map(|entry| Ok((entry, outcome)))
-            }
-            Err(problem) => Some(Err(problem)),
-        }))
+        let fate = move |record: Record| {
+            let id = record.start.position.0;
+            let entry = (id >= evicted_until).then(|| Entry::of(&record)).flatten();
+            entry.map(|entry| (entry, resolved.get(&id).copied()))
+        };
+        Ok(records.filter_map(move |record| record.map(&fate).transpose()))
     }
 
     /// The entries that are meant.
@@ -178,9 +191,8 @@ impl Store {
         &self,
         selection: Selection,
     ) -> io::Result<impl Iterator<Item = io::Result<Entry>> + use<>> {
-        let is_meant =
-            move |entry: &io::Result<Entry>| entry.as_ref().map_or(true, |it| selection.takes(it));
-        Ok(self.entries()?.filter(is_meant))
+        let entries = self.entries()?;
+        Ok(entries.filter(move |entry| entry.as_ref().map_or(true, |it| selection.takes(it))))
     }
 
     /// Items that are neither resolved nor among so many that are left: they gave way to newer ones, or cannot be read.
@@ -336,8 +348,7 @@ impl Selection {
         (self.ids.is_empty() || self.ids.contains(&entry.id))
             && self.sink.as_ref().is_none_or(|sink| *sink == aside.sink)
             && self.reason.as_ref().is_none_or(|reason| aside.reason.contains(reason.as_str()))
-            && self.from_ns.is_none_or(|from| from <= aside.at_ns)
-            && self.to_ns.is_none_or(|to| aside.at_ns < to)
-            && self.trace.is_none_or(|trace| entry.traces().contains(&trace))
+            && self.range.takes_time(aside.at_ns)
+            && self.range.trace.is_none_or(|trace| entry.traces().contains(&trace))
     }
 }

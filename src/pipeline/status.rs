@@ -96,7 +96,7 @@ pub struct LaneStatus {
     /// How long items were on their way, in seconds.
     pub latency: Latency,
     /// See [`Sink::gathers`](crate::sinks::Sink::gathers).
-    gathers: bool,
+    pub gathers: bool,
     condition: Mutex<Condition>,
 }
 
@@ -146,7 +146,7 @@ impl Condition {
 }
 
 impl LaneStatus {
-    /// The status of a lane that starts at this cursor.
+    /// The status of a lane that starts at this cursor, without rules.
     pub fn new(sink: String, kind: &'static str, cursor: Cursor) -> Self {
         Self {
             sink,
@@ -154,24 +154,6 @@ impl LaneStatus {
             condition: Mutex::new(Condition { cursor, ..Condition::default() }),
             ..Self::default()
         }
-    }
-
-    /// The status of a lane with rules.
-    #[must_use]
-    pub fn with_rules(self, rules: Arc<Rules>) -> Self {
-        Self { rules, ..self }
-    }
-
-    /// The status of a lane whose sink gathers what is delivered, or not.
-    #[must_use]
-    pub fn gathering(self, gathers: bool) -> Self {
-        Self { gathers, ..self }
-    }
-
-    /// The status of a lane whose sink shows traces there.
-    #[must_use]
-    pub fn with_trace_url(self, trace_url: Option<TraceUrl>) -> Self {
-        Self { trace_url, ..self }
     }
 
     /// How the lane is, and what its sink said last when it is not well.

@@ -151,8 +151,9 @@ impl World {
             cursor
         });
         let dead = open(dead_storage.clone());
-        let status = LaneStatus::new("told".to_owned(), "told", cursor.clone());
-        let status = Arc::new(status.with_rules(rules));
+        let mut status = LaneStatus::new("told".to_owned(), "told", cursor.clone());
+        status.rules = rules;
+        let status = Arc::new(status);
         let dead_letters = DeadLetters::new(dead.clone());
         let reader = feed.reader(cursor.mark);
         let lane = Lane::new(reader, sink, journal, dead_letters, options, Arc::clone(&status));
@@ -189,8 +190,9 @@ impl World {
         let journal = self.feed.journal().clone();
         let cursor = journal.cursor("told").unwrap();
         let reader = self.feed.reader(cursor.mark);
-        let status = LaneStatus::new("told".to_owned(), "told", cursor);
-        let status = Arc::new(status.with_rules(Arc::clone(&self.status.rules)));
+        let mut status = LaneStatus::new("told".to_owned(), "told", cursor);
+        status.rules = Arc::clone(&self.status.rules);
+        let status = Arc::new(status);
         let dead_letters = DeadLetters::new(self.dead.clone());
         let lane = Lane::new(reader, sink, journal, dead_letters, options(), status);
         lane.in_place_of(&self.handle)

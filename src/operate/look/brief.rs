@@ -5,8 +5,6 @@
 
 use std::fmt::Write as _;
 
-use serde_json::Value;
-
 use super::{SpanView, TraceView, Verified, dollars_text, duration_text, one_line};
 use crate::index::{IndexView, List, Stats, TraceSummary};
 
@@ -32,29 +30,24 @@ const SAID: [(&str, &str); 4] = [
 /// Rows of sums.
 const ROWS_MAX: usize = 30;
 
-/// Where the console is: `http://127.0.0.1:13133`.
-#[derive(Debug, Clone, Copy)]
-pub struct Console<'a>(pub &'a str);
-
-impl Console<'_> {
-    fn trace(self, id: &str) -> String {
-        format!("{}/ui/traces/{id}", self.0)
-    }
+/// Where a trace is in the console at an address such as `http://127.0.0.1:13133`.
+fn at(console: &str, id: &str) -> String {
+    format!("{console}/ui/traces/{id}")
 }
 
 /// Traces, one a line.
-pub fn traces(answer: &List, console: Console<'_>) -> String {
+pub fn traces(answer: &List, console: &str) -> String {
     let mut text = format!("{} of {} traces, newest first.\n", answer.traces.len(), answer.count);
     incomplete(&mut text, &answer.index);
     for trace in &answer.traces {
         writeln!(text, "{} {}", trace.trace_id, line(trace)).ok();
     }
-    writeln!(text, "Each is at {}", console.trace("ID")).ok();
+    writeln!(text, "Each is at {}", at(console, "ID")).ok();
     text
 }
 
 /// One trace: sums, errors, the upper part of its tree and what was said last.
-pub fn trace(view: &TraceView, console: Console<'_>) -> String {
+pub fn trace(view: &TraceView, console: &str) -> String {
     let summary = &view.summary;
     let mut text = format!("{}\n", line(summary));
     for (what, names) in
@@ -79,46 +72,42 @@ pub fn trace(view: &TraceView, console: Console<'_>) -> String {
     if let Some(last) = view.conversation.last() {
         writeln!(text, "last, {} said: {}", last.role, one_line(&last.text, TEXT_MAX)).ok();
     }
-    writeln!(text, "{}", console.trace(&summary.trace_id)).ok();
+    writeln!(text, "{}", at(console, &summary.trace_id)).ok();
     text
 }
 
 /// One span with what it was given and what it gave.
-pub fn span(view: &TraceView, console: Console<'_>) -> String {
+pub fn span(view: &TraceView, console: &str) -> String {
     let mut text = String::new();
     for span in &view.spans {
         writeln!(text, "{}", span_line(span)).ok();
     }
     for (what, column) in SAID {
-        match view.line.as_ref().and_then(|line| line.get(column)) {
-            None | Some(Value::Null) => continue,
-            Some(Value::String(said)) => {
-                writeln!(text, "{what}: {}", one_line(said, PAYLOAD_MAX)).ok()
-            }
-            Some(said) => {
-                writeln!(text, "{what}: {}", one_line(&said.to_string(), PAYLOAD_MAX)).ok()
-            }
-        };
+        let said = view.line.as_ref().and_then(|line| line.get(column));
+        if let Some(said) = said.filter(|said| !said.is_null()) {
+            let said = said.as_str().map_or_else(|| said.to_string(), str::to_owned);
+            writeln!(text, "{what}: {}", one_line(&said, PAYLOAD_MAX)).ok();
+        }
     }
     let id = view.spans.first().map_or("", |span| span.span_id.as_str());
-    writeln!(text, "{}?span={id}", console.trace(&view.summary.trace_id)).ok();
+    writeln!(text, "{}?span={id}", at(console, &view.summary.trace_id)).ok();
     text
 }
 
 /// What went wrong in traces.
-pub fn failures(answer: &List, views: &[TraceView], console: Console<'_>) -> String {
+pub fn failures(answer: &List, views: &[TraceView], console: &str) -> String {
     let mut text = format!("{} traces failed; the newest:\n", answer.count);
     incomplete(&mut text, &answer.index);
     for view in views {
         writeln!(text, "{} {}", view.summary.trace_id, line(&view.summary)).ok();
         errors(&mut text, view);
     }
-    writeln!(text, "Each is at {}", console.trace("ID")).ok();
+    writeln!(text, "Each is at {}", at(console, "ID")).ok();
     text
 }
 
 /// Sums, one row a line.
-pub fn stats(answer: &Stats, console: Console<'_>) -> String {
+pub fn stats(answer: &Stats, console: &str) -> String {
     let mut text = format!("Over {} traces, the most called first.\n", answer.traces);
     incomplete(&mut text, &answer.index);
     for row in answer.rows.iter().take(ROWS_MAX) {
@@ -133,12 +122,12 @@ pub fn stats(answer: &Stats, console: Console<'_>) -> String {
     if untold > 0 {
         writeln!(text, "and {untold} more").ok();
     }
-    writeln!(text, "{}/ui/agents", console.0).ok();
+    writeln!(text, "{console}/ui/agents").ok();
     text
 }
 
 /// Whether a trace is whole and has arrived.
-pub fn verified(verified: &Verified, console: Console<'_>) -> String {
+pub fn verified(verified: &Verified, console: &str) -> String {
     let Verified { received, distinct, duplicates, orphans, in_circles, .. } = verified;
     let mut text = format!(
         "{received} spans received, {distinct} distinct, {duplicates} duplicates; {orphans} with a parent that was not received, \
@@ -151,7 +140,7 @@ pub fn verified(verified: &Verified, console: Console<'_>) -> String {
         let (dead, filtered) = (sink.dead_lettered, sink.filtered);
         writeln!(text, "{dead} dead letters, {filtered} filtered, {lost} given up").ok();
     }
-    writeln!(text, "{}", console.trace(&verified.trace_id)).ok();
+    writeln!(text, "{}", at(console, &verified.trace_id)).ok();
     text
 }
 

@@ -52,24 +52,15 @@ fn markdown(view: &TraceView) -> String {
         writeln!(text, "* {name}: {value}").ok();
     }
     let tree = tree_text(view);
-    let fence = fence_for(&tree);
-    write!(
-        text,
-        "\n## Spans\n\nAfter the start, duration, what it was.\n\n{fence}\n{tree}{fence}\n"
-    )
-    .ok();
+    let (fence, about) = (fence_for(&tree), "After the start, duration, what it was.");
+    write!(text, "\n## Spans\n\n{about}\n\n{fence}\n{tree}{fence}\n").ok();
     if !view.conversation.is_empty() {
         text.push_str("\n## Conversation\n");
     }
     for turn in &view.conversation {
-        let fence = fence_for(&turn.text);
-        write!(
-            text,
-            "\n### {}\n\n{fence}\n{}\n{fence}\n",
-            one_line(&turn.role, usize::MAX),
-            turn.text
-        )
-        .ok();
+        let (role, said) = (one_line(&turn.role, usize::MAX), &turn.text);
+        let fence = fence_for(said);
+        write!(text, "\n### {role}\n\n{fence}\n{said}\n{fence}\n").ok();
     }
     text
 }

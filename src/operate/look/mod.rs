@@ -220,7 +220,7 @@ impl Command for TraceRequest {
         let read = |id: &String| SpanId::from_hex(id).ok_or(CommandError::NoTrace(id.clone()));
         let span = self.span.as_ref().map(read).transpose()?;
         // One that gave way may have begun anew, and all of it is wanted then as well as can be had quickly: what is known.
-        let (prices, lanes) = (operator.index().prices(), operator.replays()?.lanes.all());
+        let (prices, lanes) = (operator.index.prices(), operator.replays()?.lanes.all());
         let viewed = of_trace(operator, (&self.id, false), move |trace, read| {
             let links = lanes.iter().filter_map(|LaneHandle { status, .. }| {
                 let url = status.trace_url.as_ref()?.of(trace, span);
@@ -282,7 +282,7 @@ impl Command for VerifyRequest {
         let replays = operator.replays()?;
         let journal = replays.feed.journal().clone();
         let sinks = verify::sinks(&replays.lanes, &journal);
-        let letters = operator.dead_letters().clone();
+        let letters = operator.dead_letters.clone();
         let verified = of_trace(operator, (&self.id, true), move |trace, read| {
             verify::verify(trace, &read, sinks, (&journal, &letters))
         });

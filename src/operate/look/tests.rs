@@ -135,7 +135,9 @@ async fn with_an_index_only_the_records_of_the_trace_are_read_and_the_same_is_fo
     assert_eq!(parts.iter().map(|part| part.is_its_own).collect::<Vec<_>>(), [true, true, false]);
     // The index does not know of this one yet.
     feed.intake().accept(otlp_arrival(&[span(3, 1, "late child", "")])).await.unwrap();
-    let with = operator(&feed).with_index(index).carry_out(show(None), drop).await.unwrap();
+    let mut with = operator(&feed);
+    with.index = index;
+    let with = with.carry_out(show(None), drop).await.unwrap();
     assert_eq!(with, run(&feed, show(None)).await.unwrap());
     assert_eq!(with.spans.len(), 3);
 }
@@ -222,7 +224,7 @@ async fn what_is_behind_a_cursor_is_pending_and_what_is_before_it_has_arrived() 
     let ledger = |joined, mark: Mark, rules: &Arc<Rules>| {
         let cursor = Cursor { mark, joined, ..Cursor::default() };
         let sinks = vec![("far".to_owned(), cursor, Arc::clone(rules))];
-        let stores = (feed.journal(), operator(&feed).dead_letters().clone());
+        let stores = (feed.journal(), operator(&feed).dead_letters.clone());
         let verified = verify::verify(id, &read, sinks, (stores.0, &stores.1)).unwrap();
         verified.unwrap().sinks.remove(0)
     };
@@ -247,7 +249,7 @@ async fn what_a_rule_about_whole_traces_drops_is_filtered_behind_the_cursor_only
     let fates = |mark: Mark, rules: &Arc<Rules>| {
         let sinks =
             vec![("far".to_owned(), Cursor { mark, ..Cursor::default() }, Arc::clone(rules))];
-        let letters = operator(&feed).dead_letters().clone();
+        let letters = operator(&feed).dead_letters.clone();
         let verified = verify::verify(id, &read, sinks, (feed.journal(), &letters)).unwrap();
         verified.unwrap().sinks.remove(0).spans.into_values().collect::<Vec<_>>()
     };
@@ -335,7 +337,8 @@ async fn a_session_costs_what_its_traces_cost_and_they_cost_what_their_spans_do(
     }
     let index = Index::new(prices);
     index.rebuild(feed.journal(), feed.journal().end(), || false);
-    let operator = operator(&feed).with_index(index);
+    let mut operator = operator(&feed);
+    operator.index = index;
     let nanos = |usd: Option<f64>| format!("{:.0}", usd.unwrap_or(0.0) * 1e9);
     let which = WhichTraces { filter: vec!["session:chat-1".to_owned()], ..Default::default() };
     let asked = TracesRequest { which: which.clone(), ..TracesRequest::default() };

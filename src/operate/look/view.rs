@@ -120,21 +120,21 @@ pub(super) fn in_order(spans: &[&Span]) -> (Vec<(usize, usize, bool)>, usize) {
             None => tops.push((at, parent.is_some())),
         }
     }
-    let (mut order, mut seen, mut hanging) = (Vec::new(), vec![false; spans.len()], 0);
-    let tops_count = tops.len();
-    // Behind what hangs together from the top come the circles, each from its first on.
-    let tops = tops.into_iter().chain(by_start.into_iter().map(|at| (at, true)));
-    for (number, (top, is_astray)) in tops.enumerate() {
+    let (mut order, mut seen) = (Vec::new(), vec![false; spans.len()]);
+    let mut walk = |order: &mut Vec<_>, (top, is_astray)| {
         let mut waiting = vec![(top, 0, is_astray)];
         while let Some((at, depth, is_astray)) = waiting.pop() {
             let Some(is_seen @ false) = seen.get_mut(at) else { continue };
             *is_seen = true;
-            hanging += usize::from(number < tops_count);
             order.push((at, depth, is_astray));
             let children = below.remove(&at).unwrap_or_default().into_iter().rev();
             waiting.extend(children.map(|child| (child, depth + 1, false)));
         }
-    }
+    };
+    tops.into_iter().for_each(|top| walk(&mut order, top));
+    let hanging = order.len();
+    // Behind what hangs together from the top come the circles, each from its first on.
+    by_start.into_iter().for_each(|at| walk(&mut order, (at, true)));
     let in_circles = order.len() - hanging;
     (order, in_circles)
 }
@@ -216,13 +216,8 @@ pub fn tree_text(view: &TraceView) -> String {
         let after = if span.start_unix_nano == 0 { 0 } else { after_ns };
         let (after, took) = (duration_text(after), duration_text(span.duration_ns));
         let indent = " ".repeat(2 * span.depth.min(INDENTS_MAX));
-        write!(
-            text,
-            "{after:>9} {took:>9}  {indent}{} {}",
-            span.kind,
-            one_line(&span.name, usize::MAX)
-        )
-        .ok();
+        let name = one_line(&span.name, usize::MAX);
+        write!(text, "{after:>9} {took:>9}  {indent}{} {name}", span.kind).ok();
         if let Some(model) = span.model.as_ref().filter(|model| !span.name.contains(*model)) {
             write!(text, " {}", one_line(model, usize::MAX)).ok();
         }
