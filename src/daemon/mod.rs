@@ -111,7 +111,8 @@ impl Daemon {
         let settings = receivers_of(&loaded.config, encryption.receivers, &workshop);
         let (intake, metrics) = (stores.feed.intake(), workshop.metrics.clone());
         let receivers = Receivers::new(settings, intake, metrics, refusing.clone());
-        let operator = stores.operator(lanes.clone())?.with_reloads(reloads.clone());
+        let operator =
+            stores.operator(lanes.clone(), &loaded.config)?.with_reloads(reloads.clone());
         let admin = &loaded.config.admin;
         let kept = Kept { traces: admin.traces, agents: admin.agent_metrics };
         let index = Index::keeping(kept, Arc::clone(&loaded.config.prices));

@@ -78,7 +78,7 @@ impl Offline {
             let journal = stores.feed.journal();
             index.rebuild(journal, journal.end(), || false);
         }
-        let operator = stores.operator(lanes)?.with_index(index);
+        let operator = stores.operator(lanes, config)?.with_index(index);
         let stop = Stop::default();
         let mut tasks = JoinSet::new();
         for lane in made.into_iter().map(Lane::for_jobs) {

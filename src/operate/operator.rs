@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -22,8 +22,10 @@ use crate::feed::Feed;
 use crate::index::Index;
 use crate::normalize::{Outcome, ids};
 use crate::pipeline::{LaneHandle, LaneState, Lanes};
+use crate::rules::BeforeJournal;
 use crate::span::otlp::json;
 use crate::span::{Span, TraceId};
+use crate::support::lock::lock;
 use crate::support::{base64, clock, moment, rfc3339};
 
 /// Entries that are listed when nobody says how many.
@@ -55,6 +57,8 @@ pub struct Replays {
     pub feed: Feed,
     /// The lanes.
     pub lanes: Lanes,
+    /// The rules for what comes back from the quarantine, as for what comes from clients.
+    pub before_journal: Mutex<Option<Arc<BeforeJournal>>>,
 }
 
 /// A command, as it is sent.
@@ -110,6 +114,13 @@ impl Operator {
     #[must_use]
     pub fn with_reloads(self, reloads: Reloads) -> Self {
         Self { reloads: Some(reloads), ..self }
+    }
+
+    /// These rules hold before the journal from now on.
+    pub fn set_before_journal(&self, rules: Option<Arc<BeforeJournal>>) {
+        if let Some(replays) = &self.replays {
+            *lock(&replays.before_journal) = rules;
+        }
     }
 
     /// What sinks rejected.
@@ -263,8 +274,9 @@ impl Command for ReplayEntriesRequest {
         let selection = self.which.selection(self.ids, self.from_sink)?;
         let resolver = operator.resolver(&self.which)?;
         if self.which.quarantine {
-            let intake = operator.replays()?.feed.intake();
-            receive_entries(&resolver, selection, &intake, progress).await?;
+            let replays = operator.replays()?;
+            let (intake, rules) = (replays.feed.intake(), lock(&replays.before_journal).clone());
+            receive_entries(&resolver, selection, (&intake, rules), progress).await?;
         } else {
             let mut replays = Vec::new();
             for sink in sinks_of(&resolver, selection.clone()).await? {

@@ -24,12 +24,12 @@
 //! touched last, and one position tells which were sent: it is kept across restarts, where a time would be wrong once the clock was set
 //! back. The table's own time never goes back ([`SET_BACK`]).
 
+mod agents;
 mod bounds;
 mod contents;
 mod roots;
 mod sent;
 mod trace;
-mod tree;
 #[cfg(test)]
 mod tests;
 
@@ -49,10 +49,10 @@ use crate::support::by_touch::{ByTouch, Weighed};
 use crate::support::clock::nanos;
 use crate::support::recent::Recent;
 
+pub use self::agents::{Agents, SpanTree};
 #[cfg(test)]
 use self::roots::EARLY_BYTES_MAX;
 pub use self::roots::{DueRoot, DueRoots};
-pub use self::tree::{Memo, News, Tree};
 
 /// Traces in a table. A trace of usual size takes some KiB, so this bound is met by very small ones only.
 const TRACES_MAX: usize = 65_536;

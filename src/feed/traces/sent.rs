@@ -128,6 +128,6 @@ impl Sent {
 
     /// Memory it takes, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        table_bytes::<(SpanId, Entry)>(self.spans.capacity())
+        table_bytes(self.spans.capacity(), size_of::<(SpanId, Entry)>())
     }
 }
