@@ -367,7 +367,8 @@ impl Weighed for Trace {
     fn passing_bytes(&self) -> usize {
         self.open.as_ref().map_or(0, |open| {
             size_of::<Open>()
-                + open.agents.bytes_with(&open.tree)
+                + open.tree.bytes()
+                + open.agents.bytes()
                 + open.calls.capacity() * size_of::<(SpanId, Spending)>()
                 + open.doings.bytes()
         })

@@ -388,10 +388,11 @@ impl Rules {
         shared: &mut Shared,
     ) -> Ruled {
         let source = &batch.source;
-        let mut objects = Objects::default();
+        // Spans refer to the trace objects of their request, also to those that are no item.
+        let mut objects = HashMap::new();
         for (item, left) in batch.items.iter().zip(&left) {
             if let Item::Trace(object) = item {
-                objects.0.insert(Arc::as_ptr(object), object_of(left, object));
+                objects.insert(Arc::as_ptr(object), object_of(left, object));
             }
         }
         let gone = Gone::of(batch.items.iter().zip(left.iter().map(Left::is_nothing)), elsewhere);
@@ -400,16 +401,21 @@ impl Rules {
             let Some(mut item) = left.of(item) else { continue };
             places.push(place);
             if let Item::Span(span) = &mut item {
-                let object = objects.ruled(span.trace.as_ref(), |object| {
+                let mut rule = |object: &Arc<TraceObject>| {
                     let object_item = Item::Trace(Arc::clone(object));
                     let marks = Decided::of(decided, object.trace_id, self.kept());
                     let one = (source, &object_item, Some(marks));
                     object_of(&self.judge(one, self.all.len(), shared, &mut |_, _| ()), object)
+                };
+                let object = span.trace.as_ref().and_then(|object| {
+                    objects.entry(Arc::as_ptr(object)).or_insert_with(|| rule(object)).clone()
                 });
                 if let Some(object) = object {
                     *span = span.with_trace(object);
                 }
-                gone.hang(span);
+                if let Some(hung) = gone.hung(span) {
+                    *span = hung;
+                }
             }
             items.push(item);
         }
@@ -482,23 +488,8 @@ enum Step {
     Is(Effect),
 }
 
-/// What rules left of the trace objects of a request. Its spans refer to them, also to those that are no item.
-#[derive(Default)]
-struct Objects(HashMap<*const TraceObject, NewObject>);
-
 /// Where a trace object did not stay as it was: the other one, or none.
 type NewObject = Option<Option<Arc<TraceObject>>>;
-
-impl Objects {
-    fn ruled(
-        &mut self,
-        object: Option<&Arc<TraceObject>>,
-        rule: impl FnOnce(&Arc<TraceObject>) -> NewObject,
-    ) -> NewObject {
-        let object = object?;
-        self.0.entry(Arc::as_ptr(object)).or_insert_with(|| rule(object)).clone()
-    }
-}
 
 fn object_of(left: &Left, before: &Arc<TraceObject>) -> NewObject {
     match left {

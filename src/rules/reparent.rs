@@ -90,14 +90,8 @@ impl<'b> Gone<'b> {
         gone
     }
 
-    /// Hangs a span below one that is gone below what is left above that.
-    pub(super) fn hang(&self, span: &mut Span) {
-        if let Some(hung) = self.hung(span) {
-            *span = hung;
-        }
-    }
-
-    fn hung(&self, span: &Span) -> Option<Span> {
+    /// A span below one that is gone as it hangs below what is left above that.
+    pub(super) fn hung(&self, span: &Span) -> Option<Span> {
         let trace = span.trace_id;
         let mut last = self.find((trace, span.parent_id?))?;
         // Parents may form a circle; no chain is longer than there are spans.

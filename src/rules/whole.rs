@@ -14,7 +14,7 @@ use super::condition::Condition;
 use super::marks::Marks;
 use super::redact::Shared;
 use super::reparent::{Dropped, Elsewhere, Key, is_caller};
-use super::{Action, Effect, Placed, Rule, Rules};
+use super::{Action, Effect, Rule, Rules};
 use crate::span::{Batch, Item, Source, TraceId};
 use crate::support::{duration, written::As};
 
@@ -124,7 +124,12 @@ impl Rules {
 
     /// What marks a trace that is kept without a decision: all that keep are for it, and none that takes away.
     pub fn kept(&self) -> Marks {
-        let keeps = self.all.iter().filter(|rule| rule.keeps());
+        self.kept_by(self.all.len())
+    }
+
+    /// The same of the first so many rules.
+    fn kept_by(&self, count: usize) -> Marks {
+        let keeps = self.all.iter().take(count).filter(|rule| rule.keeps());
         keeps.filter_map(|rule| rule.mark).fold(Marks::default(), Marks::with)
     }
 
@@ -176,16 +181,9 @@ impl Rules {
             let mark = self.all.get(place).and_then(|rule| rule.mark);
             marks = marks.with(mark.filter(|_| effect != Effect::Failed).unwrap_or_default());
         });
-        let spared_by = || {
-            let rules = self.all.iter().take(last + 1);
-            let is_route = |rule: &Placed| matches!(rule.action, Action::Route(_));
-            if rules.clone().last().is_some_and(is_route) {
-                return Marks::default();
-            }
-            rules
-                .filter(|rule| rule.keeps())
-                .filter_map(|rule| rule.mark)
-                .fold(Marks::default(), Marks::with)
+        let spared_by = || match self.all.get(last).map(|rule| &rule.action) {
+            Some(Action::Route(_)) => Marks::default(),
+            _ => self.kept_by(last + 1),
         };
         (marks, left.is_nothing().then(spared_by))
     }

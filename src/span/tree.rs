@@ -11,6 +11,7 @@ use std::iter::successors;
 use foldhash::fast::RandomState;
 
 use super::{Spending, Spends};
+use crate::support::by_touch::table_bytes;
 
 /// Spans of a trace whose tokens may turn out to count or not to count at any time, and that are looked at with each request. Further
 /// ones keep what was decided when they were sent.
@@ -114,6 +115,12 @@ impl<K, A> Node<K, A> {
     fn spends(&self) -> Spends {
         self.own.as_ref().map_or(Spends::Nothing, |own| own.spends)
     }
+
+    /// Whether what it says may turn out to count or not to count.
+    fn is_open(&self) -> bool {
+        let spends = self.spends();
+        spends == Spends::Log || (spends == Spends::Other && !self.below.has_spender)
+    }
 }
 
 impl<K, A, const SPANS_MAX: usize> Default for Tree<K, A, SPANS_MAX> {
@@ -130,9 +137,6 @@ impl<K, A, const SPANS_MAX: usize> Default for Tree<K, A, SPANS_MAX> {
 }
 
 impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX> {
-    /// What one span takes in memory, in bytes.
-    pub const NODE_BYTES: usize = size_of::<(K, Node<K, A>)>();
-
     /// Has room for so many more spans, which are likely to come.
     pub fn expect(&mut self, spans: usize) {
         self.nodes.reserve(spans.min(SPANS_MAX.saturating_sub(self.nodes.len())));
@@ -162,9 +166,7 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
             },
         };
         node.own = Some(now);
-        let is_open =
-            now.spends == Spends::Log || (now.spends == Spends::Other && !below.has_spender);
-        if spent == Spends::Nothing && is_open && self.open.len() < OPEN_MAX {
+        if spent == Spends::Nothing && node.is_open() && self.open.len() < OPEN_MAX {
             self.open.push(id);
         }
         // Names its parent.
@@ -177,8 +179,6 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
         let had_failed = was.is_some_and(|was| was.has_failed);
         News { is_new, has_failed: own.has_failed && !had_failed, is_awaited: is_named && is_new }
     }
-
-    // === Whose tokens count ===
 
     /// Whether a span's tokens and cost count; see [`Spends`]. In a tree from which spans were left out, nobody knows what lies below a
     /// span that sums up others: it counts only where no model call of the whole trace spends.
@@ -220,11 +220,7 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
     /// Spans for which it may have been decided otherwise since this was asked last.
     pub fn take_doubts(&mut self) -> Vec<K> {
         let nodes = &self.nodes;
-        self.open.retain(|id| {
-            nodes
-                .get(id)
-                .is_some_and(|node| node.spends() == Spends::Log || !node.below.has_spender)
-        });
+        self.open.retain(|id| nodes.get(id).is_some_and(Node::is_open));
         let mut doubts = std::mem::take(&mut self.turned);
         doubts.extend(&self.open);
         doubts
@@ -275,8 +271,6 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
             (own, below) = (above, node.below);
         }
     }
-
-    // === What stands above a span ===
 
     /// What a span says of itself, with the parent that it has in the tree; `None` of one that was not seen.
     pub fn own(&self, id: K) -> Option<&Own<K, A>> {
@@ -375,9 +369,9 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
         answer
     }
 
-    /// How many spans it has room for in the memory that it takes.
-    pub fn capacity(&self) -> usize {
-        self.nodes.capacity()
+    /// Memory it takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        table_bytes::<(K, Node<K, A>)>(self.nodes.capacity())
     }
 
     fn has_room_for(&mut self, id: K) -> bool {

@@ -1,6 +1,6 @@
 //! The names of a trace's agents, each once: its spans say their places. Pure.
 
-use super::bounds::{AGENTS_MAX, SPANS_MAX, copied, table_bytes};
+use super::bounds::{AGENTS_MAX, SPANS_MAX, copied};
 use crate::span::{Own, Span, SpanId, Spending, Text, Tree};
 
 /// The tree of a trace's spans, whose agents are places among [`Agents`].
@@ -46,8 +46,8 @@ impl Agents {
         place.and_then(|place| u16::try_from(place).ok())
     }
 
-    /// Memory that they and their tree take, in bytes.
-    pub fn bytes_with(&self, tree: &SpanTree) -> usize {
-        table_bytes(tree.capacity(), SpanTree::NODE_BYTES) + self.bytes
+    /// Memory that they take.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 }

@@ -37,13 +37,3 @@ pub(super) fn cut(payload: &Payload, bytes_max: usize) -> Payload {
         }
     }
 }
-
-/// Memory of a hash table with room for so many entries of a size, in bytes: of eight places one stays empty, and each has a byte of the table's
-/// own.
-pub(super) fn table_bytes(capacity: usize, entry_bytes: usize) -> usize {
-    const OWN_BYTES: usize = 32;
-    match capacity {
-        0 => 0,
-        _ => (capacity * 8 / 7).next_power_of_two() * (entry_bytes + 1) + OWN_BYTES,
-    }
-}

@@ -178,7 +178,7 @@ impl Trace {
 
     /// Memory it takes, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        let tree_bytes = self.agents.bytes_with(&self.tree);
+        let tree_bytes = self.tree.bytes() + self.agents.bytes();
         self.copied_bytes + tree_bytes + self.sent.bytes() + self.contents.bytes()
     }
 

@@ -204,15 +204,11 @@ impl BeforeJournal {
     fn clean_refused(&self, refused: &Refused, shared: &mut Shared) -> Refused {
         let mut kept = refused.clone();
         for rule in &self.rules.all {
-            let (Some(redaction), rules::Action::Rewrite(rewrite)) =
-                (redaction(rule), &rule.action)
-            else {
+            let rules::Action::Rewrite(rewrite @ Rewrite::Redact(redaction)) = &rule.action else {
                 continue;
             };
-            if let Some(scope) = kept.scope.as_ref().and_then(|scope| rewrite.scope(scope, shared))
-            {
-                kept.scope = Some(scope);
-            }
+            let scope = kept.scope.as_ref().and_then(|scope| rewrite.scope(scope, shared));
+            kept.scope = scope.or(kept.scope);
             if let Some(wire) = redaction.refused(&kept.wire, kept.encoding) {
                 kept.wire = wire.into();
             }

@@ -63,18 +63,13 @@ pub(super) fn places<'a, T: Copy + Eq + Hash, K: Copy + Eq + Hash>(
     let (mut wholes, mut names) = (HashMap::<T, Whole<'a, K>>::new(), Vec::new());
     for span in spans {
         names.push((span.trace, span.id));
-        wholes.entry(span.trace).or_default().add(span);
+        let new = || Whole { tree: Tree::default(), tops: HashMap::default(), agents: Vec::new() };
+        wholes.entry(span.trace).or_insert_with(new).add(span);
     }
     let places: HashMap<T, _> =
         wholes.into_iter().map(|(trace, whole)| (trace, whole.places())).collect();
     let place = |(trace, id): &(T, K)| places.get(trace)?.get(id).copied();
     names.iter().map(|name| place(name).unwrap_or_default()).collect()
-}
-
-impl<K> Default for Whole<'_, K> {
-    fn default() -> Self {
-        Self { tree: Tree::default(), tops: HashMap::default(), agents: Vec::new() }
-    }
 }
 
 impl<'a, K: Copy + Eq + Hash> Whole<'a, K> {
