@@ -247,8 +247,9 @@ impl Redaction {
             self.put_stars(&mut kept, place);
         });
         // What ends before its end is no message, and what is a text in it cannot be told.
-        if encoding == Encoding::Json || !is_whole || holds_match(self, &kept) {
-            return self.search.may_match(wire).then(nothing);
+        let is_unclear = encoding == Encoding::Json || !is_whole;
+        if holds_match(self, &kept) || is_unclear && self.search.may_match(wire) {
+            return Some(nothing());
         }
         (kept != wire).then_some(kept)
     }

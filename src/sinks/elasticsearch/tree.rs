@@ -1,5 +1,4 @@
-//! What the spans that are put together say of each other: how deep each lies, which agent it belongs to, and whether its tokens count.
-//! Pure.
+//! What spans that are put together say of each other: their depths, their agents, and whose tokens count. Pure.
 //!
 //! It serves a delivery, whose spans are written with it, and the documents of a whole trace, which are corrected where they were
 //! written before the rest of their trace was there. What stands above what, and whose tokens count, is [`Tree`]'s to decide.
