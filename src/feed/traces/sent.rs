@@ -15,7 +15,7 @@ use crate::support::by_touch::table_bytes;
 const AMENDED_MAX: u8 = 4;
 
 /// Items of records that are to be sent once more: their places, by where the record starts.
-pub type Amendments = BTreeMap<Position, BTreeSet<usize>>;
+pub(super) type Amendments = BTreeMap<Position, BTreeSet<usize>>;
 
 /// The spans of one trace.
 #[derive(Debug, Default)]

@@ -544,7 +544,7 @@ fn a_card_in_a_whole_number_is_not_set_aside() {
     let mut request = otlp_everywhere("x");
     let spans = &mut request.resource_spans[0].scope_spans[0].spans;
     let value = any_value::Value::IntValue(4_111_111_111_111_111);
-    let value = Some(AnyValue { value: Some(value), ..AnyValue::default() });
+    let value = Some(AnyValue { value: Some(value) });
     let card = KeyValue { key: "card".to_owned(), value, ..KeyValue::default() };
     let mut broken = spans[0].clone();
     broken.trace_id = vec![1; 3];
