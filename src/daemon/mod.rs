@@ -110,7 +110,7 @@ impl Daemon {
         let settings = receivers_of(&loaded.config, encryption.receivers, &workshop);
         let (intake, metrics) = (stores.feed.intake(), workshop.metrics.clone());
         let receivers = Receivers::new(settings, intake, metrics, refusing.clone());
-        let mut operator = stores.operator(lanes.clone())?;
+        let mut operator = stores.operator(lanes.clone(), &loaded.config)?;
         operator.reloads = Some(reloads.clone());
         let admin = &loaded.config.admin;
         let kept = Kept { traces: admin.traces, agents: admin.agent_metrics };

@@ -50,7 +50,7 @@ impl Offline {
             let journal = stores.feed.journal();
             index.rebuild(journal, journal.end(), || false);
         }
-        let mut operator = stores.operator(lanes.clone())?;
+        let mut operator = stores.operator(lanes.clone(), config)?;
         operator.index = index;
         let mut lanes = Running::new(lanes);
         made.into_iter().map(Lane::for_jobs).for_each(|lane| lanes.start(lane));

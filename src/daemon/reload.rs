@@ -150,6 +150,7 @@ impl Serving {
     /// Has requests answered by the new settings, and moves to new addresses.
     fn switch(&mut self, (sockets, encryption): (Vec<Socket>, Encryption), config: &Config) {
         let settings = receivers_of(config, encryption.receivers, &self.workshop);
+        self.view.operator.set_before_journal(settings.before_journal.clone());
         self.view.receivers.set(settings);
         self.view.access.set(policy(config, encryption.admin));
         self.view.operator.index.set_prices(Arc::clone(&config.prices));

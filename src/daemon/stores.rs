@@ -12,6 +12,7 @@ use crate::journal::{DirStorage, Journal, MemoryStorage, Options, Storage, WhenF
 use crate::normalize;
 use crate::operate::{Operator, Replays, Store};
 use crate::pipeline::Lanes;
+use crate::rules::BeforeJournal;
 
 /// What is kept in the quarantine and among the dead letters, each; the oldest gives way.
 const ASIDE_BYTES_MAX: u64 = 256 << 20;
@@ -46,8 +47,10 @@ impl Stores {
     }
 
     /// Where an operator's commands are carried out.
-    pub(super) fn operator(&self, lanes: Lanes) -> anyhow::Result<Operator> {
-        self.set_aside.operator(Some(Replays { feed: self.feed.clone(), lanes }))
+    pub(super) fn operator(&self, lanes: Lanes, config: &Config) -> anyhow::Result<Operator> {
+        let before_journal = BeforeJournal::of(&config.rules, &config.prices).map(Arc::new);
+        let (feed, before_journal) = (self.feed.clone(), before_journal.into());
+        self.set_aside.operator(Some(Replays { feed, lanes, before_journal }))
     }
 }
 

@@ -9,7 +9,7 @@ const SET_BACK: Duration = Duration::from_mins(1);
 
 /// It goes on from where it was when what tells it was set back.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct JournalTime {
+pub struct JournalTime {
     /// The latest time that was told since then.
     told_ns: u64,
     /// What is added to it.
@@ -18,7 +18,7 @@ pub(super) struct JournalTime {
 
 impl JournalTime {
     /// Takes note of a time, in nanoseconds since 1970. A record that could not be read tells none.
-    pub(super) fn tell(&mut self, now_ns: u64) {
+    pub fn tell(&mut self, now_ns: u64) {
         if now_ns == 0 {
             return;
         }
@@ -30,17 +30,17 @@ impl JournalTime {
     }
 
     /// All that was received before this time was told. A clock that was set back says nothing here: what comes next tells of it.
-    pub(super) fn pass(&mut self, now_ns: u64) {
+    pub fn pass(&mut self, now_ns: u64) {
         self.told_ns = self.told_ns.max(now_ns);
     }
 
     /// The time now.
-    pub(super) fn now_ns(self) -> u64 {
+    pub fn now_ns(self) -> u64 {
         self.told_ns.saturating_add(self.ahead_ns)
     }
 
     /// What has to be told for this time to come.
-    pub(super) fn told_for(self, at_ns: u64) -> u64 {
+    pub fn told_for(self, at_ns: u64) -> u64 {
         at_ns.saturating_sub(self.ahead_ns)
     }
 }

@@ -70,20 +70,20 @@ pub fn recall(
 ) -> (Decisions, Mark) {
     let mut decisions = Decisions::new(rules.decide(), rules.kept());
     fill(journal, before, rules, &mut decisions);
-    let until_ns = decisions.now_ns().saturating_add(nanos(rules.decide().longest));
+    let until_ns = decisions.time.now_ns().saturating_add(nanos(rules.decide().longest));
     let (mut at, mut records) = (before, Records::from(journal, before));
     // The lane's own reader meets again a disk that fails.
     while let Some(Ok(record)) = records.next() {
         if let Some((received_at_ns, batch)) = record.payload.as_ref().and_then(decoded) {
-            decisions.tell(received_at_ns);
-            if until_ns <= decisions.now_ns() {
+            decisions.time.tell(received_at_ns);
+            if until_ns <= decisions.time.now_ns() {
                 return (decisions.counted_from_here(), at);
             }
             decisions.feed(received_at_ns, rules.survey(&batch));
         }
         at = record.end;
     }
-    decisions.pass(now_ns);
+    decisions.time.pass(now_ns);
     (decisions.counted_from_here(), at)
 }
 

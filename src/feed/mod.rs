@@ -34,7 +34,7 @@ pub use lookback::{look_back, recall};
 pub use reader::{Fed, Reader};
 pub use records::{Record, Records};
 use tail::Tail;
-pub use traces::{DueRoot, DueRoots, Fill, Memo, News, Traces, Tree};
+pub use traces::{Agents, DueRoot, DueRoots, Fill, SpanTree, Traces};
 
 use crate::span::Batch;
 

@@ -5,8 +5,8 @@
 
 use std::collections::HashSet;
 
-use crate::feed::{Memo, News, Tree};
-use crate::span::{Facts, Kind, Span, SpanId, Spending, Spends, TraceId};
+use crate::feed::{Agents, SpanTree};
+use crate::span::{Facts, Found, Kind, News, Span, SpanId, Spending, Spends, TraceId};
 use crate::telemetry::{AgentSeries, Call, Role};
 
 /// What waits of a trace; with more, all is counted as it is known.
@@ -54,7 +54,7 @@ impl Doings {
     pub(super) fn count(
         &mut self,
         all: bool,
-        tree: &Tree,
+        (tree, agents): (&SpanTree, &Agents),
         workflow: &str,
         series: &mut AgentSeries,
     ) {
@@ -65,7 +65,7 @@ impl Doings {
             return;
         }
         let steps_max = if all { usize::MAX } else { STEPS_MAX };
-        let (workflow, mut memo) = (series.name(Role::Workflow, workflow), Memo::default());
+        let (workflow, mut memo) = (series.name(Role::Workflow, workflow), Found::default());
         self.waiting.retain(|call| {
             if passed > 0 {
                 passed -= 1;
@@ -75,8 +75,9 @@ impl Doings {
             let to_top = !matches!(call.spending.spends, Spends::Nothing | Spends::Model);
             let (agent, is_known) = tree.agent_above(call.span, to_top, steps_max);
             if is_known || all {
+                let agent = agent.and_then(|place| agents.name(place));
                 let agent = agent.map(|name| series.name(Role::Agent, name)).unwrap_or_default();
-                let counts_tokens = call.spending.counts(tree.is_odd(call.span, &mut memo));
+                let counts_tokens = call.spending.counts(tree.is_exception(call.span, &mut memo));
                 series.call(call, agent, workflow, counts_tokens);
             }
             !is_known && !all
@@ -85,7 +86,7 @@ impl Doings {
     }
 
     /// The trace is over, or as good as.
-    pub(super) fn end(&mut self, id: TraceId, tree: &Tree, series: &mut AgentSeries) {
+    pub(super) fn end(&mut self, id: TraceId, tree: &SpanTree, series: &mut AgentSeries) {
         if !self.is_counted && self.spans > 0 {
             self.is_counted = true;
             let runs: HashSet<_, _> = self.runs.iter().copied().collect();

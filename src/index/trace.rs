@@ -6,12 +6,12 @@ use std::num::NonZeroU64;
 use super::By;
 use super::doings::Doings;
 use super::names::{Name, Names};
-use crate::feed::{Memo, Tree};
+use crate::feed::{Agents, SpanTree};
 use crate::journal::Position;
 use crate::normalize::trace_facts;
 use crate::prices::Prices;
 use crate::span::{
-    Facts, Item, Kind, Span, SpanId, Spending, Spends, Text, TraceId, TraceObject, said_of,
+    Facts, Found, Item, Kind, Span, SpanId, Spending, Spends, Text, TraceId, TraceObject, said_of,
 };
 use crate::support::by_touch::Weighed;
 use crate::telemetry::AgentSeries;
@@ -125,7 +125,8 @@ pub(super) struct Trace {
 /// What is known of a trace while it may go on.
 #[derive(Debug, Default)]
 struct Open {
-    tree: Tree,
+    tree: SpanTree,
+    agents: Agents,
     /// The last calls, of which nothing is decided for good.
     calls: Vec<(SpanId, Spending)>,
     doings: Doings,
@@ -186,8 +187,8 @@ impl Trace {
         let own_name = own_name.flatten();
         let agent = facts.agent.as_ref().or(own_name.filter(|_| is == Some(By::Agent)));
         let (spending, has_failed) = (Spending::of(facts), facts.error.is_some());
-        let Open { tree, doings, .. } = &mut **self.open.get_or_insert_default();
-        let news = tree.add(span, spending, agent, has_failed);
+        let Open { tree, agents, doings, .. } = &mut **self.open.get_or_insert_default();
+        let news = tree.add(span.span_id, agents.own(span, spending, agent, has_failed));
         tree.forget_doubts();
         let is_call = is.is_some() || spending.spends != Spends::Nothing;
         let said = if is_call { Sums::of(span, with.prices) } else { Sums::default() };
@@ -284,7 +285,7 @@ impl Trace {
     fn count(&mut self, all: bool, names: &Names, series: &mut AgentSeries) {
         if let Some(open) = &mut self.open {
             let workflow = self.workflow.map_or("", |name| names.text(name));
-            open.doings.count(all, &open.tree, workflow, series);
+            open.doings.count(all, (&open.tree, &open.agents), workflow, series);
         }
     }
 
@@ -310,14 +311,16 @@ impl Trace {
             return;
         }
         if let Some(open) = self.open.take() {
-            let (first, mut memo) = (self.calls.len() - open.calls.len(), Memo::default());
+            let first = self.calls.len() - open.calls.len();
+            let (mut counted, mut found) = (Found::default(), Found::default());
             for (at, (span, spending)) in (first..).zip(&open.calls) {
                 let Some(Call { is, says_agent, agent, .. }) = self.calls.get(at).copied() else {
                     continue;
                 };
-                let counts = spending.counts(open.tree.is_odd(*span, &mut memo));
+                let counts = spending.counts(open.tree.is_exception(*span, &mut counted));
                 let by = is.filter(|is| *is == By::Handoff).unwrap_or(By::Agent);
-                let agent = match open.tree.agent_at(*span, &mut memo) {
+                let above = open.tree.agent_at(*span, &mut found);
+                let agent = match above.and_then(|place| open.agents.name(place)) {
                     _ if says_agent => agent,
                     Some(name) => self.place_of(by, name, names),
                     None => NAMELESS,
@@ -365,6 +368,7 @@ impl Weighed for Trace {
         self.open.as_ref().map_or(0, |open| {
             size_of::<Open>()
                 + open.tree.bytes()
+                + open.agents.bytes()
                 + open.calls.capacity() * size_of::<(SpanId, Spending)>()
                 + open.doings.bytes()
         })

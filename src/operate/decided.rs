@@ -57,7 +57,7 @@ impl Deciding {
         let decoded = record.payload.as_ref().and_then(|payload| decode_record(payload).ok());
         match decoded {
             Some((_, decoded)) => {
-                lock(&self.table).tell(decoded.batch.source.received_at_ns);
+                lock(&self.table).time.tell(decoded.batch.source.received_at_ns);
                 self.peeked = Some((decoded.batch, record.end.position));
             }
             None => self.fed_until = record.end.position,

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -23,8 +23,10 @@ use crate::feed::Feed;
 use crate::index::Index;
 use crate::normalize::{Outcome, ids};
 use crate::pipeline::{LaneHandle, LaneState, Lanes};
+use crate::rules::BeforeJournal;
 use crate::span::otlp::json;
 use crate::span::{Span, TraceId};
+use crate::support::lock::lock;
 use crate::support::{base64, clock, moment, rfc3339};
 
 /// Entries that are listed when nobody says how many.
@@ -61,6 +63,8 @@ pub struct Replays {
     pub feed: Feed,
     /// The lanes.
     pub lanes: Lanes,
+    /// The rules for what comes back from the quarantine, as for what comes from clients.
+    pub before_journal: Mutex<Option<Arc<BeforeJournal>>>,
 }
 
 /// A command, as it is sent.
@@ -104,6 +108,13 @@ impl Operator {
         let reading = Arc::new(Semaphore::new(READING_MAX));
         let (reloads, index) = (None, Index::default());
         Self { dead_letters, quarantine, replays, reloads, index, reading }
+    }
+
+    /// These rules hold before the journal from now on.
+    pub fn set_before_journal(&self, rules: Option<Arc<BeforeJournal>>) {
+        if let Some(replays) = &self.replays {
+            *lock(&replays.before_journal) = rules;
+        }
     }
 
     /// Carries out a command, and tells each second how far it is. Dropped, it stops after what is at a sink right now.
@@ -251,8 +262,9 @@ impl Command for ReplayEntriesRequest {
         let selection = self.which.selection(self.ids, self.from_sink)?;
         let resolver = operator.resolver(&self.which)?;
         if self.which.quarantine {
-            let intake = operator.replays()?.feed.intake();
-            receive_entries(&resolver, selection, &intake, progress).await?;
+            let replays = operator.replays()?;
+            let (intake, rules) = (replays.feed.intake(), lock(&replays.before_journal).clone());
+            receive_entries(&resolver, selection, (&intake, rules), progress).await?;
         } else {
             let mut replays = Vec::new();
             for sink in sinks_of(&resolver, selection.clone()).await? {

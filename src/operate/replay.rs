@@ -16,9 +16,9 @@ use super::decided::Deciding;
 use super::store::{Entry, Range, Resolver, Selection, Store};
 use crate::feed::{Arrival, Arrived, Decisions, Intake, Record, Records, Traces, look_back};
 use crate::journal::{Journal, Mark, Position};
-use crate::normalize::{Envelope, Outcome, decode_record};
+use crate::normalize::{Envelope, Limits, Outcome, decode_record};
 use crate::pipeline::{BatchLimits, JobHandle, Rejected, delivery_of};
-use crate::rules::{Known, Ruled, Rules};
+use crate::rules::{BeforeJournal, Known, Ruled, Rules};
 use crate::sinks::Delivery;
 use crate::span::{Batch, TraceId, TraceNeeds};
 use crate::support::clock::nanos;
@@ -50,11 +50,15 @@ impl<T: Send + 'static, R: Send + 'static> Reading<T, R> {
     }
 }
 
-/// The selected entries.
-fn entries(store: Store, selection: Selection) -> Reading<Entry, ()> {
+/// What is made of the selected entries.
+fn entries<T: Send + 'static>(
+    store: Store,
+    selection: Selection,
+    make: impl Fn(Entry) -> T + Send + 'static,
+) -> Reading<T, ()> {
     Reading::of(move |give| {
         for entry in store.selected(selection)? {
-            if !give(entry?) {
+            if !give(make(entry?)) {
                 break;
             }
         }
@@ -180,7 +184,7 @@ impl Chunk {
 
 /// Gives up the selected entries, and counts them. Returns how many items that is.
 pub async fn drop_entries(resolver: &Resolver, selection: Selection) -> Result<u64, CommandError> {
-    let mut entries = entries(resolver.store().clone(), selection);
+    let mut entries = entries(resolver.store().clone(), selection, |entry| entry);
     let mut by_sink: BTreeMap<String, Vec<(u64, u64)>> = BTreeMap::new();
     while let Some(entry) = entries.next().await {
         by_sink.entry(entry.aside.sink).or_default().push((entry.id, entry.items));
@@ -194,32 +198,53 @@ pub async fn drop_entries(resolver: &Resolver, selection: Selection) -> Result<u
 }
 
 /// Receives the selected entries of the quarantine once more, with what this version understands. What it does understand goes to
-/// every sink like any request, and is resolved. `progress` follows.
+/// every sink like any request, as far as these rules leave something of it, and is resolved. `progress` follows.
 pub async fn receive_entries(
     resolver: &Resolver,
     selection: Selection,
-    intake: &Intake,
+    (intake, rules): (&Intake, Option<Arc<BeforeJournal>>),
     progress: &watch::Sender<Progress>,
 ) -> Result<(), CommandError> {
-    let mut entries = entries(resolver.store().clone(), selection);
-    while let Some(entry) = entries.next().await {
-        let items = entry.items;
-        let Some(decoded) = entry.understood() else {
+    let make = move |entry| again(entry, rules.as_deref());
+    let mut arrivals = entries(resolver.store().clone(), selection, make);
+    while let Some(((id, items), arrival)) = arrivals.next().await {
+        let Some(arrival) = arrival else {
             progress.send_modify(|progress| {
                 progress.items += items;
                 progress.not_understood += items;
             });
             continue;
         };
-        intake.accept(Arrival { envelope: entry.envelope, sent: entry.body, decoded }).await?;
-        let outcome = Outcome::Delivered;
-        let received = resolver.resolve(&entry.aside.sink, outcome, [(entry.id, items)]).await?;
+        // The quarantine is no sink's.
+        if arrival.decoded.batch.items.is_empty() {
+            resolver.resolve("", Outcome::Dropped, [(id, items)]).await?;
+            continue;
+        }
+        intake.accept(arrival).await?;
+        let received = resolver.resolve("", Outcome::Delivered, [(id, items)]).await?;
         progress.send_modify(|progress| {
             progress.items += received;
             progress.delivered += received;
         });
     }
-    Ok(entries.end().await?)
+    Ok(arrivals.end().await?)
+}
+
+/// An entry of the quarantine, by its id and its items, as a request that comes now: what could not be understood was asked for no rule,
+/// and rules may be others by now. `None` where this version does not understand all of it, or it cannot be kept as rules want it.
+fn again(entry: Entry, rules: Option<&BeforeJournal>) -> ((u64, u64), Option<Arrival>) {
+    let (name, decoded) = ((entry.id, entry.items), entry.understood());
+    let Entry { mut envelope, body, .. } = entry;
+    let clean = |decoded| match rules {
+        None => Some(Arrival { envelope, sent: body, decoded }),
+        Some(rules) => {
+            // What is set aside is not compressed, as far as it is understood.
+            let kept = rules.clean(&mut envelope, body.clone(), &body, decoded, &Limits::default());
+            let kept = kept.ok().filter(|(_, decoded, _)| decoded.refused.is_empty());
+            kept.map(|(sent, decoded, _)| Arrival { envelope, sent, decoded })
+        }
+    };
+    (name, decoded.and_then(clean))
 }
 
 // === The journal ===

@@ -8,11 +8,12 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::*;
+use crate::feed::Records;
 use crate::journal::{self, MemoryStorage};
 use crate::normalize::{Aside, Encoding, Envelope, Outcome};
 use crate::pipeline::tests::{World, down, name, span_item};
-use crate::pipeline::{DeadLetters, LaneGone, LaneStatus};
-use crate::rules::{Rules, of_text};
+use crate::pipeline::{DeadLetters, LaneGone, LaneStatus, Resolved};
+use crate::rules::{BeforeJournal, Rules, of_text};
 use crate::sinks::{Delivery, Pace, Pending, RejectClass, Report, Sink};
 use crate::span::{Receiver, Source, sdk_request};
 
@@ -379,12 +380,43 @@ async fn what_a_later_version_understands_leaves_the_quarantine_for_every_sink()
     for (items, delivered) in [(2, 1), (3, 1)] {
         let resolver = store.resolver().unwrap();
         let (selection, intake) = (Selection::default(), world.feed.intake());
-        receive_entries(&resolver, selection, &intake, &progress).await.unwrap();
+        receive_entries(&resolver, selection, (&intake, None), &progress).await.unwrap();
         assert_eq!((progress.borrow().items, progress.borrow().delivered), (items, delivered));
     }
     world.settled().await;
     assert_eq!(sink.arrived(), ["late"]);
     assert_eq!((store.entries().unwrap().count(), store.resolved("").delivered), (1, 1));
+}
+
+#[tokio::test]
+async fn what_comes_back_from_the_quarantine_passes_the_rules_before_the_journal() {
+    const KEY: &str = "sk-proj-abcdefghij0123456789";
+    let sink = Arc::new(Picky::default());
+    let world = World::new(sink.clone());
+    for (id, name) in [("with", KEY), ("without", "unwanted"), ("late", "n")] {
+        let item = span_item(id).replace(r#""name":"n""#, &format!(r#""name":"{name}""#));
+        quarantine(&world, &item).await;
+    }
+    let rules = of_text(
+        "[[rules]]\nmatch = { name = 'unwanted' }\ndrop = true\nbefore_journal = true\n\
+         [[rules]]\nredact = { patterns = ['openai_key'] }\nbefore_journal = true",
+    );
+    let rules = BeforeJournal::of(&rules, &Arc::default()).map(Arc::new);
+    assert!(rules.is_some());
+    let store = Store::open(world.feed.quarantine().clone()).unwrap();
+    let (resolver, progress) = (store.resolver().unwrap(), watch::Sender::<Progress>::default());
+    let intake = world.feed.intake();
+    receive_entries(&resolver, Selection::default(), (&intake, rules), &progress).await.unwrap();
+    world.settled().await;
+    assert_eq!(sink.arrived(), ["with", "late"]);
+    for record in Records::all(world.feed.journal()) {
+        let payload = record.unwrap().payload.unwrap();
+        let text = String::from_utf8_lossy(&payload);
+        assert!(!text.contains(KEY) && !text.contains("unwanted"), "{text}");
+    }
+    let Resolved { delivered, dropped, .. } = store.resolved("");
+    assert_eq!((delivered, dropped, store.entries().unwrap().count()), (2, 1, 0));
+    assert_eq!((progress.borrow().items, progress.borrow().delivered), (2, 2));
 }
 
 /// A store that is full with some dozen entries.

@@ -306,7 +306,8 @@ impl Lane {
     /// that, and what is not decided. A sink that is held takes nothing however long it is waited for.
     fn is_drained(&self) -> bool {
         let has_no_more = !self.has_next() || self.way.is_stuck();
-        let has_all = self.pending.is_none() && has_no_more && !self.traces.table.has_amendments();
+        let has_all =
+            self.pending.is_none() && has_no_more && self.traces.table.amendments.is_empty();
         self.is_held || self.window.is_done() && (has_all || !self.window.has_room_to_defer())
     }
 
@@ -457,7 +458,7 @@ impl Lane {
             lost,
             "the journal is full and this sink is set to drop the oldest: these items are lost to it"
         );
-        self.traces.table.give_up_amendments();
+        self.traces.table.amendments.clear();
         self.reset(mark);
         (self.unsaved, self.saved_at) = (true, None);
     }

@@ -52,7 +52,7 @@ impl Lane {
     /// What is not due at `now` stays.
     pub(super) async fn take_in(&mut self, now: Instant) {
         while self.has_room() {
-            if self.traces.table.has_amendments() {
+            if !self.traces.table.amendments.is_empty() {
                 self.queue_amendments().await;
                 continue;
             }
@@ -132,7 +132,7 @@ impl Lane {
     /// What is sent once more goes behind the first sending, in the partition of its trace, and is given what is known when it begins.
     async fn queue_amendments(&mut self) {
         if !self.sink.replaces_by_id() {
-            self.traces.table.give_up_amendments();
+            self.traces.table.amendments.clear();
             return;
         }
         let delivery = self

@@ -166,7 +166,7 @@ impl LaneTraces {
     ) -> Delivery {
         let (mut wanted, mut items) = (Vec::new(), 0);
         while items < limits.items_max
-            && let Some((position, places)) = self.table.take_amendment()
+            && let Some((position, places)) = self.table.amendments.pop_first()
         {
             items += places.len();
             wanted.push((position, places));
@@ -180,7 +180,7 @@ impl LaneTraces {
             self.status.unamended.fetch_add(items as u64, Ordering::Relaxed);
             return Delivery::default();
         };
-        self.table.give_back(left);
+        self.table.amendments.extend(left);
         if lost != 0 {
             self.status.unamended.fetch_add(lost, Ordering::Relaxed);
             warn!(

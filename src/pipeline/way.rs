@@ -104,7 +104,7 @@ impl Way {
                 ahead.peek(peeked);
                 continue;
             }
-            lock(&ahead.table).pass(everything_until_ns());
+            lock(&ahead.table).time.pass(everything_until_ns());
             if let Some(next) = ahead.take_decided() {
                 return Some(next);
             }
@@ -168,7 +168,7 @@ impl Ahead {
     fn take_decided(&mut self) -> Option<Next> {
         let head = self.head.take_if(|head| head.end.position <= self.fed_until)?;
         let mut table = lock(&self.table);
-        if table.now_ns() < self.head_due_ns {
+        if table.time.now_ns() < self.head_due_ns {
             self.head = Some(head);
             return None;
         }
@@ -184,12 +184,12 @@ impl Ahead {
 
     /// When it is due by the clock.
     fn told_at_ns(&self) -> u64 {
-        lock(&self.table).told_for(self.head_due_ns).saturating_add(nanos(IN_JOURNAL_WITHIN))
+        lock(&self.table).time.told_for(self.head_due_ns).saturating_add(nanos(IN_JOURNAL_WITHIN))
     }
 
     /// What is decided by the time at which this was received is given out before it is fed.
     fn peek(&mut self, peeked: Fed) {
-        lock(&self.table).tell(peeked.batch.source.received_at_ns);
+        lock(&self.table).time.tell(peeked.batch.source.received_at_ns);
         self.peeked = Some(peeked);
     }
 

@@ -118,6 +118,20 @@ impl Decoder {
         Ok((arrival, dropped, reservation))
     }
 
+    /// A body that is no request, and who sent it, as they may be kept. What a rule panics on is not.
+    #[cfg(feature = "kafka")]
+    pub(super) async fn unread(
+        &self,
+        source: &mut Source,
+        (encoding, is_compressed): (Encoding, bool),
+        body: Bytes,
+    ) -> Bytes {
+        let Some(rules) = self.before_journal.clone() else { return body };
+        rules.clean_headers(source);
+        let clean = move || rules.clean_unread(encoding, is_compressed, body);
+        spawn_blocking(clean).await.unwrap_or_default()
+    }
+
     /// Takes memory for a body, and reads it: as it came, and with its compression undone.
     pub(super) async fn read<T: Send + 'static>(
         &self,

@@ -133,13 +133,12 @@ impl Test {
         let failed = |at: &Range<usize>, what: &str| {
             Problem::new(Some(at.clone()), format!("the test fails: {what}"), &*did)
         };
-        let (holds, absent) = match (&self.expected, left.batch.items.first()) {
+        let (holds, absent, item) = match (&self.expected, left.batch.items.first()) {
             (Expected::Dropped, None) => return Vec::new(),
             (Expected::Dropped, Some(_)) => return vec![failed(&self.at, "the span is kept")],
             (Expected::Kept { .. }, None) => return vec![failed(&self.at, "the span is dropped")],
-            (Expected::Kept { holds, absent }, Some(_)) => (holds, absent),
+            (Expected::Kept { holds, absent }, Some(item)) => (holds, absent, item),
         };
-        let Some(item) = left.batch.items.first() else { return Vec::new() };
         let beside = Beside { source: &left.batch.source, prices: rules.prices() };
         let untrue = holds.iter().filter(|(_, one)| one.holds(beside, item) != Some(true));
         let untrue = untrue.map(|(at, _)| failed(at, "this does not hold for what is left"));

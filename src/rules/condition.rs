@@ -54,21 +54,21 @@ impl Condition {
 
     /// Whether it can be answered without reading what the client wrote.
     pub(super) fn is_at_hand(&self) -> bool {
-        match self {
-            Self::All(several) | Self::Any(several) => several.iter().all(Self::is_at_hand),
-            Self::Not(inner) | Self::Unless(inner) => inner.is_at_hand(),
-            Self::Field(field, _) => field.is_at_hand(),
-        }
+        self.asks_only(Field::is_at_hand)
     }
 
     /// Whether it asks for nothing but who sent the request and how, so that it is for whole requests.
     pub(super) fn is_of_sender(&self) -> bool {
+        self.asks_only(|field| matches!(field, Field::Fact(Fact::Tenant | Fact::Receiver)))
+    }
+
+    fn asks_only(&self, is_such: fn(&Field) -> bool) -> bool {
         match self {
-            Self::All(several) | Self::Any(several) => several.iter().all(Self::is_of_sender),
-            Self::Not(inner) | Self::Unless(inner) => inner.is_of_sender(),
-            Self::Field(field, _) => {
-                matches!(field, Field::Fact(Fact::Tenant | Fact::Receiver))
+            Self::All(several) | Self::Any(several) => {
+                several.iter().all(|one| one.asks_only(is_such))
             }
+            Self::Not(inner) | Self::Unless(inner) => inner.asks_only(is_such),
+            Self::Field(field, _) => is_such(field),
         }
     }
 }

@@ -95,44 +95,28 @@ pub(super) struct Beside<'a> {
 /// Is shown values until it says that one will do.
 pub(super) type Visit<'v> = dyn FnMut(Found<'_>) -> bool + 'v;
 
-impl Fact {
-    pub(super) fn takes(self) -> Takes {
-        match self {
-            Self::Kind => Takes::Word(|| Kind::ALL.map(Kind::as_str).to_vec()),
-            Self::Status => Takes::Word(|| STATUSES.to_vec()),
-            Self::Receiver => Takes::Word(|| RECEIVERS.map(Receiver::as_str).to_vec()),
-            Self::Duration => Takes::Time,
-            Self::Tokens | Self::Cost => Takes::Number,
-            Self::Llm => Takes::Flag,
-            _ => Takes::Text,
-        }
-    }
-
-    /// Whether it is there without reading what the client wrote.
-    fn is_at_hand(self) -> bool {
-        matches!(self, Self::Tenant | Self::Receiver | Self::Service | Self::Duration)
-    }
-}
-
 const STATUSES: [&str; 3] = ["ok", "error", "unset"];
 const RECEIVERS: [Receiver; 4] =
     [Receiver::OpenAi, Receiver::OtlpHttp, Receiver::OtlpGrpc, Receiver::Kafka];
 
 impl Field {
     pub(super) fn takes(&self) -> Takes {
-        match self {
-            Self::Fact(fact) => fact.takes(),
-            Self::Attribute(_) | Self::Resource(_) | Self::Metadata(_) => Takes::Any,
+        let Self::Fact(fact) = self else { return Takes::Any };
+        match fact {
+            Fact::Kind => Takes::Word(|| Kind::ALL.map(Kind::as_str).to_vec()),
+            Fact::Status => Takes::Word(|| STATUSES.to_vec()),
+            Fact::Receiver => Takes::Word(|| RECEIVERS.map(Receiver::as_str).to_vec()),
+            Fact::Duration => Takes::Time,
+            Fact::Tokens | Fact::Cost => Takes::Number,
+            Fact::Llm => Takes::Flag,
+            _ => Takes::Text,
         }
     }
 
     /// Whether it is there without reading what the client wrote.
     pub(super) fn is_at_hand(&self) -> bool {
-        match self {
-            Self::Fact(fact) => fact.is_at_hand(),
-            Self::Resource(_) => true,
-            Self::Attribute(_) | Self::Metadata(_) => false,
-        }
+        let Self::Fact(fact) = self else { return matches!(self, Self::Resource(_)) };
+        matches!(fact, Fact::Tenant | Fact::Receiver | Fact::Service | Fact::Duration)
     }
 
     /// Whether one of the item's values is what is asked for; `None` where items of this form cannot have any.

@@ -77,7 +77,7 @@ fn a_sink_that_is_not_there_is_a_mistake_and_rules_behind_a_drop_of_all_are_foun
     let rules = rules(
         "[[rules]]\nroute = [\"serch\"]\n[[rules]]\ndrop = true\n[[rules]]\nname = \"late\"\nsample = 0.5",
     );
-    let (first, _) = &rules.all[0];
+    let first = &rules.all[0];
     let problems = first.check_route(&["search"]);
     assert_eq!(problems[0].hint.as_deref(), Some("did you mean `search`?"));
     assert!(first.check_route(&["serch"]).is_empty());

@@ -123,7 +123,7 @@ pub fn explained<'r>(steps: impl IntoIterator<Item = &'r (&'r str, Effect)>) -> 
 pub struct Rules {
     /// What `route` can call it.
     sinks: Vec<String>,
-    all: Vec<(Placed, Figures)>,
+    all: Vec<Placed>,
     decide: DecideOptions,
     prices: Arc<Prices>,
     /// What a test has happen before anything else.
@@ -136,6 +136,8 @@ struct Placed {
     rule: Arc<Rule>,
     /// What stands for it where it decides of whole traces.
     mark: Option<Marks>,
+    matched: AtomicU64,
+    failures: AtomicU64,
 }
 
 impl Deref for Placed {
@@ -144,12 +146,6 @@ impl Deref for Placed {
     fn deref(&self) -> &Rule {
         &self.rule
     }
-}
-
-#[derive(Debug, Default)]
-struct Figures {
-    matched: AtomicU64,
-    failures: AtomicU64,
 }
 
 /// What rules left of a request.
@@ -248,7 +244,7 @@ impl Rules {
         let mut marks = (0..).map(Marks::of);
         let all = rules.into_iter().map(|rule| {
             let mark = if rule.is_of_traces { marks.next() } else { None };
-            (Placed { rule, mark }, Figures::default())
+            Placed { rule, mark, matched: AtomicU64::default(), failures: AtomicU64::default() }
         });
         Self {
             sinks: sinks.into_iter().map(str::to_owned).collect(),
@@ -278,10 +274,10 @@ impl Rules {
     /// Rules with the name of one before: metrics could not tell them apart.
     pub fn same_names(&self) -> Vec<Problem> {
         let mut names = HashSet::new();
-        let same = self.all.iter().filter(|(rule, _)| !names.insert(rule.name.as_str()));
+        let same = self.all.iter().filter(|rule| !names.insert(rule.name.as_str()));
         let hint = "metrics tell the rules of a sink apart by their names";
         let what = |rule: &Rule| format!("two rules of the name `{}`", rule.name);
-        same.map(|(rule, _)| Problem::new(rule.at.clone(), what(rule), hint)).collect()
+        same.map(|rule| Problem::new(rule.at.clone(), what(rule), hint)).collect()
     }
 
     /// Whether there is none.
@@ -291,7 +287,7 @@ impl Rules {
 
     /// Whether any of them looks into what clients wrote, which takes its time.
     pub fn read_spans(&self) -> bool {
-        self.all.iter().any(|(rule, _)| {
+        self.all.iter().any(|rule| {
             let is_at_hand = rule.condition.as_ref().is_none_or(Condition::is_at_hand);
             !is_at_hand || matches!(rule.action, Action::Rewrite(_))
         })
@@ -299,26 +295,26 @@ impl Rules {
 
     /// The rules that no item reaches, since one before drops all.
     pub fn unreached(&self) -> impl Iterator<Item = &Rule> {
-        let rules = self.all.iter().map(|(placed, _)| placed.rule.as_ref());
+        let rules = self.all.iter().map(|placed| placed.rule.as_ref());
         let behind = rules.take_while(|rule| !rule.keeps()).skip_while(|rule| !rule.drops_all());
         behind.skip(1)
     }
 
     /// Each rule's name, how many items it matched, and on how many it failed, since the start.
     pub fn figures(&self) -> impl Iterator<Item = (&str, u64, u64)> {
-        self.all.iter().map(|(rule, figures)| {
+        self.all.iter().map(|rule| {
             let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-            (rule.name.as_str(), load(&figures.matched), load(&figures.failures))
+            (rule.name.as_str(), load(&rule.matched), load(&rule.failures))
         })
     }
 
     /// What the rules leave of a request that is read for the first time.
     pub fn apply(&self, batch: &Arc<Batch>, known: Known<'_>) -> Ruled {
         self.apply_noting(batch, known, |_, rule, effect| {
-            let Some((_, figures)) = self.all.get(rule) else { return };
-            figures.matched.fetch_add(1, Ordering::Relaxed);
+            let Some(rule) = self.all.get(rule) else { return };
+            rule.matched.fetch_add(1, Ordering::Relaxed);
             if effect == Effect::Failed {
-                figures.failures.fetch_add(1, Ordering::Relaxed);
+                rule.failures.fetch_add(1, Ordering::Relaxed);
             }
         })
     }
@@ -336,7 +332,7 @@ impl Rules {
     ) -> (Ruled, Vec<Vec<(&str, Effect)>>) {
         let mut steps = vec![Vec::new(); batch.items.len()];
         let left = self.apply_noting(batch, known, |item, rule, effect| {
-            if let (Some(steps), Some((rule, _))) = (steps.get_mut(item), self.all.get(rule)) {
+            if let (Some(steps), Some(rule)) = (steps.get_mut(item), self.all.get(rule)) {
                 steps.push((rule.name.as_str(), effect));
             }
         });
@@ -392,10 +388,11 @@ impl Rules {
         shared: &mut Shared,
     ) -> Ruled {
         let source = &batch.source;
-        let mut objects = Objects::default();
+        // Spans refer to the trace objects of their request, also to those that are no item.
+        let mut objects = HashMap::new();
         for (item, left) in batch.items.iter().zip(&left) {
             if let Item::Trace(object) = item {
-                objects.0.insert(Arc::as_ptr(object), object_of(left, object));
+                objects.insert(Arc::as_ptr(object), object_of(left, object));
             }
         }
         let gone = Gone::of(batch.items.iter().zip(left.iter().map(Left::is_nothing)), elsewhere);
@@ -404,16 +401,21 @@ impl Rules {
             let Some(mut item) = left.of(item) else { continue };
             places.push(place);
             if let Item::Span(span) = &mut item {
-                let object = objects.ruled(span.trace.as_ref(), |object| {
+                let mut rule = |object: &Arc<TraceObject>| {
                     let object_item = Item::Trace(Arc::clone(object));
                     let marks = Decided::of(decided, object.trace_id, self.kept());
                     let one = (source, &object_item, Some(marks));
                     object_of(&self.judge(one, self.all.len(), shared, &mut |_, _| ()), object)
+                };
+                let object = span.trace.as_ref().and_then(|object| {
+                    objects.entry(Arc::as_ptr(object)).or_insert_with(|| rule(object)).clone()
                 });
                 if let Some(object) = object {
                     *span = span.with_trace(object);
                 }
-                gone.hang(span);
+                if let Some(hung) = gone.hung(span) {
+                    *span = hung;
+                }
             }
             items.push(item);
         }
@@ -432,7 +434,7 @@ impl Rules {
         shared: &mut Shared,
         note: &mut dyn FnMut(usize, Effect),
     ) -> Left {
-        let rules = self.all.iter().take(count).map(|(rule, _)| rule);
+        let rules = self.all.iter().take(count);
         let step = |rule: &Placed, item: &Item| {
             let is_meant = match (rule.mark, marks) {
                 (Some(mark), Some(marks)) => marks.has(mark),
@@ -486,23 +488,8 @@ enum Step {
     Is(Effect),
 }
 
-/// What rules left of the trace objects of a request. Its spans refer to them, also to those that are no item.
-#[derive(Default)]
-struct Objects(HashMap<*const TraceObject, NewObject>);
-
 /// Where a trace object did not stay as it was: the other one, or none.
 type NewObject = Option<Option<Arc<TraceObject>>>;
-
-impl Objects {
-    fn ruled(
-        &mut self,
-        object: Option<&Arc<TraceObject>>,
-        rule: impl FnOnce(&Arc<TraceObject>) -> NewObject,
-    ) -> NewObject {
-        let object = object?;
-        self.0.entry(Arc::as_ptr(object)).or_insert_with(|| rule(object)).clone()
-    }
-}
 
 fn object_of(left: &Left, before: &Arc<TraceObject>) -> NewObject {
     match left {

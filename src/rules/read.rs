@@ -39,8 +39,6 @@ const NAME_CHARS_MAX: usize = 64;
 /// Conditions inside conditions; more is no rule that anybody understands.
 pub(super) const DEPTH_MAX: usize = 16;
 
-/// The actions that say yes and nothing else.
-const FLAGS: [&str; 2] = ["keep", "drop"];
 /// The actions that can be for whole traces.
 const DECIDING: [&str; 3] = ["keep", "drop", "sample"];
 /// The actions that can be done before the journal.
@@ -154,7 +152,8 @@ impl Reading<'_> {
         let is_action = |name: &str| actions().any(|action| action == name);
         let mut named = table.iter().filter(|(key, _)| is_action(key.get_ref()));
         let Some((key, value)) = named.next() else {
-            let hint = format!("add one of {}", quoted(actions()));
+            let all: Vec<_> = actions().map(|action| format!("`{action}`")).collect();
+            let hint = format!("add one of {}", all.join(", "));
             return self.wrong(at, "the rule does nothing", &hint);
         };
         if let Some((second, _)) = named.next() {
@@ -435,13 +434,9 @@ fn number(value: &DeValue<'_>) -> Option<f64> {
 
 /// The keys of which a rule has one.
 fn actions() -> impl Iterator<Item = &'static str> {
-    FLAGS.into_iter().chain(["sample", "route"]).chain(Rewrite::ACTIONS)
+    ["keep", "drop", "sample", "route"].into_iter().chain(Rewrite::ACTIONS)
 }
 
 fn keys_of_match() -> Vec<&'static str> {
     Fact::ALL.iter().map(|fact| fact.as_str()).chain(KEYED).chain(GROUPS).collect()
-}
-
-fn quoted<'n>(names: impl Iterator<Item = &'n str>) -> String {
-    names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }

@@ -4,6 +4,7 @@
 //! that are gone ends at one through which a request came in from elsewhere, what called it is taken as ancestor only where it is
 //! here; else the span below becomes a root.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
@@ -62,37 +63,6 @@ pub(super) struct Gone<'b> {
     elsewhere: Option<&'b Elsewhere>,
 }
 
-/// One that is gone.
-#[derive(Clone, Copy)]
-enum Above<'b> {
-    Here(&'b Span),
-    Elsewhere(&'b Dropped),
-}
-
-impl<'b> Above<'b> {
-    fn parent_id(self) -> Option<SpanId> {
-        match self {
-            Self::Here(span) => span.parent_id,
-            Self::Elsewhere(dropped) => dropped.parent_id,
-        }
-    }
-
-    fn is_entry(self) -> bool {
-        match self {
-            Self::Here(span) => is_of_kind(span, [SERVER, CONSUMER]),
-            Self::Elsewhere(dropped) => dropped.is_entry,
-        }
-    }
-
-    /// What it names as its parent, where that is JSON.
-    fn named(self) -> Option<&'b str> {
-        match self {
-            Self::Here(span) => parent_as_named(&span.wire),
-            Self::Elsewhere(dropped) => dropped.named.as_deref(),
-        }
-    }
-}
-
 /// OTLP's kinds of spans where a request or a message comes in from elsewhere, and where one goes out.
 const SERVER: i32 = 2;
 const CLIENT: i32 = 3;
@@ -120,55 +90,49 @@ impl<'b> Gone<'b> {
         gone
     }
 
-    /// Hangs a span below one that is gone below what is left above that.
-    pub(super) fn hang(&self, span: &mut Span) {
-        if let Some(hung) = self.hung(span) {
-            *span = hung;
-        }
-    }
-
-    fn hung(&self, span: &Span) -> Option<Span> {
+    /// A span below one that is gone as it hangs below what is left above that.
+    pub(super) fn hung(&self, span: &Span) -> Option<Span> {
         let trace = span.trace_id;
         let mut last = self.find((trace, span.parent_id?))?;
         // Parents may form a circle; no chain is longer than there are spans.
         for _ in 0..self.spans.len() + self.elsewhere.map_or(0, |them| them.dropped.len()) {
-            let next = last.parent_id().and_then(|parent| self.find((trace, parent)));
+            let next = last.parent_id.and_then(|parent| self.find((trace, parent)));
             let Some(next) = next else {
-                return below(span, self.has_parent(trace, last).then_some(last));
+                return below(span, Some(&*last).filter(|last| self.has_parent(trace, last)));
             };
             last = next;
         }
         below(span, None)
     }
 
-    fn find(&self, id: Key) -> Option<Above<'b>> {
+    fn find(&self, id: Key) -> Option<Cow<'b, Dropped>> {
         if let Some(span) = self.spans.get(&id) {
-            return Some(Above::Here(span));
+            return Some(Cow::Owned(Dropped::of(span, Marks::default())));
         }
-        let dropped = self.elsewhere.filter(|_| !self.left.contains(&id))?.dropped.get(&id);
-        dropped.map(Above::Elsewhere)
+        let elsewhere = self.elsewhere.filter(|_| !self.left.contains(&id))?;
+        elsewhere.dropped.get(&id).map(Cow::Borrowed)
     }
 
     /// Whether what a span that is gone names as its parent can be the parent of those below it.
-    fn has_parent(&self, trace: TraceId, gone: Above<'_>) -> bool {
-        gone.parent_id().is_some_and(|parent| {
+    fn has_parent(&self, trace: TraceId, gone: &Dropped) -> bool {
+        gone.parent_id.is_some_and(|parent| {
             let id = (trace, parent);
             self.left.contains(&id)
                 || self.elsewhere.is_some_and(|them| them.callers.contains(&id))
-                || !gone.is_entry()
+                || !gone.is_entry
         })
     }
 }
 
-/// A span with the parent of another, or without one.
-fn below(span: &Span, sibling: Option<Above<'_>>) -> Option<Span> {
-    let parent_id = sibling.and_then(Above::parent_id);
+/// A span with the parent of one that is gone, or without one.
+fn below(span: &Span, gone: Option<&Dropped>) -> Option<Span> {
+    let parent_id = gone.and_then(|gone| gone.parent_id);
     if span.is_otlp() {
         let mut other = span.clone();
         (other.parent_id, other.wire) = (parent_id, with_parent(&span.wire, parent_id)?);
         return Some(other);
     }
-    let wire = with_sdk_parent(&span.wire, sibling.and_then(Above::named))?;
+    let wire = with_sdk_parent(&span.wire, gone.and_then(|gone| gone.named.as_deref()))?;
     // Where its values stand was found in the old wire.
     let mut other = span.with_trace(span.trace.clone()).with_landmarks(Landmarks::default());
     (other.parent_id, other.wire) = (parent_id, wire);

@@ -494,7 +494,7 @@ fn a_sink_gets_what_it_is_for_and_nothing_that_a_rule_keeps_comes_past_that() {
     }
     let keep_first = of_text(keep).into_iter();
     let rules = bounded(ONLY, "tenant = 'team-b'", "");
-    let rules = keep_first.chain(rules.all.iter().map(|(placed, _)| Arc::clone(&placed.rule)));
+    let rules = keep_first.chain(rules.all.iter().map(|placed| Arc::clone(&placed.rule)));
     assert_eq!(filtered(&Rules::compile(["here"], rules), &call()), 1);
 }
 

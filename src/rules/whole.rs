@@ -14,7 +14,7 @@ use super::condition::Condition;
 use super::marks::Marks;
 use super::redact::Shared;
 use super::reparent::{Dropped, Elsewhere, Key, is_caller};
-use super::{Action, Effect, Placed, Rule, Rules};
+use super::{Action, Effect, Rule, Rules};
 use crate::span::{Batch, Item, Source, TraceId};
 use crate::support::{duration, written::As};
 
@@ -108,7 +108,7 @@ impl Decided {
 impl Rules {
     /// Whether any of them decides of whole traces, so that they are applied when traces are known.
     pub fn decide_of_traces(&self) -> bool {
-        self.all.iter().any(|(rule, _)| rule.mark.is_some())
+        self.all.iter().any(|rule| rule.mark.is_some())
     }
 
     /// The same rules with these waits.
@@ -124,8 +124,13 @@ impl Rules {
 
     /// What marks a trace that is kept without a decision: all that keep are for it, and none that takes away.
     pub fn kept(&self) -> Marks {
-        let keeps = self.all.iter().filter(|(rule, _)| rule.keeps());
-        keeps.filter_map(|(rule, _)| rule.mark).fold(Marks::default(), Marks::with)
+        self.kept_by(self.all.len())
+    }
+
+    /// The same of the first so many rules.
+    fn kept_by(&self, count: usize) -> Marks {
+        let keeps = self.all.iter().take(count).filter(|rule| rule.keeps());
+        keeps.filter_map(|rule| rule.mark).fold(Marks::default(), Marks::with)
     }
 
     /// Whether anything has to be known of traces before they are applied.
@@ -135,14 +140,14 @@ impl Rules {
 
     /// Whether they drop single spans, and it is to be known what is below these in other requests.
     fn reparent(&self) -> bool {
-        self.decide.reparent && self.all.iter().any(|(rule, _)| rule.is_of_single_spans())
+        self.decide.reparent && self.all.iter().any(|rule| rule.is_of_single_spans())
     }
 
     /// What has to be remembered of a request. It does not panic: what a rule panics on it is not for.
     pub fn survey(&self, batch: &Batch) -> Survey {
         let (mut survey, mut shared) = (Survey::default(), Shared::default());
         let reparent = self.reparent();
-        let last = self.all.iter().rposition(|(rule, _)| rule.mark.is_some());
+        let last = self.all.iter().rposition(|rule| rule.mark.is_some());
         let count = if reparent { self.all.len() } else { last.map_or(0, |last| last + 1) };
         for item in &batch.items {
             let (marks, spared_by) = self.ask(&batch.source, item, count, &mut shared);
@@ -173,19 +178,12 @@ impl Rules {
         let (mut marks, mut last) = (Marks::default(), 0);
         let left = self.judge((source, item, None), count, shared, &mut |place, effect| {
             last = place;
-            let mark = self.all.get(place).and_then(|(rule, _)| rule.mark);
+            let mark = self.all.get(place).and_then(|rule| rule.mark);
             marks = marks.with(mark.filter(|_| effect != Effect::Failed).unwrap_or_default());
         });
-        let spared_by = || {
-            let rules = self.all.iter().take(last + 1).map(|(rule, _)| rule);
-            let is_route = |rule: &Placed| matches!(rule.action, Action::Route(_));
-            if rules.clone().last().is_some_and(is_route) {
-                return Marks::default();
-            }
-            rules
-                .filter(|rule| rule.keeps())
-                .filter_map(|rule| rule.mark)
-                .fold(Marks::default(), Marks::with)
+        let spared_by = || match self.all.get(last).map(|rule| &rule.action) {
+            Some(Action::Route(_)) => Marks::default(),
+            _ => self.kept_by(last + 1),
         };
         (marks, left.is_nothing().then(spared_by))
     }

@@ -8,7 +8,7 @@
 //! Many spans repeat what others said, so of all that speak of tokens or money in a trace each call counts once. The tree of spans
 //! decides ([`Spends`] has the rule), and the tree may arrive in any order and in many requests. So:
 //!
-//! * `feed/traces/tree.rs` decides, for every sink alike, in the lane's own table, when a delivery begins; all its attempts agree.
+//! * [`super::Tree`] decides, for every sink alike, in the lane's own table, when a delivery begins; all its attempts agree.
 //!   [`TraceContext::exceptions`] carries the decision and [`tokens_of`] applies it. No sink decides by itself.
 //! * JSON lines and OTLP backends take a span once. What is known when it is sent is final there: a parent that is sent before its
 //!   child counts what it says, and so does the child. Children end first, so that is rare: it takes two processes.
@@ -118,6 +118,16 @@ impl Spending {
             is_task: facts.sdk_span_type.as_deref() == Some("task"),
             says: said.has_tokens() || has_cost(&facts.cost),
         }
+    }
+
+    /// Whether it is a model call.
+    pub fn is_call(self) -> bool {
+        self.kind.counts_usage()
+    }
+
+    /// Whether a model call below it is another than one above it.
+    pub fn is_boundary(self) -> bool {
+        self.is_task || matches!(self.kind, Kind::Tool | Kind::Agent | Kind::Handoff)
     }
 
     /// Whether what the span says counts. An exception is one whose place in its trace says otherwise than its kind.

@@ -237,6 +237,16 @@ impl<K, V, const MARKS: usize> fmt::Debug for ByTouch<K, V, MARKS> {
     }
 }
 
+/// Memory of a hash table with room for so many entries, in bytes: of eight places one stays empty, and each has a byte of the table's
+/// own.
+pub fn table_bytes<E>(capacity: usize) -> usize {
+    const OWN_BYTES: usize = 32;
+    match capacity {
+        0 => 0,
+        _ => (capacity * 8 / 7).next_power_of_two() * (size_of::<E>() + 1) + OWN_BYTES,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

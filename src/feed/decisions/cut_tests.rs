@@ -103,7 +103,7 @@ fn one_by_one(rules: &Rules, items: &[Item]) -> Vec<Arc<Batch>> {
     for batch in &batches {
         decisions.feed(batch.source.received_at_ns, rules.survey(batch));
     }
-    decisions.pass(times.next().unwrap() + 10 * SECOND);
+    decisions.time.pass(times.next().unwrap() + 10 * SECOND);
     let left = batches.iter().map(|batch| {
         let known = decisions.of_batch(batch);
         rules.apply(batch, Known::Decided(&known)).batch

@@ -49,7 +49,8 @@ pub struct Decisions {
     dropped: HashMap<Key, Dropped>,
     /// Spans from which other requests may have come.
     callers: HashSet<Key>,
-    time: JournalTime,
+    /// The time in force. Told when what comes next was received, and that everything before a time has come.
+    pub time: JournalTime,
     /// Traces that are first seen before this may have begun before the feeding did.
     unknown_until_ns: u64,
     full_until_ns: u64,
@@ -91,26 +92,11 @@ impl Decisions {
         }
     }
 
-    /// Tells when what comes next was received, in nanoseconds since 1970.
-    pub fn tell(&mut self, received_at_ns: u64) {
-        self.time.tell(received_at_ns);
-    }
-
-    /// Everything that was received before this time has come.
-    pub fn pass(&mut self, now_ns: u64) {
-        self.time.pass(now_ns);
-    }
-
-    /// The time in force.
-    pub fn now_ns(&self) -> u64 {
-        self.time.now_ns()
-    }
-
     /// What was received before this time is not seen, and what comes may be the end of it: until such traces were forgotten, new ones
     /// are kept.
     pub fn begin_in_the_middle(&mut self, now_ns: u64) {
-        self.tell(now_ns);
-        self.unknown_until_ns = self.now_ns().saturating_add(REMEMBER_NS);
+        self.time.tell(now_ns);
+        self.unknown_until_ns = self.time.now_ns().saturating_add(REMEMBER_NS);
     }
 
     /// The same, where what was fed up to now was counted before.
@@ -121,8 +107,8 @@ impl Decisions {
     /// Adds the traces of a request, each with the rules that are for one of its items there. What was to be delivered and is
     /// decided by this time was taken before: no trace is forgotten that is still waited for.
     pub fn feed(&mut self, received_at_ns: u64, survey: Survey) {
-        self.tell(received_at_ns);
-        let now_ns = self.now_ns();
+        self.time.tell(received_at_ns);
+        let now_ns = self.time.now_ns();
         for (id, marks) in &survey.traces {
             let has_room = self.traces.contains_key(id) || self.has_room(now_ns);
             match self.traces.entry(*id) {
@@ -150,7 +136,7 @@ impl Decisions {
     fn remember_spans(&mut self, survey: Survey) {
         let more = survey.dropped.len() + survey.callers.len();
         if self.spans_max < self.spans() + more {
-            let (now_ns, after_ns) = (self.now_ns(), self.waits.1);
+            let (now_ns, after_ns) = (self.time.now_ns(), self.waits.1);
             let traces = &self.traces;
             let is_of_use = |(trace, _): &Key| {
                 traces.get(trace).is_some_and(|trace| now_ns < forgotten_at(trace, after_ns))
@@ -172,21 +158,16 @@ impl Decisions {
 
     /// When all of these traces, which were fed, are decided, in the table's time; `None` where they are.
     pub fn decided_at_ns(&self, traces: impl IntoIterator<Item = TraceId>) -> Option<u64> {
-        let now_ns = self.now_ns();
+        let now_ns = self.time.now_ns();
         let open = traces.into_iter().filter_map(|id| self.traces.get(&id));
         let open = open.filter(|trace| !trace.is_decided);
         let due = open.map(|trace| trace.due_ns(self.waits));
         due.filter(|due_ns| now_ns < *due_ns).max()
     }
 
-    /// What has to be told for this time to come.
-    pub fn told_for(&self, at_ns: u64) -> u64 {
-        self.time.told_for(at_ns)
-    }
-
     /// Which rules are for these traces, as it is known now. From now on those that are due stay as they are.
     pub fn of(&mut self, traces: impl IntoIterator<Item = TraceId>) -> HashMap<TraceId, Marks> {
-        let (now_ns, waits, kept) = (self.now_ns(), self.waits, self.kept);
+        let (now_ns, waits, kept) = (self.time.now_ns(), self.waits, self.kept);
         let mut known = HashMap::new();
         for id in traces {
             let Some(trace) = self.traces.get_mut(&id) else { continue };

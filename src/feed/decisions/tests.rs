@@ -72,13 +72,13 @@ fn follow(
         }
     };
     for (number, request) in requests.iter().enumerate().skip(from) {
-        decisions.tell(request.at_ns);
+        decisions.time.tell(request.at_ns);
         take(decisions, &mut waiting);
         decisions.feed(request.at_ns, request.survey());
         waiting.push_back(number);
     }
     if is_all {
-        decisions.pass(requests.iter().map(|request| request.at_ns).max().unwrap() + LONGEST);
+        decisions.time.pass(requests.iter().map(|request| request.at_ns).max().unwrap() + LONGEST);
         take(decisions, &mut waiting);
         assert!(waiting.is_empty());
     }
@@ -188,9 +188,9 @@ fn a_trace_is_decided_when_it_is_quiet_and_what_comes_later_changes_nothing() {
     decisions.feed(BEGIN, request(BEGIN, &[(1, open)]).survey());
     assert_eq!(decisions.decided_at_ns([trace(1)]), Some(BEGIN + QUIET));
     decisions.feed(BEGIN + SECOND, request(0, &[(1, drops)]).survey());
-    decisions.pass(BEGIN + SECOND + QUIET - 1);
+    decisions.time.pass(BEGIN + SECOND + QUIET - 1);
     assert_eq!(decisions.decided_at_ns([trace(1)]), Some(BEGIN + SECOND + QUIET));
-    decisions.pass(BEGIN + SECOND + QUIET);
+    decisions.time.pass(BEGIN + SECOND + QUIET);
     assert_eq!(decisions.decided_at_ns([trace(1)]), None);
     decisions.feed(BEGIN + 2 * QUIET, request(0, &[(1, kept())]).survey());
     assert_eq!(decisions.of([trace(1)])[&trace(1)], drops, "a late error does not bring it back");
@@ -215,7 +215,7 @@ fn a_trace_without_room_is_kept_and_counted_and_what_is_open_stays_exact() {
         decisions.feed(BEGIN, request(0, &[(number, drops)]).survey());
     }
     assert_eq!(decisions.undecided(), Undecided { too_long: 0, no_room: 50 });
-    decisions.pass(BEGIN + QUIET);
+    decisions.time.pass(BEGIN + QUIET);
     let known = decisions.of((0..150).map(trace));
     assert_eq!(known.len(), 100, "who is not there was kept");
     assert!(known.values().all(|marks| *marks == drops));
@@ -245,7 +245,7 @@ fn a_million_open_traces_take_less_than_200_bytes_each_and_are_decided_exactly()
         for number in (0..traces).filter(|number| is_kept(*number)) {
             decisions.feed(BEGIN + QUIET - 1, request(0, &[(number, kept())]).survey());
         }
-        decisions.pass(BEGIN + 2 * QUIET);
+        decisions.time.pass(BEGIN + 2 * QUIET);
         for number in 0..traces {
             let late = if is_kept(number) { kept() } else { Marks::default() };
             let known = decisions.of([trace(number)])[&trace(number)];

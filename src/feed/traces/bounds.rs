@@ -5,7 +5,7 @@
 use crate::span::{Payload, Text};
 
 /// Spans of a trace that are remembered. A run of the SDK has some dozens; a day-long trace with more loses only what is said at
-/// [`super::tree::Tree::is_exception`].
+/// [`crate::span::Tree::counts`].
 pub(super) const SPANS_MAX: usize = 4_096;
 /// Agents of a trace whose names are remembered. Spans below further ones have none.
 pub(super) const AGENTS_MAX: usize = 256;
@@ -35,15 +35,5 @@ pub(super) fn cut(payload: &Payload, bytes_max: usize) -> Payload {
             let end = text.floor_char_boundary(bytes_max);
             Payload::Text(Text::from(text.get(..end).unwrap_or_default()))
         }
-    }
-}
-
-/// Memory of a hash table with room for so many entries, in bytes: of eight places one stays empty, and each has a byte of the table's
-/// own.
-pub(super) fn table_bytes<E>(capacity: usize) -> usize {
-    const OWN_BYTES: usize = 32;
-    match capacity {
-        0 => 0,
-        _ => (capacity * 8 / 7).next_power_of_two() * (size_of::<E>() + 1) + OWN_BYTES,
     }
 }

@@ -24,16 +24,16 @@
 //! touched last, and one position tells which were sent: it is kept across restarts, where a time would be wrong once the clock was set
 //! back. The table's own time never goes back ([`SET_BACK`]).
 
+mod agents;
 mod bounds;
 mod contents;
 mod roots;
 mod sent;
 mod trace;
-mod tree;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,10 +49,10 @@ use crate::support::by_touch::{ByTouch, Weighed};
 use crate::support::clock::nanos;
 use crate::support::recent::Recent;
 
+pub use self::agents::{Agents, SpanTree};
 #[cfg(test)]
 use self::roots::EARLY_BYTES_MAX;
 pub use self::roots::{DueRoot, DueRoots};
-pub use self::tree::{Memo, News, Tree};
 
 /// Traces in a table. A trace of usual size takes some KiB, so this bound is met by very small ones only.
 const TRACES_MAX: usize = 65_536;
@@ -83,7 +83,8 @@ pub struct Traces {
     roots_until: u64,
     /// Behind the last record that was fed.
     fed_until: u64,
-    amendments: Amendments,
+    /// What is to be sent once more, since news have made what was sent wrong.
+    pub amendments: Amendments,
 }
 
 #[derive(Debug, Default)]
@@ -231,27 +232,6 @@ impl Traces {
         self.entries.change_all(|entry| entry.trace.told_all());
     }
 
-    /// Takes the record that starts first of those with items that are to be sent once more, since news have made what was sent wrong, and
-    /// the places of these items.
-    pub fn take_amendment(&mut self) -> Option<(Position, BTreeSet<usize>)> {
-        self.amendments.pop_first()
-    }
-
-    /// Gives back what was taken and not sent.
-    pub fn give_back(&mut self, amendments: impl IntoIterator<Item = (Position, BTreeSet<usize>)>) {
-        self.amendments.extend(amendments);
-    }
-
-    /// Whether there is any such.
-    pub fn has_amendments(&self) -> bool {
-        !self.amendments.is_empty()
-    }
-
-    /// Nothing that was sent is sent again for the news there were.
-    pub fn give_up_amendments(&mut self) {
-        self.amendments.clear();
-    }
-
     /// What is known now of the traces of these items, which are about to be sent with it.
     pub fn contexts<'a>(&mut self, items: impl IntoIterator<Item = &'a Item>) -> TraceContexts {
         let mut spans: HashMap<TraceId, Vec<&Span>> = HashMap::new();
@@ -293,7 +273,7 @@ impl Traces {
     /// When [`Traces::take_roots`] may have something, if no span of its trace comes before, in nanoseconds since 1970; 0 for now.
     /// `None` also where what is next has first to be handed over.
     pub fn next_root_at_ns(&self, handed_over: u64) -> Option<u64> {
-        if !self.early.is_empty() {
+        if !self.early.roots.is_empty() {
             return Some(0);
         }
         if let Some((_, entry)) = self.first_due() {
@@ -335,9 +315,9 @@ impl Traces {
     pub fn fill(&self) -> Fill {
         Fill {
             traces: self.entries.count() as u64,
-            bytes: (self.entries.bytes() + self.early.bytes()) as u64,
+            bytes: (self.entries.bytes() + self.early.bytes) as u64,
             evicted: self.evicted,
-            rootless: self.early.given_up(),
+            rootless: self.early.given_up,
         }
     }
 

@@ -75,9 +75,11 @@ pub struct DueRoots {
 #[derive(Debug, Default)]
 pub(super) struct EarlyRoots {
     /// Each with its size.
-    roots: VecDeque<(DueRoot, usize)>,
-    bytes: usize,
-    given_up: u64,
+    pub(super) roots: VecDeque<(DueRoot, usize)>,
+    /// Memory they take.
+    pub(super) bytes: usize,
+    /// How many there was no room for.
+    pub(super) given_up: u64,
 }
 
 impl EarlyRoots {
@@ -99,19 +101,5 @@ impl EarlyRoots {
             self.bytes -= bytes;
             root
         })
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.roots.is_empty()
-    }
-
-    /// Memory they take, in bytes.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// How many there was no room for.
-    pub(super) fn given_up(&self) -> u64 {
-        self.given_up
     }
 }

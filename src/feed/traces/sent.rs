@@ -5,9 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::bounds::{SPANS_MAX, table_bytes};
+use super::bounds::SPANS_MAX;
 use crate::journal::Position;
 use crate::span::{Facts, Span, SpanId, TraceContext};
+use crate::support::by_touch::table_bytes;
 
 /// How often a span is sent once more. Session, user, tags, tokens and a root may each become known apart from the others; a span
 /// whose trace has more news than that keeps what was known then.
@@ -48,18 +49,6 @@ pub(super) struct Told {
     pub(super) root: bool,
 }
 
-impl Told {
-    /// What a context tells.
-    pub(super) fn of(context: &TraceContext) -> Self {
-        Self {
-            session: context.session.is_some(),
-            user: context.user.is_some(),
-            tags: context.tags.len(),
-            root: context.root.is_some(),
-        }
-    }
-}
-
 impl Sent {
     /// Takes note of a span that was read, at this place of the record that starts there.
     pub(super) fn read(
@@ -86,7 +75,12 @@ impl Sent {
 
     /// Takes note that spans are handed to the sink with this.
     pub(super) fn told(&mut self, ids: impl IntoIterator<Item = SpanId>, context: &TraceContext) {
-        let told = Told::of(context);
+        let told = Told {
+            session: context.session.is_some(),
+            user: context.user.is_some(),
+            tags: context.tags.len(),
+            root: context.root.is_some(),
+        };
         for id in ids {
             if let Some(entry) = self.spans.get_mut(&id) {
                 entry.told = Some((told, context.exceptions.contains(&id)));

@@ -1,6 +1,6 @@
 //! The table: what it gathers from captured traffic, its bounds, and when roots are due.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -572,7 +572,7 @@ fn amended(items: &[Value]) -> Vec<Vec<usize>> {
     for (number, batch) in batches.iter().enumerate() {
         table.feed(batch, Position(number as u64));
         let mut again = Vec::new();
-        while let Some((Position(at), places)) = table.take_amendment() {
+        while let Some((Position(at), places)) = table.amendments.pop_first() {
             assert_eq!(places, BTreeSet::from([0]));
             again.push(usize::try_from(at).unwrap());
         }
@@ -586,7 +586,7 @@ fn amended(items: &[Value]) -> Vec<Vec<usize>> {
     again.note_all_sent();
     again.advance(NOW + SECOND);
     again.feed(&batches[0], Position(99));
-    assert!(!again.has_amendments());
+    assert!(again.amendments.is_empty());
     amended
 }
 

@@ -1,17 +1,19 @@
 //! What is remembered of one trace. Pure.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::agents::{Agents, SpanTree};
 use super::bounds::{METADATA_BYTES_MAX, TAGS_MAX, copied, cut};
 use super::contents::Contents;
 use super::sent::{Amendments, Sent, Told};
-use super::tree::Tree;
 use crate::journal::Position;
 use crate::normalize::trace_facts;
 use crate::span::{
-    Facts, Payload, RootSpan, Span, SpanId, Spending, Text, TraceContext, TraceNeeds, TraceObject,
+    Facts, Found, Payload, RootSpan, Span, SpanId, Spending, Text, TraceContext, TraceNeeds,
+    TraceObject,
 };
 
 /// One trace.
@@ -21,7 +23,8 @@ pub(super) struct Trace {
     known: TraceContext,
     /// How many labels were known when a span without a parent or the trace object said so last.
     tags_of_tops: usize,
-    tree: Tree,
+    tree: SpanTree,
+    agents: Agents,
     sent: Sent,
     contents: Contents,
     /// The first Agents SDK span without a parent.
@@ -52,7 +55,8 @@ impl Trace {
         let is_asked = needs.traced.follows(span) || self.tree.is_above_a_call(span.span_id);
         let spending = if is_asked { span.spending() } else { Spending::default() };
         let agent = facts.agent.as_ref().filter(|_| needs.agents);
-        let news = self.tree.add(span, spending, agent, facts.error.is_some());
+        let own = self.agents.own(span, spending, agent, facts.error.is_some());
+        let news = self.tree.add(span.span_id, own);
         let known = &mut self.known;
         known.spans += u64::from(news.is_new);
         known.errors += u64::from(news.has_failed);
@@ -67,10 +71,10 @@ impl Trace {
             None => self.tree.forget_doubts(),
         }
         if news.is_new && self.contents.has(span.span_id) {
-            self.contents.move_up(span.span_id, self.tree.top_of(span));
+            self.contents.move_up(span.span_id, self.top_of(span));
         }
         if facts.kind.counts_usage() && needs.wants_contents_of(span) {
-            self.contents.add(self.tree.top_of(span), span, facts);
+            self.contents.add(self.top_of(span), span, facts);
         }
     }
 
@@ -129,11 +133,41 @@ impl Trace {
     pub(super) fn context(&self, spans: &[&Span]) -> TraceContext {
         let contents = |span: &&Span| Some((span.span_id, self.contents.of(span.span_id)?));
         TraceContext {
-            agents: self.tree.agents_of(spans.iter().copied()),
-            exceptions: self.tree.exceptions(spans.iter().map(|span| span.span_id)),
+            agents: self.agents_of(spans),
+            exceptions: self.exceptions(spans.iter().map(|span| span.span_id)),
             contents: spans.iter().filter_map(contents).collect(),
             ..self.known.clone()
         }
+    }
+
+    /// Those of these spans whose tokens and cost count otherwise than their kind alone says.
+    fn exceptions(&self, ids: impl IntoIterator<Item = SpanId>) -> HashSet<SpanId> {
+        let mut memo = Found::default();
+        ids.into_iter().filter(|id| self.tree.is_exception(*id, &mut memo)).collect()
+    }
+
+    /// The nearest agent at or above each of these spans, as far as there is one.
+    fn agents_of(&self, spans: &[&Span]) -> HashMap<SpanId, Text> {
+        if self.agents.is_empty() {
+            return HashMap::new();
+        }
+        let mut memo = Found::default();
+        let name = |span: &&Span| {
+            let place = self.tree.agent_at(self.known_at(span)?, &mut memo)?;
+            Some((span.span_id, self.agents.name(place)?.clone()))
+        };
+        spans.iter().filter_map(name).collect()
+    }
+
+    /// The topmost that is known at or above a span: its own id, or that of the first span above it that was not seen or has no parent.
+    fn top_of(&self, span: &Span) -> SpanId {
+        let from = self.known_at(span).unwrap_or(span.span_id);
+        self.tree.path(from).last().unwrap_or(from)
+    }
+
+    /// Where a span stands in the tree: where there was no room for it, at its parent.
+    fn known_at(&self, span: &Span) -> Option<SpanId> {
+        if self.tree.knows(span.span_id) { Some(span.span_id) } else { span.parent_id }
     }
 
     /// The same for the root that stands for the trace.
@@ -144,7 +178,8 @@ impl Trace {
 
     /// Memory it takes, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.copied_bytes + self.tree.bytes() + self.sent.bytes() + self.contents.bytes()
+        let tree_bytes = self.tree.bytes() + self.agents.bytes();
+        self.copied_bytes + tree_bytes + self.sent.bytes() + self.contents.bytes()
     }
 
     fn add_tags(&mut self, tags: &[Text], are_of_a_top: bool) {
@@ -172,7 +207,7 @@ impl Trace {
     /// Takes note that all spans were handed to the sink, with what is known now.
     pub(super) fn told_all(&mut self) {
         let ids = self.sent.ids();
-        let exceptions = self.tree.exceptions(ids.iter().copied());
+        let exceptions = self.exceptions(ids.iter().copied());
         self.sent.told(ids, &TraceContext { exceptions, ..self.context(&[]) });
         self.amend(&mut Amendments::new());
     }
@@ -186,7 +221,7 @@ impl Trace {
             root: self.known.root.is_some(),
         };
         let ids = self.sent.suspects(known, self.tree.take_doubts());
-        let exceptions = self.tree.exceptions(ids.iter().copied());
+        let exceptions = self.exceptions(ids.iter().copied());
         for id in ids {
             self.sent.amend(id, known, exceptions.contains(&id), amendments);
         }

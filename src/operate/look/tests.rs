@@ -1,6 +1,6 @@
 //! Tests of looking at traces.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::feed::Feed;
@@ -17,7 +17,8 @@ fn operator(feed: &Feed) -> Operator {
         let journal = Journal::open(&Options::default(), Arc::<MemoryStorage>::default(), drop);
         Store::open(journal.unwrap()).unwrap()
     };
-    let replays = Replays { feed: feed.clone(), lanes: Lanes::default() };
+    let replays =
+        Replays { feed: feed.clone(), lanes: Lanes::default(), before_journal: Mutex::default() };
     Operator::new(store(), store(), Some(replays))
 }
 

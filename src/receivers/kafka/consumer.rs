@@ -439,10 +439,13 @@ impl Receivers {
     }
 
     /// Keeps a message in the quarantine; says whether it is there.
-    async fn set_aside(&self, source: Source, message: &Message, reason: String) -> bool {
+    async fn set_aside(&self, mut source: Source, message: &Message, reason: String) -> bool {
         let answering = self.now();
         let encoding = form_of(message).map_or(Encoding::Protobuf, |form| form.encoding);
-        let (said, body) = (reason.clone(), message.body.clone());
+        let coding = Coding::from_header(message.header("content-encoding").unwrap_or_default());
+        let form = (encoding, coding != Some(Coding::Identity));
+        let body = answering.decoder.unread(&mut source, form, message.body.clone()).await;
+        let said = reason.clone();
         let is_kept = answering.intake.set_aside(source, encoding, body, reason).await.is_ok();
         if is_kept {
             warn!("{said}; it is in the quarantine");

@@ -17,9 +17,7 @@ use super::text::{Action, edited};
 use super::{Redaction, Rewrite, Shared, text_of};
 use crate::normalize::{Coding, Decoded, Encoding, Envelope, Limits, Malformed, Refused, decode};
 use crate::prices::Prices;
-use crate::rules::field::Beside;
-use crate::rules::reparent::Gone;
-use crate::rules::{self, Effect, Left, Placed, Rule, Step, in_turn};
+use crate::rules::{self, Effect, Left, Placed, Rule, Ruled, Rules, Step, in_turn};
 use crate::span::otlp::protobuf;
 use crate::span::{Item, Receiver, Source, sdk_requests};
 use crate::support::find::place_of;
@@ -41,8 +39,7 @@ const NOTHING_LEFT: &str = "\"[redacted]\"";
 /// The rules that hold before the journal.
 #[derive(Debug)]
 pub struct BeforeJournal {
-    rules: Vec<Placed>,
-    prices: Arc<Prices>,
+    rules: Rules,
     /// For items on which a rule fails.
     blank: Rewrite,
 }
@@ -50,12 +47,11 @@ pub struct BeforeJournal {
 impl BeforeJournal {
     /// Those of these rules that hold before the journal; `None` where none does.
     pub fn of(rules: &[Arc<Rule>], prices: &Arc<Prices>) -> Option<Self> {
-        let rules = rules.iter().filter(|rule| rule.before_journal);
-        let rules: Vec<_> =
-            rules.map(|rule| Placed { rule: Arc::clone(rule), mark: None }).collect();
+        let rules = rules.iter().filter(|rule| rule.before_journal).cloned();
+        let rules = Rules::compile(None, rules).with_prices(Arc::clone(prices));
         let blank = Redaction { fields: Texts::all(), search: Search::all(), action: Action::Drop };
-        let (prices, blank) = (Arc::clone(prices), Rewrite::Redact(Box::new(blank)));
-        (!rules.is_empty()).then_some(Self { rules, prices, blank })
+        let blank = Rewrite::Redact(Box::new(blank));
+        (!rules.is_empty()).then_some(Self { rules, blank })
     }
 
     /// The request, as its body and what was decoded of it, without what the rules take out. Returns the body to be kept, and how many
@@ -73,7 +69,7 @@ impl BeforeJournal {
             decoded = decode(envelope, body, limits)?;
         }
         let may_hold = self.may_hold(envelope.encoding, body);
-        if !may_hold && self.rules.iter().all(|rule| redaction(rule).is_some()) {
+        if !may_hold && self.rules.all.iter().all(|rule| redaction(rule).is_some()) {
             return Ok((sent, decoded, 0));
         }
         let Decoded { batch, refused, warnings, odd_times } = decoded;
@@ -92,26 +88,19 @@ impl BeforeJournal {
             return Ok((sent, decoded, 0));
         }
         // What is below others in other requests is not known here, and no sink will know it.
-        let gone = Gone::of(batch.items.iter().zip(left.iter().map(Left::is_nothing)), None);
-        let mut items: Vec<_> =
-            batch.items.iter().zip(left).filter_map(|(item, left)| left.of(item)).collect();
-        for item in &mut items {
-            if let Item::Span(span) = item {
-                gone.hang(span);
-            }
-        }
-        let dropped = batch.items.len() - items.len();
+        let Ruled { batch: left, .. } = self.rules.made_of(&batch, left, (None, None), &mut shared);
+        let dropped = batch.items.len() - left.items.len();
         drop(batch);
         let body = match envelope.source.receiver {
-            Receiver::OpenAi => sdk_requests(items.iter().map(|item| item.wire().as_ref())),
+            Receiver::OpenAi => sdk_requests(left.items.iter().map(|item| item.wire().as_ref())),
             Receiver::OtlpHttp | Receiver::OtlpGrpc | Receiver::Kafka => {
                 envelope.encoding = Encoding::Protobuf;
                 let mut body = Vec::new();
-                protobuf::write_request(&mut body, items.iter().filter_map(Item::as_span));
+                protobuf::write_request(&mut body, left.spans());
                 Bytes::from(body)
             }
         };
-        drop(items);
+        drop(left);
         (envelope.coding, envelope.body_bytes) = (Coding::Identity, body.len() as u64);
         let again = decode(envelope, &body, limits)?;
         // They are not in the new body, so they have no place before any other item of it.
@@ -120,12 +109,22 @@ impl BeforeJournal {
         Ok((body, Decoded { batch: again.batch, refused, warnings, odd_times }, dropped))
     }
 
+    /// A body that is no request, without what the rules take out: whatever it holds may be anything, and nothing of one that is compressed
+    /// is kept, since nobody knows what is in it.
+    pub fn clean_unread(&self, encoding: Encoding, is_compressed: bool, body: Bytes) -> Bytes {
+        self.redactions().fold(body, |body, redaction| match redaction.refused(&body, encoding) {
+            _ if is_compressed => Bytes::new(),
+            Some(kept) => kept.into(),
+            None => body,
+        })
+    }
+
     fn redactions(&self) -> impl Iterator<Item = &Redaction> {
-        self.rules.iter().filter_map(|rule| redaction(rule))
+        self.rules.all.iter().filter_map(|rule| redaction(rule))
     }
 
     /// Kept headers are no texts of an item, but come with each.
-    fn clean_headers(&self, source: &mut Source) -> bool {
+    pub fn clean_headers(&self, source: &mut Source) -> bool {
         let mut is_changed = false;
         for redaction in self.redactions().filter(|rule| rule.fields.are_all) {
             for (_, value) in &mut source.headers {
@@ -150,7 +149,7 @@ impl BeforeJournal {
     /// Whether a body holds a match where no item is, or anywhere else that the items do not show. A rule for some fields or some items
     /// says nothing about what is none.
     fn holds_outside(&self, encoding: Encoding, body: &[u8]) -> bool {
-        let mut for_all = self.rules.iter().filter(|rule| rule.condition.is_none());
+        let mut for_all = self.rules.all.iter().filter(|rule| rule.condition.is_none());
         for_all.any(|rule| {
             let Some(rule) = redaction(rule).filter(|rule| rule.fields.are_all) else {
                 return false;
@@ -174,7 +173,7 @@ impl BeforeJournal {
         room: &mut usize,
         shared: &mut Shared,
     ) -> Result<Left, Malformed> {
-        let (mut is_item, beside) = (true, Beside { source, prices: &self.prices });
+        let (mut is_item, beside) = (true, self.rules.beside(source));
         let mut blank = |now: &Item, shared: &mut Shared| {
             let blank = self.blank.apply(now, shared);
             is_item &= blank.is_ok();
@@ -194,7 +193,7 @@ impl BeforeJournal {
                 Ok(step) => step,
             }
         };
-        let left = in_turn(self.rules.iter(), item, step, &mut |_, _| ());
+        let left = in_turn(self.rules.all.iter(), item, step, &mut |_, _| ());
         if let Left::Changed(item) = &left {
             *room = room.saturating_sub(item.wire().len());
         }
@@ -204,16 +203,12 @@ impl BeforeJournal {
     /// An item that could not be understood, so whatever it holds may be anything.
     fn clean_refused(&self, refused: &Refused, shared: &mut Shared) -> Refused {
         let mut kept = refused.clone();
-        for rule in &self.rules {
-            let (Some(redaction), rules::Action::Rewrite(rewrite)) =
-                (redaction(rule), &rule.action)
-            else {
+        for rule in &self.rules.all {
+            let rules::Action::Rewrite(rewrite @ Rewrite::Redact(redaction)) = &rule.action else {
                 continue;
             };
-            if let Some(scope) = kept.scope.as_ref().and_then(|scope| rewrite.scope(scope, shared))
-            {
-                kept.scope = Some(scope);
-            }
+            let scope = kept.scope.as_ref().and_then(|scope| rewrite.scope(scope, shared));
+            kept.scope = scope.or(kept.scope);
             if let Some(wire) = redaction.refused(&kept.wire, kept.encoding) {
                 kept.wire = wire.into();
             }
@@ -252,8 +247,9 @@ impl Redaction {
             self.put_stars(&mut kept, place);
         });
         // What ends before its end is no message, and what is a text in it cannot be told.
-        if encoding == Encoding::Json || !is_whole || holds_match(self, &kept) {
-            return self.search.may_match(wire).then(nothing);
+        let is_unclear = encoding == Encoding::Json || !is_whole;
+        if holds_match(self, &kept) || is_unclear && self.search.may_match(wire) {
+            return Some(nothing());
         }
         (kept != wire).then_some(kept)
     }

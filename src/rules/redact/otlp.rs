@@ -220,7 +220,8 @@ pub(super) fn holds_match(rule: &Redaction, bytes: &[u8]) -> bool {
     holds
 }
 
-/// Visits a message, and all that may be a text or a message in it; returns whether it can be read to its end.
+/// Visits a message, and all that may be a text or a message in it, and numbers that may be a card's; returns whether it can be read to
+/// its end.
 pub(super) fn each_part(message: &[u8], depth: usize, visit: &mut impl FnMut(&[u8])) -> bool {
     visit(message);
     let mut fields = Fields::new(message);
@@ -230,6 +231,9 @@ pub(super) fn each_part(message: &[u8], depth: usize, visit: &mut impl FnMut(&[u
             Err(_) => return false,
             Ok(Some((_, Content::Bytes(part)))) if depth < UNKNOWN_DEPTH_MAX => {
                 each_part(part, depth + 1, visit);
+            }
+            Ok(Some((_, Content::Varint(bits)))) if bits >= LONG_NUMBER_MIN => {
+                visit(bits.cast_signed().to_string().as_bytes());
             }
             Ok(Some(_)) => {}
         }

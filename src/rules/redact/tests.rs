@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span as OtlpSpan};
 use proptest::prelude::*;
 use prost::Message;
@@ -535,6 +536,44 @@ fn before_the_journal_nothing_that_matches_is_in_the_record_or_set_aside() {
             }
         }
     }
+}
+
+#[test]
+fn a_card_in_a_whole_number_is_not_set_aside() {
+    let rules = before_journal("{ patterns = ['credit_card'] }");
+    let mut request = otlp_everywhere("x");
+    let spans = &mut request.resource_spans[0].scope_spans[0].spans;
+    let value = any_value::Value::IntValue(4_111_111_111_111_111);
+    let value = Some(AnyValue { value: Some(value) });
+    let card = KeyValue { key: "card".to_owned(), value, ..KeyValue::default() };
+    let mut broken = spans[0].clone();
+    broken.trace_id = vec![1; 3];
+    spans.push(broken.clone());
+    broken.attributes.push(card);
+    spans.push(broken);
+    let body = Bytes::from(request.encode_to_vec());
+    let (_, decoded) = kept(&rules, Receiver::OtlpHttp, Encoding::Protobuf, &body);
+    let aside: Vec<_> = decoded.refused.iter().map(|refused| refused.wire.is_empty()).collect();
+    assert_eq!(aside, [false, true]);
+}
+
+#[test]
+fn a_body_that_is_no_request_is_set_aside_without_what_matches() {
+    let rules = before_journal(&format!("{{ patterns = [{}] }}", all_names()));
+    for (_, secret) in PLANTED {
+        let json = json!({ "x": [secret] }).to_string();
+        for (encoding, body) in [
+            (Encoding::Json, json.clone()),
+            (Encoding::Json, json.replace('}', "")),
+            (Encoding::Protobuf, format!("this is {secret}")),
+        ] {
+            let kept = rules.clean_unread(encoding, false, body.clone().into());
+            let kept = String::from_utf8_lossy(&kept).into_owned();
+            assert!(!kept.contains(secret), "{secret}: {kept}");
+        }
+    }
+    let kept = |is_compressed| rules.clean_unread(Encoding::Json, is_compressed, "[4711]".into());
+    assert_eq!((kept(false), kept(true)), ("[4711]".into(), Bytes::new()));
 }
 
 #[test]

@@ -16,9 +16,9 @@ use super::queries::Seq;
 use super::response::Action;
 use super::server::{Flavor, Server};
 use super::summary;
-use super::tree::{self, Above, Agent, Node, Place};
+use super::tree::{self, Agent, Node, Place};
 use crate::sinks::Delivery;
-use crate::span::{Item, Kind, Spends, TraceObject};
+use crate::span::{Item, Kind, Own, Spending, TraceObject};
 use crate::support::sha256;
 
 pub(super) use super::document::Rung;
@@ -131,20 +131,26 @@ impl Encoder<'_> {
         tree::places(subjects.iter().map(|subject| {
             let (span, facts) = (subject.span, subject.span.facts());
             let root = subject.context.and_then(|context| context.root);
-            let above = match self.settings.options.root_span.parent_of(subject.context, span) {
-                None => Above::Top(0),
-                Some(parent) if root == Some(parent) => Above::Top(1),
-                Some(parent) => Above::Span((span.trace_id, parent)),
-            };
+            let parent = self.settings.options.root_span.parent_of(subject.context, span);
+            let is_top = parent.is_some() && parent == root;
             let own = facts.agent.as_deref();
             let told = || subject.context?.agents.get(&span.span_id).map(|name| &**name);
             let is_agent = facts.kind == Kind::Agent && own.is_some();
             let agent = own
                 .or_else(told)
                 .map(|name| Agent { name, span: is_agent.then_some(&*subject.names.span) });
-            let (start_us, spends) = (span.start_ns / NS_PER_US, Spends::of(facts));
-            let node = Node { agent, start_us, spends, ..Node::default() };
-            ((span.trace_id, span.span_id), above, node)
+            let own = Own {
+                agent,
+                parent: parent.filter(|_| !is_top),
+                ..Own::of(Spending::of(facts), false)
+            };
+            Node {
+                trace: span.trace_id,
+                id: span.span_id,
+                own,
+                depth: is_top.into(),
+                start_us: span.start_ns / NS_PER_US,
+            }
         }))
     }
 

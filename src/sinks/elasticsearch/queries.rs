@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 
 use super::names::{NS_PER_US, is_odd};
 use super::templates::{data, put};
-use super::tree::{Above, Agent, LOG, MODEL, Node, OTHER, SILENT};
-use crate::span::Spends;
+use super::tree::{Agent, LOG, MODEL, Node, OTHER, SILENT};
+use crate::span::{Own, Spends};
 use crate::support::json::raw::{Object, Raw};
 
 /// Spans that are looked at together: what a server returns at once, unless it was told otherwise.
@@ -208,11 +208,8 @@ impl Hit<'_> {
         usage.or(aggregate_usage).map(|_| usage.is_some())
     }
 
-    pub(super) fn node(&self) -> ((&str, &str), Above<(&str, &str)>, Node<'_>) {
+    pub(super) fn node(&self) -> Node<'_, &str, &str> {
         let source = &self.source;
-        let trace = source.trace_id.as_str();
-        let above =
-            source.parent_id.as_deref().map_or(Above::Top(0), |id| Above::Span((trace, id)));
         let spends = match source.counting.spends.as_deref() {
             Some(MODEL) => Spends::Model,
             Some(LOG) => Spends::Log,
@@ -220,14 +217,16 @@ impl Hit<'_> {
             None if source.usage.is_some() => Spends::Model,
             _ => Spends::Nothing,
         };
-        let node = Node {
+        let own = Own {
+            parent: source.parent_id.as_deref(),
             agent: self.agent(),
-            start_us: source.start_us,
             spends,
             is_call: spends == Spends::Model || source.counting.spends.as_deref() == Some(SILENT),
             is_boundary: source.counting.is_boundary,
+            has_failed: false,
         };
-        ((trace, source.span_id.as_str()), above, node)
+        let (trace, id) = (source.trace_id.as_str(), source.span_id.as_str());
+        Node { trace, id, own, depth: 0, start_us: source.start_us }
     }
 }
 

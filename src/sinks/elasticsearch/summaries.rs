@@ -304,7 +304,7 @@ fn correction<'a>(hit: &'a Hit<'_>, place: &Place<'a>) -> [Row<'a>; 6] {
     };
     let agent = place.agent.filter(is_news);
     let depth = place.depth.filter(|depth| hit.source.depth != Some(*depth));
-    let spends = hit.node().2.spends;
+    let spends = hit.node().own.spends;
     let is_wrong = hit.counts().is_some_and(|counts| counts != place.counts);
     let is_moved = is_wrong && spends != Spends::Nothing;
     let tokens = hit.source.usage.or(hit.source.aggregate_usage).map_or("null", RawValue::get);

@@ -1,13 +1,14 @@
-//! How spans hang together: how deep each lies, which agent it belongs to, and whose tokens count. Pure.
+//! What spans that are put together say of each other: their depths, their agents, and whose tokens count. Pure.
 //!
-//! The same rules serve a delivery, whose spans are written with what they say of each other, and the documents of a whole trace,
-//! which are corrected where they were written before the rest of their trace was there. Whose tokens count is decided as
-//! [`Spends`] says.
+//! It serves a delivery, whose spans are written with it, and the documents of a whole trace, which are corrected where they were
+//! written before the rest of their trace was there. What stands above what, and whose tokens count, is [`Tree`]'s to decide.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use crate::span::Spends;
+use foldhash::fast::RandomState;
+
+use crate::span::{Found, Own, Spends, Tree};
 
 /// What documents say of their tokens, beside where these stand: see [`Spends`].
 pub(super) const MODEL: &str = "model";
@@ -23,24 +24,16 @@ pub(super) struct Agent<'a> {
     pub(super) span: Option<&'a str>,
 }
 
-/// What a span says by itself.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Node<'a> {
-    pub(super) agent: Option<Agent<'a>>,
+/// A span of a trace.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Node<'a, T, K> {
+    pub(super) trace: T,
+    pub(super) id: K,
+    /// What it says by itself.
+    pub(super) own: Own<K, Agent<'a>>,
+    /// How many spans are above one without a parent: a root of ours, which is not among those that are put together.
+    pub(super) depth: u16,
     pub(super) start_us: u64,
-    pub(super) spends: Spends,
-    /// Whether it is a model call.
-    pub(super) is_call: bool,
-    /// Whether a model call below it is another than one above it.
-    pub(super) is_boundary: bool,
-}
-
-/// What stands above a span.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Above<K> {
-    /// Nothing but so many spans that are not among those that are put together: a root of ours.
-    Top(u16),
-    Span(K),
 }
 
 /// What follows for each span, in the order in which they were given.
@@ -53,121 +46,72 @@ pub(super) struct Place<'a> {
     pub(super) counts: bool,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Item<'a> {
-    node: Node<'a>,
-    /// Where its parent is among the items; [`SKY`] without one.
-    parent: usize,
-    /// From where it was met first on the way up.
-    met_from: usize,
-    has_spender: bool,
-    has_model: bool,
-    /// Model calls right below it, and those of them that say no tokens.
-    calls: (u32, u32),
-    first_below: Option<(u64, Agent<'a>)>,
-    /// Whether the nearest span above that sums up others counts; `None` without one.
-    above_counts: Option<bool>,
-    place: Place<'a>,
+/// The spans of one trace.
+struct Whole<'a, K> {
+    tree: Tree<K, Agent<'a>, { usize::MAX }>,
+    /// Those without a parent, and how many are above each.
+    tops: HashMap<K, u16, RandomState>,
+    /// Those that are agents, by when they begin.
+    agents: Vec<(u64, Agent<'a>, K)>,
 }
 
-/// The place of what stands above everything that has nothing above it.
-const SKY: usize = 0;
-
-/// Puts spans together. A parent that is not among them joins its children all the same.
-pub(super) fn places<'a, K: Copy + Eq + Hash>(
-    spans: impl Iterator<Item = (K, Above<K>, Node<'a>)>,
+/// Puts spans together, those of each trace. A parent that is not among them joins its children all the same.
+pub(super) fn places<'a, T: Copy + Eq + Hash, K: Copy + Eq + Hash>(
+    spans: impl Iterator<Item = Node<'a, T, K>>,
 ) -> Vec<Place<'a>> {
-    let (mut items, mut parents, mut by_key) = (vec![Item::default()], Vec::new(), HashMap::new());
-    for (key, above, node) in spans {
-        by_key.entry(key).or_insert(items.len());
-        items.push(Item { node, ..Item::default() });
-        parents.push(above);
+    let (mut wholes, mut names) = (HashMap::<T, Whole<'a, K>>::new(), Vec::new());
+    for span in spans {
+        names.push((span.trace, span.id));
+        let new = || Whole { tree: Tree::default(), tops: HashMap::default(), agents: Vec::new() };
+        wholes.entry(span.trace).or_insert_with(new).add(span);
     }
-    let count = parents.len();
-    for (at, above) in (1..).zip(parents) {
-        let (parent, depth) = match above {
-            Above::Top(depth) => (SKY, Some(depth)),
-            Above::Span(key) => {
-                let parent = *by_key.entry(key).or_insert(items.len());
-                if parent == items.len() {
-                    items.push(Item::default());
+    let places: HashMap<T, _> =
+        wholes.into_iter().map(|(trace, whole)| (trace, whole.places())).collect();
+    let place = |(trace, id): &(T, K)| places.get(trace)?.get(id).copied();
+    names.iter().map(|name| place(name).unwrap_or_default()).collect()
+}
+
+impl<'a, K: Copy + Eq + Hash> Whole<'a, K> {
+    fn add<T>(&mut self, Node { id, own, depth, start_us, .. }: Node<'a, T, K>) {
+        // Its own parent is no parent.
+        if own.parent.is_none_or(|parent| parent == id) {
+            self.tops.insert(id, depth);
+        }
+        let is_agent = |agent: &Agent<'_>| agent.span.is_some();
+        self.agents.extend(own.agent.filter(is_agent).map(|agent| (start_us, agent, id)));
+        self.tree.add(id, own);
+    }
+
+    fn places(mut self) -> HashMap<K, Place<'a>, RandomState> {
+        let (first_below, mut memo) = (self.first_below(), Found::default());
+        self.tree.inherited(|id, own, above: Option<Place<'a>>| {
+            let (Some(own), above) = (own, above.unwrap_or_default()) else {
+                return Place::default();
+            };
+            let counts = self.tree.counts(id, &mut memo);
+            let speaks = counts && own.spends == Spends::Other;
+            let below = first_below.get(&id).filter(|_| speaks).copied();
+            let agent = inherited(own.agent, above.agent).or(below);
+            let depth = self.tops.get(&id).copied();
+            let depth = depth.or_else(|| Some(above.depth?.saturating_add(1)));
+            Place { agent, depth, counts }
+        })
+    }
+
+    /// The first agent below each span, where there is one.
+    fn first_below(&mut self) -> HashMap<K, Agent<'a>, RandomState> {
+        let mut first = HashMap::default();
+        self.agents.sort_by_key(|(start_us, agent, _)| (*start_us, agent.span));
+        for (_, agent, id) in &self.agents {
+            for above in self.tree.path(*id).skip(1) {
+                // What is above this has one, too.
+                if first.contains_key(&above) {
+                    break;
                 }
-                // Its own parent is no parent.
-                if parent == at { (SKY, Some(0)) } else { (parent, None) }
+                first.insert(above, *agent);
             }
-        };
-        if let Some(item) = items.get_mut(at) {
-            (item.parent, item.place.depth) = (parent, depth);
         }
-    }
-    let order = order(&mut items);
-    sum_up(&mut items, &order);
-    settle(&mut items, &order);
-    items.into_iter().skip(1).take(count).map(|item| item.place).collect()
-}
-
-/// The places of all, parents before their children. A circle is cut open.
-fn order(items: &mut [Item<'_>]) -> Vec<usize> {
-    let (mut order, mut path) = (Vec::with_capacity(items.len()), Vec::new());
-    for start in 1..items.len() {
-        let mut at = start;
-        while let Some(item) = items.get_mut(at).filter(|item| at != SKY && item.met_from == 0) {
-            item.met_from = start;
-            path.push(at);
-            at = item.parent;
-        }
-        let is_circle = items.get(at).is_some_and(|item| item.met_from == start);
-        if let Some(last) = path.last().and_then(|last: &usize| items.get_mut(*last))
-            && is_circle
-        {
-            last.parent = SKY;
-        }
-        order.extend(path.drain(..).rev());
-    }
-    order
-}
-
-/// Tells each span what lies below it.
-fn sum_up(items: &mut [Item<'_>], order: &[usize]) {
-    for &at in order.iter().rev() {
-        let Some(item) = items.get(at).copied() else { continue };
-        let Some(parent) = items.get_mut(item.parent) else { continue };
-        let node = item.node;
-        let is_model = node.spends == Spends::Model;
-        parent.has_spender |= item.has_spender || is_model || node.spends == Spends::Log;
-        parent.has_model |= is_model || (item.has_model && !node.is_boundary);
-        parent.calls.0 += u32::from(node.is_call);
-        parent.calls.1 += u32::from(node.is_call && !is_model);
-        let own = node.agent.filter(|agent| agent.span.is_some());
-        let own = own.map(|agent| (node.start_us, agent));
-        let first = [parent.first_below, item.first_below, own].into_iter().flatten();
-        parent.first_below = first.min_by_key(|(start_us, agent)| (*start_us, agent.span));
-    }
-}
-
-/// Tells each span what stands above it, and decides.
-fn settle(items: &mut [Item<'_>], order: &[usize]) {
-    for &at in order {
-        let Some(item) = items.get(at).copied() else { continue };
-        let Some(above) = items.get(item.parent).copied() else { continue };
-        let above_counts = match above.node.spends {
-            Spends::Other => Some(!above.has_spender),
-            _ => above.above_counts,
-        };
-        let counts = match item.node.spends {
-            Spends::Nothing => false,
-            Spends::Model => !item.has_model,
-            Spends::Log => above.calls.0 == 0 || above.calls.1 != 0,
-            Spends::Other => !item.has_spender && above_counts != Some(true),
-        };
-        let speaks = counts && item.node.spends == Spends::Other;
-        let below = item.first_below.filter(|_| speaks).map(|(_, agent)| agent);
-        let agent = inherited(item.node.agent, above.place.agent).or(below);
-        let depth = item.place.depth.or_else(|| Some(above.place.depth?.saturating_add(1)));
-        if let Some(item) = items.get_mut(at) {
-            item.above_counts = above_counts;
-            item.place = Place { agent, depth, counts };
-        }
+        first
     }
 }
 
@@ -186,17 +130,21 @@ mod tests {
 
     use super::*;
 
-    fn node(spends: Spends) -> Node<'static> {
-        Node { spends, is_call: spends == Spends::Model, ..Node::default() }
+    type Span = Node<'static, (), usize>;
+
+    fn node(spends: Spends) -> Span {
+        let (parent, agent, is_call) = (None, None, spends == Spends::Model);
+        let own = Own { parent, agent, spends, is_call, is_boundary: false, has_failed: false };
+        Node { trace: (), id: 0, own, depth: 0, start_us: 0 }
     }
 
-    fn above(parent: Option<usize>) -> Above<usize> {
-        parent.map_or(Above::Top(0), Above::Span)
+    fn at(id: usize, parent: Option<usize>, node: Span) -> Span {
+        Node { id, own: Own { parent, ..node.own }, ..node }
     }
 
     /// Whether each counts, of spans that say what is above them.
-    fn counts(spans: &[(Option<usize>, Node<'static>)]) -> Vec<bool> {
-        let all = spans.iter().enumerate().map(|(at, (parent, node))| (at, above(*parent), *node));
+    fn counts(spans: &[(Option<usize>, Span)]) -> Vec<bool> {
+        let all = spans.iter().enumerate().map(|(id, (parent, node))| at(id, *parent, *node));
         places(all).into_iter().map(|place| place.counts).collect()
     }
 
@@ -204,8 +152,8 @@ mod tests {
     fn of_all_that_speak_of_one_call_one_counts() {
         use Spends::{Log, Model, Nothing, Other};
         let (task, call, log) = (node(Other), node(Model), node(Log));
-        let silent = Node { is_call: true, ..node(Nothing) };
-        let tool = Node { is_boundary: true, ..node(Nothing) };
+        let silent = Node { own: Own { is_call: true, ..node(Nothing).own }, ..node(Nothing) };
+        let tool = Node { own: Own { is_boundary: true, ..node(Nothing).own }, ..node(Nothing) };
         for (spans, expected) in [
             (vec![(None, task)], vec![true]),
             (vec![(None, task), (Some(0), silent)], vec![true, false]),
@@ -225,16 +173,33 @@ mod tests {
     }
 
     #[test]
-    fn tokens_that_a_task_says_for_its_agents_belong_to_the_first_of_them() {
-        let agent = |name, start_us| Node {
-            agent: Some(Agent { name, span: Some(name) }),
-            start_us,
+    fn calls_of_another_trace_decide_nothing() {
+        let silent = Node {
+            own: Own { is_call: true, ..node(Spends::Nothing).own },
             ..node(Spends::Nothing)
         };
-        let of = |task: Node<'static>| {
-            let spans = [(0, Above::Top(1), task), (1, Above::Span(0), agent("late", 9))];
-            let spans = spans.into_iter().chain([(2, Above::Span(0), agent("first", 3))]);
-            let place = places(spans).swap_remove(0);
+        let spans = [(0, 0, node(Spends::Model)), (0, 1, node(Spends::Log)), (1, 0, silent)];
+        let spans = spans.map(|(trace, id, Node { own, depth, start_us, .. })| Node {
+            trace,
+            id,
+            own,
+            depth,
+            start_us,
+        });
+        let counts = places(spans.into_iter()).into_iter().map(|place| place.counts);
+        assert_eq!(counts.collect::<Vec<_>>(), [true, false, false]);
+    }
+
+    #[test]
+    fn tokens_that_a_task_says_for_its_agents_belong_to_the_first_of_them() {
+        let agent = |id, name, start_us| {
+            let agent = Some(Agent { name, span: Some(name) });
+            let own = Own { agent, parent: Some(0), ..node(Spends::Nothing).own };
+            Node { id, own, start_us, ..node(Spends::Nothing) }
+        };
+        let of = |task: Span| {
+            let spans = [Node { depth: 1, ..task }, agent(1, "late", 9), agent(2, "first", 3)];
+            let place = places(spans.into_iter()).swap_remove(0);
             (place.agent.map(|agent| agent.name), place.depth)
         };
         assert_eq!(of(node(Spends::Other)), (Some("first"), Some(1)));
@@ -244,7 +209,7 @@ mod tests {
     #[test]
     fn spans_above_each_other_in_a_circle_are_no_trouble() {
         let circle = [(0, 1), (1, 2), (2, 0), (3, 3), (4, 0)];
-        let all = circle.map(|(at, parent)| (at, Above::Span(parent), Node::default()));
+        let all = circle.map(|(id, parent)| at(id, Some(parent), node(Spends::Nothing)));
         let depths: Vec<_> = places(all.into_iter()).into_iter().map(|place| place.depth).collect();
         assert_eq!(depths, [None, None, None, Some(0), None]);
     }
@@ -287,7 +252,8 @@ mod tests {
                 let (parent, is_agent) = tree[span];
                 let name = NAMES[span];
                 let agent = is_agent.then_some(Agent { name, span: Some(name) });
-                (span, above(parent), Node { agent, ..Node::default() })
+                let node = node(Spends::Nothing);
+                at(span, parent, Node { own: Own { agent, ..node.own }, ..node })
             });
             for (span, place) in order.iter().zip(places(spans)) {
                 let path: Vec<usize> =

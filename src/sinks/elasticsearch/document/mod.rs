@@ -21,8 +21,8 @@ use crate::sinks::elasticsearch::names::{
 use crate::sinks::elasticsearch::options::Settings;
 use crate::sinks::elasticsearch::tree::{LOG, MODEL, OTHER, Place, SILENT};
 use crate::span::{
-    Detail, Facts, Kind, Payload, RootSpan, STATUS_ERROR, Source, Span, Spends, Text, TraceContext,
-    TraceObject, Usage,
+    Detail, Facts, Kind, Payload, RootSpan, STATUS_ERROR, Source, Span, Spending, Spends, Text,
+    TraceContext, TraceObject, Usage,
 };
 use crate::support::json::object::Object;
 use crate::support::json::{write_compact, write_str};
@@ -216,19 +216,18 @@ impl Document<'_, '_> {
         if tokens.repeats {
             self.tokens("aggregate_usage", tokens.aggregate, (tokens.cost.total, None));
         }
-        let spends = match Spends::of(facts) {
+        let spending = Spending::of(facts);
+        let spends = match spending.spends {
             Spends::Model if tokens.counts => "",
             Spends::Model => MODEL,
             Spends::Log => LOG,
             Spends::Other => OTHER,
-            Spends::Nothing if facts.kind.counts_usage() => SILENT,
+            Spends::Nothing if spending.is_call() => SILENT,
             Spends::Nothing => "",
         };
-        let is_boundary = matches!(facts.kind, Kind::Tool | Kind::Agent | Kind::Handoff)
-            || facts.sdk_span_type.as_deref() == Some("task");
         let rows = [
             ("counting", "spends", Words(spends)),
-            ("counting", "is_boundary", Truth(true).unless(!is_boundary)),
+            ("counting", "is_boundary", Truth(true).unless(!spending.is_boundary())),
         ];
         write_fields(self.out, rows);
     }

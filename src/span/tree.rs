@@ -1,0 +1,388 @@
+//! Who stands above whom in a trace, and what follows from that: whose tokens count, which agent a span is of, how deep it lies. Pure.
+//!
+//! It is decided here for all: the tables of traces and the index add spans as they come, in any order and in many requests;
+//! Elasticsearch adds those of a delivery, or what the documents of a whole trace say.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+use std::iter::successors;
+
+use foldhash::fast::RandomState;
+
+use super::{Spending, Spends};
+use crate::support::by_touch::table_bytes;
+
+/// Spans of a trace whose tokens may turn out to count or not to count at any time, and that are looked at with each request. Further
+/// ones keep what was decided when they were sent.
+const OPEN_MAX: usize = 256;
+/// Climbing so few steps again costs less than remembering where they lead.
+const STEPS_KEPT: usize = 4;
+
+/// The spans of a trace that were seen, at most so many, and those they name as their parents. None is below itself: the parent of a
+/// span that would close a circle is left out. Agents are whatever their owner tells them apart by.
+#[derive(Debug)]
+pub struct Tree<K, A, const SPANS_MAX: usize> {
+    nodes: HashMap<K, Node<K, A>, RandomState>,
+    /// The model calls without a parent.
+    calls: Calls,
+    /// Whether any model call spends.
+    has_models: bool,
+    /// Spans for which it was decided otherwise just now.
+    turned: Vec<K>,
+    /// Logs, and those that sum up others and have nothing below them: for these it may be decided otherwise at any time.
+    open: Vec<K>,
+    is_cut: bool,
+}
+
+/// What a span says of itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Own<K, A> {
+    /// The one above it.
+    pub parent: Option<K>,
+    /// Its agent.
+    pub agent: Option<A>,
+    /// How it speaks of tokens and money.
+    pub spends: Spends,
+    /// Whether it is a model call.
+    pub is_call: bool,
+    /// Whether a model call below it is another than one above it.
+    pub is_boundary: bool,
+    /// Whether it failed.
+    pub has_failed: bool,
+}
+
+impl<K, A> Own<K, A> {
+    /// What a span says of tokens and money, with nothing above it and without an agent.
+    pub fn of(spending: Spending, has_failed: bool) -> Self {
+        Self {
+            parent: None,
+            agent: None,
+            spends: spending.spends,
+            is_call: spending.is_call(),
+            is_boundary: spending.is_boundary(),
+            has_failed,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Node<K, A> {
+    /// None of a span that was only named.
+    own: Option<Own<K, A>>,
+    below: Below,
+}
+
+/// What lies below a span.
+#[derive(Debug, Clone, Copy, Default)]
+struct Below {
+    /// Right below it.
+    calls: Calls,
+    /// Whether a model call or log spends.
+    has_spender: bool,
+    /// Whether a model call spends, with no boundary in between.
+    has_model: bool,
+}
+
+/// Spans of model calls.
+#[derive(Debug, Clone, Copy, Default)]
+struct Calls {
+    seen: u16,
+    /// Of these, how many say nothing of tokens.
+    silent: u16,
+}
+
+/// What is new about a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct News {
+    /// It was not seen before, or cannot be told from one that was not.
+    pub is_new: bool,
+    /// It failed, and that was not known.
+    pub has_failed: bool,
+    /// Others have named it as their parent before it came.
+    pub is_awaited: bool,
+}
+
+/// What was found at or above spans, for the next ones. It holds as long as nothing is added to the tree.
+pub type Found<K, T> = HashMap<K, Option<T>, RandomState>;
+
+impl<K, A> Node<K, A> {
+    const NAMED: Self = Self {
+        own: None,
+        below: Below { calls: Calls { seen: 0, silent: 0 }, has_spender: false, has_model: false },
+    };
+
+    fn spends(&self) -> Spends {
+        self.own.as_ref().map_or(Spends::Nothing, |own| own.spends)
+    }
+
+    /// Whether what it says may turn out to count or not to count.
+    fn is_open(&self) -> bool {
+        let spends = self.spends();
+        spends == Spends::Log || (spends == Spends::Other && !self.below.has_spender)
+    }
+}
+
+impl<K, A, const SPANS_MAX: usize> Default for Tree<K, A, SPANS_MAX> {
+    fn default() -> Self {
+        Self {
+            nodes: HashMap::default(),
+            calls: Calls::default(),
+            has_models: false,
+            turned: Vec::new(),
+            open: Vec::new(),
+            is_cut: false,
+        }
+    }
+}
+
+impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX> {
+    /// Has room for so many more spans, which are likely to come.
+    pub fn expect(&mut self, spans: usize) {
+        self.nodes.reserve(spans.min(SPANS_MAX.saturating_sub(self.nodes.len())));
+    }
+
+    /// Adds a span. Of one that comes again only what was not known is new; a parent that changed would move all below it, and no client
+    /// does that.
+    pub fn add(&mut self, id: K, own: Own<K, A>) -> News {
+        self.has_models |= own.spends == Spends::Model;
+        if !self.has_room_for(id) {
+            return News { is_new: true, has_failed: own.has_failed, is_awaited: false };
+        }
+        let parent = own.parent.filter(|parent| !self.is_at_or_below(*parent, id));
+        let (is_named, node) = match self.nodes.entry(id) {
+            Entry::Occupied(known) => (true, known.into_mut()),
+            Entry::Vacant(place) => (false, place.insert(Node::NAMED)),
+        };
+        let (was, below) = (node.own, node.below);
+        let spent = node.spends();
+        let now = match was {
+            None => Own { parent, ..own },
+            Some(was) => Own {
+                agent: own.agent.or(was.agent),
+                spends: if spent == Spends::Nothing { own.spends } else { spent },
+                has_failed: was.has_failed || own.has_failed,
+                ..was
+            },
+        };
+        node.own = Some(now);
+        if spent == Spends::Nothing && node.is_open() && self.open.len() < OPEN_MAX {
+            self.open.push(id);
+        }
+        // Names its parent.
+        if let Some(parent) = now.parent.filter(|parent| self.has_room_for(*parent)) {
+            self.nodes.entry(parent).or_insert(Node::NAMED);
+        }
+        self.count_call(was, now);
+        self.mark_above(now, below);
+        let is_new = was.is_none();
+        let had_failed = was.is_some_and(|was| was.has_failed);
+        News { is_new, has_failed: own.has_failed && !had_failed, is_awaited: is_named && is_new }
+    }
+
+    /// Whether a span's tokens and cost count; see [`Spends`]. In a tree from which spans were left out, nobody knows what lies below a
+    /// span that sums up others: it counts only where no model call of the whole trace spends.
+    pub fn counts(&self, id: K, memo: &mut Found<K, bool>) -> bool {
+        let Some(Node { own: Some(Own { parent, spends, .. }), below }) = self.nodes.get(&id)
+        else {
+            return false;
+        };
+        match spends {
+            Spends::Nothing => false,
+            Spends::Model => !below.has_model,
+            Spends::Log => {
+                let beside = parent.map_or(Some(self.calls), |parent| {
+                    self.nodes.get(&parent).map(|parent| parent.below.calls)
+                });
+                beside.is_none_or(|calls| calls.seen == 0 || calls.silent != 0)
+            }
+            Spends::Other if below.has_spender || (self.is_cut && self.has_models) => false,
+            Spends::Other => {
+                let counts = |node: &Node<K, A>| {
+                    (node.spends() == Spends::Other).then_some(!node.below.has_spender)
+                };
+                self.nearest(*parent, memo, counts) != Some(true)
+            }
+        }
+    }
+
+    /// Whether it counts otherwise than its kind alone says.
+    pub fn is_exception(&self, id: K, memo: &mut Found<K, bool>) -> bool {
+        let is_model = |own: &Own<K, A>| own.spends == Spends::Model;
+        self.own(id).is_some_and(|own| self.counts(id, memo) != is_model(own))
+    }
+
+    /// Whether a span has a call below it that may repeat one above it, so that its kind matters.
+    pub fn is_above_a_call(&self, id: K) -> bool {
+        self.nodes.get(&id).is_some_and(|node| node.below.has_model)
+    }
+
+    /// Spans for which it may have been decided otherwise since this was asked last.
+    pub fn take_doubts(&mut self) -> Vec<K> {
+        let nodes = &self.nodes;
+        self.open.retain(|id| nodes.get(id).is_some_and(Node::is_open));
+        let mut doubts = std::mem::take(&mut self.turned);
+        doubts.extend(&self.open);
+        doubts
+    }
+
+    /// Nobody asks for these.
+    pub fn forget_doubts(&mut self) {
+        self.turned.clear();
+        self.open.clear();
+    }
+
+    /// Counts a model call beside its siblings, or notes that one that was counted before spends.
+    fn count_call(&mut self, was: Option<Own<K, A>>, now: Own<K, A>) {
+        let is_silent = |own: Own<K, A>| own.spends != Spends::Model;
+        if !now.is_call || was.is_some_and(|was| is_silent(was) == is_silent(now)) {
+            return;
+        }
+        let calls = match now.parent {
+            None => Some(&mut self.calls),
+            Some(parent) => self.nodes.get_mut(&parent).map(|parent| &mut parent.below.calls),
+        };
+        let Some(calls) = calls else { return };
+        if was.is_some() {
+            calls.silent = calls.silent.saturating_sub(1);
+        } else {
+            calls.seen = calls.seen.saturating_add(1);
+            calls.silent = calls.silent.saturating_add(u16::from(is_silent(now)));
+        }
+    }
+
+    /// Notes for all above a span what spends at or below it. Each is noted once, so in the long run this takes two steps for each
+    /// span, whatever order they come in: who names a parent that was not seen leaves the note there.
+    fn mark_above(&mut self, mut own: Own<K, A>, mut below: Below) {
+        while let Some(id) = own.parent {
+            let has_spender =
+                below.has_spender || matches!(own.spends, Spends::Model | Spends::Log);
+            let has_model = own.spends == Spends::Model || (below.has_model && !own.is_boundary);
+            let Some(node) = self.nodes.get_mut(&id).filter(|_| has_spender) else { return };
+            if node.below.has_spender && (node.below.has_model || !has_model) {
+                return;
+            }
+            node.below.has_spender = true;
+            node.below.has_model |= has_model;
+            if matches!(node.spends(), Spends::Model | Spends::Other) {
+                self.turned.push(id);
+            }
+            let Some(above) = node.own else { return };
+            (own, below) = (above, node.below);
+        }
+    }
+
+    /// What a span says of itself, with the parent that it has in the tree; `None` of one that was not seen.
+    pub fn own(&self, id: K) -> Option<&Own<K, A>> {
+        self.nodes.get(&id)?.own.as_ref()
+    }
+
+    /// Whether a span was seen, or was named by one that was.
+    pub fn knows(&self, id: K) -> bool {
+        self.nodes.contains_key(&id)
+    }
+
+    /// Whether all spans were seen that are named as parents.
+    pub fn is_whole(&self) -> bool {
+        self.nodes.values().all(|node| node.own.is_some())
+    }
+
+    /// A span and those above it, as far as they are known, upwards.
+    pub fn path(&self, from: K) -> impl Iterator<Item = K> {
+        // Where a circle was overlooked, in a tree that is cut, it ends.
+        successors(Some(from), |id| self.own(*id)?.parent).take(1 + self.nodes.len())
+    }
+
+    /// What follows for each span that is known, from what it says of itself, if it was seen, and what follows for the one above it.
+    pub fn inherited<T: Copy>(
+        &self,
+        mut of: impl FnMut(K, Option<&Own<K, A>>, Option<T>) -> T,
+    ) -> HashMap<K, T, RandomState> {
+        let mut all = HashMap::with_capacity_and_hasher(self.nodes.len(), RandomState::default());
+        for id in self.nodes.keys() {
+            let path: Vec<K> = self.path(*id).take_while(|id| !all.contains_key(id)).collect();
+            for id in path.into_iter().rev() {
+                let own = self.own(id);
+                let above = own.and_then(|own| all.get(&own.parent?).copied());
+                all.insert(id, of(id, own, above));
+            }
+        }
+        all
+    }
+
+    /// How many of these spans are within one another at most.
+    pub fn depth_of(&self, spans: &HashSet<K>) -> usize {
+        let count =
+            |id, above: Option<usize>| above.unwrap_or(0) + usize::from(spans.contains(&id));
+        let depths = self.inherited(|id, _, above| count(id, above));
+        depths.into_values().max().unwrap_or(0).max(spans.len().min(1))
+    }
+
+    /// The nearest agent at or above a span that was added.
+    pub fn agent_at(&self, id: K, memo: &mut Found<K, A>) -> Option<A> {
+        self.nearest(Some(id), memo, |node| node.own?.agent)
+    }
+
+    /// The nearest agent at or above a span, and whether that is known: nothing is missing up to there or, to the top or without an
+    /// agent, up to a span without a parent. It looks so many steps far.
+    pub fn agent_above(&self, span: K, to_top: bool, steps_max: usize) -> (Option<A>, bool) {
+        let mut agent = None;
+        for id in self.path(span).take(steps_max) {
+            match self.nodes.get(&id) {
+                // What was left out of the tree will never be known.
+                None => return (agent, true),
+                Some(Node { own: None, .. }) => return (agent, false),
+                Some(Node { own: Some(own), .. }) => {
+                    agent = agent.or(own.agent);
+                    if own.parent.is_none() || (agent.is_some() && !to_top) {
+                        return (agent, true);
+                    }
+                }
+            }
+        }
+        (agent, false)
+    }
+
+    /// What the nearest at or above this one says, of those that say anything. What was found on the way up serves the next span
+    /// too where it took some steps, so the whole takes a few for each span that is met.
+    fn nearest<T: Copy>(
+        &self,
+        from: Option<K>,
+        found: &mut Found<K, T>,
+        said: impl Fn(&Node<K, A>) -> Option<T>,
+    ) -> Option<T> {
+        let (mut next, mut answer, mut steps) = (from, None, 0);
+        while let Some(id) = next.filter(|_| steps <= self.nodes.len()) {
+            if let Some(known) = found.get(&id) {
+                answer = *known;
+                break;
+            }
+            let Some(node) = self.nodes.get(&id) else { break };
+            steps += 1;
+            answer = said(node);
+            let parent = node.own.as_ref().and_then(|own| own.parent);
+            next = parent.filter(|_| answer.is_none());
+        }
+        if let Some(from) = from.filter(|_| steps > STEPS_KEPT) {
+            found.extend(self.path(from).take(steps).map(|id| (id, answer)));
+        }
+        answer
+    }
+
+    /// Memory it takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        table_bytes::<(K, Node<K, A>)>(self.nodes.capacity())
+    }
+
+    fn has_room_for(&mut self, id: K) -> bool {
+        let has_room = self.nodes.len() < SPANS_MAX || self.nodes.contains_key(&id);
+        self.is_cut |= !has_room;
+        has_room
+    }
+
+    /// Whether a span is this one or lies below it. Only one that was named before it was seen has any below it, so mostly nobody has
+    /// to climb.
+    fn is_at_or_below(&self, span: K, above: K) -> bool {
+        span == above || (self.knows(above) && self.path(span).any(|id| id == above))
+    }
+}
