@@ -62,13 +62,8 @@ struct Message {
 type Fault = (StatusCode, i64, String);
 
 async fn answer(State(view): State<Arc<View>>, request: Request) -> Response {
-    if let Err(denied) =
-        view.access.now().may_command(request.extensions().get(), request.headers())
-    {
-        return deny(denied);
-    }
     let (headers, address) = (request.headers().clone(), address(&request));
-    let body = match body(request).await {
+    let body = match body(&view, request).await {
         Ok(body) => body,
         Err(denied) => return deny(denied),
     };
@@ -108,16 +103,13 @@ fn is_stateless(headers: &HeaderMap, method: &str, params: &Value) -> Result<boo
     let meant = params.pointer("/_meta/io.modelcontextprotocol~1protocolVersion");
     let meant = meant.and_then(Value::as_str);
     let header = text("mcp-protocol-version");
-    let unknown = [meant, header].into_iter().flatten();
-    let mut unknown =
-        unknown.filter(|version| *version != STATELESS && !REVISIONS.contains(version));
+    let is_unknown = |version: &&str| *version != STATELESS && !REVISIONS.contains(version);
+    let unknown = [meant, header].into_iter().flatten().find(is_unknown);
     if method == "initialize" {
         return Ok(false);
-    } else if let Some(version) = unknown.next() {
-        return wrong(
-            UNKNOWN_REVISION,
-            format!("no revision of the protocol that is spoken: {version}"),
-        );
+    } else if let Some(version) = unknown {
+        let message = format!("no revision of the protocol that is spoken: {version}");
+        return wrong(UNKNOWN_REVISION, message);
     } else if meant.is_none() && header.is_none_or(|version| version < STATELESS) {
         return Ok(false);
     } else if meant.is_none() {
@@ -142,33 +134,14 @@ struct Tools<'a> {
 /// A tool's name, what it is for, and what it takes.
 type Offer = (&'static str, &'static str, fn() -> Schema);
 
+#[rustfmt::skip]
 const TOOLS: [Offer; 6] = [
     ("list_traces", "Lists traces, newest first, that a filter means.", arguments::<TracesRequest>),
-    (
-        "find_errors",
-        "Lists traces that failed, with what went wrong in them.",
-        arguments::<TracesRequest>,
-    ),
-    (
-        "describe_trace",
-        "Tells what one trace did: its agents, tools, models, times, tokens, cost, errors and spans.",
-        arguments::<TraceRequest>,
-    ),
-    (
-        "show_span",
-        "Tells what one span of a trace was given and what it gave. Needs `span`.",
-        arguments::<TraceRequest>,
-    ),
-    (
-        "usage_by",
-        "Sums up calls, errors, durations, tokens and cost by agent, tool, model or handoff.",
-        arguments::<StatsRequest>,
-    ),
-    (
-        "verify_trace",
-        "Tells whether a trace is whole and whether it reached each backend.",
-        arguments::<VerifyRequest>,
-    ),
+    ("find_errors", "Lists traces that failed, with what went wrong in them.", arguments::<TracesRequest>),
+    ("describe_trace", "Tells what one trace did: its agents, tools, models, times, tokens, cost, errors and spans.", arguments::<TraceRequest>),
+    ("show_span", "Tells what one span of a trace was given and what it gave. Needs `span`.", arguments::<TraceRequest>),
+    ("usage_by", "Sums up calls, errors, durations, tokens and cost by agent, tool, model or handoff.", arguments::<StatsRequest>),
+    ("verify_trace", "Tells whether a trace is whole and whether it reached each backend.", arguments::<VerifyRequest>),
 ];
 
 fn arguments<C: JsonSchema>() -> Schema {

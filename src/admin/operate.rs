@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -23,9 +22,9 @@ use tokio_util::task::AbortOnDropHandle;
 use super::View;
 use super::access::{CHALLENGE, Denied};
 use crate::operate::{
-    Command, CommandError, DropRequest, ListRequest, Operator, ReloadRequest, ReplayEntriesRequest,
-    ReplayJournalRequest, Reply, ShowRequest, StatsRequest, TraceRequest, TracesRequest,
-    VerifyRequest,
+    Command, CommandError, DeliveryRequest, DropRequest, ListRequest, Operator, ReloadRequest,
+    ReplayEntriesRequest, ReplayJournalRequest, Reply, ShowRequest, StatsRequest, TraceRequest,
+    TracesRequest, VerifyRequest,
 };
 
 /// A command names some entries; this is thousands of them.
@@ -36,22 +35,19 @@ const COMMAND_TIME_MAX: Duration = Duration::from_secs(10);
 pub(super) fn routes() -> Router<Arc<View>> {
     let routes = route::<ListRequest>(Router::new());
     let routes = route::<DropRequest>(route::<ShowRequest>(routes));
-    let routes = route::<ReloadRequest>(routes);
+    let routes = route::<DeliveryRequest>(route::<ReloadRequest>(routes));
     let routes = look::<StatsRequest>(look::<TracesRequest>(routes));
     let routes = look::<VerifyRequest>(look::<TraceRequest>(routes));
     route::<ReplayJournalRequest>(route::<ReplayEntriesRequest>(routes))
 }
 
 fn route<C: Command>(routes: Router<Arc<View>>) -> Router<Arc<View>> {
-    let handle = async |State(view): State<Arc<View>>, request: Request| {
-        let peer = request.extensions().get();
-        if let Err(denied) = view.access.now().may_command(peer, request.headers()) {
-            return deny(denied);
-        }
-        match body(request).await.and_then(|body| read::<C>(&body)) {
-            Ok(command) => carry_out(&view.operator, command).await,
-            Err(denied) => deny(denied),
-        }
+    let handle = async |State(view): State<Arc<View>>, request: Request| match body(&view, request)
+        .await
+        .and_then(|body| read::<C>(&body))
+    {
+        Ok(command) => carry_out(&view.operator, command).await,
+        Err(denied) => deny(denied),
     };
     routes.route(C::PATH, post(handle))
 }
@@ -61,8 +57,8 @@ fn look<C: Command>(routes: Router<Arc<View>>) -> Router<Arc<View>> {
     let handle = async |State(view): State<Arc<View>>, request: Request| {
         let asked = view.access.now().may_ask(request.extensions().get(), request.headers());
         let read = asked.and_then(|()| {
-            let mistake = |problem: QueryRejection| CommandError::Mistake(problem.body_text());
-            Query::<C>::try_from_uri(request.uri()).map_err(|problem| denied(&mistake(problem)))
+            let read = Query::<C>::try_from_uri(request.uri());
+            read.map_err(|problem| denied(&CommandError::Mistake(problem.body_text())))
         });
         match read {
             Ok(Query(command)) => carry_out(&view.operator, command).await,
@@ -72,7 +68,9 @@ fn look<C: Command>(routes: Router<Arc<View>>) -> Router<Arc<View>> {
     route::<C>(routes).route(C::PATH, get(handle))
 }
 
-pub(super) async fn body(request: Request) -> Result<Bytes, Denied> {
+/// What somebody says who may command.
+pub(super) async fn body(view: &View, request: Request) -> Result<Bytes, Denied> {
+    view.access.now().may_command(request.extensions().get(), request.headers())?;
     let reading = timeout(COMMAND_TIME_MAX, to_bytes(request.into_body(), COMMAND_BYTES_MAX));
     match reading.await {
         Ok(Ok(body)) => Ok(body),

@@ -72,10 +72,7 @@ pub fn trace(view: &TraceView, console: Console<'_>) -> String {
     for span in &told {
         writeln!(text, "{}{}", "  ".repeat(span.depth), span_line(span)).ok();
     }
-    let untold = view.spans.len() - told.len();
-    if untold > 0 {
-        writeln!(text, "and {untold} more below them or behind them").ok();
-    }
+    more(&mut text, "and", view.spans.len() - told.len(), " below them or behind them");
     if let Some(last) = view.conversation.last() {
         writeln!(text, "last, {} said: {}", last.role, one_line(&last.text, TEXT_MAX)).ok();
     }
@@ -90,15 +87,12 @@ pub fn span(view: &TraceView, console: Console<'_>) -> String {
         writeln!(text, "{}", span_line(span)).ok();
     }
     for (what, column) in SAID {
-        match view.line.as_ref().and_then(|line| line.get(column)) {
+        let said = match view.line.as_ref().and_then(|line| line.get(column)) {
             None | Some(Value::Null) => continue,
-            Some(Value::String(said)) => {
-                writeln!(text, "{what}: {}", one_line(said, PAYLOAD_MAX)).ok()
-            }
-            Some(said) => {
-                writeln!(text, "{what}: {}", one_line(&said.to_string(), PAYLOAD_MAX)).ok()
-            }
+            Some(Value::String(said)) => said.clone(),
+            Some(said) => said.to_string(),
         };
+        writeln!(text, "{what}: {}", one_line(&said, PAYLOAD_MAX)).ok();
     }
     let id = view.spans.first().map_or("", |span| span.span_id.as_str());
     writeln!(text, "{}?span={id}", console.trace(&view.summary.trace_id)).ok();
@@ -129,10 +123,7 @@ pub fn stats(answer: &Stats, console: Console<'_>) -> String {
         write!(text, "tokens {} in, {} out", row.input_tokens, row.output_tokens).ok();
         writeln!(text, "{}", cost(row.cost_usd)).ok();
     }
-    let untold = answer.rows.len().saturating_sub(ROWS_MAX);
-    if untold > 0 {
-        writeln!(text, "and {untold} more").ok();
-    }
+    more(&mut text, "and", answer.rows.len().saturating_sub(ROWS_MAX), "");
     writeln!(text, "{}/ui/agents", console.0).ok();
     text
 }
@@ -195,9 +186,13 @@ fn errors(text: &mut String, view: &TraceView) {
         let (name, error) = (one_line(&span.name, NAME_MAX), one_line(error, TEXT_MAX));
         writeln!(text, "  error in {} \"{name}\": {error}", span.span_id).ok();
     }
-    let untold = failed.len().saturating_sub(ERRORS_MAX);
+    more(text, "  and", failed.len().saturating_sub(ERRORS_MAX), " errors");
+}
+
+/// Says that there are some that are not told.
+fn more(text: &mut String, and: &str, untold: usize, what: &str) {
     if untold > 0 {
-        writeln!(text, "  and {untold} more errors").ok();
+        writeln!(text, "{and} {untold} more{what}").ok();
     }
 }
 
