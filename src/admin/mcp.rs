@@ -116,9 +116,8 @@ fn is_stateless(headers: &HeaderMap, method: &str, params: &Value) -> Result<boo
         return wrong(INVALID_PARAMS, "_meta does not say the revision of the protocol".to_owned());
     }
     let name = text_at(params, "name").filter(|_| method == "tools/call");
-    let repeated =
-        [("mcp-protocol-version", meant), ("mcp-method", Some(method)), ("mcp-name", name)];
-    match repeated.into_iter().find(|(header, said)| said.is_some() && text(header) != *said) {
+    let parts = [("mcp-protocol-version", meant), ("mcp-method", Some(method)), ("mcp-name", name)];
+    match parts.into_iter().find(|(header, said)| said.is_some() && text(header) != *said) {
         Some((header, _)) => {
             wrong(HEADER_MISMATCH, format!("the header {header} does not say what the body says"))
         }

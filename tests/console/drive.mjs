@@ -339,39 +339,6 @@ await step("Delivery says of each sink what /status says of all", async () => {
   await axe("delivery");
 });
 
-/** What the marks of the list say, each row as it comes into sight, and all of it added up. */
-async function marks() {
-  await page.goto(`${UI}/traces`);
-  const rows = page.locator("table.list tbody tr");
-  await rows.nth(10).waitFor();
-  const [said, sums] = [{}, {}];
-  for (const row of await rows.all()) {
-    await row.scrollIntoViewIfNeeded();
-    const words = await row.locator(".marks .unseen").textContent();
-    said[await row.getAttribute("id")] = words;
-    for (const [, sink, fates] of words.matchAll(/(\w+): ([^;]*)/g)) {
-      sums[sink] ??= { delivered: 0, pending: 0, dead_lettered: 0 };
-      for (const [, count, fate] of fates.matchAll(/([\d,]+) (delivered|pending|dead letters?)/g)) {
-        sums[sink][fate.startsWith("dead") ? "dead_lettered" : fate] += Number(count.replaceAll(",", ""));
-      }
-    }
-  }
-  return { said, sums };
-}
-
-const figures = async () => Object.fromEntries((await status()).sinks.map(({ name, delivered, pending, dead_lettered }) => [name, { delivered, pending, dead_lettered }]));
-
-await step("the marks of the list add up to what /status says, and a kill -9 changes none of them", async () => {
-  const { said, sums } = await marks();
-  assert.deepEqual(sums, await figures());
-  assert.ok(sums.lines.delivered > 100 && sums.collector.pending > 100 && sums.warehouse.dead_lettered > 100);
-  await axe("marks in the list");
-  await restarted();
-  const again = await marks();
-  assert.deepEqual(again.said, said);
-  assert.deepEqual(again.sums, await figures());
-});
-
 await step("each span has marks of its own", async () => {
   await page.goto(`${UI}/traces/${weather.trace_id}`);
   await page.locator(".rows .marks").first().waitFor();
@@ -421,6 +388,39 @@ await step("pages in light, in dark and on a phone have no fault that axe knows"
     await page.context().close();
   }
   page = first;
+});
+
+/** What the marks of the list say, each row as it comes into sight, and all of it added up. */
+async function marks() {
+  await page.goto(`${UI}/traces`);
+  const rows = page.locator("table.list tbody tr");
+  await rows.nth(10).waitFor();
+  const [said, sums] = [{}, {}];
+  for (const row of await rows.all()) {
+    await row.scrollIntoViewIfNeeded();
+    const words = await row.locator(".marks .unseen").first().textContent();
+    said[await row.getAttribute("id")] = words;
+    for (const [, sink, fates] of words.matchAll(/(\w+): ([^;]*)/g)) {
+      sums[sink] ??= { delivered: 0, pending: 0, dead_lettered: 0 };
+      for (const [, count, fate] of fates.matchAll(/([\d,]+) (delivered|pending|dead letters?)/g)) {
+        sums[sink][fate.startsWith("dead") ? "dead_lettered" : fate] += Number(count.replaceAll(",", ""));
+      }
+    }
+  }
+  return { said, sums };
+}
+
+const figures = async () => Object.fromEntries((await status()).sinks.map(({ name, delivered, pending, dead_lettered }) => [name, { delivered, pending, dead_lettered }]));
+
+await step("the marks of the list add up to what /status says, and a kill -9 changes none of them", async () => {
+  const { said, sums } = await marks();
+  assert.deepEqual(sums, await figures());
+  assert.ok(sums.lines.delivered > 100 && sums.collector.pending > 100 && sums.warehouse.dead_lettered > 100);
+  await axe("marks in the list");
+  await restarted();
+  const again = await marks();
+  assert.deepEqual(again.said, said);
+  assert.deepEqual(again.sums, await figures());
 });
 
 // === What else there is ===

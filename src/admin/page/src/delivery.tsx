@@ -7,6 +7,8 @@ import { clock, count, plural } from "./format";
 import { Facts, useAnswer } from "./parts";
 
 const EVERY_MS = 2_000;
+/** What is read of large traces and many dead letters must not keep the daemon busy. */
+const REST = 20;
 
 /** The sinks that there were last; pages keep room for their marks. */
 export const sinks = signal<SinkView[]>([]);
@@ -39,7 +41,7 @@ export function useDelivery(traces: TraceSummary[], ask: (ids: string[], signal:
       told((times) => times + 1);
     }
     said.current = news(now);
-  }, key, EVERY_MS);
+  }, key, EVERY_MS, REST);
   return { of: (trace) => known(trace)?.verified, error: answer.error };
 }
 
@@ -97,6 +99,7 @@ export function DeliveryTab({ verified, span }: { verified: Verified | undefined
   return (
     <>
       <h3>Per sink</h3>
+      <p class="muted">Counted in items: spans, and the Agents SDK's trace objects.</p>
       {verified.sinks.length === 0 && <p class="muted">There is no sink.</p>}
       {verified.sinks.map((sink, place) => <Sink key={sink.sink} sink={sink} span={told[place]?.words ?? ""} />)}
       <h3>Received</h3>

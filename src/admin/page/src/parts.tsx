@@ -113,11 +113,11 @@ export interface Answer<T> {
   again: () => void;
 }
 
-/** How much longer than an answer took it is waited before the same is asked again, so that no reader keeps the daemon busy. */
-const REST = 20;
-
-/** Asks when the page comes up and whenever what is asked changes; with `every`, again after so many milliseconds while the tab is seen. */
-export function useAnswer<T>(ask: (signal: AbortSignal) => Promise<T>, key: string, every = 0): Answer<T> {
+/**
+ * Asks when the page comes up and whenever what is asked changes; with `every`, again after so many milliseconds while the tab is seen, and not
+ * before it has rested so many times as long as the answer took.
+ */
+export function useAnswer<T>(ask: (signal: AbortSignal) => Promise<T>, key: string, every = 0, rest = 0): Answer<T> {
   const [answer, setAnswer] = useState<{ key?: string; isDone?: boolean; value?: T; error?: Error }>({});
   const [turn, setTurn] = useState(0);
   const asking = useRef(ask);
@@ -138,7 +138,7 @@ export function useAnswer<T>(ask: (signal: AbortSignal) => Promise<T>, key: stri
         // What is a mistake now is one in two seconds too.
         if (error instanceof Refused && error.status === 400) return;
       }
-      if (every > 0) timer = setTimeout(look, Math.max(every, REST * (performance.now() - begun)));
+      if (every > 0) timer = setTimeout(look, Math.max(every, rest * (performance.now() - begun)));
     };
     const seen = () => {
       if (every === 0 || document.hidden) return;

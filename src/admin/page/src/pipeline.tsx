@@ -53,7 +53,7 @@ function Receivers({ receivers, rate }: { receivers: Record<string, Record<strin
   const figures = [...new Set(names.flatMap((name) => Object.keys(receivers[name] ?? {})))];
   return (
     <section>
-      <h2>Receivers <span class="muted">{rateText(rate)}</span></h2>
+      <h2>Receivers <span class="muted">{rateText(rate)}, counted since the start</span></h2>
       {names.length === 0 ? <p class="muted">Nothing was received since the start.</p> : (
         <div class="scrolled" tabIndex={0} role="region" aria-label="Receivers"><table class="list still">
           <thead>
