@@ -237,8 +237,8 @@ impl Trace {
 
     fn add_call(&mut self, call: Call, (span, spending): (SpanId, Spending), is_new: bool) {
         let Some(open) = &mut self.open else { return };
-        // Only one that came again is looked for, from the last on: a trace may have a hundred thousand.
-        let place = || open.calls.iter().rposition(|(known, _)| *known == span);
+        // Only one that came again is looked for: a trace may have a hundred thousand.
+        let place = || open.calls.iter().position(|(known, _)| *known == span);
         let known = if is_new { None } else { place() };
         let decided = self.calls.len() - open.calls.len();
         if let Some(at) = known
