@@ -11,8 +11,8 @@ const TIMES = [
   ["7d", "Last 7 days"],
 ] as const;
 
-const PARTS = ["agent", "tool", "model", "workflow", "session", "user"];
-const OTHERS = ["status:error", "dur:>2s", "tokens:>1000", "cost:>0.05", "spans:>100"];
+const PARTS = "agent: tool: model: workflow: session: user:";
+const OTHERS = "status:error dur:>2s tokens:>1000 cost:>0.05 spans:>100";
 
 /** What a question about traces says of which are meant. */
 export function which(params: Record<string, string>): { filter?: string[]; from?: string; to?: string } {
@@ -67,8 +67,8 @@ export function FilterBar({ error }: { error: Error | undefined }) {
         <button type="button" onClick={() => set({ q: "", from: "", to: "" })}>Clear</button>
       )}
       <p id="filter-hint" class="hint">
-        Words that all must hold; a minus before one turns it around. Parts of names: {PARTS.map((word) => <code key={word}>{word}:</code>)} Others:{" "}
-        {OTHERS.map((word) => <code key={word}>{word}</code>)} Anything else is looked for in every name.
+        Words that all must hold; a minus before one turns it around. Parts of names: <code>{PARTS}</code>; others: <code>{OTHERS}</code>. Anything
+        else is looked for in every name.
       </p>
       <Problem error={error} />
     </form>
