@@ -62,9 +62,8 @@ struct Message {
 type Fault = (StatusCode, i64, String);
 
 async fn answer(State(view): State<Arc<View>>, request: Request) -> Result<Response, Denied> {
-    view.access.now().may_command(request.extensions().get(), request.headers())?;
     let (headers, address) = (request.headers().clone(), address(&request));
-    let (id, outcome) = match serde_json::from_slice::<Message>(&body(request).await?) {
+    let (id, outcome) = match serde_json::from_slice::<Message>(&body(&view, request).await?) {
         Ok(Message { id: None, .. }) => return Ok(StatusCode::ACCEPTED.into_response()),
         Ok(Message { id, method, params }) => {
             let tools = Tools { operator: &view.operator, console: &address };
@@ -101,25 +100,21 @@ fn is_stateless(headers: &HeaderMap, method: &str, params: &Value) -> Result<boo
     let meant = params.pointer("/_meta/io.modelcontextprotocol~1protocolVersion");
     let meant = meant.and_then(Value::as_str);
     let header = text("mcp-protocol-version");
-    let unknown = [meant, header].into_iter().flatten();
-    let mut unknown =
-        unknown.filter(|version| *version != STATELESS && !REVISIONS.contains(version));
+    let is_unknown = |version: &&str| *version != STATELESS && !REVISIONS.contains(version);
+    let unknown = [meant, header].into_iter().flatten().find(is_unknown);
     if method == "initialize" {
         return Ok(false);
-    } else if let Some(version) = unknown.next() {
-        return wrong(
-            UNKNOWN_REVISION,
-            format!("no revision of the protocol that is spoken: {version}"),
-        );
+    } else if let Some(version) = unknown {
+        let message = format!("no revision of the protocol that is spoken: {version}");
+        return wrong(UNKNOWN_REVISION, message);
     } else if meant.is_none() && header.is_none_or(|version| version < STATELESS) {
         return Ok(false);
     } else if meant.is_none() {
         return wrong(INVALID_PARAMS, "_meta does not say the revision of the protocol".to_owned());
     }
     let name = text_at(params, "name").filter(|_| method == "tools/call");
-    let repeated =
-        [("mcp-protocol-version", meant), ("mcp-method", Some(method)), ("mcp-name", name)];
-    match repeated.into_iter().find(|(header, said)| said.is_some() && text(header) != *said) {
+    let parts = [("mcp-protocol-version", meant), ("mcp-method", Some(method)), ("mcp-name", name)];
+    match parts.into_iter().find(|(header, said)| said.is_some() && text(header) != *said) {
         Some((header, _)) => {
             wrong(HEADER_MISMATCH, format!("the header {header} does not say what the body says"))
         }
@@ -135,33 +130,14 @@ struct Tools<'a> {
 /// A tool's name, what it is for, and what it takes.
 type Offer = (&'static str, &'static str, fn() -> Schema);
 
+#[rustfmt::skip]
 const TOOLS: [Offer; 6] = [
     ("list_traces", "Lists traces, newest first, that a filter means.", arguments::<TracesRequest>),
-    (
-        "find_errors",
-        "Lists traces that failed, with what went wrong in them.",
-        arguments::<TracesRequest>,
-    ),
-    (
-        "describe_trace",
-        "Tells what one trace did: its agents, tools, models, times, tokens, cost, errors and spans.",
-        arguments::<TraceRequest>,
-    ),
-    (
-        "show_span",
-        "Tells what one span of a trace was given and what it gave. Needs `span`.",
-        arguments::<TraceRequest>,
-    ),
-    (
-        "usage_by",
-        "Sums up calls, errors, durations, tokens and cost by agent, tool, model or handoff.",
-        arguments::<StatsRequest>,
-    ),
-    (
-        "verify_trace",
-        "Tells whether a trace is whole and whether it reached each backend.",
-        arguments::<VerifyRequest>,
-    ),
+    ("find_errors", "Lists traces that failed, with what went wrong in them.", arguments::<TracesRequest>),
+    ("describe_trace", "Tells what one trace did: its agents, tools, models, times, tokens, cost, errors and spans.", arguments::<TraceRequest>),
+    ("show_span", "Tells what one span of a trace was given and what it gave. Needs `span`.", arguments::<TraceRequest>),
+    ("usage_by", "Sums up calls, errors, durations, tokens and cost by agent, tool, model or handoff.", arguments::<StatsRequest>),
+    ("verify_trace", "Tells whether a trace is whole and whether it reached each backend.", arguments::<VerifyRequest>),
 ];
 
 fn arguments<C: JsonSchema>() -> Schema {

@@ -8,7 +8,7 @@
 //! | `/readyz`, `/ready` | 200 while requests are accepted; a sink that is down does not change it |
 //! | `/metrics` | `OpenMetrics` text |
 //! | `/status` | the same figures as JSON |
-//! | `GET` and `POST /api/v1/traces`, `/api/v1/traces/{show,verify}`, `/api/v1/stats` | which traces there are, and what is in them |
+//! | `GET` and `POST /api/v1/traces`, `/api/v1/traces/{show,verify}`, `/api/v1/stats`, `POST /api/v1/traces/delivery` | which traces there are, what is in them, and what became of them |
 //! | `POST /api/v1/dead-letters/{list,show,replay,drop}`, `POST /api/v1/replay`, `POST /api/v1/reload` | an operator's commands |
 //! | `/mcp` | looking at traces, for language models |
 //!

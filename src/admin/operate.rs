@@ -22,9 +22,9 @@ use tokio_util::task::AbortOnDropHandle;
 use super::View;
 use super::access::{CHALLENGE, Denied};
 use crate::operate::{
-    Command, CommandError, DropRequest, ListRequest, Operator, ReloadRequest, ReplayEntriesRequest,
-    ReplayJournalRequest, Reply, ShowRequest, StatsRequest, TraceRequest, TracesRequest,
-    VerifyRequest,
+    Command, CommandError, DeliveryRequest, DropRequest, ListRequest, Operator, ReloadRequest,
+    ReplayEntriesRequest, ReplayJournalRequest, Reply, ShowRequest, StatsRequest, TraceRequest,
+    TracesRequest, VerifyRequest,
 };
 
 /// A command names some entries; this is thousands of them.
@@ -42,6 +42,7 @@ pub(super) fn routes() -> Router<Arc<View>> {
         .route(DropRequest::PATH, post(command::<DropRequest>))
         .route(ReplayEntriesRequest::PATH, post(command::<ReplayEntriesRequest>))
         .route(ReplayJournalRequest::PATH, post(command::<ReplayJournalRequest>))
+        .route(DeliveryRequest::PATH, post(command::<DeliveryRequest>))
         .route(ReloadRequest::PATH, post(command::<ReloadRequest>))
 }
 
@@ -51,8 +52,7 @@ fn look<C: Command>(routes: Router<Arc<View>>) -> Router<Arc<View>> {
 }
 
 async fn command<C: Command>(State(view): Seen, request: Request) -> Result<Response, Denied> {
-    view.access.now().may_command(request.extensions().get(), request.headers())?;
-    carry_out(&view.operator, read::<C>(&body(request).await?)?).await
+    carry_out(&view.operator, read::<C>(&body(&view, request).await?)?).await
 }
 
 async fn query<C: Command>(State(view): Seen, request: Request) -> Result<Response, Denied> {
@@ -62,7 +62,9 @@ async fn query<C: Command>(State(view): Seen, request: Request) -> Result<Respon
     carry_out(&view.operator, command).await
 }
 
-pub(super) async fn body(request: Request) -> Result<Bytes, Denied> {
+/// What somebody says who may command.
+pub(super) async fn body(view: &View, request: Request) -> Result<Bytes, Denied> {
+    view.access.now().may_command(request.extensions().get(), request.headers())?;
     let reading = timeout(COMMAND_TIME_MAX, to_bytes(request.into_body(), COMMAND_BYTES_MAX));
     match reading.await {
         Ok(Ok(body)) => Ok(body),

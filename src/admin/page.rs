@@ -53,8 +53,7 @@ async fn answer(State(view): State<Arc<View>>, request: Request) -> Response {
     if let Err(Denied(status, why)) = view.access.now().may_open(peer, request.headers()) {
         return (status, [(CONTENT_TYPE, HTML)], off(&why)).into_response();
     }
-    let path = request.uri().path();
-    let part = PARTS.iter().find(|(name, ..)| *name == path);
+    let part = PARTS.iter().find(|(name, ..)| *name == request.uri().path());
     let (kind, bytes) = part.map_or((HTML, INDEX), |(_, kind, bytes)| (*kind, *bytes));
     ([(CONTENT_TYPE, kind)], bytes).into_response()
 }

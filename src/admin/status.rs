@@ -195,6 +195,7 @@ impl JournalView {
     fn of(view: &View, end: Mark, lanes: &[LaneHandle]) -> Self {
         let (journal, quarantine) = (view.feed.journal(), view.feed.quarantine());
         let resolved = view.operator.quarantine.resolved("");
+        let of = |lane: &LaneStatus| settled(view, lane, &lane.safe(journal)).dead_lettered;
         let (health, problem) = match journal.health() {
             Health::Good => ("good", None),
             Health::NoSpace => ("no_space", None),
@@ -209,10 +210,7 @@ impl JournalView {
             bytes_max: journal.bytes_max(),
             items: end.items,
             filtered: view.metrics.sum(FILTERED),
-            dead_letters: lanes
-                .iter()
-                .map(|lane| settled(view, &lane.status, &lane.status.safe(journal)).dead_lettered)
-                .sum(),
+            dead_letters: lanes.iter().map(|lane| of(&lane.status)).sum(),
             quarantined: quarantine.end().items.saturating_sub(resolved.items()),
         }
     }
@@ -221,6 +219,10 @@ impl JournalView {
 impl SinkView {
     fn of(view: &View, lane: &LaneStatus) -> Self {
         let (state, problem) = lane.state();
+        let rule = |(name, matched, failures): (&str, _, _)| {
+            let name = name.to_owned();
+            RuleView { name, matched, failures }
+        };
         let reasons = lane.dead_letters().map(|(class, items)| (class.as_str(), items));
         Self {
             name: lane.sink.clone(),
@@ -228,13 +230,7 @@ impl SinkView {
             state: state.as_str(),
             problem,
             dead_letters_by_reason: reasons.collect(),
-            rules: (lane.rules.figures())
-                .map(|(name, matched, failures)| RuleView {
-                    name: name.to_owned(),
-                    matched,
-                    failures,
-                })
-                .collect(),
+            rules: lane.rules.figures().map(rule).collect(),
             latency: lane.latency.clone(),
             figures: items(view, lane).into_iter().chain(work(lane, state)).collect(),
         }

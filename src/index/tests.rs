@@ -439,6 +439,28 @@ async fn agents_are_counted_without_an_index_too() {
     following.abort();
 }
 
+/// It takes seconds as soon as all calls of a trace are gone through for each one; what comes again replaces what there was.
+#[test]
+fn a_trace_of_32843_calls_has_them_all_and_one_that_comes_again_replaces_itself() {
+    let step = |number: u64, name: &str| {
+        format!(
+            r#"{{"traceId":"{:032x}","spanId":"{:016x}","parentSpanId":"{:016x}","name":"{name}","attributes":[{{"key":"gen_ai.operation.name","value":{{"stringValue":"execute_tool"}}}}]}}"#,
+            1,
+            number + 1,
+            number / 8 + 1,
+        )
+    };
+    let mut calls: Vec<_> = (1..=32_843).map(|number| step(number, "n")).collect();
+    calls.extend([7, 3_000].map(|number| step(number, "again")));
+    let index = Index::new(Arc::default());
+    for (at, calls) in calls.chunks(1_000).enumerate() {
+        index.feed(&otlp_arrival(calls).decoded.batch, Position(at as u64), false);
+    }
+    let rows = index.stats(&Query::default(), By::Tool, EVERYTHING).rows;
+    let counts: Vec<_> = rows.iter().map(|row| (row.name.as_str(), row.count)).collect();
+    assert_eq!(counts, [("n", 32_841), ("again", 2)]);
+}
+
 #[test]
 fn a_trace_of_100000_spans_in_any_shape_is_one_summary() {
     let spans: Vec<_> = (1..=100_000_u64)

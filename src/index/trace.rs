@@ -193,8 +193,7 @@ impl Trace {
         let is_call = is.is_some() || spending.spends != Spends::Nothing;
         let said = if is_call { Sums::of(span, with.prices) } else { Sums::default() };
         if let Some(series) = &mut with.series {
-            let cost_nanos = said.cost_nanos().unwrap_or(0);
-            doings.add(span, (facts, spending, cost_nanos), news, series);
+            doings.add(span, (facts, spending, said.cost_nanos().unwrap_or(0)), news, series);
         }
         self.learn(facts, false, with.names);
         if !with.is_listed {
@@ -239,7 +238,9 @@ impl Trace {
 
     fn add_call(&mut self, call: Call, (span, spending): (SpanId, Spending), is_new: bool) {
         let Some(open) = &mut self.open else { return };
-        let known = open.calls.iter().position(|(known, _)| !is_new && *known == span);
+        // Only one that came again is looked for: a trace may have a hundred thousand.
+        let place = || open.calls.iter().position(|(known, _)| *known == span);
+        let known = if is_new { None } else { place() };
         let decided = self.calls.len() - open.calls.len();
         if let Some(at) = known
             && let Some(known) = self.calls.get_mut(decided + at)

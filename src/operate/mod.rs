@@ -20,8 +20,9 @@ pub use command::{
 };
 pub use look::brief;
 pub use look::{
-    Fate, Form, Link, SinkLedger, SpanView, StatsRequest, TraceRequest, TraceView, TracesRequest,
-    Turn, Verified, VerifyRequest, WhichTraces, dollars_text, duration_text, one_line, tree_text,
+    DeliveryRequest, Fate, Form, Link, SinkLedger, SpanView, StatsRequest, TraceRequest, TraceView,
+    TracesRequest, Turn, Verified, VerifyRequest, WhichTraces, dollars_text, duration_text,
+    one_line, tree_text,
 };
 pub use operator::{Command, Needs, Operator, Replays};
 pub use reload::{Asked, Rebuilt, RefusedReload, ReloadRequest, Reloaded, Reloads, Reread};

@@ -1,6 +1,7 @@
 // A reader of the console: what they see is compared with what the same port answers. `main.rs` starts the daemons.
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
+import { once } from "node:events";
 import { existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { chromium } from "playwright-core";
@@ -91,6 +92,13 @@ async function sendOtlp() {
       await send("/v1/traces", kept, readFileSync(`${GOLDEN}/otlp/${folder}/${name.replace(".headers.json", "")}`));
     }
   }
+}
+
+/** Has `main.rs` kill the daemon and start it again. */
+async function restarted() {
+  await page.goto("about:blank");
+  console.log("restart");
+  await once(process.stdin, "data");
 }
 
 /** The backend of the sink `warehouse`. */
@@ -331,6 +339,13 @@ await step("Delivery says of each sink what /status says of all", async () => {
   await axe("delivery");
 });
 
+await step("each span has marks of its own", async () => {
+  await page.goto(`${UI}/traces/${weather.trace_id}`);
+  await page.locator(".rows .marks").first().waitFor();
+  const said = await page.locator(".rows .marks .unseen").allInnerTexts();
+  assert.deepEqual(said, Array(weather.spans).fill("lines: delivered; collector: pending; warehouse: a dead letter"));
+});
+
 await step("a trace is copied as Markdown, JSON, OTLP/JSON and curl, and what is copied can be sent", async () => {
   const copied = async (name) => {
     await page.getByText("Copy as").click();
@@ -357,22 +372,55 @@ await step("pages in light, in dark and on a phone have no fault that axe knows"
   const failed = spans.find((span) => span.error !== undefined).span_id;
   const trace = `traces/${refunded.trace_id}?span=${failed}`;
   const pages = { traces: "traces?from=1h", trace, delivery: `${trace}&tab=Delivery`, agents: "agents?from=1h", session: "sessions/chat-118", pipeline: "pipeline" };
-  const ready = { trace: ".turn", delivery: "article.sink", session: ".turn", pipeline: "article.card" };
+  const ready = { traces: "tbody .marks", trace: ".rows .marks", delivery: "article.sink", session: ".turn", pipeline: "article.card" };
   const first = page;
   for (const [look, options] of Object.entries(looks)) {
     page = await reader(options);
     for (const [name, path] of Object.entries(pages)) {
       await page.goto(`${UI}/${path}`);
-      await page.locator(ready[name] ?? "tbody tr").first().waitFor();
+      await page.locator(ready[name] ?? "tbody tr").first().waitFor({ state: "attached" });
       await page.getByText("Reading").first().waitFor({ state: "detached" });
       await axe(`${name}, ${look}`);
-      const width = await page.evaluate(() => document.documentElement.scrollWidth);
+      const width = await page.evaluate(() => Math.max(document.documentElement.scrollWidth, document.querySelector("#page").scrollWidth));
       assert.ok(width <= page.viewportSize().width, `${name} is ${width} wide on ${look}`);
       await picture(`${name}-${look}`);
     }
     await page.context().close();
   }
   page = first;
+});
+
+/** What the marks of the list say, each row as it comes into sight, and all of it added up. */
+async function marks() {
+  await page.goto(`${UI}/traces`);
+  const rows = page.locator("table.list tbody tr");
+  await rows.nth(10).waitFor();
+  const [said, sums] = [{}, {}];
+  for (const row of await rows.all()) {
+    await row.scrollIntoViewIfNeeded();
+    const words = await row.locator(".marks .unseen").first().textContent();
+    said[await row.getAttribute("id")] = words;
+    for (const [, sink, fates] of words.matchAll(/(\w+): ([^;]*)/g)) {
+      sums[sink] ??= { delivered: 0, pending: 0, dead_lettered: 0 };
+      for (const [, count, fate] of fates.matchAll(/([\d,]+) (delivered|pending|dead letters?)/g)) {
+        sums[sink][fate.startsWith("dead") ? "dead_lettered" : fate] += Number(count.replaceAll(",", ""));
+      }
+    }
+  }
+  return { said, sums };
+}
+
+const figures = async () => Object.fromEntries((await status()).sinks.map(({ name, delivered, pending, dead_lettered }) => [name, { delivered, pending, dead_lettered }]));
+
+await step("the marks of the list add up to what /status says, and a kill -9 changes none of them", async () => {
+  const { said, sums } = await marks();
+  assert.deepEqual(sums, await figures());
+  assert.ok(sums.lines.delivered > 100 && sums.collector.pending > 100 && sums.warehouse.dead_lettered > 100);
+  await axe("marks in the list");
+  await restarted();
+  const again = await marks();
+  assert.deepEqual(again.said, said);
+  assert.deepEqual(again.sums, await figures());
 });
 
 // === What else there is ===
@@ -481,10 +529,21 @@ await step(`a trace of ${SPANS} spans opens, and draws what is in sight`, async 
     const spans = Array.from({ length: Math.min(4_000, SPANS - first) }, (_, place) => span(first + place));
     await send("/v1/traces", { "Content-Type": "application/json" }, JSON.stringify({ resourceSpans: [{ scopeSpans: [{ spans }] }] }));
   }
+  const asked = [];
+  const note = (request) => asked.push(request);
+  page.on("request", note);
   const begun = performance.now();
   await page.goto(`${UI}/traces/${trace}`);
   await page.locator(".rows .span").first().waitFor();
-  console.log(`      it is on the screen after ${Math.round(performance.now() - begun)} ms`);
+  const shown = performance.now() - begun;
+  const before = asked.map((request) => new URL(request.url()).pathname).filter((path) => !path.startsWith("/ui/"));
+  assert.equal(before.filter((path) => path === "/api/v1/traces/show").length, 1, "it is read once");
+  assert.ok(before.length <= 4, `asked before it was drawn: ${before}`);
+  const { responseBodySize: bytes } = await asked.find((request) => request.url().endsWith("/show")).sizes();
+  assert.ok(bytes < SPANS * 200, `${bytes} bytes`);
+  const { requestStart, responseStart, responseEnd } = asked.find((request) => request.url().endsWith("/show")).timing();
+  const parts = `the daemon ${Math.round(responseStart - requestStart)}, the way ${Math.round(responseEnd - responseStart)}`;
+  console.log(`      it is on the screen after ${Math.round(shown)} ms (${parts}, ${bytes} bytes)`);
   assert.equal(await page.locator(".tree").getAttribute("aria-rowcount"), `${SPANS + 1}`);
   assert.ok((await page.locator(".rows .span").count()) < 100);
   await page.locator(".tree").focus();
@@ -492,6 +551,13 @@ await step(`a trace of ${SPANS} spans opens, and draws what is in sight`, async 
   await press("End");
   await page.locator(".rows .span.chosen").waitFor();
   console.log(`      its last span is on the screen after ${Math.round(performance.now() - moved)} ms`);
+  await page.locator(".rows .marks").first().waitFor();
+  const until = asked.length;
+  await press(...Array(10).fill("k"), "n", "[", "]");
+  await page.getByLabel("Search in this trace").fill("step 32");
+  await page.getByText(/^[\d,]+ matches$/).waitFor();
+  assert.ok(!asked.slice(until).some((request) => request.url().endsWith("/show")), "nothing is read to move, to fold or to search");
+  page.off("request", note);
   assert.ok((await page.locator("*").count()) < 2_000, "the page stays small");
 });
 
@@ -530,3 +596,4 @@ await step("a page of another origin is refused", async () => {
 });
 
 await browser.close();
+process.stdin.destroy();

@@ -2,7 +2,7 @@
 //!
 //! `drive.mjs` is the reader: a list that goes on by itself, filters, a trace with its tree, conversation and delivery, a trace of 32,843
 //! spans, sessions, sums and the pipeline with a replay, all of it also by keyboard; what it sees is compared with what the same port
-//! answers, and Delivery with `/status`. In light, dark and on a phone, axe must find nothing, nothing may be asked of anywhere but this
+//! answers, and Delivery and the marks of sinks with `/status`, also after a `kill -9`, for which it asks here. In light, dark and on a phone, axe must find nothing, nothing may be asked of anywhere but this
 //! machine, and what clients send must stay text. A second daemon asks for a token, and one that everybody reaches shows no console.
 //!
 //! npm puts the packages into `target/tmp/console`, once. Pictures of the pages are left there too, and `UPDATE_GOLDENS=1` renews
@@ -24,8 +24,9 @@ mod opt_in;
 mod process;
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use process::{Config, Daemon, Place, free_port};
 
@@ -51,7 +52,7 @@ async fn a_reader_sees_what_agents_did_and_whether_it_arrived() {
     let (backend, nobody) = (free_port(), free_port());
     let sinks =
         SINKS.replace("BACKEND", &backend.to_string()).replace("NOBODY", &nobody.to_string());
-    let _plain = start(&plain, &sinks, "").await;
+    let mut daemon = Some(start(&plain, &sinks, "").await);
     let none = "[sinks.none]\ntype = \"blackhole\"\n";
     let _asking = start(&asking, none, &format!("tokens = [\"{TOKEN}\"]\n")).await;
     let everywhere = format!("0.0.0.0:{}", open.admin.port());
@@ -66,11 +67,18 @@ async fn a_reader_sees_what_agents_did_and_whether_it_arrived() {
     }
     drive.env("BACKEND", backend.to_string()).env("TOKEN", TOKEN);
     drive.env("GOLDEN", source("tests/golden")).env("IMAGES", packages.join("images"));
-    let output = drive.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    let problem = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}\n{problem}\nthe daemon said:\n{}", plain.said());
-    print!("{said}");
+    let mut reader = drive.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut answers = reader.stdin.take().unwrap();
+    for line in BufReader::new(reader.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        println!("{line}");
+        if line == "restart" {
+            drop(daemon.take());
+            daemon = Some(start(&plain, &sinks, "").await);
+            writeln!(answers, "done").unwrap();
+        }
+    }
+    assert!(reader.wait().unwrap().success(), "the daemon said:\n{}", plain.said());
     if std::env::var_os("UPDATE_GOLDENS").is_some() {
         for kept in fs::read_dir(source("docs/images")).unwrap() {
             let kept = kept.unwrap();

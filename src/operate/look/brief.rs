@@ -65,10 +65,7 @@ pub fn trace(view: &TraceView, console: &str) -> String {
     for span in &told {
         writeln!(text, "{}{}", "  ".repeat(span.depth), span_line(span)).ok();
     }
-    let untold = view.spans.len() - told.len();
-    if untold > 0 {
-        writeln!(text, "and {untold} more below them or behind them").ok();
-    }
+    more(&mut text, "and", view.spans.len() - told.len(), " below them or behind them");
     if let Some(last) = view.conversation.last() {
         writeln!(text, "last, {} said: {}", last.role, one_line(&last.text, TEXT_MAX)).ok();
     }
@@ -118,10 +115,7 @@ pub fn stats(answer: &Stats, console: &str) -> String {
         write!(text, "tokens {} in, {} out", row.input_tokens, row.output_tokens).ok();
         writeln!(text, "{}", cost(row.cost_usd)).ok();
     }
-    let untold = answer.rows.len().saturating_sub(ROWS_MAX);
-    if untold > 0 {
-        writeln!(text, "and {untold} more").ok();
-    }
+    more(&mut text, "and", answer.rows.len().saturating_sub(ROWS_MAX), "");
     writeln!(text, "{console}/ui/agents").ok();
     text
 }
@@ -184,9 +178,13 @@ fn errors(text: &mut String, view: &TraceView) {
         let (name, error) = (one_line(&span.name, NAME_MAX), one_line(error, TEXT_MAX));
         writeln!(text, "  error in {} \"{name}\": {error}", span.span_id).ok();
     }
-    let untold = failed.len().saturating_sub(ERRORS_MAX);
+    more(text, "  and", failed.len().saturating_sub(ERRORS_MAX), " errors");
+}
+
+/// Says that there are some that are not told.
+fn more(text: &mut String, and: &str, untold: usize, what: &str) {
     if untold > 0 {
-        writeln!(text, "  and {untold} more errors").ok();
+        writeln!(text, "{and} {untold} more{what}").ok();
     }
 }
 

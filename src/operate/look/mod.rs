@@ -40,6 +40,8 @@ pub use view::{Link, SpanView, TraceView, dollars_text, duration_text, one_line,
 const LIST_DEFAULT: usize = 20;
 /// Traces that are listed at most.
 const LIST_MAX: usize = 1_000;
+/// Traces that are verified at once: what is in sight of a list.
+const VERIFIED_MAX: usize = 100;
 
 // === Requests ===
 
@@ -118,6 +120,14 @@ pub struct TraceRequest {
 pub struct VerifyRequest {
     /// Its id: 32 digits, or the id in the Agents SDK
     pub id: String,
+}
+
+/// Asks what became of several traces at each sink, without that of each span.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeliveryRequest {
+    /// Their ids: 32 digits each. Those behind the hundredth are left out.
+    pub ids: Vec<String>,
 }
 
 /// What a trace is written as.
@@ -279,13 +289,40 @@ impl Command for VerifyRequest {
     type Answer = Verified;
 
     async fn run(self, operator: &Operator, _: &Followed) -> Answered<Self> {
-        let replays = operator.replays()?;
-        let journal = replays.feed.journal().clone();
-        let sinks = verify::sinks(&replays.lanes, &journal);
-        let letters = operator.dead_letters.clone();
-        let verified = of_trace(operator, (&self.id, true), move |trace, read| {
-            verify::verify(trace, &read, sinks, (&journal, &letters))
-        });
-        verified.await?.ok_or(CommandError::NoTrace(self.id))
+        let verified = verified(operator, std::slice::from_ref(&self.id)).await?.pop();
+        verified.ok_or(CommandError::NoTrace(self.id))
     }
+}
+
+impl Command for DeliveryRequest {
+    const PATH: &'static str = "/api/v1/traces/delivery";
+    const NEEDS: Needs = Needs::Lanes;
+    type Answer = Vec<Verified>;
+
+    async fn run(mut self, operator: &Operator, _: &Followed) -> Answered<Self> {
+        self.ids.truncate(VERIFIED_MAX);
+        let mut all = verified(operator, &self.ids).await?;
+        all.iter_mut().flat_map(|trace| &mut trace.sinks).for_each(|sink| sink.spans.clear());
+        Ok(all)
+    }
+}
+
+/// Looks at those of these traces that are there, one after the other. All dead letters are read, but once.
+async fn verified(operator: &Operator, ids: &[String]) -> Result<Vec<Verified>, CommandError> {
+    let replays = operator.replays()?;
+    let journal = replays.feed.journal();
+    // Before the dead letters: what a cursor has passed is among them by then.
+    let sinks = verify::sinks(&replays.lanes, journal);
+    let store = operator.dead_letters.clone();
+    let traces: Vec<_> = ids.iter().map(|id| trace_named(id)).collect();
+    let mut letters = off_thread(move || verify::letters_of(&traces, &store)).await?;
+    let mut all = Vec::new();
+    for id in ids {
+        let (journal, sinks) = (journal.clone(), sinks.clone());
+        let of_it = letters.remove(&trace_named(id)).unwrap_or_default();
+        let verify =
+            move |trace, read: Read| Ok(verify::verify(trace, &read, sinks, (&journal, of_it)));
+        all.extend(of_trace(operator, (id, true), verify).await?);
+    }
+    Ok(all)
 }

@@ -98,6 +98,18 @@ async fn what_is_said_twice_is_counted_as_a_duplicate() {
 }
 
 #[tokio::test]
+async fn what_became_of_several_traces_is_told_of_those_that_are_there() {
+    let other = format!("{:032x}", 2);
+    let second = span(1, 0, "root", "").replace(&verify().id, &other);
+    let feed =
+        feed_of(&[vec![span(1, 0, "root", ""), second], vec![span(2, 1, "child", "")]]).await;
+    let ids = [other.clone(), format!("{:032x}", 3), verify().id];
+    let told = run(&feed, DeliveryRequest { ids: ids.to_vec() }).await.unwrap();
+    let told: Vec<_> = told.iter().map(|told| (told.trace_id.as_str(), told.received)).collect();
+    assert_eq!(told, [(other.as_str(), 1), (verify().id.as_str(), 2)]);
+}
+
+#[tokio::test]
 async fn a_trace_that_is_not_there_is_not_found_and_one_of_the_sdk_is_by_its_own_id() {
     let feed = feed();
     let id = |id: &str| TraceRequest { id: id.to_owned(), ..TraceRequest::default() };
@@ -225,8 +237,8 @@ async fn what_is_behind_a_cursor_is_pending_and_what_is_before_it_has_arrived() 
     let ledger = |joined, mark: Mark, rules: &Arc<Rules>| {
         let cursor = Cursor { mark, joined, ..Cursor::default() };
         let sinks = vec![("far".to_owned(), cursor, Arc::clone(rules))];
-        let stores = (feed.journal(), operator(&feed).dead_letters.clone());
-        let verified = verify::verify(id, &read, sinks, (stores.0, &stores.1)).unwrap();
+        let letters = verify::Letters::default();
+        let verified = verify::verify(id, &read, sinks, (feed.journal(), letters));
         verified.unwrap().sinks.remove(0)
     };
     let counts =
@@ -250,8 +262,8 @@ async fn what_a_rule_about_whole_traces_drops_is_filtered_behind_the_cursor_only
     let fates = |mark: Mark, rules: &Arc<Rules>| {
         let sinks =
             vec![("far".to_owned(), Cursor { mark, ..Cursor::default() }, Arc::clone(rules))];
-        let letters = operator(&feed).dead_letters.clone();
-        let verified = verify::verify(id, &read, sinks, (feed.journal(), &letters)).unwrap();
+        let letters = verify::Letters::default();
+        let verified = verify::verify(id, &read, sinks, (feed.journal(), letters));
         verified.unwrap().sinks.remove(0).spans.into_values().collect::<Vec<_>>()
     };
     let one = rules("[[rules]]\nmatch = { name = 'noise' }\ndrop = true\n");

@@ -17,7 +17,7 @@ use crate::journal::{Cursor, Journal};
 use crate::normalize::Outcome;
 use crate::operate::Store;
 use crate::operate::decided::Deciding;
-use crate::pipeline::Lanes;
+use crate::pipeline::{LaneHandle, Lanes};
 use crate::rules::{Known, Rules};
 use crate::span::{Item, Span, SpanId, TraceId};
 use crate::support::rfc3339;
@@ -101,18 +101,22 @@ pub(super) type Reached = (String, Cursor, Arc<Rules>);
 
 /// The sinks that there are.
 pub(super) fn sinks(lanes: &Lanes, journal: &Journal<Arrived>) -> Vec<Reached> {
-    let lanes = lanes.all().into_iter();
-    lanes
-        .map(|lane| (lane.status.sink.clone(), lane.status.safe(journal), lane.jobs.rules()))
-        .collect()
+    let reached = |LaneHandle { status, jobs, .. }: LaneHandle| {
+        (status.sink.clone(), status.safe(journal), jobs.rules())
+    };
+    lanes.all().into_iter().map(reached).collect()
 }
 
 /// What dead letters say of a trace, by sink and span; the trace object has none. What was set aside more than once is one item as often
 /// as it was received.
-type Letters = HashMap<(String, Option<SpanId>), Vec<Fate>>;
+pub(super) type Letters = HashMap<(String, Option<SpanId>), Vec<Fate>>;
 
-fn letters_of(trace: TraceId, letters: &Store) -> io::Result<Letters> {
-    let mut found = Letters::new();
+/// What dead letters say of these traces. It reads all there are.
+pub(super) fn letters_of(
+    traces: &[TraceId],
+    letters: &Store,
+) -> io::Result<HashMap<TraceId, Letters>> {
+    let mut found = HashMap::<_, Letters>::new();
     for fate in letters.fates()? {
         let (entry, outcome) = fate?;
         let Ok(decoded) = entry.decode() else { continue };
@@ -121,8 +125,9 @@ fn letters_of(trace: TraceId, letters: &Store) -> io::Result<Letters> {
             Some(Outcome::Dropped) => Fate::Dropped,
             Some(Outcome::Delivered) => Fate::Delivered,
         };
-        for item in decoded.batch.items.iter().filter(|item| item.trace_id() == trace) {
-            found.entry((entry.aside.sink.clone(), id_of(item))).or_default().push(fate);
+        for item in decoded.batch.items.iter().filter(|item| traces.contains(&item.trace_id())) {
+            let of_trace = found.entry(item.trace_id()).or_default();
+            of_trace.entry((entry.aside.sink.clone(), id_of(item))).or_default().push(fate);
         }
     }
     Ok(found)
@@ -137,21 +142,17 @@ pub(super) fn verify(
     trace: TraceId,
     read: &Read,
     sinks: Vec<Reached>,
-    (journal, letters): (&Journal<Arrived>, &Store),
-) -> io::Result<Option<Verified>> {
-    let (Some(first), Some(last)) = (read.records.first(), read.records.last()) else {
-        return Ok(None);
-    };
+    (journal, mut letters): (&Journal<Arrived>, Letters),
+) -> Option<Verified> {
     let received = |record: &Found| rfc3339::text(record.batch.source.received_at_ns);
-    let mut letters = letters_of(trace, letters)?;
     let sinks = sinks.into_iter().map(|reached| ledger(read, reached, journal, &mut letters));
-    Ok(Some(Verified {
+    Some(Verified {
         trace_id: trace.to_string(),
-        first_received: received(first),
-        last_received: received(last),
+        first_received: received(read.records.first()?),
+        last_received: received(read.records.last()?),
         sinks: sinks.collect(),
         ..counted(read)
-    }))
+    })
 }
 
 fn ledger(

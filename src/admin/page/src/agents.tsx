@@ -24,7 +24,7 @@ export function AgentsPage() {
     <main>
       <h1 class="unseen">Agents</h1>
       <FilterBar error={first.error} />
-      <p role="status" class="muted">{first.value && `Over ${plural(first.value.traces, "trace")}`}</p>
+      <p role="status" class="muted">{first.value ? `Over ${plural(first.value.traces, "trace")}` : !first.error && "Reading..."}</p>
       {isEmpty && <Nothing title="No agents, tools or models in these traces" />}
       {KINDS.map(([kind, title], place) => {
         const answer = answers[place];

@@ -1,5 +1,6 @@
 // What the admin port answers, and how it is asked. The names are those of the commands' answers.
 import { signal } from "@preact/signals";
+import type { Fate } from "./fates";
 
 export interface TraceSummary {
   trace_id: string;
@@ -88,10 +89,11 @@ export interface SinkLedger {
   dropped: number;
   before_it_joined: number;
   /** What became of spans that were not delivered. */
-  spans?: Record<string, string>;
+  spans?: Record<string, Fate>;
 }
 
 export interface Verified {
+  trace_id: string;
   received: number;
   distinct: number;
   duplicates: number;

@@ -11,6 +11,9 @@ const TIMES = [
   ["7d", "Last 7 days"],
 ] as const;
 
+const PARTS = "agent: tool: model: workflow: session: user:";
+const OTHERS = "status:error dur:>2s tokens:>1000 cost:>0.05 spans:>100";
+
 /** What a question about traces says of which are meant. */
 export function which(params: Record<string, string>): { filter?: string[]; from?: string; to?: string } {
   const { q, from, to } = params;
@@ -63,7 +66,10 @@ export function FilterBar({ error }: { error: Error | undefined }) {
       {(q !== "" || from !== "" || to !== "") && (
         <button type="button" onClick={() => set({ q: "", from: "", to: "" })}>Clear</button>
       )}
-      <span id="filter-hint" class="unseen">Words that all must hold; a minus before one turns it around.</span>
+      <p id="filter-hint" class="hint">
+        Words that all must hold; a minus before one turns it around. Parts of names: <code>{PARTS}</code>; others: <code>{OTHERS}</code>. Anything
+        else is looked for in every name.
+      </p>
       <Problem error={error} />
     </form>
   );

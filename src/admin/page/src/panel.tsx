@@ -1,13 +1,14 @@
 // What a span or the whole trace says, in tabs.
 import type { ComponentChildren } from "preact";
 import { useMemo, useRef } from "preact/hooks";
-import { command, type SinkLedger, type SpanView, type Trace, type Verified } from "./api";
+import { command, type SpanView, type Trace, type Verified } from "./api";
 import { Conversation } from "./conversation";
-import { clock, count, dollars, duration, plural } from "./format";
+import { DeliveryTab, NamedMarks } from "./delivery";
+import { ofSpans } from "./fates";
+import { count, dollars, duration } from "./format";
 import { failures } from "./lists";
 import { Facts, Icon, Links, Problem, Sent, useAnswer } from "./parts";
 import { place, set } from "./route";
-import { readEvery } from "./tree";
 
 const TABS = ["Conversation", "In/Out", "Attributes", "Raw", "Delivery"] as const;
 type Tab = (typeof TABS)[number];
@@ -15,10 +16,12 @@ type Tab = (typeof TABS)[number];
 interface Props {
   trace: Trace;
   span: SpanView | undefined;
+  verified: Verified | undefined;
   chooseSpan: (id: string) => void;
 }
 
-export function Panel({ trace, span, chooseSpan }: Props) {
+export function Panel(props: Props) {
+  const { trace, span, verified } = props;
   const asked = place.value.params["tab"];
   const tab = TABS.find((tab) => tab === asked) ?? "Conversation";
   const list = useRef<HTMLDivElement>(null);
@@ -29,7 +32,7 @@ export function Panel({ trace, span, chooseSpan }: Props) {
   };
   return (
     <section class="panel" aria-label="Details">
-      {span ? <Head span={span} start={trace.summary.start_unix_nano} /> : <h2 class="unseen">Details</h2>}
+      {span ? <Head span={span} start={trace.summary.start_unix_nano} verified={verified} /> : <h2 class="unseen">Details</h2>}
       <div
         role="tablist"
         aria-label="Details"
@@ -55,21 +58,21 @@ export function Panel({ trace, span, chooseSpan }: Props) {
         ))}
       </div>
       <div id="details" role="tabpanel" aria-labelledby={`tab-${tab}`} tabIndex={0}>
-        <Content tab={tab} trace={trace} span={span} chooseSpan={chooseSpan} />
+        <Content tab={tab} {...props} />
       </div>
     </section>
   );
 }
 
-function Content({ tab, trace, span, chooseSpan }: Props & { tab: Tab }) {
+function Content({ tab, trace, span, verified, chooseSpan }: Props & { tab: Tab }) {
   const failed = useMemo(() => failures(trace), [trace]);
   if (tab === "Conversation") return <Conversation turns={trace.conversation ?? []} chosen={span?.span_id} choose={chooseSpan} failed={failed} />;
-  if (tab === "Delivery") return <Delivery trace={trace} span={span} />;
+  if (tab === "Delivery") return <DeliveryTab verified={verified} span={span?.span_id} />;
   if (!span) return <p class="muted">Choose a span to see what it holds.</p>;
   return <Line tab={tab} trace={trace} span={span} />;
 }
 
-function Head({ span, start }: { span: SpanView; start: number }) {
+function Head({ span, start, verified }: { span: SpanView; start: number; verified: Verified | undefined }) {
   const facts: [string, ComponentChildren][] = [
     ["Began after", span.start_unix_nano === 0 ? "unknown" : duration(Math.max(0, span.start_unix_nano - start))],
     ["Took", duration(span.duration_ns)],
@@ -79,6 +82,7 @@ function Head({ span, start }: { span: SpanView; start: number }) {
   if (span.model) facts.push(["Model", <bdi>{span.model}</bdi>]);
   if (span.input_tokens !== undefined) facts.push(["Tokens", `${count(span.input_tokens)} in, ${count(span.output_tokens ?? 0)} out`]);
   if (span.cost_usd !== undefined) facts.push(["Cost", dollars(span.cost_usd)]);
+  if (verified?.sinks.length) facts.push(["Sinks", <NamedMarks told={ofSpans(verified)(span.span_id)} />]);
   return (
     <div class="span-head">
       <h2><Icon kind={span.kind} /> <bdi>{span.name}</bdi></h2>
@@ -151,67 +155,3 @@ function Attributes({ line }: { line: Record<string, unknown> }) {
 
 const members = (value: unknown): [string, unknown][] => (value && typeof value === "object" ? Object.entries(value) : []);
 const clip = (text: string) => (text.length > 2_000 ? `${text.slice(0, 2_000)}...` : text);
-
-/** What became of items, in the order in which it is shown. */
-const FATES = ["delivered", "pending", "dead_lettered", "filtered", "dropped", "before_it_joined"] as const;
-const WORDS: Record<(typeof FATES)[number], string> = {
-  delivered: "Delivered",
-  pending: "Pending",
-  dead_lettered: "Dead letters",
-  filtered: "Filtered",
-  dropped: "Dropped",
-  before_it_joined: "Before it joined",
-};
-
-function Delivery({ trace, span }: { trace: Trace; span: SpanView | undefined }) {
-  const { trace_id: id, last_position: last } = trace.summary;
-  const every = readEvery(trace.summary.spans);
-  const answer = useAnswer((signal) => command<Verified>("traces/verify", { id }, signal), `${id} ${last}`, every);
-  const verified = answer.value;
-  if (answer.error) return <Problem error={answer.error} />;
-  if (!verified) return <p class="muted" role="status">Looking at the sinks...</p>;
-  return (
-    <>
-      <h3>Per sink</h3>
-      {verified.sinks.length === 0 && <p class="muted">There is no sink.</p>}
-      {verified.sinks.map((sink) => <Sink key={sink.sink} sink={sink} span={span} />)}
-      <h3>Received</h3>
-      <Facts
-        facts={[
-          ["Spans", count(verified.received)],
-          ["Distinct", count(verified.distinct)],
-          ["Duplicates", count(verified.duplicates)],
-          ["Without their parent", count(verified.orphans)],
-          ["Without an end", count(verified.unended)],
-          ["Trace objects", count(verified.trace_objects)],
-          ["First", clock(Date.parse(verified.first_received))],
-          ["Last", clock(Date.parse(verified.last_received))],
-        ]}
-      />
-      {verified.missing_parents.length > 0 && <p class="muted">Parents that were not received: <code>{verified.missing_parents.join(" ")}</code></p>}
-      {verified.in_circles > 0 && <p class="muted">{plural(verified.in_circles, "span")} below themselves.</p>}
-    </>
-  );
-}
-
-function Sink({ sink, span }: { sink: SinkLedger; span: SpanView | undefined }) {
-  const parts = FATES.map((fate) => [fate, sink[fate] ?? 0] as const).filter(([, items]) => items > 0);
-  const all = parts.reduce((sum, [, items]) => sum + items, 0);
-  const isDone = sink.pending === 0 && sink.dead_lettered === 0;
-  const fate = span && (sink.spans?.[span.span_id] ?? "delivered");
-  return (
-    <article class="sink">
-      <header>
-        <h4><bdi>{sink.sink}</bdi></h4>
-        <span class={`state ${sink.dead_lettered > 0 ? "bad" : isDone ? "good" : "busy"}`}>
-          {sink.dead_lettered > 0 ? "not taken" : isDone ? "arrived" : "on the way"}
-        </span>
-        {fate && <span class="muted">this span: {fate === "dead_lettered" ? "a dead letter" : fate.replaceAll("_", " ")}</span>}
-      </header>
-      <div class="shares" aria-hidden="true">
-        {parts.map(([fate, items]) => <span key={fate} class={`share ${fate}`} style={{ width: `${(items / all) * 100}%` }} />)}
-      </div>
-      <p>{parts.map(([fate, items]) => `${count(items)} ${WORDS[fate].toLowerCase()}`).join(", ") || "Nothing of it is meant for this sink."}</p>
-    </article>
-  );
-}

@@ -1,6 +1,6 @@
 // Small parts that several pages are made of.
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { type Link, Refused, tokens } from "./api";
 import { pretty } from "./format";
 
@@ -40,7 +40,12 @@ export function State({ status }: { status: string }) {
 /** What went wrong, as it was said; a caret stands below what it points at. What fails for want of a token is asked for by the page. */
 export function Problem({ error }: { error: Error | undefined }) {
   if (!error || (error instanceof Refused && error.status === 401)) return null;
-  return <pre class="problem" role="alert" tabIndex={0}>{error.message}</pre>;
+  const lines = error.message.split("\n");
+  return (
+    <pre class="problem" role="alert" tabIndex={0}>
+      {lines.map((line, place) => <span key={place} class={line.startsWith(" ") ? "exact" : ""}>{line}</span>)}
+    </pre>
+  );
 }
 
 /** A place without anything, and what to do about it. */
@@ -59,7 +64,7 @@ const FOLDED_LETTERS = 4_000;
 /** A text that somebody sent: JSON with indents, and no more than a page unless it is asked for. */
 export function Sent({ text }: { text: string }) {
   const [open, setOpen] = useState(false);
-  const all = pretty(text);
+  const all = useMemo(() => pretty(text), [text]);
   const isLong = all.length > FOLDED_LETTERS;
   return (
     <div class="sent">
@@ -108,8 +113,11 @@ export interface Answer<T> {
   again: () => void;
 }
 
-/** Asks when the page comes up and whenever what is asked changes; with `every`, again after so many milliseconds while the tab is seen. */
-export function useAnswer<T>(ask: (signal: AbortSignal) => Promise<T>, key: string, every = 0): Answer<T> {
+/**
+ * Asks when the page comes up and whenever what is asked changes; with `every`, again after so many milliseconds while the tab is seen, and not
+ * before it has rested so many times as long as the answer took.
+ */
+export function useAnswer<T>(ask: (signal: AbortSignal) => Promise<T>, key: string, every = 0, rest = 0): Answer<T> {
   const [answer, setAnswer] = useState<{ key?: string; isDone?: boolean; value?: T; error?: Error }>({});
   const [turn, setTurn] = useState(0);
   const asking = useRef(ask);
@@ -119,6 +127,7 @@ export function useAnswer<T>(ask: (signal: AbortSignal) => Promise<T>, key: stri
     let timer: ReturnType<typeof setTimeout> | undefined;
     const look = async () => {
       if (document.hidden && every > 0) return;
+      const begun = performance.now();
       try {
         const value = await asking.current(stop.signal);
         if (stop.signal.aborted) return;
@@ -129,7 +138,7 @@ export function useAnswer<T>(ask: (signal: AbortSignal) => Promise<T>, key: stri
         // What is a mistake now is one in two seconds too.
         if (error instanceof Refused && error.status === 400) return;
       }
-      if (every > 0) timer = setTimeout(look, every);
+      if (every > 0) timer = setTimeout(look, Math.max(every, rest * (performance.now() - begun)));
     };
     const seen = () => {
       if (every === 0 || document.hidden) return;

@@ -46,16 +46,16 @@ function perSecond(last: Status, now: Status, seconds: number): Map<string, numb
   return new Map([["", rate(now.journal.items, last.journal.items)], ...now.sinks.map(of)]);
 }
 
-const rateText = (rate: number) => `${rate < 10 ? rate.toFixed(1) : brief(rate)} / s`;
+const rateText = (rate: number) => `${rate < 10 ? rate.toFixed(1) : brief(rate)} items / s`;
 
 function Receivers({ receivers, rate }: { receivers: Record<string, Record<string, number>>; rate: number }) {
   const names = Object.keys(receivers);
   const figures = [...new Set(names.flatMap((name) => Object.keys(receivers[name] ?? {})))];
   return (
     <section>
-      <h2>Receivers <span class="muted">{rateText(rate)}</span></h2>
+      <h2>Receivers <span class="muted">{rateText(rate)}, counted since the start</span></h2>
       {names.length === 0 ? <p class="muted">Nothing was received since the start.</p> : (
-        <table class="list still">
+        <div class="scrolled" tabIndex={0} role="region" aria-label="Receivers"><table class="list still">
           <thead>
             <tr>
               <th scope="col">Receiver</th>
@@ -70,7 +70,7 @@ function Receivers({ receivers, rate }: { receivers: Record<string, Record<strin
               </tr>
             ))}
           </tbody>
-        </table>
+        </table></div>
       )}
     </section>
   );
@@ -111,7 +111,7 @@ function SinkCard({ sink, rate }: { sink: SinkView; rate: number }) {
         facts={[
           ["Delivered", `${count(sink.delivered)} (${rateText(rate)})`],
           ["Pending", `${count(sink.pending)}${sink.pending > 0 ? `, ${bytes(sink.pending_bytes)}` : ""}`],
-          ["Oldest", age(sink.oldest_age_seconds)],
+          ["Oldest pending", age(sink.oldest_age_seconds)],
           ["Retries", count(sink.retries)],
           ["Dead letters", count(sink.dead_lettered)],
           ["Filtered", count(sink.filtered)],

@@ -23,6 +23,7 @@ export function SessionsPage() {
       <h1 class="unseen">Sessions</h1>
       <FilterBar error={answer.error} />
       <p role="status" class="muted">
+        {!answer.isDone && !answer.error && "Reading..."}
         {answer.isDone && `${plural(all.length, "session")} in the newest ${plural(list.shown.length, "trace")}`}
       </p>
       {all.length > 0 && (
@@ -79,7 +80,7 @@ export function SessionPage() {
         <h1><bdi>{id}</bdi></h1>
         {session && (
           <p class="muted">
-            {plural(session.turns, "trace")}, {clock(session.first)} to {clock(session.last)}, {brief(session.tokens)} tokens {dollars(session.cost)}
+            {plural(session.turns, "trace")}, {clock(session.first)} to {clock(session.last)}, {brief(session.tokens)} tokens{session.cost !== undefined && `, ${dollars(session.cost)}`}
           </p>
         )}
       </header>
@@ -89,7 +90,7 @@ export function SessionPage() {
         <section key={trace.trace_id} class="part">
           <h2>
             <a href={address("trace", trace.trace_id)}><bdi>{trace.name || trace.trace_id}</bdi></a> <State status={trace.status} />
-            <span class="muted"> {clock(trace.start_unix_nano / 1e6)}, {duration(trace.duration_ns)} {dollars(trace.cost_usd)}</span>
+            <span class="muted"> {clock(trace.start_unix_nano / 1e6)}, {duration(trace.duration_ns)}{trace.cost_usd !== undefined && `, ${dollars(trace.cost_usd)}`}</span>
           </h2>
           <Said {...read.get(trace.trace_id)} />
         </section>

@@ -1,7 +1,9 @@
 // One trace: its summary, its tree with times, and what one of its spans or the whole of it says.
 import type { ComponentChildren } from "preact";
 import { useMemo, useRef, useState } from "preact/hooks";
-import { command, type Trace, type TraceSummary, type Traces } from "./api";
+import { command, type Trace, type TraceSummary, type Traces, type Verified } from "./api";
+import { NamedMarks, ofOne, useDelivery } from "./delivery";
+import { ofSpans, ofTrace } from "./fates";
 import { clock, count, dollars, duration, plural } from "./format";
 import { curl } from "./lists";
 import { Panel } from "./panel";
@@ -39,7 +41,7 @@ function useGrowth(id: string, known: TraceSummary | undefined, tell: (position:
   const looked = useRef<{ id: string; at: number } | undefined>(undefined);
   const look = async (signal: AbortSignal) => {
     if (!known) return;
-    const since = looked.current?.id === id ? looked.current.at : known.last_position;
+    const since = looked.current?.id === id ? looked.current.at : known.last_position + 1;
     const read = await command<Traces>("traces", { since, limit: 1000 }, signal);
     looked.current = { id, at: read.position };
     const grown = read.traces.find((trace) => trace.trace_id === known.trace_id);
@@ -59,6 +61,9 @@ function Whole({ trace }: { trace: Trace }) {
   const [text, setText] = useState("");
   const shown = useMemo(() => visible(all, collapsed), [all, collapsed]);
   const matches = useMemo(() => found(all, text), [all, text]);
+  const delivery = useDelivery([trace.summary], ofOne);
+  const verified = delivery.of(trace.summary);
+  const toldOf = useMemo(() => verified && ofSpans(verified), [verified]);
   const failed = useMemo(() => all.flatMap(({ span }, at) => (span.error === undefined ? [] : [at])), [all]);
   const choose = (at: number | undefined) => {
     const row = all[at ?? -1];
@@ -82,7 +87,7 @@ function Whole({ trace }: { trace: Trace }) {
   });
   return (
     <>
-      <Summary trace={trace} rows={all} />
+      <Summary trace={trace} rows={all} verified={verified} error={delivery.error} />
       <div class="tools">
         <input
           ref={search}
@@ -111,18 +116,25 @@ function Whole({ trace }: { trace: Trace }) {
         <Copies trace={trace.summary} />
       </div>
       <div class="halves">
-        <Tree rows={all} shown={shown} chosen={chosen} collapsed={collapsed} matches={matches} summary={trace.summary} {...{ choose, step, fold }} />
-        <Panel trace={trace} span={all[chosen]?.span} chooseSpan={(id) => choose(byId.get(id))} />
+        <Tree rows={all} shown={shown} chosen={chosen} collapsed={collapsed} matches={matches} summary={trace.summary} {...{ toldOf, choose, step, fold }} />
+        <Panel trace={trace} span={all[chosen]?.span} verified={verified} chooseSpan={(id) => choose(byId.get(id))} />
       </div>
     </>
   );
 }
 
-function Summary({ trace, rows }: { trace: Trace; rows: Row[] }) {
-  const { summary } = trace;
-  const spans = rows.map((row) => row.span);
+interface SummaryProps {
+  trace: Trace;
+  rows: Row[];
+  verified: Verified | undefined;
+  /** Why no more is known of it. */
+  error: Error | undefined;
+}
+
+function Summary({ trace, rows, verified, error }: SummaryProps) {
+  const { summary, spans = [] } = trace;
   const times = useMemo(() => ({ models: busy(spans, MODELS), tools: busy(spans, ["tool"]) }), [trace]);
-  const depth = rows.reduce((most, row) => Math.max(most, row.span.depth + 1), 0);
+  const depth = useMemo(() => rows.reduce((most, row) => Math.max(most, row.span.depth + 1), 0), [rows]);
   const facts: [string, ComponentChildren][] = [
     ["Started", clock(summary.start_unix_nano / 1e6)],
     ["Took", duration(summary.duration_ns)],
@@ -134,6 +146,7 @@ function Summary({ trace, rows }: { trace: Trace; rows: Row[] }) {
   if (summary.cost_usd !== undefined) facts.push(["Cost", dollars(summary.cost_usd)]);
   if (summary.session) facts.push(["Session", <a href={address("session", summary.session)}><bdi>{summary.session}</bdi></a>]);
   if (summary.user) facts.push(["User", <bdi>{summary.user}</bdi>]);
+  if (verified?.sinks.length) facts.push(["Sinks", <NamedMarks told={ofTrace(verified)} />]);
   if (trace.links) facts.push(["Open in", <Links links={trace.links} />]);
   facts.push(["Id", <code>{summary.trace_id}</code>]);
   return (
@@ -142,6 +155,7 @@ function Summary({ trace, rows }: { trace: Trace; rows: Row[] }) {
       <h1><bdi>{summary.name || summary.trace_id}</bdi></h1>
       <State status={summary.status} />
       <Facts facts={facts} />
+      <Problem error={error} />
       {trace.unreadable > 0 && (
         <p class="problem" role="alert">{plural(trace.unreadable, "item")} of this trace cannot be read any more: the journal has removed them, or they are damaged.</p>
       )}

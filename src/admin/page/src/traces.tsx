@@ -1,6 +1,8 @@
 // The list of traces, which goes on by itself.
-import { useEffect, useRef } from "preact/hooks";
-import type { TraceSummary } from "./api";
+import { useEffect, useRef, useState } from "preact/hooks";
+import type { TraceSummary, Verified } from "./api";
+import { Legend, Marks, ofMany, sinks, useDelivery } from "./delivery";
+import { ofTrace } from "./fates";
 import { brief, clock, count, dollars, duration, plural } from "./format";
 import { FilterBar, which } from "./filter";
 import { useTraces } from "./following";
@@ -15,6 +17,8 @@ export function TracesPage() {
   const { list, answer, older, show } = useTraces(which(params), PAGE);
   const { shown, fresh } = list;
   const table = useRef<HTMLTableElement>(null);
+  const inSight = useInSight(table, shown);
+  const delivery = useDelivery(inSight, ofMany);
   useTitle("Traces");
   const move = (step: number) => {
     const links = [...(table.current?.querySelectorAll<HTMLAnchorElement>("tbody a") ?? [])];
@@ -30,15 +34,17 @@ export function TracesPage() {
       <Strip traces={shown} />
       <div class="above-list">
         <p role="status" class="muted">
+          {!answer.isDone && !answer.error && "Reading..."}
           {answer.isDone && `${count(shown.length)} of ${plural(list.count + fresh.size, "trace")}`}
           {list.index?.rebuilding_percent !== undefined && `; ${list.index.rebuilding_percent}% of the journal is read again`}
           {!!list.index?.evicted && `; ${plural(list.index.evicted, "older trace")} gave way`}
         </p>
+        {shown.length > 0 && sinks.value.length > 0 && <Legend />}
         <button type="button" class="pill" hidden={fresh.size === 0} onClick={show}>
           {count(fresh.size)} new
         </button>
       </div>
-      {shown.length > 0 && <Table traces={shown} reference={table} />}
+      {shown.length > 0 && <Table traces={shown} reference={table} verified={delivery.of} />}
       {shown.length > 0 && shown.length < list.count && (
         <button type="button" class="more" onClick={older}>Show older ones</button>
       )}
@@ -49,7 +55,7 @@ export function TracesPage() {
 
 function NoneMeant() {
   return (
-    <Nothing title="No trace is meant">
+    <Nothing title="No trace matches">
       <p>
         Take words out of the filter, or look at <button type="button" onClick={() => set({ from: "", to: "" })}>all time</button>.
       </p>
@@ -66,8 +72,39 @@ function NoneYet() {
   );
 }
 
-function Table({ traces, reference }: { traces: TraceSummary[]; reference: { current: HTMLTableElement | null } }) {
+/** How long no row has come into sight before it is asked what became of those that have. */
+const STILL_MS = 100;
+
+/** The traces whose rows can be seen. */
+function useInSight(table: { current: HTMLTableElement | null }, traces: TraceSummary[]): TraceSummary[] {
+  const [ids, setIds] = useState<ReadonlySet<string>>(new Set());
+  const key = traces.map((trace) => trace.trace_id).join();
+  useEffect(() => {
+    const seen = new Set<string>();
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const watch = new IntersectionObserver((rows) => {
+      for (const { target, isIntersecting } of rows) seen[isIntersecting ? "add" : "delete"](target.id);
+      clearTimeout(timer);
+      timer = setTimeout(() => setIds(new Set(seen)), STILL_MS);
+    });
+    for (const row of table.current?.tBodies[0]?.rows ?? []) watch.observe(row);
+    return () => {
+      watch.disconnect();
+      clearTimeout(timer);
+    };
+  }, [key]);
+  return traces.filter((trace) => ids.has(trace.trace_id));
+}
+
+interface TableProps {
+  traces: TraceSummary[];
+  reference: { current: HTMLTableElement | null };
+  verified: (trace: TraceSummary) => Verified | undefined;
+}
+
+function Table({ traces, reference, verified }: TableProps) {
   const hasCost = traces.some((trace) => trace.cost_usd !== undefined);
+  const hasSinks = sinks.value.length > 0;
   return (
     <table class="list" ref={reference}>
       <caption class="unseen">Traces, the newest first</caption>
@@ -81,31 +118,32 @@ function Table({ traces, reference }: { traces: TraceSummary[]; reference: { cur
           <th scope="col" class="number wide">Tokens in / out</th>
           {hasCost && <th scope="col" class="number">Cost</th>}
           <th scope="col" class="wider">Models</th>
+          {hasSinks && <th scope="col" class="wide">Sinks</th>}
         </tr>
       </thead>
       <tbody>
         {traces.map((trace) => (
-          <TraceRow key={trace.trace_id} trace={trace} hasCost={hasCost} />
+          <TraceRow key={trace.trace_id} trace={trace} hasCost={hasCost} hasSinks={hasSinks} verified={verified(trace)} />
         ))}
       </tbody>
     </table>
   );
 }
 
-function TraceRow({ trace, hasCost }: { trace: TraceSummary; hasCost: boolean }) {
+function TraceRow({ trace, hasCost, hasSinks, verified }: { trace: TraceSummary; hasCost: boolean; hasSinks: boolean; verified: Verified | undefined }) {
   const link = useRef<HTMLAnchorElement>(null);
   const start = clock(trace.start_unix_nano / 1e6);
   useEffect(() => {
     if (came.page === "trace" && came.id === trace.trace_id) link.current?.focus();
   }, []);
   return (
-    <tr onClick={(event) => event.target instanceof HTMLAnchorElement || getSelection()?.toString() || link.current?.click()}>
+    <tr id={trace.trace_id} onClick={(event) => event.target instanceof HTMLAnchorElement || getSelection()?.toString() || link.current?.click()}>
       <td>
         <a ref={link} href={address("trace", trace.trace_id)}>
           <bdi>{trace.name || trace.trace_id}</bdi>
         </a>
         <div class="muted under">
-          <span class="narrow-only">{start}</span>
+          <span class="narrow-only">{start} {verified && <Marks told={ofTrace(verified)} />}</span>
           <Names all={trace.agents.length > 0 ? trace.agents : trace.tools} />
         </div>
       </td>
@@ -116,6 +154,7 @@ function TraceRow({ trace, hasCost }: { trace: TraceSummary; hasCost: boolean })
       <td class="number wide">{trace.total_tokens > 0 && `${brief(trace.input_tokens)} / ${brief(trace.output_tokens)}`}</td>
       {hasCost && <td class="number">{dollars(trace.cost_usd)}</td>}
       <td class="wider muted"><Names all={trace.models} /></td>
+      {hasSinks && <td class="wide">{verified && <Marks told={ofTrace(verified)} />}</td>}
     </tr>
   );
 }

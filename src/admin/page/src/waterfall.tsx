@@ -1,6 +1,8 @@
 // The tree and the times of a trace in one grid. Only rows in sight are drawn.
-import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { SpanView, TraceSummary } from "./api";
+import { Marks, sinks } from "./delivery";
+import type { Told } from "./fates";
 import { brief, count, dollars, duration } from "./format";
 import { Icon } from "./parts";
 import { bar, inSight, type Row, ticks } from "./tree";
@@ -17,13 +19,15 @@ interface Props {
   collapsed: ReadonlySet<string>;
   matches: number[];
   summary: TraceSummary;
+  /** What became of a span at each sink, once that is known. */
+  toldOf: ((id: string) => Told[]) | undefined;
   choose: (at: number | undefined) => void;
   step: (by: number) => void;
   fold: (id: string, isFolded: boolean) => void;
 }
 
 export function Tree(props: Props) {
-  const { rows, shown, chosen, collapsed, summary, choose, step, fold } = props;
+  const { rows, shown, chosen, collapsed, summary, toldOf, choose, step, fold } = props;
   const grid = useRef<HTMLDivElement>(null);
   const [[scrolled, height], setSight] = useState([0, 600]);
   const look = () => {
@@ -44,7 +48,7 @@ export function Tree(props: Props) {
     if (top < box.scrollTop || box.scrollTop + room < top) box.scrollTop = Math.max(0, top - room / 2);
   }, [line]);
   const [first, last] = inSight(scrolled, height, ROW_HEIGHT, shown.length);
-  const matched = new Set(props.matches);
+  const matched = useMemo(() => new Set(props.matches), [props.matches]);
   const row = rows[chosen];
   const id = row?.span.span_id ?? "";
   const [hasBelow, isFolded] = [row !== undefined && row.end > chosen + 1, collapsed.has(id)];
@@ -63,6 +67,7 @@ export function Tree(props: Props) {
       class="tree"
       ref={grid}
       role="treegrid"
+      style={{ "--marks": `${sinks.value.length === 0 ? 0 : Math.min(8, Math.max(3, sinks.value.length)) * 13 + 8}px` }}
       tabIndex={0}
       aria-label="Spans"
       aria-rowcount={shown.length + 1}
@@ -83,6 +88,7 @@ export function Tree(props: Props) {
           ))}
         </div>
         <div role="columnheader" class="took">Took</div>
+        <div role="columnheader" class="where">{sinks.value.length > 0 && "Sinks"}</div>
       </div>
       <div class="rows" role="rowgroup" style={{ height: `${shown.length * ROW_HEIGHT}px` }}>
         {shown.slice(first, last).map((at, place) => {
@@ -106,6 +112,7 @@ export function Tree(props: Props) {
               <What span={row.span} below={hasBelow ? row.end - at - 1 : 0} isOpen={isOpen} fold={() => fold(row.span.span_id, isOpen)} />
               <When span={row.span} summary={summary} />
               <div role="gridcell" class="took">{duration(row.span.duration_ns)}</div>
+              <div role="gridcell" class="where">{toldOf && <Marks told={toldOf(row.span.span_id)} />}</div>
             </div>
           );
         })}

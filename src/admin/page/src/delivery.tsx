@@ -1,0 +1,150 @@
+// Which sinks have a trace or a span: marks for lists and trees, and all of it in words.
+import { signal } from "@preact/signals";
+import { useRef, useState } from "preact/hooks";
+import { command, type SinkLedger, type SinkView, status, type TraceSummary, type Verified } from "./api";
+import { type Fate, foremost, isOpen, type Known, news, ofSpans, outcome, portions, shares, type Told } from "./fates";
+import { clock, count, plural } from "./format";
+import { Facts, useAnswer } from "./parts";
+
+const EVERY_MS = 2_000;
+/** What is read of large traces and many dead letters must not keep the daemon busy. */
+const REST = 20;
+
+/** The sinks that there were last; pages keep room for their marks. */
+export const sinks = signal<SinkView[]>([]);
+
+export interface Delivery {
+  /** What is known of a trace. */
+  of: (trace: TraceSummary) => Verified | undefined;
+  /** Why no more is known. */
+  error: Error | undefined;
+}
+
+/** Asks what became of traces, and again when something has become of anything while they lack something somewhere. */
+export function useDelivery(traces: TraceSummary[], ask: (ids: string[], signal: AbortSignal) => Promise<Verified[]>): Delivery {
+  const all = useRef(new Map<string, Known>());
+  const said = useRef("");
+  const [, told] = useState(0);
+  const known = (trace: TraceSummary) => all.current.get(trace.trace_id);
+  const key = traces.map((trace) => `${trace.trace_id} ${trace.last_position}`).join();
+  const answer = useAnswer(async (signal) => {
+    const now = (await status(signal)).sinks;
+    const isNews = said.current !== news(now);
+    const open = traces.filter((trace) => isOpen(trace, known(trace)) && (isNews || known(trace)?.last_position !== trace.last_position));
+    sinks.value = now;
+    for (const part of portions(open)) {
+      const read = await ask(part.map((trace) => trace.trace_id), signal);
+      for (const trace of part) {
+        const verified = read.find((read) => read.trace_id === trace.trace_id);
+        if (verified) all.current.set(trace.trace_id, { verified, last_position: trace.last_position });
+      }
+      told((times) => times + 1);
+    }
+    said.current = news(now);
+  }, key, EVERY_MS, REST);
+  return { of: (trace) => known(trace)?.verified, error: answer.error };
+}
+
+/** Asks for many at once, without their spans. */
+export const ofMany = (ids: string[], signal: AbortSignal) => command<Verified[]>("traces/delivery", { ids }, signal);
+
+/** Asks for one, with its spans. */
+export const ofOne = async ([id]: string[], signal: AbortSignal) => [await command<Verified>("traces/verify", { id }, signal)];
+
+/** What became of something, as a mark. Its shape says it too. */
+export function Mark({ fate }: { fate: Fate | undefined }) {
+  return <span class={`mark ${fate ?? "unknown"}`} aria-hidden="true" />;
+}
+
+/** A mark for each sink. */
+export function Marks({ told }: { told: Told[] }) {
+  const words = told.map(({ sink, words }) => `${sink}: ${words}`);
+  return (
+    <span class="marks" title={words.join("\n")}>
+      {told.map(({ sink, fate }) => <Mark key={sink} fate={fate} />)}
+      <span class="unseen">{words.join("; ")}</span>
+    </span>
+  );
+}
+
+/** The same with the names of the sinks. */
+export function NamedMarks({ told }: { told: Told[] }) {
+  return (
+    <span class="marks named">
+      {told.map(({ sink, fate, words }) => (
+        <span key={sink} title={words}>
+          <Mark fate={fate} /> <bdi>{sink}</bdi><span class="unseen">: {words}</span>
+        </span>
+      ))}
+    </span>
+  );
+}
+
+/** What the marks mean, and of which sinks they are. */
+export function Legend() {
+  return (
+    <p class="legend muted">
+      <span>Sinks: {sinks.value.map(({ name }, place) => <span key={name}>{place > 0 && ", "}<bdi>{name}</bdi></span>)}</span>
+      {LEGEND.map(([fate, words]) => <span key={fate}><Mark fate={fate} /> {words}</span>)}
+    </p>
+  );
+}
+
+const LEGEND: [Fate, string][] = [["delivered", "delivered"], ["pending", "pending"], ["dead_lettered", "dead letter"], ["filtered", "left out"]];
+
+/** The tab of a trace that says all of it. */
+export function DeliveryTab({ verified, span }: { verified: Verified | undefined; span: string | undefined }) {
+  if (!verified) return <p class="muted" role="status">Looking at the sinks...</p>;
+  const told = span === undefined ? [] : ofSpans(verified)(span);
+  return (
+    <>
+      <h3>Per sink</h3>
+      <p class="muted">Counted in items: spans, and the Agents SDK's trace objects.</p>
+      {verified.sinks.length === 0 && <p class="muted">There is no sink.</p>}
+      {verified.sinks.map((sink, place) => <Sink key={sink.sink} sink={sink} span={told[place]?.words ?? ""} />)}
+      <h3>Received</h3>
+      <Facts
+        facts={[
+          ["Spans", count(verified.received)],
+          ["Distinct", count(verified.distinct)],
+          ["Duplicates", count(verified.duplicates)],
+          ["Without their parent", count(verified.orphans)],
+          ["Without an end", count(verified.unended)],
+          ["Trace objects", count(verified.trace_objects)],
+          ["First", clock(Date.parse(verified.first_received))],
+          ["Last", clock(Date.parse(verified.last_received))],
+        ]}
+      />
+      {verified.missing_parents.length > 0 && <p class="muted">Parents that were not received: <code>{verified.missing_parents.join(" ")}</code></p>}
+      {verified.in_circles > 0 && <p class="muted">{plural(verified.in_circles, "span")} below themselves.</p>}
+    </>
+  );
+}
+
+function Sink({ sink, span }: { sink: SinkLedger; span: string }) {
+  const parts = shares(sink);
+  const all = parts.reduce((sum, [, items]) => sum + items, 0);
+  const [kind, words] = STATES[foremost(sink) ?? "filtered"];
+  return (
+    <article class="sink">
+      <header>
+        <h4><bdi>{sink.sink}</bdi></h4>
+        <span class={`state ${kind}`}>{words}</span>
+        {span !== "" && <span class="muted">this span: {span}</span>}
+      </header>
+      <div class="shares" aria-hidden="true">
+        {parts.map(([fate, items]) => <span key={fate} class={`share ${fate}`} style={{ width: `${(items / all) * 100}%` }} />)}
+      </div>
+      <p>{outcome(sink)}</p>
+    </article>
+  );
+}
+
+const STATES: Record<Fate, [kind: string, words: string]> = {
+  delivered: ["good", "arrived"],
+  pending: ["busy", "on the way"],
+  dead_lettered: ["bad", "not taken"],
+  dropped: ["bad", "given up"],
+  filtered: ["", "not meant for it"],
+  before_it_joined: ["", "not meant for it"],
+};
