@@ -143,10 +143,13 @@ impl Tree {
             Spends::Nothing => false,
             Spends::Model => node.has_model,
             Spends::Log => {
-                let calls = node.parent.map_or(Some(self.calls), |parent| {
-                    self.nodes.get(&parent).map(|parent| parent.calls)
-                });
-                calls.is_none_or(|calls| calls.seen == 0 || calls.silent != 0)
+                let parent = node.parent.and_then(|parent| self.nodes.get(&parent));
+                let calls = match node.parent {
+                    None => Some(self.calls),
+                    Some(_) => parent.map(|parent| parent.calls),
+                };
+                parent.is_none_or(|parent| parent.spends != Spends::Model || parent.has_model)
+                    && calls.is_none_or(|calls| calls.seen == 0 || calls.silent != 0)
             }
             Spends::Other if node.has_spender || (self.is_cut && self.has_models) => false,
             Spends::Other => {
