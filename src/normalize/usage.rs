@@ -54,7 +54,7 @@ fn counter(group: &str, member: &str) -> Option<usize> {
 
 /// The counts of a usage object as it says them.
 pub(super) fn from_json(usage: Raw<'_>) -> Usage {
-    let mut counts = Usage::default();
+    let (mut counts, mut kept) = (Usage::default(), 0_u64);
     for (name, value) in usage.members() {
         let group = match &*name {
             "input_tokens_details"
@@ -76,7 +76,14 @@ pub(super) fn from_json(usage: Raw<'_>) -> Usage {
         };
         for (name, value) in value.members() {
             set(&mut counts, counter(group, &name), value);
+            if group == "in." && name.starts_with("ephemeral_") {
+                kept = kept.saturating_add(value.count().unwrap_or_default());
+            }
         }
+    }
+    // LangChain says 0 of what Anthropic wrote to a cache where it says for how long it keeps it.
+    if counts.cache_write == Some(0) && kept != 0 && kept <= COUNT_MAX {
+        counts.cache_write = Some(kept);
     }
     counts
 }
@@ -252,6 +259,13 @@ mod tests {
         assert_eq!((usage.cache_write, usage.cache_write_1h), (Some(30), Some(10)));
         assert_eq!((usage.cached_read, usage.output), (Some(64), Some(7)));
         let beside = r#"{"input_tokens":5,"ephemeral_1h_input_tokens":10,"cache_creation":[1]}"#;
+        let of_langchain = r#"{"input_tokens":1001,"output_tokens":101,"input_token_details":
+            {"cache_read":64,"cache_creation":0,"ephemeral_5m_input_tokens":20,"ephemeral_1h_input_tokens":10}}"#;
+        let usage = from_json(Raw::parse(of_langchain).unwrap());
+        assert_eq!(
+            (usage.input, usage.cache_write, usage.cache_write_1h),
+            (Some(1001), Some(30), Some(10))
+        );
         assert_eq!(from_json(Raw::parse(beside).unwrap()).cache_write_1h, None);
     }
 

@@ -124,16 +124,18 @@ impl Table {
     /// The provider and the model that a name stands for.
     pub(super) fn find(&self, provider: Option<&str>, model: &str) -> Option<(&Provider, &Model)> {
         let model = model.to_lowercase();
-        if let Some(name) = provider {
-            return self.model_of(self.provider(name)?, &model);
-        }
-        let is_of = |of: &&Provider| of.model_match.as_ref().is_some_and(|all| all.holds(&model));
-        let by_model = self.providers.iter().find(is_of);
         // LiteLLM puts the provider before the model: `anthropic/claude-sonnet-4-5`.
         let by_prefix = || {
             let (provider, model) = model.split_once('/')?;
             self.model_of(self.provider(provider)?, model)
         };
+        if let Some(name) = provider {
+            let provider = self.provider(name)?;
+            let is_same = |(found, _): &(&Provider, &Model)| found.id == provider.id;
+            return self.model_of(provider, &model).or_else(|| by_prefix().filter(is_same));
+        }
+        let is_of = |of: &&Provider| of.model_match.as_ref().is_some_and(|all| all.holds(&model));
+        let by_model = self.providers.iter().find(is_of);
         by_model.and_then(|provider| self.model_of(provider, &model)).or_else(by_prefix)
     }
 

@@ -113,6 +113,7 @@ fn names_of_opentelemetry_are_those_of_the_table() {
         ("Anthropic", "claude-sonnet-4-5", "anthropic"),
         ("", "anthropic/claude-sonnet-4-5", "anthropic"),
         ("", "mistral/mistral-large-latest", "mistral"),
+        ("openai", "openai/gpt-4.1-mini", "openai"),
     ] {
         let provider = Some(provider).filter(|name| !name.is_empty());
         let quote = prices.quote(provider, model, second);

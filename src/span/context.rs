@@ -76,8 +76,8 @@ pub struct Content {
 ///
 /// * A model call counts, unless another one that spends lies below it: then it repeats that one's. What a tool, an agent, a handoff
 ///   or a task of the Agents SDK between the two runs is another call.
-/// * A log counts, unless there are spans of model calls beside it (below the same parent) and each of them spends: then it repeats
-///   one of them.
+/// * A log counts, unless it is right below a model call that counts, or there are spans of model calls beside it (below the same
+///   parent) and each of them spends: then it repeats one of them.
 /// * Anything else counts where no model call and no log below it spends, unless another such span above it does: the outermost
 ///   speaks.
 ///

@@ -191,10 +191,13 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
             Spends::Nothing => false,
             Spends::Model => !below.has_model,
             Spends::Log => {
-                let beside = parent.map_or(Some(self.calls), |parent| {
-                    self.nodes.get(&parent).map(|parent| parent.below.calls)
-                });
-                beside.is_none_or(|calls| calls.seen == 0 || calls.silent != 0)
+                let above = parent.and_then(|parent| self.nodes.get(&parent));
+                let repeats =
+                    |above: &Node<K, A>| above.spends() == Spends::Model && !above.below.has_model;
+                let beside =
+                    parent.map_or(Some(self.calls), |_| above.map(|above| above.below.calls));
+                !above.is_some_and(repeats)
+                    && beside.is_none_or(|calls| calls.seen == 0 || calls.silent != 0)
             }
             Spends::Other if below.has_spender || (self.is_cut && self.has_models) => false,
             Spends::Other => {

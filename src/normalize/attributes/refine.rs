@@ -38,6 +38,7 @@ pub(super) fn refine(slots: &Slots<'_>, facts: &mut Facts) {
         Convention::GenAi => genai(slots, facts),
         Convention::Vercel => vercel(slots, facts),
         Convention::OpenLlmetry => openllmetry(slots, facts),
+        Convention::Mlflow => mlflow(slots, facts),
         Convention::Framework => framework(slots, facts),
         _ => (),
     }
@@ -140,13 +141,43 @@ fn genai(slots: &Slots<'_>, facts: &mut Facts) {
             facts.workflow = Some(slots.detail.name.clone());
         }
     }
+    if facts.kind == Kind::Agent && slots.scope == OPENLIT_AGENTS {
+        openlit(slots, facts);
+    }
     let output = slots.word(Field::OutputType);
     if facts.kind == Kind::Generation && matches!(output.as_deref(), Some("speech" | "audio")) {
         facts.kind = Kind::Speech;
     }
     let entity = slots.word(Field::TraceloopKind);
     if facts.kind == Kind::Agent && matches!(entity.as_deref(), Some("task" | "workflow")) {
+        // A step's name, or that of the program.
+        (facts.kind, facts.agent) = (Kind::Chain, None);
+    }
+}
+
+/// Scope of OpenLIT's bridge for the Agents SDK.
+const OPENLIT_AGENTS: &str = "openlit.instrumentation.openai_agents";
+
+/// OpenLIT's bridge for the Agents SDK calls guardrails, handoffs, tasks and turns agents too; the last two have no name.
+fn openlit(slots: &Slots<'_>, facts: &mut Facts) {
+    if slots.has(Field::GuardrailTriggered) {
+        (facts.kind, facts.guardrail) = (Kind::Guardrail, facts.agent.take());
+    } else if facts.handoff_from.is_some() {
+        (facts.kind, facts.handoff_to) = (Kind::Handoff, facts.agent.take());
+    } else if facts.agent.is_none() {
         facts.kind = Kind::Chain;
+    }
+}
+
+/// MLflow names spans after what they stand for, and nothing else says it. Methods and the trace itself have the type of agents too.
+fn mlflow(slots: &Slots<'_>, facts: &mut Facts) {
+    let name = &slots.detail.name;
+    match facts.kind {
+        Kind::Agent if facts.agent.is_none() && !slots.is_root && !name.contains('.') => {
+            facts.agent = Some(name.clone());
+        }
+        Kind::Guardrail if facts.guardrail.is_none() => facts.guardrail = Some(name.clone()),
+        _ => (),
     }
 }
 
@@ -190,15 +221,25 @@ fn framework(slots: &Slots<'_>, facts: &mut Facts) {
         facts.provider = provider::normalized(&name.slice_ref(maker));
         facts.request_model = Some(name.slice_ref(model));
     }
+    // LlamaIndex's `ToolCall(tool_name='get_weather', ...`, as Python shows it.
+    if facts.kind == Kind::Tool
+        && let Some(step) = slots.text(Field::PlainName)
+        && let Some((_, rest)) = step.split_once("tool_name='")
+    {
+        facts.tool = rest.split('\'').next().map(|name| step.slice_ref(name));
+    }
 }
 
-/// Some put the name of a program or a purpose where the agent's belongs: Copilot on model calls, Gemini CLI everywhere.
+/// Some put the name of a program or a purpose where the agent's belongs: Copilot on model calls, Gemini CLI everywhere,
+/// OpenInference's graphs on steps and workflows.
 fn not_an_agent(slots: &Slots<'_>, facts: &mut Facts) {
     let is_purpose = facts.kind == Kind::Generation && slots.scope.starts_with("copilot");
     let is_program = slots.scope == "gemini-cli";
     // What opencode calls each of its requests.
     let is_request = facts.agent.as_deref() == Some("session.llm");
-    if is_purpose || is_program || is_request {
+    let is_node = facts.kind != Kind::Agent
+        && slots.key_of(Field::Agent).is_some_and(|key| key.starts_with("graph.node."));
+    if is_purpose || is_program || is_request || is_node {
         facts.agent = None;
     }
     if is_program {

@@ -112,6 +112,9 @@ fn by_prefix(key: &str) -> Option<Convention> {
     })
 }
 
+/// Scope of LlamaIndex's own tracer.
+const LLAMA_INDEX: &str = "llamaindex.opentelemetry.tracer";
+
 /// Scopes that leave no doubt, by their beginnings.
 const SCOPES: [(&str, Convention); 9] = [
     ("langfuse-sdk", Convention::Langfuse),
@@ -143,13 +146,14 @@ impl<'a> Slots<'a> {
         };
         detail.attributes.iter().for_each(|attribute| slots.take(attribute));
         // Before 1.37, and again in one event since, content came in events of the span.
-        for event in detail.events.iter().filter(|event| event.name.starts_with("gen_ai.")) {
-            let is_content = matches!(
-                &*event.name,
+        for event in &detail.events {
+            let is_content = match &*event.name {
                 "gen_ai.content.prompt"
-                    | "gen_ai.content.completion"
-                    | "gen_ai.client.inference.operation.details"
-            );
+                | "gen_ai.content.completion"
+                | "gen_ai.client.inference.operation.details" => true,
+                // `LLMChatEndEvent`
+                name => slots.scope == LLAMA_INDEX && name.ends_with("Event"),
+            };
             if is_content {
                 event.attributes.iter().for_each(|attribute| slots.take(attribute));
             }
@@ -275,9 +279,10 @@ impl<'a> Slots<'a> {
         self.value(field).and_then(value::number)
     }
 
-    /// An amount of money; a negative one is invalid.
+    /// An amount of money; a negative one is invalid. OpenLIT writes 0 for models that it has no price of.
     pub(super) fn cost(&self, field: Field) -> Option<f64> {
-        self.number(field).filter(|amount| *amount >= 0.0)
+        let is_unknown = |amount: f64| amount == 0.0 && self.scope.starts_with("openlit.");
+        self.number(field).filter(|amount| *amount >= 0.0 && !is_unknown(*amount))
     }
 
     pub(super) fn truth(&self, field: Field) -> Option<bool> {

@@ -55,16 +55,19 @@ pub(crate) fn counted(spans: &[&Span]) -> BTreeMap<SpanId, Usage> {
         std::iter::successors(said[&id].span.parent_id, next).collect::<Vec<_>>()
     };
     let is_below = |id: SpanId, over: SpanId| above(id).contains(&over);
+    let is_repeated = |id: SpanId| {
+        said.iter().any(|(other, it)| {
+            let between = above(*other).into_iter().take_while(|over| *over != id);
+            let is_same_call = |over: SpanId| said.get(&over).is_none_or(|it| !it.is_boundary);
+            it.is_model && is_below(*other, id) && between.into_iter().all(is_same_call)
+        })
+    };
     let counts = |id: SpanId| {
         let it = &said[&id];
         let spends_below =
             |id| said.iter().any(|(other, it)| (it.is_model || it.is_log) && is_below(*other, id));
         if it.is_model {
-            return !said.iter().any(|(other, it)| {
-                let between = above(*other).into_iter().take_while(|over| *over != id);
-                let is_same_call = |over: SpanId| said.get(&over).is_none_or(|it| !it.is_boundary);
-                it.is_model && is_below(*other, id) && between.into_iter().all(is_same_call)
-            });
+            return !is_repeated(id);
         }
         if it.is_log {
             let beside = |other: &Said<'_>| other.span.parent_id == it.span.parent_id;
@@ -72,7 +75,11 @@ pub(crate) fn counted(spans: &[&Span]) -> BTreeMap<SpanId, Usage> {
                 .values()
                 .filter(|other| other.span.facts().kind.counts_usage() && beside(other))
                 .peekable();
-            return calls.peek().is_none() || !calls.all(|call| call.is_model);
+            let repeats_its_parent = it.span.parent_id.is_some_and(|parent| {
+                said.get(&parent).is_some_and(|it| it.is_model) && !is_repeated(parent)
+            });
+            return !repeats_its_parent
+                && (calls.peek().is_none() || !calls.all(|call| call.is_model));
         }
         let speaks = |id: SpanId| said.get(&id).is_some_and(|it| it.is_other) && !spends_below(id);
         it.is_other && speaks(id) && !above(id).into_iter().any(speaks)
