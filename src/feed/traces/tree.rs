@@ -45,6 +45,8 @@ struct Node {
     is_seen: bool,
     /// Whether it is a model call.
     is_call: bool,
+    /// Whether it may be a part of the model call above it.
+    is_step: bool,
     /// Whether a model call below it is another than one above it.
     is_boundary: bool,
     has_failed: bool,
@@ -77,6 +79,7 @@ pub struct News {
 #[derive(Debug, Default)]
 pub struct Memo {
     is_odd: Found<bool>,
+    calls: Found<bool>,
     agents: Found<u16>,
 }
 
@@ -114,7 +117,8 @@ impl Tree {
             node.is_seen = true;
             // A parent that changes would move all below it, and no client does that.
             node.parent = parent;
-            node.is_call = kind.counts_usage();
+            node.is_call = kind.counts_usage() && spends != Spends::Log;
+            node.is_step = matches!(kind, Kind::Chain | Kind::Custom);
             node.is_boundary = is_task || matches!(kind, Kind::Tool | Kind::Agent | Kind::Handoff);
         }
         if was.spends == Spends::Nothing {
@@ -152,7 +156,13 @@ impl Tree {
             Spends::Other => {
                 let counts =
                     |node: &Node| (node.spends == Spends::Other).then_some(!node.has_spender);
-                self.nearest(node.parent, &mut memo.is_odd, counts) != Some(true)
+                let is_call = |node: &Node| match node.spends {
+                    Spends::Model => Some(true),
+                    _ => node.is_boundary.then_some(false),
+                };
+                let repeats_call = node.is_step
+                    && self.nearest(node.parent, &mut memo.calls, is_call) == Some(true);
+                !repeats_call && self.nearest(node.parent, &mut memo.is_odd, counts) != Some(true)
             }
         }
     }
