@@ -11,7 +11,8 @@ use crate::journal::Position;
 use crate::normalize::trace_facts;
 use crate::prices::Prices;
 use crate::span::{
-    Facts, Found, Item, Kind, Span, SpanId, Spending, Spends, Text, TraceId, TraceObject, said_of,
+    Facts, Found, Item, Kind, Span, SpanId, Spending, Spends, Spent, Text, TraceId, TraceObject,
+    said_of,
 };
 use crate::support::by_touch::Weighed;
 use crate::telemetry::AgentSeries;
@@ -313,7 +314,7 @@ impl Trace {
         }
         if let Some(open) = self.open.take() {
             let first = self.calls.len() - open.calls.len();
-            let (mut counted, mut found) = (Found::default(), Found::default());
+            let (mut counted, mut found) = (Spent::default(), Found::default());
             for (at, (span, spending)) in (first..).zip(&open.calls) {
                 let Some(Call { is, says_agent, agent, .. }) = self.calls.get(at).copied() else {
                     continue;

@@ -78,8 +78,9 @@ pub struct Content {
 ///   or a task of the Agents SDK between the two runs is another call.
 /// * A log counts, unless it is right below a model call that counts, or there are spans of model calls beside it (below the same
 ///   parent) and each of them spends: then it repeats one of them.
+/// * So does a call that the next one beside it adds to its own tokens (Spring AI 1), while that one is not there.
 /// * Anything else counts where no model call and no log below it spends, unless another such span above it does: the outermost
-///   speaks.
+///   speaks. Nor does a step (a chain, or what nobody knows) that is a part of a model call that spends (Axiom's streams).
 ///
 /// A span's cost counts where its tokens do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -89,7 +90,8 @@ pub enum Spends {
     Nothing,
     /// A model call with tokens or a cost of its own.
     Model,
-    /// A point in time with tokens. Logfire tells those of a streamed call in a log record beside the call.
+    /// What a model call beside it repeats: a point in time with tokens (Logfire tells those of a streamed call in a log record beside
+    /// the call), or a call whose tokens the next one adds to its own.
     Log,
     /// A task, an agent, a remote agent, a chain ...: it sums up what is below it, and is all there is where nothing below speaks.
     Other,
@@ -122,7 +124,12 @@ impl Spending {
 
     /// Whether it is a model call.
     pub fn is_call(self) -> bool {
-        self.kind.counts_usage()
+        self.kind.counts_usage() && self.spends != Spends::Log
+    }
+
+    /// Whether it may be a part of the model call above it.
+    pub fn is_step(self) -> bool {
+        matches!(self.kind, Kind::Chain | Kind::Custom)
     }
 
     /// Whether a model call below it is another than one above it.
@@ -168,7 +175,7 @@ impl Spends {
             return Self::Model;
         }
         match facts.sdk_span_type.as_deref() {
-            _ if facts.kind == Kind::Event && has_tokens => Self::Log,
+            _ if (facts.kind == Kind::Event || facts.adds_up_later) && has_tokens => Self::Log,
             Some("turn") => Self::Nothing,
             _ if has_tokens || has_cost => Self::Other,
             _ => Self::Nothing,

@@ -252,6 +252,8 @@ pub struct Facts {
     pub usage: Usage,
     /// Token counts of everything below, on kinds that do not count themselves.
     pub aggregate_usage: Usage,
+    /// Whether a later call beside it has its tokens added, so that they count only where there is none.
+    pub adds_up_later: bool,
     /// What it cost.
     pub cost: Cost,
     /// The model's answer id (`resp_...`, `chatcmpl-...`).

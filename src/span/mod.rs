@@ -33,7 +33,7 @@ pub use ids::{SpanId, TraceId};
 pub use landmarks::{Landmarks, Opened};
 pub use observer::observe;
 pub use sdk_request::{sdk_request, sdk_requests};
-pub use tree::{Found, News, Own, Tree};
+pub use tree::{Found, News, Own, Spent, Tree};
 pub use value::{Attribute, Payload, Text, Value};
 
 /// What one request brought, in the order the client sent it.

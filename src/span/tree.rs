@@ -46,6 +46,8 @@ pub struct Own<K, A> {
     pub spends: Spends,
     /// Whether it is a model call.
     pub is_call: bool,
+    /// Whether it may be a part of the model call above it.
+    pub is_step: bool,
     /// Whether a model call below it is another than one above it.
     pub is_boundary: bool,
     /// Whether it failed.
@@ -60,6 +62,7 @@ impl<K, A> Own<K, A> {
             agent: None,
             spends: spending.spends,
             is_call: spending.is_call(),
+            is_step: spending.is_step(),
             is_boundary: spending.is_boundary(),
             has_failed,
         }
@@ -105,6 +108,9 @@ pub struct News {
 
 /// What was found at or above spans, for the next ones. It holds as long as nothing is added to the tree.
 pub type Found<K, T> = HashMap<K, Option<T>, RandomState>;
+
+/// The same of what decides whose tokens count: whether the nearest that sums up others speaks, and whether a model call does.
+pub type Spent<K> = (Found<K, bool>, Found<K, bool>);
 
 impl<K, A> Node<K, A> {
     const NAMED: Self = Self {
@@ -182,8 +188,9 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
 
     /// Whether a span's tokens and cost count; see [`Spends`]. In a tree from which spans were left out, nobody knows what lies below a
     /// span that sums up others: it counts only where no model call of the whole trace spends.
-    pub fn counts(&self, id: K, memo: &mut Found<K, bool>) -> bool {
-        let Some(Node { own: Some(Own { parent, spends, .. }), below }) = self.nodes.get(&id)
+    pub fn counts(&self, id: K, (sums, calls): &mut Spent<K>) -> bool {
+        let Some(Node { own: Some(Own { parent, spends, is_step, .. }), below }) =
+            self.nodes.get(&id)
         else {
             return false;
         };
@@ -201,16 +208,21 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
             }
             Spends::Other if below.has_spender || (self.is_cut && self.has_models) => false,
             Spends::Other => {
-                let counts = |node: &Node<K, A>| {
+                let speaks = |node: &Node<K, A>| {
                     (node.spends() == Spends::Other).then_some(!node.below.has_spender)
                 };
-                self.nearest(*parent, memo, counts) != Some(true)
+                let is_call = |node: &Node<K, A>| match node.own? {
+                    own if own.spends == Spends::Model => Some(true),
+                    own => own.is_boundary.then_some(false),
+                };
+                let is_part = *is_step && self.nearest(*parent, calls, is_call) == Some(true);
+                !is_part && self.nearest(*parent, sums, speaks) != Some(true)
             }
         }
     }
 
     /// Whether it counts otherwise than its kind alone says.
-    pub fn is_exception(&self, id: K, memo: &mut Found<K, bool>) -> bool {
+    pub fn is_exception(&self, id: K, memo: &mut Spent<K>) -> bool {
         let is_model = |own: &Own<K, A>| own.spends == Spends::Model;
         self.own(id).is_some_and(|own| self.counts(id, memo) != is_model(own))
     }

@@ -12,7 +12,7 @@ use super::sent::{Amendments, Sent, Told};
 use crate::journal::Position;
 use crate::normalize::trace_facts;
 use crate::span::{
-    Facts, Found, Payload, RootSpan, Span, SpanId, Spending, Text, TraceContext, TraceNeeds,
+    Facts, Found, Payload, RootSpan, Span, SpanId, Spending, Spent, Text, TraceContext, TraceNeeds,
     TraceObject,
 };
 
@@ -142,7 +142,7 @@ impl Trace {
 
     /// Those of these spans whose tokens and cost count otherwise than their kind alone says.
     fn exceptions(&self, ids: impl IntoIterator<Item = SpanId>) -> HashSet<SpanId> {
-        let mut memo = Found::default();
+        let mut memo = Spent::default();
         ids.into_iter().filter(|id| self.tree.is_exception(*id, &mut memo)).collect()
     }
 

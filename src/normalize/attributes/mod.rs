@@ -141,7 +141,7 @@ fn model(slots: &Slots<'_>, facts: &mut Facts) {
         facts.request_model = match facts.convention {
             // These have one name for both.
             Convention::Langfuse | Convention::Mlflow => facts.response_model.clone(),
-            Convention::OpenInference if !refine::repeats_the_answer(slots.scope) => {
+            Convention::OpenInference if !refine::is_agents_bridge(slots.scope) => {
                 model_parameter(facts)
             }
             _ => None,
@@ -276,7 +276,9 @@ fn tokens(slots: &Slots<'_>, facts: &mut Facts) -> bool {
             total: slots.cost(Field::CostTotal),
         },
     };
-    if facts.kind.counts_usage() && !slots.is_repeated && !refine::surrounds_calls(slots) {
+    facts.adds_up_later = refine::adds_up_later(slots, facts);
+    let is_repeated = slots.is_repeated || refine::is_said_elsewhere(slots, facts);
+    if facts.kind.counts_usage() && !is_repeated {
         facts.usage = usage;
     } else {
         usage::fill(&mut facts.aggregate_usage, &usage);

@@ -4,7 +4,7 @@ use crate::normalize::tables;
 use crate::span::Text;
 
 /// What Vercel puts behind the provider: the API it speaks.
-const APIS: [&str; 9] = [
+const APIS: [&str; 10] = [
     "chat",
     "responses",
     "completion",
@@ -14,6 +14,7 @@ const APIS: [&str; 9] = [
     "speech",
     "transcription",
     "textEmbedding",
+    "reranking",
 ];
 
 /// The provider's name; `None` for the name of a framework.

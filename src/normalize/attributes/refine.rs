@@ -4,6 +4,7 @@ use super::fields::Gate::{self, Scope, ScopePrefix, SpanPrefix};
 use super::fields::{Field, begins};
 use super::provider;
 use super::slots::Slots;
+use crate::normalize::raw::{Raw, share};
 use crate::normalize::usage::Part;
 use crate::span::{Convention, Facts, Kind, Payload, Text};
 
@@ -11,7 +12,7 @@ use crate::span::{Convention, Facts, Kind, Payload, Text};
 const LOGFIRE_AGENTS: &str = "logfire.openai_agents";
 
 /// Agents' names that only the span's name says: an instrumentation scope by its beginning, and what stands before and behind the name.
-const AGENT_NAMES: [(&str, &str, &str); 7] = [
+const AGENT_NAMES: [(&str, &str, &str); 9] = [
     ("", "invoke_agent ", ""),
     ("", "create_agent ", ""),
     // google/adk-python 1.x: `agent_run [name]`.
@@ -21,7 +22,11 @@ const AGENT_NAMES: [(&str, &str, &str); 7] = [
     ("openinference.instrumentation.crewai", "", "._execute_core"),
     ("openinference.instrumentation.crewai", "", ".kickoff"),
     ("opentelemetry.instrumentation.crewai", "", ".agent"),
+    (VOLTAGENT, "subagent:", ""),
+    (VOLTAGENT, "", ""),
 ];
+
+const VOLTAGENT: &str = "@voltagent/core";
 
 /// Corrects what was found so far, by the convention that decided the kind.
 pub(super) fn refine(slots: &Slots<'_>, facts: &mut Facts) {
@@ -62,12 +67,14 @@ fn agent_in_name(slots: &Slots<'_>) -> Option<Text> {
     inside.next().map(|inside| name.slice_ref(inside))
 }
 
-/// Scope of OpenInference's bridge for the Agents SDK.
-const OPENINFERENCE_AGENTS: &str = "openinference.instrumentation.openai_agents";
-
-/// Whether the parameters are those of the answer, so that their model is not the one that was asked for.
-pub(super) fn repeats_the_answer(scope: &str) -> bool {
-    scope == OPENINFERENCE_AGENTS
+/// Whether this is a scope of OpenInference's bridges for the Agents SDK, in Python and JavaScript. Their parameters are those of the
+/// answer, so that their model is not the one that was asked for.
+pub(super) fn is_agents_bridge(scope: &str) -> bool {
+    matches!(
+        scope,
+        "openinference.instrumentation.openai_agents"
+            | "@arizeai/openinference-instrumentation-openai-agents"
+    )
 }
 
 /// OpenInference's bridge for the Agents SDK calls a handoff a tool from an agent to an agent, the trace an agent without a name, and a
@@ -77,10 +84,16 @@ fn openinference(slots: &Slots<'_>, facts: &mut Facts) {
     match facts.kind {
         Kind::Tool if name.starts_with("handoff to ") => {
             facts.kind = Kind::Handoff;
-            let agent =
-                |payload: Option<Payload>| payload.map(|payload| Text::from(payload.as_str()));
-            facts.handoff_from = agent(facts.input.take());
-            facts.handoff_to = agent(facts.output.take())
+            // In JavaScript the names stand in objects.
+            let agent = |payload: Option<Payload>, member| match payload? {
+                Payload::Json(object) => {
+                    let name = Raw::trusted(&object).get_string(member)?;
+                    Some(share(&object, name))
+                }
+                Payload::Text(name) => Some(name),
+            };
+            facts.handoff_from = agent(facts.input.take(), "from_agent");
+            facts.handoff_to = agent(facts.output.take(), "to_agent")
                 .or_else(|| name.strip_prefix("handoff to ").map(Text::from));
             facts.agent.clone_from(&facts.handoff_from);
             facts.tool = None;
@@ -89,13 +102,11 @@ fn openinference(slots: &Slots<'_>, facts: &mut Facts) {
             facts.kind = Kind::Generation;
         }
         Kind::Guardrail if facts.guardrail.is_none() => facts.guardrail = Some(name.clone()),
-        Kind::Agent
-            if facts.agent.is_none() && slots.is_root && slots.scope == OPENINFERENCE_AGENTS =>
-        {
+        Kind::Agent if facts.agent.is_none() && slots.is_root && is_agents_bridge(slots.scope) => {
             facts.kind = Kind::Chain;
             facts.workflow = Some(name.clone());
         }
-        Kind::Chain if slots.scope == OPENINFERENCE_AGENTS && &**name == "turn" => {
+        Kind::Chain if is_agents_bridge(slots.scope) && &**name == "turn" => {
             facts.sdk_span_type = Some(Text::from_static("turn"));
         }
         _ => (),
@@ -190,11 +201,22 @@ fn vercel(slots: &Slots<'_>, facts: &mut Facts) {
     }
 }
 
-/// Whether a span of the AI SDK stands around the calls that it has the sum of: its outer embedding span has the kind of the call inside.
-pub(super) fn surrounds_calls(slots: &Slots<'_>) -> bool {
+/// Whether others say what a span of a call's kind says: the AI SDK's outer embedding span has the sum of the calls inside, an agent
+/// of VoltAgent the sum of its calls, and the next call of Spring AI 1 its own tokens and those of the calls before it.
+pub(super) fn is_said_elsewhere(slots: &Slots<'_>, facts: &Facts) -> bool {
     let is_call =
         |operation: &str| operation.rsplit('.').next().is_some_and(|last| last.starts_with("do"));
     slots.word(Field::VercelOperation).is_some_and(|operation| !is_call(&operation))
+        || slots.scope == VOLTAGENT
+        || facts.adds_up_later
+}
+
+/// Whether Spring AI 1 adds what this call took to the next call beside it: that is the one with the answers of the tools.
+pub(super) fn adds_up_later(slots: &Slots<'_>, facts: &Facts) -> bool {
+    // Since version 2 there is `gen_ai.provider.name`, and each call says its own.
+    let is_old = facts.kind == Kind::Generation && has_key(slots, Field::Provider, "gen_ai.system");
+    let stop = slots.word(Field::SpringStop).filter(|_| is_old);
+    stop.is_some_and(|stop| stop.contains("TOOL_CALLS") || stop.contains("tool_use"))
 }
 
 /// The entity's name is the agent's or the tool's where nothing better was said.
@@ -262,13 +284,16 @@ fn not_a_tool(slots: &Slots<'_>, facts: &mut Facts) {
 
 /// Who counts a part beside its whole: under which scope or span name, and of which providers or models (all where none is named).
 /// Anthropic and Bedrock count cached tokens so, Gemini its thoughts; their callers differ.
-static BESIDE: [(Part, Gate, &[&str]); 10] = [
+static BESIDE: [(Part, Gate, &[&str]); 13] = [
     (Part::Cached, SpanPrefix("claude_code."), &[]),
     // Microsoft's Agent Framework 1.23 hands on `usage.input_tokens` of Anthropic.
     (Part::Cached, ScopePrefix("agent_framework"), ANTHROPIC),
     (Part::Cached, ScopePrefix("genkit"), ANTHROPIC),
     // openlit 1.45: "Anthropic's API reports input_tokens exclusive of cache".
     (Part::Cached, ScopePrefix("openlit."), ANTHROPIC),
+    (Part::Cached, ScopePrefix("@openlit/"), ANTHROPIC),
+    // OpenLLMetry for JavaScript 0.27, whose total leaves them out, too.
+    (Part::Cached, Scope("@traceloop/instrumentation-anthropic"), &[]),
     // OpenLLMetry and OpenTelemetry's botocore: `usage.inputTokens` of Converse and InvokeModel as it is.
     (Part::Cached, Scope("opentelemetry.instrumentation.bedrock"), &[]),
     (Part::Cached, ScopePrefix("opentelemetry.instrumentation.botocore"), ANTHROPIC),
@@ -277,6 +302,7 @@ static BESIDE: [(Part, Gate, &[&str]); 10] = [
     (Part::Cached, Scope("pipecat"), ANTHROPIC),
     (Part::Reasoning, Scope("pipecat"), GEMINI),
     (Part::Reasoning, ScopePrefix("openlit."), GEMINI),
+    (Part::Reasoning, ScopePrefix("@openlit/"), GEMINI),
 ];
 
 /// Words in the provider's or the model's name.

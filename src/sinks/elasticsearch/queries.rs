@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::names::{NS_PER_US, is_odd};
 use super::templates::{data, put};
-use super::tree::{Agent, LOG, MODEL, Node, OTHER, SILENT};
+use super::tree::{Agent, LOG, MODEL, Node, OTHER, SILENT, STEP};
 use crate::span::{Own, Spends};
 use crate::support::json::raw::{Object, Raw};
 
@@ -210,10 +210,11 @@ impl Hit<'_> {
 
     pub(super) fn node(&self) -> Node<'_, &str, &str> {
         let source = &self.source;
-        let spends = match source.counting.spends.as_deref() {
+        let said = source.counting.spends.as_deref();
+        let spends = match said {
             Some(MODEL) => Spends::Model,
             Some(LOG) => Spends::Log,
-            Some(OTHER) => Spends::Other,
+            Some(OTHER | STEP) => Spends::Other,
             None if source.usage.is_some() => Spends::Model,
             _ => Spends::Nothing,
         };
@@ -221,7 +222,8 @@ impl Hit<'_> {
             parent: source.parent_id.as_deref(),
             agent: self.agent(),
             spends,
-            is_call: spends == Spends::Model || source.counting.spends.as_deref() == Some(SILENT),
+            is_call: spends == Spends::Model || said == Some(SILENT),
+            is_step: said == Some(STEP),
             is_boundary: source.counting.is_boundary,
             has_failed: false,
         };

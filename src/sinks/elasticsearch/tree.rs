@@ -8,12 +8,14 @@ use std::hash::Hash;
 
 use foldhash::fast::RandomState;
 
-use crate::span::{Found, Own, Spends, Tree};
+use crate::span::{Own, Spends, Spent, Tree};
 
 /// What documents say of their tokens, beside where these stand: see [`Spends`].
 pub(super) const MODEL: &str = "model";
 pub(super) const LOG: &str = "log";
 pub(super) const OTHER: &str = "other";
+/// What says [`OTHER`], and may be a part of the model call above it.
+pub(super) const STEP: &str = "step";
 /// A model call that says no tokens.
 pub(super) const SILENT: &str = "silent";
 
@@ -83,7 +85,7 @@ impl<'a, K: Copy + Eq + Hash> Whole<'a, K> {
     }
 
     fn places(mut self) -> HashMap<K, Place<'a>, RandomState> {
-        let (first_below, mut memo) = (self.first_below(), Found::default());
+        let (first_below, mut memo) = (self.first_below(), Spent::default());
         self.tree.inherited(|id, own, above: Option<Place<'a>>| {
             let (Some(own), above) = (own, above.unwrap_or_default()) else {
                 return Place::default();
@@ -134,7 +136,9 @@ mod tests {
 
     fn node(spends: Spends) -> Span {
         let (parent, agent, is_call) = (None, None, spends == Spends::Model);
-        let own = Own { parent, agent, spends, is_call, is_boundary: false, has_failed: false };
+        let no = false;
+        let own =
+            Own { parent, agent, spends, is_call, is_step: no, is_boundary: no, has_failed: no };
         Node { trace: (), id: 0, own, depth: 0, start_us: 0 }
     }
 
