@@ -18,10 +18,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
-use xxhash_rust::xxh3::xxh3_128_with_seed;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
 use crate::journal::{Journal, Position, ReadError};
 use crate::normalize::decode_record;
+use crate::span::{Batch, Source};
 use crate::support::lock::lock;
 
 /// Half a minute of 2,000 spans a second.
@@ -88,13 +89,15 @@ struct State {
 }
 
 impl DedupWindow {
-    /// Claims what was sent as seen: items, or a body. Waits while some of it is on its way to the disk in another request, because
+    /// Claims what a client sent as seen: items, or a body. What is for one sink is not what was sent to all. Waits while some of it is on its way to the disk in another request, because
     /// that request may still fail.
     pub(super) async fn reserve<'a>(
         self: &Arc<Self>,
+        source: &Source,
         sent: impl IntoIterator<Item = &'a Bytes>,
     ) -> Reservation {
-        let fingerprints: Vec<_> = sent.into_iter().map(|wire| self.fingerprint(wire)).collect();
+        let fingerprint = |wire: &Bytes| self.fingerprint(source, wire);
+        let fingerprints: Vec<_> = sent.into_iter().map(fingerprint).collect();
         loop {
             let released = self.released.notified();
             match self.try_reserve(&fingerprints) {
@@ -160,20 +163,22 @@ impl DedupWindow {
         from: Position,
         until: Position,
     ) -> Result<usize, ReadError> {
-        let mut items = 0;
+        let mut count = 0;
         journal.read_after(from)?.visit(until, |stored| {
             let Ok((_, decoded)) = decode_record(&stored.payload) else { return };
-            items += decoded.batch.items.len();
+            count += decoded.batch.items.len();
             let mut state = self.lock();
-            let seen = decoded.batch.items.iter().map(|item| (self.fingerprint(item.wire()), 0));
+            let Batch { source, items, .. } = &decoded.batch;
+            let seen = items.iter().map(|item| (self.fingerprint(source, item.wire()), 0));
             state.recent.extend(seen);
             state.turn_over();
         })?;
-        Ok(items)
+        Ok(count)
     }
 
-    fn fingerprint(&self, wire: &[u8]) -> Fingerprint {
-        xxh3_128_with_seed(wire, self.seed)
+    fn fingerprint(&self, source: &Source, wire: &[u8]) -> Fingerprint {
+        let sink = source.only_sink().map_or(0, |sink| xxh3_64(sink.as_bytes()));
+        xxh3_128_with_seed(wire, self.seed ^ sink)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -244,11 +249,25 @@ mod tests {
     use crate::feed::{Feed, FeedOptions};
     use crate::journal::tests::faulty::FaultyStorage;
     use crate::journal::{MemoryStorage, Options};
+    use crate::span::ONLY_SINK_HEADER;
     use crate::support::memory::{alone, assert_within, resident_bytes};
 
     async fn reserve(window: &Arc<DedupWindow>, wires: &[&'static str]) -> Reservation {
         let wires: Vec<_> = wires.iter().map(|wire| Bytes::from_static(wire.as_bytes())).collect();
-        window.reserve(&wires).await
+        window.reserve(&Source::unknown(), &wires).await
+    }
+
+    #[tokio::test]
+    async fn what_is_for_one_sink_is_no_resend_of_what_was_for_all() {
+        let window = Arc::new(DedupWindow::default());
+        reserve(&window, &["a"]).await.settle();
+        let headers = vec![(ONLY_SINK_HEADER.to_owned(), "lake".to_owned())];
+        let for_one = Source { headers, ..Source::unknown() };
+        for resent in [0, 1] {
+            let reservation = window.reserve(&for_one, &[Bytes::from_static(b"a")]).await;
+            assert_eq!(reservation.resent.len(), resent);
+            reservation.settle();
+        }
     }
 
     #[tokio::test]
@@ -314,7 +333,7 @@ mod tests {
                 let mut state = window.lock();
                 state.recent.extend((0..count).map(|_| {
                     next += 1;
-                    (window.fingerprint(&next.to_le_bytes()), 0)
+                    (window.fingerprint(&Source::unknown(), &next.to_le_bytes()), 0)
                 }));
                 state.turn_over();
             };

@@ -65,7 +65,7 @@ impl Intake {
     pub async fn accept(&self, arrival: Arrival) -> Result<Accepted, Refusal> {
         let Arrival { mut envelope, sent, mut decoded } = arrival;
         let wires = decoded.batch.items.iter().map(Item::wire);
-        let reservation = self.feed.dedup.reserve(wires).await;
+        let reservation = self.feed.dedup.reserve(&envelope.source, wires).await;
         let resent = count(reservation.resent.len());
         let is_resend = resent > 0 && reservation.resent.len() == decoded.batch.items.len();
         if is_resend {
@@ -115,7 +115,7 @@ impl Intake {
     ) -> Result<(), Refusal> {
         // A body that was redacted is without them, so they count as well.
         let parts = std::iter::once(sent).chain(refused.iter().map(|item| &item.wire));
-        let reservation = self.feed.dedup.reserve(parts).await;
+        let reservation = self.feed.dedup.reserve(&envelope.source, parts).await;
         if reservation.resent.len() > refused.len() {
             return Ok(());
         }

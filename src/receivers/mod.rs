@@ -71,7 +71,7 @@ use crate::feed::Intake;
 use crate::normalize::Refused;
 use crate::rules::BeforeJournal;
 use crate::server::{Handler, HangUp, Limits, Peer, Tls};
-use crate::span::{Receiver, Source};
+use crate::span::{ONLY_SINK_HEADER, Receiver, Source};
 use crate::support::clock;
 use crate::support::hops::{Hops, SENDER_HEADER};
 use crate::support::keyring::Keyring;
@@ -84,12 +84,13 @@ pub use options::*;
 pub use tenants::TENANT_FIGURES;
 
 /// Headers that matter later, beside the user agent.
-static KEPT_HEADERS: [HeaderName; 5] = [
+static KEPT_HEADERS: [HeaderName; 6] = [
     USER_AGENT,
     HeaderName::from_static("openai-organization"),
     HeaderName::from_static("openai-project"),
     HeaderName::from_static("openai-beta"),
     HeaderName::from_static(SENDER_HEADER),
+    HeaderName::from_static(ONLY_SINK_HEADER),
 ];
 
 /// A kept header is cut here: they are stored with every record, and real ones stay far below.

@@ -12,7 +12,8 @@
 //! | `redact`, `set` | it becomes another, and that is what later rules see (`redact/`) |
 //!
 //! With `decide = "trace"` one is for all items of a trace where it is for one of them (`whole`); a lane then waits for the trace.
-//! What a sink is for at all (`only.rs`) is a `route` to nowhere, of what it is not for.
+//! What a sink is for at all (`only.rs`) is a `route` to nowhere, of what it is not for. A request may be for one sink alone, which its
+//! header says: then the others get nothing of it.
 //!
 //! A lane applies them to what it reads, before anything else looks at it ([`Rules::apply`]): no table of traces, no delivery and no
 //! dead letter has what they took away. The same request always gives the same items at the same places, so that what is read again
@@ -346,6 +347,11 @@ impl Rules {
         known: Known<'_>,
         mut note: impl FnMut(usize, usize, Effect),
     ) -> Ruled {
+        if batch.source.only_sink().is_some_and(|sink| !self.sinks.iter().any(|it| it == sink)) {
+            let filtered = batch.items.len() as u64;
+            let nothing = Batch { source: batch.source.clone(), items: Vec::new(), bytes: 0 };
+            return Ruled { batch: Arc::new(nothing), filtered, places: Some(Vec::new()) };
+        }
         let unchanged = || Ruled { batch: Arc::clone(batch), filtered: 0, places: None };
         if self.is_empty() {
             return unchanged();

@@ -183,6 +183,11 @@ pub trait Plan: Send + Sync + std::fmt::Debug {
         None
     }
 
+    /// How it reaches the store of its objects, for `import`; `None` for kinds without objects.
+    fn objects(&self) -> Option<&object_store::Options> {
+        None
+    }
+
     /// What the sink installs at the backend, as commands for somebody who has the right to run them where the sink has not;
     /// `None` for kinds that install nothing.
     fn commands(&self) -> Option<String> {

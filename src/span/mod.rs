@@ -134,6 +134,10 @@ impl Receiver {
     }
 }
 
+/// The header of a request that is for one sink, with its name. Whoever may send may say so: it keeps nothing from a sink that not sending
+/// it would not.
+pub const ONLY_SINK_HEADER: &str = "spanferry-sink";
+
 /// Who sent a request, when and how.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Source {
@@ -145,8 +149,8 @@ pub struct Source {
     pub tenant: String,
     /// First 16 hexadecimal digits of the SHA-256 of the client's key; empty without one. Never the key itself.
     pub key_fingerprint: String,
-    /// Headers that matter later, names in lowercase: `user-agent`, `openai-organization`, `openai-project`, `openai-beta`, `spanferry-sender`.
-    /// Never a credential.
+    /// Headers that matter later, names in lowercase: `user-agent`, `openai-organization`, `openai-project`, `openai-beta`, `spanferry-sender`,
+    /// `spanferry-sink`. Never a credential.
     pub headers: Vec<(String, String)>,
 }
 
@@ -160,6 +164,11 @@ impl Source {
             key_fingerprint: String::new(),
             headers: Vec::new(),
         }
+    }
+
+    /// The only sink that a request is for, where it is for one.
+    pub fn only_sink(&self) -> Option<&str> {
+        self.header(ONLY_SINK_HEADER)
     }
 
     /// The value of a kept header, by its lowercase name.

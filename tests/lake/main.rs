@@ -244,6 +244,48 @@ async fn a_doctor_finds_that_it_may_write_to_each_and_leaves_nothing() {
     }
 }
 
+/// What a daemon put into a store, as an archive and as lines, another has from it by `import`: each span once, whatever the network does.
+async fn comes_back(store: &Store, format: &str) {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let prefix = match store.kind {
+        Kind::Folder => dirs[0].path().join("lake").display().to_string(),
+        Kind::Versitygw | Kind::Moto | Kind::Azurite => format!("back/{format}"),
+    };
+    let proxy = Proxy::start(store.port, 7).await;
+    let limits = "object = { age = \"50ms\", bytes_max = \"64KiB\" }\ntimeout = \"500ms\"";
+    let options = format!("format = \"{format}\"\n{limits}");
+    let first = place_with(dirs[0].path(), sink(store, store.port, &prefix, &options));
+    let mut daemon = start(&first).await;
+    let sent = Crowd::begin(&first, SPANS, 7).finish(&mut daemon).await;
+    daemon.terminate(DRAIN_MAX).await.unwrap();
+
+    let lines = "[sinks.lines]\ntype = \"file\"\npath = \"lines.jsonl\"";
+    let second = place_with(dirs[1].path(), lines.to_owned());
+    let daemon = start(&second).await;
+    let tables = sink(store, proxy.port, &prefix, &options);
+    first.configure(&Config { tables: tables.clone(), ..Config::default() }).unwrap();
+    let url = tables.split('"').find(|word| word.contains("://")).unwrap().to_owned();
+    let mut import = std::process::Command::new(env!("CARGO_BIN_EXE_spanferry"));
+    import.current_dir(dirs[0].path()).arg("import").arg("-c").arg(first.config_file());
+    import.args([&url, "--endpoint", &format!("http://{}", second.http)]);
+    let output = tokio::task::spawn_blocking(move || import.output().unwrap()).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !said.contains(KEYS.1), "{said}");
+    daemon.terminate(DRAIN_MAX).await.unwrap();
+    println!("{format} from {url}: {} faults", proxy.faults());
+    sent.ledger.compare(&dirs[1].path().join("lines.jsonl")).is_exactly_once();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_put_is_imported_once() {
+    let real = [Store::versitygw().await, Store::azurite().await, Store::moto().await];
+    for store in real.into_iter().flatten().chain([Store::folder()]) {
+        for format in ["otlp", "jsonl"] {
+            comes_back(&store, format).await;
+        }
+    }
+}
+
 async fn until(holds: impl Fn() -> bool) {
     let begun = std::time::Instant::now();
     while !holds() {

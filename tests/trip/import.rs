@@ -34,7 +34,7 @@ const OF_ARRIVAL: [&str; 2] = ["received_at", "receiver"];
 const OF_REQUEST: &str = "workflow_name";
 
 impl World {
-    fn import(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn import(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_spanferry"));
         let endpoint = format!("http://{}", self.place().http);
         command.args(["import", "--endpoint", &endpoint, "--json", "--give-up-after", "30s"]);

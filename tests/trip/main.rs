@@ -15,6 +15,7 @@ mod process;
 
 mod admin;
 mod attributes;
+mod bucket;
 mod cli;
 mod import;
 mod loops;

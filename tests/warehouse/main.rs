@@ -27,13 +27,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use fixtures::{Fixture, agents_sdk, captured, delivery};
 use serde_json::{Value, json};
 use servers::{Recipe, run};
 use spanferry::prices::{PriceOptions, Prices};
 use spanferry::sinks::jsonl::Lines;
+use spanferry::sinks::object_store::Options;
 use spanferry::sinks::parquet::{DEFAULT_ROW_GROUP_BYTES, Rows};
+use spanferry::sinks::{Parts, Plan as _};
 use spanferry::span::{Kind, STATUS_ERROR};
 use tempfile::TempDir;
 
@@ -295,6 +298,46 @@ fn spark_answers_as_computed() {
 #[test]
 fn sqlite_answers_as_computed() {
     answers_as_computed("sqlite", &["jsonl"]);
+}
+
+/// A folder as the sink writes it.
+async fn written_by_the_sink(traffic: &[Fixture], folder: &Path) {
+    let options = format!("url = \"file://{}\"\nformat = \"parquet\"", folder.display());
+    let options: Options = toml::from_str(&options).unwrap();
+    let parts = Parts { name: "lake".to_owned(), prices: Arc::new(prices()), ..Parts::default() };
+    let (sink, delivery) = (options.build(parts).unwrap(), delivery(traffic));
+    // First it wants its number to be saved.
+    for place in ["0", "1"] {
+        sink.deliver(&delivery).await;
+        sink.checkpoint_at(place.into()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn duckdb_reads_the_folder_of_a_sink_as_the_page_begins() {
+    let Some(folder) = ENGINES.have() else { return };
+    let (traffic, dir) = (traffic(), TempDir::new().unwrap());
+    written_by_the_sink(&traffic, dir.path()).await;
+    let page = include_str!("../../docs/warehouse.md");
+    let (_, statement) = page.split_once("duckdb -c \"").unwrap();
+    let (statement, _) = statement.split_once('"').unwrap();
+    let of_page = "/var/lib/spanferry/lake";
+    assert!(statement.contains(of_page));
+    let statement = statement.replace(of_page, &dir.path().display().to_string());
+    let program = "import duckdb, json, sys; print(json.dumps(duckdb.sql(sys.argv[1]).fetchall(), default=int))";
+    let python = Command::new(folder.join("venv/bin/python"))
+        .args(["-c", program, &statement])
+        .output()
+        .unwrap();
+    assert!(python.status.success(), "{}", String::from_utf8_lossy(&python.stderr));
+    let found: Vec<(Option<String>, u64, Option<f64>)> =
+        serde_json::from_slice(&python.stdout).unwrap();
+    let tokens = |agent: &Option<String>| json!([agent, found.iter().find(|row| row.0 == *agent)]);
+    assert_eq!(found.iter().map(|row| row.1).sum::<u64>(), delivery(&traffic).len() as u64);
+    for row in expected(&traffic)["tokens"].as_array().unwrap() {
+        let agent = row[0].as_str().map(ToOwned::to_owned);
+        assert!(is_same(&tokens(&agent)[1][2], &row[1]), "{row}: {}", tokens(&agent));
+    }
 }
 
 #[test]

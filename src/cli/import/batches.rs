@@ -44,30 +44,32 @@ pub(super) struct Batch {
     pub(super) weight: usize,
 }
 
-/// Reads all sources from where an earlier run ended, and gives out their batches until somebody says false. Only spans that started in
+/// Reads all sources from where an earlier run ended, and gives out their batches until nobody takes one. Only spans that started in
 /// the window are given out, which is in nanoseconds since 1970.
 pub(super) fn read(
     sources: Vec<Source>,
     earlier: &State,
     window: &Range<u64>,
-    mut give: impl FnMut(Batch) -> bool,
-) {
-    for source in sources {
+    mut give: impl FnMut(Batch) -> Option<()>,
+) -> Option<()> {
+    let mut sources = sources.into_iter();
+    sources.try_for_each(|source| {
         let before = earlier.sources.get(&source.name).cloned().unwrap_or_default();
-        if !read_one(source, before, window, &mut give) {
-            return;
-        }
-    }
+        read_one(source, before, window, &mut give)
+    })
 }
 
-/// Reads what stands behind what is done. Whether more is wanted.
+/// Reads what stands behind what is done.
 fn read_one(
     source: Source,
     before: Progress,
     window: &Range<u64>,
-    give: &mut impl FnMut(Batch) -> bool,
-) -> bool {
-    let name = source.name.clone();
+    give: &mut impl FnMut(Batch) -> Option<()>,
+) -> Option<()> {
+    let (name, e_tag) = (source.name.clone(), source.e_tag.clone());
+    if source.is_done(&before) {
+        return give(Batch { source: name, progress: before, is_end: true, ..Batch::default() });
+    }
     let (mut pieces, mut progress) = match source.open(&before) {
         Ok(opened) => opened,
         Err(error) => {
@@ -94,12 +96,11 @@ fn read_one(
             }
         }
         progress.done = pieces.done();
+        progress.whole = e_tag.clone().filter(|_| batch.is_end);
         batch.progress = progress.clone();
-        if !give(batch) {
-            return false;
-        }
+        give(batch)?;
     }
-    true
+    Some(())
 }
 
 impl Batch {

@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use memchr::memmem;
 
+use super::langfuse;
 use super::lines::{self, Body, body_of};
 use super::pieces::{FIELD_1, PIECE_BYTES_MAX, ZSTD_MAGIC};
 use super::set_aside::content_of;
@@ -27,11 +28,18 @@ const FORMATS: &[(&str, AsBody)] = &[
     ("resource_spans", |otlp| Ok(body_of(Receiver::OtlpHttp, Encoding::Json, otlp.clone()))),
     ("data", |body| Ok(agents_sdk(body.clone()))),
     ("schema_version", |line| lines::body(line)),
+    // A row of Langfuse's: one of these is in each, before the columns that it names after scores.
+    ("project_id", |row| langfuse::body(row)),
+    ("projectId", |row| langfuse::body(row)),
+    ("parentObservationId", |row| langfuse::body(row)),
+    ("parent_observation_id", |row| langfuse::body(row)),
+    ("bookmarked", |row| langfuse::body(row)),
     // An item of the Agents SDK by itself.
     ("object", |item| Ok(agents_sdk(sdk_request(item.trim_ascii())))),
     ("set_aside", |line| body(&content_of(line).ok_or("nothing stands in it")?)),
 ];
-const UNKNOWN: &str = "it is none of: a JSON line of Spanferry, OTLP/JSON with resourceSpans, a body or an item of the Agents SDK";
+const UNKNOWN: &str = "it is none of: a JSON line of Spanferry, OTLP/JSON with resourceSpans, a body or an item of the Agents SDK, a row of \
+                       Langfuse's export";
 
 /// Understands a piece. Its source has the headers that its client sent.
 pub(super) fn read(piece: &Bytes) -> Result<Decoded, String> {

@@ -102,7 +102,7 @@ fn with_key_values(value: &mut Value) {
     }
 }
 
-fn key_values(attributes: Value) -> Value {
+pub(super) fn key_values(attributes: Value) -> Value {
     let Value::Object(attributes) = attributes else { return Value::Null };
     attributes.into_iter().map(|(key, value)| json!({"key": key, "value": any(value)})).collect()
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! sources -> pieces -> formats -> batches  |  posts
 //! files      lines     requests   1 MiB    |  the daemon's answers, --resume, --rejects
+//! stores     rows                          |
 //!            a thread of its own              this one
 //! ```
 //!
@@ -10,6 +11,8 @@
 //! * `--resume FILE` is written after each batch, once the daemon acknowledged it. After a kill at most one batch is sent again; it has
 //!   the same items, which the daemon recognises as resends (`feed/dedup.rs`) while it remembers them.
 //! * What cannot be read is set aside by itself; nothing of it stops the rest.
+//! * What stands in a partition by hour is not read where nothing of it can be of the time that is asked for.
+//! * For one sink, requests say so in a header, and the rules of the others leave nothing of them (`rules/mod.rs`).
 //! * An imported span arrives now: its times and ids are what they were, `received_at` is new. A trace object of the Agents SDK has no
 //!   time, so `--from` and `--to` let it pass.
 #![expect(
@@ -19,11 +22,16 @@
 
 mod batches;
 mod formats;
+mod langfuse;
 mod lines;
+mod patience;
 mod pieces;
 mod posts;
 mod set_aside;
 mod sources;
+mod stores;
+#[cfg(test)]
+mod langfuse_tests;
 #[cfg(test)]
 mod tests;
 
@@ -43,11 +51,13 @@ use self::batches::Batch;
 use self::posts::Daemon;
 use self::set_aside::SetAside;
 use self::sources::{Source, State};
+use self::stores::Stores;
 use super::client::{TrustArguments, reachable};
 use super::output::{explain, harmless, say, say_json};
 use super::run::block_on;
 use super::{ConfigArguments, Ended, Shell};
 use crate::support::moment::{self, NotATime};
+use crate::support::options::did_you_mean;
 use crate::support::{clock, duration, rfc3339};
 
 /// How often it says how far it is.
@@ -59,8 +69,9 @@ const SAID_MAX: u64 = 20;
 pub(super) struct ImportArguments {
     #[command(flatten)]
     config: ConfigArguments,
-    /// Files, folders, patterns (`'traces-*.jsonl.zst'`), or `-` for the standard input; plain, gzip or zstd. What they hold is
-    /// seen from their content
+    /// Files, folders, patterns (`'traces-*.jsonl.zst'`), objects of a store (`s3://bucket/prefix`, `gs://`, `az://`), or `-` for the
+    /// standard input; plain, gzip or zstd. What they hold is seen from their content. A bucket that a sink of the configuration writes
+    /// to is read as that sink reaches it, any other with the environment's `AWS_...`, `GOOGLE_...` or `AZURE_...`
     #[arg(required = true, value_name = "FILE")]
     sources: Vec<String>,
     /// Where the daemon takes requests over HTTP, without a path [default: the address of the configuration]
@@ -71,7 +82,11 @@ pub(super) struct ImportArguments {
     token: String,
     #[command(flatten)]
     trust: TrustArguments,
-    /// Only spans that started at this time or later: RFC 3339, a date, or a length of time ago
+    /// Deliver to this sink only; it has to be one of the configuration
+    #[arg(long, value_name = "NAME")]
+    sink: Option<String>,
+    /// Only spans that started at this time or later: RFC 3339, a date, or a length of time ago. What is in a partition
+    /// (`dt=.../hour=...`) an hour before it or a day behind `--to` is not read
     #[arg(long, value_name = "TIME", value_parser = time)]
     from: Option<u64>,
     /// Only spans that started before this time
@@ -83,7 +98,7 @@ pub(super) struct ImportArguments {
     /// Append to this file what cannot be read or is refused, with the reason; such a file can be imported again
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
-    /// How long to wait for a daemon that does not answer or has no room
+    /// How long to wait for a daemon or a store that does not answer or has no room
     #[arg(long, default_value = "5m", value_name = "TIME")]
     give_up_after: duration::Duration,
     /// The sums as JSON
@@ -100,6 +115,8 @@ fn time(text: &str) -> Result<u64, NotATime> {
 struct Sums {
     /// Sources that were read to their end.
     sources: u64,
+    /// Sources in partitions that the time has nothing of.
+    left_out: u64,
     /// Spans and trace objects that the daemon acknowledged; resends too, which it does not deliver again.
     accepted: u64,
     /// Items that it has in its quarantine.
@@ -122,16 +139,24 @@ struct Import<'a> {
 pub(super) fn import(arguments: &ImportArguments, shell: Shell<'_>) -> Ended {
     let output = shell.output;
     let fail = |what: String| output.fail(&what, None);
-    let url = if let Some(url) = &arguments.endpoint {
-        url.clone()
-    } else {
-        let receivers = shell.load(&arguments.config)?.config.receivers;
-        reachable(&receivers.http, receivers.tls.is_some())
-    };
+    let sink = arguments.sink.as_deref();
+    let is_remote = arguments.sources.iter().any(|source| source.contains("://"));
+    let needs_config = arguments.endpoint.is_none() || sink.is_some() || is_remote;
+    let config = needs_config.then(|| shell.load(&arguments.config)).transpose()?;
+    let config = config.map(|loaded| loaded.config);
+    let receivers = config.as_ref().map(|config| &config.receivers);
+    let own = receivers.map(|it| reachable(&it.http, it.tls.is_some()));
+    let url = arguments.endpoint.clone().or(own).unwrap_or_default();
+    let sinks = config.as_ref().map(|config| config.sinks.as_slice()).unwrap_or_default();
+    let names: Vec<&str> = sinks.iter().map(|sink| sink.name.as_str()).collect();
+    if let Some(sink) = sink.filter(|sink| !names.contains(sink)) {
+        let what = format!("there is no sink {sink} in the configuration");
+        return Err(output.fail(&what, did_you_mean(sink, &names).as_deref()));
+    }
     let window = arguments.from.unwrap_or(0)..arguments.to.unwrap_or(u64::MAX);
-    let sources = sources::find(&arguments.sources).map_err(fail)?;
     let (from, to) = (rfc3339::text(window.start), rfc3339::text(window.end));
     let asked = format!("to {url}, from {from} to {to}");
+    let asked = sink.map_or(asked.clone(), |sink| format!("{asked}, for the sink {sink}"));
     let state = arguments.resume.as_deref().map(|file| {
         State::load(file, &asked).map_err(|error| fail(format!("{}: {error}", file.display())))
     });
@@ -142,7 +167,12 @@ pub(super) fn import(arguments: &ImportArguments, shell: Shell<'_>) -> Ended {
     let state = state.transpose()?.unwrap_or_default();
     let mut import =
         Import { arguments, state, rejects: rejects.transpose()?, sums: Sums::default() };
-    let ended = block_on(import.run(sources, window, Daemon { url, arguments }), output)?;
+    let stores = Stores { sinks, give_up_after: arguments.give_up_after.0 };
+    let importing = async {
+        let sources = sources::find(&arguments.sources, &stores).await.map_err(fail)?;
+        Ok::<_, ExitCode>(import.run(sources, window, Daemon { url, arguments }).await)
+    };
+    let ended = block_on(importing, output)??;
     let sums = import.sums;
     sums.say(arguments.json);
     match ended {
@@ -163,14 +193,17 @@ impl Import<'_> {
     /// Reads in a thread of its own, because a read may block for long, and sends here.
     async fn run(
         &mut self,
-        sources: Vec<Source>,
+        mut sources: Vec<Source>,
         window: Range<u64>,
         daemon: Daemon<'_>,
     ) -> Result<(), String> {
+        let found = sources.len();
+        sources.retain(|source| sources::may_be_of(&window, &source.name));
+        self.sums.left_out = (found - sources.len()) as u64;
         let (sender, mut read) = mpsc::channel(1);
         let earlier = self.state.clone();
         thread::spawn(move || {
-            batches::read(sources, &earlier, &window, |batch| sender.blocking_send(batch).is_ok());
+            batches::read(sources, &earlier, &window, |batch| sender.blocking_send(batch).ok())
         });
         let mut told = Instant::now();
         while let Some(mut batch) = read.recv().await {
@@ -216,10 +249,14 @@ impl Sums {
         if as_json {
             return say_json(&serde_json::json!(self));
         }
-        let Self { sources, accepted, quarantined, outside, set_aside } = self;
+        let Self { sources, left_out, accepted, quarantined, outside, set_aside } = self;
+        let left_out = match left_out {
+            0 => String::new(),
+            count => format!(", {count} not read because of their partition"),
+        };
         say(&format!(
-            "{sources} read to the end: {accepted} items accepted, {quarantined} in the daemon's quarantine, {outside} outside of the \
-             time, {set_aside} set aside\n"
+            "{sources} read to the end{left_out}: {accepted} items accepted, {quarantined} in the daemon's quarantine, {outside} outside \
+             of the time, {set_aside} set aside\n"
         ));
     }
 }

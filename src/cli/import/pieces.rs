@@ -3,15 +3,20 @@
 //! | how a stream begins | its pieces |
 //! |---|---|
 //! | text | JSON, one value a line; a value may go on over lines that begin with neither `{` nor `[` |
+//! | `[` | the elements of a JSON array |
+//! | `"` | the rows of a table (CSV, RFC 4180), as JSON objects with the names in its first row |
 //! | a `TracesData` message of protobuf | the whole stream |
 //! | four bytes of length, then a message, JSON or zstd | the Collector's file exporter with `format: proto` or with `compression` |
 //! | a length as varint, then a message | length-delimited messages |
 //!
-//! What cannot be cut is a piece with a flaw. Behind a line the next one is found again; behind a broken length nothing is.
+//! What cannot be cut is a piece with a flaw. Behind a line the next one is found again; behind a broken length, element or row nothing is.
 
 use std::io::{self, BufRead, Cursor, Read as _};
 
+use serde::Deserialize as _;
 use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use serde_json::{Deserializer, Map, Value};
 
 /// RFC 8878, section 3.1.1.
 pub(super) const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
@@ -24,10 +29,14 @@ pub(super) const FIELD_1: u8 = 0x0a;
 /// The tags of what stands in `ResourceSpans`: resource, scope spans, schema URL.
 const IN_RESOURCE_SPANS: [u8; 3] = [FIELD_1, 0x12, 0x1a];
 
+const CUT_SHORT: &str = "it is cut short";
+
 /// How a stream is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cut {
     Lines,
+    Elements,
+    Rows,
     Whole,
     Length32,
     Varint,
@@ -39,7 +48,7 @@ enum Cut {
 pub(super) struct Piece {
     /// The number of its first line, or its own; from 1.
     pub(super) place: u64,
-    /// As it stands in the stream.
+    /// As it stands in the stream; a row as JSON.
     pub(super) bytes: Vec<u8>,
     /// Why it is of no use.
     pub(super) flaw: Option<String>,
@@ -50,6 +59,8 @@ pub(super) struct Pieces {
     stream: Box<dyn BufRead>,
     cut: Cut,
     bytes_max: usize,
+    /// The first row of a table.
+    names: Vec<String>,
     /// A line that was read to see where the one before ends.
     ahead: Option<Piece>,
     /// Lines, or pieces, that were read.
@@ -67,12 +78,18 @@ impl Pieces {
         let head = head.split_off(skipped);
         let cut = cut_of(&head);
         let stream = Box::new(Cursor::new(head).chain(stream));
-        Ok(Self { stream, cut, bytes_max, ahead: None, read: 0, is_over: false })
+        let names = Vec::new();
+        Ok(Self { stream, cut, bytes_max, names, ahead: None, read: 0, is_over: false })
     }
 
     /// What its places count.
     pub(super) fn unit(&self) -> &'static str {
-        if self.cut == Cut::Lines { "line" } else { "message" }
+        match self.cut {
+            Cut::Lines => "line",
+            Cut::Elements => "element",
+            Cut::Rows => "row",
+            _ => "message",
+        }
     }
 
     /// Lines, or pieces, that were given out.
@@ -82,8 +99,11 @@ impl Pieces {
 
     /// The next piece; `None` at the end, and behind a flaw from which there is no way on.
     pub(super) fn next(&mut self) -> io::Result<Option<Piece>> {
-        if self.cut == Cut::Lines {
-            return self.value();
+        match self.cut {
+            Cut::Lines => return self.value(),
+            Cut::Elements => return self.element(),
+            Cut::Rows => return self.row(),
+            _ => {}
         }
         if self.is_over || self.stream.fill_buf()?.is_empty() {
             return Ok(None);
@@ -98,12 +118,96 @@ impl Pieces {
             }
             _ if self.bytes_max < bytes.len() => Some(self.too_long()),
             Some(length) if self.cut == Cut::Whole || bytes.len() == length => None,
-            _ => Some("it is cut short".to_owned()),
+            _ => Some(CUT_SHORT.to_owned()),
         };
         self.is_over = flaw.is_some();
         // Half of something too long is of no use to anybody.
         bytes.truncate(self.bytes_max);
         Ok(Some(Piece { place: self.read, bytes, flaw }))
+    }
+
+    /// An element of an array: an object.
+    fn element(&mut self) -> io::Result<Option<Piece>> {
+        while !self.is_over {
+            let next = self.stream.fill_buf()?.first().copied();
+            if next == Some(b'{') {
+                break;
+            }
+            self.is_over = next == Some(b']');
+            match next {
+                Some(b',' | b'[' | b']' | b' ' | b'\t' | b'\r' | b'\n') => self.stream.consume(1),
+                Some(_) => {
+                    return Ok(Some(
+                        self.broken("it is none of the formats: an array has objects"),
+                    ));
+                }
+                None => return Ok(Some(self.broken(CUT_SHORT))),
+            }
+        }
+        if self.is_over {
+            return Ok(None);
+        }
+        let most = self.stream.by_ref().take(self.bytes_max as u64);
+        match Box::<RawValue>::deserialize(&mut Deserializer::from_reader(most)) {
+            Ok(value) => {
+                self.read += 1;
+                let bytes = value.get().as_bytes().to_vec();
+                Ok(Some(Piece { place: self.read, bytes, flaw: None }))
+            }
+            Err(error) if error.is_io() => Err(error.into()),
+            Err(error) => Ok(Some(self.broken(&error.to_string()))),
+        }
+    }
+
+    /// A row of a table.
+    fn row(&mut self) -> io::Result<Option<Piece>> {
+        if self.names.is_empty() {
+            self.names = self.cells()?;
+        }
+        let cells = if self.is_over { Vec::new() } else { self.cells()? };
+        if cells.is_empty() {
+            return Ok(None);
+        }
+        if cells.len() != self.names.len() {
+            let (has, wanted) = (cells.len(), self.names.len());
+            return Ok(Some(
+                self.broken(&format!("it has {has} cells, and the first row {wanted}")),
+            ));
+        }
+        self.read += 1;
+        let value = |cell: String| if cell.is_empty() { Value::Null } else { cell.into() };
+        let cells = self.names.iter().cloned().zip(cells.into_iter().map(value));
+        let object: Map<_, _> = cells.collect();
+        let bytes = Value::from(object).to_string().into_bytes();
+        Ok(Some(Piece { place: self.read, bytes, flaw: None }))
+    }
+
+    /// The cells of the next row; none at the end. A line break in quotes is in a cell.
+    fn cells(&mut self) -> io::Result<Vec<String>> {
+        let (mut row, mut quotes, mut read) = (Vec::new(), 0, 1);
+        while 0 < read && row.len() < self.bytes_max && (row.is_empty() || quotes % 2 == 1) {
+            let most = (self.bytes_max - row.len()) as u64;
+            read = self.stream.by_ref().take(most).read_until(b'\n', &mut row)?;
+            let line = row.iter().rev().take(read);
+            quotes += line.filter(|byte| **byte == b'"').count();
+        }
+        let mut is_quoted = false;
+        let cells = row.trim_ascii_end().split(|byte| {
+            is_quoted ^= *byte == b'"';
+            *byte == b',' && !is_quoted
+        });
+        let content = |cell: &[u8]| {
+            let inner = cell.strip_prefix(b"\"").and_then(|cell| cell.strip_suffix(b"\""));
+            String::from_utf8_lossy(inner.unwrap_or(cell)).replace("\"\"", "\"")
+        };
+        Ok(if row.is_empty() { Vec::new() } else { cells.map(content).collect() })
+    }
+
+    /// What cannot be read, and nothing behind it.
+    fn broken(&mut self, flaw: &str) -> Piece {
+        self.is_over = true;
+        self.read += 1;
+        Piece { place: self.read, bytes: Vec::new(), flaw: Some(flaw.to_owned()) }
     }
 
     /// A JSON value: a line, or several.
@@ -159,10 +263,10 @@ impl Pieces {
     /// What stands before a message; nothing where it is cut short.
     fn length(&mut self) -> io::Result<Option<usize>> {
         let bytes = match self.cut {
-            Cut::Lines | Cut::Whole => return Ok(Some(usize::MAX)),
-            Cut::Unknown => return Ok(None),
             Cut::Length32 => 4,
             Cut::Varint => 8,
+            Cut::Unknown => return Ok(None),
+            _ => return Ok(Some(usize::MAX)),
         };
         let mut length = 0;
         for place in 0..bytes {
@@ -196,7 +300,11 @@ fn cut_of(head: &[u8]) -> Cut {
     {
         Cut::Varint
     } else if head.iter().all(|byte| *byte >= b' ' || byte.is_ascii_whitespace()) {
-        Cut::Lines
+        match head.trim_ascii_start().first() {
+            Some(b'[') => Cut::Elements,
+            Some(b'"') => Cut::Rows,
+            _ => Cut::Lines,
+        }
     } else {
         Cut::Unknown
     }

@@ -1,6 +1,6 @@
 //! A batch goes to a daemon, and what is to be done when that does not take it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
@@ -8,18 +8,15 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse
 use prost::Message as _;
 
 use super::batches::{Batch, Post};
+use super::patience::{Trouble, patiently};
 use super::{ImportArguments, Sums};
 use crate::cli::client::{Question, ask, below};
-use crate::cli::output::explain;
 use crate::sinks::http::classify::{StatusClass, classify};
 use crate::span::otlp::protobuf::write_request;
-use crate::span::{Item, Receiver, sdk_requests};
-use crate::support::backoff::Backoff;
+use crate::span::{Item, ONLY_SINK_HEADER, Receiver, sdk_requests};
 
 /// A journal that is full answers after `ack_wait`; this is well beyond.
 const PATIENCE: Duration = Duration::from_mins(1);
-const FIRST_WAIT: Duration = Duration::from_millis(200);
-const LONGEST_WAIT: Duration = Duration::from_secs(20);
 
 /// A running daemon.
 pub(super) struct Daemon<'a> {
@@ -52,33 +49,21 @@ impl Daemon<'_> {
     async fn send(&self, post: &Post, body: &Bytes) -> Result<Result<u64, String>, String> {
         let path = if post.is_otlp() { "/v1/traces" } else { "/v1/traces/ingest" };
         let url = below(&self.url, path);
-        let (began, mut backoff) = (Instant::now(), Backoff::new(FIRST_WAIT, LONGEST_WAIT));
-        let mut is_said = false;
-        loop {
-            let (said, wanted) = match ask(self.question(&url, post, body)).await {
-                Err(no_answer) => (no_answer.to_string(), None),
-                Ok(answer) => {
-                    let said = format!("{url} answers {}: {}", answer.status, answer.text());
-                    match classify(answer.status, &answer.headers) {
-                        StatusClass::Taken => return Ok(Ok(post.quarantined(answer.body))),
-                        StatusClass::TooLarge | StatusClass::Malformed => return Ok(Err(said)),
-                        StatusClass::Stop => return Err(said),
-                        StatusClass::Retry { after } | StatusClass::Throttled { after } => {
-                            (said, after)
-                        }
-                        StatusClass::Fault => (said, None),
-                    }
+        patiently(self.arguments.give_up_after.0, async || {
+            let asked = ask(self.question(&url, post, body)).await;
+            let answer = asked.map_err(|no_answer| Trouble::Passes(no_answer.to_string(), None))?;
+            let said = format!("{url} answers {}: {}", answer.status, answer.text());
+            match classify(answer.status, &answer.headers) {
+                StatusClass::Taken => Ok(Ok(post.quarantined(answer.body))),
+                StatusClass::TooLarge | StatusClass::Malformed => Ok(Err(said)),
+                StatusClass::Stop => Err(Trouble::Stays(said)),
+                StatusClass::Retry { after } | StatusClass::Throttled { after } => {
+                    Err(Trouble::Passes(said, after))
                 }
-            };
-            let wait = wanted.unwrap_or_default().max(backoff.next_wait());
-            if self.arguments.give_up_after.0 < began.elapsed() + wait {
-                return Err(said);
+                StatusClass::Fault => Err(Trouble::Passes(said, None)),
             }
-            if !std::mem::replace(&mut is_said, true) {
-                explain(&format!("waiting: {said}\n"));
-            }
-            tokio::time::sleep(wait).await;
-        }
+        })
+        .await
     }
 
     /// Headers are those that the clients sent, as far as they are known: it is not this program that made the spans.
@@ -88,7 +73,9 @@ impl Daemon<'_> {
         let known = known.filter_map(|(name, value)| Some((name.parse().ok()?, value.clone())));
         let token = format!("Bearer {}", self.arguments.token);
         let own = [(CONTENT_TYPE, media.to_owned()), (AUTHORIZATION, token)];
-        let headers: Vec<(HeaderName, String)> = own.into_iter().chain(known).collect();
+        let sink = self.arguments.sink.iter().cloned();
+        let sink = sink.map(|sink| (HeaderName::from_static(ONLY_SINK_HEADER), sink));
+        let headers: Vec<_> = own.into_iter().chain(sink).chain(known).collect();
         let (body, ca) = (Some(body.clone()), self.arguments.trust.ca.as_deref());
         Question { url, headers, body, patience: PATIENCE, ca }
     }

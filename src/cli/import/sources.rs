@@ -1,9 +1,10 @@
-//! What is imported, as byte streams with names: files, folders, patterns and the standard input; decompressed, and known again by a later
-//! run (`--resume`).
+//! What is imported, as byte streams with names: files, folders, patterns, objects of stores and the standard input; decompressed, and
+//! known again by a later run (`--resume`).
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Cursor, Read, Write as _};
+use std::ops::Range;
 use std::path::Path;
 
 use glob::{MatchOptions, Pattern, glob_with};
@@ -11,6 +12,9 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::pieces::{PIECE_BYTES_MAX, Pieces, ZSTD_MAGIC};
+use super::stores::Stores;
+use crate::support::moment;
+use crate::support::rfc3339::NS_PER_SECOND;
 
 /// So many of the first bytes tell whether a stream is the one of an earlier run.
 const HEAD_BYTES: u64 = 4096;
@@ -21,6 +25,8 @@ const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 pub(super) struct Source {
     /// What messages and the file of `--resume` call it.
     pub(super) name: String,
+    /// What a store calls its content.
+    pub(super) e_tag: Option<String>,
     open: Box<dyn FnOnce() -> io::Result<Box<dyn Read + Send>> + Send>,
 }
 
@@ -40,6 +46,9 @@ pub(super) struct Progress {
     pub(super) mark: Mark,
     /// Lines or messages from its beginning that are done with.
     pub(super) done: u64,
+    /// The content of an object of which all is done with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) whole: Option<String>,
 }
 
 /// How a stream begins. Files that grew are the same; files that were rotated or written anew are not.
@@ -56,6 +65,18 @@ impl Mark {
 }
 
 impl Source {
+    fn new(
+        name: String,
+        open: impl FnOnce() -> io::Result<Box<dyn Read + Send>> + Send + 'static,
+    ) -> Self {
+        Self { name, e_tag: None, open: Box::new(open) }
+    }
+
+    /// Whether an earlier run is done with all of it. A file may have grown.
+    pub(super) fn is_done(&self, before: &Progress) -> bool {
+        self.e_tag.is_some() && self.e_tag == before.whole
+    }
+
     /// Opens it, and sees from its content how it is compressed. What was done of it counts where it begins as it did.
     pub(super) fn open(self, before: &Progress) -> io::Result<(Pieces, Progress)> {
         let mut stored = (self.open)()?;
@@ -73,26 +94,44 @@ impl Source {
         } else {
             Box::new(stored)
         };
-        Ok((Pieces::of(content, PIECE_BYTES_MAX)?, Progress { mark, done }))
+        Ok((Pieces::of(content, PIECE_BYTES_MAX)?, Progress { mark, done, whole: None }))
     }
 }
 
 /// What the arguments name, in the order of names where one names many.
-pub(super) fn find(given: &[String]) -> Result<Vec<Source>, String> {
+pub(super) async fn find(given: &[String], stores: &Stores<'_>) -> Result<Vec<Source>, String> {
     let mut found = Vec::new();
     for argument in given {
         match argument.strip_prefix("file://").unwrap_or(argument) {
-            "-" => found.push(Source {
-                name: "-".to_owned(),
-                open: Box::new(|| Ok(Box::new(io::stdin()))),
-            }),
-            remote if remote.contains("://") => {
-                return Err(format!("{remote}: only files can be read; copy it to this machine"));
+            "-" => found.push(Source::new("-".to_owned(), || Ok(Box::new(io::stdin())))),
+            url if url.contains("://") => {
+                found.extend(stores.find(url).await?.into_iter().map(|(object, download)| {
+                    Source {
+                        name: object.url,
+                        e_tag: object.e_tag,
+                        open: Box::new(move || Ok(Box::new(download))),
+                    }
+                }));
             }
             path => found.extend(files(path)?),
         }
     }
     Ok(found)
+}
+
+/// Clients' clocks that are ahead let a span arrive before it starts.
+const AHEAD_NS: u64 = 3600 * NS_PER_SECOND;
+/// A span arrives when it has ended, or when its client could send it at last.
+const LATE_NS: u64 = 24 * AHEAD_NS;
+
+/// Whether a source may have spans that started in the window, as far as its partition tells (`dt=2026-11-21/hour=05`): when they arrived.
+pub(super) fn may_be_of(window: &Range<u64>, name: &str) -> bool {
+    let value = |key: &str| name.split('/').find_map(|part| part.strip_prefix(key));
+    let (date, hour) = (value("dt=").unwrap_or_default(), value("hour="));
+    let begins = moment::read(&format!("{date}T{}:00:00Z", hour.unwrap_or("00")), 0);
+    let Ok(begins) = begins else { return true };
+    let ends = begins + if hour.is_some() { AHEAD_NS } else { LATE_NS };
+    window.start < ends.saturating_add(AHEAD_NS) && begins < window.end.saturating_add(LATE_NS)
 }
 
 /// A file, what is in a folder and below, or what a pattern matches. Hidden files are meant only where they are named.
@@ -111,7 +150,7 @@ fn files(given: &str) -> Result<Vec<Source>, String> {
         let path = path.map_err(|error| format!("{given}: {error}"))?;
         if !path.is_dir() {
             let name = path.display().to_string();
-            found.push(Source { name, open: Box::new(|| Ok(Box::new(File::open(path)?))) });
+            found.push(Source::new(name, || Ok(Box::new(File::open(path)?))));
         }
     }
     if found.is_empty() { Err(format!("{given}: there is no such file")) } else { Ok(found) }

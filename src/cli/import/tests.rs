@@ -10,11 +10,12 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use clap::Parser;
+use futures_util::FutureExt as _;
 use tempfile::TempDir;
 
 use super::batches::Post;
 use super::pieces::Pieces;
-use super::sources::Progress;
+use super::sources::{Progress, Source};
 use super::*;
 use crate::span::{Item, Source as Client};
 use crate::support::compress;
@@ -80,6 +81,45 @@ fn what_is_too_long_is_left_out_and_the_next_line_is_read() {
     let document = format!("{{\n{}{{\"b\":2}}\n", "  \"a\": 1,\n".repeat(9));
     let found = pieces_within(document.as_bytes(), 50);
     assert_eq!(found, expected(&[(1, "!it is longer than 50 bytes"), (11, "{\"b\":2}")]));
+}
+
+#[test]
+fn elements_of_an_array_and_rows_of_a_table_are_pieces() {
+    for (stream, found) in [
+        ("[]", &[][..]),
+        ("[\n{\"a\":[1]},{\"b\":\"]},\"}\n]\n", &[(1, "{\"a\":[1]}"), (2, "{\"b\":\"]},\"}")]),
+        (" [1,x]", &[(1, "!it is none of the formats: an array has objects")]),
+        ("[{\"a\":1},", &[(1, "{\"a\":1}"), (2, "!it is cut short")]),
+        ("[{\"a\":1}", &[(1, "{\"a\":1}"), (2, "!it is cut short")]),
+        (
+            "[{\"a\":1},{\"b\":",
+            &[(1, "{\"a\":1}"), (2, "!EOF while parsing a value at line 1 column 5")],
+        ),
+        (
+            "\"a\",\"b\"\n\"1,\"\"x\"\"\n\",\"\"\r\n\"2\"\n",
+            &[(1, r#"{"a":"1,\"x\"\n","b":null}"#), (2, "!it has 1 cells, and the first row 2")],
+        ),
+    ] {
+        assert_eq!(pieces(stream.as_bytes()), expected(found), "{stream}");
+    }
+}
+
+#[test]
+fn a_partition_is_read_where_what_arrived_in_it_may_be_of_the_time() {
+    let window = time("2026-11-21T05:00:00Z").unwrap()..time("2026-11-21T07:00:00Z").unwrap();
+    for (name, is_read) in [
+        ("lake/dt=2026-11-21/hour=02/a", false),
+        ("lake/dt=2026-11-21/hour=04/a", true),
+        ("s3://lake/dt=2026-11-22/hour=06/a", true),
+        ("s3://lake/dt=2026-11-22/hour=07/a", false),
+        ("lake/dt=2026-11-21/a", true),
+        ("lake/dt=2026-11-20/a", false),
+        ("lake/dt=nonsense/hour=05/a", true),
+        ("traces.jsonl", true),
+    ] {
+        assert_eq!(sources::may_be_of(&window, name), is_read, "{name}");
+        assert!(sources::may_be_of(&(0..u64::MAX), name));
+    }
 }
 
 /// The form of each way to cut streams of messages, and how many there are.
@@ -186,9 +226,15 @@ fn what_was_set_aside_can_be_imported_again() {
     }
 }
 
+/// Files that are there at once.
+fn find(given: &str) -> Result<Vec<Source>, String> {
+    let stores = Stores { sinks: &[], give_up_after: Duration::ZERO };
+    sources::find(&[given.to_owned()], &stores).now_or_never().unwrap()
+}
+
 /// How far it is, where an earlier run was so far.
 fn open(path: &Path, before: &Progress) -> Progress {
-    let found = sources::find(&[path.to_str().unwrap().to_owned()]).unwrap();
+    let found = find(path.to_str().unwrap()).unwrap();
     let (_, progress) = found.into_iter().next().unwrap().open(before).unwrap();
     progress
 }
@@ -216,7 +262,7 @@ fn folders_and_patterns_name_what_is_in_them_in_order() {
     }
     let named = |pattern: &str| -> Vec<String> {
         let given = format!("{}/{pattern}", dir.path().display());
-        let found = sources::find(&[given]).unwrap_or_default();
+        let found = find(&given).unwrap_or_default();
         let prefix = format!("{}/", dir.path().display());
         found.into_iter().map(|source| source.name.replace(&prefix, "")).collect()
     };

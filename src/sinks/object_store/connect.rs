@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::object_store::aws::{AmazonS3Builder, AwsCredential};
+use ::object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential};
 use ::object_store::azure::MicrosoftAzureBuilder;
 use ::object_store::client::{
     ClientOptions as Unused, HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest,
@@ -58,8 +58,11 @@ type Built = ::object_store::Result<Arc<dyn ObjectStore>>;
 
 fn s3(options: &Options, kit: Kit) -> Built {
     let bucket = options.place().0;
-    let is_path_style = options.path_style.unwrap_or(options.endpoint.is_some());
-    let mut builder = AmazonS3Builder::from_env()
+    let builder = AmazonS3Builder::from_env();
+    let has_endpoint = options.endpoint.is_some()
+        || builder.get_config_value(&AmazonS3ConfigKey::Endpoint).is_some();
+    let is_path_style = options.path_style.unwrap_or(has_endpoint);
+    let mut builder = builder
         .with_bucket_name(bucket)
         .with_retry(no_retries())
         // Its SHA-256 would be made on a thread of the runtime. TLS protects what is on its way.

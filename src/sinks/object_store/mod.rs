@@ -34,6 +34,7 @@ mod facts;
 mod folder;
 mod format;
 mod options;
+mod read;
 mod store;
 #[cfg(test)]
 pub(crate) mod folder_tests;
@@ -67,6 +68,7 @@ use facts::Facts;
 use format::Encoder;
 use options::Scheme;
 pub use options::{Format, Options};
+pub use read::{Object, Objects};
 use store::Store;
 
 /// Objects in a store.
@@ -88,6 +90,10 @@ impl Plan for Options {
 
     fn expanded(&self) -> toml::Table {
         http::shown(self)
+    }
+
+    fn objects(&self) -> Option<&Options> {
+        Some(self)
     }
 
     fn probe(&self) -> Option<Pending<'_, Result<String, String>>> {

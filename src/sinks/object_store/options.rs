@@ -187,46 +187,38 @@ impl Options {
                 found.note(scheme.is_some() && written.contains_key(option), option, what, hint);
             }
         }
-        let is_lost = scheme == Some(Scheme::File) && self.endpoint.is_some();
-        found.note(is_lost, "endpoint", "a folder has no address", "leave it out");
-        let no_address = self.endpoint.as_ref().is_some_and(|endpoint| endpoint.uri().is_none());
-        let what = "not an address without credentials";
-        found.note(no_address, "endpoint", what, "write for example \"http://minio:9000\"");
         let sizes = OBJECT_BYTES_MIN..=OBJECT_BYTES_MAX;
-        let is_size = sizes.contains(&self.object.bytes_max);
-        let what = "`object.bytes_max` is out of bounds";
-        found.note(!is_size, "object", what, "use \"64KiB\" to \"1GiB\"; it is in memory");
-        let what = "`object.age` must be more than nothing";
-        found.note(self.object.age.0.is_zero(), "object", what, "leave it out, or write \"5m\"");
-        let is_level = (1..=22).contains(&self.compression_level);
-        let hint = "use 1 (fastest) to 22 (smallest)";
-        found.note(!is_level, "compression_level", "not a level of zstd", hint);
-        let is_half = self.access_key_id.is_some() != self.secret_access_key.is_some();
-        let what = "`access_key_id` and `secret_access_key` need each other";
-        found.note(is_half, "access_key_id", what, "give both, or none of them");
-        let is_lost = self.session_token.is_some() && self.access_key_id.is_none();
-        let hint = "add `access_key_id` and `secret_access_key`";
-        found.note(is_lost, "session_token", "a token without its key", hint);
-        let is_lost = self.kms_key.is_some() && self.sse != Some(Sse::Kms);
-        let what = "a key that nothing is encrypted with";
-        found.note(is_lost, "kms_key", what, "add `sse = \"aws:kms\"`");
         let is_json = |key: &Secret| serde_json::from_str::<Json>(key.reveal()).is_ok();
-        let is_odd = self.service_account_key.as_ref().is_some_and(|key| !is_json(key));
-        let what = "not the JSON of a service account's key";
-        found.note(
-            is_odd,
-            "service_account_key",
-            what,
-            "write \"${file:/etc/spanferry/key.json}\"",
-        );
-        let is_double = self.account_key.is_some() && self.sas_token.is_some();
-        let what = "a key and a token for the same account";
-        found.note(is_double, "sas_token", what, "give `account_key` or `sas_token`");
-        for (option, duration) in
-            [("timeout", self.timeout), ("connect_timeout", self.connect_timeout)]
-        {
-            let what = "it must be more than nothing";
-            found.note(duration.0.is_zero(), option, what, "leave it out, or write \"30s\"");
+        let no_address = |endpoint: &Address| endpoint.uri().is_none();
+        #[rustfmt::skip]
+        let all = [
+            (scheme == Some(Scheme::File) && self.endpoint.is_some(),
+                "endpoint", "a folder has no address", "leave it out"),
+            (self.endpoint.as_ref().is_some_and(no_address),
+                "endpoint", "not an address without credentials", "write for example \"http://minio:9000\""),
+            (!sizes.contains(&self.object.bytes_max),
+                "object", "`object.bytes_max` is out of bounds", "use \"64KiB\" to \"1GiB\"; it is in memory"),
+            (self.object.age.0.is_zero(),
+                "object", "`object.age` must be more than nothing", "leave it out, or write \"5m\""),
+            (!(1..=22).contains(&self.compression_level),
+                "compression_level", "not a level of zstd", "use 1 (fastest) to 22 (smallest)"),
+            (self.access_key_id.is_some() != self.secret_access_key.is_some(),
+                "access_key_id", "`access_key_id` and `secret_access_key` need each other", "give both, or none of them"),
+            (self.session_token.is_some() && self.access_key_id.is_none(),
+                "session_token", "a token without its key", "add `access_key_id` and `secret_access_key`"),
+            (self.kms_key.is_some() && self.sse != Some(Sse::Kms),
+                "kms_key", "a key that nothing is encrypted with", "add `sse = \"aws:kms\"`"),
+            (self.service_account_key.as_ref().is_some_and(|key| !is_json(key)),
+                "service_account_key", "not the JSON of a service account's key", "write \"${file:/etc/spanferry/key.json}\""),
+            (self.account_key.is_some() && self.sas_token.is_some(),
+                "sas_token", "a key and a token for the same account", "give `account_key` or `sas_token`"),
+            (self.timeout.0.is_zero(),
+                "timeout", "it must be more than nothing", "leave it out, or write \"30s\""),
+            (self.connect_timeout.0.is_zero(),
+                "connect_timeout", "it must be more than nothing", "leave it out, or write \"30s\""),
+        ];
+        for (is_wrong, option, what, hint) in all {
+            found.note(is_wrong, option, what, hint);
         }
         found.0
     }
