@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use crate::feed::{Agents, SpanTree};
-use crate::span::{Facts, Found, Kind, News, Span, SpanId, Spending, Spends, TraceId};
+use crate::span::{Facts, Kind, News, Span, SpanId, Spending, Spends, Spent, TraceId};
 use crate::telemetry::{AgentSeries, Call, Role};
 
 /// What waits of a trace; with more, all is counted as it is known.
@@ -65,7 +65,7 @@ impl Doings {
             return;
         }
         let steps_max = if all { usize::MAX } else { STEPS_MAX };
-        let (workflow, mut memo) = (series.name(Role::Workflow, workflow), Found::default());
+        let (workflow, mut memo) = (series.name(Role::Workflow, workflow), Spent::default());
         self.waiting.retain(|call| {
             if passed > 0 {
                 passed -= 1;

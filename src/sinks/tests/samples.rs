@@ -209,6 +209,7 @@ fn full() -> (Detail, Facts) {
         output: Some(Payload::Text(text("hi there"))),
         usage,
         aggregate_usage: usage,
+        adds_up_later: false,
         cost: Cost { input: Some(0.0001), output: Some(0.25), total: Some(0.2501) },
         response_id: Some(text("resp_1")),
         finish_reasons: vec![text("stop"), text("length")],
