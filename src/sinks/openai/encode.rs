@@ -112,17 +112,17 @@ pub(super) fn encode(delivery: &Delivery, bytes_max: usize, accounts: &Accounts)
             Item::Span(span) if span.is_otlp() => {
                 if !accounts.is_announced(trace) && announced.insert(trace) {
                     let made = Entry { announces: Some(trace), ..Entry::default() };
-                    bodies.extend(draft.push(made, bytes_max, |out| {
+                    bodies.extend(draft.push(&made, bytes_max, |out| {
                         write_trace(out, span, delivery.context(trace));
                     }));
                 }
-                bodies.extend(draft.push(entry, bytes_max, |out| write_span(out, span)));
+                bodies.extend(draft.push(&entry, bytes_max, |out| write_span(out, span)));
             }
             agents_sdk => {
                 // Arrival has seen to it that items are text.
                 let text = std::str::from_utf8(agents_sdk.wire()).unwrap_or_default();
                 let origin = Origin::of(&batch.source);
-                bodies.extend(draft.push(entry, bytes_max, |out| write_item(out, text, origin)));
+                bodies.extend(draft.push(&entry, bytes_max, |out| write_item(out, text, origin)));
             }
         }
     }
@@ -159,21 +159,21 @@ impl Draft {
     /// Adds an item. Where there is no room for it any more, it begins a body, and the full one is returned.
     fn push(
         &mut self,
-        entry: Entry,
+        entry: &Entry,
         bytes_max: usize,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Option<Body> {
         let range = self.append(write);
         let is_full = ITEMS_MAX <= self.entries.len() || bytes_max < self.out.len() + CLOSING.len();
         if !is_full || self.entries.is_empty() {
-            self.entries.push(Entry { range, ..entry });
+            self.entries.push(Entry { range, ..*entry });
             return None;
         }
         let item = self.out.split_off(range.start);
         self.out.pop();
         let full = std::mem::replace(self, Self::new()).finish();
         let range = self.append(|out| out.extend_from_slice(&item));
-        self.entries.push(Entry { range, ..entry });
+        self.entries.push(Entry { range, ..*entry });
         Some(full)
     }
 

@@ -264,12 +264,11 @@ impl Settler<'_> {
             let Some(value) = template.as_str().and_then(|it| filled(it, self.options)) else {
                 continue;
             };
-            match (HeaderName::try_from(name), secret_header(&value)) {
-                (Ok(header), Some(value)) => drop(headers.insert(header, value)),
-                _ => {
-                    let what = format!("what is to be sent as `{name}` is no header");
-                    self.wrong("preset", what, "");
-                }
+            if let (Ok(header), Some(value)) = (HeaderName::try_from(name), secret_header(&value)) {
+                headers.insert(header, value);
+            } else {
+                let what = format!("what is to be sent as `{name}` is no header");
+                self.wrong("preset", what, "");
             }
         }
         for (name, value) in &self.options.headers {
