@@ -74,11 +74,11 @@ async fn answer(State(view): State<Arc<View>>, request: Request) -> Result<Respo
     let (status, answer) = match outcome {
         Ok(result) => (StatusCode::OK, json!({ "jsonrpc": "2.0", "id": id, "result": result })),
         Err((status, code, message)) => {
-            let mut error = json!({ "code": code });
-            if code == UNKNOWN_REVISION {
-                error["data"] = json!({ "supported": spoken() });
-            }
-            error["message"] = message.into();
+            let data = json!({ "supported": spoken() });
+            let error = match code {
+                UNKNOWN_REVISION => json!({ "code": code, "data": data, "message": message }),
+                _ => json!({ "code": code, "message": message }),
+            };
             (status, json!({ "jsonrpc": "2.0", "id": id, "error": error }))
         }
     };

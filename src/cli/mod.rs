@@ -201,7 +201,10 @@ pub fn run() -> ExitCode {
         Verb::Stats(asked) => look::stats(asked, shell),
         Verb::Rules(verb) => rules::run(&verb, shell),
         Verb::Prices(verb) => prices::run(&verb, shell),
-        Verb::Version { json } => version(json),
+        Verb::Version { json } => {
+            version(json);
+            Ok(())
+        }
     };
     ended.err().unwrap_or(ExitCode::SUCCESS)
 }
@@ -273,13 +276,12 @@ fn config_mistakes(report: &Report, output: Output) -> ExitCode {
     ExitCode::from(EXIT_CONFIG)
 }
 
-fn version(json: bool) -> Ended {
+fn version(json: bool) {
     if json {
         say_json(&about());
     } else {
         say(&format!("{}\n", about_in_one_line()));
     }
-    Ok(())
 }
 
 /// What this program is.

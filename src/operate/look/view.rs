@@ -131,10 +131,14 @@ pub(super) fn in_order(spans: &[&Span]) -> (Vec<(usize, usize, bool)>, usize) {
             waiting.extend(children.map(|child| (child, depth + 1, false)));
         }
     };
-    tops.into_iter().for_each(|top| walk(&mut order, top));
+    for top in tops {
+        walk(&mut order, top);
+    }
     let hanging = order.len();
     // Behind what hangs together from the top come the circles, each from its first on.
-    by_start.into_iter().for_each(|at| walk(&mut order, (at, true)));
+    for at in by_start {
+        walk(&mut order, (at, true));
+    }
     let in_circles = order.len() - hanging;
     (order, in_circles)
 }
