@@ -37,6 +37,7 @@ pub struct Tree<K, A, const SPANS_MAX: usize> {
 
 /// What a span says of itself.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "facts of their own")]
 pub struct Own<K, A> {
     /// The one above it.
     pub parent: Option<K>,

@@ -46,7 +46,7 @@ impl Bucket {
 
     fn list(&self, prefix: &str) -> Response {
         let objects = self.objects.iter().filter(|(name, _)| name.starts_with(prefix));
-        let contents: String = objects
+        let contents: Vec<_> = objects
             .map(|(name, bytes)| {
                 let size = bytes.len();
                 format!(
@@ -54,6 +54,7 @@ impl Bucket {
                 )
             })
             .collect();
+        let contents = contents.concat();
         format!("<ListBucketResult><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>")
             .into_response()
     }
@@ -108,12 +109,13 @@ async fn answer(State(bucket): State<Arc<Bucket>>, request: Request) -> Response
 fn lines(first: u64, count: u64) -> Vec<u8> {
     let mut random = first;
     let mut line = |number: u64| {
-        let text: String = (0..100)
+        let text: Vec<_> = (0..100)
             .map(|_| {
                 random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 format!("{random:016x}")
             })
             .collect();
+        let text = text.concat();
         format!(
             r#"{{"schema_version":2,"record":"span","trace_id":"{number:032x}","span_id":"{number:016x}","name":"n","start_time_unix_nano":1795238109000000000,"attributes":{{"text":"{text}"}}}}"#
         )

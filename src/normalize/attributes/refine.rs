@@ -202,7 +202,7 @@ fn vercel(slots: &Slots<'_>, facts: &mut Facts) {
 }
 
 /// Whether others say what a span of a call's kind says: the AI SDK's outer embedding span has the sum of the calls inside, an agent
-/// of VoltAgent the sum of its calls, and the next call of Spring AI 1 its own tokens and those of the calls before it.
+/// of `VoltAgent` the sum of its calls, and the next call of Spring AI 1 its own tokens and those of the calls before it.
 pub(super) fn is_said_elsewhere(slots: &Slots<'_>, facts: &Facts) -> bool {
     let is_call =
         |operation: &str| operation.rsplit('.').next().is_some_and(|last| last.starts_with("do"));
