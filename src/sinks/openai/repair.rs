@@ -58,7 +58,7 @@ mod tests {
     fn mend(item: &str, path: &[&str], code: &str, answer: &str) -> Option<String> {
         let complaint = Complaint {
             index: 0,
-            path: format!("/{}", path.join("/")),
+            path: [&[""][..], path].concat().join("/"),
             code: code.to_owned(),
             reason: String::new(),
             answer: answer.to_owned(),
