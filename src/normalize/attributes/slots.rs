@@ -112,7 +112,7 @@ fn by_prefix(key: &str) -> Option<Convention> {
     })
 }
 
-/// Scope of LlamaIndex's own tracer.
+/// Scope of `LlamaIndex`'s own tracer.
 const LLAMA_INDEX: &str = "llamaindex.opentelemetry.tracer";
 
 /// Scopes that leave no doubt, by their beginnings.
