@@ -39,7 +39,7 @@ pub(crate) fn counted(spans: &[&Span]) -> BTreeMap<SpanId, Usage> {
         let has_aggregate = facts.aggregate_usage.has_tokens();
         let is_model =
             facts.kind.counts_usage() && (facts.usage.has_tokens() || (has_cost && !has_aggregate));
-        let is_log = facts.kind == Kind::Event && has_aggregate;
+        let is_log = (facts.kind == Kind::Event || facts.adds_up_later) && has_aggregate;
         said.entry(span.span_id).or_insert(Said {
             span,
             is_model,
@@ -73,7 +73,9 @@ pub(crate) fn counted(spans: &[&Span]) -> BTreeMap<SpanId, Usage> {
             let beside = |other: &Said<'_>| other.span.parent_id == it.span.parent_id;
             let mut calls = said
                 .values()
-                .filter(|other| other.span.facts().kind.counts_usage() && beside(other))
+                .filter(|other| {
+                    other.span.facts().kind.counts_usage() && !other.is_log && beside(other)
+                })
                 .peekable();
             let repeats_its_parent = it.span.parent_id.is_some_and(|parent| {
                 said.get(&parent).is_some_and(|it| it.is_model) && !is_repeated(parent)
@@ -82,7 +84,12 @@ pub(crate) fn counted(spans: &[&Span]) -> BTreeMap<SpanId, Usage> {
                 && (calls.peek().is_none() || !calls.all(|call| call.is_model));
         }
         let speaks = |id: SpanId| said.get(&id).is_some_and(|it| it.is_other) && !spends_below(id);
-        it.is_other && speaks(id) && !above(id).into_iter().any(speaks)
+        let is_part_of_a_call = matches!(it.span.facts().kind, Kind::Chain | Kind::Custom)
+            && above(id).iter().filter_map(|over| said.get(over)).find_map(|over| match over {
+                over if over.is_model => Some(true),
+                over => over.is_boundary.then_some(false),
+            }) == Some(true);
+        it.is_other && !is_part_of_a_call && speaks(id) && !above(id).into_iter().any(speaks)
     };
     let usage = |it: &Said<'_>| {
         let facts = it.span.facts();
