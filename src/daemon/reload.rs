@@ -194,6 +194,7 @@ pub(super) fn receivers_of(config: &Config, tls: Option<Tls>, workshop: &Worksho
         tls,
         before_journal: BeforeJournal::of(&config.rules, &config.prices).map(Arc::new),
         keys: uses_keys.then(|| Arc::clone(&workshop.keys)),
+        sinks: config.sinks.iter().map(|sink| sink.name.clone()).collect(),
     }
 }
 

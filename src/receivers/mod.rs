@@ -96,6 +96,9 @@ static KEPT_HEADERS: [HeaderName; 6] = [
 /// A kept header is cut here: they are stored with every record, and real ones stay far below.
 const KEPT_HEADER_BYTES_MAX: usize = 256;
 
+const NO_SINK: &str =
+    "spanferry-sink names no sink of this daemon: name one, or leave the header out for all";
+
 /// What a connection ended without an answer counts as in the figures; no HTTP status and no gRPC code.
 const HUNG_UP: u16 = 499;
 
@@ -152,6 +155,7 @@ struct Answering {
     decoder: Decoder,
     first_seen: Arc<FirstSeen>,
     tls: Option<Tls>,
+    sinks: Vec<String>,
     options: ReceiverOptions,
 }
 
@@ -166,6 +170,8 @@ pub struct Settings {
     pub before_journal: Option<Arc<BeforeJournal>>,
     /// Where callers' keys are kept, if a sink acts in their name.
     pub keys: Option<Arc<Keyring>>,
+    /// The names of the sinks: a request may be for one of them alone.
+    pub sinks: Vec<String>,
 }
 
 impl Receivers {
@@ -235,7 +241,7 @@ impl Answering {
         (intake, metrics, refusing, first_seen): (Intake, Metrics, Stop, Arc<FirstSeen>),
         (bodies, decoder): (Bodies, Decoder),
     ) -> Self {
-        let Settings { options, tls, before_journal, keys } = settings;
+        let Settings { options, tls, before_journal, keys, sinks } = settings;
         Self {
             intake,
             refusing,
@@ -247,6 +253,7 @@ impl Answering {
             decoder: decoder.with_rules(before_journal),
             first_seen,
             tls,
+            sinks,
             options,
         }
     }
@@ -333,6 +340,11 @@ impl Answering {
         let peer = head.extensions.get::<Peer>();
         let identity =
             self.auth.identify(&head.headers, peer.and_then(|peer| peer.certificate.as_deref()))?;
+        let is_for = |sink: &HeaderValue| self.sinks.iter().any(|known| sink == known.as_str());
+        if !head.headers.get_all(ONLY_SINK_HEADER).iter().all(is_for) {
+            // It would reach nobody.
+            return Err(Refusal::Malformed(NO_SINK.to_owned()));
+        }
         let tenant = self.tenants.enter(&identity.tenant)?;
         let signal = match (place, protocol) {
             (Place::Ingest, _) => Signal::Traces,

@@ -11,6 +11,7 @@ use super::world::*;
 use crate::receivers::{
     CorsOptions, DEFAULT_CORS_MAX_AGE, OtherSignals, ReceiverOptions, TokenOptions, Version,
 };
+use crate::span::ONLY_SINK_HEADER;
 use crate::support::golden::{fixtures, read};
 use crate::support::hops::{HOPS_MAX, Hops, SENDER_HEADER, first_header};
 
@@ -129,6 +130,15 @@ async fn with_tokens_only_their_holders_come_in() {
     assert_eq!(envelope.source.tenant, "acme");
     assert!(!format!("{envelope:?}").contains("sk-right"));
     world.close().await;
+}
+
+#[tokio::test]
+async fn what_is_for_a_sink_that_is_not_there_is_not_taken() {
+    let world = World::open().await;
+    for (sink, status) in [("lake", 200), ("laek", 400), ("", 400)] {
+        let answer = world.post(TRACES, &[PROTOBUF, (ONLY_SINK_HEADER, sink)], good()).await;
+        assert_eq!(answer.status, status, "{sink:?}");
+    }
 }
 
 #[tokio::test]

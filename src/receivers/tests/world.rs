@@ -90,7 +90,8 @@ impl World {
         let tls = options.tls.as_ref().map(|options| Tls::open("receivers", options));
         let tls = tls.transpose().expect("certificates");
         let (intake, refusing_too) = (feed.intake(), refusing.clone());
-        let settings = Settings { options, tls, ..Settings::default() };
+        let sinks = vec!["lake".to_owned()];
+        let settings = Settings { options, tls, sinks, ..Settings::default() };
         let receivers = Receivers::new(settings, intake, metrics.clone(), refusing_too);
         let address = "127.0.0.1:0".parse().expect("an address");
         let listener = Listener::bind(&address).await.expect("a port");
