@@ -32,6 +32,8 @@ path = "items.jsonl"
 const OF_ARRIVAL: [&str; 2] = ["received_at", "receiver"];
 /// What a span of the Agents SDK has from its trace object, if that came in the same request; batches cut requests in another way.
 const OF_REQUEST: &str = "workflow_name";
+/// What a span of Logfire has from the root of its trace, if that had come when its line was written.
+const OF_ROOT: [&str; 2] = ["session_id", "user_id"];
 
 impl World {
     pub(crate) fn import(&self, arguments: &[&str]) -> Command {
@@ -66,7 +68,10 @@ fn lasting(lines: &[String]) -> Vec<Value> {
         let columns = line.as_object_mut().unwrap();
         let is_agents_sdk = columns.contains_key("openai_item") && columns["record"] == "span";
         let of_request = is_agents_sdk.then_some(OF_REQUEST);
-        for column in OF_ARRIVAL.into_iter().chain(of_request) {
+        let is_logfire =
+            columns.get("convention").is_some_and(|convention| convention == "logfire");
+        let of_root = OF_ROOT.into_iter().filter(|_| is_logfire);
+        for column in OF_ARRIVAL.into_iter().chain(of_request).chain(of_root) {
             columns.shift_remove(column);
         }
         line
