@@ -119,10 +119,12 @@ pub(super) async fn find(given: &[String], stores: &Stores<'_>) -> Result<Vec<So
     Ok(found)
 }
 
+const HOUR_NS: u64 = 3600 * NS_PER_SECOND;
+const DAY_NS: u64 = 24 * HOUR_NS;
 /// Clients' clocks that are ahead let a span arrive before it starts.
-const AHEAD_NS: u64 = 3600 * NS_PER_SECOND;
+const AHEAD_NS: u64 = HOUR_NS;
 /// A span arrives when it has ended, or when its client could send it at last.
-const LATE_NS: u64 = 24 * AHEAD_NS;
+const LATE_NS: u64 = DAY_NS;
 
 /// Whether a source may have spans that started in the window, as far as its partition tells (`dt=2026-11-21/hour=05`): when they arrived.
 pub(super) fn may_be_of(window: &Range<u64>, name: &str) -> bool {
@@ -130,7 +132,7 @@ pub(super) fn may_be_of(window: &Range<u64>, name: &str) -> bool {
     let (date, hour) = (value("dt=").unwrap_or_default(), value("hour="));
     let begins = moment::read(&format!("{date}T{}:00:00Z", hour.unwrap_or("00")), 0);
     let Ok(begins) = begins else { return true };
-    let ends = begins + if hour.is_some() { AHEAD_NS } else { LATE_NS };
+    let ends = begins + if hour.is_some() { HOUR_NS } else { DAY_NS };
     window.start < ends.saturating_add(AHEAD_NS) && begins < window.end.saturating_add(LATE_NS)
 }
 

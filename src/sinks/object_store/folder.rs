@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 
 use ::object_store::path::Path as Name;
 use bytes::Bytes;
-use glob::{Pattern, glob};
 use rustix::fs::{XattrFlags, fsetxattr, getxattr};
 use rustix::io::Errno;
 use tokio::task::spawn_blocking;
@@ -43,26 +42,16 @@ impl Folder {
 
     /// See `Store::numbered`. Files that an earlier run did not finish go.
     pub(super) async fn numbered(&self, from: &Name, stem: &str) -> Result<Numbered, Pace> {
-        let (from, stem) = (from.clone(), stem.to_owned());
+        let (from, stem) = (from.to_string(), stem.to_owned());
         self.run(move |root| {
-            let (folder, of_writer) =
-                (Pattern::escape(&root.to_string_lossy()), Pattern::escape(&stem));
             let mut found = Numbered::new();
-            for path in
-                glob(&format!("{folder}/dt=*/hour=*/*{of_writer}*")).map_err(io::Error::other)?
-            {
-                let path = path.map_err(io::Error::from)?;
-                let object = path.strip_prefix(root).unwrap_or(&path);
-                let object = Name::from(object.to_string_lossy().as_ref());
-                let name = object.filename().unwrap_or_default();
-                if object < from {
-                    continue;
-                }
-                if name.strip_prefix('.').is_some_and(|name| name.starts_with(&stem)) {
-                    fs::remove_file(path)?;
-                } else if let Some(number) = number_of(name, &stem) {
-                    found.insert(number, object);
-                }
+            for partition in partitions(root)?.into_iter().filter(|partition| *partition >= from) {
+                let folder = root.join(&partition);
+                let (unfinished, names) = names_of(&folder, &stem)?;
+                unfinished.iter().try_for_each(|name| fs::remove_file(folder.join(name)))?;
+                let path = |name: &String| Name::from(format!("{partition}/{name}"));
+                let numbered = |name: &String| Some((number_of(name, &stem)?, path(name)));
+                found.extend(names.iter().filter_map(numbered));
             }
             Ok(found)
         })
@@ -134,6 +123,35 @@ impl Folder {
             "" => Pace::Down { after: None, reason },
             _ => Pace::Hold { reason },
         }
+    }
+}
+
+/// The folders of all hours below a root, as `dt=.../hour=...`.
+fn partitions(root: &Path) -> io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for day in names(root)?.into_iter().filter(|name| name.starts_with("dt=")) {
+        found.extend(names(&root.join(&day))?.into_iter().map(|hour| format!("{day}/{hour}")));
+    }
+    Ok(found)
+}
+
+/// The names in a folder, first the hidden ones of a writer.
+fn names_of(folder: &Path, stem: &str) -> io::Result<(Vec<String>, Vec<String>)> {
+    let is_hidden =
+        |name: &String| name.strip_prefix('.').is_some_and(|rest| rest.starts_with(stem));
+    Ok(names(folder)?.into_iter().partition(is_hidden))
+}
+
+/// The names in a folder; none where there is no such folder.
+fn names(folder: &Path) -> io::Result<Vec<String>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => {
+            entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
     }
 }
 
