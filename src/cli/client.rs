@@ -68,16 +68,6 @@ pub(super) struct Answer {
     pub(super) body: Bytes,
 }
 
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-#[error("{url} {reason}")]
-pub(super) struct NoAnswer {
-    /// What was asked, as it was given.
-    url: String,
-    /// In words behind the address.
-    reason: String,
-}
-
 impl Answer {
     /// The body as text, to be shown.
     pub(super) fn text(&self) -> String {
@@ -105,8 +95,8 @@ pub(super) fn below(url: &str, path: &str) -> String {
     format!("{url}{colon}{path}")
 }
 
-/// Asks once.
-pub(super) async fn ask(question: Question<'_>) -> Result<Answer, NoAnswer> {
+/// Asks once, or says why there is no answer.
+pub(super) async fn ask(question: Question<'_>) -> Result<Answer, String> {
     let (url, patience) = (question.url, question.patience);
     let answered = timeout(patience, async {
         let response = send(question).await?;
@@ -122,7 +112,7 @@ pub(super) async fn ask(question: Question<'_>) -> Result<Answer, NoAnswer> {
 pub(super) async fn ask_for_lines(
     question: Question<'_>,
     mut line: impl FnMut(&[u8]),
-) -> Result<StatusCode, NoAnswer> {
+) -> Result<StatusCode, String> {
     let (url, patience) = (question.url, question.patience);
     let slow = |_| slow(url, patience);
     let response = timeout(patience, send(question)).await.map_err(slow)??;
@@ -139,7 +129,7 @@ pub(super) async fn ask_for_lines(
         }
         held.extend_from_slice(&data);
         if held.len() > LINE_BYTES_MAX {
-            return Err(no_answer(url, "answers with more than can be read"));
+            return Err(format!("{url} answers with more than can be read"));
         }
     }
     if !held.is_empty() {
@@ -149,7 +139,7 @@ pub(super) async fn ask_for_lines(
 }
 
 /// Sends the question; returns the beginning of the answer.
-async fn send(question: Question<'_>) -> Result<Response<Incoming>, NoAnswer> {
+async fn send(question: Question<'_>) -> Result<Response<Incoming>, String> {
     let Question { url, headers, body, ca, .. } = question;
     let (stream, host, path) = connect(url, ca).await?;
     let method = if body.is_some() { Method::POST } else { Method::GET };
@@ -161,7 +151,7 @@ async fn send(question: Question<'_>) -> Result<Response<Incoming>, NoAnswer> {
         request = request.header(name, value);
     }
     let request = request.body(Full::new(body.unwrap_or_default()));
-    let request = request.map_err(|_| no_answer(url, WRONG_ADDRESS))?;
+    let request = request.map_err(|_| format!("{url} {WRONG_ADDRESS}"))?;
     let connected = http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = connected.map_err(|error| broken_off(url, &error))?;
     tokio::spawn(connection);
@@ -180,13 +170,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 async fn connect(
     url: &str,
     ca: Option<&Path>,
-) -> Result<(Box<dyn Stream>, String, String), NoAnswer> {
+) -> Result<(Box<dyn Stream>, String, String), String> {
     if let Some(socket) = url.strip_prefix(UNIX) {
         let (socket, path) = socket.split_once(":/").unwrap_or((socket, ""));
         let stream = UnixStream::connect(socket).await.map_err(|error| broken_off(url, &error))?;
         return Ok((Box::new(stream), "localhost".to_owned(), format!("/{path}")));
     }
-    let wrong_address = || no_answer(url, WRONG_ADDRESS);
+    let wrong_address = || format!("{url} {WRONG_ADDRESS}");
     let uri: Uri = url.parse().map_err(|_| wrong_address())?;
     let (authority, is_encrypted) = match (uri.authority(), uri.scheme_str()) {
         (Some(authority), Some("http")) => (authority, false),
@@ -200,7 +190,8 @@ async fn connect(
     if !is_encrypted {
         return Ok((Box::new(stream), authority.to_string(), path));
     }
-    let config = client_config(host, ca).map_err(|problem| no_answer(url, problem))?;
+    let config =
+        client_config(host, ca).map_err(|problem| format!("{url} cannot be asked: {problem}"))?;
     let name = ServerName::try_from(host.to_owned()).map_err(|_| wrong_address())?;
     let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
     let stream = stream.map_err(|error| broken_off(url, &error))?;
@@ -208,13 +199,13 @@ async fn connect(
 }
 
 /// Whom to trust at this host.
-fn client_config(host: &str, ca: Option<&Path>) -> Result<ClientConfig, String> {
+fn client_config(host: &str, ca: Option<&Path>) -> anyhow::Result<ClientConfig> {
     let ip = host.parse::<IpAddr>();
     if host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback()) {
-        return unchecked().map_err(|problem| format!("cannot be asked: {problem}"));
+        return Ok(unchecked()?);
     }
     let options = TlsOptions { ca_file: ca.map(Path::to_owned), ..TlsOptions::default() };
-    options.config().map_err(|problem| format!("cannot be asked: {problem}"))
+    Ok(options.config()?)
 }
 
 /// A client that takes every certificate, if who shows it has its key.
@@ -228,18 +219,14 @@ fn unchecked() -> Result<ClientConfig, rustls::Error> {
         .with_no_client_auth())
 }
 
-fn no_answer(url: &str, reason: impl Into<String>) -> NoAnswer {
-    NoAnswer { url: url.to_owned(), reason: reason.into() }
-}
-
-fn slow(url: &str, patience: Duration) -> NoAnswer {
-    no_answer(url, format!("did not answer within {patience:?}"))
+fn slow(url: &str, patience: Duration) -> String {
+    format!("{url} did not answer within {patience:?}")
 }
 
 /// Nobody is there, or they hung up. The cause at the bottom is what a person can do something about.
-fn broken_off(url: &str, error: &(dyn std::error::Error + 'static)) -> NoAnswer {
+fn broken_off(url: &str, error: &(dyn std::error::Error + 'static)) -> String {
     let innermost = std::iter::successors(Some(error), |cause| cause.source()).last();
-    no_answer(url, format!("does not answer: {}", innermost.unwrap_or(error)))
+    format!("{url} does not answer: {}", innermost.unwrap_or(error))
 }
 
 #[cfg(test)]

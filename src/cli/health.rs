@@ -38,8 +38,8 @@ pub(super) fn check(arguments: &HealthArguments, shell: Shell<'_>) -> Ended {
     let (patience, ca) = (arguments.timeout.0, arguments.trust.ca.as_deref());
     let question = Question { url: &url, patience, ca, ..Question::default() };
     let answered = block_on(ask(question), output)?;
-    let answer = answered
-        .map_err(|error| output.fail(&error.to_string(), Some("is the daemon running?")))?;
+    let hint = Some("is the daemon running?");
+    let answer = answered.map_err(|error| output.fail(&error, hint))?;
     if !answer.status.is_success() {
         let what = format!("{url} answers {}: {}", answer.status, answer.text());
         return Err(output.fail(&what, None));

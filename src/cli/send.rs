@@ -67,7 +67,7 @@ async fn deliver(trace: &Sent, url: &str, arguments: &SendArguments, output: Out
         ca: trust.ca.as_deref(),
     };
     let hint = Some("start the daemon with: spanferry run");
-    let answer = ask(question).await.map_err(|error| output.fail(&error.to_string(), hint))?;
+    let answer = ask(question).await.map_err(|error| output.fail(&error, hint))?;
     let said = answer.text();
     let space = if said.is_empty() { "" } else { " " };
     say(&format!("  answered {}{space}{said}\n  trace id {}\n", answer.status, trace.trace_id));

@@ -42,19 +42,15 @@ impl Workshop {
         self.retain(config);
         let made = config.sinks.iter().map(|sink| {
             self.join(&sink.name)?;
-            self.make(sink, None)
+            self.make(sink)
         });
         let (made, lanes) = (made.collect::<Result<Vec<_>, _>>()?, Lanes::default());
         lanes.set(made.iter().map(|lane| lane.handle().clone()).collect());
         Ok((made, lanes))
     }
 
-    /// A lane at the sink's saved cursor, in the place of the one before it.
-    pub(super) fn make(
-        &self,
-        sink: &SinkConfig,
-        before: Option<&LaneHandle>,
-    ) -> anyhow::Result<Lane> {
+    /// A lane at the sink's saved cursor.
+    pub(super) fn make(&self, sink: &SinkConfig) -> anyhow::Result<Lane> {
         let (feed, journal) = (&self.stores.feed, self.stores.feed.journal());
         let cursor = journal.cursor(&sink.name).unwrap_or_default();
         let made = self.build(sink, &cursor)?;
@@ -65,11 +61,7 @@ impl Workshop {
         status.gathers = made.gathers();
         let dead_letters = DeadLetters::new(self.stores.set_aside.dead_letters.clone());
         let (journal, options) = (journal.clone(), sink.lane.clone());
-        let lane = Lane::new(reader, made, journal, dead_letters, options, Arc::new(status));
-        Ok(match before {
-            Some(before) => lane.in_place_of(before),
-            None => lane,
-        })
+        Ok(Lane::new(reader, made, journal, dead_letters, options, Arc::new(status)))
     }
 
     /// Sees whether these sinks can be made, has others join, and sets how attributes are read. It blocks on the disk.
@@ -201,18 +193,14 @@ impl Running {
         join_all(ending.map(Task::hand_over)).await;
     }
 
-    /// Shows the lanes of these sinks, in this order; those that are shown no longer are followed by none.
+    /// Shows the lanes of these sinks, in this order.
     pub(super) fn show(&self, sinks: &[SinkConfig]) {
         let before = self.lanes.all();
         let shown = |name: &str| {
             let task = self.tasks.get(name).map(|task| &task.handle);
             task.or_else(|| before.iter().find(|lane| lane.status.sink == name)).cloned()
         };
-        let lanes: Vec<_> = sinks.iter().filter_map(|sink| shown(&sink.name)).collect();
-        let is_gone =
-            |lane: &&LaneHandle| !lanes.iter().any(|now| now.status.sink == lane.status.sink);
-        before.iter().filter(is_gone).for_each(|gone| gone.jobs.end());
-        self.lanes.set(lanes);
+        self.lanes.set(sinks.iter().filter_map(|sink| shown(&sink.name)).collect());
     }
 
     /// Has all lanes deliver what they can until then.

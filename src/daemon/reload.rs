@@ -19,7 +19,7 @@ use super::lanes::{self, Workshop};
 use super::listeners::{self, ADMIN, KAFKA, Listeners, Socket};
 use super::plan::plan;
 use crate::admin::{self, View};
-use crate::config::{Config, Loaded, LogOptions, Paint, Report, SinkConfig};
+use crate::config::{Config, Loaded, LogOptions, Paint, Report};
 use crate::normalize;
 use crate::operate::{CommandError, Rebuilt, RefusedReload, Reloaded, Reread};
 use crate::receivers::Settings;
@@ -127,12 +127,10 @@ impl Serving {
     async fn replace_lanes(&mut self, new: &Arc<Loaded>, plan: &Reloaded) {
         let changed = changed(plan);
         self.lanes.hand_over(&[&changed[..], &plan.removed].concat()).await;
-        let (workshop, making, lanes) =
-            (self.workshop.clone(), Arc::clone(new), self.view.lanes.clone());
+        let (workshop, making) = (self.workshop.clone(), Arc::clone(new));
         let made = on_disk(move |_| {
             let sinks = making.config.sinks.iter().filter(|sink| changed.contains(&sink.name));
-            let make = |sink: &SinkConfig| workshop.make(sink, lanes.of(&sink.name).as_ref());
-            sinks.map(|sink| (sink.name.clone(), make(sink))).collect::<Vec<_>>()
+            sinks.map(|sink| (sink.name.clone(), workshop.make(sink))).collect::<Vec<_>>()
         });
         for (sink, made) in made.await.unwrap_or_default() {
             match made {

@@ -12,7 +12,8 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher, RandomState};
+use std::hash::{BuildHasher as _, RandomState};
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,8 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
-use crate::journal::{Journal, Position, ReadError};
+use super::Records;
+use crate::journal::{Journal, Position};
 use crate::normalize::decode_record;
 use crate::span::{Batch, Source};
 use crate::support::lock::lock;
@@ -37,30 +39,7 @@ const STRIDE_BYTES: u64 = 4 << 20;
 /// 128 bits of hash over an item's bytes: among a billion items a false match is less likely than 1 in 10^15.
 type Fingerprint = u128;
 type ReservationId = u64;
-type Seen = HashMap<Fingerprint, ReservationId, BuildHasherDefault<AlreadyHashed>>;
-
-/// Takes a fingerprint as its own hash: it is one, and its seed keeps others from choosing it.
-#[derive(Debug, Default)]
-struct AlreadyHashed(u64);
-
-impl Hasher for AlreadyHashed {
-    fn write_u128(&mut self, fingerprint: u128) {
-        #[expect(clippy::cast_possible_truncation, reason = "half of the hash is hash enough")]
-        let half = fingerprint as u64;
-        self.0 = half;
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        // Only fingerprints are ever hashed here; this keeps the contract for anything else.
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
+type Seen = HashMap<Fingerprint, ReservationId, foldhash::fast::RandomState>;
 
 /// The window. Shared by all requests.
 #[derive(Debug)]
@@ -136,7 +115,7 @@ impl DedupWindow {
         }
         state.open.insert(id);
         state.turn_over();
-        Some(Reservation { window: Some(Arc::clone(self)), id, reserved, resent })
+        Some(Reservation { window: Arc::clone(self), id, reserved, resent })
     }
 
     /// Fills the window with the items at the journal's end. It blocks on the disk.
@@ -162,17 +141,18 @@ impl DedupWindow {
         journal: &Journal<P>,
         from: Position,
         until: Position,
-    ) -> Result<usize, ReadError> {
+    ) -> io::Result<usize> {
         let mut count = 0;
-        journal.read_after(from)?.visit(until, |stored| {
-            let Ok((_, decoded)) = decode_record(&stored.payload) else { return };
+        for record in Records::after(journal, from)?.before(until) {
+            let payload = record?.payload;
+            let Some(Ok((_, decoded))) = payload.as_ref().map(decode_record) else { continue };
             count += decoded.batch.items.len();
             let mut state = self.lock();
             let Batch { source, items, .. } = &decoded.batch;
             let seen = items.iter().map(|item| (self.fingerprint(source, item.wire()), 0));
             state.recent.extend(seen);
             state.turn_over();
-        })?;
+        }
         Ok(count)
     }
 
@@ -189,8 +169,7 @@ impl DedupWindow {
 impl Default for State {
     fn default() -> Self {
         // Pages that nothing was written to take no memory, and tables that grow would leave their smaller ones behind.
-        let empty =
-            || Seen::with_capacity_and_hasher(GENERATION_ITEMS, BuildHasherDefault::default());
+        let empty = || Seen::with_capacity_and_hasher(GENERATION_ITEMS, Default::default());
         let (recent, older) = (empty(), empty());
         Self { recent, older, open: HashSet::new(), last_reservation: 0 }
     }
@@ -210,8 +189,9 @@ impl State {
 /// Items marked as seen. Dropped without [`Reservation::settle`], they are forgotten again.
 #[derive(Debug)]
 pub(super) struct Reservation {
-    window: Option<Arc<DedupWindow>>,
+    window: Arc<DedupWindow>,
     id: ReservationId,
+    /// What is forgotten again with it.
     reserved: Vec<Fingerprint>,
     /// Places in the batch of items that were seen before.
     pub(super) resent: Vec<u32>,
@@ -220,17 +200,13 @@ pub(super) struct Reservation {
 impl Reservation {
     /// The items are on stable storage: from now on they are known.
     pub(super) fn settle(mut self) {
-        if let Some(window) = self.window.take() {
-            window.lock().open.remove(&self.id);
-            window.released.notify_waiters();
-        }
+        self.reserved.clear();
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let Some(window) = self.window.take() else { return };
-        let mut state = window.lock();
+        let mut state = self.window.lock();
         state.open.remove(&self.id);
         for fingerprint in &self.reserved {
             if state.recent.remove(fingerprint).is_none() {
@@ -238,7 +214,7 @@ impl Drop for Reservation {
             }
         }
         drop(state);
-        window.released.notify_waiters();
+        self.window.released.notify_waiters();
     }
 }
 

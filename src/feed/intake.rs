@@ -223,7 +223,7 @@ mod tests {
         assert_eq!((accepted.items, accepted.resent, accepted.quarantined), (2, 3, 2));
         let batch = feed.reader(second).next().await.batch;
         let record = feed.journal().read_from(second.position).next().unwrap().unwrap();
-        let again = decode_record(&record.payload).unwrap().1.batch;
+        let again = decode_record(&record.payload.unwrap()).unwrap().1.batch;
         let told = |batch: &Batch| -> Vec<(Bytes, bool)> {
             let knows = |item: &Item| item.as_span().is_some_and(|span| span.trace.is_some());
             batch.items.iter().map(|item| (item.wire().clone(), knows(item))).collect()

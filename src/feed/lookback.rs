@@ -7,7 +7,7 @@ use tracing::warn;
 
 use super::traces::FORGET_AFTER;
 use super::{Arrived, Decisions, Records, Traces};
-use crate::journal::{Journal, Mark, Position, Stored};
+use crate::journal::{Journal, Mark, Position};
 use crate::normalize::{Envelope, decode_record};
 use crate::rules::{Known, REMEMBER, Rules};
 use crate::span::Batch;
@@ -33,21 +33,21 @@ pub fn look_back(
 ) {
     let (mut newest_ns, mut bytes) = (0, NEWEST_WITHIN_BYTES);
     while newest_ns == 0 && bytes <= LOOKBACK_BYTES_MAX {
-        read(journal, before, bytes, |record| {
-            newest_ns = received_at_ns(&record).unwrap_or(newest_ns);
+        read(journal, before, bytes, |_, payload| {
+            newest_ns = received_at_ns(payload).unwrap_or(newest_ns);
         });
         bytes *= 16;
     }
     let oldest_ns = newest_ns.saturating_sub(nanos(FORGET_AFTER));
-    read(journal, before, LOOKBACK_BYTES_MAX, |record| {
+    read(journal, before, LOOKBACK_BYTES_MAX, |start, payload| {
         // Decoding is what takes time, so what would be left out is not decoded.
-        if received_at_ns(&record).is_some_and(|at_ns| oldest_ns <= at_ns)
-            && let Ok((_, decoded)) = decode_record(&record.payload)
+        if received_at_ns(payload).is_some_and(|at_ns| oldest_ns <= at_ns)
+            && let Ok((_, decoded)) = decode_record(payload)
         {
             let batch = Arc::new(decoded.batch);
             let known = decisions.map(|decisions| lock(decisions).of_batch(&batch));
             let left = rules.apply_again(&batch, Known::of(known.as_ref()));
-            traces.feed_ruled(&left, record.start.position);
+            traces.feed_ruled(&left, start);
             traces.settle(traces.feeds());
         }
     });
@@ -92,8 +92,8 @@ fn fill(journal: &Journal<Arrived>, before: Mark, rules: &Rules, decisions: &mut
     let is_start = before.position.0.saturating_sub(bytes) <= journal.start().position.0;
     let is_whole = is_start && journal.start().position.0 == 0;
     let (mut has_begun, mut begin_ns) = (is_whole, None);
-    read(journal, before, bytes, |record| {
-        let Some((received_at_ns, batch)) = decoded(&record.payload) else { return };
+    read(journal, before, bytes, |_, payload| {
+        let Some((received_at_ns, batch)) = decoded(payload) else { return };
         if !has_begun && received_at_ns < oldest_ns {
             begin_ns = Some(oldest_ns);
             return;
@@ -111,11 +111,13 @@ fn far_enough(journal: &Journal<Arrived>, before: Mark) -> Option<(u64, u64)> {
     loop {
         let (mut first_ns, mut last_ns) = (None, None);
         let from = Position(before.position.0.saturating_sub(bytes));
-        let mut reader = journal.read_after(from).ok()?;
+        let mut records = Records::after(journal, from).ok()?.before(before.position);
         // The first tells how far back this is, and all tell, once, where the end is.
-        while reader.position() < before.position && (first_ns.is_none() || oldest_ns.is_none()) {
-            let Ok(Some(stored)) = reader.next() else { break };
-            last_ns = received_at_ns(&stored).filter(|at_ns| *at_ns > 0).or(last_ns);
+        while (first_ns.is_none() || oldest_ns.is_none())
+            && let Some(Ok(record)) = records.next()
+        {
+            let at_ns = record.payload.as_ref().and_then(received_at_ns);
+            last_ns = at_ns.filter(|at_ns| *at_ns > 0).or(last_ns);
             first_ns = first_ns.or(last_ns);
         }
         oldest_ns =
@@ -138,15 +140,26 @@ fn decoded(payload: &Bytes) -> Option<(u64, Batch)> {
     Some((decoded.batch.source.received_at_ns, decoded.batch))
 }
 
-fn received_at_ns(record: &Stored) -> Option<u64> {
-    Envelope::split(&record.payload).ok().map(|(envelope, _)| envelope.source.received_at_ns)
+fn received_at_ns(payload: &Bytes) -> Option<u64> {
+    Envelope::split(payload).ok().map(|(envelope, _)| envelope.source.received_at_ns)
 }
 
-/// Visits the records of the last so many bytes before a mark.
-fn read(journal: &Journal<Arrived>, before: Mark, bytes_max: u64, visit: impl FnMut(Stored)) {
+/// Visits the records of the last so many bytes before a mark, each with where it starts.
+fn read(
+    journal: &Journal<Arrived>,
+    before: Mark,
+    bytes_max: u64,
+    mut visit: impl FnMut(Position, &Bytes),
+) {
     let from = Position(before.position.0.saturating_sub(bytes_max));
-    let read = journal.read_after(from).and_then(|mut reader| reader.visit(before.position, visit));
-    if let Err(problem) = read {
+    let visited = Records::after(journal, from).and_then(|records| {
+        records.before(before.position).try_for_each(|record| {
+            let record = record?;
+            record.payload.iter().for_each(|payload| visit(record.start.position, payload));
+            Ok(())
+        })
+    });
+    if let Err(problem) = visited {
         warn!(%problem, "the journal before the cursor cannot be read: what it said of traces is not known");
     }
 }

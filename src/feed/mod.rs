@@ -32,7 +32,7 @@ use dedup::{DedupWindow, Reservation};
 pub use intake::{Accepted, Arrival, Intake, Refusal};
 pub use lookback::{look_back, recall};
 pub use reader::{Fed, Reader};
-pub use records::{Record, Records};
+pub use records::Records;
 use tail::Tail;
 pub use traces::{Agents, DueRoot, DueRoots, Fill, SpanTree, Traces};
 

@@ -12,7 +12,7 @@ use tracing::error;
 
 use super::tail::{Look, ReaderId, Tail};
 use super::{Arrived, Feed};
-use crate::journal::{self, Journal, Mark, Position, ReadError};
+use crate::journal::{self, Journal, Mark, Position, Record};
 use crate::normalize::decode_record;
 use crate::span::{Batch, Source};
 
@@ -204,60 +204,49 @@ fn read_some(mut disk: journal::Reader, from: Mark, up_to: Position) -> Read {
     let mut ready = VecDeque::new();
     let (mut at, mut bytes) = (from, 0);
     while bytes < READ_AT_ONCE_BYTES && at.position < up_to {
-        let fed = match disk.next_before(up_to) {
-            Ok(Some(stored)) => {
-                bytes += stored.payload.len();
-                decoded(&stored)
-            }
-            // What is lost was reported when the damage was found; here it is only stepped over and counted.
-            Err(ReadError::Damaged { resume, .. } | ReadError::Removed { resume, .. }) => Fed {
-                start: at,
-                end: resume,
-                batch: Arc::new(nothing()),
-                not_understood: None,
-                filtered: 0,
-            },
-            Ok(None) => {
-                return Read { disk, ready, failed: Some("it ends before its own end".to_owned()) };
-            }
-            Err(ReadError::Storage(problem)) => {
-                return Read { disk, ready, failed: Some(problem.to_string()) };
-            }
+        let read = disk.next_before(up_to).map_err(|problem| problem.to_string());
+        let record = match read.and_then(|read| read.ok_or("it ends before its own end".to_owned()))
+        {
+            Ok(record) => record,
+            Err(problem) => return Read { disk, ready, failed: Some(problem) },
         };
-        at = fed.end;
-        ready.push_back(fed);
+        let start = if record.payload.is_some() { record.start } else { at };
+        bytes += record.payload.as_ref().map_or(0, Bytes::len);
+        at = record.end;
+        ready.push_back(decoded(&Record { start, ..record }));
     }
     Read { disk, ready, failed: None }
 }
 
-fn decoded(stored: &journal::Stored) -> Fed {
-    let payload = match &stored.payload {
-        short if short.len() <= COPIED_BYTES_MAX => Bytes::copy_from_slice(short),
-        long => long.clone(),
+fn decoded(record: &Record) -> Fed {
+    let payload = match &record.payload {
+        Some(short) if short.len() <= COPIED_BYTES_MAX => Some(Bytes::copy_from_slice(short)),
+        payload => payload.clone(),
     };
-    let (batch, not_understood) = match decode_record(&payload) {
-        Ok((_, decoded)) => {
-            let accepted = stored.end.items.saturating_sub(stored.start.items);
-            let missing = accepted.saturating_sub(decoded.batch.items.len() as u64);
+    let (batch, not_understood) = match payload.as_ref().map(decode_record) {
+        // What is lost was reported when the damage was found; here it is only stepped over and counted.
+        None => (nothing(), None),
+        Some(Ok((_, decoded))) => {
+            let missing = record.items().saturating_sub(decoded.batch.items.len() as u64);
             if missing > 0 {
-                let position = stored.start.position.0;
+                let position = record.start.position.0;
                 error!(
                     position,
                     missing,
                     "items are not understood by this version; their record becomes a dead letter of each sink"
                 );
             }
-            (decoded.batch, (missing > 0).then(|| payload.clone()))
+            (decoded.batch, payload.filter(|_| missing > 0))
         }
-        Err(problem) => {
-            let position = stored.start.position.0;
+        Some(Err(problem)) => {
+            let position = record.start.position.0;
             error!(position, %problem, "a record is not understood by this version; it becomes a dead letter of each sink");
-            (nothing(), Some(payload))
+            (nothing(), payload)
         }
     };
     Fed {
-        start: stored.start,
-        end: stored.end,
+        start: record.start,
+        end: record.end,
         batch: Arc::new(batch),
         not_understood,
         filtered: 0,
@@ -350,9 +339,9 @@ mod tests {
         accept(&feed, &[item(&"long".repeat(COPIED_BYTES_MAX / 4))]).await;
         let mut reader = feed.journal().read_from(Position(0));
         for is_copied in [true, false] {
-            let stored = reader.next().unwrap().unwrap();
-            let wire = decoded(&stored).batch.items[0].wire().as_ptr();
-            assert_eq!(!stored.payload.as_ptr_range().contains(&wire), is_copied);
+            let record = reader.next().unwrap().unwrap();
+            let wire = decoded(&record).batch.items[0].wire().as_ptr();
+            assert_eq!(!record.payload.unwrap().as_ptr_range().contains(&wire), is_copied);
         }
     }
 

@@ -2,27 +2,7 @@
 
 use std::io;
 
-use bytes::Bytes;
-
-use crate::journal::{Journal, Mark, Position, ReadError, Reader};
-
-/// A record, or a place where records cannot be read any more.
-#[derive(Debug)]
-pub struct Record {
-    /// Where it starts.
-    pub start: Mark,
-    /// Where the next one starts.
-    pub end: Mark,
-    /// Its bytes; `None` where they are damaged or were removed. That was reported when it was found.
-    pub payload: Option<Bytes>,
-}
-
-impl Record {
-    /// Items that the journal counts for it.
-    pub fn items(&self) -> u64 {
-        self.end.items.saturating_sub(self.start.items)
-    }
-}
+use crate::journal::{Journal, Mark, Position, Reader, Record};
 
 /// Reads up to what was the end when it began. After a failure of the disk there is nothing more.
 #[derive(Debug)]
@@ -45,13 +25,16 @@ impl Records {
     }
 
     /// From the first record on that starts at a position or behind it. Items are counted from there.
-    pub fn after<P: Send + 'static>(
-        journal: &Journal<P>,
-        position: Position,
-    ) -> Result<Self, ReadError> {
+    pub fn after<P: Send + 'static>(journal: &Journal<P>, position: Position) -> io::Result<Self> {
         let reader = journal.read_after(position)?;
         let at = Mark { position: reader.position(), items: 0 };
         Ok(Self { reader, at, end: journal.end().position })
+    }
+
+    /// Those that start before a position.
+    #[must_use]
+    pub fn before(self, position: Position) -> Self {
+        Self { end: self.end.min(position), ..self }
     }
 }
 
@@ -62,20 +45,12 @@ impl Iterator for Records {
         if self.end <= self.reader.position() {
             return None;
         }
-        let record = match self.reader.next() {
-            Ok(stored) => {
-                let stored = stored?;
-                Record { start: stored.start, end: stored.end, payload: Some(stored.payload) }
-            }
-            Err(ReadError::Damaged { resume, .. } | ReadError::Removed { resume, .. }) => {
-                Record { start: self.at, end: resume, payload: None }
-            }
-            Err(ReadError::Storage(problem)) => {
-                self.end = Position::default();
-                return Some(Err(problem));
-            }
-        };
-        self.at = record.end;
-        Some(Ok(record))
+        let read = self.reader.next().inspect_err(|_| self.end = Position::default());
+        let record = read.transpose()?;
+        Some(record.map(|record| {
+            let start = if record.payload.is_some() { record.start } else { self.at };
+            self.at = record.end;
+            Record { start, ..record }
+        }))
     }
 }

@@ -37,7 +37,7 @@ impl Index {
                 let rebuild = move || index.rebuild(&journal, from, is_over);
                 if tokio::task::spawn_blocking(rebuild).await.is_err() {
                     warn!("the index of traces lacks what the journal keeps, until the next start");
-                    lock(&self.0.table).lose(from.position);
+                    lock(&self.0.table).gone.lose(from.position);
                 }
             }
             // It joins only now, so that the tail holds nothing for who reads from the disk.
@@ -64,7 +64,7 @@ impl Index {
             };
             if tokio::task::spawn_blocking(take).await.is_err() {
                 warn!("requests are missing in the index of traces and the metrics of agents");
-                lock(&self.0.table).lose(until);
+                lock(&self.0.table).gone.lose(until);
             }
         }
     }
@@ -73,7 +73,8 @@ impl Index {
     pub fn rebuild(&self, journal: &Journal<Arrived>, until: Mark, is_over: impl Fn() -> bool) {
         let first = journal.start().position;
         let all = until.position.0.saturating_sub(first.0);
-        let (prices, mut records) = (&*self.prices(), Records::all(journal));
+        let prices = &*self.prices();
+        let mut records = Records::all(journal).before(until.position);
         let decoders = thread::available_parallelism().map_or(1, usize::from).min(DECODERS_MAX);
         // Decoding is what takes time. What was decoded is fed here, in the order of the journal.
         thread::scope(|scope| {
@@ -110,7 +111,7 @@ impl Index {
         }
     }
 
-    /// Some records that start before a position; none behind the last.
+    /// Some records of those that start before a position; none behind the last.
     fn next_group(&self, records: &mut Records, until: Position) -> Vec<(Bytes, Position)> {
         let (mut group, mut bytes) = (Vec::new(), 0);
         while bytes < AT_ONCE_BYTES_MAX
@@ -118,13 +119,10 @@ impl Index {
         {
             let Ok(record) = record.inspect_err(|problem| {
                 warn!(%problem, "the journal cannot be read; the index of traces lacks what is in the rest of it");
-                lock(&self.0.table).lose(until);
+                lock(&self.0.table).gone.lose(until);
             }) else {
                 break;
             };
-            if until <= record.start.position {
-                break;
-            }
             if let Some(payload) = record.payload {
                 bytes += payload.len();
                 group.push((payload, record.start.position));

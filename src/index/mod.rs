@@ -223,7 +223,7 @@ impl Index {
             Some(id) => Some(key(&table.of(id)?)),
             None => None,
         };
-        let position = table.fed_at().map_or(0, |at| at.0 + 1);
+        let position = table.fed_at.map_or(0, |at| at.0 + 1);
         let mut meant: Vec<_> = table.meant(query).collect();
         let count = meant.len() as u64;
         meant.retain(|trace| before.is_none_or(|before| key(trace) < before));
@@ -272,7 +272,7 @@ impl Index {
         IndexView {
             traces: table.len() as u64,
             bytes: table.bytes() as u64,
-            evicted: table.evicted(),
+            evicted: table.evicted,
             rebuilding_percent,
         }
     }

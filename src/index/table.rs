@@ -33,15 +33,15 @@ const DECIDED: usize = 2;
 pub(super) struct Table {
     traces: ByTouch<TraceId, Trace, 3>,
     names: Names,
-    gone: Gone,
+    pub(super) gone: Gone,
     /// What agents did, where that is counted.
     series: Option<AgentSeries>,
     is_listed: bool,
-    evicted: u64,
+    pub(super) evicted: u64,
     newest_ns: u64,
     looked_ns: u64,
     /// Where the last record starts that was fed.
-    fed_at: Option<Position>,
+    pub(super) fed_at: Option<Position>,
     /// What a test has it take at most, as [`BYTES_MAX`] and [`OPEN_BYTES_MAX`].
     bounds: Option<(usize, usize)>,
 }
@@ -152,11 +152,6 @@ impl Table {
         self.gone.forget_before(kept_from);
     }
 
-    /// Nothing is known of what starts up to here.
-    pub(super) fn lose(&mut self, until: Position) {
-        self.gone.lose(until);
-    }
-
     /// The traces that are meant, with what counts in them as it is known now.
     pub(super) fn meant<'t>(
         &'t mut self,
@@ -209,10 +204,6 @@ impl Table {
         self.traces.count()
     }
 
-    pub(super) fn fed_at(&self) -> Option<Position> {
-        self.fed_at
-    }
-
     pub(super) fn bytes(&self) -> usize {
         self.traces.bytes() + self.names.bytes() + self.gone.bytes()
     }
@@ -220,9 +211,5 @@ impl Table {
     #[cfg(test)]
     pub(super) fn open_bytes(&self) -> usize {
         self.traces.passing_bytes()
-    }
-
-    pub(super) fn evicted(&self) -> u64 {
-        self.evicted
     }
 }

@@ -155,7 +155,7 @@ fn memory_stays_within_its_bound_and_the_quiet_ones_go_first() {
     assert!(table.of(ids::trace_id("trace_0")).is_some());
     assert!(table.of(ids::trace_id("trace_999")).is_some());
     assert!(table.of(ids::trace_id("trace_1")).is_none());
-    assert_eq!(table.len() as u64 + table.evicted(), 1_000);
+    assert_eq!(table.len() as u64 + table.evicted, 1_000);
     table.forget_before(Position(u64::MAX));
     assert_eq!((table.len(), table.bytes()), (0, 0), "what was added was taken away again");
 }
@@ -183,7 +183,7 @@ fn a_trace_that_gave_way_is_looked_for_where_it_was_and_nowhere_else() {
         assert_eq!(places(&table, "never seen", is_whole), [rest]);
     }
     // What nobody knows of is looked for where it may be: all of it, or where nothing is known.
-    table.lose(Position(200));
+    table.gone.lose(Position(200));
     assert_eq!(places(&table, "trace_9", false), [(900, 900), rest]);
     assert_eq!(places(&table, "trace_9", true), [(0, 200), (900, 900), rest]);
     assert_eq!(places(&table, "never seen", false), [(0, 200), rest]);

@@ -21,7 +21,7 @@ impl<P> Journal<P> {
         let name = file_of(consumer)?;
         let log = &*self.shared.log;
         let _saving = lock(&log.saving);
-        log.storage.replace(&name, &cursor::encode(saved))?;
+        log.storage.replace(&name, &saved.to_bytes())?;
         let mut state = log.state();
         let is_new = state.cursors.insert(consumer.to_owned(), saved.clone()).is_none();
         let live = state.live.get_or_insert_default();
@@ -96,7 +96,7 @@ pub(super) fn read_saved(
     for consumer in consumers {
         let file = cursor::file_name(&consumer).filter(|name| names.contains(name));
         let cursor = match &file {
-            Some(name) => cursor::decode(&storage.read(name)?),
+            Some(name) => Cursor::from_bytes(&storage.read(name)?),
             None => None,
         };
         if let (Some(name), None) = (file, &cursor) {

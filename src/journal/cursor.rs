@@ -56,64 +56,67 @@ const ESCAPED: AsciiSet = {
     set
 };
 
-fn seal(magic: [u8; 8], checked: &[u8]) -> Vec<u8> {
+/// What is checked, behind a magic and its checksum.
+pub(super) fn seal(magic: [u8; 8], checked: &[u8]) -> Vec<u8> {
     let checksum = crc32fast::hash(checked).to_le_bytes();
     [&magic[..], &checksum[..], checked].concat()
 }
 
 /// What was sealed; `None` when it is damaged.
-fn unseal(magic: [u8; 8], bytes: &[u8]) -> Option<&[u8]> {
+pub(super) fn unseal(magic: [u8; 8], bytes: &[u8]) -> Option<&[u8]> {
     let mut rest = bytes.strip_prefix(&magic)?;
     (rest.try_get_u32_le().ok()? == crc32fast::hash(rest)).then_some(rest)
 }
 
-/// A cursor's file as bytes.
-pub(super) fn encode(cursor: &Cursor) -> Vec<u8> {
-    let mut checked = Vec::with_capacity(64 + cursor.state.len());
-    checked.put_u32_le(VERSION);
-    let Cursor { mark, joined, dead_lettered, filtered, dropped, stamp, state } = cursor;
-    for number in
-        [mark.position.0, mark.items, *joined, *dead_lettered, *filtered, *dropped, *stamp]
-    {
-        checked.put_u64_le(number);
+impl Cursor {
+    /// The cursor as bytes that nothing else is read from.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut checked = Vec::with_capacity(64 + self.state.len());
+        checked.put_u32_le(VERSION);
+        let Self { mark, joined, dead_lettered, filtered, dropped, stamp, state } = self;
+        for number in
+            [mark.position.0, mark.items, *joined, *dead_lettered, *filtered, *dropped, *stamp]
+        {
+            checked.put_u64_le(number);
+        }
+        checked.put_u32_le(u32::try_from(state.len()).unwrap_or(u32::MAX));
+        checked.put_slice(state);
+        seal(CURSOR_MAGIC, &checked)
     }
-    checked.put_u32_le(u32::try_from(state.len()).unwrap_or(u32::MAX));
-    checked.put_slice(state);
-    seal(CURSOR_MAGIC, &checked)
-}
 
-/// Reads a cursor back; `None` when the bytes are damaged or of another version.
-pub(super) fn decode(bytes: &[u8]) -> Option<Cursor> {
-    let mut rest = unseal(CURSOR_MAGIC, bytes)?;
-    let has_stamp = match rest.try_get_u32_le().ok()? {
-        VERSION => true,
-        VERSION_WITHOUT_STAMP => false,
-        _ => return None,
-    };
-    let mut next = || rest.try_get_u64_le().ok();
-    let cursor = Cursor {
-        mark: Mark { position: Position(next()?), items: next()? },
-        joined: next()?,
-        dead_lettered: next()?,
-        filtered: next()?,
-        dropped: next()?,
-        stamp: if has_stamp { next()? } else { 0 },
-        state: Bytes::new(),
-    };
-    let length = usize::try_from(rest.try_get_u32_le().ok()?).ok()?;
-    (rest.len() == length).then(|| Cursor { state: Bytes::copy_from_slice(rest), ..cursor })
+    /// What [`Cursor::to_bytes`] gave; `None` when the bytes are damaged or of another version.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut rest = unseal(CURSOR_MAGIC, bytes)?;
+        let has_stamp = match rest.try_get_u32_le().ok()? {
+            VERSION => true,
+            VERSION_WITHOUT_STAMP => false,
+            _ => return None,
+        };
+        let mut next = || rest.try_get_u64_le().ok();
+        let cursor = Self {
+            mark: Mark { position: Position(next()?), items: next()? },
+            joined: next()?,
+            dead_lettered: next()?,
+            filtered: next()?,
+            dropped: next()?,
+            stamp: if has_stamp { next()? } else { 0 },
+            state: Bytes::new(),
+        };
+        let length = usize::try_from(rest.try_get_u32_le().ok()?).ok()?;
+        (rest.len() == length).then(|| Self { state: Bytes::copy_from_slice(rest), ..cursor })
+    }
 }
 
 /// Notes where the log ends or begins.
 pub(super) fn write_mark(storage: &dyn Storage, name: &str, mark: Mark) -> io::Result<()> {
-    storage.replace(name, &encode(&Cursor { mark, ..Cursor::default() }))
+    storage.replace(name, &Cursor { mark, ..Cursor::default() }.to_bytes())
 }
 
 /// What was noted last, if it can be read.
 pub(super) fn read_mark(storage: &dyn Storage, names: &[String], name: &str) -> Option<Mark> {
     let is_there = names.iter().any(|other| other == name);
     let bytes = is_there.then(|| storage.read(name).ok()).flatten()?;
-    decode(&bytes).map(|noted| noted.mark)
+    Cursor::from_bytes(&bytes).map(|noted| noted.mark)
 }
 
 /// Replaces the list of all who have a cursor.
@@ -175,21 +178,21 @@ mod tests {
     proptest! {
         #[test]
         fn a_cursor_is_read_back_as_written(cursor in cursors()) {
-            prop_assert_eq!(decode(&encode(&cursor)), Some(cursor));
+            prop_assert_eq!(Cursor::from_bytes(&cursor.to_bytes()), Some(cursor));
         }
 
         #[test]
         fn no_flipped_bit_goes_unnoticed(cursor in cursors(), at: prop::sample::Index) {
-            let mut bytes = encode(&cursor);
+            let mut bytes = cursor.to_bytes();
             let bit = at.index(bytes.len() * 8);
             bytes[bit / 8] ^= 1 << (bit % 8);
-            prop_assert_eq!(decode(&bytes), None);
+            prop_assert_eq!(Cursor::from_bytes(&bytes), None);
         }
 
         #[test]
         fn a_cut_cursor_is_none(cursor in cursors(), at: prop::sample::Index) {
-            let bytes = encode(&cursor);
-            prop_assert_eq!(decode(&bytes[..at.index(bytes.len())]), None);
+            let bytes = cursor.to_bytes();
+            prop_assert_eq!(Cursor::from_bytes(&bytes[..at.index(bytes.len())]), None);
         }
 
         #[test]
@@ -211,12 +214,12 @@ mod tests {
             stamp: 0,
             state: Bytes::from_static(b"state"),
         };
-        let mut old = encode(&cursor);
+        let mut old = cursor.to_bytes();
         old[12] = 1;
         old.drain(64..72);
         let checksum = crc32fast::hash(&old[12..]);
         old[8..12].copy_from_slice(&checksum.to_le_bytes());
-        assert_eq!(decode(&old), Some(cursor));
+        assert_eq!(Cursor::from_bytes(&old), Some(cursor));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::io;
 
 /// Why a record was not appended.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum AppendError {
     /// No room until a consumer moves on: wait or refuse, and try again.
     #[error("the journal is full: {used} of {max} bytes are waiting for a sink")]
@@ -60,31 +60,5 @@ pub enum OpenError {
         path: String,
         /// What the system said.
         source: io::Error,
-    },
-}
-
-/// Why reading failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The system failed to read.
-    #[error("cannot read the journal: {0}")]
-    Storage(#[from] io::Error),
-    /// What was there is gone: retention did not wait for this reader. Reading goes on at `resume`.
-    #[error("what was at {at} has been removed; the oldest record is at {resume}", at = at.0, resume = resume.position.0)]
-    Removed {
-        /// Where the reader was.
-        at: super::Position,
-        /// The oldest record that is kept.
-        resume: super::Mark,
-    },
-    /// What is there is damaged; reading goes on at `resume`.
-    #[error("{bytes} bytes at {at} are damaged", at = at.0)]
-    Damaged {
-        /// Where the damage starts.
-        at: super::Position,
-        /// How much is lost.
-        bytes: u64,
-        /// Where the next whole record starts.
-        resume: super::Mark,
     },
 }

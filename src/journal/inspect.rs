@@ -36,13 +36,10 @@ pub struct Verification {
 impl Verification {
     /// Whether every record that was ever stable can be read, beside those of which an operator knows that they cannot.
     pub fn is_whole(&self) -> bool {
-        self.segments.iter().all(SegmentCheck::is_whole)
-    }
-}
-
-impl SegmentCheck {
-    fn is_whole(&self) -> bool {
-        !matches!(self.segment.bad, Some(BadHeader::Version(_))) && self.damages.is_empty()
+        let is_whole = |SegmentCheck { segment, damages, .. }: &SegmentCheck| {
+            !matches!(segment.bad, Some(BadHeader::Version(_))) && damages.is_empty()
+        };
+        self.segments.iter().all(is_whole)
     }
 }
 
@@ -74,7 +71,7 @@ pub fn inspect(storage: &dyn Storage) -> io::Result<Inspection> {
     let mut cursors = Vec::new();
     for name in &names {
         if let Some(consumer) = cursor::consumer_of(name) {
-            cursors.push((consumer, cursor::decode(&storage.read(name)?)));
+            cursors.push((consumer, Cursor::from_bytes(&storage.read(name)?)));
         }
     }
     cursors.sort_by(|(one, _), (other, _)| one.cmp(other));

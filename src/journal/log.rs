@@ -161,12 +161,11 @@ impl Log {
         Place::In { base, limit }
     }
 
-    /// Nothing can be promised any more. The first reason stays, and is returned.
-    pub(super) fn poison(&self, reason: &str) -> String {
-        let first = self.state().poison.get_or_insert_with(|| reason.to_owned()).clone();
+    /// Nothing can be promised any more. The first reason stays.
+    pub(super) fn poison(&self, reason: &str) {
+        self.state().poison.get_or_insert_with(|| reason.to_owned());
         // Who waits for room must learn that there will be none.
         self.room.send_replace(());
-        first
     }
 
     pub(super) fn begin_group(&self) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex};
 
-use super::storage::{Guard, Lock, Storage, StorageFile};
+use super::storage::{Lock, Storage, StorageFile};
 use crate::support::lock::lock;
 
 type Contents = Arc<Mutex<Pieces>>;
@@ -12,8 +12,8 @@ type Contents = Arc<Mutex<Pieces>>;
 /// Bytes in pieces of one size, so that what one file gives back fits the next one: of large ones that grow, half may be lost in between.
 #[derive(Debug, Default)]
 struct Pieces {
-    /// All but the last one are full.
-    pieces: Vec<Vec<u8>>,
+    /// Behind the length there are zeros.
+    pieces: Vec<Box<[u8]>>,
     length: usize,
 }
 
@@ -38,7 +38,7 @@ impl Storage for MemoryStorage {
             return Ok(Lock::Elsewhere(std::process::id().to_string()));
         }
         *locked = true;
-        Ok(Lock::Held(Box::new(MemoryLock { locked: Arc::clone(&self.locked) })))
+        Ok(Lock::Held(Box::new(MemoryLock(Arc::clone(&self.locked)))))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -55,12 +55,12 @@ impl Storage for MemoryStorage {
         Ok(Box::new(MemoryFile(self.file(name)?)))
     }
 
-    fn open_to_read(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        self.open(name)
-    }
-
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        Ok(lock(&*self.file(name)?).pieces.concat())
+        let file = self.file(name)?;
+        let contents = lock(&file);
+        let mut bytes = contents.pieces.concat();
+        bytes.truncate(contents.length);
+        Ok(bytes)
     }
 
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
@@ -93,15 +93,11 @@ impl MemoryStorage {
 }
 
 #[derive(Debug)]
-struct MemoryLock {
-    locked: Arc<Mutex<bool>>,
-}
-
-impl Guard for MemoryLock {}
+struct MemoryLock(Arc<Mutex<bool>>);
 
 impl Drop for MemoryLock {
     fn drop(&mut self) {
-        *lock(&self.locked) = false;
+        *lock(&self.0) = false;
     }
 }
 
@@ -120,10 +116,6 @@ impl StorageFile for MemoryFile {
             contents.write(at, part);
             at += part.len();
         }
-        Ok(())
-    }
-
-    fn reserve(&mut self, _len: u64) -> io::Result<()> {
         Ok(())
     }
 
@@ -146,54 +138,43 @@ impl StorageFile for MemoryFile {
 impl Pieces {
     /// Writes these bytes at a place; there are zeros before it where there was nothing.
     fn write(&mut self, mut at: usize, mut bytes: &[u8]) {
-        self.resize(self.length.max(at));
-        while !bytes.is_empty() {
-            let (number, place) = (at / PIECE_BYTES, at % PIECE_BYTES);
-            if number == self.pieces.len() {
-                self.pieces.push(Vec::with_capacity(PIECE_BYTES));
-            }
-            let Some(piece) = self.pieces.get_mut(number) else { return };
-            let (now, later) = bytes.split_at(bytes.len().min(PIECE_BYTES - place));
-            let (over, new) = now.split_at(now.len().min(piece.len() - place));
-            piece.splice(place..place + over.len(), over.iter().copied());
-            piece.extend_from_slice(new);
+        self.resize(self.length.max(at + bytes.len()));
+        while !bytes.is_empty()
+            && let Some(piece) = self.pieces.get_mut(at / PIECE_BYTES)
+            && let Some(to) = piece.get_mut(at % PIECE_BYTES..)
+        {
+            let (now, later) = bytes.split_at(bytes.len().min(to.len()));
+            to.iter_mut().zip(now).for_each(|(to, from)| *to = *from);
             at += now.len();
             bytes = later;
         }
-        self.length = self.length.max(at);
     }
 
     /// Cuts what is behind, or fills up with zeros.
     fn resize(&mut self, length: usize) {
-        static ZEROS: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
-        self.pieces.truncate(length.div_ceil(PIECE_BYTES));
-        if length < self.length {
-            if let Some(last) = self.pieces.last_mut() {
-                last.truncate(length - (length - 1) / PIECE_BYTES * PIECE_BYTES);
-            }
-            self.length = length;
+        self.pieces.resize_with(length.div_ceil(PIECE_BYTES), || vec![0; PIECE_BYTES].into());
+        if length < self.length
+            && let Some(cut) = self.pieces.get_mut(length / PIECE_BYTES)
+        {
+            cut.get_mut(length % PIECE_BYTES..).unwrap_or_default().fill(0);
         }
-        while self.length < length {
-            let count = (length - self.length).min(PIECE_BYTES);
-            self.write(self.length, ZEROS.get(..count).unwrap_or_default());
-        }
+        self.length = length;
     }
 
     /// Fills as much of `bytes` as there are from a place on; returns how many.
     fn read(&self, mut at: usize, bytes: &mut [u8]) -> usize {
-        let mut read = 0;
-        while let Some(piece) = self.pieces.get(at / PIECE_BYTES)
+        let count = bytes.len().min(self.length.saturating_sub(at));
+        let mut rest = bytes.get_mut(..count).unwrap_or_default();
+        while !rest.is_empty()
+            && let Some(piece) = self.pieces.get(at / PIECE_BYTES)
             && let Some(from) = piece.get(at % PIECE_BYTES..)
-            && let Some(to) = bytes.get_mut(read..)
         {
-            let count = from.len().min(to.len());
-            if count == 0 {
-                break;
-            }
-            to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
-            (at, read) = (at + count, read + count);
+            let (now, later) = rest.split_at_mut(rest.len().min(from.len()));
+            now.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+            at += now.len();
+            rest = later;
         }
-        read
+        count
     }
 }
 

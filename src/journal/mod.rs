@@ -40,7 +40,7 @@
 //!
 //! # Operations
 //!
-//! **Append.** Callers leave records in a bounded inbox. One thread takes all that wait (up to a bound), writes them with one
+//! **Append.** Callers leave records in a bounded queue. One thread takes all that wait (up to a bound), writes them with one
 //! write past the page cache (`direct.rs`) and syncs once; then it tells the observer of each record, moves the end and answers.
 //! While it syncs, the next group gathers. A large body whose memory is aligned (`support/pool.rs`) is written from there, small ones
 //! are gathered. A record is admitted against the budget before it is left, so a full log refuses at once and
@@ -66,7 +66,6 @@ mod storage;
 mod direct;
 mod memory;
 mod log;
-mod inbox;
 mod writer;
 mod reader;
 mod retention;
@@ -76,23 +75,24 @@ mod inspect;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::io;
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::support::clock;
 use crate::support::lock::lock;
-use inbox::{Inbox, Submitted};
 use log::{Log, Now};
 use options::Limits;
 use retention::Admission;
-use writer::{Observer, Writer};
+use writer::{Observer, Submitted, Writer};
 
 pub use damage::Damage;
-pub use error::{AppendError, OpenError, ReadError};
+pub use error::{AppendError, OpenError};
 pub use inspect::{Inspection, SegmentCheck, Verification, inspect, repair, verify};
 pub use log::Timings;
 pub use memory::MemoryStorage;
@@ -103,6 +103,10 @@ pub use reader::Reader;
 pub use recovery::SegmentView;
 pub use segment::BadHeader;
 pub use storage::{DirStorage, Guard, Lock, Storage, StorageFile};
+
+/// Records that may wait for the writer thread; more than any sane number of connections sends at once. Their bytes are bounded by
+/// the log's budget, and by the receivers before that.
+const WAITING_MAX: usize = 4096;
 
 /// A place in the log: bytes since its first day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -141,15 +145,22 @@ pub struct Synced<P> {
     pub passenger: P,
 }
 
-/// A record read back.
+/// A record read back, or a place where records cannot be read any more.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Stored {
+pub struct Record {
     /// Where it starts.
     pub start: Mark,
     /// Where the next one starts.
     pub end: Mark,
-    /// Its bytes: head and body.
-    pub payload: Bytes,
+    /// Its bytes, head and body; `None` where they are damaged or were removed. That was reported when it was found.
+    pub payload: Option<Bytes>,
+}
+
+impl Record {
+    /// Items that the journal counts for it.
+    pub fn items(&self) -> u64 {
+        self.end.items.saturating_sub(self.start.items)
+    }
 }
 
 /// A consumer's durable place, and what it wants to remember with it.
@@ -169,18 +180,6 @@ pub struct Cursor {
     pub stamp: u64,
     /// The consumer's own state, opaque here: what the file sink's files held when the cursor was saved.
     pub state: Bytes,
-}
-
-impl Cursor {
-    /// The cursor as bytes that nothing else is read from.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        cursor::encode(self)
-    }
-
-    /// What [`Cursor::to_bytes`] gave; `None` for anything else.
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        cursor::decode(bytes)
-    }
 }
 
 /// How a log is.
@@ -257,7 +256,9 @@ pub struct Journal<P> {
 #[derive(Debug)]
 struct Shared<P> {
     log: Arc<Log>,
-    inbox: Arc<Inbox<P>>,
+    /// To the writer thread, which ends when this is gone and all that was submitted is written.
+    submitting: Mutex<Option<Sender<Submitted<P>>>>,
+    places: Arc<Semaphore>,
     thread: Mutex<Option<JoinHandle<()>>>,
     recovery: Recovery,
 }
@@ -265,12 +266,6 @@ struct Shared<P> {
 impl<P> Clone for Journal<P> {
     fn clone(&self) -> Self {
         Self { shared: Arc::clone(&self.shared) }
-    }
-}
-
-impl<P> Drop for Shared<P> {
-    fn drop(&mut self) {
-        self.inbox.close();
     }
 }
 
@@ -285,6 +280,10 @@ impl<P: Send + 'static> Journal<P> {
         Self::open_with(options, storage, Arc::new(clock::unix_now_ns), Box::new(observer))
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "no more records wait in it than there are places"
+    )]
     fn open_with(
         options: &Options,
         storage: Arc<dyn Storage>,
@@ -292,10 +291,10 @@ impl<P: Send + 'static> Journal<P> {
         observer: Observer<P>,
     ) -> Result<Self, OpenError> {
         let opened = recovery::open(Limits::of(options), storage, now)?;
-        let inbox = Arc::new(Inbox::new());
+        let (submitting, submitted) = mpsc::channel();
         let writer = Writer {
             log: Arc::clone(&opened.log),
-            inbox: Arc::clone(&inbox),
+            submitted,
             active: opened.active,
             end: opened.end,
             observer,
@@ -304,8 +303,13 @@ impl<P: Send + 'static> Journal<P> {
         let thread = std::thread::Builder::new().name("journal".to_owned());
         let started = thread.spawn(move || writer.run());
         let failed = |source| OpenError::Storage { path: "a thread".to_owned(), source };
-        let thread = Mutex::new(Some(started.map_err(failed)?));
-        let shared = Shared { log: opened.log, inbox, thread, recovery: opened.recovery };
+        let shared = Shared {
+            log: opened.log,
+            submitting: Mutex::new(Some(submitting)),
+            places: Arc::new(Semaphore::new(WAITING_MAX)),
+            thread: Mutex::new(Some(started.map_err(failed)?)),
+            recovery: opened.recovery,
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -363,11 +367,14 @@ impl<P: Send + 'static> Journal<P> {
         let (answer, synced) = oneshot::channel();
         // Here, and not on the writer thread, so that many callers share the work.
         let payload_checksum = record::payload_checksum(&entry.head, &entry.body);
-        let submitted = Submitted { entry, payload_checksum, admission, answer };
-        let answered = match self.shared.inbox.submit(submitted).await {
-            Ok(()) => synced.await,
-            Err(error) => Ok(Err(error)),
-        };
+        let place = Arc::clone(&self.shared.places).acquire_owned().await;
+        let _place = place.map_err(|_| AppendError::Closed)?;
+        let submitted = Submitted { entry, payload_checksum, admission, answer, _place };
+        if let Some(submitting) = &*lock(&self.shared.submitting) {
+            // What a writer thread that has ended does not take, it does not answer.
+            submitting.send(submitted).ok();
+        }
+        let answered = synced.await;
         answered.unwrap_or(Err(AppendError::Closed)).map_err(|error| self.why(error))
     }
 
@@ -409,7 +416,7 @@ impl<P: Send + 'static> Journal<P> {
     }
 
     /// Reads records from the first one on that starts at a position or behind it. It blocks on the disk.
-    pub fn read_after(&self, position: Position) -> Result<Reader, ReadError> {
+    pub fn read_after(&self, position: Position) -> io::Result<Reader> {
         let mut reader = self.read_from(position);
         reader.skip_to_record()?;
         Ok(reader)
@@ -469,7 +476,7 @@ impl<P: Send + 'static> Journal<P> {
 
     /// Refuses further appends, syncs what was submitted and ends the writer thread. It blocks on the disk.
     pub fn close(&self) {
-        self.shared.inbox.close();
+        drop(lock(&self.shared.submitting).take());
         let thread = lock(&self.shared.thread).take();
         if let Some(thread) = thread {
             // A panic has poisoned the log, which says more than the panic's value.

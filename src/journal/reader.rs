@@ -4,9 +4,9 @@ use std::io;
 use std::sync::Arc;
 
 use super::damage::Damage;
-use super::log::{Log, Place};
-use super::segment::{Records, name_of};
-use super::{Mark, Position, ReadError, Stored};
+use super::log::{self, Log};
+use super::segment::{Found, Records, name_of};
+use super::{Mark, Position, Record};
 
 /// Reads records in order, up to the end of what is on stable storage. It blocks on the disk.
 ///
@@ -27,6 +27,14 @@ struct Open {
     limit: Mark,
 }
 
+/// What a reader finds where it stands.
+enum Next {
+    AtEnd,
+    /// What cannot be read. The reader stands behind it.
+    Gone(Record),
+    Here(Open),
+}
+
 impl Reader {
     pub(super) fn new(log: Arc<Log>, position: Position) -> Self {
         let start = log.start();
@@ -43,61 +51,44 @@ impl Reader {
         self.position
     }
 
-    /// The next record; `None` at the end of what is on stable storage (more may come).
-    ///
-    /// After [`ReadError::Damaged`] and [`ReadError::Removed`] the reader stands at `resume`: asking again goes on there.
+    /// The next record, or what cannot be read up to the next one; `None` at the end of what is on stable storage (more may come).
     #[expect(
         clippy::should_implement_trait,
         reason = "the end is not for good, as it is with an iterator"
     )]
-    pub fn next(&mut self) -> Result<Option<Stored>, ReadError> {
+    pub fn next(&mut self) -> io::Result<Option<Record>> {
         self.next_before(Position(u64::MAX))
     }
 
     /// The next record, of which it is known that it ends at `end` or before: nothing behind that is read ahead.
-    pub fn next_before(&mut self, end: Position) -> Result<Option<Stored>, ReadError> {
+    pub fn next_before(&mut self, end: Position) -> io::Result<Option<Record>> {
         loop {
-            let Some(mut open) = self.look_up()? else { return Ok(None) };
+            let mut open = match self.look_up()? {
+                Next::AtEnd => return Ok(None),
+                Next::Gone(gap) => return Ok(Some(gap)),
+                Next::Here(open) => open,
+            };
             let limit = open.limit.position.min(end);
-            let found = open.records.read(self.position, limit);
-            let record = match found {
-                Ok(Some(found)) => Ok(Some(found.stored)),
-                Ok(None) if self.items.is_none() && self.step_back(&mut open)? => continue,
-                Ok(None) => Err(self.pass_damage(&mut open)?),
-                Err(error) => Err(error.into()),
+            let record = match open.records.read(self.position, limit)? {
+                Some(Found { start, end, payload, .. }) => {
+                    Record { start, end, payload: Some(payload) }
+                }
+                None if self.items.is_none() && self.step_back(&mut open)? => continue,
+                None => self.pass_damage(&mut open)?,
             };
             self.open = Some(open);
-            if let Ok(Some(stored)) = &record {
-                self.move_to(stored.end);
-            }
-            return record;
+            self.move_to(record.end);
+            return Ok(Some(record));
         }
-    }
-
-    /// Visits the records that start before a position. What is damaged or gone is stepped over: whoever needs it reports it.
-    pub fn visit(
-        &mut self,
-        until: Position,
-        mut visit: impl FnMut(Stored),
-    ) -> Result<(), ReadError> {
-        while self.position < until {
-            match self.next() {
-                Ok(Some(stored)) => visit(stored),
-                Ok(None) => break,
-                Err(ReadError::Damaged { .. } | ReadError::Removed { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
     }
 
     /// Goes to the first record that starts here or behind, unless it is known that one starts here.
-    pub(super) fn skip_to_record(&mut self) -> Result<(), ReadError> {
+    pub(super) fn skip_to_record(&mut self) -> io::Result<()> {
         if self.items.is_none()
-            && let Some(mut open) = self.look_up()?
+            && let Next::Here(mut open) = self.look_up()?
         {
             let found = open.records.find_from(self.position, open.limit.position)?;
-            self.move_to(found.map_or(open.limit, |found| found.stored.start));
+            self.move_to(found.map_or(open.limit, |found| found.start));
             self.open = Some(open);
         }
         Ok(())
@@ -109,20 +100,18 @@ impl Reader {
     }
 
     /// The segment with the position, if there is something to read there.
-    fn look_up(&mut self) -> Result<Option<Open>, ReadError> {
+    fn look_up(&mut self) -> io::Result<Next> {
         loop {
             if let Some(open) = self.open.take_if(|open| self.position < open.limit.position) {
-                return Ok(Some(open));
+                return Ok(Next::Here(open));
             }
             let (base, limit) = match self.log.place(self.position) {
-                Place::AtEnd => return Ok(None),
-                Place::Removed(resume) => {
-                    let at = self.position;
-                    self.move_to(resume);
+                log::Place::AtEnd => return Ok(Next::AtEnd),
+                log::Place::Removed(resume) => {
                     self.open = None;
-                    return Err(ReadError::Removed { at, resume });
+                    return Ok(Next::Gone(self.pass(resume)));
                 }
-                Place::In { base, limit } => (base, limit),
+                log::Place::In { base, limit } => (base, limit),
             };
             match self.open.take() {
                 Some(open) if open.records.base() == base.position => {
@@ -138,9 +127,9 @@ impl Reader {
                         if error.kind() == io::ErrorKind::NotFound
                             && base.position < self.log.start().position => {}
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                        return Err(self.skip(base, limit));
+                        return Ok(Next::Gone(self.skip(base, limit)));
                     }
-                    Err(error) => return Err(error.into()),
+                    Err(error) => return Err(error),
                 },
             }
         }
@@ -148,7 +137,9 @@ impl Reader {
 
     /// The first position asked for need not be a record's start: then reading begins with the record that it is in.
     fn step_back(&mut self, open: &mut Open) -> io::Result<bool> {
-        let Place::In { base, limit } = self.log.place(self.position) else { return Ok(false) };
+        let log::Place::In { base, limit } = self.log.place(self.position) else {
+            return Ok(false);
+        };
         let boundary = open.records.boundary_before(base, self.position, limit.position)?;
         let has_moved = boundary.position != self.position;
         self.move_to(boundary);
@@ -156,18 +147,24 @@ impl Reader {
     }
 
     /// There is no whole record here: goes on with the next one.
-    fn pass_damage(&mut self, open: &mut Open) -> io::Result<ReadError> {
+    fn pass_damage(&mut self, open: &mut Open) -> io::Result<Record> {
         let next = open.records.find_after(self.position, open.limit.position)?;
-        let resume = next.map_or(open.limit, |found| found.stored.start);
+        let resume = next.map_or(open.limit, |found| found.start);
         let base = Mark { position: open.records.base(), items: 0 };
         Ok(self.skip(base, resume))
     }
 
-    fn skip(&mut self, base: Mark, resume: Mark) -> ReadError {
-        let from = Mark { position: self.position, items: self.items.unwrap_or(resume.items) };
-        let damage = Damage { segment: base.position, from, to: resume };
-        self.log.note_damage(damage);
+    fn skip(&mut self, base: Mark, resume: Mark) -> Record {
+        let gap = self.pass(resume);
+        self.log.note_damage(Damage { segment: base.position, from: gap.start, to: resume });
+        gap
+    }
+
+    /// Goes on at `resume`; returns what is between.
+    fn pass(&mut self, resume: Mark) -> Record {
+        let items = self.items.unwrap_or(resume.items);
+        let start = Mark { position: self.position, items };
         self.move_to(resume);
-        ReadError::Damaged { at: from.position, bytes: damage.bytes(), resume }
+        Record { start, end: resume, payload: None }
     }
 }

@@ -121,7 +121,7 @@ pub(super) fn look_at(storage: &dyn Storage, base: Position) -> io::Result<Segme
     };
     let mut records = Records::new(file, base, Pool::default());
     let limit = records.file_end()?;
-    let first = records.find_from(base, limit)?.map(|first| first.stored.start);
+    let first = records.find_from(base, limit)?.map(|first| first.start);
     let items = first.map(|first| first.items).unwrap_or_default();
     let base = Mark { position: base, items };
     Ok(SegmentView { base, created_ns: 0, file_bytes, bad: Some(bad), first })
@@ -190,12 +190,12 @@ pub(super) fn scan(records: &mut Records, base: Mark, limit: Position) -> io::Re
     let mut scan = Scan { end: base, synced: base.position, ..Scan::default() };
     while scan.end.position < limit {
         let Some(next) = records.find_from(scan.end.position, limit)? else { break };
-        if next.stored.start.position != scan.end.position {
-            scan.holes.push((scan.end, next.stored.start));
+        if next.start.position != scan.end.position {
+            scan.holes.push((scan.end, next.start));
         }
         scan.records += 1;
         scan.synced = scan.synced.max(next.group_start);
-        scan.end = next.stored.end;
+        scan.end = next.end;
     }
     Ok(scan)
 }

@@ -17,15 +17,11 @@ use crate::support::lock::lock;
 #[derive(Debug)]
 pub(super) struct Admission {
     log: std::sync::Arc<Log>,
-    bytes: u64,
+    /// How much the record takes at most.
+    pub(super) bytes: u64,
 }
 
 impl Admission {
-    /// How much the record takes at most.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     /// The bytes, which whoever takes them gives back with [`Log::settle`].
     pub(super) fn take(mut self) -> u64 {
         std::mem::take(&mut self.bytes)
@@ -161,7 +157,7 @@ impl State {
     /// Whether `bytes` more can be written, perhaps after segments have gone.
     pub(super) fn has_room(&self, bytes: u64, limits: &Limits) -> bool {
         let missing = self.missing_room(bytes, limits);
-        missing == 0 || missing <= self.bytes_that_may_go(limits)
+        missing == 0 || missing <= self.that_may_go(limits).map(|(segment, _)| segment.bytes).sum()
     }
 
     /// Where the log begins once so many bytes went, or as many as may go; `None` where none go.
@@ -177,18 +173,11 @@ impl State {
         until
     }
 
-    fn bytes_that_may_go(&self, limits: &Limits) -> u64 {
-        self.that_may_go(limits).map(|(segment, _)| segment.bytes).sum()
-    }
-
     /// The segments that may go, the oldest first, each with its end.
     fn that_may_go(&self, limits: &Limits) -> impl Iterator<Item = (&Segment, Mark)> {
         let ends = self.segments.iter().skip(1).map(|next| next.base);
-        self.segments.iter().zip(ends).take_while(|(_, end)| self.may_go(*end, limits))
-    }
-
-    fn may_go(&self, end: Mark, limits: &Limits) -> bool {
-        limits.when_full == WhenFull::DropOldest || self.is_passed(end)
+        let drops = limits.when_full == WhenFull::DropOldest;
+        self.segments.iter().zip(ends).take_while(move |(_, end)| drops || self.is_passed(*end))
     }
 
     fn is_passed(&self, end: Mark) -> bool {

@@ -19,10 +19,11 @@ use std::io;
 use bytes::{Buf as _, BufMut as _, Bytes};
 use memchr::memmem;
 
+use super::cursor::{seal, unseal};
 use super::direct::BLOCK_BYTES;
 use super::record::{FRAME_BYTES, FRAME_MAGIC, Frame, payload_checksum};
 use super::storage::{Storage, StorageFile};
-use super::{Mark, Position, Stored};
+use super::{Mark, Position};
 use crate::support::pool::Pool;
 
 /// Bytes before the first record.
@@ -57,30 +58,20 @@ pub enum BadHeader {
 
 impl Header {
     /// The header's bytes.
-    pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut checked = [0; CHECKED_BYTES];
         let mut rest = &mut checked[..];
         rest.put_u32_le(VERSION);
         rest.put_u64_le(self.base.position.0);
         rest.put_u64_le(self.base.items);
         rest.put_u64_le(self.created_ns);
-        let mut header = [0; HEADER_BYTES];
-        let mut rest = &mut header[..];
-        rest.put_slice(&MAGIC);
-        rest.put_u32_le(crc32fast::hash(&checked));
-        rest.put_slice(&checked);
-        header
+        seal(MAGIC, &checked)
     }
 
-    /// Reads a header back.
+    /// Reads a header back from its bytes.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, BadHeader> {
         let damaged = |_| BadHeader::Damaged;
-        let mut rest = bytes.strip_prefix(&MAGIC).ok_or(BadHeader::Damaged)?;
-        let checksum = rest.try_get_u32_le().map_err(damaged)?;
-        let checked = rest.get(..CHECKED_BYTES).ok_or(BadHeader::Damaged)?;
-        if crc32fast::hash(checked) != checksum {
-            return Err(BadHeader::Damaged);
-        }
+        let mut rest = unseal(MAGIC, bytes).ok_or(BadHeader::Damaged)?;
         let version = rest.try_get_u32_le().map_err(damaged)?;
         if version != VERSION {
             return Err(BadHeader::Version(version));
@@ -109,10 +100,12 @@ pub(super) fn offset_in(base: Position, position: Position) -> u64 {
     HEADER_BYTES as u64 + position.0.saturating_sub(base.0)
 }
 
-/// A record, with where its group starts.
+/// A whole record, with where its group starts.
 #[derive(Debug)]
 pub(super) struct Found {
-    pub(super) stored: Stored,
+    pub(super) start: Mark,
+    pub(super) end: Mark,
+    pub(super) payload: Bytes,
     pub(super) group_start: Position,
 }
 
@@ -164,10 +157,8 @@ impl Records {
         let payload = self.slice(payload_at, u64::from(frame.length), limit)?;
         let is_whole = payload.len() as u64 == u64::from(frame.length)
             && payload_checksum(&payload, &[]) == frame.payload_checksum;
-        Ok(is_whole.then(|| Found {
-            stored: Stored { start, end, payload },
-            group_start: frame.group_start(at),
-        }))
+        let group_start = frame.group_start(at);
+        Ok(is_whole.then_some(Found { start, end, payload, group_start }))
     }
 
     /// The frame of the record that starts at `position`, and where it is: behind the record's padding, if it has some.
@@ -232,7 +223,7 @@ impl Records {
             let end = match self.frame(boundary.position, limit)? {
                 Some((at, frame)) => frame.end(at),
                 None => match self.find_after(boundary.position, limit)? {
-                    Some(found) => found.stored.start,
+                    Some(found) => found.start,
                     None => return Ok(boundary),
                 },
             };

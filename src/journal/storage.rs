@@ -30,7 +30,9 @@ pub trait Storage: Send + Sync + std::fmt::Debug {
     /// Opens a file to read and write it.
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>>;
     /// Opens a file to read it.
-    fn open_to_read(&self, name: &str) -> io::Result<Box<dyn StorageFile>>;
+    fn open_to_read(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        self.open(name)
+    }
     /// A small file's bytes.
     fn read(&self, name: &str) -> io::Result<Vec<u8>>;
     /// Replaces a small file: afterwards it is on stable storage, and at any moment it holds either the old bytes or the new.
@@ -50,7 +52,9 @@ pub trait StorageFile: Send + Sync + std::fmt::Debug {
     /// Writes the parts one after the other from `offset` on.
     fn write_at(&mut self, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()>;
     /// Makes sure that there is room up to `len`, filling with zeros. Does nothing where this cannot be promised.
-    fn reserve(&mut self, len: u64) -> io::Result<()>;
+    fn reserve(&mut self, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
     /// Makes its bytes durable.
     fn sync(&mut self) -> io::Result<()>;
     /// Cuts it to a length.
@@ -70,6 +74,8 @@ pub enum Lock {
 
 /// Keeps a directory locked while it lives.
 pub trait Guard: Send + Sync + std::fmt::Debug {}
+
+impl<T: Send + Sync + std::fmt::Debug> Guard for T {}
 
 // === DirStorage ===
 
@@ -116,7 +122,7 @@ impl Storage for DirStorage {
             Ok(()) => {
                 file.set_len(0)?;
                 file.write_all(std::process::id().to_string().as_bytes())?;
-                Ok(Lock::Held(Box::new(FileLock { _file: file })))
+                Ok(Lock::Held(Box::new(file)))
             }
             Err(TryLockError::WouldBlock) => {
                 let mut process = String::new();
@@ -227,13 +233,6 @@ fn names_in(dir: &Path, prefix: &str) -> io::Result<Vec<String>> {
 fn sync_parent(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
-
-#[derive(Debug)]
-struct FileLock {
-    _file: File,
-}
-
-impl Guard for FileLock {}
 
 #[derive(Debug)]
 struct DiskFile {

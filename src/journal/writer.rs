@@ -2,13 +2,16 @@
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::cursor::{CLOSED_NAME, write_mark};
 use super::direct::{is_zero_copy, padding_before};
-use super::inbox::{Answer, GroupBounds, Inbox, Submitted, Taken};
 use super::log::{Log, is_no_space};
 use super::record::{FRAME_BYTES, Frame};
+use super::retention::Admission;
 use super::segment::{HEADER_BYTES, Header, name_of, offset_in};
 use super::storage::{Guard, Storage, StorageFile};
 use super::{AppendError, Entry, Mark, Position, Synced};
@@ -17,6 +20,19 @@ use super::{AppendError, Entry, Mark, Position, Synced};
 const GROUP_RECORDS_MAX: usize = 341;
 /// Between looks whether a full disk has room again.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// A record on its way to the writer thread.
+#[derive(Debug)]
+pub(super) struct Submitted<P> {
+    pub(super) entry: Entry<P>,
+    pub(super) payload_checksum: u32,
+    pub(super) admission: Admission,
+    pub(super) answer: Answer,
+    /// Given back once it is answered.
+    pub(super) _place: OwnedSemaphorePermit,
+}
+
+type Answer = oneshot::Sender<Result<Mark, AppendError>>;
 
 /// The segment that is written to.
 #[derive(Debug)]
@@ -31,7 +47,7 @@ pub(super) type Observer<P> = Box<dyn FnMut(Synced<P>) + Send>;
 
 pub(super) struct Writer<P> {
     pub(super) log: Arc<Log>,
-    pub(super) inbox: Arc<Inbox<P>>,
+    pub(super) submitted: Receiver<Submitted<P>>,
     pub(super) active: Active,
     /// Where the next record goes.
     pub(super) end: Mark,
@@ -53,37 +69,50 @@ struct Place {
     end: Mark,
 }
 
-/// Why a group was not written.
-enum Failed {
-    NoSpace,
-    Poisoned(String),
-}
-
 impl<P> Writer<P> {
-    /// Runs until the inbox is closed and empty, or the log is poisoned.
+    /// Runs until the log is closed and all that was submitted is written, or the log is poisoned.
     pub(super) fn run(mut self) {
-        let mut alarm =
-            Alarm { log: Arc::clone(&self.log), inbox: Arc::clone(&self.inbox), is_armed: true };
-        let bounds = GroupBounds {
-            bytes_max: self.log.limits.group_bytes_max,
-            records_max: GROUP_RECORDS_MAX,
-        };
-        let mut group = Vec::new();
-        let mut patience = None;
+        // It goes before the receiver does, so whoever loses an answer with that finds the log poisoned.
+        let mut alarm = Alarm { log: Arc::clone(&self.log), is_armed: true };
+        let (mut waiting, mut is_full) = (Vec::new(), false);
         loop {
-            match self.inbox.take(&mut group, bounds, patience) {
-                Taken::Closed => break,
-                Taken::Nothing => self.probe(),
-                Taken::Records => self.commit(std::mem::take(&mut group)),
+            if waiting.is_empty() {
+                let next = if is_full {
+                    self.submitted.recv_timeout(PROBE_EVERY)
+                } else {
+                    self.submitted.recv().map_err(RecvTimeoutError::from)
+                };
+                match next {
+                    Ok(first) => waiting.push(first),
+                    Err(RecvTimeoutError::Timeout) => self.probe(),
+                    Err(RecvTimeoutError::Disconnected) => break,
+                }
+            }
+            let more = GROUP_RECORDS_MAX.saturating_sub(waiting.len());
+            waiting.extend(self.submitted.try_iter().take(more));
+            let later = waiting.split_off(self.group_of(&waiting));
+            let group = std::mem::replace(&mut waiting, later);
+            if !group.is_empty() {
+                self.commit(group);
             }
             let state = self.log.state();
             if state.poison.is_some() {
                 return;
             }
-            patience = state.no_space.then_some(PROBE_EVERY);
+            is_full = state.no_space;
         }
         self.finish();
         alarm.is_armed = false;
+    }
+
+    /// How many of the records that wait are written and synced in one go: up to a bound, but one at least.
+    fn group_of(&self, waiting: &[Submitted<P>]) -> usize {
+        let mut bytes = 0;
+        let fits = |next: &&Submitted<P>| {
+            bytes += next.entry.payload_bytes();
+            bytes <= self.log.limits.group_bytes_max
+        };
+        waiting.iter().take_while(fits).count().max(1).min(waiting.len())
     }
 
     /// Writes a group, syncs it, tells the observer and answers.
@@ -115,33 +144,27 @@ impl<P> Writer<P> {
                     answer.send(Ok(end)).ok();
                 }
             }
-            Err(failed) => self.refuse(group, &failed),
+            Err(error) => self.refuse(group, &error),
         }
         self.log.end_group();
     }
 
-    fn refuse(&mut self, group: Vec<Submitted<P>>, failed: &Failed) {
-        match failed {
-            Failed::NoSpace => self.log.state().no_space = true,
-            Failed::Poisoned(reason) => {
-                self.log.poison(reason);
-            }
+    fn refuse(&mut self, group: Vec<Submitted<P>>, error: &AppendError) {
+        match error {
+            AppendError::Poisoned(reason) => self.log.poison(reason),
+            _ => self.log.state().no_space = true,
         }
         for submitted in group {
             drop(submitted.admission);
-            let error = match failed {
-                Failed::NoSpace => AppendError::NoSpace,
-                Failed::Poisoned(reason) => AppendError::Poisoned(reason.clone()),
-            };
-            submitted.answer.send(Err(error)).ok();
+            submitted.answer.send(Err(error.clone())).ok();
         }
         self.log.room.send_replace(());
     }
 
     /// Puts the group on stable storage, or leaves the file as it was.
-    fn write(&mut self, group: &[Submitted<P>]) -> Result<Plan, Failed> {
+    fn write(&mut self, group: &[Submitted<P>]) -> Result<Plan, AppendError> {
         self.log.make_room();
-        self.roll_if_due(group.iter().map(|submitted| submitted.admission.bytes()).sum())?;
+        self.roll_if_due(group.iter().map(|submitted| submitted.admission.bytes).sum())?;
         let plan = self.plan(group);
         let mut slices = Vec::with_capacity(group.len() * 3);
         for (place, submitted) in plan.places.iter().zip(group) {
@@ -155,7 +178,7 @@ impl<P> Writer<P> {
             return Err(self.cut_back(&error));
         }
         // After a failed sync nobody knows what is on the disk, and asking again may say yes without having written.
-        self.active.file.sync().map_err(|error| Failed::Poisoned(format!("sync: {error}")))?;
+        self.active.file.sync().map_err(|error| AppendError::Poisoned(format!("sync: {error}")))?;
         let timings = &self.log.timings;
         timings.sync_seconds.observe(began.elapsed().as_secs_f64());
         #[expect(clippy::cast_precision_loss, reason = "a group has some hundred records")]
@@ -202,18 +225,18 @@ impl<P> Writer<P> {
     }
 
     /// A write failed. What was half written goes, so that the disk's refusal costs nothing but this group.
-    fn cut_back(&mut self, error: &io::Error) -> Failed {
+    fn cut_back(&mut self, error: &io::Error) -> AppendError {
         let length = self.offset(self.end.position);
         if !is_no_space(error) {
-            return Failed::Poisoned(format!("write: {error}"));
+            return AppendError::Poisoned(format!("write: {error}"));
         }
         match self.active.cut_to(length) {
-            Ok(()) => Failed::NoSpace,
-            Err(also) => Failed::Poisoned(format!("cut back after {error}: {also}")),
+            Ok(()) => AppendError::NoSpace,
+            Err(also) => AppendError::Poisoned(format!("cut back after {error}: {also}")),
         }
     }
 
-    fn roll_if_due(&mut self, bytes: u64) -> Result<(), Failed> {
+    fn roll_if_due(&mut self, bytes: u64) -> Result<(), AppendError> {
         let limits = &self.log.limits;
         let length = self.offset(self.end.position);
         let now = (self.log.now)();
@@ -235,21 +258,21 @@ impl<P> Writer<P> {
             }
             Err(error) if is_no_space(&error) => {
                 self.unmake(header.base.position)?;
-                Err(Failed::NoSpace)
+                Err(AppendError::NoSpace)
             }
-            Err(error) => Err(Failed::Poisoned(format!("open a segment: {error}"))),
+            Err(error) => Err(AppendError::Poisoned(format!("open a segment: {error}"))),
         }
     }
 
     /// Removes a half-made segment for good. If it came back after a power cut, it would cut off what is appended from here on.
-    fn unmake(&self, base: Position) -> Result<(), Failed> {
+    fn unmake(&self, base: Position) -> Result<(), AppendError> {
         let storage = &self.log.storage;
         let removed = match storage.remove(&name_of(base)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed,
         };
         let gone = removed.and_then(|()| storage.sync_dir());
-        gone.map_err(|error| Failed::Poisoned(format!("remove a half-made segment: {error}")))
+        gone.map_err(|error| AppendError::Poisoned(format!("remove a half-made segment: {error}")))
     }
 
     /// Looks whether the disk has room again, so that readiness comes back without an append.
@@ -320,20 +343,15 @@ impl Active {
 }
 
 /// Poisons the log when the writer thread ends before its time: after a failed write or sync, or by a panic of the observer.
-struct Alarm<P> {
+struct Alarm {
     log: Arc<Log>,
-    inbox: Arc<Inbox<P>>,
     is_armed: bool,
 }
 
-impl<P> Drop for Alarm<P> {
+impl Drop for Alarm {
     fn drop(&mut self) {
-        if !self.is_armed {
-            return;
-        }
-        let reason = self.log.poison("the writer thread ended before its time");
-        for submitted in self.inbox.close_and_empty() {
-            submitted.answer.send(Err(AppendError::Poisoned(reason.clone()))).ok();
+        if self.is_armed {
+            self.log.poison("the writer thread ended before its time");
         }
     }
 }

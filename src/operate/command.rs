@@ -330,6 +330,14 @@ impl CommandError {
     }
 }
 
+/// Runs what blocks on the disk where that costs nobody else.
+pub(super) async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, CommandError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.map_err(io::Error::other)??)
+}
+
 /// Distinct reasons that are told apart; a backend that quotes the item in each would make as many as there are items.
 const REASONS_MAX: usize = 20;
 /// Where the others are counted.

@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use tokio::time::interval;
 
 use super::command::{
     CommandError, DropRequest, Dropped, EntryView, Group, ListRequest, Listed, Progress,
-    ReplayEntriesRequest, ReplayJournalRequest, Replayed, ShowRequest, Which, Working,
+    ReplayEntriesRequest, ReplayJournalRequest, Replayed, ShowRequest, Which, Working, off_thread,
 };
 use super::reload::{ReloadRequest, Reloaded, Reloads, Reread};
 use super::replay::{drop_entries, receive_entries, replay_entries, replay_journal};
@@ -22,7 +21,7 @@ use super::store::{Entry, Range, Resolver, Selection, Store};
 use crate::feed::Feed;
 use crate::index::Index;
 use crate::normalize::{Outcome, ids};
-use crate::pipeline::{LaneHandle, LaneState, Lanes};
+use crate::pipeline::{JobHandle, LaneHandle, LaneState, Lanes};
 use crate::rules::BeforeJournal;
 use crate::span::otlp::json;
 use crate::span::{Span, TraceId};
@@ -183,9 +182,9 @@ impl Operator {
         self.replays.as_ref().ok_or(CommandError::NoLanes)
     }
 
-    fn lane(&self, sink: &str) -> Result<LaneHandle, CommandError> {
+    fn jobs(&self, sink: &str) -> Result<JobHandle, CommandError> {
         let lanes = &self.replays()?.lanes;
-        lanes.of(sink).ok_or_else(|| {
+        lanes.jobs(sink).ok_or_else(|| {
             let known: Vec<_> = lanes.all().iter().map(|lane| lane.status.sink.clone()).collect();
             let known = known.join(", ");
             CommandError::Mistake(format!("there is no sink {sink:?}; there are: {known}"))
@@ -271,7 +270,7 @@ impl Command for ReplayEntriesRequest {
                 // What another sink gets counts as given up for its own.
                 let is_own = self.sink.as_ref().is_none_or(|other| *other == sink);
                 let outcome = if is_own { Outcome::Delivered } else { Outcome::Dropped };
-                let lane = operator.lane(self.sink.as_ref().unwrap_or(&sink))?.jobs;
+                let lane = operator.jobs(self.sink.as_ref().unwrap_or(&sink))?;
                 replays.push((sink, lane, outcome));
             }
             let replays = replays.iter().map(|(sink, lane, outcome)| {
@@ -291,10 +290,10 @@ impl Command for ReplayJournalRequest {
     type Answer = Replayed;
 
     async fn run(self, operator: &Operator, progress: &Followed) -> Answered<Self> {
-        let lane = operator.lane(&self.sink)?;
+        let jobs = operator.jobs(&self.sink)?;
         let range = range(self.from.as_deref(), self.to.as_deref(), self.trace.as_deref())?;
-        let until = lane.status.cursor().mark.position;
-        let lane = (!self.dry_run).then_some(&lane.jobs);
+        let until = jobs.lane.status.cursor().mark.position;
+        let lane = (!self.dry_run).then_some(&jobs);
         let journal = operator.replays()?.feed.journal();
         let census = replay_journal(journal, (range, until), lane, progress).await?;
         Ok(Replayed { progress: progress.borrow().clone(), census: Some(census) })
@@ -314,19 +313,11 @@ async fn sinks_of(
     resolver: &Resolver,
     selection: Selection,
 ) -> Result<BTreeSet<String>, CommandError> {
-    let store = resolver.store().clone();
+    let store = resolver.store.clone();
     off_thread(move || {
         store.selected(selection)?.map(|entry| entry.map(|entry| entry.aside.sink)).collect()
     })
     .await
-}
-
-/// Runs what blocks on the disk where that costs nobody else.
-pub(super) async fn off_thread<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T, CommandError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    Ok(done.map_err(io::Error::other)??)
 }
 
 impl Which {

@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::command::{Census, CommandError, Progress};
+use super::command::{Census, CommandError, Progress, off_thread};
 use super::decided::Deciding;
-use super::store::{Entry, Range, Resolver, Selection, Store};
-use crate::feed::{Arrival, Arrived, Decisions, Intake, Record, Records, Traces, look_back};
-use crate::journal::{Journal, Mark, Position};
+use super::store::{Entry, Range, Resolver, Selection};
+use crate::feed::{Arrival, Arrived, Decisions, Intake, Records, Traces, look_back};
+use crate::journal::{Journal, Mark, Position, Record};
 use crate::normalize::{Envelope, Limits, Outcome, decode_record};
 use crate::pipeline::{BatchLimits, JobHandle, Rejected, delivery_of};
 use crate::rules::{BeforeJournal, Known, Ruled, Rules};
@@ -25,45 +25,16 @@ use crate::support::clock::nanos;
 
 // === Reading ===
 
-/// What is read away from the runtime's threads, because it blocks on the disk, and one ahead; and what comes of having read it all.
-/// Dropped, it stops.
-struct Reading<T, R> {
-    items: mpsc::Receiver<T>,
-    task: JoinHandle<io::Result<R>>,
-}
+/// What is read, and what comes of having read it all.
+type Reading<T, R> = (mpsc::Receiver<T>, JoinHandle<io::Result<R>>);
 
-impl<T: Send + 'static, R: Send + 'static> Reading<T, R> {
-    /// Has this read. It gives out what it reads until it is told that nobody wants more.
-    fn of(read: impl FnOnce(&mut dyn FnMut(T) -> bool) -> io::Result<R> + Send + 'static) -> Self {
-        let (sender, items) = mpsc::channel(1);
-        let task = spawn_blocking(move || read(&mut |item| sender.blocking_send(item).is_ok()));
-        Self { items, task }
-    }
-
-    async fn next(&mut self) -> Option<T> {
-        self.items.recv().await
-    }
-
-    /// What came of it, once there is nothing more.
-    async fn end(self) -> io::Result<R> {
-        self.task.await.map_err(io::Error::other)?
-    }
-}
-
-/// What is made of the selected entries.
-fn entries<T: Send + 'static>(
-    store: Store,
-    selection: Selection,
-    make: impl Fn(Entry) -> T + Send + 'static,
-) -> Reading<T, ()> {
-    Reading::of(move |give| {
-        for entry in store.selected(selection)? {
-            if !give(make(entry?)) {
-                break;
-            }
-        }
-        Ok(())
-    })
+/// Has this read away from the runtime's threads, because it blocks on the disk, and one ahead. It gives out what it reads until it is told
+/// that nobody wants more.
+fn reading<T: Send + 'static, R: Send + 'static>(
+    read: impl FnOnce(&mut dyn FnMut(T) -> bool) -> io::Result<R> + Send + 'static,
+) -> Reading<T, R> {
+    let (sender, items) = mpsc::channel(1);
+    (items, spawn_blocking(move || read(&mut |item| sender.blocking_send(item).is_ok())))
 }
 
 /// One delivery's worth of what is replayed.
@@ -84,17 +55,18 @@ struct Chunk {
 
 /// Has a lane deliver what is read; `resolve` notes what arrived, and `progress` follows. Returns what came of reading it.
 async fn deliver<R: Send + 'static>(
-    mut chunks: Reading<Chunk, R>,
+    (mut chunks, read): Reading<Chunk, R>,
     lane: &JobHandle,
     resolve: Option<(&Resolver, &str, Outcome)>,
     progress: &watch::Sender<Progress>,
 ) -> Result<R, CommandError> {
-    while let Some(chunk) = chunks.next().await {
-        let of_journal = chunk.entries.is_empty();
-        let items = |entries: &[(u64, u64)]| entries.iter().map(|(_, items)| items).sum::<u64>();
-        let count = if of_journal { chunk.delivery.len() as u64 } else { items(&chunk.entries) };
+    while let Some(chunk) = chunks.recv().await {
+        let mut items = match &chunk.entries[..] {
+            [] => chunk.delivery.len() as u64,
+            entries => entries.iter().map(|(_, items)| items).sum(),
+        };
         progress.send_modify(|progress| {
-            progress.items += count + chunk.not_understood;
+            progress.items += items + chunk.not_understood;
             progress.not_understood += chunk.not_understood;
             progress.unreadable += chunk.unreadable;
         });
@@ -103,28 +75,26 @@ async fn deliver<R: Send + 'static>(
         } else {
             lane.deliver(chunk.delivery).await?
         };
-        let delivered = match resolve {
-            None => count.saturating_sub(rejected.len() as u64),
-            Some((resolver, sink, outcome)) => {
-                resolver.resolve(sink, Outcome::Dropped, chunk.filtered).await?;
-                let is_rejected = |at: usize| rejected.iter().any(|item| item.batch == at);
-                let arrived = chunk.entries.iter().enumerate();
-                let arrived = arrived.filter(|(at, _)| !is_rejected(*at)).map(|(_, entry)| *entry);
-                resolver.resolve(sink, outcome, arrived).await?
-            }
-        };
+        if let Some((resolver, sink, outcome)) = resolve {
+            resolver.resolve(sink, Outcome::Dropped, chunk.filtered).await?;
+            let is_rejected = |at: usize| rejected.iter().any(|item| item.batch == at);
+            let arrived = chunk.entries.iter().enumerate();
+            let arrived = arrived.filter(|(at, _)| !is_rejected(*at)).map(|(_, entry)| *entry);
+            resolver.resolve(sink, outcome, arrived).await?;
+        }
         progress.send_modify(|progress| {
-            progress.delivered += delivered;
-            for (reason, items) in by_reason(rejected, &chunk.entries) {
-                progress.reject(reason, items);
+            for (reason, lost) in by_reason(rejected, &chunk.entries) {
+                items = items.saturating_sub(lost);
+                progress.reject(reason, lost);
             }
+            progress.delivered += items;
         });
         for roots in chunk.roots {
             // They are no items: what a root says, its spans have said, so a root that is rejected is nothing lost.
             lane.deliver(roots).await?;
         }
     }
-    Ok(chunks.end().await?)
+    Ok(read.await.map_err(io::Error::other)??)
 }
 
 /// The items that each rejection costs: all of its entry's, which stays as it is, and once.
@@ -147,9 +117,9 @@ pub async fn replay_entries(
     progress: &watch::Sender<Progress>,
 ) -> Result<(), CommandError> {
     let selection = Selection { sink: Some(sink.to_owned()), ..selection.clone() };
-    let (store, limits) = (resolver.store().clone(), lane.limits());
-    let rules = lane.rules();
-    let chunks = Reading::of(move |give| {
+    let (store, limits) = (resolver.store.clone(), lane.lane.limits);
+    let rules = Arc::clone(&lane.lane.status.rules);
+    let chunks = reading(move |give| {
         let mut chunk = Chunk::default();
         for entry in store.selected(selection)? {
             chunk.add_entry(&entry?, &rules);
@@ -184,14 +154,17 @@ impl Chunk {
 
 /// Gives up the selected entries, and counts them. Returns how many items that is.
 pub async fn drop_entries(resolver: &Resolver, selection: Selection) -> Result<u64, CommandError> {
-    let mut entries = entries(resolver.store().clone(), selection, |entry| entry);
-    let mut by_sink: BTreeMap<String, Vec<(u64, u64)>> = BTreeMap::new();
-    while let Some(entry) = entries.next().await {
-        by_sink.entry(entry.aside.sink).or_default().push((entry.id, entry.items));
-    }
-    entries.end().await?;
+    let store = resolver.store.clone();
+    let by_sink = off_thread(move || {
+        let mut by_sink: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for entry in store.selected(selection)? {
+            let entry = entry?;
+            by_sink.entry(entry.aside.sink).or_default().push((entry.id, entry.items));
+        }
+        Ok(by_sink)
+    });
     let mut dropped = 0;
-    for (sink, entries) in by_sink {
+    for (sink, entries) in by_sink.await? {
         dropped += resolver.resolve(&sink, Outcome::Dropped, entries).await?;
     }
     Ok(dropped)
@@ -205,9 +178,16 @@ pub async fn receive_entries(
     (intake, rules): (&Intake, Option<Arc<BeforeJournal>>),
     progress: &watch::Sender<Progress>,
 ) -> Result<(), CommandError> {
-    let make = move |entry| again(entry, rules.as_deref());
-    let mut arrivals = entries(resolver.store().clone(), selection, make);
-    while let Some(((id, items), arrival)) = arrivals.next().await {
+    let store = resolver.store.clone();
+    let (mut arrivals, read) = reading(move |give| {
+        for entry in store.selected(selection)? {
+            if !give(again(entry?, rules.as_deref())) {
+                break;
+            }
+        }
+        Ok(())
+    });
+    while let Some(((id, items), arrival)) = arrivals.recv().await {
         let Some(arrival) = arrival else {
             progress.send_modify(|progress| {
                 progress.items += items;
@@ -227,7 +207,7 @@ pub async fn receive_entries(
             progress.delivered += received;
         });
     }
-    Ok(arrivals.end().await?)
+    Ok(read.await.map_err(io::Error::other)??)
 }
 
 /// An entry of the quarantine, by its id and its items, as a request that comes now: what could not be understood was asked for no rule,
@@ -261,18 +241,16 @@ pub async fn replay_journal(
         journal: journal.clone(),
         range,
         until,
-        limits: lane.map(JobHandle::limits),
-        rules: lane.map(JobHandle::rules).unwrap_or_default(),
+        limits: lane.map(|jobs| jobs.lane.limits),
+        rules: lane.map(|jobs| Arc::clone(&jobs.lane.status.rules)).unwrap_or_default(),
         decided: None,
-        traces: lane.and_then(JobHandle::trace_needs).map(ReplayTraces::new),
+        traces: lane.and_then(|jobs| jobs.lane.trace_needs).map(ReplayTraces::new),
         census: Census::default(),
     };
-    let mut chunks = Reading::of(|give| source.read(give));
-    if let Some(lane) = lane {
-        return deliver(chunks, lane, None, progress).await;
+    match lane {
+        Some(lane) => deliver(reading(|give| source.read(give)), lane, None, progress).await,
+        None => off_thread(move || source.read(&mut |_| true)).await,
     }
-    while chunks.next().await.is_some() {}
-    Ok(chunks.end().await?)
 }
 
 /// Reads a range of the journal, and counts it.
@@ -434,7 +412,7 @@ impl ReplayTraces {
             self.traces.advance(self.last_ns.saturating_add(nanos(self.needs.quiet)));
         }
         let mut deliveries = Vec::new();
-        while let Some(due) = self.traces.take_roots(count_max, self.traces.feeds()) {
+        while let Some(due) = self.traces.take_roots(count_max) {
             let roots = due.roots.into_iter();
             let roots = roots.filter(|root| self.replayed.remove(&root.span.trace_id)).collect();
             deliveries.extend(delivery_of(roots));

@@ -17,8 +17,8 @@ use bytes::Bytes;
 use tokio::sync::OwnedMutexGuard;
 use tracing::{error, warn};
 
-use crate::feed::{Record, Records};
-use crate::journal::{AppendError, Cursor, Journal, Mark};
+use crate::feed::Records;
+use crate::journal::{AppendError, Cursor, Journal, Mark, Record};
 use crate::normalize::{
     Aside, Decoded, Envelope, Kept, Outcome, Resolution, Unreadable, decode_record,
 };
@@ -60,7 +60,8 @@ struct Counters {
 /// The right to resolve entries of a store: one at a time has it, so that nothing is resolved twice.
 #[derive(Debug)]
 pub struct Resolver {
-    store: Store,
+    /// The store.
+    pub store: Store,
     _guard: OwnedMutexGuard<()>,
 }
 
@@ -255,11 +256,6 @@ impl Store {
 }
 
 impl Resolver {
-    /// The store.
-    pub fn store(&self) -> &Store {
-        &self.store
-    }
-
     /// Resolves entries of one sink, each given as its id and its items: when this returns it is on stable storage. Returns how
     /// many items that is.
     pub async fn resolve(

@@ -41,7 +41,7 @@ impl DeadLetters {
     pub(super) fn recall(&self, sink: &str) -> io::Result<()> {
         let end = self.journal.end().position.0;
         let oldest = Position(end.saturating_sub(RECALLED_BYTES_MAX));
-        for record in Records::after(&self.journal, oldest).map_err(io::Error::other)? {
+        for record in Records::after(&self.journal, oldest)? {
             if let Some(record) = record?.payload
                 && let Ok(Kept::Letter(envelope, body)) = Kept::read(&record)
                 && envelope.aside.as_ref().is_some_and(|aside| aside.sink == sink)

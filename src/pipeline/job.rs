@@ -6,37 +6,19 @@
 
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::BatchLimits;
-use crate::rules::Rules;
 use crate::sinks::Delivery;
-use crate::span::TraceNeeds;
 use crate::support::lock::lock;
 
 /// Jobs at a lane that are not done. Two keep it busy; more would only take memory and room from what arrives meanwhile.
 const JOBS_MAX: usize = 2;
 
-/// The way into the lane of a sink, also when another lane takes its place. Clones share it.
+/// The way into one lane. Clones share it.
 #[derive(Debug, Clone)]
-pub struct JobHandle(Arc<watch::Sender<Lead>>);
-
-/// Where a handle leads.
-#[derive(Debug, Clone)]
-struct Lead {
-    to: Way,
-    /// Whether no lane will follow.
-    is_over: bool,
-}
-
-/// The way into one lane.
-#[derive(Debug, Clone)]
-struct Way {
+pub(super) struct Jobs {
     jobs: mpsc::Sender<(Delivery, Arc<Job>)>,
     places: Arc<Semaphore>,
-    limits: BatchLimits,
-    trace_needs: Option<TraceNeeds>,
-    rules: Arc<Rules>,
 }
 
 /// The lane has ended, or gave the job up because the daemon stops. What was under way may have arrived.
@@ -66,66 +48,20 @@ struct State {
     _place: OwnedSemaphorePermit,
 }
 
-impl JobHandle {
+impl Jobs {
     /// A way into a lane, and where the lane takes from it.
-    pub(super) fn new(
-        limits: BatchLimits,
-        trace_needs: Option<TraceNeeds>,
-        rules: Arc<Rules>,
-    ) -> (Self, mpsc::Receiver<(Delivery, Arc<Job>)>) {
+    pub(super) fn new() -> (Self, mpsc::Receiver<(Delivery, Arc<Job>)>) {
         let (jobs, incoming) = mpsc::channel(1);
-        let places = Arc::new(Semaphore::new(JOBS_MAX));
-        let to = Way { jobs, places, limits, trace_needs, rules };
-        (Self(Arc::new(watch::Sender::new(Lead { to, is_over: false }))), incoming)
+        (Self { jobs, places: Arc::new(Semaphore::new(JOBS_MAX)) }, incoming)
     }
 
-    /// Has this delivered; returns the items that the sink will never take. When this returns, what arrived is safe with the sink:
-    /// its checkpoint has been saved. It waits for as long as it takes; dropped, it gives up what has not begun. Where the lane is
-    /// replaced meanwhile, the next one gets what this one gave up.
-    pub async fn deliver(&self, delivery: Delivery) -> Result<Vec<Rejected>, LaneGone> {
-        let mut lead = self.0.subscribe();
-        loop {
-            let Lead { to, is_over } = lead.borrow_and_update().clone();
-            match to.deliver(delivery.clone()).await {
-                Err(LaneGone) if !is_over => lead.changed().await.map_err(|_| LaneGone)?,
-                ended => return ended,
-            }
-        }
-    }
-
-    /// Leads to where another handle does.
-    pub(super) fn follow(&self, other: &Self) {
-        let lead = other.0.borrow().clone();
-        self.0.send_replace(lead);
-    }
-
-    /// No lane will follow: nobody waits for one.
-    pub fn end(&self) {
-        self.0.send_modify(|lead| lead.is_over = true);
-    }
-
-    /// What the sink wants to know of traces. A delivery that has contexts keeps them; any other gets what the lane knows.
-    pub fn trace_needs(&self) -> Option<TraceNeeds> {
-        self.0.borrow().to.trace_needs
-    }
-
-    /// What is done to items before the sink gets them: whoever makes a delivery does it.
-    pub fn rules(&self) -> Arc<Rules> {
-        Arc::clone(&self.0.borrow().to.rules)
-    }
-
-    /// How large a delivery should be.
-    pub fn limits(&self) -> BatchLimits {
-        self.0.borrow().to.limits
-    }
-}
-
-impl Way {
-    async fn deliver(&self, delivery: Delivery) -> Result<Vec<Rejected>, LaneGone> {
+    /// Has this delivered; see [`super::JobHandle::deliver`].
+    pub(super) async fn deliver(&self, delivery: Delivery) -> Result<Vec<Rejected>, LaneGone> {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| LaneGone)?;
         let (answer, answered) = oneshot::channel();
         let answer = Some(answer);
-        let state = State { items_left: 0, rejected: Vec::new(), answer, _place: place };
+        let items_left = delivery.len();
+        let state = State { items_left, rejected: Vec::new(), answer, _place: place };
         let job = Arc::new(Job(Mutex::new(state)));
         self.jobs.send((delivery, job)).await.map_err(|_| LaneGone)?;
         answered.await.map_err(|_| LaneGone)
@@ -133,11 +69,6 @@ impl Way {
 }
 
 impl Job {
-    /// Notes that it begins with so many items.
-    pub(super) fn begin(&self, items: usize) {
-        self.with(|state| state.items_left = items);
-    }
-
     /// Whether nobody waits for it any more: then no further attempt is made.
     pub(super) fn is_given_up(&self) -> bool {
         self.with(|state| state.answer.as_ref().is_none_or(oneshot::Sender::is_closed))
@@ -175,16 +106,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn jobs_that_are_broken_off_hold_their_places_until_the_lane_lets_them_go() {
-        let (handle, mut incoming) = JobHandle::new(BatchLimits::default(), None, Arc::default());
+        let (jobs, mut incoming) = Jobs::new();
         let mut at_the_lane = Vec::new();
         for _ in 0..JOBS_MAX {
-            let broken_off = handle.deliver(Delivery::default());
+            let broken_off = jobs.deliver(Delivery::default());
             timeout(Duration::from_secs(1), broken_off).await.unwrap_err();
             let (_, job) = incoming.try_recv().unwrap();
             assert!(job.is_given_up());
             at_the_lane.push(job);
         }
-        let another = || timeout(Duration::from_secs(1), handle.deliver(Delivery::default()));
+        let another = || timeout(Duration::from_secs(1), jobs.deliver(Delivery::default()));
         another().await.unwrap_err();
         assert!(incoming.try_recv().is_err(), "there is no place for it");
         at_the_lane.pop();

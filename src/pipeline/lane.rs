@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, OptionFuture};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
@@ -19,13 +19,13 @@ use tracing::{error, warn};
 use super::attempt::{Attempts, Ended};
 use super::breaker::Breaker;
 use super::commit::{Unsaved, save};
-use super::job::Job;
+use super::job::{Job, Jobs};
 use super::status::{LaneState, LaneStatus};
 use super::traces::LaneTraces;
 use super::tracker::Tracker;
 use super::way::{Way, instant_of};
 use super::window::{Purpose, Window};
-use super::{DeadLetters, JobHandle, LaneHandle, LaneOptions};
+use super::{DeadLetters, LaneHandle, LaneOptions};
 use crate::feed::{Arrived, Fed, Reader};
 use crate::journal::{Journal, Mark, Position, WhenFull};
 use crate::sinks::{Delivery, Pace, Sink, SizeLimit};
@@ -73,7 +73,7 @@ pub struct Lane {
     pub(super) is_held: bool,
     /// Whether nothing may be handed over before the cursor is saved with a checkpoint.
     pub(super) owes_checkpoint: bool,
-    saving: Option<Saving>,
+    pub(super) saving: Option<Saving>,
     /// Whether the sink's last checkpoint failed.
     has_failed: bool,
     saved_at: Option<Instant>,
@@ -107,9 +107,14 @@ impl Lane {
         status: Arc<LaneStatus>,
     ) -> Self {
         let concurrency = sink.concurrency_max().max(1);
-        let (way, jobs) =
-            JobHandle::new(options.batch, sink.trace_needs(), Arc::clone(&status.rules));
-        let handle = LaneHandle::new(Arc::clone(&status), way);
+        let (way_in, jobs) = Jobs::new();
+        let handle = LaneHandle {
+            status: Arc::clone(&status),
+            limits: options.batch,
+            trace_needs: sink.trace_needs(),
+            jobs: way_in,
+            handing_over: Stop::default(),
+        };
         status.forget_times();
         let traces = LaneTraces::new(sink.trace_needs(), Arc::clone(&status));
         let backoff = Backoff::new(options.retry.first, options.retry.longest);
@@ -157,14 +162,6 @@ impl Lane {
         &self.handle
     }
 
-    /// The lane in the place of another one, whose jobs are its own from now on.
-    #[must_use]
-    pub fn in_place_of(mut self, other: &LaneHandle) -> Self {
-        other.jobs.follow(&self.handle.jobs);
-        self.handle.jobs = other.jobs.clone();
-        self
-    }
-
     /// The lane without the journal: it runs jobs only.
     #[must_use]
     pub fn for_jobs(self) -> Self {
@@ -203,9 +200,6 @@ impl Lane {
             );
         }
         self.status.set_state(LaneState::Drained, None);
-        if !self.handle.handing_over.is_stopped() {
-            self.handle.jobs.end();
-        }
         LaneState::Drained
     }
 
@@ -259,7 +253,7 @@ impl Lane {
                     self.give_up_jobs();
                 }
                 Some(ended) = under_way.next(), if !under_way.is_empty() => self.ended(ended),
-                ((saved, has_moved), jobs) = end_of(&mut self.saving), if self.saving.is_some() => {
+                Some(((saved, has_moved), jobs)) = OptionFuture::from(self.saving.as_mut()) => {
                     // What moved the lane has lost what jobs delivered: whoever waits for them hears that they ended.
                     self.saved(saved, if has_moved { Vec::new() } else { jobs });
                     if has_moved {
@@ -320,7 +314,9 @@ impl Lane {
         let due_at = due_at.filter(|_| is_admitted).map(begin_at);
         let again_at = (is_admitted && self.window.has_tried()).then(|| begin_at(now));
         let again_at = again_at.filter(|at| *at > now);
-        let root_at = self.traces.next_root_at_ns().filter(|_| !draining && self.may_send_roots());
+        // A lane that is behind goes by what it reads, and not by the clock.
+        let may_send_roots = || !draining && self.follows && self.has_room() && !self.has_next();
+        let root_at = self.traces.next_root_at_ns().filter(|_| may_send_roots());
         let hold_until = self.window.hold_until_ns().filter(|_| is_admitted).map(instant_of);
         let deferred_at = (self.window.items_deferred() > 0).then(|| now + LOOK_AT_DEFERRED);
         let pending_at = self.pending.is_some().then_some(self.pending_at).filter(|at| *at > now);
@@ -342,18 +338,9 @@ impl Lane {
         self.follows && self.way.has_next()
     }
 
-    pub(super) fn is_saving(&self) -> bool {
-        self.saving.is_some()
-    }
-
     /// Whether more may be read.
     pub(super) fn has_room(&self) -> bool {
         self.window.has_room(self.breaker.allowed()) && !self.tracker.is_full()
-    }
-
-    /// Whether a root that is due by the clock is due: a lane that is behind goes by what it reads.
-    fn may_send_roots(&self) -> bool {
-        self.follows && self.has_room() && !self.has_next()
     }
 
     /// Whoever sent them has the items still.
@@ -365,7 +352,6 @@ impl Lane {
 
     /// A job waits for nothing but its turn: what there is to know of its traces has been read.
     fn begin_job(&mut self, delivery: Delivery, job: Arc<Job>) {
-        job.begin(delivery.len());
         if delivery.is_empty() {
             self.jobs_done.push(job);
         } else {
@@ -484,13 +470,6 @@ async fn either(one: &Stop, other: &Stop) {
     tokio::select! {
         () = one.stopped() => {}
         () = other.stopped() => {}
-    }
-}
-
-async fn end_of(saving: &mut Option<Saving>) -> (Saved, Vec<Arc<Job>>) {
-    match saving {
-        Some(saving) => saving.await,
-        None => std::future::pending().await,
     }
 }
 

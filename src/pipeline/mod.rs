@@ -30,9 +30,9 @@ mod status;
 mod lanes;
 
 pub use dead_letter::DeadLetters;
-pub use job::{JobHandle, LaneGone, Rejected};
+pub use job::{LaneGone, Rejected};
 pub use lane::Lane;
-pub use lanes::{LaneHandle, Lanes};
+pub use lanes::{JobHandle, LaneHandle, Lanes};
 pub use options::{BatchLimits, LaneOptions, RetryOptions};
 pub use status::{LaneState, LaneStatus, Latency, Resolved, Settled};
 pub use traces::delivery_of;

@@ -75,9 +75,9 @@ impl Lane {
         let items = fed.unreadable();
         let (record, reason, class, items) = match &fed.not_understood {
             _ if self.poisonous == Some(fed.start.position) => {
-                let stored = self.journal.read_from(fed.start.position).next().ok().flatten();
+                let record = self.journal.read_from(fed.start.position).next().ok().flatten();
                 let items = fed.end.items.saturating_sub(fed.start.items);
-                (stored.map(|stored| stored.payload), PANICKED, RejectClass::Panic, items)
+                (record.and_then(|record| record.payload), PANICKED, RejectClass::Panic, items)
             }
             record => (record.clone(), NOT_UNDERSTOOD, RejectClass::NotUnderstood, items),
         };

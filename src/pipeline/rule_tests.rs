@@ -118,7 +118,7 @@ async fn a_dead_letter_has_the_item_as_rules_left_it_and_its_neighbours_keep_the
     world.settled().await;
     assert_eq!(counted(&world), (1, 1, 1));
     let letter = world.dead.read_from(world.dead.start().position).next().unwrap().unwrap();
-    let letter = String::from_utf8_lossy(&letter.payload).into_owned();
+    let letter = String::from_utf8_lossy(&letter.payload.unwrap()).into_owned();
     assert!(letter.contains("id b") && !letter.contains("noise"), "{letter}");
 }
 

@@ -18,7 +18,7 @@ use crate::support::clock;
 impl Lane {
     /// Nothing may be handed over before a checkpoint is saved, or while one is made for a sink that takes one delivery at a time.
     pub(super) fn waits_for_checkpoint(&self) -> bool {
-        self.owes_checkpoint || self.is_saving() && self.window.is_single()
+        self.owes_checkpoint || self.saving.is_some() && self.window.is_single()
     }
 
     /// Starts what may be under way now. What is known of the traces is known as of here, for all attempts.

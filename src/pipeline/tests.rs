@@ -83,6 +83,7 @@ pub(crate) struct World {
     pub(crate) dead_storage: Arc<MemoryStorage>,
     pub(crate) dead: Journal<()>,
     pub(crate) jobs: JobHandle,
+    pub(crate) lanes: Lanes,
     pub(crate) handle: LaneHandle,
     pub(crate) lane: JoinHandle<LaneState>,
     pub(crate) status: Arc<LaneStatus>,
@@ -158,7 +159,9 @@ impl World {
         let reader = feed.reader(cursor.mark);
         let lane = Lane::new(reader, sink, journal, dead_letters, options, Arc::clone(&status));
         let (stop, deadline) = (Stop::default(), Stop::default());
-        let (jobs, handle) = (lane.handle().jobs.clone(), lane.handle().clone());
+        let (lanes, handle) = (Lanes::default(), lane.handle().clone());
+        lanes.set(vec![handle.clone()]);
+        let jobs = lanes.jobs("told").unwrap();
         let lane = tokio::spawn(lane.run(stop.clone(), deadline.clone()));
         let intake = feed.intake();
         Self {
@@ -168,6 +171,7 @@ impl World {
             dead_storage,
             dead,
             jobs,
+            lanes,
             handle,
             lane,
             status,
@@ -195,7 +199,8 @@ impl World {
         let status = Arc::new(status);
         let dead_letters = DeadLetters::new(self.dead.clone());
         let lane = Lane::new(reader, sink, journal, dead_letters, options(), status);
-        lane.in_place_of(&self.handle)
+        self.lanes.set(vec![lane.handle().clone()]);
+        lane
     }
 
     pub(crate) async fn send(&self, ids: &[&str]) {
@@ -287,7 +292,7 @@ async fn rejected_items_become_dead_letters_and_cost_nobody_else() {
     assert_eq!(sink.arrived(), ["a", "c"]);
     assert_eq!((world.status.delivered(), world.status.cursor().dead_lettered), (2, 1));
     let letter = world.dead.read_from(world.dead.start().position).next().unwrap().unwrap();
-    let (envelope, decoded) = decode_record(&letter.payload).unwrap();
+    let (envelope, decoded) = decode_record(&letter.payload.unwrap()).unwrap();
     assert_eq!(name(decoded.batch.items[0].wire()), "b");
     let aside = envelope.aside.unwrap();
     assert_eq!(

@@ -99,7 +99,7 @@ impl LaneTraces {
     /// When [`LaneTraces::has_caught_up`] may bring a root to light, in nanoseconds since 1970; `None` when there is none to come.
     pub(super) fn next_root_at_ns(&self) -> Option<u64> {
         self.needs?;
-        let at_ns = self.table.next_root_at_ns(self.table.feeds())?;
+        let at_ns = self.table.next_root_at_ns()?;
         Some(at_ns.saturating_add(nanos(IN_JOURNAL_WITHIN)))
     }
 
@@ -107,7 +107,7 @@ impl LaneTraces {
     /// sent. Their spans were queued before.
     pub(super) fn take_roots(&mut self, count_max: usize) -> Option<(Delivery, u64)> {
         self.needs?;
-        let due = self.table.take_roots(count_max, self.table.feeds())?;
+        let due = self.table.take_roots(count_max)?;
         self.status.roots.fetch_add(due.roots.len() as u64, Ordering::Relaxed);
         self.show();
         Some((delivery_of(due.roots)?, due.until))
@@ -238,9 +238,10 @@ fn read_again(
             again.left.push((position, places));
             continue;
         }
-        let stored = journal.read_from(position).next().ok().flatten();
-        let stored = stored.filter(|stored| stored.start.position == position);
-        let Some(Ok((_, decoded))) = stored.map(|stored| decode_record(&stored.payload)) else {
+        let record = journal.read_from(position).next().ok().flatten();
+        let record = record.filter(|record| record.start.position == position);
+        let payload = record.and_then(|record| record.payload);
+        let Some(Ok((_, decoded))) = payload.as_ref().map(decode_record) else {
             again.lost += places.len() as u64;
             continue;
         };

@@ -9,37 +9,19 @@ use crate::support::backoff::Backoff;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
 
-/// Why something did not work, in words.
-pub(super) enum Trouble {
-    /// It may work later; whoever was asked may want to be left alone for so long.
-    Passes(String, Option<Duration>),
-    Stays(String),
-}
-
-impl From<Pace> for Trouble {
-    fn from(pace: Pace) -> Self {
-        match pace {
-            Pace::Slow { after, reason } | Pace::Down { after, reason } => {
-                Self::Passes(reason, after)
-            }
-            Pace::Hold { reason } => Self::Stays(reason),
-            Pace::Go | Pace::Checkpoint => Self::Passes(String::new(), None),
-        }
-    }
-}
-
 /// Tries until it works, for so long at most; then it says what is wrong.
-pub(super) async fn patiently<T, E: Into<Trouble>>(
+pub(super) async fn patiently<T>(
     give_up_after: Duration,
-    attempt: impl AsyncFn() -> Result<T, E>,
+    attempt: impl AsyncFn() -> Result<T, Pace>,
 ) -> Result<T, String> {
     let (began, mut backoff) = (Instant::now(), Backoff::new(FIRST_WAIT, LONGEST_WAIT));
     let mut is_said = false;
     loop {
-        let (said, wanted) = match attempt().await.map_err(E::into) {
+        let (said, wanted) = match attempt().await {
             Ok(done) => return Ok(done),
-            Err(Trouble::Stays(said)) => return Err(said),
-            Err(Trouble::Passes(said, wanted)) => (said, wanted),
+            Err(Pace::Hold { reason }) => return Err(reason),
+            Err(Pace::Slow { after, reason } | Pace::Down { after, reason }) => (reason, after),
+            Err(Pace::Go | Pace::Checkpoint) => (String::new(), None),
         };
         let wait = wanted.unwrap_or_default().max(backoff.next_wait());
         if give_up_after < began.elapsed() + wait {

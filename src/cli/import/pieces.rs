@@ -108,7 +108,6 @@ impl Pieces {
         if self.is_over || self.stream.fill_buf()?.is_empty() {
             return Ok(None);
         }
-        self.read += 1;
         let (length, mut bytes) = (self.length()?, Vec::new());
         let most = length.unwrap_or(0).min(self.bytes_max.saturating_add(1));
         self.stream.by_ref().take(most as u64).read_to_end(&mut bytes)?;
@@ -123,7 +122,7 @@ impl Pieces {
         self.is_over = flaw.is_some();
         // Half of something too long is of no use to anybody.
         bytes.truncate(self.bytes_max);
-        Ok(Some(Piece { place: self.read, bytes, flaw }))
+        self.piece(bytes, flaw)
     }
 
     /// An element of an array: an object.
@@ -136,12 +135,8 @@ impl Pieces {
             self.is_over = next == Some(b']');
             match next {
                 Some(b',' | b'[' | b']' | b' ' | b'\t' | b'\r' | b'\n') => self.stream.consume(1),
-                Some(_) => {
-                    return Ok(Some(
-                        self.broken("it is none of the formats: an array has objects"),
-                    ));
-                }
-                None => return Ok(Some(self.broken(CUT_SHORT))),
+                Some(_) => return self.broken("it is none of the formats: an array has objects"),
+                None => return self.broken(CUT_SHORT),
             }
         }
         if self.is_over {
@@ -149,13 +144,9 @@ impl Pieces {
         }
         let most = self.stream.by_ref().take(self.bytes_max as u64);
         match Box::<RawValue>::deserialize(&mut Deserializer::from_reader(most)) {
-            Ok(value) => {
-                self.read += 1;
-                let bytes = value.get().as_bytes().to_vec();
-                Ok(Some(Piece { place: self.read, bytes, flaw: None }))
-            }
+            Ok(value) => self.piece(value.get().as_bytes().to_vec(), None),
             Err(error) if error.is_io() => Err(error.into()),
-            Err(error) => Ok(Some(self.broken(&error.to_string()))),
+            Err(error) => self.broken(&error.to_string()),
         }
     }
 
@@ -170,16 +161,12 @@ impl Pieces {
         }
         if cells.len() != self.names.len() {
             let (has, wanted) = (cells.len(), self.names.len());
-            return Ok(Some(
-                self.broken(&format!("it has {has} cells, and the first row {wanted}")),
-            ));
+            return self.broken(&format!("it has {has} cells, and the first row {wanted}"));
         }
-        self.read += 1;
         let value = |cell: String| if cell.is_empty() { Value::Null } else { cell.into() };
         let cells = self.names.iter().cloned().zip(cells.into_iter().map(value));
         let object: Map<_, _> = cells.collect();
-        let bytes = Value::from(object).to_string().into_bytes();
-        Ok(Some(Piece { place: self.read, bytes, flaw: None }))
+        self.piece(Value::from(object).to_string().into_bytes(), None)
     }
 
     /// The cells of the next row; none at the end. A line break in quotes is in a cell.
@@ -204,10 +191,15 @@ impl Pieces {
     }
 
     /// What cannot be read, and nothing behind it.
-    fn broken(&mut self, flaw: &str) -> Piece {
+    fn broken(&mut self, flaw: &str) -> io::Result<Option<Piece>> {
         self.is_over = true;
+        self.piece(Vec::new(), Some(flaw.to_owned()))
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "the shape of what gives pieces out")]
+    fn piece(&mut self, bytes: Vec<u8>, flaw: Option<String>) -> io::Result<Option<Piece>> {
         self.read += 1;
-        Piece { place: self.read, bytes: Vec::new(), flaw: Some(flaw.to_owned()) }
+        Ok(Some(Piece { place: self.read, bytes, flaw }))
     }
 
     /// A JSON value: a line, or several.
@@ -243,16 +235,15 @@ impl Pieces {
             if bytes.is_empty() {
                 return Ok(None);
             }
-            self.read += 1;
             let mut flaw = None;
             if bytes.len() == self.bytes_max && !bytes.ends_with(b"\n") {
                 self.stream.skip_until(b'\n')?;
                 flaw = Some(self.too_long());
             }
-            let indent = bytes.len() - bytes.trim_ascii_start().len();
-            if indent < bytes.len() {
-                return Ok(Some(Piece { place: self.read, bytes, flaw }));
+            if !bytes.trim_ascii_start().is_empty() {
+                return self.piece(bytes, flaw);
             }
+            self.read += 1;
         }
     }
 

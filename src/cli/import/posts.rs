@@ -8,9 +8,10 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse
 use prost::Message as _;
 
 use super::batches::{Batch, Post};
-use super::patience::{Trouble, patiently};
+use super::patience::patiently;
 use super::{ImportArguments, Sums};
 use crate::cli::client::{Question, ask, below};
+use crate::sinks::Pace;
 use crate::sinks::http::classify::{StatusClass, classify};
 use crate::span::otlp::protobuf::write_request;
 use crate::span::{Item, ONLY_SINK_HEADER, Receiver, sdk_requests};
@@ -51,16 +52,17 @@ impl Daemon<'_> {
         let url = below(&self.url, path);
         patiently(self.arguments.give_up_after.0, async || {
             let asked = ask(self.question(&url, post, body)).await;
-            let answer = asked.map_err(|no_answer| Trouble::Passes(no_answer.to_string(), None))?;
-            let said = format!("{url} answers {}: {}", answer.status, answer.text());
+            let down = |after, reason| Pace::Down { after, reason };
+            let answer = asked.map_err(|no_answer| down(None, no_answer))?;
+            let reason = format!("{url} answers {}: {}", answer.status, answer.text());
             match classify(answer.status, &answer.headers) {
                 StatusClass::Taken => Ok(Ok(post.quarantined(answer.body))),
-                StatusClass::TooLarge | StatusClass::Malformed => Ok(Err(said)),
-                StatusClass::Stop => Err(Trouble::Stays(said)),
+                StatusClass::TooLarge | StatusClass::Malformed => Ok(Err(reason)),
+                StatusClass::Stop => Err(Pace::Hold { reason }),
                 StatusClass::Retry { after } | StatusClass::Throttled { after } => {
-                    Err(Trouble::Passes(said, after))
+                    Err(down(after, reason))
                 }
-                StatusClass::Fault => Err(Trouble::Passes(said, None)),
+                StatusClass::Fault => Err(down(None, reason)),
             }
         })
         .await

@@ -254,15 +254,13 @@ impl Traces {
         self.feeds
     }
 
-    /// Takes about `count_max` roots that are due, of traces whose items are all among the first `handed_over` requests fed; `None`
-    /// when there is none.
-    pub fn take_roots(&mut self, count_max: usize, handed_over: u64) -> Option<DueRoots> {
+    /// Takes about `count_max` roots that are due; `None` when there is none.
+    pub fn take_roots(&mut self, count_max: usize) -> Option<DueRoots> {
         let mut roots: Vec<_> = self.early.take(count_max).collect();
         let mut until = 0;
         // Those of one record go together, so that its position tells which went.
         while let Some((id, entry)) = self.first_due()
             && (roots.len() < count_max || behind(entry.position) == until)
-            && entry.last_feed <= handed_over
         {
             until = behind(entry.position);
             roots.extend(self.take_root(id));
@@ -271,13 +269,9 @@ impl Traces {
     }
 
     /// When [`Traces::take_roots`] may have something, if no span of its trace comes before, in nanoseconds since 1970; 0 for now.
-    /// `None` also where what is next has first to be handed over.
-    pub fn next_root_at_ns(&self, handed_over: u64) -> Option<u64> {
-        if !self.early.roots.is_empty() {
+    pub fn next_root_at_ns(&self) -> Option<u64> {
+        if !self.early.roots.is_empty() || self.first_due().is_some() {
             return Some(0);
-        }
-        if let Some((_, entry)) = self.first_due() {
-            return (entry.last_feed <= handed_over).then_some(0);
         }
         let (_, entry) = self.entries.at_mark(OWING)?;
         Some(self.clock.told_for(self.due_ns(entry)))

@@ -49,6 +49,17 @@ pub(super) struct Told {
     pub(super) root: bool,
 }
 
+impl Told {
+    pub(super) fn of(context: &TraceContext) -> Self {
+        Self {
+            session: context.session.is_some(),
+            user: context.user.is_some(),
+            tags: context.tags.len(),
+            root: context.root.is_some(),
+        }
+    }
+}
+
 impl Sent {
     /// Takes note of a span that was read, at this place of the record that starts there.
     pub(super) fn read(
@@ -75,12 +86,7 @@ impl Sent {
 
     /// Takes note that spans are handed to the sink with this.
     pub(super) fn told(&mut self, ids: impl IntoIterator<Item = SpanId>, context: &TraceContext) {
-        let told = Told {
-            session: context.session.is_some(),
-            user: context.user.is_some(),
-            tags: context.tags.len(),
-            root: context.root.is_some(),
-        };
+        let told = Told::of(context);
         for id in ids {
             if let Some(entry) = self.spans.get_mut(&id) {
                 entry.told = Some((told, context.exceptions.contains(&id)));

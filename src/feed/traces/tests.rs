@@ -717,7 +717,7 @@ fn a_full_table_stays_within_its_bound_also_by_the_systems_own_count() {
             let mut table = Traces::new(needs, 1);
             for number in 0.. {
                 feed_one(&mut table, &request(&items(number), NOW));
-                table.take_roots(100, u64::MAX);
+                table.take_roots(100);
                 if number >= count || table.fill().evicted > enough {
                     break;
                 }
@@ -796,7 +796,7 @@ fn owing(roots_until: u64) -> Traces {
 
 /// The names of the roots that are due, and up to when.
 fn due(table: &mut Traces) -> (Vec<String>, u64) {
-    let Some(due) = table.take_roots(100, u64::MAX) else { return (Vec::new(), 0) };
+    let Some(due) = table.take_roots(100) else { return (Vec::new(), 0) };
     let name = |root: &DueRoot| root.span.facts().name.to_string();
     (due.roots.iter().map(name).collect(), due.until)
 }
@@ -814,7 +814,7 @@ fn a_root_is_due_once_when_its_trace_was_quiet() {
     feed_one(&mut table, &request(&[tool(T, "late", None)], NOW + 20 * SECOND));
     table.advance(NOW + 60 * SECOND);
     assert_eq!(due(&mut table), (vec![], 0));
-    assert_eq!(table.next_root_at_ns(u64::MAX), None);
+    assert_eq!(table.next_root_at_ns(), None);
 }
 
 #[test]
@@ -824,7 +824,7 @@ fn a_root_says_what_is_known_of_its_trace() {
     last["ended_at"] = json!("2026-11-21T05:13:59Z");
     feed_one(&mut table, &request(&[trace_item(T), tool(T, "a", None), last], NOW));
     table.advance(NOW + 60 * SECOND);
-    let root = table.take_roots(1, u64::MAX).unwrap().roots.pop().unwrap().span;
+    let root = table.take_roots(1).unwrap().roots.pop().unwrap().span;
     assert!(root.is_synthetic() && root.parent_id.is_none());
     assert_eq!(root.span_id, crate::normalize::ids::root_span_id(T));
     assert_eq!((root.start_ns, root.end_ns), (NOW, NOW + 23 * SECOND));
@@ -880,7 +880,7 @@ fn a_second_task_gives_its_trace_a_root_and_both_hang_below_it() {
     assert_eq!((parent(&both, &first), parent(&both, &second)), (root, root));
     assert_ne!(task_of(&first), task_of(&second));
     table.advance(NOW + 60 * SECOND);
-    let due = table.take_roots(9, u64::MAX).unwrap().roots;
+    let due = table.take_roots(9).unwrap().roots;
     assert_eq!(due.len(), 1);
     assert_eq!(auto.parent_of(Some(&due[0].context), &due[0].span), None, "not below itself");
     // A trace that is forgotten and goes on is still one with a root.
@@ -935,7 +935,7 @@ fn a_task_is_told_what_went_through_the_models_below_it_and_the_root_of_all() {
     assert_eq!(of("two"), expected("third", "third"));
     assert_eq!(context.contents.len(), 2);
     table.advance(NOW + 60 * SECOND);
-    let root = table.take_roots(1, u64::MAX).unwrap().roots.remove(0).span;
+    let root = table.take_roots(1).unwrap().roots.remove(0).span;
     let facts = root.facts();
     let whole = crate::span::Content { input: facts.input.clone(), output: facts.output.clone() };
     assert_eq!(shown(&whole), expected("first", "third"));
@@ -1014,14 +1014,14 @@ fn roots_of_evicted_traces_wait_within_a_bound_and_what_has_no_room_is_counted()
     }
     let full = table.fill();
     assert!(0 < full.rootless && full.rootless < full.evicted, "{full:?}");
-    while let Some(due) = table.take_roots(100, u64::MAX) {
+    while let Some(due) = table.take_roots(100) {
         sent += due.roots.len() as u64;
     }
     assert_eq!(sent + full.rootless, full.evicted, "every one is sent or counted");
     let rest = table.fill();
     assert!(full.bytes - rest.bytes <= EARLY_BYTES_MAX as u64, "{rest:?}");
     table.advance(NOW + 60 * SECOND);
-    while let Some(due) = table.take_roots(100, u64::MAX) {
+    while let Some(due) = table.take_roots(100) {
         sent += due.roots.len() as u64;
     }
     assert_eq!(sent + full.rootless, fed as u64);
@@ -1034,7 +1034,7 @@ fn a_clock_that_is_set_back_holds_back_no_root() {
         feed_one(table, &request(&[tool(&name_of(number), "x", None)], at_ns));
         table.advance(at_ns + 9 * SECOND);
         assert_eq!(due(table).0.len(), 0, "{number} is not quiet");
-        let next_ns = table.next_root_at_ns(u64::MAX).unwrap();
+        let next_ns = table.next_root_at_ns().unwrap();
         assert_eq!(next_ns, at_ns + 10 * SECOND, "in the time of the clock");
         table.advance(next_ns);
         assert_eq!(due(table).0.len(), 1, "{number}");

@@ -214,12 +214,7 @@ impl Trace {
 
     /// Adds the spans that were sent with what is wrong now.
     pub(super) fn amend(&mut self, amendments: &mut Amendments) {
-        let known = Told {
-            session: self.known.session.is_some(),
-            user: self.known.user.is_some(),
-            tags: self.tags_of_tops,
-            root: self.known.root.is_some(),
-        };
+        let known = Told { tags: self.tags_of_tops, ..Told::of(&self.known) };
         let ids = self.sent.suspects(known, self.tree.take_doubts());
         let exceptions = self.exceptions(ids.iter().copied());
         for id in ids {

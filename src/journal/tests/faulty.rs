@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use crate::journal::direct::BLOCK_BYTES;
 use crate::journal::segment;
-use crate::journal::storage::{Guard, Lock, Storage, StorageFile};
+use crate::journal::storage::{Lock, Storage, StorageFile};
 
 /// The unit in which the disk keeps or loses what was not synced.
 const SECTOR_BYTES: usize = 64;
@@ -307,8 +307,6 @@ impl Storage for FaultyStorage {
 struct Held {
     _lock: Arc<()>,
 }
-
-impl Guard for Held {}
 
 #[derive(Debug)]
 struct FaultyFile {

@@ -86,7 +86,7 @@ fn check(log: &Path, stamp: u64) {
     assert!(errors.is_empty());
     assert_eq!(records.len(), RECORDS as usize);
     for (number, record) in (0..).zip(&records) {
-        assert_eq!(record.payload, payload(number));
+        assert_eq!(*record.payload.as_ref().unwrap(), payload(number));
         assert_eq!(record.end.items - record.start.items, u64::from(number) * 3);
     }
     let ends: Vec<_> = records.iter().map(|record| record.end).collect();

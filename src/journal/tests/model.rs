@@ -60,7 +60,7 @@ struct Model {
     world: World,
     journal: Journal<u64>,
     /// Acknowledged, in the order of the log; those that retention has removed are gone from here too.
-    kept: Vec<Stored>,
+    kept: Vec<Record>,
     end: Mark,
     cursors: [Mark; CONSUMERS.len()],
     written: u8,
@@ -137,7 +137,7 @@ impl Model {
                         position: Position(end.position.0 - length),
                         items: end.items - u64::from(items),
                     };
-                    appended.push(Stored { start, end, payload });
+                    appended.push(Record { start, end, payload: Some(payload) });
                     answers.push((Some(end), None));
                 }
                 Err(error) => answers.push((None, Some(error))),
@@ -265,7 +265,7 @@ proptest! {
         }
         let journal = model.world.open();
         let (read, errors) = read_all(&journal, Position(0));
-        let is_hit = |stored: &Stored| {
+        let is_hit = |stored: &Record| {
             touched.iter().any(|at| (stored.start.position.0..stored.end.position.0).contains(at))
         };
         let whole: Vec<_> = model.kept.iter().filter(|stored| !is_hit(stored)).collect();

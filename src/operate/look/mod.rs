@@ -20,10 +20,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::command::CommandError;
-use super::operator::{
-    Answered, Command, Followed, Needs, Operator, off_thread, time, trace_named,
-};
+use super::command::{CommandError, off_thread};
+use super::operator::{Answered, Command, Followed, Needs, Operator, time, trace_named};
 use crate::feed::Traces;
 use crate::index::{By, Filter, Index, List, Query, Stats};
 use crate::journal::Position;

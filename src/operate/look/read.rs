@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::feed::{Arrived, Record, Records};
+use crate::feed::{Arrived, Records};
 use crate::index::Places;
-use crate::journal::{Journal, Mark};
+use crate::journal::{Journal, Mark, Record};
 use crate::normalize::decode_record;
 use crate::prices::Prices;
 use crate::span::{Batch, Item, Span, SpanId, TraceContexts, TraceId};

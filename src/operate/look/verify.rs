@@ -101,8 +101,8 @@ pub(super) type Reached = (String, Cursor, Arc<Rules>);
 
 /// The sinks that there are.
 pub(super) fn sinks(lanes: &Lanes, journal: &Journal<Arrived>) -> Vec<Reached> {
-    let reached = |LaneHandle { status, jobs, .. }: LaneHandle| {
-        (status.sink.clone(), status.safe(journal), jobs.rules())
+    let reached = |LaneHandle { status, .. }: LaneHandle| {
+        (status.sink.clone(), status.safe(journal), Arc::clone(&status.rules))
     };
     lanes.all().into_iter().map(reached).collect()
 }

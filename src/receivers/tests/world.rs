@@ -143,7 +143,10 @@ impl World {
         let mut reader = self.feed.journal().read_from(Position(0));
         let mut kept = Vec::new();
         while let Some(record) = reader.next().expect("the journal can be read") {
-            kept.push(decode_record(&record.payload).expect("a record can be read"));
+            kept.push(
+                decode_record(&record.payload.expect("a record is whole"))
+                    .expect("a record can be read"),
+            );
         }
         kept
     }
