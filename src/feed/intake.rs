@@ -101,7 +101,7 @@ impl Intake {
         reason: String,
     ) -> Result<(), Refusal> {
         let envelope = Envelope::new(source, encoding, body.len());
-        self.feed.quarantine.append(aside(envelope, body, reason)).await?;
+        self.feed.quarantine.append(unknown(envelope, body, &reason)).await?;
         Ok(())
     }
 
@@ -142,20 +142,21 @@ const QUARANTINE_BYTES_MAX: usize = 4 << 20;
 fn quarantined(envelope: &Envelope, item: &Refused) -> Entry<()> {
     let body = item.request();
     let envelope = Envelope::new(envelope.source.clone(), item.encoding, body.len());
-    aside(envelope, body, item.reason.to_owned())
+    unknown(envelope, body, item.reason)
 }
 
-/// Something that counts as one item, and why it is in the quarantine.
-fn aside(mut envelope: Envelope, body: Bytes, reason: String) -> Entry<()> {
+/// Something that counts as one item, as it goes into the quarantine, which is no sink's.
+fn unknown(mut envelope: Envelope, body: Bytes, reason: &str) -> Entry<()> {
     envelope.items = 1;
-    envelope.aside = Some(Aside {
-        sink: String::new(),
-        reason,
-        answer: String::new(),
-        at_ns: clock::unix_now_ns(),
-    });
+    envelope.aside = Some(aside("", reason, ""));
     let head = envelope.head(body.len());
     Entry { head, body, items: 1, passenger: () }
+}
+
+/// Why something is set aside now, and what its sink answered.
+pub fn aside(sink: &str, reason: &str, answer: &str) -> Aside {
+    let [sink, reason, answer] = [sink, reason, answer].map(str::to_owned);
+    Aside { sink, reason, answer, at_ns: clock::unix_now_ns() }
 }
 
 impl From<AppendError> for Refusal {

@@ -1,6 +1,6 @@
 //! Fills a lane's tables with what stands in the journal before its cursor.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use tracing::warn;
@@ -9,8 +9,8 @@ use super::traces::FORGET_AFTER;
 use super::{Arrived, Decisions, Records, Traces};
 use crate::journal::{Journal, Mark, Position};
 use crate::normalize::{Envelope, decode_record};
-use crate::rules::{Known, REMEMBER, Rules};
-use crate::span::Batch;
+use crate::rules::{Decided, Known, REMEMBER, Rules};
+use crate::span::{Batch, Item};
 use crate::support::clock::nanos;
 use crate::support::lock::lock;
 
@@ -59,32 +59,85 @@ const DECIDED_BYTES_MAX: u64 = 1 << 30;
 /// How much of the journal is looked back over at first; then more and more, until it is enough.
 const DECIDED_BYTES_FIRST: u64 = 1 << 20;
 
-/// What was decided of traces where a lane stands, and up to where it was fed: for this much of what follows the mark, too, as decides
-/// of what stands before. It is read again from the journal, from twice as far back as a decision is remembered: what is older than that
-/// and still goes on is kept. Nothing that was received before `now_ns` is still to come. It blocks on the disk.
+/// What was decided of traces where a lane stands, and up to where it was fed. Nothing that was received before `now_ns` is still to come.
+/// It blocks on the disk.
 pub fn recall(
     journal: &Journal<Arrived>,
     before: Mark,
-    rules: &Rules,
+    rules: &Arc<Rules>,
     now_ns: u64,
 ) -> (Decisions, Mark) {
-    let mut decisions = Decisions::new(rules.decide(), rules.kept());
-    fill(journal, before, rules, &mut decisions);
-    let until_ns = decisions.time.now_ns().saturating_add(nanos(rules.decide().longest));
-    let (mut at, mut records) = (before, Records::from(journal, before));
-    // The lane's own reader meets again a disk that fails.
-    while let Some(Ok(record)) = records.next() {
-        if let Some((received_at_ns, batch)) = record.payload.as_ref().and_then(decoded) {
-            decisions.time.tell(received_at_ns);
-            if until_ns <= decisions.time.now_ns() {
-                return (decisions.counted_from_here(), at);
-            }
-            decisions.feed(received_at_ns, rules.survey(&batch));
-        }
-        at = record.end;
+    let Deciding { table, fed_until, is_over, .. } = Deciding::new(journal, rules, before);
+    let mut decisions = table.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if is_over {
+        decisions.time.pass(now_ns);
     }
-    decisions.time.pass(now_ns);
-    (decisions.counted_from_here(), at)
+    (decisions, fed_until)
+}
+
+/// What rules with `decide = "trace"` decide of the traces that records bring, as they are read again: a lane's way through what the
+/// journal has. It blocks on the disk.
+#[derive(Debug)]
+pub struct Deciding {
+    /// What is decided.
+    pub table: Mutex<Decisions>,
+    rules: Arc<Rules>,
+    records: Records,
+    fed_until: Mark,
+    /// What was read and is to be fed: its time was told.
+    peeked: Option<(Batch, Mark)>,
+    is_over: bool,
+}
+
+impl Deciding {
+    /// At a mark, with what stands before it, and with this much of what follows it, too, as decides of that. It is read again from the
+    /// journal, from twice as far back as a decision is remembered: what is older than that and still goes on is kept.
+    pub fn new(journal: &Journal<Arrived>, rules: &Arc<Rules>, before: Mark) -> Self {
+        let mut decisions = Decisions::new(rules.decide(), rules.kept());
+        fill(journal, before, rules, &mut decisions);
+        let until_ns = decisions.time.now_ns().saturating_add(nanos(rules.decide().longest));
+        let (table, rules) = (Mutex::new(decisions), Arc::clone(rules));
+        let (records, fed_until) = (Records::from(journal, before), before);
+        let mut deciding = Self { table, rules, records, fed_until, peeked: None, is_over: false };
+        while !deciding.is_over && lock(&deciding.table).time.now_ns() < until_ns {
+            deciding.read_on();
+        }
+        lock(&deciding.table).count_from_here();
+        deciding
+    }
+
+    /// What is known of the traces of a record that ends there. What the journal had at first is all that is waited for.
+    pub fn of(&mut self, batch: &Batch, end: Mark) -> Decided {
+        loop {
+            let traces = batch.items.iter().map(Item::trace_id);
+            let is_fed = end.position <= self.fed_until.position;
+            if self.is_over || is_fed && lock(&self.table).decided_at_ns(traces).is_none() {
+                return lock(&self.table).of_batch(batch);
+            }
+            self.read_on();
+        }
+    }
+
+    fn read_on(&mut self) {
+        if let Some((batch, end)) = self.peeked.take() {
+            let survey = self.rules.survey(&batch);
+            lock(&self.table).feed(batch.source.received_at_ns, survey);
+            self.fed_until = end;
+            return;
+        }
+        // Who reads the records themselves meets again a disk that fails.
+        let Some(Ok(record)) = self.records.next() else {
+            self.is_over = true;
+            return;
+        };
+        match record.payload.as_ref().and_then(decoded) {
+            Some((received_at_ns, batch)) => {
+                lock(&self.table).time.tell(received_at_ns);
+                self.peeked = Some((batch, record.end));
+            }
+            None => self.fed_until = record.end,
+        }
+    }
 }
 
 fn fill(journal: &Journal<Arrived>, before: Mark, rules: &Rules, decisions: &mut Decisions) {

@@ -29,8 +29,8 @@ use crate::journal::{Journal, Mark, OpenError, Options, Storage, Synced};
 
 pub use decisions::{Decisions, Undecided};
 use dedup::{DedupWindow, Reservation};
-pub use intake::{Accepted, Arrival, Intake, Refusal};
-pub use lookback::{look_back, recall};
+pub use intake::{Accepted, Arrival, Intake, Refusal, aside};
+pub use lookback::{Deciding, look_back, recall};
 pub use reader::{Fed, Reader};
 pub use records::Records;
 use tail::Tail;

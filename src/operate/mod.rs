@@ -9,7 +9,6 @@ mod command;
 mod look;
 mod operator;
 mod reload;
-mod decided;
 mod replay;
 mod store;
 

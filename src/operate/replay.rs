@@ -12,9 +12,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::command::{Census, CommandError, Progress, off_thread};
-use super::decided::Deciding;
 use super::store::{Entry, Range, Resolver, Selection};
-use crate::feed::{Arrival, Arrived, Decisions, Intake, Records, Traces, look_back};
+use crate::feed::{Arrival, Arrived, Deciding, Decisions, Intake, Records, Traces, look_back};
 use crate::journal::{Journal, Mark, Position, Record};
 use crate::normalize::{Envelope, Limits, Outcome, decode_record};
 use crate::pipeline::{BatchLimits, JobHandle, Rejected, delivery_of};
@@ -244,7 +243,8 @@ pub async fn replay_journal(
         limits: lane.map(|jobs| jobs.lane.limits),
         rules: lane.map(|jobs| Arc::clone(&jobs.lane.status.rules)).unwrap_or_default(),
         decided: None,
-        traces: lane.and_then(|jobs| jobs.lane.trace_needs).map(ReplayTraces::new),
+        trace_needs: lane.and_then(|jobs| jobs.lane.trace_needs),
+        traces: None,
         census: Census::default(),
     };
     match lane {
@@ -262,6 +262,7 @@ struct JournalReplay {
     limits: Option<BatchLimits>,
     rules: Arc<Rules>,
     decided: Option<Deciding>,
+    trace_needs: Option<TraceNeeds>,
     traces: Option<ReplayTraces>,
     census: Census,
 }
@@ -309,8 +310,7 @@ impl JournalReplay {
         let is_meant = self.range.takes_time(received_at_ns);
         let is_delivered = self.limits.is_some() && !is_pending;
         // What follows is read too where traces matter: a root says what all of its spans say.
-        let has_begun = self.traces.as_ref().is_some_and(|traces| traces.has_begun);
-        if !(is_meant || is_delivered && has_begun) {
+        if !(is_meant || is_delivered && self.traces.is_some()) {
             return;
         }
         let is_decoded = is_delivered || self.range.trace.is_some();
@@ -328,9 +328,10 @@ impl JournalReplay {
         match batch {
             Some(batch) if is_delivered => {
                 let batch = self.ruled(record, batch);
-                if let Some(traces) = &mut self.traces {
+                if let Some(needs) = self.trace_needs {
                     let rules = (self.rules.as_ref(), self.decided.as_ref().map(|it| &it.table));
-                    traces.read(&self.journal, rules, record.start, &batch);
+                    let begin = || ReplayTraces::new(needs, &self.journal, rules, record.start);
+                    self.traces.get_or_insert_with(begin).read(record.start, &batch);
                 }
                 match self.range.trace {
                     _ if !is_meant => {}
@@ -369,7 +370,6 @@ fn of_trace(batch: &Batch, trace: TraceId) -> impl Iterator<Item = usize> {
 struct ReplayTraces {
     traces: Traces,
     needs: TraceNeeds,
-    has_begun: bool,
     /// When what was read last was received, in nanoseconds since 1970.
     last_ns: u64,
     /// Traces with items in the replay, whose roots are to follow them.
@@ -377,24 +377,21 @@ struct ReplayTraces {
 }
 
 impl ReplayTraces {
-    fn new(needs: TraceNeeds) -> Self {
-        // What was sent is sent again in its order; nothing of it goes a third time.
-        let needs = TraceNeeds { replaces_by_id: false, ..needs };
-        let traces = Traces::new(needs, 0);
-        Self { traces, needs, has_begun: false, last_ns: 0, replayed: HashSet::new() }
-    }
-
-    fn read(
-        &mut self,
+    /// At the first record of a replay.
+    fn new(
+        needs: TraceNeeds,
         journal: &Journal<Arrived>,
         rules: (&Rules, Option<&Mutex<Decisions>>),
         start: Mark,
-        batch: &Batch,
-    ) {
-        if !self.has_begun {
-            look_back(journal, start, rules, &mut self.traces);
-            self.has_begun = true;
-        }
+    ) -> Self {
+        // What was sent is sent again in its order; nothing of it goes a third time.
+        let needs = TraceNeeds { replaces_by_id: false, ..needs };
+        let mut traces = Traces::new(needs, 0);
+        look_back(journal, start, rules, &mut traces);
+        Self { traces, needs, last_ns: 0, replayed: HashSet::new() }
+    }
+
+    fn read(&mut self, start: Mark, batch: &Batch) {
         self.last_ns = self.last_ns.max(batch.source.received_at_ns);
         self.traces.feed(batch, start.position);
         self.traces.settle(self.traces.feeds());

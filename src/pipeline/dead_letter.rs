@@ -8,13 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use crate::feed::Records;
+use crate::feed::{Records, aside};
 use crate::journal::{AppendError, Entry, Journal, Position};
-use crate::normalize::{Aside, Encoding, Envelope, Kept};
+use crate::normalize::{Encoding, Envelope, Kept};
 use crate::sinks::{Delivery, Refusal};
 use crate::span::otlp::protobuf;
 use crate::span::{Item, Source, Span, sdk_request};
-use crate::support::clock;
 use crate::support::lock::lock;
 
 /// The store of dead letters. Each is a record like those of the main journal, with one item and the reason, so that replaying it
@@ -115,15 +114,6 @@ impl DeadLetters {
 
     fn known(&self) -> MutexGuard<'_, HashSet<u64>> {
         lock(&self.known)
-    }
-}
-
-fn aside(sink: &str, reason: &str, answer: &str) -> Aside {
-    Aside {
-        sink: sink.to_owned(),
-        reason: reason.to_owned(),
-        answer: answer.to_owned(),
-        at_ns: clock::unix_now_ns(),
     }
 }
 

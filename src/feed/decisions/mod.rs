@@ -99,9 +99,9 @@ impl Decisions {
         self.unknown_until_ns = self.time.now_ns().saturating_add(REMEMBER_NS);
     }
 
-    /// The same, where what was fed up to now was counted before.
-    pub(super) fn counted_from_here(self) -> Self {
-        Self { figures: Undecided::default(), ..self }
+    /// What was fed up to now was counted before.
+    pub(super) fn count_from_here(&mut self) {
+        self.figures = Undecided::default();
     }
 
     /// Adds the traces of a request, each with the rules that are for one of its items there. What was to be delivered and is

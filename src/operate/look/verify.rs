@@ -12,11 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::read::{Found, Read};
 use super::view::in_order;
-use crate::feed::Arrived;
+use crate::feed::{Arrived, Deciding};
 use crate::journal::{Cursor, Journal};
 use crate::normalize::Outcome;
 use crate::operate::Store;
-use crate::operate::decided::Deciding;
 use crate::pipeline::{LaneHandle, Lanes};
 use crate::rules::{Known, Rules};
 use crate::span::{Item, Span, SpanId, TraceId};
