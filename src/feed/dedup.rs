@@ -169,7 +169,8 @@ impl DedupWindow {
 impl Default for State {
     fn default() -> Self {
         // Pages that nothing was written to take no memory, and tables that grow would leave their smaller ones behind.
-        let empty = || Seen::with_capacity_and_hasher(GENERATION_ITEMS, Default::default());
+        let hasher = foldhash::fast::RandomState::default;
+        let empty = || Seen::with_capacity_and_hasher(GENERATION_ITEMS, hasher());
         let (recent, older) = (empty(), empty());
         Self { recent, older, open: HashSet::new(), last_reservation: 0 }
     }

@@ -18,16 +18,15 @@ impl<P> Journal<P> {
     /// Saves a consumer's cursor: when this returns it is on stable storage, whole, and what lies below all cursors may go. The
     /// consumer is live from now on. It blocks on the disk.
     pub fn save_cursor(&self, consumer: &str, saved: &Cursor) -> io::Result<()> {
-        let name = file_of(consumer)?;
+        let unusable = "a consumer's name is empty or too long";
+        let unusable = || io::Error::new(io::ErrorKind::InvalidInput, unusable);
+        let name = cursor::file_name(consumer).ok_or_else(unusable)?;
         let log = &*self.shared.log;
         let _saving = lock(&log.saving);
         log.storage.replace(&name, &saved.to_bytes())?;
         let mut state = log.state();
         let is_new = state.cursors.insert(consumer.to_owned(), saved.clone()).is_none();
-        let live = state.live.get_or_insert_default();
-        if !live.contains(consumer) {
-            live.insert(consumer.to_owned());
-        }
+        state.live.get_or_insert_default().insert(consumer.to_owned());
         let names: Vec<String> = state.cursors.keys().cloned().collect();
         drop(state);
         if is_new {
@@ -69,12 +68,6 @@ impl<P> Journal<P> {
         self.shared.log.remove_old();
         self.shared.log.room.send_replace(());
     }
-}
-
-fn file_of(consumer: &str) -> io::Result<String> {
-    let unusable =
-        || io::Error::new(io::ErrorKind::InvalidInput, "a consumer's name is empty or too long");
-    cursor::file_name(consumer).ok_or_else(unusable)
 }
 
 /// What consumers had saved; `None` for one that is known to, and has none that can be read.

@@ -368,14 +368,17 @@ impl<P: Send + 'static> Journal<P> {
         // Here, and not on the writer thread, so that many callers share the work.
         let payload_checksum = record::payload_checksum(&entry.head, &entry.body);
         let place = Arc::clone(&self.shared.places).acquire_owned().await;
-        let _place = place.map_err(|_| AppendError::Closed)?;
-        let submitted = Submitted { entry, payload_checksum, admission, answer, _place };
-        if let Some(submitting) = &*lock(&self.shared.submitting) {
-            // What a writer thread that has ended does not take, it does not answer.
-            submitting.send(submitted).ok();
-        }
+        let place = place.map_err(|_| AppendError::Closed)?;
+        self.submit(Submitted { entry, payload_checksum, admission, answer, _place: place });
         let answered = synced.await;
         answered.unwrap_or(Err(AppendError::Closed)).map_err(|error| self.why(error))
+    }
+
+    /// Leaves a record for the writer thread. Where that has ended, nobody answers.
+    fn submit(&self, submitted: Submitted<P>) {
+        if let Some(submitting) = &*lock(&self.shared.submitting) {
+            submitting.send(submitted).ok();
+        }
     }
 
     /// A log that was closed by a poisoning says so.
