@@ -39,6 +39,7 @@ pub fn look_back(
         bytes *= 16;
     }
     let oldest_ns = newest_ns.saturating_sub(nanos(FORGET_AFTER));
+    traces.settle(before.position);
     read(journal, before, LOOKBACK_BYTES_MAX, |start, payload| {
         // Decoding is what takes time, so what would be left out is not decoded.
         if received_at_ns(payload).is_some_and(|at_ns| oldest_ns <= at_ns)
@@ -48,7 +49,6 @@ pub fn look_back(
             let known = decisions.map(|decisions| lock(decisions).of_batch(&batch));
             let left = rules.apply_again(&batch, Known::of(known.as_ref()));
             traces.feed_ruled(&left, start);
-            traces.settle(traces.feeds());
         }
     });
     traces.note_all_sent();

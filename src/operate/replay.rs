@@ -388,13 +388,14 @@ impl ReplayTraces {
         let needs = TraceNeeds { replaces_by_id: false, ..needs };
         let mut traces = Traces::new(needs, 0);
         look_back(journal, start, rules, &mut traces);
+        // Nothing of it is pending.
+        traces.settle(Position(u64::MAX));
         Self { traces, needs, last_ns: 0, replayed: HashSet::new() }
     }
 
     fn read(&mut self, start: Mark, batch: &Batch) {
         self.last_ns = self.last_ns.max(batch.source.received_at_ns);
         self.traces.feed(batch, start.position);
-        self.traces.settle(self.traces.feeds());
     }
 
     fn with_contexts(&mut self, delivery: Delivery) -> Delivery {

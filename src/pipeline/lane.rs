@@ -363,7 +363,9 @@ impl Lane {
     fn settle(&mut self, under_way: usize) {
         let first = self.tracker.oldest_received_at_ns();
         if let Some(progress) = self.tracker.advance() {
-            self.traces.table.settle(progress.feeds);
+            if let Some(mark) = progress.mark {
+                self.traces.table.settle(mark.position);
+            }
             self.status.commit(progress);
             self.unsaved = true;
         }

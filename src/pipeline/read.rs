@@ -100,7 +100,6 @@ impl Lane {
             end: Some(fed.end),
             received_at_ns: fed.batch.source.received_at_ns,
             settled: Settled { filtered: fed.filtered, ..settled },
-            feeds: self.traces.table.feeds(),
             ..Entry::default()
         };
         self.enqueue(&Purpose::Journal, entry, delivery);

@@ -30,8 +30,6 @@ pub(super) struct Entry {
     pub(super) left: usize,
     /// What became of the others.
     pub(super) settled: Settled,
-    /// Which of the requests that were read it is, counted from 1; 0 for what is no request.
-    pub(super) feeds: u64,
     /// Roots of traces that were due up to then are in it; 0 where it has none.
     pub(super) roots_until: u64,
 }
@@ -45,8 +43,6 @@ pub(super) struct Progress {
     pub(super) settled: Settled,
     /// Roots of traces that were due up to then have arrived; 0 when none was passed.
     pub(super) roots_until: u64,
-    /// So many of the requests that were read are settled; 0 when none was passed.
-    pub(super) feeds: u64,
 }
 
 impl Tracker {
@@ -77,7 +73,6 @@ impl Tracker {
                 passed.mark = Some(end);
                 passed.settled.add(entry.settled);
             }
-            passed.feeds = passed.feeds.max(entry.feeds);
             passed.roots_until = passed.roots_until.max(entry.roots_until);
         }
         progress
@@ -101,7 +96,7 @@ mod tests {
 
     fn record(at: u64, left: usize) -> Entry {
         let end = Some(Mark { position: Position(at), items: at });
-        Entry { end, left, feeds: at, ..Entry::default() }
+        Entry { end, left, ..Entry::default() }
     }
 
     #[test]
@@ -113,7 +108,7 @@ mod tests {
         assert_eq!(tracker.advance(), None);
         tracker.done(first, true);
         let passed = tracker.advance().unwrap();
-        assert_eq!((passed.mark, passed.feeds), (record(2, 0).end, 2));
+        assert_eq!(passed.mark, record(2, 0).end);
         assert_eq!(passed.settled.dead_lettered, 2);
         assert_eq!(tracker.advance(), None);
     }

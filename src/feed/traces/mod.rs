@@ -69,10 +69,8 @@ const OWING: usize = 0;
 pub struct Traces {
     needs: TraceNeeds,
     entries: ByTouch<TraceId, Entry, 1>,
-    /// Requests that were fed.
-    feeds: u64,
-    /// How many of them are of no concern any more.
-    settled: u64,
+    /// Records before this are of no concern any more; see [`behind`].
+    settled_until: u64,
     evicted: u64,
     clock: JournalTime,
     /// Roots of traces that had to be forgotten before they were due.
@@ -92,9 +90,8 @@ struct Entry {
     trace: Trace,
     /// When its last item was read, in the table's time.
     last_ns: u64,
-    /// Which request that was, and where its record starts.
-    last_feed: u64,
-    position: Position,
+    /// Behind the record that it came in; see [`behind`].
+    behind: u64,
     root: Root,
     /// Whether a span of it has waited for the trace object as long as it may.
     has_waited: bool,
@@ -119,8 +116,7 @@ impl Traces {
         Self {
             needs,
             entries: ByTouch::default(),
-            feeds: 0,
-            settled: 0,
+            settled_until: 0,
             evicted: 0,
             clock: JournalTime::default(),
             early: EarlyRoots::default(),
@@ -149,7 +145,6 @@ impl Traces {
         place_in_record: impl Fn(usize) -> usize,
     ) {
         self.advance(batch.source.received_at_ns);
-        self.feeds += 1;
         self.fed_until = behind(position);
         let mut touched = Vec::new();
         for (place, item) in batch.items.iter().enumerate() {
@@ -157,7 +152,7 @@ impl Traces {
                 continue;
             }
             let id = item.trace_id();
-            let (needs, last_feed, last_ns) = (&self.needs, self.feeds, self.clock.now_ns());
+            let (needs, fed_until, last_ns) = (&self.needs, self.fed_until, self.clock.now_ns());
             let was_sent = || self.sent.get(&id).is_some();
             let fed_before = self.entries.touch(id, |entry| {
                 match item {
@@ -169,10 +164,10 @@ impl Traces {
                     }
                     Item::Trace(object) => entry.trace.add_object(object),
                 }
-                (entry.last_ns, entry.position) = (last_ns, position);
-                std::mem::replace(&mut entry.last_feed, last_feed)
+                entry.last_ns = last_ns;
+                std::mem::replace(&mut entry.behind, fed_until)
             });
-            if fed_before < last_feed {
+            if fed_before < fed_until {
                 touched.push(id);
             }
             while BYTES_MAX < self.entries.bytes() || TRACES_MAX < self.entries.count() {
@@ -190,16 +185,17 @@ impl Traces {
     pub fn advance(&mut self, now_ns: u64) {
         self.clock.tell(now_ns);
         while let Some((id, entry)) = self.first_due()
-            && behind(entry.position) <= self.roots_until
+            && entry.behind <= self.roots_until
         {
             self.take_root(id);
         }
         self.forget_old();
     }
 
-    /// Tells that the first so many requests were delivered: only their traces are forgotten with time. A sink may be down for long.
-    pub fn settle(&mut self, feeds: u64) {
-        self.settled = self.settled.max(feeds);
+    /// Tells that the records that start before this were delivered: only their traces are forgotten with time. A sink may be down for
+    /// long.
+    pub fn settle(&mut self, until: Position) {
+        self.settled_until = self.settled_until.max(behind(until));
         self.forget_old();
     }
 
@@ -249,20 +245,15 @@ impl Traces {
         Arc::new(spans.into_iter().filter_map(context).collect())
     }
 
-    /// How many requests were fed.
-    pub fn feeds(&self) -> u64 {
-        self.feeds
-    }
-
     /// Takes about `count_max` roots that are due; `None` when there is none.
     pub fn take_roots(&mut self, count_max: usize) -> Option<DueRoots> {
         let mut roots: Vec<_> = self.early.take(count_max).collect();
         let mut until = 0;
         // Those of one record go together, so that its position tells which went.
         while let Some((id, entry)) = self.first_due()
-            && (roots.len() < count_max || behind(entry.position) == until)
+            && (roots.len() < count_max || entry.behind == until)
         {
-            until = behind(entry.position);
+            until = entry.behind;
             roots.extend(self.take_root(id));
         }
         (!roots.is_empty()).then_some(DueRoots { roots, until })
@@ -326,7 +317,7 @@ impl Traces {
         let forgotten_ns = self.clock.now_ns().saturating_sub(quiet_ns);
         while let Some((_, entry)) = self.entries.oldest()
             && entry.last_ns < forgotten_ns
-            && entry.last_feed <= self.settled
+            && entry.behind < self.settled_until
         {
             self.forget_oldest();
         }
@@ -337,7 +328,7 @@ impl Traces {
         let Some((id, _)) = self.entries.oldest() else { return };
         let root = self.take_root(id);
         let Some((_, entry)) = self.entries.pop_oldest() else { return };
-        if let Some(root) = root.filter(|_| self.roots_until < behind(entry.position)) {
+        if let Some(root) = root.filter(|_| self.roots_until < entry.behind) {
             self.early.push(root, entry.bytes());
         }
     }

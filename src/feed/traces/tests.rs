@@ -72,7 +72,7 @@ fn table() -> Traces {
 
 /// Each record is a byte long.
 fn feed_one(table: &mut Traces, batch: &Batch) {
-    table.feed(batch, Position(table.feeds()));
+    table.feed(batch, Position(table.fed_until.saturating_sub(1)));
 }
 
 fn feed(table: &mut Traces, batches: &[Batch]) {
@@ -683,7 +683,7 @@ fn a_table_is_as_large_as_what_is_in_it() {
     assert!(table.fill().traces <= TRACES_MAX as u64 && 0 < table.fill().evicted);
     table.advance(NOW + nanos(FORGET_AFTER) + 1);
     assert_ne!(table.fill().traces, 0, "they are still to be delivered");
-    table.settle(table.feeds());
+    table.settle(Position(table.fed_until - 1));
     assert_eq!((table.fill().traces, table.fill().bytes), (0, 0));
     assert!(table.entries.count() == 0);
 }
@@ -884,7 +884,7 @@ fn a_second_task_gives_its_trace_a_root_and_both_hang_below_it() {
     assert_eq!(due.len(), 1);
     assert_eq!(auto.parent_of(Some(&due[0].context), &due[0].span), None, "not below itself");
     // A trace that is forgotten and goes on is still one with a root.
-    table.settle(table.feeds());
+    table.settle(Position(table.fed_until - 1));
     table.advance(NOW + 2 * nanos(FORGET_AFTER));
     assert_eq!(table.fill().traces, 0);
     let late = request(&[task(T, "three", None, 1)], NOW + 2 * nanos(FORGET_AFTER));
