@@ -1,6 +1,7 @@
 //! A lane that another one takes the place of.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
@@ -119,4 +120,13 @@ async fn a_job_follows_its_sink_to_the_next_lane_until_there_is_none() {
     world.stop.stop();
     running.await.unwrap();
     assert_eq!(world.jobs.deliver(delivery("more")).await, Err(LaneGone), "no lane follows");
+}
+
+#[tokio::test]
+async fn a_job_for_a_lane_that_has_died_hears_it() {
+    let world = World::new(Gate::new(0));
+    world.lane.abort();
+    until(|| world.lane.is_finished()).await;
+    let told = tokio::time::timeout(Duration::from_secs(5), world.jobs.deliver(delivery("a")));
+    assert_eq!(told.await.unwrap(), Err(LaneGone));
 }

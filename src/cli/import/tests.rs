@@ -1,6 +1,6 @@
 //! How streams are cut and known again, what formats there are, and what a daemon's answers do.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -144,6 +144,31 @@ fn streams() -> Vec<(&'static str, Vec<u8>, usize)> {
         ("a body of the Agents SDK", body.into_bytes(), 1),
         ("items of the Agents SDK", item.into_bytes(), 2),
     ]
+}
+
+/// A stream that cannot be read any further at its end.
+struct OfABadDisk(io::Cursor<Vec<u8>>);
+
+impl io::Read for OfABadDisk {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(out)? {
+            0 => Err(io::Error::other("bad disk")),
+            read => Ok(read),
+        }
+    }
+}
+
+#[test]
+fn a_message_in_the_middle_of_which_the_disk_fails_is_not_done_with() {
+    let message = message();
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    let mut stream = [&length[..], &message, &length, &message].concat();
+    stream.pop();
+    let stream = io::BufReader::new(OfABadDisk(io::Cursor::new(stream)));
+    let mut pieces = Pieces::of(Box::new(stream), 1000).unwrap();
+    assert_eq!(pieces.next().unwrap().unwrap().flaw, None);
+    pieces.next().unwrap_err();
+    assert_eq!(pieces.done(), 1);
 }
 
 /// What a stream's items are, and why others are none.
