@@ -270,11 +270,11 @@ impl Command for ReplayEntriesRequest {
                 // What another sink gets counts as given up for its own.
                 let is_own = self.sink.as_ref().is_none_or(|other| *other == sink);
                 let outcome = if is_own { Outcome::Delivered } else { Outcome::Dropped };
-                let lane = operator.jobs(self.sink.as_ref().unwrap_or(&sink))?;
-                replays.push((sink, lane, outcome));
+                let jobs = operator.jobs(self.sink.as_ref().unwrap_or(&sink))?;
+                replays.push((sink, jobs, outcome));
             }
-            let replays = replays.iter().map(|(sink, lane, outcome)| {
-                replay_entries(&resolver, (sink, &selection), (lane, *outcome), progress)
+            let replays = replays.iter().map(|(sink, jobs, outcome)| {
+                replay_entries(&resolver, (sink, &selection), (jobs, *outcome), progress)
             });
             // Sinks at once, so that one that is down keeps no other waiting.
             join_all(replays).await.into_iter().collect::<Result<(), _>>()?;
@@ -293,9 +293,9 @@ impl Command for ReplayJournalRequest {
         let jobs = operator.jobs(&self.sink)?;
         let range = range(self.from.as_deref(), self.to.as_deref(), self.trace.as_deref())?;
         let until = jobs.lane.status.cursor().mark.position;
-        let lane = (!self.dry_run).then_some(&jobs);
+        let jobs = (!self.dry_run).then_some(&jobs);
         let journal = operator.replays()?.feed.journal();
-        let census = replay_journal(journal, (range, until), lane, progress).await?;
+        let census = replay_journal(journal, (range, until), jobs, progress).await?;
         Ok(Replayed { progress: progress.borrow().clone(), census: Some(census) })
     }
 }

@@ -55,7 +55,7 @@ struct Chunk {
 /// Has a lane deliver what is read; `resolve` notes what arrived, and `progress` follows. Returns what came of reading it.
 async fn deliver<R: Send + 'static>(
     (mut chunks, read): Reading<Chunk, R>,
-    lane: &JobHandle,
+    jobs: &JobHandle,
     resolve: Option<(&Resolver, &str, Outcome)>,
     progress: &watch::Sender<Progress>,
 ) -> Result<R, CommandError> {
@@ -72,7 +72,7 @@ async fn deliver<R: Send + 'static>(
         let rejected = if chunk.delivery.is_empty() {
             Vec::new()
         } else {
-            lane.deliver(chunk.delivery).await?
+            jobs.deliver(chunk.delivery).await?
         };
         if let Some((resolver, sink, outcome)) = resolve {
             resolver.resolve(sink, Outcome::Dropped, chunk.filtered).await?;
@@ -90,7 +90,7 @@ async fn deliver<R: Send + 'static>(
         });
         for roots in chunk.roots {
             // They are no items: what a root says, its spans have said, so a root that is rejected is nothing lost.
-            lane.deliver(roots).await?;
+            jobs.deliver(roots).await?;
         }
     }
     Ok(read.await.map_err(io::Error::other)??)
@@ -112,12 +112,12 @@ fn by_reason(rejected: Vec<Rejected>, entries: &[(u64, u64)]) -> Vec<(String, u6
 pub async fn replay_entries(
     resolver: &Resolver,
     (sink, selection): (&str, &Selection),
-    (lane, outcome): (&JobHandle, Outcome),
+    (jobs, outcome): (&JobHandle, Outcome),
     progress: &watch::Sender<Progress>,
 ) -> Result<(), CommandError> {
     let selection = Selection { sink: Some(sink.to_owned()), ..selection.clone() };
-    let (store, limits) = (resolver.store.clone(), lane.lane.limits);
-    let rules = Arc::clone(&lane.lane.status.rules);
+    let (store, limits) = (resolver.store.clone(), jobs.lane.limits);
+    let rules = Arc::clone(&jobs.lane.status.rules);
     let chunks = reading(move |give| {
         let mut chunk = Chunk::default();
         for entry in store.selected(selection)? {
@@ -129,7 +129,7 @@ pub async fn replay_entries(
         give(chunk);
         Ok(())
     });
-    deliver(chunks, lane, Some((resolver, sink, outcome)), progress).await
+    deliver(chunks, jobs, Some((resolver, sink, outcome)), progress).await
 }
 
 impl Chunk {
@@ -233,22 +233,22 @@ fn again(entry: Entry, rules: Option<&BeforeJournal>) -> ((u64, u64), Option<Arr
 pub async fn replay_journal(
     journal: &Journal<Arrived>,
     (range, until): (Range, Position),
-    lane: Option<&JobHandle>,
+    jobs: Option<&JobHandle>,
     progress: &watch::Sender<Progress>,
 ) -> Result<Census, CommandError> {
     let source = JournalReplay {
         journal: journal.clone(),
         range,
         until,
-        limits: lane.map(|jobs| jobs.lane.limits),
-        rules: lane.map(|jobs| Arc::clone(&jobs.lane.status.rules)).unwrap_or_default(),
+        limits: jobs.map(|jobs| jobs.lane.limits),
+        rules: jobs.map(|jobs| Arc::clone(&jobs.lane.status.rules)).unwrap_or_default(),
         decided: None,
-        trace_needs: lane.and_then(|jobs| jobs.lane.trace_needs),
+        trace_needs: jobs.and_then(|jobs| jobs.lane.trace_needs),
         traces: None,
         census: Census::default(),
     };
-    match lane {
-        Some(lane) => deliver(reading(|give| source.read(give)), lane, None, progress).await,
+    match jobs {
+        Some(jobs) => deliver(reading(|give| source.read(give)), jobs, None, progress).await,
         None => off_thread(move || source.read(&mut |_| true)).await,
     }
 }

@@ -1,6 +1,6 @@
 //! How streams are cut and known again, what formats there are, and what a daemon's answers do.
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
