@@ -72,9 +72,9 @@ struct Place {
 impl<P> Writer<P> {
     /// Runs until the log is closed and all that was submitted is written, or the log is poisoned.
     pub(super) fn run(mut self) {
-        // It goes before the receiver does, so whoever loses an answer with that finds the log poisoned.
-        let mut alarm = Alarm { log: Arc::clone(&self.log), is_armed: true };
         let (mut waiting, mut is_full) = (Vec::new(), false);
+        // It goes before what waits does, so whoever loses an answer with that finds the log poisoned.
+        let mut alarm = Alarm { log: Arc::clone(&self.log), is_armed: true };
         loop {
             if waiting.is_empty() {
                 let next = if is_full {
