@@ -5,10 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use hyper::header::HeaderName;
 use toml::de::{DeTable, DeValue};
 
-use super::Config;
 use super::layers::{Layers, Value, Whole};
 use super::ourselves::Ourselves;
-use super::sections::{AdminOptions, JournalMode, LogOptions, Sections, TelemetryOptions};
+use super::sections::{AdminOptions, Config, JournalMode, LogOptions, TelemetryOptions};
 use crate::receivers::ReceiverOptions;
 use crate::server::TlsOptions;
 use crate::sinks::blackhole;
@@ -22,40 +21,36 @@ use crate::support::secret::Secret;
 const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
 
 /// Mistakes that no section can see alone. Where something is `known` to be wrong, a stand-in is in its place: that is passed over.
-pub(super) fn problems(
-    sections: &Sections,
-    layers: &Layers<'_>,
-    known: &[Problem],
-) -> Vec<Problem> {
+pub(super) fn problems(config: &Config, layers: &Layers<'_>, known: &[Problem]) -> Vec<Problem> {
     let is_good = |path: &[&str], is_default: bool| match layers.place(path) {
         Some(place) => !known.iter().any(|problem| problem.at.as_ref() == Some(&place)),
         None => is_default,
     };
-    let mut problems = addresses(sections, layers, is_good);
-    problems.extend(journal(sections, layers, is_good));
+    let mut problems = addresses(config, layers, is_good);
+    problems.extend(journal(config, layers, is_good));
     if known.is_empty() {
-        problems.extend(receivers(&sections.receivers, layers));
-        problems.extend(admin(&sections.admin, layers));
+        problems.extend(receivers(&config.receivers, layers));
+        problems.extend(admin(&config.admin, layers));
     }
-    problems.extend(telemetry(&sections.telemetry, layers));
-    problems.extend(log_level(&sections.log, layers));
+    problems.extend(telemetry(&config.telemetry, layers));
+    problems.extend(log_level(&config.log, layers));
     problems.extend(shared_paths(layers));
     problems
 }
 
 /// Two listeners on one address: the second could not be opened.
 fn addresses(
-    sections: &Sections,
+    config: &Config,
     layers: &Layers<'_>,
     is_good: impl Fn(&[&str], bool) -> bool,
 ) -> Vec<Problem> {
-    let default = Sections::default();
+    let default = Config::default();
     let mut before: Vec<([&str; 2], Address)> = Vec::new();
     let mut problems = Vec::new();
     for (path, listen, default) in [
-        (["receivers", "http"], &sections.receivers.http, default.receivers.http),
-        (["receivers", "grpc"], &sections.receivers.grpc, default.receivers.grpc),
-        (["admin", "listen"], &sections.admin.listen, default.admin.listen),
+        (["receivers", "http"], &config.receivers.http, default.receivers.http),
+        (["receivers", "grpc"], &config.receivers.grpc, default.receivers.grpc),
+        (["admin", "listen"], &config.admin.listen, default.admin.listen),
     ] {
         let Ok(address) = listen.parse::<Address>() else { continue };
         if !is_good(&path, *listen == default) {
@@ -124,11 +119,11 @@ fn telemetry(options: &TelemetryOptions, layers: &Layers<'_>) -> Vec<Problem> {
 }
 
 fn journal(
-    sections: &Sections,
+    config: &Config,
     layers: &Layers<'_>,
     is_good: impl Fn(&[&str], bool) -> bool,
 ) -> Option<Problem> {
-    let (journal, default) = (&sections.journal, Sections::default().journal);
+    let (journal, default) = (&config.journal, Config::default().journal);
     let (all, segment) = (journal.bytes_max, journal.segment_bytes_max);
     let segment_is_default = segment == default.segment_bytes_max;
     if !is_good(&["journal", "bytes_max"], all == default.bytes_max)

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::sections::Sections;
+use super::sections::Config;
 use super::{attributes, parts};
 use crate::pipeline::LaneOptions;
 use crate::rules;
@@ -35,7 +35,7 @@ pub fn schema() -> Value {
 
 /// The sections' schema, without references to parts of itself.
 pub(super) fn sections_schema() -> Value {
-    let mut schema = schema_of::<Sections>();
+    let mut schema = schema_of::<Config>();
     if let Some(object) = schema.as_object_mut() {
         object.insert("title".to_owned(), "Spanferry".into());
         object.insert("description".to_owned(), "The configuration of Spanferry.".into());

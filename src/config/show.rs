@@ -7,9 +7,10 @@ use serde_json::Value;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::DEFAULT_ORIGIN;
 use super::layers::{Layers, is_secret_name};
 use super::schema::{sections_schema, sink_schema};
-use super::{DEFAULT_ORIGIN, SinkConfig};
+use super::sections::SinkConfig;
 use crate::sinks::KINDS;
 use crate::sinks::http::Address;
 use crate::support::options::{properties, without_null};

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::SinkConfig;
 use super::layers::{Layers, Whole};
 use super::schema::{lane_schema, sink_schema};
+use super::sections::SinkConfig;
 use crate::pipeline::LaneOptions;
 use crate::prices::Prices;
 use crate::rules::{self, EXCEPT, ONLY, Place, Rule, Rules};

@@ -300,8 +300,9 @@ mod tests {
         let config = &loaded.config;
         let disk = FaultyStorage::default();
         let set_aside = SetAside::open(None).unwrap();
-        let (journal, quarantine) = (&config.journal.options, set_aside.quarantine.clone());
-        let feed = Feed::open(&config.feed, journal, Arc::new(disk.clone()), quarantine).unwrap();
+        let (journal, quarantine) = (config.journal.options(), set_aside.quarantine.clone());
+        let feed = Feed::open(&config.feed_options(), &journal, Arc::new(disk.clone()), quarantine)
+            .unwrap();
         let intake = feed.intake();
         let sockets = listeners::bind(config, None).await.unwrap();
         let daemon =

@@ -52,9 +52,7 @@ mod tests {
         }
         let named = "2026-11-21T15:00:00[Europe/Paris]";
         let before_1970 = "1970-01-01T00:30:00+01:00";
-        for text in
-            ["", "yesterday", "2026-13-01", "2", "1969-12-31", "-2h", before_1970, named]
-        {
+        for text in ["", "yesterday", "2026-13-01", "2", "1969-12-31", "-2h", before_1970, named] {
             assert!(read(text, now_ns).is_err(), "{text}");
         }
     }

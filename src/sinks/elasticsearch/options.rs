@@ -14,7 +14,9 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use crate::prices::Prices;
-use crate::sinks::http::{Address, ClientOptions, Compression, Limits, TlsOptions, basic, secret_header};
+use crate::sinks::http::{
+    Address, ClientOptions, Compression, Limits, TlsOptions, basic, secret_header,
+};
 use crate::sinks::{Mistake, Mistakes, read_options};
 use crate::span::RootSpan;
 use crate::support::base64;
