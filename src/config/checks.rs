@@ -5,16 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use hyper::header::HeaderName;
 use toml::de::{DeTable, DeValue};
 
-use super::layers::{Layers, Value, Whole};
+use super::layers::{Layers, Whole};
 use super::ourselves::Ourselves;
-use super::sections::{AdminOptions, Config, JournalMode, LogOptions, TelemetryOptions};
-use crate::receivers::ReceiverOptions;
+use super::sections::{AdminOptions, Config, JournalMode, LogOptions, OtlpMetrics};
 use crate::server::TlsOptions;
 use crate::sinks::blackhole;
 use crate::sinks::http::secret_header;
 use crate::support::address::Address;
-use crate::support::options::{did_you_mean, position};
-use crate::support::problem::Problem;
+use crate::support::options::{Value, did_you_mean, position};
+use crate::support::problem::{Mistake, Mistakes, Problem};
 use crate::support::secret::Secret;
 
 /// Levels of the log.
@@ -29,10 +28,11 @@ pub(super) fn problems(config: &Config, layers: &Layers<'_>, known: &[Problem]) 
     let mut problems = addresses(config, layers, is_good);
     problems.extend(journal(config, layers, is_good));
     if known.is_empty() {
-        problems.extend(receivers(&config.receivers, layers));
-        problems.extend(admin(&config.admin, layers));
+        problems.extend(placed(&["receivers"], config.receivers.check(), layers));
+        problems.extend(placed(&["admin"], admin(&config.admin), layers));
     }
-    problems.extend(telemetry(&config.telemetry, layers));
+    let otlp = config.telemetry.otlp.iter().flat_map(telemetry);
+    problems.extend(placed(&["telemetry", "otlp"], otlp.collect(), layers));
     problems.extend(log_level(&config.log, layers));
     problems.extend(shared_paths(layers));
     problems
@@ -70,52 +70,40 @@ fn addresses(
     problems
 }
 
-/// What the receivers find wrong, at the option that it speaks of.
-fn receivers(options: &ReceiverOptions, layers: &Layers<'_>) -> Vec<Problem> {
-    let place = |what: &str| {
-        let keys = layers.entries(&["receivers"]).map(|(key, _)| key.get_ref());
-        let named = keys.filter_map(|key| Some((what.find(key.trim_end_matches('s'))?, key)));
-        let place = named.min().and_then(|(_, key)| layers.place(&["receivers", key]));
-        place.or_else(|| layers.place(&["receivers"]))
-    };
-    let found = options.check().into_iter();
-    found.map(|problem| Problem { at: place(&problem.what), ..problem }).collect()
+/// Mistakes at the options of a section that they speak of, or at the section.
+fn placed<Words: Into<String>>(
+    section: &[&str],
+    mistakes: Vec<Mistake<Words>>,
+    layers: &Layers<'_>,
+) -> impl Iterator<Item = Problem> {
+    mistakes.into_iter().map(|Mistake { option, what, hint }| {
+        let place = layers.place(&[section, &[option]].concat());
+        Problem::new(place.or_else(|| layers.place(section)), what, hint)
+    })
 }
 
-fn admin(options: &AdminOptions, layers: &Layers<'_>) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let mut wrong = |key, what: &str, hint: &str| {
-        problems.push(Problem::new(layers.place(&["admin", key]), what, hint));
-    };
-    if options.tokens.iter().any(|token| token.reveal().trim().is_empty()) {
-        wrong("tokens", "a token is empty", "is the variable it comes from set?");
-    }
-    for (what, hint) in options.tls.iter().flat_map(TlsOptions::mistakes) {
-        wrong("tls", what, hint);
-    }
-    problems
+fn admin(options: &AdminOptions) -> Vec<Mistake> {
+    let mut found = Mistakes::default();
+    let is_empty = options.tokens.iter().any(|token| token.reveal().trim().is_empty());
+    found.note(is_empty, "tokens", "a token is empty", "is the variable it comes from set?");
+    found.0.extend(options.tls.iter().flat_map(TlsOptions::mistakes));
+    found.0
 }
 
-fn telemetry(options: &TelemetryOptions, layers: &Layers<'_>) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let Some(otlp) = &options.otlp else { return problems };
-    let mut wrong = |key, what: &str, hint: &str| {
-        problems.push(Problem::new(layers.place(&["telemetry", "otlp", key]), what, hint));
-    };
-    if otlp.endpoint.uri().is_none_or(|uri| uri.query().is_some()) {
-        let hint = "write for example \"http://localhost:4328\"; credentials go into `headers`";
-        wrong("endpoint", "not a plain address that begins with http:// or https://", hint);
-    }
-    if otlp.interval.0.is_zero() {
-        wrong("interval", "an interval of nothing", "leave it out for \"1m\"");
-    }
-    let is_header = |name: &str, value: &Secret| {
+fn telemetry(options: &OtlpMetrics) -> Vec<Mistake> {
+    let mut found = Mistakes::default();
+    let is_address = options.endpoint.uri().is_some_and(|uri| uri.query().is_none());
+    let what = "not a plain address that begins with http:// or https://";
+    let hint = "write for example \"http://localhost:4328\"; credentials go into `headers`";
+    found.note(!is_address, "endpoint", what, hint);
+    let is_never = options.interval.0.is_zero();
+    found.note(is_never, "interval", "an interval of nothing", "leave it out for \"1m\"");
+    let is_header = |(name, value): (&String, &Secret)| {
         name.parse::<HeaderName>().is_ok() && secret_header(value.reveal()).is_some()
     };
-    if !otlp.headers.iter().all(|(name, value)| is_header(name, value)) {
-        wrong("headers", "one of these is no header", "write `authorization = \"Bearer ...\"`");
-    }
-    problems
+    let (what, hint) = ("one of these is no header", "write `authorization = \"Bearer ...\"`");
+    found.note(!options.headers.iter().all(is_header), "headers", what, hint);
+    found.0
 }
 
 fn journal(

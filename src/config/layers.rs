@@ -10,7 +10,7 @@ use super::environment::Environment;
 use super::expand::expand;
 use super::sources::{SourceKind, Sources};
 use crate::normalize::Fact;
-use crate::support::options::{REFERENCED, position};
+use crate::support::options::{REFERENCED, Value, each_text_in, position};
 use crate::support::problem::Problem;
 
 /// `SPANFERRY__JOURNAL__DIR` sets `journal.dir`.
@@ -20,9 +20,6 @@ const LEVEL_VARIABLES: [&str; 2] = ["RUST_LOG", "SPANFERRY_LOG"];
 /// A word in a key that says its value is a credential.
 const SECRET_WORDS: &[&str] =
     &["key", "secret", "token", "password", "passwd", "credential", "authorization", "bearer"];
-
-/// A value and where it stands, counted over all sources.
-pub(super) type Value<'s> = Spanned<DeValue<'s>>;
 
 #[derive(Debug)]
 pub(super) struct Layers<'s> {
@@ -145,35 +142,27 @@ impl<'s> Layers<'s> {
     /// Puts what references stand for into the strings.
     pub(super) fn expand(&mut self, environment: &Environment) {
         let mut root = std::mem::take(self.root.get_mut());
-        root.iter_mut().for_each(|(_, value)| self.expand_value(value, environment));
+        each_text_in(&mut root, &mut |value| self.expand_text(value, environment));
         *self.root.get_mut() = root;
     }
 
-    fn expand_value(&mut self, value: &mut Value<'s>, environment: &Environment) {
+    fn expand_text(&mut self, value: &mut Value<'s>, environment: &Environment) {
         let at = value.span();
-        match value.get_mut() {
-            DeValue::Table(table) => {
-                table.iter_mut().for_each(|(_, inner)| self.expand_value(inner, environment));
+        let text = value.get_ref().as_str();
+        let text = text.filter(|text| text.contains('$') && at.start & REFERENCED == 0);
+        match text.map(|text| expand(text, environment)) {
+            Some(Ok(expanded)) => {
+                let at = if expanded.is_reference { referenced(&at) } else { at };
+                self.referenced.extend(expanded.references);
+                *value = Spanned::new(at, DeValue::String(expanded.text.into()));
             }
-            DeValue::Array(elements) => {
-                elements.iter_mut().for_each(|inner| self.expand_value(inner, environment));
+            Some(Err(mistake)) => {
+                let at = self.find_inside(&at, mistake.written);
+                self.broken.push(at.clone());
+                let (what, hint) = mistake.reason;
+                self.problems.push(Problem { at: Some(at), what, hint });
             }
-            DeValue::String(text) if text.contains('$') && at.start & REFERENCED == 0 => {
-                match expand(text, environment) {
-                    Ok(expanded) => {
-                        let at = if expanded.is_reference { referenced(&at) } else { at };
-                        self.referenced.extend(expanded.references);
-                        *value = Spanned::new(at, DeValue::String(expanded.text.into()));
-                    }
-                    Err(mistake) => {
-                        let at = self.find_inside(&at, mistake.written);
-                        self.broken.push(at.clone());
-                        let (what, hint) = mistake.reason;
-                        self.problems.push(Problem { at: Some(at), what, hint });
-                    }
-                }
-            }
-            _ => {}
+            None => {}
         }
     }
 

@@ -12,7 +12,7 @@ use crate::server::TlsOptions;
 use crate::support::address::{self, Address};
 use crate::support::byte_size::ByteSize;
 use crate::support::kafka::{IS_BUILT, NOT_BUILT};
-use crate::support::problem::Problem;
+use crate::support::problem::Mistake;
 use crate::support::secret::Secret;
 use crate::support::{duration, written::As};
 
@@ -193,7 +193,12 @@ impl Default for ReceiverOptions {
 
 impl ReceiverOptions {
     /// Every mistake that can be seen without opening a port.
-    pub fn check(&self) -> Vec<Problem> {
+    pub fn check(&self) -> Vec<Mistake<String>> {
+        let mistake = |option, what: &str, hint: &str| Mistake {
+            option,
+            what: what.to_owned(),
+            hint: hint.to_owned(),
+        };
         // While it comes, and then as it came and decompressed.
         let coming = self.body_bytes_max.saturating_mul(2);
         let largest = coming.saturating_add(self.body_bytes_max_inflated);
@@ -206,36 +211,34 @@ impl ReceiverOptions {
         let is_tenant = |name: &String| self.tokens.iter().any(|token| token.tenant == *name);
         #[rustfmt::skip]
         let mistakes = [
-            (self.in_flight_bytes_max < largest, "in_flight_bytes_max has no room for one request of the largest size",
+            (self.in_flight_bytes_max < largest, "in_flight_bytes_max", "in_flight_bytes_max has no room for one request of the largest size",
                 needs.as_str()),
-            (self.body_bytes_max == 0 || self.body_bytes_max_inflated == 0, "a body limit of 0 refuses every request",
+            (self.body_bytes_max == 0 || self.body_bytes_max_inflated == 0, "", "a body limit of 0 refuses every request",
                 "leave it out for 64MiB"),
-            (self.connections_max == 0, "connections_max = 0 lets nobody in",
+            (self.connections_max == 0, "connections_max", "connections_max = 0 lets nobody in",
                 "leave it out for 768"),
-            (self.tokens.iter().any(|token| token.token.trim().is_empty()), "a token is empty",
+            (self.tokens.iter().any(|token| token.token.trim().is_empty()), "tokens", "a token is empty",
                 "is the variable it comes from set?"),
-            (!is_base_path(&self.base_path), "base_path is no path",
+            (!is_base_path(&self.base_path), "base_path", "base_path is no path",
                 "write for example \"/otel\", without a slash at its end"),
-            (limits.is_some_and(LimitOptions::lets_nothing_in), "a limit of 0 lets nothing in",
+            (limits.is_some_and(LimitOptions::lets_nothing_in), "limits", "a limit of 0 lets nothing in",
                 "leave it out for no limit"),
-            (knows_tenants && limited.any(|name| !is_tenant(name)), "limits.tenants names a tenant that no token has",
+            (knows_tenants && limited.any(|name| !is_tenant(name)), "limits", "limits.tenants names a tenant that no token has",
                 "tenants are what `tokens` call them"),
-            (headers.any(|name| name.parse::<HeaderName>().is_err()), "cors.allowed_headers has a name that no header can have",
+            (headers.any(|name| name.parse::<HeaderName>().is_err()), "cors", "cors.allowed_headers has a name that no header can have",
                 "a name has letters, digits and hyphens"),
-            (cors.is_some_and(|cors| cors.allowed_origins.is_empty()), "cors allows no origin",
+            (cors.is_some_and(|cors| cors.allowed_origins.is_empty()), "cors", "cors allows no origin",
                 "name them in allowed_origins, or leave cors out"),
         ];
-        let problem = |(is_wrong, what, hint): (bool, &str, &str)| {
-            is_wrong.then(|| Problem::new(None, what, hint))
-        };
+        let own = mistakes.into_iter().filter(|(is_wrong, ..)| *is_wrong);
+        let own = own.map(|(_, option, what, hint)| mistake(option, what, hint));
         let of_tls = self.tls.iter().flat_map(TlsOptions::mistakes);
-        let of_tls = of_tls.map(|(what, hint)| (true, what, hint));
+        let of_tls = of_tls.map(|it| mistake(it.option, it.what, it.hint));
         let of_kafka = self.kafka.as_ref().and_then(KafkaOptions::mistake);
-        let of_kafka = of_kafka.iter().map(|(what, hint)| (true, what.as_str(), *hint));
-        let not_built =
-            (self.kafka.is_some() && !IS_BUILT, "kafka: this build has none", NOT_BUILT.1);
-        let all = mistakes.into_iter().chain(of_tls).chain(of_kafka).chain([not_built]);
-        all.filter_map(problem).collect()
+        let of_kafka = of_kafka.map(|it| mistake("kafka", &format!("kafka: {}", it.what), it.hint));
+        let not_built = || mistake("kafka", "kafka: this build has none", NOT_BUILT.1);
+        let not_built = (self.kafka.is_some() && !IS_BUILT).then(not_built);
+        own.chain(of_tls).chain(of_kafka).chain(not_built).collect()
     }
 
     /// The option by which everybody can send from other machines, with a sentence about it.

@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use super::certificate;
 use crate::support::lock::lock;
 use crate::support::pem;
+use crate::support::problem::{Mistake, Mistakes};
 use crate::support::secret::Secret;
 
 /// How often the files are looked at. One that is broken is said at the second look, since a pair may be half written at the first.
@@ -82,18 +83,15 @@ struct Contents {
 
 impl TlsOptions {
     /// What is wrong, without looking at any file.
-    pub fn mistakes(&self) -> Vec<(&'static str, &'static str)> {
-        let mut mistakes = Vec::new();
-        if self.cert.trim().is_empty() || self.key.reveal().trim().is_empty() {
-            mistakes.push(("tls needs a cert and a key", "give each the path of a PEM file"));
-        }
-        if self.client_auth.is_some() && self.client_ca.is_none() {
-            mistakes.push((
-                "tls.client_auth has no authority to check certificates by",
-                "give tls.client_ca, or leave both out",
-            ));
-        }
-        mistakes
+    pub fn mistakes(&self) -> Vec<Mistake> {
+        let mut found = Mistakes::default();
+        let is_unnamed = self.cert.trim().is_empty() || self.key.reveal().trim().is_empty();
+        let hint = "give each the path of a PEM file";
+        found.note(is_unnamed, "tls", "tls needs a cert and a key", hint);
+        let is_unchecked = self.client_auth.is_some() && self.client_ca.is_none();
+        let what = "tls.client_auth has no authority to check certificates by";
+        found.note(is_unchecked, "tls", what, "give tls.client_ca, or leave both out");
+        found.0
     }
 
     /// Whether nobody comes in without a certificate.
