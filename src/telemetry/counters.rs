@@ -35,9 +35,20 @@ impl Counters {
         }
     }
 
-    /// The counts of a figure as they are now.
-    pub(super) fn series(&self, (name, _): Figure) -> Series {
-        self.lock().get(name).map(|(_, series)| series.clone()).unwrap_or_default()
+    /// The counts of a figure by the values of its first label, over all others.
+    pub(super) fn by_label(&self, (name, _): Figure) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for (labels, count) in self.lock().get(name).iter().flat_map(|(_, series)| series) {
+            if let Some((_, value)) = labels.first() {
+                *counts.entry(value.to_string()).or_default() += count;
+            }
+        }
+        counts
+    }
+
+    /// The count of a figure over all labels.
+    pub(super) fn sum(&self, (name, _): Figure) -> u64 {
+        self.lock().get(name).map_or(0, |(_, series)| series.values().sum())
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, (&'static str, Series)>> {
