@@ -7,7 +7,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::layers::{Layers, Whole};
 use super::ourselves::Ourselves;
-use super::sections::{AdminOptions, Config, JournalMode, LogOptions, OtlpMetrics};
+use super::sections::{
+    AdminOptions, Config, JournalMode, JournalOptions, LISTENERS, LogOptions, OtlpMetrics,
+};
 use crate::server::TlsOptions;
 use crate::sinks::blackhole;
 use crate::sinks::http::secret_header;
@@ -21,12 +23,8 @@ const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
 
 /// Mistakes that no section can see alone. Where something is `known` to be wrong, a stand-in is in its place: that is passed over.
 pub(super) fn problems(config: &Config, layers: &Layers<'_>, known: &[Problem]) -> Vec<Problem> {
-    let is_good = |path: &[&str], is_default: bool| match layers.place(path) {
-        Some(place) => !known.iter().any(|problem| problem.at.as_ref() == Some(&place)),
-        None => is_default,
-    };
-    let mut problems = addresses(config, layers, is_good);
-    problems.extend(journal(config, layers, is_good));
+    let mut problems = addresses(layers);
+    problems.extend(journal(&config.journal, layers, known));
     if known.is_empty() {
         problems.extend(placed(&["receivers"], config.receivers.check(), layers));
         problems.extend(placed(&["admin"], admin(&config.admin), layers));
@@ -39,23 +37,11 @@ pub(super) fn problems(config: &Config, layers: &Layers<'_>, known: &[Problem]) 
 }
 
 /// Two listeners on one address: the second could not be opened.
-fn addresses(
-    config: &Config,
-    layers: &Layers<'_>,
-    is_good: impl Fn(&[&str], bool) -> bool,
-) -> Vec<Problem> {
-    let default = Config::default();
+fn addresses(layers: &Layers<'_>) -> Vec<Problem> {
     let mut before: Vec<([&str; 2], Address)> = Vec::new();
     let mut problems = Vec::new();
-    for (path, listen, default) in [
-        (["receivers", "http"], &config.receivers.http, default.receivers.http),
-        (["receivers", "grpc"], &config.receivers.grpc, default.receivers.grpc),
-        (["admin", "listen"], &config.admin.listen, default.admin.listen),
-    ] {
-        let Ok(address) = listen.parse::<Address>() else { continue };
-        if !is_good(&path, *listen == default) {
-            continue;
-        }
+    for (path, default) in LISTENERS {
+        let Some(address) = layers.address(&path, default) else { continue };
         if let Some((first, _)) = before.iter().find(|(_, other)| other.collides_with(&address)) {
             let other = layers.place(first);
             let origin = other.as_ref().map(|at| format!("in {}", layers.origin(at)));
@@ -106,30 +92,26 @@ fn telemetry(options: &OtlpMetrics) -> Vec<Mistake> {
     found.0
 }
 
-fn journal(
-    config: &Config,
-    layers: &Layers<'_>,
-    is_good: impl Fn(&[&str], bool) -> bool,
-) -> Option<Problem> {
-    let (journal, default) = (&config.journal, Config::default().journal);
+fn journal(journal: &JournalOptions, layers: &Layers<'_>, known: &[Problem]) -> Option<Problem> {
+    let [at_all, at_segment] =
+        ["bytes_max", "segment_bytes_max"].map(|name| layers.place(&["journal", name]));
+    let is_wrong = |problem: &Problem| {
+        problem.at.is_some() && (problem.at == at_all || problem.at == at_segment)
+    };
     let (all, segment) = (journal.bytes_max, journal.segment_bytes_max);
-    let segment_is_default = segment == default.segment_bytes_max;
-    if !is_good(&["journal", "bytes_max"], all == default.bytes_max)
-        || !is_good(&["journal", "segment_bytes_max"], segment_is_default)
-    {
+    if known.iter().any(is_wrong) {
         return None;
     }
-    let place = |name| layers.place(&["journal", name]);
     if all.0 == 0 || segment.0 == 0 {
-        let name = if all.0 == 0 { "bytes_max" } else { "segment_bytes_max" };
+        let at = if all.0 == 0 { at_all } else { at_segment };
         let what = "a journal without room takes nothing";
-        return Some(Problem::new(place(name), what, "leave it out for the default"));
+        return Some(Problem::new(at, what, "leave it out for the default"));
     }
-    let is_too_large = !segment_is_default && all < segment;
+    let is_too_large = segment != JournalOptions::default().segment_bytes_max && all < segment;
     is_too_large.then(|| {
-        let at = place("segment_bytes_max").or_else(|| place("bytes_max"));
         let what = format!("a segment of {segment} is larger than the whole journal of {all}");
-        Problem::new(at, what, "make `segment_bytes_max` an eighth of `bytes_max` or less")
+        let hint = "make `segment_bytes_max` an eighth of `bytes_max` or less";
+        Problem::new(at_segment.or(at_all), what, hint)
     })
 }
 

@@ -10,6 +10,7 @@ use super::environment::Environment;
 use super::expand::expand;
 use super::sources::{SourceKind, Sources};
 use crate::normalize::Fact;
+use crate::support::address::Address;
 use crate::support::options::{REFERENCED, Value, each_text_in, position};
 use crate::support::problem::Problem;
 
@@ -184,6 +185,12 @@ impl<'s> Layers<'s> {
             value = value.get_ref().as_table()?.get(*key)?;
         }
         Some(value)
+    }
+
+    /// The address to listen on that these keys lead to. One that cannot be read is none: that is a mistake of its own.
+    pub(super) fn address(&self, path: &[&str], default: &str) -> Option<Address> {
+        let said = self.value(path).map(|value| value.get_ref().as_str());
+        said.unwrap_or(Some(default))?.parse().ok()
     }
 
     /// Where the value stands that these keys lead to.

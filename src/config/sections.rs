@@ -15,7 +15,7 @@ use crate::journal;
 use crate::normalize::Mapping;
 use crate::pipeline::LaneOptions;
 use crate::prices::{PriceOptions, Prices};
-use crate::receivers::ReceiverOptions;
+use crate::receivers::{DEFAULT_GRPC, DEFAULT_HTTP, ReceiverOptions};
 use crate::rules::{self, Rule, Rules};
 use crate::server::TlsOptions;
 use crate::sinks::{Kind, Plan, http};
@@ -243,6 +243,13 @@ const DEFAULT_SHUTDOWN_TIMEOUT: time::Duration = time::Duration::from_secs(20);
 const DEFAULT_DRAIN_GRACE: time::Duration = time::Duration::ZERO;
 /// The Collector's health port, so that its probes fit.
 const DEFAULT_ADMIN: &str = "127.0.0.1:13133";
+
+/// The options that say where is listened, with what holds without them.
+pub(super) const LISTENERS: [([&str; 2], &str); 3] = [
+    (["receivers", "http"], DEFAULT_HTTP),
+    (["receivers", "grpc"], DEFAULT_GRPC),
+    (["admin", "listen"], DEFAULT_ADMIN),
+];
 
 /// That of OpenTelemetry's SDKs.
 fn default_interval() -> Duration {

@@ -165,12 +165,12 @@ impl Row {
 
 impl Form {
     /// The receiver of ours that one of its addresses leads to.
-    fn leads_to(
+    fn leads_to<'o>(
         self,
         text: &str,
-        ourselves: &Ourselves,
+        ourselves: &'o Ourselves,
         environment: &Environment,
-    ) -> Option<&'static str> {
+    ) -> Option<&'o str> {
         let is_address = matches!(self, Address | List);
         parts(text).filter(|_| is_address).find_map(|address| {
             let (option, _) = ourselves.reached_by(&with_scheme(address, environment))?;

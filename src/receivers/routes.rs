@@ -13,7 +13,7 @@ use super::refusal::Refusal;
 use super::reply::{self, JSON, Media, Taken};
 use super::signal::Signal;
 use crate::normalize::Encoding;
-use crate::server::Peer;
+use crate::server::{Peer, header_text};
 use crate::span::Receiver;
 use crate::telemetry::Label;
 
@@ -109,7 +109,7 @@ fn with_single_slashes(path: &str) -> Cow<'_, str> {
 
 /// What a client at a path that leads nowhere should be set to.
 pub(super) fn directions(head: &Parts, options: &ReceiverOptions) -> Refusal {
-    let host = head.headers.get(HOST).and_then(|value| value.to_str().ok());
+    let host = header_text(&head.headers, HOST);
     let host = head.uri.authority().map(Authority::as_str).or(host);
     // Our own address stands where the request does not say by which one it came.
     let host = host.filter(|host| is_address(host)).unwrap_or(&options.http);
