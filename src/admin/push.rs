@@ -14,6 +14,7 @@ use super::{View, metrics};
 use crate::sinks::BuildError;
 use crate::sinks::http::{Address, Client, ClientOptions, Compression, Request, secret_header};
 use crate::support::secret::Secret;
+use crate::support::seldom::Seldom;
 use crate::support::{clock, process};
 use crate::telemetry::{self, Between};
 
@@ -47,11 +48,11 @@ impl Push {
 
     /// Sends them until it is dropped. Nobody waits for it.
     pub async fn run(self, view: Arc<View>) {
-        let up_ns = u64::try_from(view.started.elapsed().as_nanos()).unwrap_or_default();
+        let up_ns = clock::nanos(view.started.elapsed());
         let started_ns = clock::unix_now_ns().saturating_sub(up_ns);
         let mut ticks = interval_at(Instant::now() + self.every, self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut said, mut is_troubled) = (None::<Instant>, false);
+        let (complaints, mut is_troubled) = (Seldom::new(SAY_EVERY), false);
         loop {
             ticks.tick().await;
             match self.send(&view, started_ns).await {
@@ -59,8 +60,7 @@ impl Push {
                 Ok(()) => info!("the metrics are taken again"),
                 Err(reason) => {
                     is_troubled = true;
-                    if said.is_none_or(|at| SAY_EVERY <= at.elapsed()) {
-                        said = Some(Instant::now());
+                    if complaints.note().is_some() {
                         warn!(
                             reason,
                             "`telemetry.otlp` does not take metrics; the next ones are complete again"

@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use crate::support::rfc3339;
+use jiff::Timestamp;
 
 /// A configuration file or a secret is text that a person wrote; more than this is the wrong file.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -93,12 +93,8 @@ impl Environment {
 /// The day on which a file was last written: `2026-11-29`; empty where nobody knows.
 pub(super) fn date_of(path: &Path) -> String {
     let written = fs::metadata(path).and_then(|about| about.modified()).ok();
-    let since = written.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-    let mut date = Vec::new();
-    if let Some(since) = since {
-        rfc3339::write_date(&mut date, since.as_secs() / rfc3339::SECONDS_PER_DAY);
-    }
-    String::from_utf8(date).unwrap_or_default()
+    let written = written.and_then(|at| Timestamp::try_from(at).ok());
+    written.map(|at| at.strftime("%Y-%m-%d").to_string()).unwrap_or_default()
 }
 
 /// Reads a text file that a person wrote.

@@ -64,7 +64,7 @@ use self::cors::Origins;
 use self::decode::{Decoder, Form, content_coding};
 use self::refusal::Refusal;
 use self::reply::{Partial, Taken};
-use self::routes::{Place, Protocol};
+use self::routes::{Place, Protocol, labels};
 use self::signal::{FirstSeen, Signal};
 use self::tenants::{Tenant, Tenants};
 use crate::feed::Intake;
@@ -179,9 +179,9 @@ impl Receivers {
     /// are told to come again.
     pub fn new(settings: Settings, intake: Intake, metrics: Metrics, refusing: Stop) -> Self {
         // A counter that is there from the start shows its first item as an increase.
-        for protocol in Protocol::ALL {
-            for figure in [ACCEPTED, REFUSED, FAILED, FILTERED, RESENT] {
-                metrics.add(figure, &protocol.labels(), 0);
+        for (receiver, encoding) in Protocol::ALL.map(Protocol::form) {
+            for (_, figure) in RECEIVER_FIGURES {
+                metrics.add(figure, &labels(receiver, encoding), 0);
             }
         }
         let answering = Answering::new(settings, (intake, metrics, refusing), None);
@@ -288,7 +288,8 @@ impl Answering {
             error!(?place, "a request made the code that reads it panic");
             Err(Refusal::PANICKED)
         });
-        self.count_refusal(&protocol.labels(), &outcome);
+        let (receiver, encoding) = protocol.form();
+        self.count_refusal(&labels(receiver, encoding), &outcome);
         let answered = match outcome {
             Err(refusal) if protocol.hangs_up(&refusal) => Err(refusal),
             outcome => {
@@ -301,7 +302,7 @@ impl Answering {
             }
         };
         let code = answered.as_ref().map_or(HUNG_UP, |(_, code)| *code);
-        self.metrics.answered(protocol.form().0.as_str(), code, started.elapsed());
+        self.metrics.answered(receiver.as_str(), code, started.elapsed());
         answered.map(|(response, _)| response)
     }
 
@@ -373,7 +374,7 @@ impl Answering {
         let partial = match signal {
             Signal::Traces => {
                 let source = source_of(receiver, head, identity);
-                self.keep(source, form, body, &protocol.labels(), &tenant).await?
+                self.keep(source, form, body, &tenant).await?
             }
             _ => self.count(signal, form, body, &tenant).await?,
         };
@@ -401,10 +402,10 @@ impl Answering {
         source: Source,
         form: Form,
         body: Body,
-        labels: &[Label; 3],
         tenant: &Tenant,
     ) -> Result<Option<Partial>, Refusal> {
         let (metrics, receiver) = (&self.metrics, form.receiver.as_str());
+        let labels = &labels(form.receiver, form.encoding);
         metrics.came(labels, body.bytes.len());
         let (arrival, dropped, reservation) = self.decoder.decode(source, form, body).await?;
         let decoded = &arrival.decoded;

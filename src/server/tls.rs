@@ -242,17 +242,14 @@ impl Current {
     /// Looks whether the files have changed, and uses what they hold now.
     fn look(&self) {
         let read = self.options.read();
-        let is_seen_again = {
-            let state = self.lock();
-            if read == state.seen && state.is_settled {
-                return;
-            }
-            read == state.seen
-        };
-        let configured = match &read {
-            Ok(contents) => self.options.configure(contents),
-            Err(why) => Err(why.clone()),
-        };
+        let state = self.lock();
+        let is_seen_again = read == state.seen;
+        if is_seen_again && state.is_settled {
+            return;
+        }
+        drop(state);
+        let contents = read.as_ref().map_err(Clone::clone);
+        let configured = contents.and_then(|contents| self.options.configure(contents));
         let mut state = self.lock();
         state.seen = read;
         state.is_settled = configured.is_ok() || is_seen_again;
