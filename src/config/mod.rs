@@ -197,10 +197,8 @@ fn files(request: &Request, environment: &Environment) -> Vec<PathBuf> {
     if !request.files.is_empty() {
         return request.files.clone();
     }
-    match environment.variable("SPANFERRY_CONFIG") {
-        Some(file) => vec![PathBuf::from(file)],
-        None => environment.usual_file().map(Path::to_owned).into_iter().collect(),
-    }
+    let named = environment.variable("SPANFERRY_CONFIG").map(Path::new);
+    named.or_else(|| environment.usual_file()).map(Path::to_owned).into_iter().collect()
 }
 
 /// All sources, merged and expanded, on their way to a [`Config`].
@@ -306,11 +304,9 @@ fn set_defaults(layers: &mut Layers<'_>, state_dir: &Path) -> PathBuf {
         Some(dir) => state_dir.join(dir),
         None => state_dir.to_owned(),
     };
-    let has_sinks = match layers.value(&["sinks"]).map(Spanned::get_ref) {
-        None => false,
-        Some(DeValue::Table(sinks)) => !sinks.is_empty(),
-        Some(_) => true,
-    };
+    let is_empty = |sinks: &DeTable<'_>| sinks.is_empty();
+    let sinks = layers.value(&["sinks"]);
+    let has_sinks = sinks.is_some_and(|sinks| !sinks.get_ref().as_table().is_some_and(is_empty));
     let at = layers.sources.add(SourceKind::Default, DEFAULT_ORIGIN, "".into());
     let mut set = |path: &[&str], text: String| {
         layers.set(Wins::Old, path, &at, DeValue::String(text.into()));

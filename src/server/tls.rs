@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustls::server::WebPkiClientVerifier;
@@ -205,7 +205,7 @@ impl Tls {
 
     /// What is wrong with the files as they are now, as a sentence; an older certificate is in use then.
     pub fn problem(&self) -> Option<String> {
-        self.current.lock().problem.clone()
+        lock(&self.current.state).problem.clone()
     }
 
     /// Does the handshake. Returns what the client's certificate calls it.
@@ -213,7 +213,7 @@ impl Tls {
         &self,
         stream: TcpStream,
     ) -> io::Result<(TlsStream<BufReader<TcpStream>>, Option<Arc<str>>)> {
-        let config = Arc::clone(&self.current.lock().config);
+        let config = Arc::clone(&lock(&self.current.state).config);
         let stream = BufReader::with_capacity(READ_BYTES, stream);
         let stream = TlsAcceptor::from(config).accept(stream).await?;
         let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
@@ -235,14 +235,10 @@ async fn watch(current: Arc<Current>) {
 }
 
 impl Current {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
-    }
-
     /// Looks whether the files have changed, and uses what they hold now.
     fn look(&self) {
         let read = self.options.read();
-        let state = self.lock();
+        let state = lock(&self.state);
         let is_seen_again = read == state.seen;
         if is_seen_again && state.is_settled {
             return;
@@ -250,7 +246,7 @@ impl Current {
         drop(state);
         let contents = read.as_ref().map_err(Clone::clone);
         let configured = contents.and_then(|contents| self.options.configure(contents));
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.seen = read;
         state.is_settled = configured.is_ok() || is_seen_again;
         match configured {

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::mem::take;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -179,7 +179,7 @@ impl Understanding {
     }
 
     fn count(&self, number: usize, name: &str, spans: u64) {
-        let mut all = self.lock();
+        let mut all = lock(&self.met);
         let (Some(lack), Some(met)) = (LACKS.get(number), all.get_mut(number)) else { return };
         let label = lack.label.map(|(label, marks)| (label, met.labelled(name, marks)));
         self.counters.add(lack.figure, label.as_slice(), spans);
@@ -210,7 +210,7 @@ impl Understanding {
     /// What is to be said now; it counts as said.
     fn due(&self, now: Instant) -> Vec<Said> {
         let mut due = Vec::new();
-        for (lack, met) in self.lock().iter_mut().enumerate() {
+        for (lack, met) in lock(&self.met).iter_mut().enumerate() {
             let is_time = met.said.is_none_or(|said| SAY_EVERY <= now.duration_since(said));
             if is_time && 0 < met.spans {
                 met.said = Some(now);
@@ -219,10 +219,6 @@ impl Understanding {
             }
         }
         due
-    }
-
-    fn lock(&self) -> MutexGuard<'_, [Met; LACKS.len()]> {
-        lock(&self.met)
     }
 }
 
@@ -343,7 +339,7 @@ mod tests {
             let due = metrics.understanding().due(Instant::now() + SAY_EVERY);
             assert!(due.iter().all(|said| said.example == HIDDEN), "{due:?}");
             // Each word is the first of its hour.
-            *metrics.understanding().lock() = Default::default();
+            *lock(&metrics.understanding().met) = Default::default();
         }
         let words = metrics.understanding().figures()["unknown_operations"].clone();
         assert_eq!(words, serde_json::json!({ OTHER: hostile.len() }));
