@@ -62,7 +62,7 @@ fn placed<Words: Into<String>>(
     mistakes: Vec<Mistake<Words>>,
     layers: &Layers<'_>,
 ) -> impl Iterator<Item = Problem> {
-    mistakes.into_iter().map(|Mistake { option, what, hint }| {
+    mistakes.into_iter().map(move |Mistake { option, what, hint }| {
         let place = layers.place(&[section, &[option]].concat());
         Problem::new(place.or_else(|| layers.place(section)), what, hint)
     })

@@ -25,7 +25,7 @@ use toml::de::{DeArray, DeString, DeTable, DeValue};
 
 use super::layers::{Layers, Whole, merge};
 use crate::rules::{EXCEPT, ONLY};
-use crate::support::options::{REFERENCED, Value, did_you_mean, each_text, position};
+use crate::support::options::{REFERENCED, Value, each_text, nearest, position};
 use crate::support::problem::Problem;
 
 const BY: &str = "by";
@@ -182,8 +182,8 @@ impl Divide {
             },
             _ => "",
         };
-        let near = did_you_mean(said, &[&FACTS[..], &KEYED[..]].concat());
-        let near = near.filter(|near| near.ends_with('?')).map(|near| near + " ");
+        let near = nearest(said, FACTS.into_iter().chain(KEYED));
+        let near = near.map(|near| format!("did you mean `{near}`? "));
         let hint = "write `by = \"tenant\"`, `\"service\"`, or `{ attribute = \"team\" }`, `{ resource = \"...\" }`, `{ metadata = \"...\" }`";
         let hint = format!("{}{hint}", near.unwrap_or_default());
         self.report(&by.span(), "a sink is not divided by this", hint);

@@ -31,11 +31,11 @@ use crate::support::written::As;
 pub struct Config {
     /// How long an orderly stop may take before what is left is kept in the journal for the next start. Less than the 30 s after
     /// which Kubernetes and Docker Compose (as configured here) kill.
-    #[serde(with = "As<Duration>")]
+    #[serde(with = "As::<Duration>")]
     pub shutdown_timeout: time::Duration,
     /// How long requests are still accepted after the signal to stop. An app that is stopped together with its sidecar sends its
     /// last spans after the sidecar got the signal; 2s lets them in.
-    #[serde(with = "As<Duration>")]
+    #[serde(with = "As::<Duration>")]
     pub drain_grace: time::Duration,
     /// Threads that serve requests and sinks. Without it, half as many as there are cores, and at least one: the journal and heavy
     /// work have threads of their own, and what passes from core to core costs more than it gains.

@@ -174,7 +174,7 @@ impl Form {
         let is_address = matches!(self, Address | List);
         parts(text).filter(|_| is_address).find_map(|address| {
             let (option, _) = ourselves.reached_by(&with_scheme(address, environment))?;
-            Some(option)
+            Some(option.as_str())
         })
     }
 

@@ -48,7 +48,7 @@ pub(super) struct Identity {
 impl Auth {
     /// Whom these options let in.
     pub(super) fn new(options: &ReceiverOptions, keys: Option<Arc<Keyring>>) -> Self {
-        let hash = |token: &TokenOptions| sha256::of(token.token.as_bytes());
+        let hash = |token: &TokenOptions| sha256::of(token.token.reveal().as_bytes());
         let tenants = options.tokens.iter().map(|token| (hash(token), token.tenant.clone()));
         let needs_both = options.tls.as_ref().is_some_and(TlsOptions::is_mutual);
         Self { tenants: tenants.collect(), needs_both, keys }
@@ -123,7 +123,7 @@ mod tests {
 
     fn tokens(keys: Option<Arc<Keyring>>) -> Auth {
         let token = |token: &str, tenant: &str| TokenOptions {
-            token: token.to_owned(),
+            token: token.to_owned().into(),
             tenant: tenant.to_owned(),
         };
         let tokens = vec![token("sk-one", "one"), token("pk:sk", "two")];
@@ -222,7 +222,8 @@ mod tests {
             let client_ca = Some(String::new());
             let (cert, key) = (String::new(), Secret::from(String::new()));
             let tls = TlsOptions { cert, key, client_ca, client_auth: Some(client_auth) };
-            let token = TokenOptions { token: "sk-one".to_owned(), tenant: "one".to_owned() };
+            let token =
+                TokenOptions { token: "sk-one".to_owned().into(), tenant: "one".to_owned() };
             let tokens = if has_tokens { vec![token] } else { Vec::new() };
             let options = ReceiverOptions { tls: Some(tls), tokens, ..ReceiverOptions::default() };
             let identity = Auth::new(&options, None).identify(headers, certificate).ok();
@@ -230,7 +231,7 @@ mod tests {
             assert_eq!(found, tenant, "{client_auth:?} {has_tokens} {certificate:?}");
             let is_by_certificate = tenant == Some("cn") || tenant == Some("");
             let fingerprint = identity.map(|identity| identity.key_fingerprint);
-            let own = fingerprint(sha256::of(b"sk-own"));
+            let own = sha256::fingerprint(sha256::of(b"sk-own"));
             assert_eq!(
                 fingerprint == Some(own),
                 is_by_certificate,

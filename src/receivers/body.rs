@@ -324,7 +324,7 @@ mod tests {
         drop(one);
         three.take(70).await.unwrap();
         drop((two, three));
-        assert_eq!(arrivals.0.lock().taken, 0);
+        assert_eq!(lock(&arrivals.0.coming).taken, 0);
     }
 
     #[tokio::test(start_paused = true)]

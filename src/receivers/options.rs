@@ -72,12 +72,11 @@ pub struct ReceiverOptions {
 }
 
 /// A key that is let in.
-#[derive(Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenOptions {
     /// The key: what follows `Bearer`, `user:password` for `Basic`, or the value of `x-api-key` or `api-key`.
-    #[serde(with = "As::<Secret>")]
-    pub token: String,
+    pub token: Secret,
     /// What its holder is called in everything that is stored.
     pub tenant: String,
 }
@@ -217,7 +216,7 @@ impl ReceiverOptions {
                 "leave it out for 64MiB"),
             (self.connections_max == 0, "connections_max", "connections_max = 0 lets nobody in",
                 "leave it out for 768"),
-            (self.tokens.iter().any(|token| token.token.trim().is_empty()), "tokens", "a token is empty",
+            (self.tokens.iter().any(|token| token.token.reveal().trim().is_empty()), "tokens", "a token is empty",
                 "is the variable it comes from set?"),
             (!is_base_path(&self.base_path), "base_path", "base_path is no path",
                 "write for example \"/otel\", without a slash at its end"),
@@ -264,12 +263,6 @@ fn is_base_path(path: &str) -> bool {
     path.is_empty() || (is_clean && path.bytes().all(|byte| byte.is_ascii_graphic()))
 }
 
-impl std::fmt::Debug for TokenOptions {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("TokenOptions").field("tenant", &self.tenant).finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,7 +277,7 @@ mod tests {
         }
         let exposed = options("0.0.0.0:4318");
         assert_eq!(exposed.exposed().map(|(option, _)| option), Some("http"));
-        let token = TokenOptions { token: "a".to_owned(), tenant: String::new() };
+        let token = TokenOptions { token: "a".to_owned().into(), tenant: String::new() };
         let with_token = ReceiverOptions { tokens: vec![token], ..exposed.clone() };
         assert_eq!(with_token.exposed(), None);
         for (client_auth, is_exposed) in [(None, false), (Some(ClientAuth::Optional), true)] {
@@ -319,7 +312,7 @@ mod tests {
                 client_ca: None,
                 client_auth: Some(ClientAuth::Required),
             }),
-            tokens: vec![TokenOptions { token: " ".to_owned(), tenant: String::new() }],
+            tokens: vec![TokenOptions { token: " ".to_owned().into(), tenant: String::new() }],
             cors: Some(CorsOptions {
                 allowed_origins: Vec::new(),
                 allowed_headers: vec!["two words".to_owned()],
@@ -332,7 +325,8 @@ mod tests {
 
     #[test]
     fn a_token_is_not_printed() {
-        let options = TokenOptions { token: "sk-hunter2".to_owned(), tenant: "a".to_owned() };
+        let options =
+            TokenOptions { token: "sk-hunter2".to_owned().into(), tenant: "a".to_owned() };
         assert!(!format!("{options:?}").contains("hunter2"));
     }
 }

@@ -195,7 +195,7 @@ mod tests {
         drop(filled(&pool, 1 << 20));
         let piece = pool.take(100_000, 0);
         assert!(piece.memory.len() <= 2 * (100_000 + 2 * ALIGNMENT));
-        assert_eq!(pool.lock().memory.len(), 1);
+        assert_eq!(lock(&pool.0).memory.len(), 1);
     }
 
     #[test]
@@ -226,7 +226,7 @@ mod tests {
         drop(bodies);
         drop(filled(&pool, PIECE_BYTES_MAX + 1));
         drop(filled(&pool, 100));
-        let waiting = pool.lock();
+        let waiting = lock(&pool.0);
         assert!(waiting.bytes <= BYTES_MAX, "{}", waiting.bytes);
         assert_eq!(waiting.memory.len(), 8);
     }

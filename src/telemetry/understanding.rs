@@ -358,7 +358,7 @@ mod tests {
             understanding.clone().tell(move |said| ears.lock().unwrap().push(said.clone())),
         );
         let wait = async |minutes| sleep(Duration::from_mins(minutes) + LOOK_EVERY / 2).await;
-        let heard = || std::mem::take(&mut *heard.lock().unwrap());
+        let heard = || take(&mut *heard.lock().unwrap());
         let said = |spans, example: &str| {
             vec![Said { lack: UNCOUNTED, spans, example: example.to_owned() }]
         };
