@@ -256,12 +256,8 @@ impl Findings {
         }
     }
 
-    async fn address(&mut self, option: &str, address: &str, is_running: bool) {
-        let bound = match address.parse::<Address>() {
-            Ok(parsed) => Listener::bind(&parsed).await,
-            Err(what) => Err(io::Error::new(io::ErrorKind::InvalidInput, what)),
-        };
-        let (found, trouble) = match bound {
+    async fn address(&mut self, option: &str, address: &Address, is_running: bool) {
+        let (found, trouble) = match Listener::bind(address).await {
             Ok(_) if is_running => {
                 let advice = "has the configuration changed? spanferry reload";
                 ("is free, although a daemon runs".to_owned(), Some((Level::Warn, advice)))

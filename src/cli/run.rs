@@ -154,7 +154,7 @@ impl Signals {
 fn announce(loaded: &Loaded, addresses: &Addresses) {
     let config = &loaded.config;
     if addresses.admin.socket().is_some() {
-        let admin = reachable(&addresses.admin.to_string(), config.admin.tls.is_some());
+        let admin = reachable(&addresses.admin, config.admin.tls.is_some());
         info!("the console is at {admin}/ui/");
     }
     let journal = match config.journal.mode {

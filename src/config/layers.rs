@@ -188,9 +188,11 @@ impl<'s> Layers<'s> {
     }
 
     /// The address to listen on that these keys lead to. One that cannot be read is none: that is a mistake of its own.
-    pub(super) fn address(&self, path: &[&str], default: &str) -> Option<Address> {
-        let said = self.value(path).map(|value| value.get_ref().as_str());
-        said.unwrap_or(Some(default))?.parse().ok()
+    pub(super) fn address(&self, path: &[&str], default: Address) -> Option<Address> {
+        match self.value(path) {
+            Some(said) => said.get_ref().as_str()?.parse().ok(),
+            None => Some(default),
+        }
     }
 
     /// Where the value stands that these keys lead to.

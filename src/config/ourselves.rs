@@ -24,9 +24,9 @@ pub(super) struct Ourselves {
 impl Ourselves {
     /// What the configuration and the machine say.
     pub(super) fn of(layers: &Layers<'_>, environment: &Environment) -> Self {
-        let receivers = LISTENERS.iter().filter(|([section, _], _)| *section == "receivers");
+        let receivers = LISTENERS.into_iter().filter(|([section, _], _)| *section == "receivers");
         let listeners = receivers.filter_map(|(path, default)| {
-            Some((path.join("."), layers.address(path, default)?.socket()?))
+            Some((path.join("."), layers.address(&path, default)?.socket()?))
         });
         let host_name = environment.host_name().map(str::to_owned);
         Self { listeners: listeners.collect(), host_name }

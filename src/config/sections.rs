@@ -19,7 +19,7 @@ use crate::receivers::{DEFAULT_GRPC, DEFAULT_HTTP, ReceiverOptions};
 use crate::rules::{self, Rule, Rules};
 use crate::server::TlsOptions;
 use crate::sinks::{Kind, Plan, http};
-use crate::support::address::{self, Address};
+use crate::support::address::Address;
 use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
 use crate::support::secret::Secret;
@@ -156,9 +156,7 @@ pub(super) struct FeedSection {
 #[serde(deny_unknown_fields, default)]
 pub struct AdminOptions {
     /// Where it is served: an address with a port, or a Unix socket such as `unix:/run/spanferry/admin.sock`.
-    #[serde(deserialize_with = "address::text")]
-    #[schemars(with = "Address")]
-    pub listen: String,
+    pub listen: Address,
     /// Keys for operators, sent as `Authorization: Bearer KEY`: who has one may give commands from anywhere and see metrics and status.
     /// Without any, everybody who reaches the port sees those, and commands are taken from the same machine only. Health and readiness
     /// need none.
@@ -242,10 +240,10 @@ const DEFAULT_SHUTDOWN_TIMEOUT: time::Duration = time::Duration::from_secs(20);
 /// A native sidecar is stopped after its app, so there is nothing to wait for.
 const DEFAULT_DRAIN_GRACE: time::Duration = time::Duration::ZERO;
 /// The Collector's health port, so that its probes fit.
-const DEFAULT_ADMIN: &str = "127.0.0.1:13133";
+const DEFAULT_ADMIN: Address = Address::loopback(13133);
 
 /// The options that say where is listened, with what holds without them.
-pub(super) const LISTENERS: [([&str; 2], &str); 3] = [
+pub(super) const LISTENERS: [([&str; 2], Address); 3] = [
     (["receivers", "http"], DEFAULT_HTTP),
     (["receivers", "grpc"], DEFAULT_GRPC),
     (["admin", "listen"], DEFAULT_ADMIN),
@@ -313,7 +311,7 @@ impl Default for FeedSection {
 impl Default for AdminOptions {
     fn default() -> Self {
         Self {
-            listen: DEFAULT_ADMIN.to_owned(),
+            listen: DEFAULT_ADMIN,
             tokens: Vec::new(),
             read_without_token: false,
             agent_metrics: true,

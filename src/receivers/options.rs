@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::kafka_options::KafkaOptions;
 use crate::server::TlsOptions;
-use crate::support::address::{self, Address};
+use crate::support::address::Address;
 use crate::support::byte_size::ByteSize;
 use crate::support::kafka::{IS_BUILT, NOT_BUILT};
 use crate::support::problem::Mistake;
@@ -22,13 +22,9 @@ use crate::support::{duration, written::As};
 pub struct ReceiverOptions {
     /// Where the Agents SDK's ingest and OTLP over HTTP are served: an address with a port, or a Unix socket such as
     /// `unix:/run/spanferry/http.sock`. Its user and group may connect; `?mode=0666` behind it lets everybody.
-    #[serde(deserialize_with = "address::text")]
-    #[schemars(with = "Address")]
-    pub http: String,
+    pub http: Address,
     /// Where OTLP over gRPC is served, in the same form.
-    #[serde(deserialize_with = "address::text")]
-    #[schemars(with = "Address")]
-    pub grpc: String,
+    pub grpc: Address,
     /// The most that a request's body may take as it comes over the wire; above it the answer is 413.
     #[serde(with = "As::<ByteSize>")]
     pub body_bytes_max: usize,
@@ -150,9 +146,9 @@ pub enum OtherSignals {
 }
 
 /// Loopback: the key that the Agents SDK sends is a real one, and containers of one pod share the loopback.
-pub const DEFAULT_HTTP: &str = "127.0.0.1:4318";
+pub const DEFAULT_HTTP: Address = Address::loopback(4318);
 /// Loopback, on the port that OTLP over gRPC has everywhere.
-pub const DEFAULT_GRPC: &str = "127.0.0.1:4317";
+pub const DEFAULT_GRPC: Address = Address::loopback(4317);
 /// Browsers cap it at two hours or less.
 pub const DEFAULT_CORS_MAX_AGE: Duration = Duration::from_hours(2);
 
@@ -163,8 +159,8 @@ fn cors_max_age() -> Duration {
 impl Default for ReceiverOptions {
     fn default() -> Self {
         Self {
-            http: DEFAULT_HTTP.to_owned(),
-            grpc: DEFAULT_GRPC.to_owned(),
+            http: DEFAULT_HTTP,
+            grpc: DEFAULT_GRPC,
             // The limit of the OTLP specification. Agent spans are large: requests above 16 MiB were seen.
             body_bytes_max: 64 << 20,
             // The same limit, which the specification sets for what is inside as well.
@@ -245,9 +241,7 @@ impl ReceiverOptions {
         let is_closed =
             !self.tokens.is_empty() || self.tls.as_ref().is_some_and(TlsOptions::is_mutual);
         let listeners = [("http", &self.http), ("grpc", &self.grpc)];
-        let is_exposed =
-            |listen: &String| listen.parse::<Address>().is_ok_and(|it| it.is_exposed());
-        let (option, listen) = listeners.into_iter().find(|(_, listen)| is_exposed(listen))?;
+        let (option, listen) = listeners.into_iter().find(|(_, listen)| listen.is_exposed())?;
         let what = || {
             format!(
                 "everybody who reaches receivers.{option} ({listen}) may send: there are no receivers.tokens"

@@ -112,7 +112,8 @@ pub(super) fn directions(head: &Parts, options: &ReceiverOptions) -> Refusal {
     let host = header_text(&head.headers, HOST);
     let host = head.uri.authority().map(Authority::as_str).or(host);
     // Our own address stands where the request does not say by which one it came.
-    let host = host.filter(|host| is_address(host)).unwrap_or(&options.http);
+    let own = options.http.to_string();
+    let host = host.filter(|host| is_address(host)).unwrap_or(&own);
     let scheme = head.extensions.get().map_or("http", Peer::scheme);
     let base = format!("{scheme}://{host}{}", options.base_path);
     Refusal::NotFound(format!(

@@ -120,9 +120,9 @@ fn with_nothing_at_all_everything_has_a_default() {
     let config = loaded.config;
     assert_eq!(loaded.files, Vec::<PathBuf>::new());
     assert_eq!(loaded.warnings, None);
-    assert_eq!(config.receivers.http, "127.0.0.1:4318");
-    assert_eq!(config.receivers.grpc, "127.0.0.1:4317");
-    assert_eq!(config.admin.listen, "127.0.0.1:13133");
+    assert_eq!(config.receivers.http.to_string(), "127.0.0.1:4318");
+    assert_eq!(config.receivers.grpc.to_string(), "127.0.0.1:4317");
+    assert_eq!(config.admin.listen.to_string(), "127.0.0.1:13133");
     assert_eq!(config.state_dir, Path::new("/state"));
     assert_eq!(config.shutdown_timeout, Duration::from_secs(20));
     let [sink] = config.sinks.as_slice() else { panic!("one sink") };
