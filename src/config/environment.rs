@@ -74,19 +74,12 @@ impl Environment {
 
     /// Where state is kept unless a configuration says so.
     pub fn state_dir(&self) -> PathBuf {
-        if let Some(dir) = self.variable("SPANFERRY_STATE_DIR") {
-            return PathBuf::from(dir);
-        }
-        if let Some(dir) = self.variable("XDG_STATE_HOME") {
-            return Path::new(dir).join("spanferry");
-        }
-        if let Some(dir) = &self.service_state_dir {
-            return dir.clone();
-        }
-        match self.variable("HOME") {
-            Some(home) => Path::new(home).join(".local/state/spanferry"),
-            None => PathBuf::from("spanferry-state"),
-        }
+        let below = |name, path| Some(Path::new(self.variable(name)?).join(path));
+        let said = self.variable("SPANFERRY_STATE_DIR").map(PathBuf::from);
+        said.or_else(|| below("XDG_STATE_HOME", "spanferry"))
+            .or_else(|| self.service_state_dir.clone())
+            .or_else(|| below("HOME", ".local/state/spanferry"))
+            .unwrap_or_else(|| PathBuf::from("spanferry-state"))
     }
 }
 

@@ -113,7 +113,9 @@ impl Decoder {
         let ((arrival, dropped), mut reservation) = decoding.await?;
         let body_bytes = usize::try_from(arrival.envelope.body_bytes).unwrap_or(usize::MAX);
         let inflated = if form.coding == Coding::Identity { 0 } else { body_bytes };
-        let kept = bytes_kept(&arrival.decoded);
+        // About what is kept beside the body until it is answered; the worst was held while it was decoded.
+        let Decoded { batch, refused, .. } = &arrival.decoded;
+        let kept = batch.bytes + refused.capacity() * size_of::<Refused>();
         reservation.shrink(wire_bytes.saturating_add(inflated).saturating_add(kept));
         Ok((arrival, dropped, reservation))
     }
@@ -261,11 +263,6 @@ fn without_credentials(envelope: &mut Envelope, sent: Bytes, body: Bytes) -> (By
     envelope.coding = Coding::Identity;
     envelope.body_bytes = scrubbed.len() as u64;
     (scrubbed.clone(), scrubbed)
-}
-
-/// About what a decoded request keeps beside its body until it is answered; the worst was held while it was decoded.
-fn bytes_kept(decoded: &Decoded) -> usize {
-    decoded.batch.bytes + decoded.refused.capacity() * size_of::<Refused>()
 }
 
 /// The coding that a request says its body has.

@@ -264,8 +264,10 @@ mod tests {
 
     #[test]
     fn what_everybody_can_reach_is_told_unless_somebody_is_asked_who_they_are() {
-        let options =
-            |http: &str| ReceiverOptions { http: http.to_owned(), ..ReceiverOptions::default() };
+        let options = |http: &str| ReceiverOptions {
+            http: http.parse().unwrap(),
+            ..ReceiverOptions::default()
+        };
         for http in ["127.0.0.1:4318", "unix:/run/a.sock?mode=0666"] {
             assert_eq!(options(http).exposed(), None, "{http}");
         }

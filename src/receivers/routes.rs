@@ -95,16 +95,11 @@ pub(super) fn find(path: &str, options: &ReceiverOptions) -> Place {
 
 /// The path with one slash in the place of several: clients join a base that ends with one and a path that begins with one.
 fn with_single_slashes(path: &str) -> Cow<'_, str> {
-    if !path.contains("//") {
-        return Cow::Borrowed(path);
+    let mut single = Cow::Borrowed(path);
+    while single.contains("//") {
+        single = single.replace("//", "/").into();
     }
-    let mut single = String::with_capacity(path.len());
-    for character in path.chars() {
-        if character != '/' || !single.ends_with('/') {
-            single.push(character);
-        }
-    }
-    Cow::Owned(single)
+    single
 }
 
 /// What a client at a path that leads nowhere should be set to.
