@@ -22,10 +22,10 @@ const LEVEL_VARIABLES: [&str; 2] = ["RUST_LOG", "SPANFERRY_LOG"];
 const SECRET_WORDS: &[&str] =
     &["key", "secret", "token", "password", "passwd", "credential", "authorization", "bearer"];
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Layers<'s> {
     pub(super) sources: Sources<'s>,
-    pub(super) root: Spanned<DeTable<'s>>,
+    pub(super) root: DeTable<'s>,
     pub(super) problems: Vec<Problem>,
     /// What is probably not meant so.
     pub(super) warnings: Vec<Problem>,
@@ -63,19 +63,6 @@ pub(super) fn is_secret_name(name: &str) -> bool {
 }
 
 impl<'s> Layers<'s> {
-    pub(super) fn new() -> Self {
-        Self {
-            sources: Sources::default(),
-            root: Spanned::new(0..0, DeTable::new()),
-            problems: Vec::new(),
-            warnings: Vec::new(),
-            broken: Vec::new(),
-            referenced: Vec::new(),
-            secrets: BTreeSet::new(),
-            wholes: Vec::new(),
-        }
-    }
-
     /// Adds a file. Blanks stand before its text, as many as there are positions before it, so that what is said of places in it counts
     /// over all sources.
     pub(super) fn add_file(&mut self, name: &str, padded: &'s str) {
@@ -91,7 +78,7 @@ impl<'s> Layers<'s> {
             let hint = if needs_quotes { "put it in quotes" } else { "" };
             self.problems.push(Problem::new(Some(at), error.message(), hint));
         }
-        merge(self.root.get_mut(), table.into_inner());
+        merge(&mut self.root, table.into_inner());
     }
 
     /// Adds what environment variables set: the short names first, because they are the weaker ones.
@@ -122,7 +109,7 @@ impl<'s> Layers<'s> {
     /// Sets a value that stands in no file.
     pub(super) fn set(&mut self, wins: Wins, path: &[&str], at: &Range<usize>, value: DeValue<'s>) {
         let Some((last, tables)) = path.split_last() else { return };
-        let mut table = self.root.get_mut();
+        let mut table = &mut self.root;
         for key in tables {
             let key = existing_key(table, key);
             let old = table.get(key.as_str());
@@ -142,9 +129,9 @@ impl<'s> Layers<'s> {
 
     /// Puts what references stand for into the strings.
     pub(super) fn expand(&mut self, environment: &Environment) {
-        let mut root = std::mem::take(self.root.get_mut());
+        let mut root = std::mem::take(&mut self.root);
         each_text_in(&mut root, &mut |value| self.expand_text(value, environment));
-        *self.root.get_mut() = root;
+        self.root = root;
     }
 
     fn expand_text(&mut self, value: &mut Value<'s>, environment: &Environment) {
@@ -180,7 +167,7 @@ impl<'s> Layers<'s> {
     /// The value that these keys lead to.
     pub(super) fn value(&self, path: &[&str]) -> Option<&Value<'s>> {
         let (first, rest) = path.split_first()?;
-        let mut value = self.root.get_ref().get(*first)?;
+        let mut value = self.root.get(*first)?;
         for key in rest {
             value = value.get_ref().as_table()?.get(*key)?;
         }
@@ -233,7 +220,7 @@ impl<'s> Layers<'s> {
     /// Notes where credentials stand, before a mistake leaves out what they stand in.
     pub(super) fn find_secrets(&mut self) {
         let mut found = BTreeSet::new();
-        for (key, value) in self.root.get_ref() {
+        for (key, value) in &self.root {
             match value.get_ref() {
                 // What a sink is called says nothing of what is in it.
                 DeValue::Table(sinks) if key.get_ref() == "sinks" => {

@@ -211,7 +211,7 @@ struct Gathered<'s> {
 
 impl<'s> Gathered<'s> {
     fn of(Origin { files, request, environment }: &'s Origin) -> Self {
-        let mut layers = Layers::new();
+        let mut layers = Layers::default();
         for (path, padded) in files {
             layers.add_file(&path.display().to_string(), padded);
         }
@@ -261,7 +261,7 @@ impl<'s> Gathered<'s> {
     fn read(&self) -> (Option<Config>, Vec<Problem>) {
         let mut problems = Vec::new();
         let mut root = self.layers.root.clone();
-        let sinks = match root.get_mut().remove("sinks").map(Spanned::into_inner) {
+        let sinks = match root.remove("sinks").map(Spanned::into_inner) {
             Some(DeValue::Table(sinks)) => sinks,
             Some(_) => {
                 let hint = "begin a sink with [sinks.NAME]";
@@ -271,18 +271,18 @@ impl<'s> Gathered<'s> {
             }
             None => DeTable::new(),
         };
-        let rules = root.get_mut().remove("rules");
+        let rules = root.remove("rules");
         let rules = rules::read(rules.as_ref(), Place::Global, &mut problems);
         let names: Vec<_> = sinks.keys().map(|name| name.get_ref().to_string()).collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         let wholes = self.layers.wholes.iter().map(|whole| whole.name.as_str());
         let all: Vec<_> = names.iter().copied().chain(wholes).collect();
         problems.extend(rules.iter().flat_map(|rule| rule.check_route(&all)));
-        let tests = root.get_mut().remove("tests");
+        let tests = root.remove("tests");
         let tests = rules::read_tests(tests.as_ref(), &names, &mut problems);
-        let attributes = root.get_mut().remove("attributes");
+        let attributes = root.remove("attributes");
         let attributes = attributes::read(attributes, &mut problems);
-        let (config, found) = read_on::<Config>(root, &schema());
+        let (config, found) = read_on::<Config>(Spanned::new(0..0, root), &schema());
         problems.extend(found);
         let prices = config.as_ref().map(|config| config.price_options.clone()).unwrap_or_default();
         let prices = Arc::new(prices::read(&prices, &self.layers, &mut problems));

@@ -41,8 +41,7 @@ const KEYED: [&str; 3] = ["attribute", "resource", "metadata"];
 
 /// Puts its parts in the place of each sink that has any.
 pub(super) fn divide(layers: &mut Layers<'_>) {
-    let Some(DeValue::Table(sinks)) = layers.root.get_mut().get_mut("sinks").map(Spanned::get_mut)
-    else {
+    let Some(DeValue::Table(sinks)) = layers.root.get_mut("sinks").map(Spanned::get_mut) else {
         return;
     };
     let (mut divide, mut made) = (Divide::default(), DeTable::new());

@@ -45,7 +45,7 @@ pub(super) enum Hiding {
 /// All values in force, in the order of the sections.
 pub(super) fn shown(layers: &Layers<'_>, plans: &[SinkConfig], hiding: Hiding) -> Vec<Shown> {
     let mut show = Show { layers, found: Vec::new(), hiding };
-    let root = DeValue::Table(layers.root.get_ref().clone());
+    let root = DeValue::Table(layers.root.clone());
     show.table(&mut Vec::new(), &sections_schema(), Some(&root));
     for (name, sink) in layers.entries(&["sinks"]) {
         let said = sink.get_ref().get("type").and_then(|kind| kind.get_ref().as_str());

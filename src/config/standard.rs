@@ -248,7 +248,7 @@ mod tests {
     /// What a row puts into an empty configuration, and what it says is wrong.
     fn applied(kind: &str, variables: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
         let environment = Environment::with(variables.iter().copied());
-        let mut layers = Layers::new();
+        let mut layers = Layers::default();
         let ourselves = Ourselves::of(&layers, &environment);
         add_sinks(&mut layers, &ourselves, &environment);
         let options = layers.entries(&["sinks", kind]).map(|(key, value)| {

@@ -137,18 +137,17 @@ impl Bucket {
         let came = self.rate * now.duration_since(self.filled).as_secs_f64();
         self.level = (self.level + came).min(self.rate * BURST.as_secs_f64());
         self.filled = now;
-        if self.level > 0.0 { Duration::ZERO } else { owed(self.level, self.rate) }
+        if self.level > 0.0 {
+            return Duration::ZERO;
+        }
+        // What is owed is never paid in no time.
+        let until = Duration::try_from_secs_f64(-self.level / self.rate).unwrap_or(Duration::MAX);
+        until.max(Duration::from_millis(1))
     }
 
     fn take(&mut self, count: u64) {
         self.level -= count as f64;
     }
-}
-
-/// How long it takes to pay what is owed: never nothing.
-fn owed(level: f64, rate: f64) -> Duration {
-    const MOMENT: Duration = Duration::from_millis(1);
-    Duration::try_from_secs_f64(-level / rate).unwrap_or(Duration::MAX).max(MOMENT)
 }
 
 #[cfg(test)]
