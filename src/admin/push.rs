@@ -41,7 +41,9 @@ impl Push {
         let base = address.reveal().trim_end_matches('/').trim_end_matches(PATH);
         let uri = format!("{base}{PATH}").parse();
         let uri = uri.map_err(|_| BuildError(format!("{address} is not an address")))?;
-        let headers = headers.iter().filter_map(|(name, value)| header(name, value));
+        let headers = headers.iter().filter_map(|(name, value)| {
+            Some((name.parse::<HeaderName>().ok()?, secret_header(value.reveal())?))
+        });
         let client = Client::new(&ClientOptions::default())?;
         Ok(Self { client, uri, headers: headers.collect(), every })
     }
@@ -89,8 +91,4 @@ impl Push {
         let answer = self.client.send(&request).await.map_err(|failure| failure.to_string())?;
         if answer.status.is_success() { Ok(()) } else { Err(answer.reason()) }
     }
-}
-
-fn header(name: &str, value: &Secret) -> Option<(HeaderName, HeaderValue)> {
-    Some((name.parse().ok()?, secret_header(value.reveal())?))
 }

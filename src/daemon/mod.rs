@@ -255,12 +255,9 @@ async fn poisoned(feed: &Feed) -> String {
 }
 
 fn report_recovery(feed: &Feed) {
-    let recovery = feed.journal().recovery();
-    if recovery.cut_bytes > 0 {
-        warn!(
-            bytes = recovery.cut_bytes,
-            "cut a torn tail that was never acknowledged, after a hard stop"
-        );
+    let bytes = feed.journal().recovery().cut_bytes;
+    if bytes > 0 {
+        warn!(bytes, "cut a torn tail that was never acknowledged, after a hard stop");
     }
 }
 
