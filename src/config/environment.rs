@@ -24,7 +24,7 @@ pub struct Environment {
     variables: BTreeMap<String, Option<String>>,
     usual_files: Vec<PathBuf>,
     service_state_dir: Option<PathBuf>,
-    host_name: Option<String>,
+    pub(super) host_name: Option<String>,
 }
 
 impl Environment {
@@ -56,10 +56,6 @@ impl Environment {
     pub(super) fn text(&self, name: &str) -> Result<Option<&str>, &'static str> {
         let value = self.variables.get(name).map(Option::as_deref);
         value.map(|value| value.ok_or("is not UTF-8")).transpose()
-    }
-
-    pub(super) fn host_name(&self) -> Option<&str> {
-        self.host_name.as_deref()
     }
 
     pub(super) fn beginning_with(&self, prefix: &str) -> impl Iterator<Item = (&str, &str)> {

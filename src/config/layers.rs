@@ -200,11 +200,6 @@ impl<'s> Layers<'s> {
         self.sources.origin(position(at).start)
     }
 
-    /// Whether a reference brings a variable in.
-    pub(super) fn refers_to(&self, variable: &str) -> bool {
-        self.referenced.iter().any(|(_, written)| written.contains(variable))
-    }
-
     /// Whether a sink is named: by a table in a file, or by a `type` from anywhere.
     pub(super) fn name_a_sink(&self) -> bool {
         let is_in_file = |at: Range<usize>| {

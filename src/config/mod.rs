@@ -235,8 +235,9 @@ impl<'s> Gathered<'s> {
         problems.extend(found.into_iter().filter(|problem| !self.follows(problem)));
         // A default can only be wrong because of what it was made from.
         let is_default = |problem: &Problem| {
-            let at = problem.at.as_ref();
-            at.is_some_and(|at| self.layers.sources.is_default(position(at).start))
+            let at = problem.at.as_ref().map(|at| position(at).start);
+            let source = at.and_then(|at| self.layers.sources.find(at));
+            source.is_some_and(|source| source.kind == SourceKind::Default)
         };
         if !problems.iter().all(is_default) {
             problems.retain(|problem| !is_default(problem));

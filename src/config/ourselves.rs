@@ -28,8 +28,7 @@ impl Ourselves {
         let listeners = receivers.filter_map(|(path, default)| {
             Some((path.join("."), layers.address(&path, default)?.socket()?))
         });
-        let host_name = environment.host_name().map(str::to_owned);
-        Self { listeners: listeners.collect(), host_name }
+        Self { listeners: listeners.collect(), host_name: environment.host_name.clone() }
     }
 
     /// The receiver that an `http://` or `https://` address leads to, with its option.

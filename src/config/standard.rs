@@ -109,7 +109,8 @@ pub(super) fn add_sinks(
 ) -> Vec<&'static str> {
     let set = ROWS.iter().filter_map(|row| Some((row, first(row.signs, environment)?.0)));
     if layers.name_a_sink() {
-        return set.map(|(_, sign)| sign).filter(|sign| !layers.refers_to(sign)).collect();
+        let is_used = |sign: &&str| layers.referenced.iter().any(|(_, text)| text.contains(sign));
+        return set.map(|(_, sign)| sign).filter(|sign| !is_used(sign)).collect();
     }
     for (row, sign) in set {
         row.add(sign, layers, ourselves, environment);

@@ -50,7 +50,8 @@ pub(super) struct Decoder {
     heavy: Arc<Semaphore>,
     limits: Limits,
     bytes_max_inflated: usize,
-    before_journal: Option<Arc<BeforeJournal>>,
+    /// The rules that hold before anything is written.
+    pub(super) before_journal: Option<Arc<BeforeJournal>>,
 }
 
 /// What a request takes in memory beside what came.
@@ -70,7 +71,7 @@ pub(super) struct Form {
 }
 
 impl Decoder {
-    /// A decoder with this memory for all requests, and with the rules that hold before the journal.
+    /// A decoder with this memory for all requests.
     pub(super) fn new(options: &ReceiverOptions, memory_bytes: usize) -> Self {
         let processors = available_parallelism().map_or(1, NonZero::get);
         Self {
@@ -80,12 +81,6 @@ impl Decoder {
             bytes_max_inflated: options.body_bytes_max_inflated,
             before_journal: None,
         }
-    }
-
-    /// The decoder, in the same memory, with the rules that hold before anything is written.
-    #[must_use]
-    pub(super) fn with_rules(self, before_journal: Option<Arc<BeforeJournal>>) -> Self {
-        Self { before_journal, ..self }
     }
 
     /// Decodes a request that is kept, without the items that rules dropped of it, and says how many these were. Its memory is held as

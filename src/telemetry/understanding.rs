@@ -160,7 +160,9 @@ impl Understanding {
         if let Some(notes) = &facts.notes {
             let found = [(UNCOUNTED, &notes.uncounted), (OPERATION, &notes.unknown_operation)];
             for (number, name) in found {
-                name.iter().for_each(|name| self.count(number, name, 1));
+                if let Some(name) = name {
+                    self.count(number, name, 1);
+                }
             }
         }
         if facts.convention == Convention::Generic {
