@@ -231,12 +231,13 @@ impl Answering {
     ) -> Self {
         let Settings { options, tls, before_journal, keys, sinks } = settings;
         let is_same = |old: &&Self| budget::settings(&options) == budget::settings(&old.options);
-        let (bodies, decoder) = if let Some(old) = before.filter(is_same) {
+        let (bodies, mut decoder) = if let Some(old) = before.filter(is_same) {
             (old.bodies.clone(), old.decoder.clone())
         } else {
             let (arriving, memory) = budget::split(&options);
             (Bodies::new(&options, arriving), Decoder::new(&options, memory))
         };
+        decoder.before_journal = before_journal;
         Self {
             intake,
             refusing,
@@ -245,7 +246,7 @@ impl Answering {
             metrics,
             origins: options.cors.as_ref().map(Origins::new).unwrap_or_default(),
             bodies,
-            decoder: Decoder { before_journal, ..decoder },
+            decoder,
             first_seen: before.map(|old| Arc::clone(&old.first_seen)).unwrap_or_default(),
             tls,
             sinks,
