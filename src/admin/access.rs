@@ -19,11 +19,11 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use sha2::{Digest as _, Sha256};
 
-use crate::server::{Peer, Tls};
+use crate::server::{Peer, Tls, bearer, header_text};
 use crate::support::lock::lock;
 use crate::support::secret::Secret;
+use crate::support::sha256::{self, Hash};
 
 /// What is asked of who is not known.
 pub(super) const CHALLENGE: HeaderValue =
@@ -44,7 +44,7 @@ pub struct Access(Arc<Mutex<Arc<Policy>>>);
 #[derive(Debug, Default)]
 pub struct Policy {
     /// Hashes: how much of one matched says nothing of the token.
-    tokens: Vec<[u8; 32]>,
+    tokens: Vec<Hash>,
     /// Whether TLS checks certificates of clients, which are as good as a token.
     pub knows_certificates: bool,
     /// Whether figures may be seen by everybody.
@@ -69,7 +69,7 @@ impl Access {
 impl Policy {
     /// By these tokens.
     pub fn new(tokens: &[Secret]) -> Self {
-        let tokens = tokens.iter().map(|token| hash(token.reveal().as_bytes())).collect();
+        let tokens = tokens.iter().map(|token| sha256::of(token.reveal().as_bytes())).collect();
         Self { tokens, ..Self::default() }
     }
 
@@ -91,8 +91,8 @@ impl Policy {
         headers: &HeaderMap,
     ) -> Result<(), Denied> {
         self.may_ask(peer, headers)?;
-        let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        let kind = header_text(headers, header::CONTENT_TYPE).unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim();
         if !kind.eq_ignore_ascii_case("application/json") {
             let why = "a command is application/json".to_owned();
             return Err(Denied(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
@@ -103,7 +103,7 @@ impl Policy {
     /// Whether what is in traces may be seen, which changes nothing.
     pub(super) fn may_ask(&self, peer: Option<&Peer>, headers: &HeaderMap) -> Result<(), Denied> {
         let forbidden = |why: &str| Err(Denied(StatusCode::FORBIDDEN, why.to_owned()));
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let text = |name| header_text(headers, name);
         let host = text(header::HOST).unwrap_or_default();
         if self.asks() && !self.is_known(peer, headers) {
             return Err(unknown());
@@ -130,7 +130,7 @@ impl Policy {
 
     /// Where nobody is asked, who asks is on this machine, and no page whose name was rebound to it.
     fn may_stand_here(&self, peer: Option<&Peer>, headers: &HeaderMap) -> Result<(), Denied> {
-        let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
+        let host = header_text(headers, header::HOST);
         let is_socket = peer.is_some_and(|peer| peer.address.is_none());
         let why = if self.asks() || is_socket {
             return Ok(());
@@ -150,10 +150,7 @@ impl Policy {
     }
 
     fn is_known(&self, peer: Option<&Peer>, headers: &HeaderMap) -> bool {
-        let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let token = value.and_then(|value| value.split_once(' '));
-        let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-        token.is_some_and(|(_, token)| self.tokens.contains(&hash(token.trim().as_bytes())))
+        bearer(headers).is_some_and(|token| self.tokens.contains(&sha256::of(token.as_bytes())))
             || peer.is_some_and(|peer| peer.certificate.is_some())
     }
 }
@@ -161,10 +158,6 @@ impl Policy {
 fn unknown() -> Denied {
     let why = "send one of admin.tokens as Authorization: Bearer";
     Denied(StatusCode::UNAUTHORIZED, why.to_owned())
-}
-
-fn hash(token: &[u8]) -> [u8; 32] {
-    Sha256::digest(token).into()
 }
 
 /// Whether a `Host` is an address or `localhost`, with or without a port.

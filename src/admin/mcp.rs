@@ -22,7 +22,7 @@ use crate::operate::{
     Command, CommandError, Operator, StatsRequest, TraceRequest, TracesRequest, VerifyRequest,
     brief,
 };
-use crate::server::Peer;
+use crate::server::{Peer, header_text};
 
 /// The revisions of the protocol with `initialize`; there are no sessions for it to open, so it is only answered.
 const REVISIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
@@ -95,7 +95,7 @@ fn text_at<'a>(params: &'a Value, key: &str) -> Option<&'a str> {
 
 /// Whether a request is of the revision without `initialize`, and says so as that wants it.
 fn is_stateless(headers: &HeaderMap, method: &str, params: &Value) -> Result<bool, Fault> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let text = |name| header_text(headers, name);
     let wrong = |code, message: String| Err((StatusCode::BAD_REQUEST, code, message));
     let meant = params.pointer("/_meta/io.modelcontextprotocol~1protocolVersion");
     let meant = meant.and_then(Value::as_str);
@@ -251,7 +251,7 @@ fn read<C: Command>(arguments: Value) -> Result<C, CommandError> {
 
 /// Where the asker found this server, and so the console.
 fn address(request: &Request) -> String {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = header_text(request.headers(), header::HOST);
     let scheme = request.extensions().get().map_or("http", Peer::scheme);
     format!("{scheme}://{}", host.unwrap_or("localhost:13133"))
 }

@@ -40,7 +40,7 @@ use crate::feed::Feed;
 use crate::operate::{Operator, RefusedReload};
 use crate::pipeline::Lanes;
 use crate::receivers::Receivers;
-use crate::server::{self, Handler, HangUp, Limits, Listener, Tls};
+use crate::server::{self, Handler, HangUp, Limits, Listener, Tls, header_text};
 use crate::support::stop::Stop;
 use crate::telemetry::Metrics;
 
@@ -142,7 +142,7 @@ async fn look(State(view): State<Arc<View>>, request: Request, next: Next) -> Re
 
 /// Probes ask here as they ask the Collector's `health_check`; people are led to the console.
 async fn front(view: State<Arc<View>>, headers: HeaderMap) -> Response {
-    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let accepted = header_text(&headers, header::ACCEPT);
     if accepted.is_some_and(|kinds| kinds.contains("text/html")) {
         Redirect::temporary("/ui/").into_response()
     } else {

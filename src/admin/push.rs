@@ -14,6 +14,7 @@ use super::{View, metrics};
 use crate::sinks::BuildError;
 use crate::sinks::http::{Address, Client, ClientOptions, Compression, Request, secret_header};
 use crate::support::secret::Secret;
+use crate::support::seldom::Seldom;
 use crate::support::{clock, process};
 use crate::telemetry::{self, Between};
 
@@ -40,18 +41,20 @@ impl Push {
         let base = address.reveal().trim_end_matches('/').trim_end_matches(PATH);
         let uri = format!("{base}{PATH}").parse();
         let uri = uri.map_err(|_| BuildError(format!("{address} is not an address")))?;
-        let headers = headers.iter().filter_map(|(name, value)| header(name, value));
+        let headers = headers.iter().filter_map(|(name, value)| {
+            Some((name.parse::<HeaderName>().ok()?, secret_header(value.reveal())?))
+        });
         let client = Client::new(&ClientOptions::default())?;
         Ok(Self { client, uri, headers: headers.collect(), every })
     }
 
     /// Sends them until it is dropped. Nobody waits for it.
     pub async fn run(self, view: Arc<View>) {
-        let up_ns = u64::try_from(view.started.elapsed().as_nanos()).unwrap_or_default();
+        let up_ns = clock::nanos(view.started.elapsed());
         let started_ns = clock::unix_now_ns().saturating_sub(up_ns);
         let mut ticks = interval_at(Instant::now() + self.every, self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut said, mut is_troubled) = (None::<Instant>, false);
+        let (complaints, mut is_troubled) = (Seldom::new(SAY_EVERY), false);
         loop {
             ticks.tick().await;
             match self.send(&view, started_ns).await {
@@ -59,8 +62,7 @@ impl Push {
                 Ok(()) => info!("the metrics are taken again"),
                 Err(reason) => {
                     is_troubled = true;
-                    if said.is_none_or(|at| SAY_EVERY <= at.elapsed()) {
-                        said = Some(Instant::now());
+                    if complaints.note().is_some() {
                         warn!(
                             reason,
                             "`telemetry.otlp` does not take metrics; the next ones are complete again"
@@ -89,8 +91,4 @@ impl Push {
         let answer = self.client.send(&request).await.map_err(|failure| failure.to_string())?;
         if answer.status.is_success() { Ok(()) } else { Err(answer.reason()) }
     }
-}
-
-fn header(name: &str, value: &Secret) -> Option<(HeaderName, HeaderValue)> {
-    Some((name.parse().ok()?, secret_header(value.reveal())?))
 }

@@ -76,15 +76,15 @@ impl Answer {
 }
 
 /// The address under which a listener can be reached from the same machine; a path can be put behind it.
-pub(super) fn reachable(listen: &str, is_encrypted: bool) -> String {
+pub(super) fn reachable(listen: &Address, is_encrypted: bool) -> String {
     let scheme = if is_encrypted { "https" } else { "http" };
-    match listen.parse() {
-        Ok(Address::Unix { path, .. }) => format!("{UNIX}{}:", path.display()),
-        Ok(Address::Tcp(address)) if address.ip().is_unspecified() => {
+    match listen {
+        Address::Unix { path, .. } => format!("{UNIX}{}:", path.display()),
+        Address::Tcp(address) if address.ip().is_unspecified() => {
             let loopback = if address.is_ipv4() { "127.0.0.1" } else { "[::1]" };
             format!("{scheme}://{loopback}:{}", address.port())
         }
-        Ok(Address::Tcp(_)) | Err(_) => format!("{scheme}://{listen}"),
+        Address::Tcp(address) => format!("{scheme}://{address}"),
     }
 }
 
@@ -242,9 +242,9 @@ mod tests {
             ("10.0.0.7:80", "http://10.0.0.7:80"),
             ("unix:/run/a.sock?mode=0666", "unix:/run/a.sock:"),
         ] {
-            assert_eq!(reachable(listen, false), expected);
+            assert_eq!(reachable(&listen.parse().unwrap(), false), expected);
         }
-        assert_eq!(reachable("0.0.0.0:1", true), "https://127.0.0.1:1");
+        assert_eq!(reachable(&"0.0.0.0:1".parse().unwrap(), true), "https://127.0.0.1:1");
     }
 
     #[test]

@@ -155,7 +155,7 @@ impl Findings {
     /// The clock, and what the process may do.
     fn machine(&mut self, config: &Config) {
         let now = Duration::from_nanos(clock::unix_now_ns());
-        let changed = config.journal.dir.join("journal").metadata().and_then(|dir| dir.modified());
+        let changed = config.state_dir.join("journal").metadata().and_then(|dir| dir.modified());
         let changed = changed.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
         let is_behind = changed.is_some_and(|changed| now + AHEAD_MAX < changed);
         let found = if is_behind {
@@ -180,7 +180,7 @@ impl Findings {
             let advice = "what is acknowledged is lost with the process; mode = \"disk\" keeps it";
             return self.add("disk", "journal.mode is \"memory\"", Some((Level::Warn, advice)));
         }
-        let dir = &config.journal.dir;
+        let dir = &config.state_dir;
         let Some(existing) = dir.ancestors().find(|dir| dir.is_dir()) else { return };
         let place = existing.display();
         match try_disk(existing) {
@@ -199,7 +199,7 @@ impl Findings {
         let Ok(disk) = rustix::fs::statvfs(existing) else { return };
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         let taken = bytes_below(&dir.join("journal")).unwrap_or_default();
-        let wanted = config.journal.options.bytes_max.saturating_sub(taken);
+        let wanted = config.journal.bytes_max.0.saturating_sub(taken);
         let found =
             format!("{} MiB are free, the journal may take {} more", free >> 20, wanted >> 20);
         let advice =
@@ -256,12 +256,8 @@ impl Findings {
         }
     }
 
-    async fn address(&mut self, option: &str, address: &str, is_running: bool) {
-        let bound = match address.parse::<Address>() {
-            Ok(parsed) => Listener::bind(&parsed).await,
-            Err(what) => Err(io::Error::new(io::ErrorKind::InvalidInput, what)),
-        };
-        let (found, trouble) = match bound {
+    async fn address(&mut self, option: &str, address: &Address, is_running: bool) {
+        let (found, trouble) = match Listener::bind(address).await {
             Ok(_) if is_running => {
                 let advice = "has the configuration changed? spanferry reload";
                 ("is free, although a daemon runs".to_owned(), Some((Level::Warn, advice)))

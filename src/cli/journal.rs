@@ -55,7 +55,7 @@ pub(super) fn run(verb: &JournalVerb, shell: Shell<'_>) -> Ended {
     | JournalVerb::Repair(arguments)) = verb;
     let dir = match &arguments.dir {
         Some(dir) => dir.clone(),
-        None => shell.load(&arguments.config)?.config.journal.dir,
+        None => shell.load(&arguments.config)?.config.state_dir,
     };
     let logs = logs_of(&dir);
     if logs.is_empty() {

@@ -99,7 +99,7 @@ impl Place {
             (dir, None)
         } else {
             let config = shell.load(&self.config)?.config;
-            (config.journal.dir.clone(), Some(config))
+            (config.state_dir.clone(), Some(config))
         };
         let daemon = |config: &Config, found| {
             let url = reachable(&config.admin.listen, config.admin.tls.is_some());

@@ -77,7 +77,8 @@ fn serve(loaded: Loaded, set_log: SetLog) -> anyhow::Result<()> {
     let config = &loaded.config;
     let mut builder = Builder::new_multi_thread();
     builder.enable_all().thread_name("spanferry");
-    builder.worker_threads(config.threads.unwrap_or_else(default_threads));
+    let threads = config.threads.map(usize::from).filter(|threads| *threads > 0);
+    builder.worker_threads(threads.unwrap_or_else(default_threads));
     let runtime = builder.build().context("cannot start the runtime")?;
     std::panic::set_hook(Box::new(|panic| {
         // Where it was, and nothing of what it says: that may quote payload.
@@ -153,11 +154,11 @@ impl Signals {
 fn announce(loaded: &Loaded, addresses: &Addresses) {
     let config = &loaded.config;
     if addresses.admin.socket().is_some() {
-        let admin = reachable(&addresses.admin.to_string(), config.admin.tls.is_some());
+        let admin = reachable(&addresses.admin, config.admin.tls.is_some());
         info!("the console is at {admin}/ui/");
     }
     let journal = match config.journal.mode {
-        JournalMode::Disk => config.journal.dir.display().to_string(),
+        JournalMode::Disk => config.state_dir.display().to_string(),
         JournalMode::Memory => "in memory: a restart loses what was not delivered".to_owned(),
     };
     info!(
@@ -186,7 +187,7 @@ fn welcome(config: &Config, addresses: &Addresses) -> String {
     let Addresses { http, grpc, admin } = addresses;
     let sinks = config.list_sinks();
     let is_default = config.sinks.iter().any(|sink| sink.origin == DEFAULT_ORIGIN);
-    let file = config.journal.dir.join(DEFAULT_SINK_PATH);
+    let file = config.state_dir.join(DEFAULT_SINK_PATH);
     let file = if is_default { format!("\n  files    {}", file.display()) } else { String::new() };
     format!(
         "

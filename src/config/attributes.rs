@@ -114,7 +114,7 @@ pub(super) fn schema() -> Value {
     let key = json!({ "type": "string", "minLength": 1, "maxLength": KEY_BYTES_MAX });
     let fact = |fact: &Fact| {
         let property = json!({
-            "description": sentence(*fact),
+            "description": fact.sentence(),
             "type": ["string", "array"],
             "minLength": 1,
             "maxLength": KEY_BYTES_MAX,
@@ -146,32 +146,4 @@ pub(super) fn schema() -> Value {
         "properties": facts,
         "additionalProperties": false,
     })
-}
-
-/// What a fact is.
-fn sentence(fact: Fact) -> &'static str {
-    match fact {
-        Fact::Agent => "The agent at work.",
-        Fact::Tool => "The tool that is called.",
-        Fact::ToolCallId => "The id that ties a tool's call to the model's request for it.",
-        Fact::Model => "The model that was asked for.",
-        Fact::ResponseModel => "The model that answered.",
-        Fact::Provider => "Who serves the model.",
-        Fact::Input => "What went in: text, or JSON.",
-        Fact::Output => "What came out: text, or JSON.",
-        Fact::Session => "The conversation.",
-        Fact::User => "The end user.",
-        Fact::Tags => "Labels: a list, or words between commas.",
-        Fact::Workflow => "The workflow's or the trace's name.",
-        Fact::InputTokens => "Tokens that the model read, cached ones among them.",
-        Fact::OutputTokens => "Tokens that the model wrote, reasoning among them.",
-        Fact::TotalTokens => "Tokens altogether.",
-        Fact::CachedRead => "Tokens that were read from a cache.",
-        Fact::CacheWrite => "Tokens that were written to a cache.",
-        Fact::Reasoning => "Tokens that were spent on reasoning.",
-        Fact::Cost => "What it cost, in US dollars.",
-        Fact::FirstTokenMillis => "Milliseconds until the first part of the answer.",
-        Fact::Environment => "The environment it ran in.",
-        Fact::Release => "The application's release.",
-    }
 }

@@ -5,62 +5,43 @@ use std::collections::{BTreeMap, BTreeSet};
 use hyper::header::HeaderName;
 use toml::de::{DeTable, DeValue};
 
-use super::Config;
-use super::layers::{Layers, Value, Whole};
+use super::layers::{Layers, Whole};
 use super::ourselves::Ourselves;
-use super::sections::{AdminOptions, JournalMode, LogOptions, Sections, TelemetryOptions};
-use crate::receivers::ReceiverOptions;
+use super::sections::{
+    AdminOptions, Config, JournalMode, JournalOptions, LISTENERS, LogOptions, OtlpMetrics,
+};
 use crate::server::TlsOptions;
 use crate::sinks::blackhole;
 use crate::sinks::http::secret_header;
 use crate::support::address::Address;
-use crate::support::options::{did_you_mean, position};
-use crate::support::problem::Problem;
+use crate::support::options::{Value, did_you_mean, position};
+use crate::support::problem::{Mistake, Mistakes, Problem};
 use crate::support::secret::Secret;
 
 /// Levels of the log.
 const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
 
 /// Mistakes that no section can see alone. Where something is `known` to be wrong, a stand-in is in its place: that is passed over.
-pub(super) fn problems(
-    sections: &Sections,
-    layers: &Layers<'_>,
-    known: &[Problem],
-) -> Vec<Problem> {
-    let is_good = |path: &[&str], is_default: bool| match layers.place(path) {
-        Some(place) => !known.iter().any(|problem| problem.at.as_ref() == Some(&place)),
-        None => is_default,
-    };
-    let mut problems = addresses(sections, layers, is_good);
-    problems.extend(journal(sections, layers, is_good));
+pub(super) fn problems(config: &Config, layers: &Layers<'_>, known: &[Problem]) -> Vec<Problem> {
+    let mut problems = addresses(layers);
+    problems.extend(journal(&config.journal, layers, known));
     if known.is_empty() {
-        problems.extend(receivers(&sections.receivers, layers));
-        problems.extend(admin(&sections.admin, layers));
+        problems.extend(placed(&["receivers"], config.receivers.check(), layers));
+        problems.extend(placed(&["admin"], admin(&config.admin), layers));
     }
-    problems.extend(telemetry(&sections.telemetry, layers));
-    problems.extend(log_level(&sections.log, layers));
+    let otlp = config.telemetry.otlp.iter().flat_map(telemetry);
+    problems.extend(placed(&["telemetry", "otlp"], otlp.collect(), layers));
+    problems.extend(log_level(&config.log, layers));
     problems.extend(shared_paths(layers));
     problems
 }
 
 /// Two listeners on one address: the second could not be opened.
-fn addresses(
-    sections: &Sections,
-    layers: &Layers<'_>,
-    is_good: impl Fn(&[&str], bool) -> bool,
-) -> Vec<Problem> {
-    let default = Sections::default();
+fn addresses(layers: &Layers<'_>) -> Vec<Problem> {
     let mut before: Vec<([&str; 2], Address)> = Vec::new();
     let mut problems = Vec::new();
-    for (path, listen, default) in [
-        (["receivers", "http"], &sections.receivers.http, default.receivers.http),
-        (["receivers", "grpc"], &sections.receivers.grpc, default.receivers.grpc),
-        (["admin", "listen"], &sections.admin.listen, default.admin.listen),
-    ] {
-        let Ok(address) = listen.parse::<Address>() else { continue };
-        if !is_good(&path, *listen == default) {
-            continue;
-        }
+    for (path, default) in LISTENERS {
+        let Some(address) = layers.address(&path, default) else { continue };
         if let Some((first, _)) = before.iter().find(|(_, other)| other.collides_with(&address)) {
             let other = layers.place(first);
             let origin = other.as_ref().map(|at| format!("in {}", layers.origin(at)));
@@ -75,78 +56,62 @@ fn addresses(
     problems
 }
 
-/// What the receivers find wrong, at the option that it speaks of.
-fn receivers(options: &ReceiverOptions, layers: &Layers<'_>) -> Vec<Problem> {
-    let place = |what: &str| {
-        let keys = layers.entries(&["receivers"]).map(|(key, _)| key.get_ref());
-        let named = keys.filter_map(|key| Some((what.find(key.trim_end_matches('s'))?, key)));
-        let place = named.min().and_then(|(_, key)| layers.place(&["receivers", key]));
-        place.or_else(|| layers.place(&["receivers"]))
-    };
-    let found = options.check().into_iter();
-    found.map(|problem| Problem { at: place(&problem.what), ..problem }).collect()
+/// Mistakes at the options of a section that they speak of, or at the section.
+fn placed<Words: Into<String>>(
+    section: &[&str],
+    mistakes: Vec<Mistake<Words>>,
+    layers: &Layers<'_>,
+) -> impl Iterator<Item = Problem> {
+    mistakes.into_iter().map(move |Mistake { option, what, hint }| {
+        let place = layers.place(&[section, &[option]].concat());
+        Problem::new(place.or_else(|| layers.place(section)), what, hint)
+    })
 }
 
-fn admin(options: &AdminOptions, layers: &Layers<'_>) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let mut wrong = |key, what: &str, hint: &str| {
-        problems.push(Problem::new(layers.place(&["admin", key]), what, hint));
-    };
-    if options.tokens.iter().any(|token| token.reveal().trim().is_empty()) {
-        wrong("tokens", "a token is empty", "is the variable it comes from set?");
-    }
-    for (what, hint) in options.tls.iter().flat_map(TlsOptions::mistakes) {
-        wrong("tls", what, hint);
-    }
-    problems
+fn admin(options: &AdminOptions) -> Vec<Mistake> {
+    let mut found = Mistakes::default();
+    let is_empty = options.tokens.iter().any(|token| token.reveal().trim().is_empty());
+    found.note(is_empty, "tokens", "a token is empty", "is the variable it comes from set?");
+    found.0.extend(options.tls.iter().flat_map(TlsOptions::mistakes));
+    found.0
 }
 
-fn telemetry(options: &TelemetryOptions, layers: &Layers<'_>) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let Some(otlp) = &options.otlp else { return problems };
-    let mut wrong = |key, what: &str, hint: &str| {
-        problems.push(Problem::new(layers.place(&["telemetry", "otlp", key]), what, hint));
-    };
-    if otlp.endpoint.uri().is_none_or(|uri| uri.query().is_some()) {
-        let hint = "write for example \"http://localhost:4328\"; credentials go into `headers`";
-        wrong("endpoint", "not a plain address that begins with http:// or https://", hint);
-    }
-    if otlp.interval.0.is_zero() {
-        wrong("interval", "an interval of nothing", "leave it out for \"1m\"");
-    }
-    let is_header = |name: &str, value: &Secret| {
+fn telemetry(options: &OtlpMetrics) -> Vec<Mistake> {
+    let mut found = Mistakes::default();
+    let is_address = options.endpoint.uri().is_some_and(|uri| uri.query().is_none());
+    let what = "not a plain address that begins with http:// or https://";
+    let hint = "write for example \"http://localhost:4328\"; credentials go into `headers`";
+    found.note(!is_address, "endpoint", what, hint);
+    let is_never = options.interval.0.is_zero();
+    found.note(is_never, "interval", "an interval of nothing", "leave it out for \"1m\"");
+    let is_header = |(name, value): (&String, &Secret)| {
         name.parse::<HeaderName>().is_ok() && secret_header(value.reveal()).is_some()
     };
-    if !otlp.headers.iter().all(|(name, value)| is_header(name, value)) {
-        wrong("headers", "one of these is no header", "write `authorization = \"Bearer ...\"`");
-    }
-    problems
+    let (what, hint) = ("one of these is no header", "write `authorization = \"Bearer ...\"`");
+    found.note(!options.headers.iter().all(is_header), "headers", what, hint);
+    found.0
 }
 
-fn journal(
-    sections: &Sections,
-    layers: &Layers<'_>,
-    is_good: impl Fn(&[&str], bool) -> bool,
-) -> Option<Problem> {
-    let (journal, default) = (&sections.journal, Sections::default().journal);
+fn journal(journal: &JournalOptions, layers: &Layers<'_>, known: &[Problem]) -> Option<Problem> {
+    let [at_all, at_segment] =
+        ["bytes_max", "segment_bytes_max"].map(|name| layers.place(&["journal", name]));
+    let is_wrong = |problem: &Problem| {
+        problem.at.is_some() && (problem.at == at_all || problem.at == at_segment)
+    };
     let (all, segment) = (journal.bytes_max, journal.segment_bytes_max);
-    let segment_is_default = segment == default.segment_bytes_max;
-    if !is_good(&["journal", "bytes_max"], all == default.bytes_max)
-        || !is_good(&["journal", "segment_bytes_max"], segment_is_default)
-    {
+    if known.iter().any(is_wrong) {
         return None;
     }
-    let place = |name| layers.place(&["journal", name]);
     if all.0 == 0 || segment.0 == 0 {
-        let name = if all.0 == 0 { "bytes_max" } else { "segment_bytes_max" };
+        let at = if all.0 == 0 { at_all } else { at_segment };
         let what = "a journal without room takes nothing";
-        return Some(Problem::new(place(name), what, "leave it out for the default"));
+        return Some(Problem::new(at, what, "leave it out for the default"));
     }
-    let is_too_large = !segment_is_default && all < segment;
+    let is_too_large = segment != JournalOptions::default().segment_bytes_max && all < segment;
     is_too_large.then(|| {
-        let at = place("segment_bytes_max").or_else(|| place("bytes_max"));
         let what = format!("a segment of {segment} is larger than the whole journal of {all}");
-        Problem::new(at, what, "make `segment_bytes_max` an eighth of `bytes_max` or less")
+        let hint = "make `segment_bytes_max` an eighth of `bytes_max` or less";
+        Problem::new(at_segment.or(at_all), what, hint)
     })
 }
 

@@ -2,12 +2,13 @@
 //!
 //! Only this reads the environment. Tests make one of their own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use crate::support::rfc3339;
+use jiff::Timestamp;
 
 /// A configuration file or a secret is text that a person wrote; more than this is the wrong file.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -19,59 +20,47 @@ const SERVICE_STATE_DIR: &str = "/var/lib/spanferry";
 /// What surrounds the process.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
-    variables: BTreeMap<String, String>,
-    /// Variables whose value is no UTF-8.
-    unreadable: BTreeSet<String>,
+    /// By name; nothing where the value is no UTF-8.
+    variables: BTreeMap<String, Option<String>>,
     usual_files: Vec<PathBuf>,
     service_state_dir: Option<PathBuf>,
-    host_name: Option<String>,
+    pub(super) host_name: Option<String>,
 }
 
 impl Environment {
     /// This process's own.
     pub fn of_process() -> Self {
-        let mut this = Self {
+        let own = |(name, value): (OsString, OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()))
+        };
+        Self {
+            variables: std::env::vars_os().filter_map(own).collect(),
             usual_files: USUAL_FILES.iter().map(PathBuf::from).collect(),
             service_state_dir: writable_service_dir(),
             host_name: rustix::system::uname().nodename().to_str().ok().map(str::to_owned),
-            ..Self::default()
-        };
-        for (name, value) in std::env::vars_os() {
-            let Ok(name) = name.into_string() else { continue };
-            match value.into_string() {
-                Ok(value) => this.variables.insert(name, value).map_or((), drop),
-                Err(_) => drop(this.unreadable.insert(name)),
-            }
         }
-        this
     }
 
     /// One with these variables and nothing else.
     pub fn with<'v>(variables: impl IntoIterator<Item = (&'v str, &'v str)>) -> Self {
-        let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let own = |(name, value): (&str, &str)| (name.to_owned(), Some(value.to_owned()));
         Self { variables: variables.into_iter().map(own).collect(), ..Self::default() }
     }
 
     /// A variable; empty is as good as not set.
     pub fn variable(&self, name: &str) -> Option<&str> {
-        self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
+        self.variables.get(name)?.as_deref().filter(|value| !value.is_empty())
     }
 
     /// A variable, also when it is empty. `Err` when it is set to something that is no text.
     pub(super) fn text(&self, name: &str) -> Result<Option<&str>, &'static str> {
-        if self.unreadable.contains(name) {
-            return Err("is not UTF-8");
-        }
-        Ok(self.variables.get(name).map(String::as_str))
-    }
-
-    pub(super) fn host_name(&self) -> Option<&str> {
-        self.host_name.as_deref()
+        let value = self.variables.get(name).map(Option::as_deref);
+        value.map(|value| value.ok_or("is not UTF-8")).transpose()
     }
 
     pub(super) fn beginning_with(&self, prefix: &str) -> impl Iterator<Item = (&str, &str)> {
-        let all = self.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        all.filter(move |(name, _)| name.starts_with(prefix))
+        let all = self.variables.iter().filter(move |(name, _)| name.starts_with(prefix));
+        all.filter_map(|(name, value)| Some((name.as_str(), value.as_deref()?)))
     }
 
     /// The configuration file that is used where none is named.
@@ -81,31 +70,20 @@ impl Environment {
 
     /// Where state is kept unless a configuration says so.
     pub fn state_dir(&self) -> PathBuf {
-        if let Some(dir) = self.variable("SPANFERRY_STATE_DIR") {
-            return PathBuf::from(dir);
-        }
-        if let Some(dir) = self.variable("XDG_STATE_HOME") {
-            return Path::new(dir).join("spanferry");
-        }
-        if let Some(dir) = &self.service_state_dir {
-            return dir.clone();
-        }
-        match self.variable("HOME") {
-            Some(home) => Path::new(home).join(".local/state/spanferry"),
-            None => PathBuf::from("spanferry-state"),
-        }
+        let below = |name, path| Some(Path::new(self.variable(name)?).join(path));
+        let said = self.variable("SPANFERRY_STATE_DIR").map(PathBuf::from);
+        said.or_else(|| below("XDG_STATE_HOME", "spanferry"))
+            .or_else(|| self.service_state_dir.clone())
+            .or_else(|| below("HOME", ".local/state/spanferry"))
+            .unwrap_or_else(|| PathBuf::from("spanferry-state"))
     }
 }
 
 /// The day on which a file was last written: `2026-11-29`; empty where nobody knows.
 pub(super) fn date_of(path: &Path) -> String {
     let written = fs::metadata(path).and_then(|about| about.modified()).ok();
-    let since = written.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-    let mut date = Vec::new();
-    if let Some(since) = since {
-        rfc3339::write_date(&mut date, since.as_secs() / rfc3339::SECONDS_PER_DAY);
-    }
-    String::from_utf8(date).unwrap_or_default()
+    let written = written.and_then(|at| Timestamp::try_from(at).ok());
+    written.map(|at| at.strftime("%Y-%m-%d").to_string()).unwrap_or_default()
 }
 
 /// Reads a text file that a person wrote.

@@ -10,7 +10,8 @@ use super::environment::Environment;
 use super::expand::expand;
 use super::sources::{SourceKind, Sources};
 use crate::normalize::Fact;
-use crate::support::options::{REFERENCED, position};
+use crate::support::address::Address;
+use crate::support::options::{REFERENCED, Value, each_text_in, position};
 use crate::support::problem::Problem;
 
 /// `SPANFERRY__JOURNAL__DIR` sets `journal.dir`.
@@ -21,13 +22,10 @@ const LEVEL_VARIABLES: [&str; 2] = ["RUST_LOG", "SPANFERRY_LOG"];
 const SECRET_WORDS: &[&str] =
     &["key", "secret", "token", "password", "passwd", "credential", "authorization", "bearer"];
 
-/// A value and where it stands, counted over all sources.
-pub(super) type Value<'s> = Spanned<DeValue<'s>>;
-
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Layers<'s> {
     pub(super) sources: Sources<'s>,
-    pub(super) root: Spanned<DeTable<'s>>,
+    pub(super) root: DeTable<'s>,
     pub(super) problems: Vec<Problem>,
     /// What is probably not meant so.
     pub(super) warnings: Vec<Problem>,
@@ -65,19 +63,6 @@ pub(super) fn is_secret_name(name: &str) -> bool {
 }
 
 impl<'s> Layers<'s> {
-    pub(super) fn new() -> Self {
-        Self {
-            sources: Sources::default(),
-            root: Spanned::new(0..0, DeTable::new()),
-            problems: Vec::new(),
-            warnings: Vec::new(),
-            broken: Vec::new(),
-            referenced: Vec::new(),
-            secrets: BTreeSet::new(),
-            wholes: Vec::new(),
-        }
-    }
-
     /// Adds a file. Blanks stand before its text, as many as there are positions before it, so that what is said of places in it counts
     /// over all sources.
     pub(super) fn add_file(&mut self, name: &str, padded: &'s str) {
@@ -93,7 +78,7 @@ impl<'s> Layers<'s> {
             let hint = if needs_quotes { "put it in quotes" } else { "" };
             self.problems.push(Problem::new(Some(at), error.message(), hint));
         }
-        merge(self.root.get_mut(), table.into_inner());
+        merge(&mut self.root, table.into_inner());
     }
 
     /// Adds what environment variables set: the short names first, because they are the weaker ones.
@@ -124,7 +109,7 @@ impl<'s> Layers<'s> {
     /// Sets a value that stands in no file.
     pub(super) fn set(&mut self, wins: Wins, path: &[&str], at: &Range<usize>, value: DeValue<'s>) {
         let Some((last, tables)) = path.split_last() else { return };
-        let mut table = self.root.get_mut();
+        let mut table = &mut self.root;
         for key in tables {
             let key = existing_key(table, key);
             let old = table.get(key.as_str());
@@ -144,36 +129,28 @@ impl<'s> Layers<'s> {
 
     /// Puts what references stand for into the strings.
     pub(super) fn expand(&mut self, environment: &Environment) {
-        let mut root = std::mem::take(self.root.get_mut());
-        root.iter_mut().for_each(|(_, value)| self.expand_value(value, environment));
-        *self.root.get_mut() = root;
+        let mut root = std::mem::take(&mut self.root);
+        each_text_in(&mut root, &mut |value| self.expand_text(value, environment));
+        self.root = root;
     }
 
-    fn expand_value(&mut self, value: &mut Value<'s>, environment: &Environment) {
+    fn expand_text(&mut self, value: &mut Value<'s>, environment: &Environment) {
         let at = value.span();
-        match value.get_mut() {
-            DeValue::Table(table) => {
-                table.iter_mut().for_each(|(_, inner)| self.expand_value(inner, environment));
+        let text = value.get_ref().as_str();
+        let text = text.filter(|text| text.contains('$') && at.start & REFERENCED == 0);
+        match text.map(|text| expand(text, environment)) {
+            Some(Ok(expanded)) => {
+                let at = if expanded.is_reference { referenced(&at) } else { at };
+                self.referenced.extend(expanded.references);
+                *value = Spanned::new(at, DeValue::String(expanded.text.into()));
             }
-            DeValue::Array(elements) => {
-                elements.iter_mut().for_each(|inner| self.expand_value(inner, environment));
+            Some(Err(mistake)) => {
+                let at = self.find_inside(&at, mistake.written);
+                self.broken.push(at.clone());
+                let (what, hint) = mistake.reason;
+                self.problems.push(Problem { at: Some(at), what, hint });
             }
-            DeValue::String(text) if text.contains('$') && at.start & REFERENCED == 0 => {
-                match expand(text, environment) {
-                    Ok(expanded) => {
-                        let at = if expanded.is_reference { referenced(&at) } else { at };
-                        self.referenced.extend(expanded.references);
-                        *value = Spanned::new(at, DeValue::String(expanded.text.into()));
-                    }
-                    Err(mistake) => {
-                        let at = self.find_inside(&at, mistake.written);
-                        self.broken.push(at.clone());
-                        let (what, hint) = mistake.reason;
-                        self.problems.push(Problem { at: Some(at), what, hint });
-                    }
-                }
-            }
-            _ => {}
+            None => {}
         }
     }
 
@@ -190,11 +167,19 @@ impl<'s> Layers<'s> {
     /// The value that these keys lead to.
     pub(super) fn value(&self, path: &[&str]) -> Option<&Value<'s>> {
         let (first, rest) = path.split_first()?;
-        let mut value = self.root.get_ref().get(*first)?;
+        let mut value = self.root.get(*first)?;
         for key in rest {
             value = value.get_ref().as_table()?.get(*key)?;
         }
         Some(value)
+    }
+
+    /// The address to listen on that these keys lead to. One that cannot be read is none: that is a mistake of its own.
+    pub(super) fn address(&self, path: &[&str], default: Address) -> Option<Address> {
+        match self.value(path) {
+            Some(said) => said.get_ref().as_str()?.parse().ok(),
+            None => Some(default),
+        }
     }
 
     /// Where the value stands that these keys lead to.
@@ -215,11 +200,6 @@ impl<'s> Layers<'s> {
         self.sources.origin(position(at).start)
     }
 
-    /// Whether a reference brings a variable in.
-    pub(super) fn refers_to(&self, variable: &str) -> bool {
-        self.referenced.iter().any(|(_, written)| written.contains(variable))
-    }
-
     /// Whether a sink is named: by a table in a file, or by a `type` from anywhere.
     pub(super) fn name_a_sink(&self) -> bool {
         let is_in_file = |at: Range<usize>| {
@@ -235,7 +215,7 @@ impl<'s> Layers<'s> {
     /// Notes where credentials stand, before a mistake leaves out what they stand in.
     pub(super) fn find_secrets(&mut self) {
         let mut found = BTreeSet::new();
-        for (key, value) in self.root.get_ref() {
+        for (key, value) in &self.root {
             match value.get_ref() {
                 // What a sink is called says nothing of what is in it.
                 DeValue::Table(sinks) if key.get_ref() == "sinks" => {

@@ -35,19 +35,11 @@ mod starter;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::feed::FeedOptions;
-use crate::journal;
-use crate::normalize::Mapping;
-use crate::pipeline::LaneOptions;
-use crate::prices::Prices;
-use crate::receivers::ReceiverOptions;
-use crate::rules::{self, Place, Rule, Rules};
-use crate::sinks::{Kind, Plan};
+use crate::rules::{self, Place, Rules};
 use crate::support::options::{position, read_on};
 use crate::support::problem::Problem;
 
@@ -58,9 +50,9 @@ use ourselves::Ourselves;
 pub use prices::table_of;
 pub use report::{Paint, Report};
 pub use schema::schema;
-use sections::Sections;
 pub use sections::{
-    AdminOptions, JournalMode, LogFormat, LogOptions, OtlpMetrics, ReloadOptions, TelemetryOptions,
+    AdminOptions, Config, JournalMode, JournalOptions, LogFormat, LogOptions, OtlpMetrics,
+    ReloadOptions, SinkConfig, TelemetryOptions,
 };
 use show::Hiding;
 pub use show::Shown;
@@ -74,69 +66,6 @@ pub const DEFAULT_SINK_PATH: &str = "traces/{date}.jsonl";
 const DEFAULT_SINK_KIND: &str = "file";
 /// Where a sink comes from that nobody named.
 pub const DEFAULT_ORIGIN: &str = "default";
-
-/// Everything the daemon is told.
-#[derive(Debug)]
-pub struct Config {
-    /// Where the Agents SDK's ingest and OTLP over HTTP are served, and gRPC.
-    pub receivers: ReceiverOptions,
-    /// Where acknowledged records lie.
-    pub journal: JournalConfig,
-    /// The memory between the journal and the lanes.
-    pub feed: FeedOptions,
-    /// What the user says of attributes.
-    pub attributes: Mapping,
-    /// The rules for all sinks, in order.
-    pub rules: Vec<Arc<Rule>>,
-    /// Tests of the rules.
-    pub tests: Vec<rules::Test>,
-    /// What calls cost whose clients do not say it.
-    pub prices: Arc<Prices>,
-    /// Where health, metrics and status are served.
-    pub admin: AdminOptions,
-    /// Where metrics are sent.
-    pub telemetry: TelemetryOptions,
-    /// The sinks, in the order of the file.
-    pub sinks: Vec<SinkConfig>,
-    /// What the daemon says of itself.
-    pub log: LogOptions,
-    /// When it is read again.
-    pub reload: ReloadOptions,
-    /// How long a stop may take.
-    pub shutdown_timeout: Duration,
-    /// How long requests are accepted after the signal to stop.
-    pub drain_grace: Duration,
-    /// Runtime threads; `None` for half as many as there are cores.
-    pub threads: Option<usize>,
-}
-
-/// `[journal]`.
-#[derive(Debug, Clone)]
-pub struct JournalConfig {
-    /// The state directory: the journal, the quarantine and the dead letters each have a folder in it.
-    pub dir: PathBuf,
-    /// On disk or in memory.
-    pub mode: JournalMode,
-    /// The log's own options.
-    pub options: journal::Options,
-}
-
-/// One `[sinks.NAME]`.
-#[derive(Debug)]
-pub struct SinkConfig {
-    /// NAME: letters that a file's name can have.
-    pub name: String,
-    /// Where it is named: `spanferry.toml:4`, an environment variable, or [`DEFAULT_ORIGIN`].
-    pub origin: String,
-    /// What `type` says.
-    pub kind: &'static Kind,
-    /// How its lane works.
-    pub lane: LaneOptions,
-    /// What is done to spans before it gets them.
-    pub rules: Arc<Rules>,
-    /// Its own options, checked.
-    pub plan: Box<dyn Plan>,
-}
 
 impl Config {
     /// The rules of a sink, or those for all sinks alone.
@@ -268,10 +197,8 @@ fn files(request: &Request, environment: &Environment) -> Vec<PathBuf> {
     if !request.files.is_empty() {
         return request.files.clone();
     }
-    match environment.variable("SPANFERRY_CONFIG") {
-        Some(file) => vec![PathBuf::from(file)],
-        None => environment.usual_file().map(Path::to_owned).into_iter().collect(),
-    }
+    let named = environment.variable("SPANFERRY_CONFIG").map(Path::new);
+    named.or_else(|| environment.usual_file()).map(Path::to_owned).into_iter().collect()
 }
 
 /// All sources, merged and expanded, on their way to a [`Config`].
@@ -284,7 +211,7 @@ struct Gathered<'s> {
 
 impl<'s> Gathered<'s> {
     fn of(Origin { files, request, environment }: &'s Origin) -> Self {
-        let mut layers = Layers::new();
+        let mut layers = Layers::default();
         for (path, padded) in files {
             layers.add_file(&path.display().to_string(), padded);
         }
@@ -308,8 +235,9 @@ impl<'s> Gathered<'s> {
         problems.extend(found.into_iter().filter(|problem| !self.follows(problem)));
         // A default can only be wrong because of what it was made from.
         let is_default = |problem: &Problem| {
-            let at = problem.at.as_ref();
-            at.is_some_and(|at| self.layers.sources.is_default(position(at).start))
+            let at = problem.at.as_ref().map(|at| position(at).start);
+            let source = at.and_then(|at| self.layers.sources.find(at));
+            source.is_some_and(|source| source.kind == SourceKind::Default)
         };
         if !problems.iter().all(is_default) {
             problems.retain(|problem| !is_default(problem));
@@ -334,7 +262,7 @@ impl<'s> Gathered<'s> {
     fn read(&self) -> (Option<Config>, Vec<Problem>) {
         let mut problems = Vec::new();
         let mut root = self.layers.root.clone();
-        let sinks = match root.get_mut().remove("sinks").map(Spanned::into_inner) {
+        let sinks = match root.remove("sinks").map(Spanned::into_inner) {
             Some(DeValue::Table(sinks)) => sinks,
             Some(_) => {
                 let hint = "begin a sink with [sinks.NAME]";
@@ -344,70 +272,29 @@ impl<'s> Gathered<'s> {
             }
             None => DeTable::new(),
         };
-        let rules = root.get_mut().remove("rules");
+        let rules = root.remove("rules");
         let rules = rules::read(rules.as_ref(), Place::Global, &mut problems);
         let names: Vec<_> = sinks.keys().map(|name| name.get_ref().to_string()).collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         let wholes = self.layers.wholes.iter().map(|whole| whole.name.as_str());
         let all: Vec<_> = names.iter().copied().chain(wholes).collect();
         problems.extend(rules.iter().flat_map(|rule| rule.check_route(&all)));
-        let tests = root.get_mut().remove("tests");
+        let tests = root.remove("tests");
         let tests = rules::read_tests(tests.as_ref(), &names, &mut problems);
-        let attributes = root.get_mut().remove("attributes");
+        let attributes = root.remove("attributes");
         let attributes = attributes::read(attributes, &mut problems);
-        let (sections, found) = read_on::<Sections>(root, &schema());
+        let (config, found) = read_on::<Config>(Spanned::new(0..0, root), &schema());
         problems.extend(found);
-        let prices = sections.as_ref().map(|sections| sections.prices.clone()).unwrap_or_default();
+        let prices = config.as_ref().map(|config| config.price_options.clone()).unwrap_or_default();
         let prices = Arc::new(prices::read(&prices, &self.layers, &mut problems));
         let global = (&rules[..], &prices);
         let sinks = sinks::read_sinks(sinks, global, &self.layers, &mut problems);
-        let Some(sections) = sections else { return (None, problems) };
-        let found = checks::problems(&sections, &self.layers, &problems);
+        let Some(config) = config else { return (None, problems) };
+        let found = checks::problems(&config, &self.layers, &problems);
         problems.extend(found);
         problems.extend(checks::loops(&self.ourselves, &self.layers));
-        (Some(self.assemble(sections, (attributes, prices), (rules, tests), sinks)), problems)
-    }
-
-    fn assemble(
-        &self,
-        sections: Sections,
-        (attributes, prices): (Mapping, Arc<Prices>),
-        (rules, tests): (Vec<Arc<Rule>>, Vec<rules::Test>),
-        sinks: Vec<SinkConfig>,
-    ) -> Config {
-        let Sections { journal, feed, .. } = sections;
-        Config {
-            receivers: sections.receivers,
-            journal: JournalConfig {
-                dir: self.state_dir.clone(),
-                mode: journal.mode,
-                options: journal::Options {
-                    bytes_max: journal.bytes_max.0,
-                    segment_bytes_max: journal.segment_bytes_max.0,
-                    retain: match journal.mode {
-                        JournalMode::Disk => journal.retain.0,
-                        JournalMode::Memory => Duration::ZERO,
-                    },
-                    when_full: journal::WhenFull::Refuse,
-                },
-            },
-            feed: FeedOptions {
-                tail_bytes_max: feed.tail_bytes_max.into(),
-                ack_wait: journal.ack_wait.0,
-            },
-            attributes,
-            rules,
-            tests,
-            prices,
-            admin: sections.admin,
-            telemetry: sections.telemetry,
-            sinks,
-            log: sections.log,
-            reload: sections.reload,
-            shutdown_timeout: sections.shutdown_timeout.0,
-            drain_grace: sections.drain_grace.0,
-            threads: sections.threads.map(usize::from).filter(|threads| *threads > 0),
-        }
+        let state_dir = self.state_dir.clone();
+        (Some(Config { state_dir, attributes, rules, tests, prices, sinks, ..config }), problems)
     }
 }
 
@@ -418,11 +305,9 @@ fn set_defaults(layers: &mut Layers<'_>, state_dir: &Path) -> PathBuf {
         Some(dir) => state_dir.join(dir),
         None => state_dir.to_owned(),
     };
-    let has_sinks = match layers.value(&["sinks"]).map(Spanned::get_ref) {
-        None => false,
-        Some(DeValue::Table(sinks)) => !sinks.is_empty(),
-        Some(_) => true,
-    };
+    let is_empty = |sinks: &DeTable<'_>| sinks.is_empty();
+    let sinks = layers.value(&["sinks"]);
+    let has_sinks = sinks.is_some_and(|sinks| !sinks.get_ref().as_table().is_some_and(is_empty));
     let at = layers.sources.add(SourceKind::Default, DEFAULT_ORIGIN, "".into());
     let mut set = |path: &[&str], text: String| {
         layers.set(Wins::Old, path, &at, DeValue::String(text.into()));

@@ -7,43 +7,32 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use hyper::Uri;
-use toml::Spanned;
 
 use super::environment::Environment;
 use super::layers::Layers;
-use crate::receivers::{DEFAULT_GRPC, DEFAULT_HTTP};
-use crate::support::address::Address;
+use super::sections::LISTENERS;
 
 /// Where this daemon listens for spans, and what the machine is called.
 #[derive(Debug, Clone)]
 pub(super) struct Ourselves {
     /// The receivers that listen on a port, each with its option.
-    pub(super) listeners: Vec<(&'static str, SocketAddr)>,
+    pub(super) listeners: Vec<(String, SocketAddr)>,
     /// The machine's own name.
     pub(super) host_name: Option<String>,
 }
 
 impl Ourselves {
-    /// What the configuration and the machine say. A listener whose address cannot be read is left out: that is a mistake of its
-    /// own.
+    /// What the configuration and the machine say.
     pub(super) fn of(layers: &Layers<'_>, environment: &Environment) -> Self {
-        let listener = |option: &'static str, key: &str, default: &str| {
-            let said = layers.value(&["receivers", key]).map(Spanned::get_ref);
-            let text = said.map_or(Some(default), |value| value.as_str())?;
-            Some((option, text.parse::<Address>().ok()?.socket()?))
-        };
-        let listeners = [
-            listener("receivers.http", "http", DEFAULT_HTTP),
-            listener("receivers.grpc", "grpc", DEFAULT_GRPC),
-        ];
-        Self {
-            listeners: listeners.into_iter().flatten().collect(),
-            host_name: environment.host_name().map(str::to_owned),
-        }
+        let receivers = LISTENERS.into_iter().filter(|([section, _], _)| *section == "receivers");
+        let listeners = receivers.filter_map(|(path, default)| {
+            Some((path.join("."), layers.address(&path, default)?.socket()?))
+        });
+        Self { listeners: listeners.collect(), host_name: environment.host_name.clone() }
     }
 
     /// The receiver that an `http://` or `https://` address leads to, with its option.
-    pub(super) fn reached_by(&self, address: &str) -> Option<(&'static str, SocketAddr)> {
+    pub(super) fn reached_by(&self, address: &str) -> Option<&(String, SocketAddr)> {
         let uri: Uri = address.parse().ok()?;
         let port = match uri.scheme_str() {
             Some("http") => uri.port_u16().unwrap_or(80),
@@ -51,11 +40,11 @@ impl Ourselves {
             _ => return None,
         };
         let host = uri.host()?.trim_end_matches('.').to_ascii_lowercase();
-        let leads_to = |(_, listener): &&(_, SocketAddr)| {
+        let leads_to = |(_, listener): &&(String, SocketAddr)| {
             // Port 0 becomes one that nobody can know before.
             listener.port() == port && port != 0 && self.is_host_of(&host, *listener)
         };
-        self.listeners.iter().find(leads_to).copied()
+        self.listeners.iter().find(leads_to)
     }
 
     fn is_host_of(&self, host: &str, listener: SocketAddr) -> bool {
@@ -90,7 +79,7 @@ mod tests {
 
     fn listening_on(address: &str) -> Ourselves {
         Ourselves {
-            listeners: vec![("receivers.http", address.parse().unwrap())],
+            listeners: vec![("receivers.http".to_owned(), address.parse().unwrap())],
             host_name: Some("Box7".to_owned()),
         }
     }
@@ -115,8 +104,9 @@ mod tests {
             ("127.0.0.1:80", "http://127.0.0.1/api/public/otel"),
             ("127.0.0.1:443", "https://localhost"),
         ] {
-            let found = listening_on(listener).reached_by(address);
-            assert_eq!(found.map(|(option, _)| option), Some("receivers.http"), "{address}");
+            let ourselves = listening_on(listener);
+            let found = ourselves.reached_by(address);
+            assert_eq!(found.map(|(option, _)| &**option), Some("receivers.http"), "{address}");
         }
     }
 

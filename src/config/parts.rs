@@ -23,9 +23,9 @@ use serde_json::{Value as Json, json};
 use toml::Spanned;
 use toml::de::{DeArray, DeString, DeTable, DeValue};
 
-use super::layers::{Layers, Value, Whole, merge};
+use super::layers::{Layers, Whole, merge};
 use crate::rules::{EXCEPT, ONLY};
-use crate::support::options::{REFERENCED, did_you_mean, position};
+use crate::support::options::{REFERENCED, Value, each_text, nearest, position};
 use crate::support::problem::Problem;
 
 const BY: &str = "by";
@@ -41,8 +41,7 @@ const KEYED: [&str; 3] = ["attribute", "resource", "metadata"];
 
 /// Puts its parts in the place of each sink that has any.
 pub(super) fn divide(layers: &mut Layers<'_>) {
-    let Some(DeValue::Table(sinks)) = layers.root.get_mut().get_mut("sinks").map(Spanned::get_mut)
-    else {
+    let Some(DeValue::Table(sinks)) = layers.root.get_mut("sinks").map(Spanned::get_mut) else {
         return;
     };
     let (mut divide, mut made) = (Divide::default(), DeTable::new());
@@ -57,9 +56,7 @@ pub(super) fn divide(layers: &mut Layers<'_>) {
             other => divide.add(&mut made, name, Spanned::new(at, other)),
         }
     }
-    for (_, sink) in &made {
-        divide.find_places(sink);
-    }
+    made.iter_mut().for_each(|(_, sink)| divide.find_places(sink));
     *sinks = made;
     let Divide { problems, wholes, places } = divide;
     layers.problems.extend(problems);
@@ -184,8 +181,8 @@ impl Divide {
             },
             _ => "",
         };
-        let near = did_you_mean(said, &[&FACTS[..], &KEYED[..]].concat());
-        let near = near.filter(|near| near.ends_with('?')).map(|near| near + " ");
+        let near = nearest(said, FACTS.into_iter().chain(KEYED));
+        let near = near.map(|near| format!("did you mean `{near}`? "));
         let hint = "write `by = \"tenant\"`, `\"service\"`, or `{ attribute = \"team\" }`, `{ resource = \"...\" }`, `{ metadata = \"...\" }`";
         let hint = format!("{}{hint}", near.unwrap_or_default());
         self.report(&by.span(), "a sink is not divided by this", hint);
@@ -260,30 +257,28 @@ impl Divide {
     }
 
     /// Finds places to fill in that nothing filled.
-    fn find_places(&mut self, sink: &Value<'_>) {
-        let Some(table) = sink.get_ref().as_table() else { return };
-        let own = table.iter().filter(|(key, _)| is_filled(key.get_ref()));
-        own.for_each(|(_, value)| self.find_places_in(value));
-    }
-
-    fn find_places_in(&mut self, value: &Value<'_>) {
-        let at = value.span();
-        match value.get_ref() {
-            DeValue::String(text) if at.start & REFERENCED == 0 => {
-                let places = FACTS.iter().chain(&KEYED).map(|word| place(word));
-                let found = places.filter(|place| text.contains(place.as_str()));
-                self.places.extend(found.map(|place| (position(&at), place)));
-            }
-            DeValue::Array(elements) => elements.iter().for_each(|one| self.find_places_in(one)),
-            DeValue::Table(table) => table.values().for_each(|one| self.find_places_in(one)),
-            _ => {}
-        }
+    fn find_places(&mut self, sink: &mut Value<'_>) {
+        each_text_to_fill(sink, &mut |value| {
+            let text = value.get_ref().as_str().unwrap_or_default();
+            let places = FACTS.iter().chain(&KEYED).map(|word| place(word));
+            let found = places.filter(|place| text.contains(place.as_str()));
+            self.places.extend(found.map(|place| (position(&value.span()), place)));
+        });
     }
 }
 
-/// Whether texts below an option of a sink have places to fill in: what rules say is the language of rules.
-fn is_filled(option: &str) -> bool {
-    !["rules", ONLY, EXCEPT].contains(&option)
+/// Visits every string of a sink that has places to fill in: what rules say is the language of rules, and what came by reference is a
+/// value and no structure.
+fn each_text_to_fill<'s>(sink: &mut Value<'s>, visit: &mut impl FnMut(&mut Value<'s>)) {
+    let DeValue::Table(options) = sink.get_mut() else { return };
+    let of_rules = ["rules", ONLY, EXCEPT];
+    for (_, value) in options.iter_mut().filter(|(key, _)| !of_rules.contains(&&**key.get_ref())) {
+        each_text(value, &mut |value| {
+            if value.span().start & REFERENCED == 0 {
+                visit(value);
+            }
+        });
+    }
 }
 
 /// How the place for a part's name is written.
@@ -302,9 +297,6 @@ impl<'s> Part<'s> {
     ) -> (Spanned<DeString<'s>>, Value<'s>) {
         let mut options = template.clone();
         merge(&mut options, self.options);
-        let place = place(field.word);
-        let filled = options.iter_mut().filter(|(key, _)| is_filled(key.get_ref()));
-        filled.for_each(|(_, value)| fill(value, &place, self.name.get_ref()));
         let (option, values) = if self.has_rest { (EXCEPT, all) } else { (ONLY, &self.values[..]) };
         // What no value belongs to is everything.
         if !values.is_empty() {
@@ -321,22 +313,14 @@ impl<'s> Part<'s> {
             let is = table(field.word.into(), is);
             options.insert(Spanned::new(at.clone(), option.into()), Spanned::new(at.clone(), is));
         }
-        let name = format!("{whole}-{}", self.name.get_ref());
-        let sink = Spanned::new(self.at, DeValue::Table(options));
-        (Spanned::new(self.name.span(), name.into()), sink)
-    }
-}
-
-/// Puts a part's name into texts. What came by reference has no places: it brings a value, and no structure.
-fn fill(value: &mut Value<'_>, place: &str, name: &str) {
-    let is_own = value.span().start & REFERENCED == 0;
-    match value.get_mut() {
-        DeValue::String(text) if is_own && text.contains(place) => {
-            *text = text.replace(place, name).into();
-        }
-        DeValue::Array(elements) => elements.iter_mut().for_each(|one| fill(one, place, name)),
-        DeValue::Table(table) => table.iter_mut().for_each(|(_, one)| fill(one, place, name)),
-        _ => {}
+        let (part, place) = (self.name.get_ref(), place(field.word));
+        let mut sink = Spanned::new(self.at, DeValue::Table(options));
+        each_text_to_fill(&mut sink, &mut |value| {
+            if let DeValue::String(text) = value.get_mut() {
+                *text = text.replace(&place, part).into();
+            }
+        });
+        (Spanned::new(self.name.span(), format!("{whole}-{part}").into()), sink)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::sections::Sections;
+use super::sections::Config;
 use super::{attributes, parts};
 use crate::pipeline::LaneOptions;
 use crate::rules;
@@ -27,42 +27,37 @@ pub fn schema() -> Value {
         "propertyNames": { "pattern": "^[a-z0-9_-]{1,64}$" },
         "additionalProperties": { "type": "object", "required": ["type"], "oneOf": kinds },
     });
-    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
-        properties.insert("sinks".to_owned(), sinks);
-    }
+    add(&mut schema, [("sinks", sinks)]);
     schema
+}
+
+/// Adds properties to the schema of an object.
+fn add<const N: usize>(schema: &mut Value, more: [(&str, Value); N]) {
+    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.extend(more.map(|(name, property)| (name.to_owned(), property)));
+    }
 }
 
 /// The sections' schema, without references to parts of itself.
 pub(super) fn sections_schema() -> Value {
-    let mut schema = schema_of::<Sections>();
+    let mut schema = schema_of::<Config>();
     if let Some(object) = schema.as_object_mut() {
         object.insert("title".to_owned(), "Spanferry".into());
         object.insert("description".to_owned(), "The configuration of Spanferry.".into());
     }
-    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
-        properties.insert("attributes".to_owned(), attributes::schema());
-        properties.insert("rules".to_owned(), rules::schema(RULES));
-        properties.insert("tests".to_owned(), rules::tests_schema());
-    }
+    let (rules, tests) = (rules::schema(RULES), rules::tests_schema());
+    add(&mut schema, [("attributes", attributes::schema()), ("rules", rules), ("tests", tests)]);
     schema
 }
 
 /// The schema of what every sink has.
 pub(super) fn lane_schema() -> Value {
+    let bound = |description, example| json!({ "description": description, "default": null, "type": "object", "examples": [example] });
+    let only = bound(ONLY, json!({ "tenant": ["checkout"] }));
+    let except = bound(EXCEPT, json!({ "service": "load-test*" }));
+    let rules = rules::schema(SINK_RULES);
     let mut schema = schema_of::<LaneOptions>();
-    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
-        for (option, description, example) in [
-            (rules::ONLY, ONLY, json!({ "tenant": ["checkout"] })),
-            (rules::EXCEPT, EXCEPT, json!({ "service": "load-test*" })),
-        ] {
-            let schema = json!({
-                "description": description, "default": null, "type": "object", "examples": [example],
-            });
-            properties.insert(option.to_owned(), schema);
-        }
-        properties.insert("rules".to_owned(), rules::schema(SINK_RULES));
-    }
+    add(&mut schema, [(rules::ONLY, only), (rules::EXCEPT, except), ("rules", rules)]);
     schema
 }
 

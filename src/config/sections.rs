@@ -3,74 +3,133 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::filter::Targets;
 
-use crate::feed::{DEFAULT_ACK_WAIT, DEFAULT_TAIL_BYTES_MAX};
+use crate::feed::{DEFAULT_ACK_WAIT, DEFAULT_TAIL_BYTES_MAX, FeedOptions};
 use crate::journal;
-use crate::prices::PriceOptions;
-use crate::receivers::ReceiverOptions;
+use crate::normalize::Mapping;
+use crate::pipeline::LaneOptions;
+use crate::prices::{PriceOptions, Prices};
+use crate::receivers::{DEFAULT_GRPC, DEFAULT_HTTP, ReceiverOptions};
+use crate::rules::{self, Rule, Rules};
 use crate::server::TlsOptions;
-use crate::sinks::http;
-use crate::support::address::{self, Address};
+use crate::sinks::{Kind, Plan, http};
+use crate::support::address::Address;
 use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
 use crate::support::secret::Secret;
+use crate::support::written::As;
 
-/// The file but for its sinks.
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+/// Everything the daemon is told: what the sections say by themselves, and behind that what is read of the file in other ways.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Sections {
+pub struct Config {
     /// How long an orderly stop may take before what is left is kept in the journal for the next start. Less than the 30 s after
     /// which Kubernetes and Docker Compose (as configured here) kill.
-    pub(super) shutdown_timeout: Duration,
+    #[serde(with = "As::<Duration>")]
+    pub shutdown_timeout: time::Duration,
     /// How long requests are still accepted after the signal to stop. An app that is stopped together with its sidecar sends its
     /// last spans after the sidecar got the signal; 2s lets them in.
-    pub(super) drain_grace: Duration,
+    #[serde(with = "As::<Duration>")]
+    pub drain_grace: time::Duration,
     /// Threads that serve requests and sinks. Without it, half as many as there are cores, and at least one: the journal and heavy
     /// work have threads of their own, and what passes from core to core costs more than it gains.
     #[schemars(example = 2)]
-    pub(super) threads: Option<u16>,
+    pub threads: Option<u16>,
     /// Where traces come in.
-    pub(super) receivers: ReceiverOptions,
+    pub receivers: ReceiverOptions,
     /// What is acknowledged is on disk here.
-    pub(super) journal: JournalSection,
+    pub journal: JournalOptions,
     /// What is kept in memory between the journal and the sinks.
     pub(super) feed: FeedSection,
     /// What model calls cost whose clients do not say it. docs/cost.md has more.
-    pub(super) prices: PriceOptions,
+    #[serde(rename = "prices")]
+    pub(super) price_options: PriceOptions,
     /// Health, readiness, metrics and status.
-    pub(super) admin: AdminOptions,
+    pub admin: AdminOptions,
     /// Where the figures of `/metrics` go beside that.
-    pub(super) telemetry: TelemetryOptions,
+    pub telemetry: TelemetryOptions,
     /// What the daemon says of itself, on stderr.
-    pub(super) log: LogOptions,
+    pub log: LogOptions,
     /// When the configuration is read again, beside SIGHUP and `spanferry reload`.
-    pub(super) reload: ReloadOptions,
+    pub reload: ReloadOptions,
+    /// The state directory: the journal, the quarantine and the dead letters each have a folder in it.
+    #[serde(skip)]
+    pub state_dir: PathBuf,
+    /// What the user says of attributes.
+    #[serde(skip)]
+    pub attributes: Mapping,
+    /// The rules for all sinks, in order.
+    #[serde(skip)]
+    pub rules: Vec<Arc<Rule>>,
+    /// Tests of the rules.
+    #[serde(skip)]
+    pub tests: Vec<rules::Test>,
+    /// What calls cost whose clients do not say it.
+    #[serde(skip)]
+    pub prices: Arc<Prices>,
+    /// The sinks, in the order of the file.
+    #[serde(skip)]
+    pub sinks: Vec<SinkConfig>,
+}
+
+/// One `[sinks.NAME]`.
+#[derive(Debug)]
+pub struct SinkConfig {
+    /// NAME: letters that a file's name can have.
+    pub name: String,
+    /// Where it is named: `spanferry.toml:4`, an environment variable, or [`DEFAULT_ORIGIN`](super::DEFAULT_ORIGIN).
+    pub origin: String,
+    /// What `type` says.
+    pub kind: &'static Kind,
+    /// How its lane works.
+    pub lane: LaneOptions,
+    /// What is done to spans before it gets them.
+    pub rules: Arc<Rules>,
+    /// Its own options, checked.
+    pub plan: Box<dyn Plan>,
 }
 
 /// `[journal]`.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct JournalSection {
+pub struct JournalOptions {
     /// Where the journal, the quarantine and the dead letters lie. A relative path is relative to the state directory, which is also
     /// the default: `$SPANFERRY_STATE_DIR`, `$XDG_STATE_HOME/spanferry`, `/var/lib/spanferry` where it is writable, or
     /// `~/.local/state/spanferry`.
     #[schemars(example = "/var/lib/spanferry")]
-    pub(super) dir: Option<PathBuf>,
+    dir: Option<PathBuf>,
     /// `disk`, or `memory` where there is no disk: then a restart loses what was not delivered.
-    pub(super) mode: JournalMode,
+    pub mode: JournalMode,
     /// The most the journal may take. When sinks have been down for so long that it is full, clients are told to come again.
-    pub(super) bytes_max: ByteSize,
+    pub bytes_max: ByteSize,
     /// The size of one of its files; at most an eighth of `bytes_max` is used.
     pub(super) segment_bytes_max: ByteSize,
     /// How long records are kept for replay after every sink has them. They give way before that when room is needed. Nothing is kept
     /// for replay in memory.
-    pub(super) retain: Duration,
+    retain: Duration,
     /// How long a request waits for room in a full journal before its client is told to come again.
-    pub(super) ack_wait: Duration,
+    ack_wait: Duration,
+}
+
+impl JournalOptions {
+    /// The log's own options.
+    pub fn options(&self) -> journal::Options {
+        journal::Options {
+            bytes_max: self.bytes_max.0,
+            segment_bytes_max: self.segment_bytes_max.0,
+            retain: match self.mode {
+                JournalMode::Disk => self.retain.0,
+                JournalMode::Memory => time::Duration::ZERO,
+            },
+            when_full: journal::WhenFull::Refuse,
+        }
+    }
 }
 
 /// Where the journal is kept.
@@ -97,9 +156,7 @@ pub(super) struct FeedSection {
 #[serde(deny_unknown_fields, default)]
 pub struct AdminOptions {
     /// Where it is served: an address with a port, or a Unix socket such as `unix:/run/spanferry/admin.sock`.
-    #[serde(deserialize_with = "address::text")]
-    #[schemars(with = "Address")]
-    pub listen: String,
+    pub listen: Address,
     /// Keys for operators, sent as `Authorization: Bearer KEY`: who has one may give commands from anywhere and see metrics and status.
     /// Without any, everybody who reaches the port sees those, and commands are taken from the same machine only. Health and readiness
     /// need none.
@@ -179,40 +236,59 @@ pub enum LogFormat {
 }
 
 /// Twenty seconds leave a third of Kubernetes' thirty for what stands around the process.
-const DEFAULT_SHUTDOWN_TIMEOUT: Duration = seconds(20);
+const DEFAULT_SHUTDOWN_TIMEOUT: time::Duration = time::Duration::from_secs(20);
 /// A native sidecar is stopped after its app, so there is nothing to wait for.
-const DEFAULT_DRAIN_GRACE: Duration = seconds(0);
+const DEFAULT_DRAIN_GRACE: time::Duration = time::Duration::ZERO;
 /// The Collector's health port, so that its probes fit.
-const DEFAULT_ADMIN: &str = "127.0.0.1:13133";
+const DEFAULT_ADMIN: Address = Address::loopback(13133);
+
+/// The options that say where is listened, with what holds without them.
+pub(super) const LISTENERS: [([&str; 2], Address); 3] = [
+    (["receivers", "http"], DEFAULT_HTTP),
+    (["receivers", "grpc"], DEFAULT_GRPC),
+    (["admin", "listen"], DEFAULT_ADMIN),
+];
 
 /// That of OpenTelemetry's SDKs.
 fn default_interval() -> Duration {
-    seconds(60)
+    Duration(time::Duration::from_mins(1))
 }
 
-const fn seconds(count: u64) -> Duration {
-    Duration(std::time::Duration::from_secs(count))
+impl Config {
+    /// The options of the memory between the journal and the lanes.
+    pub fn feed_options(&self) -> FeedOptions {
+        FeedOptions {
+            tail_bytes_max: self.feed.tail_bytes_max.into(),
+            ack_wait: self.journal.ack_wait.0,
+        }
+    }
 }
 
-impl Default for Sections {
+impl Default for Config {
     fn default() -> Self {
         Self {
             shutdown_timeout: DEFAULT_SHUTDOWN_TIMEOUT,
             drain_grace: DEFAULT_DRAIN_GRACE,
             threads: None,
             receivers: ReceiverOptions::default(),
-            journal: JournalSection::default(),
+            journal: JournalOptions::default(),
             feed: FeedSection::default(),
-            prices: PriceOptions::default(),
+            price_options: PriceOptions::default(),
             admin: AdminOptions::default(),
             telemetry: TelemetryOptions::default(),
             log: LogOptions::default(),
             reload: ReloadOptions::default(),
+            state_dir: PathBuf::default(),
+            attributes: Mapping::default(),
+            rules: Vec::default(),
+            tests: Vec::default(),
+            prices: Arc::default(),
+            sinks: Vec::default(),
         }
     }
 }
 
-impl Default for JournalSection {
+impl Default for JournalOptions {
     fn default() -> Self {
         let options = journal::Options::default();
         Self {
@@ -235,7 +311,7 @@ impl Default for FeedSection {
 impl Default for AdminOptions {
     fn default() -> Self {
         Self {
-            listen: DEFAULT_ADMIN.to_owned(),
+            listen: DEFAULT_ADMIN,
             tokens: Vec::new(),
             read_without_token: false,
             agent_metrics: true,

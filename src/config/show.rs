@@ -7,9 +7,10 @@ use serde_json::Value;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::DEFAULT_ORIGIN;
 use super::layers::{Layers, is_secret_name};
 use super::schema::{sections_schema, sink_schema};
-use super::{DEFAULT_ORIGIN, SinkConfig};
+use super::sections::SinkConfig;
 use crate::sinks::KINDS;
 use crate::sinks::http::Address;
 use crate::support::options::{properties, without_null};
@@ -44,7 +45,7 @@ pub(super) enum Hiding {
 /// All values in force, in the order of the sections.
 pub(super) fn shown(layers: &Layers<'_>, plans: &[SinkConfig], hiding: Hiding) -> Vec<Shown> {
     let mut show = Show { layers, found: Vec::new(), hiding };
-    let root = DeValue::Table(layers.root.get_ref().clone());
+    let root = DeValue::Table(layers.root.clone());
     show.table(&mut Vec::new(), &sections_schema(), Some(&root));
     for (name, sink) in layers.entries(&["sinks"]) {
         let said = sink.get_ref().get("type").and_then(|kind| kind.get_ref().as_str());

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::SinkConfig;
 use super::layers::{Layers, Whole};
 use super::schema::{lane_schema, sink_schema};
+use super::sections::SinkConfig;
 use crate::pipeline::LaneOptions;
 use crate::prices::Prices;
 use crate::rules::{self, EXCEPT, ONLY, Place, Rule, Rules};
 use crate::sinks::{KINDS, Kind};
-use crate::support::options::{check, did_you_mean, position, properties, read};
+use crate::support::options::{check, nearest, position, properties, read};
 use crate::support::problem::Problem;
 
 /// Names become the names of files and labels of metrics.
@@ -146,8 +146,8 @@ fn take_kind(table: &mut Spanned<DeTable<'_>>) -> Result<&'static Kind, Problem>
         return Err(Problem::new(at, "expected a string", hint));
     };
     KINDS.iter().find(|kind| kind.name == said).copied().ok_or_else(|| {
-        let near = did_you_mean(said, &names).filter(|hint| hint.ends_with('?'));
-        let near = near.map(|hint| format!("{hint} ")).unwrap_or_default();
+        let near = nearest(said, names.iter().copied());
+        let near = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
         Problem::new(at, "unknown kind of sink", format!("{near}the kinds of sinks are {all}"))
     })
 }

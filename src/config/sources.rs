@@ -61,11 +61,6 @@ impl<'s> Sources<'s> {
             Some(source) => source.name.clone(),
         }
     }
-
-    /// Whether this is what holds when nobody says anything.
-    pub(super) fn is_default(&self, position: usize) -> bool {
-        self.find(position).is_some_and(|source| source.kind == SourceKind::Default)
-    }
 }
 
 impl Source<'_> {

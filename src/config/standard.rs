@@ -109,7 +109,8 @@ pub(super) fn add_sinks(
 ) -> Vec<&'static str> {
     let set = ROWS.iter().filter_map(|row| Some((row, first(row.signs, environment)?.0)));
     if layers.name_a_sink() {
-        return set.map(|(_, sign)| sign).filter(|sign| !layers.refers_to(sign)).collect();
+        let is_used = |sign: &&str| layers.referenced.iter().any(|(_, text)| text.contains(sign));
+        return set.map(|(_, sign)| sign).filter(|sign| !is_used(sign)).collect();
     }
     for (row, sign) in set {
         row.add(sign, layers, ourselves, environment);
@@ -165,16 +166,16 @@ impl Row {
 
 impl Form {
     /// The receiver of ours that one of its addresses leads to.
-    fn leads_to(
+    fn leads_to<'o>(
         self,
         text: &str,
-        ourselves: &Ourselves,
+        ourselves: &'o Ourselves,
         environment: &Environment,
-    ) -> Option<&'static str> {
+    ) -> Option<&'o str> {
         let is_address = matches!(self, Address | List);
         parts(text).filter(|_| is_address).find_map(|address| {
             let (option, _) = ourselves.reached_by(&with_scheme(address, environment))?;
-            Some(option)
+            Some(option.as_str())
         })
     }
 
@@ -248,7 +249,7 @@ mod tests {
     /// What a row puts into an empty configuration, and what it says is wrong.
     fn applied(kind: &str, variables: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
         let environment = Environment::with(variables.iter().copied());
-        let mut layers = Layers::new();
+        let mut layers = Layers::default();
         let ourselves = Ourselves::of(&layers, &environment);
         add_sinks(&mut layers, &ourselves, &environment);
         let options = layers.entries(&["sinks", kind]).map(|(key, value)| {

@@ -49,33 +49,26 @@ pub fn starter() -> String {
     table("sinks.NAME", &lane_schema(), SHOWN, &mut text);
     sentences(PARTS, &mut text);
     text.push_str(PARTS_EXAMPLE);
-    for kind in KINDS {
-        kind_table(kind, &mut text);
-    }
+    text.extend(KINDS.iter().map(|kind| describe_kind(kind)));
     text.truncate(text.trim_end().len());
     text.push('\n');
     text
 }
 
-/// One kind's options with their sentences.
+/// One kind's options with their sentences, as a table that is not in force.
 pub fn describe_kind(kind: &Kind) -> String {
     let mut text = String::new();
-    kind_table(kind, &mut text);
-    text
-}
-
-/// One kind's options with their sentences, as a table that is not in force.
-fn kind_table(kind: &Kind, text: &mut String) {
-    sentences(&format!("--- type = \"{}\" --- {}", kind.name, kind.summary), text);
+    sentences(&format!("--- type = \"{}\" --- {}", kind.name, kind.summary), &mut text);
     let example: Table = kind.example.parse().unwrap_or_default();
     writeln!(text, "#[sinks.{}]", kind.name).ok();
     writeln!(text, "#type = \"{}\"", kind.name).ok();
     let schema = (kind.schema)();
     for (name, property) in properties(&schema) {
         let shown = example.get(name).map(ToString::to_string);
-        setting(name, property, shown, SHOWN, text);
+        setting(name, property, shown, SHOWN, &mut text);
     }
     text.push('\n');
+    text
 }
 
 /// A table's settings, and then the tables inside it.

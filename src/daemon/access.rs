@@ -3,7 +3,6 @@
 use crate::admin::Policy;
 use crate::config::Config;
 use crate::server::{Tls, TlsOptions};
-use crate::support::address::Address;
 
 /// What the certificates of a configuration make; `None` where connections are in the clear.
 #[derive(Debug, Clone, Default)]
@@ -29,12 +28,10 @@ impl Encryption {
 /// Who may look and command. A Unix socket shows no certificates.
 pub(super) fn policy(config: &Config, tls: Option<Tls>) -> Policy {
     let admin = &config.admin;
-    let address = admin.listen.parse::<Address>().ok();
-    let is_port = address.as_ref().is_some_and(|address| address.socket().is_some());
     let has_authority = admin.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
     let mut policy = Policy::new(&admin.tokens);
-    policy.knows_certificates = is_port && has_authority;
-    policy.is_exposed = address.is_some_and(|address| address.is_exposed());
+    policy.knows_certificates = admin.listen.socket().is_some() && has_authority;
+    policy.is_exposed = admin.listen.is_exposed();
     policy.read_without_token = admin.read_without_token;
     policy.tls = tls;
     policy

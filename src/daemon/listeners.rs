@@ -24,7 +24,7 @@ pub(super) const ADMIN: &str = "admin.listen";
 pub(super) type Socket = (&'static str, Listener);
 
 /// The addresses of a configuration, each with its option.
-pub fn addresses(config: &Config) -> [(&'static str, &str); 3] {
+pub fn addresses(config: &Config) -> [(&'static str, &Address); 3] {
     let receivers = &config.receivers;
     [(HTTP, &receivers.http), (GRPC, &receivers.grpc), (ADMIN, &config.admin.listen)]
 }
@@ -37,15 +37,14 @@ pub(super) async fn bind(config: &Config, before: Option<&Config>) -> anyhow::Re
         if before.contains(&(option, address)) {
             continue;
         }
-        let port = |address: &str| address.rsplit(':').next().map(str::to_owned);
-        let is_ours = before.iter().any(|(_, before)| port(before) == port(address));
+        let port = |address: &Address| address.socket().map(|socket| socket.port());
+        let is_ours = before.iter().any(|(_, it)| port(it).is_some() && port(it) == port(address));
         let hint = if is_ours {
             "this daemon listens on that port itself: a restart moves it, or another address can be set"
         } else {
             "is another process listening there? Another address can be set"
         };
-        let parsed: Address = address.parse().map_err(anyhow::Error::msg)?;
-        let listener = Listener::bind(&parsed)
+        let listener = Listener::bind(address)
             .await
             .with_context(|| format!("cannot listen on {address}; {hint} with {option}"))?;
         sockets.push((option, listener));

@@ -255,12 +255,9 @@ async fn poisoned(feed: &Feed) -> String {
 }
 
 fn report_recovery(feed: &Feed) {
-    let recovery = feed.journal().recovery();
-    if recovery.cut_bytes > 0 {
-        warn!(
-            bytes = recovery.cut_bytes,
-            "cut a torn tail that was never acknowledged, after a hard stop"
-        );
+    let bytes = feed.journal().recovery().cut_bytes;
+    if bytes > 0 {
+        warn!(bytes, "cut a torn tail that was never acknowledged, after a hard stop");
     }
 }
 
@@ -300,8 +297,9 @@ mod tests {
         let config = &loaded.config;
         let disk = FaultyStorage::default();
         let set_aside = SetAside::open(None).unwrap();
-        let (journal, quarantine) = (&config.journal.options, set_aside.quarantine.clone());
-        let feed = Feed::open(&config.feed, journal, Arc::new(disk.clone()), quarantine).unwrap();
+        let (journal, quarantine) = (config.journal.options(), set_aside.quarantine.clone());
+        let feed = Feed::open(&config.feed_options(), &journal, Arc::new(disk.clone()), quarantine)
+            .unwrap();
         let intake = feed.intake();
         let sockets = listeners::bind(config, None).await.unwrap();
         let daemon =

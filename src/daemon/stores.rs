@@ -37,12 +37,13 @@ impl Stores {
         let holds = normalize::install(&config.attributes);
         anyhow::ensure!(holds, "[attributes] cannot hold: this process has read spans without it");
         let dir = match config.journal.mode {
-            JournalMode::Disk => Some(config.journal.dir.as_path()),
+            JournalMode::Disk => Some(config.state_dir.as_path()),
             JournalMode::Memory => None,
         };
         let set_aside = SetAside::open(dir)?;
         let (storage, quarantine) = (storage(dir, "journal")?, set_aside.quarantine.clone());
-        let feed = Feed::open(&config.feed, &config.journal.options, storage, quarantine)?;
+        let feed =
+            Feed::open(&config.feed_options(), &config.journal.options(), storage, quarantine)?;
         Ok(Self { feed, set_aside })
     }
 

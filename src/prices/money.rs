@@ -30,6 +30,17 @@ struct Unit {
     whole: Option<usize>,
     /// Which of the sums its price is in.
     sum: usize,
+    /// How many there are of it, its parts among them.
+    count: fn(&Usage) -> Option<u64>,
+}
+
+const fn unit(
+    key: &'static str,
+    whole: Option<usize>,
+    sum: usize,
+    count: fn(&Usage) -> Option<u64>,
+) -> Unit {
+    Unit { key, whole, sum, count }
 }
 
 const CACHED_AUDIO: usize = 2;
@@ -39,16 +50,16 @@ const OUTPUT: usize = 8;
 
 /// Parts stand before what they are a part of.
 const UNITS: [Unit; 10] = [
-    Unit { key: "cache_write_1h_mtok", whole: Some(CACHE_WRITE), sum: 0 },
-    Unit { key: "cache_read_mtok", whole: Some(INPUT), sum: 0 },
-    Unit { key: "cache_audio_read_mtok", whole: None, sum: 0 },
-    Unit { key: "cache_write_mtok", whole: Some(INPUT), sum: 0 },
-    Unit { key: "input_audio_mtok", whole: Some(INPUT), sum: 0 },
-    Unit { key: "input_mtok", whole: None, sum: 0 },
-    Unit { key: "output_audio_mtok", whole: Some(OUTPUT), sum: 1 },
-    Unit { key: "output_reasoning_mtok", whole: Some(OUTPUT), sum: 1 },
-    Unit { key: "output_mtok", whole: None, sum: 1 },
-    Unit { key: "requests_kcount", whole: None, sum: 2 },
+    unit("cache_write_1h_mtok", Some(CACHE_WRITE), 0, |usage| usage.cache_write_1h),
+    unit("cache_read_mtok", Some(INPUT), 0, |usage| usage.cached_read),
+    unit("cache_audio_read_mtok", None, 0, |_| None),
+    unit("cache_write_mtok", Some(INPUT), 0, |usage| usage.cache_write),
+    unit("input_audio_mtok", Some(INPUT), 0, |usage| usage.input_audio),
+    unit("input_mtok", None, 0, |usage| usage.input),
+    unit("output_audio_mtok", Some(OUTPUT), 1, |usage| usage.output_audio),
+    unit("output_reasoning_mtok", Some(OUTPUT), 1, |usage| usage.reasoning),
+    unit("output_mtok", None, 1, |usage| usage.output),
+    unit("requests_kcount", None, 2, |_| Some(TOKENS_PER_REQUEST)),
 ];
 
 /// What the tokens of a model cost: units with their prices, in the order of [`UNITS`].
@@ -114,7 +125,7 @@ impl Rates {
         if self.has(CACHED_AUDIO) && is_some(usage.cached_read) && is_some(usage.input_audio) {
             return None;
         }
-        let counts = counts_of(usage);
+        let counts = UNITS.map(|unit| (unit.count)(usage).unwrap_or_default());
         // Without the parts that have prices of their own.
         let mut rest = counts;
         let mut sums = [0_u128; 3];
@@ -151,23 +162,6 @@ impl Rates {
         let rates = self.0.iter();
         rates.filter_map(|(unit, rate)| Some((UNITS.get(*unit)?.key, words(rate)))).collect()
     }
-}
-
-/// How many there are of each unit, its parts among them.
-fn counts_of(usage: &Usage) -> [u64; UNITS.len()] {
-    let counts = [
-        usage.cache_write_1h,
-        usage.cached_read,
-        None,
-        usage.cache_write,
-        usage.input_audio,
-        usage.input,
-        usage.output_audio,
-        usage.reasoning,
-        usage.output,
-        Some(TOKENS_PER_REQUEST),
-    ];
-    counts.map(Option::unwrap_or_default)
 }
 
 fn nanos(money: u128) -> Option<u64> {

@@ -75,18 +75,14 @@ pub(super) enum When {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Clause {
-    Equals(Lowercase),
-    StartsWith(Lowercase),
-    EndsWith(Lowercase),
-    Contains(Lowercase),
+    Equals(#[serde(deserialize_with = "lowercase")] String),
+    StartsWith(#[serde(deserialize_with = "lowercase")] String),
+    EndsWith(#[serde(deserialize_with = "lowercase")] String),
+    Contains(#[serde(deserialize_with = "lowercase")] String),
     Regex(Pattern),
     Or(Vec<Self>),
     And(Vec<Self>),
 }
-
-#[derive(Debug, Deserialize)]
-#[serde(from = "String")]
-struct Lowercase(String);
 
 /// A name has the one, and has not the other.
 #[derive(Debug, Deserialize)]
@@ -224,10 +220,8 @@ impl When {
     }
 }
 
-impl From<String> for Lowercase {
-    fn from(text: String) -> Self {
-        Self(text.to_lowercase())
-    }
+fn lowercase<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    String::deserialize(from).map(|text| text.to_lowercase())
 }
 
 impl TryFrom<String> for Pattern {
@@ -257,10 +251,10 @@ impl TryFrom<String> for Pattern {
 impl Clause {
     fn holds(&self, name: &str) -> bool {
         match self {
-            Self::Equals(Lowercase(text)) => name == text,
-            Self::StartsWith(Lowercase(text)) => name.starts_with(text),
-            Self::EndsWith(Lowercase(text)) => name.ends_with(text),
-            Self::Contains(Lowercase(text)) => name.contains(text),
+            Self::Equals(text) => name == text,
+            Self::StartsWith(text) => name.starts_with(text),
+            Self::EndsWith(text) => name.ends_with(text),
+            Self::Contains(text) => name.contains(text),
             Self::Regex(Pattern(is, not)) => {
                 is.is_match(name) && !not.as_ref().is_some_and(|not| not.is_match(name))
             }

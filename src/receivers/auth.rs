@@ -14,19 +14,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName};
-use sha2::{Digest as _, Sha256};
 
 use super::options::{ReceiverOptions, TokenOptions};
 use super::refusal::Refusal;
-use crate::server::TlsOptions;
+use crate::server::{TlsOptions, bearer};
 use crate::support::base64;
 use crate::support::keyring::Keyring;
+use crate::support::sha256::{self, Hash, fingerprint};
 
 /// Headers that carry a key, in the order in which they are tried. gRPC metadata has the same names.
 static KEY_HEADERS: [HeaderName; 3] =
     [AUTHORIZATION, HeaderName::from_static("x-api-key"), HeaderName::from_static("api-key")];
-
-type Hash = [u8; 32];
 
 /// The keys that are let in.
 #[derive(Debug)]
@@ -50,7 +48,7 @@ pub(super) struct Identity {
 impl Auth {
     /// Whom these options let in.
     pub(super) fn new(options: &ReceiverOptions, keys: Option<Arc<Keyring>>) -> Self {
-        let hash = |token: &TokenOptions| Sha256::digest(token.token.as_bytes()).into();
+        let hash = |token: &TokenOptions| sha256::of(token.token.reveal().as_bytes());
         let tenants = options.tokens.iter().map(|token| (hash(token), token.tenant.clone()));
         let needs_both = options.tls.as_ref().is_some_and(TlsOptions::is_mutual);
         Self { tenants: tenants.collect(), needs_both, keys }
@@ -63,8 +61,7 @@ impl Auth {
         certificate: Option<&str>,
     ) -> Result<Identity, Refusal> {
         let keys = KEY_HEADERS.iter().filter_map(|name| headers.get(name));
-        let hashes: Vec<Hash> =
-            keys.map(|value| Sha256::digest(key_in(value.as_bytes())).into()).collect();
+        let hashes: Vec<Hash> = keys.map(|value| sha256::of(&key_in(value.as_bytes()))).collect();
         let known = hashes.iter().find_map(|hash| Some((self.tenants.get(hash)?, hash)));
         let (tenant, hash) = match known {
             Some((tenant, hash)) => (tenant.clone(), Some(hash)),
@@ -81,13 +78,10 @@ impl Auth {
     /// the caller is known by. Where there are tokens, it must look like a key of OpenAI's: other tokens are nobody else's business.
     pub(super) fn remember(&self, headers: &HeaderMap, identity: &Identity) {
         let Some(keyring) = &self.keys else { return };
-        let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let Some((scheme, key)) = value.and_then(|value| value.split_once(' ')) else { return };
-        let key = key.trim();
-        let is_bearer = scheme.eq_ignore_ascii_case("bearer") && !key.is_empty();
+        let Some(key) = bearer(headers).filter(|key| !key.is_empty()) else { return };
         let may_be_openais = self.tenants.is_empty() || key.starts_with(OPENAI_KEY_PREFIX);
-        let is_callers = || fingerprint(Sha256::digest(key).into()) == identity.key_fingerprint;
-        if is_bearer && may_be_openais && is_callers() {
+        let is_callers = || fingerprint(sha256::of(key.as_bytes())) == identity.key_fingerprint;
+        if may_be_openais && is_callers() {
             keyring.remember(&identity.key_fingerprint, key);
         }
     }
@@ -112,12 +106,6 @@ fn key_in(value: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// The first 64 bits of a hash: they tell all keys of a fleet apart and give none away.
-fn fingerprint(hash: Hash) -> String {
-    let first = hash.first_chunk().map_or(0, |first| u64::from_be_bytes(*first));
-    format!("{first:016x}")
-}
-
 #[cfg(test)]
 mod tests {
     use hyper::header::HeaderValue;
@@ -135,7 +123,7 @@ mod tests {
 
     fn tokens(keys: Option<Arc<Keyring>>) -> Auth {
         let token = |token: &str, tenant: &str| TokenOptions {
-            token: token.to_owned(),
+            token: token.to_owned().into(),
             tenant: tenant.to_owned(),
         };
         let tokens = vec![token("sk-one", "one"), token("pk:sk", "two")];
@@ -234,7 +222,8 @@ mod tests {
             let client_ca = Some(String::new());
             let (cert, key) = (String::new(), Secret::from(String::new()));
             let tls = TlsOptions { cert, key, client_ca, client_auth: Some(client_auth) };
-            let token = TokenOptions { token: "sk-one".to_owned(), tenant: "one".to_owned() };
+            let token =
+                TokenOptions { token: "sk-one".to_owned().into(), tenant: "one".to_owned() };
             let tokens = if has_tokens { vec![token] } else { Vec::new() };
             let options = ReceiverOptions { tls: Some(tls), tokens, ..ReceiverOptions::default() };
             let identity = Auth::new(&options, None).identify(headers, certificate).ok();
@@ -242,7 +231,7 @@ mod tests {
             assert_eq!(found, tenant, "{client_auth:?} {has_tokens} {certificate:?}");
             let is_by_certificate = tenant == Some("cn") || tenant == Some("");
             let fingerprint = identity.map(|identity| identity.key_fingerprint);
-            let own = super::fingerprint(Sha256::digest("sk-own").into());
+            let own = sha256::fingerprint(sha256::of(b"sk-own"));
             assert_eq!(
                 fingerprint == Some(own),
                 is_by_certificate,

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -126,7 +126,7 @@ impl Bodies {
 
     pub(super) fn begin(&self) -> Arrival {
         let (since, gives_way) = (Instant::now(), Stop::default());
-        let mut coming = self.0.lock();
+        let mut coming = lock(&self.0.coming);
         coming.last += 1;
         let number = coming.last;
         coming.bodies.insert(number, Holder { since, bytes: 0, gives_way: gives_way.clone() });
@@ -136,17 +136,11 @@ impl Bodies {
 
     /// Has the body that has been coming the longest give way, unless it only just began: its connection is wanted.
     pub(super) fn oldest_gives_way(&self) {
-        if let Some(oldest) = self.0.lock().bodies.values().next()
+        if let Some(oldest) = lock(&self.0.coming).bodies.values().next()
             && ARRIVAL_TIME_MIN <= oldest.since.elapsed()
         {
             oldest.gives_way.stop();
         }
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Coming> {
-        lock(&self.coming)
     }
 }
 
@@ -179,7 +173,7 @@ impl Coming {
 impl Arrival {
     /// Takes room for a body of this length that is only announced, while there is plenty.
     fn try_announce(&self, bytes: usize) -> bool {
-        self.shared.lock().try_take(self.number, bytes, self.shared.arriving_bytes_max / 2)
+        lock(&self.shared.coming).try_take(self.number, bytes, self.shared.arriving_bytes_max / 2)
     }
 
     /// Takes room for so many bytes in all; waits a moment where there is none.
@@ -189,7 +183,7 @@ impl Arrival {
             let mut freed = pin!(self.shared.freed.notified());
             freed.as_mut().enable();
             {
-                let mut coming = self.shared.lock();
+                let mut coming = lock(&self.shared.coming);
                 if coming.try_take(self.number, bytes, self.shared.arriving_bytes_max) {
                     return Ok(());
                 }
@@ -211,7 +205,7 @@ impl Arrival {
 
 impl Drop for Arrival {
     fn drop(&mut self) {
-        let mut coming = self.shared.lock();
+        let mut coming = lock(&self.shared.coming);
         coming.taken -= coming.bodies.remove(&self.number).map_or(0, |holder| holder.bytes);
         drop(coming);
         self.shared.freed.notify_waiters();
@@ -330,7 +324,7 @@ mod tests {
         drop(one);
         three.take(70).await.unwrap();
         drop((two, three));
-        assert_eq!(arrivals.0.lock().taken, 0);
+        assert_eq!(lock(&arrivals.0.coming).taken, 0);
     }
 
     #[tokio::test(start_paused = true)]

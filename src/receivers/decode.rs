@@ -50,7 +50,8 @@ pub(super) struct Decoder {
     heavy: Arc<Semaphore>,
     limits: Limits,
     bytes_max_inflated: usize,
-    before_journal: Option<Arc<BeforeJournal>>,
+    /// The rules that hold before anything is written.
+    pub(super) before_journal: Option<Arc<BeforeJournal>>,
 }
 
 /// What a request takes in memory beside what came.
@@ -70,7 +71,7 @@ pub(super) struct Form {
 }
 
 impl Decoder {
-    /// A decoder with this memory for all requests, and with the rules that hold before the journal.
+    /// A decoder with this memory for all requests.
     pub(super) fn new(options: &ReceiverOptions, memory_bytes: usize) -> Self {
         let processors = available_parallelism().map_or(1, NonZero::get);
         Self {
@@ -80,12 +81,6 @@ impl Decoder {
             bytes_max_inflated: options.body_bytes_max_inflated,
             before_journal: None,
         }
-    }
-
-    /// The decoder, in the same memory, with the rules that hold before anything is written.
-    #[must_use]
-    pub(super) fn with_rules(self, before_journal: Option<Arc<BeforeJournal>>) -> Self {
-        Self { before_journal, ..self }
     }
 
     /// Decodes a request that is kept, without the items that rules dropped of it, and says how many these were. Its memory is held as
@@ -113,7 +108,9 @@ impl Decoder {
         let ((arrival, dropped), mut reservation) = decoding.await?;
         let body_bytes = usize::try_from(arrival.envelope.body_bytes).unwrap_or(usize::MAX);
         let inflated = if form.coding == Coding::Identity { 0 } else { body_bytes };
-        let kept = bytes_kept(&arrival.decoded);
+        // About what is kept beside the body until it is answered; the worst was held while it was decoded.
+        let Decoded { batch, refused, .. } = &arrival.decoded;
+        let kept = batch.bytes + refused.capacity() * size_of::<Refused>();
         reservation.shrink(wire_bytes.saturating_add(inflated).saturating_add(kept));
         Ok((arrival, dropped, reservation))
     }
@@ -261,11 +258,6 @@ fn without_credentials(envelope: &mut Envelope, sent: Bytes, body: Bytes) -> (By
     envelope.coding = Coding::Identity;
     envelope.body_bytes = scrubbed.len() as u64;
     (scrubbed.clone(), scrubbed)
-}
-
-/// About what a decoded request keeps beside its body until it is answered; the worst was held while it was decoded.
-fn bytes_kept(decoded: &Decoded) -> usize {
-    decoded.batch.bytes + decoded.refused.capacity() * size_of::<Refused>()
 }
 
 /// The coding that a request says its body has.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::support::duration::Duration;
 use crate::support::kafka::{Cluster, DEFAULT_TOPIC, SaslOptions, TlsOptions};
+use crate::support::problem::Mistake;
 
 /// What `[receivers.kafka]` says.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -55,18 +56,17 @@ fn default_session_timeout() -> Duration {
 }
 
 impl KafkaOptions {
-    /// The first thing that is wrong with them, and what to do.
-    pub(super) fn mistake(&self) -> Option<(String, &'static str)> {
+    /// The first thing that is wrong with them.
+    pub(super) fn mistake(&self) -> Option<Mistake> {
         let empty = |text: &String| text.trim().is_empty();
         let own = [
             (self.topics.is_empty() || self.topics.iter().any(empty), "`topics` names none"),
             (empty(&self.group), "`group` is empty"),
         ];
         let own = own.into_iter().filter(|(is_wrong, _)| *is_wrong);
-        let own = own.map(|(_, what)| (what, "leave it out for the default"));
-        let cluster = self.cluster().mistakes().into_iter().map(|(_, what, hint)| (what, hint));
-        let (what, hint) = own.chain(cluster).next()?;
-        Some((format!("kafka: {what}"), hint))
+        let hint = "leave it out for the default";
+        let own = own.map(|(_, what)| Mistake { option: "kafka", what, hint });
+        own.chain(self.cluster().mistakes()).next()
     }
 
     /// The cluster.

@@ -64,13 +64,13 @@ use self::cors::Origins;
 use self::decode::{Decoder, Form, content_coding};
 use self::refusal::Refusal;
 use self::reply::{Partial, Taken};
-use self::routes::{Place, Protocol};
+use self::routes::{Place, Protocol, labels};
 use self::signal::{FirstSeen, Signal};
 use self::tenants::{Tenant, Tenants};
 use crate::feed::Intake;
 use crate::normalize::Refused;
 use crate::rules::BeforeJournal;
-use crate::server::{Handler, HangUp, Limits, Peer, Tls};
+use crate::server::{Handler, HangUp, Limits, Peer, Tls, header_text};
 use crate::span::{ONLY_SINK_HEADER, Receiver, Source};
 use crate::support::clock;
 use crate::support::hops::{Hops, SENDER_HEADER};
@@ -178,18 +178,13 @@ impl Receivers {
     /// Receivers with these settings before this journal. They take requests when they are served; once `refusing` is turned, clients
     /// are told to come again.
     pub fn new(settings: Settings, intake: Intake, metrics: Metrics, refusing: Stop) -> Self {
-        let (arriving, memory) = budget::split(&settings.options);
-        let bodies = Bodies::new(&settings.options, arriving);
-        let decoder = Decoder::new(&settings.options, memory);
-        let first_seen = Arc::default();
         // A counter that is there from the start shows its first item as an increase.
-        for protocol in Protocol::ALL {
-            for figure in [ACCEPTED, REFUSED, FAILED, FILTERED, RESENT] {
-                metrics.add(figure, &protocol.labels(), 0);
+        for (receiver, encoding) in Protocol::ALL.map(Protocol::form) {
+            for (_, figure) in RECEIVER_FIGURES {
+                metrics.add(figure, &labels(receiver, encoding), 0);
             }
         }
-        let parts = (intake, metrics, refusing, first_seen);
-        let answering = Answering::new(settings, parts, (bodies, decoder));
+        let answering = Answering::new(settings, (intake, metrics, refusing), None);
         Self {
             answering: Arc::new(Mutex::new(Arc::new(answering))),
             #[cfg(feature = "kafka")]
@@ -202,16 +197,8 @@ impl Receivers {
     /// answered keep theirs, and the memory that these gave them.
     pub fn set(&self, settings: Settings) {
         let old = self.now();
-        let options = &settings.options;
-        let limits = if budget::settings(options) == budget::settings(&old.options) {
-            (old.bodies.clone(), old.decoder.clone())
-        } else {
-            let (arriving, memory) = budget::split(options);
-            (Bodies::new(options, arriving), Decoder::new(options, memory))
-        };
-        let (intake, metrics) = (old.intake.clone(), old.metrics.clone());
-        let parts = (intake, metrics, old.refusing.clone(), Arc::clone(&old.first_seen));
-        *lock(&self.answering) = Arc::new(Answering::new(settings, parts, limits));
+        let parts = (old.intake.clone(), old.metrics.clone(), old.refusing.clone());
+        *lock(&self.answering) = Arc::new(Answering::new(settings, parts, Some(&old)));
     }
 
     /// What is wrong: with the certificate, when an older one is in use, and with topics that are consumed.
@@ -236,12 +223,21 @@ impl Receivers {
 }
 
 impl Answering {
+    /// By these settings; in the memory of those before, unless it is given out in another way now.
     fn new(
         settings: Settings,
-        (intake, metrics, refusing, first_seen): (Intake, Metrics, Stop, Arc<FirstSeen>),
-        (bodies, decoder): (Bodies, Decoder),
+        (intake, metrics, refusing): (Intake, Metrics, Stop),
+        before: Option<&Self>,
     ) -> Self {
         let Settings { options, tls, before_journal, keys, sinks } = settings;
+        let is_same = |old: &&Self| budget::settings(&options) == budget::settings(&old.options);
+        let (bodies, mut decoder) = if let Some(old) = before.filter(is_same) {
+            (old.bodies.clone(), old.decoder.clone())
+        } else {
+            let (arriving, memory) = budget::split(&options);
+            (Bodies::new(&options, arriving), Decoder::new(&options, memory))
+        };
+        decoder.before_journal = before_journal;
         Self {
             intake,
             refusing,
@@ -250,8 +246,8 @@ impl Answering {
             metrics,
             origins: options.cors.as_ref().map(Origins::new).unwrap_or_default(),
             bodies,
-            decoder: decoder.with_rules(before_journal),
-            first_seen,
+            decoder,
+            first_seen: before.map(|old| Arc::clone(&old.first_seen)).unwrap_or_default(),
             tls,
             sinks,
             options,
@@ -292,7 +288,8 @@ impl Answering {
             error!(?place, "a request made the code that reads it panic");
             Err(Refusal::PANICKED)
         });
-        self.count_refusal(&protocol.labels(), &outcome);
+        let (receiver, encoding) = protocol.form();
+        self.count_refusal(&labels(receiver, encoding), &outcome);
         let answered = match outcome {
             Err(refusal) if protocol.hangs_up(&refusal) => Err(refusal),
             outcome => {
@@ -305,7 +302,7 @@ impl Answering {
             }
         };
         let code = answered.as_ref().map_or(HUNG_UP, |(_, code)| *code);
-        self.metrics.answered(protocol.form().0.as_str(), code, started.elapsed());
+        self.metrics.answered(receiver.as_str(), code, started.elapsed());
         answered.map(|(response, _)| response)
     }
 
@@ -318,7 +315,7 @@ impl Answering {
         incoming: &mut Incoming,
     ) -> Result<Taken, Refusal> {
         if place == Place::Nowhere {
-            return Err(self.directions(head));
+            return Err(routes::directions(head, &self.options));
         }
         if head.method != Method::POST {
             return Err(Refusal::Method(place.takes()));
@@ -351,7 +348,9 @@ impl Answering {
             (Place::Rpc(signal), Protocol::Grpc)
             | (Place::Export(signal), Protocol::Otlp(Some(_))) => signal,
             // What gRPC's path is no place for has one of its own.
-            (Place::Rpc(_), Protocol::Otlp(Some(_))) => return Err(self.directions(head)),
+            (Place::Rpc(_), Protocol::Otlp(Some(_))) => {
+                return Err(routes::directions(head, &self.options));
+            }
             _ => return Err(Refusal::MediaType(place.media_types())),
         };
         if signal != Signal::Traces {
@@ -375,7 +374,7 @@ impl Answering {
         let partial = match signal {
             Signal::Traces => {
                 let source = source_of(receiver, head, identity);
-                self.keep(source, form, body, &protocol.labels(), &tenant).await?
+                self.keep(source, form, body, &tenant).await?
             }
             _ => self.count(signal, form, body, &tenant).await?,
         };
@@ -403,10 +402,10 @@ impl Answering {
         source: Source,
         form: Form,
         body: Body,
-        labels: &[Label; 3],
         tenant: &Tenant,
     ) -> Result<Option<Partial>, Refusal> {
         let (metrics, receiver) = (&self.metrics, form.receiver.as_str());
+        let labels = &labels(form.receiver, form.encoding);
         metrics.came(labels, body.bytes.len());
         let (arrival, dropped, reservation) = self.decoder.decode(source, form, body).await?;
         let decoded = &arrival.decoded;
@@ -435,10 +434,6 @@ impl Answering {
             );
         }
         Ok(Partial::of((accepted.quarantined, items), &reasons, &warnings))
-    }
-
-    fn directions(&self, head: &Parts) -> Refusal {
-        routes::directions(head, &self.options)
     }
 
     fn count_refusal(&self, labels: &[Label], outcome: &Result<Taken, Refusal>) {
@@ -478,7 +473,7 @@ const ALLOWED_METHODS: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
 /// Who sent this, when and how.
 fn source_of(receiver: Receiver, head: &Parts, identity: Identity) -> Source {
     let kept = |name: &HeaderName| {
-        let text = head.headers.get(name)?.to_str().ok()?;
+        let text = header_text(&head.headers, name)?;
         let text = text.get(..KEPT_HEADER_BYTES_MAX).unwrap_or(text);
         Some((name.as_str().to_owned(), text.to_owned()))
     };
@@ -494,8 +489,7 @@ fn source_of(receiver: Receiver, head: &Parts, identity: Identity) -> Source {
 /// Whether a sink of this process sent what is in the request, perhaps to another daemon that sent it on, or so many daemons did that it
 /// must go in a circle.
 fn is_from_ourselves(headers: &HeaderMap) -> bool {
-    let sender = headers.get(SENDER_HEADER).and_then(|value| value.to_str().ok());
-    sender.is_some_and(|sender| Hops::read(sender).is_circle())
+    header_text(headers, SENDER_HEADER).is_some_and(|sender| Hops::read(sender).is_circle())
 }
 
 /// Whether something of the request is still to come that a client must have sent before it reads the answer.

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::kafka_options::KafkaOptions;
 use crate::server::TlsOptions;
-use crate::support::address::{self, Address};
+use crate::support::address::Address;
 use crate::support::byte_size::ByteSize;
 use crate::support::kafka::{IS_BUILT, NOT_BUILT};
-use crate::support::problem::Problem;
+use crate::support::problem::Mistake;
 use crate::support::secret::Secret;
 use crate::support::{duration, written::As};
 
@@ -22,13 +22,9 @@ use crate::support::{duration, written::As};
 pub struct ReceiverOptions {
     /// Where the Agents SDK's ingest and OTLP over HTTP are served: an address with a port, or a Unix socket such as
     /// `unix:/run/spanferry/http.sock`. Its user and group may connect; `?mode=0666` behind it lets everybody.
-    #[serde(deserialize_with = "address::text")]
-    #[schemars(with = "Address")]
-    pub http: String,
+    pub http: Address,
     /// Where OTLP over gRPC is served, in the same form.
-    #[serde(deserialize_with = "address::text")]
-    #[schemars(with = "Address")]
-    pub grpc: String,
+    pub grpc: Address,
     /// The most that a request's body may take as it comes over the wire; above it the answer is 413.
     #[serde(with = "As::<ByteSize>")]
     pub body_bytes_max: usize,
@@ -72,12 +68,11 @@ pub struct ReceiverOptions {
 }
 
 /// A key that is let in.
-#[derive(Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenOptions {
     /// The key: what follows `Bearer`, `user:password` for `Basic`, or the value of `x-api-key` or `api-key`.
-    #[serde(with = "As::<Secret>")]
-    pub token: String,
+    pub token: Secret,
     /// What its holder is called in everything that is stored.
     pub tenant: String,
 }
@@ -151,9 +146,9 @@ pub enum OtherSignals {
 }
 
 /// Loopback: the key that the Agents SDK sends is a real one, and containers of one pod share the loopback.
-pub const DEFAULT_HTTP: &str = "127.0.0.1:4318";
+pub const DEFAULT_HTTP: Address = Address::loopback(4318);
 /// Loopback, on the port that OTLP over gRPC has everywhere.
-pub const DEFAULT_GRPC: &str = "127.0.0.1:4317";
+pub const DEFAULT_GRPC: Address = Address::loopback(4317);
 /// Browsers cap it at two hours or less.
 pub const DEFAULT_CORS_MAX_AGE: Duration = Duration::from_hours(2);
 
@@ -164,8 +159,8 @@ fn cors_max_age() -> Duration {
 impl Default for ReceiverOptions {
     fn default() -> Self {
         Self {
-            http: DEFAULT_HTTP.to_owned(),
-            grpc: DEFAULT_GRPC.to_owned(),
+            http: DEFAULT_HTTP,
+            grpc: DEFAULT_GRPC,
             // The limit of the OTLP specification. Agent spans are large: requests above 16 MiB were seen.
             body_bytes_max: 64 << 20,
             // The same limit, which the specification sets for what is inside as well.
@@ -193,7 +188,12 @@ impl Default for ReceiverOptions {
 
 impl ReceiverOptions {
     /// Every mistake that can be seen without opening a port.
-    pub fn check(&self) -> Vec<Problem> {
+    pub fn check(&self) -> Vec<Mistake<String>> {
+        let mistake = |option, what: &str, hint: &str| Mistake {
+            option,
+            what: what.to_owned(),
+            hint: hint.to_owned(),
+        };
         // While it comes, and then as it came and decompressed.
         let coming = self.body_bytes_max.saturating_mul(2);
         let largest = coming.saturating_add(self.body_bytes_max_inflated);
@@ -206,36 +206,34 @@ impl ReceiverOptions {
         let is_tenant = |name: &String| self.tokens.iter().any(|token| token.tenant == *name);
         #[rustfmt::skip]
         let mistakes = [
-            (self.in_flight_bytes_max < largest, "in_flight_bytes_max has no room for one request of the largest size",
+            (self.in_flight_bytes_max < largest, "in_flight_bytes_max", "in_flight_bytes_max has no room for one request of the largest size",
                 needs.as_str()),
-            (self.body_bytes_max == 0 || self.body_bytes_max_inflated == 0, "a body limit of 0 refuses every request",
+            (self.body_bytes_max == 0 || self.body_bytes_max_inflated == 0, "", "a body limit of 0 refuses every request",
                 "leave it out for 64MiB"),
-            (self.connections_max == 0, "connections_max = 0 lets nobody in",
+            (self.connections_max == 0, "connections_max", "connections_max = 0 lets nobody in",
                 "leave it out for 768"),
-            (self.tokens.iter().any(|token| token.token.trim().is_empty()), "a token is empty",
+            (self.tokens.iter().any(|token| token.token.reveal().trim().is_empty()), "tokens", "a token is empty",
                 "is the variable it comes from set?"),
-            (!is_base_path(&self.base_path), "base_path is no path",
+            (!is_base_path(&self.base_path), "base_path", "base_path is no path",
                 "write for example \"/otel\", without a slash at its end"),
-            (limits.is_some_and(LimitOptions::lets_nothing_in), "a limit of 0 lets nothing in",
+            (limits.is_some_and(LimitOptions::lets_nothing_in), "limits", "a limit of 0 lets nothing in",
                 "leave it out for no limit"),
-            (knows_tenants && limited.any(|name| !is_tenant(name)), "limits.tenants names a tenant that no token has",
+            (knows_tenants && limited.any(|name| !is_tenant(name)), "limits", "limits.tenants names a tenant that no token has",
                 "tenants are what `tokens` call them"),
-            (headers.any(|name| name.parse::<HeaderName>().is_err()), "cors.allowed_headers has a name that no header can have",
+            (headers.any(|name| name.parse::<HeaderName>().is_err()), "cors", "cors.allowed_headers has a name that no header can have",
                 "a name has letters, digits and hyphens"),
-            (cors.is_some_and(|cors| cors.allowed_origins.is_empty()), "cors allows no origin",
+            (cors.is_some_and(|cors| cors.allowed_origins.is_empty()), "cors", "cors allows no origin",
                 "name them in allowed_origins, or leave cors out"),
         ];
-        let problem = |(is_wrong, what, hint): (bool, &str, &str)| {
-            is_wrong.then(|| Problem::new(None, what, hint))
-        };
+        let own = mistakes.into_iter().filter(|(is_wrong, ..)| *is_wrong);
+        let own = own.map(|(_, option, what, hint)| mistake(option, what, hint));
         let of_tls = self.tls.iter().flat_map(TlsOptions::mistakes);
-        let of_tls = of_tls.map(|(what, hint)| (true, what, hint));
+        let of_tls = of_tls.map(|it| mistake(it.option, it.what, it.hint));
         let of_kafka = self.kafka.as_ref().and_then(KafkaOptions::mistake);
-        let of_kafka = of_kafka.iter().map(|(what, hint)| (true, what.as_str(), *hint));
-        let not_built =
-            (self.kafka.is_some() && !IS_BUILT, "kafka: this build has none", NOT_BUILT.1);
-        let all = mistakes.into_iter().chain(of_tls).chain(of_kafka).chain([not_built]);
-        all.filter_map(problem).collect()
+        let of_kafka = of_kafka.map(|it| mistake("kafka", &format!("kafka: {}", it.what), it.hint));
+        let not_built = || mistake("kafka", "kafka: this build has none", NOT_BUILT.1);
+        let not_built = (self.kafka.is_some() && !IS_BUILT).then(not_built);
+        own.chain(of_tls).chain(of_kafka).chain(not_built).collect()
     }
 
     /// The option by which everybody can send from other machines, with a sentence about it.
@@ -243,9 +241,7 @@ impl ReceiverOptions {
         let is_closed =
             !self.tokens.is_empty() || self.tls.as_ref().is_some_and(TlsOptions::is_mutual);
         let listeners = [("http", &self.http), ("grpc", &self.grpc)];
-        let is_exposed =
-            |listen: &String| listen.parse::<Address>().is_ok_and(|it| it.is_exposed());
-        let (option, listen) = listeners.into_iter().find(|(_, listen)| is_exposed(listen))?;
+        let (option, listen) = listeners.into_iter().find(|(_, listen)| listen.is_exposed())?;
         let what = || {
             format!(
                 "everybody who reaches receivers.{option} ({listen}) may send: there are no receivers.tokens"
@@ -261,12 +257,6 @@ fn is_base_path(path: &str) -> bool {
     path.is_empty() || (is_clean && path.bytes().all(|byte| byte.is_ascii_graphic()))
 }
 
-impl std::fmt::Debug for TokenOptions {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("TokenOptions").field("tenant", &self.tenant).finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,14 +264,16 @@ mod tests {
 
     #[test]
     fn what_everybody_can_reach_is_told_unless_somebody_is_asked_who_they_are() {
-        let options =
-            |http: &str| ReceiverOptions { http: http.to_owned(), ..ReceiverOptions::default() };
+        let options = |http: &str| ReceiverOptions {
+            http: http.parse().unwrap(),
+            ..ReceiverOptions::default()
+        };
         for http in ["127.0.0.1:4318", "unix:/run/a.sock?mode=0666"] {
             assert_eq!(options(http).exposed(), None, "{http}");
         }
         let exposed = options("0.0.0.0:4318");
         assert_eq!(exposed.exposed().map(|(option, _)| option), Some("http"));
-        let token = TokenOptions { token: "a".to_owned(), tenant: String::new() };
+        let token = TokenOptions { token: "a".to_owned().into(), tenant: String::new() };
         let with_token = ReceiverOptions { tokens: vec![token], ..exposed.clone() };
         assert_eq!(with_token.exposed(), None);
         for (client_auth, is_exposed) in [(None, false), (Some(ClientAuth::Optional), true)] {
@@ -316,7 +308,7 @@ mod tests {
                 client_ca: None,
                 client_auth: Some(ClientAuth::Required),
             }),
-            tokens: vec![TokenOptions { token: " ".to_owned(), tenant: String::new() }],
+            tokens: vec![TokenOptions { token: " ".to_owned().into(), tenant: String::new() }],
             cors: Some(CorsOptions {
                 allowed_origins: Vec::new(),
                 allowed_headers: vec!["two words".to_owned()],
@@ -329,7 +321,8 @@ mod tests {
 
     #[test]
     fn a_token_is_not_printed() {
-        let options = TokenOptions { token: "sk-hunter2".to_owned(), tenant: "a".to_owned() };
+        let options =
+            TokenOptions { token: "sk-hunter2".to_owned().into(), tenant: "a".to_owned() };
         assert!(!format!("{options:?}").contains("hunter2"));
     }
 }

@@ -156,7 +156,7 @@ impl Refusal {
     }
 
     pub(super) fn header(&self) -> Option<(HeaderName, HeaderValue)> {
-        let (name, value) = match self {
+        Some(match self {
             Self::Method(_) => (ALLOW, super::ALLOWED_METHODS),
             Self::Unauthenticated => {
                 (WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"spanferry\""))
@@ -165,8 +165,7 @@ impl Refusal {
                 (ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate, zstd, identity"))
             }
             _ => (RETRY_AFTER, HeaderValue::from(self.retry_after()?)),
-        };
-        Some((name, value))
+        })
     }
 }
 

@@ -13,7 +13,7 @@ use super::refusal::Refusal;
 use super::reply::{self, JSON, Media, Taken};
 use super::signal::Signal;
 use crate::normalize::Encoding;
-use crate::server::Peer;
+use crate::server::{Peer, header_text};
 use crate::span::Receiver;
 use crate::telemetry::Label;
 
@@ -95,24 +95,20 @@ pub(super) fn find(path: &str, options: &ReceiverOptions) -> Place {
 
 /// The path with one slash in the place of several: clients join a base that ends with one and a path that begins with one.
 fn with_single_slashes(path: &str) -> Cow<'_, str> {
-    if !path.contains("//") {
-        return Cow::Borrowed(path);
+    let mut single = Cow::Borrowed(path);
+    while single.contains("//") {
+        single = single.replace("//", "/").into();
     }
-    let mut single = String::with_capacity(path.len());
-    for character in path.chars() {
-        if character != '/' || !single.ends_with('/') {
-            single.push(character);
-        }
-    }
-    Cow::Owned(single)
+    single
 }
 
 /// What a client at a path that leads nowhere should be set to.
 pub(super) fn directions(head: &Parts, options: &ReceiverOptions) -> Refusal {
-    let host = head.headers.get(HOST).and_then(|value| value.to_str().ok());
+    let host = header_text(&head.headers, HOST);
     let host = head.uri.authority().map(Authority::as_str).or(host);
     // Our own address stands where the request does not say by which one it came.
-    let host = host.filter(|host| is_address(host)).unwrap_or(&options.http);
+    let own = options.http.to_string();
+    let host = host.filter(|host| is_address(host)).unwrap_or(&own);
     let scheme = head.extensions.get().map_or("http", Peer::scheme);
     let base = format!("{scheme}://{host}{}", options.base_path);
     Refusal::NotFound(format!(
@@ -146,6 +142,32 @@ const MEDIA_TYPES: [Media; 3] = [
 /// <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>, <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md>.
 const GRPC_MEDIA: [&str; 2] = ["application/grpc", "application/grpc+proto"];
 
+/// The media type of OTLP that a text means.
+pub(super) fn media_of(text: &[u8]) -> Option<Media> {
+    MEDIA_TYPES.into_iter().find(|(known, _)| is_media(text, known))
+}
+
+fn is_media(text: &[u8], known: &str) -> bool {
+    // Parameters (`; charset=utf-8`) do not matter.
+    let bare = text.split(|byte| *byte == b';').next().unwrap_or_default();
+    bare.trim_ascii().eq_ignore_ascii_case(known.as_bytes())
+}
+
+/// What requests of a receiver in a wire format are called in metrics.
+pub(super) fn labels(receiver: Receiver, encoding: Encoding) -> [Label; 3] {
+    let transport = match receiver {
+        Receiver::OtlpGrpc => "grpc",
+        Receiver::Kafka => "kafka",
+        Receiver::OpenAi | Receiver::OtlpHttp => "http",
+    };
+    let format = match encoding {
+        Encoding::Protobuf => "protobuf",
+        Encoding::Json => "json",
+    };
+    let receiver = receiver.as_str().into();
+    [("receiver", receiver), ("transport", transport.into()), ("format", format.into())]
+}
+
 /// How a request speaks, and how it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
@@ -162,16 +184,14 @@ impl Protocol {
 
     pub(super) fn of(place: Place, head: &Parts) -> Self {
         let media = head.headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-        // Parameters (`; charset=utf-8`) do not matter.
-        let media = media.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-        let is = |known: &str| media.eq_ignore_ascii_case(known.as_bytes());
+        let is_grpc = GRPC_MEDIA.into_iter().any(|known| is_media(media, known));
         // Over HTTP/1.1 the trailers would be lost, and with them whether the call went well.
-        let is_grpc = Version::HTTP_2 <= head.version && GRPC_MEDIA.into_iter().any(is);
+        let is_grpc = is_grpc && Version::HTTP_2 <= head.version;
         match place {
             Place::Ingest => Self::OpenAi,
             // At a path of gRPC's too: who does not speak it would take its errors, which are HTTP's 200, for success.
             _ if is_grpc => Self::Grpc,
-            _ => Self::Otlp(MEDIA_TYPES.into_iter().find(|(known, _)| is(known))),
+            _ => Self::Otlp(media_of(media)),
         }
     }
 
@@ -182,21 +202,6 @@ impl Protocol {
             Self::Grpc => (Receiver::OtlpGrpc, Encoding::Protobuf),
             Self::Otlp(media) => (Receiver::OtlpHttp, media.unwrap_or(JSON).1),
         }
-    }
-
-    /// What its requests are called in metrics.
-    pub(super) fn labels(self) -> [Label; 3] {
-        let (receiver, encoding) = self.form();
-        let transport = if receiver == Receiver::OtlpGrpc { "grpc" } else { "http" };
-        let format = match encoding {
-            Encoding::Protobuf => "protobuf",
-            Encoding::Json => "json",
-        };
-        [
-            ("receiver", receiver.as_str().into()),
-            ("transport", transport.into()),
-            ("format", format.into()),
-        ]
     }
 
     /// Whether a refusal ends the connection instead of being answered: nobody would read it, or the nearest status (408) would

@@ -11,6 +11,7 @@ use tracing::info;
 
 use super::estimate::each_message;
 use crate::normalize::{Encoding, Malformed};
+use crate::server::header_text;
 use crate::support::json::raw::Raw;
 use crate::support::lock::lock;
 
@@ -142,7 +143,7 @@ const USER_AGENT_BYTES_MAX: usize = 100;
 impl FirstSeen {
     /// Logs a client's first request with this signal.
     pub(super) fn meet(&self, signal: Signal, headers: &HeaderMap) {
-        let client = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let client = header_text(headers, USER_AGENT).unwrap_or_default();
         let client = client.get(..USER_AGENT_BYTES_MAX).unwrap_or(client);
         let mut seen = lock(&self.0);
         if seen.len() < CLIENTS_MAX && seen.insert((signal, client.to_owned())) {

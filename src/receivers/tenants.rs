@@ -36,17 +36,12 @@ pub const TENANT_FIGURES: [(&str, Figure); 4] =
 pub(super) struct Tenants {
     limits: Option<LimitOptions>,
     metrics: Metrics,
-    known: Mutex<HashMap<String, Arc<Account>>>,
+    known: Mutex<HashMap<String, Arc<Tenant>>>,
 }
 
 #[derive(Debug)]
 pub(super) struct Tenant {
-    account: Arc<Account>,
     metrics: Metrics,
-}
-
-#[derive(Debug)]
-struct Account {
     /// None where requests have no tenant: then nothing is counted apart.
     label: Option<[Label; 1]>,
     /// Of items and of bytes.
@@ -69,9 +64,9 @@ impl Tenants {
     }
 
     /// Lets a request of this tenant in, unless it sent too much.
-    pub(super) fn enter(&self, name: &str) -> Result<Tenant, Refusal> {
-        let tenant = Tenant { account: self.account(name), metrics: self.metrics.clone() };
-        let buckets = tenant.account.buckets.iter().flatten();
+    pub(super) fn enter(&self, name: &str) -> Result<Arc<Tenant>, Refusal> {
+        let tenant = self.tenant(name);
+        let buckets = tenant.buckets.iter().flatten();
         let wait = buckets.map(|bucket| lock(bucket).wait(Instant::now())).max();
         match wait.filter(|wait| !wait.is_zero()) {
             None => {
@@ -85,26 +80,34 @@ impl Tenants {
         }
     }
 
-    fn account(&self, name: &str) -> Arc<Account> {
+    fn tenant(&self, name: &str) -> Arc<Tenant> {
         let mut known = lock(&self.known);
         let name = match known.get(name) {
-            Some(account) => return Arc::clone(account),
+            Some(tenant) => return Arc::clone(tenant),
             None if known.len() < TENANTS_MAX => name,
             None => OTHERS,
         };
-        let account = || Arc::new(Account::new(name, self.limits.as_ref()));
-        Arc::clone(known.entry(name.to_owned()).or_insert_with(account))
+        let tenant = || {
+            let limits = self.limits.as_ref().map(|limits| limits.of(name));
+            let (items, bytes) = limits.unwrap_or_default();
+            Arc::new(Tenant {
+                metrics: self.metrics.clone(),
+                label: (!name.is_empty()).then(|| [("tenant", name.to_owned().into())]),
+                buckets: [items, bytes].map(|rate| rate.map(|rate| Bucket::new(rate).into())),
+            })
+        };
+        Arc::clone(known.entry(name.to_owned()).or_insert_with(tenant))
     }
 }
 
 impl Tenant {
     pub(super) fn came(&self, bytes: usize) {
-        let [_, bucket] = &self.account.buckets;
+        let [_, bucket] = &self.buckets;
         self.take(BYTES, bucket.as_ref(), bytes as u64);
     }
 
     pub(super) fn sent(&self, items: u64) {
-        let [bucket, _] = &self.account.buckets;
+        let [bucket, _] = &self.buckets;
         self.take(ITEMS, bucket.as_ref(), items);
     }
 
@@ -116,19 +119,8 @@ impl Tenant {
     }
 
     fn add(&self, figure: Figure, count: u64) {
-        if let Some(label) = &self.account.label {
+        if let Some(label) = &self.label {
             self.metrics.add(figure, label, count);
-        }
-    }
-}
-
-impl Account {
-    fn new(name: &str, limits: Option<&LimitOptions>) -> Self {
-        let (items, bytes) = limits.map(|limits| limits.of(name)).unwrap_or_default();
-        let label = (!name.is_empty()).then(|| [("tenant", name.to_owned().into())]);
-        Self {
-            label,
-            buckets: [items, bytes].map(|rate| rate.map(|rate| Bucket::new(rate).into())),
         }
     }
 }
@@ -145,18 +137,17 @@ impl Bucket {
         let came = self.rate * now.duration_since(self.filled).as_secs_f64();
         self.level = (self.level + came).min(self.rate * BURST.as_secs_f64());
         self.filled = now;
-        if self.level > 0.0 { Duration::ZERO } else { owed(self.level, self.rate) }
+        if self.level > 0.0 {
+            return Duration::ZERO;
+        }
+        // What is owed is never paid in no time.
+        let until = Duration::try_from_secs_f64(-self.level / self.rate).unwrap_or(Duration::MAX);
+        until.max(Duration::from_millis(1))
     }
 
     fn take(&mut self, count: u64) {
         self.level -= count as f64;
     }
-}
-
-/// How long it takes to pay what is owed: never nothing.
-fn owed(level: f64, rate: f64) -> Duration {
-    const MOMENT: Duration = Duration::from_millis(1);
-    Duration::try_from_secs_f64(-level / rate).unwrap_or(Duration::MAX).max(MOMENT)
 }
 
 #[cfg(test)]

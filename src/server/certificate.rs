@@ -4,8 +4,9 @@
 use jiff::civil;
 use jiff::tz::TimeZone;
 use rustls::pki_types::CertificateDer;
-use sha2::{Digest as _, Sha256};
 use webpki::EndEntityCert;
+
+use crate::support::sha256::{self, fingerprint};
 
 /// The object identifier of a common name, 2.5.4.3 (X.520), in DER.
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
@@ -28,11 +29,7 @@ pub(super) fn name(certificate: &CertificateDer<'_>) -> String {
         };
         common_name(certificate.subject()).or_else(alternative).map(str::to_owned)
     });
-    found.unwrap_or_else(|| {
-        let hash = Sha256::digest(certificate);
-        let first = hash.first_chunk().map_or(0, |first| u64::from_be_bytes(*first));
-        format!("certificate-{first:016x}")
-    })
+    found.unwrap_or_else(|| format!("certificate-{}", fingerprint(sha256::of(certificate))))
 }
 
 /// When a certificate ends, in nanoseconds since 1970; `None` for one that cannot be read. It is the second time of the fifth field, not
@@ -52,7 +49,7 @@ pub fn certificate_end(certificate: &CertificateDer<'_>) -> Option<u64> {
     // Years of two digits are those up to 2049.
     let century = if tag == GENERALIZED_TIME { "" } else { "20" };
     let end = civil::DateTime::strptime("%Y%m%d%H%M%SZ", format!("{century}{text}")).ok()?;
-    let end_ns = end.to_zoned(TimeZone::UTC).ok()?.timestamp().as_nanosecond();
+    let end_ns = TimeZone::UTC.to_timestamp(end).ok()?.as_nanosecond();
     u64::try_from(end_ns.clamp(0, u64::MAX.into())).ok()
 }
 

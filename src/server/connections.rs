@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper::service::service_fn;
@@ -145,13 +145,9 @@ impl Watch {
         Self(Arc::new(Mutex::new(Activity { in_flight: 0, is_first_awaited: true, idle_since })))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Activity> {
-        lock(&self.0)
-    }
-
     /// Notes a request, until what is returned is dropped.
     fn begin(&self) -> Busy {
-        let mut activity = self.lock();
+        let mut activity = lock(&self.0);
         activity.in_flight += 1;
         activity.is_first_awaited = false;
         drop(activity);
@@ -163,7 +159,7 @@ struct Busy(Watch);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        let mut activity = self.0.lock();
+        let mut activity = lock(&self.0.0);
         activity.in_flight -= 1;
         activity.idle_since = Instant::now();
     }
@@ -181,7 +177,7 @@ impl Connections {
             return true;
         }
         let idle =
-            self.open.iter().filter_map(|(id, (_, watch))| Some((watch.lock().idle()?, *id)));
+            self.open.iter().filter_map(|(id, (_, watch))| Some((lock(&watch.0).idle()?, *id)));
         let Some(((_, since), id)) = idle.min() else { return false };
         // Its first request, or its last answer, may be on its way.
         if since.elapsed() < ROOM_POLL {
@@ -197,7 +193,7 @@ impl Connections {
     /// timeout as long as it is not known which protocol it speaks.
     fn close_unused(&mut self) {
         for (task, watch) in self.open.values() {
-            let activity = watch.lock();
+            let activity = lock(&watch.0);
             if activity.is_first_awaited && FIRST_REQUEST_TIMEOUT < activity.idle_since.elapsed() {
                 task.abort();
             }

@@ -27,6 +27,7 @@ use std::time::Duration;
 use axum::response::Response;
 use hyper::Request;
 use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, AsHeaderName, HeaderMap};
 
 pub use certificate::certificate_end;
 pub use connections::serve;
@@ -49,6 +50,17 @@ pub trait Handler: Clone + Send + Sync + 'static {
 
     /// A connection waits, and all that are open have a request.
     fn make_room(&self) {}
+}
+
+/// A header of a request that is text.
+pub fn header_text(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// The key behind `Bearer` in a request's `authorization`.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, key) = header_text(headers, AUTHORIZATION)?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
 }
 
 /// Why a connection is closed without an answer.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustls::server::WebPkiClientVerifier;
@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use super::certificate;
 use crate::support::lock::lock;
 use crate::support::pem;
+use crate::support::problem::{Mistake, Mistakes};
 use crate::support::secret::Secret;
 
 /// How often the files are looked at. One that is broken is said at the second look, since a pair may be half written at the first.
@@ -82,18 +83,15 @@ struct Contents {
 
 impl TlsOptions {
     /// What is wrong, without looking at any file.
-    pub fn mistakes(&self) -> Vec<(&'static str, &'static str)> {
-        let mut mistakes = Vec::new();
-        if self.cert.trim().is_empty() || self.key.reveal().trim().is_empty() {
-            mistakes.push(("tls needs a cert and a key", "give each the path of a PEM file"));
-        }
-        if self.client_auth.is_some() && self.client_ca.is_none() {
-            mistakes.push((
-                "tls.client_auth has no authority to check certificates by",
-                "give tls.client_ca, or leave both out",
-            ));
-        }
-        mistakes
+    pub fn mistakes(&self) -> Vec<Mistake> {
+        let mut found = Mistakes::default();
+        let is_unnamed = self.cert.trim().is_empty() || self.key.reveal().trim().is_empty();
+        let hint = "give each the path of a PEM file";
+        found.note(is_unnamed, "tls", "tls needs a cert and a key", hint);
+        let is_unchecked = self.client_auth.is_some() && self.client_ca.is_none();
+        let what = "tls.client_auth has no authority to check certificates by";
+        found.note(is_unchecked, "tls", what, "give tls.client_ca, or leave both out");
+        found.0
     }
 
     /// Whether nobody comes in without a certificate.
@@ -207,7 +205,7 @@ impl Tls {
 
     /// What is wrong with the files as they are now, as a sentence; an older certificate is in use then.
     pub fn problem(&self) -> Option<String> {
-        self.current.lock().problem.clone()
+        lock(&self.current.state).problem.clone()
     }
 
     /// Does the handshake. Returns what the client's certificate calls it.
@@ -215,7 +213,7 @@ impl Tls {
         &self,
         stream: TcpStream,
     ) -> io::Result<(TlsStream<BufReader<TcpStream>>, Option<Arc<str>>)> {
-        let config = Arc::clone(&self.current.lock().config);
+        let config = Arc::clone(&lock(&self.current.state).config);
         let stream = BufReader::with_capacity(READ_BYTES, stream);
         let stream = TlsAcceptor::from(config).accept(stream).await?;
         let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
@@ -237,25 +235,18 @@ async fn watch(current: Arc<Current>) {
 }
 
 impl Current {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
-    }
-
     /// Looks whether the files have changed, and uses what they hold now.
     fn look(&self) {
         let read = self.options.read();
-        let is_seen_again = {
-            let state = self.lock();
-            if read == state.seen && state.is_settled {
-                return;
-            }
-            read == state.seen
-        };
-        let configured = match &read {
-            Ok(contents) => self.options.configure(contents),
-            Err(why) => Err(why.clone()),
-        };
-        let mut state = self.lock();
+        let state = lock(&self.state);
+        let is_seen_again = read == state.seen;
+        if is_seen_again && state.is_settled {
+            return;
+        }
+        drop(state);
+        let contents = read.as_ref().map_err(Clone::clone);
+        let configured = contents.and_then(|contents| self.options.configure(contents));
+        let mut state = lock(&self.state);
         state.seen = read;
         state.is_settled = configured.is_ok() || is_seen_again;
         match configured {

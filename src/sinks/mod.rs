@@ -43,7 +43,7 @@ use crate::support::hops::{Hops, SENDER_HEADER};
 use crate::support::kafka::{IS_BUILT, NOT_BUILT};
 use crate::support::keyring::Keyring;
 use crate::support::options::{position, read};
-use crate::support::problem::Problem;
+use crate::support::problem::{Mistake, Mistakes, Problem};
 use crate::telemetry::SinkFigures;
 pub use report::{Deferral, Omitted, Pace, Refusal, RejectClass, Report, Verdict, Verdicts};
 pub use size_limit::SizeLimit;
@@ -391,34 +391,6 @@ impl Delivery {
     /// The size of its items on the wire, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
-    }
-}
-
-/// What is wrong with an option that can be read.
-#[derive(Debug, PartialEq, Eq)]
-struct Mistake<Words = &'static str> {
-    /// The option's key.
-    option: &'static str,
-    /// See [`Problem::what`].
-    what: Words,
-    /// See [`Problem::hint`].
-    hint: Words,
-}
-
-/// Mistakes that were found.
-#[derive(Debug, Default)]
-struct Mistakes(Vec<Mistake>);
-
-impl Mistakes {
-    /// Adds one, where it is there.
-    fn note(
-        &mut self,
-        is_there: bool,
-        option: &'static str,
-        what: &'static str,
-        hint: &'static str,
-    ) {
-        self.0.extend(is_there.then_some(Mistake { option, what, hint }));
     }
 }
 

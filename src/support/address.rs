@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use super::written::written_as;
 
@@ -40,6 +40,11 @@ impl Address {
     /// What the schema calls it.
     pub(super) const FORMAT: &str = "listen-address";
 
+    /// A port that only this machine reaches.
+    pub const fn loopback(port: u16) -> Self {
+        Self::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))
+    }
+
     /// Whether the two cannot both be listened on.
     pub fn collides_with(&self, other: &Self) -> bool {
         match (self, other) {
@@ -65,11 +70,6 @@ impl Address {
     pub fn is_exposed(&self) -> bool {
         self.socket().is_some_and(|address| !address.ip().to_canonical().is_loopback())
     }
-}
-
-/// For a field that holds an address as text: `#[serde(deserialize_with = "address::text")]`.
-pub fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    Address::deserialize(deserializer).map(|address| address.to_string())
 }
 
 /// Whether listening on `wide` takes `narrow` as well. Other than elsewhere, Linux serves IPv4 on `[::]` too.

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::problem::Mistake;
 use super::secret::Secret;
 
 /// What is wrong with a configuration that wants Kafka in a build without it, and what to do.
@@ -85,8 +86,8 @@ pub struct Cluster<'a> {
 }
 
 impl Cluster<'_> {
-    /// What is wrong with the options: the option's key, what it is, and what to do.
-    pub fn mistakes(&self) -> Vec<(&'static str, &'static str, &'static str)> {
+    /// What is wrong with the options.
+    pub fn mistakes(&self) -> Vec<Mistake> {
         let is_broker = |broker: &String| {
             broker.rsplit_once(':').is_some_and(|(host, port)| {
                 !host.is_empty()
@@ -110,7 +111,8 @@ impl Cluster<'_> {
             (self.tls.is_none() && self.sasl.is_some_and(|sasl| sasl.mechanism == Mechanism::Plain),
                 ("sasl", "`sasl` with PLAIN and no TLS sends the password readably", "add `tls = {}`, or use SCRAM-SHA-512")),
         ];
-        all.into_iter().filter(|(is_wrong, _)| *is_wrong).map(|(_, mistake)| mistake).collect()
+        let wrong = all.into_iter().filter(|(is_wrong, _)| *is_wrong);
+        wrong.map(|(_, (option, what, hint))| Mistake { option, what, hint }).collect()
     }
 }
 
@@ -260,7 +262,7 @@ mod tests {
             (brokers(&["a:1"]), None, Some(&plain), &["sasl", "sasl"]),
         ] {
             let mistakes = Cluster { brokers: &brokers, tls, sasl }.mistakes();
-            let options: Vec<_> = mistakes.iter().map(|mistake| mistake.0).collect();
+            let options: Vec<_> = mistakes.iter().map(|mistake| mistake.option).collect();
             assert_eq!(options, expected, "{brokers:?}");
         }
     }

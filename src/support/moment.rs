@@ -1,7 +1,11 @@
 //! Points in time as an operator writes them.
 
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+
+use super::clock::nanos;
 use super::duration::Duration;
-use super::rfc3339::NS_PER_SECOND;
 
 /// Why a text is no point in time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -10,31 +14,26 @@ use super::rfc3339::NS_PER_SECOND;
 )]
 pub struct NotATime(String);
 
-/// Reads an RFC 3339 time, a date (its first moment in UTC) or a length of time before `now_ns`. Nanoseconds since 1970.
+/// Reads an RFC 3339 time, a time or a date without a zone (in UTC, of a date its first moment), or a length of time before `now_ns`.
+/// Nanoseconds since 1970.
 pub fn read(text: &str, now_ns: u64) -> Result<u64, NotATime> {
-    timestamp(text)
-        .or_else(|| date(text))
-        .or_else(|| {
-            let ago: Duration = text.parse().ok()?;
-            Some(now_ns.saturating_sub(u64::try_from(ago.0.as_nanos()).ok()?))
-        })
-        .ok_or_else(|| NotATime(text.to_owned()))
+    let read = match text.parse().ok().or_else(|| without_zone(text)) {
+        Some(time) => u64::try_from(time.as_nanosecond()).ok(),
+        None => text.parse().ok().map(|Duration(ago)| now_ns.saturating_sub(nanos(ago))),
+    };
+    read.ok_or_else(|| NotATime(text.to_owned()))
 }
 
-fn timestamp(text: &str) -> Option<u64> {
-    let time: jiff::Timestamp = text.parse().ok()?;
-    u64::try_from(time.as_nanosecond()).ok()
-}
-
-fn date(text: &str) -> Option<u64> {
-    let date: jiff::civil::Date = text.parse().ok()?;
-    let start = date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_second();
-    u64::try_from(start).ok()?.checked_mul(NS_PER_SECOND)
+fn without_zone(text: &str) -> Option<Timestamp> {
+    // The name of a zone would be passed over.
+    let time: DateTime = text.parse().ok().filter(|_| !text.contains('['))?;
+    TimeZone::UTC.to_timestamp(time).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::support::rfc3339::NS_PER_SECOND;
 
     #[test]
     fn times_dates_and_lengths_of_time_are_understood() {
@@ -42,6 +41,8 @@ mod tests {
         for (text, seconds) in [
             ("2026-11-21T15:00:00Z", 1_795_273_200),
             ("2026-11-21T16:00:00+01:00", 1_795_273_200),
+            ("2026-11-21T15:00:00", 1_795_273_200),
+            ("2026-11-21 15:00", 1_795_273_200),
             ("2026-11-21", 1_795_219_200),
             ("2h", 1_795_266_000),
             ("1h30m", 1_795_267_800),
@@ -49,7 +50,9 @@ mod tests {
         ] {
             assert_eq!(read(text, now_ns), Ok(seconds * NS_PER_SECOND), "{text}");
         }
-        for text in ["", "yesterday", "2026-13-01", "2", "1969-12-31", "-2h"] {
+        let named = "2026-11-21T15:00:00[Europe/Paris]";
+        let before_1970 = "1970-01-01T00:30:00+01:00";
+        for text in ["", "yesterday", "2026-13-01", "2", "1969-12-31", "-2h", before_1970, named] {
             assert!(read(text, now_ns).is_err(), "{text}");
         }
     }

@@ -2,7 +2,7 @@
 //! goes back as soon as it is free: for agent spans that cost more than filling it did. Pieces are aligned, so that disks can read
 //! and write them directly.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use crate::support::lock::lock;
 use bytes::Bytes;
@@ -83,7 +83,7 @@ impl Pool {
             return Piece { memory: vec![0; room], start: 0, filled: 0, room };
         }
         let bytes = room + 2 * ALIGNMENT;
-        let mut waiting = self.lock();
+        let mut waiting = lock(&self.0);
         let fits = |memory: &Vec<u8>| (bytes..=2 * bytes).contains(&memory.len());
         let memory = match waiting.memory.iter().rposition(fits) {
             Some(place) => waiting.remove(place),
@@ -113,17 +113,13 @@ impl Pool {
         if !is_kept(&memory) {
             return;
         }
-        let mut waiting = self.lock();
+        let mut waiting = lock(&self.0);
         while BYTES_MAX < waiting.bytes + memory.len() {
             // Sizes that nobody asks for any more give way to those in use.
             waiting.remove(0);
         }
         waiting.bytes += memory.len();
         waiting.memory.push(memory);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        lock(&self.0)
     }
 }
 
@@ -199,7 +195,7 @@ mod tests {
         drop(filled(&pool, 1 << 20));
         let piece = pool.take(100_000, 0);
         assert!(piece.memory.len() <= 2 * (100_000 + 2 * ALIGNMENT));
-        assert_eq!(pool.lock().memory.len(), 1);
+        assert_eq!(lock(&pool.0).memory.len(), 1);
     }
 
     #[test]
@@ -230,7 +226,7 @@ mod tests {
         drop(bodies);
         drop(filled(&pool, PIECE_BYTES_MAX + 1));
         drop(filled(&pool, 100));
-        let waiting = pool.lock();
+        let waiting = lock(&pool.0);
         assert!(waiting.bytes <= BYTES_MAX, "{}", waiting.bytes);
         assert_eq!(waiting.memory.len(), 8);
     }

@@ -1,4 +1,4 @@
-//! A mistake in a configuration file, and where it stands.
+//! A mistake in a configuration file, and where it stands; and one in options that nobody has a place of yet.
 
 use std::ops::Range;
 
@@ -17,5 +17,33 @@ impl Problem {
     /// One at a place, where that is known; a hint without words is none.
     pub fn new(at: Option<Range<usize>>, what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { at, what: what.into(), hint: Some(hint.into()).filter(|hint| !hint.is_empty()) }
+    }
+}
+
+/// What is wrong with an option that can be read. Whoever knows where the option stands makes a [`Problem`] of it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Mistake<Words = &'static str> {
+    /// The option's key; empty where it is of no single one.
+    pub option: &'static str,
+    /// See [`Problem::what`].
+    pub what: Words,
+    /// See [`Problem::hint`].
+    pub hint: Words,
+}
+
+/// Mistakes that were found.
+#[derive(Debug, Default)]
+pub struct Mistakes(pub Vec<Mistake>);
+
+impl Mistakes {
+    /// Adds one, where it is there.
+    pub fn note(
+        &mut self,
+        is_there: bool,
+        option: &'static str,
+        what: &'static str,
+        hint: &'static str,
+    ) {
+        self.0.extend(is_there.then_some(Mistake { option, what, hint }));
     }
 }

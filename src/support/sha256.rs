@@ -1,13 +1,35 @@
-//! SHA-256 as text.
+//! SHA-256, also as text.
 
 use std::fmt::Write as _;
 
 use sha2::{Digest as _, Sha256};
 
+/// A digest.
+pub type Hash = [u8; 32];
+
+/// Digits of a fingerprint: they tell all keys of a fleet apart and give none away.
+const FINGERPRINT_DIGITS: usize = 16;
+
+/// The digest of these bytes.
+pub fn of(bytes: &[u8]) -> Hash {
+    Sha256::digest(bytes).into()
+}
+
 /// The digest of these bytes as 64 hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(64);
-    for byte in Sha256::digest(bytes) {
+    digits(of(bytes))
+}
+
+/// The first digits of a digest.
+pub fn fingerprint(hash: Hash) -> String {
+    let mut text = digits(hash);
+    text.truncate(FINGERPRINT_DIGITS);
+    text
+}
+
+fn digits(hash: Hash) -> String {
+    let mut text = String::with_capacity(2 * hash.len());
+    for byte in hash {
         // Writing to memory does not fail.
         write!(text, "{byte:02x}").ok();
     }

@@ -23,32 +23,31 @@ pub struct Shown<'a> {
     pub now: UnixTime,
 }
 
+type Check = dyn Fn(Shown<'_>) -> Result<ServerCertVerified, Error> + Send + Sync;
+
 /// Takes the certificates that a check takes.
-pub struct Verifier<C> {
+pub struct Verifier {
     provider: Arc<CryptoProvider>,
-    check: C,
+    check: Box<Check>,
 }
 
-impl<C> Verifier<C>
-where
-    C: Fn(Shown<'_>) -> Result<ServerCertVerified, Error> + Send + Sync,
-{
+impl Verifier {
     /// With signatures checked by this provider.
-    pub fn new(provider: Arc<CryptoProvider>, check: C) -> Self {
-        Self { provider, check }
+    pub fn new(
+        provider: Arc<CryptoProvider>,
+        check: impl Fn(Shown<'_>) -> Result<ServerCertVerified, Error> + Send + Sync + 'static,
+    ) -> Self {
+        Self { provider, check: Box::new(check) }
     }
 }
 
-impl<C> fmt::Debug for Verifier<C> {
+impl fmt::Debug for Verifier {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("Verifier")
     }
 }
 
-impl<C> ServerCertVerifier for Verifier<C>
-where
-    C: Fn(Shown<'_>) -> Result<ServerCertVerified, Error> + Send + Sync,
-{
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,

@@ -198,18 +198,14 @@ impl AgentSeries {
     /// Counts what a span did, once it is known which agent it belongs to (no name where there is none), of which workflow, and whether
     /// its tokens count.
     pub fn call(&mut self, call: &Call, agent: Name, workflow: Name, counts_tokens: bool) {
-        let agent = match call.work {
-            Work::Agent(own) => own,
-            _ => agent,
+        let (agent, tool) = match call.work {
+            Work::Agent(own) => (own, Name::default()),
+            Work::Tool(tool) => (agent, tool),
+            _ => (agent, Name::default()),
         };
         let [operation, provider, request, response] = call.labels;
         let of_model = [operation, provider, request, response, agent];
         let status = if call.error.is_some() { ERROR } else { OK };
-        let tool = match call.work {
-            Work::Tool(tool) => tool,
-            _ => Name::default(),
-        };
-        let error = call.error.unwrap_or_default();
         match call.work {
             Work::Handoff(from, to) => {
                 let from = if from == Name::default() { agent } else { from };
@@ -219,15 +215,6 @@ impl AgentSeries {
                 let triggered = if triggered { TRUE } else { FALSE };
                 self.0.add(GUARDRAILS, Labels::of(&[name, triggered]), 1);
             }
-            Work::Other => {}
-            Work::Operation | Work::Agent(_) | Work::Tool(_) => {
-                let of_operation =
-                    Labels::of(&[operation, provider, request, response, agent, tool, error]);
-                self.took(DURATION, call, of_operation, call.duration_ns);
-                self.took(FIRST_CHUNK, call, Labels::of(&of_model), call.first_chunk_ns);
-            }
-        }
-        match call.work {
             Work::Agent(_) => {
                 let of_run = Labels::of(&[agent, workflow, status]);
                 self.took(AGENT_RUN, call, of_run, call.duration_ns);
@@ -236,7 +223,13 @@ impl AgentSeries {
                 let of_call = Labels::of(&[agent, tool, status]);
                 self.took(TOOL_CALL, call, of_call, call.duration_ns);
             }
-            _ => {}
+            Work::Operation | Work::Other => {}
+        }
+        if matches!(call.work, Work::Operation | Work::Agent(_) | Work::Tool(_)) {
+            let error = call.error.unwrap_or_default();
+            let of_operation = [operation, provider, request, response, agent, tool, error];
+            self.took(DURATION, call, Labels::of(&of_operation), call.duration_ns);
+            self.took(FIRST_CHUNK, call, Labels::of(&of_model), call.first_chunk_ns);
         }
         if counts_tokens && call.cost_nanos > 0 {
             self.0.add(COST, Labels::of(&of_model), call.cost_nanos);

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use crate::support::lock::lock;
 use prometheus_client::collector::Collector;
@@ -27,7 +27,7 @@ pub(super) type Series = BTreeMap<Vec<Label>, u64>;
 impl Counters {
     /// Adds to a figure. Adding nothing makes it visible.
     pub(super) fn add(&self, (name, help): Figure, labels: &[Label], count: u64) {
-        let mut all = self.lock();
+        let mut all = lock(&self.0);
         let (_, series) = all.entry(name).or_insert((help, Series::new()));
         match series.get_mut(labels) {
             Some(known) => *known += count,
@@ -35,19 +35,26 @@ impl Counters {
         }
     }
 
-    /// The counts of a figure as they are now.
-    pub(super) fn series(&self, (name, _): Figure) -> Series {
-        self.lock().get(name).map(|(_, series)| series.clone()).unwrap_or_default()
+    /// The counts of a figure by the values of its first label, over all others.
+    pub(super) fn by_label(&self, (name, _): Figure) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for (labels, count) in lock(&self.0).get(name).iter().flat_map(|(_, series)| series) {
+            if let Some((_, value)) = labels.first() {
+                *counts.entry(value.to_string()).or_default() += count;
+            }
+        }
+        counts
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, (&'static str, Series)>> {
-        lock(&self.0)
+    /// The count of a figure over all labels.
+    pub(super) fn sum(&self, (name, _): Figure) -> u64 {
+        lock(&self.0).get(name).map_or(0, |(_, series)| series.values().sum())
     }
 }
 
 impl Collector for Counters {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        for (name, (help, series)) in &*self.lock() {
+        for (name, (help, series)) in &*lock(&self.0) {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             if let Some(only) = series.get(&[][..]) {
                 ConstCounter::new(*only).encode(family)?;

@@ -64,18 +64,12 @@ impl Metrics {
 
     /// The counts of a figure by the values of its first label, over all others.
     pub fn by_label(&self, figure: Figure) -> BTreeMap<String, u64> {
-        let mut counts = BTreeMap::new();
-        for (labels, count) in self.counters.series(figure) {
-            if let Some((_, value)) = labels.into_iter().next() {
-                *counts.entry(value.into_owned()).or_default() += count;
-            }
-        }
-        counts
+        self.counters.by_label(figure)
     }
 
     /// The count of a figure over all labels.
     pub fn sum(&self, figure: Figure) -> u64 {
-        self.counters.series(figure).values().sum()
+        self.counters.sum(figure)
     }
 
     /// Counts an answered request: the HTTP status, or the gRPC code, and how long it took from its head to the answer.

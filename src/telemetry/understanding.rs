@@ -6,14 +6,15 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::mem::take;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use super::counters::{Counters, Figure, Label};
+use super::counters::{Counters, Figure};
 use crate::span::{Convention, Facts, Span};
 use crate::support::lock::lock;
 
@@ -43,8 +44,8 @@ struct Lack {
     /// Its figure's name in `/status`.
     key: &'static str,
     figure: Figure,
-    /// What the figure is split by.
-    label: Option<&'static str>,
+    /// What the figure is split by, and what may be in that beside letters and digits.
+    label: Option<(&'static str, &'static [u8])>,
     /// Whether it makes sums or places in time wrong.
     is_wrong: bool,
     /// What it means for the data, and what to do.
@@ -72,7 +73,7 @@ static LACKS: [Lack; 5] = [
             "spans_unknown_operation",
             "Spans with a word for their operation that is not known",
         ),
-        label: Some("operation"),
+        label: Some(("operation", OPERATION_MARKS)),
         is_wrong: false,
         text: "the operation is not known: it is kept as an attribute, and the kind of span is decided by what else there is; \
                map the word with `kind` in [attributes], or tell us of the client",
@@ -91,7 +92,7 @@ static LACKS: [Lack; 5] = [
             "receiver_odd_time_spans",
             "Spans with times before 2000 or after 2100, kept as sent",
         ),
-        label: Some("receiver"),
+        label: Some(("receiver", NAME_MARKS)),
         is_wrong: true,
         text: "times before 2000 or after 2100 are kept as sent, and backends may hide such spans; \
                have the client send nanoseconds since 1970",
@@ -99,7 +100,7 @@ static LACKS: [Lack; 5] = [
     Lack {
         key: "unpriced_models",
         figure: ("spans_unpriced", "Spans of models that no price is known of"),
-        label: Some("model"),
+        label: Some(("model", NAME_MARKS)),
         is_wrong: false,
         text: "no price is known of the model: its spans are kept without a cost; \
                name its price in [prices.overrides], or bring a newer table with `file` in [prices]",
@@ -110,20 +111,15 @@ static LACKS: [Lack; 5] = [
 #[derive(Debug, Clone)]
 pub struct Understanding {
     counters: Counters,
-    state: Arc<Mutex<State>>,
+    met: Arc<Mutex<[Met; LACKS.len()]>>,
 }
 
+/// How one lack was met.
 #[derive(Debug, Default)]
-struct State {
-    /// The words for operations that have a figure of their own, and the models.
-    operations: BTreeSet<String>,
-    models: BTreeSet<String>,
-    fresh: [Fresh; LACKS.len()],
-}
-
-/// What is still to be said of one lack.
-#[derive(Debug, Default)]
-struct Fresh {
+struct Met {
+    /// The words that have a figure of their own.
+    words: BTreeSet<String>,
+    /// In how many spans, since it was last said.
     spans: u64,
     /// The name that the first of them had.
     example: String,
@@ -156,111 +152,95 @@ impl Understanding {
         for lack in LACKS.iter().filter(|lack| lack.label.is_none()) {
             counters.add(lack.figure, &[], 0);
         }
-        Self { counters, state: Arc::default() }
+        Self { counters, met: Arc::default() }
     }
 
     /// Counts what of a span was not understood.
     pub fn note(&self, span: &Span, facts: &Facts) {
         if let Some(notes) = &facts.notes {
-            if let Some(attribute) = notes.uncounted.as_deref() {
-                self.count(UNCOUNTED, None, 1, attribute);
-            }
-            if let Some(word) = notes.unknown_operation.as_deref() {
-                let known = labelled(&mut self.lock().operations, word, OPERATION_MARKS);
-                self.count(OPERATION, Some(known), 1, word);
+            let found = [(UNCOUNTED, &notes.uncounted), (OPERATION, &notes.unknown_operation)];
+            for (number, name) in found {
+                if let Some(name) = name {
+                    self.count(number, name, 1);
+                }
             }
         }
         if facts.convention == Convention::Generic {
-            self.count(CONVENTION, None, 1, &span.scope.name);
+            self.count(CONVENTION, &span.scope.name, 1);
         }
     }
 
     /// Counts a span of a model that no price is known of.
     pub fn unpriced(&self, model: &str) {
-        let known = labelled(&mut self.lock().models, model, NAME_MARKS);
-        self.count(UNPRICED, Some(known), 1, model);
+        self.count(UNPRICED, model, 1);
     }
 
     /// Counts spans with times that can hardly be meant.
-    pub fn odd_times(&self, receiver: &'static str, spans: u64) {
-        self.count(TIMES, Some(receiver.into()), spans, receiver);
+    pub fn odd_times(&self, receiver: &str, spans: u64) {
+        self.count(TIMES, receiver, spans);
     }
 
-    fn count(&self, number: usize, value: Option<Cow<'static, str>>, spans: u64, name: &str) {
-        let Some(lack) = LACKS.get(number) else { return };
-        let label = lack.label.zip(value);
+    fn count(&self, number: usize, name: &str, spans: u64) {
+        let mut all = lock(&self.met);
+        let (Some(lack), Some(met)) = (LACKS.get(number), all.get_mut(number)) else { return };
+        let label = lack.label.map(|(label, marks)| (label, met.labelled(name, marks)));
         self.counters.add(lack.figure, label.as_slice(), spans);
-        if let Some(fresh) = self.lock().fresh.get_mut(number) {
-            if fresh.spans == 0 {
-                let example = shown(name, NAME_BYTES_MAX, NAME_MARKS).unwrap_or(HIDDEN);
-                example.clone_into(&mut fresh.example);
-            }
-            fresh.spans += spans;
+        if met.spans == 0 {
+            let example = shown(name, NAME_BYTES_MAX, NAME_MARKS).unwrap_or(HIDDEN);
+            example.clone_into(&mut met.example);
         }
+        met.spans += spans;
     }
 
     /// The figures as they are now: a number each, or one for each value of its label.
     pub fn figures(&self) -> Map<String, Value> {
-        let figure = |lack: &Lack| {
-            let series = self.counters.series(lack.figure).into_iter();
-            let figure: Value = if lack.label.is_none() {
-                series.map(|(_, spans)| spans).sum::<u64>().into()
-            } else {
-                let value = |labels: Vec<Label>| labels.into_iter().map(|(_, value)| value);
-                let by_value =
-                    series.map(|(labels, spans)| (value(labels).collect(), spans.into()));
-                by_value.collect::<Map<String, Value>>().into()
-            };
-            (lack.key.to_owned(), figure)
+        let figure = |lack: &Lack| match lack.label {
+            None => json!(self.counters.sum(lack.figure)),
+            Some(_) => json!(self.counters.by_label(lack.figure)),
         };
-        LACKS.iter().map(figure).collect()
+        LACKS.iter().map(|lack| (lack.key.to_owned(), figure(lack))).collect()
     }
 
     /// Says what is new, for ever: each lack soon after it is first met, and at most once an hour.
     pub async fn tell(self, mut say: impl FnMut(&Said)) {
         loop {
             sleep(LOOK_EVERY).await;
-            let due = self.lock().due(Instant::now());
-            due.iter().for_each(&mut say);
+            self.due(Instant::now()).iter().for_each(&mut say);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
-    }
-}
-
-impl State {
     /// What is to be said now; it counts as said.
-    fn due(&mut self, now: Instant) -> Vec<Said> {
+    fn due(&self, now: Instant) -> Vec<Said> {
         let mut due = Vec::new();
-        for (lack, fresh) in self.fresh.iter_mut().enumerate() {
-            let is_time = fresh.said.is_none_or(|said| SAY_EVERY <= now.duration_since(said));
-            if is_time && 0 < fresh.spans {
-                let (spans, example) = (fresh.spans, std::mem::take(&mut fresh.example));
+        for (lack, met) in lock(&self.met).iter_mut().enumerate() {
+            let is_time = met.said.is_none_or(|said| SAY_EVERY <= now.duration_since(said));
+            if is_time && 0 < met.spans {
+                met.said = Some(now);
+                let (spans, example) = (take(&mut met.spans), take(&mut met.example));
                 due.push(Said { lack, spans, example });
-                *fresh = Fresh { said: Some(now), ..Fresh::default() };
             }
         }
         due
     }
 }
 
+impl Met {
+    /// What a word is counted as: itself, as long as there are few different ones.
+    fn labelled(&mut self, word: &str, marks: &[u8]) -> Cow<'static, str> {
+        let Some(word) = shown(word, OPERATION_BYTES_MAX, marks) else { return OTHER.into() };
+        if !self.words.contains(word) {
+            if OPERATIONS_MAX <= self.words.len() {
+                return OTHER.into();
+            }
+            self.words.insert(word.to_owned());
+        }
+        word.to_owned().into()
+    }
+}
+
 /// Whether this can be a word for an operation or an error, and no text of somebody's.
 pub(super) fn is_plain_word(word: &str) -> bool {
     shown(word, OPERATION_BYTES_MAX, OPERATION_MARKS).is_some()
-}
-
-/// What a word is counted as: itself, as long as there are few different ones.
-fn labelled(known: &mut BTreeSet<String>, word: &str, marks: &[u8]) -> Cow<'static, str> {
-    let Some(word) = shown(word, OPERATION_BYTES_MAX, marks) else { return OTHER.into() };
-    if !known.contains(word) {
-        if OPERATIONS_MAX <= known.len() {
-            return OTHER.into();
-        }
-        known.insert(word.to_owned());
-    }
-    word.to_owned().into()
 }
 
 /// A name that can be shown: short, and of letters, digits and these marks only.
@@ -358,10 +338,10 @@ mod tests {
             noted(metrics.understanding(), Some(word), Some(word));
             let plain = span(word, Facts::default());
             metrics.understanding().note(&plain, plain.facts());
-            let due = metrics.understanding().lock().due(Instant::now() + SAY_EVERY);
+            let due = metrics.understanding().due(Instant::now() + SAY_EVERY);
             assert!(due.iter().all(|said| said.example == HIDDEN), "{due:?}");
             // Each word is the first of its hour.
-            metrics.understanding().lock().fresh = Default::default();
+            *lock(&metrics.understanding().met) = Default::default();
         }
         let words = metrics.understanding().figures()["unknown_operations"].clone();
         assert_eq!(words, serde_json::json!({ OTHER: hostile.len() }));
@@ -380,7 +360,7 @@ mod tests {
             understanding.clone().tell(move |said| ears.lock().unwrap().push(said.clone())),
         );
         let wait = async |minutes| sleep(Duration::from_mins(minutes) + LOOK_EVERY / 2).await;
-        let heard = || std::mem::take(&mut *heard.lock().unwrap());
+        let heard = || take(&mut *heard.lock().unwrap());
         let said = |spans, example: &str| {
             vec![Said { lack: UNCOUNTED, spans, example: example.to_owned() }]
         };

@@ -126,8 +126,7 @@ fn snake(column: &str) -> String {
 
 /// `2024-05-29 13:46:19.963000` in UTC, or RFC 3339; in quotes once more in a table.
 fn unix_ns(text: &str) -> Option<u64> {
-    let text = text.trim_matches('"').replace(' ', "T");
-    moment::read(&format!("{text}Z"), 0).or_else(|_| moment::read(&text, 0)).ok()
+    moment::read(text.trim_matches('"'), 0).ok()
 }
 
 fn trace_id(text: &str) -> TraceId {

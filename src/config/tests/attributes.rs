@@ -1,7 +1,7 @@
 //! `[attributes]`: what it comes to, and its bounds.
 
 use super::*;
-use crate::normalize::Fact;
+use crate::normalize::{Fact, Mapping};
 
 #[test]
 fn facts_have_their_keys_in_order_and_words_their_kinds() {

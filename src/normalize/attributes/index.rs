@@ -34,10 +34,10 @@ pub struct Mapping {
 }
 
 macro_rules! facts {
-    ($($(#[$doc:meta])* $fact:ident $name:literal $field:ident $read:ident;)+) => {
+    ($($fact:ident $name:literal $field:ident $read:ident $sentence:literal;)+) => {
         /// A fact that the user can name attributes for.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Fact { $(#[doc = concat!("`", $name, "`.")] $fact,)+ }
+        pub enum Fact { $(#[doc = concat!("`", $name, "`: ", $sentence)] $fact,)+ }
 
         impl Fact {
             /// Every fact, in the order in which they are documented.
@@ -46,6 +46,11 @@ macro_rules! facts {
             /// Its name in the configuration.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$fact => $name,)+ }
+            }
+
+            /// What it is.
+            pub fn sentence(self) -> &'static str {
+                match self { $(Self::$fact => $sentence,)+ }
             }
 
             /// The fact with this name.
@@ -61,28 +66,28 @@ macro_rules! facts {
 }
 
 facts! {
-    Agent "agent" Agent Plain;
-    Tool "tool" Tool Plain;
-    ToolCallId "tool_call_id" ToolCallId Plain;
-    Model "model" RequestModel Plain;
-    ResponseModel "response_model" ResponseModel Plain;
-    Provider "provider" Provider Plain;
-    Input "input" Input Json;
-    Output "output" Output Json;
-    Session "session" Session Json;
-    User "user" User Json;
-    Tags "tags" Tags Commas;
-    Workflow "workflow" Workflow Plain;
-    InputTokens "input_tokens" InputTokens Plain;
-    OutputTokens "output_tokens" OutputTokens Plain;
-    TotalTokens "total_tokens" TotalTokens Plain;
-    CachedRead "cache_read_input_tokens" CachedRead Plain;
-    CacheWrite "cache_creation_input_tokens" CacheWrite Plain;
-    Reasoning "reasoning_tokens" Reasoning Plain;
-    Cost "cost_usd" CostTotal Plain;
-    FirstTokenMillis "time_to_first_token_ms" FirstTokenMillis Plain;
-    Environment "environment" Environment Plain;
-    Release "release" Release Plain;
+    Agent "agent" Agent Plain "The agent at work.";
+    Tool "tool" Tool Plain "The tool that is called.";
+    ToolCallId "tool_call_id" ToolCallId Plain "The id that ties a tool's call to the model's request for it.";
+    Model "model" RequestModel Plain "The model that was asked for.";
+    ResponseModel "response_model" ResponseModel Plain "The model that answered.";
+    Provider "provider" Provider Plain "Who serves the model.";
+    Input "input" Input Json "What went in: text, or JSON.";
+    Output "output" Output Json "What came out: text, or JSON.";
+    Session "session" Session Json "The conversation.";
+    User "user" User Json "The end user.";
+    Tags "tags" Tags Commas "Labels: a list, or words between commas.";
+    Workflow "workflow" Workflow Plain "The workflow's or the trace's name.";
+    InputTokens "input_tokens" InputTokens Plain "Tokens that the model read, cached ones among them.";
+    OutputTokens "output_tokens" OutputTokens Plain "Tokens that the model wrote, reasoning among them.";
+    TotalTokens "total_tokens" TotalTokens Plain "Tokens altogether.";
+    CachedRead "cache_read_input_tokens" CachedRead Plain "Tokens that were read from a cache.";
+    CacheWrite "cache_creation_input_tokens" CacheWrite Plain "Tokens that were written to a cache.";
+    Reasoning "reasoning_tokens" Reasoning Plain "Tokens that were spent on reasoning.";
+    Cost "cost_usd" CostTotal Plain "What it cost, in US dollars.";
+    FirstTokenMillis "time_to_first_token_ms" FirstTokenMillis Plain "Milliseconds until the first part of the answer.";
+    Environment "environment" Environment Plain "The environment it ran in.";
+    Release "release" Release Plain "The application's release.";
 }
 
 /// The rules by key.

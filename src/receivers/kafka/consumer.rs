@@ -25,6 +25,7 @@ use crate::receivers::body::Body;
 use crate::receivers::decode::Form;
 use crate::receivers::kafka_options::KafkaOptions;
 use crate::receivers::refusal::Refusal;
+use crate::receivers::routes::{self, labels};
 use crate::receivers::{FAILED, KEPT_HEADER_BYTES_MAX, Receivers};
 use crate::span::{Receiver, Source};
 use crate::support::clock;
@@ -32,7 +33,6 @@ use crate::support::hops::{Hops, SENDER_HEADER};
 use crate::support::kafka::{Context, RECEIVED_HEADER, TENANT_HEADER, Trouble, is_refusal};
 use crate::support::lock::lock;
 use crate::support::stop::Stop;
-use crate::telemetry::Label;
 
 /// How long the client is waited for at once: what is done is committed as often, at least.
 const POLL_MAX: Duration = Duration::from_millis(100);
@@ -393,20 +393,12 @@ pub(super) fn form_of(message: &Message) -> Result<Form, Refusal> {
     const WANTED: Refusal = Refusal::MediaType("application/x-protobuf or application/json");
     let coding = message.header("content-encoding").unwrap_or_default();
     let coding = Coding::from_header(coding).ok_or(Refusal::Coding)?;
-    let media =
-        message.header("content-type").map(|media| media.split(';').next().unwrap_or(media));
-    let encoding = match media.map(str::trim) {
-        Some("application/x-protobuf" | "application/protobuf") => Encoding::Protobuf,
-        Some("application/json") => Encoding::Json,
-        Some(_) => return Err(WANTED),
-        None => match message.body.trim_ascii_start().first() {
-            Some(b'{') => Encoding::Json,
-            // The tag of `resource_spans`.
-            Some(b'\n') | None => Encoding::Protobuf,
-            Some(_) if message.body.first() == Some(&b'\n') => Encoding::Protobuf,
-            Some(_) if coding != Coding::Identity => Encoding::Protobuf,
-            Some(_) => return Err(WANTED),
-        },
+    let encoding = match message.header("content-type") {
+        Some(media) => routes::media_of(media.as_bytes()).ok_or(WANTED)?.1,
+        None if message.body.trim_ascii_start().starts_with(b"{") => Encoding::Json,
+        // The tag of `resource_spans`.
+        None if message.body.starts_with(b"\n") || coding != Coding::Identity => Encoding::Protobuf,
+        None => return Err(WANTED),
     };
     Ok(Form { receiver: Receiver::Kafka, encoding, coding })
 }
@@ -435,7 +427,7 @@ impl Receivers {
         let tenant = answering.tenants.enter(&source.tenant)?;
         let body = Body { bytes: body, arrival: answering.bodies.begin() };
         tenant.came(body.bytes.len());
-        answering.keep(source, form, body, &labels(form.encoding), &tenant).await.map(drop)
+        answering.keep(source, form, body, &tenant).await.map(drop)
     }
 
     /// Keeps a message in the quarantine; says whether it is there.
@@ -449,18 +441,8 @@ impl Receivers {
         let is_kept = answering.intake.set_aside(source, encoding, body, reason).await.is_ok();
         if is_kept {
             warn!("{said}; it is in the quarantine");
-            answering.metrics.add(FAILED, &labels(encoding), 1);
+            answering.metrics.add(FAILED, &labels(Receiver::Kafka, encoding), 1);
         }
         is_kept
     }
-}
-
-/// What messages are called in metrics.
-fn labels(encoding: Encoding) -> [Label; 3] {
-    let format = match encoding {
-        Encoding::Protobuf => "protobuf",
-        Encoding::Json => "json",
-    };
-    let (receiver, transport) = (Receiver::Kafka.as_str().into(), "kafka".into());
-    [("receiver", receiver), ("transport", transport), ("format", format.into())]
 }

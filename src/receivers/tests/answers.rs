@@ -106,7 +106,7 @@ async fn media_types_and_codings_that_are_not_known_are_415() {
 
 #[tokio::test]
 async fn with_tokens_only_their_holders_come_in() {
-    let token = TokenOptions { token: "sk-right".to_owned(), tenant: "acme".to_owned() };
+    let token = TokenOptions { token: "sk-right".to_owned().into(), tenant: "acme".to_owned() };
     let world =
         World::with(ReceiverOptions { tokens: vec![token], ..ReceiverOptions::default() }).await;
     let wrong = ("authorization", "Bearer sk-wrong");
@@ -291,7 +291,7 @@ async fn browsers_may_send_from_pages_that_are_named() {
         allowed_headers: vec!["x-mine".to_owned()],
         max_age: DEFAULT_CORS_MAX_AGE,
     };
-    let token = TokenOptions { token: "sk-right".to_owned(), tenant: String::new() };
+    let token = TokenOptions { token: "sk-right".to_owned().into(), tenant: String::new() };
     let options =
         ReceiverOptions { cors: Some(cors), tokens: vec![token], ..ReceiverOptions::default() };
     let world = World::with(options).await;

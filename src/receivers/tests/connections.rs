@@ -163,7 +163,7 @@ async fn a_client_that_closes_its_side_early_gets_its_answer() {
 
 #[tokio::test]
 async fn a_request_behind_a_refused_one_is_answered_on_its_own() {
-    let token = TokenOptions { token: "sk-right".to_owned(), tenant: String::new() };
+    let token = TokenOptions { token: "sk-right".to_owned().into(), tenant: String::new() };
     let options = ReceiverOptions {
         body_bytes_max: 100_000,
         tokens: vec![token],

@@ -14,7 +14,7 @@ fn good() -> Vec<u8> {
 
 fn tokens() -> Vec<TokenOptions> {
     let token = |token: &str, tenant: &str| TokenOptions {
-        token: token.to_owned(),
+        token: token.to_owned().into(),
         tenant: tenant.to_owned(),
     };
     vec![token("sk-shop", "shop"), token("pk:sk", "desk")]

@@ -14,7 +14,9 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use crate::prices::Prices;
-use crate::sinks::http::{Address, ClientOptions, Compression, Limits, TlsOptions, secret_header};
+use crate::sinks::http::{
+    Address, ClientOptions, Compression, Limits, TlsOptions, basic, secret_header,
+};
 use crate::sinks::{Mistake, Mistakes, read_options};
 use crate::span::RootSpan;
 use crate::support::base64;
@@ -338,9 +340,7 @@ impl Options {
                 };
                 Some(format!("ApiKey {key}"))
             }
-            (_, Some(user), Some(password), _) => {
-                Some(format!("Basic {}", pair(user, password.reveal())))
-            }
+            (_, Some(user), Some(password), _) => Some(basic(user, password.reveal())),
             (.., bearer) => bearer.as_ref().map(|token| format!("Bearer {}", token.reveal())),
         }
     }

@@ -73,8 +73,7 @@ fn default_timeout() -> Duration {
 impl Options {
     /// What is wrong with them.
     pub(super) fn mistakes(&self) -> Vec<Mistake> {
-        let mistake = |(option, what, hint)| Mistake { option, what, hint };
-        let mut mistakes: Vec<_> = self.cluster().mistakes().into_iter().map(mistake).collect();
+        let mut mistakes = self.cluster().mistakes();
         let mut wrong = |option, what, hint| mistakes.push(Mistake { option, what, hint });
         if self.topic.trim().is_empty() {
             wrong("topic", "`topic` is empty", "leave it out for otlp_spans");

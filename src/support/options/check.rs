@@ -189,14 +189,10 @@ fn types(schema: &Value) -> Vec<&str> {
 
 /// A value's type as a schema calls it.
 fn type_of(value: &DeValue<'_>) -> &'static str {
-    match value {
-        DeValue::String(_) => "string",
-        DeValue::Integer(_) => "integer",
-        DeValue::Float(_) => "number",
-        DeValue::Boolean(_) => "boolean",
-        DeValue::Array(_) => "array",
-        DeValue::Table(_) => "object",
-        DeValue::Datetime(_) => "time",
+    match value.type_str() {
+        "float" => "number",
+        "table" => "object",
+        other => other,
     }
 }
 

@@ -12,13 +12,16 @@ use std::ops::Range;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::Value as Json;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use crate::support::problem::Problem;
 use check::Check;
 pub use nearest::{did_you_mean, nearest};
+
+/// A value and where it stands.
+pub type Value<'v> = Spanned<DeValue<'v>>;
 
 /// Set in the positions of a string that came by reference (`${NAME}`, an environment variable) and not from the file itself.
 /// Such a string may be read as a number or a boolean where that is wanted, because a variable has no other way to say so.
@@ -30,21 +33,21 @@ pub fn position(span: &Range<usize>) -> Range<usize> {
 }
 
 /// The schema of a type, without references to parts of itself.
-pub fn schema_of<T: JsonSchema>() -> Value {
+pub fn schema_of<T: JsonSchema>() -> Json {
     let settings =
         SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
     settings.into_generator().into_root_schema_for::<T>().into()
 }
 
 /// The properties of an object's schema.
-pub fn properties(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
-    schema.get("properties").and_then(Value::as_object).into_iter().flatten()
+pub fn properties(schema: &Json) -> impl Iterator<Item = (&String, &Json)> {
+    schema.get("properties").and_then(Json::as_object).into_iter().flatten()
 }
 
 /// Of a schema that also allows nothing (`null`), the other half.
-pub fn without_null(schema: &Value) -> &Value {
-    let choices = schema.get("anyOf").and_then(Value::as_array);
-    let is_null = |choice: &&Value| choice.get("type").is_some_and(|kind| kind == "null");
+pub fn without_null(schema: &Json) -> &Json {
+    let choices = schema.get("anyOf").and_then(Json::as_array);
+    let is_null = |choice: &&Json| choice.get("type").is_some_and(|kind| kind == "null");
     choices.and_then(|choices| choices.iter().find(|choice| !is_null(choice))).unwrap_or(schema)
 }
 
@@ -62,18 +65,15 @@ pub fn read<T: DeserializeOwned + JsonSchema>(
 /// is nothing where that has none.
 pub fn read_on<T: DeserializeOwned>(
     table: Spanned<DeTable<'_>>,
-    schema: &Value,
+    schema: &Json,
 ) -> (Option<T>, Vec<Problem>) {
-    let (at, mut root) = (table.span(), DeValue::Table(table.into_inner()));
-    let texts = referenced_texts(&root);
+    let (at, mut table) = (table.span(), table.into_inner());
+    let texts = referenced_texts(&mut table);
     let mut check = Check::new(&texts);
-    let is_whole = match &mut root {
-        DeValue::Table(table) => check.table(table, &at, schema, ""),
-        _ => false,
-    };
+    let is_whole = check.table(&mut table, &at, schema, "");
     let mut problems = check.problems();
-    let root = ValueDeserializer::from(Spanned::new(at, root));
-    let value = match T::deserialize(root) {
+    let root = Spanned::new(at, DeValue::Table(table));
+    let value = match T::deserialize(ValueDeserializer::from(root)) {
         Ok(value) => Some(value),
         Err(error) if is_whole => {
             problems.push(problem(error.span().as_ref(), error.message()));
@@ -85,9 +85,9 @@ pub fn read_on<T: DeserializeOwned>(
 }
 
 /// What is wrong with a table that is read later. Messages say `whose` an unknown key is.
-pub fn check(table: &Spanned<DeTable<'_>>, schema: &Value, whose: &str) -> Vec<Problem> {
+pub fn check(table: &Spanned<DeTable<'_>>, schema: &Json, whose: &str) -> Vec<Problem> {
     let (at, mut table) = (table.span(), table.get_ref().clone());
-    let texts = referenced_texts(&DeValue::Table(table.clone()));
+    let texts = referenced_texts(&mut table);
     let mut check = Check::new(&texts);
     check.table(&mut table, &at, schema, whose);
     check.problems()
@@ -104,20 +104,30 @@ fn problem(at: Option<&Range<usize>>, message: &str) -> Problem {
 }
 
 /// Strings that came by reference, by where they start.
-fn referenced_texts(value: &DeValue<'_>) -> BTreeMap<usize, String> {
+fn referenced_texts(table: &mut DeTable<'_>) -> BTreeMap<usize, String> {
     let mut texts = BTreeMap::new();
-    let mut add = |value: &Spanned<DeValue<'_>>| match value.get_ref() {
-        DeValue::String(text) if value.span().start & REFERENCED > 0 => {
-            texts.insert(value.span().start, text.clone().into_owned());
+    each_text_in(table, &mut |value| {
+        let at = value.span().start;
+        if let Some(text) = value.get_ref().as_str().filter(|_| at & REFERENCED > 0) {
+            texts.insert(at, text.to_owned());
         }
-        inner => texts.extend(referenced_texts(inner)),
-    };
-    match value {
-        DeValue::Array(elements) => elements.iter().for_each(&mut add),
-        DeValue::Table(table) => table.values().for_each(&mut add),
+    });
+    texts
+}
+
+/// Visits every string in a table.
+pub fn each_text_in<'v>(table: &mut DeTable<'v>, visit: &mut impl FnMut(&mut Value<'v>)) {
+    table.iter_mut().for_each(|(_, value)| each_text(value, visit));
+}
+
+/// Visits every string in a value.
+pub fn each_text<'v>(value: &mut Value<'v>, visit: &mut impl FnMut(&mut Value<'v>)) {
+    match value.get_mut() {
+        DeValue::Array(elements) => elements.iter_mut().for_each(|one| each_text(one, visit)),
+        DeValue::Table(table) => each_text_in(table, visit),
+        DeValue::String(_) => visit(value),
         _ => {}
     }
-    texts
 }
 
 #[cfg(test)]
