@@ -54,7 +54,8 @@ pub struct TraceContext {
     /// The latest end, in nanoseconds since 1970.
     pub end_ns: u64,
     /// Those of the spans that the context was asked for whose tokens and cost count otherwise than their kind alone says: model calls
-    /// that repeat another, and other spans that count. See [`tokens_of`].
+    /// that repeat another, and other spans that count. See [`tokens_of`]. For a sink that estimates
+    /// ([`TraceNeeds::estimates`]) also model calls that say no tokens where another span says them.
     pub exceptions: HashSet<SpanId>,
     /// The root that stands for the trace, where it needs one; see [`RootSpan`].
     pub root: Option<SpanId>,
@@ -195,6 +196,8 @@ pub struct Tokens<'a> {
     pub counts: bool,
     /// Whether it says something that others count.
     pub repeats: bool,
+    /// Whether it is a model call that says nothing, and another span says its tokens. Known to sinks that estimate.
+    pub is_told: bool,
     /// Tokens that count.
     pub own: &'a Usage,
     /// Tokens that repeat those of other spans.
@@ -251,8 +254,9 @@ pub fn tokens_of<'a>(context: Option<&TraceContext>, span: &'a Span) -> Tokens<'
         (false, false) => (NO_TOKENS, &facts.usage),
     };
     let repeats = spending.repeats(is_exception);
+    let is_told = is_exception && spending.spends == Spends::Nothing;
     let cost_source = facts.cost.is_said().then_some(SAID);
-    Tokens { counts, repeats, own, aggregate, cost: &facts.cost, cost_source }
+    Tokens { counts, repeats, is_told, own, aggregate, cost: &facts.cost, cost_source }
 }
 
 /// The contexts of the traces of a delivery.
@@ -298,6 +302,7 @@ pub enum Traced {
 
 /// What a sink wants to know of traces, and how long it is ready to wait for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "wishes of their own")]
 pub struct TraceNeeds {
     /// Which spans the contexts are gathered from.
     pub traced: Traced,
@@ -314,6 +319,8 @@ pub struct TraceNeeds {
     pub contents: bool,
     /// Whether [`TraceContext::agents`] is wanted.
     pub agents: bool,
+    /// Whether the sink makes up tokens of model calls over OTLP that say none, unless it is told that another span says them.
+    pub estimates: bool,
 }
 
 /// The trace object is sent before the spans or at the same time, so one lost turn of the client's export is all there is to wait.
@@ -343,6 +350,7 @@ impl TraceNeeds {
         replaces_by_id: false,
         contents: false,
         agents: false,
+        estimates: false,
     };
 
     /// Whether what went through the models of this span is wanted: roots that are made here stand for spans of the Agents SDK only.
@@ -361,6 +369,7 @@ impl Default for TraceNeeds {
             replaces_by_id: false,
             contents: false,
             agents: true,
+            estimates: false,
         }
     }
 }

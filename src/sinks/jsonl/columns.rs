@@ -92,6 +92,7 @@ impl<'a> Row<'a> {
             tokens: Tokens {
                 counts: false,
                 repeats: false,
+                is_told: false,
                 own: usage,
                 aggregate: usage,
                 cost,

@@ -17,11 +17,12 @@ const COUNTED: [Fact; 5] = [Fact::Usage, Fact::Cost, Fact::Model, Fact::OwnUsage
 pub(super) struct Change {
     /// Something cannot be used as it is: a value, or the name.
     mends: bool,
-    /// What becomes metadata: all that is counted where it repeats other spans, since Langfuse would add it up; an operation that Langfuse
-    /// takes no tokens from where those of this span count; name and version of a prompt that Langfuse 3 would drop the span for.
+    /// What becomes metadata: all that is counted where it repeats other spans, since Langfuse would add it up; a cost that is none, with
+    /// which it would work out no other; an operation that it takes no tokens from where those of this span count; name and version of a
+    /// prompt that Langfuse 3 would drop the span for.
     hidden: Found,
-    /// Keys of attributes that are said anew behind the others.
-    replaced: Vec<&'static str>,
+    /// What is said anew behind the other attributes, under the keys of [`REPLACED`].
+    replaced: Found,
     /// The costs that are said anew.
     pub(super) cost: Option<String>,
 }
@@ -51,37 +52,38 @@ impl Change {
         let own = |key| last_text(detail, key).unwrap_or_default();
         let has_usage = reads.has(Fact::OwnUsage) && !hides_usage && !tokens.own.is_empty();
         if has_usage && is_inclusive(own(fields::USAGE)) {
-            change.replaced.push(fields::USAGE);
+            change.replaced.add(Found::of([Fact::OwnUsage]));
         }
         if reads.has(Fact::OwnCost) && !hides_usage {
             change.cost = mended_cost(own(fields::COST));
-            change.replaced.extend(change.cost.is_some().then_some(fields::COST));
+            change.replaced.add(Found::of(change.cost.is_some().then_some(Fact::OwnCost)));
+        } else if reads.has(Fact::Cost) && !facts.cost.is_said() {
+            change.hidden.add(Found::of([Fact::Cost]));
         }
         // Langfuse shows the tags of the span it got last.
         if reads.has(Fact::Tags) && tags.iter().any(|tag| !facts.tags.contains(tag)) {
-            change.replaced.push(trace::TAGS);
+            change.replaced.add(Found::of([Fact::Tags]));
         }
         change
     }
 
     /// Whether there is any.
     pub(super) fn is_needed(&self) -> bool {
-        self.mends || self.hidden != Found::default() || !self.replaced.is_empty()
+        self.mends || self.gone() != Found::default()
     }
 
-    /// Whether the attribute under this key is said anew.
-    pub(super) fn replaces(&self, key: &str) -> bool {
-        self.replaced.contains(&key)
-    }
-
-    /// Whether what Langfuse finds a type by may become metadata.
-    pub(super) fn hides_type(&self) -> bool {
-        self.hidden.has_any(Found::of([Fact::Operation, Fact::Model]))
+    /// What Langfuse finds no more.
+    pub(super) fn gone(&self) -> Found {
+        let mut gone = self.hidden;
+        gone.add(self.replaced);
+        gone
     }
 
     /// An attribute as Langfuse can use it, or as metadata where it is hidden.
     pub(super) fn changed(&self, Attribute { key, value }: &Attribute) -> Option<Attribute> {
-        let usable = usable(key, value).filter(|_| !self.replaces(key))?;
+        let is_replaced =
+            REPLACED.iter().any(|(fact, known)| self.replaced.has(*fact) && key == known);
+        let usable = usable(key, value).filter(|_| !is_replaced)?;
         if !self.hidden.has_any(facts_of(key)) {
             return Some(Attribute { key: key.clone(), value: usable.into_owned() });
         }
@@ -93,6 +95,10 @@ impl Change {
         })
     }
 }
+
+/// What may be said anew, and under which key it is.
+const REPLACED: [(Fact, &str); 3] =
+    [(Fact::OwnUsage, fields::USAGE), (Fact::OwnCost, fields::COST), (Fact::Tags, trace::TAGS)];
 
 /// Whether the span's tokens count although its kind does not say so.
 pub(super) fn speaks(facts: &Facts, tokens: &Tokens<'_>) -> bool {

@@ -72,6 +72,7 @@ pub(super) fn write(out: &mut Vec<u8>, span: &Span, encoding: &Encoding<'_>) {
     let tags = trace.map(|trace| &trace.tags[..]).unwrap_or_default();
     let change = Change::of(span, &detail, reads, &tokens, tags);
     let facts = span.facts();
+    let reads = reads.without(change.gone());
     let observation = Observation {
         span,
         is_otlp,
@@ -103,7 +104,7 @@ struct Observation<'a> {
     detail: &'a Detail,
     trace: Option<&'a Trace<'a>>,
     tokens: Tokens<'a>,
-    /// What Langfuse finds by itself.
+    /// What Langfuse finds by itself in what is sent of it.
     reads: Reads,
     change: Change,
     encoding: &'a Encoding<'a>,
@@ -196,7 +197,7 @@ impl Observation<'_> {
                 fields::text(out, key, if is_name { trace::cut_name(value) } else { value });
             }
         }
-        if !self.reads.has(Fact::Tags) || self.change.replaces(trace::TAGS) {
+        if !self.reads.has(Fact::Tags) {
             let is_new = |tag: &&Text| !trace.tags.contains(tag);
             let tags = trace.tags.iter().chain(facts.tags.iter().filter(is_new));
             fields::texts(out, trace::TAGS, tags);
@@ -208,7 +209,6 @@ impl Observation<'_> {
 
     /// The type, where Langfuse would find another. It prices neither points in time nor plain spans.
     fn add_type(&self, out: &mut Vec<u8>) {
-        let own = self.reads.own_type().filter(|_| !self.change.hides_type());
         let wanted = match type_of(self.facts.kind) {
             Some("chain") if self.is_speech_group() => Some("span"),
             wanted if !self.is_otlp => wanted.or(Some("span")),
@@ -217,7 +217,7 @@ impl Observation<'_> {
         };
         if let Some(wanted) = wanted
             && !self.reads.has(Fact::Type)
-            && own != Some(wanted)
+            && self.reads.own_type() != Some(wanted)
         {
             fields::text(out, fields::TYPE, wanted);
         }
@@ -343,7 +343,8 @@ impl Observation<'_> {
             return;
         }
         let model = self.model();
-        if let Some(model) = model.filter(|_| !has(Fact::Model)) {
+        let has_model = has(Fact::Model) && !has(Fact::QuotedModel);
+        if let Some(model) = model.filter(|_| !has_model) {
             fields::text(out, fields::MODEL, model);
         }
         if let Some(parameters) = facts.parameters.as_ref().filter(|_| !has(Fact::Parameters)) {
@@ -353,8 +354,8 @@ impl Observation<'_> {
         if let Some(answer) = self.answer().filter(|_| usage.is_empty()) {
             usage = &answer.usage;
         }
-        let is_said = !usage.is_empty() || (model.is_some() && self.would_be_estimated());
-        if is_said && (!has(Fact::OwnUsage) || self.change.replaces(fields::USAGE)) {
+        let is_said = !usage.is_empty() || (model.is_some() && self.counts_zero(has_model));
+        if is_said && !has(Fact::OwnUsage) {
             let reasoning = self.encoding.settings.options.reasoning_tokens;
             fields::text_made_of(out, &[fields::USAGE], USAGE_BYTES, |out| {
                 write_buckets(out, usage, model, reasoning);
@@ -367,11 +368,15 @@ impl Observation<'_> {
         }
     }
 
-    /// Of a text with a model and without tokens Langfuse makes up both tokens and cost. The text of an item of the SDK is JSON
-    /// around the words, or stands for audio, so that it would be far off.
-    fn would_be_estimated(&self) -> bool {
-        let facts = self.facts;
-        let has_text = facts.input.is_some() || facts.output.is_some();
-        !self.is_otlp && facts.error.is_none() && has_text
+    /// Of a text with a model and without tokens Langfuse makes up both tokens and cost, unless it is told a count, be it 0. It is
+    /// told that where another span says the tokens, and where it has model or text from here alone: what we write is JSON around
+    /// the words, or stands for audio, so that it would be far off.
+    fn counts_zero(&self, has_model: bool) -> bool {
+        let (facts, has) = (self.facts, |fact| self.reads.has(fact));
+        let has_text = has(Fact::Input) || has(Fact::Output);
+        let is_texted = has_text || facts.input.is_some() || facts.output.is_some();
+        let is_from_here = !has_model || !has_text;
+        let is_estimated = is_texted && facts.error.is_none() && !has(Fact::Usage);
+        is_estimated && (self.tokens.is_told || is_from_here)
     }
 }

@@ -29,6 +29,8 @@ named! {
         Input "input",
         Output "output",
         Model "model",
+        /// In JSON's quotes, with which it has no price.
+        QuotedModel "quoted_model",
         Parameters "parameters",
         /// Tokens in any attribute.
         Usage "usage",
@@ -74,6 +76,10 @@ impl Found {
 
     pub(super) fn add(&mut self, facts: Self) {
         self.0 |= facts.0;
+    }
+
+    fn without(self, facts: Self) -> Self {
+        Self(self.0 & !facts.0)
     }
 }
 
@@ -151,6 +157,12 @@ impl Reads {
         self.found.has_any(facts)
     }
 
+    /// What it finds once that is gone.
+    pub(super) fn without(self, gone: Found) -> Self {
+        let by_operation = self.by_operation.filter(|_| !gone.has(Fact::Operation));
+        Self { found: self.found.without(gone), by_operation, ..self }
+    }
+
     fn add(&mut self, fact: Fact) {
         self.found.add(Found::of([fact]));
     }
@@ -166,6 +178,9 @@ impl Reads {
             self.found.add(facts);
         }
         let word = value.as_text().map(|text| &**text).unwrap_or_default();
+        if facts.has(Fact::Model) && word.starts_with('"') {
+            self.add(Fact::QuotedModel);
+        }
         let type_said = || TABLE.types.get(&(&**key, word)).copied();
         match &**key {
             fields::TYPE if TYPES.contains(&word) => self.add(Fact::Type),
