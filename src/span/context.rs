@@ -16,7 +16,7 @@
 //! * Without a context (its trace was too old or too many) the kind alone decides.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -229,17 +229,7 @@ impl<'a> Tokens<'a> {
     }
 }
 
-const NO_TOKENS: &Usage = &Usage {
-    input: None,
-    output: None,
-    total: None,
-    cached_read: None,
-    cache_write: None,
-    reasoning: None,
-    input_audio: None,
-    output_audio: None,
-    cache_write_1h: None,
-};
+static NO_TOKENS: LazyLock<Usage> = LazyLock::new(Usage::default);
 
 /// The tokens of a span, given what is known of its trace.
 pub fn tokens_of<'a>(context: Option<&TraceContext>, span: &'a Span) -> Tokens<'a> {
@@ -248,10 +238,10 @@ pub fn tokens_of<'a>(context: Option<&TraceContext>, span: &'a Span) -> Tokens<'
     let spending = Spending::of(facts);
     let counts = spending.counts(is_exception);
     let (own, aggregate) = match (counts, facts.usage.is_empty()) {
-        (true, true) if is_exception => (&facts.aggregate_usage, NO_TOKENS),
+        (true, true) if is_exception => (&facts.aggregate_usage, &*NO_TOKENS),
         (true, _) => (&facts.usage, &facts.aggregate_usage),
-        (false, true) => (NO_TOKENS, &facts.aggregate_usage),
-        (false, false) => (NO_TOKENS, &facts.usage),
+        (false, true) => (&*NO_TOKENS, &facts.aggregate_usage),
+        (false, false) => (&*NO_TOKENS, &facts.usage),
     };
     let repeats = spending.repeats(is_exception);
     let is_told = is_exception && spending.spends == Spends::Nothing;
@@ -342,14 +332,17 @@ impl Traced {
 
 impl TraceNeeds {
     /// For a sink that writes each span once, as its trace is known by then: it waits for nothing and gets no roots.
-    pub const AS_KNOWN: Self = Self {
+    pub const AS_KNOWN: Self =
+        Self { root: RootSpan::Never, context_wait: Duration::ZERO, agents: false, ..Self::USUAL };
+
+    const USUAL: Self = Self {
         traced: Traced::All,
-        root: RootSpan::Never,
-        context_wait: Duration::ZERO,
+        root: RootSpan::Auto,
+        context_wait: DEFAULT_CONTEXT_WAIT,
         quiet: DEFAULT_QUIET,
         replaces_by_id: false,
         contents: false,
-        agents: false,
+        agents: true,
         estimates: false,
     };
 
@@ -361,15 +354,6 @@ impl TraceNeeds {
 
 impl Default for TraceNeeds {
     fn default() -> Self {
-        Self {
-            traced: Traced::default(),
-            root: RootSpan::default(),
-            context_wait: DEFAULT_CONTEXT_WAIT,
-            quiet: DEFAULT_QUIET,
-            replaces_by_id: false,
-            contents: false,
-            agents: true,
-            estimates: false,
-        }
+        Self::USUAL
     }
 }

@@ -120,14 +120,9 @@ pub type Found<K, T> = HashMap<K, Option<T>, RandomState>;
 pub type Spent<K> = (Found<K, bool>, Found<K, bool>);
 
 impl<K, A> Node<K, A> {
-    const NAMED: Self = Self {
-        own: None,
-        below: Below {
-            calls: Calls { seen: 0, silent: 0, has_log: false },
-            has_spender: false,
-            has_model: false,
-        },
-    };
+    fn named() -> Self {
+        Self { own: None, below: Below::default() }
+    }
 
     fn spends(&self) -> Spends {
         self.own.as_ref().map_or(Spends::Nothing, |own| own.spends)
@@ -173,7 +168,7 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
         let parent = own.parent.filter(|parent| !self.is_at_or_below(*parent, id));
         let (is_named, node) = match self.nodes.entry(id) {
             Entry::Occupied(known) => (true, known.into_mut()),
-            Entry::Vacant(place) => (false, place.insert(Node::NAMED)),
+            Entry::Vacant(place) => (false, place.insert(Node::named())),
         };
         let (was, below) = (node.own, node.below);
         let (spent, was_open) = (node.spends(), node.is_open());
@@ -192,7 +187,7 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
         }
         // Names its parent.
         if let Some(parent) = now.parent.filter(|parent| self.has_room_for(*parent)) {
-            self.nodes.entry(parent).or_insert(Node::NAMED);
+            self.nodes.entry(parent).or_insert_with(Node::named);
         }
         self.count_call(was, now);
         self.mark_above(now, below);

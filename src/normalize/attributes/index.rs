@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::fields::{Field, Gate};
 use super::value::Read;
 use crate::normalize::tables;
-use crate::span::{Convention, Kind};
+use crate::span::{Convention, Kind, named};
 
 /// What a row says of a key, with its place in the order of precedence. Small, since several are looked at for each attribute.
 #[derive(Debug, Clone, Copy)]
@@ -34,25 +34,14 @@ pub struct Mapping {
 }
 
 macro_rules! facts {
-    ($($(#[$doc:meta])* $fact:ident $name:literal $field:ident $read:ident;)+) => {
-        /// A fact that the user can name attributes for.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Fact { $(#[doc = concat!("`", $name, "`.")] $fact,)+ }
+    ($($fact:ident $name:literal $field:ident $read:ident;)+) => {
+        named! {
+            /// A fact that the user can name attributes for.
+            #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+            Fact { $(#[doc = concat!("`", $name, "`.")] $fact $name,)+ }
+        }
 
         impl Fact {
-            /// Every fact, in the order in which they are documented.
-            pub const ALL: &'static [Self] = &[$(Self::$fact,)+];
-
-            /// Its name in the configuration.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$fact => $name,)+ }
-            }
-
-            /// The fact with this name.
-            pub fn named(name: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|known| known.as_str() == name)
-            }
-
             fn field(self) -> (Field, Read) {
                 match self { $(Self::$fact => (Field::$field, Read::$read),)+ }
             }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::normalize::raw::{self, Raw, payload_of_text, share, written};
 use crate::normalize::tables::PATHS;
 use crate::normalize::usage::COUNT_MAX;
-use crate::span::plain::{Numbers, Repeated, Style, write_value};
+use crate::span::plain::{Style, write_value};
 use crate::span::{Payload, Text, Value};
 
 /// How a value is written.
@@ -223,7 +223,7 @@ pub(super) fn json(value: &Value) -> Text {
 
 /// Appends a value as plain JSON.
 pub(super) fn write_json(value: &Value, out: &mut Vec<u8>) {
-    write_value(out, value, Style { numbers: Numbers::All, repeated: Repeated::All });
+    write_value(out, value, Style::AsSent);
 }
 
 #[cfg(test)]

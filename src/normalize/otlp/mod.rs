@@ -17,7 +17,6 @@ pub mod wire;
 mod tally;
 mod arrival;
 mod detail;
-mod parent;
 mod json;
 #[cfg(test)]
 mod tests;
@@ -25,10 +24,10 @@ mod tests;
 use super::attributes;
 use crate::span::{Detail, Facts, Format, Span, Spending};
 
+pub use arrival::with_parent;
 pub(super) use arrival::{decode as decode_protobuf, span_of};
-pub(super) use detail::{resource, scope};
+pub use detail::{resource_of, scope_of};
 pub(super) use json::decode as decode_json;
-pub use parent::with_parent;
 
 /// Stands where a value was nested too deeply to be read.
 pub(super) const TOO_DEEP_MARKER: &str = "[nested too deeply]";

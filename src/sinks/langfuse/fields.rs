@@ -5,7 +5,7 @@ use serde::de::IgnoredAny;
 use crate::span::otlp::protobuf::{
     close_message, open_message, write_attribute, write_text_attribute,
 };
-use crate::span::plain::{Numbers, Repeated, SAFE_INTEGER_MAX, Style, write_scalar, write_value};
+use crate::span::plain::{SAFE_INTEGER_MAX, Style, write_scalar, write_value};
 use crate::span::{Payload, Text, Value};
 use crate::support::json::write_str;
 use crate::support::rfc3339;
@@ -109,7 +109,7 @@ pub(super) fn write_payload_as_json(out: &mut Vec<u8>, payload: &Payload) {
 
 /// Appends a value as JSON that JavaScript reads without loss: numbers it has no room for are strings.
 pub(super) fn write_json(out: &mut Vec<u8>, value: &Value) {
-    write_value(out, value, Style { numbers: Numbers::Safe, repeated: Repeated::All });
+    write_value(out, value, Style::JavaScript);
 }
 
 /// Appends a value as text: text as it is, everything else as JSON, without quotes where that is a string.

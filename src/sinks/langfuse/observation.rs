@@ -136,7 +136,7 @@ impl Observation<'_> {
             ..**detail
         };
         let times = self.encoding.traces.times(span);
-        protobuf::write_span_at(out, span, times, parent, &whole);
+        protobuf::write_span(out, span, times, parent, &whole);
         if !self.is_otlp {
             write_item(out, detail, &self.tokens);
         }

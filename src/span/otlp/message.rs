@@ -81,7 +81,7 @@ pub trait Words<E: Encoding = Vec<u8>> {
     /// Appends the fields of a span.
     fn write_span(&self, out: &mut E, span: &Span) {
         if !span.is_otlp() || !out.pass_on(&span.wire) {
-            write_span(out, span, span.parent_id, span.detail());
+            write_span(out, span, (span.start_ns, span.end_ns), span.parent_id, span.detail());
         }
     }
 }
@@ -167,18 +167,8 @@ pub fn write_scope<E: Encoding>(out: &mut E, scope: &Scope) {
     }
 }
 
-/// Appends the fields of a `Span` message: the span's ids and times, this parent, and this detail.
+/// Appends the fields of a `Span` message: the span's ids, these times, this parent, and this detail.
 pub fn write_span<E: Encoding>(
-    out: &mut E,
-    span: &Span,
-    parent_id: Option<SpanId>,
-    detail: &Detail,
-) {
-    write_span_at(out, span, (span.start_ns, span.end_ns), parent_id, detail);
-}
-
-/// The same with another start and end.
-pub fn write_span_at<E: Encoding>(
     out: &mut E,
     span: &Span,
     (start_ns, end_ns): (u64, u64),
