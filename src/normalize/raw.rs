@@ -1,6 +1,7 @@
 //! Bodies as text, and slices of JSON text as what the span model holds: text and payloads that share the memory of the request.
 
 use std::borrow::Cow;
+use std::iter;
 
 use bytes::Bytes;
 
@@ -35,6 +36,24 @@ pub(super) fn payload_of_text(text: &Text) -> Option<Payload> {
         Some(value) => payload(text, value),
         None => Some(Payload::Text(text.clone())),
     }
+}
+
+/// The members of an object that say something.
+pub(super) fn payloads(source: &Text, object: Raw<'_>) -> impl Iterator<Item = (Text, Payload)> {
+    object
+        .members()
+        .filter_map(|(name, value)| Some((share(source, name), payload(source, value)?)))
+}
+
+/// The strings of a list.
+pub(super) fn strings(source: &Text, list: Raw<'_>) -> Vec<Text> {
+    list.elements().filter_map(|element| Some(share(source, element.string()?))).collect()
+}
+
+/// A list with another element before its own.
+pub(super) fn with_first(first: &str, list: Raw<'_>) -> Text {
+    let all: Vec<&str> = iter::once(first).chain(list.elements().map(Raw::text)).collect();
+    Text::from(format!("[{}]", all.join(",")))
 }
 
 /// JSON that was written piece by piece, as text.

@@ -222,7 +222,7 @@ pub struct Span {
 }
 
 /// What is read of a span in one go.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Said {
     /// What agents, models and tools did.
     pub facts: Facts,
@@ -260,12 +260,8 @@ pub trait Format: Sync {
     fn brief_detail(&self, span: &Span) -> Detail {
         self.detail(span)
     }
-    /// What agents, models and tools did.
-    fn facts(&self, span: &Span) -> Facts;
-    /// [`Format::facts`], and what was met on the way.
-    fn said(&self, span: &Span) -> Said {
-        Said { facts: self.facts(span), head: None }
-    }
+    /// What agents, models and tools did, and what was met on the way.
+    fn said(&self, span: &Span) -> Said;
     /// What the facts say of tokens, where that can be told without reading all of them.
     fn spending(&self, span: &Span) -> Spending {
         Spending::of(span.facts())
@@ -293,8 +289,8 @@ impl Format for Synthetic {
         Detail::default()
     }
 
-    fn facts(&self, _span: &Span) -> Facts {
-        Facts::default()
+    fn said(&self, _span: &Span) -> Said {
+        Said::default()
     }
 
     fn is_synthetic(&self) -> bool {

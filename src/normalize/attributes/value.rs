@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::normalize::raw::{self, Raw, payload_of_text, share, written};
+use crate::normalize::raw::{self, Raw, payload_of_text, share, strings, written};
 use crate::normalize::tables::PATHS;
 use crate::normalize::usage::COUNT_MAX;
 use crate::span::plain::{Style, write_value};
@@ -201,8 +201,7 @@ pub(super) fn texts(value: &Value, read: Read) -> Vec<Text> {
             values.iter().filter_map(|value| text(value, Read::Plain)).collect()
         }
         Value::Text(list) if list.starts_with('[') => {
-            let elements = Raw::parse(list).into_iter().flat_map(Raw::elements);
-            elements.filter_map(|element| element.string().map(|text| share(list, text))).collect()
+            Raw::parse(list).map_or_else(Vec::new, |elements| strings(list, elements))
         }
         Value::Text(list) if read == Read::Commas => {
             list.split(',').map(|tag| list.slice_ref(tag.trim())).collect()

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::normalize::raw::{Object, Raw, payload, payload_of_text, share, written};
+use crate::normalize::raw::{
+    Object, Raw, payload, payload_of_text, payloads, share, strings, with_first, written,
+};
 use crate::normalize::time;
 use crate::normalize::usage;
 use crate::span::{
@@ -19,7 +21,7 @@ pub(super) fn facts(span: &Span, source: &Text, opened: &Opened<'_>) -> Facts {
     for (name, value) in &opened.item.members {
         match &**name {
             "error" => facts.error = failure(source, *value),
-            "metadata" => extend_metadata(source, *value, &mut facts),
+            "metadata" => facts.metadata.extend(payloads(source, *value)),
             _ => (),
         }
     }
@@ -48,9 +50,7 @@ fn add_set(source: &Text, set: Raw<'_>, facts: &mut Facts) {
             keys::ENVIRONMENT => facts.environment = Some(text),
             keys::RELEASE => facts.release = Some(text),
             keys::TAGS => {
-                let tags = Raw::parse(&text).into_iter().flat_map(Raw::elements);
-                facts.tags =
-                    tags.filter_map(|tag| tag.string().map(|tag| share(&text, tag))).collect();
+                facts.tags = Raw::parse(&text).map_or_else(Vec::new, |tags| strings(&text, tags));
             }
             "name" => facts.name = text,
             _ => (),
@@ -87,7 +87,7 @@ impl<'a> Reader<'a> {
             other => {
                 facts.kind = Kind::Custom;
                 facts.name = self.text("name").unwrap_or_else(|| Text::from(other));
-                extend_metadata(self.source, self.data.raw, facts);
+                facts.metadata.extend(payloads(self.source, self.data.raw));
             }
         }
     }
@@ -228,7 +228,7 @@ impl<'a> Reader<'a> {
             }
         } else {
             facts.kind = Kind::Custom;
-            extend_metadata(self.source, data.raw, facts);
+            facts.metadata.extend(payloads(self.source, data.raw));
         }
         facts.sdk_span_type = sdk_span_type.map(|kind| share(self.source, kind));
     }
@@ -367,21 +367,13 @@ fn parameters(response: &Object<'_>) -> Option<Payload> {
 
 /// Instructions as the system message before the input, so that what went in is one list.
 fn with_instructions(instructions: Raw<'_>, input: Option<Raw<'_>>) -> Payload {
-    let mut json = format!(r#"[{{"role":"system","content":{}}}"#, instructions.text());
-    let input = input.and_then(Raw::set);
-    if let Some(input) = input {
-        if input.is_array() {
-            for message in input.elements() {
-                json.push(',');
-                json.push_str(message.text());
-            }
-        } else {
-            json.push_str(r#",{"role":"user","content":"#);
-            json.push_str(input.text());
-            json.push('}');
-        }
-    }
-    Payload::Json(Text::from(json + "]"))
+    let message = |role, text: Raw<'_>| format!(r#"{{"role":"{role}","content":{}}}"#, text.text());
+    let system = message("system", instructions);
+    Payload::Json(match input.and_then(Raw::set) {
+        Some(list) if list.is_array() => with_first(&system, list),
+        Some(text) => Text::from(format!("[{system},{}]", message("user", text))),
+        None => Text::from(format!("[{system}]")),
+    })
 }
 
 /// What a trace object says by itself: session, user, environment, release, workflow, tags and metadata.
@@ -405,16 +397,8 @@ fn add_trace(trace: &TraceObject, facts: &mut Facts) {
     if facts.session.is_none() {
         facts.session = text(&["session_id", "sessionId"]);
     }
-    let tags = metadata.get("tags").into_iter().flat_map(Raw::elements);
-    facts.tags = tags.filter_map(|tag| tag.string().map(|tag| share(source, tag))).collect();
-    extend_metadata(source, metadata.raw, facts);
-}
-
-fn extend_metadata(source: &Text, object: Raw<'_>, facts: &mut Facts) {
-    let entries = object
-        .members()
-        .filter_map(|(name, value)| Some((share(source, name), payload(source, value)?)));
-    facts.metadata.extend(entries);
+    facts.tags = metadata.get("tags").map_or_else(Vec::new, |tags| strings(source, tags));
+    facts.metadata.extend(payloads(source, metadata.raw));
 }
 
 fn failure(source: &Text, error: Raw<'_>) -> Option<Failure> {

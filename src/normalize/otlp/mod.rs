@@ -22,7 +22,7 @@ mod json;
 mod tests;
 
 use super::attributes;
-use crate::span::{Detail, Facts, Format, Span, Spending};
+use crate::span::{Detail, Format, Said, Span, Spending};
 
 pub use arrival::with_parent;
 pub(super) use arrival::{decode as decode_protobuf, span_of};
@@ -47,8 +47,8 @@ impl Format for Otlp {
         detail::span(&span.wire)
     }
 
-    fn facts(&self, span: &Span) -> Facts {
-        attributes::facts(span, span.detail())
+    fn said(&self, span: &Span) -> Said {
+        Said { facts: attributes::facts(span, span.detail()), head: None }
     }
 
     fn spending(&self, span: &Span) -> Spending {

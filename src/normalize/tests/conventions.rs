@@ -9,8 +9,8 @@ use serde_json::{Value as Json, json};
 use super::{check_golden, decode_all, decode_fixture, facts_json, is_traces};
 use crate::normalize::attributes;
 use crate::span::{
-    Attribute, Convention, Detail, Facts, Format, Kind, Outline, Payload, Resource, Scope, Span,
-    SpanEvent, SpanId, Spending, Text, TraceId, Value,
+    Attribute, Convention, Detail, Facts, Format, Kind, Outline, Payload, Resource, Said, Scope,
+    Span, SpanEvent, SpanId, Spending, Text, TraceId, Value,
 };
 use crate::support::golden;
 
@@ -27,8 +27,8 @@ impl Format for Made {
         self.0.clone()
     }
 
-    fn facts(&self, span: &Span) -> Facts {
-        attributes::facts(span, span.detail())
+    fn said(&self, span: &Span) -> Said {
+        Said { facts: attributes::facts(span, span.detail()), head: None }
     }
 }
 

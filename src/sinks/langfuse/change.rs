@@ -106,7 +106,7 @@ pub(super) fn speaks(facts: &Facts, tokens: &Tokens<'_>) -> bool {
 }
 
 /// The text of an attribute; the last one, where its key repeats.
-pub(super) fn last_text<'d>(detail: &'d Detail, key: &str) -> Option<&'d str> {
+fn last_text<'d>(detail: &'d Detail, key: &str) -> Option<&'d str> {
     Attribute::last(&detail.attributes, key)?.as_text().map(|text| &**text)
 }
 

@@ -24,7 +24,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::change::{Change, last_text, speaks};
+use super::change::{Change, speaks};
 use super::fields;
 use super::metadata::{write_item, write_parameters};
 use super::options::Settings;
@@ -34,7 +34,7 @@ use super::usage::{write_buckets, write_cost};
 use crate::span::otlp::protobuf;
 use crate::span::{
     Convention, Detail, Facts, Kind, Link, Payload, STATUS_ERROR, Span, SpanEvent, Text, Tokens,
-    TraceId, Usage, Value, keys,
+    TraceId, Usage, Value,
 };
 
 /// What observations are written with.
@@ -194,7 +194,8 @@ impl Observation<'_> {
                 && !self.reads.has(fact)
             {
                 let is_name = fact == Fact::TraceName;
-                fields::text(out, key, if is_name { trace::cut_name(value) } else { value });
+                let value = if is_name { fields::cut(value, trace::NAME_UNITS_MAX) } else { value };
+                fields::text(out, key, value);
             }
         }
         if !self.reads.has(Fact::Tags) {
@@ -209,8 +210,10 @@ impl Observation<'_> {
 
     /// The type, where Langfuse would find another. It prices neither points in time nor plain spans.
     fn add_type(&self, out: &mut Vec<u8>) {
+        let is_step = self.facts.sdk_span_type.is_some();
         let wanted = match type_of(self.facts.kind) {
-            Some("chain") if self.is_speech_group() => Some("span"),
+            // The SDK's `speech_group` is the only chain that is neither a task nor a turn.
+            Some("chain") if !self.is_otlp && !is_step && !self.span.is_synthetic() => Some("span"),
             wanted if !self.is_otlp => wanted.or(Some("span")),
             None | Some("event") if speaks(self.facts, &self.tokens) => Some("generation"),
             wanted => wanted,
@@ -221,13 +224,6 @@ impl Observation<'_> {
         {
             fields::text(out, fields::TYPE, wanted);
         }
-    }
-
-    fn is_speech_group(&self) -> bool {
-        let span_type = || last_text(self.detail, keys::OPENAI_AGENTS_SPAN_TYPE);
-        !self.is_otlp
-            && self.facts.sdk_span_type.is_none()
-            && span_type().is_some_and(|span_type| span_type.starts_with("speech"))
     }
 
     /// An error, where OTLP's status does not say it (that of Logfire is in its level), or a warning where a guardrail tripped.

@@ -47,7 +47,7 @@ pub(super) fn start_of(span: &Span, received_at_ns: u64) -> u64 {
 }
 
 /// Langfuse's own SDKs cut the names of traces here.
-const NAME_UNITS_MAX: usize = 200;
+pub(super) const NAME_UNITS_MAX: usize = 200;
 
 /// What a delivery itself says of a trace.
 #[derive(Default, Clone, Copy)]
@@ -109,6 +109,7 @@ impl<'a> Trace<'a> {
         let member = |name: &str| {
             metadata.iter().find(|(known, _)| **known == *name).map(|(_, value)| value)
         };
+        let plain = |(Payload::Text(text) | Payload::Json(text)): &Payload| text.clone();
         let (no_context, no_facts) = (TraceContext::default(), Facts::default());
         let known = context.unwrap_or(&no_context);
         let facts = said.facts.unwrap_or(&no_facts);
@@ -146,11 +147,6 @@ impl<'a> Trace<'a> {
     }
 }
 
-/// A trace's name, as long as it may be.
-pub(super) fn cut_name(name: &str) -> &str {
-    fields::cut(name, NAME_UNITS_MAX)
-}
-
 pub(super) const NAME: &str = "langfuse.trace.name";
 pub(super) const SESSION: &str = "session.id";
 pub(super) const USER: &str = "user.id";
@@ -179,12 +175,6 @@ fn members(object: &Text) -> Vec<(Text, Payload)> {
         Err(_) => Some(Payload::Json(object.slice_ref(value.get()))),
     };
     members.into_iter().filter_map(|(name, value)| Some((name.into(), payload(value)?))).collect()
-}
-
-fn plain(value: &Payload) -> Text {
-    match value {
-        Payload::Text(text) | Payload::Json(text) => text.clone(),
-    }
 }
 
 /// Tags come as a list, or as text with commas between them.

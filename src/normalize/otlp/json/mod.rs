@@ -76,7 +76,8 @@ struct Transcoder<'a> {
     out: Vec<u8>,
     tally: Tally<'a>,
     spans: Vec<DraftSpan>,
-    scopes: Vec<DraftScope>,
+    /// Each with the place of its resource.
+    scopes: Vec<(usize, Maker)>,
     resources: Vec<Maker>,
     refused: Vec<DraftRefused<'a>>,
 }
@@ -86,11 +87,6 @@ struct DraftSpan {
     /// All but its wire, which is here.
     outline: Outline,
     wire: Range<usize>,
-}
-
-struct DraftScope {
-    resource: usize,
-    maker: Maker,
 }
 
 struct DraftRefused<'a> {
@@ -167,7 +163,7 @@ impl<'a> Transcoder<'a> {
         })?;
         // Kept for its spans' sake only. Its resource is the one that is being read.
         if spans < self.spans.len() + self.refused.len() {
-            self.scopes.push(DraftScope { resource: self.resources.len(), maker });
+            self.scopes.push((self.resources.len(), maker));
         }
         Ok(())
     }
@@ -264,7 +260,7 @@ impl<'a> Transcoder<'a> {
         let slice = |range: &Range<usize>| out.slice(range.clone());
         let resource = |Maker { wire, schema_url }| Arc::new(resource_of(slice(&wire), schema_url));
         let resources: Vec<_> = resources.into_iter().map(resource).collect();
-        let scope = |DraftScope { resource, maker: Maker { wire, schema_url } }| {
+        let scope = |(resource, Maker { wire, schema_url }): (usize, Maker)| {
             let resource = resources.get(resource).cloned().unwrap_or_default();
             Arc::new(scope_of(slice(&wire), schema_url, resource))
         };
