@@ -670,6 +670,21 @@ async fn input_and_output_are_written_where_langfuse_does_not_look_for_them() {
 }
 
 #[tokio::test]
+async fn a_prompt_that_says_nothing_does_not_hide_what_went_in_and_came_out() {
+    for prompt in ["null", "\"<openai.Omit object at 0x7f>\""] {
+        let mlflow = row(vec![
+            text("mlflow.spanType", "\"CHAT_MODEL\""),
+            text("mlflow.spanInputs", "{\"a\":1}"),
+            text("prompt", prompt),
+            text("mlflow.spanOutputs", "{\"b\":2}"),
+        ])
+        .await;
+        let content = (mlflow.input.as_deref(), mlflow.output.as_deref());
+        assert_eq!(content, (Some("{\"a\":1}"), Some("{\"b\":2}")));
+    }
+}
+
+#[tokio::test]
 async fn a_root_without_input_and_output_gets_those_of_its_trace() {
     let content = Content {
         input: Some(Payload::Text(Text::from_static("hello"))),

@@ -214,10 +214,19 @@ impl<'a> Reader<'a> {
         facts.usage = self.usage("usage");
     }
 
+    /// Its data may say that it is a task, or a turn (`turn 3`).
     fn custom(&self, facts: &mut Facts) {
         let data = self.data.get_object("data").unwrap_or_default();
         let sdk_span_type = data.get_string("sdk_span_type");
-        facts.name = custom_name(self.source, self.data, &data);
+        let own = self.text("name");
+        facts.name = match (sdk_span_type.as_deref(), data.get("turn").and_then(Raw::count)) {
+            (Some("task"), _) => {
+                self.text_of(&data, "name").or(own).unwrap_or(Text::from_static("task"))
+            }
+            (Some("turn"), Some(turn)) => Text::from(format!("turn {turn}")),
+            (Some("turn"), None) => Text::from_static("turn"),
+            _ => own.unwrap_or(Text::from_static("custom")),
+        };
         if let Some(kind @ ("task" | "turn")) = sdk_span_type.as_deref() {
             facts.kind = Kind::Chain;
             facts.aggregate_usage = data.get("usage").map(usage::settled).unwrap_or_default();
@@ -295,19 +304,6 @@ fn handoff_name(handoff: &Object<'_>) -> Text {
             let [from, to] = [&from, &to].map(|agent| agent.as_deref().unwrap_or("?"));
             Text::from(format!("handoff {from} -> {to}"))
         }
-    }
-}
-
-/// What a custom span is called. Its data may say that it is a task, or a turn (`turn 3`).
-fn custom_name(source: &Text, custom: &Object<'_>, data: &Object<'_>) -> Text {
-    let name = |object: &Object<'_>| object.get_string("name").map(|name| share(source, name));
-    match data.get_string("sdk_span_type").as_deref() {
-        Some("task") => name(data).or_else(|| name(custom)).unwrap_or(Text::from_static("task")),
-        Some("turn") => match data.get("turn").and_then(Raw::count) {
-            Some(turn) => Text::from(format!("turn {turn}")),
-            None => Text::from_static("turn"),
-        },
-        _ => name(custom).unwrap_or(Text::from_static("custom")),
     }
 }
 

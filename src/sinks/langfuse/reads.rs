@@ -50,6 +50,8 @@ named! {
         VercelCall "vercel_call",
         VercelTool "vercel_tool",
         Type "type",
+        /// A prompt in JSON that says nothing. It looks for input and output nowhere else then.
+        EmptyPrompt "empty_prompt",
         /// Langfuse takes no usage from spans of these operations.
         Aggregate "aggregate",
         /// Something that it cannot use as it is.
@@ -144,7 +146,8 @@ impl Reads {
             let facts = facts_of(&attribute.key);
             OF_RESOURCE.into_iter().filter(|fact| facts.has(*fact)).for_each(|it| reads.add(it));
         }
-        reads
+        let text = Found::of([Fact::Input, Fact::Output]);
+        if reads.has(Fact::EmptyPrompt) { reads.without(text) } else { reads }
     }
 
     /// Whether it finds that.
@@ -178,7 +181,9 @@ impl Reads {
             self.found.add(facts);
         }
         let word = value.as_text().map(|text| &**text).unwrap_or_default();
-        if facts.has(Fact::Model) && word.starts_with('"') {
+        // MLflow writes every value as JSON, and one for each parameter of a call.
+        let is_quoted = word.starts_with('"');
+        if facts.has(Fact::Model) && is_quoted {
             self.add(Fact::QuotedModel);
         }
         let type_said = || TABLE.types.get(&(&**key, word)).copied();
@@ -191,6 +196,7 @@ impl Reads {
                     self.add(Fact::Aggregate);
                 }
             }
+            "prompt" if is_quoted || word == "null" => self.add(Fact::EmptyPrompt),
             "ai.operationId" if word == "ai.toolCall" => self.add(Fact::VercelTool),
             "ai.operationId" if word.contains(".do") => self.add(Fact::VercelCall),
             _ => {}
