@@ -88,11 +88,15 @@ enum Class {
     Truth,
 }
 
-/// Whether the kind of a span, or what it says of tokens, can hang on a field. It never hangs on contents, nor on the trace.
+/// What hangs on a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Weight {
+    /// The kind of a span, or what it says of tokens.
     Decides,
+    /// Neither: it is of the trace, or says more of what is known.
     Aside,
+    /// Nothing else in the facts, where it is long.
+    Content,
 }
 
 fields! {
@@ -103,9 +107,10 @@ fields! {
         McpServer SdkSpanType ErrorType ErrorMessage Level CompletionStart OutputType SpringStop Detail;
     Text Aside: ResponseId Session User PromptName PromptVersion Environment Release InputMime OutputMime;
     Payload Decides: ToolDefinitions ToolCalls;
-    Payload Aside: Parameters Input Output SystemInstructions ErrorData;
+    Payload Aside: Parameters;
+    Payload Content: Input Output SystemInstructions ErrorData;
     Object Decides: LangfuseUsage Usage MoreUsage CostDetails ErrorObject;
-    Object Aside: Metadata;
+    Object Content: Metadata;
     List Aside: FinishReasons Tags;
     Count Decides: InputTokens OutputTokens TotalTokens CachedRead CacheWrite Reasoning InputAudio OutputAudio CacheWrite1h AggregateInput
         AggregateOutput AggregateTotal AggregateCachedRead AggregateCacheWrite AggregateReasoning LevelNumber Turn;
@@ -126,6 +131,11 @@ impl Field {
     /// Whether the kind of a span, or what it says of tokens, can hang on the field.
     pub(super) fn decides(self) -> bool {
         self.class().1 == Weight::Decides
+    }
+
+    /// Whether it is what went in, came out or stands beside it.
+    pub(super) fn is_content(self) -> bool {
+        self.class().1 == Weight::Content
     }
 
     /// Whether a value says something in the field. What says nothing leaves the field to the next convention.
