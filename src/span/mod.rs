@@ -34,7 +34,7 @@ pub use landmarks::{Landmarks, Opened};
 pub use observer::observe;
 pub use sdk_request::{sdk_request, sdk_requests};
 pub use tree::{Found, News, Own, Spent, Tree};
-pub use value::{Attribute, Payload, Text, Value};
+pub use value::{Attribute, Payload, Text, Value, payload, payloads, share};
 
 /// What one request brought, in the order the client sent it.
 #[derive(Debug)]

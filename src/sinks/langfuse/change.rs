@@ -1,12 +1,11 @@
 //! What of a span that came as OTLP cannot stay as it came. Pure.
 
-use serde_json::{Map, Value as Json};
-
 use super::fields;
 use super::reads::{Fact, Found, PROMPT_VERSION, Reads, facts_of, usable};
 use super::trace;
 use crate::span::{Attribute, Convention, Detail, Facts, Kind, Span, Text, Tokens, Value};
 use crate::support::json::object::Object;
+use crate::support::json::raw::{Raw, number};
 use crate::support::json::write_f64;
 
 /// What Langfuse would count, or make up tokens from.
@@ -128,10 +127,10 @@ fn hides_usage(facts: &Facts, reads: Reads, tokens: &Tokens<'_>) -> bool {
 
 /// Whether buckets are not ones of Langfuse but a usage of OpenAI, which it would add up with all its parts.
 fn is_inclusive(buckets: &str) -> bool {
-    let buckets: Map<String, Json> = serde_json::from_str(buckets).unwrap_or_default();
-    let has = |names: &[&str]| names.iter().any(|name| buckets.contains_key(*name));
+    let names: Vec<_> = Raw::parse(buckets).into_iter().flat_map(Raw::members).collect();
+    let has = |known: &[&str]| names.iter().any(|(name, _)| known.contains(&&**name));
     let is_openai = has(&["prompt_tokens", "completion_tokens", "input_tokens", "output_tokens"]);
-    !has(&["input", "output"]) && (is_openai || buckets.is_empty())
+    !has(&["input", "output"]) && (is_openai || names.is_empty())
 }
 
 /// A prompt has a name and a number, and belongs to a model call.
@@ -150,10 +149,10 @@ fn has_odd_prompt(facts: &Facts, detail: &Detail, reads: Reads) -> bool {
 /// Costs as numbers and with a total, where they are not: Langfuse takes a number in a string for 0, and adds up a total only where
 /// there is nothing but input and output.
 fn mended_cost(own: &str) -> Option<String> {
-    let costs: Map<String, Json> = serde_json::from_str(own).ok()?;
-    let has_text = costs.values().any(Json::is_string);
-    let has_more = costs.keys().any(|name| name != "input" && name != "output");
-    let has_total = costs.contains_key("total");
+    let costs: Vec<_> = Raw::parse(own)?.members().collect();
+    let has_text = costs.iter().any(|(_, amount)| amount.string().is_some());
+    let has_more = costs.iter().any(|(name, _)| name != "input" && name != "output");
+    let has_total = costs.iter().any(|(name, _)| name == "total");
     if !has_text && (has_total || !has_more) {
         return None;
     }
@@ -161,11 +160,7 @@ fn mended_cost(own: &str) -> Option<String> {
     let mut object = Object::open(&mut out);
     let mut sum = 0.0;
     for (name, value) in &costs {
-        let amount = match value {
-            Json::String(text) => text.trim().parse().ok(),
-            other => other.as_f64(),
-        };
-        if let Some(amount) = amount.filter(|amount| amount.is_finite()) {
+        if let Some(amount) = number(value.text().trim_matches(['"', ' '])) {
             write_f64(object.member(name), amount);
             sum += amount;
         }
