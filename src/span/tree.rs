@@ -212,7 +212,8 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
             }
             Spends::Other if below.has_spender || (self.is_cut && self.has_models) => false,
             Spends::Other => {
-                !(own.is_step && self.is_within_a_call(own, calls)) && !self.is_summed_up(own, sums)
+                let is_part = own.is_step && self.is_within_a_call(own, calls);
+                !is_part && !self.is_summed_up(own, sums)
             }
         }
     }

@@ -22,7 +22,7 @@ mod json;
 mod tests;
 
 use super::attributes;
-use crate::span::{Detail, Format, Said, Span, Spending};
+use crate::span::{Detail, Facts, Format, Said, Span, Spending};
 
 pub use arrival::with_parent;
 pub(super) use arrival::{decode as decode_protobuf, span_of};

@@ -48,7 +48,6 @@ const SCOPE_SPANS: Field = Field(2, "scopeSpans");
 const SCOPE: Field = Field(1, "scope");
 const SPANS: Field = Field(2, "spans");
 const SCHEMA_URL: Field = Field(3, "schemaUrl");
-const STATUS: Field = Field(15, "status");
 
 const fn attributes(number: u32) -> Field {
     Field(number, "attributes")
@@ -191,13 +190,8 @@ pub fn write_span<E: Encoding>(
     out.number(Field(12, "droppedEventsCount"), detail.dropped_events_count.into());
     write_links(out, &detail.links);
     out.number(Field(14, "droppedLinksCount"), detail.dropped_links_count.into());
-    write_status_and_flags(out, detail);
-}
-
-/// Appends the last fields of a `Span` message: its status, where it has one, and its flags.
-fn write_status_and_flags<E: Encoding>(out: &mut E, detail: &Detail) {
     if !detail.status_message.is_empty() || detail.status_code != 0 {
-        out.message(STATUS, detail.status_message.len(), |out| {
+        out.message(Field(15, "status"), detail.status_message.len(), |out| {
             out.text(Field(2, "message"), &detail.status_message);
             out.number(Field(3, "code"), detail.status_code.into());
         });
