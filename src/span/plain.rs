@@ -30,7 +30,9 @@ pub fn write_value(out: &mut Vec<u8>, value: &Value, style: Style) {
         Value::Text(text) => write_str(out, text),
         Value::Bool(true) => out.extend_from_slice(b"true"),
         Value::Bool(false) => out.extend_from_slice(b"false"),
-        Value::Int(number) if is_number(*number, style) => write_i64(out, *number),
+        Value::Int(number) if style != Style::JavaScript || is_safe(*number) => {
+            write_i64(out, *number);
+        }
         Value::Double(number) if number.is_finite() || style == Style::AsSent => {
             write_f64(out, *number);
         }
@@ -93,10 +95,6 @@ pub fn write_scalar(out: &mut Vec<u8>, value: &Value) {
 /// Whether JavaScript keeps all digits of a number.
 pub fn is_safe(number: i64) -> bool {
     number.unsigned_abs() <= SAFE_INTEGER_MAX
-}
-
-fn is_number(number: i64, style: Style) -> bool {
-    style != Style::JavaScript || is_safe(number)
 }
 
 /// Where each key occurs last. A few keys are compared with each other, which is faster than hashing them; many are hashed,

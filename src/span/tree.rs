@@ -487,7 +487,7 @@ mod tests {
                 }
                 let memo = &mut Spent::default();
                 assert_eq!(tree.is_exception(name, memo), is_told, "{spans:?} {backwards}");
-                assert_eq!(tree.take_doubts().iter().filter(|id| **id == name).count(), 1);
+                assert_eq!(tree.take_doubts().extract_if(.., |id| *id == name).count(), 1);
                 let ours = Own { is_estimated: false, ..spans[spans.len() - 1] };
                 let mut tree = Calls::default();
                 tree.add(name, ours);

@@ -92,7 +92,7 @@ impl Format for OpenAi {
             RootSpan::Always => true,
             RootSpan::Never => false,
         };
-        is_needed.then(|| root::id_for(span)).flatten()
+        is_needed.then(|| root::sdk_trace(span)).flatten().map(ids::root_span_id)
     }
 }
 

@@ -9,7 +9,6 @@ use bytes::Bytes;
 
 use super::detail::{self, FLAG_SAMPLED, KIND_INTERNAL};
 use super::facts;
-use crate::normalize::ids;
 use crate::span::{
     Content, Convention, Detail, Facts, Kind, Outline, Scope, Span, SpanId, Text, TraceContext,
     TraceId, keys,
@@ -41,12 +40,8 @@ impl RootSource {
     }
 }
 
-/// The id of the root above a span without a parent.
-pub(super) fn id_for(span: &Span) -> Option<SpanId> {
-    sdk_trace(span).map(ids::root_span_id)
-}
-
-fn sdk_trace(span: &Span) -> Option<&str> {
+/// The trace's id as the client wrote it.
+pub(super) fn sdk_trace(span: &Span) -> Option<&str> {
     match &span.trace {
         Some(trace) => Some(&trace.sdk_id),
         None => span.head().agents_sdk.as_ref().map(|agents_sdk| &*agents_sdk.trace),
