@@ -21,13 +21,13 @@ pub(super) enum Side {
 pub(super) fn to_parts(value: Raw<'_>, side: Side) -> Option<Text> {
     let mut writer =
         Writer { json: Vec::with_capacity(value.text().len() + 64), side, finish: None };
-    writer.write("[");
+    writer.write(&["["]);
     if value.is_array() {
         value.objects().for_each(|element| writer.entry(&element));
     } else {
         writer.entry(&value.object());
     }
-    writer.write("]");
+    writer.write(&["]"]);
     (writer.json != b"[]").then(|| written(writer.json))
 }
 
@@ -85,7 +85,7 @@ impl<'a> Writer<'a> {
             }
             _ if item.get_string("role").is_some() => self.chat_message(item),
             // What has a type of its own (a web search call ...) is a part as it stands.
-            _ => self.message("assistant", |writer| writer.part(item.raw)),
+            _ => self.message("assistant", |writer| writer.part(&[item.raw.text()])),
         }
     }
 
@@ -120,19 +120,15 @@ impl<'a> Writer<'a> {
     }
 
     fn message(&mut self, role: &str, parts: impl FnOnce(&mut Self)) {
-        if !self.json.ends_with(b"[") {
-            self.write(",");
-        }
-        self.write("{\"role\":");
+        self.part(&["{\"role\":"]);
         write_str(&mut self.json, role);
-        self.write(",\"parts\":[");
+        self.write(&[",\"parts\":["]);
         parts(self);
-        self.write("]");
+        self.write(&["]"]);
         if self.side == Side::Output {
-            self.write(",\"finish_reason\":");
-            self.write(self.finish.unwrap_or("\"stop\""));
+            self.write(&[",\"finish_reason\":", self.finish.unwrap_or("\"stop\"")]);
         }
-        self.write("}");
+        self.write(&["}"]);
     }
 
     fn content_part(&mut self, part: &Object<'a>) {
@@ -143,75 +139,58 @@ impl<'a> Writer<'a> {
                 self.text_part("text", text);
             }
             (Some("image_url" | "input_image"), _, Some(url)) => {
-                self.separate();
-                self.write(r#"{"type":"uri","modality":"image","uri":"#);
-                self.write(url.text());
-                self.write("}");
+                self.part(&[r#"{"type":"uri","modality":"image","uri":"#, url.text(), "}"]);
             }
             (None, _, _) if !part.raw.is_object() => self.text_part("text", part.raw),
-            _ => self.part(part.raw),
+            // As the client wrote it.
+            _ => self.part(&[part.raw.text()]),
         }
     }
 
-    /// A part as the client wrote it.
-    fn part(&mut self, part: Raw<'a>) {
-        self.separate();
-        self.write(part.text());
-    }
-
     fn text_part(&mut self, kind: &str, text: Raw<'a>) {
-        self.separate();
-        self.write("{\"type\":\"");
-        self.write(kind);
-        self.write("\",\"content\":");
-        self.write(text.text());
-        self.write("}");
+        self.part(&["{\"type\":\"", kind, "\",\"content\":", text.text(), "}"]);
     }
 
     /// A request to call a function: its id is beside it, its name and arguments are in it.
     fn call_part(&mut self, call: &Object<'a>, function: &Object<'a>) {
-        self.separate();
-        self.write("{\"type\":\"tool_call\"");
+        self.part(&["{\"type\":\"tool_call\""]);
         self.member("id", call_id(call).or_else(|| call.get("id")));
         self.member("name", function.get("name"));
         // The arguments are JSON inside a string; where they are valid, they are shown as what they are.
         if let Some(arguments) = function.get("arguments") {
             match arguments.string() {
                 Some(text) if Raw::parse(&text).is_some() => {
-                    self.write(",\"arguments\":");
-                    self.write(&text);
+                    self.write(&[",\"arguments\":", &text]);
                 }
                 _ => self.member("arguments", Some(arguments)),
             }
         }
-        self.write("}");
+        self.write(&["}"]);
     }
 
     fn response_part(&mut self, message: &Object<'a>, response: Option<Raw<'a>>) {
-        self.separate();
-        self.write("{\"type\":\"tool_call_response\"");
+        self.part(&["{\"type\":\"tool_call_response\""]);
         self.member("id", call_id(message));
-        self.write(",\"response\":");
-        self.write(response.map_or("null", Raw::text));
-        self.write("}");
+        self.write(&[",\"response\":", response.map_or("null", Raw::text), "}"]);
     }
 
     fn member(&mut self, name: &str, value: Option<Raw<'a>>) {
         if let Some(value) = value {
-            self.write(",");
-            write_str(&mut self.json, name);
-            self.write(":");
-            self.write(value.text());
+            self.write(&[",\"", name, "\":", value.text()]);
         }
     }
 
-    fn write(&mut self, json: &str) {
-        self.json.extend_from_slice(json.as_bytes());
+    /// The next element of a list that is open.
+    fn part(&mut self, pieces: &[&str]) {
+        if !self.json.ends_with(b"[") {
+            self.json.push(b',');
+        }
+        self.write(pieces);
     }
 
-    fn separate(&mut self) {
-        if !self.json.ends_with(b"[") {
-            self.write(",");
+    fn write(&mut self, pieces: &[&str]) {
+        for piece in pieces {
+            self.json.extend_from_slice(piece.as_bytes());
         }
     }
 }
@@ -268,17 +247,11 @@ impl<'a> Flattened<'a> {
         self.elements.is_empty()
     }
 
-    /// The list as JSON text.
-    pub(super) fn to_json(&self) -> Text {
+    /// The list as JSON text; of elements that hold one value each (`is_bare`) without the names those have.
+    pub(super) fn to_json(&self, is_bare: bool) -> Text {
         let mut json = Vec::new();
-        write_list(self.elements.values(), &mut json);
-        written(json)
-    }
-
-    /// The list as JSON text, of elements that hold one value each: without the names those have.
-    pub(super) fn first_members_to_json(&self) -> Text {
-        let mut json = Vec::new();
-        write_list(self.elements.values().map(Node::only), &mut json);
+        let elements = self.elements.values();
+        write_list(elements.map(|node| if is_bare { node.only() } else { node }), &mut json);
         written(json)
     }
 }
@@ -446,10 +419,10 @@ mod tests {
                 assert!(messages.put("0.message.role", "\"assistant\"".into()).is_none());
             }
         }
-        assert_eq!(messages.to_json(), r#"[1,{"role":"tool"}]"#);
+        assert_eq!(messages.to_json(false), r#"[1,{"role":"tool"}]"#);
         let mut messages = Flattened::default();
         messages.put("2.message.content", "\"b\"".into());
         messages.put("0.message.tool_calls.0.tool_call.id", "\"c\"".into());
-        assert_eq!(messages.to_json(), r#"[{"tool_calls":[{"id":"c"}]},{"content":"b"}]"#);
+        assert_eq!(messages.to_json(false), r#"[{"tool_calls":[{"id":"c"}]},{"content":"b"}]"#);
     }
 }

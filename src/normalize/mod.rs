@@ -31,13 +31,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::span::otlp::{json as json_mapping, protobuf};
-use crate::span::{Batch, Item, Receiver, Resource, Scope, Text, sdk_request};
+use crate::span::{Batch, Item, Receiver, Scope, sdk_request};
 use crate::support::json::scan::Broken;
 
 pub use attributes::{Fact, Mapping, Parts, install, parts_of, tells};
 pub use coding::{Coding, InflateError, inflate};
 pub use openai::{RootSource, root_span, scrub_credentials, trace_facts};
-pub use otlp::{wire, with_parent};
+pub use otlp::{resource_of, scope_of, wire, with_parent};
 pub use record::{Aside, Encoding, Envelope, Kept, NotARecord, Outcome, Resolution};
 
 /// The most one request may hold. Counted in the body before anything is built from it.
@@ -169,16 +169,6 @@ pub fn remade(item: &Item, wire: Bytes, scope: Option<Arc<Scope>>) -> Option<Ite
     };
     remade.trace.clone_from(&span.trace);
     Some(Item::Span(remade))
-}
-
-/// A scope from its `InstrumentationScope` message.
-pub fn scope_of(wire: Bytes, schema_url: Text, resource: Arc<Resource>) -> Scope {
-    Scope { schema_url, ..otlp::scope(wire, &Bytes::new(), resource) }
-}
-
-/// A resource from its `Resource` message.
-pub fn resource_of(wire: Bytes, schema_url: Text) -> Resource {
-    Resource { schema_url, ..otlp::resource(wire, &Bytes::new()) }
 }
 
 /// Why a stored record cannot be read.

@@ -153,6 +153,19 @@ pub(super) fn settle(usage: &mut Usage, is_known_beside: impl Fn(Part) -> bool) 
     false
 }
 
+/// A bucket of Langfuse: what it is a part of, a word in its name, and its counter.
+type Bucket = (&'static str, &'static str, fn(&mut Usage) -> &mut Option<u64>);
+
+/// The first one that fits.
+const BUCKETS: [Bucket; 6] = [
+    ("input", "audio", |usage| &mut usage.input_audio),
+    ("input", "creation", |usage| &mut usage.cache_write),
+    ("input", "write", |usage| &mut usage.cache_write),
+    ("input", "cache", |usage| &mut usage.cached_read),
+    ("output", "audio", |usage| &mut usage.output_audio),
+    ("output", "reasoning", |usage| &mut usage.reasoning),
+];
+
 /// Langfuse's bag of buckets, which exclude each other, unless it has one of OpenAI's shapes.
 pub(super) fn from_langfuse(buckets: Raw<'_>) -> Usage {
     let is_bag = buckets.members().any(|(name, _)| matches!(&*name, "input" | "output"));
@@ -167,26 +180,16 @@ pub(super) fn from_langfuse(buckets: Raw<'_>) -> Usage {
             "input" => usage.input = Some(count),
             "output" => usage.output = Some(count),
             "total" => usage.total = Some(count),
-            name if name.contains("input") => {
-                more_input = more_input.saturating_add(count);
-                match name {
-                    name if name.contains("audio") => usage.input_audio = Some(count),
-                    name if name.contains("creation") || name.contains("write") => {
-                        usage.cache_write = Some(count);
-                    }
-                    name if name.contains("cache") => usage.cached_read = Some(count),
-                    _ => (),
+            name => {
+                let sides = [("input", &mut more_input), ("output", &mut more_output)];
+                let side = sides.into_iter().find(|(side, _)| name.contains(side));
+                let Some((side, more)) = side else { continue };
+                *more = more.saturating_add(count);
+                let is_part = |(of, word, _): &&Bucket| *of == side && name.contains(word);
+                if let Some((_, _, place)) = BUCKETS.iter().find(is_part) {
+                    *place(&mut usage) = Some(count);
                 }
             }
-            name if name.contains("output") => {
-                more_output = more_output.saturating_add(count);
-                match name {
-                    name if name.contains("audio") => usage.output_audio = Some(count),
-                    name if name.contains("reasoning") => usage.reasoning = Some(count),
-                    _ => (),
-                }
-            }
-            _ => (),
         }
     }
     // Callers that count inclusively give themselves away by a total that is already complete.

@@ -129,7 +129,7 @@ fn below(span: &Span, gone: Option<&Dropped>) -> Option<Span> {
     let parent_id = gone.and_then(|gone| gone.parent_id);
     if span.is_otlp() {
         let mut other = span.clone();
-        (other.parent_id, other.wire) = (parent_id, with_parent(&span.wire, parent_id)?);
+        (other.parent_id, other.wire) = (parent_id, with_parent(&span.wire, parent_id));
         return Some(other);
     }
     let wire = with_sdk_parent(&span.wire, gone.and_then(|gone| gone.named.as_deref()))?;

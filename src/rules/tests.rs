@@ -7,7 +7,7 @@ use toml::de::DeTable;
 
 use super::*;
 use crate::normalize::{Encoding, Envelope, Limits, decode};
-use crate::span::{Detail, Facts, Format, Outline, Receiver, Scope, Span, SpanId, TraceId};
+use crate::span::{Detail, Format, Outline, Receiver, Said, Scope, Span, SpanId, TraceId};
 
 /// The rules of this text, for a sink of the name `here`, or what is wrong with them.
 pub(super) fn try_rules(text: &str) -> Result<Rules, Vec<Problem>> {
@@ -309,7 +309,7 @@ impl Format for Panics {
     fn detail(&self, _: &Span) -> Detail {
         panic!("no detail")
     }
-    fn facts(&self, _: &Span) -> Facts {
+    fn said(&self, _: &Span) -> Said {
         panic!("no facts")
     }
 }

@@ -16,7 +16,7 @@
 //! * Without a context (its trace was too old or too many) the kind alone decides.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -54,7 +54,8 @@ pub struct TraceContext {
     /// The latest end, in nanoseconds since 1970.
     pub end_ns: u64,
     /// Those of the spans that the context was asked for whose tokens and cost count otherwise than their kind alone says: model calls
-    /// that repeat another, and other spans that count. See [`tokens_of`].
+    /// that repeat another, and other spans that count. See [`tokens_of`]. For a sink that estimates
+    /// ([`TraceNeeds::estimates`]) also model calls that say no tokens where another span says them.
     pub exceptions: HashSet<SpanId>,
     /// The root that stands for the trace, where it needs one; see [`RootSpan`].
     pub root: Option<SpanId>,
@@ -195,6 +196,8 @@ pub struct Tokens<'a> {
     pub counts: bool,
     /// Whether it says something that others count.
     pub repeats: bool,
+    /// Whether it is a model call that says nothing, and another span says its tokens. Known to sinks that estimate.
+    pub is_told: bool,
     /// Tokens that count.
     pub own: &'a Usage,
     /// Tokens that repeat those of other spans.
@@ -226,17 +229,7 @@ impl<'a> Tokens<'a> {
     }
 }
 
-const NO_TOKENS: &Usage = &Usage {
-    input: None,
-    output: None,
-    total: None,
-    cached_read: None,
-    cache_write: None,
-    reasoning: None,
-    input_audio: None,
-    output_audio: None,
-    cache_write_1h: None,
-};
+static NO_TOKENS: LazyLock<Usage> = LazyLock::new(Usage::default);
 
 /// The tokens of a span, given what is known of its trace.
 pub fn tokens_of<'a>(context: Option<&TraceContext>, span: &'a Span) -> Tokens<'a> {
@@ -245,14 +238,15 @@ pub fn tokens_of<'a>(context: Option<&TraceContext>, span: &'a Span) -> Tokens<'
     let spending = Spending::of(facts);
     let counts = spending.counts(is_exception);
     let (own, aggregate) = match (counts, facts.usage.is_empty()) {
-        (true, true) if is_exception => (&facts.aggregate_usage, NO_TOKENS),
+        (true, true) if is_exception => (&facts.aggregate_usage, &*NO_TOKENS),
         (true, _) => (&facts.usage, &facts.aggregate_usage),
-        (false, true) => (NO_TOKENS, &facts.aggregate_usage),
-        (false, false) => (NO_TOKENS, &facts.usage),
+        (false, true) => (&*NO_TOKENS, &facts.aggregate_usage),
+        (false, false) => (&*NO_TOKENS, &facts.usage),
     };
     let repeats = spending.repeats(is_exception);
+    let is_told = is_exception && spending.spends == Spends::Nothing;
     let cost_source = facts.cost.is_said().then_some(SAID);
-    Tokens { counts, repeats, own, aggregate, cost: &facts.cost, cost_source }
+    Tokens { counts, repeats, is_told, own, aggregate, cost: &facts.cost, cost_source }
 }
 
 /// The contexts of the traces of a delivery.
@@ -298,6 +292,7 @@ pub enum Traced {
 
 /// What a sink wants to know of traces, and how long it is ready to wait for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "wishes of their own")]
 pub struct TraceNeeds {
     /// Which spans the contexts are gathered from.
     pub traced: Traced,
@@ -314,6 +309,8 @@ pub struct TraceNeeds {
     pub contents: bool,
     /// Whether [`TraceContext::agents`] is wanted.
     pub agents: bool,
+    /// Whether the sink makes up tokens of model calls over OTLP that say none, unless it is told that another span says them.
+    pub estimates: bool,
 }
 
 /// The trace object is sent before the spans or at the same time, so one lost turn of the client's export is all there is to wait.
@@ -335,14 +332,18 @@ impl Traced {
 
 impl TraceNeeds {
     /// For a sink that writes each span once, as its trace is known by then: it waits for nothing and gets no roots.
-    pub const AS_KNOWN: Self = Self {
+    pub const AS_KNOWN: Self =
+        Self { root: RootSpan::Never, context_wait: Duration::ZERO, agents: false, ..Self::USUAL };
+
+    const USUAL: Self = Self {
         traced: Traced::All,
-        root: RootSpan::Never,
-        context_wait: Duration::ZERO,
+        root: RootSpan::Auto,
+        context_wait: DEFAULT_CONTEXT_WAIT,
         quiet: DEFAULT_QUIET,
         replaces_by_id: false,
         contents: false,
-        agents: false,
+        agents: true,
+        estimates: false,
     };
 
     /// Whether what went through the models of this span is wanted: roots that are made here stand for spans of the Agents SDK only.
@@ -353,14 +354,6 @@ impl TraceNeeds {
 
 impl Default for TraceNeeds {
     fn default() -> Self {
-        Self {
-            traced: Traced::default(),
-            root: RootSpan::default(),
-            context_wait: DEFAULT_CONTEXT_WAIT,
-            quiet: DEFAULT_QUIET,
-            replaces_by_id: false,
-            contents: false,
-            agents: true,
-        }
+        Self::USUAL
     }
 }

@@ -34,7 +34,7 @@ pub use landmarks::{Landmarks, Opened};
 pub use observer::observe;
 pub use sdk_request::{sdk_request, sdk_requests};
 pub use tree::{Found, News, Own, Spent, Tree};
-pub use value::{Attribute, Payload, Text, Value};
+pub use value::{Attribute, Payload, Text, Value, payload, payloads, share};
 
 /// What one request brought, in the order the client sent it.
 #[derive(Debug)]
@@ -222,7 +222,7 @@ pub struct Span {
 }
 
 /// What is read of a span in one go.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Said {
     /// What agents, models and tools did.
     pub facts: Facts,
@@ -260,15 +260,11 @@ pub trait Format: Sync {
     fn brief_detail(&self, span: &Span) -> Detail {
         self.detail(span)
     }
-    /// What agents, models and tools did.
-    fn facts(&self, span: &Span) -> Facts;
-    /// [`Format::facts`], and what was met on the way.
-    fn said(&self, span: &Span) -> Said {
-        Said { facts: self.facts(span), head: None }
-    }
-    /// [`Format::facts`] for who sums up: what is long of contents and definitions of tools may be missing.
+    /// What agents, models and tools did, and what was met on the way.
+    fn said(&self, span: &Span) -> Said;
+    /// The facts for who sums up: what is long of contents and definitions of tools may be missing.
     fn facts_in_brief(&self, span: &Span) -> Facts {
-        self.facts(span)
+        self.said(span).facts
     }
     /// What the facts say of tokens, where that can be told without reading all of them.
     fn spending(&self, span: &Span) -> Spending {
@@ -297,8 +293,8 @@ impl Format for Synthetic {
         Detail::default()
     }
 
-    fn facts(&self, _span: &Span) -> Facts {
-        Facts::default()
+    fn said(&self, _span: &Span) -> Said {
+        Said::default()
     }
 
     fn is_synthetic(&self) -> bool {

@@ -8,33 +8,16 @@ use crate::support::base64;
 use crate::support::json::object::Object;
 use crate::support::json::{write_f64, write_i64, write_str};
 
-/// What readers differ in.
+/// What readers differ in: numbers, and keys that repeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Style {
-    /// Which numbers are written as numbers.
-    pub numbers: Numbers,
-    /// What becomes of a key that repeats.
-    pub repeated: Repeated,
-}
-
-/// Which numbers are written as numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Numbers {
-    /// All; what JSON has no number for is null.
-    All,
-    /// All; what JSON has no number for is a string, so that it is not lost.
-    Finite,
-    /// Those that JavaScript reads without loss; others are strings.
-    Safe,
-}
-
-/// What becomes of a key that repeats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Repeated {
-    /// All its values are written.
-    All,
-    /// The last value is written, because many readers refuse an object with a name twice.
-    Last,
+pub enum Style {
+    /// All numbers and keys are written as they are; what JSON has no number for is null.
+    AsSent,
+    /// What JSON has no number for is a string, so that it is not lost. Of a key that repeats the last value is written, because many
+    /// readers refuse an object with a name twice.
+    Strict,
+    /// Numbers that JavaScript does not read without loss are strings. All keys are written.
+    JavaScript,
 }
 
 /// The largest integer whose neighbours a double can tell from it: what JavaScript calls safe.
@@ -47,8 +30,10 @@ pub fn write_value(out: &mut Vec<u8>, value: &Value, style: Style) {
         Value::Text(text) => write_str(out, text),
         Value::Bool(true) => out.extend_from_slice(b"true"),
         Value::Bool(false) => out.extend_from_slice(b"false"),
-        Value::Int(number) if is_number(*number, style) => write_i64(out, *number),
-        Value::Double(number) if number.is_finite() || style.numbers == Numbers::All => {
+        Value::Int(number) if style != Style::JavaScript || is_safe(*number) => {
+            write_i64(out, *number);
+        }
+        Value::Double(number) if number.is_finite() || style == Style::AsSent => {
             write_f64(out, *number);
         }
         Value::Int(_) | Value::Double(_) | Value::Bytes(_) => write_quoted(out, value),
@@ -77,7 +62,7 @@ pub fn join_attributes_but<'a>(
     style: Style,
     mut skip: impl FnMut(&'a Attribute) -> bool,
 ) {
-    let last_places = LastPlaces::of(attributes, style.repeated);
+    let last_places = LastPlaces::of(attributes, style);
     for (index, attribute) in attributes.iter().enumerate() {
         if !last_places.is_repeated_after(index, attributes) && !skip(attribute) {
             write_value(object.member(&attribute.key), &attribute.value, style);
@@ -112,10 +97,6 @@ pub fn is_safe(number: i64) -> bool {
     number.unsigned_abs() <= SAFE_INTEGER_MAX
 }
 
-fn is_number(number: i64, style: Style) -> bool {
-    style.numbers != Numbers::Safe || is_safe(number)
-}
-
 /// Where each key occurs last. A few keys are compared with each other, which is faster than hashing them; many are hashed,
 /// because comparing would take time that grows with their square.
 enum LastPlaces<'a> {
@@ -128,8 +109,8 @@ enum LastPlaces<'a> {
 const COMPARED_MAX: usize = 64;
 
 impl<'a> LastPlaces<'a> {
-    fn of(attributes: &'a [Attribute], repeated: Repeated) -> Self {
-        if repeated == Repeated::All {
+    fn of(attributes: &'a [Attribute], style: Style) -> Self {
+        if style != Style::Strict {
             return Self::Ignored;
         }
         if attributes.len() <= COMPARED_MAX {
@@ -174,25 +155,22 @@ mod tests {
             member("e", Value::Bytes(Bytes::from_static(b"\xff"))),
             member("c", Value::Double(f64::NEG_INFINITY)),
         ]);
-        for (numbers, repeated, expected) in [
+        for (style, expected) in [
             (
-                Numbers::All,
-                Repeated::All,
+                Style::AsSent,
                 r#"{"a":-9223372036854775808,"b\"":[null,1.5,null],"c":{"d":true},"e":"/w==","c":null}"#,
             ),
             (
-                Numbers::Finite,
-                Repeated::Last,
+                Style::Strict,
                 r#"{"a":-9223372036854775808,"b\"":["NaN",1.5,null],"e":"/w==","c":"-Infinity"}"#,
             ),
             (
-                Numbers::Safe,
-                Repeated::All,
+                Style::JavaScript,
                 r#"{"a":"-9223372036854775808","b\"":["NaN",1.5,null],"c":{"d":true},"e":"/w==","c":"-Infinity"}"#,
             ),
         ] {
             let mut out = Vec::new();
-            write_value(&mut out, &value, Style { numbers, repeated });
+            write_value(&mut out, &value, style);
             assert_eq!(String::from_utf8(out).unwrap(), expected);
         }
     }

@@ -30,7 +30,8 @@ pub struct Tree<K, A, const SPANS_MAX: usize> {
     has_models: bool,
     /// Spans for which it was decided otherwise just now.
     turned: Vec<K>,
-    /// Logs, and those that sum up others and have nothing below them: for these it may be decided otherwise at any time.
+    /// Logs, those that sum up others and have nothing below them, and calls whose tokens a sink makes up: for these it may be decided
+    /// otherwise at any time.
     open: Vec<K>,
     is_cut: bool,
 }
@@ -51,6 +52,8 @@ pub struct Own<K, A> {
     pub is_step: bool,
     /// Whether a model call below it is another than one above it.
     pub is_boundary: bool,
+    /// Whether it is a model call whose tokens a sink makes up where it says none.
+    pub is_estimated: bool,
     /// Whether it failed.
     pub has_failed: bool,
 }
@@ -65,6 +68,7 @@ impl<K, A> Own<K, A> {
             is_call: spending.is_call(),
             is_step: spending.is_step(),
             is_boundary: spending.is_boundary(),
+            is_estimated: false,
             has_failed,
         }
     }
@@ -94,6 +98,8 @@ struct Calls {
     seen: u16,
     /// Of these, how many say nothing of tokens.
     silent: u16,
+    /// Whether a log is beside them.
+    has_log: bool,
 }
 
 /// What is new about a span.
@@ -114,19 +120,22 @@ pub type Found<K, T> = HashMap<K, Option<T>, RandomState>;
 pub type Spent<K> = (Found<K, bool>, Found<K, bool>);
 
 impl<K, A> Node<K, A> {
-    const NAMED: Self = Self {
-        own: None,
-        below: Below { calls: Calls { seen: 0, silent: 0 }, has_spender: false, has_model: false },
-    };
+    fn named() -> Self {
+        Self { own: None, below: Below::default() }
+    }
 
     fn spends(&self) -> Spends {
         self.own.as_ref().map_or(Spends::Nothing, |own| own.spends)
     }
 
-    /// Whether what it says may turn out to count or not to count.
+    /// Whether what it says may turn out to count or not to count, or what it does not say to be said elsewhere.
     fn is_open(&self) -> bool {
-        let spends = self.spends();
-        spends == Spends::Log || (spends == Spends::Other && !self.below.has_spender)
+        match self.spends() {
+            Spends::Nothing => self.own.as_ref().is_some_and(|own| own.is_estimated),
+            Spends::Model => false,
+            Spends::Log => true,
+            Spends::Other => !self.below.has_spender,
+        }
     }
 }
 
@@ -159,10 +168,10 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
         let parent = own.parent.filter(|parent| !self.is_at_or_below(*parent, id));
         let (is_named, node) = match self.nodes.entry(id) {
             Entry::Occupied(known) => (true, known.into_mut()),
-            Entry::Vacant(place) => (false, place.insert(Node::NAMED)),
+            Entry::Vacant(place) => (false, place.insert(Node::named())),
         };
         let (was, below) = (node.own, node.below);
-        let spent = node.spends();
+        let (spent, was_open) = (node.spends(), node.is_open());
         let now = match was {
             None => Own { parent, ..own },
             Some(was) => Own {
@@ -173,12 +182,12 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
             },
         };
         node.own = Some(now);
-        if spent == Spends::Nothing && node.is_open() && self.open.len() < OPEN_MAX {
+        if !was_open && node.is_open() && self.open.len() < OPEN_MAX {
             self.open.push(id);
         }
         // Names its parent.
         if let Some(parent) = now.parent.filter(|parent| self.has_room_for(*parent)) {
-            self.nodes.entry(parent).or_insert(Node::NAMED);
+            self.nodes.entry(parent).or_insert_with(Node::named);
         }
         self.count_call(was, now);
         self.mark_above(now, below);
@@ -190,42 +199,66 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
     /// Whether a span's tokens and cost count; see [`Spends`]. In a tree from which spans were left out, nobody knows what lies below a
     /// span that sums up others: it counts only where no model call of the whole trace spends.
     pub fn counts(&self, id: K, (sums, calls): &mut Spent<K>) -> bool {
-        let Some(Node { own: Some(Own { parent, spends, is_step, .. }), below }) =
-            self.nodes.get(&id)
-        else {
-            return false;
-        };
-        match spends {
+        let Some(Node { own: Some(own), below }) = self.nodes.get(&id) else { return false };
+        match own.spends {
             Spends::Nothing => false,
             Spends::Model => !below.has_model,
             Spends::Log => {
-                let above = parent.and_then(|parent| self.nodes.get(&parent));
+                let above = own.parent.and_then(|parent| self.nodes.get(&parent));
                 let repeats =
                     |above: &Node<K, A>| above.spends() == Spends::Model && !above.below.has_model;
-                let beside =
-                    parent.map_or(Some(self.calls), |_| above.map(|above| above.below.calls));
                 !above.is_some_and(repeats)
-                    && beside.is_none_or(|calls| calls.seen == 0 || calls.silent != 0)
+                    && self.beside(own).is_none_or(|calls| calls.seen == 0 || calls.silent != 0)
             }
             Spends::Other if below.has_spender || (self.is_cut && self.has_models) => false,
             Spends::Other => {
-                let speaks = |node: &Node<K, A>| {
-                    (node.spends() == Spends::Other).then_some(!node.below.has_spender)
-                };
-                let is_call = |node: &Node<K, A>| match node.own? {
-                    own if own.spends == Spends::Model => Some(true),
-                    own => own.is_boundary.then_some(false),
-                };
-                let is_part = *is_step && self.nearest(*parent, calls, is_call) == Some(true);
-                !is_part && self.nearest(*parent, sums, speaks) != Some(true)
+                let is_part = own.is_step && self.is_within_a_call(own, calls);
+                !is_part && !self.is_summed_up(own, sums)
             }
         }
     }
 
-    /// Whether it counts otherwise than its kind alone says.
+    /// Whether it counts otherwise than its kind alone says, or, where a sink makes up tokens, whether another span says those of a call
+    /// that does not.
     pub fn is_exception(&self, id: K, memo: &mut Spent<K>) -> bool {
-        let is_model = |own: &Own<K, A>| own.spends == Spends::Model;
-        self.own(id).is_some_and(|own| self.counts(id, memo) != is_model(own))
+        let Some(Node { own: Some(own), below }) = self.nodes.get(&id) else { return false };
+        match own.spends {
+            Spends::Nothing => own.is_estimated && self.is_told(own, *below, memo),
+            spends => self.counts(id, memo) != (spends == Spends::Model),
+        }
+    }
+
+    /// Whether another span says the tokens of a call: a call within it or around it, a log beside it or below it, or what sums it up.
+    fn is_told(&self, own: &Own<K, A>, below: Below, (sums, calls): &mut Spent<K>) -> bool {
+        below.has_model
+            || below.calls.has_log
+            || self.beside(own).is_some_and(|calls| calls.has_log)
+            || self.is_within_a_call(own, calls)
+            || self.is_summed_up(own, sums)
+    }
+
+    /// The model calls beside a span, as far as what is above it is known.
+    fn beside(&self, own: &Own<K, A>) -> Option<Calls> {
+        match own.parent {
+            None => Some(self.calls),
+            Some(parent) => self.nodes.get(&parent).map(|above| above.below.calls),
+        }
+    }
+
+    /// Whether a span is a part of a model call that spends.
+    fn is_within_a_call(&self, own: &Own<K, A>, calls: &mut Found<K, bool>) -> bool {
+        let is_call = |node: &Node<K, A>| match node.own? {
+            own if own.spends == Spends::Model => Some(true),
+            own => own.is_boundary.then_some(false),
+        };
+        self.nearest(own.parent, calls, is_call) == Some(true)
+    }
+
+    /// Whether a span above sums up others and speaks for them.
+    fn is_summed_up(&self, own: &Own<K, A>, sums: &mut Found<K, bool>) -> bool {
+        let speaks =
+            |node: &Node<K, A>| (node.spends() == Spends::Other).then_some(!node.below.has_spender);
+        self.nearest(own.parent, sums, speaks) == Some(true)
     }
 
     /// Whether a span has a call below it that may repeat one above it, so that its kind matters.
@@ -248,10 +281,12 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
         self.open.clear();
     }
 
-    /// Counts a model call beside its siblings, or notes that one that was counted before spends.
+    /// Counts a model call beside its siblings, or notes that one that was counted before spends, or that there is a log.
     fn count_call(&mut self, was: Option<Own<K, A>>, now: Own<K, A>) {
         let is_silent = |own: Own<K, A>| own.spends != Spends::Model;
-        if !now.is_call || was.is_some_and(|was| is_silent(was) == is_silent(now)) {
+        let is_log = now.spends == Spends::Log;
+        let has_news = now.is_call && was.is_none_or(|was| is_silent(was) != is_silent(now));
+        if !has_news && !is_log {
             return;
         }
         let calls = match now.parent {
@@ -259,7 +294,9 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
             Some(parent) => self.nodes.get_mut(&parent).map(|parent| &mut parent.below.calls),
         };
         let Some(calls) = calls else { return };
-        if was.is_some() {
+        if is_log {
+            calls.has_log = true;
+        } else if was.is_some() {
             calls.silent = calls.silent.saturating_sub(1);
         } else {
             calls.seen = calls.seen.saturating_add(1);
@@ -400,5 +437,62 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
     /// to climb.
     fn is_at_or_below(&self, span: K, above: K) -> bool {
         span == above || (self.knows(above) && self.path(span).any(|id| id == above))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Spends::{Log, Model, Nothing, Other};
+
+    type Calls = Tree<u8, (), 16>;
+
+    fn own(parent: Option<u8>, spends: Spends) -> Own<u8, ()> {
+        let [is_step, is_boundary, has_failed] = [false; 3];
+        let (agent, is_call) = (None, matches!(spends, Nothing | Model));
+        let is_estimated = is_call;
+        Own { parent, agent, spends, is_call, is_step, is_boundary, is_estimated, has_failed }
+    }
+
+    #[test]
+    fn a_call_that_says_nothing_is_told_by_calls_around_and_within_it_logs_and_what_sums_it_up() {
+        let silent = |parent| own(parent, Nothing);
+        let step = |parent| Own { is_call: false, is_estimated: false, ..silent(parent) };
+        let tool = |parent| Own { is_boundary: true, ..step(parent) };
+        // The silent call is the last of these, and its place is its name.
+        for (spans, is_told) in [
+            (vec![own(None, Model), silent(Some(0))], true),
+            (vec![own(None, Model), step(Some(0)), silent(Some(1))], true),
+            (vec![own(None, Model), tool(Some(0)), silent(Some(1))], false),
+            (vec![own(Some(1), Model), silent(None)], true),
+            (vec![own(Some(1), Model), tool(Some(2)), silent(None)], false),
+            (vec![own(None, Log), silent(None)], true),
+            (vec![own(Some(1), Log), silent(None)], true),
+            (vec![own(None, Other), silent(Some(0))], true),
+            (vec![own(None, Other), own(Some(0), Model), silent(Some(0))], false),
+            (vec![own(None, Model), silent(None)], false),
+            (vec![silent(None)], false),
+        ] {
+            let place = |at: usize| u8::try_from(at).unwrap();
+            let name = place(spans.len() - 1);
+            for backwards in [false, true] {
+                let mut order: Vec<usize> = (0..spans.len()).collect();
+                if backwards {
+                    order.reverse();
+                }
+                let mut tree = Calls::default();
+                for at in order {
+                    tree.add(place(at), spans[at]);
+                    tree.add(place(at), spans[at]);
+                }
+                let memo = &mut Spent::default();
+                assert_eq!(tree.is_exception(name, memo), is_told, "{spans:?} {backwards}");
+                assert_eq!(tree.take_doubts().extract_if(.., |id| *id == name).count(), 1);
+                let ours = Own { is_estimated: false, ..spans[spans.len() - 1] };
+                let mut tree = Calls::default();
+                tree.add(name, ours);
+                assert!(!tree.is_exception(name, memo) && tree.take_doubts().is_empty());
+            }
+        }
     }
 }

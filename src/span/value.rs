@@ -1,9 +1,21 @@
 //! Attribute values and payloads. All text is a slice of the request body where the wire allows it, not a copy.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
+
+use crate::support::json::raw::Raw;
 
 /// UTF-8 text that shares the request body's memory.
 pub type Text = bytestring::ByteString;
+
+/// A piece of a text as a text that shares its memory where the piece is a slice of it.
+pub fn share(source: &Text, piece: Cow<'_, str>) -> Text {
+    match piece {
+        Cow::Borrowed(piece) => source.slice_ref(piece),
+        Cow::Owned(piece) => Text::from(piece),
+    }
+}
 
 /// One attribute. Keys may repeat on the wire; readers take the last one.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,4 +81,19 @@ impl Payload {
             Self::Text(text) | Self::Json(text) => text,
         }
     }
+}
+
+/// A value in this text as a payload: a string as plain text, anything else as JSON; `None` for null and for an empty string.
+pub fn payload(source: &Text, value: Raw<'_>) -> Option<Payload> {
+    match value.set()?.string() {
+        Some(text) if text.is_empty() => None,
+        Some(text) => Some(Payload::Text(share(source, text))),
+        None => Some(Payload::Json(source.slice_ref(value.text()))),
+    }
+}
+
+/// The members of an object in this text that say something.
+pub fn payloads(source: &Text, object: Raw<'_>) -> impl Iterator<Item = (Text, Payload)> {
+    let said = |(name, value)| Some((share(source, name), payload(source, value)?));
+    object.members().filter_map(said)
 }

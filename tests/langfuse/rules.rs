@@ -476,6 +476,100 @@ async fn a_span_that_speaks_for_those_below_it_carries_their_tokens_and_a_type_t
 }
 
 #[tokio::test]
+async fn langfuse_makes_up_no_tokens_that_another_span_says_and_none_of_what_it_has_from_here() {
+    let none = usage(&[("total", 0)]);
+    let silent = || {
+        vec![
+            text("gen_ai.operation.name", "chat"),
+            text("gen_ai.request.model", "gpt-4o"),
+            text("gen_ai.input.messages", "[]"),
+        ]
+    };
+    assert!(
+        row(silent()).await.is_invented,
+        "nobody else says them, and Langfuse finds all it needs"
+    );
+    let told = exception(silent()).await;
+    assert_eq!(
+        (told.model.as_deref(), told.usage, told.is_invented),
+        (Some("gpt-4o"), none.clone(), false)
+    );
+    let model = || text("mlflow.llm.model", "\"gpt-4o\"");
+    let kind = || text("mlflow.spanType", "\"LLM\"");
+    for from_here in [
+        vec![kind(), model(), text("mlflow.spanInputs", "{}")],
+        vec![
+            text("langsmith.span.kind", "llm"),
+            text("gen_ai.request.model", "gpt-4o"),
+            text("gen_ai.prompt", "[{}]"),
+        ],
+    ] {
+        let row = row(from_here).await;
+        assert_eq!((row.model.as_deref(), row.usage), (Some("gpt-4o"), none.clone()));
+    }
+}
+
+#[tokio::test]
+async fn a_model_in_quotes_and_a_cost_that_is_none_do_not_keep_langfuse_from_its_price() {
+    let quoted = row(vec![
+        text("mlflow.spanType", "\"CHAT_MODEL\""),
+        text("model", "\"gpt-4o\""),
+        text("mlflow.llm.model", "\"gpt-4o\""),
+        text(
+            "mlflow.chat.tokenUsage",
+            r#"{"input_tokens":120,"output_tokens":45,"total_tokens":165}"#,
+        ),
+    ])
+    .await;
+    assert_eq!(quoted.model.as_deref(), Some("gpt-4o"));
+    let costs = |row: &Row| (row.cost["total"] - (120.0 * 2.5e-6 + 45.0 * 10e-6)).abs() < 1e-9;
+    assert!(costs(&quoted), "{quoted:?}");
+    let mut request = request(
+        Vec::new(),
+        vec![span(vec![
+            text("gen_ai.operation.name", "chat"),
+            text("gen_ai.request.model", "gpt-4o"),
+            number("gen_ai.usage.input_tokens", 120),
+            number("gen_ai.usage.output_tokens", 45),
+            number("gen_ai.usage.cost", 0),
+        ])],
+    );
+    let scope = request.resource_spans[0].scope_spans[0].scope.as_mut().unwrap();
+    scope.name = "openlit.instrumentation.openai".to_owned();
+    let rows = arrived("", &delivery(Receiver::OtlpHttp, request.encode_to_vec())).await;
+    assert!(costs(&rows[0]), "{rows:?}");
+    assert_eq!(rows[0].metadata["gen_ai.usage.cost"], 0, "it can still be read");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_call_is_sent_once_more_when_the_call_around_it_says_its_tokens_later() {
+    let world = World::start("batch = { age_max = \"50ms\" }\n").await;
+    let mut around = span(vec![
+        text("gen_ai.operation.name", "chat"),
+        text("gen_ai.request.model", "gpt-4o"),
+        number("gen_ai.usage.input_tokens", 120),
+    ]);
+    let mut silent = span(vec![
+        text("gen_ai.operation.name", "chat"),
+        text("gen_ai.request.model", "gpt-4o"),
+        text("gen_ai.input.messages", "[]"),
+    ]);
+    (around.span_id, silent.span_id) = (vec![5; 8], vec![6; 8]);
+    silent.parent_span_id.clone_from(&around.span_id);
+    let id = mapping::hex(&silent.span_id);
+    for one in [silent, around] {
+        let body = request(Vec::new(), vec![one]).encode_to_vec();
+        world.otlp("application/x-protobuf", "", body).await;
+        world.settled().await;
+    }
+    let zero = usage(&[("total", 0)]);
+    let last = |fake: &Fake| fake.rows().into_iter().rev().find(|row| row.id == id);
+    world.until("told", |_, fake| last(fake).is_some_and(|row| row.usage == zero)).await;
+    assert!(world.fake.rows().iter().any(|row| row.is_invented), "nobody had said them before");
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn a_call_around_another_carries_nothing_that_is_added_up() {
     for attributes in [
         vec![
@@ -573,6 +667,21 @@ async fn input_and_output_are_written_where_langfuse_does_not_look_for_them() {
         (openinference.input.as_deref(), openinference.output.as_deref()),
         (Some("in"), Some("out"))
     );
+}
+
+#[tokio::test]
+async fn a_prompt_that_says_nothing_does_not_hide_what_went_in_and_came_out() {
+    for prompt in ["null", "\"<openai.Omit object at 0x7f>\""] {
+        let mlflow = row(vec![
+            text("mlflow.spanType", "\"CHAT_MODEL\""),
+            text("mlflow.spanInputs", "{\"a\":1}"),
+            text("prompt", prompt),
+            text("mlflow.spanOutputs", "{\"b\":2}"),
+        ])
+        .await;
+        let content = (mlflow.input.as_deref(), mlflow.output.as_deref());
+        assert_eq!(content, (Some("{\"a\":1}"), Some("{\"b\":2}")));
+    }
 }
 
 #[tokio::test]

@@ -15,7 +15,6 @@
 //! | `line_sums` | column -> its sum over all lines |
 //! | `langfuse` | of Langfuse: name -> what it shows (`type model input output session user tags level status_message usage cost input_total output_total time_to_first_token_ms`, see [`seen`]), or an attribute that it was sent |
 //! | `langfuse_sums` | `input_total`, `output_total`, `cost` over all observations |
-//! | `langfuse_said_sums` | the same where Langfuse also makes up tokens of calls that say none, over all others (`tests/langfuse`) |
 //! | `otlp` | of an OTLP backend: span name -> attribute -> value |
 //! | `otlp_sums` | `input_tokens`, `output_tokens`: what a backend has that adds up `gen_ai.usage.*`, or `llm.token_count.*` where a span has none |
 //! | `documents`, `summary`, `agents` | of a search server: see `tests/search/sink/reports.rs` |

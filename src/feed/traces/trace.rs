@@ -12,8 +12,8 @@ use super::sent::{Amendments, Sent, Told};
 use crate::journal::Position;
 use crate::normalize::trace_facts;
 use crate::span::{
-    Facts, Found, Payload, RootSpan, Span, SpanId, Spending, Spent, Text, TraceContext, TraceNeeds,
-    TraceObject,
+    Facts, Found, Own, Payload, RootSpan, Span, SpanId, Spending, Spent, Text, TraceContext,
+    TraceNeeds, TraceObject,
 };
 
 /// One trace.
@@ -56,6 +56,8 @@ impl Trace {
         let spending = if is_asked { span.spending() } else { Spending::default() };
         let agent = facts.agent.as_ref().filter(|_| needs.agents);
         let own = self.agents.own(span, spending, agent, facts.error.is_some());
+        let is_estimated = needs.estimates && span.is_otlp() && own.is_call;
+        let own = Own { is_estimated, ..own };
         let news = self.tree.add(span.span_id, own);
         let known = &mut self.known;
         known.spans += u64::from(news.is_new);
@@ -140,7 +142,7 @@ impl Trace {
         }
     }
 
-    /// Those of these spans whose tokens and cost count otherwise than their kind alone says.
+    /// Those of these spans that [`TraceContext::exceptions`] tells of.
     fn exceptions(&self, ids: impl IntoIterator<Item = SpanId>) -> HashSet<SpanId> {
         let mut memo = Spent::default();
         ids.into_iter().filter(|id| self.tree.is_exception(*id, &mut memo)).collect()

@@ -87,12 +87,7 @@ fn score(event: &SpanEvent) -> Score {
 }
 
 fn get<'a>(event: &'a SpanEvent, key: &str) -> Option<&'a Value> {
-    event
-        .attributes
-        .iter()
-        .rev()
-        .find(|attribute| &*attribute.key == key)
-        .map(|attribute| &attribute.value)
+    Attribute::last(&event.attributes, key)
 }
 
 /// The bodies of message events as one JSON list. The role is in the event's name where the body does not say it. Azure and Semantic

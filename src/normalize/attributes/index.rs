@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::fields::{Field, Gate};
 use super::value::Read;
 use crate::normalize::tables;
-use crate::span::{Convention, Kind};
+use crate::span::{Convention, Kind, named};
 
 /// What a row says of a key, with its place in the order of precedence. Small, since several are looked at for each attribute.
 #[derive(Debug, Clone, Copy)]
@@ -35,27 +35,16 @@ pub struct Mapping {
 
 macro_rules! facts {
     ($($fact:ident $name:literal $field:ident $read:ident $sentence:literal;)+) => {
-        /// A fact that the user can name attributes for.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Fact { $(#[doc = concat!("`", $name, "`: ", $sentence)] $fact,)+ }
+        named! {
+            /// A fact that the user can name attributes for.
+            #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+            Fact { $(#[doc = concat!("`", $name, "`: ", $sentence)] $fact $name,)+ }
+        }
 
         impl Fact {
-            /// Every fact, in the order in which they are documented.
-            pub const ALL: &'static [Self] = &[$(Self::$fact,)+];
-
-            /// Its name in the configuration.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$fact => $name,)+ }
-            }
-
             /// What it is.
             pub fn sentence(self) -> &'static str {
                 match self { $(Self::$fact => $sentence,)+ }
-            }
-
-            /// The fact with this name.
-            pub fn named(name: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|known| known.as_str() == name)
             }
 
             fn field(self) -> (Field, Read) {

@@ -23,9 +23,9 @@ pub use self::index::{Fact, Mapping, install, tells};
 pub use self::parts::{Parts, parts_of};
 
 use self::fields::Field;
-use self::slots::{Flat, Slots};
+use self::slots::{Slots, Spread};
 use self::value::Read;
-use super::raw::{Raw, share};
+use super::raw::{Raw, share, with_first};
 use super::{raw, time, usage};
 use crate::span::{
     Convention, Cost, Detail, Facts, Failure, Kind, Notes, Payload, STATUS_ERROR, Span, Text,
@@ -139,8 +139,8 @@ fn model(slots: &Slots<'_>, facts: &mut Facts) {
     facts.finish_reasons = slots.texts(Field::FinishReasons);
     facts.parameters = slots.payload(Field::Parameters).or_else(|| slots.parameters());
     facts.tool_definitions = slots
-        .flattened(Flat::Tools)
-        .or_else(|| slots.flattened(Flat::Functions))
+        .flattened(Spread::Tools)
+        .or_else(|| slots.flattened(Spread::Functions))
         .or_else(|| slots.payload(Field::ToolDefinitions));
     if facts.request_model.is_none() {
         facts.request_model = match facts.convention {
@@ -166,22 +166,22 @@ fn model_parameter(facts: &Facts) -> Option<Text> {
 fn content(slots: &Slots<'_>, facts: &mut Facts) {
     facts.input = input(slots);
     facts.output = slots
-        .flattened_before(Flat::OutputMessages, Field::Output, Convention::OpenInference)
+        .flattened_before(Spread::OutputMessages, Field::Output, Convention::OpenInference)
         .or_else(|| {
-            slots.flattened_before(Flat::Completion, Field::Output, Convention::GenAiLegacy)
+            slots.flattened_before(Spread::Completion, Field::Output, Convention::GenAiLegacy)
         })
         .or_else(|| slots.payload_as(Field::Output, Field::OutputMime))
         .or_else(|| slots.payload(Field::ToolCalls))
-        .or_else(|| slots.flattened(Flat::OutputDocuments));
+        .or_else(|| slots.flattened(Spread::OutputDocuments));
 }
 
 fn input(slots: &Slots<'_>) -> Option<Payload> {
     let input = slots
-        .flattened_before(Flat::InputMessages, Field::Input, Convention::OpenInference)
-        .or_else(|| slots.flattened_before(Flat::Prompt, Field::Input, Convention::GenAiLegacy))
+        .flattened_before(Spread::InputMessages, Field::Input, Convention::OpenInference)
+        .or_else(|| slots.flattened_before(Spread::Prompt, Field::Input, Convention::GenAiLegacy))
         .or_else(|| slots.payload_as(Field::Input, Field::InputMime))
-        .or_else(|| slots.flattened(Flat::Embeddings))
-        .or_else(|| slots.flattened(Flat::InputDocuments));
+        .or_else(|| slots.flattened(Spread::Embeddings))
+        .or_else(|| slots.flattened(Spread::InputDocuments));
     let instructions = slots.payload(Field::SystemInstructions);
     match (input, instructions) {
         (Some(Payload::Json(messages)), Some(instructions)) => {
@@ -201,9 +201,7 @@ fn with_instructions(messages: Text, instructions: &Payload) -> Text {
     if has_system || !list.is_array() {
         return messages;
     }
-    let rest: Vec<&str> = list.elements().map(Raw::text).collect();
-    let separator = if rest.is_empty() { "" } else { "," };
-    Text::from(format!(r#"[{{"role":"system","parts":{parts}}}{separator}{}]"#, rest.join(",")))
+    with_first(&format!(r#"{{"role":"system","parts":{parts}}}"#), list)
 }
 
 /// Facts of the trace and of where it ran.

@@ -3,7 +3,7 @@
 
 use super::fields::{Field, begins};
 use super::index::index;
-use super::slots::{Flat, SPREAD, Spread};
+use super::slots::{SPREAD, Spread};
 
 /// Parts of a span, as a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,14 +64,12 @@ fn of_field(field: Field) -> Parts {
 
 fn of_spread(spread: Spread) -> Parts {
     match spread {
-        Spread::List(
-            Flat::InputMessages | Flat::Prompt | Flat::Embeddings | Flat::InputDocuments,
-        ) => Parts::INPUT,
-        Spread::List(Flat::OutputMessages | Flat::Completion | Flat::OutputDocuments) => {
-            Parts::OUTPUT
+        Spread::InputMessages | Spread::Prompt | Spread::Embeddings | Spread::InputDocuments => {
+            Parts::INPUT
         }
+        Spread::OutputMessages | Spread::Completion | Spread::OutputDocuments => Parts::OUTPUT,
         Spread::Metadata => Parts::METADATA,
-        Spread::List(_) | Spread::Parameter | Spread::Uncounted => Parts::NONE,
+        _ => Parts::NONE,
     }
 }
 

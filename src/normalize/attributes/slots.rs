@@ -3,74 +3,44 @@
 use std::borrow::Cow;
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use super::fields::{Field, after, begins};
 use super::index::{Index, Rule, index};
 use super::value::{self, Read};
 use crate::normalize::messages::{Flattened, index as index_of};
-use crate::normalize::raw::{Raw, payload, share, written};
-use crate::span::{Attribute, Convention, Detail, Kind, Payload, Score, Span, Text, Value, keys};
+use crate::normalize::raw::{Raw, payloads, written};
+use crate::normalize::tables::beginnings;
+use crate::span::{
+    Attribute, Convention, Detail, Kind, Payload, Score, Span, Text, Value, keys, named,
+};
 use crate::support::json::object::Object;
 use crate::support::json::write_str;
 
-/// Lists that come flattened into indexed keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Flat {
-    InputMessages,
-    OutputMessages,
-    Tools,
-    Embeddings,
-    InputDocuments,
-    OutputDocuments,
-    Prompt,
-    Completion,
-    Functions,
-    Evaluations,
+named! {
+    /// What comes spread over several keys: lists, flattened into indexed keys, and facts one by one.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    (pub(super)) Spread {
+        InputMessages "input_messages",
+        OutputMessages "output_messages",
+        Tools "tools",
+        Embeddings "embeddings",
+        InputDocuments "input_documents",
+        OutputDocuments "output_documents",
+        Prompt "prompt",
+        Completion "completion",
+        Functions "functions",
+        Evaluations "evaluations",
+        Metadata "metadata",
+        Parameter "parameter",
+        /// Tokens or costs that this version does not know.
+        Uncounted "uncounted",
+    }
 }
 
-/// What comes spread over several keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Spread {
-    List(Flat),
-    Metadata,
-    Parameter,
-    /// Tokens or costs that this version does not know.
-    Uncounted,
-}
-
-/// What keys that no row has begin with, the longer beginning first.
-pub(super) const SPREAD: [(&str, Spread); 30] = [
-    ("llm.input_messages.", Spread::List(Flat::InputMessages)),
-    ("llm.output_messages.", Spread::List(Flat::OutputMessages)),
-    ("llm.tools.", Spread::List(Flat::Tools)),
-    ("llm.request.functions.", Spread::List(Flat::Functions)),
-    ("embedding.embeddings.", Spread::List(Flat::Embeddings)),
-    ("reranker.input_documents.", Spread::List(Flat::InputDocuments)),
-    ("reranker.output_documents.", Spread::List(Flat::OutputDocuments)),
-    ("retrieval.documents.", Spread::List(Flat::OutputDocuments)),
-    ("gen_ai.prompt.", Spread::List(Flat::Prompt)),
-    ("gen_ai.completion.", Spread::List(Flat::Completion)),
-    ("evaluations.", Spread::List(Flat::Evaluations)),
-    ("annotations.", Spread::List(Flat::Evaluations)),
-    ("langfuse.trace.metadata.", Spread::Metadata),
-    ("langfuse.observation.metadata.", Spread::Metadata),
-    ("langsmith.metadata.", Spread::Metadata),
-    ("ai.telemetry.metadata.", Spread::Metadata),
-    ("traceloop.association.properties.", Spread::Metadata),
-    (keys::OPENAI_AGENTS_METADATA, Spread::Metadata),
-    (keys::OPENAI_AGENTS_SPAN_METADATA, Spread::Metadata),
-    ("genkit:metadata:context:", Spread::Metadata),
-    ("trace.metadata.", Spread::Metadata),
-    ("metadata.", Spread::Metadata),
-    ("gen_ai.request.", Spread::Parameter),
-    ("ai.settings.", Spread::Parameter),
-    ("gen_ai.usage.", Spread::Uncounted),
-    ("gen_ai.cost.", Spread::Uncounted),
-    ("llm.token_count.", Spread::Uncounted),
-    ("llm.usage.", Spread::Uncounted),
-    ("ai.usage.", Spread::Uncounted),
-    ("anthropic.usage.", Spread::Uncounted),
-];
+/// What keys that no row has begin with.
+pub(super) static SPREAD: LazyLock<Vec<(&str, Spread)>> =
+    LazyLock::new(|| beginnings("keys", Spread::named).collect());
 
 /// The first letters of all of them.
 const SPREAD_LETTERS: &[u8] = b"aeglmrto";
@@ -90,43 +60,18 @@ pub(super) struct Slots<'a> {
     found: [Option<(Rule, &'a Attribute)>; Field::COUNT],
     /// Values of fields that were found inside JSON.
     inside: Vec<(Field, Value)>,
-    flat: Vec<(Flat, &'a str, &'a Value)>,
+    flat: Vec<(Spread, &'a str, &'a Value)>,
     metadata: Vec<(&'a str, &'a Attribute)>,
     parameters: Vec<(&'a str, &'a Value)>,
-}
-
-/// The convention of a key, where its first step belongs to one.
-fn by_prefix(key: &str) -> Option<Convention> {
-    Some(match key.split('.').next().unwrap_or_default() {
-        "langfuse" => Convention::Langfuse,
-        "langsmith" => Convention::LangSmith,
-        "mlflow" => Convention::Mlflow,
-        "openinference" => Convention::OpenInference,
-        "logfire" => Convention::Logfire,
-        "gen_ai" => Convention::GenAi,
-        "ai" => Convention::Vercel,
-        "traceloop" => Convention::OpenLlmetry,
-        "mcp" => Convention::Mcp,
-        "lk" | "claude_code" | "copilot_chat" | "litellm" => Convention::Framework,
-        _ => return None,
-    })
 }
 
 /// Scope of `LlamaIndex`'s own tracer.
 const LLAMA_INDEX: &str = "llamaindex.opentelemetry.tracer";
 
-/// Scopes that leave no doubt, by their beginnings.
-const SCOPES: [(&str, Convention); 9] = [
-    ("langfuse-sdk", Convention::Langfuse),
-    ("langsmith", Convention::LangSmith),
-    ("mlflow.", Convention::Mlflow),
-    ("openinference.", Convention::OpenInference),
-    ("logfire.openai_agents", Convention::Logfire),
-    ("gcp.vertex.agent", Convention::Framework),
-    ("com.anthropic.claude_code", Convention::Framework),
-    ("livekit-agents", Convention::Framework),
-    ("genkit", Convention::Framework),
-];
+/// Scopes that leave no doubt about the convention, and keys that belong to one.
+static CONVENTIONS: LazyLock<[Vec<(&str, Convention)>; 2]> = LazyLock::new(|| {
+    ["scopes", "conventions"].map(|of| beginnings(of, Convention::named).collect())
+});
 
 impl<'a> Slots<'a> {
     /// Looks at every attribute once.
@@ -215,10 +160,10 @@ impl<'a> Slots<'a> {
         let of_key = |(prefix, spread): &(&str, Spread)| Some((after(key, prefix)?, *spread));
         let Some((rest, spread)) = SPREAD.iter().find_map(of_key) else { return };
         match spread {
-            Spread::List(flat) => self.flat.push((flat, rest, &attribute.value)),
             Spread::Metadata => self.metadata.push((rest, attribute)),
             Spread::Parameter => self.parameters.push((rest, &attribute.value)),
             Spread::Uncounted => _ = self.uncounted.get_or_insert(&attribute.key),
+            list => self.flat.push((list, rest, &attribute.value)),
         }
     }
 
@@ -328,10 +273,7 @@ impl<'a> Slots<'a> {
         });
         let mut metadata: Vec<_> = single.collect();
         if let Some(object) = self.object(Field::Metadata) {
-            let members = Raw::trusted(&object).members();
-            metadata.extend(members.filter_map(|(name, value)| {
-                Some((share(&object, name), payload(&object, value)?))
-            }));
+            metadata.extend(payloads(&object, Raw::trusted(&object)));
         }
         metadata
     }
@@ -339,7 +281,7 @@ impl<'a> Slots<'a> {
     /// A flattened list, unless a convention before this one said the same in one key.
     pub(super) fn flattened_before(
         &self,
-        flat: Flat,
+        flat: Spread,
         field: Field,
         convention: Convention,
     ) -> Option<Payload> {
@@ -350,7 +292,7 @@ impl<'a> Slots<'a> {
     }
 
     /// A flattened list as one JSON list.
-    pub(super) fn flattened(&self, flat: Flat) -> Option<Payload> {
+    pub(super) fn flattened(&self, flat: Spread) -> Option<Payload> {
         if self.flat.is_empty() {
             return None;
         }
@@ -364,8 +306,7 @@ impl<'a> Slots<'a> {
         if list.is_empty() {
             return None;
         }
-        let json = if flat == Flat::Tools { list.first_members_to_json() } else { list.to_json() };
-        Some(Payload::Json(json))
+        Some(Payload::Json(list.to_json(flat == Spread::Tools)))
     }
 
     /// Judgements that came flattened: `N.evaluation.name` and its like.
@@ -374,7 +315,8 @@ impl<'a> Slots<'a> {
             return Vec::new();
         }
         let mut scores: BTreeMap<u32, Score> = BTreeMap::new();
-        for (_, path, value) in self.flat.iter().filter(|(found, _, _)| *found == Flat::Evaluations)
+        for (_, path, value) in
+            self.flat.iter().filter(|(found, _, _)| *found == Spread::Evaluations)
         {
             let mut steps = path.split('.');
             let (Some(index), Some(name)) =
@@ -400,11 +342,13 @@ impl<'a> Slots<'a> {
         if self.scope == "ai" {
             return Some(Convention::Vercel);
         }
-        if let Some((_, convention)) = SCOPES.iter().find(|(scope, _)| begins(self.scope, scope)) {
-            return Some(*convention);
-        }
-        let known = self.detail.attributes.iter().filter_map(|attribute| by_prefix(&attribute.key));
-        known.min().or_else(|| self.configured())
+        let [scopes, keys] = &*CONVENTIONS;
+        let of = |known: &[(&str, Convention)], text: &str| {
+            let found = known.iter().find(|(beginning, _)| begins(text, beginning));
+            found.map(|(_, convention)| *convention)
+        };
+        let of_keys = || self.detail.attributes.iter().filter_map(|it| of(keys, &it.key)).min();
+        of(scopes, self.scope).or_else(of_keys).or_else(|| self.configured())
     }
 
     /// The user's own convention, where it is all there is: who maps attributes without a kind is understood all the same.
@@ -448,8 +392,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_beginning_means_something() {
+        let count = |section| beginnings(section, |word| Some(word.to_owned())).count();
+        assert_eq!(SPREAD.len(), count("keys"));
+        assert_eq!(CONVENTIONS.each_ref().map(Vec::len), ["scopes", "conventions"].map(count));
+    }
+
+    #[test]
     fn what_keys_begin_with_is_looked_for_by_its_first_letter() {
-        for (prefix, _) in SPREAD {
+        for (prefix, _) in &*SPREAD {
             assert!(SPREAD_LETTERS.contains(&prefix.as_bytes()[0]), "{prefix}");
         }
     }

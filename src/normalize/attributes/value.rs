@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use crate::normalize::raw::{self, Raw, payload_of_text, share, written};
+use crate::normalize::raw::{self, Raw, payload_of_text, share, strings, written};
 use crate::normalize::tables::PATHS;
 use crate::normalize::usage::COUNT_MAX;
-use crate::span::plain::{Numbers, Repeated, Style, write_value};
+use crate::span::plain::{Style, write_value};
 use crate::span::{Payload, Text, Value};
 
 /// How a value is written.
@@ -201,8 +201,7 @@ pub(super) fn texts(value: &Value, read: Read) -> Vec<Text> {
             values.iter().filter_map(|value| text(value, Read::Plain)).collect()
         }
         Value::Text(list) if list.starts_with('[') => {
-            let elements = Raw::parse(list).into_iter().flat_map(Raw::elements);
-            elements.filter_map(|element| element.string().map(|text| share(list, text))).collect()
+            Raw::parse(list).map_or_else(Vec::new, |elements| strings(list, elements))
         }
         Value::Text(list) if read == Read::Commas => {
             list.split(',').map(|tag| list.slice_ref(tag.trim())).collect()
@@ -223,7 +222,7 @@ pub(super) fn json(value: &Value) -> Text {
 
 /// Appends a value as plain JSON.
 pub(super) fn write_json(value: &Value, out: &mut Vec<u8>) {
-    write_value(out, value, Style { numbers: Numbers::All, repeated: Repeated::All });
+    write_value(out, value, Style::AsSent);
 }
 
 #[cfg(test)]

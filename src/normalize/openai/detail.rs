@@ -414,26 +414,22 @@ impl<'a> Mapping<'a> {
         }
         // A usage in no known spelling is kept as it is, and so are counts without a name.
         if let Some(sent) = self.take("usage") {
-            let is_known = sent.members().all(|(_, count)| {
-                count.count().is_some() || count.is_object() || count.set().is_none()
-            });
-            if !is_known || usage::from_json(sent).is_empty() || Self::has_unnamed_counts(sent) {
+            let is_known = |(name, count): (Cow<'_, str>, Raw<'_>)| match &*name {
+                "input_tokens"
+                | "output_tokens"
+                | "total_tokens"
+                | "prompt_tokens"
+                | "completion_tokens"
+                | "input_tokens_details"
+                | "output_tokens_details" => {
+                    count.count().is_some() || count.is_object() || count.set().is_none()
+                }
+                _ => false,
+            };
+            if !sent.members().all(is_known) || usage::from_json(sent).is_empty() {
                 self.put_json(keys::OPENAI_AGENTS_USAGE, sent);
             }
         }
-    }
-
-    fn has_unnamed_counts(sent: Raw<'a>) -> bool {
-        const NAMED: [&str; 7] = [
-            "input_tokens",
-            "output_tokens",
-            "total_tokens",
-            "prompt_tokens",
-            "completion_tokens",
-            "input_tokens_details",
-            "output_tokens_details",
-        ];
-        sent.members().any(|(name, _)| !NAMED.contains(&&*name))
     }
 
     fn shown_as(&mut self, openinference_kind: &'static str) {
@@ -495,6 +491,16 @@ impl<'a> Mapping<'a> {
             self.put_member(prefix, &name, member);
         }
     }
+}
+
+/// Those of these texts that are known, as attributes.
+pub(super) fn attributes<const N: usize>(
+    said: [(&'static str, Option<Text>); N],
+) -> Vec<Attribute> {
+    let attribute = |(key, text): (&'static str, Option<Text>)| {
+        Some(Attribute { key: Text::from_static(key), value: Value::Text(text?) })
+    };
+    said.into_iter().filter_map(attribute).collect()
 }
 
 /// The metadata of a trace object: as a whole, and member by member.

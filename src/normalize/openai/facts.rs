@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::normalize::raw::{Object, Raw, payload, payload_of_text, share, written};
+use crate::normalize::raw::{
+    Object, Raw, payload, payload_of_text, payloads, share, strings, with_first, written,
+};
 use crate::normalize::time;
 use crate::normalize::usage;
 use crate::span::{
@@ -19,7 +21,7 @@ pub(super) fn facts(span: &Span, source: &Text, opened: &Opened<'_>) -> Facts {
     for (name, value) in &opened.item.members {
         match &**name {
             "error" => facts.error = failure(source, *value),
-            "metadata" => extend_metadata(source, *value, &mut facts),
+            "metadata" => facts.metadata.extend(payloads(source, *value)),
             _ => (),
         }
     }
@@ -48,9 +50,7 @@ fn add_set(source: &Text, set: Raw<'_>, facts: &mut Facts) {
             keys::ENVIRONMENT => facts.environment = Some(text),
             keys::RELEASE => facts.release = Some(text),
             keys::TAGS => {
-                let tags = Raw::parse(&text).into_iter().flat_map(Raw::elements);
-                facts.tags =
-                    tags.filter_map(|tag| tag.string().map(|tag| share(&text, tag))).collect();
+                facts.tags = Raw::parse(&text).map_or_else(Vec::new, |tags| strings(&text, tags));
             }
             "name" => facts.name = text,
             _ => (),
@@ -87,7 +87,7 @@ impl<'a> Reader<'a> {
             other => {
                 facts.kind = Kind::Custom;
                 facts.name = self.text("name").unwrap_or_else(|| Text::from(other));
-                extend_metadata(self.source, self.data.raw, facts);
+                facts.metadata.extend(payloads(self.source, self.data.raw));
             }
         }
     }
@@ -214,10 +214,19 @@ impl<'a> Reader<'a> {
         facts.usage = self.usage("usage");
     }
 
+    /// Its data may say that it is a task, or a turn (`turn 3`).
     fn custom(&self, facts: &mut Facts) {
         let data = self.data.get_object("data").unwrap_or_default();
         let sdk_span_type = data.get_string("sdk_span_type");
-        facts.name = custom_name(self.source, self.data, &data);
+        let own = self.text("name");
+        facts.name = match (sdk_span_type.as_deref(), data.get("turn").and_then(Raw::count)) {
+            (Some("task"), _) => {
+                self.text_of(&data, "name").or(own).unwrap_or(Text::from_static("task"))
+            }
+            (Some("turn"), Some(turn)) => Text::from(format!("turn {turn}")),
+            (Some("turn"), None) => Text::from_static("turn"),
+            _ => own.unwrap_or(Text::from_static("custom")),
+        };
         if let Some(kind @ ("task" | "turn")) = sdk_span_type.as_deref() {
             facts.kind = Kind::Chain;
             facts.aggregate_usage = data.get("usage").map(usage::settled).unwrap_or_default();
@@ -228,7 +237,7 @@ impl<'a> Reader<'a> {
             }
         } else {
             facts.kind = Kind::Custom;
-            extend_metadata(self.source, data.raw, facts);
+            facts.metadata.extend(payloads(self.source, data.raw));
         }
         facts.sdk_span_type = sdk_span_type.map(|kind| share(self.source, kind));
     }
@@ -298,19 +307,6 @@ fn handoff_name(handoff: &Object<'_>) -> Text {
     }
 }
 
-/// What a custom span is called. Its data may say that it is a task, or a turn (`turn 3`).
-fn custom_name(source: &Text, custom: &Object<'_>, data: &Object<'_>) -> Text {
-    let name = |object: &Object<'_>| object.get_string("name").map(|name| share(source, name));
-    match data.get_string("sdk_span_type").as_deref() {
-        Some("task") => name(data).or_else(|| name(custom)).unwrap_or(Text::from_static("task")),
-        Some("turn") => match data.get("turn").and_then(Raw::count) {
-            Some(turn) => Text::from(format!("turn {turn}")),
-            None => Text::from_static("turn"),
-        },
-        _ => name(custom).unwrap_or(Text::from_static("custom")),
-    }
-}
-
 /// What is done, and with what.
 pub(super) fn name(verb: &'static str, object: Option<&Text>) -> Text {
     match object {
@@ -367,21 +363,13 @@ fn parameters(response: &Object<'_>) -> Option<Payload> {
 
 /// Instructions as the system message before the input, so that what went in is one list.
 fn with_instructions(instructions: Raw<'_>, input: Option<Raw<'_>>) -> Payload {
-    let mut json = format!(r#"[{{"role":"system","content":{}}}"#, instructions.text());
-    let input = input.and_then(Raw::set);
-    if let Some(input) = input {
-        if input.is_array() {
-            for message in input.elements() {
-                json.push(',');
-                json.push_str(message.text());
-            }
-        } else {
-            json.push_str(r#",{"role":"user","content":"#);
-            json.push_str(input.text());
-            json.push('}');
-        }
-    }
-    Payload::Json(Text::from(json + "]"))
+    let message = |role, text: Raw<'_>| format!(r#"{{"role":"{role}","content":{}}}"#, text.text());
+    let system = message("system", instructions);
+    Payload::Json(match input.and_then(Raw::set) {
+        Some(list) if list.is_array() => with_first(&system, list),
+        Some(text) => Text::from(format!("[{system},{}]", message("user", text))),
+        None => Text::from(format!("[{system}]")),
+    })
 }
 
 /// What a trace object says by itself: session, user, environment, release, workflow, tags and metadata.
@@ -405,16 +393,8 @@ fn add_trace(trace: &TraceObject, facts: &mut Facts) {
     if facts.session.is_none() {
         facts.session = text(&["session_id", "sessionId"]);
     }
-    let tags = metadata.get("tags").into_iter().flat_map(Raw::elements);
-    facts.tags = tags.filter_map(|tag| tag.string().map(|tag| share(source, tag))).collect();
-    extend_metadata(source, metadata.raw, facts);
-}
-
-fn extend_metadata(source: &Text, object: Raw<'_>, facts: &mut Facts) {
-    let entries = object
-        .members()
-        .filter_map(|(name, value)| Some((share(source, name), payload(source, value)?)));
-    facts.metadata.extend(entries);
+    facts.tags = metadata.get("tags").map_or_else(Vec::new, |tags| strings(source, tags));
+    facts.metadata.extend(payloads(source, metadata.raw));
 }
 
 fn failure(source: &Text, error: Raw<'_>) -> Option<Failure> {

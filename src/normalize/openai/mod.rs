@@ -24,8 +24,8 @@ use super::raw::{share, utf8};
 use super::shape::{self, Found};
 use super::{Decoded, Encoding, Envelope, Limits, Malformed, Refused, Warning, ids, time};
 use crate::span::{
-    Attribute, Batch, Detail, Facts, Format, Item, Outline, Resource, RootSpan, Said, Scope,
-    Source, Span, SpanId, Text, TraceId, TraceObject, Value, keys,
+    Batch, Detail, Format, Item, Outline, Resource, RootSpan, Said, Scope, Source, Span, SpanId,
+    Text, TraceId, TraceObject, keys,
 };
 use crate::support::json::scan::Scanner;
 
@@ -82,10 +82,6 @@ impl Format for OpenAi {
         detail::detail(span, Messages::LeftOut)
     }
 
-    fn facts(&self, span: &Span) -> Facts {
-        self.said(span).facts
-    }
-
     fn said(&self, span: &Span) -> Said {
         detail::said(span)
     }
@@ -96,7 +92,7 @@ impl Format for OpenAi {
             RootSpan::Always => true,
             RootSpan::Never => false,
         };
-        is_needed.then(|| root::id_for(span)).flatten()
+        is_needed.then(|| root::sdk_trace(span)).flatten().map(ids::root_span_id)
     }
 }
 
@@ -281,15 +277,11 @@ fn scope(source: &Source) -> Scope {
         // The Python SDK shows the name of its HTTP library, and no version of its own.
         None => (agent.starts_with("python-httpx").then_some("python"), ""),
     };
-    let said = [
+    let attributes = detail::attributes([
         (keys::TELEMETRY_SDK_NAME, language.map(|_| Text::from_static("openai-agents"))),
         (keys::TELEMETRY_SDK_LANGUAGE, language.map(Text::from_static)),
         (keys::TELEMETRY_SDK_VERSION, Some(Text::from(version)).filter(|text| !text.is_empty())),
-    ];
-    let attributes = said.into_iter().filter_map(|(key, text)| {
-        Some(Attribute { key: Text::from_static(key), value: Value::Text(text?) })
-    });
-    let attributes = attributes.collect();
+    ]);
     Scope {
         resource: Arc::new(Resource { attributes, ..Resource::default() }),
         name: Text::from_static("spanferry"),

@@ -9,10 +9,9 @@ use bytes::Bytes;
 
 use super::detail::{self, FLAG_SAMPLED, KIND_INTERNAL};
 use super::facts;
-use crate::normalize::ids;
 use crate::span::{
-    Attribute, Content, Convention, Detail, Facts, Kind, Outline, Scope, Span, SpanId, Text,
-    TraceContext, TraceId, Value, keys,
+    Content, Convention, Detail, Facts, Kind, Outline, Scope, Span, SpanId, Text, TraceContext,
+    TraceId, keys,
 };
 
 /// Where a root comes from: what one of the spans below it says that contexts do not hold.
@@ -41,12 +40,8 @@ impl RootSource {
     }
 }
 
-/// The id of the root above a span without a parent.
-pub(super) fn id_for(span: &Span) -> Option<SpanId> {
-    sdk_trace(span).map(ids::root_span_id)
-}
-
-fn sdk_trace(span: &Span) -> Option<&str> {
+/// The trace's id as the client wrote it.
+pub(super) fn sdk_trace(span: &Span) -> Option<&str> {
     match &span.trace {
         Some(trace) => Some(&trace.sdk_id),
         None => span.head().agents_sdk.as_ref().map(|agents_sdk| &*agents_sdk.trace),
@@ -88,18 +83,14 @@ fn root_facts(root: SpanId, context: &TraceContext) -> Facts {
 }
 
 fn root_detail(source: &RootSource, context: &TraceContext, name: Text) -> Detail {
-    let said = [
+    let mut attributes = detail::attributes([
         (keys::OPENAI_AGENTS_TRACE_ID, Some(source.sdk_id.clone())),
         (keys::OPENINFERENCE_SPAN_KIND, Some(Text::from_static("CHAIN"))),
         (keys::GEN_AI_OPERATION_NAME, Some(Text::from_static("invoke_workflow"))),
         (keys::GEN_AI_WORKFLOW_NAME, context.workflow.clone()),
         (keys::GEN_AI_CONVERSATION_ID, context.session.clone()),
         (keys::SESSION_ID, context.session.clone()),
-    ];
-    let attribute = |(key, text): (&'static str, Option<Text>)| {
-        Some(Attribute { key: Text::from_static(key), value: Value::Text(text?) })
-    };
-    let mut attributes: Vec<Attribute> = said.into_iter().filter_map(attribute).collect();
+    ]);
     if let Some(metadata) = context.trace.as_ref().and_then(|trace| trace.metadata.as_ref()) {
         attributes.extend(detail::trace_metadata(metadata));
     }

@@ -14,6 +14,7 @@ use super::detail;
 use super::tally::{Flaw, NO_SPAN_ID, NO_TRACE_ID, NoId, Tally, mended};
 use super::wire::{Broken, Content, Edit, Fields, rebuilt};
 use crate::normalize::{Decoded, Encoding, Envelope, Limits, Malformed, Refused};
+use crate::span::otlp::protobuf::write_bytes;
 use crate::span::{Item, Outline, Resource, Scope, Span, SpanId, TraceId};
 
 /// Reads a request.
@@ -166,10 +167,8 @@ impl<'a> Arrival<'a> {
 
     fn resource(&mut self, header: &Header<'_>) -> Result<Arc<Resource>, Malformed> {
         self.maker_values(&header.maker, 1, "resource")?;
-        Ok(Arc::new(detail::resource(
-            header.maker(self.body),
-            &self.body.slice_ref(header.schema_url),
-        )))
+        let schema_url = detail::text(self.body, header.schema_url);
+        Ok(Arc::new(detail::resource_of(header.maker(self.body), schema_url)))
     }
 
     fn scope(
@@ -183,8 +182,8 @@ impl<'a> Arrival<'a> {
             None => resource.insert(self.resource(above)?),
         };
         self.maker_values(&header.maker, 3, "scope")?;
-        let schema_url = self.body.slice_ref(header.schema_url);
-        Ok(Arc::new(detail::scope(header.maker(self.body), &schema_url, Arc::clone(resource))))
+        let schema_url = detail::text(self.body, header.schema_url);
+        Ok(Arc::new(detail::scope_of(header.maker(self.body), schema_url, Arc::clone(resource))))
     }
 
     /// Counts the attributes of a resource or scope before they are read.
@@ -396,6 +395,16 @@ fn mend(message: &[u8]) -> Vec<u8> {
         _ => Edit::Keep,
     });
     mended.unwrap_or_else(|| message.to_vec())
+}
+
+/// The `Span` message with this parent, or without one; everything else stays as it is.
+pub fn with_parent(wire: &[u8], parent: Option<SpanId>) -> Bytes {
+    let rest = rebuilt(wire, |number, _| if number == 4 { Edit::Drop } else { Edit::Keep });
+    let mut message = rest.unwrap_or_else(|| wire.to_vec());
+    if let Some(parent) = parent {
+        write_bytes(&mut message, 4, parent.as_bytes());
+    }
+    Bytes::from(message)
 }
 
 /// A span from its wire alone, under this scope; `None` where it cannot be read.

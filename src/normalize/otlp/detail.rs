@@ -56,8 +56,8 @@ fn read_span(wire: &Bytes, mut detail: Detail, wants: impl Fn(&[u8]) -> bool) ->
 }
 
 /// Reads a `Resource` message.
-pub(in crate::normalize) fn resource(wire: Bytes, schema_url: &Bytes) -> Resource {
-    let mut resource = Resource { schema_url: text(schema_url, schema_url), ..Resource::default() };
+pub fn resource_of(wire: Bytes, schema_url: Text) -> Resource {
+    let mut resource = Resource { schema_url, ..Resource::default() };
     each(&wire, |number, content| match (number, content) {
         (1, Content::Bytes(message)) => resource.attributes.push(attribute(&wire, message, 1)),
         (2, Content::Varint(dropped)) => resource.dropped_attributes_count = uint32(dropped),
@@ -67,13 +67,8 @@ pub(in crate::normalize) fn resource(wire: Bytes, schema_url: &Bytes) -> Resourc
 }
 
 /// Reads an `InstrumentationScope` message.
-pub(in crate::normalize) fn scope(
-    wire: Bytes,
-    schema_url: &Bytes,
-    resource: Arc<Resource>,
-) -> Scope {
-    let mut scope =
-        Scope { resource, schema_url: text(schema_url, schema_url), ..Scope::default() };
+pub fn scope_of(wire: Bytes, schema_url: Text, resource: Arc<Resource>) -> Scope {
+    let mut scope = Scope { resource, schema_url, ..Scope::default() };
     each(&wire, |number, content| match (number, content) {
         (1, Content::Bytes(bytes)) => scope.name = text(&wire, bytes),
         (2, Content::Bytes(bytes)) => scope.version = text(&wire, bytes),
@@ -194,7 +189,7 @@ fn merge_value(value: &mut Value, wire: &Bytes, message: &[u8], depth: usize) {
 }
 
 /// Text as a slice of the body; a copy only where it is not UTF-8.
-fn text(wire: &Bytes, bytes: &[u8]) -> Text {
+pub(super) fn text(wire: &Bytes, bytes: &[u8]) -> Text {
     match Text::try_from(wire.slice_ref(bytes)) {
         Ok(text) => text,
         Err(_) => Text::from(String::from_utf8_lossy(bytes).into_owned()),

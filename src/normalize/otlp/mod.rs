@@ -17,18 +17,17 @@ pub mod wire;
 mod tally;
 mod arrival;
 mod detail;
-mod parent;
 mod json;
 #[cfg(test)]
 mod tests;
 
 use super::attributes;
-use crate::span::{Detail, Facts, Format, Span, Spending};
+use crate::span::{Detail, Facts, Format, Said, Span, Spending};
 
+pub use arrival::with_parent;
 pub(super) use arrival::{decode as decode_protobuf, span_of};
-pub(super) use detail::{resource, scope};
+pub use detail::{resource_of, scope_of};
 pub(super) use json::decode as decode_json;
-pub use parent::with_parent;
 
 /// Stands where a value was nested too deeply to be read.
 pub(super) const TOO_DEEP_MARKER: &str = "[nested too deeply]";
@@ -51,8 +50,8 @@ impl Format for Otlp {
         detail::span(&span.wire)
     }
 
-    fn facts(&self, span: &Span) -> Facts {
-        attributes::facts(span, span.detail())
+    fn said(&self, span: &Span) -> Said {
+        Said { facts: attributes::facts(span, span.detail()), head: None }
     }
 
     fn facts_in_brief(&self, span: &Span) -> Facts {

@@ -155,14 +155,10 @@ fn is_of_our_days(time: u64, in_a_second: u64) -> bool {
 
 /// What is mended, in the words of the warning. Both encodings use them.
 pub(super) mod mended {
-    pub(in crate::normalize::otlp) const PARENT: &str =
-        "a parent span id is not 8 bytes: the span is kept as a root";
-    pub(in crate::normalize::otlp) const LINK: &str =
-        "a link has no valid ids: the span is kept without it";
-    pub(in crate::normalize::otlp) const TOO_DEEP: &str =
-        "a value is nested too deeply: a marker stands in its place";
-    pub(in crate::normalize::otlp) const END: &str =
-        "a span ends before it starts: its duration counts as zero";
+    pub(crate) const PARENT: &str = "a parent span id is not 8 bytes: the span is kept as a root";
+    pub(crate) const LINK: &str = "a link has no valid ids: the span is kept without it";
+    pub(crate) const TOO_DEEP: &str = "a value is nested too deeply: a marker stands in its place";
+    pub(crate) const END: &str = "a span ends before it starts: its duration counts as zero";
 }
 
 /// Why a span is refused for its id, or for that of its trace.

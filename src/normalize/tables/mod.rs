@@ -1,5 +1,5 @@
-//! Conventions as data: which attribute says what (`attributes.txt`), which words name kinds (`kinds.txt`), and what providers are called
-//! (`providers.txt`). This reads the files; what the words in them mean is with who asks.
+//! Conventions as data: which attribute says what (`attributes.txt`, and by their beginnings `beginnings.txt`), which words name kinds
+//! (`kinds.txt`), and what providers are called (`providers.txt`). This reads the files; what the words in them mean is with who asks.
 
 use std::sync::LazyLock;
 
@@ -27,6 +27,7 @@ pub(super) struct Section {
 
 const ATTRIBUTES: &str = include_str!("attributes.txt");
 const KINDS: &str = include_str!("kinds.txt");
+const BEGINNINGS: &str = include_str!("beginnings.txt");
 
 /// Providers, each with the names that others have for it.
 pub(super) static PROVIDERS: LazyLock<Vec<(&str, Vec<&str>)>> = LazyLock::new(|| {
@@ -70,6 +71,16 @@ pub(super) fn kinds() -> Vec<(Section, Vec<(&'static str, &'static str)>)> {
         }
     }
     sections
+}
+
+/// A section of `beginnings.txt`: what texts begin with, and what `named` says that this means.
+pub(super) fn beginnings<T>(
+    section: &'static str,
+    named: impl Fn(&str) -> Option<T>,
+) -> impl Iterator<Item = (&'static str, T)> {
+    let lines = lines(BEGINNINGS).filter(move |(header, _)| header.convention == section);
+    let words = lines.filter_map(|(_, line)| line.split_once(' '));
+    words.filter_map(move |(beginning, word)| Some((beginning, named(word)?)))
 }
 
 fn words_in(line: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {

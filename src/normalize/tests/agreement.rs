@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::totals::trace_total;
 use super::{decode_all, facts_json};
 use crate::normalize::{Decoded, attributes};
-use crate::span::{Detail, Facts, Format, Kind, Outline, Span, Usage};
+use crate::span::{Detail, Facts, Format, Kind, Outline, Said, Span, Usage};
 use crate::support::golden;
 
 /// What a bridge loses or adds, beside the trace itself, which every bridge sends as a span of its own.
@@ -186,8 +186,8 @@ impl Format for SentOn {
         self.0.clone()
     }
 
-    fn facts(&self, span: &Span) -> Facts {
-        attributes::facts(span, span.detail())
+    fn said(&self, span: &Span) -> Said {
+        Said { facts: attributes::facts(span, span.detail()), head: None }
     }
 }
 

@@ -10,7 +10,7 @@ use super::{check_golden, decode_all, decode_fixture, envelope, facts_json, is_t
 use crate::normalize::{Encoding, Limits, attributes, decode};
 use crate::span::{
     Attribute, Convention, Detail, Facts, Failure, Format, Kind, Outline, Payload, Receiver,
-    Resource, Scope, Span, SpanEvent, SpanId, Spending, Text, TraceId, Value,
+    Resource, Said, Scope, Span, SpanEvent, SpanId, Spending, Text, TraceId, Value,
 };
 use crate::support::golden;
 
@@ -27,8 +27,8 @@ impl Format for Made {
         self.0.clone()
     }
 
-    fn facts(&self, span: &Span) -> Facts {
-        attributes::facts(span, span.detail())
+    fn said(&self, span: &Span) -> Said {
+        Said { facts: attributes::facts(span, span.detail()), head: None }
     }
 }
 

@@ -215,9 +215,7 @@ fn value_of(attributes: &[Attribute], key: &str) -> Option<String> {
         span::Value::Text(text) => text.to_string(),
         other => {
             let mut out = Vec::new();
-            let style =
-                plain::Style { numbers: plain::Numbers::Finite, repeated: plain::Repeated::Last };
-            plain::write_value(&mut out, other, style);
+            plain::write_value(&mut out, other, plain::Style::Strict);
             String::from_utf8(out).ok()?
         }
     })

@@ -225,6 +225,7 @@ impl Hit<'_> {
             is_call: spends == Spends::Model || said == Some(SILENT),
             is_step: said == Some(STEP),
             is_boundary: source.counting.is_boundary,
+            is_estimated: false,
             has_failed: false,
         };
         let (trace, id) = (source.trace_id.as_str(), source.span_id.as_str());

@@ -136,9 +136,9 @@ mod tests {
 
     fn node(spends: Spends) -> Span {
         let (parent, agent, is_call) = (None, None, spends == Spends::Model);
-        let no = false;
+        let [is_step, is_boundary, is_estimated, has_failed] = [false; 4];
         let own =
-            Own { parent, agent, spends, is_call, is_step: no, is_boundary: no, has_failed: no };
+            Own { parent, agent, spends, is_call, is_step, is_boundary, is_estimated, has_failed };
         Node { trace: (), id: 0, own, depth: 0, start_us: 0 }
     }
 

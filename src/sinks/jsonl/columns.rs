@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::SCHEMA_VERSION;
 use crate::prices::Prices;
 use crate::sinks::Delivery;
-use crate::span::plain::{self, Numbers, Repeated, Style};
+use crate::span::plain::{self, Style};
 use crate::span::{
     Attribute, Batch, Detail, Facts, Item, Link, Payload, Scope, Score, Source, Span, SpanEvent,
     Text, Tokens, TraceContext, TraceObject, Value,
@@ -92,6 +92,7 @@ impl<'a> Row<'a> {
             tokens: Tokens {
                 counts: false,
                 repeats: false,
+                is_told: false,
                 own: usage,
                 aggregate: usage,
                 cost,
@@ -324,8 +325,6 @@ fn write_code(out: &mut Vec<u8>, words: &[&str], code: i32) {
     }
 }
 
-const STYLE: Style = Style { numbers: Numbers::Finite, repeated: Repeated::Last };
-
 /// Appends attributes as one object, as they stand in lines and in other outputs that are read as lines are.
 pub fn write_attributes(out: &mut Vec<u8>, attributes: &[Attribute]) {
     let mut object = Object::open(out);
@@ -339,7 +338,7 @@ pub fn join_attributes_but<'a>(
     attributes: &'a [Attribute],
     skip: impl FnMut(&'a Attribute) -> bool,
 ) {
-    plain::join_attributes_but(object, attributes, STYLE, skip);
+    plain::join_attributes_but(object, attributes, Style::Strict, skip);
 }
 
 /// The attributes that the columns `input`, `output` and `tool_definitions` were taken from: the same bytes of the same request, not

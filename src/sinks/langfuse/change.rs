@@ -1,12 +1,11 @@
 //! What of a span that came as OTLP cannot stay as it came. Pure.
 
-use serde_json::{Map, Value as Json};
-
 use super::fields;
 use super::reads::{Fact, Found, PROMPT_VERSION, Reads, facts_of, usable};
 use super::trace;
 use crate::span::{Attribute, Convention, Detail, Facts, Kind, Span, Text, Tokens, Value};
 use crate::support::json::object::Object;
+use crate::support::json::raw::{Raw, number};
 use crate::support::json::write_f64;
 
 /// What Langfuse would count, or make up tokens from.
@@ -17,11 +16,12 @@ const COUNTED: [Fact; 5] = [Fact::Usage, Fact::Cost, Fact::Model, Fact::OwnUsage
 pub(super) struct Change {
     /// Something cannot be used as it is: a value, or the name.
     mends: bool,
-    /// What becomes metadata: all that is counted where it repeats other spans, since Langfuse would add it up; an operation that Langfuse
-    /// takes no tokens from where those of this span count; name and version of a prompt that Langfuse 3 would drop the span for.
+    /// What becomes metadata: all that is counted where it repeats other spans, since Langfuse would add it up; a cost that is none, with
+    /// which it would work out no other; an operation that it takes no tokens from where those of this span count; name and version of a
+    /// prompt that Langfuse 3 would drop the span for.
     hidden: Found,
-    /// Keys of attributes that are said anew behind the others.
-    replaced: Vec<&'static str>,
+    /// What is said anew behind the other attributes, under the keys of [`REPLACED`].
+    replaced: Found,
     /// The costs that are said anew.
     pub(super) cost: Option<String>,
 }
@@ -51,37 +51,38 @@ impl Change {
         let own = |key| last_text(detail, key).unwrap_or_default();
         let has_usage = reads.has(Fact::OwnUsage) && !hides_usage && !tokens.own.is_empty();
         if has_usage && is_inclusive(own(fields::USAGE)) {
-            change.replaced.push(fields::USAGE);
+            change.replaced.add(Found::of([Fact::OwnUsage]));
         }
         if reads.has(Fact::OwnCost) && !hides_usage {
             change.cost = mended_cost(own(fields::COST));
-            change.replaced.extend(change.cost.is_some().then_some(fields::COST));
+            change.replaced.add(Found::of(change.cost.is_some().then_some(Fact::OwnCost)));
+        } else if reads.has(Fact::Cost) && !facts.cost.is_said() {
+            change.hidden.add(Found::of([Fact::Cost]));
         }
         // Langfuse shows the tags of the span it got last.
         if reads.has(Fact::Tags) && tags.iter().any(|tag| !facts.tags.contains(tag)) {
-            change.replaced.push(trace::TAGS);
+            change.replaced.add(Found::of([Fact::Tags]));
         }
         change
     }
 
     /// Whether there is any.
     pub(super) fn is_needed(&self) -> bool {
-        self.mends || self.hidden != Found::default() || !self.replaced.is_empty()
+        self.mends || self.gone() != Found::default()
     }
 
-    /// Whether the attribute under this key is said anew.
-    pub(super) fn replaces(&self, key: &str) -> bool {
-        self.replaced.contains(&key)
-    }
-
-    /// Whether what Langfuse finds a type by may become metadata.
-    pub(super) fn hides_type(&self) -> bool {
-        self.hidden.has_any(Found::of([Fact::Operation, Fact::Model]))
+    /// What Langfuse finds no more.
+    pub(super) fn gone(&self) -> Found {
+        let mut gone = self.hidden;
+        gone.add(self.replaced);
+        gone
     }
 
     /// An attribute as Langfuse can use it, or as metadata where it is hidden.
     pub(super) fn changed(&self, Attribute { key, value }: &Attribute) -> Option<Attribute> {
-        let usable = usable(key, value).filter(|_| !self.replaces(key))?;
+        let is_replaced =
+            REPLACED.iter().any(|(fact, known)| self.replaced.has(*fact) && key == known);
+        let usable = usable(key, value).filter(|_| !is_replaced)?;
         if !self.hidden.has_any(facts_of(key)) {
             return Some(Attribute { key: key.clone(), value: usable.into_owned() });
         }
@@ -94,13 +95,17 @@ impl Change {
     }
 }
 
+/// What may be said anew, and under which key it is.
+const REPLACED: [(Fact, &str); 3] =
+    [(Fact::OwnUsage, fields::USAGE), (Fact::OwnCost, fields::COST), (Fact::Tags, trace::TAGS)];
+
 /// Whether the span's tokens count although its kind does not say so.
 pub(super) fn speaks(facts: &Facts, tokens: &Tokens<'_>) -> bool {
     tokens.speaks_for_others(facts) || tokens.counts && !facts.kind.counts_usage()
 }
 
 /// The text of an attribute; the last one, where its key repeats.
-pub(super) fn last_text<'d>(detail: &'d Detail, key: &str) -> Option<&'d str> {
+fn last_text<'d>(detail: &'d Detail, key: &str) -> Option<&'d str> {
     Attribute::last(&detail.attributes, key)?.as_text().map(|text| &**text)
 }
 
@@ -122,10 +127,10 @@ fn hides_usage(facts: &Facts, reads: Reads, tokens: &Tokens<'_>) -> bool {
 
 /// Whether buckets are not ones of Langfuse but a usage of OpenAI, which it would add up with all its parts.
 fn is_inclusive(buckets: &str) -> bool {
-    let buckets: Map<String, Json> = serde_json::from_str(buckets).unwrap_or_default();
-    let has = |names: &[&str]| names.iter().any(|name| buckets.contains_key(*name));
+    let names: Vec<_> = Raw::parse(buckets).into_iter().flat_map(Raw::members).collect();
+    let has = |known: &[&str]| names.iter().any(|(name, _)| known.contains(&&**name));
     let is_openai = has(&["prompt_tokens", "completion_tokens", "input_tokens", "output_tokens"]);
-    !has(&["input", "output"]) && (is_openai || buckets.is_empty())
+    !has(&["input", "output"]) && (is_openai || names.is_empty())
 }
 
 /// A prompt has a name and a number, and belongs to a model call.
@@ -144,10 +149,10 @@ fn has_odd_prompt(facts: &Facts, detail: &Detail, reads: Reads) -> bool {
 /// Costs as numbers and with a total, where they are not: Langfuse takes a number in a string for 0, and adds up a total only where
 /// there is nothing but input and output.
 fn mended_cost(own: &str) -> Option<String> {
-    let costs: Map<String, Json> = serde_json::from_str(own).ok()?;
-    let has_text = costs.values().any(Json::is_string);
-    let has_more = costs.keys().any(|name| name != "input" && name != "output");
-    let has_total = costs.contains_key("total");
+    let costs: Vec<_> = Raw::parse(own)?.members().collect();
+    let has_text = costs.iter().any(|(_, amount)| amount.string().is_some());
+    let has_more = costs.iter().any(|(name, _)| name != "input" && name != "output");
+    let has_total = costs.iter().any(|(name, _)| name == "total");
     if !has_text && (has_total || !has_more) {
         return None;
     }
@@ -155,11 +160,7 @@ fn mended_cost(own: &str) -> Option<String> {
     let mut object = Object::open(&mut out);
     let mut sum = 0.0;
     for (name, value) in &costs {
-        let amount = match value {
-            Json::String(text) => text.trim().parse().ok(),
-            other => other.as_f64(),
-        };
-        if let Some(amount) = amount.filter(|amount| amount.is_finite()) {
+        if let Some(amount) = number(value.text().trim_matches(['"', ' '])) {
             write_f64(object.member(name), amount);
             sum += amount;
         }

@@ -1,5 +1,9 @@
 //! Spans become request bodies. Pure.
 
+use std::iter;
+
+use bytes::Bytes;
+
 use super::observation::{self, Answers, Encoding};
 use super::options::Settings;
 use super::reads::usable_ones;
@@ -7,8 +11,8 @@ use super::trace::{FirstStarts, Traces};
 use crate::sinks::Delivery;
 use crate::sinks::http::{Body, cut};
 use crate::span::otlp::Words;
-use crate::span::otlp::protobuf::{self, write_request_in};
-use crate::span::{Attribute, Resource, Scope, Span};
+use crate::span::otlp::protobuf::{write_request_in, write_resource, write_scope};
+use crate::span::{Resource, Scope, Span};
 
 /// What is known of a delivery's spans from elsewhere.
 #[derive(Debug, Clone, Default)]
@@ -34,24 +38,21 @@ const ADDED_BYTES: usize = 512;
 /// Resources and scopes go out as they came, unless they have attributes that Langfuse cannot use.
 impl Words for Encoding<'_> {
     fn write_resource(&self, out: &mut Vec<u8>, resource: &Resource, wire: &[u8], _: bool) {
-        write_mended(out, wire, &resource.attributes, |attributes| {
-            let dropped_attributes_count = resource.dropped_attributes_count;
-            let mended = Resource { attributes, dropped_attributes_count, ..Resource::default() };
-            protobuf::resource(&mended).into_owned()
-        });
+        let attributes = usable_ones(&resource.attributes);
+        if attributes == resource.attributes {
+            return out.extend_from_slice(wire);
+        }
+        let dropped_attributes_count = resource.dropped_attributes_count;
+        let mended = Resource { attributes, dropped_attributes_count, ..Resource::default() };
+        write_resource(out, &mended, iter::empty());
     }
 
     fn write_scope(&self, out: &mut Vec<u8>, scope: &Scope, wire: &[u8]) {
-        write_mended(out, wire, &scope.attributes, |attributes| {
-            let mended = Scope {
-                name: scope.name.clone(),
-                version: scope.version.clone(),
-                attributes,
-                dropped_attributes_count: scope.dropped_attributes_count,
-                ..Scope::default()
-            };
-            protobuf::scope(&mended).into_owned()
-        });
+        let attributes = usable_ones(&scope.attributes);
+        if attributes == scope.attributes {
+            return out.extend_from_slice(wire);
+        }
+        write_scope(out, &Scope { attributes, wire: Bytes::new(), ..scope.clone() });
     }
 
     fn bytes_guess(&self, span: &Span) -> usize {
@@ -60,19 +61,5 @@ impl Words for Encoding<'_> {
 
     fn write_span(&self, out: &mut Vec<u8>, span: &Span) {
         observation::write(out, span, self);
-    }
-}
-
-fn write_mended(
-    out: &mut Vec<u8>,
-    wire: &[u8],
-    attributes: &[Attribute],
-    mended: impl FnOnce(Vec<Attribute>) -> Vec<u8>,
-) {
-    let usable = usable_ones(attributes);
-    if usable == attributes {
-        out.extend_from_slice(wire);
-    } else {
-        out.extend_from_slice(&mended(usable));
     }
 }

@@ -1,12 +1,11 @@
 //! Attributes written straight into a `Span` message. Pure.
 
-use serde::de::IgnoredAny;
-
 use crate::span::otlp::protobuf::{
     close_message, open_message, write_attribute, write_text_attribute,
 };
-use crate::span::plain::{Numbers, Repeated, SAFE_INTEGER_MAX, Style, write_scalar, write_value};
+use crate::span::plain::{SAFE_INTEGER_MAX, Style, write_scalar, write_value};
 use crate::span::{Payload, Text, Value};
+use crate::support::json::raw::Raw;
 use crate::support::json::write_str;
 use crate::support::rfc3339;
 
@@ -80,15 +79,11 @@ const FRAMES_BYTES: usize = 8;
 pub(super) fn metadata(out: &mut Vec<u8>, name: &str, value: &Value) {
     let guess = value.as_text().map_or(0, |text| text.len()) + 2;
     text_made_of(out, &[METADATA_PREFIX, name], guess, |out| match value {
-        Value::Text(text) if text.starts_with(['{', '[']) && is_json(text) => {
+        Value::Text(text) if text.starts_with(['{', '[']) && Raw::parse(text).is_some() => {
             out.extend_from_slice(text.as_bytes());
         }
         other => write_json(out, other),
     });
-}
-
-fn is_json(text: &str) -> bool {
-    serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
 /// Appends a payload as one JSON value: Langfuse reads every piece of metadata as JSON where it is, so that text such as `"9"`
@@ -109,7 +104,7 @@ pub(super) fn write_payload_as_json(out: &mut Vec<u8>, payload: &Payload) {
 
 /// Appends a value as JSON that JavaScript reads without loss: numbers it has no room for are strings.
 pub(super) fn write_json(out: &mut Vec<u8>, value: &Value) {
-    write_value(out, value, Style { numbers: Numbers::Safe, repeated: Repeated::All });
+    write_value(out, value, Style::JavaScript);
 }
 
 /// Appends a value as text: text as it is, everything else as JSON, without quotes where that is a string.

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::value::RawValue;
-
 use super::fields;
 use crate::span::plain::is_safe;
 use crate::span::{Attribute, Detail, Tokens, Value, keys};
 use crate::support::json::object::Object;
+use crate::support::json::raw::Raw;
 use crate::support::json::{write_i64, write_str};
 
 /// Appends what is metadata of an item, given its detail.
@@ -54,15 +53,15 @@ fn name_of(key: &str) -> Option<&str> {
 /// Appends the parameters of a call. Langfuse takes strings and numbers; what is nested is JSON as a string, and what was not set is
 /// left out.
 pub(super) fn write_parameters(out: &mut Vec<u8>, json: &str) {
-    let Ok(mut members) = serde_json::from_str::<BTreeMap<String, &RawValue>>(json) else { return };
-    members.retain(|_, value| value.get() != "null");
+    let members = Raw::parse(json).into_iter().flat_map(Raw::members);
+    let members: BTreeMap<_, _> = members.filter(|(_, value)| value.set().is_some()).collect();
     if members.is_empty() {
         return;
     }
     fields::text_made_of(out, &[fields::PARAMETERS], json.len(), |out| {
         let mut object = Object::open(out);
         for (name, value) in members {
-            let (out, value) = (object.member(&name), value.get());
+            let (out, value) = (object.member(&name), value.text());
             let is_nested = value.starts_with(['{', '[', 't', 'f']);
             match value.parse::<i64>() {
                 Ok(number) if is_safe(number) => write_i64(out, number),

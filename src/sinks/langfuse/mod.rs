@@ -25,7 +25,7 @@
 //! **Cost.** Langfuse prices tokens by model. Tokens are sent in buckets that exclude each other, and only model calls carry any: what
 //! parents repeat is metadata. The Agents SDK's `response` spans name no model; `models` names it by agent or for all, or `lookup`
 //! asks OpenAI for it. Where no model call of a run says its tokens (the SDK for JavaScript with the Responses API), the outermost
-//! task carries them. With `send_cost` calls are sent with what they cost by our table of prices, which Langfuse then shows instead of
+//! task carries them. A call whose tokens another span says is sent with 0 of them: of none Langfuse makes some up. With `send_cost` calls are sent with what they cost by our table of prices, which Langfuse then shows instead of
 //! its own; a cost that the client says is sent always.
 //!
 //! **What Langfuse cannot use** is mended before it is sent: an attribute without a value makes it lose a whole request after it has
@@ -216,6 +216,7 @@ impl Sink for Langfuse {
             context_wait: self.settings.options.context_wait.into(),
             replaces_by_id: true,
             contents: true,
+            estimates: true,
             ..TraceNeeds::default()
         })
     }

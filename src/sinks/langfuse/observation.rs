@@ -24,7 +24,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::change::{Change, last_text, speaks};
+use super::change::{Change, speaks};
 use super::fields;
 use super::metadata::{write_item, write_parameters};
 use super::options::Settings;
@@ -34,7 +34,7 @@ use super::usage::{write_buckets, write_cost};
 use crate::span::otlp::protobuf;
 use crate::span::{
     Convention, Detail, Facts, Kind, Link, Payload, STATUS_ERROR, Span, SpanEvent, Text, Tokens,
-    TraceId, Usage, Value, keys,
+    TraceId, Usage, Value,
 };
 
 /// What observations are written with.
@@ -72,6 +72,7 @@ pub(super) fn write(out: &mut Vec<u8>, span: &Span, encoding: &Encoding<'_>) {
     let tags = trace.map(|trace| &trace.tags[..]).unwrap_or_default();
     let change = Change::of(span, &detail, reads, &tokens, tags);
     let facts = span.facts();
+    let reads = reads.without(change.gone());
     let observation = Observation {
         span,
         is_otlp,
@@ -103,7 +104,7 @@ struct Observation<'a> {
     detail: &'a Detail,
     trace: Option<&'a Trace<'a>>,
     tokens: Tokens<'a>,
-    /// What Langfuse finds by itself.
+    /// What Langfuse finds by itself in what is sent of it.
     reads: Reads,
     change: Change,
     encoding: &'a Encoding<'a>,
@@ -135,7 +136,7 @@ impl Observation<'_> {
             ..**detail
         };
         let times = self.encoding.traces.times(span);
-        protobuf::write_span_at(out, span, times, parent, &whole);
+        protobuf::write_span(out, span, times, parent, &whole);
         if !self.is_otlp {
             write_item(out, detail, &self.tokens);
         }
@@ -193,10 +194,11 @@ impl Observation<'_> {
                 && !self.reads.has(fact)
             {
                 let is_name = fact == Fact::TraceName;
-                fields::text(out, key, if is_name { trace::cut_name(value) } else { value });
+                let value = if is_name { fields::cut(value, trace::NAME_UNITS_MAX) } else { value };
+                fields::text(out, key, value);
             }
         }
-        if !self.reads.has(Fact::Tags) || self.change.replaces(trace::TAGS) {
+        if !self.reads.has(Fact::Tags) {
             let is_new = |tag: &&Text| !trace.tags.contains(tag);
             let tags = trace.tags.iter().chain(facts.tags.iter().filter(is_new));
             fields::texts(out, trace::TAGS, tags);
@@ -208,26 +210,20 @@ impl Observation<'_> {
 
     /// The type, where Langfuse would find another. It prices neither points in time nor plain spans.
     fn add_type(&self, out: &mut Vec<u8>) {
-        let own = self.reads.own_type().filter(|_| !self.change.hides_type());
+        let is_step = self.facts.sdk_span_type.is_some();
         let wanted = match type_of(self.facts.kind) {
-            Some("chain") if self.is_speech_group() => Some("span"),
+            // The SDK's `speech_group` is the only chain that is neither a task nor a turn.
+            Some("chain") if !self.is_otlp && !is_step && !self.span.is_synthetic() => Some("span"),
             wanted if !self.is_otlp => wanted.or(Some("span")),
             None | Some("event") if speaks(self.facts, &self.tokens) => Some("generation"),
             wanted => wanted,
         };
         if let Some(wanted) = wanted
             && !self.reads.has(Fact::Type)
-            && own != Some(wanted)
+            && self.reads.own_type() != Some(wanted)
         {
             fields::text(out, fields::TYPE, wanted);
         }
-    }
-
-    fn is_speech_group(&self) -> bool {
-        let span_type = || last_text(self.detail, keys::OPENAI_AGENTS_SPAN_TYPE);
-        !self.is_otlp
-            && self.facts.sdk_span_type.is_none()
-            && span_type().is_some_and(|span_type| span_type.starts_with("speech"))
     }
 
     /// An error, where OTLP's status does not say it (that of Logfire is in its level), or a warning where a guardrail tripped.
@@ -343,7 +339,8 @@ impl Observation<'_> {
             return;
         }
         let model = self.model();
-        if let Some(model) = model.filter(|_| !has(Fact::Model)) {
+        let has_model = has(Fact::Model) && !has(Fact::QuotedModel);
+        if let Some(model) = model.filter(|_| !has_model) {
             fields::text(out, fields::MODEL, model);
         }
         if let Some(parameters) = facts.parameters.as_ref().filter(|_| !has(Fact::Parameters)) {
@@ -353,8 +350,8 @@ impl Observation<'_> {
         if let Some(answer) = self.answer().filter(|_| usage.is_empty()) {
             usage = &answer.usage;
         }
-        let is_said = !usage.is_empty() || (model.is_some() && self.would_be_estimated());
-        if is_said && (!has(Fact::OwnUsage) || self.change.replaces(fields::USAGE)) {
+        let is_said = !usage.is_empty() || (model.is_some() && self.counts_zero(has_model));
+        if is_said && !has(Fact::OwnUsage) {
             let reasoning = self.encoding.settings.options.reasoning_tokens;
             fields::text_made_of(out, &[fields::USAGE], USAGE_BYTES, |out| {
                 write_buckets(out, usage, model, reasoning);
@@ -367,11 +364,15 @@ impl Observation<'_> {
         }
     }
 
-    /// Of a text with a model and without tokens Langfuse makes up both tokens and cost. The text of an item of the SDK is JSON
-    /// around the words, or stands for audio, so that it would be far off.
-    fn would_be_estimated(&self) -> bool {
-        let facts = self.facts;
-        let has_text = facts.input.is_some() || facts.output.is_some();
-        !self.is_otlp && facts.error.is_none() && has_text
+    /// Of a text with a model and without tokens Langfuse makes up both tokens and cost, unless it is told a count, be it 0. It is
+    /// told that where another span says the tokens, and where it has model or text from here alone: what we write is JSON around
+    /// the words, or stands for audio, so that it would be far off.
+    fn counts_zero(&self, has_model: bool) -> bool {
+        let (facts, has) = (self.facts, |fact| self.reads.has(fact));
+        let has_text = has(Fact::Input) || has(Fact::Output);
+        let is_texted = has_text || facts.input.is_some() || facts.output.is_some();
+        let is_from_here = !has_model || !has_text;
+        let is_estimated = is_texted && facts.error.is_none() && !has(Fact::Usage);
+        is_estimated && (self.tokens.is_told || is_from_here)
     }
 }

@@ -29,6 +29,8 @@ named! {
         Input "input",
         Output "output",
         Model "model",
+        /// In JSON's quotes, with which it has no price.
+        QuotedModel "quoted_model",
         Parameters "parameters",
         /// Tokens in any attribute.
         Usage "usage",
@@ -48,6 +50,8 @@ named! {
         VercelCall "vercel_call",
         VercelTool "vercel_tool",
         Type "type",
+        /// A prompt in JSON that says nothing. It looks for input and output nowhere else then.
+        EmptyPrompt "empty_prompt",
         /// Langfuse takes no usage from spans of these operations.
         Aggregate "aggregate",
         /// Something that it cannot use as it is.
@@ -74,6 +78,10 @@ impl Found {
 
     pub(super) fn add(&mut self, facts: Self) {
         self.0 |= facts.0;
+    }
+
+    fn without(self, facts: Self) -> Self {
+        Self(self.0 & !facts.0)
     }
 }
 
@@ -138,7 +146,8 @@ impl Reads {
             let facts = facts_of(&attribute.key);
             OF_RESOURCE.into_iter().filter(|fact| facts.has(*fact)).for_each(|it| reads.add(it));
         }
-        reads
+        let text = Found::of([Fact::Input, Fact::Output]);
+        if reads.has(Fact::EmptyPrompt) { reads.without(text) } else { reads }
     }
 
     /// Whether it finds that.
@@ -149,6 +158,12 @@ impl Reads {
     /// Whether it finds any of that.
     pub(super) fn has_any(&self, facts: Found) -> bool {
         self.found.has_any(facts)
+    }
+
+    /// What it finds once that is gone.
+    pub(super) fn without(self, gone: Found) -> Self {
+        let by_operation = self.by_operation.filter(|_| !gone.has(Fact::Operation));
+        Self { found: self.found.without(gone), by_operation, ..self }
     }
 
     fn add(&mut self, fact: Fact) {
@@ -166,6 +181,11 @@ impl Reads {
             self.found.add(facts);
         }
         let word = value.as_text().map(|text| &**text).unwrap_or_default();
+        // MLflow writes every value as JSON, and one for each parameter of a call.
+        let is_quoted = word.starts_with('"');
+        if facts.has(Fact::Model) && is_quoted {
+            self.add(Fact::QuotedModel);
+        }
         let type_said = || TABLE.types.get(&(&**key, word)).copied();
         match &**key {
             fields::TYPE if TYPES.contains(&word) => self.add(Fact::Type),
@@ -176,6 +196,7 @@ impl Reads {
                     self.add(Fact::Aggregate);
                 }
             }
+            "prompt" if is_quoted || word == "null" => self.add(Fact::EmptyPrompt),
             "ai.operationId" if word == "ai.toolCall" => self.add(Fact::VercelTool),
             "ai.operationId" if word.contains(".do") => self.add(Fact::VercelCall),
             _ => {}

@@ -3,16 +3,15 @@
 //! Langfuse 4 has no traces, only spans: a session, user or tag that stands on the root alone costs every other span its place in
 //! the session's sums. So each span gets all of it.
 
-use std::collections::{BTreeMap, HashMap};
-
-use serde_json::value::RawValue;
+use std::collections::HashMap;
 
 use super::fields;
 use super::options::Settings;
 use crate::sinks::Delivery;
 use crate::span::{
-    Content, Facts, Item, Payload, Span, SpanId, Text, TraceContext, TraceId, TraceObject,
+    Content, Facts, Item, Payload, Span, SpanId, Text, TraceContext, TraceId, TraceObject, payloads,
 };
+use crate::support::json::raw::Raw;
 
 /// What is known of one trace.
 #[derive(Debug, Default)]
@@ -47,7 +46,7 @@ pub(super) fn start_of(span: &Span, received_at_ns: u64) -> u64 {
 }
 
 /// Langfuse's own SDKs cut the names of traces here.
-const NAME_UNITS_MAX: usize = 200;
+pub(super) const NAME_UNITS_MAX: usize = 200;
 
 /// What a delivery itself says of a trace.
 #[derive(Default, Clone, Copy)]
@@ -104,11 +103,15 @@ impl<'a> Trace<'a> {
         let object = said.object.or(context.and_then(|context| context.trace.as_deref()));
         let metadata = match context {
             Some(context) if !context.metadata.is_empty() => context.metadata.clone(),
-            _ => object.and_then(|object| object.metadata.as_ref()).map_or_else(Vec::new, members),
+            _ => {
+                let said = object.and_then(|object| object.metadata.as_ref());
+                said.into_iter().flat_map(|json| payloads(json, Raw::trusted(json))).collect()
+            }
         };
         let member = |name: &str| {
             metadata.iter().find(|(known, _)| **known == *name).map(|(_, value)| value)
         };
+        let plain = |(Payload::Text(text) | Payload::Json(text)): &Payload| text.clone();
         let (no_context, no_facts) = (TraceContext::default(), Facts::default());
         let known = context.unwrap_or(&no_context);
         let facts = said.facts.unwrap_or(&no_facts);
@@ -146,11 +149,6 @@ impl<'a> Trace<'a> {
     }
 }
 
-/// A trace's name, as long as it may be.
-pub(super) fn cut_name(name: &str) -> &str {
-    fields::cut(name, NAME_UNITS_MAX)
-}
-
 pub(super) const NAME: &str = "langfuse.trace.name";
 pub(super) const SESSION: &str = "session.id";
 pub(super) const USER: &str = "user.id";
@@ -171,32 +169,12 @@ fn metadata_attributes(metadata: &[(Text, Payload)]) -> Vec<u8> {
     out
 }
 
-/// The members of a JSON object; none where it cannot be read.
-fn members(object: &Text) -> Vec<(Text, Payload)> {
-    let members: BTreeMap<String, &RawValue> = serde_json::from_str(object).unwrap_or_default();
-    let payload = |value: &RawValue| match serde_json::from_str::<Option<String>>(value.get()) {
-        Ok(text) => text.map(|text| Payload::Text(text.into())),
-        Err(_) => Some(Payload::Json(object.slice_ref(value.get()))),
-    };
-    members.into_iter().filter_map(|(name, value)| Some((name.into(), payload(value)?))).collect()
-}
-
-fn plain(value: &Payload) -> Text {
-    match value {
-        Payload::Text(text) | Payload::Json(text) => text.clone(),
-    }
-}
-
 /// Tags come as a list, or as text with commas between them.
 fn tags(value: &Payload) -> Vec<Text> {
     match value {
         Payload::Json(json) => {
-            let tags: Vec<serde_json::Value> = serde_json::from_str(json).unwrap_or_default();
-            let text = |tag: serde_json::Value| match tag {
-                serde_json::Value::String(text) => Text::from(text),
-                other => Text::from(other.to_string()),
-            };
-            tags.into_iter().map(text).collect()
+            let text = |tag: Raw<'_>| tag.string().unwrap_or(tag.text().into()).into_owned();
+            Raw::trusted(json).elements().map(|tag| Text::from(text(tag))).collect()
         }
         Payload::Text(text) => {
             let tags = text.split(',').map(str::trim).filter(|tag| !tag.is_empty());

@@ -90,29 +90,27 @@ pub(super) fn write_cost(out: &mut Vec<u8>, cost: &Cost) {
 /// Whether Langfuse's price table, as of 4.16.0, has a price for reasoning. OpenAI's models that reason have one, except the small
 /// ones of GPT-5.4; other makers' have not. A model that is not known cannot be priced either way.
 fn prices_reasoning(model: &str) -> bool {
-    let model = bare(model);
-    let has = |beginnings: &[&str]| beginnings.iter().any(|beginning| begins(model, beginning));
     model.is_empty()
-        || (has(&["gpt-5", "o1", "o3", "o4"]) && !has(&["gpt-5.4-mini", "gpt-5.4-nano"]))
+        || (is_of(model, &["gpt-5", "o1", "o3", "o4"])
+            && !is_of(model, &["gpt-5.4-mini", "gpt-5.4-nano"]))
 }
 
 /// Whether the table has a price for tokens that are written to a cache: among OpenAI's models only from GPT-5.6 on. Before, OpenAI
 /// bills them like any input.
 fn prices_cache_writes(model: &str) -> bool {
-    let model = bare(model);
-    let has = |beginnings: &[&str]| beginnings.iter().any(|beginning| begins(model, beginning));
-    let is_before = has(&["gpt-3", "gpt-4", "gpt-5", "chatgpt-", "o1", "o3", "o4"]);
-    !is_before || has(&["gpt-5.6", "gpt-5.7", "gpt-5.8", "gpt-5.9"])
+    !is_of(model, &["gpt-3", "gpt-4", "gpt-5", "chatgpt-", "o1", "o3", "o4"])
+        || is_of(model, &["gpt-5.6", "gpt-5.7", "gpt-5.8", "gpt-5.9"])
 }
 
-/// The name without its maker.
-fn bare(model: &str) -> &str {
-    const MAKER: &str = "openai/";
-    if begins(model, MAKER) { model.get(MAKER.len()..).unwrap_or(model) } else { model }
+/// Whether a model's name begins with one of these, behind its maker's or without that.
+fn is_of(model: &str, beginnings: &[&str]) -> bool {
+    let bare = after(model, "openai/").unwrap_or(model);
+    beginnings.iter().any(|beginning| after(bare, beginning).is_some())
 }
 
-fn begins(text: &str, beginning: &str) -> bool {
-    text.get(..beginning.len()).is_some_and(|start| start.eq_ignore_ascii_case(beginning))
+fn after<'t>(text: &'t str, beginning: &str) -> Option<&'t str> {
+    let (start, rest) = text.split_at_checked(beginning.len())?;
+    start.eq_ignore_ascii_case(beginning).then_some(rest)
 }
 
 #[cfg(test)]

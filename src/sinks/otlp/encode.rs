@@ -78,7 +78,7 @@ impl<E: Encoding> Words<E> for Encoder<'_> {
         }
         let parent_id = self.root.parent_of(context, span);
         let detail = changed.as_ref().unwrap_or_else(|| span.detail());
-        protobuf::write_span(out, span, parent_id, detail);
+        protobuf::write_span(out, span, (span.start_ns, span.end_ns), parent_id, detail);
     }
 }
 

@@ -257,7 +257,8 @@ fn tokens_that_repeat_others_get_names_that_nobody_adds_up() {
     };
     let mut span = samples::otlp_span(1, &Arc::default(), detail.clone(), facts.clone());
     let mut wire = Vec::new();
-    crate::span::otlp::protobuf::write_span(&mut wire, &span, span.parent_id, &detail);
+    let times = (span.start_ns, span.end_ns);
+    crate::span::otlp::protobuf::write_span(&mut wire, &span, times, span.parent_id, &detail);
     span.wire = wire.into();
     let context = TraceContext { exceptions: [span.span_id].into(), ..TraceContext::default() };
     let (trace, delivery) = (span.trace_id, delivery_of(vec![Item::Span(span)]));

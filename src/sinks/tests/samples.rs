@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::sinks::Delivery;
 use crate::span::{
     Attribute, Batch, Convention, Cost, Detail, Facts, Failure, Format, Item, Kind, Link, Outline,
-    Payload, Receiver, Resource, Scope, Score, SdkIds, Source, Span, SpanEvent, SpanId, Text,
+    Payload, Receiver, Resource, Said, Scope, Score, SdkIds, Source, Span, SpanEvent, SpanId, Text,
     TraceId, TraceObject, Usage, Value,
 };
 
@@ -30,8 +30,8 @@ impl Format for Fixed {
         self.detail.clone()
     }
 
-    fn facts(&self, _: &Span) -> Facts {
-        self.facts.clone()
+    fn said(&self, _: &Span) -> Said {
+        Said { facts: self.facts.clone(), head: None }
     }
 }
 

@@ -48,7 +48,6 @@ const SCOPE_SPANS: Field = Field(2, "scopeSpans");
 const SCOPE: Field = Field(1, "scope");
 const SPANS: Field = Field(2, "spans");
 const SCHEMA_URL: Field = Field(3, "schemaUrl");
-const STATUS: Field = Field(15, "status");
 
 const fn attributes(number: u32) -> Field {
     Field(number, "attributes")
@@ -81,7 +80,7 @@ pub trait Words<E: Encoding = Vec<u8>> {
     /// Appends the fields of a span.
     fn write_span(&self, out: &mut E, span: &Span) {
         if !span.is_otlp() || !out.pass_on(&span.wire) {
-            write_span(out, span, span.parent_id, span.detail());
+            write_span(out, span, (span.start_ns, span.end_ns), span.parent_id, span.detail());
         }
     }
 }
@@ -167,18 +166,8 @@ pub fn write_scope<E: Encoding>(out: &mut E, scope: &Scope) {
     }
 }
 
-/// Appends the fields of a `Span` message: the span's ids and times, this parent, and this detail.
+/// Appends the fields of a `Span` message: the span's ids, these times, this parent, and this detail.
 pub fn write_span<E: Encoding>(
-    out: &mut E,
-    span: &Span,
-    parent_id: Option<SpanId>,
-    detail: &Detail,
-) {
-    write_span_at(out, span, (span.start_ns, span.end_ns), parent_id, detail);
-}
-
-/// The same with another start and end.
-pub fn write_span_at<E: Encoding>(
     out: &mut E,
     span: &Span,
     (start_ns, end_ns): (u64, u64),
@@ -201,13 +190,8 @@ pub fn write_span_at<E: Encoding>(
     out.number(Field(12, "droppedEventsCount"), detail.dropped_events_count.into());
     write_links(out, &detail.links);
     out.number(Field(14, "droppedLinksCount"), detail.dropped_links_count.into());
-    write_status_and_flags(out, detail);
-}
-
-/// Appends the last fields of a `Span` message: its status, where it has one, and its flags.
-fn write_status_and_flags<E: Encoding>(out: &mut E, detail: &Detail) {
     if !detail.status_message.is_empty() || detail.status_code != 0 {
-        out.message(STATUS, detail.status_message.len(), |out| {
+        out.message(Field(15, "status"), detail.status_message.len(), |out| {
             out.text(Field(2, "message"), &detail.status_message);
             out.number(Field(3, "code"), detail.status_code.into());
         });

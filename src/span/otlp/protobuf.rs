@@ -8,7 +8,6 @@ use prost::encoding::{encode_varint, encoded_len_varint};
 use super::message::{AsSent, Encoding, Field};
 pub use super::message::{
     SMALL_BYTES, write_lone_request, write_request_in, write_resource, write_scope, write_span,
-    write_span_at,
 };
 use crate::span::{Attribute, Resource, Scope, Span, Value};
 

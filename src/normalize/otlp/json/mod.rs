@@ -14,13 +14,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::OTLP;
+use super::detail::{resource_of, scope_of};
 use super::tally::{Flaw, Tally};
-use super::{OTLP, detail};
 use crate::normalize::json::{Quoted, Scanner, Token, kind_of};
 use crate::normalize::raw::utf8;
 use crate::normalize::shape::{self, Found};
 use crate::normalize::{Decoded, Encoding, Envelope, Limits, Malformed, Refused};
-use crate::span::{Item, Outline, Resource, Scope, Span, Text};
+use crate::span::{Item, Outline, Span, Text};
 use crate::support::json::scan::Broken;
 
 /// Reads a request.
@@ -75,7 +76,8 @@ struct Transcoder<'a> {
     out: Vec<u8>,
     tally: Tally<'a>,
     spans: Vec<DraftSpan>,
-    scopes: Vec<DraftScope>,
+    /// Each with the place of its resource.
+    scopes: Vec<(usize, Maker)>,
     resources: Vec<Maker>,
     refused: Vec<DraftRefused<'a>>,
 }
@@ -85,11 +87,6 @@ struct DraftSpan {
     /// All but its wire, which is here.
     outline: Outline,
     wire: Range<usize>,
-}
-
-struct DraftScope {
-    resource: usize,
-    maker: Maker,
 }
 
 struct DraftRefused<'a> {
@@ -103,7 +100,7 @@ struct DraftRefused<'a> {
 #[derive(Default)]
 struct Maker {
     wire: Range<usize>,
-    schema_url: Range<usize>,
+    schema_url: Text,
 }
 
 impl<'a> Transcoder<'a> {
@@ -166,17 +163,13 @@ impl<'a> Transcoder<'a> {
         })?;
         // Kept for its spans' sake only. Its resource is the one that is being read.
         if spans < self.spans.len() + self.refused.len() {
-            self.scopes.push(DraftScope { resource: self.resources.len(), maker });
+            self.scopes.push((self.resources.len(), maker));
         }
         Ok(())
     }
 
-    /// Writes a schema URL by itself and says where.
-    fn schema_url(&mut self) -> Result<Range<usize>, Fault> {
-        let url = self.text("schemaUrl is not a string")?;
-        let start = self.out.len();
-        url.append_to(&mut self.out);
-        Ok(start..self.out.len())
+    fn schema_url(&mut self) -> Result<Text, Fault> {
+        Ok(self.text("schemaUrl is not a string")?.text().into_owned().into())
     }
 
     fn next_span(&mut self) -> Result<(), Fault> {
@@ -265,40 +258,24 @@ impl<'a> Transcoder<'a> {
         let kept_bytes = out.capacity();
         let out = Bytes::from(out);
         let slice = |range: &Range<usize>| out.slice(range.clone());
-        let resources: Vec<Arc<Resource>> = resources
-            .iter()
-            .map(|maker| Arc::new(detail::resource(slice(&maker.wire), &slice(&maker.schema_url))))
-            .collect();
-        let scopes: Vec<Arc<Scope>> = scopes
-            .iter()
-            .map(|draft| {
-                let resource = resources.get(draft.resource).cloned().unwrap_or_default();
-                Arc::new(detail::scope(
-                    slice(&draft.maker.wire),
-                    &slice(&draft.maker.schema_url),
-                    resource,
-                ))
-            })
-            .collect();
-        let items: Vec<Item> = spans
-            .into_iter()
-            .map(|DraftSpan { scope, outline, wire }| {
-                let outline = Outline { wire: slice(&wire), ..outline };
-                let scope = scopes.get(scope).cloned().unwrap_or_default();
-                Item::Span(Span::new(outline, scope, None, &OTLP))
-            })
-            .collect();
-        let refused = refused
-            .into_iter()
-            .map(|DraftRefused { scope, index, reason, text }| Refused {
-                index,
-                reason,
-                wire: source.slice_ref(text).into_bytes(),
-                encoding: Encoding::Json,
-                scope: Some(scopes.get(scope).cloned().unwrap_or_default()),
-            })
-            .collect();
-        tally.decoded(envelope, kept_bytes, items, refused)
+        let resource = |Maker { wire, schema_url }| Arc::new(resource_of(slice(&wire), schema_url));
+        let resources: Vec<_> = resources.into_iter().map(resource).collect();
+        let scope = |(resource, Maker { wire, schema_url }): (usize, Maker)| {
+            let resource = resources.get(resource).cloned().unwrap_or_default();
+            Arc::new(scope_of(slice(&wire), schema_url, resource))
+        };
+        let scopes: Vec<_> = scopes.into_iter().map(scope).collect();
+        let scope_at = |place: usize| scopes.get(place).cloned().unwrap_or_default();
+        let item = |DraftSpan { scope, outline, wire }| {
+            let outline = Outline { wire: slice(&wire), ..outline };
+            Item::Span(Span::new(outline, scope_at(scope), None, &OTLP))
+        };
+        let refused = refused.into_iter().map(|DraftRefused { scope, index, reason, text }| {
+            let (wire, scope) = (source.slice_ref(text).into_bytes(), Some(scope_at(scope)));
+            Refused { index, reason, wire, encoding: Encoding::Json, scope }
+        });
+        let items = spans.into_iter().map(item).collect();
+        tally.decoded(envelope, kept_bytes, items, refused.collect())
     }
 }
 

@@ -54,29 +54,30 @@ pub(super) fn enumeration(token: Token<'_>, names: &[&str]) -> Option<i32> {
 /// A trace id: 32 hexadecimal digits, or base64 of 16 bytes, which protobuf's own JSON printers write, or of the digits
 /// (open-telemetry/opentelemetry-swift issue 537).
 pub(super) fn trace_id(text: Quoted<'_>) -> Result<TraceId, &'static str> {
-    let text = text.text();
-    TraceId::from_hex(&text)
-        .or_else(|| base64_id(&text, 24).and_then(|bytes| TraceId::from_slice(&bytes)))
-        .or_else(|| TraceId::from_hex(&base64_digits(&text, 44)?))
-        .ok_or_else(|| no_id(&text, 32, &NO_TRACE_ID))
+    id(&text.text(), 16, &NO_TRACE_ID, TraceId::from_hex, TraceId::from_slice)
 }
 
 /// A span id: 16 hexadecimal digits, or base64 of 8 bytes or of the digits.
 pub(super) fn span_id(text: Quoted<'_>) -> Result<SpanId, &'static str> {
-    let text = text.text();
-    SpanId::from_hex(&text)
-        .or_else(|| base64_id(&text, 12).and_then(|bytes| SpanId::from_slice(&bytes)))
-        .or_else(|| SpanId::from_hex(&base64_digits(&text, 24)?))
-        .ok_or_else(|| no_id(&text, 16, &NO_SPAN_ID))
+    id(&text.text(), 8, &NO_SPAN_ID, SpanId::from_hex, SpanId::from_slice)
 }
 
 /// Ids in base64 are told from those in hexadecimal by their length alone.
-fn base64_id(text: &str, chars: usize) -> Option<Vec<u8>> {
-    if text.len() == chars { base64::read(text) } else { None }
-}
-
-fn base64_digits(text: &str, chars: usize) -> Option<String> {
-    String::from_utf8(base64_id(text, chars)?).ok()
+#[inline]
+fn id<Id>(
+    text: &str,
+    bytes: usize,
+    reasons: &NoId,
+    from_hex: impl Fn(&str) -> Option<Id>,
+    from_slice: impl Fn(&[u8]) -> Option<Id>,
+) -> Result<Id, &'static str> {
+    let base64 = |length: usize| {
+        if text.len() == length.div_ceil(3) * 4 { base64::read(text) } else { None }
+    };
+    from_hex(text)
+        .or_else(|| from_slice(&base64(bytes)?))
+        .or_else(|| from_hex(str::from_utf8(&base64(2 * bytes)?).ok()?))
+        .ok_or_else(|| no_id(text, 2 * bytes, reasons))
 }
 
 fn no_id(text: &str, digits: usize, reasons: &NoId) -> &'static str {

@@ -143,13 +143,12 @@ impl<'a> Transcoder<'a> {
 
     fn status(&mut self, fields: &mut SpanFields<'a>) -> Result<(), Fault> {
         (fields.status_message, fields.status_code) = Default::default();
-        self.members(NO_STATUS, |this, name| {
-            match name {
-                "message" => fields.status_message = this.text(NO_TEXT)?,
-                "code" => fields.status_code = this.enumeration(STATUS_CODES, NO_STATUS_CODE)?,
-                _ => this.skip()?,
+        self.members(NO_STATUS, |this, name| match name {
+            "message" => this.text(NO_TEXT).map(|it| fields.status_message = it),
+            "code" => {
+                this.enumeration(STATUS_CODES, NO_STATUS_CODE).map(|it| fields.status_code = it)
             }
-            Ok(())
+            _ => this.skip(),
         })?;
         Ok(())
     }
@@ -158,17 +157,14 @@ impl<'a> Transcoder<'a> {
         self.count_value()?;
         let event = open_message(&mut self.out, 11, SMALL_BYTES);
         let (mut time_ns, mut text, mut dropped) = (0, Quoted::default(), 0);
-        self.members(NO_EVENTS, |this, name| {
-            match name {
-                "timeUnixNano" | "time_unix_nano" => time_ns = this.integer(NO_TIME)?,
-                "name" => text = this.text(NO_TEXT)?,
-                "attributes" => this.attributes(3, 1, NO_ATTRIBUTES)?,
-                "droppedAttributesCount" | "dropped_attributes_count" => {
-                    dropped = this.integer(NO_COUNT)?;
-                }
-                _ => this.skip()?,
+        self.members(NO_EVENTS, |this, name| match name {
+            "timeUnixNano" | "time_unix_nano" => this.integer(NO_TIME).map(|it| time_ns = it),
+            "name" => this.text(NO_TEXT).map(|it| text = it),
+            "attributes" => this.attributes(3, 1, NO_ATTRIBUTES),
+            "droppedAttributesCount" | "dropped_attributes_count" => {
+                this.integer(NO_COUNT).map(|it| dropped = it)
             }
-            Ok(())
+            _ => this.skip(),
         })?;
         write_fixed64(&mut self.out, 1, time_ns);
         self.write_quoted(2, text);
@@ -184,19 +180,16 @@ impl<'a> Transcoder<'a> {
         let link = open_message(&mut self.out, 13, SMALL_BYTES);
         let (mut trace_id, mut span_id) = (Quoted::default(), Quoted::default());
         let (mut trace_state, mut dropped, mut flags) = (Quoted::default(), 0, 0);
-        self.members(NO_LINKS, |this, name| {
-            match name {
-                "traceId" | "trace_id" => trace_id = this.text(NO_LINKS)?,
-                "spanId" | "span_id" => span_id = this.text(NO_LINKS)?,
-                "traceState" | "trace_state" => trace_state = this.text(NO_TEXT)?,
-                "attributes" => this.attributes(4, 1, NO_ATTRIBUTES)?,
-                "droppedAttributesCount" | "dropped_attributes_count" => {
-                    dropped = this.integer(NO_COUNT)?;
-                }
-                "flags" => flags = this.integer(NO_COUNT)?,
-                _ => this.skip()?,
+        self.members(NO_LINKS, |this, name| match name {
+            "traceId" | "trace_id" => this.text(NO_LINKS).map(|it| trace_id = it),
+            "spanId" | "span_id" => this.text(NO_LINKS).map(|it| span_id = it),
+            "traceState" | "trace_state" => this.text(NO_TEXT).map(|it| trace_state = it),
+            "attributes" => this.attributes(4, 1, NO_ATTRIBUTES),
+            "droppedAttributesCount" | "dropped_attributes_count" => {
+                this.integer(NO_COUNT).map(|it| dropped = it)
             }
-            Ok(())
+            "flags" => this.integer(NO_COUNT).map(|it| flags = it),
+            _ => this.skip(),
         })?;
         let (Ok(trace_id), Ok(span_id)) = (scalar::trace_id(trace_id), scalar::span_id(span_id))
         else {
@@ -217,16 +210,13 @@ impl<'a> Transcoder<'a> {
     pub(super) fn resource(&mut self) -> Result<Range<usize>, Fault> {
         let start = self.out.len();
         let mut dropped = 0;
-        self.members(NO_RESOURCE, |this, name| {
-            match name {
-                "attributes" => this.attributes(1, 1, NO_ATTRIBUTES)?,
-                "droppedAttributesCount" | "dropped_attributes_count" => {
-                    dropped = this.integer(NO_COUNT)?;
-                }
-                "entityRefs" | "entity_refs" => this.each(NO_ENTITY, Self::entity_ref)?,
-                _ => this.skip()?,
+        self.members(NO_RESOURCE, |this, name| match name {
+            "attributes" => this.attributes(1, 1, NO_ATTRIBUTES),
+            "droppedAttributesCount" | "dropped_attributes_count" => {
+                this.integer(NO_COUNT).map(|it| dropped = it)
             }
-            Ok(())
+            "entityRefs" | "entity_refs" => this.each(NO_ENTITY, Self::entity_ref),
+            _ => this.skip(),
         })?;
         write_uint32(&mut self.out, 2, dropped);
         Ok(start..self.out.len())
@@ -264,17 +254,14 @@ impl<'a> Transcoder<'a> {
     pub(super) fn scope(&mut self) -> Result<Range<usize>, Fault> {
         let start = self.out.len();
         let (mut text, mut version, mut dropped) = (Quoted::default(), Quoted::default(), 0);
-        self.members(NO_SCOPE, |this, name| {
-            match name {
-                "name" => text = this.text(NO_SCOPE_TEXT)?,
-                "version" => version = this.text(NO_SCOPE_TEXT)?,
-                "attributes" => this.attributes(3, 1, NO_ATTRIBUTES)?,
-                "droppedAttributesCount" | "dropped_attributes_count" => {
-                    dropped = this.integer(NO_COUNT)?;
-                }
-                _ => this.skip()?,
+        self.members(NO_SCOPE, |this, name| match name {
+            "name" => this.text(NO_SCOPE_TEXT).map(|it| text = it),
+            "version" => this.text(NO_SCOPE_TEXT).map(|it| version = it),
+            "attributes" => this.attributes(3, 1, NO_ATTRIBUTES),
+            "droppedAttributesCount" | "dropped_attributes_count" => {
+                this.integer(NO_COUNT).map(|it| dropped = it)
             }
-            Ok(())
+            _ => this.skip(),
         })?;
         self.write_quoted(1, text);
         self.write_quoted(2, version);

@@ -142,7 +142,8 @@ pub(super) fn rebuilt(decoded: &Decoded) -> ExportTraceServiceRequest {
             crate::span::Resource { wire: Bytes::new(), ..unshared(&span.scope.resource) };
         let scope = crate::span::Scope { wire: Bytes::new(), ..unshared_scope(&span.scope) };
         let mut message = Vec::new();
-        otlp::protobuf::write_span(&mut message, span, span.parent_id, span.detail());
+        let times = (span.start_ns, span.end_ns);
+        otlp::protobuf::write_span(&mut message, span, times, span.parent_id, span.detail());
         ResourceSpans {
             resource: Some(
                 prost::Message::decode(otlp::protobuf::resource(&resource).as_ref()).unwrap(),

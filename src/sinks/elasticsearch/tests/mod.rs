@@ -20,8 +20,8 @@ use toml::de::DeTable;
 use super::*;
 use crate::sinks::{Parts, Verdict};
 use crate::span::{
-    Batch, Detail, Facts, Format, Item, Kind, Outline, Receiver, SdkIds, Source, Span, SpanId,
-    Text, TraceId, TraceObject, Usage,
+    Batch, Detail, Facts, Format, Item, Kind, Outline, Receiver, Said, SdkIds, Source, Span,
+    SpanId, Text, TraceId, TraceObject, Usage,
 };
 use crate::support::problem::Problem;
 use fake::Fake;
@@ -133,8 +133,8 @@ impl Format for Fixed {
         self.detail.clone()
     }
 
-    fn facts(&self, _: &Span) -> Facts {
-        self.facts.clone()
+    fn said(&self, _: &Span) -> Said {
+        Said { facts: self.facts.clone(), head: None }
     }
 
     fn synthetic_root(&self, _: &Span, _: crate::span::RootSpan) -> Option<SpanId> {
