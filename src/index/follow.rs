@@ -5,20 +5,24 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::sleep;
 use tracing::warn;
 
-use super::Index;
+use super::{Index, read};
 use crate::feed::{Arrived, Fed, Feed, Reader, Records};
 use crate::journal::{Journal, Mark, Position};
 use crate::normalize::{Decoded, decode_record};
 use crate::prices::Prices;
-use crate::span::Batch;
+use crate::span::Item;
 use crate::support::lock::lock;
 
-/// Requests, and bytes of them, that are taken in one go away from the runtime's threads.
-const AT_ONCE_MAX: usize = 64;
+/// How long it lets what came pass by. Lanes look for more every 5 ms at most, and where a sink reads facts its lane has read them by
+/// then: nobody reads the same twice.
+const BEHIND: Duration = Duration::from_millis(20);
+/// Bytes of requests that are taken in one go away from the runtime's threads.
 const AT_ONCE_BYTES_MAX: usize = 4 << 20;
 /// Threads that read the journal again at most. There are no more of them than processors.
 const DECODERS_MAX: usize = 4;
@@ -42,30 +46,41 @@ impl Index {
             }
             // It joins only now, so that the tail holds nothing for who reads from the disk.
             if self.kept().traces || self.kept().agents {
-                self.follow_from(feed.reader(from)).await;
+                self.follow_from(feed.journal().clone(), feed.reader(from)).await;
             }
         }
     }
 
-    async fn follow_from(self, mut reader: Reader) {
+    async fn follow_from(self, journal: Journal<Arrived>, mut reader: Reader) {
         loop {
-            let mut taken = vec![reader.next().await];
-            let mut bytes = 0;
-            while reader.has_next() && taken.len() < AT_ONCE_MAX && bytes < AT_ONCE_BYTES_MAX {
-                let more = reader.next().await;
-                bytes += more.batch.bytes;
-                taken.push(more);
-            }
-            let (index, until) = (self.clone(), reader.at().position);
-            let take = move || {
-                for Fed { start, batch, .. } in taken {
-                    index.feed(&batch, start.position, false);
+            let mut next = Some(reader.next().await);
+            let until = journal.end().position;
+            sleep(BEHIND).await;
+            while let Some(first) = next {
+                let mut bytes = first.batch.bytes;
+                let mut taken = vec![first];
+                while reader.at().position < until && bytes < AT_ONCE_BYTES_MAX {
+                    let more = reader.next().await;
+                    bytes += more.batch.bytes;
+                    taken.push(more);
                 }
-            };
-            if tokio::task::spawn_blocking(take).await.is_err() {
-                warn!("requests are missing in the index of traces and the metrics of agents");
-                lock(&self.0.table).gone.lose(until);
+                self.take(taken, reader.at().position).await;
+                next = if reader.at().position < until { Some(reader.next().await) } else { None };
             }
+        }
+    }
+
+    /// Adds what was taken from the journal up to here, away from the runtime's threads.
+    async fn take(&self, taken: Vec<Fed>, until: Position) {
+        let index = self.clone();
+        let take = move || {
+            for Fed { start, batch, .. } in taken {
+                index.feed(&batch, start.position, false);
+            }
+        };
+        if tokio::task::spawn_blocking(take).await.is_err() {
+            warn!("requests are missing in the index of traces and the metrics of agents");
+            lock(&self.0.table).gone.lose(until);
         }
     }
 
@@ -97,14 +112,9 @@ impl Index {
     }
 
     /// Adds what was decoded, and says how far that is from the first position on, of so much.
-    fn take_again(
-        &self,
-        decoded: Vec<(Batch, Position)>,
-        prices: &Prices,
-        (first, all): (Position, u64),
-    ) {
-        for (batch, at) in decoded {
-            lock(&self.0.table).feed(&batch, at, prices, true);
+    fn take_again(&self, requests: Vec<Read>, prices: &Prices, (first, all): (Position, u64)) {
+        for Read { items, received_ns, at } in requests {
+            lock(&self.0.table).feed((&items, received_ns), at, prices, true);
             let percent = at.0.saturating_sub(first.0).saturating_mul(100).checked_div(all);
             let percent = u8::try_from(percent.unwrap_or(100).min(99)).unwrap_or(0);
             self.0.rebuilt.store(percent + 1, Ordering::Relaxed);
@@ -132,15 +142,19 @@ impl Index {
     }
 }
 
-/// What is understood of these records, and read.
-fn decoded(records: &[(Bytes, Position)], prices: &Prices) -> Vec<(Batch, Position)> {
+/// A request whose record starts here, with what is summed up of its spans.
+struct Read {
+    items: Vec<Item>,
+    received_ns: u64,
+    at: Position,
+}
+
+/// What is understood of these records.
+fn decoded(records: &[(Bytes, Position)], prices: &Prices) -> Vec<Read> {
     let decoded = records.iter().filter_map(|(payload, at)| {
         let (_, Decoded { batch, .. }) = decode_record(payload).ok()?;
-        for span in batch.spans() {
-            span.facts_in_brief();
-            prices.of_again(span);
-        }
-        Some((batch, *at))
+        let items = read(&batch.items, prices, true).into_owned();
+        Some(Read { items, received_ns: batch.source.received_at_ns, at: *at })
     });
     decoded.collect()
 }

@@ -1,8 +1,8 @@
 //! What traces there are, one summary each, and what agents did in them, as metrics: in memory, behind intake, each where it is switched on.
 //! Derived from the journal and disposable.
 //!
-//! One reader follows the journal like a lane does, on nobody's request, and reads the facts of spans where no sink has read them yet (then
-//! the sinks find them read). After a start what the journal keeps is read again in the background for the summaries, the oldest first;
+//! One reader follows the journal like a lane does, on nobody's request and a moment behind the lanes. Where the lane of a sink has read the
+//! facts of spans, these serve here too; where none has, they are read here without contents. After a start what the journal keeps is read again in the background for the summaries, the oldest first;
 //! meanwhile answers say how far that is. There is no file: the journal is all it takes.
 //!
 //! Summaries and metrics have one table of traces, each of which has one tree while it may go on, the same as for sinks
@@ -34,6 +34,7 @@ mod agents_tests;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -44,7 +45,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::journal::Position;
 use crate::prices::Prices;
-use crate::span::{Batch, TraceId};
+use crate::span::{Batch, Item, Span, TraceId};
 use crate::support::lock::lock;
 use summary::Known;
 use table::Table;
@@ -204,8 +205,9 @@ impl Index {
     pub fn feed(&self, batch: &Batch, at: Position, again: bool) {
         let prices = self.prices();
         // Reading is what takes time, and nobody waits for it.
-        read(batch, &prices, again);
-        lock(&self.0.table).feed(batch, at, &prices, again);
+        let items = read(&batch.items, &prices, again);
+        let received_ns = batch.source.received_at_ns;
+        lock(&self.0.table).feed((&items, received_ns), at, &prices, again);
     }
 
     /// So many of the traces that are meant, the newest first, from behind one of them on; `None` where that one is not there. What begins
@@ -278,14 +280,25 @@ impl Index {
     }
 }
 
-/// Reads the facts of spans, and what they cost; who reads `again` tells nobody once more of what is not understood.
-fn read(batch: &Batch, prices: &Prices, again: bool) {
-    for span in batch.spans() {
-        if again {
-            span.facts_again();
-            prices.of_again(span);
-        } else {
-            prices.of(span);
-        }
+/// The items with the facts of spans, and what they cost. Where nobody has read the facts, contents are left out, which nobody sums up.
+/// Who reads `again` tells nobody once more of what is not understood.
+fn read<'a>(items: &'a [Item], prices: &Prices, again: bool) -> Cow<'a, [Item]> {
+    let known = |span: &Span| _ = prices.of_facts(span, span.facts(), again);
+    if items.iter().filter_map(Item::as_span).all(Span::is_read) {
+        items.iter().filter_map(Item::as_span).for_each(known);
+        return Cow::Borrowed(items);
     }
+    let in_brief = items.iter().map(|item| match item {
+        Item::Span(span) if !span.is_read() => {
+            let facts = span.facts_in_brief(again);
+            prices.of_facts(span, &facts, again);
+            Item::Span(span.with_facts(facts))
+        }
+        Item::Span(span) => {
+            known(span);
+            item.clone()
+        }
+        Item::Trace(_) => item.clone(),
+    });
+    in_brief.collect()
 }

@@ -10,7 +10,7 @@ use super::trace::{Means, Trace};
 use super::{BYTES_MAX, Kept, OPEN_BYTES_MAX, Part, Places, Query, TREE_KEPT};
 use crate::journal::Position;
 use crate::prices::Prices;
-use crate::span::{Batch, Item, TraceId};
+use crate::span::{Item, TraceId};
 use crate::support::by_touch::ByTouch;
 use crate::support::clock::nanos;
 use crate::telemetry::AgentSeries;
@@ -58,12 +58,18 @@ impl Table {
         Self { bounds: Some((bytes_max, open_bytes_max)), ..Self::new(kept) }
     }
 
-    /// Adds the request whose record starts here, in the order of the journal. What is read `again` was counted before.
-    pub(super) fn feed(&mut self, batch: &Batch, at: Position, prices: &Prices, again: bool) {
-        let received_ns = batch.source.received_at_ns;
+    /// Adds the items of a request and when it was received, whose record starts here, in the order of the journal. What is read `again`
+    /// was counted before.
+    pub(super) fn feed(
+        &mut self,
+        (items, received_ns): (&[Item], u64),
+        at: Position,
+        prices: &Prices,
+        again: bool,
+    ) {
         self.newest_ns = self.newest_ns.max(received_ns);
         self.fed_at = Some(at);
-        for items in batch.items.chunk_by(|one, next| one.trace_id() == next.trace_id()) {
+        for items in items.chunk_by(|one, next| one.trace_id() == next.trace_id()) {
             let Some(id) = items.first().map(Item::trace_id) else { continue };
             let (is_listed, series) = (self.is_listed, self.series.as_mut().filter(|_| !again));
             let mut with = Means { names: &mut self.names, series, prices, is_listed };

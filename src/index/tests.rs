@@ -3,8 +3,9 @@
 use super::*;
 use crate::feed::tests::{accept, arrival, feed, otlp_arrival};
 use crate::journal::Mark;
-use crate::normalize::ids;
-use crate::span::TraceId;
+use crate::normalize::{Encoding, Envelope, Limits, decode, ids};
+use crate::span::{Source, TraceId};
+use crate::support::golden;
 
 const EVERYTHING: Position = Position(0);
 const TRACES: Kept = Kept { traces: true, agents: false };
@@ -99,6 +100,25 @@ fn a_summary_says_the_names_times_and_tokens_of_its_trace() {
 }
 
 #[test]
+fn spans_that_nobody_has_read_are_summed_up_alike_and_left_unread() {
+    let golden = golden::fixtures("otlp/openinference-openai-agents");
+    let traces = golden.iter().filter(|fixture| fixture.name.contains("_traces."));
+    let (unread, read) = (Index::new(Arc::default()), Index::new(Arc::default()));
+    for (at, fixture) in (0..).map(Position).zip(traces) {
+        let envelope = Envelope::new(Source::unknown(), Encoding::Protobuf, 0);
+        let decoded = || decode(&envelope, &fixture.body, &Limits::default()).unwrap().batch;
+        let (alone, shared) = (decoded(), decoded());
+        unread.feed(&alone, at, false);
+        assert!(alone.spans().all(|span| !span.is_read()));
+        shared.spans().for_each(|span| _ = span.facts());
+        read.feed(&shared, at, false);
+    }
+    let found = list(&unread, &query(""));
+    assert!(found.count > 0 && found.traces.iter().any(|trace| trace.total_tokens > 0));
+    assert_eq!(found.traces, list(&read, &query("")).traces);
+}
+
+#[test]
 fn the_order_in_which_spans_arrive_changes_nothing() {
     let items = one_run("trace_1");
     let expected = only(&fed(std::slice::from_ref(&items)));
@@ -123,7 +143,12 @@ fn what_was_decided_for_good_is_added_to_what_comes_later() {
     let items = one_run("trace_1");
     for (at, items) in items.chunks(3).enumerate() {
         let batch = arrival(items).decoded.batch;
-        table.feed(&batch, Position(at as u64), &Prices::default(), false);
+        table.feed(
+            (&batch.items, batch.source.received_at_ns),
+            Position(at as u64),
+            &Prices::default(),
+            false,
+        );
         assert_eq!(table.open_bytes(), 0);
     }
     let known = table.of(ids::trace_id("trace_1")).unwrap();
@@ -148,7 +173,12 @@ fn memory_stays_within_its_bound_and_the_quiet_ones_go_first() {
         // The first is never quiet.
         for trace in ["trace_0".to_owned(), format!("trace_{number}")] {
             let batch = arrival(&one_run(&trace)).decoded.batch;
-            table.feed(&batch, Position(number), &Prices::default(), false);
+            table.feed(
+                (&batch.items, batch.source.received_at_ns),
+                Position(number),
+                &Prices::default(),
+                false,
+            );
             assert!(table.bytes() <= 64 << 10, "{}", table.bytes());
         }
     }
@@ -165,7 +195,12 @@ fn a_trace_that_gave_way_is_looked_for_where_it_was_and_nowhere_else() {
     let mut table = Table::within(TRACES, 64 << 10, 16 << 10);
     let mut feed = |trace: &str, at: u64| {
         let batch = arrival(&one_run(trace)).decoded.batch;
-        table.feed(&batch, Position(at), &Prices::default(), false);
+        table.feed(
+            (&batch.items, batch.source.received_at_ns),
+            Position(at),
+            &Prices::default(),
+            false,
+        );
     };
     feed("trace_1", 100);
     feed("trace_1", 300);

@@ -113,16 +113,11 @@ impl Prices {
 
     /// What the tokens that a span speaks of cost, its own or those of others; `None` where no price is known or the client says a cost.
     pub fn of<'a>(&self, span: &'a Span) -> Option<&'a Priced> {
-        self.of_noting(span, self.understanding.get())
+        self.of_facts(span, span.facts(), false)
     }
 
-    /// Prices a span that was read before: a model without a price is not counted once more.
-    pub fn of_again<'a>(&self, span: &'a Span) -> Option<&'a Priced> {
-        self.of_noting(span, None)
-    }
-
-    fn of_noting<'a>(&self, span: &'a Span, note: Option<&Understanding>) -> Option<&'a Priced> {
-        let facts = span.facts();
+    /// [`Prices::of`] by facts that were read of the span. Who reads `again` has no model without a price counted once more.
+    pub fn of_facts<'a>(&self, span: &'a Span, facts: &Facts, again: bool) -> Option<&'a Priced> {
         if !self.is_on || facts.cost.is_said() {
             return None;
         }
@@ -132,6 +127,7 @@ impl Prices {
         }
         // What says no time costs what it costs last.
         let at_ns = [span.start_ns, span.end_ns].into_iter().find(|at| *at != 0);
+        let note = self.understanding.get().filter(|_| !again);
         span.priced(|| self.price((facts, usage), at_ns.unwrap_or(u64::MAX), note))
     }
 

@@ -219,6 +219,8 @@ pub struct Span {
     detail: OnceLock<Arc<Detail>>,
     facts: OnceLock<Arc<Said>>,
     priced: OnceLock<Option<Arc<Priced>>>,
+    /// Set once somebody was told of what was not understood.
+    told: OnceLock<()>,
 }
 
 /// What is read of a span in one go.
@@ -326,6 +328,7 @@ impl Span {
             detail: OnceLock::new(),
             facts: OnceLock::new(),
             priced: OnceLock::new(),
+            told: OnceLock::new(),
         }
     }
 
@@ -392,7 +395,7 @@ impl Span {
     fn said(&self) -> &Said {
         self.facts.get_or_init(|| {
             let said = self.format.said(self);
-            observer::show(self, &said.facts);
+            self.tell(&said.facts);
             Arc::new(said)
         })
     }
@@ -402,11 +405,32 @@ impl Span {
         &self.facts.get_or_init(|| Arc::new(self.format.said(self))).facts
     }
 
-    /// [`Span::facts_again`] for who only sums up: where they were not read before, contents that are long are missing, and will be to
-    /// whoever asks this span.
-    pub fn facts_in_brief(&self) -> &Facts {
-        let brief = || Said { facts: self.format.facts_in_brief(self), head: None };
-        &self.facts.get_or_init(|| Arc::new(brief())).facts
+    /// Whether the facts were read.
+    pub fn is_read(&self) -> bool {
+        self.facts.get().is_some()
+    }
+
+    /// The facts for who only sums up, read anew: contents that are long are missing. Who reads `again` tells nobody once more of what was
+    /// not understood.
+    pub fn facts_in_brief(&self, again: bool) -> Facts {
+        let facts = self.format.facts_in_brief(self);
+        if !again {
+            self.tell(&facts);
+        }
+        facts
+    }
+
+    /// The span by itself, with these facts.
+    #[must_use]
+    pub fn with_facts(&self, facts: Facts) -> Self {
+        Self { facts: OnceLock::from(Arc::new(Said { facts, head: None })), ..self.clone() }
+    }
+
+    /// Tells of what was not understood, unless that was done.
+    fn tell(&self, facts: &Facts) {
+        if self.told.set(()).is_ok() {
+            observer::show(self, facts);
+        }
     }
 
     /// What the span cost by a table of prices, as it was when it was first asked.
