@@ -86,6 +86,17 @@ struct Below {
     has_spender: bool,
     /// Whether a model call spends, with no boundary in between.
     has_model: bool,
+    /// Whether a model call or log spends below a boundary that is right below it.
+    has_worker: bool,
+}
+
+impl Below {
+    const NONE: Self = Self {
+        calls: Calls { seen: 0, silent: 0 },
+        has_spender: false,
+        has_model: false,
+        has_worker: false,
+    };
 }
 
 /// Spans of model calls.
@@ -114,10 +125,7 @@ pub type Found<K, T> = HashMap<K, Option<T>, RandomState>;
 pub type Spent<K> = (Found<K, bool>, Found<K, bool>);
 
 impl<K, A> Node<K, A> {
-    const NAMED: Self = Self {
-        own: None,
-        below: Below { calls: Calls { seen: 0, silent: 0 }, has_spender: false, has_model: false },
-    };
+    const NAMED: Self = Self { own: None, below: Below::NONE };
 
     fn spends(&self) -> Spends {
         self.own.as_ref().map_or(Spends::Nothing, |own| own.spends)
@@ -126,7 +134,8 @@ impl<K, A> Node<K, A> {
     /// Whether what it says may turn out to count or not to count.
     fn is_open(&self) -> bool {
         let spends = self.spends();
-        spends == Spends::Log || (spends == Spends::Other && !self.below.has_spender)
+        let sums_up = matches!(spends, Spends::Other | Spends::Record);
+        spends == Spends::Log || (sums_up && !self.below.has_spender)
     }
 }
 
@@ -207,8 +216,9 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
                 !above.is_some_and(repeats)
                     && beside.is_none_or(|calls| calls.seen == 0 || calls.silent != 0)
             }
-            Spends::Other if below.has_spender || (self.is_cut && self.has_models) => false,
-            Spends::Other => {
+            Spends::Record if self.below(*parent).has_worker => false,
+            _ if below.has_spender || (self.is_cut && self.has_models) => false,
+            Spends::Other | Spends::Record => {
                 let speaks = |node: &Node<K, A>| {
                     (node.spends() == Spends::Other).then_some(!node.below.has_spender)
                 };
@@ -228,9 +238,10 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
         self.own(id).is_some_and(|own| self.counts(id, memo) != is_model(own))
     }
 
-    /// Whether a span has a call below it that may repeat one above it, so that its kind matters.
+    /// Whether a span has a call below it that may repeat one above it, or that a record beside it may, so that its kind matters.
     pub fn is_above_a_call(&self, id: K) -> bool {
-        self.nodes.get(&id).is_some_and(|node| node.below.has_model)
+        let below = self.below(Some(id));
+        below.has_model || below.has_worker
     }
 
     /// Spans for which it may have been decided otherwise since this was asked last.
@@ -246,6 +257,10 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
     pub fn forget_doubts(&mut self) {
         self.turned.clear();
         self.open.clear();
+    }
+
+    fn below(&self, id: Option<K>) -> Below {
+        id.and_then(|id| self.nodes.get(&id)).map_or(Below::NONE, |node| node.below)
     }
 
     /// Counts a model call beside its siblings, or notes that one that was counted before spends.
@@ -275,6 +290,7 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
                 below.has_spender || matches!(own.spends, Spends::Model | Spends::Log);
             let has_model = own.spends == Spends::Model || (below.has_model && !own.is_boundary);
             let Some(node) = self.nodes.get_mut(&id).filter(|_| has_spender) else { return };
+            node.below.has_worker |= own.is_boundary && below.has_spender;
             if node.below.has_spender && (node.below.has_model || !has_model) {
                 return;
             }

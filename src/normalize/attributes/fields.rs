@@ -94,7 +94,7 @@ fields! {
         CallType VercelOperation TraceloopKind RequestType McpMethod FrameworkKind;
     Text: Name PlainName Agent Tool ToolCallId RequestModel ResponseModel Provider ResponseId Session User Workflow PromptName
         PromptVersion HandoffFrom HandoffTo Guardrail McpServer Environment Release SdkSpanType ErrorType ErrorMessage Level
-        CompletionStart InputMime OutputMime OutputType SpringStop Detail;
+        CompletionStart InputMime OutputMime OutputType SpringStop Step Detail;
     Payload: ToolDefinitions Parameters Input Output SystemInstructions ToolCalls ErrorData;
     Object: LangfuseUsage Usage MoreUsage CostDetails Metadata ErrorObject;
     List: FinishReasons Tags;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
 
-use super::fields::{Field, after, begins};
+use super::fields::{Field, Gate, after, begins};
 use super::index::{Index, Rule, index};
 use super::value::{self, Read};
 use crate::normalize::messages::{Flattened, index as index_of};
@@ -39,7 +39,7 @@ pub(super) enum Spread {
 }
 
 /// What keys that no row has begin with, the longer beginning first.
-pub(super) const SPREAD: [(&str, Spread); 30] = [
+pub(super) const SPREAD: [(&str, Spread); 31] = [
     ("llm.input_messages.", Spread::List(Flat::InputMessages)),
     ("llm.output_messages.", Spread::List(Flat::OutputMessages)),
     ("llm.tools.", Spread::List(Flat::Tools)),
@@ -57,6 +57,7 @@ pub(super) const SPREAD: [(&str, Spread); 30] = [
     ("langsmith.metadata.", Spread::Metadata),
     ("ai.telemetry.metadata.", Spread::Metadata),
     ("traceloop.association.properties.", Spread::Metadata),
+    ("lmnr.association.properties.metadata.", Spread::Metadata),
     (keys::OPENAI_AGENTS_METADATA, Spread::Metadata),
     (keys::OPENAI_AGENTS_SPAN_METADATA, Spread::Metadata),
     ("genkit:metadata:context:", Spread::Metadata),
@@ -111,6 +112,9 @@ fn by_prefix(key: &str) -> Option<Convention> {
         _ => return None,
     })
 }
+
+/// Who writes a cost of 0 for models that it has no price of: OpenLIT, in Python and JavaScript.
+const UNPRICED: [Gate; 2] = [Gate::ScopePrefix("openlit."), Gate::ScopePrefix("@openlit/")];
 
 /// Scope of `LlamaIndex`'s own tracer.
 const LLAMA_INDEX: &str = "llamaindex.opentelemetry.tracer";
@@ -279,10 +283,10 @@ impl<'a> Slots<'a> {
         self.value(field).and_then(value::number)
     }
 
-    /// An amount of money; a negative one is invalid. OpenLIT writes 0 for models that it has no price of.
+    /// An amount of money; a negative one is invalid.
     pub(super) fn cost(&self, field: Field) -> Option<f64> {
-        let is_unknown = |amount: f64| amount == 0.0 && self.scope.starts_with("openlit.");
-        self.number(field).filter(|amount| *amount >= 0.0 && !is_unknown(*amount))
+        let says_zero = || UNPRICED.iter().any(|gate| gate.is_open(self.scope, &self.detail.name));
+        self.number(field).filter(|amount| 0.0 < *amount || (*amount == 0.0 && !says_zero()))
     }
 
     pub(super) fn truth(&self, field: Field) -> Option<bool> {

@@ -89,7 +89,16 @@ pub(crate) fn counted(spans: &[&Span]) -> BTreeMap<SpanId, Usage> {
                 over if over.is_model => Some(true),
                 over => over.is_boundary.then_some(false),
             }) == Some(true);
-        it.is_other && !is_part_of_a_call && speaks(id) && !above(id).into_iter().any(speaks)
+        let is_record = it.span.facts().sdk_span_type.as_deref() == Some("subtask")
+            && said.iter().any(|(other, beside)| {
+                let is_beside = beside.is_boundary && beside.span.parent_id == it.span.parent_id;
+                is_beside && spends_below(*other)
+            });
+        it.is_other
+            && !is_record
+            && !is_part_of_a_call
+            && speaks(id)
+            && !above(id).into_iter().any(speaks)
     };
     let usage = |it: &Said<'_>| {
         let facts = it.span.facts();
