@@ -9,7 +9,7 @@ use std::thread;
 use bytes::Bytes;
 use tracing::warn;
 
-use super::{Index, read};
+use super::Index;
 use crate::feed::{Arrived, Fed, Feed, Reader, Records};
 use crate::journal::{Journal, Mark, Position};
 use crate::normalize::{Decoded, decode_record};
@@ -138,7 +138,10 @@ impl Index {
 fn decoded(records: &[(Bytes, Position)], prices: &Prices) -> Vec<(Batch, Position)> {
     let decoded = records.iter().filter_map(|(payload, at)| {
         let (_, Decoded { batch, .. }) = decode_record(payload).ok()?;
-        read(&batch, prices, true);
+        for span in batch.spans() {
+            span.facts_in_brief();
+            prices.of_again(span);
+        }
         Some((batch, *at))
     });
     decoded.collect()

@@ -266,6 +266,10 @@ pub trait Format: Sync {
     fn said(&self, span: &Span) -> Said {
         Said { facts: self.facts(span), head: None }
     }
+    /// [`Format::facts`] for who sums up: what is long of contents and definitions of tools may be missing.
+    fn facts_in_brief(&self, span: &Span) -> Facts {
+        self.facts(span)
+    }
     /// What the facts say of tokens, where that can be told without reading all of them.
     fn spending(&self, span: &Span) -> Spending {
         Spending::of(span.facts())
@@ -400,6 +404,13 @@ impl Span {
     /// The facts of a span that was read before: nobody is told again of what was not understood.
     pub fn facts_again(&self) -> &Facts {
         &self.facts.get_or_init(|| Arc::new(self.format.said(self))).facts
+    }
+
+    /// [`Span::facts_again`] for who only sums up: where they were not read before, contents that are long are missing, and will be to
+    /// whoever asks this span.
+    pub fn facts_in_brief(&self) -> &Facts {
+        let brief = || Said { facts: self.format.facts_in_brief(self), head: None };
+        &self.facts.get_or_init(|| Arc::new(brief())).facts
     }
 
     /// What the span cost by a table of prices, as it was when it was first asked.

@@ -143,6 +143,12 @@ impl Field {
         )
     }
 
+    /// Whether it is what went in, came out or stands beside it, of which nothing else in the facts is made where it is long.
+    pub(super) fn is_content(self) -> bool {
+        use Field::{ErrorData, Input, Metadata, Output, SystemInstructions};
+        matches!(self, ErrorData | Input | Metadata | Output | SystemInstructions)
+    }
+
     /// Whether a value says something in the field. What says nothing leaves the field to the next convention.
     pub(super) fn takes(self, value: &Value, read: Read) -> bool {
         match self.class() {

@@ -38,6 +38,11 @@ pub(in crate::normalize) fn matters_to_spending(key: &str) -> bool {
     key.starts_with(keys::SPANFERRY_AGGREGATE) || index::index().matters_to_spending(key)
 }
 
+/// Whether an attribute of this key can say more than contents.
+pub(in crate::normalize) fn is_more_than_content(key: &str) -> bool {
+    index::index().rules(key).iter().any(|rule| !rule.field.is_content())
+}
+
 /// Reads the facts of a span from its attributes and events, as far as they are in this detail.
 pub(in crate::normalize) fn facts(span: &Span, detail: &Detail) -> Facts {
     let slots = Slots::fill(span, detail);

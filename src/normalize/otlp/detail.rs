@@ -24,10 +24,10 @@ pub(super) fn span(wire: &Bytes) -> Detail {
     read_span(wire, detail, |_| true)
 }
 
-/// Reads a `Span` message without the attributes whose keys are not wanted.
-pub(super) fn span_with(wire: &Bytes, wants: impl Fn(&str) -> bool) -> Detail {
+/// Reads a `Span` message without the attributes that are not wanted, by their keys and how many bytes they take.
+pub(super) fn span_with(wire: &Bytes, wants: impl Fn(&str, usize) -> bool) -> Detail {
     read_span(wire, Detail::default(), |attribute| {
-        str::from_utf8(last_bytes(attribute, 1)).is_ok_and(&wants)
+        str::from_utf8(last_bytes(attribute, 1)).is_ok_and(|key| wants(key, attribute.len()))
     })
 }
 

@@ -36,6 +36,9 @@ pub(super) const TOO_DEEP_MARKER: &str = "[nested too deeply]";
 /// Reads OTLP `Span` messages.
 static OTLP: Otlp = Otlp;
 
+/// An attribute of this many bytes is read also where contents are left out: what is hidden in them, like the names of a handoff, is short.
+const SHORT_BYTES: usize = 256;
+
 #[derive(Debug)]
 struct Otlp;
 
@@ -52,8 +55,15 @@ impl Format for Otlp {
         attributes::facts(span, span.detail())
     }
 
+    fn facts_in_brief(&self, span: &Span) -> Facts {
+        let detail = detail::span_with(&span.wire, |key, bytes| {
+            bytes <= SHORT_BYTES || attributes::is_more_than_content(key)
+        });
+        attributes::facts(span, &detail)
+    }
+
     fn spending(&self, span: &Span) -> Spending {
-        let detail = detail::span_with(&span.wire, attributes::matters_to_spending);
+        let detail = detail::span_with(&span.wire, |key, _| attributes::matters_to_spending(key));
         Spending::of(&attributes::facts(span, &detail))
     }
 }

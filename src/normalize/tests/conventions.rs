@@ -6,11 +6,11 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
-use super::{check_golden, decode_all, decode_fixture, facts_json, is_traces};
-use crate::normalize::attributes;
+use super::{check_golden, decode_all, decode_fixture, envelope, facts_json, is_traces};
+use crate::normalize::{Encoding, Limits, attributes, decode};
 use crate::span::{
-    Attribute, Convention, Detail, Facts, Format, Kind, Outline, Payload, Resource, Scope, Span,
-    SpanEvent, SpanId, Spending, Text, TraceId, Value,
+    Attribute, Convention, Detail, Facts, Failure, Format, Kind, Outline, Payload, Receiver,
+    Resource, Scope, Span, SpanEvent, SpanId, Spending, Text, TraceId, Value,
 };
 use crate::support::golden;
 
@@ -122,6 +122,34 @@ fn every_client_has_the_facts_of_its_golden() {
         assert!(1 < lines.len(), "{client}");
         check_golden(&format!("facts/{client}.jsonl"), &lines);
     }
+}
+
+#[test]
+fn facts_in_brief_lack_contents_and_nothing_else() {
+    let without_contents = |facts: &Facts| {
+        let error = facts.error.clone().map(|error| Failure { data: None, ..error });
+        let (input, output, tool_definitions) = (None, None, None);
+        let metadata = Vec::new();
+        Facts { input, output, tool_definitions, metadata, error, ..facts.clone() }
+    };
+    let fixtures = golden::fixtures("otlp");
+    let captured = fixtures.iter().filter(|fixture| is_traces(fixture));
+    let captured = captured.map(|fixture| [decode_fixture(fixture), decode_fixture(fixture)]);
+    let programs = std::fs::read_dir(golden::path("programs")).unwrap().map(|program| {
+        let body = Bytes::from(std::fs::read(program.unwrap().path().join("body.json")).unwrap());
+        let envelope = envelope(Receiver::OtlpHttp, Encoding::Json, &[]);
+        [(); 2].map(|()| decode(&envelope, &body, &Limits::default()).unwrap())
+    });
+    let (mut spans, mut shorter) = (0, 0);
+    for [brief, whole] in captured.chain(programs) {
+        for (brief, whole) in brief.batch.spans().zip(whole.batch.spans()) {
+            let (brief, whole) = (brief.facts_in_brief(), whole.facts());
+            assert_eq!(without_contents(brief), without_contents(whole));
+            spans += 1;
+            shorter += usize::from(brief != whole);
+        }
+    }
+    assert!(500 < spans && 50 < shorter, "{shorter} of {spans} lack something");
 }
 
 /// Every model call of the captures went to one server, which always counts the same.

@@ -192,10 +192,9 @@ fn spawn(installed: &Installed, home: &Path, settings: &[(String, String)], port
 }
 
 fn opensearch(installed: &Installed, home: &Path, settings: &[(String, String)]) -> Command {
-    let program =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/search/servers/SingleNode.java");
+    let dir = installed.dir.display();
     let mut command = Command::new(installed.java_home.join("bin/java"));
-    command.args(JVM).arg("-cp").arg(installed.dir.join("*")).arg(program).arg(home);
+    command.args(JVM).arg("-cp").arg(format!("{dir}/*:{dir}")).arg("SingleNode").arg(home);
     command.args(settings.iter().map(|(name, value)| format!("{name}={value}")));
     command
 }
