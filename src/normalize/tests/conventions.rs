@@ -130,7 +130,7 @@ fn facts_in_brief_lack_contents_and_nothing_else() {
         let error = facts.error.clone().map(|error| Failure { data: None, ..error });
         let (input, output, tool_definitions) = (None, None, None);
         let metadata = Vec::new();
-        Facts { input, output, tool_definitions, metadata, error, ..facts.clone() }
+        Facts { tool_definitions, input, output, metadata, error, ..facts.clone() }
     };
     let fixtures = golden::fixtures("otlp");
     let captured = fixtures.iter().filter(|fixture| is_traces(fixture));
