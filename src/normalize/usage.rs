@@ -81,8 +81,8 @@ pub(super) fn from_json(usage: Raw<'_>) -> Usage {
             }
         }
     }
-    // LangChain says 0 of what Anthropic wrote to a cache where it says for how long it keeps it.
-    if counts.cache_write == Some(0) && kept != 0 && kept <= COUNT_MAX {
+    // LangChain says 0 of what Anthropic wrote to a cache where it says for how long it keeps it, and LangSmith nothing.
+    if counts.cache_write.unwrap_or_default() == 0 && kept != 0 && kept <= COUNT_MAX {
         counts.cache_write = Some(kept);
     }
     counts
@@ -117,17 +117,21 @@ pub(super) enum Part {
 /// * parts that are more than their whole (cached tokens than input, reasoning than output) cannot be in it, unless it is reasoning and
 ///   the total is input and output together: gateways estimate reasoning, and too high;
 /// * a total that is the sum of all parts counts each of them beside the others, and one that is input and output together does not;
-/// * whoever is known to pass on exclusive counts does (`is_known_beside`).
+/// * whoever is known to pass on exclusive counts does (`is_known_beside`); thoughts that it does not say are what its total is above.
 ///
 /// Where nothing decides, the counts stay as they were sent. A total that is less than its parts contradicts them and is left out;
 /// returns whether there was one.
 pub(super) fn settle(usage: &mut Usage, is_known_beside: impl Fn(Part) -> bool) -> bool {
     let cached =
         usage.cached_read.unwrap_or_default().saturating_add(usage.cache_write.unwrap_or_default());
-    let reasoning = usage.reasoning.unwrap_or_default();
     let plain = usage.input.unwrap_or_default().saturating_add(usage.output.unwrap_or_default());
     // How much the total is above input and output; 0 also where it is not said.
     let above = usage.total.and_then(|total| total.checked_sub(plain)).unwrap_or_default();
+    let is_unsaid = usage.reasoning.is_none() && above != 0 && above != cached;
+    if is_unsaid && usage.output.is_some() && is_known_beside(Part::Reasoning) {
+        usage.reasoning = Some(above);
+    }
+    let reasoning = usage.reasoning.unwrap_or_default();
     let is_beside =
         |part: u64, other: u64| part != 0 && (above == part || above == part.saturating_add(other));
     if let Some(input) = &mut usage.input
@@ -270,6 +274,9 @@ mod tests {
             (Some(1001), Some(30), Some(10))
         );
         assert_eq!(from_json(Raw::parse(beside).unwrap()).cache_write_1h, None);
+        let of_langsmith = r#"{"input_tokens":1353,"output_tokens":201,"total_tokens":1554,
+            "input_token_details":{"cache_read":301,"ephemeral_5m_input_tokens":51}}"#;
+        assert_eq!(from_json(Raw::parse(of_langsmith).unwrap()).cache_write, Some(51));
     }
 
     #[test]
@@ -324,6 +331,19 @@ mod tests {
         ] {
             let mut found = usage(sent);
             settle(&mut found, |part| is_known && part == Part::Cached);
+            assert_eq!(found, usage(expected), "{sent:?}");
+        }
+    }
+
+    #[test]
+    fn thoughts_that_are_in_the_total_alone_are_counted_where_the_client_is_known_to_do_so() {
+        for (sent, expected) in [
+            ([1_002, 180, 1_204, 302, 0, 0], [1_002, 202, 1_204, 302, 0, 22]),
+            ([1_002, 180, 1_182, 302, 0, 0], [1_002, 180, 1_182, 302, 0, 0]),
+            ([1_002, 180, 0, 302, 0, 0], [1_002, 180, 0, 302, 0, 0]),
+        ] {
+            let mut found = usage(sent);
+            settle(&mut found, |part| part == Part::Reasoning);
             assert_eq!(found, usage(expected), "{sent:?}");
         }
     }

@@ -132,7 +132,17 @@ impl Table {
         }
         let is_of = |of: &&Provider| of.model_match.as_ref().is_some_and(|all| all.holds(&model));
         let by_model = self.providers.iter().find(is_of);
-        by_model.and_then(|provider| self.model_of(provider, &model)).or_else(by_prefix)
+        let by_model = by_model.and_then(|provider| self.model_of(provider, &model));
+        by_model.or_else(by_prefix).or_else(|| self.same_everywhere(&model))
+    }
+
+    /// The model with just this name, where all who serve one take the same for it: then it does not matter which of them it was.
+    fn same_everywhere(&self, name: &str) -> Option<(&Provider, &Model)> {
+        let mut serving = self.providers.iter().filter_map(|provider| {
+            Some((provider, provider.models.iter().find(|model| model.id == name)?))
+        });
+        let (provider, model) = serving.next()?;
+        serving.all(|(_, other)| other.prices == model.prices).then_some((provider, model))
     }
 
     fn provider(&self, name: &str) -> Option<&Provider> {

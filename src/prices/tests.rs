@@ -114,6 +114,9 @@ fn names_of_opentelemetry_are_those_of_the_table() {
         ("", "anthropic/claude-sonnet-4-5", "anthropic"),
         ("", "mistral/mistral-large-latest", "mistral"),
         ("openai", "openai/gpt-4.1-mini", "openai"),
+        // Whoever serves it takes the same.
+        ("", "text-embedding-3-small", "azure"),
+        ("", "text-embedding-ada-002", "openai"),
     ] {
         let provider = Some(provider).filter(|name| !name.is_empty());
         let quote = prices.quote(provider, model, second);

@@ -81,7 +81,8 @@ pub struct Content {
 ///   parent) and each of them spends: then it repeats one of them.
 /// * So does a call that the next one beside it adds to its own tokens (Spring AI 1), while that one is not there.
 /// * Anything else counts where no model call and no log below it spends, unless another such span above it does: the outermost
-///   speaks. Nor does a step (a chain, or what nobody knows) that is a part of a model call that spends (Axiom's streams).
+///   speaks. Nor does a step (a chain, or what nobody knows) that is a part of a model call that spends (Axiom's streams),
+///   or a record of what a tool or an agent beside it took (AG2), where a model call or a log below that one spends.
 ///
 /// A span's cost counts where its tokens do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -96,6 +97,8 @@ pub enum Spends {
     Log,
     /// A task, an agent, a remote agent, a chain ...: it sums up what is below it, and is all there is where nothing below speaks.
     Other,
+    /// The same of what was called beside it.
+    Record,
 }
 
 /// What is to be known of a span to decide whose tokens count.
@@ -143,7 +146,7 @@ impl Spending {
         match self.spends {
             Spends::Model => !is_exception,
             Spends::Nothing => self.kind.counts_usage(),
-            Spends::Log | Spends::Other => is_exception,
+            Spends::Log | Spends::Other | Spends::Record => is_exception,
         }
     }
 
@@ -178,6 +181,7 @@ impl Spends {
         match facts.sdk_span_type.as_deref() {
             _ if (facts.kind == Kind::Event || facts.adds_up_later) && has_tokens => Self::Log,
             Some("turn") => Self::Nothing,
+            Some("subtask") if has_tokens => Self::Record,
             _ if has_tokens || has_cost => Self::Other,
             _ => Self::Nothing,
         }

@@ -296,7 +296,7 @@ pub struct Facts {
     pub environment: Option<Text>,
     /// The application's release.
     pub release: Option<Text>,
-    /// `task` or `turn` where the Agents SDK marks a span as one.
+    /// `task` or `turn` where the Agents SDK marks a span as one; what AG2 says that a record of usage stands for.
     pub sdk_span_type: Option<Text>,
     /// What was not understood; `None` where all was.
     pub notes: Option<Box<Notes>>,

@@ -90,6 +90,8 @@ struct Below {
     has_spender: bool,
     /// Whether a model call spends, with no boundary in between.
     has_model: bool,
+    /// Whether a model call or log spends below a boundary that is right below it.
+    has_worker: bool,
 }
 
 /// Spans of model calls.
@@ -134,7 +136,7 @@ impl<K, A> Node<K, A> {
             Spends::Nothing => self.own.as_ref().is_some_and(|own| own.is_estimated),
             Spends::Model => false,
             Spends::Log => true,
-            Spends::Other => !self.below.has_spender,
+            Spends::Other | Spends::Record => !self.below.has_spender,
         }
     }
 }
@@ -210,8 +212,13 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
                 !above.is_some_and(repeats)
                     && self.beside(own).is_none_or(|calls| calls.seen == 0 || calls.silent != 0)
             }
-            Spends::Other if below.has_spender || (self.is_cut && self.has_models) => false,
-            Spends::Other => {
+            Spends::Record if self.below(own.parent).has_worker => false,
+            Spends::Other | Spends::Record
+                if below.has_spender || (self.is_cut && self.has_models) =>
+            {
+                false
+            }
+            Spends::Other | Spends::Record => {
                 let is_part = own.is_step && self.is_within_a_call(own, calls);
                 !is_part && !self.is_summed_up(own, sums)
             }
@@ -261,9 +268,10 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
         self.nearest(own.parent, sums, speaks) == Some(true)
     }
 
-    /// Whether a span has a call below it that may repeat one above it, so that its kind matters.
+    /// Whether a span has a call below it that may repeat one above it, or that a record beside it may, so that its kind matters.
     pub fn is_above_a_call(&self, id: K) -> bool {
-        self.nodes.get(&id).is_some_and(|node| node.below.has_model)
+        let below = self.below(Some(id));
+        below.has_model || below.has_worker
     }
 
     /// Spans for which it may have been decided otherwise since this was asked last.
@@ -279,6 +287,10 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
     pub fn forget_doubts(&mut self) {
         self.turned.clear();
         self.open.clear();
+    }
+
+    fn below(&self, id: Option<K>) -> Below {
+        id.and_then(|id| self.nodes.get(&id)).map(|node| node.below).unwrap_or_default()
     }
 
     /// Counts a model call beside its siblings, or notes that one that was counted before spends, or that there is a log.
@@ -312,6 +324,7 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
                 below.has_spender || matches!(own.spends, Spends::Model | Spends::Log);
             let has_model = own.spends == Spends::Model || (below.has_model && !own.is_boundary);
             let Some(node) = self.nodes.get_mut(&id).filter(|_| has_spender) else { return };
+            node.below.has_worker |= own.is_boundary && below.has_spender;
             if node.below.has_spender && (node.below.has_model || !has_model) {
                 return;
             }

@@ -104,7 +104,7 @@ fields! {
     Text Decides: ConfiguredKind NativeType LangfuseType LangsmithKind MlflowKind OpeninferenceKind LogfireTemplate LogfireSpanType Operation
         CallType VercelOperation TraceloopKind RequestType McpMethod FrameworkKind;
     Text Decides: Name PlainName Agent Tool ToolCallId RequestModel ResponseModel Provider Workflow HandoffFrom HandoffTo Guardrail
-        McpServer SdkSpanType ErrorType ErrorMessage Level CompletionStart OutputType SpringStop Detail;
+        McpServer SdkSpanType ErrorType ErrorMessage Level CompletionStart OutputType SpringStop Step Detail;
     Text Aside: ResponseId Session User PromptName PromptVersion Environment Release InputMime OutputMime;
     Payload Decides: ToolDefinitions ToolCalls;
     Payload Aside: Parameters;

@@ -60,7 +60,10 @@ pub(super) fn decide(slots: &Slots<'_>) -> Decision {
         let word = words.field.map_or_else(own, |field| slots.word(field));
         let Some(word) = word else { continue };
         if let Some((_, kind)) = words.kinds.iter().find(|(pattern, _)| matches(pattern, &word)) {
-            return decided(words.convention, *kind);
+            // Whoever has kinds of his own means them.
+            let is_open = Convention::OpenInference <= words.convention;
+            let embeds = *kind == Kind::Generation && is_open && embeds(slots);
+            return decided(words.convention, if embeds { Kind::Embedding } else { *kind });
         }
         // Logfire's own words say nothing of agents: what it does not call a log has its kind elsewhere. A name is no word for a kind.
         if words.field.is_some_and(|field| field != Field::LogfireSpanType) {
@@ -86,7 +89,7 @@ fn by_evidence(slots: &Slots<'_>) -> Kind {
         (false, true) => Kind::Tool,
         (false, false) => Kind::Custom,
     };
-    let Some(model) = model else { return without_model };
+    let Some(_) = model else { return without_model };
     let counts = [
         Field::InputTokens,
         Field::OutputTokens,
@@ -98,8 +101,14 @@ fn by_evidence(slots: &Slots<'_>) -> Kind {
     if !has(&counts) && !has(&[Field::Provider]) {
         return without_model;
     }
-    let is_embedding = model.contains("embed") && !slots.has(Field::OutputTokens);
-    if is_embedding { Kind::Embedding } else { Kind::Generation }
+    if embeds(slots) { Kind::Embedding } else { Kind::Generation }
+}
+
+/// Whether a call embeds: its model's name says so, and no tokens come out. Instrumentations of Bedrock call that a completion.
+fn embeds(slots: &Slots<'_>) -> bool {
+    let model = slots.word(Field::RequestModel).or_else(|| slots.word(Field::ResponseModel));
+    let is_silent = || slots.count(Field::OutputTokens).unwrap_or_default() == 0;
+    model.is_some_and(|model| model.contains("embed")) && is_silent()
 }
 
 #[cfg(test)]

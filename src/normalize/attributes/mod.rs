@@ -90,13 +90,18 @@ fn texts(slots: &Slots<'_>, facts: &mut Facts) {
     ]);
 }
 
+/// What stands before a tool's name in the span's: OpenTelemetry GenAI, its conventions for MCP, MCP's SDK for Python, and Quarkus.
+const TOOL_VERBS: [&str; 4] =
+    ["execute_tool ", "tools/call ", "MCP send tools/call ", "langchain4j.tools."];
+
 /// Names that follow from what was found.
 fn finish_names(slots: &Slots<'_>, facts: &mut Facts) {
     match facts.kind {
         Kind::Tool => {
             if facts.tool.is_none() {
                 let name = &slots.detail.name;
-                let bare = name.strip_prefix("execute_tool ").unwrap_or(name);
+                let bare =
+                    TOOL_VERBS.iter().find_map(|verb| name.strip_prefix(verb)).unwrap_or(name);
                 facts.tool = Some(name.slice_ref(bare)).filter(|tool| !tool.is_empty());
             }
             if let Some(tool) = &facts.tool {

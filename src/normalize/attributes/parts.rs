@@ -51,7 +51,7 @@ pub fn parts_of(key: &str) -> Parts {
 
 fn of_field(field: Field) -> Parts {
     match field {
-        Field::Input | Field::SystemInstructions => Parts::INPUT,
+        Field::Input | Field::SystemInstructions | Field::Step => Parts::INPUT,
         Field::Output | Field::ToolCalls => Parts::OUTPUT,
         Field::Name | Field::PlainName => Parts::NAME,
         Field::ErrorType | Field::ErrorMessage | Field::ErrorObject | Field::ErrorData => {
@@ -85,6 +85,7 @@ mod tests {
             ("input.value", Parts::INPUT),
             ("llm.input_messages.0.message.content", Parts::INPUT),
             ("gen_ai.prompt.0.content", Parts::INPUT),
+            ("llamaindex.step.input_summary", Parts::INPUT),
             ("langfuse.observation.output", Parts::OUTPUT),
             ("gen_ai.completion.0.content", Parts::OUTPUT),
             ("metadata.customer", Parts::METADATA),

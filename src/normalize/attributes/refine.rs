@@ -230,10 +230,14 @@ fn openllmetry(slots: &Slots<'_>, facts: &mut Facts) {
 }
 
 /// Genkit has the model of a call in its name (`googleai/gemini-2.5-flash`). LiveKit's `update_agent` is a handoff to the agent that it
-/// names.
+/// names. AG2's `subtask` says what was called beside it.
 fn framework(slots: &Slots<'_>, facts: &mut Facts) {
     if facts.kind == Kind::Handoff {
-        facts.handoff_to = facts.agent.take();
+        facts.handoff_to = facts.agent.take().or(facts.handoff_to.take());
+    }
+    openllmetry(slots, facts);
+    if slots.word(Field::FrameworkKind).as_deref() == Some("subtask") {
+        facts.sdk_span_type = Some(Text::from_static("subtask"));
     }
     if matches!(facts.kind, Kind::Generation | Kind::Embedding)
         && facts.request_model.is_none()
@@ -245,7 +249,7 @@ fn framework(slots: &Slots<'_>, facts: &mut Facts) {
     }
     // LlamaIndex's `ToolCall(tool_name='get_weather', ...`, as Python shows it.
     if facts.kind == Kind::Tool
-        && let Some(step) = slots.text(Field::PlainName)
+        && let Some(step) = slots.text(Field::Step)
         && let Some((_, rest)) = step.split_once("tool_name='")
     {
         facts.tool = rest.split('\'').next().map(|name| step.slice_ref(name));
@@ -284,7 +288,7 @@ fn not_a_tool(slots: &Slots<'_>, facts: &mut Facts) {
 
 /// Who counts a part beside its whole: under which scope or span name, and of which providers or models (all where none is named).
 /// Anthropic and Bedrock count cached tokens so, Gemini its thoughts; their callers differ.
-static BESIDE: [(Part, Gate, &[&str]); 13] = [
+static BESIDE: [(Part, Gate, &[&str]); 15] = [
     (Part::Cached, SpanPrefix("claude_code."), &[]),
     // Microsoft's Agent Framework 1.23 hands on `usage.input_tokens` of Anthropic.
     (Part::Cached, ScopePrefix("agent_framework"), ANTHROPIC),
@@ -303,6 +307,9 @@ static BESIDE: [(Part, Gate, &[&str]); 13] = [
     (Part::Reasoning, Scope("pipecat"), GEMINI),
     (Part::Reasoning, ScopePrefix("openlit."), GEMINI),
     (Part::Reasoning, ScopePrefix("@openlit/"), GEMINI),
+    // OpenLLMetry hands on `candidates_token_count` and the total, and says no thoughts.
+    (Part::Reasoning, Scope("opentelemetry.instrumentation.google_generativeai"), GEMINI),
+    (Part::Reasoning, Scope("opentelemetry.instrumentation.vertexai"), GEMINI),
 ];
 
 /// Words in the provider's or the model's name.

@@ -5,7 +5,7 @@ use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use super::fields::{Field, after, begins};
+use super::fields::{Field, Gate, after, begins};
 use super::index::{Index, Rule, index};
 use super::value::{self, Read};
 use crate::normalize::messages::{Flattened, index as index_of};
@@ -64,6 +64,9 @@ pub(super) struct Slots<'a> {
     metadata: Vec<(&'a str, &'a Attribute)>,
     parameters: Vec<(&'a str, &'a Value)>,
 }
+
+/// Who writes a cost of 0 for models that it has no price of: OpenLIT, in Python and JavaScript.
+const UNPRICED: [Gate; 2] = [Gate::ScopePrefix("openlit."), Gate::ScopePrefix("@openlit/")];
 
 /// Scope of `LlamaIndex`'s own tracer.
 const LLAMA_INDEX: &str = "llamaindex.opentelemetry.tracer";
@@ -224,10 +227,10 @@ impl<'a> Slots<'a> {
         self.value(field).and_then(value::number)
     }
 
-    /// An amount of money; a negative one is invalid. OpenLIT writes 0 for models that it has no price of.
+    /// An amount of money; a negative one is invalid.
     pub(super) fn cost(&self, field: Field) -> Option<f64> {
-        let is_unknown = |amount: f64| amount == 0.0 && self.scope.starts_with("openlit.");
-        self.number(field).filter(|amount| *amount >= 0.0 && !is_unknown(*amount))
+        let says_zero = || UNPRICED.iter().any(|gate| gate.is_open(self.scope, &self.detail.name));
+        self.number(field).filter(|amount| 0.0 < *amount || (*amount == 0.0 && !says_zero()))
     }
 
     pub(super) fn truth(&self, field: Field) -> Option<bool> {

@@ -64,12 +64,10 @@ fn unquoted(text: &str) -> Option<Cow<'_, str>> {
     json.map_or(Some(Cow::Borrowed(text)), Raw::string)
 }
 
-/// Whether a text stands for nothing: empty JSON, and what Claude Code, ADK and Strands write in place of what they do not tell.
+/// Whether a text stands for nothing: empty JSON, and what Claude Code, ADK, Strands and LiteLLM write in place of what they do not tell.
 fn is_placeholder(text: &str) -> bool {
-    matches!(
-        text,
-        "" | "null" | "\"\"" | "<REDACTED>" | "[REDACTED]" | "<not specified>" | "<elided>"
-    )
+    matches!(text, "" | "null" | "\"\"" | "<REDACTED>" | "[REDACTED]")
+        || matches!(text, "<not specified>" | "<elided>" | "default_user_id")
 }
 
 /// A count; NaN, fractions, negative and absurd numbers are none.

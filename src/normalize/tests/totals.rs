@@ -29,6 +29,15 @@ struct Said<'a> {
     is_boundary: bool,
 }
 
+impl Said<'_> {
+    /// Whether it says what another span beside it took.
+    fn records(&self, other: &Self) -> bool {
+        let is_beside = other.span.parent_id == self.span.parent_id;
+        let is_record = self.span.facts().sdk_span_type.as_deref() == Some("subtask");
+        is_record && is_beside && other.is_boundary
+    }
+}
+
 /// The tokens of each span of one trace that count, by its id. Parents form no circle, and of a span that is there twice the first is it.
 pub(crate) fn counted(spans: &[&Span]) -> BTreeMap<SpanId, Usage> {
     let mut said: BTreeMap<SpanId, Said<'_>> = BTreeMap::new();
@@ -89,7 +98,12 @@ pub(crate) fn counted(spans: &[&Span]) -> BTreeMap<SpanId, Usage> {
                 over if over.is_model => Some(true),
                 over => over.is_boundary.then_some(false),
             }) == Some(true);
-        it.is_other && !is_part_of_a_call && speaks(id) && !above(id).into_iter().any(speaks)
+        let is_said = said.iter().any(|(other, beside)| it.records(beside) && spends_below(*other));
+        it.is_other
+            && !is_said
+            && !is_part_of_a_call
+            && speaks(id)
+            && !above(id).into_iter().any(speaks)
     };
     let usage = |it: &Said<'_>| {
         let facts = it.span.facts();

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::names::{NS_PER_US, is_odd};
 use super::templates::{data, put};
-use super::tree::{Agent, LOG, MODEL, Node, OTHER, SILENT, STEP};
+use super::tree::{Agent, LOG, MODEL, Node, OTHER, RECORD, SILENT, STEP};
 use crate::span::{Own, Spends};
 use crate::support::json::raw::{Object, Raw};
 
@@ -215,6 +215,7 @@ impl Hit<'_> {
             Some(MODEL) => Spends::Model,
             Some(LOG) => Spends::Log,
             Some(OTHER | STEP) => Spends::Other,
+            Some(RECORD) => Spends::Record,
             None if source.usage.is_some() => Spends::Model,
             _ => Spends::Nothing,
         };

@@ -16,6 +16,7 @@ pub(super) const LOG: &str = "log";
 pub(super) const OTHER: &str = "other";
 /// What says [`OTHER`], and may be a part of the model call above it.
 pub(super) const STEP: &str = "step";
+pub(super) const RECORD: &str = "record";
 /// A model call that says no tokens.
 pub(super) const SILENT: &str = "silent";
 
@@ -158,7 +159,11 @@ mod tests {
         let (task, call, log) = (node(Other), node(Model), node(Log));
         let silent = Node { own: Own { is_call: true, ..node(Nothing).own }, ..node(Nothing) };
         let tool = Node { own: Own { is_boundary: true, ..node(Nothing).own }, ..node(Nothing) };
+        let record = node(Spends::Record);
         for (spans, expected) in [
+            (vec![(None, task), (Some(0), record)], vec![true, false]),
+            (vec![(Some(9), record), (Some(9), call)], vec![true, true]),
+            (vec![(Some(9), record), (Some(9), tool), (Some(1), call)], vec![false, false, true]),
             (vec![(None, task)], vec![true]),
             (vec![(None, task), (Some(0), silent)], vec![true, false]),
             (vec![(None, task), (Some(0), call)], vec![false, true]),

@@ -19,7 +19,7 @@ use crate::sinks::elasticsearch::names::{
     NS_PER_US, Names, OURS, TIME_NS_MAX, event_ns, is_odd, milliseconds,
 };
 use crate::sinks::elasticsearch::options::Settings;
-use crate::sinks::elasticsearch::tree::{LOG, MODEL, OTHER, Place, SILENT, STEP};
+use crate::sinks::elasticsearch::tree::{LOG, MODEL, OTHER, Place, RECORD, SILENT, STEP};
 use crate::span::{
     Detail, Facts, Kind, Payload, RootSpan, STATUS_ERROR, Source, Span, Spending, Spends, Text,
     TraceContext, TraceObject, Usage,
@@ -223,6 +223,7 @@ impl Document<'_, '_> {
             Spends::Log => LOG,
             Spends::Other if spending.is_step() => STEP,
             Spends::Other => OTHER,
+            Spends::Record => RECORD,
             Spends::Nothing if spending.is_call() => SILENT,
             Spends::Nothing => "",
         };
