@@ -426,11 +426,9 @@ impl Span {
         Self { facts: OnceLock::from(Arc::new(Said { facts, head: None })), ..self.clone() }
     }
 
-    /// Tells of what was not understood, unless that was done.
+    /// Tells of what was not understood, unless that was done. Who comes while another tells waits, so that it is told behind this.
     fn tell(&self, facts: &Facts) {
-        if self.told.set(()).is_ok() {
-            observer::show(self, facts);
-        }
+        self.told.get_or_init(|| observer::show(self, facts));
     }
 
     /// What the span cost by a table of prices, as it was when it was first asked.
