@@ -53,19 +53,17 @@ impl Index {
 
     async fn follow_from(self, journal: Journal<Arrived>, mut reader: Reader) {
         loop {
-            let mut next = Some(reader.next().await);
+            let mut taken = vec![reader.next().await];
             let until = journal.end().position;
             sleep(BEHIND).await;
-            while let Some(first) = next {
-                let mut bytes = first.batch.bytes;
-                let mut taken = vec![first];
+            while !taken.is_empty() || reader.at().position < until {
+                let mut bytes = 0;
                 while reader.at().position < until && bytes < AT_ONCE_BYTES_MAX {
                     let more = reader.next().await;
                     bytes += more.batch.bytes;
                     taken.push(more);
                 }
-                self.take(taken, reader.at().position).await;
-                next = if reader.at().position < until { Some(reader.next().await) } else { None };
+                self.take(std::mem::take(&mut taken), reader.at().position).await;
             }
         }
     }

@@ -2,11 +2,12 @@
 //! Derived from the journal and disposable.
 //!
 //! One reader follows the journal like a lane does, on nobody's request and a moment behind the lanes. Where the lane of a sink has read the
-//! facts of spans, these serve here too; where none has, they are read here without contents. After a start what the journal keeps is read again in the background for the summaries, the oldest first;
-//! meanwhile answers say how far that is. There is no file: the journal is all it takes.
+//! facts of spans, these serve here too; where none has, they are read here without contents. After a start what the journal keeps is
+//! read again in the background for the summaries, the oldest first; meanwhile answers say how far that is. There is no file: the
+//! journal is all it takes.
 //!
 //! Summaries and metrics have one table of traces, each of which has one tree while it may go on, the same as for sinks
-//! (`feed/traces/tree.rs`): whose tokens count, and which agent a call is of. A sink is told what was known when it was sent a span; here the
+//! (`span/tree.rs`): whose tokens count, and which agent a call is of. A sink is told what was known when it was sent a span; here the
 //! whole trace decides, whatever order it came in. A resend never gets here.
 //!
 //! # Bounds
