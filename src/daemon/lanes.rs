@@ -90,7 +90,6 @@ impl Workshop {
         let (name, state) = (sink.name.clone(), cursor.state.clone());
         let figures = self.metrics.of_sink(&name);
         let (keys, prices) = (Arc::clone(&self.keys), Arc::clone(sink.rules.prices()));
-        prices.report_to(self.metrics.understanding());
         let parts = Parts { name, state, keys, figures, prices };
         sink.plan.build(parts).with_context(|| format!("cannot make sink {}", sink.name))
     }

@@ -38,7 +38,6 @@ use crate::journal::Health;
 use crate::operate::{Asked, Reloads};
 use crate::pipeline::Lane;
 use crate::receivers::Receivers;
-use crate::span;
 use crate::support::address::Address;
 use crate::support::stop::Stop;
 use crate::telemetry::{Metrics, Said};
@@ -98,8 +97,6 @@ impl Daemon {
     ) -> anyhow::Result<Self> {
         report_recovery(&stores.feed);
         let metrics = Metrics::default();
-        let understanding = metrics.understanding().clone();
-        span::observe(move |span, facts| understanding.note(span, facts));
         let (keys, refusing) = (Arc::default(), Stop::default());
         let workshop = Workshop { stores, keys, metrics };
         let stores = &workshop.stores;
@@ -186,7 +183,8 @@ impl Daemon {
         }
         let feed = serving.view.feed.clone();
         // Before anything comes.
-        telling.spawn(serving.view.operator.index.clone().follow(feed.clone()));
+        let lacks = serving.view.metrics.understanding().clone();
+        telling.spawn(serving.view.operator.index.clone().follow(feed.clone(), lacks));
         for socket in sockets {
             serving.serve(socket);
         }

@@ -61,7 +61,7 @@ fn settle(metrics: &Index, now_ns: u64) {
 fn feed_at(metrics: &Index, items: &[String], at_ns: u64) {
     let mut batch = arrival(items).decoded.batch;
     batch.source.received_at_ns = at_ns;
-    metrics.feed(&batch, Position(0), false);
+    metrics.feed(&batch, Position(0));
 }
 
 fn page(metrics: &Index) -> String {
@@ -165,11 +165,7 @@ fn what_calls_cost_is_theirs_or_by_the_prices_in_force_each_once() {
             r#"{{"traceId":"{id:032x}","spanId":"{id:016x}","name":"n","attributes":[{{"key":"gen_ai.operation.name","value":{{"stringValue":"chat"}}}},{{"key":"gen_ai.request.model","value":{{"stringValue":"gpt-5"}}}},{{"key":"gen_ai.usage.input_tokens","value":{{"intValue":5}}}},{{"key":"gen_ai.usage.cost","value":{{"doubleValue":{cost}}}}}]}}"#
         )
     };
-    metrics.feed(
-        &otlp_arrival(&[said(1, "0.25"), said(2, "-7.5")]).decoded.batch,
-        Position(0),
-        false,
-    );
+    metrics.feed(&otlp_arrival(&[said(1, "0.25"), said(2, "-7.5")]).decoded.batch, Position(0));
     let of_nobody =
         "gen_ai_cost_usd_total{gen_ai_operation_name=\"chat\",gen_ai_request_model=\"gpt-5\"}";
     check(&page(&metrics), &[(of_nobody, 0.255)]);
@@ -230,7 +226,8 @@ fn what_was_read_again_is_counted_no_more_but_its_agents_are_known() {
     let metrics = keeping(true);
     let mut items = run();
     let last = items.remove(6);
-    metrics.feed(&arrival(&items).decoded.batch, Position(0), true);
+    let items = arrival(&items).decoded.batch.items;
+    lock(&metrics.0.table).feed((&items, 0), Position(0), &Prices::default(), true);
     feed_at(&metrics, &[last], NOW);
     let page = page(&metrics);
     let tokens = "gen_ai_client_token_usage_sum{gen_ai_operation_name=\"chat\",gen_ai_provider_name=\"openai\",gen_ai_request_model=\"gpt-5\",gen_ai_agent_name=\"Billing\",gen_ai_token_type=\"input\"}";
@@ -368,7 +365,7 @@ fn many_traces_that_go_on_take_no_more_than_is_said_also_by_the_systems_own_coun
         let before = resident_bytes();
         let metrics = metrics();
         for number in 0..600 {
-            metrics.feed(&strangers(1 + number * 100, 100), Position(0), false);
+            metrics.feed(&strangers(1 + number * 100, 100), Position(0));
         }
         assert_within(case, resident_bytes() - before, OPEN_BYTES_MAX);
         settle(&metrics, NOW + nanos(COUNTED_AFTER));

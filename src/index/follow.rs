@@ -18,6 +18,7 @@ use crate::normalize::{Decoded, decode_record};
 use crate::prices::Prices;
 use crate::span::Item;
 use crate::support::lock::lock;
+use crate::telemetry::Understanding;
 
 /// How long it lets what came pass by. Lanes look for more every 5 ms at most, and where a sink reads facts its lane has read them by
 /// then: nobody reads the same twice.
@@ -29,7 +30,8 @@ const DECODERS_MAX: usize = 4;
 
 impl Index {
     /// Reads what the journal keeps by now, and then takes what comes, for ever. Dropped, it stops.
-    pub fn follow(self, feed: Feed) -> impl Future<Output = ()> {
+    /// What is not understood of what comes is counted there: each span once, however many sinks read it, or none.
+    pub fn follow(self, feed: Feed, lacks: Understanding) -> impl Future<Output = ()> {
         // Before the future is polled: what is acknowledged from here on is counted.
         let from = feed.journal().end();
         async move {
@@ -46,12 +48,17 @@ impl Index {
             }
             // It joins only now, so that the tail holds nothing for who reads from the disk.
             if self.kept().traces || self.kept().agents {
-                self.follow_from(feed.journal().clone(), feed.reader(from)).await;
+                self.follow_from(feed.journal().clone(), feed.reader(from), lacks).await;
             }
         }
     }
 
-    async fn follow_from(self, journal: Journal<Arrived>, mut reader: Reader) {
+    async fn follow_from(
+        self,
+        journal: Journal<Arrived>,
+        mut reader: Reader,
+        lacks: Understanding,
+    ) {
         loop {
             let mut taken = vec![reader.next().await];
             let until = journal.end().position;
@@ -63,17 +70,19 @@ impl Index {
                     bytes += more.batch.bytes;
                     taken.push(more);
                 }
-                self.take(std::mem::take(&mut taken), reader.at().position).await;
+                self.take((std::mem::take(&mut taken), reader.at().position), &lacks).await;
             }
         }
     }
 
     /// Adds what was taken from the journal up to here, away from the runtime's threads.
-    async fn take(&self, taken: Vec<Fed>, until: Position) {
-        let index = self.clone();
+    async fn take(&self, (taken, until): (Vec<Fed>, Position), lacks: &Understanding) {
+        let (index, lacks) = (self.clone(), lacks.clone());
         let take = move || {
             for Fed { start, batch, .. } in taken {
-                index.feed(&batch, start.position, false);
+                let items = index.feed(&batch, start.position);
+                let spans = items.iter().filter_map(Item::as_span);
+                spans.for_each(|span| lacks.note(span, index.prices().lacks(span)));
             }
         };
         if tokio::task::spawn_blocking(take).await.is_err() {
@@ -151,7 +160,7 @@ struct Read {
 fn decoded(records: &[(Bytes, Position)], prices: &Prices) -> Vec<Read> {
     let decoded = records.iter().filter_map(|(payload, at)| {
         let (_, Decoded { batch, .. }) = decode_record(payload).ok()?;
-        let items = read(&batch.items, prices, true).into_owned();
+        let items = read(&batch.items, prices).into_owned();
         Some(Read { items, received_ns: batch.source.received_at_ns, at: *at })
     });
     decoded.collect()

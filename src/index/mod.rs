@@ -201,14 +201,14 @@ impl Index {
         Arc::clone(&lock(&self.0.prices))
     }
 
-    /// Adds the request whose record starts here, in the order of the journal. What was read before is read `again`: nobody is told
-    /// once more of what is not understood in it.
-    pub fn feed(&self, batch: &Batch, at: Position, again: bool) {
+    /// Adds the request whose record starts here, in the order of the journal. It gives back the items with their facts.
+    pub fn feed<'b>(&self, batch: &'b Batch, at: Position) -> Cow<'b, [Item]> {
         let prices = self.prices();
         // Reading is what takes time, and nobody waits for it.
-        let items = read(&batch.items, &prices, again);
+        let items = read(&batch.items, &prices);
         let received_ns = batch.source.received_at_ns;
-        lock(&self.0.table).feed((&items, received_ns), at, &prices, again);
+        lock(&self.0.table).feed((&items, received_ns), at, &prices, false);
+        items
     }
 
     /// So many of the traces that are meant, the newest first, from behind one of them on; `None` where that one is not there. What begins
@@ -282,24 +282,17 @@ impl Index {
 }
 
 /// The items with the facts of spans, and what they cost. Where nobody has read the facts, contents are left out, which nobody sums up.
-/// Who reads `again` tells nobody once more of what is not understood.
-fn read<'a>(items: &'a [Item], prices: &Prices, again: bool) -> Cow<'a, [Item]> {
-    let known = |span: &Span| _ = prices.of_facts(span, span.facts(), again);
-    if items.iter().filter_map(Item::as_span).all(Span::is_read) {
-        items.iter().filter_map(Item::as_span).for_each(known);
-        return Cow::Borrowed(items);
-    }
-    let in_brief = items.iter().map(|item| match item {
-        Item::Span(span) if !span.is_read() => {
-            let facts = span.facts_in_brief(again);
-            prices.of_facts(span, &facts, again);
-            Item::Span(span.with_facts(facts))
-        }
-        Item::Span(span) => {
-            known(span);
-            item.clone()
-        }
-        Item::Trace(_) => item.clone(),
-    });
-    in_brief.collect()
+fn read<'a>(items: &'a [Item], prices: &Prices) -> Cow<'a, [Item]> {
+    let spans = |items: &'a [Item]| items.iter().filter_map(Item::as_span);
+    let in_brief = |item: &Item| match item {
+        Item::Span(span) if !span.is_read() => Item::Span(span.with_facts(span.facts_in_brief())),
+        other => other.clone(),
+    };
+    let read: Cow<'_, [Item]> = if spans(items).all(Span::is_read) {
+        Cow::Borrowed(items)
+    } else {
+        items.iter().map(in_brief).collect()
+    };
+    read.iter().filter_map(Item::as_span).for_each(|span| _ = prices.of(span));
+    read
 }

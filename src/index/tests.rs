@@ -1,11 +1,15 @@
 //! Tests of the index.
 
+use serde_json::json;
+
 use super::*;
 use crate::feed::tests::{accept, arrival, feed, otlp_arrival};
 use crate::journal::Mark;
 use crate::normalize::{Encoding, Envelope, Limits, decode, ids};
+use crate::prices::PriceOptions;
 use crate::span::{Source, TraceId};
 use crate::support::golden;
+use crate::telemetry::Metrics;
 
 const EVERYTHING: Position = Position(0);
 const TRACES: Kept = Kept { traces: true, agents: false };
@@ -60,7 +64,7 @@ fn one_run(trace: &str) -> Vec<String> {
 fn fed(requests: &[Vec<String>]) -> Index {
     let index = Index::new(Arc::default());
     for (at, items) in requests.iter().enumerate() {
-        index.feed(&arrival(items).decoded.batch, Position(at as u64 * 100), false);
+        index.feed(&arrival(items).decoded.batch, Position(at as u64 * 100));
     }
     index
 }
@@ -108,10 +112,10 @@ fn spans_that_nobody_has_read_are_summed_up_alike_and_left_unread() {
         let envelope = Envelope::new(Source::unknown(), Encoding::Protobuf, 0);
         let decoded = || decode(&envelope, &fixture.body, &Limits::default()).unwrap().batch;
         let (alone, shared) = (decoded(), decoded());
-        unread.feed(&alone, at, false);
+        unread.feed(&alone, at);
         assert!(alone.spans().all(|span| !span.is_read()));
         shared.spans().for_each(|span| _ = span.facts());
-        read.feed(&shared, at, false);
+        read.feed(&shared, at);
     }
     let found = list(&unread, &query(""));
     assert!(found.count > 0 && found.traces.iter().any(|trace| trace.total_tokens > 0));
@@ -262,7 +266,7 @@ fn a_hundred_thousand_small_traces_have_room() {
             [span(number, 1, 0, agent), span(number, 2, 1, call), span(number, 3, 1, call)]
         };
         let spans: Vec<_> = (number..number + 100).flat_map(of).collect();
-        index.feed(&otlp_arrival(&spans).decoded.batch, Position(number), false);
+        index.feed(&otlp_arrival(&spans).decoded.batch, Position(number));
     }
     let view = index.view();
     assert_eq!((view.traces, view.evicted), (100_000, 0), "{view:?}");
@@ -379,15 +383,15 @@ fn who_asks_since_a_position_hears_of_each_trace_that_has_grown_and_of_no_other(
     };
     let told = |name: &str, spans| (name.to_owned(), spans);
     // The first record of all starts at 0.
-    index.feed(&run("one"), Position(0), false);
+    index.feed(&run("one"), Position(0));
     assert_eq!(next(&index), [told("one", 5)]);
     assert_eq!(next(&index), []);
-    index.feed(&run("two"), Position(100), false);
-    index.feed(&arrival(&[span("one", 9, None, &tool("t"))]).decoded.batch, Position(200), false);
+    index.feed(&run("two"), Position(100));
+    index.feed(&arrival(&[span("one", 9, None, &tool("t"))]).decoded.batch, Position(200));
     let mut both = next(&index);
     both.sort();
     assert_eq!(both, [told("one", 6), told("two", 5)]);
-    index.feed(&arrival(&[span("one", 9, None, &tool("t"))]).decoded.batch, Position(300), false);
+    index.feed(&arrival(&[span("one", 9, None, &tool("t"))]).decoded.batch, Position(300));
     assert_eq!(next(&index), [told("one", 6)]);
     assert_eq!(next(&index), []);
 }
@@ -415,7 +419,7 @@ async fn an_index_that_is_rebuilt_equals_one_that_has_followed() {
     let mut reader = feed.reader(Mark::default());
     for _ in 0..20 {
         let next = reader.next().await;
-        followed.feed(&next.batch, next.start.position, false);
+        followed.feed(&next.batch, next.start.position);
     }
     let rebuilt = Index::new(Arc::default());
     assert_eq!(rebuilt.view().rebuilding_percent, Some(0));
@@ -438,7 +442,9 @@ async fn what_is_accepted_while_it_is_rebuilt_and_afterwards_is_in_it_and_counte
     }
     let kept = Kept { traces: true, agents: true };
     let index = Index::keeping(kept, Arc::default());
-    let following = tokio::spawn(index.clone().follow(feed.clone()));
+    let following = tokio::spawn(
+        index.clone().follow(feed.clone(), Metrics::default().understanding().clone()),
+    );
     for number in 50..100 {
         for _ in 0..2 {
             accept(&feed, &one_run(&format!("trace_{number}"))).await;
@@ -456,6 +462,33 @@ async fn what_is_accepted_while_it_is_rebuilt_and_afterwards_is_in_it_and_counte
     );
 }
 
+#[tokio::test]
+async fn what_is_not_understood_is_counted_once_from_a_start_on_whoever_reads_it_too() {
+    let (feed, metrics) = (feed(), Metrics::default());
+    let odd = |number| span("trace_1", number, None, &call(["early", "late"][number / 100], 5, 5));
+    for number in 0..100 {
+        accept(&feed, &[odd(number)]).await;
+    }
+    let prices = Arc::new(Prices::new(&PriceOptions { enabled: true, ..Default::default() }, None));
+    let index = Index::new(Arc::clone(&prices));
+    let following =
+        tokio::spawn(index.clone().follow(feed.clone(), metrics.understanding().clone()));
+    let mut sink = feed.reader(feed.journal().end());
+    for number in 100..200 {
+        accept(&feed, &[odd(number)]).await;
+        if number % 2 == 0 {
+            let read = sink.next().await.batch;
+            read.items.iter().filter_map(Item::as_span).for_each(|span| _ = prices.of(span));
+        }
+    }
+    while list(&index, &query("")).traces.iter().all(|trace| trace.spans < 200) {
+        tokio::task::yield_now().await;
+    }
+    following.abort();
+    let figures = metrics.understanding().figures();
+    assert_eq!(figures["unpriced_models"], json!({ "late": 100 }));
+}
+
 fn page(index: &Index) -> String {
     let mut page = String::new();
     index.write_agents(0, &mut page, false).unwrap();
@@ -466,7 +499,9 @@ fn page(index: &Index) -> String {
 async fn agents_are_counted_without_an_index_too() {
     let kept = Kept { traces: false, agents: true };
     let (feed, agents) = (feed(), Index::keeping(kept, Arc::default()));
-    let following = tokio::spawn(agents.clone().follow(feed.clone()));
+    let following = tokio::spawn(
+        agents.clone().follow(feed.clone(), Metrics::default().understanding().clone()),
+    );
     accept(&feed, &one_run("trace_1")).await;
     while !page(&agents).contains("spanferry_spans_total{span_type=\"agent\",status=\"ok\"} 2\n") {
         tokio::task::yield_now().await;
@@ -489,7 +524,7 @@ fn a_trace_of_32843_calls_has_them_all_and_one_that_comes_again_replaces_itself(
     calls.extend([7, 3_000].map(|number| step(number, "again")));
     let index = Index::new(Arc::default());
     for (at, calls) in calls.chunks(1_000).enumerate() {
-        index.feed(&otlp_arrival(calls).decoded.batch, Position(at as u64), false);
+        index.feed(&otlp_arrival(calls).decoded.batch, Position(at as u64));
     }
     let rows = index.stats(&Query::default(), By::Tool, EVERYTHING).rows;
     let counts: Vec<_> = rows.iter().map(|row| (row.name.as_str(), row.count)).collect();
@@ -507,7 +542,7 @@ fn a_trace_of_100000_spans_in_any_shape_is_one_summary() {
         .collect();
     let index = Index::new(Arc::default());
     for (at, spans) in spans.chunks(1_000).enumerate() {
-        index.feed(&otlp_arrival(spans).decoded.batch, Position(at as u64), false);
+        index.feed(&otlp_arrival(spans).decoded.batch, Position(at as u64));
     }
     let trace = only(&index);
     assert_eq!(trace.spans, 100_000);

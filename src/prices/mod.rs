@@ -22,7 +22,7 @@ mod tests;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io::Read as _;
-use std::sync::{Arc, LazyLock, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 use flate2::read::GzDecoder;
 use foldhash::fast::RandomState;
@@ -32,7 +32,6 @@ pub use table::{Model, Provider, Table};
 
 use crate::span::{Facts, Priced, Span, Text, Tokens, TraceContext, Usage, said_of, tokens_of};
 use crate::support::rfc3339::NS_PER_SECOND;
-use crate::telemetry::Understanding;
 use money::Rates;
 use table::{Dated, When};
 
@@ -60,7 +59,6 @@ pub struct Prices {
     table: Option<Table>,
     /// What names were found to be: by model, then by provider.
     found: RwLock<HashMap<Box<str>, ByProvider, RandomState>>,
-    understanding: OnceLock<Understanding>,
 }
 
 type ByProvider = Vec<(Box<str>, Option<Found>)>;
@@ -94,11 +92,6 @@ impl Prices {
         Self { is_on: options.enabled, overrides, table, ..Self::default() }
     }
 
-    /// Has models without a price counted there. The first that is named stays.
-    pub fn report_to(&self, understanding: &Understanding) {
-        self.understanding.get_or_init(|| understanding.clone());
-    }
-
     /// [`tokens_of`], with what the tokens cost where the client does not say it.
     pub fn tokens_of<'a>(&self, context: Option<&TraceContext>, span: &'a Span) -> Tokens<'a> {
         let tokens = tokens_of(context, span);
@@ -113,22 +106,25 @@ impl Prices {
 
     /// What the tokens that a span speaks of cost, its own or those of others; `None` where no price is known or the client says a cost.
     pub fn of<'a>(&self, span: &'a Span) -> Option<&'a Priced> {
-        self.of_facts(span, span.facts(), false)
+        let usage = self.unpaid(span)?;
+        span.priced(|| {
+            let (found, at) = self.found(span)?;
+            Some(Priced { cost: found.rates_at(at)?.cost_of(usage)?, source: found.source })
+        })
     }
 
-    /// [`Prices::of`] by facts that were read of the span. Who reads `again` has no model without a price counted once more.
-    pub fn of_facts<'a>(&self, span: &'a Span, facts: &Facts, again: bool) -> Option<&'a Priced> {
-        if !self.is_on || facts.cost.is_said() {
-            return None;
-        }
-        let usage = said_of(facts);
-        if usage.is_empty() {
-            return None;
-        }
-        // What says no time costs what it costs last.
-        let at_ns = [span.start_ns, span.end_ns].into_iter().find(|at| *at != 0);
-        let note = self.understanding.get().filter(|_| !again);
-        span.priced(|| self.price((facts, usage), at_ns.unwrap_or(u64::MAX), note))
+    /// The model that no price is known of, where that is why nobody knows what a span cost.
+    pub fn lacks<'a>(&self, span: &'a Span) -> Option<&'a str> {
+        self.unpaid(span)?;
+        let is_unknown = self.of(span).is_none() && self.found(span).is_none();
+        models(span.facts()).next().filter(|_| is_unknown).map(|name| &**name)
+    }
+
+    /// The tokens that a span speaks of, unless the client says what they cost.
+    fn unpaid<'a>(&self, span: &'a Span) -> Option<&'a Usage> {
+        let facts = span.facts();
+        let is_asked = self.is_on && !facts.cost.is_said();
+        is_asked.then(|| said_of(facts)).filter(|usage| !usage.is_empty())
     }
 
     /// What a span cost, its own or the tokens that it says of others: what the client says, or else the prices.
@@ -138,25 +134,14 @@ impl Prices {
         cost.total.or_else(|| parts.reduce(|sum, part| sum + part))
     }
 
-    fn price(
-        &self,
-        (facts, usage): (&Facts, &Usage),
-        at_ns: u64,
-        note: Option<&Understanding>,
-    ) -> Option<Priced> {
-        // What answered is what was paid for; an alias that a gateway has for it is asked for only where it is no model's name.
-        let names = [&facts.response_model, &facts.request_model];
-        let names = || names.into_iter().flatten().filter(|name| !name.is_empty());
-        let found = names().find_map(|name| self.find(facts.provider.as_deref(), name));
-        let at = at_ns / NS_PER_SECOND;
-        let Some((found, rates)) = found.as_ref().and_then(|it| Some((it, it.rates_at(at)?)))
-        else {
-            if let (Some(understanding), Some(name)) = (note, names().next()) {
-                understanding.unpriced(name);
-            }
-            return None;
-        };
-        Some(Priced { cost: rates.cost_of(usage)?, source: found.source.clone() })
+    /// What the model of a span costs, and its time in seconds since 1970, for which there is a price.
+    fn found(&self, span: &Span) -> Option<(Found, u64)> {
+        let facts = span.facts();
+        let found = models(facts).find_map(|name| self.find(facts.provider.as_deref(), name))?;
+        // What says no time costs what it costs last.
+        let at_ns = [span.start_ns, span.end_ns].into_iter().find(|at| *at != 0);
+        let at = at_ns.unwrap_or(u64::MAX) / NS_PER_SECOND;
+        found.rates_at(at).is_some().then_some((found, at))
     }
 
     fn table(&self) -> &Table {
@@ -215,6 +200,13 @@ impl Found {
         let price = self.prices.iter().rfind(holds).or(self.prices.first());
         price.map(|(_, rates)| rates).filter(|rates| !rates.is_empty())
     }
+}
+
+/// The names that a span has for its model. What answered is what was paid for; an alias that a gateway has for it is asked for only
+/// where it is no model's name.
+fn models(facts: &Facts) -> impl Iterator<Item = &Text> {
+    let names = [&facts.response_model, &facts.request_model];
+    names.into_iter().flatten().filter(|name| !name.is_empty())
 }
 
 impl fmt::Debug for Prices {

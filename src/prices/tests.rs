@@ -7,7 +7,6 @@ use serde_json::Value;
 use super::*;
 use crate::span::{Cost, Detail, Kind, Outline, Scope, SpanId, TraceId};
 use crate::support::golden;
-use crate::telemetry::Metrics;
 
 /// 2026-11-01T12:00:00Z.
 const START_NS: u64 = 1_793_534_400_000_000_000;
@@ -205,41 +204,32 @@ fn an_override_goes_before_the_table_and_what_it_does_not_say_costs_as_the_whole
 }
 
 #[test]
-fn a_model_without_a_price_is_counted_once_a_span_and_not_guessed() {
-    let (prices, metrics) = (built_in(), Metrics::default());
-    prices.report_to(metrics.understanding());
-    let unknown = span(START_NS, call("acme-secret-9", 5, 5));
-    for _ in 0..3 {
-        assert_eq!(prices.of(&unknown), None);
-    }
+fn a_model_without_a_price_is_named_and_not_guessed() {
+    let prices = built_in();
+    let lacks = |facts| {
+        let span = span(START_NS, facts);
+        let lacks = prices.lacks(&span).map(str::to_owned);
+        (cost(&prices, span.facts().clone()).map(|(nano, _)| nano), lacks)
+    };
+    let acme = Some("acme-secret-9".to_owned());
+    assert_eq!(lacks(call("acme-secret-9", 5, 5)), (None, acme));
+    let silent = Facts { usage: Usage::default(), ..call("acme-secret-9", 0, 0) };
+    assert_eq!(lacks(silent), (None, None));
     let contradicts = Usage { cached_read: Some(11), ..call("", 10, 0).usage };
-    assert_eq!(cost(&prices, Facts { usage: contradicts, ..call("gpt-4o", 0, 0) }), None);
-    assert_eq!(cost(&prices, Facts { request_model: None, ..call("", 5, 5) }), None);
-    assert_eq!(cost(&prices, call("gpt-4o", 5, 5)).map(|(nano, _)| nano), Some(62_500));
-    assert_eq!(
-        metrics.understanding().figures()["unpriced_models"].to_string(),
-        r#"{"acme-secret-9":1}"#
-    );
+    assert_eq!(lacks(Facts { usage: contradicts, ..call("gpt-4o", 0, 0) }), (None, None));
+    assert_eq!(lacks(Facts { request_model: None, ..call("", 5, 5) }), (None, None));
+    assert_eq!(lacks(call("gpt-4o", 5, 5)), (Some(62_500), None));
 }
 
 #[test]
-fn names_without_end_are_neither_kept_nor_counted_one_by_one() {
-    let (prices, metrics) =
-        (prices("overrides.one = { input = 1, output = 1 }"), Metrics::default());
-    prices.report_to(metrics.understanding());
+fn names_without_end_are_not_kept() {
+    let prices = prices("overrides.one = { input = 1, output = 1 }");
     for number in 0..=FOUND_MAX {
         assert_eq!(prices.find(None, &format!("one{number}")), None);
     }
     assert!(prices.found.read().unwrap().len() <= FOUND_MAX);
     assert_eq!(&*prices.find(None, "one").unwrap().source, OVERRIDE);
     assert_eq!(prices.find(None, &"o".repeat(NAME_BYTES_MAX + 1)), None);
-    for number in 0..100 {
-        let facts =
-            Facts { request_model: Some(Text::from(format!("two{number}"))), ..call("", 1, 1) };
-        assert_eq!(cost(&prices, facts), None);
-    }
-    let figures = metrics.understanding().figures();
-    assert!(figures["unpriced_models"].as_object().unwrap().len() < 50);
 }
 
 #[test]

@@ -10,7 +10,6 @@ mod facts;
 mod context;
 mod tree;
 mod landmarks;
-mod observer;
 mod sdk_request;
 pub mod keys;
 pub mod plain;
@@ -31,7 +30,6 @@ pub(crate) use facts::named;
 pub use facts::{Convention, Cost, Facts, Failure, Kind, Notes, Priced, Score, Usage};
 pub use ids::{SpanId, TraceId};
 pub use landmarks::{Landmarks, Opened};
-pub use observer::observe;
 pub use sdk_request::{sdk_request, sdk_requests};
 pub use tree::{Found, News, Own, Spent, Tree};
 pub use value::{Attribute, Payload, Text, Value, payload, payloads, share};
@@ -219,8 +217,6 @@ pub struct Span {
     detail: OnceLock<Arc<Detail>>,
     facts: OnceLock<Arc<Said>>,
     priced: OnceLock<Option<Arc<Priced>>>,
-    /// Set once somebody was told of what was not understood.
-    told: OnceLock<()>,
 }
 
 /// What is read of a span in one go.
@@ -328,7 +324,6 @@ impl Span {
             detail: OnceLock::new(),
             facts: OnceLock::new(),
             priced: OnceLock::new(),
-            told: OnceLock::new(),
         }
     }
 
@@ -393,16 +388,7 @@ impl Span {
     }
 
     fn said(&self) -> &Said {
-        self.facts.get_or_init(|| {
-            let said = self.format.said(self);
-            self.tell(&said.facts);
-            Arc::new(said)
-        })
-    }
-
-    /// The facts of a span that was read before: nobody is told again of what was not understood.
-    pub fn facts_again(&self) -> &Facts {
-        &self.facts.get_or_init(|| Arc::new(self.format.said(self))).facts
+        self.facts.get_or_init(|| Arc::new(self.format.said(self)))
     }
 
     /// Whether the facts were read.
@@ -410,25 +396,15 @@ impl Span {
         self.facts.get().is_some()
     }
 
-    /// The facts for who only sums up, read anew: contents that are long are missing. Who reads `again` tells nobody once more of what was
-    /// not understood.
-    pub fn facts_in_brief(&self, again: bool) -> Facts {
-        let facts = self.format.facts_in_brief(self);
-        if !again {
-            self.tell(&facts);
-        }
-        facts
+    /// The facts for who only sums up, read anew: contents that are long are missing.
+    pub fn facts_in_brief(&self) -> Facts {
+        self.format.facts_in_brief(self)
     }
 
     /// The span by itself, with these facts.
     #[must_use]
     pub fn with_facts(&self, facts: Facts) -> Self {
         Self { facts: OnceLock::from(Arc::new(Said { facts, head: None })), ..self.clone() }
-    }
-
-    /// Tells of what was not understood, unless that was done. Who comes while another tells waits, so that it is told behind this.
-    fn tell(&self, facts: &Facts) {
-        self.told.get_or_init(|| observer::show(self, facts));
     }
 
     /// What the span cost by a table of prices, as it was when it was first asked.

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::counters::{Counters, Figure};
-use crate::span::{Convention, Facts, Span};
+use crate::span::{Convention, Span};
 use crate::support::lock::lock;
 
 /// Words for operations, and models, with a figure of their own: each is a time series, and a client may make up as many words as it likes.
@@ -155,8 +155,9 @@ impl Understanding {
         Self { counters, met: Arc::default() }
     }
 
-    /// Counts what of a span was not understood.
-    pub fn note(&self, span: &Span, facts: &Facts) {
+    /// Counts what of a span was not understood, and the model that no price is known of.
+    pub fn note(&self, span: &Span, unpriced: Option<&str>) {
+        let facts = span.facts();
         if let Some(notes) = &facts.notes {
             let found = [(UNCOUNTED, &notes.uncounted), (OPERATION, &notes.unknown_operation)];
             for (number, name) in found {
@@ -168,11 +169,9 @@ impl Understanding {
         if facts.convention == Convention::Generic {
             self.count(CONVENTION, &span.scope.name, 1);
         }
-    }
-
-    /// Counts a span of a model that no price is known of.
-    pub fn unpriced(&self, model: &str) {
-        self.count(UNPRICED, model, 1);
+        if let Some(model) = unpriced {
+            self.count(UNPRICED, model, 1);
+        }
     }
 
     /// Counts spans with times that can hardly be meant.
@@ -255,7 +254,7 @@ mod tests {
     use prometheus_client::registry::Registry;
 
     use super::*;
-    use crate::span::{Notes, Outline, Scope, SpanId, Text, TraceId};
+    use crate::span::{Facts, Notes, Outline, Scope, SpanId, Text, TraceId};
     use crate::telemetry::Metrics;
 
     fn span(scope: &str, facts: Facts) -> Span {
@@ -277,7 +276,7 @@ mod tests {
             Notes { uncounted: uncounted.map(text), unknown_operation: operation.map(text) };
         let convention = Convention::GenAi;
         let span = span("", Facts { notes: Some(notes.into()), convention, ..Facts::default() });
-        understanding.note(&span, span.facts());
+        understanding.note(&span, None);
     }
 
     fn page(metrics: &Metrics) -> String {
@@ -295,7 +294,7 @@ mod tests {
         noted(understanding, Some("gen_ai.usage.input_tokens"), Some("orchestrate"));
         noted(understanding, None, Some("orchestrate"));
         let plain = span("acme", Facts::default());
-        understanding.note(&plain, plain.facts());
+        understanding.note(&plain, None);
         metrics.understanding().odd_times("otlp_http", 3);
         let page = page(&metrics);
         for line in [
@@ -337,7 +336,7 @@ mod tests {
         for word in hostile {
             noted(metrics.understanding(), Some(word), Some(word));
             let plain = span(word, Facts::default());
-            metrics.understanding().note(&plain, plain.facts());
+            metrics.understanding().note(&plain, None);
             let due = metrics.understanding().due(Instant::now() + SAY_EVERY);
             assert!(due.iter().all(|said| said.example == HIDDEN), "{due:?}");
             // Each word is the first of its hour.

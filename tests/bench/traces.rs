@@ -90,12 +90,12 @@ fn feed(criterion: &mut Criterion) {
             );
         });
         for (name, traces, agents) in
-            [("agents", false, true), ("index", true, false), ("index and agents", true, true)]
+            [("agents", false, true), ("index", true), ("index and agents", true, true)]
         {
             let prices = Arc::new(Prices::new(&PriceOptions::default(), None));
             let (index, mut number) = (Index::keeping(Kept { traces, agents }, prices), 0);
             while number < (open / 8).clamp(10, 20_000) {
-                index.feed(&request(number, open), Position(number), false);
+                index.feed(&request(number, open), Position(number));
                 number += 1;
             }
             group.bench_function(BenchmarkId::new(name, open), |bencher| {
@@ -105,7 +105,7 @@ fn feed(criterion: &mut Criterion) {
                         (request(number, open), Position(number))
                     },
                     |(batch, at)| {
-                        index.feed(&batch, at, false);
+                        index.feed(&batch, at);
                         batch
                     },
                     BatchSize::SmallInput,

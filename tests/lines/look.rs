@@ -62,7 +62,7 @@ pub(super) fn prices() -> Arc<Prices> {
 fn indexed(batches: &[Arc<Batch>]) -> Index {
     let index = Index::new(prices());
     for (at, batch) in batches.iter().enumerate() {
-        index.feed(batch, Position(at as u64), false);
+        index.feed(batch, Position(at as u64));
     }
     index
 }

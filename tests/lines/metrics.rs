@@ -30,7 +30,7 @@ fn page(folder: &str) -> String {
     let kept = Kept { traces: false, agents: true };
     let metrics = Index::keeping(kept, super::look::prices());
     for batch in batches(folder) {
-        metrics.feed(&batch, Position(0), false);
+        metrics.feed(&batch, Position(0));
     }
     let mut page = String::new();
     metrics.write_agents(u64::MAX, &mut page, false).unwrap();

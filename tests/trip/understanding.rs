@@ -39,7 +39,11 @@ async fn what_is_not_understood_is_counted_and_never_shown() {
     assert_eq!(client.post(&url, "application/json", "", body.into()).await, 200);
     world.settled().await;
 
+    // It is counted a moment behind the sinks, from what they have read.
     let place = world.place();
+    while world.status()["understanding"]["unpriced_models"]["__other__"].is_null() {
+        tokio::time::sleep(super::process::POLL_EVERY).await;
+    }
     let page = place.ask("/metrics").unwrap();
     for line in [
         "spanferry_spans_without_convention_total 1",

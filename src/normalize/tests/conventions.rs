@@ -143,7 +143,7 @@ fn facts_in_brief_lack_contents_and_nothing_else() {
     let (mut spans, mut shorter) = (0, 0);
     for [brief, whole] in captured.chain(programs) {
         for (brief, whole) in brief.batch.spans().zip(whole.batch.spans()) {
-            let (brief, whole) = (brief.facts_in_brief(false), whole.facts());
+            let (brief, whole) = (brief.facts_in_brief(), whole.facts());
             assert_eq!(without_contents(&brief), without_contents(whole));
             spans += 1;
             shorter += usize::from(brief != *whole);

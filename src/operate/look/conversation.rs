@@ -30,7 +30,7 @@ pub struct Turn {
 
 /// The turns of these spans.
 pub(super) fn conversation<'a>(spans: impl Iterator<Item = &'a Span>) -> Vec<Turn> {
-    let speaks = |span: &&Span| matches!(span.facts_again().kind, Kind::Generation | Kind::Tool);
+    let speaks = |span: &&Span| matches!(span.facts().kind, Kind::Generation | Kind::Tool);
     let mut speaking: Vec<_> = spans.filter(speaks).collect();
     speaking.sort_by_key(|span| span.start_ns);
     let mut turns = Turns::default();
@@ -40,7 +40,7 @@ pub(super) fn conversation<'a>(spans: impl Iterator<Item = &'a Span>) -> Vec<Tur
         if turns.said.len() >= TURNS_MAX || turns.bytes >= TEXT_BYTES_MAX {
             break;
         }
-        let facts = span.facts_again();
+        let facts = span.facts();
         turns.span_id = span.span_id.to_string();
         if facts.kind == Kind::Tool {
             let name = facts.tool.as_ref().unwrap_or(&facts.name);

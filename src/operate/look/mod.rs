@@ -249,7 +249,7 @@ fn view(
     let needs = TraceNeeds { agents: true, ..TraceNeeds::AS_KNOWN };
     let (index, mut traces) = (Index::new(Arc::clone(&prices)), Traces::new(needs, 0));
     for Found { start, batch, .. } in &read.records {
-        index.feed(batch, start.position, true);
+        index.feed(batch, start.position);
         traces.feed(batch, start.position);
     }
     let known = Known { contexts: traces.contexts(read.items()), prices };

@@ -184,7 +184,7 @@ pub fn dollars_text(usd: f64) -> String {
 impl SpanView {
     fn of(span: &Span, Known { contexts, prices }: &Known) -> Self {
         let context = contexts.get(&span.trace_id);
-        let (facts, tokens) = (span.facts_again(), prices.tokens_of(context, span));
+        let (facts, tokens) = (span.facts(), prices.tokens_of(context, span));
         let text = |text: &Option<Text>| text.as_ref().map(ToString::to_string);
         let agent = context.and_then(|context| context.agents.get(&span.span_id));
         Self {
