@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use super::{Index, read};
-use crate::feed::{Arrived, Fed, Feed, Reader, Records};
+use crate::feed::{Arrived, Fed, Feed, Records};
 use crate::journal::{Journal, Mark, Position};
 use crate::normalize::{Decoded, decode_record};
 use crate::prices::Prices;
@@ -46,22 +46,18 @@ impl Index {
                     lock(&self.0.table).gone.lose(from.position);
                 }
             }
-            // It joins only now, so that the tail holds nothing for who reads from the disk.
             if self.kept().traces || self.kept().agents {
-                self.follow_from(feed.journal().clone(), feed.reader(from), lacks).await;
+                self.follow_from(&feed, from, lacks).await;
             }
         }
     }
 
-    async fn follow_from(
-        self,
-        journal: Journal<Arrived>,
-        mut reader: Reader,
-        lacks: Understanding,
-    ) {
+    async fn follow_from(self, feed: &Feed, from: Mark, lacks: Understanding) {
+        // It joins only now, so that the tail holds nothing for who reads from the disk.
+        let mut reader = feed.reader(from);
         loop {
             let mut taken = vec![reader.next().await];
-            let until = journal.end().position;
+            let until = feed.journal().end().position;
             sleep(BEHIND).await;
             while !taken.is_empty() || reader.at().position < until {
                 let mut bytes = 0;
