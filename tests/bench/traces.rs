@@ -90,7 +90,7 @@ fn feed(criterion: &mut Criterion) {
             );
         });
         for (name, traces, agents) in
-            [("agents", false, true), ("index", true), ("index and agents", true, true)]
+            [("agents", false, true), ("index", true, false), ("index and agents", true, true)]
         {
             let prices = Arc::new(Prices::new(&PriceOptions::default(), None));
             let (index, mut number) = (Index::keeping(Kept { traces, agents }, prices), 0);
