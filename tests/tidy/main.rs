@@ -19,7 +19,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("telemetry", &["support", "span"]),
     ("journal", &["support"]),
     ("normalize", &["support", "span"]),
-    ("prices", &["support", "span", "telemetry"]),
+    ("prices", &["support", "span"]),
     ("rules", &["support", "span", "normalize", "prices"]),
     ("server", &["support"]),
     ("sinks", &["support", "span", "telemetry", "prices"]),

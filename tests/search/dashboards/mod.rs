@@ -164,7 +164,7 @@ fn panels_stand_beside_each_other() {
 #[tokio::test]
 async fn every_panel_has_the_right_answer_on_known_data() {
     for server in servers::available() {
-        let world = World::new(&server, &[], "").await;
+        let world = World::new(Node::shared(&server).await, "agent-traces", "").await;
         world.install().await;
         let node = &world.node;
         mappings::assert_installed(node).await;

@@ -19,7 +19,9 @@ pub(crate) struct Client {
 
 impl Client {
     pub(super) fn new(port: u16) -> Self {
-        Self { port, http: legacy::Client::builder(TokioExecutor::new()).build_http() }
+        // A connection would end with the test that opened it, and others may use the node.
+        let mut http = legacy::Client::builder(TokioExecutor::new());
+        Self { port, http: http.pool_max_idle_per_host(0).build_http() }
     }
 
     /// Asks; `None` when nothing answers.

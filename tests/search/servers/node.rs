@@ -1,16 +1,17 @@
 //! One running node: its directory, its process, and how it ends.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
 use super::client::Client;
 use super::install::Installed;
@@ -75,6 +76,18 @@ impl Node {
             _room: room,
         };
         node.ready().await;
+        node
+    }
+
+    /// The node of tests that change nothing on it but what has a prefix of their own. It ends with the last of them.
+    pub(crate) async fn shared(installed: &Arc<Installed>) -> Arc<Self> {
+        static SHARED: Mutex<BTreeMap<&Server, Weak<Node>>> = Mutex::const_new(BTreeMap::new());
+        let mut shared = SHARED.lock().await;
+        if let Some(node) = shared.get(installed.server).and_then(Weak::upgrade) {
+            return node;
+        }
+        let node = Arc::new(Self::start(installed, &[]).await);
+        shared.insert(installed.server, Arc::downgrade(&node));
         node
     }
 

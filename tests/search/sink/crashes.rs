@@ -16,7 +16,7 @@ async fn what_was_acknowledged_is_there_once_whoever_is_killed() {
     let truth = Truth::of(&requests);
     for server in servers::available() {
         let mut world =
-            World::new(&server, &[], "concurrency = 2\nbatch = { items_max = 50 }").await;
+            World::alone(&server, &[], "concurrency = 2\nbatch = { items_max = 50 }").await;
         let parts = requests.chunks(requests.len().div_ceil(MOMENTS_MS.len()));
         for (number, (part, moment)) in parts.zip(MOMENTS_MS).enumerate() {
             world.send(part).await;

@@ -86,7 +86,7 @@ async fn a_server_that_takes_nothing_for_a_while_gets_everything_afterwards() {
     let requests = some();
     let truth = Truth::of(&requests);
     for server in servers::available() {
-        let world = World::new(&server, &[], "").await;
+        let world = World::alone(&server, &[], "").await;
         let mut parts = requests.chunks(requests.len().div_ceil(FAULTS.len() + 1));
         world.send(parts.next().unwrap()).await;
         world.settled().await;
@@ -117,9 +117,8 @@ async fn what_a_full_write_queue_refuses_is_sent_again() {
         let node = Node::start(&server, &settings).await;
         let custom = json!({ "template": { "settings": { "index.number_of_shards": 3 } } });
         node.put("/_component_template/agent-traces-spans@custom", custom).await;
-        let mut world =
-            World::beside(node, "agent-traces", "concurrency = 4\nbatch = { items_max = 100 }");
-        world.start().await;
+        let options = "concurrency = 4\nbatch = { items_max = 100 }";
+        let world = World::new(node.into(), "agent-traces", options).await;
         world.send(&requests).await;
         let sink = world.settled().await;
         assert_eq!(sink["dead_lettered"], 0, "{sink}");
@@ -146,7 +145,7 @@ async fn an_index_that_the_server_does_not_make_is_made() {
     let truth = Truth::of(&requests);
     for server in servers::available() {
         let settings = [("action.auto_create_index", "false")];
-        let world = World::new(&server, &settings, "").await;
+        let world = World::alone(&server, &settings, "").await;
         world.send(&requests).await;
         let sink = world.settled().await;
         assert_eq!(sink["dead_lettered"], 0, "{sink}");
@@ -164,7 +163,7 @@ async fn what_a_users_own_mapping_refuses_is_folded_and_its_neighbours_are_not()
     let requests = some();
     let truth = Truth::of(&requests);
     for server in servers::available() {
-        let node = Arc::new(Node::start(&server, &[]).await);
+        let node = Node::shared(&server).await;
         for (prefix, custom) in [
             // Attributes are indexed by whatever name and type they come with, up to a limit.
             (
@@ -182,8 +181,7 @@ async fn what_a_users_own_mapping_refuses_is_folded_and_its_neighbours_are_not()
         ] {
             let path = format!("/_component_template/{prefix}-spans@custom");
             node.put(&path, json!({ "template": custom })).await;
-            let mut world = World::with(Arc::clone(&node), prefix, "");
-            world.start().await;
+            let world = World::new(Arc::clone(&node), prefix, "").await;
             world.send(&requests).await;
             let sink = world.settled().await;
             assert_eq!(sink["dead_lettered"], 0, "{prefix}: {sink}");
@@ -210,19 +208,20 @@ async fn what_is_taken_in_no_form_becomes_a_dead_letter() {
     let requests = some();
     let truth = Truth::of(&requests);
     for server in servers::available() {
-        let node = Node::start(&server, &[]).await;
+        let node = Node::shared(&server).await;
         let mappings =
             json!({ "dynamic": "strict", "properties": { "trace_id": { "type": "keyword" } } });
-        let template = json!({ "index_patterns": ["agent-traces-spans*"], "template": { "mappings": mappings } });
-        node.put("/_index_template/agent-traces-spans", template).await;
+        let template =
+            json!({ "index_patterns": ["refusing-spans*"], "template": { "mappings": mappings } });
+        node.put("/_index_template/refusing-spans", template).await;
         // What trace objects say is taken.
         let mappings =
             json!({ "properties": { "metadata": { "type": "object", "enabled": false } } });
-        let template = json!({ "index_patterns": ["agent-traces-traces"], "template": { "mappings": mappings } });
-        node.put("/_index_template/agent-traces-traces", template).await;
+        let template =
+            json!({ "index_patterns": ["refusing-traces"], "template": { "mappings": mappings } });
+        node.put("/_index_template/refusing-traces", template).await;
         let options = "manage_templates = \"off\"\nroot_span = \"never\"";
-        let mut world = World::beside(node, "agent-traces", options);
-        world.start().await;
+        let world = World::new(node, "refusing", options).await;
         world.send(&requests).await;
         let sink = world.settled().await;
         assert_eq!(sink["dead_lettered"], truth.spans.len(), "{sink}");
@@ -242,7 +241,7 @@ async fn a_request_that_is_too_large_is_halved_until_it_fits() {
         let settings = [("http.max_content_length", &*format!("{LIMIT_KB}kb"))];
         let options =
             "concurrency = 1\nbatch = { items_max = 5000, age_max = \"2s\", bytes_max = \"4MiB\" }";
-        let world = World::new(&server, &settings, options).await;
+        let world = World::alone(&server, &settings, options).await;
         world.send(&requests).await;
         let sink = world.settled().await;
         assert_eq!(sink["dead_lettered"], 0, "{sink}");

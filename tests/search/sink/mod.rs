@@ -37,24 +37,20 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A node with these settings, and a daemon on it with these options of the sink.
-    pub(crate) async fn new(
-        server: &Arc<Installed>,
-        settings: &[(&str, &str)],
-        options: &str,
-    ) -> Self {
-        let node = Node::start(server, settings).await;
-        let mut world = Self::beside(node, "agent-traces", options);
+    /// A daemon with these options of the sink on a node of its own with these settings.
+    async fn alone(server: &Arc<Installed>, settings: &[(&str, &str)], options: &str) -> Self {
+        let node = Arc::new(Node::start(server, settings).await);
+        Self::new(node, "agent-traces", options).await
+    }
+
+    /// A daemon with these options of the sink on a node that others may use too, with other prefixes.
+    pub(crate) async fn new(node: Arc<Node>, prefix: &'static str, options: &str) -> Self {
+        let mut world = Self::with(node, prefix, options);
         world.start().await;
         world
     }
 
     /// A daemon that was not started yet.
-    fn beside(node: Node, prefix: &'static str, options: &str) -> Self {
-        Self::with(Arc::new(node), prefix, options)
-    }
-
-    /// The same, on a node that others use too.
     fn with(node: Arc<Node>, prefix: &'static str, options: &str) -> Self {
         let dir = TempDir::with_prefix("spanferry-search-daemon-").unwrap();
         let place = Place::new(dir.path());

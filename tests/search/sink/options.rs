@@ -7,16 +7,16 @@ use serde_json::{Value, json};
 
 use super::truth::captured;
 use super::{Captured, World};
-use crate::servers;
-
-const SPANS: &str = "agent-traces-spans";
+use crate::servers::{self, Node};
 
 impl World {
     /// Another daemon on the same node, with other options.
     async fn other(&self, options: &str) -> Self {
-        let mut other = Self::with(Arc::clone(&self.node), self.prefix, options);
-        other.start().await;
-        other
+        Self::new(Arc::clone(&self.node), self.prefix, options).await
+    }
+
+    fn spans(&self) -> String {
+        format!("{}-spans", self.prefix)
     }
 
     async fn is_held(&self, request: &Captured, why: &str) {
@@ -36,8 +36,9 @@ impl World {
     }
 
     async fn mapping(&self) -> Value {
-        let mapping = self.node.get(&format!("/{SPANS}/_mapping")).await;
-        mapping[SPANS]["mappings"].clone()
+        let spans = self.spans();
+        let mapping = self.node.get(&format!("/{spans}/_mapping")).await;
+        mapping[&spans]["mappings"].clone()
     }
 }
 
@@ -45,7 +46,7 @@ impl World {
 async fn options_that_change_are_migrated_or_hold_the_sink() {
     let requests = captured();
     for server in servers::available() {
-        let world = World::new(&server, &[], "").await;
+        let world = World::new(Node::shared(&server).await, "options", "").await;
         world.send(&requests[..1]).await;
         world.settled().await;
         let field =
@@ -76,14 +77,16 @@ async fn options_that_change_are_migrated_or_hold_the_sink() {
 async fn an_index_that_is_deleted_with_its_template_gets_no_guessed_mapping() {
     let requests = captured();
     for server in servers::available() {
-        let world = World::new(&server, &[], "trace_summary = \"off\"").await;
+        let world =
+            World::new(Node::shared(&server).await, "deleted", "trace_summary = \"off\"").await;
         world.send(&requests[..1]).await;
         world.settled().await;
+        let spans = world.spans();
         // In this order: the root that is sent some seconds after its trace must not find the template, nor so make a good index.
-        world.node.delete(&format!("/_index_template/{SPANS}")).await;
-        world.node.delete(&format!("/{SPANS}")).await;
-        world.is_held(&requests[1], SPANS).await;
-        world.node.delete(&format!("/{SPANS}")).await;
+        world.node.delete(&format!("/_index_template/{spans}")).await;
+        world.node.delete(&format!("/{spans}")).await;
+        world.is_held(&requests[1], &spans).await;
+        world.node.delete(&format!("/{spans}")).await;
         let sink = world.settled().await;
         assert_eq!(sink["dead_lettered"], 0, "{sink}");
         assert_eq!(world.mapping().await["dynamic"], "false");

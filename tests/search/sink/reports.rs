@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Answer, Client, PATIENCE, Protocol, World};
 use crate::process::POLL_EVERY;
-use crate::servers;
+use crate::servers::{self, Node};
 use case::{Case, Request};
 use compare::{Shown, facts};
 
@@ -28,7 +28,7 @@ async fn reports_and_programs_are_there_with_kinds_names_tokens_and_summary() {
     cases.retain(|case| case.expected["documents"].is_object());
     assert!(6 < cases.len(), "no case says what a search server must have");
     for server in servers::available() {
-        let world = World::new(&server, &[], "").await;
+        let world = World::new(Node::shared(&server).await, "reports", "").await;
         for case in &cases {
             if let Some(before) = &case.before {
                 world.post(before).await;

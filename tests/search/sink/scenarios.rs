@@ -8,7 +8,7 @@ use super::compare::assert_is_there;
 use super::truth::{Truth, captured};
 use crate::dashboards;
 use crate::process::POLL_EVERY;
-use crate::servers;
+use crate::servers::{self, Node};
 
 /// Every span is there once with its parent, agent, tokens and errors; every trace has the summary that the spans add up to.
 #[tokio::test]
@@ -16,7 +16,7 @@ async fn every_captured_run_is_there_with_its_tree_names_tokens_and_summary() {
     let requests = captured();
     let truth = Truth::of(&requests);
     for server in servers::available() {
-        let world = World::new(&server, &[], "").await;
+        let world = World::alone(&server, &[], "").await;
         world.send(&requests).await;
         let sink = world.settled().await;
         assert_eq!(sink["dead_lettered"], 0, "{sink}");
@@ -33,7 +33,7 @@ async fn what_is_sent_again_after_a_restart_changes_nothing() {
         captured().into_iter().filter(|request| !request.name.contains("batches")).collect();
     let truth = Truth::of(&requests);
     for server in servers::available() {
-        let mut world = World::new(&server, &[], "").await;
+        let mut world = World::new(Node::shared(&server).await, "again", "").await;
         // The second half comes in another life, and out of order.
         let (first, second) = requests.split_at(requests.len() / 2);
         world.send(first).await;
@@ -52,15 +52,14 @@ async fn what_is_imported_from_lines_has_the_documents_and_summaries_of_the_live
     let truth = Truth::of(&requests);
     for server in servers::available() {
         let lines = "[sinks.written]\ntype = \"file\"\npath = \"lines.jsonl\"\n";
-        let live = World::new(&server, &[], lines).await;
+        let live = World::new(Node::shared(&server).await, "live", lines).await;
         live.send(&requests).await;
         while live.sinks().iter().any(|sink| sink["pending"] != 0) {
             tokio::time::sleep(POLL_EVERY).await;
         }
         assert_is_there(&live, &truth).await;
 
-        let mut second = World::with(Arc::clone(&live.node), "imported", "");
-        second.start().await;
+        let second = World::new(Arc::clone(&live.node), "imported", "").await;
         let lines = live.dir.path().join("lines.jsonl");
         let endpoint = format!("http://{}", second.place.http);
         let mut import = Command::new(env!("CARGO_BIN_EXE_spanferry"));
