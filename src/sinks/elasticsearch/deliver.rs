@@ -4,7 +4,7 @@
 //! for what is in it is sent once more with everything free-form folded into one text, and only then rejected. An index that is
 //! missing is made with our mapping.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::mem;
 use std::sync::Arc;
@@ -18,11 +18,13 @@ use tracing::warn;
 
 use super::encode::{Bulk, Encoded, Line, Rung};
 use super::figures::{self, DEGRADED, ODD_TIMES, RETRIED, Tally};
+use super::names::{self, NS_PER_MS};
 use super::response::{self, Action, Answer, Class, explain, judge, kept};
-use super::{Backend, document};
+use super::{Backend, document, lock};
 use crate::sinks::http::{self, Compression, Failure, INLINE_BYTES_MAX};
 use crate::sinks::report::Reports;
 use crate::sinks::{Delivery, Omitted, Pace, RejectClass, Report, Verdict};
+use crate::span::Item;
 
 /// A connection that breaks during a request larger than this may be the answer to its size.
 const LARGE_BYTES: usize = 1 << 20;
@@ -36,9 +38,7 @@ struct Progress {
     /// Items to send once more in their plainest form.
     to_fold: BTreeSet<usize>,
     /// Items whose documents were stored, and whether these are new.
-    stored: Vec<(usize, bool)>,
-    /// Indices that were made just now, by the first document that they got.
-    new_indices: BTreeSet<String>,
+    stored: BTreeMap<usize, bool>,
     /// Whether there was no answer to a request that may have made an index.
     is_unanswered: bool,
     tally: Tally,
@@ -66,8 +66,8 @@ impl Backend {
             self.send_all(encoded, &mut progress).await;
         }
         self.report(delivery, &progress.tally);
+        self.note_changes(delivery, &progress.stored);
         // Nothing is delivered to an index with a mapping that was guessed, whichever delivery made it.
-        self.doubt(progress.new_indices);
         let prepared = self.prepare().await;
         if progress.is_unanswered {
             self.doubt_all();
@@ -93,16 +93,25 @@ impl Backend {
             has_ended |= report.ends_attempt();
             progress.reports.add(bulk.lines.iter().map(|line| line.place), report);
         }
-        let stored = mem::take(&mut progress.stored);
+    }
+
+    /// The summaries of the traces of what was stored are stale.
+    fn note_changes(&self, delivery: &Delivery, stored: &BTreeMap<usize, bool>) {
         if stored.is_empty() || !self.encoder().has_summaries() {
             return;
         }
         let (now, mut changes) = (Instant::now().into_std(), self.changes());
-        for (place, is_new) in stored {
-            if let Some(change) = encoded.changes.get(place) {
-                let created = u64::from(is_new && change.is_counted);
-                changes.note(&change.trace, change.received_ms, created, now);
-            }
+        for (place, (batch, item)) in delivery.items().enumerate() {
+            let Some(is_new) = stored.get(&place) else { continue };
+            let (trace, is_counted) = match item {
+                Item::Span(span) => {
+                    let context = delivery.context(span.trace_id);
+                    (names::trace_of(span, context), !span.is_synthetic())
+                }
+                Item::Trace(object) => (names::of_object(object), false),
+            };
+            let received_ms = batch.source.received_at_ns / NS_PER_MS;
+            changes.note(&trace, received_ms, u64::from(*is_new && is_counted), now);
         }
         drop(changes);
         self.has_changed.notify_one();
@@ -127,23 +136,16 @@ impl Backend {
 
     /// One request and its answers, where each line has its own.
     async fn exchange(&self, bulk: &Bulk, progress: &mut Progress) -> Result<(), Report> {
-        let mut may_make_indices = true;
-        loop {
-            let answers = self.post(bulk).await?;
-            let both = || bulk.lines.iter().zip(&answers);
-            let indices = |of: &dyn Fn(&Line, &Answer) -> bool| {
-                let lines = both().filter(|(line, answer)| of(line, answer));
-                lines.filter_map(|(line, _)| bulk.index_of(line)).collect::<BTreeSet<_>>()
-            };
-            progress.new_indices.extend(indices(&|_, answer| answer.is_first));
-            let missing = indices(&|line, answer| judge(answer, line.action) == Class::NoIndex);
+        let mut answers = self.post(bulk).await?;
+        let is_missing =
+            |(line, answer): &(&Line, &Answer)| judge(answer, line.action) == Class::NoIndex;
+        let missing = bulk.indices_of(&answers, is_missing);
+        if self.make_indices(missing).await {
             // What was stored is stored again under the same ids.
-            if mem::take(&mut may_make_indices) && self.make_indices(missing).await {
-                continue;
-            }
-            both().for_each(|(line, answer)| progress.answered(line, answer));
-            return Ok(());
+            answers = self.post(bulk).await?;
         }
+        bulk.lines.iter().zip(&answers).for_each(|(line, answer)| progress.answered(line, answer));
+        Ok(())
     }
 
     /// Makes indices that are missing, where the first document was to make them and may not. Returns whether any is there now.
@@ -195,7 +197,15 @@ impl Backend {
             }
             Err(failure) => Err(failure.report()),
         };
-        answers.inspect_err(|report| self.learn(report, bytes))
+        match &answers {
+            // Indices that were made just now, by their first document.
+            Ok(answers) => self.doubt(bulk.indices_of(answers, |(_, answer)| answer.is_first)),
+            Err(report) if report.is_refused(RejectClass::TooLarge) => {
+                lock(&self.size_limit).refused(bytes, Instant::now().into_std());
+            }
+            Err(_) => {}
+        }
+        answers
     }
 
     async fn compress(&self, body: Bytes) -> io::Result<Bytes> {
@@ -246,7 +256,7 @@ impl Progress {
         let report = match class {
             // A document that is there already is one that we have sent before.
             Class::Stored | Class::Conflict => {
-                self.stored.push((line.place, answer.status == 201));
+                self.stored.insert(line.place, answer.status == 201);
                 Report::delivered()
             }
             Class::SetAside => {

@@ -1,19 +1,18 @@
 //! A delivery becomes bulk requests: a document for each span, and what each trace object says joined to the document of its trace.
 //! Pure.
 
-use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::mem;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::document::{self, Subject};
 use super::fields::Field::{Nothing, Number, Words};
 use super::fields::{words, write_fields};
-use super::names::{self, NS_PER_MS, NS_PER_US, bounded, event_ns, index_at};
+use super::names::{self, NS_PER_US, bounded, event_ns, index_at};
 use super::options::{IdMode, Settings, TraceSummary};
 use super::queries::Seq;
-use super::response::Action;
+use super::response::{Action, Answer};
 use super::server::{Flavor, Server};
 use super::summary;
 use super::tree::{self, Agent, Node, Place};
@@ -51,21 +50,8 @@ pub(super) struct Encoder<'a> {
 #[derive(Debug)]
 pub(super) struct Encoded {
     pub(super) bulks: Vec<Bulk>,
-    /// What each item changes once it is stored.
-    pub(super) changes: Vec<Change>,
     /// Items that are nothing to send.
     pub(super) unsent: Vec<usize>,
-}
-
-/// What an item changes at the backend.
-#[derive(Debug)]
-pub(super) struct Change {
-    /// Items of one trace stand together for the most part, and share its name.
-    pub(super) trace: Arc<str>,
-    /// When it was received, in milliseconds since 1970.
-    pub(super) received_ms: u64,
-    /// Whether the trace's document counts it.
-    pub(super) is_counted: bool,
 }
 
 impl Encoder<'_> {
@@ -96,34 +82,24 @@ impl Encoder<'_> {
         let mut bulks = Bulks::new(self.request_bytes_max);
         // About a quarter more than came: names, times, and what is written twice.
         bulks.body.reserve((delivery.bytes() / 4 * 5).min(self.request_bytes_max));
-        let (mut changes, mut unsent) = (Vec::<Change>::new(), Vec::new());
+        let mut unsent = Vec::new();
         let index = self.settings.spans_index();
         for (at, (batch, item)) in delivery.items().enumerate() {
-            let received_ns = batch.source.received_at_ns;
-            let (name, is_counted) = match item {
+            match item {
                 Item::Span(_) => {
                     let Some((subject, place)) = spans.next() else { break };
                     if is_wanted(at) {
                         self.span(&mut bulks, at, (subject, place), (rung, &index));
                     }
-                    (Cow::Borrowed(&*subject.names.trace), !subject.span.is_synthetic())
                 }
-                Item::Trace(object) => {
-                    let name = names::searchable((&*object.sdk_id).into());
-                    if !self.has_summaries() {
-                        unsent.push(at);
-                    } else if is_wanted(at) {
-                        self.object(&mut bulks, at, (object, &name), received_ns);
-                    }
-                    (name, false)
+                Item::Trace(_) if !self.has_summaries() => unsent.push(at),
+                Item::Trace(object) if is_wanted(at) => {
+                    self.object(&mut bulks, at, object, batch.source.received_at_ns);
                 }
-            };
-            let last = changes.last().map(|change| &change.trace);
-            let trace = last.filter(|last| ***last == *name).cloned();
-            let trace = trace.unwrap_or_else(|| (&*name).into());
-            changes.push(Change { trace, received_ms: received_ns / NS_PER_MS, is_counted });
+                Item::Trace(_) => {}
+            }
         }
-        Encoded { bulks: bulks.done(), changes, unsent }
+        Encoded { bulks: bulks.done(), unsent }
     }
 
     /// What the spans of a delivery say of each other, and what the lane knows of them: one for each span.
@@ -183,17 +159,11 @@ impl Encoder<'_> {
 
     /// What a trace object says stands in no document of a span: it is joined to the document of its trace, and makes one where
     /// there is none yet.
-    fn object(
-        &self,
-        bulks: &mut Bulks,
-        at: usize,
-        (object, name): (&TraceObject, &str),
-        received_ns: u64,
-    ) {
+    fn object(&self, bulks: &mut Bulks, at: usize, object: &TraceObject, received_ns: u64) {
         bulks.add(at, Action::Update, |out| {
-            let index = self.settings.traces_index();
-            write_action(out, Action::Update, (&index, Some(&bounded(name))), None);
-            summary::write_object(out, object, name, received_ns, self.settings);
+            let (index, name) = (self.settings.traces_index(), names::of_object(object));
+            write_action(out, Action::Update, (&index, Some(&bounded(&name))), None);
+            summary::write_object(out, object, &name, received_ns, self.settings);
         });
     }
 }
@@ -264,7 +234,17 @@ impl Bulks {
 }
 
 impl Bulk {
-    pub(super) fn index_of(&self, line: &Line) -> Option<String> {
+    /// The indices of those lines that this is said of, going by their answers.
+    pub(super) fn indices_of(
+        &self,
+        answers: &[Answer],
+        is_said: impl Fn(&(&Line, &Answer)) -> bool,
+    ) -> BTreeSet<String> {
+        let lines = self.lines.iter().zip(answers).filter(is_said);
+        lines.filter_map(|(line, _)| self.index_of(line)).collect()
+    }
+
+    fn index_of(&self, line: &Line) -> Option<String> {
         let action = self.body.get(line.at..)?.split(|&byte| byte == b'\n').next()?;
         let action: serde_json::Value = serde_json::from_slice(action).ok()?;
         let (_, metadata) = action.as_object()?.iter().next()?;

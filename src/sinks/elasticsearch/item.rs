@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use foldhash::fast::RandomState;
+
 use crate::span::{Opened, Span};
 use crate::support::json::raw::{Object, Raw};
 
@@ -32,27 +34,14 @@ pub(super) fn members_of(value: Raw<'_>) -> Object<'_> {
 }
 
 fn last_of_each(mut object: Object<'_>) -> Object<'_> {
-    let members = &mut object.members;
-    if COMPARED_MAX < members.len() {
-        let mut seen = HashSet::new();
-        let is_last = members.iter().rev().map(|(name, _)| seen.insert(name.clone()));
-        let mut is_last: Vec<bool> = is_last.collect();
-        members.retain(|_| is_last.pop().unwrap_or(true));
-        return object;
-    }
-    let mut at = 0;
-    while let Some(((name, _), later)) = members.get(at..).and_then(<[_]>::split_first) {
-        if later.iter().any(|(other, _)| other == name) {
-            members.remove(at);
-        } else {
-            at += 1;
-        }
+    let mut seen = HashSet::with_capacity_and_hasher(object.members.len(), RandomState::default());
+    let is_last = object.members.iter().rev().map(|(name, _)| seen.insert(&**name));
+    let mut is_last: Vec<bool> = is_last.collect();
+    if is_last.contains(&false) {
+        object.members.retain(|_| is_last.pop().unwrap_or(true));
     }
     object
 }
-
-/// Up to this many names are compared with each other, which is faster than hashing them.
-const COMPARED_MAX: usize = 32;
 
 #[cfg(test)]
 mod tests {

@@ -53,9 +53,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{
-    BuildError, Delivery, Kind, Pace, Parts, Pending, Plan, RejectClass, Report, Sink, SizeLimit,
-};
+use super::{BuildError, Delivery, Kind, Pace, Parts, Pending, Plan, Report, Sink, SizeLimit};
 use crate::span::TraceNeeds;
 use crate::support::lock::lock;
 use crate::telemetry::SinkFigures;
@@ -235,13 +233,6 @@ impl Backend {
             server: self.server(),
             request_bytes_max,
             doc_bytes_max: doc_bytes_max.min(request_bytes_max / 10 * 9),
-        }
-    }
-
-    /// Learns from the report of a request of so many bytes how large they may be.
-    fn learn(&self, report: &Report, request_bytes: usize) {
-        if report.is_refused(RejectClass::TooLarge) {
-            lock(&self.size_limit).refused(request_bytes, Instant::now().into_std());
         }
     }
 

@@ -6,7 +6,9 @@
 use std::borrow::Cow;
 
 use super::options::Rotation;
-use crate::span::{RootSpan, Source, Span, Text, TraceContext, keys};
+use crate::span::{
+    Attribute, RootSpan, Source, Span, Text, TraceContext, TraceObject, Value, keys,
+};
 use crate::support::json::raw::Object;
 use crate::support::rfc3339::{self, NS_PER_SECOND, SECONDS_PER_DAY};
 use crate::support::sha256;
@@ -34,25 +36,16 @@ impl<'a> Names<'a> {
     ) -> Self {
         let hex = |id: &[u8]| Cow::Owned(String::from_utf8_lossy(id).into_owned());
         let parent = rule.parent_of(context, span).map(|id| hex(&id.to_hex()));
-        let (trace, own) = (hex(&span.trace_id.to_hex()), hex(&span.span_id.to_hex()));
-        if span.is_otlp() {
+        let own = hex(&span.span_id.to_hex());
+        let trace = trace_of(span, context);
+        if span.is_otlp() || span.is_synthetic() {
+            let parent = parent.filter(|_| span.is_otlp());
             return Self { trace, span: own, parent, is_agents_sdk: false };
         }
         let ids = span.head().agents_sdk.as_ref();
-        let said = |id: &'a Text| Some(Cow::Borrowed(&**id)).filter(|id| !id.is_empty());
         let of_client = |name: &str, id: Option<&'a Text>| {
             members.get_string(name).or_else(|| id.and_then(said))
         };
-        let objects = [span.trace.as_ref(), context.and_then(|context| context.trace.as_ref())];
-        let object = objects.into_iter().flatten().next();
-        let trace = of_client("trace_id", ids.map(|ids| &ids.trace))
-            .or_else(|| trace_of_root(span).and_then(said))
-            .or_else(|| object.map(|object| Cow::Borrowed(&*object.sdk_id)))
-            .unwrap_or(trace);
-        let trace = searchable(trace);
-        if span.is_synthetic() {
-            return Self { trace, span: own, parent: None, is_agents_sdk: false };
-        }
         let of_span = of_client("id", ids.map(|ids| &ids.span));
         let is_agents_sdk = of_span.is_some();
         let parent_of_client = || of_client("parent_id", ids.and_then(|ids| ids.parent.as_ref()));
@@ -87,11 +80,32 @@ fn hashed(id: &str) -> Cow<'static, str> {
     sha256::hex(id.as_bytes()).into()
 }
 
-/// The client's own id of a trace, in the root that stands for it.
-fn trace_of_root(span: &Span) -> Option<&Text> {
-    let mut attributes = span.detail().attributes.iter().filter(|_| span.is_synthetic());
-    let said = attributes.find(|attribute| &*attribute.key == keys::OPENAI_AGENTS_TRACE_ID)?;
-    said.value.as_text()
+/// What a span's trace is called: as its client calls it, as far as that is known.
+pub(super) fn trace_of<'a>(span: &'a Span, context: Option<&'a TraceContext>) -> Cow<'a, str> {
+    let own = || Cow::Owned(span.trace_id.to_string());
+    if span.is_otlp() {
+        return own();
+    }
+    let of_client = if span.is_synthetic() {
+        let attributes = &span.detail().attributes;
+        Attribute::last(attributes, keys::OPENAI_AGENTS_TRACE_ID).and_then(Value::as_text)
+    } else {
+        span.head().agents_sdk.as_ref().map(|ids| &ids.trace)
+    };
+    let objects = [span.trace.as_ref(), context.and_then(|context| context.trace.as_ref())];
+    let object = objects.into_iter().flatten().next();
+    let id = of_client.and_then(said);
+    let id = id.or_else(|| object.map(|object| Cow::Borrowed(&*object.sdk_id)));
+    searchable(id.unwrap_or_else(own))
+}
+
+/// What the trace of a trace object is called.
+pub(super) fn of_object(object: &TraceObject) -> Cow<'_, str> {
+    searchable(Cow::Borrowed(&object.sdk_id))
+}
+
+fn said(id: &Text) -> Option<Cow<'_, str>> {
+    Some(Cow::Borrowed(&**id)).filter(|id| !id.is_empty())
 }
 
 /// Who made a root that stands for a trace, as its document says in `source`.

@@ -17,7 +17,7 @@ use crate::prices::Prices;
 use crate::sinks::http::{
     Address, ClientOptions, Compression, Limits, TlsOptions, basic, secret_header,
 };
-use crate::sinks::{Mistake, Mistakes, read_options};
+use crate::sinks::{Mistake, Mistakes, settle_options};
 use crate::span::RootSpan;
 use crate::support::base64;
 use crate::support::byte_size::ByteSize;
@@ -254,15 +254,62 @@ const RESPONSE_BYTES_MAX: usize = 32 << 20;
 
 /// Reads a sink's table and says everything that is wrong with it.
 pub fn parse(table: Spanned<DeTable<'_>>) -> Result<Settings, Vec<Problem>> {
-    // Nothing is wrong with addresses and headers any more.
-    Settings::new(read_options(table, Options::check)?).ok_or_else(Vec::new)
+    settle_options(table, Settings::of)
 }
 
 impl Options {
-    fn check(&self) -> Vec<Mistake> {
-        let mut found = Mistakes::default();
-        self.check_endpoints(&mut found);
-        self.check_headers(&mut found);
+    /// The addresses of the cluster.
+    fn addresses(&mut self, found: &mut Mistakes) -> Vec<Uri> {
+        let example = "write for example endpoints = [\"https://es.example.com:9200\"]";
+        if let Some(cloud_id) = self.cloud_id.take() {
+            let what = "`endpoints` and `cloud_id` exclude each other";
+            found.note(self.endpoints.is_some(), "cloud_id", what, "keep one");
+            self.endpoints = address_of_cloud(&cloud_id).map(|address| vec![address]);
+            let what = "`cloud_id` is not the id of a deployment";
+            let hint = "copy it from the deployment's page at Elastic Cloud";
+            found.note(self.endpoints.is_none(), "cloud_id", what, hint);
+        } else {
+            let has_none = self.endpoints.iter().flatten().next().is_none();
+            found.note(has_none, "", "missing key `endpoints`", example);
+        }
+        let mut addresses = Vec::new();
+        for given in self.endpoints.iter().flatten() {
+            let (has_credentials, hint) = (given.has_credentials(), "use `user` and `password`");
+            found.note(has_credentials, "endpoints", "an endpoint holds credentials", hint);
+            let address = base(given);
+            let what = "an endpoint is not an address that begins with http:// or https://";
+            found.note(address.is_none() && !has_credentials, "endpoints", what, example);
+            addresses.extend(address);
+        }
+        addresses
+    }
+
+    /// The headers of every request.
+    fn all_headers(&self, found: &mut Mistakes) -> HeaderMap {
+        let has_user = self.user.is_some() || self.password.is_some();
+        let given = [self.api_key.is_some(), has_user, self.bearer.is_some()];
+        let are_several = 1 < given.into_iter().filter(|given| *given).count();
+        let what = "`api_key`, `user` and `bearer` exclude each other";
+        found.note(are_several, "", what, "keep one of them");
+        let is_half = self.user.is_some() != self.password.is_some();
+        found.note(is_half, "user", "`user` and `password` need each other", "give both");
+        let is_half = self.api_key_id.is_some() && self.api_key.is_none();
+        found.note(is_half, "api_key_id", "`api_key_id` needs `api_key`", "give both");
+        let credentials = self.authorization();
+        let authorization = credentials.as_deref().and_then(secret_header);
+        let is_odd = credentials.is_some() && authorization.is_none();
+        let hint = "look for a line break in them";
+        found.note(is_odd, "", "the credentials are no header", hint);
+        let mut headers: HeaderMap = self.headers.iter().filter_map(read_header).collect();
+        let is_odd = self.headers.iter().any(|header| read_header(header).is_none());
+        found.note(is_odd, "headers", "a header cannot be set", "leave it out");
+        if let Some(authorization) = authorization {
+            headers.entry(AUTHORIZATION).or_insert(authorization);
+        }
+        headers
+    }
+
+    fn check(&self, found: &mut Mistakes) {
         let what = "`index_prefix` cannot begin the name of an index";
         let hint = "use the letters a-z, digits, - _ and . and begin with a letter or digit";
         found.note(!is_prefix(&self.index_prefix), "index_prefix", what, hint);
@@ -281,45 +328,6 @@ impl Options {
         let what = "bulk requests are taken plain or as gzip";
         found.note(is_zstd, "compression", what, "write \"gzip\"");
         found.0.extend(self.limits().check());
-        found.0
-    }
-
-    fn check_headers(&self, found: &mut Mistakes) {
-        let has_user = self.user.is_some() || self.password.is_some();
-        let given = [self.api_key.is_some(), has_user, self.bearer.is_some()];
-        let are_several = 1 < given.into_iter().filter(|given| *given).count();
-        let what = "`api_key`, `user` and `bearer` exclude each other";
-        found.note(are_several, "", what, "keep one of them");
-        let is_half = self.user.is_some() != self.password.is_some();
-        found.note(is_half, "user", "`user` and `password` need each other", "give both");
-        let is_half = self.api_key_id.is_some() && self.api_key.is_none();
-        found.note(is_half, "api_key_id", "`api_key_id` needs `api_key`", "give both");
-        let is_odd = self.authorization().is_some_and(|text| secret_header(&text).is_none());
-        let hint = "look for a line break in them";
-        found.note(is_odd, "", "the credentials are no header", hint);
-        let is_odd = self.headers.iter().any(|header| read_header(header).is_none());
-        found.note(is_odd, "headers", "a header cannot be set", "leave it out");
-    }
-
-    fn check_endpoints(&self, found: &mut Mistakes) {
-        if let Some(cloud_id) = &self.cloud_id {
-            let what = "`endpoints` and `cloud_id` exclude each other";
-            found.note(self.endpoints.is_some(), "cloud_id", what, "keep one");
-            let what = "`cloud_id` is not the id of a deployment";
-            let hint = "copy it from the deployment's page at Elastic Cloud";
-            found.note(address_of_cloud(cloud_id).is_none(), "cloud_id", what, hint);
-            return;
-        }
-        let given = self.endpoints.as_deref().unwrap_or_default();
-        let example = "write for example endpoints = [\"https://es.example.com:9200\"]";
-        found.note(given.is_empty(), "", "missing key `endpoints`", example);
-        for address in given {
-            let (has_credentials, hint) = (address.has_credentials(), "use `user` and `password`");
-            found.note(has_credentials, "endpoints", "an endpoint holds credentials", hint);
-            let is_odd = base(address).is_none() && !has_credentials;
-            let what = "an endpoint is not an address that begins with http:// or https://";
-            found.note(is_odd, "endpoints", what, example);
-        }
     }
 
     /// The limits that all HTTP sinks have.
@@ -378,24 +386,23 @@ fn address_of_cloud(cloud_id: &str) -> Option<Address> {
     }
     // A deployment's part may have a port of its own.
     let (deployment, port) = deployment.split_once(':').unwrap_or((deployment, port));
-    let address = Address::from(format!("https://{deployment}.{host}:{port}"));
-    base(&address).map(|_| address)
+    Some(Address::from(format!("https://{deployment}.{host}:{port}")))
+        .filter(|it| base(it).is_some())
 }
 
 impl Settings {
-    fn new(mut options: Options) -> Option<Self> {
-        if let Some(cloud_id) = options.cloud_id.take() {
-            options.endpoints = Some(vec![address_of_cloud(&cloud_id)?]);
-        }
-        let given = options.endpoints.iter().flatten();
-        let endpoints = given.map(base).collect::<Option<Vec<Uri>>>()?;
-        let mut headers = options.headers.iter().map(read_header).collect::<Option<HeaderMap>>()?;
-        if let Some(text) = options.authorization() {
-            headers.entry(AUTHORIZATION).or_insert(secret_header(&text)?);
+    /// What options come to, or everything that is wrong with them.
+    fn of(mut options: Options) -> Result<Self, Vec<Mistake>> {
+        let mut found = Mistakes::default();
+        let endpoints = options.addresses(&mut found);
+        let headers = options.all_headers(&mut found);
+        options.check(&mut found);
+        if !found.0.is_empty() {
+            return Err(found.0);
         }
         let usual = Compression::toward(&endpoints);
         let compression = *options.compression.get_or_insert(usual);
-        Some(Self { options, endpoints, headers, compression, prices: Arc::default() })
+        Ok(Self { options, endpoints, headers, compression, prices: Arc::default() })
     }
 
     /// How the cluster is reached.

@@ -126,14 +126,13 @@ async fn mapping_difference(settings: &Settings, server: Server, cluster: &Clust
             continue;
         }
         let wanted = templates::index_body(settings, server, &index);
-        let ours =
-            wanted.pointer("/mappings/properties").and_then(Value::as_object).into_iter().flatten();
-        let ours: Vec<_> = ours.filter(|(_, field)| field.get("type").is_some()).collect();
+        let ours = wanted.pointer("/mappings/properties").and_then(Value::as_object);
         for there in there.values().filter_map(|there| there.pointer("/mappings/properties")) {
-            let differs = |name: &str, field: &Value| {
-                there.get(name).is_some_and(|there| there.get("type") != field.get("type"))
+            let differs = |(name, field): &(&String, &Value)| {
+                let (ours, there) = (field.get("type"), there.get(name.as_str()));
+                ours.is_some() && there.is_some_and(|there| there.get("type") != ours)
             };
-            let other = ours.iter().filter(|(name, field)| differs(name, field));
+            let other = ours.into_iter().flatten().filter(differs);
             let other: Vec<&str> = other.map(|(name, _)| name.as_str()).collect();
             if !other.is_empty() {
                 return Err(format!(

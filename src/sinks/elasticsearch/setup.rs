@@ -6,8 +6,8 @@
 //! and holds the sink where only an operator can.
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use hyper::{Method, StatusCode};
 use serde_json::Value;
@@ -25,7 +25,7 @@ use crate::sinks::http::classify::StatusClass;
 #[derive(Debug, Default)]
 pub(super) struct Setup {
     /// What it is, once it was asked.
-    server: Mutex<Option<Server>>,
+    server: OnceLock<Server>,
     /// What an operator should know although documents arrive.
     pub(super) notice: Mutex<Option<String>>,
     /// Indices that may have been made by a document of ours just now, until they are known to have our mapping.
@@ -38,7 +38,7 @@ pub(super) struct Setup {
 impl Backend {
     /// What the backend is, or is assumed to be.
     pub(super) fn server(&self) -> Server {
-        let known = *lock(&self.setup.server);
+        let known = self.setup.server.get().copied();
         known.unwrap_or_else(|| Server::assumed(self.settings.options.flavor))
     }
 
@@ -63,10 +63,10 @@ impl Backend {
         if setup.is_done.load(Ordering::Acquire) {
             return Ok(());
         }
-        if lock(&setup.server).is_none() {
+        if setup.server.get().is_none() {
             let server = self.detect().await?;
             info!(sink = self.name, server = server.describe(), "found");
-            *lock(&setup.server) = Some(server);
+            setup.server.set(server).ok();
         }
         if self.is_managed() {
             self.install().await.map_err(Obstacle::report)?;

@@ -24,7 +24,7 @@ use super::fields::Field::{Json, Nothing, Number, Words};
 use super::fields::{Row, words, write_fields};
 use super::figures;
 use super::names::bounded;
-use super::queries::{self, Found, Hit, Looked, Sum};
+use super::queries::{self, Found, Hit, Looked};
 use super::response::{Action, Class, explain, judge};
 use super::summary::Summary;
 use super::tree::{self, Place};
@@ -45,12 +45,9 @@ const RETRY_LONGEST: Duration = Duration::from_mins(1);
 const UNREADABLE_WAITS: u32 = 10;
 
 struct Work<'a> {
-    name: &'a str,
+    summary: Summary<'a>,
     /// As [`Change`] has it.
     received_ms: u64,
-    found: Found<'a>,
-    sum: Sum,
-    max_depth: u64,
     /// Whether documents were changed whose tokens the sum counts.
     is_moved: bool,
     /// What was not taken so far. With any left, the trace stays due.
@@ -174,9 +171,9 @@ impl Backend {
             if is_behind && self.changes().must_wait(name, now) {
                 continue;
             }
+            let summary = Summary { name, sum, found, max_depth: 0 };
             let received_ms = change.received_ms;
-            let (max_depth, is_moved, open) = (0, false, 0);
-            works.push(Work { name, received_ms, found, sum, max_depth, is_moved, open });
+            works.push(Work { summary, received_ms, is_moved: false, open: 0 });
         }
         let bulks = self.encode_round(&mut works, &looked);
         let mut written = self.send_round(bulks, &mut works).await;
@@ -188,10 +185,10 @@ impl Backend {
         let mut changes = self.changes();
         for work in &works {
             if work.open == 0 {
-                changes.settled(work.name, read_at.into_std());
+                changes.settled(work.summary.name, read_at.into_std());
             }
             if work.is_moved {
-                changes.note(work.name, work.received_ms, 0, Instant::now().into_std());
+                changes.note(work.summary.name, work.received_ms, 0, Instant::now().into_std());
             }
         }
         written
@@ -204,12 +201,13 @@ impl Backend {
         // Of a trace that was not returned whole nobody knows what is above what.
         if !looked.is_cut() {
             let by_name: HashMap<&str, usize> =
-                works.iter().enumerate().map(|(at, work)| (work.name, at)).collect();
+                works.iter().enumerate().map(|(at, work)| (work.summary.name, at)).collect();
             let places = tree::places(looked.spans.iter().map(Hit::node));
             for (hit, place) in looked.spans.iter().zip(&places) {
                 let Some(&at) = by_name.get(&*hit.source.trace_id) else { continue };
                 let Some(work) = works.get_mut(at) else { continue };
-                work.max_depth = work.max_depth.max(place.depth.unwrap_or_default().into());
+                let max_depth = &mut work.summary.max_depth;
+                *max_depth = (*max_depth).max(place.depth.unwrap_or_default().into());
                 let correction = correction(hit, place);
                 if !encoder.has_patches() || !correction.iter().any(|(.., field)| field.is_said()) {
                     continue;
@@ -228,11 +226,10 @@ impl Backend {
         }
         let index = self.settings.traces_index();
         let works = works.iter_mut().enumerate();
-        for (at, work) in works.filter(|(_, work)| work.sum.spans() != 0) {
+        for (at, work) in works.filter(|(_, work)| work.summary.sum.spans() != 0) {
             let mut document = Vec::new();
-            let Work { name, sum, found, max_depth, .. } = work;
-            Summary { name, sum, found, max_depth: *max_depth }
-                .write(&mut document, &self.settings);
+            work.summary.write(&mut document, &self.settings);
+            let Summary { name, found, .. } = &work.summary;
             if document == found.document.raw.text().as_bytes() {
                 continue;
             }
@@ -254,7 +251,6 @@ impl Backend {
                 obstacle_of(&report)
             })?;
             for (line, answer) in bulk.lines.iter().zip(&answers) {
-                self.doubt(bulk.index_of(line).filter(|_| answer.is_first));
                 let Some(work) = works.get_mut(line.place) else { continue };
                 let class = judge(answer, line.action);
                 match class {

@@ -23,11 +23,11 @@ use crate::support::json::{write_compact, write_str};
 /// The largest number that the field type `integer` knows.
 const INTEGER_MAX: u64 = i32::MAX as u64;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Summary<'a> {
     pub(super) name: &'a str,
-    pub(super) sum: &'a Sum,
-    pub(super) found: &'a Found<'a>,
+    pub(super) sum: Sum,
+    pub(super) found: Found<'a>,
     /// The most spans above one.
     pub(super) max_depth: u64,
 }
@@ -35,7 +35,7 @@ pub(super) struct Summary<'a> {
 impl Summary<'_> {
     /// Appends it on one line, without the line break.
     pub(super) fn write(&self, out: &mut Vec<u8>, settings: &Settings) {
-        let sum = self.sum;
+        let sum = &self.sum;
         let (start_us, end_us) = (sum.time_us("start_us"), sum.time_us("end_us"));
         let millis = |name| Time(sum.whole(name).saturating_mul(NS_PER_MS).min(TIME_NS_MAX));
         let micros = |at: u64| Time((at * NS_PER_US).min(TIME_NS_MAX));
@@ -76,8 +76,35 @@ impl Summary<'_> {
         for name in ["agents", "tools", "models"] {
             write_texts(out, name, sum.names(name));
         }
-        write_facts(out, self.found, sum);
+        self.write_facts(out);
         out.push(b'}');
+    }
+
+    /// What is said of the trace as a whole: its trace object comes first, and then the span that began first and says it. What the trace
+    /// object says is kept apart too, so that it is known whose word a field is.
+    fn write_facts(&self, out: &mut Vec<u8>) {
+        let before = &self.found.document;
+        let object = before.get_object("trace_object");
+        let said = |name| {
+            let said = object.as_ref().and_then(|object| object.get_string(name));
+            let first = self.sum.names(name).next().map(Cow::Borrowed);
+            said.or(first).or_else(|| before.get_string(name))
+        };
+        for name in ["workflow_name", "group_id", "service_name"] {
+            write_fields(out, [("", name, words(said(name).as_deref()))]);
+        }
+        if let Some(metadata) = before.get("metadata").filter(|metadata| metadata.is_object()) {
+            write_compact(write_key(out, "metadata"), metadata.text().as_bytes());
+            let members = members_of(metadata).members;
+            let pairs = members.iter().filter_map(|(name, value)| {
+                let pair = format!("{name}={}", scalar_of_json(*value)?);
+                Some(pair).filter(|pair| pair.len() <= ENTRY_BYTES_MAX)
+            });
+            let mut pairs: Vec<_> = pairs.take(ENTRIES_MAX).collect();
+            pairs.sort_unstable();
+            write_texts(out, "metadata_kv", pairs.iter().map(String::as_str));
+        }
+        write_fields(out, [("", "trace_object", object.map_or(Nothing, |it| Json(it.raw.text())))]);
     }
 }
 
@@ -103,40 +130,14 @@ pub(super) fn write_object(
     }
     writer.close();
     let said = String::from_utf8(said).unwrap_or_default();
-    let found = &Found { seq: None, document: Raw::trusted(&said).object() };
+    let found = Found { seq: None, document: Raw::trusted(&said).object() };
     let received_at = json!({ "value": received_ns / NS_PER_MS });
-    let sum = &Sum(json!({ "received_at": received_at, "updated_at": received_at }));
+    let sum = Sum(json!({ "received_at": received_at, "updated_at": received_at }));
+    let summary = Summary { name, sum, found, max_depth: 0 };
     out.extend_from_slice(b"{\"doc\":{");
     write_fields(out, [("", "trace_id", Words(name))]);
-    write_facts(out, found, sum);
+    summary.write_facts(out);
     out.extend_from_slice(b"},\"upsert\":");
-    Summary { name, sum, found, max_depth: 0 }.write(out, settings);
+    summary.write(out, settings);
     out.push(b'}');
-}
-
-/// What is said of the trace as a whole: its trace object comes first, and then the span that began first and says it. What the trace
-/// object says is kept apart too, so that it is known whose word a field is.
-fn write_facts(out: &mut Vec<u8>, found: &Found<'_>, sum: &Sum) {
-    let before = &found.document;
-    let object = before.get_object("trace_object");
-    let said = |name| {
-        let said = object.as_ref().and_then(|object| object.get_string(name));
-        let first = sum.names(name).next().map(Cow::Borrowed);
-        said.or(first).or_else(|| before.get_string(name))
-    };
-    for name in ["workflow_name", "group_id", "service_name"] {
-        write_fields(out, [("", name, words(said(name).as_deref()))]);
-    }
-    if let Some(metadata) = before.get("metadata").filter(|metadata| metadata.is_object()) {
-        write_compact(write_key(out, "metadata"), metadata.text().as_bytes());
-        let members = members_of(metadata).members;
-        let pairs = members.iter().filter_map(|(name, value)| {
-            let pair = format!("{name}={}", scalar_of_json(*value)?);
-            Some(pair).filter(|pair| pair.len() <= ENTRY_BYTES_MAX)
-        });
-        let mut pairs: Vec<_> = pairs.take(ENTRIES_MAX).collect();
-        pairs.sort_unstable();
-        write_texts(out, "metadata_kv", pairs.iter().map(String::as_str));
-    }
-    write_fields(out, [("", "trace_object", object.map_or(Nothing, |it| Json(it.raw.text())))]);
 }

@@ -57,10 +57,7 @@ pub static KIND: Kind = Kind {
     summary: "JSON lines on disk, exactly once, for pandas, DuckDB and SQLite; also OTLP/JSON and the Agents SDK's own format",
     example: "path = \"traces/{date}.jsonl\"\n",
     schema: crate::support::options::schema_of::<Options>,
-    parse: |table| {
-        let options = read_options(table, Options::check)?;
-        Ok(Box::new(options))
-    },
+    parse: |table| Ok(Box::new(read_options(table, Options::check)?)),
 };
 
 impl Plan for Options {

@@ -77,10 +77,7 @@ pub static KIND: Kind = Kind {
     summary: "a data lake in S3, Google Cloud Storage, Azure or a folder: partitions of Parquet, JSON lines, or OTLP to replay, each row exactly once",
     example: "url = \"s3://traces/agents\"\nregion = \"eu-central-1\"\n",
     schema: crate::support::options::schema_of::<Options>,
-    parse: |table| {
-        let options = read_options(table, Options::check)?;
-        Ok(Box::new(options))
-    },
+    parse: |table| Ok(Box::new(read_options(table, Options::check)?)),
 };
 
 impl Plan for Options {

@@ -164,13 +164,13 @@ fn summary_of_everything(settings: &Settings) -> Json {
     let answer =
         json!({"responses": [{"_shards": shards, "aggregations": {"traces": {"buckets": [sum]}}}]});
     let answer = answer.to_string();
-    let looked = queries::read_looked(answer.as_bytes()).unwrap();
+    let mut looked = queries::read_looked(answer.as_bytes()).unwrap();
     let body = json!({"docs": [{"_id": "t", "_source": {"metadata": {"a": 1}, "trace_object": {"group_id": "g"}}}]});
     let body = body.to_string();
-    let found = &queries::read_found(body.as_bytes()).unwrap()["t"];
+    let found = queries::read_found(body.as_bytes()).unwrap().remove("t").unwrap();
+    let sum = looked.sums.remove("t").unwrap();
     let mut out = Vec::new();
-    summary::Summary { name: "t", sum: &looked.sums["t"], found, max_depth: 4 }
-        .write(&mut out, settings);
+    summary::Summary { name: "t", sum, found, max_depth: 4 }.write(&mut out, settings);
     serde_json::from_slice(&out).unwrap()
 }
 
@@ -216,7 +216,10 @@ fn an_id_that_is_too_long_to_be_searched_for_is_hashed_everywhere_and_kept() {
     let long = "\u{e9}".repeat(257);
     let wire = json!({"id": long, "trace_id": long, "parent_id": long}).to_string();
     let wire: &'static str = Box::leak(wire.into_boxed_str());
-    let mut span = samples::sdk_span(0, wire, Detail::default(), Facts::default());
+    let id = Text::from(long.as_str());
+    let ids = SdkIds { trace: id.clone(), span: id.clone(), parent: Some(id) };
+    let detail = Detail { agents_sdk: Some(ids), ..Detail::default() };
+    let mut span = samples::sdk_span(0, wire, detail, Facts::default());
     span.parent_id = Some(span_id(7));
     let doc = read(&document(&settings(""), &Item::Span(span), Rung::Full, usize::MAX));
     for field in ["trace_id", "span_id", "parent_id"] {

@@ -295,8 +295,7 @@ async fn a_size_that_was_learnt_is_tried_again_after_a_while() {
     let sink = Elasticsearch::new(settings(""), &Parts::default(), changes::BYTES_MAX).unwrap();
     let tried = || sink.backend.encoder().request_bytes_max;
     let configured = tried();
-    let refused = Report::split(RejectClass::TooLarge, "HTTP 413".to_owned(), String::new());
-    sink.backend.learn(&refused, 1 << 20);
+    lock(&sink.backend.size_limit).refused(1 << 20, Instant::now().into_std());
     assert!(tried() < 1 << 20);
     tokio::time::advance(Duration::from_hours(2)).await;
     assert_eq!(tried(), configured, "one hiccup of the network cuts no documents for ever");
