@@ -53,10 +53,8 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("programs/genkit-js", "it adds what `generate` says of its calls to these"),
     ("programs/haystack-agent", "it does not read Haystack's replies"),
     ("programs/langsmith-agent", "it does not read cached tokens, so that the cost is too high"),
-    (
-        "programs/langsmith-anthropic",
-        "it counts what is written to a cache beside the input that has it in it",
-    ),
+    ("programs/claude-code", WRITTEN),
+    ("programs/langsmith-anthropic", WRITTEN),
     ("programs/llamaindex-native", "it does not read LlamaIndex's events"),
     ("programs/mlflow-agents", "it does not read MLflow's tokens, and makes some up"),
     ("programs/openlit-agents", "it takes OpenLIT's cost of 0 for a cost"),
@@ -88,6 +86,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
 const TWICE: &str = "both spans of one call have its tokens";
 const REASONING: &str = "it takes reasoning out of the output, and has no price for that";
 const RAW: &str = "it does not read the cost, and cached tokens are only in `gen_ai.usage.raw`";
+const WRITTEN: &str = "it counts what is written to a cache beside the input that has it in it";
 const EXCLUSIVE: &str = "it takes cached tokens out of an input that does not have them in it";
 
 /// Rows whose tokens another one beside or around them says, so that they may go, by body and name.

@@ -1,6 +1,6 @@
 //! What rows cannot say: facts that conventions put into other words, or into the span's name.
 
-use super::fields::Gate::{self, Scope, ScopePrefix, SpanPrefix};
+use super::fields::Gate::{self, Scope, ScopePrefix};
 use super::fields::{Field, begins};
 use super::provider;
 use super::slots::Slots;
@@ -288,8 +288,7 @@ fn not_a_tool(slots: &Slots<'_>, facts: &mut Facts) {
 
 /// Who counts a part beside its whole: under which scope or span name, and of which providers or models (all where none is named).
 /// Anthropic and Bedrock count cached tokens so, Gemini its thoughts; their callers differ.
-static BESIDE: [(Part, Gate, &[&str]); 15] = [
-    (Part::Cached, SpanPrefix("claude_code."), &[]),
+static BESIDE: [(Part, Gate, &[&str]); 14] = [
     // Microsoft's Agent Framework 1.23 hands on `usage.input_tokens` of Anthropic.
     (Part::Cached, ScopePrefix("agent_framework"), ANTHROPIC),
     (Part::Cached, ScopePrefix("genkit"), ANTHROPIC),
@@ -347,9 +346,12 @@ fn has_key(slots: &Slots<'_>, field: Field, beginning: &str) -> bool {
     slots.key_of(field).is_some_and(|key| key.starts_with(beginning))
 }
 
-/// OpenLLMetry where it adds nothing up: then it has no total either.
+/// Claude Code in its own words (OpenTelemetry's, which 2.1.332 has beside them, add up), and OpenLLMetry where it has no total.
 fn is_raw(slots: &Slots<'_>) -> bool {
-    slots.scope == "opentelemetry.instrumentation.anthropic" && !slots.has(Field::TotalTokens)
+    let is_claude_code = slots.detail.name.starts_with("claude_code.");
+    let is_raw = slots.scope == "opentelemetry.instrumentation.anthropic";
+    (is_claude_code && !has_key(slots, Field::InputTokens, "gen_ai."))
+        || (is_raw && !slots.has(Field::TotalTokens))
 }
 
 /// The AI SDK up to version 5 and Strands up to 1.45. Later versions detail the input, and count inclusively.

@@ -58,6 +58,15 @@ fn coding_agents_say_kinds_and_tokens_in_their_own_words() {
                 "first_token_ns": 812_500_000, "request_model": "claude-opus-4-7", "finish_reasons": ["end_turn"],
                 "response_id": "req_1", "input": "[USER] hi", "output": "hello"}),
         ),
+        // 2.1.332 says the same once more in OpenTelemetry's words, added up.
+        (
+            CLAUDE,
+            "claude_code.llm_request",
+            json!({"span.type": "llm_request", "gen_ai.operation.name": "chat", "gen_ai.provider.name": "anthropic", "input_tokens": 1001,
+                "output_tokens": 201, "cache_read_tokens": 301, "cache_creation_tokens": 51, "gen_ai.usage.input_tokens": 1353,
+                "gen_ai.usage.output_tokens": 201, "gen_ai.usage.cache_read.input_tokens": 301, "gen_ai.usage.cache_write.input_tokens": 51}),
+            json!({"kind": "generation", "usage": {"input": 1353, "output": 201, "cached_read": 301, "cache_write": 51}}),
+        ),
         (
             CLAUDE,
             "claude_code.tool",
