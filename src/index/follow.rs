@@ -73,12 +73,12 @@ impl Index {
 
     /// Adds what was taken from the journal up to here, away from the runtime's threads.
     async fn take(&self, (taken, until): (Vec<Fed>, Position), lacks: &Understanding) {
-        let (index, lacks) = (self.clone(), lacks.clone());
+        let (index, lacks, prices) = (self.clone(), lacks.clone(), self.prices());
         let take = move || {
             for Fed { start, batch, .. } in taken {
                 let items = index.feed(&batch, start.position);
                 let spans = items.iter().filter_map(Item::as_span);
-                spans.for_each(|span| lacks.note(span, index.prices().lacks(span)));
+                spans.for_each(|span| lacks.note(span, prices.lacks(span)));
             }
         };
         if tokio::task::spawn_blocking(take).await.is_err() {

@@ -286,7 +286,7 @@ fn not_a_tool(slots: &Slots<'_>, facts: &mut Facts) {
     }
 }
 
-/// Who counts a part beside its whole: under which scope or span name, and of which providers or models (all where none is named).
+/// Who counts a part beside its whole: under which scope, and of which providers or models (all where none is named).
 /// Anthropic and Bedrock count cached tokens so, Gemini its thoughts; their callers differ.
 static BESIDE: [(Part, Gate, &[&str]); 14] = [
     // Microsoft's Agent Framework 1.23 hands on `usage.input_tokens` of Anthropic.
