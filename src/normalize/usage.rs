@@ -213,16 +213,15 @@ pub(super) fn fill(usage: &mut Usage, more: &Usage) {
     }
 }
 
-/// Costs in dollars: `{"input": .., "output": .., "total": ..}`.
+/// Costs in dollars: `{"input": .., "output": .., "total": ..}`, or buckets that add up to the total.
 pub(super) fn cost_from_json(cost: Raw<'_>) -> Cost {
-    let member = |names: &[&str]| {
-        let amount = names.iter().find_map(|name| cost.get(name)).and_then(Raw::number);
-        amount.filter(|amount| *amount >= 0.0)
-    };
+    let amount = |value: Raw<'_>| value.number().filter(|amount| *amount >= 0.0);
+    let member = |names: &[&str]| names.iter().find_map(|name| cost.get(name)).and_then(amount);
+    let sum = cost.members().filter_map(|(_, value)| amount(value)).reduce(|sum, part| sum + part);
     Cost {
         input: member(&["input", "input_cost"]),
         output: member(&["output", "output_cost"]),
-        total: member(&["total", "total_cost"]),
+        total: member(&["total", "total_cost"]).or(sum),
     }
 }
 

@@ -129,9 +129,7 @@ impl Prices {
 
     /// What a span cost, its own or the tokens that it says of others: what the client says, or else the prices.
     pub fn cost_of(&self, span: &Span) -> Option<f64> {
-        let cost = self.of(span).map_or(&span.facts().cost, |priced| &priced.cost);
-        let parts = [cost.input, cost.output].into_iter().flatten();
-        cost.total.or_else(|| parts.reduce(|sum, part| sum + part))
+        self.of(span).map_or(&span.facts().cost, |priced| &priced.cost).total
     }
 
     /// What the model of a span costs, and its time in seconds since 1970, for which there is a price.

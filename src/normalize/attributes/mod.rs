@@ -277,6 +277,7 @@ fn tokens(slots: &Slots<'_>, facts: &mut Facts) -> bool {
         *count = slots.count(field);
     }
     facts.cost = match slots.object(Field::CostDetails) {
+        _ if slots.is_repeated => Cost::default(),
         Some(cost) => usage::cost_from_json(Raw::trusted(&cost)),
         None => Cost {
             input: slots.cost(Field::CostInput),
@@ -284,15 +285,14 @@ fn tokens(slots: &Slots<'_>, facts: &mut Facts) -> bool {
             total: slots.cost(Field::CostTotal),
         },
     };
+    let parts = [facts.cost.input, facts.cost.output].into_iter().flatten();
+    facts.cost.total = facts.cost.total.or_else(|| parts.reduce(|sum, part| sum + part));
     facts.adds_up_later = refine::adds_up_later(slots, facts);
     let is_repeated = slots.is_repeated || refine::is_said_elsewhere(slots, facts);
     if facts.kind.counts_usage() && !is_repeated {
         facts.usage = usage;
     } else {
         usage::fill(&mut facts.aggregate_usage, &usage);
-    }
-    if slots.is_repeated {
-        facts.cost = Cost::default();
     }
     is_total_odd
 }

@@ -54,7 +54,7 @@ impl Change {
             change.replaced.add(Found::of([Fact::OwnUsage]));
         }
         if reads.has(Fact::OwnCost) && !hides_usage {
-            change.cost = mended_cost(own(fields::COST));
+            change.cost = mended_cost(own(fields::COST), facts.cost.total);
             change.replaced.add(Found::of(change.cost.is_some().then_some(Fact::OwnCost)));
         } else if reads.has(Fact::Cost) && !facts.cost.is_said() {
             change.hidden.add(Found::of([Fact::Cost]));
@@ -148,7 +148,7 @@ fn has_odd_prompt(facts: &Facts, detail: &Detail, reads: Reads) -> bool {
 
 /// Costs as numbers and with a total, where they are not: Langfuse takes a number in a string for 0, and adds up a total only where
 /// there is nothing but input and output.
-fn mended_cost(own: &str) -> Option<String> {
+fn mended_cost(own: &str, total: Option<f64>) -> Option<String> {
     let costs: Vec<_> = Raw::parse(own)?.members().collect();
     let has_text = costs.iter().any(|(_, amount)| amount.string().is_some());
     let has_more = costs.iter().any(|(name, _)| name != "input" && name != "output");
@@ -158,15 +158,13 @@ fn mended_cost(own: &str) -> Option<String> {
     }
     let mut out = Vec::new();
     let mut object = Object::open(&mut out);
-    let mut sum = 0.0;
     for (name, value) in &costs {
         if let Some(amount) = number(value.text().trim_matches(['"', ' '])) {
             write_f64(object.member(name), amount);
-            sum += amount;
         }
     }
-    if !has_total {
-        write_f64(object.member("total"), sum);
+    if let Some(total) = total.filter(|_| !has_total) {
+        write_f64(object.member("total"), total);
     }
     object.close();
     String::from_utf8(out).ok()

@@ -72,15 +72,11 @@ fn shares(whole: Option<u64>, parts: [Option<u64>; 3]) -> [Option<u64>; 4] {
     [first, second, third, Some(left)]
 }
 
-/// Appends a cost in dollars as a JSON object. Langfuse adds up no total itself as soon as there is more than input and output.
+/// Appends a cost in dollars as a JSON object.
 pub(super) fn write_cost(out: &mut Vec<u8>, cost: &Cost) {
-    let finite = |amount: Option<f64>| amount.filter(|amount| amount.is_finite());
-    let (input, output) = (finite(cost.input), finite(cost.output));
-    let sum = input.unwrap_or_default() + output.unwrap_or_default();
-    let total = finite(cost.total).unwrap_or(sum);
     let mut object = Object::open(out);
-    for (name, amount) in [("input", input), ("output", output), ("total", Some(total))] {
-        if let Some(amount) = amount {
+    for (name, amount) in [("input", cost.input), ("output", cost.output), ("total", cost.total)] {
+        if let Some(amount) = amount.filter(|amount| amount.is_finite()) {
             write_f64(object.member(name), amount);
         }
     }
@@ -198,17 +194,17 @@ mod tests {
     }
 
     #[test]
-    fn a_cost_always_has_a_total() {
+    fn a_cost_is_what_is_said_in_numbers() {
         let cost = |input, output, total| {
             let mut out = Vec::new();
             write_cost(&mut out, &Cost { input, output, total });
             String::from_utf8(out).unwrap()
         };
         assert_eq!(
-            cost(Some(0.25), Some(0.5), None),
+            cost(Some(0.25), Some(0.5), Some(0.75)),
             r#"{"input":0.25,"output":0.5,"total":0.75}"#
         );
         assert_eq!(cost(None, None, Some(0.1)), r#"{"total":0.1}"#);
-        assert_eq!(cost(Some(f64::NAN), Some(1.0), None), r#"{"output":1.0,"total":1.0}"#);
+        assert_eq!(cost(Some(f64::NAN), Some(1.0), Some(1.0)), r#"{"output":1.0,"total":1.0}"#);
     }
 }
