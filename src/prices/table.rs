@@ -120,20 +120,26 @@ impl Table {
     /// The provider and the model that a name stands for.
     pub(super) fn find(&self, provider: Option<&str>, model: &str) -> Option<(&Provider, &Model)> {
         let model = model.to_lowercase();
+        // Google's names are paths (`publishers/google/models/gemini-2.5-flash`). Bedrock alone has a dot behind a model's maker.
+        let model = model.rsplit_once("google/models/").map_or(&*model, |(_, name)| name);
+        let model = model.strip_prefix("models/").unwrap_or(model);
+        let is_bedrock = ["anthropic.claude", "amazon.nova", "meta.llama"]
+            .iter()
+            .any(|name| model.contains(name));
         // LiteLLM puts the provider before the model: `anthropic/claude-sonnet-4-5`.
         let by_prefix = || {
             let (provider, model) = model.split_once('/')?;
             self.model_of(self.provider(provider)?, model)
         };
-        if let Some(name) = provider {
+        if let Some(name) = provider.or(is_bedrock.then_some("aws")) {
             let provider = self.provider(name)?;
             let is_same = |(found, _): &(&Provider, &Model)| found.id == provider.id;
-            return self.model_of(provider, &model).or_else(|| by_prefix().filter(is_same));
+            return self.model_of(provider, model).or_else(|| by_prefix().filter(is_same));
         }
-        let is_of = |of: &&Provider| of.model_match.as_ref().is_some_and(|all| all.holds(&model));
+        let is_of = |of: &&Provider| of.model_match.as_ref().is_some_and(|all| all.holds(model));
         let by_model = self.providers.iter().find(is_of);
-        let by_model = by_model.and_then(|provider| self.model_of(provider, &model));
-        by_model.or_else(by_prefix).or_else(|| self.same_everywhere(&model))
+        let by_model = by_model.and_then(|provider| self.model_of(provider, model));
+        by_model.or_else(by_prefix).or_else(|| self.same_everywhere(model))
     }
 
     /// The model with just this name, where all who serve one take the same for it: then it does not matter which of them it was.

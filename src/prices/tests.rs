@@ -113,6 +113,17 @@ fn names_of_opentelemetry_are_those_of_the_table() {
         ("", "anthropic/claude-sonnet-4-5", "anthropic"),
         ("", "mistral/mistral-large-latest", "mistral"),
         ("openai", "openai/gpt-4.1-mini", "openai"),
+        ("gcp.gemini", "models/gemini-2.5-flash", "google"),
+        ("", "models/gemini-2.5-flash", "google"),
+        (
+            "gcp.vertex_ai",
+            "projects/p/locations/l/publishers/google/models/gemini-2.5-flash",
+            "google",
+        ),
+        // Strands, for one, names itself where the provider belongs.
+        ("", "us.anthropic.claude-sonnet-4-5-20250929-v1:0", "aws"),
+        ("", "arn:aws:bedrock:us-east-1:1:inference-profile/eu.amazon.nova-pro-v1:0", "aws"),
+        ("", "bedrock/anthropic.claude-sonnet-4-5-20250929-v1:0", "aws"),
         // Whoever serves it takes the same.
         ("", "text-embedding-3-small", "azure"),
         ("", "text-embedding-ada-002", "openai"),
