@@ -26,7 +26,7 @@ impl Coding {
     /// The coding of a `Content-Encoding` or `grpc-encoding` header, in either case; `None` for one that is not known.
     pub fn from_header(name: &str) -> Option<Self> {
         match &*name.trim().to_ascii_lowercase() {
-            "" | "identity" => Some(Self::Identity),
+            "" | "identity" | "none" => Some(Self::Identity),
             "gzip" | "x-gzip" => Some(Self::Gzip),
             "deflate" => Some(Self::Deflate),
             "zstd" => Some(Self::Zstd),
@@ -160,6 +160,7 @@ mod tests {
         for (name, coding) in [
             ("", Some(Coding::Identity)),
             ("Identity", Some(Coding::Identity)),
+            ("none", Some(Coding::Identity)),
             (" GZIP ", Some(Coding::Gzip)),
             ("x-gzip", Some(Coding::Gzip)),
             ("deflate", Some(Coding::Deflate)),

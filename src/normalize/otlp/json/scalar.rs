@@ -2,6 +2,7 @@
 
 use crate::normalize::json::{Quoted, Token};
 use crate::normalize::otlp::tally::{NO_SPAN_ID, NO_TRACE_ID, NoId};
+use crate::normalize::tables::matches;
 use crate::span::{SpanId, TraceId};
 use crate::support::base64;
 
@@ -40,14 +41,15 @@ pub(super) fn bytes(token: Token<'_>) -> Option<Vec<u8>> {
     }
 }
 
-/// The number of an enum's value: itself, as a string, or by name.
+/// The number of an enum's value: itself, as a string, or by name, which programs print without its prefix (`SERVER`, `Error`).
 pub(super) fn enumeration(token: Token<'_>, names: &[&str]) -> Option<i32> {
     if let Some(number) = integer(token) {
         return i32::try_from(number).ok();
     }
     let Token::Text(text) = token else { return None };
     let name = text.text();
-    let number = names.iter().position(|known| *known == name)?;
+    let ending = format!("*_{name}");
+    let number = names.iter().position(|known| *known == name || matches(&ending, known))?;
     i32::try_from(number).ok()
 }
 

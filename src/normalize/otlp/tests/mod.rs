@@ -460,7 +460,7 @@ fn a_broken_json_span_costs_no_other_span_and_is_kept_as_sent() {
         format!("{{{ids}, \"attributes\": {{\"k\": [1, {{\"]\": 2}}]}} }}"),
         format!("{{{ids},\"attributes\":[{{\"key\":\"k\",\"value\":{{\"intValue\":[1]}}}}]}}"),
         format!("{{{ids},\"flags\":4294967296}}"),
-        format!("{{{ids},\"kind\":\"SERVER\"}}"),
+        format!("{{{ids},\"kind\":\"SERVERS\"}}"),
         format!("{{{ids},\"events\":[{{\"timeUnixNano\":-1}}]}}"),
     ];
     let body = format!(

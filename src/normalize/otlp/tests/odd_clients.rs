@@ -182,6 +182,22 @@ fn times_in_two_halves_are_times() {
 }
 
 #[test]
+fn enums_without_their_prefix_are_known_in_any_case() {
+    let of = |kind: &str, code: &str| {
+        let body = format!(r#""kind":"{kind}","status":{{"code":"{code}"}}"#);
+        let decoded = json(&request(&body)).unwrap();
+        let span = decoded.batch.spans().next();
+        span.map(|span| (span.detail().kind, span.detail().status_code))
+    };
+    assert_eq!(of("SERVER", "ERROR"), of("SPAN_KIND_SERVER", "STATUS_CODE_ERROR"));
+    assert_eq!(of("Client", "Ok"), of("SPAN_KIND_CLIENT", "STATUS_CODE_OK"));
+    assert_ne!(of("Client", "Ok"), None);
+    for [kind, code] in [["SERVERS", "OK"], ["", "OK"], ["*", "OK"], ["SERVER", "FAILED"]] {
+        assert_eq!(of(kind, code), None, "{kind} {code}");
+    }
+}
+
+#[test]
 fn an_attribute_without_space_is_the_same_as_one_with_space_or_with_its_members_in_another_order() {
     let texts = ["", "a", "\u{e9}", "\\\"q\\\"", "\\ud83d", "\\u00e9\\n", "}}", "\\\\"];
     let lengths = [100, 110, 117, 118, 119, 120, 121, 122, 123, 124, 125, 126, 127, 128, 300];
