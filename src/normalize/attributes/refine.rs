@@ -288,7 +288,7 @@ fn not_a_tool(slots: &Slots<'_>, facts: &mut Facts) {
 
 /// Who counts a part beside its whole: under which scope, and of which providers or models (all where none is named).
 /// Anthropic and Bedrock count cached tokens so, Gemini its thoughts; their callers differ.
-static BESIDE: [(Part, Gate, &[&str]); 14] = [
+static BESIDE: [(Part, Gate, &[&str]); 15] = [
     // Microsoft's Agent Framework 1.23 hands on `usage.input_tokens` of Anthropic.
     (Part::Cached, ScopePrefix("agent_framework"), ANTHROPIC),
     (Part::Cached, ScopePrefix("genkit"), ANTHROPIC),
@@ -301,7 +301,8 @@ static BESIDE: [(Part, Gate, &[&str]); 14] = [
     (Part::Cached, Scope("opentelemetry.instrumentation.bedrock"), &[]),
     (Part::Cached, ScopePrefix("opentelemetry.instrumentation.botocore"), ANTHROPIC),
     (Part::Cached, ScopePrefix("org.springframework"), ANTHROPIC),
-    // Pipecat: `services/{anthropic,aws,google}/llm.py`.
+    // Pipecat (`services/{anthropic,aws,google}/llm.py`) and JetBrains' Tracy hand on what each provider says.
+    (Part::Cached, Scope("tracy"), ANTHROPIC),
     (Part::Cached, Scope("pipecat"), ANTHROPIC),
     (Part::Reasoning, Scope("pipecat"), GEMINI),
     (Part::Reasoning, ScopePrefix("openlit."), GEMINI),
