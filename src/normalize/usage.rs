@@ -85,6 +85,10 @@ pub(super) fn from_json(usage: Raw<'_>) -> Usage {
     if counts.cache_write.unwrap_or_default() == 0 && kept != 0 && kept <= COUNT_MAX {
         counts.cache_write = Some(kept);
     }
+    // Gemini counts what its own tools put into the prompt beside the prompt.
+    let of_tools = ["tool_use_prompt_token_count", "toolUsePromptTokenCount"];
+    let more = of_tools.iter().find_map(|name| usage.get(name)?.count()).unwrap_or_default();
+    counts.input = counts.input.map(|input| input.saturating_add(more.min(COUNT_MAX)));
     counts
 }
 

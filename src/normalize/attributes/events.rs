@@ -9,9 +9,6 @@ use crate::support::json::write_str;
 /// Adds what the events tell and the attributes did not.
 pub(super) fn read(span: &Span, detail: &Detail, facts: &mut Facts) {
     let events = &detail.events;
-    if events.is_empty() {
-        return;
-    }
     for event in events {
         match &*event.name {
             "exception" => facts.error = Some(exception(event)),

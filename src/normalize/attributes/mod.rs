@@ -104,9 +104,7 @@ fn finish_names(slots: &Slots<'_>, facts: &mut Facts) {
                     TOOL_VERBS.iter().find_map(|verb| name.strip_prefix(verb)).unwrap_or(name);
                 facts.tool = Some(name.slice_ref(bare)).filter(|tool| !tool.is_empty());
             }
-            if let Some(tool) = &facts.tool {
-                facts.name = tool.clone();
-            }
+            facts.name = facts.tool.as_ref().unwrap_or(&facts.name).clone();
         }
         Kind::Agent | Kind::Guardrail => {
             let shown = if facts.kind == Kind::Agent { &facts.agent } else { &facts.guardrail };
