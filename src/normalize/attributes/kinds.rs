@@ -82,15 +82,9 @@ pub(super) fn decide(slots: &Slots<'_>) -> Decision {
 
 /// The kind of a span that no word names: who names a model and counts tokens is a model call, and so is who asks a provider for one.
 fn by_evidence(slots: &Slots<'_>) -> Kind {
-    let model = slots.word(Field::RequestModel).or_else(|| slots.word(Field::ResponseModel));
     let has = |fields: &[Field]| fields.iter().any(|field| slots.has(*field));
-    let without_model = match (slots.has(Field::Guardrail), slots.has(Field::Tool)) {
-        (true, _) => Kind::Guardrail,
-        (false, true) => Kind::Tool,
-        (false, false) => Kind::Custom,
-    };
-    let Some(_) = model else { return without_model };
-    let counts = [
+    let calls = [
+        Field::Provider,
         Field::InputTokens,
         Field::OutputTokens,
         Field::TotalTokens,
@@ -98,10 +92,13 @@ fn by_evidence(slots: &Slots<'_>) -> Kind {
         Field::MoreUsage,
         Field::LangfuseUsage,
     ];
-    if !has(&counts) && !has(&[Field::Provider]) {
-        return without_model;
+    match has(&[Field::RequestModel, Field::ResponseModel]) && has(&calls) {
+        true if embeds(slots) => Kind::Embedding,
+        true => Kind::Generation,
+        false if slots.has(Field::Guardrail) => Kind::Guardrail,
+        false if slots.has(Field::Tool) => Kind::Tool,
+        false => Kind::Custom,
     }
-    if embeds(slots) { Kind::Embedding } else { Kind::Generation }
 }
 
 /// Whether a call embeds: its model's name says so, and no tokens come out. Instrumentations of Bedrock call that a completion.

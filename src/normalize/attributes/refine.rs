@@ -70,11 +70,8 @@ fn agent_in_name(slots: &Slots<'_>) -> Option<Text> {
 /// Whether this is a scope of OpenInference's bridges for the Agents SDK, in Python and JavaScript. Their parameters are those of the
 /// answer, so that their model is not the one that was asked for.
 pub(super) fn is_agents_bridge(scope: &str) -> bool {
-    matches!(
-        scope,
-        "openinference.instrumentation.openai_agents"
-            | "@arizeai/openinference-instrumentation-openai-agents"
-    )
+    scope == "openinference.instrumentation.openai_agents"
+        || scope == "@arizeai/openinference-instrumentation-openai-agents"
 }
 
 /// OpenInference's bridge for the Agents SDK calls a handoff a tool from an agent to an agent, the trace an agent without a name, and a
@@ -257,8 +254,13 @@ fn framework(slots: &Slots<'_>, facts: &mut Facts) {
 }
 
 /// Some put the name of a program or a purpose where the agent's belongs: Copilot on model calls, Gemini CLI everywhere,
-/// OpenInference's graphs on steps and workflows.
+/// OpenInference's graphs on steps and workflows, Claude Code before an agent's name.
 fn not_an_agent(slots: &Slots<'_>, facts: &mut Facts) {
+    if has_key(slots, Field::Agent, "query_source") {
+        let name =
+            |asks: Text| Some(asks.slice_ref(asks.strip_prefix("agent:")?.split_once(':')?.1));
+        facts.agent = facts.agent.take().and_then(name);
+    }
     let is_purpose = facts.kind == Kind::Generation && slots.scope.starts_with("copilot");
     let is_program = slots.scope == "gemini-cli";
     // What opencode calls each of its requests.

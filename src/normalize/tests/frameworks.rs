@@ -69,6 +69,18 @@ fn coding_agents_say_kinds_and_tokens_in_their_own_words() {
         ),
         (
             CLAUDE,
+            "claude_code.llm_request",
+            json!({"span.type": "llm_request", "query_source": "agent:custom:reviewer"}),
+            json!({"kind": "generation", "agent": "reviewer"}),
+        ),
+        (
+            CLAUDE,
+            "claude_code.llm_request",
+            json!({"span.type": "llm_request", "query_source": "repl_main_thread:outputStyle:custom"}),
+            json!({"kind": "generation", "agent": null}),
+        ),
+        (
+            CLAUDE,
             "claude_code.tool",
             json!({"span.type": "tool", "tool_name": "Bash", "tool_use_id": "toolu_1", "tool_input": "{\"command\":\"ls\"}", "new_context": "a.txt"}),
             json!({"kind": "tool", "tool": "Bash", "name": "Bash", "tool_call_id": "toolu_1", "input": {"json": {"command": "ls"}}, "output": "a.txt"}),
