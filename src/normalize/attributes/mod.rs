@@ -90,7 +90,7 @@ fn texts(slots: &Slots<'_>, facts: &mut Facts) {
     ]);
 }
 
-/// What stands before a tool's name in the span's: OpenTelemetry GenAI, its conventions for MCP, MCP's SDK for Python, and Quarkus.
+/// What stands before a tool's name in the span's: OpenTelemetry GenAI, MCP by it and by its SDK for Python, Quarkus. `DSPy` has a method behind.
 const TOOL_VERBS: [&str; 4] =
     ["execute_tool ", "tools/call ", "MCP send tools/call ", "langchain4j.tools."];
 
@@ -100,8 +100,8 @@ fn finish_names(slots: &Slots<'_>, facts: &mut Facts) {
         Kind::Tool => {
             if facts.tool.is_none() {
                 let name = &slots.detail.name;
-                let bare =
-                    TOOL_VERBS.iter().find_map(|verb| name.strip_prefix(verb)).unwrap_or(name);
+                let bare = TOOL_VERBS.iter().find_map(|verb| name.strip_prefix(verb));
+                let bare = bare.unwrap_or(name).trim_end_matches(".__call__");
                 facts.tool = Some(name.slice_ref(bare)).filter(|tool| !tool.is_empty());
             }
             facts.name = facts.tool.as_ref().unwrap_or(&facts.name).clone();
