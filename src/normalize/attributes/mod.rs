@@ -299,7 +299,7 @@ fn tokens(slots: &Slots<'_>, facts: &mut Facts) -> bool {
 fn failure(slots: &Slots<'_>, exception: Option<Failure>) -> Option<Failure> {
     let status =
         (slots.detail.status_code == STATUS_ERROR).then(|| slots.detail.status_message.clone());
-    let object = slots.object(Field::ErrorObject);
+    let object = slots.object(Field::ErrorObject).or_else(|| value::of_python(status.as_ref()?));
     let kind = slots.text(Field::ErrorType);
     let is_error_level = slots.word(Field::Level).as_deref() == Some("ERROR")
         || slots.count(Field::LevelNumber).unwrap_or_default() >= LOGFIRE_ERROR;

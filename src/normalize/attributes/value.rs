@@ -170,7 +170,7 @@ pub(super) fn json_text(value: &Value) -> Option<Text> {
 }
 
 /// A dict that Python wrote for people, `{'cache_read': 5}`, as JSON. Where its texts have quotes in them, it is none.
-fn of_python(text: &Text) -> Option<Text> {
+pub(super) fn of_python(text: &Text) -> Option<Text> {
     if !text.starts_with("{'") {
         return None;
     }
