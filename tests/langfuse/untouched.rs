@@ -57,7 +57,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("programs/claude-code", WRITTEN),
     ("programs/langsmith-anthropic", WRITTEN),
     ("programs/llamaindex-native", "it does not read LlamaIndex's events"),
-    ("programs/mlflow-agents", "it does not read MLflow's tokens, and makes some up"),
+    ("programs/mlflow-", "it does not read MLflow's tokens, and makes some up"),
     ("programs/openlit-agents", "it takes OpenLIT's cost of 0 for a cost"),
     ("programs/openllmetry-js-anthropic", EXCLUSIVE),
     ("programs/pydantic-logfire", TWICE),

@@ -90,9 +90,9 @@ fn texts(slots: &Slots<'_>, facts: &mut Facts) {
     ]);
 }
 
-/// What stands before a tool's name in the span's: OpenTelemetry GenAI, MCP by it and by its SDK for Python, Quarkus. `DSPy` has a method behind.
-const TOOL_VERBS: [&str; 4] =
-    ["execute_tool ", "tools/call ", "MCP send tools/call ", "langchain4j.tools."];
+/// What stands before a tool's name in the span's: OpenTelemetry GenAI, MCP by it and in Python, Quarkus, MLflow. `DSPy` has a method behind.
+const TOOL_VERBS: [&str; 5] =
+    ["execute_tool ", "tools/call ", "MCP send tools/call ", "langchain4j.tools.", "Tool."];
 
 /// Names that follow from what was found.
 fn finish_names(slots: &Slots<'_>, facts: &mut Facts) {
