@@ -88,6 +88,8 @@ fn texts(slots: &Slots<'_>, facts: &mut Facts) {
         (Field::Environment, &mut facts.environment),
         (Field::Release, &mut facts.release),
     ]);
+    // Microsoft's Agent Framework says the answer before as the conversation.
+    facts.session.take_if(|session| session.starts_with("resp_"));
 }
 
 /// What stands before a tool's name in the span's: OpenTelemetry GenAI, MCP by it and in Python, Quarkus, MLflow. `DSPy` has a method behind.
@@ -326,10 +328,9 @@ fn failure(slots: &Slots<'_>, exception: Option<Failure>) -> Option<Failure> {
             .filter(|_| slots.convention_of(Field::Name) == Some(Convention::Logfire)),
         failure.kind.clone(),
     ];
-    for message in messages.into_iter().flatten() {
-        if failure.message.is_empty() {
-            failure.message = message;
-        }
+    let said = messages.into_iter().flatten().find(|message| !message.is_empty());
+    if failure.message.is_empty() {
+        failure.message = said.unwrap_or_default();
     }
     Some(failure)
 }

@@ -84,8 +84,7 @@ fn openinference(slots: &Slots<'_>, facts: &mut Facts) {
             // In JavaScript the names stand in objects.
             let agent = |payload: Option<Payload>, member| match payload? {
                 Payload::Json(object) => {
-                    let name = Raw::trusted(&object).get_string(member)?;
-                    Some(share(&object, name))
+                    Raw::trusted(&object).get_string(member).map(|name| share(&object, name))
                 }
                 Payload::Text(name) => Some(name),
             };
