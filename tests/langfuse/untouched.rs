@@ -45,6 +45,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ),
     ("programs/adk-default", REASONING),
     ("programs/ag2-telemetry", "it adds what records say of calls to the calls"),
+    ("programs/agentscope", "it does not read cached tokens in AgentScope's words"),
     ("programs/agno-openinference", EXCLUSIVE),
     ("programs/botocore-bedrock", EXCLUSIVE),
     ("programs/gemini-openllmetry", "it leaves out thoughts, which are in the total alone"),

@@ -269,9 +269,8 @@ fn tokens(slots: &Slots<'_>, facts: &mut Facts) -> bool {
             _ => count.or_else(|| slots.count(field)),
         };
     }
-    if let Some(more) = object(Field::MoreUsage, usage::from_json) {
-        usage::fill(&mut usage, &more);
-    }
+    let more = object(Field::MoreUsage, usage::from_json).unwrap_or_default();
+    usage::fill(&mut usage, &more);
     let is_total_odd = usage::settle(&mut usage, |part| refine::is_beside(part, slots, facts));
     for (count, field) in facts.aggregate_usage.counters().into_iter().zip(AGGREGATES) {
         *count = slots.count(field);

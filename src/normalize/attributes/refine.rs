@@ -289,8 +289,9 @@ fn not_a_tool(slots: &Slots<'_>, facts: &mut Facts) {
 
 /// Who counts a part beside its whole: under which scope, and of which providers or models (all where none is named).
 /// Anthropic and Bedrock count cached tokens so, Gemini its thoughts; their callers differ.
-static BESIDE: [(Part, Gate, &[&str]); 16] = [
-    // Agno 3.1 and Microsoft's Agent Framework 1.23 hand on `usage.input_tokens` of Anthropic.
+static BESIDE: [(Part, Gate, &[&str]); 17] = [
+    // AgentScope 2.0, Agno 3.1 and Microsoft's Agent Framework 1.23 hand on `usage.input_tokens` of Anthropic.
+    (Part::Cached, Scope("agentscope"), ANTHROPIC),
     (Part::Cached, Scope("openinference.instrumentation.agno"), ANTHROPIC),
     (Part::Cached, ScopePrefix("agent_framework"), ANTHROPIC),
     (Part::Cached, ScopePrefix("genkit"), ANTHROPIC),
