@@ -81,7 +81,7 @@ pub struct Content {
 ///   parent) and each of them spends: then it repeats one of them.
 /// * So does a call that the next one beside it adds to its own tokens (Spring AI 1), while that one is not there.
 /// * Anything else counts where no model call and no log below it spends, unless another such span above it does: the outermost
-///   speaks. Nor does a step (a chain, or what nobody knows) that is a part of a model call that spends (Axiom's streams),
+///   speaks. Nor does a step (a chain, what nobody knows, a call with others' tokens) that is a part of a call that spends (Axiom),
 ///   or a record of what a tool or an agent beside it took (AG2), where a model call or a log below that one spends.
 ///
 /// A span's cost counts where its tokens do.
@@ -90,7 +90,7 @@ pub enum Spends {
     /// Nothing that could count. So is a `turn` of the Agents SDK: its task says the same.
     #[default]
     Nothing,
-    /// A model call with tokens or a cost of its own.
+    /// A model call with tokens or a cost of its own, or an agent with those of its own calls.
     Model,
     /// What a model call beside it repeats: a point in time with tokens (Logfire tells those of a streamed call in a log record beside
     /// the call), or a call whose tokens the next one adds to its own.
@@ -134,6 +134,7 @@ impl Spending {
     /// Whether it may be a part of the model call above it.
     pub fn is_step(self) -> bool {
         matches!(self.kind, Kind::Chain | Kind::Custom)
+            || (self.is_call() && self.spends == Spends::Other)
     }
 
     /// Whether a model call below it is another than one above it.
@@ -175,7 +176,7 @@ impl Spends {
         let has_cost = has_cost(&facts.cost);
         let has_tokens = facts.aggregate_usage.has_tokens();
         // Some clients (Vercel's `ai.generateText`) call a span a generation although it sums up those below it.
-        if facts.kind.counts_usage() && (facts.usage.has_tokens() || (has_cost && !has_tokens)) {
+        if facts.usage.has_tokens() || (facts.kind.counts_usage() && has_cost && !has_tokens) {
             return Self::Model;
         }
         match facts.sdk_span_type.as_deref() {

@@ -287,8 +287,7 @@ fn tokens(slots: &Slots<'_>, facts: &mut Facts) -> bool {
     let parts = [facts.cost.input, facts.cost.output].into_iter().flatten();
     facts.cost.total = facts.cost.total.or_else(|| parts.reduce(|sum, part| sum + part));
     facts.adds_up_later = refine::adds_up_later(slots, facts);
-    let is_repeated = slots.is_repeated || refine::is_said_elsewhere(slots, facts);
-    if facts.kind.counts_usage() && !is_repeated {
+    if refine::says_its_own(slots, facts) && !slots.is_repeated {
         facts.usage = usage;
     } else {
         usage::fill(&mut facts.aggregate_usage, &usage);

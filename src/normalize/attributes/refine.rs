@@ -1,10 +1,13 @@
 //! What rows cannot say: facts that conventions put into other words, or into the span's name.
 
+use std::sync::LazyLock;
+
 use super::fields::Gate::{self, Scope, ScopePrefix};
 use super::fields::{Field, begins};
 use super::provider;
 use super::slots::Slots;
 use crate::normalize::raw::{Raw, share};
+use crate::normalize::tables;
 use crate::normalize::usage::Part;
 use crate::span::{Convention, Facts, Kind, Payload, Text};
 
@@ -77,7 +80,7 @@ pub(super) fn is_agents_bridge(scope: &str) -> bool {
 /// OpenInference's bridge for the Agents SDK calls a handoff a tool from an agent to an agent, the trace an agent without a name, and a
 /// turn has only its name. LiteLLM's exporter for Arize calls a model call with tools a tool.
 fn openinference(slots: &Slots<'_>, facts: &mut Facts) {
-    let name = &slots.detail.name;
+    let (name, is_root) = (&slots.detail.name, slots.span.parent_id.is_none());
     match facts.kind {
         Kind::Tool if name.starts_with("handoff to ") => {
             facts.kind = Kind::Handoff;
@@ -98,7 +101,7 @@ fn openinference(slots: &Slots<'_>, facts: &mut Facts) {
             facts.kind = Kind::Generation;
         }
         Kind::Guardrail if facts.guardrail.is_none() => facts.guardrail = Some(name.clone()),
-        Kind::Agent if facts.agent.is_none() && slots.is_root && is_agents_bridge(slots.scope) => {
+        Kind::Agent if facts.agent.is_none() && is_root && is_agents_bridge(slots.scope) => {
             facts.kind = Kind::Chain;
             facts.workflow = Some(name.clone());
         }
@@ -143,7 +146,7 @@ fn genai(slots: &Slots<'_>, facts: &mut Facts) {
         if facts.kind != Kind::Agent && facts.agent.as_deref() == Some(PLACEHOLDER) {
             facts.agent = None;
         }
-        if facts.kind == Kind::Agent && facts.agent.is_none() && slots.is_root {
+        if facts.kind == Kind::Agent && facts.agent.is_none() && slots.span.parent_id.is_none() {
             facts.kind = Kind::Chain;
             facts.workflow = Some(slots.detail.name.clone());
         }
@@ -178,9 +181,9 @@ fn openlit(slots: &Slots<'_>, facts: &mut Facts) {
 
 /// MLflow names spans after what they stand for, and nothing else says it. Methods and the trace itself have the type of agents too.
 fn mlflow(slots: &Slots<'_>, facts: &mut Facts) {
-    let name = &slots.detail.name;
+    let (name, is_root) = (&slots.detail.name, slots.span.parent_id.is_none());
     match facts.kind {
-        Kind::Agent if facts.agent.is_none() && !slots.is_root && !name.contains('.') => {
+        Kind::Agent if facts.agent.is_none() && !is_root && !name.contains('.') => {
             facts.agent = Some(name.clone());
         }
         Kind::Guardrail if facts.guardrail.is_none() => facts.guardrail = Some(name.clone()),
@@ -197,20 +200,20 @@ fn vercel(slots: &Slots<'_>, facts: &mut Facts) {
     }
 }
 
-/// Whether others say what a span of a call's kind says: the AI SDK's outer embedding span has the sum of the calls inside, an agent
-/// of `VoltAgent` the sum of its calls, and the next call of Spring AI 1 its own tokens and those of the calls before it.
-pub(super) fn is_said_elsewhere(slots: &Slots<'_>, facts: &Facts) -> bool {
-    let is_call =
-        |operation: &str| operation.rsplit('.').next().is_some_and(|last| last.starts_with("do"));
-    slots.word(Field::VercelOperation).is_some_and(|operation| !is_call(&operation))
-        || slots.scope == VOLTAGENT
-        || facts.adds_up_later
+/// Whether a span says its own tokens: a call does. But the AI SDK's outer embedding span has the sum of the calls inside, the next call of
+/// Spring AI 1 its own tokens and those of the calls before it, and an agent of `VoltAgent` the sum of its calls, without agents below.
+pub(super) fn says_its_own(slots: &Slots<'_>, facts: &Facts) -> bool {
+    match slots.word(Field::VercelOperation) {
+        _ if slots.scope == VOLTAGENT => facts.kind == Kind::Agent,
+        Some(operation) if !operation.contains(".do") => false,
+        _ => facts.kind.counts_usage() && !facts.adds_up_later,
+    }
 }
 
 /// Whether Spring AI 1 adds what this call took to the next call beside it: that is the one with the answers of the tools.
 pub(super) fn adds_up_later(slots: &Slots<'_>, facts: &Facts) -> bool {
-    // Since version 2 there is `gen_ai.provider.name`, and each call says its own.
-    let is_old = facts.kind == Kind::Generation && has_key(slots, Field::Provider, "gen_ai.system");
+    // Since version 2, which needs version 4 of Spring Boot, each call says its own.
+    let is_old = facts.kind == Kind::Generation && slots.span.scope.version.starts_with('3');
     let stop = slots.word(Field::SpringStop).filter(|_| is_old);
     stop.is_some_and(|stop| stop.contains("TOOL_CALLS") || stop.contains("tool_use"))
 }
@@ -369,17 +372,9 @@ fn is_old(slots: &Slots<'_>) -> bool {
             && !details("gen_ai.usage.cache_read.", "gen_ai.usage.cache_creation."))
 }
 
-/// Whether a tag is LangChain's own, of a step of its machinery, and none of the user's (`langchain_core/runnables`, `langgraph`).
+/// Whether a tag is LangChain's own, and none of the user's.
 pub(super) fn is_run_tag(tag: &str) -> bool {
-    const BEGINNINGS: [&str; 8] = [
-        "seq:step:",
-        "map:key:",
-        "graph:step:",
-        "langsmith:",
-        "branch:",
-        "condition:",
-        "for:",
-        "exception:",
-    ];
-    BEGINNINGS.iter().any(|beginning| tag.starts_with(beginning))
+    static OWN: LazyLock<Vec<(&str, ())>> =
+        LazyLock::new(|| tables::beginnings("tags", |_| Some(())).collect());
+    OWN.iter().any(|(beginning, ())| tag.starts_with(beginning))
 }

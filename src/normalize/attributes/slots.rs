@@ -47,11 +47,10 @@ const SPREAD_LETTERS: &[u8] = b"aeglmrto";
 
 /// The best value for each field.
 pub(super) struct Slots<'a> {
+    pub(super) span: &'a Span,
     pub(super) detail: &'a Detail,
     /// The name of the instrumentation scope.
     pub(super) scope: &'a str,
-    /// Whether the span has no parent.
-    pub(super) is_root: bool,
     /// Whether another Spanferry has said that the span's usage repeats that of others.
     pub(super) is_repeated: bool,
     /// The first attribute that says tokens or costs in a way that cannot be counted.
@@ -80,9 +79,9 @@ impl<'a> Slots<'a> {
     /// Looks at every attribute once.
     pub(super) fn fill(span: &'a Span, detail: &'a Detail) -> Self {
         let mut slots = Self {
+            span,
             detail,
             scope: &span.scope.name,
-            is_root: span.parent_id.is_none(),
             is_repeated: false,
             uncounted: None,
             index: index(),

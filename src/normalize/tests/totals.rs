@@ -47,7 +47,7 @@ pub(crate) fn counted(spans: &[&Span]) -> BTreeMap<SpanId, Usage> {
         let has_cost = facts.cost.total.is_some_and(|total| total != 0.0);
         let has_aggregate = facts.aggregate_usage.has_tokens();
         let is_model =
-            facts.kind.counts_usage() && (facts.usage.has_tokens() || (has_cost && !has_aggregate));
+            facts.usage.has_tokens() || (facts.kind.counts_usage() && has_cost && !has_aggregate);
         let is_log = (facts.kind == Kind::Event || facts.adds_up_later) && has_aggregate;
         said.entry(span.span_id).or_insert(Said {
             span,
@@ -93,7 +93,9 @@ pub(crate) fn counted(spans: &[&Span]) -> BTreeMap<SpanId, Usage> {
                 && (calls.peek().is_none() || !calls.all(|call| call.is_model));
         }
         let speaks = |id: SpanId| said.get(&id).is_some_and(|it| it.is_other) && !spends_below(id);
-        let is_part_of_a_call = matches!(it.span.facts().kind, Kind::Chain | Kind::Custom)
+        let kind = it.span.facts().kind;
+        let is_step = matches!(kind, Kind::Chain | Kind::Custom) || kind.counts_usage();
+        let is_part_of_a_call = is_step
             && above(id).iter().filter_map(|over| said.get(over)).find_map(|over| match over {
                 over if over.is_model => Some(true),
                 over => over.is_boundary.then_some(false),
