@@ -64,10 +64,10 @@ fn unquoted(text: &str) -> Option<Cow<'_, str>> {
     json.map_or(Some(Cow::Borrowed(text)), Raw::string)
 }
 
-/// Whether a text stands for nothing: empty JSON, and what Claude Code, ADK, Strands and LiteLLM write in place of what they do not tell.
+/// Whether a text stands for nothing: empty JSON, and what Claude Code, ADK, Strands, LiteLLM and Koog write in place of what they do not tell.
 fn is_placeholder(text: &str) -> bool {
     matches!(text, "" | "null" | "\"\"" | "<REDACTED>" | "[REDACTED]")
-        || matches!(text, "<not specified>" | "<elided>" | "default_user_id")
+        || matches!(text, "<not specified>" | "<elided>" | "default_user_id" | "HIDDEN:non-empty")
 }
 
 /// A count; NaN, fractions, negative and absurd numbers are none.
@@ -192,17 +192,18 @@ pub(super) fn inside(json: &Text, place: u8) -> Option<Value> {
     Some(Value::Text(text.unwrap_or_else(|| json.slice_ref(found.text()))))
 }
 
-/// The strings of a list: a list, JSON text of one, text between commas, or one text alone.
+/// The strings of a list: a list, JSON text of one, text between commas (as languages show a list, too: `[a]`, `['a']`), or one text alone.
 pub(super) fn texts(value: &Value, read: Read) -> Vec<Text> {
     let mut texts = match value {
         Value::Array(values) => {
             values.iter().filter_map(|value| text(value, Read::Plain)).collect()
         }
+        Value::Text(list) if read == Read::Commas && Raw::parse(list).is_none() => {
+            let bare = |tag: &str| list.slice_ref(tag.trim_matches(['[', ']', '\'', ' ']));
+            list.split(',').map(bare).collect()
+        }
         Value::Text(list) if list.starts_with('[') => {
             Raw::parse(list).map_or_else(Vec::new, |elements| strings(list, elements))
-        }
-        Value::Text(list) if read == Read::Commas => {
-            list.split(',').map(|tag| list.slice_ref(tag.trim())).collect()
         }
         Value::Text(_) => text(value, read).into_iter().collect(),
         _ => Vec::new(),
@@ -261,6 +262,8 @@ mod tests {
             (list, Read::Plain),
             (text_value(r#"["a", "b"]"#), Read::Plain),
             (text_value("a, b"), Read::Commas),
+            (text_value("[a, b]"), Read::Commas),
+            (text_value("['a', 'b']"), Read::Commas),
         ] {
             assert_eq!(texts(&value, read), ["a", "b"], "{value:?}");
         }
