@@ -196,7 +196,7 @@ impl Trace {
         if let Some(series) = &mut with.series {
             doings.add(span, (facts, spending, said.cost_nanos().unwrap_or(0)), news, series);
         }
-        self.learn(facts, false, with.names);
+        self.learn(facts, span.is_otlp() && span.parent_id.is_none(), with.names);
         if !with.is_listed {
             return;
         }
@@ -257,14 +257,14 @@ impl Trace {
         }
     }
 
-    /// Takes the words that are said. Those of spans count where none were said before, those of the trace object before all.
-    fn learn(&mut self, facts: &Facts, is_object: bool, names: &mut Names) {
+    /// Takes the words that are said: the first, but those of the trace object and of a root before all.
+    fn learn(&mut self, facts: &Facts, is_of_trace: bool, names: &mut Names) {
         for (known, said) in [
             (&mut self.workflow, &facts.workflow),
             (&mut self.session, &facts.session),
             (&mut self.user, &facts.user),
         ] {
-            if let Some(text) = said.as_ref().filter(|_| is_object || known.is_none())
+            if let Some(text) = said.as_ref().filter(|_| is_of_trace || known.is_none())
                 && let Some(before) = std::mem::replace(known, names.hold(text))
             {
                 names.let_go(before);

@@ -4,10 +4,13 @@
 //! run says comes when most of the run was sent long ago.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::BuildHasher as _;
+
+use foldhash::fast::FixedState;
 
 use super::bounds::SPANS_MAX;
 use crate::journal::Position;
-use crate::span::{Facts, Span, SpanId, TraceContext};
+use crate::span::{Facts, Span, SpanId, Text, TraceContext};
 use crate::support::by_touch::table_bytes;
 
 /// How often a span is sent once more. Session, user, tags, tokens and a root may each become known apart from the others; a span
@@ -30,8 +33,8 @@ struct Entry {
     /// Where its record starts, and its place in it.
     position: Position,
     place: usize,
-    says_session: bool,
-    says_user: bool,
+    /// Whether it says a session and a user itself.
+    says: [bool; 2],
     /// Whether it hangs below the root that stands for its trace, once there is one.
     is_top: bool,
     /// What it was sent with; none while it waits for its turn, and is given what is known then.
@@ -42,8 +45,8 @@ struct Entry {
 /// What is known of a trace, as far as spans are sent again for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Told {
-    pub(super) session: bool,
-    pub(super) user: bool,
+    /// Which session and user, as hashes; 0 for none.
+    pub(super) words: [u64; 2],
     /// How many tags.
     pub(super) tags: usize,
     pub(super) root: bool,
@@ -51,9 +54,10 @@ pub(super) struct Told {
 
 impl Told {
     pub(super) fn of(context: &TraceContext) -> Self {
+        let hash =
+            |it: &Option<Text>| it.as_ref().map_or(0, |it| FixedState::default().hash_one(it));
         Self {
-            session: context.session.is_some(),
-            user: context.user.is_some(),
+            words: [&context.session, &context.user].map(hash),
             tags: context.tags.len(),
             root: context.root.is_some(),
         }
@@ -75,8 +79,7 @@ impl Sent {
         let entry = Entry {
             position,
             place,
-            says_session: facts.session.is_some(),
-            says_user: facts.user.is_some(),
+            says: [facts.session.is_some(), facts.user.is_some()],
             is_top: span.parent_id.is_none() && !span.is_otlp(),
             told: None,
             amended,
@@ -114,8 +117,8 @@ impl Sent {
     ) {
         let Some(entry) = self.spans.get_mut(&id) else { return };
         let Some((told, was_exception)) = entry.told else { return };
-        let is_wrong = (known.session && !told.session && !entry.says_session)
-            || (known.user && !told.user && !entry.says_user)
+        let mut words = known.words.iter().zip(&told.words).zip(&entry.says);
+        let is_wrong = words.any(|((known, told), says)| known != told && !says)
             || told.tags < known.tags
             || (known.root && !told.root && entry.is_top)
             || was_exception != is_exception;

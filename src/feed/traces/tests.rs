@@ -614,6 +614,43 @@ fn a_span_is_sent_once_more_when_it_is_decided_otherwise_whether_it_counts() {
 }
 
 #[test]
+fn the_session_of_an_otlp_root_is_that_of_its_trace_and_what_was_sent_with_another_is_sent_once_more()
+ {
+    let otlp = |id: u8, parent: &str, session: Option<&str>| {
+        let said = session.map(|it| json!({"key": "session.id", "value": {"stringValue": it}}));
+        let span = json!({"traceId": "07".repeat(16), "spanId": format!("{id:016x}"), "parentSpanId": parent, "name": "s",
+            "attributes": said.into_iter().collect::<Vec<_>>()});
+        let body = json!({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}).to_string();
+        let source =
+            Source { receiver: Receiver::OtlpHttp, received_at_ns: NOW, ..Source::unknown() };
+        let envelope = Envelope::new(source, Encoding::Json, body.len());
+        decode(&envelope, &body.into(), &Limits::default()).unwrap().batch
+    };
+    let root = format!("{:016x}", 1);
+    let batches = [
+        otlp(3, &root, Some("of-an-agent-below")),
+        otlp(2, &root, None),
+        otlp(1, "", Some("of-the-root")),
+        otlp(4, &root, Some("another")),
+    ];
+    let needs = TraceNeeds { replaces_by_id: true, ..TraceNeeds::default() };
+    let mut table = Traces::new(needs, 0);
+    let mut sessions = Vec::new();
+    for (number, batch) in batches.iter().enumerate() {
+        table.feed(batch, Position(number as u64));
+        let contexts = table.contexts(&batch.items);
+        let session = &contexts.values().next().unwrap().session;
+        sessions.push(session.as_ref().map(ToString::to_string));
+    }
+    let first = Some("of-an-agent-below".to_owned());
+    let own = Some("of-the-root".to_owned());
+    assert_eq!(sessions, [first.clone(), first, own.clone(), own]);
+    let (Position(at), places) = table.amendments.pop_first().unwrap();
+    assert_eq!((at, places), (1, BTreeSet::from([0])));
+    assert!(table.amendments.is_empty());
+}
+
+#[test]
 fn a_span_is_sent_once_more_for_session_user_tags_and_root_and_not_for_what_it_says_itself() {
     assert_eq!(amended(&[tool(T, "a", None), trace_item(T)]), [vec![], vec![0]]);
     assert_eq!(amended(&[trace_item(T), tool(T, "a", None)]).concat(), [0_usize; 0]);

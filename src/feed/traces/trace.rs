@@ -66,7 +66,7 @@ impl Trace {
             known.start_ns = span.start_ns;
         }
         known.end_ns = known.end_ns.max(span.end_ns);
-        self.learn(facts, false);
+        self.learn(facts, span.is_otlp() && span.parent_id.is_none());
         self.add_tags(&facts.tags, span.parent_id.is_none());
         match at {
             Some(at) => self.sent.read(span, facts, at),
@@ -224,8 +224,8 @@ impl Trace {
         }
     }
 
-    /// Takes the words that are said. Those of spans count where none were said before, those of the trace object before all.
-    fn learn(&mut self, said: &Facts, is_object: bool) {
+    /// Takes the words that are said: the first, but those of the trace object and of a root before all (agents below may have own sessions).
+    fn learn(&mut self, said: &Facts, is_of_trace: bool) {
         let known = &mut self.known;
         let pairs = [
             (&mut known.workflow, &said.workflow),
@@ -235,7 +235,7 @@ impl Trace {
             (&mut known.release, &said.release),
         ];
         for (known, said) in pairs {
-            if (is_object || known.is_none())
+            if (is_of_trace || known.is_none())
                 && let Some(copy) = said.as_ref().and_then(copied)
             {
                 self.copied_bytes += copy.len();
