@@ -196,7 +196,8 @@ impl Trace {
         if let Some(series) = &mut with.series {
             doings.add(span, (facts, spending, said.cost_nanos().unwrap_or(0)), news, series);
         }
-        self.learn(facts, span.is_otlp() && span.parent_id.is_none(), with.names);
+        let is_first_root = span.is_otlp() && span.parent_id.is_none() && self.name.is_none();
+        self.learn(facts, is_first_root, with.names);
         if !with.is_listed {
             return;
         }
@@ -257,7 +258,7 @@ impl Trace {
         }
     }
 
-    /// Takes the words that are said: the first, but those of the trace object and of a root before all.
+    /// Takes the words that are said: the first, but those of the trace object and of its first root before all.
     fn learn(&mut self, facts: &Facts, is_of_trace: bool, names: &mut Names) {
         for (known, said) in [
             (&mut self.workflow, &facts.workflow),

@@ -632,6 +632,7 @@ fn the_session_of_an_otlp_root_is_that_of_its_trace_and_what_was_sent_with_anoth
         otlp(2, &root, None),
         otlp(1, "", Some("of-the-root")),
         otlp(4, &root, Some("another")),
+        otlp(5, "", Some("of-a-second-root")),
     ];
     let needs = TraceNeeds { replaces_by_id: true, ..TraceNeeds::default() };
     let mut table = Traces::new(needs, 0);
@@ -644,7 +645,7 @@ fn the_session_of_an_otlp_root_is_that_of_its_trace_and_what_was_sent_with_anoth
     }
     let first = Some("of-an-agent-below".to_owned());
     let own = Some("of-the-root".to_owned());
-    assert_eq!(sessions, [first.clone(), first, own.clone(), own]);
+    assert_eq!(sessions, [first.clone(), first, own.clone(), own.clone(), own]);
     let (Position(at), places) = table.amendments.pop_first().unwrap();
     assert_eq!((at, places), (1, BTreeSet::from([0])));
     assert!(table.amendments.is_empty());

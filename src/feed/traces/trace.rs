@@ -27,6 +27,8 @@ pub(super) struct Trace {
     agents: Agents,
     sent: Sent,
     contents: Contents,
+    /// Whether an OTLP span without a parent was seen.
+    has_root: bool,
     /// The first Agents SDK span without a parent.
     first: Option<SpanId>,
     /// Bytes of what was copied, the tree aside.
@@ -66,7 +68,9 @@ impl Trace {
             known.start_ns = span.start_ns;
         }
         known.end_ns = known.end_ns.max(span.end_ns);
-        self.learn(facts, span.is_otlp() && span.parent_id.is_none());
+        let is_root = span.is_otlp() && span.parent_id.is_none();
+        self.learn(facts, is_root && !self.has_root);
+        self.has_root |= is_root;
         self.add_tags(&facts.tags, span.parent_id.is_none());
         match at {
             Some(at) => self.sent.read(span, facts, at),
@@ -224,7 +228,8 @@ impl Trace {
         }
     }
 
-    /// Takes the words that are said: the first, but those of the trace object and of a root before all (agents below may have own sessions).
+    /// Takes the words that are said: the first, but those of the trace object and of its first root before all, since an agent below
+    /// may have a session of its own.
     fn learn(&mut self, said: &Facts, is_of_trace: bool) {
         let known = &mut self.known;
         let pairs = [

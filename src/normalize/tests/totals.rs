@@ -80,12 +80,8 @@ pub(crate) fn counted(spans: &[&Span]) -> BTreeMap<SpanId, Usage> {
         }
         if it.is_log {
             let beside = |other: &Said<'_>| other.span.parent_id == it.span.parent_id;
-            let mut calls = said
-                .values()
-                .filter(|other| {
-                    other.span.facts().kind.counts_usage() && !other.is_log && beside(other)
-                })
-                .peekable();
+            let is_call = |it: &Said<'_>| it.span.facts().kind.counts_usage() && !it.is_log;
+            let mut calls = said.values().filter(|it| is_call(it) && beside(it)).peekable();
             let repeats_its_parent = it.span.parent_id.is_some_and(|parent| {
                 said.get(&parent).is_some_and(|it| it.is_model) && !is_repeated(parent)
             });
