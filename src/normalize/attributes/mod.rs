@@ -88,8 +88,8 @@ fn texts(slots: &Slots<'_>, facts: &mut Facts) {
         (Field::Environment, &mut facts.environment),
         (Field::Release, &mut facts.release),
     ]);
-    // Microsoft's Agent Framework says the answer before as the conversation.
-    facts.session.take_if(|session| session.starts_with("resp_"));
+    // Microsoft's Agent Framework says the answer before as the conversation, NVIDIA's Agent Toolkit that it knows none.
+    facts.session.take_if(|session| session.starts_with("resp_") || &**session == "unknown");
 }
 
 /// What stands before a tool's name in the span's: OpenTelemetry GenAI, MCP by it and in Python, Quarkus, MLflow. `DSPy` has a method behind.
