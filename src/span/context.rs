@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{Cost, Facts, Kind, Payload, Priced, Span, SpanId, Text, TraceId, TraceObject, Usage};
 
@@ -76,7 +77,7 @@ pub struct Content {
 /// What a span says of tokens or money, as far as it takes to count none twice.
 ///
 /// * A model call counts, unless another one that spends lies below it: then it repeats that one's. What a tool, an agent, a handoff
-///   or a task of the Agents SDK between the two runs is another call.
+///   or a task of the Agents SDK between the two runs is another call. Of several that tell of the same answer, one counts.
 /// * A log counts, unless it is right below a model call that counts, or there are spans of model calls beside it (below the same
 ///   parent) and each of them spends: then it repeats one of them.
 /// * So does a call that the next one beside it adds to its own tokens (Spring AI 1), while that one is not there.
@@ -112,14 +113,21 @@ pub struct Spending {
     pub is_task: bool,
     /// Whether it says tokens or money at all, its own or those of others.
     says: bool,
+    /// What the answer of a model call that spends is told apart by; 0 where nobody knows. It is the same in all
+    /// releases, and of 63 bits, which search servers take.
+    pub answer: u64,
 }
 
 impl Spending {
     /// What a span with these facts says.
     pub fn of(facts: &Facts) -> Self {
-        let said = said_of(facts);
+        let (said, spends) = (said_of(facts), Spends::of(facts));
+        // An id alone may come again: Ollama draws one of 999.
+        let of = |id: &Text| xxh3_64_with_seed(id.as_bytes(), facts.usage.input.unwrap_or(0)) >> 1;
+        let answer = facts.response_id.as_ref().filter(|_| spends == Spends::Model).map_or(0, of);
         Self {
-            spends: Spends::of(facts),
+            answer,
+            spends,
             kind: facts.kind,
             is_task: facts.sdk_span_type.as_deref() == Some("task"),
             says: said.has_tokens() || has_cost(&facts.cost),

@@ -26,6 +26,8 @@ pub struct Tree<K, A, const SPANS_MAX: usize> {
     nodes: HashMap<K, Node<K, A>, RandomState>,
     /// The model calls without a parent.
     calls: Calls,
+    /// The model call that counts of those that tell of one answer: the one with the least id of those that repeat none within them.
+    answers: HashMap<u64, K, RandomState>,
     /// Whether any model call spends.
     has_models: bool,
     /// Spans for which it was decided otherwise just now.
@@ -56,6 +58,8 @@ pub struct Own<K, A> {
     pub is_estimated: bool,
     /// Whether it failed.
     pub has_failed: bool,
+    /// See [`Spending::answer`].
+    pub answer: u64,
 }
 
 impl<K, A> Own<K, A> {
@@ -70,6 +74,7 @@ impl<K, A> Own<K, A> {
             is_boundary: spending.is_boundary(),
             is_estimated: false,
             has_failed,
+            answer: spending.answer,
         }
     }
 }
@@ -146,6 +151,7 @@ impl<K, A, const SPANS_MAX: usize> Default for Tree<K, A, SPANS_MAX> {
         Self {
             nodes: HashMap::default(),
             calls: Calls::default(),
+            answers: HashMap::default(),
             has_models: false,
             turned: Vec::new(),
             open: Vec::new(),
@@ -154,7 +160,7 @@ impl<K, A, const SPANS_MAX: usize> Default for Tree<K, A, SPANS_MAX> {
     }
 }
 
-impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX> {
+impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX> {
     /// Has room for so many more spans, which are likely to come.
     pub fn expect(&mut self, spans: usize) {
         self.nodes.reserve(spans.min(SPANS_MAX.saturating_sub(self.nodes.len())));
@@ -179,6 +185,7 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
             Some(was) => Own {
                 agent: own.agent.or(was.agent),
                 spends: if spent == Spends::Nothing { own.spends } else { spent },
+                answer: if was.answer == 0 { own.answer } else { was.answer },
                 has_failed: was.has_failed || own.has_failed,
                 ..was
             },
@@ -193,6 +200,7 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
         }
         self.count_call(was, now);
         self.mark_above(now, below);
+        self.note_answer(id, now.answer);
         let is_new = was.is_none();
         let had_failed = was.is_some_and(|was| was.has_failed);
         News { is_new, has_failed: own.has_failed && !had_failed, is_awaited: is_named && is_new }
@@ -204,7 +212,10 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
         let Some(Node { own: Some(own), below }) = self.nodes.get(&id) else { return false };
         match own.spends {
             Spends::Nothing => false,
-            Spends::Model => !below.has_model,
+            Spends::Model => {
+                let is_told_beside = self.answers.get(&own.answer).is_some_and(|by| *by != id);
+                !below.has_model && !is_told_beside
+            }
             Spends::Log => {
                 let above = own.parent.and_then(|parent| self.nodes.get(&parent));
                 let repeats =
@@ -338,6 +349,18 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
         }
     }
 
+    /// Two instrumentations beside each other tell of the same answer: one of them counts.
+    fn note_answer(&mut self, id: K, answer: u64) {
+        if answer == 0 || self.below(Some(id)).has_model {
+            return;
+        }
+        let known = self.answers.get(&answer).copied();
+        if known.is_none_or(|known| id < known || self.below(Some(known)).has_model) {
+            self.answers.insert(answer, id);
+            self.turned.extend(known);
+        }
+    }
+
     /// What a span says of itself, with the parent that it has in the tree; `None` of one that was not seen.
     pub fn own(&self, id: K) -> Option<&Own<K, A>> {
         self.nodes.get(&id)?.own.as_ref()
@@ -438,6 +461,7 @@ impl<K: Copy + Eq + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX>
     /// Memory it takes, in bytes.
     pub fn bytes(&self) -> usize {
         table_bytes::<(K, Node<K, A>)>(self.nodes.capacity())
+            + table_bytes::<(u64, K)>(self.answers.capacity())
     }
 
     fn has_room_for(&mut self, id: K) -> bool {
@@ -464,7 +488,52 @@ mod tests {
         let [is_step, is_boundary, has_failed] = [false; 3];
         let (agent, is_call) = (None, matches!(spends, Nothing | Model));
         let is_estimated = is_call;
-        Own { parent, agent, spends, is_call, is_step, is_boundary, is_estimated, has_failed }
+        Own {
+            parent,
+            agent,
+            spends,
+            is_call,
+            is_step,
+            is_boundary,
+            is_estimated,
+            has_failed,
+            answer: 0,
+        }
+    }
+
+    #[test]
+    fn of_calls_beside_each_other_that_tell_of_one_answer_one_counts_whatever_comes_first() {
+        let call = |id, parent, answer| (id, Own { answer, ..own(parent, Model) });
+        for (spans, expected) in [
+            (vec![call(1, Some(9), 7), call(2, Some(9), 7)], vec![1]),
+            (vec![call(1, Some(8), 7), call(2, None, 7), call(3, Some(9), 7)], vec![1]),
+            (vec![call(1, Some(9), 7), call(2, Some(9), 5)], vec![1, 2]),
+            (vec![call(1, Some(9), 0), call(2, Some(9), 0)], vec![1, 2]),
+            // The first repeats one within it.
+            (vec![call(1, Some(9), 7), call(2, Some(1), 7), call(3, Some(9), 7)], vec![2]),
+            (vec![call(1, Some(9), 7), call(3, Some(9), 7), call(4, Some(3), 7)], vec![1]),
+        ] {
+            for start in 0..spans.len() * 2 {
+                let mut order = spans.clone();
+                order.rotate_left(start % spans.len());
+                if spans.len() <= start {
+                    order.reverse();
+                }
+                let mut tree = Calls::default();
+                let mut counted = std::collections::BTreeSet::new();
+                for (id, own) in &order {
+                    tree.add(*id, *own);
+                    // A sink that was told earlier hears of what is decided otherwise.
+                    for id in tree.take_doubts().into_iter().chain([*id]) {
+                        match tree.counts(id, &mut Spent::default()) {
+                            true => counted.insert(id),
+                            false => counted.remove(&id),
+                        };
+                    }
+                }
+                assert_eq!(Vec::from_iter(counted), expected, "{order:?}");
+            }
+        }
     }
 
     #[test]

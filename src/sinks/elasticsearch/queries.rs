@@ -194,6 +194,7 @@ pub(super) struct KnownAgent {
 struct Counting {
     spends: Option<String>,
     is_boundary: bool,
+    answer: u64,
 }
 
 impl Hit<'_> {
@@ -228,6 +229,7 @@ impl Hit<'_> {
             is_boundary: source.counting.is_boundary,
             is_estimated: false,
             has_failed: false,
+            answer: source.counting.answer,
         };
         let (trace, id) = (source.trace_id.as_str(), source.span_id.as_str());
         Node { trace, id, own, depth: 0, start_us: source.start_us }

@@ -59,7 +59,7 @@ struct Whole<'a, K> {
 }
 
 /// Puts spans together, those of each trace. A parent that is not among them joins its children all the same.
-pub(super) fn places<'a, T: Copy + Eq + Hash, K: Copy + Eq + Hash>(
+pub(super) fn places<'a, T: Copy + Eq + Hash, K: Copy + Ord + Hash>(
     spans: impl Iterator<Item = Node<'a, T, K>>,
 ) -> Vec<Place<'a>> {
     let (mut wholes, mut names) = (HashMap::<T, Whole<'a, K>>::new(), Vec::new());
@@ -74,7 +74,7 @@ pub(super) fn places<'a, T: Copy + Eq + Hash, K: Copy + Eq + Hash>(
     names.iter().map(|name| place(name).unwrap_or_default()).collect()
 }
 
-impl<'a, K: Copy + Eq + Hash> Whole<'a, K> {
+impl<'a, K: Copy + Ord + Hash> Whole<'a, K> {
     fn add<T>(&mut self, Node { id, own, depth, start_us, .. }: Node<'a, T, K>) {
         // Its own parent is no parent.
         if own.parent.is_none_or(|parent| parent == id) {
@@ -138,8 +138,17 @@ mod tests {
     fn node(spends: Spends) -> Span {
         let (parent, agent, is_call) = (None, None, spends == Spends::Model);
         let [is_step, is_boundary, is_estimated, has_failed] = [false; 4];
-        let own =
-            Own { parent, agent, spends, is_call, is_step, is_boundary, is_estimated, has_failed };
+        let own = Own {
+            parent,
+            agent,
+            spends,
+            is_call,
+            is_step,
+            is_boundary,
+            is_estimated,
+            has_failed,
+            answer: 0,
+        };
         Node { trace: (), id: 0, own, depth: 0, start_us: 0 }
     }
 

@@ -230,6 +230,7 @@ impl Document<'_, '_> {
         let rows = [
             ("counting", "spends", Words(spends)),
             ("counting", "is_boundary", Truth(true).unless(!spending.is_boundary())),
+            ("counting", "answer", Number(spending.answer).unless(spending.answer == 0)),
         ];
         write_fields(self.out, rows);
     }
