@@ -154,6 +154,14 @@ fn reading(group: &mut BenchmarkGroup<'_, WallTime>, protobuf: &Bytes, json: &By
                 decoded
             });
         });
+        let arrived = decoded(encoding, body);
+        group.bench_function(format!("facts in brief of {name}"), |bencher| {
+            bencher.iter(|| {
+                for span in arrived.batch.spans() {
+                    black_box(span.facts_in_brief());
+                }
+            });
+        });
     }
     group.bench_function("read protobuf with prost", |bencher| {
         bencher.iter(|| {

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark may panic")]
 
 use std::hint::black_box;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use spanferry::normalize::{Decoded, Encoding, Envelope, Limits, decode};
 use spanferry::rules::{Known, PATTERNS, Rules, of_text};
-use spanferry::span::{Receiver, Source};
+use spanferry::span::{Batch, Receiver, Source};
 
 /// Ingest bodies, from small spans to large ones.
 const SDK: [&str; 5] = [
@@ -32,6 +33,12 @@ const OTLP: [&str; 6] = [
     "otlp/py-otel-sdk-http/001_none_traces.pb",
 ];
 
+/// Requests of frameworks, of which the large spans are taken: model calls with their messages, tools and answers.
+const FRAMEWORKS: [&str; 5] =
+    ["langsmith-agent", "langsmith-anthropic", "llamaindex-native", "mlflow-agents", "lite"];
+/// How large such a span is in protobuf, in bytes: around 6.7 KB.
+const AGENT_BYTES: Range<usize> = 5_000..8_500;
+
 fn body(name: &str) -> Bytes {
     let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     Bytes::from(std::fs::read(path).unwrap())
@@ -48,6 +55,17 @@ fn agents_sdk(body: &Bytes) -> Decoded {
 
 fn otlp(body: &Bytes) -> Decoded {
     understand(Receiver::OtlpHttp, Encoding::Protobuf, body)
+}
+
+/// The agent spans of [`FRAMEWORKS`].
+fn agents() -> Batch {
+    let decoded = FRAMEWORKS.map(|name| {
+        let body = body(&format!("programs/{name}/body.json"));
+        understand(Receiver::OtlpHttp, Encoding::Json, &body).batch.items
+    });
+    let mut items: Vec<_> = decoded.into_iter().flatten().collect();
+    items.retain(|item| AGENT_BYTES.contains(&item.wire().len()));
+    Batch { source: Source::unknown(), items, bytes: 0 }
 }
 
 /// The scenario's name without what is the same in all.
@@ -70,6 +88,10 @@ fn ingest(criterion: &mut Criterion) {
                 decoded
             };
             bencher.iter_batched(|| agents_sdk(&body), read, BatchSize::SmallInput);
+        });
+        group.bench_function("facts in brief", |bencher| {
+            let batch = agents_sdk(&body).batch;
+            bencher.iter(|| batch.spans().for_each(|span| _ = black_box(span.facts_in_brief())));
         });
         group.bench_function("detail", |bencher| {
             let read = |decoded: Decoded| {
@@ -104,6 +126,10 @@ fn conventions(criterion: &mut Criterion) {
             };
             bencher.iter_batched(with_detail, read, BatchSize::SmallInput);
         });
+        group.bench_function("facts in brief", |bencher| {
+            let batch = otlp(&body).batch;
+            bencher.iter(|| batch.spans().for_each(|span| _ = black_box(span.facts_in_brief())));
+        });
         // All that normalizing is: from the body to the facts of each span.
         group.bench_function("all", |bencher| {
             bencher.iter(|| {
@@ -123,7 +149,8 @@ fn redact(criterion: &mut Criterion) {
     let rules = Rules::compile([], of_text(&text));
     let agents_sdk = SDK.map(|name| (name, Arc::new(agents_sdk(&body(name)).batch)));
     let otlp = OTLP.map(|name| (name, Arc::new(otlp(&body(name)).batch)));
-    for (name, batch) in agents_sdk.into_iter().chain(otlp) {
+    let agents = ("agents of 5 to 8.5 KB", Arc::new(agents()));
+    for (name, batch) in agents_sdk.into_iter().chain(otlp).chain([agents]) {
         let mut group = criterion.benchmark_group(format!("redact/{}", label(name)));
         group.throughput(Throughput::Elements(batch.items.len() as u64));
         group.bench_function("20 patterns", |bencher| {
