@@ -283,16 +283,14 @@ impl Index {
 
 /// The items with the facts of spans, and what they cost. Where nobody has read the facts, contents are left out, which nobody sums up.
 fn read<'a>(items: &'a [Item], prices: &Prices) -> Cow<'a, [Item]> {
-    let spans = |items: &'a [Item]| items.iter().filter_map(Item::as_span);
     let in_brief = |item: &Item| match item {
         Item::Span(span) if !span.is_read() => Item::Span(span.with_facts(span.facts_in_brief())),
         other => other.clone(),
     };
-    let read: Cow<'_, [Item]> = if spans(items).all(Span::is_read) {
-        Cow::Borrowed(items)
-    } else {
-        items.iter().map(in_brief).collect()
-    };
+    let mut read = Cow::Borrowed(items);
+    if !items.iter().filter_map(Item::as_span).all(Span::is_read) {
+        read = items.iter().map(in_brief).collect();
+    }
     read.iter().filter_map(Item::as_span).for_each(|span| _ = prices.of(span));
     read
 }

@@ -260,13 +260,9 @@ pub trait Format: Sync {
     }
     /// What agents, models and tools did, and what was met on the way.
     fn said(&self, span: &Span) -> Said;
-    /// The facts for who sums up: what is long of contents and definitions of tools may be missing.
+    /// The facts for who sums up: contents, and what is in no sum, may be missing.
     fn facts_in_brief(&self, span: &Span) -> Facts {
         self.said(span).facts
-    }
-    /// What the facts say of tokens, where that can be told without reading all of them.
-    fn spending(&self, span: &Span) -> Spending {
-        Spending::of(span.facts())
     }
     /// The root that stands for the trace of a span without a parent; `None` where the span needs none under this rule.
     fn synthetic_root(&self, _span: &Span, _rule: RootSpan) -> Option<SpanId> {
@@ -396,7 +392,7 @@ impl Span {
         self.facts.get().is_some()
     }
 
-    /// The facts for who only sums up, read anew: contents that are long are missing.
+    /// The facts for who only sums up, read anew: contents, and what is in no sum, may be missing.
     pub fn facts_in_brief(&self) -> Facts {
         self.format.facts_in_brief(self)
     }
@@ -414,8 +410,10 @@ impl Span {
 
     /// What the span says of tokens; its facts are read for that only where they are known or no sooner way is.
     pub fn spending(&self) -> Spending {
-        let of_facts = self.facts.get().map(|said| Spending::of(&said.facts));
-        of_facts.unwrap_or_else(|| *self.spending.get_or_init(|| self.format.spending(self)))
+        if self.is_read() || !self.is_otlp() {
+            return Spending::of(self.facts());
+        }
+        *self.spending.get_or_init(|| Spending::of(&self.facts_in_brief()))
     }
 
     /// Whether [`Span::wire`] is an OTLP `Span` message.

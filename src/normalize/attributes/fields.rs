@@ -52,7 +52,7 @@ pub(super) fn begins(text: &str, beginning: &str) -> bool {
 }
 
 macro_rules! fields {
-    ($($class:ident $weight:ident: $($field:ident)+;)+) => {
+    ($($class:ident: $($field:ident)+;)+) => {
         /// What an attribute can say.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(super) enum Field { $($($field,)+)+ }
@@ -68,9 +68,9 @@ macro_rules! fields {
                 None
             }
 
-            /// What its values are, and what hangs on it.
-            fn class(self) -> (Class, Weight) {
-                match self { $($(Self::$field)|+ => (Class::$class, Weight::$weight),)+ }
+            /// What its values are.
+            fn class(self) -> Class {
+                match self { $($(Self::$field)|+ => Class::$class,)+ }
             }
         }
     };
@@ -88,59 +88,47 @@ enum Class {
     Truth,
 }
 
-/// What hangs on a field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Weight {
-    /// The kind of a span, or what it says of tokens.
-    Decides,
-    /// Neither: it is of the trace, or says more of what is known.
-    Aside,
-    /// Nothing else in the facts, where it is long.
-    Content,
-}
+/// An attribute of no more bytes is short.
+pub(super) const SHORT_BYTES: usize = 256;
 
 fields! {
     // What kind of span it is, in each convention's words.
-    Text Decides: ConfiguredKind NativeType LangfuseType LangsmithKind MlflowKind OpeninferenceKind LogfireTemplate LogfireSpanType Operation
+    Text: ConfiguredKind NativeType LangfuseType LangsmithKind MlflowKind OpeninferenceKind LogfireTemplate LogfireSpanType Operation
         CallType VercelOperation TraceloopKind RequestType McpMethod FrameworkKind;
-    Text Decides: Name PlainName Agent Tool ToolCallId RequestModel ResponseModel Provider Workflow HandoffFrom HandoffTo Guardrail
+    Text: Name PlainName Agent Tool ToolCallId RequestModel ResponseModel Provider Workflow HandoffFrom HandoffTo Guardrail
         McpServer SdkSpanType ErrorType ErrorMessage Level CompletionStart OutputType SpringStop Step Detail;
-    Text Aside: ResponseId Session User PromptName PromptVersion Environment Release InputMime OutputMime;
-    Payload Decides: ToolDefinitions ToolCalls;
-    Payload Aside: Parameters;
-    Payload Content: Input Output SystemInstructions ErrorData;
-    Object Decides: LangfuseUsage Usage MoreUsage CostDetails ErrorObject;
-    Object Content: Metadata;
-    List Aside: FinishReasons Tags;
-    Count Decides: InputTokens OutputTokens TotalTokens CachedRead CacheWrite Reasoning InputAudio OutputAudio CacheWrite1h AggregateInput
+    Text: Session User InputMime OutputMime ResponseId PromptName PromptVersion Environment Release;
+    Payload: ToolDefinitions ToolCalls Parameters Input Output SystemInstructions ErrorData;
+    Object: LangfuseUsage Usage MoreUsage CostDetails ErrorObject Metadata;
+    List: FinishReasons Tags;
+    Count: InputTokens OutputTokens TotalTokens CachedRead CacheWrite Reasoning InputAudio OutputAudio CacheWrite1h AggregateInput
         AggregateOutput AggregateTotal AggregateCachedRead AggregateCacheWrite AggregateReasoning LevelNumber Turn;
-    Number Decides: CostInput CostOutput CostTotal FirstTokenSeconds FirstTokenMillis FirstTokenNanos;
-    Truth Decides: GuardrailTriggered Failed;
+    Number: CostInput CostOutput CostTotal FirstTokenSeconds FirstTokenMillis FirstTokenNanos;
+    Truth: GuardrailTriggered Failed;
 }
 
 impl Field {
     /// Whether it says how many tokens a span took, or what it cost, in any form.
     pub(super) fn is_usage(self) -> bool {
-        match self.class().0 {
+        match self.class() {
             Class::Count => !matches!(self, Self::LevelNumber | Self::Turn),
             Class::Number => matches!(self, Self::CostInput | Self::CostOutput | Self::CostTotal),
             _ => matches!(self, Self::LangfuseUsage | Self::Usage | Self::MoreUsage),
         }
     }
 
-    /// Whether the kind of a span, or what it says of tokens, can hang on the field.
-    pub(super) fn decides(self) -> bool {
-        self.class().1 == Weight::Decides
-    }
-
-    /// Whether it is what went in, came out or stands beside it.
-    pub(super) fn is_content(self) -> bool {
-        self.class().1 == Weight::Content
+    /// Whether who sums up needs it in an attribute of so many bytes: what is hidden in contents, like the names of a handoff, is short.
+    pub(super) fn is_summed(self, bytes: usize) -> bool {
+        match self {
+            Self::Input | Self::Output => bytes <= SHORT_BYTES,
+            Self::ResponseId | Self::SystemInstructions | Self::ErrorData | Self::Metadata => false,
+            _ => self.class() != Class::List,
+        }
     }
 
     /// Whether a value says something in the field. What says nothing leaves the field to the next convention.
     pub(super) fn takes(self, value: &Value, read: Read) -> bool {
-        match self.class().0 {
+        match self.class() {
             Class::Text => value::word(value, read).is_some(),
             Class::Payload | Class::List => !value::is_empty(value),
             Class::Object => value::is_object(value),

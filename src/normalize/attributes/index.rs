@@ -170,11 +170,6 @@ impl Index {
         self.rules.get(key).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether what a key says can change how a span speaks of tokens. A framework's answer may hold them.
-    pub(super) fn matters_to_spending(&self, key: &str) -> bool {
-        self.rules(key).iter().any(|rule| rule.field.decides())
-    }
-
     /// Whether a rule holds under this scope and for a span of this name.
     #[inline]
     pub(super) fn is_open(&self, rule: Rule, scope: &str, span: &str) -> bool {

@@ -103,9 +103,9 @@ fn by_evidence(slots: &Slots<'_>) -> Kind {
 
 /// Whether a call embeds: its model's name says so, and no tokens come out. Instrumentations of Bedrock call that a completion.
 fn embeds(slots: &Slots<'_>) -> bool {
-    let model = slots.word(Field::RequestModel).or_else(|| slots.word(Field::ResponseModel));
-    let is_silent = || slots.count(Field::OutputTokens).unwrap_or_default() == 0;
-    model.is_some_and(|model| model.contains("embed")) && is_silent()
+    let model = || slots.word(Field::RequestModel).or_else(|| slots.word(Field::ResponseModel));
+    let is_silent = slots.count(Field::OutputTokens).unwrap_or_default() == 0;
+    is_silent && model().is_some_and(|model| model.contains("embed"))
 }
 
 #[cfg(test)]

@@ -22,8 +22,8 @@ pub(in crate::normalize) use self::index::keys;
 pub use self::index::{Fact, Mapping, install, tells};
 pub use self::parts::{Parts, parts_of};
 
-use self::fields::Field;
-use self::slots::{Slots, Spread};
+use self::fields::{Field, SHORT_BYTES, begins};
+use self::slots::{KEYS, Slots, Spread, convention_of, spread_of};
 use self::value::Read;
 use super::raw::{Raw, share, with_first};
 use super::{raw, time, usage};
@@ -32,15 +32,19 @@ use crate::span::{
     Usage, keys,
 };
 
-/// Whether an attribute of this key can change what a span says of tokens ([`Spending`](crate::span::Spending)). A test compares what
-/// the others leave out.
-pub(in crate::normalize) fn matters_to_spending(key: &str) -> bool {
-    key.starts_with(keys::SPANFERRY_AGGREGATE) || index::index().matters_to_spending(key)
-}
-
-/// Whether an attribute of this key can say more than contents.
-pub(in crate::normalize) fn is_more_than_content(key: &str) -> bool {
-    index::index().rules(key).iter().any(|rule| !rule.field.is_content())
+/// Whether an attribute of this key and so many bytes can change what is summed up of a span, where keys before it that say nothing else
+/// were seen to follow this convention. A test compares what the others leave out.
+pub(super) fn matters_to_sums(key: &str, bytes: usize, seen: &mut Option<Convention>) -> bool {
+    let rules = index::index().rules(key);
+    let is_summed = rules.iter().any(|rule| rule.field.is_summed(bytes));
+    if is_summed || SHORT_BYTES < bytes {
+        return is_summed;
+    }
+    // A key may be all that tells the convention; the first of them decides.
+    let own = convention_of::<KEYS>(key).filter(|own| seen.is_none_or(|known| *own < known));
+    *seen = own.or(*seen);
+    let is_uncounted = || matches!(spread_of(key), Some((_, Spread::Uncounted)));
+    own.is_some() || begins(key, keys::SPANFERRY_AGGREGATE) || (rules.is_empty() && is_uncounted())
 }
 
 /// Reads the facts of a span from its attributes and events, as far as they are in this detail.

@@ -42,8 +42,16 @@ named! {
 pub(super) static SPREAD: LazyLock<Vec<(&str, Spread)>> =
     LazyLock::new(|| beginnings("keys", Spread::named).collect());
 
-/// The first letters of all of them.
-const SPREAD_LETTERS: &[u8] = b"aeglmrto";
+/// What a key that no row has is a part of, and what is left of it.
+pub(super) fn spread_of(key: &str) -> Option<(&str, Spread)> {
+    SPREAD.iter().find_map(|(prefix, spread)| Some((after(key, prefix)?, *spread)))
+}
+
+/// The convention that a text begins with a word of, in one of the lists.
+pub(super) fn convention_of<const LIST: usize>(text: &str) -> Option<Convention> {
+    let mut known = CONVENTIONS.get(LIST)?.iter();
+    known.find(|(beginning, _)| begins(text, beginning)).map(|(_, convention)| *convention)
+}
 
 /// The best value for each field.
 pub(super) struct Slots<'a> {
@@ -70,6 +78,8 @@ const UNPRICED: [Gate; 2] = [Gate::ScopePrefix("openlit."), Gate::ScopePrefix("@
 /// Scope of `LlamaIndex`'s own tracer.
 const LLAMA_INDEX: &str = "llamaindex.opentelemetry.tracer";
 
+const SCOPES: usize = 0;
+pub(super) const KEYS: usize = 1;
 /// Scopes that leave no doubt about the convention, and keys that belong to one.
 static CONVENTIONS: LazyLock<[Vec<(&str, Convention)>; 2]> = LazyLock::new(|| {
     ["scopes", "conventions"].map(|of| beginnings(of, Convention::named).collect())
@@ -155,12 +165,7 @@ impl<'a> Slots<'a> {
     }
 
     fn take_by_prefix(&mut self, key: &'a str, attribute: &'a Attribute) {
-        // Most keys that nobody knows begin with none of these letters.
-        if !key.as_bytes().first().is_some_and(|letter| SPREAD_LETTERS.contains(letter)) {
-            return;
-        }
-        let of_key = |(prefix, spread): &(&str, Spread)| Some((after(key, prefix)?, *spread));
-        let Some((rest, spread)) = SPREAD.iter().find_map(of_key) else { return };
+        let Some((rest, spread)) = spread_of(key) else { return };
         match spread {
             Spread::Metadata => self.metadata.push((rest, attribute)),
             Spread::Parameter => self.parameters.push((rest, &attribute.value)),
@@ -344,13 +349,8 @@ impl<'a> Slots<'a> {
         if self.scope == "ai" {
             return Some(Convention::Vercel);
         }
-        let [scopes, keys] = &*CONVENTIONS;
-        let of = |known: &[(&str, Convention)], text: &str| {
-            let found = known.iter().find(|(beginning, _)| begins(text, beginning));
-            found.map(|(_, convention)| *convention)
-        };
-        let of_keys = || self.detail.attributes.iter().filter_map(|it| of(keys, &it.key)).min();
-        of(scopes, self.scope).or_else(of_keys).or_else(|| self.configured())
+        let keys = self.detail.attributes.iter().filter_map(|it| convention_of::<KEYS>(&it.key));
+        convention_of::<SCOPES>(self.scope).or_else(|| keys.min()).or_else(|| self.configured())
     }
 
     /// The user's own convention, where it is all there is: who maps attributes without a kind is understood all the same.
@@ -398,12 +398,5 @@ mod tests {
         let count = |section| beginnings(section, |word| Some(word.to_owned())).count();
         assert_eq!(SPREAD.len(), count("keys"));
         assert_eq!(CONVENTIONS.each_ref().map(Vec::len), ["scopes", "conventions"].map(count));
-    }
-
-    #[test]
-    fn what_keys_begin_with_is_looked_for_by_its_first_letter() {
-        for (prefix, _) in &*SPREAD {
-            assert!(SPREAD_LETTERS.contains(&prefix.as_bytes()[0]), "{prefix}");
-        }
     }
 }

@@ -25,13 +25,13 @@ pub(super) fn span(wire: &Bytes) -> Detail {
 }
 
 /// Reads a `Span` message without the attributes that are not wanted, by their keys and how many bytes they take.
-pub(super) fn span_with(wire: &Bytes, wants: impl Fn(&str, usize) -> bool) -> Detail {
+pub(super) fn span_with(wire: &Bytes, mut wants: impl FnMut(&str, usize) -> bool) -> Detail {
     read_span(wire, Detail::default(), |attribute| {
         str::from_utf8(last_bytes(attribute, 1)).is_ok_and(|key| wants(key, attribute.len()))
     })
 }
 
-fn read_span(wire: &Bytes, mut detail: Detail, wants: impl Fn(&[u8]) -> bool) -> Detail {
+fn read_span(wire: &Bytes, mut detail: Detail, mut wants: impl FnMut(&[u8]) -> bool) -> Detail {
     each(wire, |number, content| match (number, content) {
         (9, Content::Bytes(message)) if wants(message) => {
             detail.attributes.push(attribute(wire, message, 1));

@@ -22,7 +22,7 @@ mod json;
 mod tests;
 
 use super::attributes;
-use crate::span::{Detail, Facts, Format, Said, Span, Spending};
+use crate::span::{Detail, Facts, Format, Said, Span};
 
 pub use arrival::with_parent;
 pub(super) use arrival::{decode as decode_protobuf, span_of};
@@ -34,9 +34,6 @@ pub(super) const TOO_DEEP_MARKER: &str = "[nested too deeply]";
 
 /// Reads OTLP `Span` messages.
 static OTLP: Otlp = Otlp;
-
-/// An attribute of this many bytes is read also where contents are left out: what is hidden in them, like the names of a handoff, is short.
-const SHORT_BYTES: usize = 256;
 
 #[derive(Debug)]
 struct Otlp;
@@ -55,14 +52,10 @@ impl Format for Otlp {
     }
 
     fn facts_in_brief(&self, span: &Span) -> Facts {
+        let mut followed = None;
         let detail = detail::span_with(&span.wire, |key, bytes| {
-            bytes <= SHORT_BYTES || attributes::is_more_than_content(key)
+            attributes::matters_to_sums(key, bytes, &mut followed)
         });
         attributes::facts(span, &detail)
-    }
-
-    fn spending(&self, span: &Span) -> Spending {
-        let detail = detail::span_with(&span.wire, |key, _| attributes::matters_to_spending(key));
-        Spending::of(&attributes::facts(span, &detail))
     }
 }

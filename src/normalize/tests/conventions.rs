@@ -46,7 +46,8 @@ fn made(scope: &str, detail: Detail) -> Facts {
     let resource = Arc::new(Resource { attributes: vec![environment], ..Resource::default() });
     let scope = Scope { name: scope.into(), resource, ..Scope::default() };
     let mut brief = detail.clone();
-    brief.attributes.retain(|attribute| attributes::matters_to_spending(&attribute.key));
+    let mut followed = None;
+    brief.attributes.retain(|known| attributes::matters_to_sums(&known.key, 0, &mut followed));
     let format: &'static Made = Box::leak(Box::new(Made(detail)));
     let span = Span::new(outline, Arc::new(scope), None, format);
     let spending = Spending::of(&attributes::facts(&span, &brief));
@@ -125,15 +126,27 @@ fn every_client_has_the_facts_of_its_golden() {
 }
 
 #[test]
-fn facts_in_brief_lack_contents_and_nothing_else() {
-    let without_contents = |facts: &Facts| {
-        let error = facts.error.clone().map(|error| Failure { data: None, ..error });
-        let (input, output, tool_definitions) = (None, None, None);
-        let metadata = Vec::new();
-        Facts { tool_definitions, input, output, metadata, error, ..facts.clone() }
+fn facts_in_brief_lack_contents_and_what_is_in_no_sum_and_nothing_else() {
+    let without_contents = |facts: &Facts| Facts {
+        error: facts.error.clone().map(|error| Failure { data: None, ..error }),
+        input: None,
+        output: None,
+        tool_definitions: None,
+        parameters: None,
+        metadata: Vec::new(),
+        tags: Vec::new(),
+        finish_reasons: Vec::new(),
+        response_id: None,
+        prompt_name: None,
+        prompt_version: None,
+        environment: None,
+        release: None,
+        ..facts.clone()
     };
-    let fixtures = golden::fixtures("otlp");
-    let captured = fixtures.iter().filter(|fixture| is_traces(fixture));
+    let mut fixtures = golden::fixtures("otlp");
+    fixtures.retain(is_traces);
+    fixtures.extend(golden::fixtures("agents-sdk"));
+    let captured = fixtures.iter();
     let captured = captured.map(|fixture| [decode_fixture(fixture), decode_fixture(fixture)]);
     let programs = std::fs::read_dir(golden::path("programs")).unwrap().map(|program| {
         let body = Bytes::from(std::fs::read(program.unwrap().path().join("body.json")).unwrap());
