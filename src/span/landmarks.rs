@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::Span;
 use crate::support::find::place_of;
 use crate::support::json::raw::{Object, Raw, inside};
-use crate::support::json::scan::{Broken, Scanner};
+use crate::support::json::scan::{Broken, Lenient};
 
 /// The extents of a few values in the text of one item. Eight bytes each, because every span that waits has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,7 +33,7 @@ impl Landmarks {
     }
 
     /// Passes the value that comes next in the item, and says where it stands. One whose end is known is not walked.
-    pub fn pass_value(&self, scanner: &mut Scanner<'_>) -> Result<Range<usize>, Broken> {
+    pub fn pass_value(&self, scanner: &mut Lenient<'_>) -> Result<Range<usize>, Broken> {
         scanner.peek();
         let start = scanner.at;
         match self.end_of(start) {
@@ -76,7 +76,7 @@ impl<'a> Opened<'a> {
 
 /// Opens the object that begins at an offset of an item. Values whose ends are known are not walked.
 fn open<'a>(text: &'a str, start: usize, landmarks: &Landmarks) -> Object<'a> {
-    let mut scanner = Scanner::new(text.as_bytes());
+    let mut scanner = Lenient::lenient(text.as_bytes());
     scanner.at = start;
     let mut members = Vec::with_capacity(MEMBERS_GUESS);
     // The text was checked on arrival, so what would be an error does not come.

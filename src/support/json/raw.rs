@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::scan::{Quoted, Scanner, escaped_unit};
+use super::scan::{Lenient, Quoted, Scanner, escaped_unit};
 use crate::support::find;
 
 /// One JSON value, as the text it is written in.
@@ -223,14 +223,14 @@ fn unicode_escape(escape: &[u8]) -> (Option<char>, usize) {
 /// A walk over the members or elements of one container.
 struct Walk<'a> {
     text: &'a str,
-    scanner: Scanner<'a>,
+    scanner: Lenient<'a>,
     done: bool,
     first: bool,
 }
 
 impl<'a> Walk<'a> {
     fn into(text: &'a str, opening: u8) -> Self {
-        let mut scanner = Scanner::new(text.as_bytes());
+        let mut scanner = Lenient::lenient(text.as_bytes());
         let done = !scanner.eat(opening);
         Self { text, scanner, done, first: true }
     }
