@@ -53,6 +53,18 @@ pub(super) fn said(span: &Span) -> Said {
     Said { facts, head }
 }
 
+/// The facts of an item without texts that went in and came out. A generation has none, but tokens may stand in what came out.
+pub(super) fn facts_in_brief(span: &Span) -> Facts {
+    let source = Text::try_from(span.wire.clone()).unwrap_or_default();
+    let mut opened = Opened::of(span, &source);
+    if let Some(data) = &mut opened.data
+        && data.get_string("type").as_deref() != Some("generation")
+    {
+        data.members.retain(|(name, _)| name != "input" && name != "output");
+    }
+    facts::facts(span, &source, &opened)
+}
+
 fn head(source: &Text, opened: &Opened<'_>, facts: &Facts) -> Detail {
     let text = |name| opened.item.get_string(name).map(|text| share(source, text));
     let agents_sdk = SdkIds {

@@ -24,8 +24,8 @@ use super::raw::{share, utf8};
 use super::shape::{self, Found};
 use super::{Decoded, Encoding, Envelope, Limits, Malformed, Refused, Warning, ids, time};
 use crate::span::{
-    Batch, Detail, Format, Item, Outline, Resource, RootSpan, Said, Scope, Source, Span, SpanId,
-    Text, TraceId, TraceObject, keys,
+    Batch, Detail, Facts, Format, Item, Outline, Resource, RootSpan, Said, Scope, Source, Span,
+    SpanId, Text, TraceId, TraceObject, keys,
 };
 use crate::support::json::scan::Scanner;
 
@@ -84,6 +84,10 @@ impl Format for OpenAi {
 
     fn said(&self, span: &Span) -> Said {
         detail::said(span)
+    }
+
+    fn facts_in_brief(&self, span: &Span) -> Facts {
+        detail::facts_in_brief(span)
     }
 
     fn synthetic_root(&self, span: &Span, rule: RootSpan) -> Option<SpanId> {
