@@ -113,8 +113,7 @@ pub struct Spending {
     pub is_task: bool,
     /// Whether it says tokens or money at all, its own or those of others.
     says: bool,
-    /// What the answer of a model call that spends is told apart by; 0 where nobody knows. It is the same in all
-    /// releases, and of 63 bits, which search servers take.
+    /// What tells apart the answer of a model call that spends, in 63 bits, the same in all releases; 0 where nobody knows.
     pub answer: u64,
 }
 

@@ -73,6 +73,7 @@ impl Batch {
 
 /// One item of a request.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "nearly all items are spans")]
 pub enum Item {
     /// A span.
     Span(Span),

@@ -213,8 +213,7 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
         match own.spends {
             Spends::Nothing => false,
             Spends::Model => {
-                let is_told_beside = self.answers.get(&own.answer).is_some_and(|by| *by != id);
-                !below.has_model && !is_told_beside
+                !below.has_model && self.answers.get(&own.answer).is_none_or(|by| *by == id)
             }
             Spends::Log => {
                 let above = own.parent.and_then(|parent| self.nodes.get(&parent));
@@ -519,21 +518,22 @@ mod tests {
                 if spans.len() <= start {
                     order.reverse();
                 }
-                let mut tree = Calls::default();
-                let mut counted = std::collections::BTreeSet::new();
-                for (id, own) in &order {
-                    tree.add(*id, *own);
-                    // A sink that was told earlier hears of what is decided otherwise.
-                    for id in tree.take_doubts().into_iter().chain([*id]) {
-                        match tree.counts(id, &mut Spent::default()) {
-                            true => counted.insert(id),
-                            false => counted.remove(&id),
-                        };
-                    }
-                }
-                assert_eq!(Vec::from_iter(counted), expected, "{order:?}");
+                assert_eq!(counted_in_the_end(&order), expected, "{order:?}");
             }
         }
+    }
+
+    /// What counts for a sink that hears of what is decided otherwise.
+    fn counted_in_the_end(spans: &[(u8, Own<u8, ()>)]) -> Vec<u8> {
+        let (mut tree, mut counted) = (Calls::default(), std::collections::BTreeSet::new());
+        for (id, own) in spans {
+            tree.add(*id, *own);
+            for id in tree.take_doubts().into_iter().chain([*id]) {
+                counted.remove(&id);
+                counted.extend(tree.counts(id, &mut Spent::default()).then_some(id));
+            }
+        }
+        counted.into_iter().collect()
     }
 
     #[test]

@@ -50,6 +50,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("programs/botocore-bedrock", EXCLUSIVE),
     ("programs/gemini-openllmetry", "it leaves out thoughts, which are in the total alone"),
     ("programs/adk-js", "it leaves out thoughts, which are beside the output"),
+    ("programs/anthropic-beside-openllmetry", TWICE),
     ("programs/anthropic-ts-openinference", TWICE),
     ("programs/axiom", "it adds what the steps of a streamed call say to the call"),
     ("programs/genkit-js", "it adds what `generate` says of its calls to these"),
@@ -94,7 +95,8 @@ const WRITTEN: &str = "it counts what is written to a cache beside the input tha
 const EXCLUSIVE: &str = "it takes cached tokens out of an input that does not have them in it";
 
 /// Rows whose tokens another one beside or around them says, so that they may go, by body and name.
-const REPEATED: [(&str, &str); 3] = [
+const REPEATED: [(&str, &str); 4] = [
+    ("programs/anthropic-beside-openllmetry", "anthropic."),
     ("programs/ag2-telemetry", "record_usage"),
     ("programs/pydantic-logfire", "streaming response from"),
     ("programs/spring-ai-1", "chat gpt-5-mini"),

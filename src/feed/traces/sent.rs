@@ -4,9 +4,8 @@
 //! run says comes when most of the run was sent long ago.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::BuildHasher as _;
 
-use foldhash::fast::FixedState;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::bounds::SPANS_MAX;
 use crate::journal::Position;
@@ -54,8 +53,7 @@ pub(super) struct Told {
 
 impl Told {
     pub(super) fn of(context: &TraceContext) -> Self {
-        let hash =
-            |it: &Option<Text>| it.as_ref().map_or(0, |it| FixedState::default().hash_one(it));
+        let hash = |it: &Option<Text>| it.as_ref().map_or(0, |it| xxh3_64(it.as_bytes()));
         Self {
             words: [&context.session, &context.user].map(hash),
             tags: context.tags.len(),

@@ -228,8 +228,7 @@ impl Trace {
         }
     }
 
-    /// Takes the words that are said: the first, but those of the trace object and of its first root before all, since an agent below
-    /// may have a session of its own.
+    /// Takes the words that are said: the first, but those of the trace object and of its first root before all: an agent below may differ.
     fn learn(&mut self, said: &Facts, is_of_trace: bool) {
         let known = &mut self.known;
         let pairs = [

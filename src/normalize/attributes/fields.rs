@@ -121,7 +121,7 @@ impl Field {
     pub(super) fn is_summed(self, bytes: usize) -> bool {
         match self {
             Self::Input | Self::Output => bytes <= SHORT_BYTES,
-            Self::ResponseId | Self::SystemInstructions | Self::ErrorData | Self::Metadata => false,
+            Self::SystemInstructions | Self::ErrorData | Self::Metadata => false,
             _ => self.class() != Class::List,
         }
     }

@@ -136,7 +136,6 @@ fn facts_in_brief_lack_contents_and_what_is_in_no_sum_and_nothing_else() {
         metadata: Vec::new(),
         tags: Vec::new(),
         finish_reasons: Vec::new(),
-        response_id: None,
         prompt_name: None,
         prompt_version: None,
         environment: None,

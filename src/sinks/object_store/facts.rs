@@ -6,6 +6,8 @@ use ::object_store::path::Path;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::support::base64;
+
 /// The objects of a writer, by their numbers.
 pub(super) type Numbered = BTreeMap<u64, Path>;
 
@@ -17,9 +19,8 @@ pub(super) fn number_of(name: &str, stem: &str) -> Option<u64> {
 /// What is noted with an object: one text, because Azure takes no name with a hyphen and a file has one attribute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Facts {
-    /// Where the lane goes on behind it.
-    #[serde(with = "in_base64")]
-    pub(super) place: Bytes,
+    /// Where the lane goes on behind it, in base64.
+    pub(super) place: String,
     pub(super) sha256: String,
     pub(super) rows: u64,
     pub(super) format: String,
@@ -35,22 +36,11 @@ impl Facts {
 
     /// Those of an object that a sink wrote; none for any other.
     pub(super) fn read(text: &str) -> Option<Self> {
-        serde_json::from_str(text).ok()
-    }
-}
-
-mod in_base64 {
-    use bytes::Bytes;
-    use serde::{Deserialize as _, Deserializer, Serializer, de};
-
-    use crate::support::base64;
-
-    pub(super) fn serialize<S: Serializer>(bytes: &Bytes, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&base64::text(bytes))
+        serde_json::from_str(text).ok().filter(|facts: &Self| base64::read(&facts.place).is_some())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
-        let bytes = base64::read(&String::deserialize(from)?);
-        bytes.map(Bytes::from).ok_or_else(|| de::Error::custom("not base64"))
+    /// Where the lane goes on behind the object.
+    pub(super) fn place(&self) -> Bytes {
+        base64::read(&self.place).unwrap_or_default().into()
     }
 }

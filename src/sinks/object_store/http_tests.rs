@@ -104,7 +104,7 @@ async fn each_kind_of_store_is_asked_in_its_own_words_for_a_put_under_a_conditio
         let options = options(&format!("{text}endpoint = \"{address}{folder}\"\n"));
         let store = connect::store(&options).unwrap();
         let facts = Facts {
-            place: place("1"),
+            place: base64::text(&place("1")),
             sha256: "abc".to_owned(),
             rows: 3,
             format: "jsonl/1".to_owned(),

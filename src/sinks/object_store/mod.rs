@@ -60,10 +60,10 @@ use super::{
 };
 use crate::prices::Prices;
 use crate::span::{Batch, TraceNeeds};
-use crate::support::clock;
 use crate::support::lock::lock;
 use crate::support::rfc3339::{NS_PER_SECOND, write_date};
 use crate::support::sha256;
+use crate::support::{base64, clock};
 use facts::Facts;
 use format::Encoder;
 use options::Scheme;
@@ -351,7 +351,7 @@ impl Lake {
         let mine = self.store.numbered(&self.root, &from, &stem).await?;
         let (mut last, mut next) = (None, saved.next);
         while let Some(path) = mine.get(&next) {
-            last = Some(self.store.facts_of(path).await?.place);
+            last = Some(self.store.facts_of(path).await?.place());
             next += 1;
         }
         let is_further = last.is_some();
@@ -370,7 +370,8 @@ impl Lake {
             let Open { hour, rows, encoder, .. } = *open;
             let bytes = Bytes::from(encoder.finish()?);
             let sha256 = sha256::hex(&bytes);
-            let facts = Facts { place, sha256, rows, format: format.version() };
+            let (place, format) = (base64::text(&place), format.version());
+            let facts = Facts { place, sha256, rows, format };
             Ok::<_, io::Error>(Arc::new(Sealed { hour, path, bytes, facts }))
         });
         let sealed = sealing.await.map_err(io::Error::other).flatten();
@@ -388,7 +389,7 @@ impl Lake {
         let mut ledger = lock(&self.ledger);
         let next = ledger.saved.as_ref().map_or(0, |saved| saved.next) + 1;
         let is_other = found.is_some();
-        ledger.checkpoint(found.map_or(place, |found| found.place), next, sealed.hour);
+        ledger.checkpoint(found.map_or(place, |found| found.place()), next, sealed.hour);
         // A put of an earlier run has come late, and cut the journal elsewhere: its rows are there, and what follows them is read again.
         Ok(if is_other { ledger.goes_on() } else { ledger.stays() })
     }

@@ -17,20 +17,15 @@ pub(super) fn length(text: &[u8]) -> usize {
 
 #[inline(never)]
 fn length_in_chunks(text: &[u8]) -> usize {
-    let mut length = 0;
-    let (chunks, tail) = text.as_chunks();
-    for chunk in chunks {
-        let place = match marks(chunk) {
-            (0, 0) => {
-                length += CHUNK;
-                continue;
-            }
-            (0, high) => u128::BITS + high.trailing_zeros(),
-            (low, _) => low.trailing_zeros(),
-        };
-        return length + (place / u8::BITS) as usize;
-    }
-    length + length_in_tail(tail)
+    let (chunks, _) = text.as_chunks();
+    let length = CHUNK * chunks.iter().take_while(|chunk| is_plain(chunk)).count();
+    length + length_in_tail(text.get(length..).unwrap_or_default())
+}
+
+/// Written without a way out, so that the compiler makes vectors of it.
+#[inline]
+fn is_plain(chunk: &[u8; CHUNK]) -> bool {
+    !chunk.iter().fold(false, |any, &byte| any | is_special(byte))
 }
 
 fn length_in_tail(tail: &[u8]) -> usize {
@@ -60,18 +55,6 @@ fn length_in_word(word: [u8; WORD]) -> usize {
     let control = less_than(word, b' ');
     let marks = (quote | backslash | control) & HIGH_BITS;
     (marks.trailing_zeros() / u8::BITS) as usize
-}
-
-/// All ones for each byte that needs an escape. Written so that the compiler makes vectors of it.
-#[inline]
-fn marks(chunk: &[u8; CHUNK]) -> (u128, u128) {
-    let mut marks = [0; CHUNK];
-    for (mark, &byte) in marks.iter_mut().zip(chunk) {
-        *mark = if is_special(byte) { u8::MAX } else { 0 };
-    }
-    let (low, high) = marks.split_at(CHUNK / 2);
-    let number = |half: &[u8]| half.try_into().map_or(0, u128::from_le_bytes);
-    (number(low), number(high))
 }
 
 #[inline]
