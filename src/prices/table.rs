@@ -123,9 +123,8 @@ impl Table {
         // Google's names are paths (`publishers/google/models/gemini-2.5-flash`). Bedrock alone has a dot behind a model's maker.
         let model = model.rsplit_once("google/models/").map_or(&*model, |(_, name)| name);
         let model = model.strip_prefix("models/").unwrap_or(model);
-        let is_bedrock = ["anthropic.claude", "amazon.nova", "meta.llama"]
-            .iter()
-            .any(|name| model.contains(name));
+        let bedrock = ["anthropic.claude", "amazon.nova", "meta.llama"];
+        let is_bedrock = bedrock.iter().any(|name| model.contains(name));
         // LiteLLM puts the provider before the model: `anthropic/claude-sonnet-4-5`.
         let by_prefix = || {
             let (provider, model) = model.split_once('/')?;

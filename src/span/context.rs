@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::{Cost, Facts, Kind, Payload, Priced, Span, SpanId, Text, TraceId, TraceObject, Usage};
 
@@ -77,7 +77,7 @@ pub struct Content {
 /// What a span says of tokens or money, as far as it takes to count none twice.
 ///
 /// * A model call counts, unless another one that spends lies below it: then it repeats that one's. What a tool, an agent, a handoff
-///   or a task of the Agents SDK between the two runs is another call. Of several that tell of the same answer, one counts.
+///   or a task of the Agents SDK between the two runs is another call. Of instrumentations that tell of the same answer, one counts.
 /// * A log counts, unless it is right below a model call that counts, or there are spans of model calls beside it (below the same
 ///   parent) and each of them spends: then it repeats one of them.
 /// * So does a call that the next one beside it adds to its own tokens (Spring AI 1), while that one is not there.
@@ -113,16 +113,19 @@ pub struct Spending {
     pub is_task: bool,
     /// Whether it says tokens or money at all, its own or those of others.
     says: bool,
-    /// What tells apart the answer of a model call that spends, in 63 bits, the same in all releases; 0 where nobody knows.
-    pub answer: u64,
+    /// What tells apart the answer of a model call that spends, see [`Spending::answer`]; 0 where nobody knows.
+    answer: u64,
 }
+
+/// See [`Spending::answer`].
+pub(super) const TELLER_BITS: u32 = 16;
 
 impl Spending {
     /// What a span with these facts says.
     pub fn of(facts: &Facts) -> Self {
         let (said, spends) = (said_of(facts), Spends::of(facts));
         // An id alone may come again: Ollama draws one of 999.
-        let of = |id: &Text| xxh3_64_with_seed(id.as_bytes(), facts.usage.input.unwrap_or(0)) >> 1;
+        let of = |id: &Text| xxh3_64_with_seed(id.as_bytes(), facts.usage.input.unwrap_or(0)) >> 17;
         let answer = facts.response_id.as_ref().filter(|_| spends == Spends::Model).map_or(0, of);
         Self {
             answer,
@@ -131,6 +134,13 @@ impl Spending {
             is_task: facts.sdk_span_type.as_deref() == Some("task"),
             says: said.has_tokens() || has_cost(&facts.cost),
         }
+    }
+
+    /// Which answer a model call tells of, and in the last [`TELLER_BITS`] bits the scope that tells of it: the same in all releases, in 63
+    /// bits, which search servers take; 0 where nobody knows.
+    pub fn answer(self, scope: &str) -> u64 {
+        let teller = || xxh3_64(scope.as_bytes()) >> (u64::BITS - TELLER_BITS);
+        if self.answer == 0 { 0 } else { self.answer << TELLER_BITS | teller() }
     }
 
     /// Whether it is a model call.

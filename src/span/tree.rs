@@ -10,6 +10,7 @@ use std::iter::successors;
 
 use foldhash::fast::RandomState;
 
+use super::context::TELLER_BITS;
 use super::{Spending, Spends};
 use crate::support::by_touch::table_bytes;
 
@@ -26,8 +27,8 @@ pub struct Tree<K, A, const SPANS_MAX: usize> {
     nodes: HashMap<K, Node<K, A>, RandomState>,
     /// The model calls without a parent.
     calls: Calls,
-    /// The model call that counts of those that tell of one answer: the one with the least id of those that repeat none within them.
-    answers: HashMap<u64, K, RandomState>,
+    /// Who tells of each answer: of instrumentations beside each other the greatest, with one of its calls that repeat none within them.
+    answers: HashMap<u64, (u64, K), RandomState>,
     /// Whether any model call spends.
     has_models: bool,
     /// Spans for which it was decided otherwise just now.
@@ -63,8 +64,8 @@ pub struct Own<K, A> {
 }
 
 impl<K, A> Own<K, A> {
-    /// What a span says of tokens and money, with nothing above it and without an agent.
-    pub fn of(spending: Spending, has_failed: bool) -> Self {
+    /// What a span of this scope says of tokens and money, with nothing above it and without an agent.
+    pub fn of(spending: Spending, scope: &str, has_failed: bool) -> Self {
         Self {
             parent: None,
             agent: None,
@@ -74,7 +75,7 @@ impl<K, A> Own<K, A> {
             is_boundary: spending.is_boundary(),
             is_estimated: false,
             has_failed,
-            answer: spending.answer,
+            answer: spending.answer(scope),
         }
     }
 }
@@ -213,7 +214,11 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
         match own.spends {
             Spends::Nothing => false,
             Spends::Model => {
-                !below.has_model && self.answers.get(&own.answer).is_none_or(|by| *by == id)
+                !below.has_model
+                    && self
+                        .answers
+                        .get(&(own.answer >> TELLER_BITS))
+                        .is_none_or(|it| it.0 == own.answer)
             }
             Spends::Log => {
                 let above = own.parent.and_then(|parent| self.nodes.get(&parent));
@@ -353,10 +358,10 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
         if answer == 0 || self.below(Some(id)).has_model {
             return;
         }
-        let known = self.answers.get(&answer).copied();
-        if known.is_none_or(|known| id < known || self.below(Some(known)).has_model) {
-            self.answers.insert(answer, id);
-            self.turned.extend(known);
+        let known = self.answers.get(&(answer >> TELLER_BITS)).copied();
+        if known.is_none_or(|(said, by)| said < answer || self.below(Some(by)).has_model) {
+            self.answers.insert(answer >> TELLER_BITS, (answer, id));
+            self.turned.extend(known.map(|(_, by)| by));
         }
     }
 
@@ -460,7 +465,7 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
     /// Memory it takes, in bytes.
     pub fn bytes(&self) -> usize {
         table_bytes::<(K, Node<K, A>)>(self.nodes.capacity())
-            + table_bytes::<(u64, K)>(self.answers.capacity())
+            + table_bytes::<(u64, (u64, K))>(self.answers.capacity())
     }
 
     fn has_room_for(&mut self, id: K) -> bool {
@@ -502,15 +507,19 @@ mod tests {
 
     #[test]
     fn of_calls_beside_each_other_that_tell_of_one_answer_one_counts_whatever_comes_first() {
-        let call = |id, parent, answer| (id, Own { answer, ..own(parent, Model) });
+        let call = |id, parent, answer: u64, teller| {
+            (id, Own { answer: answer << TELLER_BITS | teller, ..own(parent, Model) })
+        };
         for (spans, expected) in [
-            (vec![call(1, Some(9), 7), call(2, Some(9), 7)], vec![1]),
-            (vec![call(1, Some(8), 7), call(2, None, 7), call(3, Some(9), 7)], vec![1]),
-            (vec![call(1, Some(9), 7), call(2, Some(9), 5)], vec![1, 2]),
-            (vec![call(1, Some(9), 0), call(2, Some(9), 0)], vec![1, 2]),
+            (vec![call(1, Some(9), 7, 2), call(2, Some(9), 7, 1)], vec![1]),
+            (vec![call(1, Some(8), 7, 3), call(2, None, 7, 4), call(3, Some(9), 7, 2)], vec![2]),
+            (vec![call(1, Some(9), 7, 1), call(2, Some(9), 5, 2)], vec![1, 2]),
+            (vec![call(1, Some(9), 0, 0), call(2, Some(9), 0, 0)], vec![1, 2]),
+            // A model that gives all its answers one id, as played ones do.
+            (vec![call(1, Some(9), 7, 1), call(2, Some(9), 7, 1)], vec![1, 2]),
             // The first repeats one within it.
-            (vec![call(1, Some(9), 7), call(2, Some(1), 7), call(3, Some(9), 7)], vec![2]),
-            (vec![call(1, Some(9), 7), call(3, Some(9), 7), call(4, Some(3), 7)], vec![1]),
+            (vec![call(1, Some(9), 7, 3), call(2, Some(1), 7, 2), call(3, Some(9), 7, 1)], vec![2]),
+            (vec![call(1, Some(9), 7, 3), call(3, Some(9), 7, 2), call(4, Some(3), 7, 1)], vec![1]),
         ] {
             for start in 0..spans.len() * 2 {
                 let mut order = spans.clone();

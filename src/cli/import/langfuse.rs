@@ -31,7 +31,8 @@ pub(super) fn body(row: &[u8]) -> Result<Body, String> {
     let row: Map<String, Value> = serde_json::from_slice(row).map_err(|error| error.to_string())?;
     let row = row.into_iter().filter(|(_, value)| !text_of(value).is_empty());
     let mut row: Map<_, _> = row.map(|(column, value)| (snake(&column), value)).collect();
-    let time = |column: &str| unix_ns(&text_of(row.get(column)?));
+    // `2024-05-29 13:46:19.963000` in UTC, or RFC 3339; in quotes once more in a table.
+    let time = |column: &str| moment::read(text_of(row.get(column)?).trim_matches('"'), 0).ok();
     let start = time("start_time").or_else(|| time("timestamp")).ok_or(LACKING)?;
     let end = row.get("end_time").map_or(Ok(start), |_| time("end_time").ok_or(LACKING))?;
     let first_token = time("completion_start_time").map(rfc3339::text);
@@ -122,11 +123,6 @@ fn snake(column: &str) -> String {
         snake.push(letter.to_ascii_lowercase());
     }
     snake
-}
-
-/// `2024-05-29 13:46:19.963000` in UTC, or RFC 3339; in quotes once more in a table.
-fn unix_ns(text: &str) -> Option<u64> {
-    moment::read(text.trim_matches('"'), 0).ok()
 }
 
 fn trace_id(text: &str) -> TraceId {

@@ -237,10 +237,7 @@ impl Import<'_> {
             let said = format!("set aside: {}: {}\n", set_aside.place, set_aside.reason);
             explain(&harmless(&said));
         }
-        match &mut self.rejects {
-            Some(file) => file.write_all(set_aside.line().as_bytes()),
-            None => Ok(()),
-        }
+        self.rejects.iter_mut().try_for_each(|file| file.write_all(set_aside.line().as_bytes()))
     }
 }
 

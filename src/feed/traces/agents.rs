@@ -33,7 +33,8 @@ impl Agents {
         has_failed: bool,
     ) -> Own<SpanId, u16> {
         let agent = agent.and_then(|name| self.place(name));
-        Own { parent: span.parent_id, agent, ..Own::of(spending, has_failed) }
+        let own = Own::of(spending, &span.scope.name, has_failed);
+        Own { parent: span.parent_id, agent, ..own }
     }
 
     fn place(&mut self, name: &Text) -> Option<u16> {

@@ -259,8 +259,7 @@ fn framework(slots: &Slots<'_>, facts: &mut Facts) {
 /// OpenInference's graphs on steps and workflows, Claude Code before an agent's name.
 fn not_an_agent(slots: &Slots<'_>, facts: &mut Facts) {
     if has_key(slots, Field::Agent, "query_source") {
-        let name =
-            |asks: Text| Some(asks.slice_ref(asks.strip_prefix("agent:")?.split_once(':')?.1));
+        let name = |it: Text| Some(it.slice_ref(it.strip_prefix("agent:")?.split_once(':')?.1));
         facts.agent = facts.agent.take().and_then(name);
     }
     let is_purpose = facts.kind == Kind::Generation && slots.scope.starts_with("copilot");

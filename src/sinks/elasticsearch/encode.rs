@@ -115,11 +115,8 @@ impl Encoder<'_> {
             let agent = own
                 .or_else(told)
                 .map(|name| Agent { name, span: is_agent.then_some(&*subject.names.span) });
-            let own = Own {
-                agent,
-                parent: parent.filter(|_| !is_top),
-                ..Own::of(Spending::of(facts), false)
-            };
+            let (parent, spending) = (parent.filter(|_| !is_top), Spending::of(facts));
+            let own = Own { parent, agent, ..Own::of(spending, &span.scope.name, false) };
             Node {
                 trace: span.trace_id,
                 id: span.span_id,

@@ -2,7 +2,6 @@
 
 /// Bytes that are looked at together: two vectors of the smallest x86-64.
 const CHUNK: usize = 32;
-
 /// Bytes of a word.
 const WORD: usize = 8;
 

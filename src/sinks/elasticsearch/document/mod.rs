@@ -217,6 +217,7 @@ impl Document<'_, '_> {
             self.tokens("aggregate_usage", tokens.aggregate, (tokens.cost.total, None));
         }
         let spending = Spending::of(facts);
+        let answer = spending.answer(&self.span.scope.name);
         let spends = match spending.spends {
             Spends::Model if tokens.counts => "",
             Spends::Model => MODEL,
@@ -230,7 +231,7 @@ impl Document<'_, '_> {
         let rows = [
             ("counting", "spends", Words(spends)),
             ("counting", "is_boundary", Truth(true).unless(!spending.is_boundary())),
-            ("counting", "answer", Number(spending.answer).unless(spending.answer == 0)),
+            ("counting", "answer", Number(answer).unless(answer == 0)),
         ];
         write_fields(self.out, rows);
     }
