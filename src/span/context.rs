@@ -136,7 +136,7 @@ impl Spending {
         }
     }
 
-    /// Which answer a model call tells of, and in the last [`TELLER_BITS`] bits the scope that tells of it: the same in all releases, in 63
+    /// Which answer a model call tells of, and in the last 16 bits the scope that tells of it: the same in all releases, in 63
     /// bits, which search servers take; 0 where nobody knows.
     pub fn answer(self, scope: &str) -> u64 {
         let teller = || xxh3_64(scope.as_bytes()) >> (u64::BITS - TELLER_BITS);
