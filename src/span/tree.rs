@@ -214,11 +214,8 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
         match own.spends {
             Spends::Nothing => false,
             Spends::Model => {
-                !below.has_model
-                    && self
-                        .answers
-                        .get(&(own.answer >> TELLER_BITS))
-                        .is_none_or(|it| it.0 == own.answer)
+                let told = self.answers.get(&(own.answer >> TELLER_BITS));
+                !below.has_model && told.is_none_or(|(said, _)| *said == own.answer)
             }
             Spends::Log => {
                 let above = own.parent.and_then(|parent| self.nodes.get(&parent));
