@@ -124,13 +124,13 @@ impl Table {
         let model = model.rsplit_once("google/models/").map_or(&*model, |(_, name)| name);
         let model = model.strip_prefix("models/").unwrap_or(model);
         let bedrock = ["anthropic.claude", "amazon.nova", "meta.llama"];
-        let is_bedrock = bedrock.iter().any(|name| model.contains(name));
+        let is_bedrock = || bedrock.iter().any(|name| model.contains(name));
         // LiteLLM puts the provider before the model: `anthropic/claude-sonnet-4-5`.
         let by_prefix = || {
             let (provider, model) = model.split_once('/')?;
             self.model_of(self.provider(provider)?, model)
         };
-        if let Some(name) = provider.or(is_bedrock.then_some("aws")) {
+        if let Some(name) = provider.or_else(|| is_bedrock().then_some("aws")) {
             let provider = self.provider(name)?;
             let is_same = |(found, _): &(&Provider, &Model)| found.id == provider.id;
             return self.model_of(provider, model).or_else(|| by_prefix().filter(is_same));

@@ -486,19 +486,14 @@ mod tests {
     type Calls = Tree<u8, (), 16>;
 
     fn own(parent: Option<u8>, spends: Spends) -> Own<u8, ()> {
-        let [is_step, is_boundary, has_failed] = [false; 3];
-        let (agent, is_call) = (None, matches!(spends, Nothing | Model));
-        let is_estimated = is_call;
+        let is_call = matches!(spends, Nothing | Model);
         Own {
             parent,
-            agent,
             spends,
             is_call,
-            is_step,
-            is_boundary,
-            is_estimated,
-            has_failed,
-            answer: 0,
+            is_estimated: is_call,
+            is_step: false,
+            ..Own::of(Spending::default(), "", false)
         }
     }
 

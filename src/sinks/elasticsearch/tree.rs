@@ -132,23 +132,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::span::Spending;
 
     type Span = Node<'static, (), usize>;
 
     fn node(spends: Spends) -> Span {
-        let (parent, agent, is_call) = (None, None, spends == Spends::Model);
-        let [is_step, is_boundary, is_estimated, has_failed] = [false; 4];
-        let own = Own {
-            parent,
-            agent,
-            spends,
-            is_call,
-            is_step,
-            is_boundary,
-            is_estimated,
-            has_failed,
-            answer: 0,
-        };
+        let is_call = spends == Spends::Model;
+        let own =
+            Own { spends, is_call, is_step: false, ..Own::of(Spending::default(), "", false) };
         Node { trace: (), id: 0, own, depth: 0, start_us: 0 }
     }
 
