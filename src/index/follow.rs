@@ -16,7 +16,7 @@ use crate::feed::{Arrived, Fed, Feed, Records};
 use crate::journal::{Journal, Mark, Position};
 use crate::normalize::{Decoded, decode_record};
 use crate::prices::Prices;
-use crate::span::Item;
+use crate::span::Batch;
 use crate::support::lock::lock;
 use crate::telemetry::Understanding;
 
@@ -76,9 +76,8 @@ impl Index {
         let (index, lacks, prices) = (self.clone(), lacks.clone(), self.prices());
         let take = move || {
             for Fed { start, batch, .. } in taken {
-                let items = index.feed(&batch, start.position);
-                let spans = items.iter().filter_map(Item::as_span);
-                spans.for_each(|span| lacks.note(span, prices.lacks(span)));
+                index.feed(&batch, start.position);
+                batch.spans().for_each(|span| lacks.note(span, prices.lacks(span)));
             }
         };
         if tokio::task::spawn_blocking(take).await.is_err() {
@@ -115,9 +114,15 @@ impl Index {
     }
 
     /// Adds what was decoded, and says how far that is from the first position on, of so much.
-    fn take_again(&self, requests: Vec<Read>, prices: &Prices, (first, all): (Position, u64)) {
-        for Read { items, received_ns, at } in requests {
-            lock(&self.0.table).feed((&items, received_ns), at, prices, true);
+    fn take_again(
+        &self,
+        requests: Vec<(Batch, Position)>,
+        prices: &Prices,
+        (first, all): (Position, u64),
+    ) {
+        for (batch, at) in requests {
+            let request = (&*batch.items, batch.source.received_at_ns);
+            lock(&self.0.table).feed(request, at, prices, true);
             let percent = at.0.saturating_sub(first.0).saturating_mul(100).checked_div(all);
             let percent = u8::try_from(percent.unwrap_or(100).min(99)).unwrap_or(0);
             self.0.rebuilt.store(percent + 1, Ordering::Relaxed);
@@ -145,19 +150,12 @@ impl Index {
     }
 }
 
-/// A request whose record starts here, with what is summed up of its spans.
-struct Read {
-    items: Vec<Item>,
-    received_ns: u64,
-    at: Position,
-}
-
-/// What is understood of these records.
-fn decoded(records: &[(Bytes, Position)], prices: &Prices) -> Vec<Read> {
+/// What is understood of these records, with what is summed up of it.
+fn decoded(records: &[(Bytes, Position)], prices: &Prices) -> Vec<(Batch, Position)> {
     let decoded = records.iter().filter_map(|(payload, at)| {
         let (_, Decoded { batch, .. }) = decode_record(payload).ok()?;
-        let items = read(&batch.items, prices).into_owned();
-        Some(Read { items, received_ns: batch.source.received_at_ns, at: *at })
+        read(&batch, prices);
+        Some((batch, *at))
     });
     decoded.collect()
 }

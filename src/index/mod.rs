@@ -35,7 +35,6 @@ mod agents_tests;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -46,7 +45,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::journal::Position;
 use crate::prices::Prices;
-use crate::span::{Batch, Item, Span, TraceId};
+use crate::span::{Batch, TraceId};
 use crate::support::lock::lock;
 use summary::Known;
 use table::Table;
@@ -201,14 +200,12 @@ impl Index {
         Arc::clone(&lock(&self.0.prices))
     }
 
-    /// Adds the request whose record starts here, in the order of the journal. It gives back the items with their facts.
-    pub fn feed<'b>(&self, batch: &'b Batch, at: Position) -> Cow<'b, [Item]> {
+    /// Adds the request whose record starts here, in the order of the journal.
+    pub fn feed(&self, batch: &Batch, at: Position) {
         let prices = self.prices();
         // Reading is what takes time, and nobody waits for it.
-        let items = read(&batch.items, &prices);
-        let received_ns = batch.source.received_at_ns;
-        lock(&self.0.table).feed((&items, received_ns), at, &prices, false);
-        items
+        read(batch, &prices);
+        lock(&self.0.table).feed((&batch.items, batch.source.received_at_ns), at, &prices, false);
     }
 
     /// So many of the traces that are meant, the newest first, from behind one of them on; `None` where that one is not there. What begins
@@ -281,16 +278,10 @@ impl Index {
     }
 }
 
-/// The items with the facts of spans, and what they cost. Where nobody has read the facts, contents are left out, which nobody sums up.
-fn read<'a>(items: &'a [Item], prices: &Prices) -> Cow<'a, [Item]> {
-    let in_brief = |item: &Item| match item {
-        Item::Span(span) if !span.is_read() => Item::Span(span.with_facts(span.facts_in_brief())),
-        other => other.clone(),
-    };
-    let mut read = Cow::Borrowed(items);
-    if !items.iter().filter_map(Item::as_span).all(Span::is_read) {
-        read = items.iter().map(in_brief).collect();
+/// Reads of the spans what is summed up, and what they cost.
+fn read(batch: &Batch, prices: &Prices) {
+    for span in batch.spans() {
+        span.spending();
+        prices.of(span);
     }
-    read.iter().filter_map(Item::as_span).for_each(|span| _ = prices.of(span));
-    read
 }

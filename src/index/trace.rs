@@ -38,7 +38,7 @@ pub(super) struct Sums {
 
 impl Sums {
     fn of(span: &Span, prices: &Prices) -> Self {
-        let said = said_of(span.facts());
+        let said = said_of(span.brief_facts());
         let (input, output) = (said.input.unwrap_or(0), said.output.unwrap_or(0));
         let total = said.total.unwrap_or_else(|| input.saturating_add(output));
         let cost = prices.cost_of(span).and_then(nanos_of);
@@ -183,11 +183,11 @@ impl Trace {
     }
 
     fn add_span(&mut self, span: &Span, with: &mut Means<'_>) {
-        let facts = span.facts();
+        let facts = span.brief_facts();
         let (is, own_name) = call_of(facts).unzip();
         let own_name = own_name.flatten();
         let agent = facts.agent.as_ref().or(own_name.filter(|_| is == Some(By::Agent)));
-        let (spending, has_failed) = (Spending::of(facts), facts.error.is_some());
+        let (spending, has_failed) = (span.spending(), facts.error.is_some());
         let Open { tree, agents, doings, .. } = &mut **self.open.get_or_insert_default();
         let news = tree.add(span.span_id, agents.own(span, spending, agent, has_failed));
         tree.forget_doubts();

@@ -117,24 +117,24 @@ impl Prices {
     pub fn lacks<'a>(&self, span: &'a Span) -> Option<&'a str> {
         self.unpaid(span)?;
         let is_unknown = self.of(span).is_none() && self.found(span).is_none();
-        models(span.facts()).next().filter(|_| is_unknown).map(|name| &**name)
+        models(span.brief_facts()).next().filter(|_| is_unknown).map(|name| &**name)
     }
 
     /// The tokens that a span speaks of, unless the client says what they cost.
     fn unpaid<'a>(&self, span: &'a Span) -> Option<&'a Usage> {
-        let facts = span.facts();
+        let facts = span.brief_facts();
         let is_asked = self.is_on && !facts.cost.is_said();
         is_asked.then(|| said_of(facts)).filter(|usage| !usage.is_empty())
     }
 
     /// What a span cost, its own or the tokens that it says of others: what the client says, or else the prices.
     pub fn cost_of(&self, span: &Span) -> Option<f64> {
-        self.of(span).map_or(&span.facts().cost, |priced| &priced.cost).total
+        self.of(span).map_or(&span.brief_facts().cost, |priced| &priced.cost).total
     }
 
     /// What the model of a span costs, and its time in seconds since 1970, for which there is a price.
     fn found(&self, span: &Span) -> Option<(Found, u64)> {
-        let facts = span.facts();
+        let facts = span.brief_facts();
         let found = models(facts).find_map(|name| self.find(facts.provider.as_deref(), name))?;
         // What says no time costs what it costs last.
         let at_ns = [span.start_ns, span.end_ns].into_iter().find(|at| *at != 0);

@@ -257,7 +257,7 @@ static NO_TOKENS: LazyLock<Usage> = LazyLock::new(Usage::default);
 pub fn tokens_of<'a>(context: Option<&TraceContext>, span: &'a Span) -> Tokens<'a> {
     let facts = span.facts();
     let is_exception = is_exception(context, span);
-    let spending = Spending::of(facts);
+    let spending = span.spending();
     let counts = spending.counts(is_exception);
     let (own, aggregate) = match (counts, facts.usage.is_empty()) {
         (true, true) if is_exception => (&facts.aggregate_usage, &*NO_TOKENS),

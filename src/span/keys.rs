@@ -112,6 +112,10 @@ pub const OPENAI_AGENTS_AGGREGATE_USAGE: &str = "openai.agents.aggregate_usage."
 /// Goes before the key of an attribute of [`is_spending`] whose tokens or costs repeat those of other spans.
 pub const SPANFERRY_AGGREGATE: &str = "spanferry.aggregate.";
 
+/// In archives: the attribute of a resource without spans that holds items of the Agents SDK as they came, `{"data":[...]}`, beside the
+/// spans that they became.
+pub const SPANFERRY_BODY: &str = "spanferry.agents_sdk.body";
+
 /// A member of an item's metadata: attributes that the user's rules set on an item of the Agents SDK, which has no place for them.
 pub const SPANFERRY_SET: &str = "spanferry.set";
 /// Langfuse's words for facts that OpenTelemetry has for resources only, or not at all.

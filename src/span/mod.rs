@@ -217,6 +217,7 @@ pub struct Span {
     spending: OnceLock<Spending>,
     detail: OnceLock<Arc<Detail>>,
     facts: OnceLock<Arc<Said>>,
+    brief_facts: OnceLock<Arc<Facts>>,
     priced: OnceLock<Option<Arc<Priced>>>,
 }
 
@@ -262,7 +263,7 @@ pub trait Format: Sync {
     /// What agents, models and tools did, and what was met on the way.
     fn said(&self, span: &Span) -> Said;
     /// The facts for who sums up: contents, and what is in no sum, may be missing.
-    fn facts_in_brief(&self, span: &Span) -> Facts {
+    fn brief_facts(&self, span: &Span) -> Facts {
         self.said(span).facts
     }
     /// The root that stands for the trace of a span without a parent; `None` where the span needs none under this rule.
@@ -320,6 +321,7 @@ impl Span {
             spending: OnceLock::new(),
             detail: OnceLock::new(),
             facts: OnceLock::new(),
+            brief_facts: OnceLock::new(),
             priced: OnceLock::new(),
         }
     }
@@ -333,8 +335,8 @@ impl Span {
     /// The span with another trace object, or none. What it says is read anew.
     #[must_use]
     pub fn with_trace(&self, trace: Option<Arc<TraceObject>>) -> Self {
-        let (detail, facts) = (OnceLock::new(), OnceLock::new());
-        Self { trace, detail, facts, ..self.clone() }
+        let (detail, facts, brief_facts) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self { trace, detail, facts, brief_facts, ..self.clone() }
     }
 
     /// What was found in [`Span::wire`] on arrival.
@@ -388,20 +390,13 @@ impl Span {
         self.facts.get_or_init(|| Arc::new(self.format.said(self)))
     }
 
-    /// Whether the facts were read.
-    pub fn is_read(&self) -> bool {
-        self.facts.get().is_some()
-    }
-
-    /// The facts for who only sums up, read anew: contents, and what is in no sum, may be missing.
-    pub fn facts_in_brief(&self) -> Facts {
-        self.format.facts_in_brief(self)
-    }
-
-    /// The span by itself, with these facts.
-    #[must_use]
-    pub fn with_facts(&self, facts: Facts) -> Self {
-        Self { facts: OnceLock::from(Arc::new(Said { facts, head: None })), ..self.clone() }
+    /// The facts for who only sums up: those of [`Span::facts`] where somebody has read them. Else contents, and what is in no sum, may be
+    /// missing.
+    pub fn brief_facts(&self) -> &Facts {
+        match self.facts.get() {
+            Some(said) => &said.facts,
+            None => self.brief_facts.get_or_init(|| Arc::new(self.format.brief_facts(self))),
+        }
     }
 
     /// What the span cost by a table of prices, as it was when it was first asked.
@@ -409,12 +404,9 @@ impl Span {
         self.priced.get_or_init(|| price().map(Arc::new)).as_deref()
     }
 
-    /// What the span says of tokens; its facts are read for that only where they are known or no sooner way is.
+    /// What the span says of tokens.
     pub fn spending(&self) -> Spending {
-        if self.is_read() || !self.is_otlp() {
-            return Spending::of(self.facts());
-        }
-        *self.spending.get_or_init(|| Spending::of(&self.facts_in_brief()))
+        *self.spending.get_or_init(|| Spending::of(self.brief_facts()))
     }
 
     /// Whether [`Span::wire`] is an OTLP `Span` message.

@@ -157,7 +157,7 @@ impl Understanding {
 
     /// Counts what of a span was not understood, and the model that no price is known of.
     pub fn note(&self, span: &Span, unpriced: Option<&str>) {
-        let facts = span.facts();
+        let facts = span.brief_facts();
         if let Some(notes) = &facts.notes {
             let found = [(UNCOUNTED, &notes.uncounted), (OPERATION, &notes.unknown_operation)];
             for (number, name) in found {

@@ -91,7 +91,8 @@ fn ingest(criterion: &mut Criterion) {
         });
         group.bench_function("facts in brief", |bencher| {
             let batch = agents_sdk(&body).batch;
-            bencher.iter(|| batch.spans().for_each(|span| _ = black_box(span.facts_in_brief())));
+            bencher
+                .iter(|| batch.spans().for_each(|span| _ = black_box(span.clone().brief_facts())));
         });
         group.bench_function("detail", |bencher| {
             let read = |decoded: Decoded| {
@@ -128,7 +129,8 @@ fn conventions(criterion: &mut Criterion) {
         });
         group.bench_function("facts in brief", |bencher| {
             let batch = otlp(&body).batch;
-            bencher.iter(|| batch.spans().for_each(|span| _ = black_box(span.facts_in_brief())));
+            bencher
+                .iter(|| batch.spans().for_each(|span| _ = black_box(span.clone().brief_facts())));
         });
         // All that normalizing is: from the body to the facts of each span.
         group.bench_function("all", |bencher| {

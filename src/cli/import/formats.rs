@@ -12,11 +12,9 @@ use super::pieces::{FIELD_1, PIECE_BYTES_MAX, ZSTD_MAGIC};
 use super::set_aside::content_of;
 use crate::normalize::wire::{self, Content, Fields};
 use crate::normalize::{Coding, Decoded, Encoding, Limits, decode, inflate, resource_of};
-use crate::span::{Attribute, Receiver, Text, Value, sdk_request};
+use crate::span::{Attribute, Receiver, Text, Value, keys, sdk_request};
 use crate::support::json::scan::{Broken, Scanner};
 
-/// The resource attribute under which an archive has the items of the Agents SDK as they came, beside the spans that they became.
-const ARCHIVED_BODY: &str = "spanferry.agents_sdk.body";
 /// The field of `ResourceSpans` that is the resource.
 const RESOURCE: u32 = 1;
 
@@ -72,13 +70,13 @@ fn body(piece: &Bytes) -> Result<Body, String> {
 
 /// The body of the Agents SDK that a request of an archive was made from: what OTLP has no place for is in it alone.
 fn archived(request: &Bytes) -> Option<Bytes> {
-    memmem::find(request, ARCHIVED_BODY.as_bytes())?;
+    memmem::find(request, keys::SPANFERRY_BODY.as_bytes())?;
     let mut resource_spans = Fields::new(request);
     while let Ok(Some((_, content))) = resource_spans.next() {
         let Content::Bytes(message) = content else { continue };
         let resource = Bytes::copy_from_slice(wire::last_bytes(message, RESOURCE));
         let attributes = resource_of(resource, Text::default()).attributes;
-        if let Some(Value::Text(body)) = Attribute::last(&attributes, ARCHIVED_BODY) {
+        if let Some(Value::Text(body)) = Attribute::last(&attributes, keys::SPANFERRY_BODY) {
             return Some(Bytes::copy_from_slice(body.as_bytes()));
         }
     }

@@ -37,14 +37,17 @@ use crate::span::{
 pub(super) fn matters_to_sums(key: &str, bytes: usize, seen: &mut Option<Convention>) -> bool {
     let rules = index::index().rules(key);
     let is_summed = rules.iter().any(|rule| rule.field.is_summed(bytes));
-    if is_summed || SHORT_BYTES < bytes {
+    if SHORT_BYTES < bytes || (is_summed && seen.is_some()) {
         return is_summed;
     }
     // A key may be all that tells the convention; the first of them decides.
     let own = convention_of::<KEYS>(key).filter(|own| seen.is_none_or(|known| *own < known));
     *seen = own.or(*seen);
     let is_uncounted = || matches!(spread_of(key), Some((_, Spread::Uncounted)));
-    own.is_some() || begins(key, keys::SPANFERRY_AGGREGATE) || (rules.is_empty() && is_uncounted())
+    is_summed
+        || own.is_some()
+        || begins(key, keys::SPANFERRY_AGGREGATE)
+        || (rules.is_empty() && is_uncounted())
 }
 
 /// Reads the facts of a span from its attributes and events, as far as they are in this detail.

@@ -1,7 +1,7 @@
 //! Which parts of a span's facts an attribute may tell, from its key alone: rows of the tables, whatever scope they ask for, and the
 //! beginnings of keys that come spread.
 
-use super::fields::{Field, begins};
+use super::fields::Field;
 use super::index::index;
 use super::slots::{SPREAD, Spread};
 
@@ -44,8 +44,7 @@ impl Parts {
 /// The parts that an attribute with this key may tell, under any convention; all attributes are [`Parts::ATTRIBUTES`].
 pub fn parts_of(key: &str) -> Parts {
     let rules = index().rules(key).iter().map(|rule| of_field(rule.field));
-    let spread = SPREAD.iter().filter(|(prefix, _)| begins(key, prefix));
-    let spread = spread.map(|(_, spread)| of_spread(*spread));
+    let spread = SPREAD.all(key).map(|(_, spread)| of_spread(spread));
     rules.chain(spread).fold(Parts::ATTRIBUTES, Parts::and)
 }
 

@@ -5,12 +5,12 @@ use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use super::fields::{Field, Gate, after, begins};
+use super::fields::{Field, Gate};
 use super::index::{Index, Rule, index};
 use super::value::{self, Read};
 use crate::normalize::messages::{Flattened, index as index_of};
 use crate::normalize::raw::{Raw, payloads, written};
-use crate::normalize::tables::beginnings;
+use crate::normalize::tables::Beginnings;
 use crate::span::{
     Attribute, Convention, Detail, Kind, Payload, Score, Span, Text, Value, keys, named,
 };
@@ -39,18 +39,17 @@ named! {
 }
 
 /// What keys that no row has begin with.
-pub(super) static SPREAD: LazyLock<Vec<(&str, Spread)>> =
-    LazyLock::new(|| beginnings("keys", Spread::named).collect());
+pub(super) static SPREAD: LazyLock<Beginnings<Spread>> =
+    LazyLock::new(|| Beginnings::of("keys", Spread::named));
 
 /// What a key that no row has is a part of, and what is left of it.
 pub(super) fn spread_of(key: &str) -> Option<(&str, Spread)> {
-    SPREAD.iter().find_map(|(prefix, spread)| Some((after(key, prefix)?, *spread)))
+    SPREAD.all(key).next()
 }
 
 /// The convention that a text begins with a word of, in one of the lists.
 pub(super) fn convention_of<const LIST: usize>(text: &str) -> Option<Convention> {
-    let mut known = CONVENTIONS.get(LIST)?.iter();
-    known.find(|(beginning, _)| begins(text, beginning)).map(|(_, convention)| *convention)
+    CONVENTIONS.get(LIST)?.all(text).next().map(|(_, convention)| convention)
 }
 
 /// The best value for each field.
@@ -81,9 +80,8 @@ const LLAMA_INDEX: &str = "llamaindex.opentelemetry.tracer";
 const SCOPES: usize = 0;
 pub(super) const KEYS: usize = 1;
 /// Scopes that leave no doubt about the convention, and keys that belong to one.
-static CONVENTIONS: LazyLock<[Vec<(&str, Convention)>; 2]> = LazyLock::new(|| {
-    ["scopes", "conventions"].map(|of| beginnings(of, Convention::named).collect())
-});
+static CONVENTIONS: LazyLock<[Beginnings<Convention>; 2]> =
+    LazyLock::new(|| ["scopes", "conventions"].map(|of| Beginnings::of(of, Convention::named)));
 
 impl<'a> Slots<'a> {
     /// Looks at every attribute once.
@@ -120,7 +118,7 @@ impl<'a> Slots<'a> {
 
     fn take(&mut self, attribute: &'a Attribute) {
         let mut key = &*attribute.key;
-        if let Some(repeated) = after(key, keys::SPANFERRY_AGGREGATE) {
+        if let Some(repeated) = key.strip_prefix(keys::SPANFERRY_AGGREGATE) {
             self.is_repeated = true;
             key = repeated;
         }
@@ -392,11 +390,14 @@ fn leaf<'a>(path: &str, value: &'a Value) -> Cow<'a, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::normalize::tables::beginnings;
 
     #[test]
     fn every_beginning_means_something() {
         let count = |section| beginnings(section, |word| Some(word.to_owned())).count();
-        assert_eq!(SPREAD.len(), count("keys"));
-        assert_eq!(CONVENTIONS.each_ref().map(Vec::len), ["scopes", "conventions"].map(count));
+        assert_eq!(beginnings("keys", Spread::named).count(), count("keys"));
+        for section in ["scopes", "conventions"] {
+            assert_eq!(beginnings(section, Convention::named).count(), count(section));
+        }
     }
 }

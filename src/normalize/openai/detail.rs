@@ -54,7 +54,7 @@ pub(super) fn said(span: &Span) -> Said {
 }
 
 /// The facts of an item without texts that went in and came out. A generation has none, but tokens may stand in what came out.
-pub(super) fn facts_in_brief(span: &Span) -> Facts {
+pub(super) fn brief_facts(span: &Span) -> Facts {
     let source = Text::try_from(span.wire.clone()).unwrap_or_default();
     let mut opened = Opened::of(span, &source);
     if let Some(data) = &mut opened.data

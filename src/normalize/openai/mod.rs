@@ -86,8 +86,8 @@ impl Format for OpenAi {
         detail::said(span)
     }
 
-    fn facts_in_brief(&self, span: &Span) -> Facts {
-        detail::facts_in_brief(span)
+    fn brief_facts(&self, span: &Span) -> Facts {
+        detail::brief_facts(span)
     }
 
     fn synthetic_root(&self, span: &Span, rule: RootSpan) -> Option<SpanId> {

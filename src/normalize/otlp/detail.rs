@@ -24,9 +24,13 @@ pub(super) fn span(wire: &Bytes) -> Detail {
     read_span(wire, detail, |_| true)
 }
 
+/// Of most spans no more attributes are wanted.
+const WANTED_GUESS: usize = 16;
+
 /// Reads a `Span` message without the attributes that are not wanted, by their keys and how many bytes they take.
 pub(super) fn span_with(wire: &Bytes, mut wants: impl FnMut(&str, usize) -> bool) -> Detail {
-    read_span(wire, Detail::default(), |attribute| {
+    let attributes = Vec::with_capacity(WANTED_GUESS);
+    read_span(wire, Detail { attributes, ..Detail::default() }, |attribute| {
         str::from_utf8(last_bytes(attribute, 1)).is_ok_and(|key| wants(key, attribute.len()))
     })
 }

@@ -51,7 +51,7 @@ impl Format for Otlp {
         Said { facts: attributes::facts(span, span.detail()), head: None }
     }
 
-    fn facts_in_brief(&self, span: &Span) -> Facts {
+    fn brief_facts(&self, span: &Span) -> Facts {
         let mut followed = None;
         let detail = detail::span_with(&span.wire, |key, bytes| {
             attributes::matters_to_sums(key, bytes, &mut followed)

@@ -83,6 +83,28 @@ pub(super) fn beginnings<T>(
     words.filter_map(move |(beginning, word)| Some((beginning, named(word)?)))
 }
 
+/// A section of `beginnings.txt` by first letters, in which most of the many beginnings differ.
+pub(super) struct Beginnings<T>([Vec<(&'static str, T)>; 128]);
+
+impl<T: Copy> Beginnings<T> {
+    /// See [`beginnings`].
+    pub(super) fn of(section: &'static str, named: impl Fn(&str) -> Option<T>) -> Self {
+        let mut by_first = [const { Vec::new() }; 128];
+        for row in beginnings(section, named) {
+            let first = row.0.bytes().next().map(usize::from);
+            by_first.get_mut(first.unwrap_or_default()).into_iter().for_each(|rows| rows.push(row));
+        }
+        Self(by_first)
+    }
+
+    /// Those that a text begins with, in the table's order: what is behind each, and what it means.
+    pub(super) fn all<'t>(&self, text: &'t str) -> impl Iterator<Item = (&'t str, T)> {
+        let like = text.bytes().next().and_then(|first| self.0.get(usize::from(first)));
+        let like = like.into_iter().flatten();
+        like.filter_map(|(beginning, means)| Some((text.strip_prefix(beginning)?, *means)))
+    }
+}
+
 fn words_in(line: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
     let (kind, words) = line.split_once(": ").unwrap_or_default();
     words.split(", ").map(move |word| (word, kind))

@@ -17,7 +17,7 @@ use super::server::{Flavor, Server};
 use super::summary;
 use super::tree::{self, Agent, Node, Place};
 use crate::sinks::Delivery;
-use crate::span::{Item, Kind, Own, Spending, TraceObject};
+use crate::span::{Item, Kind, Own, TraceObject};
 use crate::support::sha256;
 
 pub(super) use super::document::Rung;
@@ -115,7 +115,7 @@ impl Encoder<'_> {
             let agent = own
                 .or_else(told)
                 .map(|name| Agent { name, span: is_agent.then_some(&*subject.names.span) });
-            let (parent, spending) = (parent.filter(|_| !is_top), Spending::of(facts));
+            let (parent, spending) = (parent.filter(|_| !is_top), span.spending());
             let own = Own { parent, agent, ..Own::of(spending, &span.scope.name, false) };
             Node {
                 trace: span.trace_id,

@@ -15,11 +15,8 @@ use crate::sinks::Delivery;
 use crate::sinks::jsonl::{Lines, SCHEMA_VERSION};
 use crate::sinks::parquet::{DEFAULT_ROW_GROUP_BYTES, Rows};
 use crate::span::otlp::protobuf::write_request;
-use crate::span::{Batch, Item, sdk_requests};
+use crate::span::{Batch, Item, keys, sdk_requests};
 use crate::support::compress;
-
-/// The attribute of a resource without spans that holds items of the Agents SDK as they came: `{"data":[...]}`.
-pub(super) const BODY_KEY: &str = "spanferry.agents_sdk.body";
 
 /// One frame of zstd has about so many bytes before compression: more finds no more that repeats itself, and is not kept twice while it is made.
 const FRAME_BYTES: usize = 4 << 20;
@@ -120,7 +117,7 @@ fn write_archived(out: &mut Vec<u8>, items: &[(&Batch, &Item)]) {
         let text = String::from_utf8(body)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
         let value = Some(AnyValue { value: Some(Value::StringValue(text)) });
-        let body = KeyValue { key: BODY_KEY.to_owned(), value, ..KeyValue::default() };
+        let body = KeyValue { key: keys::SPANFERRY_BODY.to_owned(), value, ..KeyValue::default() };
         let resource = Some(Resource { attributes: vec![body], ..Resource::default() });
         let resource_spans = vec![ResourceSpans { resource, ..ResourceSpans::default() }];
         // Messages that stand one behind the other are one message.

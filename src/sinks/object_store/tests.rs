@@ -16,7 +16,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::*;
 use crate::sinks::samples;
-use crate::span::{Detail, Item};
+use crate::span::{Detail, Item, keys};
 
 /// What becomes of a put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -380,7 +380,7 @@ async fn the_archive_has_requests_as_received_and_items_of_the_agents_sdk_twice(
     let last = request.resource_spans.last().unwrap();
     assert!(last.scope_spans.is_empty());
     let attribute = &last.resource.as_ref().unwrap().attributes[0];
-    assert_eq!(attribute.key, format::BODY_KEY);
+    assert_eq!(attribute.key, keys::SPANFERRY_BODY);
     let value = attribute.value.as_ref().unwrap().value.as_ref();
     assert_eq!(value, Some(&Value::StringValue(format!("{{\"data\":[{ITEM}]}}"))));
 }
