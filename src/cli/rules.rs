@@ -97,7 +97,7 @@ impl Totals {
             let (what, id, name) = match item {
                 Item::Span(span) => ("span", Some(span.span_id), span.facts().name.to_string()),
                 Item::Trace(trace) => {
-                    ("trace", None, trace.workflow.as_deref().unwrap_or_default().to_owned())
+                    ("trace", None, trace.workflow.as_deref().unwrap_or("").into())
                 }
             };
             let (trace, id) = (item.trace_id().to_string(), id.map(|id| id.to_string()));

@@ -91,9 +91,9 @@ const OPENAI_KEY_PREFIX: &str = "sk-";
 
 /// The key itself: without `Bearer`, and as `user:password` for `Basic`.
 fn key_in(value: &[u8]) -> Cow<'_, [u8]> {
-    let (scheme, rest) = match value.iter().position(|byte| *byte == b' ') {
-        Some(space) => value.split_at(space),
-        None => return Cow::Borrowed(value),
+    let space = value.iter().position(|byte| *byte == b' ');
+    let Some((scheme, rest)) = space.and_then(|space| value.split_at_checked(space)) else {
+        return Cow::Borrowed(value);
     };
     let key = rest.trim_ascii();
     if scheme.eq_ignore_ascii_case(b"bearer") {

@@ -68,16 +68,12 @@ impl Tenants {
         let tenant = self.tenant(name);
         let buckets = tenant.buckets.iter().flatten();
         let wait = buckets.map(|bucket| lock(bucket).wait(Instant::now())).max();
-        match wait.filter(|wait| !wait.is_zero()) {
-            None => {
-                tenant.add(REQUESTS, 1);
-                Ok(tenant)
-            }
-            Some(wait) => {
-                tenant.add(LIMITED, 1);
-                Err(Refusal::Limited(wait))
-            }
+        if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
+            tenant.add(LIMITED, 1);
+            return Err(Refusal::Limited(wait));
         }
+        tenant.add(REQUESTS, 1);
+        Ok(tenant)
     }
 
     fn tenant(&self, name: &str) -> Arc<Tenant> {

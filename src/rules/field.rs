@@ -202,8 +202,7 @@ fn is_text(text: Option<&Text>, visit: &mut Visit<'_>) -> bool {
 fn status(span: &Span) -> &'static str {
     let (head, facts) = (span.head(), span.facts());
     match head.status_code {
-        _ if facts.error.is_some() => "error",
-        STATUS_ERROR => "error",
+        code if code == STATUS_ERROR || facts.error.is_some() => "error",
         STATUS_OK => "ok",
         _ => "unset",
     }

@@ -314,9 +314,7 @@ impl Rules {
         self.apply_noting(batch, known, |_, rule, effect| {
             let Some(rule) = self.all.get(rule) else { return };
             rule.matched.fetch_add(1, Ordering::Relaxed);
-            if effect == Effect::Failed {
-                rule.failures.fetch_add(1, Ordering::Relaxed);
-            }
+            rule.failures.fetch_add(u64::from(effect == Effect::Failed), Ordering::Relaxed);
         })
     }
 
@@ -370,15 +368,13 @@ impl Rules {
         let elsewhere = decided.map(|decided| &decided.elsewhere);
         let elsewhere = elsewhere.filter(|them| !them.dropped.is_empty());
         let (kept, mut shared) = (self.kept(), Shared::default());
-        let items = batch.items.iter().enumerate();
-        let left: Vec<_> = items
-            .map(|(place, item)| {
-                let mut note = |rule, effect| note(place, rule, effect);
-                let marks = Decided::of(decided, item.trace_id(), kept);
-                let one = (&batch.source, item, Some(marks));
-                self.judge(one, self.all.len(), &mut shared, &mut note)
-            })
-            .collect();
+        let left = batch.items.iter().enumerate().map(|(place, item)| {
+            let mut note = |rule, effect| note(place, rule, effect);
+            let marks = Decided::of(decided, item.trace_id(), kept);
+            let one = (&batch.source, item, Some(marks));
+            self.judge(one, self.all.len(), &mut shared, &mut note)
+        });
+        let left: Vec<_> = left.collect();
         if left.iter().all(|left| matches!(left, Left::AsItWas)) && elsewhere.is_none() {
             return unchanged();
         }

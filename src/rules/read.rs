@@ -12,7 +12,7 @@ use super::condition::{Comparison, Condition, Test};
 use super::field::{Fact, Field, KEYED, Takes};
 use super::glob;
 use super::marks::WHOLE_MAX;
-use super::reading::{Reading, reason};
+use super::reading::{Reading, reason, texts};
 use super::redact::Rewrite;
 use super::sample::Sample;
 use super::schema::rule_schema;
@@ -100,20 +100,17 @@ impl Reading<'_> {
         let before = table.get("before_journal");
         let before = before.filter(|value| value.get_ref().as_bool() == Some(true));
         let is_of_traces = self.is_of_traces(table);
-        if let Some(value) = before
-            && let Some(hint) = match () {
-                () if place == Place::Sink => {
-                    Some("move it to [[rules]]: all sinks read one journal")
-                }
-                () if !BEFORE_JOURNAL.iter().any(|action| table.contains_key(*action)) => Some(
-                    "only `redact`, `drop`, `keep` and `sample` can be: leave `before_journal` out",
-                ),
-                () if is_of_traces => Some(
-                    "a trace waits in the journal until it is decided: leave one of the two out",
-                ),
-                () => None,
+        let hint = match () {
+            () if place == Place::Sink => "move it to [[rules]]: all sinks read one journal",
+            () if !BEFORE_JOURNAL.iter().any(|action| table.contains_key(*action)) => {
+                "only `redact`, `drop`, `keep` and `sample` can be: leave `before_journal` out"
             }
-        {
+            () if is_of_traces => {
+                "a trace waits in the journal until it is decided: leave one of the two out"
+            }
+            () => "",
+        };
+        if let Some(value) = before.filter(|_| !hint.is_empty()) {
             self.report(&value.span(), "this rule cannot be before the journal", hint);
         }
         let action = action.filter(|_| known == self.problems.len())?;
@@ -122,17 +119,13 @@ impl Reading<'_> {
     }
 
     fn is_of_traces(&mut self, table: &DeTable<'_>) -> bool {
-        let Some(value) = table.get("decide") else { return false };
-        match value.get_ref().as_str() {
-            Some("span") => return false,
-            Some("trace")
-                if !table.keys().any(|key| DECIDING.contains(&key.get_ref().as_ref())) =>
-            {
-                let hint = "only `keep`, `drop` and `sample` decide of whole traces";
-                self.report(&value.span(), "this rule cannot decide of a trace", hint);
-            }
-            // What is no choice was reported by the schema.
-            _ => {}
+        let value = table.get("decide");
+        let Some(value) = value.filter(|value| value.get_ref().as_str() == Some("trace")) else {
+            return false;
+        };
+        if !DECIDING.iter().any(|action| table.contains_key(*action)) {
+            let hint = "only `keep`, `drop` and `sample` decide of whole traces";
+            self.report(&value.span(), "this rule cannot decide of a trace", hint);
         }
         true
     }
@@ -174,7 +167,7 @@ impl Reading<'_> {
                 }
                 good.map(|rate| Action::Sample(Sample::new(rate)))
             }
-            ("route", DeValue::Array(to)) => self.route(&at, to.iter(), place),
+            ("route", DeValue::Array(_)) => self.route(value, place),
             (rewrite, _) if Rewrite::ACTIONS.contains(&rewrite) => {
                 Rewrite::read(rewrite, value, self.problems).map(Action::Rewrite)
             }
@@ -183,21 +176,16 @@ impl Reading<'_> {
         }
     }
 
-    fn route<'v>(
-        &mut self,
-        at: &Range<usize>,
-        to: impl Iterator<Item = &'v Spanned<DeValue<'v>>>,
-        place: Place,
-    ) -> Option<Action> {
+    fn route(&mut self, value: &Spanned<DeValue<'_>>, place: Place) -> Option<Action> {
         if place == Place::Sink {
             let hint = "move the rule to [[rules]], or `drop` what this sink is not to get";
-            return self.wrong(at, "a sink's own rules cannot send to others", hint);
+            return self.wrong(&value.span(), "a sink's own rules cannot send to others", hint);
         }
-        let to = to
-            .filter_map(|name| Some((name.get_ref().as_str()?.to_owned(), position(&name.span()))));
+        let to = texts(value).into_iter().map(|(at, name)| (name.to_owned(), position(&at)));
         let to: Vec<_> = to.collect();
         if to.is_empty() {
-            return self.wrong(at, "no sink is named", "name sinks, or use `drop = true`");
+            let hint = "name sinks, or use `drop = true`";
+            return self.wrong(&value.span(), "no sink is named", hint);
         }
         Some(Action::Route(to))
     }

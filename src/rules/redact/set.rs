@@ -103,8 +103,7 @@ impl Setting {
         for (name, value) in table {
             let (target, from) = (target(name.get_ref()), from(value));
             if let Err(near) = &target {
-                let hint =
-                    format!("did you mean `{near}`? An attribute is written `attribute.KEY`");
+                let hint = format!("did you mean `{near}`? An attribute is `attribute.KEY`");
                 reading.report(&name.span(), "no fact that can be set", &hint);
             }
             if from.is_none() {
@@ -119,12 +118,11 @@ impl Setting {
     /// The wire with what is set; `None` where nothing is.
     pub(super) fn wire(&self, item: &Item) -> Option<Vec<u8>> {
         let of_item = self.0.iter().filter(|(target, _)| !target.is_resource);
-        let set: Vec<_> = of_item
-            .filter_map(|(target, from)| {
-                let value = from.value(item)?;
-                Some((target, if target.is("tags") { as_list(&value) } else { value }))
-            })
-            .collect();
+        let set = of_item.filter_map(|(target, from)| {
+            let value = from.value(item)?;
+            Some((target, if target.is("tags") { as_list(&value) } else { value }))
+        });
+        let set: Vec<_> = set.collect();
         if set.is_empty() {
             return None;
         }

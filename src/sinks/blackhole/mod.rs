@@ -12,10 +12,7 @@ pub static KIND: Kind = Kind {
     summary: "takes everything and keeps nothing; for measuring, and for trying a configuration",
     example: "",
     schema: crate::support::options::schema_of::<Options>,
-    parse: |table| {
-        let options: Options = read_options(table, |_| Vec::new())?;
-        Ok(Box::new(options))
-    },
+    parse: |table| Ok(Box::new(read_options(table, |_: &Options| Vec::new())?)),
 };
 
 /// There is nothing to choose.

@@ -1,5 +1,6 @@
 //! Options of the file sink.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::path::{BadPath, Template};
@@ -8,7 +9,7 @@ pub use crate::sinks::http::Compression;
 use crate::support::byte_size::ByteSize;
 
 /// What a `[sinks.name]` table with `type = "file"` says.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
     /// Where to write. `{date}` (2026-11-21) and `{hour}` (00 to 23) are filled in from when the daemon received the item, in UTC,
@@ -30,9 +31,7 @@ pub struct Options {
 }
 
 /// What a line is.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
     /// A span or trace object in flat columns, as [`crate::sinks::jsonl`] describes them.

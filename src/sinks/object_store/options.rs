@@ -2,6 +2,7 @@
 
 use std::time;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::sinks::http::{self, Address, TlsOptions};
@@ -11,7 +12,7 @@ use crate::support::duration::Duration;
 use crate::support::secret::Secret;
 
 /// What a `[sinks.name]` table with `type = "object_store"` says.
-#[derive(Debug, Clone, Deserialize, Serialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
     /// Where objects go: `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix` or a folder, `file:///var/lib/spanferry/lake`.
@@ -73,9 +74,7 @@ pub struct Options {
 }
 
 /// What an object holds.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// A span or trace object a line, as [`crate::sinks::jsonl`] describes them.
@@ -110,7 +109,7 @@ const SCHEMES: [(&str, Scheme, &str, &str); 4] = [
 ];
 
 /// When an object is put.
-#[derive(Debug, Clone, Copy, Deserialize, Serialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ObjectLimits {
     /// Its size.
@@ -120,7 +119,7 @@ pub struct ObjectLimits {
 }
 
 /// How the store encrypts objects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum Sse {
     /// With keys of the store.
     #[serde(rename = "AES256")]

@@ -28,10 +28,7 @@ pub static KIND: Kind = Kind {
     summary: "spans on the standard output, for people or as JSON lines",
     example: "",
     schema: crate::support::options::schema_of::<Options>,
-    parse: |table| {
-        let options: Options = read_options(table, |_| Vec::new())?;
-        Ok(Box::new(options))
-    },
+    parse: |table| Ok(Box::new(read_options(table, |_: &Options| Vec::new())?)),
 };
 
 impl Plan for Options {

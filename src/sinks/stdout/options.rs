@@ -1,9 +1,10 @@
 //! Options of the standard output.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What a `[sinks.name]` table with `type = "stdout"` says.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
     /// `pretty` (a readable line for each span) or `json` (the lines that the file sink writes).
@@ -15,9 +16,7 @@ pub struct Options {
 }
 
 /// What is printed.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// For people.
@@ -28,9 +27,7 @@ pub enum Format {
 }
 
 /// When there is color.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Color {
     /// On a terminal.
