@@ -558,6 +558,30 @@ fn a_card_in_a_whole_number_is_not_set_aside() {
 }
 
 #[test]
+fn a_number_is_what_it_says_wherever_it_stands() {
+    let rule =
+        rewrite("redact", "{ regex = { account = '^[0-9]{8}$' }, patterns = ['credit_card'] }");
+    let json = r#"{"a":12345678,"b":[12345678,1234567],"c":null,"d":12345678.5}"#;
+    let left = r#"{"a":"[account]","b":["[account]",1234567],"c":null,"d":12345678.5}"#;
+    assert_eq!(cleaned(&rule, json), left);
+    let values = [
+        (any_value::Value::IntValue(12_345_678), "[account]"),
+        (any_value::Value::IntValue(4_111_111_111_111_111), "[credit_card]"),
+    ];
+    for (value, label) in values {
+        let mut request = otlp_everywhere("x");
+        let span = &mut request.resource_spans[0].scope_spans[0].spans[0];
+        let value = Some(AnyValue { value: Some(value) });
+        span.attributes = vec![KeyValue { key: "k".to_owned(), value, ..KeyValue::default() }];
+        let item = &otlp_items(&request)[0];
+        let item = rule.apply(item, &mut Shared::default()).unwrap().unwrap();
+        let attributes = &item.as_span().unwrap().detail().attributes;
+        let value = Attribute::last(attributes, "k");
+        assert!(matches!(value, Some(crate::span::Value::Text(text)) if &**text == label));
+    }
+}
+
+#[test]
 fn a_body_that_is_no_request_is_set_aside_without_what_matches() {
     let rules = before_journal(&format!("{{ patterns = [{}] }}", all_names()));
     for (_, secret) in PLANTED {

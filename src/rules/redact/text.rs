@@ -166,16 +166,17 @@ impl Redaction {
             |found: &Found| self.action.label(self.search.name(found.name), said.as_bytes());
         match token {
             Token::Text if self.search.is_all => self.action.whole(unescape(said).as_bytes()),
-            Token::Text => {
-                let cleaned = self.clean(unescape(said).as_bytes(), depth + 1);
-                cleaned.or_else(|| across.map(whole))
-            }
             Token::Name => self.name(unescape(said).as_bytes()),
             Token::Scalar if self.search.is_all => {
                 let goes = self.takes_scalars() && said != "null";
                 goes.then(|| self.action.whole(said.as_bytes())).flatten()
             }
-            Token::Scalar => across.map(whole),
+            Token::Scalar if said.parse::<f64>().is_err() => across.map(whole),
+            // Where a text or a number begins and ends shows only where it stands alone.
+            Token::Text | Token::Scalar => {
+                let cleaned = self.clean(unescape(said).as_bytes(), depth + 1);
+                cleaned.or_else(|| across.map(whole))
+            }
         }
     }
 
