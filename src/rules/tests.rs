@@ -350,6 +350,20 @@ fn a_rule_that_panics_leaves_the_item_as_it_is_but_where_it_says_whose_it_is() {
     assert_eq!(others.survey(&batch).traces.len(), 1);
 }
 
+#[test]
+fn what_is_for_every_trace_is_also_for_one_of_which_nothing_has_reached_it_yet() {
+    let rules = rules(
+        "[[rules]]\nmatch = { llm = false }\ndrop = true\n\
+         [[rules]]\nmatch = { status = \"error\" }\nkeep = true\ndecide = \"trace\"\n\
+         [[rules]]\ndrop = true\ndecide = \"trace\"",
+    );
+    let traces = rules.survey(&line(json!({ "name": "GET /" }))).traces;
+    let decided = Decided { traces, ..Decided::default() };
+    let late = line(json!({ "name": "chat", "attributes": { "gen_ai.operation.name": "chat" } }));
+    assert!(decided.traces.contains_key(&late.items[0].trace_id()));
+    assert_eq!(rules.apply(&late, Known::Decided(&decided)).filtered, 1);
+}
+
 // === Parents ===
 
 /// An OTLP request of spans, each with its id, its parent's (0 for none) and its OTLP kind.

@@ -124,13 +124,13 @@ impl Rules {
 
     /// What marks a trace that is kept without a decision: all that keep are for it, and none that takes away.
     pub fn kept(&self) -> Marks {
-        self.kept_by(self.all.len())
+        self.marks_of(self.all.len(), Rule::keeps)
     }
 
-    /// The same of the first so many rules.
-    fn kept_by(&self, count: usize) -> Marks {
-        let keeps = self.all.iter().take(count).filter(|rule| rule.keeps());
-        keeps.filter_map(|rule| rule.mark).fold(Marks::default(), Marks::with)
+    /// What marks those of the first so many rules that are such.
+    fn marks_of(&self, count: usize, are_such: impl Fn(&Rule) -> bool) -> Marks {
+        let such = self.all.iter().take(count).filter(|rule| are_such(rule));
+        such.filter_map(|rule| rule.mark).fold(Marks::default(), Marks::with)
     }
 
     /// Whether anything has to be known of traces before they are applied.
@@ -149,9 +149,11 @@ impl Rules {
         let reparent = self.reparent();
         let last = self.all.iter().rposition(|rule| rule.mark.is_some());
         let count = if reparent { self.all.len() } else { last.map_or(0, |last| last + 1) };
+        // What asks for nothing is for every trace, also where what came of it first never reaches it: it is for what comes later.
+        let for_all = self.marks_of(self.all.len(), |rule| rule.condition.is_none());
         for item in &batch.items {
             let (marks, spared_by) = self.ask(&batch.source, item, count, &mut shared);
-            let of_trace = survey.traces.entry(item.trace_id()).or_default();
+            let of_trace = survey.traces.entry(item.trace_id()).or_insert(for_all);
             *of_trace = of_trace.with(marks);
             let Some(span) = item.as_span().filter(|_| reparent) else { continue };
             let key = (span.trace_id, span.span_id);
@@ -183,7 +185,7 @@ impl Rules {
         });
         let spared_by = || match self.all.get(last).map(|rule| &rule.action) {
             Some(Action::Route(_)) => Marks::default(),
-            _ => self.kept_by(last + 1),
+            _ => self.marks_of(last + 1, Rule::keeps),
         };
         (marks, left.is_nothing().then(spared_by))
     }
