@@ -375,21 +375,24 @@ impl Rules {
             self.judge(one, self.all.len(), &mut shared, &mut note)
         });
         let left: Vec<_> = left.collect();
-        if left.iter().all(|left| matches!(left, Left::AsItWas)) && elsewhere.is_none() {
+        let mut source = batch.source.clone();
+        let is_same = !self.clean_headers(&mut source)
+            && left.iter().all(|left| matches!(left, Left::AsItWas));
+        if is_same && elsewhere.is_none() {
             return unchanged();
         }
-        self.made_of(batch, left, (decided, elsewhere), &mut shared)
+        self.made_of(batch, source, left, (decided, elsewhere), &mut shared)
     }
 
     /// The request of what is left, in which nothing speaks of what is gone.
     fn made_of(
         &self,
         batch: &Batch,
+        source: Source,
         left: Vec<Left>,
         (decided, elsewhere): (Option<&Decided>, Option<&Elsewhere>),
         shared: &mut Shared,
     ) -> Ruled {
-        let source = &batch.source;
         // Spans refer to the trace objects of their request, also to those that are no item.
         let mut objects = HashMap::new();
         for (item, left) in batch.items.iter().zip(&left) {
@@ -406,7 +409,7 @@ impl Rules {
                 let mut rule = |object: &Arc<TraceObject>| {
                     let object_item = Item::Trace(Arc::clone(object));
                     let marks = Decided::of(decided, object.trace_id, self.kept());
-                    let one = (source, &object_item, Some(marks));
+                    let one = (&batch.source, &object_item, Some(marks));
                     object_of(&self.judge(one, self.all.len(), shared, &mut |_, _| ()), object)
                 };
                 let object = span.trace.as_ref().and_then(|object| {
@@ -422,7 +425,7 @@ impl Rules {
             items.push(item);
         }
         let filtered = (batch.items.len() - items.len()) as u64;
-        let batch = Batch { source: source.clone(), items, bytes: batch.bytes };
+        let batch = Batch { source, items, bytes: batch.bytes };
         let places = (filtered > 0).then_some(places);
         Ruled { batch: Arc::new(batch), filtered, places }
     }

@@ -7,7 +7,9 @@ use toml::de::DeTable;
 
 use super::*;
 use crate::normalize::{Encoding, Envelope, Limits, decode};
-use crate::span::{Detail, Format, Outline, Receiver, Said, Scope, Span, SpanId, TraceId};
+use crate::span::{
+    Detail, Format, ONLY_SINK_HEADER, Outline, Receiver, Said, Scope, Span, SpanId, TraceId,
+};
 
 /// The rules of this text, for a sink of the name `here`, or what is wrong with them.
 pub(super) fn try_rules(text: &str) -> Result<Rules, Vec<Problem>> {
@@ -348,6 +350,24 @@ fn a_rule_that_panics_leaves_the_item_as_it_is_but_where_it_says_whose_it_is() {
     assert_eq!(only.survey(&batch).dropped.len(), 2, "what is below them has to know");
     let others = two.waiting(DecideOptions { reparent: true, ..DecideOptions::default() });
     assert_eq!(others.survey(&batch).traces.len(), 1);
+}
+
+#[test]
+fn kept_headers_lose_what_is_redacted_but_not_whose_the_request_is() {
+    let rules = rules("[[rules]]\nredact = { regex = { customer = 'acme' } }");
+    let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let headers =
+        vec![header("user-agent", "agents of acme"), header(ONLY_SINK_HEADER, "acme-lake")];
+    let span = line(json!({ "name": "b" }));
+    let source = Source { headers: headers.clone(), ..span.source.clone() };
+    let batch = Arc::new(Batch { source, items: span.items.clone(), bytes: 0 });
+    let sink = Rules { sinks: vec!["acme-lake".to_owned()], ..rules };
+    let left = sink.apply(&batch, Known::Request);
+    let kept = vec![header("user-agent", "agents of [customer]"), headers[1].clone()];
+    assert_eq!((left.batch.source.headers.clone(), left.filtered), (kept, 0));
+    assert_eq!(left.batch.items.len(), 1);
+    let others = Rules { sinks: vec!["lake".to_owned()], ..sink };
+    assert_eq!(others.apply(&left.batch, Known::Request).filtered, 1);
 }
 
 #[test]

@@ -19,8 +19,9 @@ use crate::normalize::{Coding, Decoded, Encoding, Envelope, Limits, Malformed, R
 use crate::prices::Prices;
 use crate::rules::{self, Effect, Left, Placed, Rule, Ruled, Rules, Step, in_turn};
 use crate::span::otlp::protobuf;
-use crate::span::{Item, Receiver, Source, sdk_requests};
+use crate::span::{Item, ONLY_SINK_HEADER, Receiver, Source, sdk_requests};
 use crate::support::find::place_of;
+use crate::support::hops::SENDER_HEADER;
 
 /// Items that are rewritten may take this many half bodies together; those behind lose all their texts. Labels are mostly shorter than
 /// what they stand for.
@@ -88,7 +89,8 @@ impl BeforeJournal {
             return Ok((sent, decoded, 0));
         }
         // What is below others in other requests is not known here, and no sink will know it.
-        let Ruled { batch: left, .. } = self.rules.made_of(&batch, left, (None, None), &mut shared);
+        let Ruled { batch: left, .. } =
+            self.rules.made_of(&batch, batch.source.clone(), left, (None, None), &mut shared);
         let dropped = batch.items.len() - left.items.len();
         drop(batch);
         let body = match envelope.source.receiver {
@@ -112,34 +114,21 @@ impl BeforeJournal {
     /// A body that is no request, without what the rules take out: whatever it holds may be anything, and nothing of one that is compressed
     /// is kept, since nobody knows what is in it.
     pub fn clean_unread(&self, encoding: Encoding, is_compressed: bool, body: Bytes) -> Bytes {
-        self.redactions().fold(body, |body, redaction| match redaction.refused(&body, encoding) {
+        self.rules.redactions().fold(body, |body, rule| match rule.refused(&body, encoding) {
             _ if is_compressed => Bytes::new(),
             Some(kept) => kept.into(),
             None => body,
         })
     }
 
-    fn redactions(&self) -> impl Iterator<Item = &Redaction> {
-        self.rules.all.iter().filter_map(|rule| redaction(rule))
-    }
-
-    /// Kept headers are no texts of an item, but come with each.
+    /// The headers of what is set aside as it came.
     pub fn clean_headers(&self, source: &mut Source) -> bool {
-        let mut is_changed = false;
-        for redaction in self.redactions().filter(|rule| rule.fields.are_all) {
-            for (_, value) in &mut source.headers {
-                if let Some(cleaned) = redaction.value(b"", value.as_bytes()) {
-                    *value = text_of(cleaned).to_string();
-                    is_changed = true;
-                }
-            }
-        }
-        is_changed
+        self.rules.clean_headers(source)
     }
 
     /// Whether a body may hold what a rule is after.
     fn may_hold(&self, encoding: Encoding, body: &[u8]) -> bool {
-        self.redactions().any(|Redaction { search, .. }| {
+        self.rules.redactions().any(|Redaction { search, .. }| {
             // In protobuf numbers show only text by text.
             let has_hidden = encoding == Encoding::Protobuf && search.is_after_numbers();
             has_hidden || search.may_match(body)
@@ -221,6 +210,27 @@ fn redaction(rule: &Rule) -> Option<&Redaction> {
     match &rule.action {
         rules::Action::Rewrite(Rewrite::Redact(redaction)) => Some(redaction),
         _ => None,
+    }
+}
+
+impl Rules {
+    fn redactions(&self) -> impl Iterator<Item = &Redaction> {
+        self.all.iter().filter_map(|rule| redaction(rule))
+    }
+
+    /// Kept headers are no texts of an item, but come with each. What we say in them ourselves stays: whose the request is, where it was.
+    pub(in crate::rules) fn clean_headers(&self, source: &mut Source) -> bool {
+        let mut is_changed = false;
+        let is_theirs = |name: &str| name != SENDER_HEADER && name != ONLY_SINK_HEADER;
+        for redaction in self.redactions().filter(|rule| rule.fields.are_all) {
+            for (_, value) in source.headers.iter_mut().filter(|(name, _)| is_theirs(name)) {
+                if let Some(cleaned) = redaction.value(b"", value.as_bytes()) {
+                    *value = text_of(cleaned).to_string();
+                    is_changed = true;
+                }
+            }
+        }
+        is_changed
     }
 }
 
