@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use memchr::memmem;
 use serde::Deserialize as _;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::condition::Condition;
-use super::example::{SPAN_KEYS, batch_of_item, batch_of_span};
+use super::example::{batch_of_item, batch_of_span, span_schema};
 use super::read::DEPTH_MAX;
 use super::reading::{Reading, texts};
 use super::{Beside, Known, Rules, explained};
@@ -62,11 +62,10 @@ impl Reading<'_> {
         let (at, table) = (table.span(), table.get_ref());
         let text = |name| table.get(name).and_then(|value| value.get_ref().as_str());
         let sink = text("sink");
-        if let (Some(name), Some(value)) =
-            (sink.filter(|sink| !sinks.contains(sink)), table.get("sink"))
-        {
+        if let Some(name) = sink.filter(|sink| !sinks.contains(sink)) {
             let hint = did_you_mean(name, sinks).unwrap_or_default();
-            self.report(&value.span(), "there is no sink of this name", &hint);
+            let at = table.get("sink").map_or(at.clone(), Spanned::span);
+            self.report(&at, "there is no sink of this name", &hint);
         }
         if known < self.problems.len() {
             return None;
@@ -101,9 +100,8 @@ impl Reading<'_> {
             DeValue::Table(table) => {
                 for (key, value) in table {
                     if key.get_ref() == ABSENT {
-                        absent.extend(
-                            texts(value).into_iter().map(|(at, text)| (at, text.to_owned())),
-                        );
+                        let texts = texts(value).into_iter();
+                        absent.extend(texts.map(|(at, text)| (at, text.to_owned())));
                         continue;
                     }
                     let one = DeTable::from_iter([(key.clone(), value.clone())]);
@@ -174,20 +172,13 @@ pub fn tests_schema() -> Value {
 }
 
 fn test_schema() -> Value {
-    let spans = SPAN_KEYS.iter().map(|(key, kind)| ((*key).to_owned(), json!({ "type": kind })));
-    let span: Map<String, Value> = spans.collect();
     json!({
         "type": "object",
         "properties": {
             "name": { "description": "What is tested, for people.", "type": "string" },
             "sink": { "description": "The sink whose rules are meant; else those for all sinks.", "type": "string" },
             "tenant": { "description": "Who sends the span.", "type": "string" },
-            "span": {
-                "description": "A span of OTLP.",
-                "type": "object",
-                "properties": span,
-                "additionalProperties": false,
-            },
+            "span": span_schema(),
             "openai": { "description": "An item of the Agents SDK.", "type": "object" },
             "expect": {
                 "description": "`\"dropped\"`, `\"kept\"`, or what holds for what is left, as in `match`, with `absent` for texts that \

@@ -17,18 +17,22 @@ const KINDS: [&str; 6] = ["unspecified", "internal", "server", "client", "produc
 const STATUSES: [&str; 3] = ["unset", "ok", "error"];
 
 /// What a span in `[[tests]]` may say.
-pub(super) const SPAN_KEYS: [(&str, &str); 10] = [
-    ("name", "string"),
-    ("attributes", "object"),
-    ("resource", "object"),
-    ("scope_name", "string"),
-    ("status", "string"),
-    ("span_kind", "string"),
-    ("duration", "string"),
-    ("trace_id", "string"),
-    ("span_id", "string"),
-    ("parent_span_id", "string"),
-];
+pub(super) fn span_schema() -> Value {
+    let text = json!({ "type": "string" });
+    let table = json!({ "type": "object" });
+    json!({
+        "description": "A span of OTLP.",
+        "type": "object",
+        "properties": {
+            "name": text, "trace_id": text, "span_id": text, "parent_span_id": text, "scope_name": text,
+            "attributes": table, "resource": table,
+            "status": { "enum": STATUSES },
+            "span_kind": { "enum": KINDS },
+            "duration": { "type": "string", "format": (Duration::FORMAT) },
+        },
+        "additionalProperties": false,
+    })
+}
 
 /// The request that a JSON value stands for: a body of OTLP/JSON or of the Agents SDK, an item of it, or a line as a file sink writes it.
 /// `Err` says what it is not.
@@ -41,11 +45,9 @@ pub fn batch_of(value: &Value, tenant: Option<&str>) -> Result<Batch, String> {
     if value.get("data").is_some_and(Value::is_array) {
         return decoded(Receiver::OpenAi, value.to_string(), tenant);
     }
-    if let Some(item) = text("openai_item") {
+    let itself = || value.get("object").map(|_| value.to_string());
+    if let Some(item) = text("openai_item").map(str::to_owned).or_else(itself) {
         return decoded(Receiver::OpenAi, format!(r#"{{"data":[{item}]}}"#), tenant);
-    }
-    if value.get("object").is_some() {
-        return decoded(Receiver::OpenAi, json!({ "data": [value] }).to_string(), tenant);
     }
     if value.get("record").is_some() {
         return decoded(Receiver::OtlpHttp, otlp(value).to_string(), tenant);

@@ -73,6 +73,23 @@ fn every_rule_that_cannot_work_is_a_mistake_with_its_place() {
 }
 
 #[test]
+fn a_test_of_what_no_span_can_be_is_a_mistake() {
+    for (span, at) in [
+        ("status = 'failed'", "'failed'"),
+        ("span_kind = 'srv'", "'srv'"),
+        ("duration = '2 apples'", "'2 apples'"),
+        ("atributes = { a = 1 }", "atributes"),
+    ] {
+        let text = format!("tests = [{{ span = {{ {span} }}, expect = 'kept' }}]");
+        let table = toml::de::DeTable::parse(&text).unwrap().into_inner();
+        let mut problems = Vec::new();
+        assert!(super::read_tests(table.get("tests"), &[], &mut problems).is_empty(), "{span}");
+        let [problem] = problems.as_slice() else { panic!("{span}: {problems:?}") };
+        assert!(text[problem.at.clone().unwrap()].starts_with(at), "{span}: {problem:?}");
+    }
+}
+
+#[test]
 fn a_sink_that_is_not_there_is_a_mistake_and_rules_behind_a_drop_of_all_are_found() {
     let rules = rules(
         "[[rules]]\nroute = [\"serch\"]\n[[rules]]\ndrop = true\n[[rules]]\nname = \"late\"\nsample = 0.5",

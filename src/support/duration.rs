@@ -21,7 +21,7 @@ const NO_UNIT: &str = "a length of time needs a unit; write for example \"5s\"";
 
 impl Duration {
     /// What the schema calls it.
-    pub(super) const FORMAT: &str = "time-span";
+    pub(crate) const FORMAT: &str = "time-span";
 }
 
 impl From<time::Duration> for Duration {

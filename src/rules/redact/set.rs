@@ -102,12 +102,16 @@ impl Setting {
         let mut settings = Vec::new();
         for (name, value) in table {
             let (target, from) = (target(name.get_ref()), from(value));
+            // A resource is that of many spans, which may say different things.
+            let is_common = |from: &From| matches!(from, From::Constant(_) | From::Resource(_));
+            let is_shared = target.as_ref().is_ok_and(|target| target.is_resource);
+            let from = from.filter(|from| !is_shared || is_common(from));
             if let Err(near) = &target {
                 let hint = format!("did you mean `{near}`? An attribute is `attribute.KEY`");
                 reading.report(&name.span(), "no fact that can be set", &hint);
             }
             if from.is_none() {
-                let hint = "write a text, or `{ from = \"attribute.KEY\" }`, `resource.KEY` or `metadata.KEY`";
+                let hint = "write a text, or `{ from = \"attribute.KEY\" }`, `resource.KEY` or `metadata.KEY`; for a resource the first or the second";
                 reading.report(&value.span(), "nothing that a value can come from", hint);
             }
             settings.extend(target.ok().zip(from));

@@ -389,6 +389,8 @@ fn a_rule_that_cannot_work_is_a_mistake_with_its_place() {
         ("{ }", "the rule sets nothing"),
         ("{ enviroment = 'x' }", "no fact that can be set"),
         ("{ session = { form = 'x' } }", "nothing that a value can come from"),
+        ("{ service = { from = 'attribute.x' } }", "nothing that a value can come from"),
+        ("{ 'resource.x' = { from = 'metadata.x' } }", "nothing that a value can come from"),
     ] {
         assert_eq!(parsed("set", toml).1[0].what, what, "{toml}");
     }
