@@ -323,18 +323,30 @@ impl Rules {
         self.apply_noting(batch, known, |_, _, _| ())
     }
 
-    /// What the rules leave of a request, and what each that matches does to each of its items.
+    /// What the rules leave of what a client sends, those before the journal first, and what each does to each item that it matches.
     pub fn explain(
         &self,
         batch: &Arc<Batch>,
         known: Known<'_>,
     ) -> (Ruled, Vec<Vec<(&str, Effect)>>) {
+        let before: Vec<_> = self.all.iter().filter(|rule| rule.before_journal).collect();
+        let rules = Self::compile(None, before.iter().map(|rule| Arc::clone(&rule.rule)));
+        let rules = rules.with_prices(Arc::clone(&self.prices));
+        let mut notes = Vec::new();
+        let sent = rules.apply_noting(batch, known, |item, rule, effect| {
+            notes.push((item, before.get(rule).copied(), effect));
+        });
+        let left = self.apply_noting(&sent.batch, known, |item, rule, effect| {
+            let acts = matches!(effect, Effect::Dropped | Effect::Changed);
+            let rule = self.all.get(rule).filter(|rule| acts || !rule.before_journal);
+            notes.push((sent.place_before(item), rule, effect));
+        });
         let mut steps = vec![Vec::new(); batch.items.len()];
-        let left = self.apply_noting(batch, known, |item, rule, effect| {
-            if let (Some(steps), Some(rule)) = (steps.get_mut(item), self.all.get(rule)) {
+        for (item, rule, effect) in notes {
+            if let (Some(steps), Some(rule)) = (steps.get_mut(item), rule) {
                 steps.push((rule.name.as_str(), effect));
             }
-        });
+        }
         (left, steps)
     }
 

@@ -301,6 +301,21 @@ fn every_item_that_a_rule_matches_is_counted_once_and_not_when_it_is_read_again(
     assert_eq!(steps, [[("all", Effect::Kept), ("rule_2", Effect::Spared)]]);
 }
 
+#[test]
+fn what_is_explained_is_what_becomes_of_what_a_client_sends() {
+    let rules = rules(
+        "[[rules]]\nname = \"kept\"\nmatch = { status = \"error\" }\nkeep = true\n\
+         [[rules]]\nname = \"before\"\nmatch = { name = \"GET*\" }\ndrop = true\nbefore_journal = true\n\
+         [[rules]]\nname = \"mail\"\nredact = { patterns = [\"email\"] }\nbefore_journal = true",
+    );
+    let failed = |name: &str| line(json!({ "name": name, "status": "error" }));
+    let (left, steps) = rules.explain(&failed("GET /"), Known::Request);
+    assert_eq!((left.batch.items.len(), steps), (0, vec![vec![("before", Effect::Dropped)]]));
+    let (left, steps) = rules.explain(&failed("to a@b.example"), Known::Request);
+    assert_eq!(steps, [[("mail", Effect::Changed), ("kept", Effect::Kept)]]);
+    assert_eq!(&*left.batch.spans().next().unwrap().facts().name, "to [email]");
+}
+
 /// Its facts cannot be read.
 struct Panics;
 
