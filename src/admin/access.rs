@@ -18,7 +18,7 @@
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 
 use crate::server::{Peer, Tls, bearer, header_text};
 use crate::support::lock::lock;
@@ -155,6 +155,15 @@ impl Policy {
     }
 }
 
+/// A request with its host where HTTP/1.1 says it: HTTP/2 says it in the address.
+pub(super) fn with_host<B>(mut request: Request<B>) -> Request<B> {
+    let host = request.uri().authority().and_then(|host| host.as_str().parse().ok());
+    if let Some(host) = host.filter(|_| !request.headers().contains_key(header::HOST)) {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    request
+}
+
 fn unknown() -> Denied {
     let why = "send one of admin.tokens as Authorization: Bearer";
     Denied(StatusCode::UNAUTHORIZED, why.to_owned())
@@ -259,6 +268,24 @@ mod tests {
             let outcome = policy.may_open(Some(&from(peer)), &headers(&pairs));
             assert_eq!(status(outcome), expected, "{policy:?} {peer} {pairs:?}");
         }
+    }
+
+    #[test]
+    fn a_host_that_is_said_as_http2_says_it_is_as_good() {
+        for (address, expected) in [
+            ("https://127.0.0.1:13133/api/v1/reload", 200),
+            ("https://rebound.example:13133/api/v1/reload", 403),
+            ("/api/v1/reload", 403),
+        ] {
+            let request = Request::post(address).header("content-type", "application/json");
+            let request = request.header("origin", "https://127.0.0.1:13133");
+            let request = with_host(request.body(()).unwrap());
+            let peer = Peer { is_encrypted: true, ..from("127.0.0.1:5") };
+            let outcome = Policy::default().may_command(Some(&peer), request.headers());
+            assert_eq!(status(outcome), expected, "{address}");
+        }
+        let said = Request::get("http://evil.example/").header("host", "127.0.0.1").body(());
+        assert_eq!(with_host(said.unwrap()).headers()["host"], "127.0.0.1");
     }
 
     #[test]

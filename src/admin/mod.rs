@@ -94,7 +94,7 @@ struct Admin {
 
 impl Handler for Admin {
     async fn answer(&self, request: Request<Incoming>) -> Result<Response, HangUp> {
-        let answered = self.routes.clone().oneshot(request).await;
+        let answered = self.routes.clone().oneshot(access::with_host(request)).await;
         Ok(answered.unwrap_or_else(|never: Infallible| match never {}))
     }
 
