@@ -59,7 +59,7 @@ pub(super) fn run(verb: &RulesVerb, shell: Shell<'_>) -> Ended {
     let (mut totals, mut ended) = (Totals::default(), Ok(()));
     let (mut batches, mut known) = (Vec::new(), Decided::default());
     for (number, value) in Deserializer::from_slice(&text).into_iter::<Value>().enumerate() {
-        let batch = value.map_err(|error| format!("no JSON: {error}"));
+        let batch = value.map_err(|error| format!("no JSON: {error}; what follows is not read"));
         match batch.and_then(|value| batch_of(&value, None)) {
             Ok(batch) => {
                 // The file is taken for all there is of its traces.
