@@ -291,7 +291,7 @@ fn work(lane: &LaneStatus, state: LaneState) -> Vec<Figure> {
         row("traces_evicted", "traces_evicted", C, "Traces forgotten early because there were too many", traces.evicted),
         row("traces_rootless", "traces_rootless", C, "Traces forgotten early whose root had no room to wait, so they have none", traces.rootless),
         row("traces_decided", "traces_decided", G, "Traces remembered for rules that decide of whole traces", remembered),
-        row("traces_too_long", "traces_too_long", C, "Traces kept by no rule: they were not quiet in time", undecided.too_long),
+        row("traces_too_long", "traces_too_long", C, "Traces kept by no rule: they were not quiet in time, or the journal may not have their beginning", undecided.too_long),
         row("traces_no_room", "traces_no_room", C, "Requests of traces kept by no rule: there was no room", undecided.no_room),
         row("roots", "roots", C, "Root spans made for traces that had none; no items", load(&lane.roots)),
         row("roots_rejected", "roots_rejected", C, "Root spans the sink would not take", load(&lane.roots_rejected)),

@@ -68,7 +68,7 @@ struct Trace {
 /// Traces that were kept without a decision, since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Undecided {
-    /// They were not quiet in time.
+    /// They were not quiet in time, or may have begun before what the journal has.
     pub too_long: u64,
     /// There was no room to remember them, or spans of theirs.
     pub no_room: u64,
@@ -123,10 +123,10 @@ impl Decisions {
                 }
                 Place::Vacant(_) if !has_room => self.figures.no_room += 1,
                 place => {
-                    let is_unknown = now_ns < self.unknown_until_ns;
-                    let marks = if is_unknown { self.kept } else { *marks };
-                    let (first_ns, last_ns) = (now_ns, now_ns);
-                    place.insert_entry(Trace { first_ns, last_ns, marks, is_decided: is_unknown });
+                    let (first_ns, is_decided) = (now_ns, now_ns < self.unknown_until_ns);
+                    self.figures.too_long += u64::from(is_decided);
+                    let marks = if is_decided { self.kept } else { *marks };
+                    place.insert_entry(Trace { first_ns, last_ns: now_ns, marks, is_decided });
                 }
             }
         }

@@ -208,6 +208,20 @@ fn a_trace_that_is_never_quiet_is_kept_and_counted_once() {
 }
 
 #[test]
+fn a_trace_that_may_have_begun_before_what_is_known_is_kept_and_counted() {
+    let mut decisions = table();
+    decisions.begin_in_the_middle(BEGIN);
+    decisions.feed(BEGIN, request(0, &[(1, Marks::of(1))]).survey());
+    decisions.count_from_here();
+    for (number, after) in [(1, SECOND), (2, SECOND), (2, QUIET), (3, REMEMBER_NS)] {
+        decisions.feed(BEGIN + after, request(0, &[(number, Marks::of(1))]).survey());
+    }
+    let known = decisions.of([1, 2, 3].map(trace));
+    assert_eq!([1, 2, 3].map(|number| known[&trace(number)]), [kept(), kept(), Marks::of(1)]);
+    assert_eq!(decisions.undecided(), Undecided { too_long: 1, no_room: 0 });
+}
+
+#[test]
 fn a_trace_without_room_is_kept_and_counted_and_what_is_open_stays_exact() {
     let mut decisions = Decisions { traces_max: 100, ..table() };
     let drops = Marks::of(1);
