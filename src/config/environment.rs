@@ -55,6 +55,8 @@ impl Environment {
     /// A variable, also when it is empty. `Err` when it is set to something that is no text.
     pub(super) fn text(&self, name: &str) -> Result<Option<&str>, &'static str> {
         let value = self.variables.get(name).map(Option::as_deref);
+        // Who writes a secret with a line's end behind it does not mean that.
+        let value = value.map(|value| value.map(|text| text.trim_end_matches(['\n', '\r'])));
         value.map(|value| value.ok_or("is not UTF-8")).transpose()
     }
 

@@ -116,7 +116,7 @@ mod tests {
         let path = dir.path().join("x").display().to_string();
         std::fs::write(&path, "held\r\n").unwrap();
         let file = format!("${{file:{path}}}");
-        let environment = Environment::with([("A", "a"), ("A_1", "one"), ("EMPTY", "")]);
+        let environment = Environment::with([("A", "a\n"), ("A_1", "one"), ("EMPTY", "\n")]);
         for (text, expected) in [
             ("", ""),
             ("plain", "plain"),

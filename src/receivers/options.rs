@@ -214,6 +214,8 @@ impl ReceiverOptions {
                 "leave it out for 768"),
             (self.tokens.iter().any(|token| token.token.reveal().trim().is_empty()), "tokens", "a token is empty",
                 "is the variable it comes from set?"),
+            (self.tokens.iter().any(|one| self.tokens.iter().any(|other| one.token == other.token && one.tenant != other.tenant)),
+                "tokens", "two tenants have the same token", "give each one of its own"),
             (!is_base_path(&self.base_path), "base_path", "base_path is no path",
                 "write for example \"/otel\", without a slash at its end"),
             (limits.is_some_and(LimitOptions::lets_nothing_in), "limits", "a limit of 0 lets nothing in",
@@ -242,12 +244,8 @@ impl ReceiverOptions {
             !self.tokens.is_empty() || self.tls.as_ref().is_some_and(TlsOptions::is_mutual);
         let listeners = [("http", &self.http), ("grpc", &self.grpc)];
         let (option, listen) = listeners.into_iter().find(|(_, listen)| listen.is_exposed())?;
-        let what = || {
-            format!(
-                "everybody who reaches receivers.{option} ({listen}) may send: there are no receivers.tokens"
-            )
-        };
-        (!is_closed).then(|| (option, what()))
+        let who = format!("everybody who reaches receivers.{option} ({listen}) may send");
+        (!is_closed).then(|| (option, who + ": there are no receivers.tokens"))
     }
 }
 
@@ -308,7 +306,9 @@ mod tests {
                 client_ca: None,
                 client_auth: Some(ClientAuth::Required),
             }),
-            tokens: vec![TokenOptions { token: " ".to_owned().into(), tenant: String::new() }],
+            tokens: ["", "a"]
+                .map(|tenant| TokenOptions { token: " ".to_owned().into(), tenant: tenant.into() })
+                .into(),
             cors: Some(CorsOptions {
                 allowed_origins: Vec::new(),
                 allowed_headers: vec!["two words".to_owned()],
@@ -316,7 +316,7 @@ mod tests {
             }),
             ..ReceiverOptions::default()
         };
-        assert_eq!(options.check().len(), 11);
+        assert_eq!(options.check().len(), 12);
     }
 
     #[test]
