@@ -149,7 +149,7 @@ struct Answering {
     metrics: Metrics,
     refusing: Stop,
     auth: Auth,
-    tenants: Tenants,
+    tenants: Arc<Tenants>,
     origins: Origins,
     bodies: Bodies,
     decoder: Decoder,
@@ -238,11 +238,14 @@ impl Answering {
             (Bodies::new(&options, arriving), Decoder::new(&options, memory))
         };
         decoder.before_journal = before_journal;
+        // Who owes something goes on owing it where the limits are the same.
+        let owing = before.filter(|old| old.options.limits == options.limits);
+        let owing = owing.map(|old| Arc::clone(&old.tenants));
         Self {
             intake,
             refusing,
             auth: Auth::new(&options, keys),
-            tenants: Tenants::new(&options, metrics.clone()),
+            tenants: owing.unwrap_or_else(|| Tenants::new(&options, metrics.clone()).into()),
             metrics,
             origins: options.cors.as_ref().map(Origins::new).unwrap_or_default(),
             bodies,
@@ -335,8 +338,8 @@ impl Answering {
             return Err(Refusal::STOPPING);
         }
         let peer = head.extensions.get::<Peer>();
-        let identity =
-            self.auth.identify(&head.headers, peer.and_then(|peer| peer.certificate.as_deref()))?;
+        let certificate = peer.and_then(|peer| peer.certificate.as_deref());
+        let identity = self.auth.identify(&head.headers, certificate)?;
         let is_for = |sink: &HeaderValue| self.sinks.iter().any(|known| sink == known.as_str());
         if !head.headers.get_all(ONLY_SINK_HEADER).iter().all(is_for) {
             // It would reach nobody.

@@ -108,16 +108,12 @@ impl Tenant {
     }
 
     fn take(&self, figure: Figure, bucket: Option<&Mutex<Bucket>>, count: u64) {
-        if let Some(bucket) = bucket {
-            lock(bucket).take(count);
-        }
+        bucket.iter().for_each(|bucket| lock(bucket).take(count));
         self.add(figure, count);
     }
 
     fn add(&self, figure: Figure, count: u64) {
-        if let Some(label) = &self.label {
-            self.metrics.add(figure, label, count);
-        }
+        self.label.iter().for_each(|label| self.metrics.add(figure, label, count));
     }
 }
 

@@ -4,7 +4,7 @@ use prost::Message as _;
 use tonic_types::pb;
 
 use super::world::*;
-use crate::receivers::{LimitOptions, RateOptions, ReceiverOptions, TokenOptions};
+use crate::receivers::{LimitOptions, RateOptions, ReceiverOptions, Settings, TokenOptions};
 use crate::server::ClientAuth;
 use crate::support::golden::read;
 
@@ -66,6 +66,25 @@ async fn a_tenant_beyond_its_limits_is_told_so_in_a_way_that_its_client_tries_ag
         ("desk", "bytes", f64::from(u32::try_from(good().len()).unwrap())),
     ] {
         assert_eq!(of(tenant, name, &world), Some(count), "{tenant} {name}");
+    }
+    world.close().await;
+}
+
+#[tokio::test]
+async fn what_a_tenant_owes_is_owed_after_a_reload_that_leaves_the_limits() {
+    let limited = |rate| {
+        let limits = LimitOptions { items_per_second: Some(rate), ..LimitOptions::default() };
+        ReceiverOptions { limits: Some(limits), ..ReceiverOptions::default() }
+    };
+    let world = World::with(limited(1)).await;
+    let item = |number: u32| format!(r#"{{"object":"trace","id":"trace_{number:032}"}}"#);
+    let items: Vec<_> = (0..100).map(item).collect();
+    let body = format!(r#"{{"data":[{}]}}"#, items.join(","));
+    assert_eq!(world.post(INGEST, &[JSON], body).await.status, 204);
+    let others = ReceiverOptions { path_aliases: false, ..limited(1) };
+    for (options, status) in [(others, 429), (limited(2), 200)] {
+        world.receivers.set(Settings { options, ..Settings::default() });
+        assert_eq!(world.post(TRACES, &[PROTOBUF], good()).await.status, status);
     }
     world.close().await;
 }

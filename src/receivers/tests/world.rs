@@ -41,6 +41,7 @@ pub(super) const GRPC: (&str, &str) = ("content-type", "application/grpc");
 /// Served receivers.
 pub(super) struct World {
     pub(super) address: SocketAddr,
+    pub(super) receivers: Receivers,
     pub(super) feed: Feed,
     pub(super) metrics: Metrics,
     pub(super) refusing: Stop,
@@ -96,8 +97,8 @@ impl World {
         let address = "127.0.0.1:0".parse().expect("an address");
         let listener = Listener::bind(&address).await.expect("a port");
         let address = listener.address().expect("an address").socket().expect("a port");
-        let served = tokio::spawn(server::serve(listener, receivers, stop.clone()));
-        Self { address, feed, metrics, refusing, stop, served, client: None }
+        let served = tokio::spawn(server::serve(listener, receivers.clone(), stop.clone()));
+        Self { address, receivers, feed, metrics, refusing, stop, served, client: None }
     }
 
     /// Sends a request on a connection of its own.
