@@ -11,7 +11,7 @@ fn surroundings(text: &str) -> Environment {
     let references = text.split("${").skip(1).filter_map(|rest| rest.split('}').next());
     // One with a default is left to it.
     let names = references.filter(|inner| !inner.contains(':'));
-    let variables: Vec<_> = names.map(|name| (name, "sk-example")).collect();
+    let variables: Vec<_> = names.map(|name| (name, name)).collect();
     Environment::with(variables)
 }
 
