@@ -108,7 +108,9 @@ impl Tenant {
     }
 
     fn take(&self, figure: Figure, bucket: Option<&Mutex<Bucket>>, count: u64) {
-        bucket.iter().for_each(|bucket| lock(bucket).take(count));
+        if let Some(bucket) = bucket {
+            lock(bucket).take(count);
+        }
         self.add(figure, count);
     }
 
