@@ -208,23 +208,18 @@ impl ReceiverOptions {
         let mistakes = [
             (self.in_flight_bytes_max < largest, "in_flight_bytes_max", "in_flight_bytes_max has no room for one request of the largest size",
                 needs.as_str()),
-            (self.body_bytes_max == 0 || self.body_bytes_max_inflated == 0, "", "a body limit of 0 refuses every request",
-                "leave it out for 64MiB"),
+            (self.body_bytes_max == 0 || self.body_bytes_max_inflated == 0, "", "a body limit of 0 refuses every request", "leave it out for 64MiB"),
             (self.connections_max == 0, "connections_max", "connections_max = 0 lets nobody in", "leave it out for 768"),
-            (self.tokens.iter().any(|token| token.token.reveal().trim().is_empty()), "tokens", "a token is empty",
-                "is the variable it comes from set?"),
+            (self.tokens.iter().any(|token| token.token.reveal().trim().is_empty()), "tokens", "a token is empty", "is the variable it comes from set?"),
             (self.tokens.iter().any(|one| self.tokens.iter().any(|other| one.token == other.token && one.tenant != other.tenant)),
                 "tokens", "two tenants have the same token", "give each one of its own"),
-            (!is_base_path(&self.base_path), "base_path", "base_path is no path",
-                "write for example \"/otel\", without a slash at its end"),
-            (limits.is_some_and(LimitOptions::lets_nothing_in), "limits", "a limit of 0 lets nothing in",
-                "leave it out for no limit"),
+            (!is_base_path(&self.base_path), "base_path", "base_path is no path", "write for example \"/otel\", without a slash at its end"),
+            (limits.is_some_and(LimitOptions::lets_nothing_in), "limits", "a limit of 0 lets nothing in", "leave it out for no limit"),
             (knows_tenants && limited.any(|name| !is_tenant(name)), "limits", "limits.tenants names a tenant that no token has",
                 "tenants are what `tokens` call them"),
             (headers.any(|name| name.parse::<HeaderName>().is_err()), "cors", "cors.allowed_headers has a name that no header can have",
                 "a name has letters, digits and hyphens"),
-            (cors.is_some_and(|cors| cors.allowed_origins.is_empty()), "cors", "cors allows no origin",
-                "name them in allowed_origins, or leave cors out"),
+            (cors.is_some_and(|cors| cors.allowed_origins.is_empty()), "cors", "cors allows no origin", "name them in allowed_origins, or leave cors out"),
         ];
         let own = mistakes.into_iter().filter(|(is_wrong, ..)| *is_wrong);
         let own = own.map(|(_, option, what, hint)| mistake(option, what, hint));

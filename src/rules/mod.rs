@@ -350,6 +350,10 @@ impl Rules {
         (left, steps)
     }
 
+    fn is_for_another(&self, source: &Source) -> bool {
+        source.only_sink().is_some_and(|sink| !self.sinks.iter().any(|known| known == sink))
+    }
+
     /// Each step is noted: by the place of the item, and of the rule that matched it.
     fn apply_noting(
         &self,
@@ -357,7 +361,7 @@ impl Rules {
         known: Known<'_>,
         mut note: impl FnMut(usize, usize, Effect),
     ) -> Ruled {
-        if batch.source.only_sink().is_some_and(|sink| !self.sinks.iter().any(|it| it == sink)) {
+        if self.is_for_another(&batch.source) {
             let filtered = batch.items.len() as u64;
             let nothing = Batch { source: batch.source.clone(), items: Vec::new(), bytes: 0 };
             return Ruled { batch: Arc::new(nothing), filtered, places: Some(Vec::new()) };

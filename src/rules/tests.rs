@@ -381,8 +381,10 @@ fn kept_headers_lose_what_is_redacted_but_not_whose_the_request_is() {
     let kept = vec![header("user-agent", "agents of [customer]"), headers[1].clone()];
     assert_eq!((left.batch.source.headers.clone(), left.filtered), (kept, 0));
     assert_eq!(left.batch.items.len(), 1);
+    assert_eq!(sink.survey(&left.batch).traces.len(), 1);
     let others = Rules { sinks: vec!["lake".to_owned()], ..sink };
     assert_eq!(others.apply(&left.batch, Known::Request).filtered, 1);
+    assert!(others.survey(&left.batch).traces.is_empty(), "nothing of it waits to be decided");
 }
 
 #[test]

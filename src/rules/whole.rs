@@ -151,7 +151,8 @@ impl Rules {
         let count = if reparent { self.all.len() } else { last.map_or(0, |last| last + 1) };
         // What asks for nothing is for every trace, also where what came of it first never reaches it: it is for what comes later.
         let for_all = self.marks_of(self.all.len(), |rule| rule.condition.is_none());
-        for item in &batch.items {
+        let is_for_another = self.is_for_another(&batch.source);
+        for item in batch.items.iter().filter(|_| !is_for_another) {
             let (marks, spared_by) = self.ask(&batch.source, item, count, &mut shared);
             let of_trace = survey.traces.entry(item.trace_id()).or_insert(for_all);
             *of_trace = of_trace.with(marks);
