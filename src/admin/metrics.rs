@@ -13,6 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::status::{Figure, RuleView};
 use super::{Status, View};
 use crate::journal::Timings;
+use crate::support::number::as_f64;
 use crate::support::{clock, process};
 
 /// The whole page.
@@ -132,9 +133,4 @@ fn rules(
 
 fn as_flag(is_so: bool) -> f64 {
     f64::from(u8::from(is_so))
-}
-
-#[expect(clippy::cast_precision_loss, reason = "figures above 2^53 lose digits nobody reads")]
-fn as_f64(value: u64) -> f64 {
-    value as f64
 }

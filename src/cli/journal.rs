@@ -246,7 +246,8 @@ fn table_of(named: &str, rows: &Value, keys: &[&str]) -> String {
 fn cell(row: &Value, key: &str) -> String {
     match (key, row.get(key).unwrap_or(&Value::Null)) {
         ("bytes", bytes) => size(bytes.as_u64().unwrap_or_default()),
-        ("begun_unix_nano", time) => time_text(time.as_u64().unwrap_or_default()),
+        ("begun_unix_nano", at) if at.as_u64() > Some(0) => time(at.as_u64().unwrap_or_default()),
+        ("begun_unix_nano", _) => "unknown".to_owned(),
         ("position", Value::Null) => "damaged".to_owned(),
         (_, Value::Null) => String::new(),
         (_, Value::String(text)) => text.clone(),
@@ -261,10 +262,6 @@ fn size(bytes: u64) -> String {
         Some((name, unit)) => format!("{}.{} {name}", bytes / unit, bytes % unit * 10 / unit),
         None => format!("{bytes} B"),
     }
-}
-
-fn time_text(unix_ns: u64) -> String {
-    if unix_ns == 0 { "unknown".to_owned() } else { time(unix_ns) }
 }
 
 #[cfg(test)]

@@ -71,17 +71,12 @@ async fn deliver(trace: &Sent, url: &str, arguments: &SendArguments, output: Out
     let said = answer.text();
     let space = if said.is_empty() { "" } else { " " };
     say(&format!("  answered {}{space}{said}\n  trace id {}\n", answer.status, trace.trace_id));
-    if answer.status.is_success() && !has_rejected(&answer) {
+    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let rejected = body.pointer("/partialSuccess/rejectedSpans");
+    if answer.status.is_success() && rejected.is_none_or(|count| count == "0" || count == 0) {
         return Ok(());
     }
     Err(output.fail("the trace was not taken whole", hint_for(&answer)))
-}
-
-/// Whether a partial success says that something was not kept.
-fn has_rejected(answer: &Answer) -> bool {
-    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    let rejected = body.get("partialSuccess").and_then(|partial| partial.get("rejectedSpans"));
-    rejected.is_some_and(|count| count != "0" && count != 0)
 }
 
 fn hint_for(answer: &Answer) -> Option<&'static str> {

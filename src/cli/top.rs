@@ -16,6 +16,7 @@ use super::{Ended, Shell};
 use crate::index::{By, StatsRow, TraceSummary};
 use crate::operate::{StatsRequest, TracesRequest, WhichTraces};
 use crate::support::duration::Duration;
+use crate::support::number::as_f64;
 
 /// Rows of each list.
 const ROWS: usize = 5;
@@ -150,9 +151,4 @@ impl Top {
         }
         text
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a rate has few digits")]
-fn as_f64(count: u64) -> f64 {
-    count as f64
 }

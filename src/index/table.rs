@@ -164,14 +164,13 @@ impl Table {
         query: &'t Query,
     ) -> impl Iterator<Item = Known<'t>> + 't {
         let since = query.since.unwrap_or_default();
-        let recent = self.traces.newest_first();
-        let recent = recent.take_while(|(_, trace)| since <= trace.last_position().0);
-        let stale = recent.filter(|(_, trace)| trace.is_stale).map(|(id, _)| id);
+        let is_recent = move |(_, trace): &(_, &Trace)| since <= trace.last_position().0;
+        let stale = self.traces.newest_first().take_while(is_recent);
+        let stale = stale.filter(|(_, trace)| trace.is_stale).map(|(id, _)| id);
         for id in stale.collect::<Vec<_>>() {
             self.traces.change(&id, |trace| trace.settle(&mut self.names));
         }
-        let recent = self.traces.newest_first();
-        let recent = recent.take_while(move |(_, trace)| since <= trace.last_position().0);
+        let recent = self.traces.newest_first().take_while(is_recent);
         let known = recent.map(|(id, trace)| Known { id, trace, names: &self.names });
         known.filter(|trace| query.takes(trace))
     }

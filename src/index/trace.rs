@@ -201,7 +201,10 @@ impl Trace {
         if !with.is_listed {
             return;
         }
-        self.learn_times(span);
+        if span.start_ns != 0 && (!self.has_start || span.start_ns < self.start_ns) {
+            (self.has_start, self.start_ns) = (true, span.start_ns);
+        }
+        self.end_ns = self.end_ns.max(span.end_ns);
         if span.parent_id.is_none() && self.name.is_none() {
             self.name = with.names.hold(&facts.name);
         }
@@ -229,13 +232,6 @@ impl Trace {
             says_agent: from.is_some(),
         };
         self.add_call(call, (span.span_id, spending), news.is_new);
-    }
-
-    fn learn_times(&mut self, span: &Span) {
-        if span.start_ns != 0 && (!self.has_start || span.start_ns < self.start_ns) {
-            (self.has_start, self.start_ns) = (true, span.start_ns);
-        }
-        self.end_ns = self.end_ns.max(span.end_ns);
     }
 
     fn add_call(&mut self, call: Call, (span, spending): (SpanId, Spending), is_new: bool) {

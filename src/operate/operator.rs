@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::interval;
 
 use super::command::{
@@ -52,7 +52,8 @@ pub struct Operator {
     pub reloads: Option<Reloads>,
     /// Which traces there are, what agents did, and the prices in force. It may have the prices alone.
     pub index: Index,
-    reading: Arc<Semaphore>,
+    /// Turns to read a trace, which may take much memory.
+    pub(super) reading: Arc<Semaphore>,
 }
 
 /// What replays need beside the stores.
@@ -172,12 +173,6 @@ impl Operator {
         Some(&self.index).filter(|index| index.kept().traces)
     }
 
-    /// A turn to read a trace, which may take much memory.
-    pub(super) async fn turn_to_read(&self) -> Result<OwnedSemaphorePermit, CommandError> {
-        let turn = Arc::clone(&self.reading).acquire_owned().await;
-        turn.map_err(|_| CommandError::Stopping)
-    }
-
     pub(super) fn replays(&self) -> Result<&Replays, CommandError> {
         self.replays.as_ref().ok_or(CommandError::NoLanes)
     }
@@ -266,7 +261,9 @@ impl Command for ReplayEntriesRequest {
             receive_entries(&resolver, selection, (&intake, rules), progress).await?;
         } else {
             let mut replays = Vec::new();
-            for sink in sinks_of(&resolver, selection.clone()).await? {
+            let (store, meant) = (resolver.store.clone(), selection.clone());
+            let sinks = move || store.selected(meant)?.map(|it| Ok(it?.aside.sink)).collect();
+            for sink in off_thread::<BTreeSet<String>>(sinks).await? {
                 // What another sink gets counts as given up for its own.
                 let is_own = self.sink.as_ref().is_none_or(|other| *other == sink);
                 let outcome = if is_own { Outcome::Delivered } else { Outcome::Dropped };
@@ -307,17 +304,6 @@ impl Command for ReloadRequest {
     async fn run(self, operator: &Operator, _: &Followed) -> Answered<Self> {
         operator.reloads.as_ref().ok_or(CommandError::NoDaemon)?.ask(Reread::All).await
     }
-}
-
-async fn sinks_of(
-    resolver: &Resolver,
-    selection: Selection,
-) -> Result<BTreeSet<String>, CommandError> {
-    let store = resolver.store.clone();
-    off_thread(move || {
-        store.selected(selection)?.map(|entry| entry.map(|entry| entry.aside.sink)).collect()
-    })
-    .await
 }
 
 impl Which {

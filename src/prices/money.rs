@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::span::{Cost, Usage};
+use crate::support::number::as_f64;
 
 /// 10^-18 dollars a token, which is 10^-12 dollars a million tokens.
 type Price = u64;
@@ -169,9 +170,8 @@ fn nanos(money: u128) -> Option<u64> {
 }
 
 /// As the span model has it. Up to nine million dollars the number reads back as the same billionths.
-#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 billionths")]
 fn cost(input: u64, output: u64, total: u64) -> Cost {
-    let dollars = |nanos: u64| Some(nanos as f64 / 1e9);
+    let dollars = |nanos: u64| Some(as_f64(nanos) / 1e9);
     Cost { input: dollars(input), output: dollars(output), total: dollars(total) }
 }
 
@@ -186,7 +186,6 @@ pub(super) fn price(dollars: f64) -> Option<Price> {
 }
 
 /// Dollars a million tokens.
-#[expect(clippy::cast_precision_loss, reason = "a price of so many digits is nobody's")]
 fn dollars(price: Price) -> f64 {
-    price as f64 / DOLLAR
+    as_f64(price) / DOLLAR
 }

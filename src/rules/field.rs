@@ -6,6 +6,7 @@ use crate::span::{
     Attribute, Convention, Facts, Item, Kind, Payload, Receiver, STATUS_ERROR, STATUS_OK, Source,
     Span, Text, Usage, Value, keys, named,
 };
+use crate::support::number::as_f64;
 
 named! {
     /// A fact with a name of its own. Attributes are asked for by their keys.
@@ -157,7 +158,7 @@ impl Field {
             }
             Self::Fact(Fact::Duration) => {
                 let duration_ns = span.duration_ns();
-                duration_ns != 0 && visit(Found::Number(number(duration_ns)))
+                duration_ns != 0 && visit(Found::Number(as_f64(duration_ns)))
             }
             Self::Fact(Fact::Status) => visit(Found::Text(status(span))),
             Self::Fact(Fact::Llm) => {
@@ -188,7 +189,7 @@ impl Fact {
             Self::Session => text(&facts.session),
             Self::User => text(&facts.user),
             Self::Tag => facts.tags.iter().any(|tag| is_text(Some(tag), visit)),
-            Self::Tokens => tokens(facts).is_some_and(|count| visit(Found::Number(number(count)))),
+            Self::Tokens => tokens(facts).is_some_and(|count| visit(Found::Number(as_f64(count)))),
             // The others are not among the facts; see `any` and `any_of_span`.
             _ => false,
         }
@@ -217,11 +218,6 @@ fn tokens(facts: &Facts) -> Option<u64> {
     all(&facts.usage).or_else(|| all(&facts.aggregate_usage))
 }
 
-#[expect(clippy::cast_precision_loss, reason = "compared with what people write: 2^53 is enough")]
-fn number(count: u64) -> f64 {
-    count as f64
-}
-
 /// Of attributes that repeat, readers take the last.
 fn any_attribute(attributes: &[Attribute], key: &str, visit: &mut Visit<'_>) -> bool {
     Attribute::last(attributes, key).is_some_and(|value| any_value(value, visit))
@@ -233,7 +229,7 @@ fn any_value(value: &Value, visit: &mut Visit<'_>) -> bool {
         Value::Empty => false,
         Value::Text(text) => visit(Found::Text(text)),
         Value::Bool(flag) => visit(Found::Flag(*flag)),
-        #[expect(clippy::cast_precision_loss, reason = "see `number`")]
+        #[expect(clippy::cast_precision_loss, reason = "see `as_f64`")]
         Value::Int(number) => visit(Found::Number(*number as f64)),
         Value::Double(number) => visit(Found::Number(*number)),
         Value::Array(elements) => elements.iter().any(|element| match element {

@@ -35,7 +35,7 @@ pub use tree::{Found, News, Own, Spent, Tree};
 pub use value::{Attribute, Payload, Text, Value, payload, payloads, share};
 
 /// What one request brought, in the order the client sent it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Batch {
     /// Who sent it, when and how.
     pub source: Source,

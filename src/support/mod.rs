@@ -14,6 +14,7 @@ pub mod json;
 pub mod kafka;
 pub mod keyring;
 pub mod lock;
+pub mod number;
 pub mod options;
 pub mod pem;
 pub mod pool;

@@ -8,6 +8,7 @@ use std::fmt;
 use super::series::{Labels, Metric, Name, OTHER, Role, Shape, Table};
 use super::understanding::is_plain_word;
 use crate::span::{Facts, Kind, Span, SpanId, Spending, Spends, Text, TraceId, said_of};
+use crate::support::number::as_f64;
 
 const DURATION: usize = 0;
 const FIRST_CHUNK: usize = 1;
@@ -278,9 +279,4 @@ fn operation_word(kind: Kind) -> Name {
 fn kind_word(kind: Kind) -> Name {
     let place = Kind::ALL.iter().position(|known| *known == kind);
     Name(u16::try_from(WORDS.len() + place.unwrap_or_default()).unwrap_or_default())
-}
-
-#[expect(clippy::cast_precision_loss, reason = "figures above 2^53 lose digits nobody reads")]
-fn as_f64(value: u64) -> f64 {
-    value as f64
 }

@@ -182,7 +182,8 @@ async fn of_trace<T: Send + 'static>(
     let trace = trace_named(id);
     let journal = operator.replays()?.feed.journal().clone();
     let places = operator.traces().map(|index| index.places(trace, is_whole)).unwrap_or_default();
-    let turn = operator.turn_to_read().await?;
+    let turn = Arc::clone(&operator.reading).acquire_owned().await;
+    let turn = turn.map_err(|_| CommandError::Stopping)?;
     off_thread(move || {
         // Also who asks and hangs up has had a turn until this is done.
         let _turn = turn;

@@ -53,10 +53,8 @@ impl Read {
     /// Forgets everything but a span.
     pub(super) fn keep_only(&mut self, span: SpanId) {
         for found in &mut self.records {
-            let Batch { source, items, bytes } = &*found.batch;
-            let is_it = |item: &&Item| item.as_span().is_some_and(|it| it.span_id == span);
-            let items = items.iter().filter(is_it).cloned().collect();
-            found.batch = Arc::new(Batch { source: source.clone(), items, bytes: *bytes });
+            let is_it = |item: &Item| item.as_span().is_some_and(|it| it.span_id == span);
+            Arc::make_mut(&mut found.batch).items.retain(is_it);
         }
     }
 

@@ -10,6 +10,7 @@ use super::conversation::Turn;
 use super::read::{Known, Read};
 use crate::index::TraceSummary;
 use crate::span::{Span, SpanId, Text};
+use crate::support::number::as_f64;
 
 /// Deeper spans are not moved further to the right.
 const INDENTS_MAX: usize = 40;
@@ -190,8 +191,6 @@ impl SpanView {
         Self {
             span_id: span.span_id.to_string(),
             parent_span_id: span.parent_id.map(|parent| parent.to_string()),
-            depth: 0,
-            is_astray: false,
             kind: facts.kind.as_str().to_owned(),
             name: facts.name.to_string(),
             agent: agent.map(ToString::to_string).or_else(|| text(&facts.agent)),
@@ -207,6 +206,7 @@ impl SpanView {
                 (Some(kind), message) => format!("{kind}: {message}"),
                 (None, message) => message.to_owned(),
             }),
+            ..Self::default()
         }
     }
 }
@@ -244,8 +244,7 @@ pub fn tree_text(view: &TraceView) -> String {
 
 /// A length of time in the unit that suits it.
 pub fn duration_text(ns: u64) -> String {
-    #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
-    let ns = ns as f64;
+    let ns = as_f64(ns);
     match ns {
         ns if ns < 1e6 => format!("{:.0}us", ns / 1e3),
         ns if ns < 1e9 => format!("{:.1}ms", ns / 1e6),
