@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, OFlags, fallocate};
@@ -103,6 +103,12 @@ impl DirStorage {
     fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
+
+    /// Gives a new file to who has the directory: what root leaves while it looks must not keep the daemon out.
+    fn give(&self, file: &File) {
+        let owner = fs::metadata(&self.dir);
+        owner.and_then(|owner| fchown(file, Some(owner.uid()), Some(owner.gid()))).ok();
+    }
 }
 
 impl Storage for DirStorage {
@@ -148,6 +154,7 @@ impl Storage for DirStorage {
         let mut options = OpenOptions::new();
         let file =
             options.read(true).write(true).create(true).truncate(true).open(self.path(name))?;
+        self.give(&file);
         Ok(Box::new(DiskFile { file, direct: open_direct(&self.path(name)), past_cache: None }))
     }
 
@@ -172,6 +179,7 @@ impl Storage for DirStorage {
             fs::create_dir_all(self.dir.join(ASIDE))?;
         }
         let mut file = File::create(&temporary)?;
+        self.give(&file);
         file.write_all(bytes)?;
         file.sync_data()?;
         fs::rename(&temporary, &path)?;

@@ -353,6 +353,25 @@ fn a_second_process_is_told_who_has_the_directory() {
 }
 
 #[test]
+fn what_root_leaves_in_the_directory_of_another_is_that_one_s() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    let dir = tempfile::tempdir().unwrap();
+    // Who is not root has its own directory, and nothing to give away.
+    chown(dir.path(), Some(12_345), Some(54_321)).ok();
+    let owner = std::fs::metadata(dir.path()).unwrap();
+    let storage = Arc::new(DirStorage::open(dir.path()).unwrap());
+    let journal = Journal::open(&Options::default(), storage, |_: Synced<u64>| ()).unwrap();
+    append(&journal, entry("one", 1)).unwrap();
+    journal.close();
+    let files: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(Result::unwrap).collect();
+    assert!(files.len() > 3, "{files:?}");
+    for file in files.iter().filter(|file| file.file_name() != "lock") {
+        let found = file.metadata().unwrap();
+        assert_eq!((found.uid(), found.gid()), (owner.uid(), owner.gid()), "{file:?}");
+    }
+}
+
+#[test]
 fn a_segment_that_could_not_be_made_does_not_come_back_and_cut_off_what_was_acknowledged() {
     let world = World::new();
     let journal = world.open();
