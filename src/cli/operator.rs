@@ -15,7 +15,7 @@ use super::output::{Output, explain};
 use super::run::block_on;
 use super::{ConfigArguments, EXIT_CONFIG, Shell};
 use crate::config::{Config, JournalMode};
-use crate::daemon::{Offline, who_runs};
+use crate::daemon::{Offline, who_has_it};
 use crate::operate::{Command, Needs, Reply, Working};
 
 /// A daemon at work says something each second; one that reads a large store first takes longer.
@@ -111,7 +111,8 @@ impl Place {
         {
             return Ok(daemon(config, None));
         }
-        if !dir.join("journal").is_dir() {
+        // Another user's directory may have one: its daemon knows.
+        if matches!(dir.join("journal").try_exists(), Ok(false)) {
             let what = format!("there is no journal in {}", dir.display());
             let hint = "-c names the configuration of the daemon";
             return Err(shell.output.fail(&what, Some(hint)));
@@ -124,7 +125,7 @@ impl Place {
             Ok(offline) => return Ok(Carrier::Here(Box::new(offline))),
             Err(problem) => problem,
         };
-        match (who_runs(&problem), &config) {
+        match (who_has_it(&problem), &config) {
             (found @ Some(_), Some(config)) => Ok(daemon(config, found)),
             (Some(found), None) => {
                 let hint = "-c names its configuration, or --url its admin port: it is asked then";

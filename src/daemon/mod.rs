@@ -54,7 +54,7 @@ mod parts_tests;
 mod reload_tests;
 
 pub use listeners::addresses;
-pub use offline::{Offline, who_runs};
+pub use offline::{Offline, who_has_it};
 pub use reload::SetLog;
 
 /// A daemon with its sockets bound and its journals open, ready to run.

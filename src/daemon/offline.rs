@@ -1,6 +1,7 @@
 //! An operator's commands on a directory that no daemon has: the same operator and the same lanes, which here run jobs only, so
 //! that nothing is received and no cursor moves.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -22,8 +23,12 @@ pub struct Offline {
     lanes: Running,
 }
 
-/// Says which daemon has a directory, where that is why it is not ours.
-pub fn who_runs(problem: &anyhow::Error) -> Option<String> {
+/// Says who has a directory, where that is why it is not ours: a daemon, or another user, whose daemon may be running.
+pub fn who_has_it(problem: &anyhow::Error) -> Option<String> {
+    let refusals = problem.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    if refusals.map(io::Error::kind).any(|kind| kind == io::ErrorKind::PermissionDenied) {
+        return Some(format!("{problem:#}"));
+    }
     let OpenError::Locked { dir, pid } = problem.downcast_ref()? else { return None };
     // The state directory, and not the one in it that was met first.
     let dir = Path::new(dir).parent().unwrap_or(Path::new(dir));
@@ -62,5 +67,28 @@ impl Offline {
         // What is at a sink when the operator breaks off is not waited for: it is not settled.
         self.lanes.drain(Instant::now()).await;
         tokio::task::spawn_blocking(move || self.operator.close()).await.ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn what_another_user_has_may_be_a_running_daemon_s() {
+        let refused = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let locked = OpenError::Locked { dir: "state/journal".to_owned(), pid: "7".to_owned() };
+        let storage = |source| OpenError::Storage { path: "state/journal".to_owned(), source };
+        let made = Err::<(), _>(refused()).context("cannot use the directory state/journal");
+        for (problem, expected) in [
+            (locked.into(), Some("a daemon is running on state (process 7)")),
+            (storage(refused()).into(), Some("cannot use state/journal: permission denied")),
+            (made.unwrap_err(), Some("cannot use the directory state/journal: permission denied")),
+            (storage(io::ErrorKind::StorageFull.into()).into(), None),
+        ] {
+            assert_eq!(who_has_it(&problem).as_deref(), expected, "{problem:#}");
+        }
     }
 }

@@ -54,7 +54,7 @@ pub enum OpenError {
         known: u32,
     },
     /// The directory cannot be used.
-    #[error("cannot use {path}: {source}")]
+    #[error("cannot use {path}")]
     Storage {
         /// The file or directory.
         path: String,
