@@ -126,6 +126,7 @@ impl Field {
             Class::Payload | Class::List => !value::is_empty(value),
             Class::Object => value::is_object(value),
             Class::Count => value::count(value).is_some(),
+            Class::Number if self.is_usage() => value::amount(value).is_some(),
             Class::Number => value::number(value).is_some(),
             Class::Truth => value::truth(value).is_some(),
         }

@@ -229,10 +229,9 @@ impl<'a> Slots<'a> {
         self.value(field).and_then(value::number)
     }
 
-    /// An amount of money; a negative one is invalid.
     pub(super) fn cost(&self, field: Field) -> Option<f64> {
         let says_zero = || UNPRICED.iter().any(|gate| gate.is_open(self.scope, &self.detail.name));
-        self.number(field).filter(|amount| 0.0 < *amount || (*amount == 0.0 && !says_zero()))
+        self.value(field).and_then(value::amount).filter(|amount| *amount != 0.0 || !says_zero())
     }
 
     pub(super) fn truth(&self, field: Field) -> Option<bool> {

@@ -421,6 +421,11 @@ fn what_is_not_understood_is_noted_by_name_alone() {
     );
     let odd = json!({"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 5, "gen_ai.usage.output_tokens": 5, "gen_ai.usage.total_tokens": 3});
     assert_eq!(notes(odd).uncounted.as_deref(), Some("total_tokens"));
+    for absurd in [json!(-0.1), json!(1e300), json!("NaN")] {
+        let sent = named_facts("x", "chat", &json!({"gen_ai.usage.cost": absurd, "cost_usd": 0.5}));
+        assert_eq!(sent.notes.unwrap().uncounted.as_deref(), Some("gen_ai.usage.cost"), "{absurd}");
+        assert_eq!(sent.cost.total, Some(0.5), "what says nothing leaves the place to the next");
+    }
     let known = json!({"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 1_000_000_000_000_u64, "gen_ai.usage.cost": 0.1});
     assert_eq!(named_facts("x", "span", &known).notes, None);
 }
