@@ -135,7 +135,12 @@ impl Prices {
     /// What the model of a span costs, and its time in seconds since 1970, for which there is a price.
     fn found(&self, span: &Span) -> Option<(Found, u64)> {
         let facts = span.brief_facts();
-        let found = models(facts).find_map(|name| self.find(facts.provider.as_deref(), name))?;
+        let mut all = models(facts).filter_map(|name| self.find(facts.provider.as_deref(), name));
+        // The first, but a price of one's own goes before the table.
+        let found = match self.overrides.is_empty() {
+            true => all.next(),
+            false => all.rev().max_by_key(|found| *found.source == *OVERRIDE),
+        }?;
         // What says no time costs what it costs last.
         let at_ns = [span.start_ns, span.end_ns].into_iter().find(|at| *at != 0);
         let at = at_ns.unwrap_or(u64::MAX) / NS_PER_SECOND;
@@ -202,7 +207,7 @@ impl Found {
 
 /// The names that a span has for its model. What answered is what was paid for; an alias that a gateway has for it is asked for only
 /// where it is no model's name.
-fn models(facts: &Facts) -> impl Iterator<Item = &Text> {
+fn models(facts: &Facts) -> impl DoubleEndedIterator<Item = &Text> {
     let names = [&facts.response_model, &facts.request_model];
     names.into_iter().flatten().filter(|name| !name.is_empty())
 }

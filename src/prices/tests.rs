@@ -208,6 +208,11 @@ fn an_override_goes_before_the_table_and_what_it_does_not_say_costs_as_the_whole
     assert_eq!(cost_of(call("GPT-4o", 1_000_000, 7)), said(1000));
     let anywhere = Facts { provider: Some(Text::from_static("ollama")), ..call("my-model", 10, 0) };
     assert_eq!(cost_of(anywhere), said(15_000));
+    // What is asked for is mostly answered by a name with a date.
+    let answered =
+        |by| Facts { response_model: Some(Text::from_static(by)), ..call("gpt-4o", 1_000_000, 7) };
+    assert_eq!(cost_of(answered("gpt-4o-2024-08-06")), said(1000));
+    assert_eq!(cost_of(answered("my-model")), said(1_500_042_000));
     let table = cost_of(call("gpt-4o-mini", 1000, 0)).unwrap();
     assert_eq!(table, (150_000, format!("table:{}", BUILT_IN.date)));
     assert_eq!(cost(&prices("enabled = false"), call("gpt-4o", 10, 10)), None);
