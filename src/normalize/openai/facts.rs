@@ -385,7 +385,8 @@ fn add_trace(trace: &TraceObject, facts: &mut Facts) {
     let Some(source) = &trace.metadata else { return };
     let metadata = Raw::trusted(source).object();
     let text = |names: &[&str]| {
-        names.iter().find_map(|name| metadata.get_string(name)).map(|text| share(source, text))
+        let said = |name: &&str| metadata.get_string(name).filter(|text| !text.is_empty());
+        names.iter().find_map(said).map(|text| share(source, text))
     };
     facts.user = text(&["user_id", "userId", "user"]);
     facts.environment = text(&["environment"]);

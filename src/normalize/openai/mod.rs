@@ -218,15 +218,15 @@ impl Request<'_> {
         members: &Members<'_>,
     ) -> Result<Item, &'static str> {
         let wire = source.slice_ref(item.text).into_bytes();
-        let shared = |text: &Option<Cow<'_, str>>| text.clone().map(|text| share(source, text));
+        let said = |text: Cow<'_, str>| Some(share(source, text)).filter(|text| !text.is_empty());
         let time = |text: &Option<Cow<'_, str>>| text.as_deref().and_then(time::nanos);
         let id = members.id.clone().filter(|id| !id.is_empty()).ok_or("the item has no id")?;
         match members.object.as_deref() {
             Some("trace") => Ok(Item::Trace(Arc::new(TraceObject {
                 trace_id: ids::trace_id(&id),
                 sdk_id: share(source, id),
-                workflow: shared(&members.workflow_name),
-                group: shared(&members.group_id),
+                workflow: members.workflow_name.clone().and_then(said),
+                group: members.group_id.clone().and_then(said),
                 metadata: members.metadata.map(|metadata| source.slice_ref(metadata)),
                 wire,
             }))),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::totals::trace_total;
 use super::{agents_sdk, check_golden, decode_all, decode_fixture, envelope, facts_json};
-use crate::normalize::{Encoding, Limits, Malformed, decode, scrub_credentials};
+use crate::normalize::{Encoding, Limits, Malformed, decode, scrub_credentials, trace_facts};
 use crate::span::{Detail, Item, Kind, Landmarks, Receiver, Span, SpanId, Usage, keys, otlp};
 use crate::support::golden;
 
@@ -293,6 +293,18 @@ fn spans_know_the_trace_object_of_their_request_in_any_order() {
             }
         }
     }
+}
+
+#[test]
+fn what_is_empty_in_a_trace_object_says_nothing() {
+    let item = r#"{"object":"trace","id":"trace_1","workflow_name":"","group_id":"",
+        "metadata":{"session_id":"chat-7","user_id":"","user":"ann","release":""}}"#;
+    let decoded = agents_sdk(body_of(&[item.to_owned()]));
+    let Item::Trace(object) = &decoded.batch.items[0] else { panic!("a trace") };
+    let facts = trace_facts(object);
+    let said = [facts.workflow, facts.session, facts.user, facts.release];
+    let said = said.map(|text| text.map(|text| text.to_string()));
+    assert_eq!(said, [None, Some("chat-7".to_owned()), Some("ann".to_owned()), None]);
 }
 
 #[test]
