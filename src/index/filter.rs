@@ -2,10 +2,10 @@
 //!
 //! | word | meaning |
 //! |---|---|
-//! | `agent: tool: model: workflow: session: user:` | a name of the trace has this in it, in whatever case |
+//! | `agent: tool: model: workflow: session: user:` | a name of the trace has this in it, in whatever case; behind `=`, it is this |
 //! | `status:error`, `status:ok` | whether a span failed |
 //! | `dur: tokens: cost: spans: errors:` | compares, with `>`, `>=`, `<`, `<=` or `=`: a length of time, a number, dollars |
-//! | any other text | one of its names has this in it |
+//! | any other text | one of its names has this in it, or is this |
 //!
 //! All words must hold; `-` before one turns it around. Spaces stand within double quotes: `agent:"Triage agent"`.
 
@@ -41,7 +41,7 @@ struct Term {
 
 #[derive(Debug, Clone)]
 enum Test {
-    /// One of these names has the text, which is lowercase, in it.
+    /// One of these names has the text, which is lowercase, in it; behind `=`, is it.
     Has(NamesOf, String),
     HasFailed(bool),
     /// A figure compares so with a number.
@@ -168,7 +168,8 @@ fn term((start, word): (usize, &str)) -> Result<Term, Mistake> {
     let of_name = start..start + name.len();
     let Some((_, kind)) = WORDS.iter().find(|(known, _)| *known == name) else {
         let hint = did_you_mean(name, &WORDS.map(|(known, _)| known)).unwrap_or_default();
-        let hint = format!("{hint} Text with a colon stands within quotes: \"{}\"", unquoted(body));
+        let hint =
+            format!("{hint}\ntext with a colon stands within quotes: \"{}\"", unquoted(body));
         return Err((of_name, format!("there is no word `{name}:`"), hint));
     };
     match kind.test(value) {
@@ -201,7 +202,10 @@ impl Kind {
 impl Test {
     fn holds(&self, trace: &Known<'_>) -> bool {
         match self {
-            Self::Has(of, text) => of(trace).iter().any(|name| name.to_lowercase().contains(text)),
+            Self::Has(of, text) => of(trace).iter().any(|name| match text.strip_prefix('=') {
+                Some(whole) => name.to_lowercase() == whole,
+                None => name.to_lowercase().contains(text),
+            }),
             Self::HasFailed(has_failed) => (trace.trace.errors > 0) == *has_failed,
             Self::Compares(of, how, number) => how.contains(&of(trace).cmp(number)),
         }

@@ -47,8 +47,8 @@ const VERIFIED_MAX: usize = 100;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, JsonSchema, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WhichTraces {
-    /// Words that all must hold: agent: tool: model: workflow: session: user: with a part of a name, status:error, dur:>2s,
-    /// tokens:>1000, cost:>0.05, spans:>100, or part of any name; `-` before a word turns it around, and on the command line such words stand
+    /// Words that all must hold: agent: tool: model: workflow: session: user: with a part of a name or, behind =, the whole,
+    /// status:error, dur:>2s, tokens:>1000, cost:>0.05, spans:>100, or part of any name; `-` before a word turns it around, and on the command line such words stand
     /// behind `--`
     #[arg(value_name = "FILTER")]
     #[serde(deserialize_with = "words")]

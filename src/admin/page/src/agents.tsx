@@ -3,7 +3,7 @@ import { command, type Stats, type StatsRow } from "./api";
 import { FilterBar, which } from "./filter";
 import { brief, count, dollars, duration, plural } from "./format";
 import { Nothing, Problem, useAnswer, useTitle } from "./parts";
-import { matrix } from "./lists";
+import { matrix, wordFor } from "./lists";
 import { address, place } from "./route";
 
 const KINDS = [
@@ -66,7 +66,7 @@ function Sums({ kind, title, rows }: { kind: string; title: string; rows: StatsR
           {rows.map((row) => (
             <tr key={row.name}>
               <td>
-                <a href={address("traces", "", { ...others, q: `${kind}:"${row.name.split('"')[0]}"` })}><bdi>{row.name}</bdi></a>
+                <a href={address("traces", "", { ...others, q: wordFor(kind, row.name) })}><bdi>{row.name}</bdi></a>
               </td>
               <td class="number">{count(row.count)}</td>
               <td class={`number ${row.errors > 0 ? "bad" : ""}`}>

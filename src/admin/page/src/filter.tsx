@@ -67,7 +67,7 @@ export function FilterBar({ error }: { error: Error | undefined }) {
         <button type="button" onClick={() => set({ q: "", from: "", to: "" })}>Clear</button>
       )}
       <p id="filter-hint" class="hint">
-        Words that all must hold; a minus before one turns it around. Parts of names: <code>{PARTS}</code>; others: <code>{OTHERS}</code>. Anything
+        Words that all must hold; a minus before one turns it around. Parts of names, or behind <code>=</code> the whole: <code>{PARTS}</code>; others: <code>{OTHERS}</code>. Anything
         else is looked for in every name.
       </p>
       <Problem error={error} />

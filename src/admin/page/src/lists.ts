@@ -80,9 +80,10 @@ export function failures(trace: Trace): Map<string, string> {
   return new Map(trace.spans?.flatMap(({ span_id: id, error }) => (error === undefined ? [] : [[id, error]])));
 }
 
-/** The filter's word for exactly this session, as far as its quotes go. */
-export function sessionFilter(id: string): string {
-  return `session:"${id.split('"')[0]}"`;
+/** The filter's word for just this name. Quotes have no way into it: of a name with some the longest piece has to be enough. */
+export function wordFor(key: string, name: string): string {
+  const pieces = name.split('"').sort((one, other) => other.length - one.length);
+  return `${key}:"${pieces.length === 1 ? "=" : ""}${pieces[0]}"`;
 }
 
 /** A command line that sends a document once more. */

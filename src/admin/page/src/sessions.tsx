@@ -5,7 +5,7 @@ import { Conversation } from "./conversation";
 import { FilterBar, which } from "./filter";
 import { useTraces } from "./following";
 import { brief, clock, count, dollars, duration, plural } from "./format";
-import { failures, sessionFilter, sessions, unsaid } from "./lists";
+import { failures, sessions, unsaid, wordFor } from "./lists";
 import { Nothing, Problem, State, useKeys, useTitle } from "./parts";
 import { address, leave, place } from "./route";
 import { Names } from "./traces";
@@ -67,7 +67,7 @@ export function SessionsPage() {
 
 export function SessionPage() {
   const { id } = place.value;
-  const { list, answer } = useTraces({ filter: [sessionFilter(id)] }, TRACES_MAX, true);
+  const { list, answer } = useTraces({ filter: [wordFor("session", id)] }, TRACES_MAX, true);
   useTitle(`Session ${id}`);
   useKeys({ Escape: () => leave(address("sessions")) });
   const own = list.shown.filter((trace) => trace.session === id).reverse();

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import type { StatsRow, TraceSummary } from "../src/api";
 import { paired, split } from "../src/conversation";
 import { which } from "../src/filter";
-import { curl, matrix, merged, sessionFilter, sessions, sorted, strip, unsaid } from "../src/lists";
+import { curl, matrix, merged, sessions, sorted, strip, unsaid, wordFor } from "../src/lists";
 
 const trace = (id: string, second: number, more: Partial<TraceSummary> = {}): TraceSummary => ({
   trace_id: id, name: id, start: "", start_unix_nano: second * 1e9, duration_ns: 1e9, status: "ok", spans: 1, errors: 0, input_tokens: 1,
@@ -43,7 +43,8 @@ test("a turn is shown once, though each request of a session repeats those befor
 test("the filter of the address is the command line's", () => {
   assert.deepEqual(which({ q: 'agent:"A B" -tool:x', from: "2h", span: "1" }), { filter: ['agent:"A B" -tool:x'], from: "2h" });
   assert.deepEqual(which({ q: "", to: "" }), {});
-  assert.equal(sessionFilter('a "b'), 'session:"a "');
+  assert.equal(wordFor("agent", "Desk: 1"), 'agent:"=Desk: 1"');
+  assert.equal(wordFor("session", '"a" bc'), 'session:" bc"');
 });
 
 test("a command line ends where the document does, whatever is in it", () => {
