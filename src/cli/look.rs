@@ -118,7 +118,8 @@ pub(super) fn for_each_page(
         let limit = left.min(PAGE);
         asked.limit = Some(limit);
         let page = operate(place, asked.clone(), shell)?.traces;
-        asked.before = page.last().map(|last| last.trace_id.clone());
+        let last = page.last();
+        asked.before = last.map(|it| format!("{}@{}", it.trace_id, it.start_unix_nano));
         left = if page.len() < limit { 0 } else { left - limit };
         take(page)?;
     }

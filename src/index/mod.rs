@@ -208,19 +208,20 @@ impl Index {
         lock(&self.0.table).feed((&batch.items, batch.source.received_at_ns), at, &prices, false);
     }
 
-    /// So many of the traces that are meant, the newest first, from behind one of them on; `None` where that one is not there. What begins
-    /// before `kept_from` in the journal is gone.
+    /// So many of the traces that are meant, the newest first, from behind one on; `None` where that is not there, nor said when it began.
+    /// What begins before `kept_from` in the journal is gone.
     pub fn list(
         &self,
         query: &Query,
-        (before, limit): (Option<TraceId>, usize),
+        (before, limit): (Option<(TraceId, Option<u64>)>, usize),
         kept_from: Position,
     ) -> Option<List> {
         let mut table = lock(&self.0.table);
         table.forget_before(kept_from);
         let key = |known: &Known<'_>| (known.trace.start_ns, known.id);
         let before = match before {
-            Some(id) => Some(key(&table.of(id)?)),
+            Some((id, Some(began_ns))) => Some((began_ns, id)),
+            Some((id, None)) => Some(key(&table.of(id)?)),
             None => None,
         };
         let position = table.fed_at.map_or(0, |at| at.0 + 1);

@@ -73,7 +73,7 @@ pub struct TracesRequest {
     /// How many are listed
     #[arg(long, value_name = "COUNT")]
     pub limit: Option<usize>,
-    /// Only those listed behind this one
+    /// Only those listed behind this one; ID@NANOSECONDS with its `start_unix_nano`, where it may be gone by then
     #[arg(long, value_name = "ID")]
     pub before: Option<String>,
     /// Only those of which something arrived since an answer said this as its `position`.
@@ -202,7 +202,10 @@ impl Command for TracesRequest {
         let query = Query { since: self.since, ..self.which.query()? };
         let limit = self.limit.unwrap_or(LIST_DEFAULT).min(LIST_MAX);
         let (index, kept_from) = indexed(operator)?;
-        let before = self.before.as_deref().map(trace_named);
+        let before = self.before.as_deref().map(|text| {
+            let (id, began_ns) = text.split_once('@').unwrap_or((text, ""));
+            (trace_named(id), began_ns.parse().ok())
+        });
         let listed = off_thread(move || Ok(index.list(&query, (before, limit), kept_from)));
         listed.await?.ok_or_else(|| CommandError::NoTrace(self.before.unwrap_or_default()))
     }
