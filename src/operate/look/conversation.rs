@@ -121,11 +121,12 @@ fn text_of(value: &Value) -> String {
     };
     let text = |key: &str| object.get(key).map(text_of).filter(|text| !text.is_empty());
     // A call: by name and arguments, of the model or in a part of a message.
-    let call = object.get("function").and_then(Value::as_object).unwrap_or(object);
-    if let (Some(name), Some(arguments)) =
-        (call.get("name").and_then(Value::as_str), call.get("arguments"))
-    {
-        return format!("-> {name}({})", text_of(arguments));
+    let inner = ["function", "functionCall"].iter().find_map(|key| object.get(*key)?.as_object());
+    let call = inner.unwrap_or(object);
+    let given = ["arguments", "input", "args"].iter().find_map(|key| call.get(*key));
+    if let (Some(name), Some(arguments)) = (call.get("name").and_then(Value::as_str), given) {
+        let whole = if arguments.is_object() { arguments.to_string() } else { text_of(arguments) };
+        return format!("-> {name}({whole})");
     }
     let said = SAYING.iter().filter_map(|key| text(key)).collect::<Vec<_>>();
     match object.get("type").and_then(Value::as_str) {

@@ -182,6 +182,38 @@ async fn a_record_is_read_once_whichever_of_the_places_it_is_in() {
 }
 
 #[tokio::test]
+async fn what_a_tool_is_called_with_is_said_whole_in_every_shape() {
+    let calls = |call: &str| {
+        let said = format!(r#"[{{"role":"assistant","parts":[{call}]}}]"#);
+        let said = serde_json::to_string(&said).unwrap();
+        let kind = r#"{"key":"gen_ai.operation.name","value":{"stringValue":"chat"}}"#;
+        let output = r#"{"key":"gen_ai.output.messages","value":{"stringValue":"#;
+        vec![span(1, 0, "chat", &format!("{kind},{output}{said}}}}}"))]
+    };
+    // As OpenTelemetry, OpenAI, Anthropic, LangChain and Gemini write it.
+    for (call, expected) in [
+        (
+            r#"{"type":"tool_call","name":"write","arguments":{"path":"a.txt","content":"hello"}}"#,
+            r#"-> write({"path":"a.txt","content":"hello"})"#,
+        ),
+        (
+            r#"{"type":"function","function":{"name":"write","arguments":"{\"text\":1}"}}"#,
+            r#"-> write({"text":1})"#,
+        ),
+        (
+            r#"{"type":"tool_use","id":"1","name":"write","input":{"text":"hello","to":2}}"#,
+            r#"-> write({"text":"hello","to":2})"#,
+        ),
+        (r#"{"type":"tool_call","name":"write","args":{"to":2}}"#, r#"-> write({"to":2})"#),
+        (r#"{"functionCall":{"name":"write","args":{"to":2}}}"#, r#"-> write({"to":2})"#),
+        (r#"{"type":"tool_call","name":"write","arguments":null}"#, "-> write()"),
+    ] {
+        let view = run(&feed_of(&[calls(call)]).await, show(None)).await.unwrap();
+        assert_eq!(view.conversation[0].text, expected);
+    }
+}
+
+#[tokio::test]
 async fn each_document_holds_the_whole_trace() {
     let said =
         |key: &str, text: &str| format!(r#"{{"key":"{key}","value":{{"stringValue":"{text}"}}}}"#);
