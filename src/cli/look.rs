@@ -192,6 +192,7 @@ fn verified(verified: &Verified) -> (String, Ended) {
         (verified.orphans, "spans have a parent that was not received"),
         (verified.in_circles, "spans are below themselves, or below one that is"),
         (verified.unended, "spans say no end"),
+        (verified.unreadable, "items cannot be read: damaged, or removed meanwhile"),
     ] {
         if count > 0 {
             writeln!(text, "{count} {what}").ok();
@@ -213,7 +214,7 @@ fn verified(verified: &Verified) -> (String, Ended) {
     let is_missing = |sink: &SinkLedger| {
         sink.pending + sink.dead_lettered + sink.dropped + sink.before_it_joined > 0
     };
-    let is_torn = verified.orphans + verified.in_circles > 0;
+    let is_torn = verified.orphans + verified.in_circles + verified.unreadable > 0;
     let has_failed = is_torn || verified.sinks.iter().any(is_missing);
     (text, if has_failed { Err(ExitCode::FAILURE) } else { Ok(()) })
 }
@@ -246,4 +247,18 @@ fn names(names: &[String]) -> String {
 
 pub(super) fn dollars(cost: Option<f64>) -> String {
     or_dash(&cost.map(dollars_text).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_of_which_something_cannot_be_read_is_not_whole() {
+        let (text, ended) = verified(&Verified { unreadable: 2, ..Verified::default() });
+        assert!(text.contains("\n2 items cannot be read"), "{text}");
+        assert!(ended.is_err());
+        let (text, ended) = verified(&Verified::default());
+        assert!(!text.contains("cannot be read") && ended.is_ok(), "{text}");
+    }
 }

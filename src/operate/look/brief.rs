@@ -122,10 +122,10 @@ pub fn stats(answer: &Stats, console: &str) -> String {
 
 /// Whether a trace is whole and has arrived.
 pub fn verified(verified: &Verified, console: &str) -> String {
-    let Verified { received, distinct, duplicates, orphans, in_circles, .. } = verified;
+    let Verified { received, distinct, duplicates, orphans, in_circles, unreadable, .. } = verified;
     let mut text = format!(
         "{received} spans received, {distinct} distinct, {duplicates} duplicates; {orphans} with a parent that was not received, \
-         {in_circles} below themselves.\n"
+         {in_circles} below themselves, {unreadable} that cannot be read.\n"
     );
     for sink in &verified.sinks {
         let lost = sink.dropped + sink.before_it_joined;

@@ -1,5 +1,6 @@
 //! Tests of looking at traces.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use super::*;
@@ -95,6 +96,24 @@ async fn what_is_said_twice_is_counted_as_a_duplicate() {
     let twice = [vec![span(1, 0, "root", "")], vec![span(1, 0, "root again", "")]];
     let verified = run(&feed_of(&twice).await, verify()).await.unwrap();
     assert_eq!((verified.received, verified.distinct, verified.duplicates), (2, 1, 1));
+}
+
+#[test]
+fn what_costs_nothing_costs_no_less() {
+    let none = [0.0_f64; 0];
+    assert_eq!(dollars_text(none.iter().sum()), "$0.000000");
+    assert_eq!(dollars_text(0.25), "$0.250000");
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_any_more_is_told_with_what_was_received() {
+    let feed = feed_of(&[vec![span(1, 0, "root", "")]]).await;
+    let (journal, trace) = (feed.journal(), TraceId::from_hex(&verify().id).unwrap());
+    let mut read = read::trace(journal, trace, &Places::default()).unwrap();
+    read.unreadable = 2;
+    let verified = verify::verify(trace, &read, Vec::new(), (journal, HashMap::new())).unwrap();
+    assert_eq!((verified.received, verified.unreadable), (1, 2));
+    assert!(brief::verified(&verified, "").contains(" 2 that cannot be read.\n"));
 }
 
 #[tokio::test]

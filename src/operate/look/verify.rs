@@ -47,6 +47,8 @@ pub struct Verified {
     pub in_circles: u64,
     /// Spans that say no end.
     pub unended: u64,
+    /// Items of its records that are damaged, of which nothing else is said here.
+    pub unreadable: u64,
     /// When the first was received, RFC 3339.
     pub first_received: String,
     /// When the last was received.
@@ -229,6 +231,7 @@ fn counted(read: &Read) -> Verified {
         orphans: missing.len() as u64,
         in_circles: in_order(&spans).1 as u64,
         unended: spans.iter().filter(|span| span.end_ns == 0).count() as u64,
+        unreadable: read.unreadable,
         ..Verified::default()
     }
 }
