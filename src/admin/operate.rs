@@ -180,5 +180,9 @@ mod tests {
             assert!(Query::<TracesRequest>::try_from_uri(&misspelt.parse().unwrap()).is_err());
         }
         assert!(read::<TracesRequest>(br#"{"fliter":"x"}"#).is_err());
+        let nothing = br#"{"filter":null,"from":null,"limit":null}"#;
+        assert_eq!(read::<TracesRequest>(nothing).unwrap(), TracesRequest::default());
+        let problem = read::<StatsRequest>(br#"{"filter":5}"#).unwrap_err().to_string();
+        assert!(problem.starts_with("a filter is a text, or a list of texts"), "{problem}");
     }
 }

@@ -39,7 +39,7 @@ impl Output {
     /// Says why it did not work, and what to do about it. Returns how the process ends then.
     pub(super) fn fail(self, what: &str, hint: Option<&str>) -> ExitCode {
         let error = self.explanations.with("1;31", "error");
-        explain(&format!("{error}: {what}\n"));
+        explain(&format!("{error}: {}\n", harmless(what)));
         if let Some(hint) = hint {
             explain(&format!("{}: {hint}\n", self.explanations.with("1;36", "hint")));
         }

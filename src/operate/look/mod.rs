@@ -147,14 +147,15 @@ pub enum Form {
 /// A filter in one text or in many.
 fn words<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged)]
+    #[serde(untagged, expecting = "a filter is a text, or a list of texts")]
     enum Words {
         One(String),
         Many(Vec<String>),
     }
-    Ok(match Words::deserialize(from)? {
-        Words::One(words) => vec![words],
-        Words::Many(words) => words,
+    Ok(match Option::deserialize(from)? {
+        Some(Words::One(words)) => vec![words],
+        Some(Words::Many(words)) => words,
+        None => Vec::new(),
     })
 }
 
@@ -229,7 +230,8 @@ impl Command for TraceRequest {
     type Answer = TraceView;
 
     async fn run(self, operator: &Operator, _: &Followed) -> Answered<Self> {
-        let read = |id: &String| SpanId::from_hex(id).ok_or(CommandError::NoTrace(id.clone()));
+        let named = self.span.iter().fold(self.id.clone(), |id, span| id + " with a span " + span);
+        let read = |id: &String| SpanId::from_hex(id).ok_or(CommandError::NoTrace(named.clone()));
         let span = self.span.as_ref().map(read).transpose()?;
         // One that gave way may have begun anew, and all of it is wanted then as well as can be had quickly: what is known.
         let (prices, lanes) = (operator.index.prices(), operator.replays()?.lanes.all());
@@ -240,7 +242,7 @@ impl Command for TraceRequest {
             });
             view((trace, read, span), (self.form, links.collect()), prices)
         });
-        viewed.await?.ok_or_else(|| CommandError::NoTrace(self.span.unwrap_or(self.id.clone())))
+        viewed.await?.ok_or(CommandError::NoTrace(named))
     }
 }
 

@@ -177,9 +177,9 @@ pub fn one_line(text: &str, letters_max: usize) -> String {
     if rest.is_empty() { said } else { said + "..." }
 }
 
-/// An amount of money: what one call costs has digits far behind the point.
+/// An amount of money: what one call costs has digits far behind the point. The sum of nothing is -0.
 pub fn dollars_text(usd: f64) -> String {
-    format!("${usd:.6}")
+    format!("${:.6}", usd + 0.0)
 }
 
 impl SpanView {
