@@ -23,7 +23,7 @@ impl JournalTime {
             return;
         }
         if now_ns.saturating_add(nanos(SET_BACK)) < self.told_ns {
-            self.ahead_ns += self.told_ns - now_ns;
+            self.ahead_ns = self.ahead_ns.saturating_add(self.told_ns - now_ns);
             self.told_ns = now_ns;
         }
         self.told_ns = self.told_ns.max(now_ns);

@@ -7,10 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::tests::*;
-use crate::journal::{Cursor, MemoryStorage, Storage as _};
+use crate::journal::{Cursor, MemoryStorage, Storage as _, WhenFull};
 use crate::sinks::object_store::Lake;
 use crate::sinks::object_store::folder_tests::{files_in, folder_lake};
 use crate::sinks::object_store::tests::{Fate, Told, lake, plain};
+use crate::support::clock::unix_now_ns;
 use crate::support::lock::lock;
 
 /// Where the objects are.
@@ -159,4 +160,48 @@ async fn whatever_fails_and_whenever_it_is_killed_each_row_is_in_the_store_once(
 async fn whenever_it_is_killed_each_row_is_in_the_folder_once() {
     let folder = || Store::Folder(tempfile::tempdir().unwrap());
     futures_util::future::join_all((0..60).map(|seed| one_run(seed, folder()))).await;
+}
+
+/// More than twice what the journal of [`World::small`] may hold, each alone in a request. All are accepted.
+async fn send_much(world: &World) -> usize {
+    const COUNT: usize = 100;
+    let data = format!(r#""data":{{"text":"{}"}}"#, "x".repeat(6_000));
+    for number in 0..COUNT {
+        let item = span_item(&format!("s{number}")).replace(r#""data":{}"#, &data);
+        world.send_items(&[item], unix_now_ns()).await;
+    }
+    COUNT
+}
+
+#[tokio::test]
+async fn an_object_is_put_early_where_the_journal_is_full_of_its_rows() {
+    let told = Arc::<Told>::default();
+    let sink = lake(&told, "object = { age = \"1h\" }", Bytes::new());
+    let world = World::small(Arc::new(sink), WhenFull::Refuse);
+    // Whoever sends is not told to come again.
+    let sent = send_much(&world).await;
+    world.drain().await;
+    let rows = rows(&Store::Told(told)).await;
+    assert!(rows.len() == sent && rows.values().all(|count| *count == 1), "{rows:?}");
+}
+
+#[tokio::test]
+async fn a_lake_without_its_store_gives_way_and_goes_on_with_what_is_left() {
+    const FOR_LONG: usize = 10_000;
+    let saved = r#"{"writer":"00000000000000aa","next":0,"hour":1}"#;
+    for (state, puts, questions) in [("", FOR_LONG, 0), (saved, 0, FOR_LONG)] {
+        let told = Arc::<Told>::default();
+        told.tell((0..puts).map(|_| Some(Fate::Refused)));
+        *lock(&told.deaf) = u32::try_from(questions).unwrap();
+        let sink = lake(&told, "object = { age = \"1ms\" }", Bytes::from_static(state.as_bytes()));
+        let world = World::small(Arc::new(sink), WhenFull::DropOldest);
+        let (status, sent) = (Arc::clone(&world.status), send_much(&world).await);
+        let store = Store::Told(told);
+        store.behave();
+        world.settled().await;
+        world.drain().await;
+        let (rows, dropped) = (rows(&store).await, status.cursor().dropped);
+        assert!(0 < dropped && rows.values().all(|count| *count == 1), "{dropped} {rows:?}");
+        assert_eq!(rows.len() as u64 + dropped, sent as u64);
+    }
 }

@@ -76,6 +76,8 @@ pub struct Lane {
     pub(super) saving: Option<Saving>,
     /// Whether the sink's last checkpoint failed.
     has_failed: bool,
+    /// Whether the journal is full of what the next checkpoint lets go.
+    hurries: bool,
     saved_at: Option<Instant>,
     unsaved: bool,
     jobs: mpsc::Receiver<(Delivery, Arc<Job>)>,
@@ -144,6 +146,7 @@ impl Lane {
             owes_checkpoint: false,
             saving: None,
             has_failed: false,
+            hurries: false,
             saved_at: None,
             unsaved: false,
             jobs,
@@ -241,9 +244,8 @@ impl Lane {
             } else {
                 self.wake_at(under_way.len(), draining, now)
             };
-            let may_give_way = self.follows
-                && self.options.when_full == WhenFull::DropOldest
-                && !self.window.is_empty(under_way.len());
+            let room = self.room();
+            let may_make_room = self.follows && self.saving.is_none() && !self.hurries;
             // Nothing is lost where the others are dropped.
             tokio::select! {
                 biased;
@@ -270,11 +272,14 @@ impl Lane {
                     }
                 }
                 () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
-                () = journal_full(&self.journal, &self.status), if may_give_way => {
-                    // What is under way is given up with the rest.
-                    under_way = UnderWay::new();
-                    self.give_way();
-                }
+                room = journal_full(&self.journal, &self.status, room), if may_make_room => match room {
+                    Room::Saved => self.hurries = true,
+                    Room::Dropped => {
+                        // What is under way is given up with the rest.
+                        under_way = UnderWay::new();
+                        self.give_way();
+                    }
+                },
             }
             now = Instant::now();
             if handing_over.is_stopped() {
@@ -400,16 +405,18 @@ impl Lane {
         if self.owes_checkpoint || !self.jobs_done.is_empty() {
             return Some(soonest);
         }
-        let every = if under_way == 0 { COMMIT_IDLE } else { self.options.commit_every };
+        let is_soon = under_way == 0 || self.hurries;
+        let every = if is_soon { COMMIT_IDLE } else { self.options.commit_every };
         let every = every.min(self.options.commit_every);
         // The first time at once: a daemon that never lives for long gets on all the same.
         let due = self.saved_at.map_or(now, |at| at + every).max(soonest);
-        let due = self.sink.open_until().map_or(due, |until| due.max(until));
+        let open_until = self.sink.open_until().filter(|_| !self.hurries);
+        let due = open_until.map_or(due, |until| due.max(until));
         self.unsaved.then_some(due)
     }
 
     fn saved(&mut self, saved: Result<(), Unsaved>, jobs: Vec<Arc<Job>>) {
-        self.saving = None;
+        (self.saving, self.hurries) = (None, false);
         let Err(problem) = saved else {
             self.owes_checkpoint = false;
             if std::mem::take(&mut self.has_failed) {
@@ -431,15 +438,27 @@ impl Lane {
         }
     }
 
+    /// What would make room in a full journal now, by whether the cursor has left the segment that is to go.
+    fn room(&self) -> impl Fn(bool) -> Option<Room> + use<> {
+        let may_save = self.unsaved && !self.has_failed;
+        let drops = self.options.when_full == WhenFull::DropOldest;
+        // What was written is not undone unless the sink gathers it: nothing that is given up behind it makes room.
+        let is_undone = self.sink.gathers();
+        move |has_left| match has_left {
+            true if may_save => Some(Room::Saved),
+            _ => (drops && (is_undone || !has_left)).then_some(Room::Dropped),
+        }
+    }
+
     /// Gives up everything up to the end of the cursor's segment, so that the journal can let that segment go.
     fn give_way(&mut self) {
-        let Some(mark) = self.journal.segment_end(self.mark().position) else { return };
         // What only a checkpoint would have made durable is given up too.
         if self.sink.discard()
             && let Some(saved) = self.journal.cursor(&self.status.sink)
         {
             self.status.go_back(saved);
         }
+        let Some(mark) = self.journal.segment_end(self.mark().position) else { return };
         let lost = self.status.give_up_to(mark);
         error!(
             sink = self.status.sink,
@@ -449,6 +468,7 @@ impl Lane {
         self.traces.table.amendments.clear();
         self.reset(mark);
         (self.unsaved, self.saved_at) = (true, None);
+        (self.owes_checkpoint, self.has_failed) = (false, false);
     }
 
     /// Goes on somewhere else, with what is known of the traces there.
@@ -475,14 +495,30 @@ async fn either(one: &Stop, other: &Stop) {
     }
 }
 
-/// Waits until the journal is full, there is a closed segment to give up, and no other sink holds an older one: what this sink gives up
-/// makes no room before that.
-async fn journal_full(journal: &Journal<Arrived>, status: &LaneStatus) {
+/// What makes room in a full journal.
+#[derive(Clone, Copy)]
+enum Room {
+    /// Saving the cursor, which has left the oldest segment.
+    Saved,
+    /// Giving up what is in the oldest segment.
+    Dropped,
+}
+
+/// Waits until the journal is full and this sink can make room in it, by whether its cursor has left the segment that its saved one is
+/// in: that is closed, and no other sink holds an older one.
+async fn journal_full(
+    journal: &Journal<Arrived>,
+    status: &LaneStatus,
+    room: impl Fn(bool) -> Option<Room>,
+) -> Room {
     loop {
-        let at = status.cursor().mark.position;
-        let has_segment = || journal.segment_end(at).is_some();
-        if !journal.has_room() && has_segment() && journal.is_oldest(&status.sink, at) {
-            return;
+        if !journal.has_room()
+            && let Some(saved) = journal.cursor(&status.sink)
+            && let Some(end) = journal.segment_end(saved.mark.position)
+            && journal.is_oldest(&status.sink, saved.mark.position)
+            && let Some(room) = room(end.position <= status.cursor().mark.position)
+        {
+            return room;
         }
         sleep(LOOK_FOR_ROOM).await;
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::tests::{Told, World, down, name, reject};
 use super::*;
-use crate::journal::Cursor;
+use crate::journal::{Cursor, WhenFull};
 use crate::sinks::{
     Deferral, Delivery, Omitted, Pace, Pending, RejectClass, Report, Sink, Verdict, Verdicts,
 };
@@ -327,4 +327,17 @@ async fn what_comes_again_as_a_whole_waits_also_where_the_sink_says_to_go_on() {
     world.settled().await;
     assert_eq!(sink.arrived(), ["a", "b"]);
     assert_eq!(world.status.retries.load(Ordering::Relaxed), 5, "each was followed by a wait");
+}
+
+#[tokio::test]
+async fn a_sink_that_waits_for_its_backend_gives_way_at_once() {
+    let sink = Told::answering([Report::down(Some(Duration::from_hours(1)), "away")]);
+    let world = World::small(sink, WhenFull::DropOldest);
+    let long = "x".repeat(6_000);
+    for number in 0..100 {
+        // Whoever sends is not told to come again.
+        world.send(&[&format!("{number} {long}")]).await;
+    }
+    let (cursor, end) = (world.status.cursor(), world.feed.journal().end());
+    assert!(cursor.dropped > 0 && cursor.mark.items == cursor.dropped, "{cursor:?} of {end:?}");
 }

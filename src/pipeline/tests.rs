@@ -137,13 +137,30 @@ impl World {
     ) -> Self {
         let mut options = options();
         change(&mut options);
+        Self::journalled(&Options::default(), (storage, dead_storage), sink, rules, options)
+    }
+
+    /// Over a small journal, and with what happens when it is full.
+    pub(crate) fn small(sink: Arc<dyn Sink>, when_full: WhenFull) -> Self {
+        let journal =
+            Options { bytes_max: 256 << 10, retain: Duration::ZERO, ..Options::default() };
+        let options = LaneOptions { when_full, ..options() };
+        Self::journalled(&journal, Default::default(), sink, Arc::default(), options)
+    }
+
+    fn journalled(
+        journal: &Options,
+        (storage, dead_storage): (Arc<MemoryStorage>, Arc<MemoryStorage>),
+        sink: Arc<dyn Sink>,
+        rules: Arc<Rules>,
+        options: LaneOptions,
+    ) -> Self {
         let open = |storage: Arc<MemoryStorage>| {
             Journal::open(&Options::default(), storage, |_| ()).unwrap()
         };
         let quarantine = open(Arc::default());
         let feed =
-            Feed::open(&FeedOptions::default(), &Options::default(), storage.clone(), quarantine)
-                .unwrap();
+            Feed::open(&FeedOptions::default(), journal, storage.clone(), quarantine).unwrap();
         let journal = feed.journal().clone();
         let cursor = journal.cursor("told").unwrap_or_else(|| {
             let cursor =

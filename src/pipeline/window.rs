@@ -145,11 +145,6 @@ impl Window {
         *works < DEFERRED_MAX && (is_single || broken_bytes + requests_bytes < DEFERRED_BYTES_MAX)
     }
 
-    /// Whether there is nothing but what is under way, in so many deliveries.
-    pub(super) fn is_empty(&self, under_way: usize) -> bool {
-        under_way == 0 && self.works.is_empty()
-    }
-
     /// Whether something waits for another attempt.
     pub(super) fn has_tried(&self) -> bool {
         self.works.iter().any(|work| work.tried > 0)

@@ -17,8 +17,8 @@
 //! they came, in the text attribute `spanferry.agents_sdk.body` of a resource without spans, as a body that the ingest takes. Lines and
 //! archives are zstd frames one behind the other, as `zstdcat` and readers of such files take them.
 //!
-//! **Exactly once.** An object is built in memory, compressed, and put when it is full, old enough or its hour is over, under the condition
-//! that nothing has its name. Its metadata (of a file: an extended attribute, `folder.rs`) holds the place to which the lane's cursor moves
+//! **Exactly once.** An object is built in memory, compressed, and put when it is full, old enough, its hour is over or the journal is full
+//! of it, under the condition that nothing has its name. Its metadata (of a file: an extended attribute, `folder.rs`) holds the place to which the lane's cursor moves
 //! then; so the object and the cursor cannot disagree. Where the answer is lost, the same bytes go under the same name again, and what is there is recognised by its SHA-256. After
 //! a crash between the put and the saving of the cursor, the sink finds the object by its number and the lane goes on behind it.
 //! Until a put, nothing but the journal keeps the rows: what a crash takes is read again. Replays of dead letters are written once for each
@@ -434,6 +434,8 @@ impl Sink for Lake {
 
     fn discard(&self) -> bool {
         let mut ledger = lock(&self.ledger);
+        // Without a row to write the store need not be asked, so the lane's next checkpoint works although the store does not.
+        ledger.waiting = None;
         let has_rows = matches!(ledger.stage, Stage::Open(_) | Stage::Sealed(_) | Stage::Torn);
         if has_rows {
             ledger.stage = Stage::Empty;
