@@ -74,6 +74,8 @@ pub(super) struct Log {
     written: u64,
     /// Whether there may be bytes beyond the settled length. They are cut before anything else happens.
     torn: bool,
+    /// Whether somebody else changed it, and not so that it ends with a whole line.
+    pub(super) is_spoilt: bool,
     pub(super) note: Note,
     /// When it was last asked for; counts deliveries.
     pub(super) used: u64,
@@ -99,7 +101,8 @@ struct Handle {
 impl Log {
     fn new(disk: &Arc<dyn Disk>, at: SavedFile, note: Note) -> Self {
         let (disk, path, written) = (Arc::clone(disk), numbered(&at.base, at.number), at.length);
-        Self { disk, at, path, handle: None, written, torn: note == Note::Saved, note, used: 0 }
+        let (torn, is_spoilt) = (note == Note::Saved, false);
+        Self { disk, at, path, handle: None, written, torn, is_spoilt, note, used: 0 }
     }
 
     /// A file of the last checkpoint. What is beyond its length is cut when it is first used.
@@ -168,8 +171,8 @@ impl Log {
                     file.set_len(settled)?;
                 } else if length < settled {
                     let missing = settled - length;
-                    error!(path = %self.path.display(), settled, length, missing, "the file lost bytes that were on stable storage; it is added to");
-                    (self.at.length, self.note) = (length, Note::Missing);
+                    error!(path = %self.path.display(), settled, length, missing, "the file lost bytes that were on stable storage");
+                    self.goes_on_from(length)?;
                 }
             }
             self.torn = false;
@@ -207,7 +210,7 @@ impl Log {
         Ok(())
     }
 
-    /// Whether the file is gone, or another has its name. One that somebody else changed is gone on with from the length it has now.
+    /// Whether the file is gone, or another has its name. One that somebody else changed goes on from the length it has now.
     pub(super) fn is_gone(&mut self) -> io::Result<bool> {
         let seen = match fs::metadata(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
@@ -218,10 +221,16 @@ impl Log {
         }
         let (settled, length) = (self.at.length, seen.len());
         if length != settled {
-            warn!(path = %self.path.display(), settled, length, "somebody else changed the file; it is added to");
-            (self.at.length, self.written, self.note) = (length, length, Note::Missing);
+            warn!(path = %self.path.display(), settled, length, "somebody else changed the file");
+            self.goes_on_from(length)?;
         }
         Ok(false)
+    }
+
+    fn goes_on_from(&mut self, length: u64) -> io::Result<()> {
+        (self.at.length, self.written, self.note) = (length, length, Note::Missing);
+        self.is_spoilt = !self.ends_whole()?;
+        Ok(())
     }
 
     /// Closes the file, which is synced or empty; it is opened again when it is needed.

@@ -172,7 +172,8 @@ impl Store {
                     warn!(path = %log.path.display(), "the file was moved or deleted; a new one is begun");
                     Some(0)
                 } else {
-                    (rotate_bytes <= log.at.length).then(|| log.at.number.saturating_add(1))
+                    let is_over = rotate_bytes <= log.at.length || log.is_spoilt;
+                    is_over.then(|| log.at.number.saturating_add(1))
                 }
             }
         };

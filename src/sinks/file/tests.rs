@@ -452,6 +452,32 @@ fn a_foreign_file_is_added_to_only_behind_a_whole_line() {
 }
 
 #[test]
+fn a_file_that_was_cut_elsewhere_than_behind_a_line_is_left_as_it_is() {
+    for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        for starts_again in [false, true] {
+            let mut world =
+                World::with("traces.jsonl", |options| options.compression = compression);
+            world.deliver(3);
+            world.checkpoint();
+            let mut files = Vec::new();
+            collect(world.dir.path(), &mut files);
+            let cut = std::fs::read(&files[0]).unwrap();
+            let cut = &cut[..cut.len() - 5];
+            std::fs::write(&files[0], cut).unwrap();
+            if starts_again {
+                world.crash();
+            }
+            world.deliver(1);
+            world.deliver(1);
+            assert_eq!(std::fs::read(&files[0]).unwrap(), cut);
+            let name = files[0].file_name().unwrap().to_str().unwrap();
+            let next = name.replace(".jsonl", ".1.jsonl");
+            assert_eq!(world.read(&next).lines().count(), 2, "{next}");
+        }
+    }
+}
+
+#[test]
 fn files_are_numbered_as_they_fill_and_go_on_after_a_restart() {
     let mut world =
         World::with("traces.jsonl", |options| options.rotate_bytes = Some(ByteSize(2_000)));
