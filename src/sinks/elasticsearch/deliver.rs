@@ -270,6 +270,7 @@ impl Progress {
             Class::Stop | Class::NoIndex => Report::hold(reason()),
             Class::Throttled => Report::slow(None, reason()),
             Class::Retry => Report::down(None, reason()),
+            Class::Fault => Report::fault(reason(), kept(answer)),
         };
         self.reports.add([line.place], report);
     }

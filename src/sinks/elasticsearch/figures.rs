@@ -39,7 +39,9 @@ pub(super) fn outcome(status: u16, class: Class) -> Option<&'static str> {
         (Class::Stored, _) => Some("updated"),
         (Class::SetAside, _) => Some("failure_store"),
         (Class::Missing | Class::Refused, _) => None,
-        (Class::Retry | Class::Throttled | Class::Stop | Class::NoIndex, _) => Some(RETRIED),
+        (Class::Retry | Class::Fault | Class::Throttled | Class::Stop | Class::NoIndex, _) => {
+            Some(RETRIED)
+        }
     }
 }
 

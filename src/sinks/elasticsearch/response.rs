@@ -65,6 +65,8 @@ pub(super) enum Class {
     /// It is not where it can be searched, but in the failure store. Sending it again would put it there again.
     SetAside,
     Retry,
+    /// The server broke, perhaps on the document.
+    Fault,
     Throttled,
     Stop,
     /// There is no index for it; it may help to make one.
@@ -149,7 +151,8 @@ pub(super) fn judge(answer: &Answer, action: Action) -> Class {
         (409, Action::Index) => Class::Stored,
         (409, Action::Create | Action::Conditional) => Class::Conflict,
         // Somebody else changed it meanwhile; the change is not in it.
-        (409, Action::Update) | (0 | 408 | 500..=599, _) => Class::Retry,
+        (409, Action::Update) | (0 | 408 | 501..=599, _) => Class::Retry,
+        (500, _) => Class::Fault,
         // Imitations say no more than that.
         (404, Action::Update) if error.is_empty() => Class::Missing,
         (404, _) => Class::NoIndex,

@@ -147,6 +147,12 @@ const TRANSCRIPTS: &[(&str, Action, Class, &str)] = &[
         r#"{"index":{"status":503,"error":{"type":"unavailable_shards_exception","reason":"primary shard is not active"}}}"#,
     ),
     (
+        "a fault of the server, perhaps for this document alone",
+        Action::Index,
+        Class::Fault,
+        r#"{"index":{"status":500,"error":{"type":"null_pointer_exception","reason":"Cannot invoke"}}}"#,
+    ),
+    (
         "no privilege",
         Action::Index,
         Class::Stop,
