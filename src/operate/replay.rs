@@ -75,7 +75,10 @@ async fn deliver<R: Send + 'static>(
             jobs.deliver(chunk.delivery).await?
         };
         if let Some((resolver, sink, outcome)) = resolve {
-            resolver.resolve(sink, Outcome::Dropped, chunk.filtered).await?;
+            // What another sink's rules leave out is still its own sink's.
+            if outcome == Outcome::Delivered {
+                resolver.resolve(sink, Outcome::Dropped, chunk.filtered).await?;
+            }
             let is_rejected = |at: usize| rejected.iter().any(|item| item.batch == at);
             let arrived = chunk.entries.iter().enumerate();
             let arrived = arrived.filter(|(at, _)| !is_rejected(*at)).map(|(_, entry)| *entry);

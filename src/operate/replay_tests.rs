@@ -87,9 +87,18 @@ fn of_told() -> Selection {
 }
 
 async fn replay(world: &World, store: &Store) -> Result<Progress, CommandError> {
+    replay_as(world, store, Outcome::Delivered).await
+}
+
+/// `Dropped` where the lane is that of another sink than the letters'.
+async fn replay_as(
+    world: &World,
+    store: &Store,
+    outcome: Outcome,
+) -> Result<Progress, CommandError> {
     let progress = watch::Sender::default();
     let resolver = store.resolver().unwrap();
-    let (meant, target) = (("told", &Selection::default()), (&world.jobs, Outcome::Delivered));
+    let (meant, target) = (("told", &Selection::default()), (&world.jobs, outcome));
     replay_entries(&resolver, meant, target, &progress).await?;
     Ok(progress.borrow().clone())
 }
@@ -140,6 +149,8 @@ async fn letters_of_which_the_sink_s_rules_leave_nothing_are_given_up() {
     let world = World::made_of((storage, dead_storage), sink.clone(), Arc::new(rules), |_| ());
     let store = store(&world);
     assert_eq!(counters(&world, &store), (5, 3, 0));
+    let progress = replay_as(&world, &store, Outcome::Dropped).await.unwrap();
+    assert_eq!((progress.items, open_entries(&store).len()), (0, 3), "another sink's rules");
     let progress = replay(&world, &store).await.unwrap();
     assert_eq!((progress.items, progress.delivered), (0, 0));
     assert_eq!(open_entries(&store), Vec::<String>::new());
