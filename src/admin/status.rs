@@ -198,7 +198,7 @@ impl JournalView {
         let of = |lane: &LaneStatus| settled(view, lane, &lane.safe(journal)).dead_lettered;
         let (health, problem) = match journal.health() {
             Health::Good => ("good", None),
-            Health::NoSpace => ("no_space", None),
+            Health::NoSpace => ("no_space", Some("its disk is full".to_owned())),
             Health::Damaged(what) => ("damaged", Some(what)),
             Health::Poisoned(what) => ("poisoned", Some(what)),
         };

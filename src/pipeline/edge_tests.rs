@@ -202,6 +202,22 @@ async fn while_dead_letters_cannot_be_kept_their_items_wait_and_others_arrive() 
 }
 
 #[tokio::test]
+async fn a_cursor_that_cannot_be_saved_is_said_and_spans_arrive_meanwhile() {
+    let world = World::new(Told::answering([]));
+    let sink = Told::answering([]);
+    // No file can have this name.
+    let lane = world.lane_of("", sink.clone(), &world.dead);
+    let status = Arc::clone(&lane.handle().status);
+    tokio::spawn(lane.run(world.stop.clone(), world.deadline.clone()));
+    world.send(&["a"]).await;
+    until(|| status.state().0 == LaneState::Retrying).await;
+    let problem = status.state().1.unwrap();
+    assert!(problem.starts_with("the cursor could not be saved: "), "{problem}");
+    world.send(&["b"]).await;
+    until(|| sink.arrived() == ["a", "b"]).await;
+}
+
+#[tokio::test]
 async fn a_disk_that_is_full_when_a_dead_letter_is_due_holds_the_lane_until_there_is_room() {
     let disk = FaultyStorage::default();
     let dead = Journal::open(&Options::default(), Arc::new(disk.clone()), |_| ()).unwrap();

@@ -76,6 +76,8 @@ pub struct Lane {
     pub(super) saving: Option<Saving>,
     /// Whether the sink's last checkpoint failed.
     has_failed: bool,
+    /// Whether the cursor could not be saved the last time.
+    is_unsaved: bool,
     /// Whether the journal is full of what the next checkpoint lets go.
     hurries: bool,
     saved_at: Option<Instant>,
@@ -146,6 +148,7 @@ impl Lane {
             owes_checkpoint: false,
             saving: None,
             has_failed: false,
+            is_unsaved: false,
             hurries: false,
             saved_at: None,
             unsaved: false,
@@ -419,7 +422,7 @@ impl Lane {
         (self.saving, self.hurries) = (None, false);
         let Err(problem) = saved else {
             self.owes_checkpoint = false;
-            if std::mem::take(&mut self.has_failed) {
+            if std::mem::take(&mut self.has_failed) | std::mem::take(&mut self.is_unsaved) {
                 self.note(&Pace::Go, true, Instant::now());
             }
             return jobs.iter().for_each(|job| job.answer());
@@ -432,8 +435,12 @@ impl Lane {
                 self.note(&pace, false, Instant::now());
             }
             Unsaved::Journal(problem) => {
-                let sink = &self.status.sink;
-                warn!(sink, %problem, "the cursor could not be saved; it is tried again");
+                self.is_unsaved = true;
+                let (sink, problem) =
+                    (&self.status.sink, format!("the cursor could not be saved: {problem}"));
+                if self.status.set_state(LaneState::Retrying, Some(problem.clone())) {
+                    warn!(sink, problem, "it is tried again; spans are delivered meanwhile");
+                }
             }
         }
     }

@@ -199,8 +199,13 @@ impl World {
 
     /// A lane of its own over the same journal, which nobody runs.
     pub(crate) fn another_lane(&self, sink: Arc<dyn Sink>, dead: &Journal<()>) -> Lane {
+        self.lane_of("another", sink, dead)
+    }
+
+    /// The same for a sink of this name.
+    pub(crate) fn lane_of(&self, name: &str, sink: Arc<dyn Sink>, dead: &Journal<()>) -> Lane {
         let journal = self.feed.journal().clone();
-        let status = LaneStatus::new("another".to_owned(), "told", Cursor::default());
+        let status = LaneStatus::new(name.to_owned(), "told", Cursor::default());
         let (reader, dead_letters) =
             (self.feed.reader(journal.end()), DeadLetters::new(dead.clone()));
         Lane::new(reader, sink, journal, dead_letters, options(), Arc::new(status))
