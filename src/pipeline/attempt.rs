@@ -273,6 +273,11 @@ impl Rest {
         self.tasks.iter().any(|again| again.delivery.len() == task.delivery.len())
     }
 
+    /// Whether what did not arrive will never come again.
+    pub(super) fn gives_up(&self) -> bool {
+        !self.refused.is_empty() && self.tasks.is_empty() && self.deferred.is_empty()
+    }
+
     /// Whether nothing was sent, because everything is deferred.
     pub(super) fn is_only_deferred(&self) -> bool {
         self.deferral_reason.is_some()

@@ -102,6 +102,7 @@ async fn one_item_that_the_backend_always_breaks_on_stops_nobody_and_then_become
     tokio::time::timeout(Duration::from_secs(20), world.settled()).await.unwrap();
     assert_eq!(sink.arrived(), good);
     assert_eq!(world.status.cursor().dead_lettered, 1);
+    assert_eq!(world.status.state().0, LaneState::Running, "it takes all others");
 }
 
 #[tokio::test]

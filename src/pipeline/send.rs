@@ -90,6 +90,10 @@ impl Lane {
             let reason = "the sink wants everything again without saying why".to_owned();
             pace = Pace::Down { after: None, reason };
         }
+        if matches!(pace, Pace::Down { .. }) && rest.gives_up() {
+            // It is given up because others arrive, so the backend works.
+            pace = Pace::Go;
+        }
         let now = Instant::now().into_std();
         self.arrivals += u64::from(!rest.arrived.is_empty());
         if let Some(bytes) = rest.too_large {
