@@ -3,15 +3,17 @@
 //! The steps, each only where the one before is not enough:
 //! 1. The longest texts are cut, all to the same length. What is shorter than [`KEPT_BYTES`] stays: names, ids, models, tokens.
 //! 2. Events and links are left out, and counted as dropped.
-//! 3. Attributes that the backend does not need are left out, and counted as dropped.
+//! 3. The largest attributes that the backend does not need are left out, no more than must be, and counted as dropped.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
+use prost::encoding::message::encoded_len;
 use serde_json::json;
 
 use super::shortened;
@@ -37,11 +39,11 @@ pub(in crate::sinks) fn shrink(
     let mut request = ExportTraceServiceRequest::decode(message).ok()?;
     let bytes_max = bytes_max.checked_sub(NOTE_BYTES)?;
     let cut = cut_texts(&mut request, bytes_max);
-    for step in [leave_out_events, leave_out_attributes] {
-        if bytes_max < request.encoded_len() {
-            step(span(&mut request)?, is_needed);
-        }
+    if bytes_max < request.encoded_len() {
+        leave_out_events(span(&mut request)?);
     }
+    let excess = request.encoded_len().saturating_sub(bytes_max);
+    leave_out_attributes(span(&mut request)?, excess, is_needed);
     if bytes_max < request.encoded_len() {
         return None;
     }
@@ -136,17 +138,30 @@ fn of_value(key: &str, value: &mut AnyValue, visit: &mut dyn FnMut(&str, &mut St
 
 // === What is left out ===
 
-fn leave_out_events(span: &mut Span, _: fn(&str) -> bool) {
+fn leave_out_events(span: &mut Span) {
     span.dropped_events_count = dropped(span.dropped_events_count, span.events.len());
     span.dropped_links_count = dropped(span.dropped_links_count, span.links.len());
     (span.events, span.links) = (Vec::new(), Vec::new());
 }
 
-fn leave_out_attributes(span: &mut Span, is_needed: fn(&str) -> bool) {
-    let before = span.attributes.len();
-    span.attributes.retain(|attribute| is_needed(&attribute.key));
-    let left_out = before - span.attributes.len();
-    span.dropped_attributes_count = dropped(span.dropped_attributes_count, left_out);
+/// The number of a span's attributes in its encoding.
+const ATTRIBUTES_TAG: u32 = 9;
+
+fn leave_out_attributes(span: &mut Span, mut excess: usize, is_needed: fn(&str) -> bool) {
+    let mut left_out = BTreeSet::new();
+    let sizes = span.attributes.iter().map(|it| encoded_len(ATTRIBUTES_TAG, it));
+    let mut sizes: Vec<_> = sizes.enumerate().collect();
+    sizes.sort_by_key(|(_, size)| Reverse(*size));
+    for (place, size) in sizes {
+        let is_free = span.attributes.get(place).is_some_and(|it| !is_needed(&it.key));
+        if excess > 0 && is_free {
+            excess = excess.saturating_sub(size);
+            left_out.insert(place);
+        }
+    }
+    span.dropped_attributes_count = dropped(span.dropped_attributes_count, left_out.len());
+    let mut places = 0..;
+    span.attributes.retain(|_| places.next().is_some_and(|place| !left_out.contains(&place)));
 }
 
 fn dropped(before: u32, more: usize) -> u32 {
@@ -161,6 +176,7 @@ fn note_of(bytes: usize, cut: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use opentelemetry_proto::tonic::common::v1::ArrayValue;
     use opentelemetry_proto::tonic::trace::v1::span::Event;
     use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans};
 
@@ -218,6 +234,23 @@ mod tests {
     }
 
     #[test]
+    fn no_more_attributes_go_than_must_and_the_largest_first() {
+        let numbers = vec![AnyValue { value: Some(Value::DoubleValue(0.5)) }; 2_000];
+        let vector = AnyValue { value: Some(Value::ArrayValue(ArrayValue { values: numbers })) };
+        let vector = |number: usize| KeyValue {
+            key: format!("vector.{number}"),
+            value: Some(vector.clone()),
+            ..KeyValue::default()
+        };
+        let mut attributes: Vec<_> = (0..4).map(vector).collect();
+        attributes.extend([text("operation", "chat"), text("input", &"i".repeat(1_000))]);
+        let span = shrunk(Span { attributes, ..Span::default() }, 50_000).unwrap();
+        let keys: Vec<_> = span.attributes.iter().map(|it| it.key.as_str()).collect();
+        assert_eq!(keys, ["vector.2", "vector.3", "operation", "input", NOTE]);
+        assert_eq!(span.dropped_attributes_count, 2);
+    }
+
+    #[test]
     fn events_go_before_attributes_and_what_is_needed_stays() {
         let short = |key: &str, number: usize| text(&format!("{key}.{number}"), &"s".repeat(100));
         let attributes = |key| (0..100).map(|number| short(key, number)).collect::<Vec<_>>();
@@ -228,9 +261,8 @@ mod tests {
         let without_events = shrunk(span.clone(), 20_000).unwrap();
         assert_eq!((without_events.events.len(), without_events.dropped_events_count), (0, 1));
         assert_eq!(without_events.dropped_attributes_count, 0);
-        let bare = shrunk(span.clone(), 4_000).unwrap();
-        assert_eq!((get(&bare, "needed.kind"), bare.attributes.len()), (Some("agent"), 2));
-        assert_eq!(bare.dropped_attributes_count, 100);
+        let bare = shrunk(span.clone(), NOTE_BYTES + 200).unwrap();
+        assert_eq!((get(&bare, "needed.kind"), bare.dropped_attributes_count), (Some("agent"), 99));
         assert_eq!(shrunk(span, NOTE_BYTES), None);
     }
 }
