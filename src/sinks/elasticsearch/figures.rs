@@ -39,9 +39,7 @@ pub(super) fn outcome(status: u16, class: Class) -> Option<&'static str> {
         (Class::Stored, _) => Some("updated"),
         (Class::SetAside, _) => Some("failure_store"),
         (Class::Missing | Class::Refused, _) => None,
-        (Class::Retry | Class::Fault | Class::Throttled | Class::Stop | Class::NoIndex, _) => {
-            Some(RETRIED)
-        }
+        _ => Some(RETRIED),
     }
 }
 

@@ -10,8 +10,8 @@
 //! | 413 | too large: less from now on, and halves |
 //! | 429, 503 | throttled |
 //! | 401, 402, 403, 404, 405, redirects, web pages | stop: an operator has to mend it |
-//! | 408, 502, 504, 500, no answer | again |
-//! | 500 because of the end of a line | fault: some times, then halves |
+//! | 408, 502, 504, no answer | again |
+//! | 500 | fault: some times, then halves |
 //!
 //! An item: [`Class`], by [`ERRORS`] and its status. Elasticsearch 7 to 9 and OpenSearch 1 to 3 differ in a status here and there, seldom in `error.type`.
 
@@ -19,9 +19,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::sinks::Report;
 use crate::sinks::http::classify::StatusClass;
 use crate::sinks::http::{Response, shortened};
-use crate::sinks::{RejectClass, Report};
 
 /// What an answer to a bulk request needs to have. `failure_store` says of a document that it was set aside although its status
 /// is 201.
@@ -118,18 +118,11 @@ pub(super) fn read(response: &Response, documents: usize) -> Result<Vec<Answer>,
         return Err(Report::down(None, reason));
     }
     let (error, reason) = error_of(&response.body);
-    let brief = || explained(&status, &error, "");
     Err(match class {
         class if class == StatusClass::Stop || error == BLOCK => {
             Report::hold(explained(&status, &error, &reason))
         }
-        StatusClass::TooLarge => Report::split(RejectClass::TooLarge, status, response.answer()),
-        // Elasticsearch 7.0 answers a broken action line like that.
-        StatusClass::Fault if error.contains("e_o_f_exception") => {
-            Report::fault(brief(), response.answer())
-        }
-        StatusClass::Fault => Report::down(None, brief()),
-        other => other.report(brief(), || response.answer()),
+        other => other.report(explained(&status, &error, ""), || response.answer()),
     })
 }
 

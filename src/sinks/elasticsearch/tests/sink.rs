@@ -231,7 +231,7 @@ async fn whole_answers_become_outcomes() {
         (404, json!({}), "Retry Hold", "404"),
         (429, json!({"error": {"type": "circuit_breaking_exception"}}), "Retry Slow", "circuit"),
         (500, json!({"error": {"type": "json_e_o_f_exception"}}), "Fault Down", "e_o_f"),
-        (500, json!({"error": {"type": "null_pointer_exception"}}), "Retry Down", "null_pointer"),
+        (500, json!({"error": {"type": "null_pointer_exception"}}), "Fault Down", "null_pointer"),
         (504, json!({}), "Retry Down", "504"),
     ] {
         let fake = Fake::start(Manner::default()).await;
