@@ -267,22 +267,4 @@ impl Rest {
             self.tasks.push(Task { delivery, faults, ..task.clone() });
         }
     }
-
-    /// Whether the same comes again as a whole: without a wait that would be an endless loop.
-    pub(super) fn repeats(&self, task: &Task) -> bool {
-        self.tasks.iter().any(|again| again.delivery.len() == task.delivery.len())
-    }
-
-    /// Whether what did not arrive will never come again.
-    pub(super) fn gives_up(&self) -> bool {
-        !self.refused.is_empty() && self.tasks.is_empty() && self.deferred.is_empty()
-    }
-
-    /// Whether nothing was sent, because everything is deferred.
-    pub(super) fn is_only_deferred(&self) -> bool {
-        self.deferral_reason.is_some()
-            && self.arrived.is_empty()
-            && self.refused.is_empty()
-            && self.tasks.is_empty()
-    }
 }

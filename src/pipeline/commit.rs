@@ -1,8 +1,8 @@
 //! Moves a lane's cursor, and saves it. Only this does.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::{fmt, io};
 
 use bytes::Bytes;
 use tracing::error;
@@ -12,24 +12,6 @@ use super::tracker::Progress;
 use crate::feed::Arrived;
 use crate::journal::{Cursor, Journal, Mark};
 use crate::sinks::{Pace, Sink};
-
-/// Why a cursor could not be saved.
-#[derive(Debug)]
-pub(super) enum Unsaved {
-    /// The sink made no checkpoint.
-    Sink(Pace),
-    /// The journal did not keep it.
-    Journal(io::Error),
-}
-
-impl fmt::Display for Unsaved {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Sink(pace) => out.write_str(pace.reason().unwrap_or("no checkpoint")),
-            Self::Journal(problem) => problem.fmt(out),
-        }
-    }
-}
 
 /// Until November 2026 cursors said up to which time roots were sent, in nanoseconds since 1970. A root that is sent twice has the same
 /// id both times.
@@ -87,25 +69,20 @@ pub(super) async fn save(
     sink: Arc<dyn Sink>,
     journal: Journal<Arrived>,
     status: Arc<LaneStatus>,
-) -> (Result<(), Unsaved>, bool) {
+) -> (Result<(), Pace>, bool) {
     // Taken before the checkpoint: what is settled since is in the checkpoint too, but not in the cursor, which is the safe side
     // only while nothing is under way. A sink with state takes one delivery at a time, and no checkpoint meanwhile.
     let mut cursor = status.cursor();
     cursor.state = Bytes::new();
     let made = match sink.checkpoint_at(cursor.to_bytes().into()).await {
         Ok(made) => made,
-        Err(pace) => return (Err(Unsaved::Sink(pace)), false),
+        Err(pace) => return (Err(pace), false),
     };
     let has_moved = made.go_on.is_some();
     if let Some(place) = made.go_on {
         match place_in(&journal, &place) {
             Some(place) => cursor = place,
-            None => {
-                return (
-                    Err(Unsaved::Sink(Pace::Hold { reason: OTHER_JOURNAL.to_owned() })),
-                    false,
-                );
-            }
+            None => return (Err(Pace::Hold { reason: OTHER_JOURNAL.to_owned() }), false),
         }
     }
     cursor.state = made.state;
@@ -118,7 +95,9 @@ pub(super) async fn save(
     });
     let saving = move || journal.save_cursor(&status.sink, &cursor);
     let saved = tokio::task::spawn_blocking(saving).await;
-    (saved.map_err(io::Error::other).flatten().map_err(Unsaved::Journal), has_moved)
+    let reason = |problem| format!("the cursor could not be saved: {problem}");
+    let unsaved = |problem| Pace::Down { after: None, reason: reason(problem) };
+    (saved.map_err(io::Error::other).flatten().map_err(unsaved), has_moved)
 }
 
 const OTHER_JOURNAL: &str = "what this sink has written is of a journal that went further than this one, which may be an old copy: give the sink a new name";

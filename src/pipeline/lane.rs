@@ -18,7 +18,7 @@ use tracing::{error, warn};
 
 use super::attempt::{Attempts, Ended};
 use super::breaker::Breaker;
-use super::commit::{Unsaved, save};
+use super::commit::save;
 use super::job::{Job, Jobs};
 use super::status::{LaneState, LaneStatus};
 use super::traces::LaneTraces;
@@ -76,8 +76,6 @@ pub struct Lane {
     pub(super) saving: Option<Saving>,
     /// Whether the sink's last checkpoint failed.
     has_failed: bool,
-    /// Whether the cursor could not be saved the last time.
-    is_unsaved: bool,
     /// Whether the journal is full of what the next checkpoint lets go.
     hurries: bool,
     saved_at: Option<Instant>,
@@ -97,7 +95,7 @@ pub struct Lane {
 /// The cursor on its way to the disk, with the jobs that wait for it.
 type Saving = BoxFuture<'static, (Saved, Vec<Arc<Job>>)>;
 /// See [`save`].
-type Saved = (Result<(), Unsaved>, bool);
+type Saved = (Result<(), Pace>, bool);
 pub(super) type UnderWay = FuturesUnordered<BoxFuture<'static, Ended>>;
 
 impl Lane {
@@ -148,7 +146,6 @@ impl Lane {
             owes_checkpoint: false,
             saving: None,
             has_failed: false,
-            is_unsaved: false,
             hurries: false,
             saved_at: None,
             unsaved: false,
@@ -195,7 +192,7 @@ impl Lane {
             sleep(LAST_SAVE_MAX).await;
         };
         let saved = tokio::select! {
-            (saved, _) = self.save() => saved.map_err(|problem| problem.to_string()),
+            (saved, _) = self.save() => saved.map_err(|pace| pace.reason().unwrap_or_default().to_owned()),
             () = too_late => Err("it did not end in time".to_owned()),
         };
         if let Err(problem) = saved {
@@ -242,12 +239,11 @@ impl Lane {
                 && !handing_over.is_stopped()
                 && self.has_room()
                 && (!draining || self.has_next() && !self.way.is_stuck());
-            let wake = if handing_over.is_stopped() {
-                self.save_at(under_way.len())
-            } else {
-                self.wake_at(under_way.len(), draining, now)
-            };
-            let room = self.room();
+            let wake = self.wake_at(under_way.len(), draining, now);
+            let drops = self.options.when_full == WhenFull::DropOldest;
+            let may_save = self.unsaved && !self.has_failed;
+            // What was written is not undone, unless it was only gathered: what is given up behind it makes no room.
+            let makes_room = (drops, may_save || drops && self.sink.open_until().is_some());
             let may_make_room = self.follows && self.saving.is_none() && !self.hurries;
             // Nothing is lost where the others are dropped.
             tokio::select! {
@@ -275,14 +271,16 @@ impl Lane {
                     }
                 }
                 () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
-                room = journal_full(&self.journal, &self.status, room), if may_make_room => match room {
-                    Room::Saved => self.hurries = true,
-                    Room::Dropped => {
+                has_left = journal_full(&self.journal, &self.status, makes_room),
+                    if may_make_room && makes_room != (false, false) => {
+                    if has_left && may_save {
+                        self.hurries = true;
+                    } else {
                         // What is under way is given up with the rest.
                         under_way = UnderWay::new();
                         self.give_way();
                     }
-                },
+                }
             }
             now = Instant::now();
             if handing_over.is_stopped() {
@@ -315,6 +313,9 @@ impl Lane {
 
     /// When something is due by the clock that was not due `now`, when this turn began.
     fn wake_at(&self, under_way: usize, draining: bool, now: Instant) -> Option<Instant> {
+        if self.handle.handing_over.is_stopped() {
+            return self.save_at(under_way);
+        }
         let not_before = self.breaker.not_before().map(Instant::from_std);
         let is_admitted = under_way < self.breaker.allowed() && !self.waits_for_checkpoint();
         let begin_at = |at: Instant| not_before.map_or(at, |not_before| not_before.max(at));
@@ -324,20 +325,12 @@ impl Lane {
         let again_at = again_at.filter(|at| *at > now);
         // A lane that is behind goes by what it reads, and not by the clock.
         let may_send_roots = || !draining && self.follows && self.has_room() && !self.has_next();
-        let root_at = self.traces.next_root_at_ns().filter(|_| may_send_roots());
+        let root_at = self.traces.next_root_at_ns().filter(|_| may_send_roots()).map(instant_of);
         let hold_until = self.window.hold_until_ns().filter(|_| is_admitted).map(instant_of);
         let deferred_at = (self.window.items_deferred() > 0).then(|| now + LOOK_AT_DEFERRED);
         let pending_at = self.pending.is_some().then_some(self.pending_at).filter(|at| *at > now);
         let save_at = self.save_at(under_way);
-        let all = [
-            due_at,
-            again_at,
-            root_at.map(instant_of),
-            hold_until,
-            deferred_at,
-            pending_at,
-            save_at,
-        ];
+        let all = [due_at, again_at, root_at, hold_until, deferred_at, pending_at, save_at];
         all.into_iter().flatten().min()
     }
 
@@ -408,9 +401,9 @@ impl Lane {
         if self.owes_checkpoint || !self.jobs_done.is_empty() {
             return Some(soonest);
         }
+        let longest = self.options.commit_every;
         let is_soon = under_way == 0 || self.hurries;
-        let every = if is_soon { COMMIT_IDLE } else { self.options.commit_every };
-        let every = every.min(self.options.commit_every);
+        let every = if is_soon { COMMIT_IDLE.min(longest) } else { longest };
         // The first time at once: a daemon that never lives for long gets on all the same.
         let due = self.saved_at.map_or(now, |at| at + every).max(soonest);
         let open_until = self.sink.open_until().filter(|_| !self.hurries);
@@ -418,50 +411,25 @@ impl Lane {
         self.unsaved.then_some(due)
     }
 
-    fn saved(&mut self, saved: Result<(), Unsaved>, jobs: Vec<Arc<Job>>) {
+    fn saved(&mut self, saved: Result<(), Pace>, jobs: Vec<Arc<Job>>) {
         (self.saving, self.hurries) = (None, false);
-        let Err(problem) = saved else {
+        let Err(pace) = saved else {
             self.owes_checkpoint = false;
-            if std::mem::take(&mut self.has_failed) | std::mem::take(&mut self.is_unsaved) {
+            if std::mem::take(&mut self.has_failed) {
                 self.note(&Pace::Go, true, Instant::now());
             }
             return jobs.iter().for_each(|job| job.answer());
         };
         self.jobs_done.extend(jobs);
-        self.unsaved = true;
-        match problem {
-            Unsaved::Sink(pace) => {
-                self.has_failed = true;
-                self.note(&pace, false, Instant::now());
-            }
-            Unsaved::Journal(problem) => {
-                self.is_unsaved = true;
-                let (sink, problem) =
-                    (&self.status.sink, format!("the cursor could not be saved: {problem}"));
-                if self.status.set_state(LaneState::Retrying, Some(problem.clone())) {
-                    warn!(sink, problem, "it is tried again; spans are delivered meanwhile");
-                }
-            }
-        }
-    }
-
-    /// What would make room in a full journal now, by whether the cursor has left the segment that is to go.
-    fn room(&self) -> impl Fn(bool) -> Option<Room> + use<> {
-        let may_save = self.unsaved && !self.has_failed;
-        let drops = self.options.when_full == WhenFull::DropOldest;
-        // What was written is not undone unless the sink gathers it: nothing that is given up behind it makes room.
-        let is_undone = self.sink.gathers();
-        move |has_left| match has_left {
-            true if may_save => Some(Room::Saved),
-            _ => (drops && (is_undone || !has_left)).then_some(Room::Dropped),
-        }
+        (self.unsaved, self.has_failed) = (true, true);
+        self.note(&pace, false, Instant::now());
     }
 
     /// Gives up everything up to the end of the cursor's segment, so that the journal can let that segment go.
     fn give_way(&mut self) {
         // What only a checkpoint would have made durable is given up too.
-        if self.sink.discard()
-            && let Some(saved) = self.journal.cursor(&self.status.sink)
+        if let Some(saved) = self.journal.cursor(&self.status.sink)
+            && self.sink.discard()
         {
             self.status.go_back(saved);
         }
@@ -475,7 +443,7 @@ impl Lane {
         self.traces.table.amendments.clear();
         self.reset(mark);
         (self.unsaved, self.saved_at) = (true, None);
-        (self.owes_checkpoint, self.has_failed) = (false, false);
+        (self.owes_checkpoint, self.has_failed) = Default::default();
     }
 
     /// Goes on somewhere else, with what is known of the traces there.
@@ -502,30 +470,23 @@ async fn either(one: &Stop, other: &Stop) {
     }
 }
 
-/// What makes room in a full journal.
-#[derive(Clone, Copy)]
-enum Room {
-    /// Saving the cursor, which has left the oldest segment.
-    Saved,
-    /// Giving up what is in the oldest segment.
-    Dropped,
-}
-
-/// Waits until the journal is full and this sink can make room in it, by whether its cursor has left the segment that its saved one is
-/// in: that is closed, and no other sink holds an older one.
+/// Waits until the journal is full, the saved cursor of this sink is in a closed segment, no other sink holds an older one, and the
+/// sink can make room: by what it gives up there, or where its cursor has left that segment, which is returned.
 async fn journal_full(
     journal: &Journal<Arrived>,
     status: &LaneStatus,
-    room: impl Fn(bool) -> Option<Room>,
-) -> Room {
+    (within, behind): (bool, bool),
+) -> bool {
     loop {
-        if !journal.has_room()
-            && let Some(saved) = journal.cursor(&status.sink)
-            && let Some(end) = journal.segment_end(saved.mark.position)
-            && journal.is_oldest(&status.sink, saved.mark.position)
-            && let Some(room) = room(end.position <= status.cursor().mark.position)
-        {
-            return room;
+        if !journal.has_room() {
+            // Without a saved one everything is held.
+            let saved = journal.cursor(&status.sink);
+            let at = saved.map_or_else(|| journal.start(), |saved| saved.mark).position;
+            let end = journal.segment_end(at).filter(|_| journal.is_oldest(&status.sink, at));
+            let has_left = end.map(|end| end.position <= status.cursor().mark.position);
+            if let Some(has_left) = has_left.filter(|left| if *left { behind } else { within }) {
+                return has_left;
+            }
         }
         sleep(LOOK_FOR_ROOM).await;
     }

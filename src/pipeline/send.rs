@@ -86,12 +86,15 @@ impl Lane {
 
     pub(super) fn ended(&mut self, ended: Ended) {
         let Ended { mut work, task, rest, mut pace, began, was_asked } = ended;
-        if pace == Pace::Go && rest.repeats(&task) {
+        // Without a wait that would be an endless loop.
+        let repeats = rest.tasks.iter().any(|again| again.delivery.len() == task.delivery.len());
+        if pace == Pace::Go && repeats {
             let reason = "the sink wants everything again without saying why".to_owned();
             pace = Pace::Down { after: None, reason };
         }
-        if matches!(pace, Pace::Down { .. }) && rest.gives_up() {
-            // It is given up because others arrive, so the backend works.
+        let settled = rest.arrived.len() + rest.refused.len();
+        if settled == task.delivery.len() && matches!(pace, Pace::Down { .. }) {
+            // What it breaks on is given up because others arrive, so the backend works.
             pace = Pace::Go;
         }
         let now = Instant::now().into_std();
@@ -102,7 +105,8 @@ impl Lane {
         let learned = self.size.bytes_max(now).unwrap_or_default();
         self.status.learned_bytes_max.store(learned, Ordering::Relaxed);
         self.items_done(&work, &task.delivery, &rest);
-        if pace == Pace::Go && (rest.is_only_deferred() || !was_asked) {
+        let is_deferred = rest.deferral_reason.is_some() && settled == 0 && rest.tasks.is_empty();
+        if pace == Pace::Go && (is_deferred || !was_asked) {
             self.show_notice();
         } else {
             self.note(&pace, !rest.arrived.is_empty(), began);
