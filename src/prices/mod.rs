@@ -137,10 +137,11 @@ impl Prices {
         let facts = span.brief_facts();
         let mut all = models(facts).filter_map(|name| self.find(facts.provider.as_deref(), name));
         // The first, but a price of one's own goes before the table.
-        let found = match self.overrides.is_empty() {
-            true => all.next(),
-            false => all.rev().max_by_key(|found| *found.source == *OVERRIDE),
-        }?;
+        let found = if self.overrides.is_empty() {
+            all.next()?
+        } else {
+            all.rev().max_by_key(|found| *found.source == *OVERRIDE)?
+        };
         // What says no time costs what it costs last.
         let at_ns = [span.start_ns, span.end_ns].into_iter().find(|at| *at != 0);
         let at = at_ns.unwrap_or(u64::MAX) / NS_PER_SECOND;
