@@ -106,7 +106,7 @@ impl Index {
                     && let Some(decoded) = decoding.pop_front()
                 {
                     let decoded = decoded.join().unwrap_or_else(|panic| resume_unwind(panic));
-                    self.take_again(decoded, prices, (first, all));
+                    self.take_again(decoded, (first, all));
                 }
             }
         });
@@ -114,15 +114,11 @@ impl Index {
     }
 
     /// Adds what was decoded, and says how far that is from the first position on, of so much.
-    fn take_again(
-        &self,
-        requests: Vec<(Batch, Position)>,
-        prices: &Prices,
-        (first, all): (Position, u64),
-    ) {
+    fn take_again(&self, requests: Vec<(Batch, Position)>, (first, all): (Position, u64)) {
+        let prices = self.prices();
         for (batch, at) in requests {
             let request = (&*batch.items, batch.source.received_at_ns);
-            lock(&self.0.table).feed(request, at, prices, true);
+            lock(&self.0.table).feed(request, at, &prices, true);
             let percent = at.0.saturating_sub(first.0).saturating_mul(100).checked_div(all);
             let percent = u8::try_from(percent.unwrap_or(100).min(99)).unwrap_or(0);
             self.0.rebuilt.store(percent + 1, Ordering::Relaxed);

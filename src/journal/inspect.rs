@@ -81,10 +81,11 @@ pub fn inspect(storage: &dyn Storage) -> io::Result<Inspection> {
 
 /// Reads everything and checks every checksum.
 pub fn verify(storage: &dyn Storage) -> io::Result<Verification> {
+    // Before the segments are listed: a daemon that runs may begin one and save a cursor in it meanwhile.
+    let reached = reached(storage)?;
     let names = storage.list()?;
     let segments = look_at_segments(storage, &names)?;
-    let closed = read_mark(storage, &names, CLOSED_NAME).unwrap_or_default();
-    let first = segments.first().map_or(closed, |first| first.base);
+    let first = segments.first().map_or(reached, |first| first.base);
     let kept_from = read_mark(storage, &names, START_NAME).unwrap_or(first);
     let mut checks = Vec::new();
     if kept_from.position < first.position {
@@ -93,7 +94,7 @@ pub fn verify(storage: &dyn Storage) -> io::Result<Verification> {
     let mut torn_bytes = 0;
     for (index, segment) in segments.iter().enumerate() {
         let next = segments.get(index + 1).map(|next| next.base);
-        let (check, torn) = check(storage, segment, next, closed)?;
+        let (check, torn) = check(storage, segment, next, reached)?;
         checks.push(check);
         torn_bytes += torn;
     }
@@ -107,6 +108,16 @@ pub fn verify(storage: &dyn Storage) -> io::Result<Verification> {
             std::mem::take(&mut check.damages).into_iter().partition(is_open);
     }
     Ok(Verification { segments: checks, torn_bytes })
+}
+
+/// How far the log came at least, as was noted when it was closed, or when a cursor was saved.
+fn reached(storage: &dyn Storage) -> io::Result<Mark> {
+    let names = storage.list()?;
+    let cursors = names.iter().filter(|name| cursor::consumer_of(name).is_some());
+    // One that cannot be read says nothing.
+    let saved = cursors.filter_map(|name| Cursor::from_bytes(&storage.read(name).ok()?));
+    let marks = saved.map(|cursor| cursor.mark).chain(read_mark(storage, &names, CLOSED_NAME));
+    Ok(marks.max_by_key(|mark| mark.position).unwrap_or_default())
 }
 
 /// What there was before the first segment that is there.
@@ -126,7 +137,7 @@ fn check(
     storage: &dyn Storage,
     segment: &SegmentView,
     next: Option<Mark>,
-    closed: Mark,
+    reached: Mark,
 ) -> io::Result<(SegmentCheck, u64)> {
     let base = segment.base;
     let mut records = Records::open(storage, base.position)?;
@@ -138,10 +149,10 @@ fn check(
     let mut torn_bytes = 0;
     if next.is_none() {
         torn_bytes = records.bytes_beyond(found.end.position, limit)?;
-        let synced = found.synced.max(closed.position);
+        let synced = found.synced.max(reached.position);
         damages.retain(|damage| damage.from.position < synced);
     }
-    let expected = next.unwrap_or(closed);
+    let expected = next.unwrap_or(reached);
     if found.end.position < expected.position {
         damages.push(damage((found.end, expected)));
     }

@@ -7,7 +7,7 @@ use super::{Source, sources};
 /// Lines of `src` without its tests.
 const LINES_MAX: usize = 67_427;
 /// Those without comments and blank lines.
-const CODE_MAX: usize = 52_130;
+const CODE_MAX: usize = 52_117;
 
 fn is_code(line: &str) -> bool {
     let line = line.trim_start();

@@ -495,6 +495,25 @@ fn a_repaired_log_is_whole_whether_its_damage_was_met_before_or_not() {
 }
 
 #[test]
+fn a_last_segment_that_is_missing_after_a_kill_is_known_by_how_far_a_cursor_came() {
+    let world = World::new();
+    let journal = world.open();
+    let ends = append_numbered(&journal, 0, 30);
+    journal.save_cursor("sink", &cursor_at(ends[29])).unwrap();
+    world.disk.fail_writes();
+    append(&journal, entry("x", 1)).unwrap_err();
+    journal.close();
+    drop(journal);
+    world.disk.crash(Crash::KeepsAll);
+    assert!(verify(&world.disk).unwrap().is_whole());
+    let last = world.disk.segments().pop().unwrap();
+    world.disk.delete(&last);
+    assert!(!verify(&world.disk).unwrap().is_whole());
+    assert_eq!(repair(&world.disk).unwrap().len(), 1);
+    assert!(verify(&world.disk).unwrap().is_whole());
+}
+
+#[test]
 fn reading_from_inside_a_record_begins_with_that_record() {
     let world = World::new();
     let journal = world.open();

@@ -23,7 +23,7 @@ pub use self::index::{Fact, Mapping, install, tells};
 pub use self::parts::{Parts, parts_of};
 
 use self::fields::{Field, SHORT_BYTES, begins};
-use self::slots::{KEYS, Slots, Spread, convention_of, spread_of};
+use self::slots::{KEYS, SPREAD, Slots, Spread, convention_of};
 use self::value::Read;
 use super::raw::{Raw, share, with_first};
 use super::{raw, time, usage};
@@ -43,11 +43,9 @@ pub(super) fn matters_to_sums(key: &str, bytes: usize, seen: &mut Option<Convent
     // A key may be all that tells the convention; the first of them decides.
     let own = convention_of::<KEYS>(key).filter(|own| seen.is_none_or(|known| *own < known));
     *seen = own.or(*seen);
-    let is_uncounted = || matches!(spread_of(key), Some((_, Spread::Uncounted)));
-    is_summed
-        || own.is_some()
-        || begins(key, keys::SPANFERRY_AGGREGATE)
-        || (rules.is_empty() && is_uncounted())
+    let spread = || SPREAD.all(key).next().map(|(_, spread)| spread);
+    let is_uncounted = || rules.is_empty() && spread() == Some(Spread::Uncounted);
+    is_summed || own.is_some() || begins(key, keys::SPANFERRY_AGGREGATE) || is_uncounted()
 }
 
 /// Reads the facts of a span from its attributes and events, as far as they are in this detail.

@@ -42,11 +42,6 @@ named! {
 pub(super) static SPREAD: LazyLock<Beginnings<Spread>> =
     LazyLock::new(|| Beginnings::of("keys", Spread::named));
 
-/// What a key that no row has is a part of, and what is left of it.
-pub(super) fn spread_of(key: &str) -> Option<(&str, Spread)> {
-    SPREAD.all(key).next()
-}
-
 /// The convention that a text begins with a word of, in one of the lists.
 pub(super) fn convention_of<const LIST: usize>(text: &str) -> Option<Convention> {
     CONVENTIONS.get(LIST)?.all(text).next().map(|(_, convention)| convention)
@@ -163,7 +158,7 @@ impl<'a> Slots<'a> {
     }
 
     fn take_by_prefix(&mut self, key: &'a str, attribute: &'a Attribute) {
-        let Some((rest, spread)) = spread_of(key) else { return };
+        let Some((rest, spread)) = SPREAD.all(key).next() else { return };
         match spread {
             Spread::Metadata => self.metadata.push((rest, attribute)),
             Spread::Parameter => self.parameters.push((rest, &attribute.value)),
