@@ -22,7 +22,7 @@ use crate::telemetry::Understanding;
 
 /// How long it lets what came pass by. Lanes look for more every 5 ms at most, and where a sink reads facts its lane has read them by
 /// then: nobody reads the same twice.
-const BEHIND: Duration = Duration::from_millis(20);
+const BEHIND: Duration = Duration::from_millis(6);
 /// Bytes of requests that are taken in one go away from the runtime's threads.
 const AT_ONCE_BYTES_MAX: usize = 4 << 20;
 /// Threads that read the journal again at most. There are no more of them than processors.
