@@ -40,7 +40,7 @@ const NAME_BYTES_MAX: usize = 40;
 /// No call reads or writes so many tokens: such a count is a mistake, and one of them would ruin every sum that it is in.
 pub(super) const COUNT_MAX: u64 = 1_000_000_000_000;
 /// The most that one call costs, in dollars. One mistake must not be all that there is to see of a sum, and a counter never comes back.
-pub(super) const COST_MAX: f64 = 1e6;
+const COST_MAX: f64 = 1e6;
 
 /// The place of the counter of a member that stands in the usage object itself, or in an object inside it that details the input (`in.`), the output
 /// (`out.`), what was written to a cache (`made.`), or either.
@@ -219,9 +219,14 @@ pub(super) fn fill(usage: &mut Usage, more: &Usage) {
     }
 }
 
+/// Whether a call can cost so many dollars; negative and absurd costs are none.
+pub(super) fn is_cost(dollars: f64) -> bool {
+    (0.0..=COST_MAX).contains(&dollars)
+}
+
 /// Costs in dollars: `{"input": .., "output": .., "total": ..}`, or buckets that add up to the total.
 pub(super) fn cost_from_json(cost: Raw<'_>) -> Cost {
-    let amount = |value: Raw<'_>| value.number().filter(|amount| (0.0..=COST_MAX).contains(amount));
+    let amount = |value: Raw<'_>| value.number().filter(|dollars| is_cost(*dollars));
     let member = |names: &[&str]| names.iter().find_map(|name| cost.get(name)).and_then(amount);
     let sum = cost.members().filter_map(|(_, value)| amount(value)).reduce(|sum, part| sum + part);
     Cost {

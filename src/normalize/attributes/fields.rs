@@ -2,6 +2,7 @@
 
 use super::value::{self, Read};
 use crate::normalize::tables::Section;
+use crate::normalize::usage::is_cost;
 use crate::span::Value;
 
 /// Where a row holds. Some conventions use names as plain as `name` and `input`, which mean something only under their own scope.
@@ -126,7 +127,7 @@ impl Field {
             Class::Payload | Class::List => !value::is_empty(value),
             Class::Object => value::is_object(value),
             Class::Count => value::count(value).is_some(),
-            Class::Number if self.is_usage() => value::amount(value).is_some(),
+            Class::Number if self.is_usage() => value::number(value).is_some_and(is_cost),
             Class::Number => value::number(value).is_some(),
             Class::Truth => value::truth(value).is_some(),
         }

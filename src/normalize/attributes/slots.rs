@@ -226,7 +226,7 @@ impl<'a> Slots<'a> {
 
     pub(super) fn cost(&self, field: Field) -> Option<f64> {
         let says_zero = || UNPRICED.iter().any(|gate| gate.is_open(self.scope, &self.detail.name));
-        self.value(field).and_then(value::amount).filter(|amount| *amount != 0.0 || !says_zero())
+        self.number(field).filter(|amount| *amount != 0.0 || !says_zero())
     }
 
     pub(super) fn truth(&self, field: Field) -> Option<bool> {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::normalize::raw::{self, Raw, payload_of_text, share, strings, written};
 use crate::normalize::tables::PATHS;
-use crate::normalize::usage::{COST_MAX, COUNT_MAX};
+use crate::normalize::usage::COUNT_MAX;
 use crate::span::plain::{Style, write_value};
 use crate::span::{Payload, Text, Value};
 
@@ -93,11 +93,6 @@ pub(super) fn number(value: &Value) -> Option<f64> {
         Value::Text(text) => raw::number(text.trim_matches('"')),
         _ => None,
     }
-}
-
-/// An amount of money; negative and absurd ones are none.
-pub(super) fn amount(value: &Value) -> Option<f64> {
-    number(value).filter(|amount| (0.0..=COST_MAX).contains(amount))
 }
 
 /// A time in seconds. A whole number of a minute or more, and a number of ten minutes or more, are milliseconds: nobody measures a first

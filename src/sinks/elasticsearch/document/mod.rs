@@ -21,8 +21,8 @@ use crate::sinks::elasticsearch::names::{
 use crate::sinks::elasticsearch::options::Settings;
 use crate::sinks::elasticsearch::tree::{LOG, MODEL, OTHER, Place, RECORD, SILENT, STEP};
 use crate::span::{
-    Detail, Facts, Kind, Payload, RootSpan, STATUS_ERROR, Source, Span, Spending, Spends, Text,
-    TraceContext, TraceObject, Usage,
+    Detail, Facts, Kind, Payload, RootSpan, STATUS_ERROR, Source, Span, Spends, Text, TraceContext,
+    TraceObject, Usage,
 };
 use crate::support::json::object::Object;
 use crate::support::json::{write_compact, write_str};
@@ -209,14 +209,13 @@ impl Document<'_, '_> {
 
     /// Tokens and money that count, or those that repeat what others say; and what decides which.
     fn usage(&mut self) {
-        let facts = self.facts;
         let tokens = self.settings.prices.tokens_of(self.subject.context, self.span);
         let source = tokens.cost_source.filter(|_| tokens.counts);
         self.tokens("usage", tokens.own, (tokens.own_cost().total, source));
         if tokens.repeats {
             self.tokens("aggregate_usage", tokens.aggregate, (tokens.cost.total, None));
         }
-        let spending = Spending::of(facts);
+        let spending = self.span.spending();
         let answer = spending.answer(&self.span.scope.name);
         let spends = match spending.spends {
             Spends::Model if tokens.counts => "",
