@@ -109,8 +109,9 @@ impl Policy {
             return Err(unknown());
         }
         self.may_stand_here(peer, headers)?;
-        let scheme = peer.map_or("http", Peer::scheme);
-        if text(header::ORIGIN).is_some_and(|origin| origin != format!("{scheme}://{host}")) {
+        // Not by its scheme: who ends TLS in front of the port leaves the host as it was.
+        let place = |origin: &str| origin.split_once("://").map(|(_, place)| place == host);
+        if text(header::ORIGIN).is_some_and(|origin| place(origin) != Some(true)) {
             return forbidden("commands are not taken from pages of another origin");
         }
         if text(FETCH_SITE).is_some_and(|site| site != "same-origin" && site != "none") {
@@ -218,7 +219,8 @@ mod tests {
             ("127.0.0.1:5", vec![("host", "localhost.example"), JSON], 403),
             ("127.0.0.1:5", vec![JSON], 403),
             ("127.0.0.1:5", vec![HOST, JSON, ("origin", "https://page.example")], 403),
-            ("127.0.0.1:5", vec![HOST, JSON, ("origin", "https://127.0.0.1:13133")], 403),
+            ("127.0.0.1:5", vec![HOST, JSON, ("origin", "https://127.0.0.1:13133")], 200),
+            ("127.0.0.1:5", vec![HOST, JSON, ("origin", "http://127.0.0.1:8080")], 403),
             ("127.0.0.1:5", vec![HOST, JSON, ("origin", "null")], 403),
             (socket, vec![named, JSON, ("origin", "null")], 403),
             ("127.0.0.1:5", vec![HOST], 415),

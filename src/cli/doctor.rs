@@ -17,12 +17,14 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::client::{Question, ask, below, reachable};
+use super::journal::logs_of;
 use super::output::{Output, say, say_json};
 use super::reach::{Reached, reach};
 use super::run::block_on;
 use super::{ConfigArguments, Ended, Shell, about, about_in_one_line};
 use crate::config::{self, Config, DEFAULT_ORIGIN, JournalMode, Loaded, Paint};
 use crate::daemon::addresses;
+use crate::journal::{DirStorage, Lock, Storage, verify};
 use crate::server::{Listener, TlsOptions};
 use crate::sinks::Plan;
 use crate::support::address::Address;
@@ -233,7 +235,10 @@ impl Findings {
         let status = answer.and_then(|answer| serde_json::from_slice::<Value>(&answer.body).ok());
         match &status {
             Some(status) => self.running(status),
-            None => self.add("daemon", format!("none answers at {admin}"), None),
+            None => {
+                self.add("daemon", format!("none answers at {admin}"), None);
+                self.stopped(&config.state_dir);
+            }
         }
         for (option, address) in addresses(config) {
             self.address(option, address, status.is_some()).await;
@@ -274,6 +279,24 @@ impl Findings {
         self.add(option, format!("{address} {found}"), trouble);
     }
 
+    /// What a daemon that does not answer has on disk.
+    fn stopped(&mut self, state_dir: &Path) {
+        for log in logs_of(state_dir) {
+            let (found, trouble) = match look_at_stopped(&log) {
+                Ok(None) => ("can be read, all of it".to_owned(), None),
+                Ok(Some(process)) => {
+                    let found = format!("process {process} has it, though it does not answer");
+                    (found, Some((Level::Fail, "is admin.listen that of the daemon that runs?")))
+                }
+                Err(problem) => {
+                    let advice = "spanferry journal verify says which records, repair settles it";
+                    (problem.to_string(), Some((Level::Fail, advice)))
+                }
+            };
+            self.add(&log.display().to_string(), found, trouble);
+        }
+    }
+
     /// What a running daemon says of itself.
     fn running(&mut self, status: &Value) {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -305,6 +328,16 @@ impl Findings {
                 self.add(&what, found, Some((Level::Warn, advice)));
             }
         }
+    }
+}
+
+/// Reads a whole log of a state directory, unless a process has it, which is returned.
+fn look_at_stopped(log: &Path) -> io::Result<Option<String>> {
+    let storage = DirStorage::existing(log)?;
+    match storage.lock()? {
+        Lock::Elsewhere(process) => Ok(Some(process)),
+        Lock::Held(_) if verify(&storage)?.is_whole() => Ok(None),
+        Lock::Held(_) => Err(io::Error::other("some of it cannot be read")),
     }
 }
 

@@ -87,7 +87,7 @@ pub(super) fn run(verb: &JournalVerb, shell: Shell<'_>) -> Ended {
 }
 
 /// The logs inside a state directory, or the directory itself when it is one.
-fn logs_of(dir: &Path) -> Vec<PathBuf> {
+pub(super) fn logs_of(dir: &Path) -> Vec<PathBuf> {
     let inside: Vec<_> = LOGS.iter().map(|log| dir.join(log)).filter(|log| log.is_dir()).collect();
     let is_log = dir.read_dir().is_ok_and(|mut entries| {
         entries.any(|entry| entry.is_ok_and(|entry| entry.path().is_file()))

@@ -19,7 +19,7 @@ pub struct Which {
     /// In the quarantine: what receivers could not understand
     #[arg(long)]
     pub quarantine: bool,
-    /// Only those whose reason has this in it
+    /// Only those whose reason has this in it, or with = before it, is this
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
     /// Only those of this trace: 32 digits, or the id in the Agents SDK

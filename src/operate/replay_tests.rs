@@ -190,6 +190,8 @@ async fn entries_are_selected_by_everything_that_is_given() {
         (Selection { range: of(other), ..Selection::default() }, 0),
         (Selection { sink: Some("other".to_owned()), ..Selection::default() }, 0),
         (Selection { reason: Some("401".to_owned()), ..Selection::default() }, 0),
+        (Selection { reason: Some("=HTTP 400".to_owned()), ..Selection::default() }, 3),
+        (Selection { reason: Some("=400".to_owned()), ..Selection::default() }, 0),
         (Selection { ids: vec![first.id], ..Selection::default() }, 1),
         (Selection { range: Range { to_ns: at, ..Range::default() }, ..Selection::default() }, 0),
         (Selection { range: Range { from_ns: at, ..Range::default() }, ..Selection::default() }, 3),

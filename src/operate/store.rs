@@ -341,9 +341,13 @@ impl Selection {
     /// Whether this entry is meant.
     pub fn takes(&self, entry: &Entry) -> bool {
         let aside = &entry.aside;
+        let is_meant = |reason: &str| match reason.strip_prefix('=') {
+            Some(whole) => aside.reason == whole,
+            None => aside.reason.contains(reason),
+        };
         (self.ids.is_empty() || self.ids.contains(&entry.id))
             && self.sink.as_ref().is_none_or(|sink| *sink == aside.sink)
-            && self.reason.as_ref().is_none_or(|reason| aside.reason.contains(reason.as_str()))
+            && self.reason.as_deref().is_none_or(is_meant)
             && self.range.takes_time(aside.at_ns)
             && self.range.trace.is_none_or(|trace| entry.traces().contains(&trace))
     }

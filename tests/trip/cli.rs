@@ -168,6 +168,38 @@ fn a_doctor_looks_at_everything_leaves_nothing_and_says_what_would_not_work() {
 }
 
 #[test]
+fn a_doctor_reads_what_a_stopped_daemon_left_and_says_who_has_it_when_none_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = "[receivers]\nhttp = '127.0.0.1:0'\ngrpc = '127.0.0.1:0'\n[admin]\nlisten = '127.0.0.1:0'\n\
+                [sinks.terminal]\ntype = 'stdout'\n";
+    fs::write(dir.path().join("spanferry.toml"), good).unwrap();
+    let journal = dir.path().join("state/journal");
+    fs::create_dir_all(&journal).unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/journal-v3");
+    for file in fs::read_dir(golden).unwrap().map(Result::unwrap) {
+        fs::copy(file.path(), journal.join(file.file_name())).unwrap();
+    }
+    let ask = |code, expected: &str| {
+        let output = run(dir.path(), &["doctor"]);
+        assert_eq!(output.status.code(), Some(code), "{}", said(&output));
+        assert!(said(&output).contains(expected), "{expected}: {}", said(&output));
+    };
+    ask(0, "state/journal: can be read, all of it");
+
+    let holder = fs::File::create(journal.join("lock")).unwrap();
+    holder.lock().unwrap();
+    fs::write(journal.join("lock"), "4242").unwrap();
+    ask(1, "state/journal: process 4242 has it, though it does not answer");
+    drop(holder);
+
+    let segment = journal.join("00000000000000001147.log");
+    let mut bytes = fs::read(&segment).unwrap();
+    bytes[1000] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+    ask(1, "state/journal: some of it cannot be read");
+}
+
+#[test]
 fn standard_variables_make_a_sink_and_an_address_of_our_own_does_not() {
     let dir = tempfile::tempdir().unwrap();
     let with = |address: &str| {

@@ -159,7 +159,7 @@ function AsideRow({ group, which, again }: { group: Group; which: object; again:
   const [said, setSaid] = useState("");
   const replay = async () => {
     setSaid("Replaying...");
-    const asked = { which: { ...which, reason: group.reason }, ...(group.sink === "" ? {} : { from_sink: group.sink }) };
+    const asked = { which: { ...which, reason: `=${group.reason}` }, ...(group.sink === "" ? {} : { from_sink: group.sink }) };
     try {
       const { progress } = await command<{ progress: Progress }>("dead-letters/replay", asked);
       setSaid(outcome(progress));
