@@ -94,7 +94,7 @@ impl Policy {
         let kind = header_text(headers, header::CONTENT_TYPE).unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim();
         if !kind.eq_ignore_ascii_case("application/json") {
-            let why = "a command is application/json".to_owned();
+            let why = "commands must be sent as application/json".to_owned();
             return Err(Denied(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
         }
         Ok(())
@@ -112,10 +112,10 @@ impl Policy {
         // Not by its scheme: who ends TLS in front of the port leaves the host as it was.
         let place = |origin: &str| origin.split_once("://").map(|(_, place)| place == host);
         if text(header::ORIGIN).is_some_and(|origin| place(origin) != Some(true)) {
-            return forbidden("commands are not taken from pages of another origin");
+            return forbidden("commands from pages of another origin are refused");
         }
         if text(FETCH_SITE).is_some_and(|site| site != "same-origin" && site != "none") {
-            return forbidden("nothing is told to pages of another site");
+            return forbidden("requests from pages of another site are refused");
         }
         Ok(())
     }
@@ -123,7 +123,7 @@ impl Policy {
     /// Whether the console is shown. Its files are nobody's secret, but a page that cannot ask for anything is no help.
     pub(super) fn may_open(&self, peer: Option<&Peer>, headers: &HeaderMap) -> Result<(), Denied> {
         if self.is_exposed && !self.asks() {
-            let why = "other machines reach this port (admin.listen), and nobody is asked who they are: set admin.tokens, or listen on 127.0.0.1";
+            let why = "other machines can reach this port (admin.listen) without authentication: set admin.tokens, or listen on 127.0.0.1";
             return Err(Denied(StatusCode::FORBIDDEN, why.to_owned()));
         }
         self.may_stand_here(peer, headers)
@@ -136,9 +136,9 @@ impl Policy {
         let why = if self.asks() || is_socket {
             return Ok(());
         } else if !peer.is_some_and(Peer::is_local) {
-            "only who is on the same machine is answered, or has one of admin.tokens"
+            "only requests from this machine, or with one of admin.tokens, are answered"
         } else if !is_address(host.unwrap_or_default()) {
-            "a Host that is no address and not localhost may be a page's: it is answered with one of admin.tokens only"
+            "the Host is neither an IP address nor localhost, so the request may come from a web page: send one of admin.tokens"
         } else {
             return Ok(());
         };

@@ -105,18 +105,18 @@ fn is_stateless(headers: &HeaderMap, method: &str, params: &Value) -> Result<boo
     if method == "initialize" {
         return Ok(false);
     } else if let Some(version) = unknown {
-        let message = format!("no revision of the protocol that is spoken: {version}");
+        let message = format!("unsupported protocol version: {version}");
         return wrong(UNKNOWN_REVISION, message);
     } else if meant.is_none() && header.is_none_or(|version| version < STATELESS) {
         return Ok(false);
     } else if meant.is_none() {
-        return wrong(INVALID_PARAMS, "_meta does not say the revision of the protocol".to_owned());
+        return wrong(INVALID_PARAMS, "_meta lacks the protocol version".to_owned());
     }
     let name = text_at(params, "name").filter(|_| method == "tools/call");
     let parts = [("mcp-protocol-version", meant), ("mcp-method", Some(method)), ("mcp-name", name)];
     match parts.into_iter().find(|(header, said)| said.is_some() && text(header) != *said) {
         Some((header, _)) => {
-            wrong(HEADER_MISMATCH, format!("the header {header} does not say what the body says"))
+            wrong(HEADER_MISMATCH, format!("the header {header} contradicts the body"))
         }
         None => Ok(meant == Some(STATELESS)),
     }
@@ -132,12 +132,12 @@ type Offer = (&'static str, &'static str, fn() -> Schema);
 
 #[rustfmt::skip]
 const TOOLS: [Offer; 6] = [
-    ("list_traces", "Lists traces, newest first, that a filter means.", arguments::<TracesRequest>),
-    ("find_errors", "Lists traces that failed, with what went wrong in them.", arguments::<TracesRequest>),
-    ("describe_trace", "Tells what one trace did: its agents, tools, models, times, tokens, cost, errors and spans.", arguments::<TraceRequest>),
-    ("show_span", "Tells what one span of a trace was given and what it gave. Needs `span`.", arguments::<TraceRequest>),
+    ("list_traces", "Lists the traces that match a filter, newest first.", arguments::<TracesRequest>),
+    ("find_errors", "Lists traces that failed, with their errors.", arguments::<TracesRequest>),
+    ("describe_trace", "Describes one trace: its agents, tools, models, times, tokens, cost, errors and spans.", arguments::<TraceRequest>),
+    ("show_span", "Shows the input and output of one span. Needs `span`.", arguments::<TraceRequest>),
     ("usage_by", "Sums up calls, errors, durations, tokens and cost by agent, tool, model or handoff.", arguments::<StatsRequest>),
-    ("verify_trace", "Tells whether a trace is whole and whether it reached each backend.", arguments::<VerifyRequest>),
+    ("verify_trace", "Says whether a trace is complete and whether it reached each backend.", arguments::<VerifyRequest>),
 ];
 
 fn arguments<C: JsonSchema>() -> Schema {

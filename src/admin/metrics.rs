@@ -45,11 +45,11 @@ impl Collector for Look {
         #[rustfmt::skip]
         let gauges = [
             ("journal_bytes", "Bytes the journal takes", as_f64(journal.bytes)),
-            ("quarantined_items", "Items that could not be understood and are kept aside", as_f64(journal.quarantined)),
+            ("quarantined_items", "Items in the quarantine: they could not be understood", as_f64(journal.quarantined)),
             ("journal_bytes_max", "Bytes the journal may take", as_f64(journal.bytes_max)),
             ("journal_good", "1 while the journal is whole and writable", as_flag(journal.health == "good")),
-            ("ready", "1 while requests are taken", as_flag(status.unready().is_none())),
-            ("uptime_seconds", "Seconds since the start", status.uptime_seconds),
+            ("ready", "1 while requests are accepted", as_flag(status.unready().is_none())),
+            ("uptime_seconds", "Seconds since the process started", status.uptime_seconds),
             ("process_resident_memory_bytes", "Memory of the process", as_f64(memory)),
         ];
         for (name, help, value) in gauges {
@@ -88,10 +88,8 @@ fn sinks(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> fmt::Result {
             }
         }
     }
-    let (name, help) = (
-        "sink_delivery_latency",
-        "From when a request was received until its items were delivered",
-    );
+    let (name, help) =
+        ("sink_delivery_latency", "Time from receiving a request to delivering its items");
     let (unit, kind) = (Some(&Unit::Seconds), MetricType::Histogram);
     let mut family = encoder.encode_descriptor(name, help, unit, kind)?;
     for sink in &status.sinks {
@@ -100,7 +98,7 @@ fn sinks(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> fmt::Result {
     }
     // A counter of its own: the gauge goes down when dead letters are replayed or dropped.
     let name = "sink_dead_lettered_spans";
-    let help = "Items that became dead letters since the start, by why";
+    let help = "Items that became dead letters since the start, by reason";
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
     for sink in &status.sinks {
         for (reason, items) in &sink.dead_letters_by_reason {
@@ -109,7 +107,7 @@ fn sinks(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> fmt::Result {
         }
     }
     rules(encoder, status, "matched_spans", "Items that a rule matched", |rule| rule.matched)?;
-    let help = "Items that a rule failed on and left as they are";
+    let help = "Items that a rule failed on and left unchanged";
     rules(encoder, status, "failures", help, |rule| rule.failures)
 }
 

@@ -159,7 +159,7 @@ async fn health(State(view): State<Arc<View>>) -> Response {
 async fn alive(State(view): State<Arc<View>>) -> Response {
     match view.feed.journal().stuck_for() {
         Some(stuck) if stuck > STUCK_MAX => {
-            unavailable(format!("the journal's thread has not moved for {stuck:?}\n"))
+            unavailable(format!("the journal's thread has been stuck for {stuck:?}\n"))
         }
         _ => "alive\n".into_response(),
     }

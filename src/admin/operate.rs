@@ -71,7 +71,10 @@ pub(super) async fn body(view: &View, request: Request) -> Result<Bytes, Denied>
         Ok(Err(_)) => {
             Err(Denied(StatusCode::PAYLOAD_TOO_LARGE, "the command is too large".to_owned()))
         }
-        Err(_) => Err(Denied(StatusCode::REQUEST_TIMEOUT, "the command stopped coming".to_owned())),
+        Err(_) => Err(Denied(
+            StatusCode::REQUEST_TIMEOUT,
+            "the command's body was not sent in time".to_owned(),
+        )),
     }
 }
 
@@ -183,6 +186,6 @@ mod tests {
         let nothing = br#"{"filter":null,"from":null,"limit":null}"#;
         assert_eq!(read::<TracesRequest>(nothing).unwrap(), TracesRequest::default());
         let problem = read::<StatsRequest>(br#"{"filter":5}"#).unwrap_err().to_string();
-        assert!(problem.starts_with("a filter is a text, or a list of texts"), "{problem}");
+        assert!(problem.starts_with("a filter is a string, or a list of strings"), "{problem}");
     }
 }

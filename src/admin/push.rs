@@ -59,13 +59,13 @@ impl Push {
             ticks.tick().await;
             match self.send(&view, started_ns).await {
                 Ok(()) if !std::mem::take(&mut is_troubled) => {}
-                Ok(()) => info!("the metrics are taken again"),
+                Ok(()) => info!("metrics are pushed again"),
                 Err(reason) => {
                     is_troubled = true;
                     if complaints.note().is_some() {
                         warn!(
                             reason,
-                            "`telemetry.otlp` does not take metrics; the next ones are complete again"
+                            "`telemetry.otlp` does not accept metrics; each push is complete, so none are lost once it works"
                         );
                     }
                 }

@@ -24,7 +24,7 @@ use crate::telemetry;
 pub struct Status {
     /// The version of this binary.
     pub version: &'static str,
-    /// Seconds since the start.
+    /// Seconds since the process started.
     pub uptime_seconds: f64,
     /// Whether requests are taken.
     pub accepting: bool,
@@ -79,7 +79,7 @@ pub struct SinkView {
     pub state: &'static str,
     /// What it said last, when it is not well.
     pub problem: Option<String>,
-    /// Items that became dead letters since the start, by why.
+    /// Items that became dead letters since the start, by reason.
     pub dead_letters_by_reason: BTreeMap<&'static str, u64>,
     /// Its rules, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -155,7 +155,7 @@ impl Status {
         problems.extend(view.access.now().tls.as_ref().and_then(Tls::problem));
         problems.extend(self.refused_reload.as_ref().map(
             |RefusedReload { at, problem, .. }| {
-                format!("the reload of {at} was refused, what was in force still is: {problem}")
+                format!("the reload at {at} was refused, the previous configuration stays in force: {problem}")
             },
         ));
         if self.journal.health != "good" {
@@ -255,9 +255,9 @@ fn items(view: &View, lane: &LaneStatus) -> Vec<Figure> {
         row("accepted", "accepted_spans", C, "Items accepted for the sink", accepted),
         row("delivered", "sent_spans", C, "Items delivered", delivered),
         row("pending", "pending_spans", G, "Items still to be delivered (the queue)", pending),
-        row("dead_lettered", "dead_letter_spans", G, "Items the sink would not take, kept as dead letters", dead_lettered),
-        row("filtered", "filtered_spans", C, "Items left out by a rule", filtered),
-        row("dropped", "dropped_spans", C, "Items given up: the journal was full, or an operator dropped dead letters", dropped),
+        row("dead_lettered", "dead_letter_spans", G, "Items the sink rejected, kept as dead letters", dead_lettered),
+        row("filtered", "filtered_spans", C, "Items filtered out by a rule", filtered),
+        row("dropped", "dropped_spans", C, "Items dropped: the journal was full, or an operator dropped dead letters", dropped),
         row("pending_bytes", "pending_bytes", G, "Bytes of the journal still to be delivered (the queue)", pending_bytes),
         row("oldest_age_seconds", "pending_oldest_age_seconds", G, "Age of the oldest pending item (the queue); 0 without one", age),
     ]
@@ -274,31 +274,31 @@ fn work(lane: &LaneStatus, state: LaneState) -> Vec<Figure> {
     let (is_running, is_holding) = (state == LaneState::Running, state == LaneState::Holding);
     vec![
         row("deliveries", "deliveries", C, "Deliveries handed to the sink", load(&lane.deliveries)),
-        row("retries", "retries", C, "Failed attempts that were tried again", load(&lane.retries)),
-        row("throttles", "throttles", C, "Attempts that the backend answered by asking for less", load(&lane.throttles)),
-        row("holds", "holds", C, "Attempts of a sink that could not work as configured", load(&lane.holds)),
-        row("left_out", "left_out_spans", C, "Delivered items that the backend left out, not saying which", load(&lane.left_out)),
-        row("replayed", "replayed_spans", C, "Items that an operator had delivered again", load(&lane.replayed)),
-        row("miscounted", "miscounted_spans", C, "Items that the lane counts otherwise than its cursor passes them", load(&lane.miscounted)),
+        row("retries", "retries", C, "Failed attempts that were retried", load(&lane.retries)),
+        row("throttles", "throttles", C, "Attempts that the backend throttled", load(&lane.throttles)),
+        row("holds", "holds", C, "Attempts that failed because of the sink's configuration", load(&lane.holds)),
+        row("left_out", "left_out_spans", C, "Delivered items that the backend left out without saying which", load(&lane.left_out)),
+        row("replayed", "replayed_spans", C, "Items that an operator replayed", load(&lane.replayed)),
+        row("miscounted", "miscounted_spans", C, "Items that the lane and its cursor count differently", load(&lane.miscounted)),
         row("panics", "panics", C, "Panics of our own code in the lane or its sink", load(&lane.panics)),
-        row("concurrency", "concurrency", G, "Deliveries that may be at the sink at once", concurrency),
-        row("breaker_open", "breaker_open", G, "1 while no attempt works and one is made at a time", breaker_open),
-        row("learned_bytes_max", "learned_bytes", G, "The most sent in one go, as learned from refusals; 0 if unknown", learned),
-        row("in_flight", "in_flight_requests", G, "Deliveries at the sink right now", load(&lane.in_flight)),
-        row("deferred", "deferred_spans", G, "Pending items that wait for their caller's key or the like", load(&lane.deferred)),
+        row("concurrency", "concurrency", G, "Deliveries the sink may have in flight", concurrency),
+        row("breaker_open", "breaker_open", G, "1 while the circuit breaker is open: one attempt is made at a time", breaker_open),
+        row("learned_bytes_max", "learned_bytes", G, "The largest request, as learned from refusals; 0 if unknown", learned),
+        row("in_flight", "in_flight_requests", G, "Deliveries in flight", load(&lane.in_flight)),
+        row("deferred", "deferred_spans", G, "Pending items that wait for something of their own, such as their caller's key", load(&lane.deferred)),
         row("traces", "traces", G, "Traces whose facts are remembered for the sink", traces.traces),
-        row("traces_bytes", "traces_bytes", G, "Memory these take, estimated", traces.bytes),
+        row("traces_bytes", "traces_bytes", G, "Estimated memory of the remembered traces", traces.bytes),
         row("traces_evicted", "traces_evicted", C, "Traces forgotten early because there were too many", traces.evicted),
-        row("traces_rootless", "traces_rootless", C, "Traces forgotten early whose root had no room to wait, so they have none", traces.rootless),
-        row("traces_decided", "traces_decided", G, "Traces remembered for rules that decide of whole traces", remembered),
-        row("traces_too_long", "traces_too_long", C, "Traces kept by no rule: they were not quiet in time, or the journal may not have their beginning", undecided.too_long),
-        row("traces_no_room", "traces_no_room", C, "Requests of traces kept by no rule: there was no room", undecided.no_room),
-        row("roots", "roots", C, "Root spans made for traces that had none; no items", load(&lane.roots)),
-        row("roots_rejected", "roots_rejected", C, "Root spans the sink would not take", load(&lane.roots_rejected)),
-        row("amended", "amended_spans", C, "Spans sent once more with what became known of them", load(&lane.amended)),
-        row("unamended", "unamended_spans", C, "Spans to be sent once more that were not taken or are gone", load(&lane.unamended)),
+        row("traces_rootless", "traces_rootless", C, "Traces forgotten early without room for their root, so they have none", traces.rootless),
+        row("traces_decided", "traces_decided", G, "Traces remembered for rules that decide on whole traces", remembered),
+        row("traces_too_long", "traces_too_long", C, "Traces kept without a decision: they were not quiet in time, or the journal may not have their beginning", undecided.too_long),
+        row("traces_no_room", "traces_no_room", C, "Requests of traces kept without a decision: there was no room", undecided.no_room),
+        row("roots", "roots", C, "Root spans made for traces that had none; they are not items", load(&lane.roots)),
+        row("roots_rejected", "roots_rejected", C, "Root spans the sink rejected", load(&lane.roots_rejected)),
+        row("amended", "amended_spans", C, "Spans sent again because more became known about them", load(&lane.amended)),
+        row("unamended", "unamended_spans", C, "Spans to be sent again that were rejected or are gone", load(&lane.unamended)),
         row("", "up", G, "1 while the last attempt worked", is_running),
-        row("", "holding", G, "1 while the sink cannot work as configured and waits for an operator", is_holding),
+        row("", "holding", G, "1 while the sink cannot work as configured and holds until an operator fixes it", is_holding),
     ]
 }
 

@@ -129,7 +129,7 @@ pub(super) async fn ask_for_lines(
         }
         held.extend_from_slice(&data);
         if held.len() > LINE_BYTES_MAX {
-            return Err(format!("{url} answers with more than can be read"));
+            return Err(format!("the answer of {url} is too large"));
         }
     }
     if !held.is_empty() {
@@ -159,7 +159,7 @@ async fn send(question: Question<'_>) -> Result<Response<Incoming>, String> {
 }
 
 const WRONG_ADDRESS: &str =
-    "is no address of a daemon: write http://HOST:PORT, https://HOST:PORT or unix:/PATH";
+    "is not a daemon's address: write http://HOST:PORT, https://HOST:PORT or unix:/PATH";
 
 /// What a daemon is spoken to over.
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -190,8 +190,8 @@ async fn connect(
     if !is_encrypted {
         return Ok((Box::new(stream), authority.to_string(), path));
     }
-    let config =
-        client_config(host, ca).map_err(|problem| format!("{url} cannot be asked: {problem}"))?;
+    let config = client_config(host, ca)
+        .map_err(|problem| format!("cannot send a request to {url}: {problem}"))?;
     let name = ServerName::try_from(host.to_owned()).map_err(|_| wrong_address())?;
     let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
     let stream = stream.map_err(|error| broken_off(url, &error))?;

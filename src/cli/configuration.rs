@@ -33,7 +33,7 @@ pub(super) fn validate(config: &ConfigArguments, strict: bool, shell: Shell<'_>)
     if let Some(failed) = failed {
         explain(&failed.render("error", output.paint()));
         explain(&format!(
-            "{} of the expectations in {tests} tests of rules do not hold\n",
+            "{} expectations in {tests} tests of rules do not hold\n",
             failed.count()
         ));
         return Err(ExitCode::from(EXIT_CONFIG));
@@ -100,5 +100,5 @@ pub(super) fn kinds(name: Option<&str>, output: Output) -> Ended {
         return Ok(());
     }
     let names: Vec<_> = KINDS.iter().map(|kind| kind.name).collect();
-    Err(output.fail("there is no such kind of sink", did_you_mean(name, &names).as_deref()))
+    Err(output.fail("there is no such sink type", did_you_mean(name, &names).as_deref()))
 }

@@ -91,7 +91,7 @@ pub(super) fn doctor(arguments: &DoctorArguments, shell: Shell<'_>) -> Ended {
     match config::load(&request, environment) {
         Err(report) => {
             let mistakes = report.render("error", Paint::Plain);
-            let trouble = Some((Level::Fail, "mend it and ask again"));
+            let trouble = Some((Level::Fail, "fix it and run this again"));
             findings.add("configuration", mistakes.trim(), trouble);
         }
         Ok(loaded) => {
@@ -150,7 +150,7 @@ impl Findings {
         self.add("configuration", found, None);
         if let Some(warnings) = &loaded.warnings {
             let warnings = warnings.render("warning", Paint::Plain);
-            self.add("configuration", warnings.trim(), Some((Level::Warn, "is that meant so?")));
+            self.add("configuration", warnings.trim(), Some((Level::Warn, "is this intended?")));
         }
     }
 
@@ -160,18 +160,15 @@ impl Findings {
         let changed = config.state_dir.join("journal").metadata().and_then(|dir| dir.modified());
         let changed = changed.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
         let is_behind = changed.is_some_and(|changed| now + AHEAD_MAX < changed);
-        let found = if is_behind {
-            "before the last write of the journal"
-        } else {
-            "not before all that was written"
-        };
-        let advice = "set it: spans are stamped by it, and kept as long as it says";
+        let found =
+            if is_behind { "behind the journal's last write" } else { "not behind the journal" };
+        let advice = "set it: spans are stamped and retained by it";
         let is_wrong = is_behind || now < FIRST;
         self.add("clock", found, is_wrong.then_some((Level::Fail, advice)));
 
         let needed = config.receivers.connections_max as u64 + OTHER_FILES;
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let found = format!("{limit} may be open in this shell, {needed} can be needed");
+        let found = format!("this shell's limit is {limit}, up to {needed} may be needed");
         let advice =
             "raise the limit (ulimit -n, LimitNOFILE=), or lower receivers.connections_max";
         self.add("open files", found, (limit < needed).then_some((Level::Warn, advice)));
@@ -179,7 +176,7 @@ impl Findings {
 
     fn disk(&mut self, config: &Config) {
         if config.journal.mode == JournalMode::Memory {
-            let advice = "what is acknowledged is lost with the process; mode = \"disk\" keeps it";
+            let advice = "acknowledged items are lost with the process; mode = \"disk\" keeps them";
             return self.add("disk", "journal.mode is \"memory\"", Some((Level::Warn, advice)));
         }
         let dir = &config.state_dir;
@@ -203,16 +200,16 @@ impl Findings {
         let taken = bytes_below(&dir.join("journal")).unwrap_or_default();
         let wanted = config.journal.bytes_max.0.saturating_sub(taken);
         let found =
-            format!("{} MiB are free, the journal may take {} more", free >> 20, wanted >> 20);
+            format!("{} MiB are free, the journal may grow by {} MiB", free >> 20, wanted >> 20);
         let advice =
-            "make room or lower journal.bytes_max: on a full disk clients are told to come again";
+            "free space or lower journal.bytes_max: on a full disk clients are told to retry";
         self.add("disk space", found, (free < wanted).then_some((Level::Warn, advice)));
     }
 
     fn certificates(&mut self, config: &Config) {
         for (section, tls) in [("receivers", &config.receivers.tls), ("admin", &config.admin.tls)] {
             let advice =
-                "mend the file: until then the daemon does not start, or uses the old certificate";
+                "fix the file: until then the daemon does not start, or keeps the old certificate";
             match tls.as_ref().map(TlsOptions::check_files) {
                 None => {}
                 Some(Ok(())) => self.add(&format!("{section}.tls"), "can be used", None),
@@ -236,7 +233,7 @@ impl Findings {
         match &status {
             Some(status) => self.running(status),
             None => {
-                self.add("daemon", format!("none answers at {admin}"), None);
+                self.add("daemon", format!("no daemon answers at {admin}"), None);
                 self.stopped(&config.state_dir);
             }
         }
@@ -265,15 +262,15 @@ impl Findings {
         let (found, trouble) = match Listener::bind(address).await {
             Ok(_) if is_running => {
                 let advice = "has the configuration changed? spanferry reload";
-                ("is free, although a daemon runs".to_owned(), Some((Level::Warn, advice)))
+                ("is free, although a daemon is running".to_owned(), Some((Level::Warn, advice)))
             }
             Ok(_) => ("is free".to_owned(), None),
             Err(problem) if problem.kind() == io::ErrorKind::AddrInUse && is_running => {
-                ("is in use, by the daemon as it seems".to_owned(), None)
+                ("is in use, apparently by the daemon".to_owned(), None)
             }
             Err(problem) => {
-                let advice = "end who listens there, or set another address";
-                (format!("cannot be listened on: {problem}"), Some((Level::Fail, advice)))
+                let advice = "stop the process that listens there, or set another address";
+                (format!("cannot be bound: {problem}"), Some((Level::Fail, advice)))
             }
         };
         self.add(option, format!("{address} {found}"), trouble);
@@ -283,13 +280,14 @@ impl Findings {
     fn stopped(&mut self, state_dir: &Path) {
         for log in logs_of(state_dir) {
             let (found, trouble) = match look_at_stopped(&log) {
-                Ok(None) => ("can be read, all of it".to_owned(), None),
+                Ok(None) => ("is complete".to_owned(), None),
                 Ok(Some(process)) => {
-                    let found = format!("process {process} has it, though it does not answer");
-                    (found, Some((Level::Fail, "is admin.listen that of the daemon that runs?")))
+                    let found = format!("process {process} has it open, but does not answer");
+                    (found, Some((Level::Fail, "does that daemon use another admin.listen?")))
                 }
                 Err(problem) => {
-                    let advice = "spanferry journal verify says which records, repair settles it";
+                    let advice =
+                        "run spanferry journal verify to see which, and repair to settle it";
                     (problem.to_string(), Some((Level::Fail, advice)))
                 }
             };
@@ -307,7 +305,7 @@ impl Findings {
         let journal =
             |key: &str| text(status.pointer(&format!("/journal/{key}")).unwrap_or(&Value::Null));
         let (health, problem) = (journal("health"), journal("problem"));
-        let advice = "spanferry journal verify says what is damaged";
+        let advice = "run spanferry journal verify to see what is damaged";
         let trouble = (health != "good").then_some((Level::Fail, advice));
         self.add("journal", format!("{health} {problem}").trim_end(), trouble);
         for sink in status["sinks"].as_array().into_iter().flatten() {
@@ -324,7 +322,7 @@ impl Findings {
             let (dead, dropped) = (count("dead_lettered"), count("dropped"));
             if dead + dropped > 0 {
                 let found = format!("{dead} dead letters, {dropped} dropped");
-                let advice = "spanferry dead-letter list says why";
+                let advice = "run spanferry dead-letter list to see why";
                 self.add(&what, found, Some((Level::Warn, advice)));
             }
         }
@@ -337,16 +335,18 @@ fn look_at_stopped(log: &Path) -> io::Result<Option<String>> {
     match storage.lock()? {
         Lock::Elsewhere(process) => Ok(Some(process)),
         Lock::Held(_) if verify(&storage)?.is_whole() => Ok(None),
-        Lock::Held(_) => Err(io::Error::other("some of it cannot be read")),
+        Lock::Held(_) => Err(io::Error::other("parts of it cannot be read")),
     }
 }
 
 /// What a sink in trouble means.
-const WAITS: &str = "nothing is lost: until that is mended its data waits in the journal";
+const WAITS: &str = "nothing is lost: until that is fixed the sink's data waits in the journal";
 
 /// Asks a sink's backend whether it would take what is configured; nothing is left there.
 async fn probe(plan: &dyn Plan) -> Reached {
-    let Some(asked) = plan.probe() else { return Ok(("there is nobody to ask".to_owned(), false)) };
+    let Some(asked) = plan.probe() else {
+        return Ok(("has no backend to check".to_owned(), false));
+    };
     let answer = tokio::time::timeout(PROBE_MAX, asked).await;
     let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {PROBE_MAX:?}")));
     answer.map(|found| (found, false)).map_err(|problem| (problem, WAITS))

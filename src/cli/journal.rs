@@ -60,7 +60,7 @@ pub(super) fn run(verb: &JournalVerb, shell: Shell<'_>) -> Ended {
     let logs = logs_of(&dir);
     if logs.is_empty() {
         let what = format!("there is no journal in {}", dir.display());
-        let hint = "--dir names the directory, or -c the configuration that does";
+        let hint = "name the directory with --dir, or the configuration with -c";
         return Err(output.fail(&what, Some(hint)));
     }
     let mut all = serde_json::Map::new();

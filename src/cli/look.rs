@@ -159,7 +159,7 @@ pub(super) fn trace(verb: TraceVerb, shell: Shell<'_>) -> Ended {
 
 fn shown(view: &TraceView) -> String {
     if view.unreadable > 0 {
-        let what = "items cannot be read: damaged, or removed meanwhile";
+        let what = "items cannot be read: damaged, or removed in the meantime";
         explain(&format!("{} {what}\n", view.unreadable));
     }
     if let Some(document) = &view.document {
@@ -190,9 +190,9 @@ fn verified(verified: &Verified) -> (String, Ended) {
     );
     for (count, what) in [
         (verified.orphans, "spans have a parent that was not received"),
-        (verified.in_circles, "spans are below themselves, or below one that is"),
-        (verified.unended, "spans say no end"),
-        (verified.unreadable, "items cannot be read: damaged, or removed meanwhile"),
+        (verified.in_circles, "spans are their own ancestors, or below one that is"),
+        (verified.unended, "spans have no end time"),
+        (verified.unreadable, "items cannot be read: damaged, or removed in the meantime"),
     ] {
         if count > 0 {
             writeln!(text, "{count} {what}").ok();
@@ -227,7 +227,7 @@ fn note(index: &IndexView) {
         ));
     }
     if index.evicted > 0 {
-        explain(&format!("{} older traces gave way to these\n", index.evicted));
+        explain(&format!("{} older traces were evicted\n", index.evicted));
     }
 }
 

@@ -233,7 +233,7 @@ impl Arguments {
         let arguments = Self::try_parse_from(words)?;
         match arguments.run.request().flags.first() {
             Some(flag) if arguments.verb.is_some() => {
-                let what = format!("{} cannot stand before a verb", flag.name);
+                let what = format!("{} cannot precede a verb", flag.name);
                 Err(Self::command().error(ErrorKind::ArgumentConflict, what))
             }
             _ => Ok(arguments),

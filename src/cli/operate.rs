@@ -71,7 +71,7 @@ pub(super) fn replay(asked: Asked<ReplayJournalRequest>, shell: Shell<'_>) -> En
             return replayed_text(replayed);
         }
         let census = replayed.census.as_ref().map(census_text).unwrap_or_default();
-        (census + "nothing was sent: this was a dry run\n", Ok(()))
+        (census + "dry run: nothing was sent\n", Ok(()))
     })
 }
 
@@ -108,7 +108,7 @@ fn listed_text(listed: &Listed) -> (String, Ended) {
     if listed.items_gone > 0 {
         let gone = listed.items_gone;
         let what =
-            "cannot be shown or replayed any more: they gave way to newer ones, or are damaged";
+            "can no longer be shown or replayed: they were evicted by newer ones, or are damaged";
         writeln!(text, "{gone} more items of this store {what}").ok();
     }
     let groups: [Column<Group>; 5] = [
@@ -172,9 +172,9 @@ fn replayed_text(replayed: &Replayed) -> (String, Ended) {
     let progress = &replayed.progress;
     writeln!(text, "{} items, {} delivered", progress.items, progress.delivered).ok();
     for (count, what) in [
-        (progress.rejected, "rejected; they stay where they were"),
-        (progress.not_understood, "not understood by this version; they stay where they were"),
-        (progress.unreadable, "could not be read: damaged, or removed meanwhile"),
+        (progress.rejected, "rejected; they stay dead letters"),
+        (progress.not_understood, "not understood by this version; they stay dead letters"),
+        (progress.unreadable, "could not be read: damaged, or removed in the meantime"),
     ] {
         if count > 0 {
             writeln!(text, "{count} {what}").ok();
@@ -194,16 +194,21 @@ fn census_text(census: &Census) -> String {
     });
     let rows: Vec<_> = rows.collect();
     let mut text = if rows.is_empty() {
-        "the journal keeps nothing of it\n".to_owned()
+        "the journal has none of it\n".to_owned()
     } else {
         table(&["receiver", "requests", "items", "first", "last"], &rows)
     };
     if let Some(oldest_ns) = census.oldest_ns.filter(|_| census.begins_late) {
-        let what = "what was received before is no longer kept (journal.retain)";
+        let what = "older items are no longer kept (journal.retain)";
         writeln!(text, "the journal goes back to {}: {what}", time(oldest_ns)).ok();
     }
     if census.pending > 0 {
-        writeln!(text, "{} more items are pending: the sink gets them anyway", census.pending).ok();
+        writeln!(
+            text,
+            "{} more items are still pending: the sink gets them anyway",
+            census.pending
+        )
+        .ok();
     }
     if census.unreadable > 0 {
         writeln!(text, "{} items of the journal cannot be read", census.unreadable).ok();

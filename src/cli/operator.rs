@@ -128,7 +128,8 @@ impl Place {
         match (who_has_it(&problem), &config) {
             (found @ Some(_), Some(config)) => Ok(daemon(config, found)),
             (Some(found), None) => {
-                let hint = "-c names its configuration, or --url its admin port: it is asked then";
+                let hint =
+                    "name its configuration with -c, or its admin port with --url, to ask it";
                 Err(shell.output.fail(&found, Some(hint)))
             }
             (None, _) => Err(shell.output.fail(&format!("{problem:#}"), None)),
@@ -155,7 +156,7 @@ async fn ask_daemon(
     });
     let status = answered.await.map_err(|error| {
         let found = found.map(|found| format!("{found}, but ")).unwrap_or_default();
-        let hint = "--url names its admin port; or stop it and run this again";
+        let hint = "name its admin port with --url, or stop it and run this again";
         output.fail(&format!("{found}{error}"), Some(hint))
     })?;
     let said = String::from_utf8_lossy(&text);
@@ -164,8 +165,8 @@ async fn ask_daemon(
         Some(Ok(answer)) => return Ok(answer),
         Some(Err(problem)) => (problem, None),
         None if status.is_success() && said.trim().is_empty() => {
-            let hint = "its log says why; what had arrived is noted, so this can be run again";
-            (format!("{url} broke off before it was done"), Some(hint))
+            let hint = "its log says why; progress was saved, so this can be run again";
+            (format!("the connection to {url} broke before it was done"), Some(hint))
         }
         None => (format!("{url} answers {status}: {}", said.trim()), Some(OF_THIS_VERSION)),
     };

@@ -61,8 +61,8 @@ fn show(arguments: &ShowArguments, shell: Shell<'_>) -> Ended {
     let second = arguments.at.map_or_else(|| clock::unix_now_ns() / NS_PER_SECOND, noon);
     let (name, provider) = (&arguments.model, arguments.provider.as_deref());
     let Some(quote) = config.prices.quote(provider, name, second) else {
-        let hint = "name the provider with --provider, or give it a price in [prices.overrides]";
-        return Err(shell.output.fail("no price is known of this model", Some(hint)));
+        let hint = "name the provider with --provider, or set a price in [prices.overrides]";
+        return Err(shell.output.fail("there is no price for this model", Some(hint)));
     };
     let (provider, model) = quote.model.map(|(provider, model)| (&provider.id, &model.id)).unzip();
     if arguments.json {

@@ -24,9 +24,10 @@ const NS_PER_DAY: u64 = rfc3339::SECONDS_PER_DAY * rfc3339::NS_PER_SECOND;
 const DAYS_LEFT: u64 = 14;
 
 /// What to do where a step fails.
-const NAME: &str = "is it spelt so, and known where this runs?";
-const CONNECTION: &str = "is it running there, and does no firewall forbid it?";
-const CERTIFICATE: &str = "is the address right? An authority of your own is named by tls.ca_file";
+const NAME: &str = "is it spelled correctly, and known to this machine's DNS?";
+const CONNECTION: &str = "is it running there, and does a firewall block it?";
+const CERTIFICATE: &str =
+    "is the address right? Set tls.ca_file for a private certificate authority";
 
 /// What was found: a sentence, and whether the certificate ends soon; or what fails, and what to do about it.
 pub(super) type Reached = Result<(String, bool), (String, &'static str)>;
@@ -54,16 +55,15 @@ pub(super) async fn reach(plan: &dyn Plan, now_ns: u64) -> Vec<(String, Reached)
 async fn reached((host, port): (&str, u16), tls: Option<TlsOptions>, now_ns: u64) -> Reached {
     let found = step(lookup_host((host, port))).await;
     let addresses: Vec<SocketAddr> =
-        found.map_err(|why| (format!("the name is not known: {why}"), NAME))?.collect();
+        found.map_err(|why| (format!("the name cannot be resolved: {why}"), NAME))?.collect();
     let list: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
     let (list, began) = (list.join(", "), Instant::now());
     let stream = step(TcpStream::connect(&*addresses)).await;
     let stream =
-        stream.map_err(|why| (format!("{list} takes no connection: {why}"), CONNECTION))?;
-    let mut said = format!("{list} takes connections within {:.1?}", began.elapsed());
+        stream.map_err(|why| (format!("{list} accepts no connection: {why}"), CONNECTION))?;
+    let mut said = format!("{list} accepts connections within {:.1?}", began.elapsed());
     let Some(tls) = tls else { return Ok((said, false)) };
-    let failed =
-        |why: String| (format!("{list} has no certificate that is trusted: {why}"), CERTIFICATE);
+    let failed = |why: String| (format!("{list} has no trusted certificate: {why}"), CERTIFICATE);
     let config = tls.config().map_err(|error| failed(error.to_string()))?;
     let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(error.to_string()))?;
     let shaking = TlsConnector::from(Arc::new(config)).connect(name, stream);
@@ -74,7 +74,7 @@ async fn reached((host, port): (&str, u16), tls: Option<TlsOptions>, now_ns: u64
     };
     let days = end_ns.saturating_sub(now_ns) / NS_PER_DAY;
     let end = rfc3339::text(end_ns);
-    write!(said, "; its certificate is good for {days} days, until {end}").ok();
+    write!(said, "; its certificate is valid for {days} days, until {end}").ok();
     Ok((said, days < DAYS_LEFT))
 }
 

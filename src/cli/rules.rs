@@ -49,7 +49,7 @@ pub(super) fn run(verb: &RulesVerb, shell: Shell<'_>) -> Ended {
     let names: Vec<_> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
     if let Some(name) = sink.as_deref().filter(|name| !names.contains(name)) {
         let hint = did_you_mean(name, &names);
-        return Err(output.fail("there is no sink of this name", hint.as_deref()));
+        return Err(output.fail("there is no sink with this name", hint.as_deref()));
     }
     let text = fs::read(file)
         .map_err(|error| output.fail(&format!("cannot read {}: {error}", file.display()), None))?;
@@ -59,7 +59,7 @@ pub(super) fn run(verb: &RulesVerb, shell: Shell<'_>) -> Ended {
     let (mut totals, mut ended) = (Totals::default(), Ok(()));
     let (mut batches, mut known) = (Vec::new(), Decided::default());
     for (number, value) in Deserializer::from_slice(&text).into_iter::<Value>().enumerate() {
-        let batch = value.map_err(|error| format!("no JSON: {error}; what follows is not read"));
+        let batch = value.map_err(|error| format!("not JSON: {error}; the rest is not read"));
         match batch.and_then(|value| batch_of(&value, None)) {
             Ok(batch) => {
                 // The file is taken for all there is of its traces.
@@ -70,7 +70,7 @@ pub(super) fn run(verb: &RulesVerb, shell: Shell<'_>) -> Ended {
                 batches.push(Arc::new(batch));
             }
             Err(problem) => {
-                explain(&format!("value {} of the file is passed over: {problem}\n", number + 1));
+                explain(&format!("value {} of the file is skipped: {problem}\n", number + 1));
                 ended = Err(ExitCode::FAILURE);
             }
         }

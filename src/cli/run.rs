@@ -113,7 +113,7 @@ async fn serve_until_told(loaded: Loaded, set_log: SetLog) -> anyhow::Result<()>
     tokio::select! {
         ended = running => ended,
         () = signals.stop(None) => {
-            Err(anyhow::anyhow!("stopped at once by a second signal; what was acknowledged is in the journal"))
+            Err(anyhow::anyhow!("stopped at once by a second signal; acknowledged items are in the journal"))
         }
     }
 }
@@ -159,7 +159,7 @@ fn announce(loaded: &Loaded, addresses: &Addresses) {
     }
     let journal = match config.journal.mode {
         JournalMode::Disk => config.state_dir.display().to_string(),
-        JournalMode::Memory => "in memory: a restart loses what was not delivered".to_owned(),
+        JournalMode::Memory => "in memory: a restart loses undelivered items".to_owned(),
     };
     info!(
         version = env!("CARGO_PKG_VERSION"),

@@ -76,15 +76,15 @@ async fn deliver(trace: &Sent, url: &str, arguments: &SendArguments, output: Out
     if answer.status.is_success() && rejected.is_none_or(|count| count == "0" || count == 0) {
         return Ok(());
     }
-    Err(output.fail("the trace was not taken whole", hint_for(&answer)))
+    Err(output.fail("the trace was not accepted completely", hint_for(&answer)))
 }
 
 fn hint_for(answer: &Answer) -> Option<&'static str> {
     match answer.status.as_u16() {
         401 => Some("the receivers ask for a key: --token KEY"),
         404 | 405 => Some("is that a Spanferry? --endpoint and --otlp-endpoint say where it is"),
-        429 => Some("its receivers.limits are used up"),
-        503 => Some("it has no room or is stopping; its log says which"),
+        429 => Some("its receivers.limits are exhausted"),
+        503 => Some("it is full or stopping; its log says which"),
         _ => None,
     }
 }

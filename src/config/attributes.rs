@@ -65,8 +65,8 @@ impl Reading<'_> {
         }
         let keys = self.mapping.facts.entry(fact).or_default();
         if keys.iter().any(|known| known == key) {
-            let what = format!("`{key}` is named twice for `{}`", fact.as_str());
-            self.report(&at, what, "leave one out; the first of the list goes first");
+            let what = format!("`{key}` is listed twice for `{}`", fact.as_str());
+            self.report(&at, what, "remove one; the first in the list has precedence");
         } else {
             keys.push(key.to_owned());
         }
@@ -96,11 +96,14 @@ impl Reading<'_> {
     fn is_good(&mut self, key: &str, at: &Range<usize>) -> bool {
         self.keys += 1;
         let (what, hint) = if key.is_empty() {
-            ("an attribute's key cannot be empty".to_owned(), "leave it out")
+            ("an attribute key cannot be empty".to_owned(), "leave it out")
         } else if key.len() > KEY_BYTES_MAX {
             (format!("a key has at most {KEY_BYTES_MAX} bytes"), "is this the attribute's value?")
         } else if self.keys == KEYS_MAX + 1 {
-            (format!("more than {KEYS_MAX} keys in all"), "leave out what the built-in tables read")
+            (
+                format!("more than {KEYS_MAX} keys in total"),
+                "remove those that the built-in tables read already",
+            )
         } else {
             return self.keys <= KEYS_MAX;
         };
@@ -126,7 +129,7 @@ pub(super) fn schema() -> Value {
     };
     let mut facts: Map<String, Value> = Fact::ALL.iter().map(fact).collect();
     let kind = json!({
-        "description": "What kind of work a span is, by the words of attributes.",
+        "description": "The kind of a span, by the values of attributes.",
         "type": "object",
         "$comment": KIND_HINT,
         "propertyNames": key,
@@ -139,8 +142,8 @@ pub(super) fn schema() -> Value {
     });
     facts.insert(KIND.to_owned(), kind);
     json!({
-        "description": "Your own attributes: keys that hold what a framework writes under names of its own, the preferred first. They \
-            go before everything that is known without them. What was received before is read anew when it is replayed.",
+        "description": "Your own attributes: for each fact, the keys that hold it, in order of preference. They take precedence over \
+            everything built in. Spans received earlier are read with them when they are replayed.",
         "default": null,
         "type": "object",
         "properties": facts,

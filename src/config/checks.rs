@@ -49,7 +49,7 @@ fn addresses(layers: &Layers<'_>) -> Vec<Problem> {
             let (one, first) = (path.join("."), first.join("."));
             let what = format!("`{one}` and `{first}` ({origin}) cannot both listen on {address}");
             let at = layers.place(&path).or(other);
-            problems.push(Problem::new(at, what, "give each a port of its own"));
+            problems.push(Problem::new(at, what, "give each its own port"));
         }
         before.push((path, address));
     }
@@ -83,11 +83,12 @@ fn telemetry(options: &OtlpMetrics) -> Vec<Mistake> {
     let hint = "write for example \"http://localhost:4328\"; credentials go into `headers`";
     found.note(!is_address, "endpoint", what, hint);
     let is_never = options.interval.0.is_zero();
-    found.note(is_never, "interval", "an interval of nothing", "leave it out for \"1m\"");
+    found.note(is_never, "interval", "the interval is zero", "leave it out for \"1m\"");
     let is_header = |(name, value): (&String, &Secret)| {
         name.parse::<HeaderName>().is_ok() && secret_header(value.reveal()).is_some()
     };
-    let (what, hint) = ("one of these is no header", "write `authorization = \"Bearer ...\"`");
+    let (what, hint) =
+        ("one of these is not a valid header", "write `authorization = \"Bearer ...\"`");
     found.note(!options.headers.iter().all(is_header), "headers", what, hint);
     found.0
 }
@@ -104,7 +105,7 @@ fn journal(journal: &JournalOptions, layers: &Layers<'_>, known: &[Problem]) -> 
     }
     if all.0 == 0 || segment.0 == 0 {
         let at = if all.0 == 0 { at_all } else { at_segment };
-        let what = "a journal without room takes nothing";
+        let what = "the journal's size is zero";
         return Some(Problem::new(at, what, "leave it out for the default"));
     }
     let is_too_large = segment != JournalOptions::default().segment_bytes_max && all < segment;
@@ -133,7 +134,7 @@ fn log_level(log: &LogOptions, layers: &Layers<'_>) -> Option<Problem> {
         None => return None,
     };
     let hint = did_you_mean(said, LEVELS).unwrap_or_default();
-    Some(Problem::new(layers.place(&["log", "level"]), "not a level of the log", hint))
+    Some(Problem::new(layers.place(&["log", "level"]), "not a log level", hint))
 }
 
 /// Two sinks that write the same file would overwrite what the other wrote.
@@ -150,7 +151,7 @@ fn shared_paths(layers: &Layers<'_>) -> Vec<Problem> {
             let what =
                 format!("the sink `{other}` ({}) writes to the same path", layers.origin(&at));
             let at = Some(position(&path.span()));
-            problems.push(Problem::new(at, what, "give each sink a path of its own"));
+            problems.push(Problem::new(at, what, "give each sink its own path"));
         }
     }
     problems
@@ -180,7 +181,7 @@ pub(super) fn warnings(config: &Config, layers: &mut Layers<'_>) -> Vec<Problem>
     let mut warnings = std::mem::take(&mut layers.warnings);
     let mut warn = |at, what: String, hint| warnings.push(Problem::new(at, what, hint));
     if config.journal.mode == JournalMode::Memory {
-        let what = "with the journal in memory a restart loses what was not delivered".to_owned();
+        let what = "with the journal in memory, a restart loses undelivered items".to_owned();
         warn(layers.place(&["journal", "mode"]), what, "leave `mode` out to keep it on disk");
     }
     if let Some((option, what)) = config.receivers.exposed() {
@@ -189,8 +190,9 @@ pub(super) fn warnings(config: &Config, layers: &mut Layers<'_>) -> Vec<Problem>
         warn(layers.place(&["receivers", option]), what, hint);
     }
     for rule in config.sinks.iter().flat_map(|sink| sink.rules.unreached()) {
-        let what = format!("nothing gets to the rule `{}`: one before it drops all", rule.name);
-        let hint = "move it before that one, or say what that one drops with `match`";
+        let what =
+            format!("the rule `{}` is never reached: an earlier rule drops everything", rule.name);
+        let hint = "move it up, or narrow the earlier rule with `match`";
         warn(rule.at.clone(), what, hint);
     }
     if config.sinks.iter().all(|sink| sink.kind.name == blackhole::KIND.name) {
@@ -209,7 +211,7 @@ fn tenants_without_part(config: &Config, layers: &Layers<'_>) -> Vec<Problem> {
         let missing: BTreeSet<_> = tenants.filter(|tenant| !known.contains(*tenant)).collect();
         let named: Vec<_> = missing.iter().map(|tenant| format!("`{tenant}`")).collect();
         let what = format!(
-            "no part of the sink `{}` is for the tenant {}: what it sends does not get there",
+            "the sink `{}` has no part for the tenant {}, so its spans do not get there",
             whole.name,
             named.join(", ")
         );

@@ -95,7 +95,7 @@ pub(super) fn read_file(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
     if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(io::Error::other("larger than 4 MiB, which is no configuration"));
+        return Err(io::Error::other("larger than 4 MiB, so not a configuration"));
     }
     Ok(text)
 }

@@ -77,7 +77,7 @@ fn resolve(inner: &str, environment: &Environment) -> Result<String, Reason> {
         return Ok(text.trim_end_matches(['\n', '\r']).to_owned());
     }
     if inner.contains("${") {
-        return Err(malformed("a reference cannot stand inside another"));
+        return Err(malformed("references cannot be nested"));
     }
     let inner = inner.strip_prefix("env:").unwrap_or(inner);
     let (name, otherwise) = match inner.split_once(':') {
@@ -86,7 +86,7 @@ fn resolve(inner: &str, environment: &Environment) -> Result<String, Reason> {
     };
     let starts_well = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
     if !starts_well || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-        return Err(malformed("not the name of a variable"));
+        return Err(malformed("not a variable's name"));
     }
     let value = environment.text(name);
     let value = value.map_err(|why| (format!("the environment variable {name} {why}"), None))?;
@@ -96,13 +96,13 @@ fn resolve(inner: &str, environment: &Environment) -> Result<String, Reason> {
         (Some(("-", text)), _) => return Ok(text.to_owned()),
         (Some(("?", why)), _) => (!why.is_empty()).then(|| why.to_owned()),
         (Some(("", _)), None) => Some(format!("set it, or give a default: ${{{name}:-...}}")),
-        _ => return Err(malformed("after the name only `:-` or `:?` may follow")),
+        _ => return Err(malformed("only `:-` or `:?` may follow the name")),
     };
     Err((format!("the environment variable {name} is not set"), hint))
 }
 
 fn malformed(what: &str) -> Reason {
-    let hint = "write $$ for a dollar sign that begins no reference";
+    let hint = "write $$ for a literal dollar sign";
     (what.to_owned(), Some(hint.to_owned()))
 }
 

@@ -101,7 +101,7 @@ impl<'s> Layers<'s> {
         let at = self.sources.add(kind, name, name.to_owned().into());
         if path.iter().any(|key| key.is_empty()) {
             let hint = format!("{VARIABLE_PREFIX}JOURNAL__DIR sets `dir` of `[journal]`");
-            return self.problems.push(Problem::new(Some(at), "this is no option's name", hint));
+            return self.problems.push(Problem::new(Some(at), "not an option's name", hint));
         }
         self.set(Wins::New, path, &at, DeValue::String(value.to_owned().into()));
     }

@@ -265,7 +265,7 @@ impl<'s> Gathered<'s> {
         let sinks = match root.remove("sinks").map(Spanned::into_inner) {
             Some(DeValue::Table(sinks)) => sinks,
             Some(_) => {
-                let hint = "begin a sink with [sinks.NAME]";
+                let hint = "write a sink as [sinks.NAME]";
                 let at = self.layers.place(&["sinks"]);
                 problems.push(Problem::new(at, "`sinks` is a table of sinks", hint));
                 DeTable::new()

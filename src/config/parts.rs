@@ -64,7 +64,7 @@ pub(super) fn divide(layers: &mut Layers<'_>) {
     for (at, word) in places {
         let at = layers.find_inside(&at, &word);
         layers.broken.push(at.clone());
-        let what = format!("`{word}` stands for an open set of values here");
+        let what = format!("`{word}` has an open set of values here");
         let hint = format!(
             "list them: `by = ...` in the sink, and a table [sinks.NAME.{PARTS}.VALUE] for each"
         );
@@ -101,8 +101,8 @@ impl Divide {
 
     fn add<'s>(&mut self, made: &mut DeTable<'s>, name: Spanned<DeString<'s>>, sink: Value<'s>) {
         if made.contains_key(name.get_ref().as_ref()) {
-            let what = format!("a second sink of the name `{}`", name.get_ref());
-            let hint = "a part is a sink whose name is made of the sink's and its own: give one of them another";
+            let what = format!("there are two sinks named `{}`", name.get_ref());
+            let hint = "a part's sink is named after the sink and the part: rename one of them";
             return self.report(&name.span(), what, hint);
         }
         made.insert(name, sink);
@@ -117,20 +117,20 @@ impl Divide {
         let (by, parts) = (template.remove_entry(BY), template.remove_entry(PARTS));
         for option in [ONLY, EXCEPT] {
             if let Some((key, _)) = template.remove_entry(option) {
-                let what = format!("a sink in parts has no `{option}` of its own");
-                self.report(&key.span(), what, "its parts say what each is for");
+                let what = format!("a sink with parts cannot have `{option}` itself");
+                self.report(&key.span(), what, "set it in its parts");
             }
         }
         let (by, parts) = match (by, parts) {
             (Some((_, by)), Some((_, parts))) => (by, parts),
             (Some((key, _)), _) => {
                 let hint = format!("add a table [sinks.{whole}.{PARTS}.VALUE] for each value");
-                self.report(&key.span(), "a sink is divided, and has no parts", hint);
+                self.report(&key.span(), "the sink has `by` but no parts", hint);
                 return Vec::new();
             }
             (_, Some((key, _))) => {
                 let hint = "add `by = \"tenant\"` or `by = { attribute = \"team\" }` to the sink";
-                self.report(&key.span(), "it is not said what the parts are by", hint);
+                self.report(&key.span(), "the sink has parts but no `by`", hint);
                 return Vec::new();
             }
             (None, None) => return Vec::new(),
@@ -138,7 +138,7 @@ impl Divide {
         let field = self.field(&by);
         let (at, parts) = (parts.span(), parts.into_inner());
         let DeValue::Table(parts) = parts else {
-            let hint = format!("begin one with [sinks.{whole}.{PARTS}.VALUE]");
+            let hint = format!("write one as [sinks.{whole}.{PARTS}.VALUE]");
             self.report(&at, "the parts of a sink are tables", hint);
             return Vec::new();
         };
@@ -185,14 +185,18 @@ impl Divide {
         let near = near.map(|near| format!("did you mean `{near}`? "));
         let hint = "write `by = \"tenant\"`, `\"service\"`, or `{ attribute = \"team\" }`, `{ resource = \"...\" }`, `{ metadata = \"...\" }`";
         let hint = format!("{}{hint}", near.unwrap_or_default());
-        self.report(&by.span(), "a sink is not divided by this", hint);
+        self.report(&by.span(), "a sink cannot be divided by this", hint);
         None
     }
 
     fn part<'s>(&mut self, name: Spanned<DeString<'s>>, part: Value<'s>) -> Option<Part<'s>> {
         let at = part.span();
         let DeValue::Table(mut options) = part.into_inner() else {
-            self.report(&at, "a part of a sink is a table", "write `{ }` where it has no options");
+            self.report(
+                &at,
+                "a part of a sink must be a table",
+                "write `{ }` for one without options",
+            );
             return None;
         };
         for option in [ONLY, EXCEPT, BY, PARTS] {
@@ -208,12 +212,14 @@ impl Divide {
         };
         let wrong = match (&values, &rest) {
             (_, Some(rest)) if !rest.get_ref().is_bool() => {
-                let hint = "the part with `rest = true` gets what no other is for";
+                let hint = "the part with `rest = true` gets what no other part takes";
                 Some((rest.span(), "expected true or false", hint))
             }
-            (Some(values), _) if has_rest => {
-                Some((values.span(), "a part with the rest lists no values", "leave them out"))
-            }
+            (Some(values), _) if has_rest => Some((
+                values.span(),
+                "a part with `rest = true` cannot list values",
+                "leave them out",
+            )),
             (Some(values), _) if !is_list(values) => {
                 let hint = "write `values = [\"checkout\"]`";
                 Some((values.span(), "expected a list of values", hint))
@@ -237,22 +243,27 @@ impl Divide {
         let mut seen = BTreeSet::new();
         for value in parts.iter().flat_map(|part| &part.values) {
             let (what, hint) = match value.get_ref().as_str() {
-                None => ("a value is a text", "put it in quotes"),
-                Some("") => {
-                    ("no text is empty here", "one part with `rest = true` gets what has none")
-                }
+                None => ("a value must be a string", "put it in quotes"),
+                Some("") => (
+                    "an empty string is not allowed here",
+                    "a part with `rest = true` gets spans without a value",
+                ),
                 Some(text) if text.contains(['*', '?']) || text.starts_with(['<', '>', '=']) => {
-                    ("this stands for an open set of values", "list each of them")
+                    ("this has an open set of values", "list each of them")
                 }
                 Some(text) if !seen.insert(text) => {
-                    ("two parts of the sink are for this value", "leave it out of one")
+                    ("two parts of the sink have this value", "remove it from one")
                 }
                 Some(_) => continue,
             };
             self.report(&value.span(), what, hint);
         }
         for second in parts.iter().filter(|part| part.has_rest).skip(1) {
-            self.report(&second.name.span(), "a second part with the rest", "only one can get it");
+            self.report(
+                &second.name.span(),
+                "a second part has `rest = true`",
+                "only one part can have it",
+            );
         }
     }
 
@@ -328,7 +339,7 @@ impl<'s> Part<'s> {
 pub(super) fn schema(kinds: &[&str]) -> Json {
     json!({
         "title": "a sink in parts",
-        "description": "A sink that stands for several, one for each of its parts.",
+        "description": "A sink that is divided into several, one for each of its parts.",
         "type": "object",
         "required": ["type", BY, PARTS],
         "properties": {

@@ -7,7 +7,7 @@ use super::layers::Layers;
 use crate::prices::{PriceOptions, Prices, Table};
 use crate::support::problem::Problem;
 
-const DOLLARS: &str = "write dollars a million tokens: 2.5";
+const DOLLARS: &str = "write dollars per million tokens: 2.5";
 const TABLE: &str =
     "it is the data of genai-prices (version 2); `spanferry prices update` checks it";
 

@@ -9,11 +9,11 @@ use crate::rules;
 use crate::sinks::{KINDS, Kind};
 use crate::support::options::{properties, schema_of};
 
-const RULES: &str = "What leaves, for every sink, in order: each rule has a `match` and one action. docs/rules.md has the language.";
-const SINK_RULES: &str = "Rules for this sink alone, behind those for all.";
-const ONLY: &str = "What the sink is for, as in the `match` of a rule; it gets nothing else, also where a rule keeps it. \
-    docs/rules.md has more, and how one sink becomes one for each tenant.";
-const EXCEPT: &str = "What the sink is not for, in the same way.";
+const RULES: &str = "What leaves, for every sink, in order: each rule has a `match` and one action. docs/rules.md describes the language.";
+const SINK_RULES: &str = "Rules for this sink alone, after those for all sinks.";
+const ONLY: &str = "What the sink gets, as in the `match` of a rule; it gets nothing else, even if a rule keeps it. \
+    docs/rules.md has more, also on one sink for each tenant.";
+const EXCEPT: &str = "What the sink does not get, in the same way.";
 
 /// The schema of the whole file.
 pub fn schema() -> Value {
@@ -22,7 +22,7 @@ pub fn schema() -> Value {
     let kinds = KINDS.iter().map(|kind| sink_schema(kind));
     let kinds: Vec<Value> = kinds.chain([parts::schema(&names)]).collect();
     let sinks = json!({
-        "description": "Doors out, each with a name of its own.",
+        "description": "Sinks, each with its own name.",
         "type": "object",
         "propertyNames": { "pattern": "^[a-z0-9_-]{1,64}$" },
         "additionalProperties": { "type": "object", "required": ["type"], "oneOf": kinds },

@@ -29,34 +29,34 @@ use crate::support::written::As;
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// How long an orderly stop may take before what is left is kept in the journal for the next start. Less than the 30 s after
-    /// which Kubernetes and Docker Compose (as configured here) kill.
+    /// How long an orderly stop may take. What is left then stays in the journal for the next start. Less than the 30 s after which
+    /// Kubernetes and Docker Compose (as configured here) kill.
     #[serde(with = "As::<Duration>")]
     pub shutdown_timeout: time::Duration,
     /// How long requests are still accepted after the signal to stop. An app that is stopped together with its sidecar sends its
     /// last spans after the sidecar got the signal; 2s lets them in.
     #[serde(with = "As::<Duration>")]
     pub drain_grace: time::Duration,
-    /// Threads that serve requests and sinks. Without it, half as many as there are cores, and at least one: the journal and heavy
-    /// work have threads of their own, and what passes from core to core costs more than it gains.
+    /// Threads that serve requests and sinks. Without it, half the number of cores, and at least one: the journal and heavy work have their
+    /// own threads, and moving work between cores costs more than it gains.
     #[schemars(example = 2)]
     pub threads: Option<u16>,
-    /// Where traces come in.
+    /// Where traces are received.
     pub receivers: ReceiverOptions,
-    /// What is acknowledged is on disk here.
+    /// Acknowledged items are kept on disk here.
     pub journal: JournalOptions,
-    /// What is kept in memory between the journal and the sinks.
+    /// Memory between the journal and the sinks.
     pub(super) feed: FeedSection,
-    /// What model calls cost whose clients do not say it. docs/cost.md has more.
+    /// The cost of model calls whose clients do not say it. See docs/cost.md.
     #[serde(rename = "prices")]
     pub(super) price_options: PriceOptions,
     /// Health, readiness, metrics and status.
     pub admin: AdminOptions,
-    /// Where the figures of `/metrics` go beside that.
+    /// Where the metrics of `/metrics` are pushed to.
     pub telemetry: TelemetryOptions,
-    /// What the daemon says of itself, on stderr.
+    /// The daemon's own log, on stderr.
     pub log: LogOptions,
-    /// When the configuration is read again, beside SIGHUP and `spanferry reload`.
+    /// When the configuration is reloaded, besides SIGHUP and `spanferry reload`.
     pub reload: ReloadOptions,
     /// The state directory: the journal, the quarantine and the dead letters each have a folder in it.
     #[serde(skip)]
@@ -99,21 +99,21 @@ pub struct SinkConfig {
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct JournalOptions {
-    /// Where the journal, the quarantine and the dead letters lie. A relative path is relative to the state directory, which is also
+    /// The directory of the journal, the quarantine and the dead letters. A relative path is relative to the state directory, which is also
     /// the default: `$SPANFERRY_STATE_DIR`, `$XDG_STATE_HOME/spanferry`, `/var/lib/spanferry` where it is writable, or
     /// `~/.local/state/spanferry`.
     #[schemars(example = "/var/lib/spanferry")]
     dir: Option<PathBuf>,
-    /// `disk`, or `memory` where there is no disk: then a restart loses what was not delivered.
+    /// `disk`, or `memory` where there is no disk: then a restart loses undelivered items.
     pub mode: JournalMode,
-    /// The most the journal may take. When sinks have been down for so long that it is full, clients are told to come again.
+    /// The largest size of the journal. When it is full because a sink has been down for long, clients are told to retry.
     pub bytes_max: ByteSize,
     /// The size of one of its files; at most an eighth of `bytes_max` is used.
     pub(super) segment_bytes_max: ByteSize,
-    /// How long records are kept for replay after every sink has them. They give way before that when room is needed. Nothing is kept
-    /// for replay in memory.
+    /// How long records are kept for replay after every sink has them. They are removed earlier when room is needed. Nothing is kept for
+    /// replay in memory.
     retain: Duration,
-    /// How long a request waits for room in a full journal before its client is told to come again.
+    /// How long a request waits for room in a full journal before its client is told to retry.
     ack_wait: Duration,
 }
 
@@ -147,7 +147,7 @@ pub enum JournalMode {
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct FeedSection {
-    /// Memory for spans on their way to the sinks. What does not fit is read from the journal again.
+    /// Memory for spans on their way to the sinks. What does not fit is read from the journal.
     pub(super) tail_bytes_max: ByteSize,
 }
 
@@ -157,19 +157,19 @@ pub(super) struct FeedSection {
 pub struct AdminOptions {
     /// Where it is served: an address with a port, or a Unix socket such as `unix:/run/spanferry/admin.sock`.
     pub listen: Address,
-    /// Keys for operators, sent as `Authorization: Bearer KEY`: who has one may give commands from anywhere and see metrics and status.
-    /// Without any, everybody who reaches the port sees those, and commands are taken from the same machine only. Health and readiness
-    /// need none.
+    /// Keys for operators, sent as `Authorization: Bearer KEY`: a key allows commands from anywhere, metrics and status. Without keys,
+    /// anybody who can reach the port sees metrics and status, and commands are accepted from the same machine only. Health and readiness
+    /// need no key.
     pub tokens: Vec<Secret>,
-    /// Let everybody see metrics and status although there are tokens.
+    /// Let everybody see metrics and status even with tokens.
     pub read_without_token: bool,
-    /// Count on `/metrics` what agents did (`gen_ai_*`, runs, tools, tokens; `docs/metrics.md` has all): at most 16 MiB, part of those of
-    /// `traces` where that is on, and the reading of spans that no sink reads. A change needs a restart.
+    /// Add metrics of what agents did to `/metrics` (`gen_ai_*`, runs, tools, tokens; see `docs/metrics.md`). Takes at most 16 MiB, which
+    /// are part of those of `traces`, and the CPU to read spans that no sink reads. A change needs a restart.
     pub agent_metrics: bool,
-    /// Know which traces there are, for `spanferry traces` and `stats`: at most 64 MiB, and the reading of spans that no sink reads. What
-    /// the journal keeps is read again after a start. A change needs a restart.
+    /// Keep an index of traces, for `spanferry traces`, `stats` and the console. Takes at most 64 MiB, and the CPU to read spans that no
+    /// sink reads. It is rebuilt from the journal after a start. A change needs a restart.
     pub traces: bool,
-    /// TLS on this port. Who shows a certificate that an authority of `client_ca` has signed needs no token.
+    /// TLS on this port. A client with a certificate signed by an authority of `client_ca` needs no token.
     pub tls: Option<TlsOptions>,
 }
 
@@ -177,7 +177,7 @@ pub struct AdminOptions {
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TelemetryOptions {
-    /// A receiver of OTLP that is sent all that `/metrics` says, over HTTP. A change needs a restart.
+    /// An OTLP receiver to push all of `/metrics` to, over HTTP. A change needs a restart.
     pub otlp: Option<OtlpMetrics>,
 }
 
@@ -191,7 +191,7 @@ pub struct OtlpMetrics {
     /// Headers for every request. The values are treated as credentials.
     #[serde(default)]
     pub headers: BTreeMap<String, Secret>,
-    /// How often. What is not taken is not sent again: the next time says it too.
+    /// How often to push. A failed push is not repeated: the next one is complete again.
     #[serde(default = "default_interval")]
     pub interval: Duration,
 }
@@ -200,7 +200,7 @@ pub struct OtlpMetrics {
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogOptions {
-    /// `error`, `warn`, `info`, `debug` or `trace`, also for a part of the program: `info,spanferry::pipeline=debug`.
+    /// `error`, `warn`, `info`, `debug` or `trace`, also for single modules: `info,spanferry::pipeline=debug`.
     pub level: String,
     /// `text`, `json`, or `auto`: text on a terminal, else json.
     pub format: LogFormat,
@@ -210,8 +210,8 @@ pub struct LogOptions {
 #[derive(Debug, Clone, Copy, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReloadOptions {
-    /// Whether a change of the files is noticed within seconds and takes effect. What `${file:}` brings in is looked at each minute
-    /// anyway, and within seconds while a sink is refused.
+    /// Whether a changed file takes effect within seconds. Files of `${file:}` are checked each minute anyway, and within seconds while a
+    /// backend refuses the credentials.
     pub watch: bool,
 }
 

@@ -32,8 +32,8 @@ pub(super) fn read_sinks(
         let name = name.into_inner().into_owned();
         problems.extend(check_name(&name, &at));
         let DeValue::Table(options) = value.into_inner() else {
-            let hint = format!("begin it with [sinks.{name}], and `type = ...` in the next line");
-            problems.push(Problem::new(Some(position(&span)), "a sink is a table", hint));
+            let hint = format!("write [sinks.{name}], and `type = ...` on the next line");
+            problems.push(Problem::new(Some(position(&span)), "a sink must be a table", hint));
             continue;
         };
         let sink = read_sink(
@@ -58,7 +58,7 @@ fn check_name(name: &str, at: &Range<usize>) -> Option<Problem> {
         return None;
     }
     let hint = format!("use at most {NAME_CHARS_MAX} of the letters a-z 0-9 _ -");
-    Some(Problem::new(Some(at.clone()), "not a name for a sink", hint))
+    Some(Problem::new(Some(at.clone()), "not a valid sink name", hint))
 }
 
 fn read_sink(
@@ -148,7 +148,7 @@ fn take_kind(table: &mut Spanned<DeTable<'_>>) -> Result<&'static Kind, Problem>
     KINDS.iter().find(|kind| kind.name == said).copied().ok_or_else(|| {
         let near = nearest(said, names.iter().copied());
         let near = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
-        Problem::new(at, "unknown kind of sink", format!("{near}the kinds of sinks are {all}"))
+        Problem::new(at, "unknown sink type", format!("{near}the kinds of sinks are {all}"))
     })
 }
 
@@ -157,7 +157,7 @@ fn check_lane(LaneOptions { batch, decide, .. }: &LaneOptions) -> Vec<Problem> {
     let limits = [(batch.items_max, "items_max"), (batch.bytes_max, "bytes_max")];
     let of_nothing = limits.into_iter().filter(|(limit, _)| *limit == 0);
     let of_nothing = of_nothing.map(|(_, name)| {
-        let what = format!("`batch.{name}` of 0 delivers nothing");
+        let what = format!("with `batch.{name} = 0` nothing would be delivered");
         Problem::new(None, what, "leave it out for the default")
     });
     let undecided = decide.mistake().map(|(what, hint)| Problem::new(None, what, hint));

@@ -144,7 +144,8 @@ impl Row {
         }
         for (_, form, text, at) in &said {
             let Some(option) = form.leads_to(text, ourselves, environment) else { continue };
-            let hint = "right for apps; to send traces on from here, name a sink in a file";
+            let hint =
+                "it is meant for apps; to send traces on from here, configure a sink in a file";
             let what =
                 format!("it says where this daemon listens (`{option}`), so it makes no sink");
             return layers.warnings.push(Problem::new(Some(at.clone()), what, hint));

@@ -18,8 +18,8 @@ const SET: &str = "";
 /// What stands before one that is only shown.
 const SHOWN: &str = "#";
 
-const PARTS: &str = "A sink can stand for several, one for each tenant, service or value of an attribute: what a part says stands over \
-    what the sink says, and in its texts {tenant} is the part's name. docs/rules.md has more.";
+const PARTS: &str = "A sink can be divided into several, one for each tenant, service or value of an attribute: options of a part \
+    override those of the sink, and {tenant} in them is the part's name. docs/rules.md has more.";
 const PARTS_EXAMPLE: &str = "#[sinks.NAME]\n#by = \"tenant\"\n#[sinks.NAME.parts.checkout]\n#[sinks.NAME.parts.support]\n\
     #values = [\"support-eu\", \"support-us\"]\n#[sinks.NAME.parts.others]\n#rest = true\n\n";
 
@@ -35,7 +35,7 @@ pub fn starter() -> String {
     text.push('\n');
     let schema = sections_schema();
     table("", &schema, SET, &mut text);
-    sentences("=== Sinks: doors out ===", &mut text);
+    sentences("=== Sinks ===", &mut text);
     text.push('\n');
     sentences(
         "Without any sink, spans are written as JSON lines, as if this stood here:",
@@ -44,7 +44,7 @@ pub fn starter() -> String {
     writeln!(text, "#[sinks.{DEFAULT_SINK}]").ok();
     writeln!(text, "#type = \"{DEFAULT_SINK_KIND}\"").ok();
     writeln!(text, "#path = \"STATE DIRECTORY/{DEFAULT_SINK_PATH}\"\n").ok();
-    sentences("Every sink has these options beside those of its type:", &mut text);
+    sentences("Every sink has these options in addition to those of its type:", &mut text);
     text.push_str("#[sinks.NAME]\n");
     table("sinks.NAME", &lane_schema(), SHOWN, &mut text);
     sentences(PARTS, &mut text);

@@ -82,7 +82,10 @@ impl Workshop {
             added.iter().try_for_each(|sink| self.join(sink))?;
         }
         let holds = normalize::install(&new.attributes);
-        anyhow::ensure!(holds, "[attributes] has changed too often: restart the daemon");
+        anyhow::ensure!(
+            holds,
+            "[attributes] has changed too often for one process: restart the daemon"
+        );
         Ok(())
     }
 
@@ -103,7 +106,7 @@ impl Workshop {
         for gone in gone {
             warn!(
                 sink = gone.name,
-                "this sink is no longer configured; what it had not delivered is kept no longer than for replay"
+                "this sink is no longer configured; what it had not delivered is kept only as long as journal.retain says"
             );
         }
         journal.retain_consumers(&names);
@@ -120,7 +123,7 @@ impl Workshop {
                 error!(
                     sink,
                     gone,
-                    "records that this sink had not delivered when it was removed are gone from the journal; they are counted as dropped"
+                    "records that this sink had not delivered when it was removed are gone from the journal; they count as dropped"
                 );
                 Cursor { mark: start, dropped: cursor.dropped + gone, ..cursor }
             }
@@ -214,7 +217,7 @@ impl Running {
     async fn all_ended(&mut self) {
         while let Some(mut entry) = self.tasks.first_entry() {
             if let Err(problem) = (&mut entry.get_mut().running).await {
-                error!(%problem, "a lane died; its data waits in the journal for the next start");
+                error!(%problem, "a lane ended unexpectedly; its data waits in the journal for the next start");
             }
             entry.remove();
         }
@@ -230,7 +233,7 @@ impl Task {
         }
         warn!(
             sink,
-            "what is at the sink takes too long; the sink gets it again as it is configured now"
+            "deliveries in flight take too long; they are sent again with the new configuration"
         );
         self.deadline.stop();
         if timeout(END_MAX, &mut self.running).await.is_err() {

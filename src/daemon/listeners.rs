@@ -40,9 +40,9 @@ pub(super) async fn bind(config: &Config, before: Option<&Config>) -> anyhow::Re
         let port = |address: &Address| address.socket().map(|socket| socket.port());
         let is_ours = before.iter().any(|(_, it)| port(it).is_some() && port(it) == port(address));
         let hint = if is_ours {
-            "this daemon listens on that port itself: a restart moves it, or another address can be set"
+            "this daemon itself listens on that port: restart it to move it, or set another address"
         } else {
-            "is another process listening there? Another address can be set"
+            "is another process listening there? Set another address"
         };
         let listener = Listener::bind(address)
             .await
@@ -89,7 +89,7 @@ impl Listeners {
         loop {
             match self.tasks.join_next().await {
                 Some(Ok(stop)) if stop.is_stopped() => {}
-                Some(Ok(_)) => return "it ended by itself".to_owned(),
+                Some(Ok(_)) => return "it ended unexpectedly".to_owned(),
                 Some(Err(problem)) => return problem.to_string(),
                 None => std::future::pending().await,
             }
@@ -105,7 +105,7 @@ impl Listeners {
     pub(super) async fn closed(&mut self) {
         while let Some(ended) = self.tasks.join_next().await {
             if let Err(problem) = ended {
-                warn!(%problem, "a listener died while it was closed");
+                warn!(%problem, "a listener panicked while it was closing");
             }
         }
     }

@@ -200,7 +200,7 @@ impl Daemon {
         // What was asked meanwhile is answered: no reload any more.
         drop(asked);
         let config = &serving.loaded.config;
-        info!(grace = ?config.drain_grace, "stopping: requests are taken a little longer, then refused");
+        info!(grace = ?config.drain_grace, "stopping: requests are accepted a little longer, then refused");
         if ended.is_ok() {
             sleep(config.drain_grace).await;
         }
@@ -225,7 +225,7 @@ async fn serve(serving: &mut Serving, asked: &mut mpsc::Receiver<Asked>) -> anyh
     let mut watch = Watch::new();
     loop {
         tokio::select! {
-            died = serving.listeners.one_died() => return anyhow::anyhow!("a receiver died: {died}"),
+            died = serving.listeners.one_died() => return anyhow::anyhow!("a receiver panicked: {died}"),
             died = serving.admin.one_died() => return anyhow::anyhow!("admin died: {died}"),
             Some((what, answer)) = asked.recv() => {
                 answer.send(serving.reload(what).await).ok();
@@ -255,7 +255,7 @@ async fn poisoned(feed: &Feed) -> String {
 fn report_recovery(feed: &Feed) {
     let bytes = feed.journal().recovery().cut_bytes;
     if bytes > 0 {
-        warn!(bytes, "cut a torn tail that was never acknowledged, after a hard stop");
+        warn!(bytes, "after a hard stop, cut off a torn tail that was never acknowledged");
     }
 }
 
@@ -267,7 +267,7 @@ fn report_pending(view: &View) {
             warn!(
                 sink = lane.status.sink,
                 pending,
-                "not everything was delivered; the journal has the rest, and the next start delivers it"
+                "not everything was delivered; the rest is in the journal and will be delivered after the next start"
             );
         }
     }

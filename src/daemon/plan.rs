@@ -46,7 +46,7 @@ pub(super) fn plan(old: &Loaded, new: &Loaded) -> Result<Reloaded, CommandError>
     if !fixed.is_empty() {
         let what = fixed.join("; ");
         return Err(CommandError::Refused(format!(
-            "{what}. Restart the daemon, or take that back"
+            "{what}. Restart the daemon, or undo the change"
         )));
     }
     let mut plan = Reloaded { applied, ..Reloaded::default() };

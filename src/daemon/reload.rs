@@ -32,7 +32,7 @@ use crate::telemetry::Figure;
 /// How long the disk may take for the configuration, or for a cursor: a file system that hangs must not hold up the daemon.
 const DISK_MAX: Duration = Duration::from_secs(10);
 
-const RELOADS: Figure = ("reloads", "Reloads of the configuration, by what came of them");
+const RELOADS: Figure = ("reloads", "Reloads of the configuration, by outcome");
 
 /// Sets what of the log is written.
 pub type SetLog = Box<dyn Fn(&LogOptions) + Send + Sync>;
@@ -62,8 +62,8 @@ impl Serving {
             Err(_) => "refused",
         };
         match &ended {
-            Ok(reloaded) => info!("the configuration was read again: {reloaded}"),
-            Err(problem) => error!("the configuration was read again: {problem}"),
+            Ok(reloaded) => info!("configuration reloaded: {reloaded}"),
+            Err(problem) => error!("configuration reloaded: {problem}"),
         }
         self.view.metrics.add(RELOADS, &[("outcome", outcome.into())], 1);
         let refused = ended.as_ref().err().map(|problem| RefusedReload {

@@ -72,7 +72,7 @@ impl SetAside {
     /// Where an operator's commands are carried out; without lanes, nothing can be replayed.
     pub(super) fn operator(&self, replays: Option<Replays>) -> anyhow::Result<Operator> {
         let over = |journal: &Journal<()>| {
-            Store::open(journal.clone()).context("cannot read what was set aside")
+            Store::open(journal.clone()).context("cannot read the quarantine or the dead letters")
         };
         Ok(Operator::new(over(&self.dead_letters)?, over(&self.quarantine)?, replays))
     }

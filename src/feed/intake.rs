@@ -29,7 +29,7 @@ pub struct Accepted {
     pub items: u32,
     /// Items that were there already.
     pub resent: u32,
-    /// Items that could not be understood and are kept aside.
+    /// Items in the quarantine: they could not be understood.
     pub quarantined: u32,
 }
 
@@ -46,7 +46,7 @@ pub enum Refusal {
     #[error("the daemon is stopping")]
     Stopping,
     /// One record cannot be that large.
-    #[error("the request is larger than the journal takes")]
+    #[error("the request is larger than the journal accepts")]
     TooLarge,
 }
 

@@ -213,6 +213,6 @@ fn read(
         })
     });
     if let Err(problem) = visited {
-        warn!(%problem, "the journal before the cursor cannot be read: what it said of traces is not known");
+        warn!(%problem, "the journal before the cursor cannot be read: its facts of traces are unknown");
     }
 }

@@ -48,7 +48,7 @@ pub struct Arrived {
 /// Settings of the feed.
 #[derive(Debug, Clone)]
 pub struct FeedOptions {
-    /// Memory for batches that lanes have not read yet, in bytes. What does not fit is read from the journal again.
+    /// Memory for batches that lanes have not read yet, in bytes. What does not fit is read from the journal.
     pub tail_bytes_max: usize,
     /// How long a request waits for room in a full journal before it is refused.
     pub ack_wait: Duration,

@@ -180,7 +180,7 @@ impl Reader {
         };
         if let Some(problem) = failed {
             let position = self.at.position.0;
-            error!(problem, position, "the journal cannot be read; it is tried again");
+            error!(problem, position, "the journal cannot be read; retrying");
             self.disk = None;
             self.retry_at = Some(Instant::now() + RETRY_READ);
         }
@@ -233,14 +233,14 @@ fn decoded(record: &Record) -> Fed {
                 error!(
                     position,
                     missing,
-                    "items are not understood by this version; their record becomes a dead letter of each sink"
+                    "this version does not understand some items; their record becomes a dead letter of each sink"
                 );
             }
             (decoded.batch, payload.filter(|_| missing > 0))
         }
         Some(Err(problem)) => {
             let position = record.start.position.0;
-            error!(position, %problem, "a record is not understood by this version; it becomes a dead letter of each sink");
+            error!(position, %problem, "this version does not understand a record; it becomes a dead letter of each sink");
             (nothing(), payload)
         }
     };

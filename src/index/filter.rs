@@ -168,8 +168,7 @@ fn term((start, word): (usize, &str)) -> Result<Term, Mistake> {
     let of_name = start..start + name.len();
     let Some((_, kind)) = WORDS.iter().find(|(known, _)| *known == name) else {
         let hint = did_you_mean(name, &WORDS.map(|(known, _)| known)).unwrap_or_default();
-        let hint =
-            format!("{hint}\ntext with a colon stands within quotes: \"{}\"", unquoted(body));
+        let hint = format!("{hint}\nput text with a colon in quotes: \"{}\"", unquoted(body));
         return Err((of_name, format!("there is no word `{name}:`"), hint));
     };
     match kind.test(value) {

@@ -42,7 +42,7 @@ impl Index {
                 let is_over = move || followed.strong_count() == 0;
                 let rebuild = move || index.rebuild(&journal, from, is_over);
                 if tokio::task::spawn_blocking(rebuild).await.is_err() {
-                    warn!("the index of traces lacks what the journal keeps, until the next start");
+                    warn!("the index of traces lacks older traces until the next start");
                     lock(&self.0.table).gone.lose(from.position);
                 }
             }
@@ -81,7 +81,7 @@ impl Index {
             }
         };
         if tokio::task::spawn_blocking(take).await.is_err() {
-            warn!("requests are missing in the index of traces and the metrics of agents");
+            warn!("requests are missing from the index of traces and the metrics of agents");
             lock(&self.0.table).gone.lose(until);
         }
     }
@@ -132,7 +132,7 @@ impl Index {
             && let Some(record) = records.next()
         {
             let Ok(record) = record.inspect_err(|problem| {
-                warn!(%problem, "the journal cannot be read; the index of traces lacks what is in the rest of it");
+                warn!(%problem, "the journal cannot be read; the index of traces lacks the rest of it");
                 lock(&self.0.table).gone.lose(until);
             }) else {
                 break;

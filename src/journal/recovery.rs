@@ -152,7 +152,7 @@ fn restore_names(storage: &dyn Storage) -> io::Result<Vec<String>> {
                 journal = storage.place(),
                 segment = name,
                 renamed_to = right,
-                "a segment's header tells another position than its name; it gets the name that the header tells"
+                "a segment's header and name differ in position; the segment is renamed after its header"
             );
             storage.keep_also_as(name, &format!("{right}{MOVED_SUFFIX}"))?;
             storage.remove(name)?;
@@ -423,7 +423,7 @@ impl Recovery {
             tracing::warn!(
                 journal = place,
                 bytes = self.cut_bytes,
-                "the end of the journal was torn and is cut; nothing of it was acknowledged"
+                "the journal had a torn tail, which was cut off; none of it was acknowledged"
             );
         }
         for consumer in &self.cursors_lost {
@@ -444,7 +444,7 @@ impl Recovery {
                     lost,
                     from_position,
                     to_position,
-                    "records that this consumer had not had were removed to keep the log within its limits; they are counted as dropped"
+                    "records that this sink had not read were removed to keep the journal within its limits; they count as dropped"
                 );
             } else if from.position < to.position && lost != 0 {
                 tracing::error!(
@@ -453,7 +453,7 @@ impl Recovery {
                     lost,
                     from_position,
                     to_position,
-                    "records that this sink had not delivered are gone from the journal; they are counted as dropped"
+                    "records that this sink had not delivered are gone from the journal; they count as dropped"
                 );
             } else {
                 tracing::warn!(
@@ -461,7 +461,7 @@ impl Recovery {
                     consumer,
                     from_position,
                     to_position,
-                    "a cursor named no record and was set back"
+                    "a cursor did not point to a record and was moved back"
                 );
             }
         }

@@ -99,7 +99,11 @@ impl Log {
         let unread = end.items.saturating_sub(needed);
         if unread != 0 {
             let place = self.storage.place();
-            tracing::error!(journal = place, unread, "the log is full: its oldest items go unread");
+            tracing::error!(
+                journal = place,
+                unread,
+                "the log is full: its oldest items are removed unread"
+            );
         }
     }
 
@@ -139,7 +143,7 @@ impl Log {
             let removed = storage.remove(&name).and_then(|()| storage.sync_dir());
             if let Err(error) = removed.and_then(|()| noted.or_else(|_| note())) {
                 // The file is found again at the next start, and goes then.
-                tracing::warn!(segment = name, %error, "a segment that nobody needs could not be removed in order");
+                tracing::warn!(segment = name, %error, "a segment that is no longer needed could not be removed");
             }
             self.room.send_replace(());
         }

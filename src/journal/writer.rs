@@ -293,7 +293,7 @@ impl<P> Writer<P> {
             active.cut_to(length).and_then(|()| write_mark(&*log.storage, CLOSED_NAME, end));
         if let Err(error) = finished {
             // All records are synced; recovery finds the end without this.
-            tracing::warn!(journal = log.storage.place(), %error, "the journal could not be closed neatly");
+            tracing::warn!(journal = log.storage.place(), %error, "the journal could not be closed cleanly");
         }
         drop(guard);
     }
@@ -351,7 +351,7 @@ struct Alarm {
 impl Drop for Alarm {
     fn drop(&mut self) {
         if self.is_armed {
-            self.log.poison("the writer thread ended before its time");
+            self.log.poison("the writer thread ended unexpectedly");
         }
     }
 }

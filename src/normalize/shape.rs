@@ -24,23 +24,26 @@ const FOREIGN: &[(&str, &str)] = &[
     ("resourceMetrics", "these are OTLP metrics: POST them to /v1/metrics"),
     (
         "batch",
-        "this is Langfuse's ingestion API, which is not served; Langfuse's OpenTelemetry endpoint is",
+        "this is Langfuse's ingestion API, which is not supported; use Langfuse's OpenTelemetry export",
     ),
-    ("post", "this is LangSmith's run ingestion, which is not served; its OpenTelemetry export is"),
+    (
+        "post",
+        "this is LangSmith's run ingestion, which is not supported; use its OpenTelemetry export",
+    ),
     (
         "patch",
-        "this is LangSmith's run ingestion, which is not served; its OpenTelemetry export is",
+        "this is LangSmith's run ingestion, which is not supported; use its OpenTelemetry export",
     ),
     (
         "runs",
-        "this looks like LangSmith's run ingestion, which is not served; its OpenTelemetry export is",
+        "this looks like LangSmith's run ingestion, which is not supported; use its OpenTelemetry export",
     ),
     (
         "traces",
-        "this looks like a Datadog or LangSmith trace upload, which is not served; their OpenTelemetry exports are",
+        "this looks like a Datadog or LangSmith trace upload, which is not supported; use their OpenTelemetry export",
     ),
-    ("events", "this looks like an event upload of another product, which is not served"),
-    ("messages", "this looks like a model call: only traces are taken here"),
+    ("events", "this looks like another product's event upload, which is not supported"),
+    ("messages", "this looks like a model call: only traces are accepted here"),
     ("object", "this looks like a single item: put it into the array"),
 ];
 

@@ -277,32 +277,32 @@ pub enum CommandError {
     #[error("{0}")]
     Mistake(String),
     /// There is no such entry.
-    #[error("there is no entry {0}; it was replayed or dropped, or gave way to newer ones")]
+    #[error("there is no entry {0}; it was replayed, dropped, or evicted by newer ones")]
     NoEntry(u64),
     /// There is no such trace.
     #[error(
-        "the journal keeps no trace {0}; a trace has 32 digits, or its id in the Agents SDK, and is kept as journal.retain says"
+        "trace {0} is not in the journal; give its 32 digits, or its id in the Agents SDK; traces are kept as long as journal.retain says"
     )]
     NoTrace(String),
     /// Nobody follows which traces there are.
     #[error(
-        "`admin.traces` is false, so nobody knows which traces there are; `trace show` and `trace verify` read the journal without it"
+        "`admin.traces` is false, so there is no list of traces; `trace show` and `trace verify` work without it"
     )]
     NoIndex,
     /// Somebody else is at it.
-    #[error("another replay or drop is at work on these entries; try again when it is done")]
+    #[error("another replay or drop is working on these entries; retry when it is done")]
     Busy,
     /// The configuration as it is now cannot be taken: everything that is wrong with it, as `validate` shows it.
-    #[error("the configuration cannot be taken, and nothing has changed:\n\n{0}")]
+    #[error("the configuration is invalid, and nothing has changed:\n\n{0}")]
     Invalid(String),
     /// What is new in it cannot be changed while the daemon runs, or not now.
     #[error("nothing has changed: {0}")]
     Refused(String),
     /// The daemon stops.
-    #[error("the daemon is stopping; the next start reads the configuration")]
+    #[error("the daemon is stopping; its next start reads the configuration")]
     Stopping,
     /// Nobody has read a configuration.
-    #[error("no daemon is running here; the next start reads the configuration")]
+    #[error("no daemon is running; its next start reads the configuration")]
     NoDaemon,
     /// There are no lanes here.
     #[error("nothing can be replayed here")]

@@ -239,7 +239,7 @@ impl Command for DropRequest {
         let resolver = operator.resolver(&self.which)?;
         let selection = self.which.selection(self.ids, self.sink)?;
         if selection == Selection::default() && !self.all {
-            let what = "say which entries, or that all of them are meant (--all)";
+            let what = "select entries, or pass --all";
             return Err(CommandError::Mistake(what.to_owned()));
         }
         Ok(Dropped { items: drop_entries(&resolver, selection).await? })

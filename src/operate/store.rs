@@ -215,13 +215,19 @@ impl Store {
         drop(counters);
         for (sink, items) in evicted.iter().flatten() {
             if sink.is_empty() {
-                error!(items, "the quarantine is full: its oldest items gave way, and are lost");
+                error!(
+                    items,
+                    "the quarantine is full: its oldest items were evicted, and are lost"
+                );
             } else {
-                error!(sink, items, "the dead letters are full: the oldest gave way, and are lost");
+                error!(
+                    sink,
+                    items, "the dead letters are full: the oldest were evicted, and are lost"
+                );
             }
         }
         if let Err(problem) = evicted.and_then(|_| self.save()) {
-            error!(%problem, "entries that give way to newer ones could not be counted and saved");
+            error!(%problem, "evicted entries could not be counted and saved");
         }
     }
 

@@ -125,7 +125,7 @@ impl Attempts {
                     error!(
                         sink,
                         items,
-                        "the sink panicked on a delivery; what it panics on becomes a dead letter"
+                        "the sink panicked on a delivery; the item that causes it becomes a dead letter"
                     );
                     LaneStatus::count(&self.status.panics);
                     let reason = "the sink panicked".to_owned();
@@ -159,7 +159,7 @@ impl Attempts {
         }
         let reason = &first.reason;
         if count > 0 {
-            error!(sink, count, reason, "items were rejected and are dead letters now");
+            error!(sink, count, reason, "items were rejected and are now dead letters");
         }
         let roots = (refused.len() as u64).saturating_sub(count);
         if roots > 0 {
@@ -173,7 +173,10 @@ impl Attempts {
         let count = refused.len() as u64;
         self.status.unamended.fetch_add(count, Ordering::Relaxed);
         let (sink, reason) = (&self.status.sink, &first.reason);
-        warn!(sink, count, reason, "spans were not taken again with what became known of them");
+        warn!(
+            sink,
+            count, reason, "spans could not be sent again with what became known about them"
+        );
     }
 }
 

@@ -41,7 +41,7 @@ impl LaneStatus {
             passed
         });
         if counted != passed {
-            let what = "the items that became of something are not as many as were accepted";
+            let what = "the outcomes of items do not add up to the accepted items";
             error!(sink, passed, counted, "{what}");
             self.miscounted.fetch_add(counted.abs_diff(passed), Ordering::Relaxed);
         }
@@ -100,7 +100,7 @@ pub(super) async fn save(
     (saved.map_err(io::Error::other).flatten().map_err(unsaved), has_moved)
 }
 
-const OTHER_JOURNAL: &str = "what this sink has written is of a journal that went further than this one, which may be an old copy: give the sink a new name";
+const OTHER_JOURNAL: &str = "this sink has written items that this journal does not have; the journal may be an old copy: give the sink a new name";
 
 /// The cursor that a sink says. What the journal has let go of before it is given up.
 fn place_in(journal: &Journal<Arrived>, place: &[u8]) -> Option<Cursor> {

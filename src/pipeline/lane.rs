@@ -193,13 +193,13 @@ impl Lane {
         };
         let saved = tokio::select! {
             (saved, _) = self.save() => saved.map_err(|pace| pace.reason().unwrap_or_default().to_owned()),
-            () = too_late => Err("it did not end in time".to_owned()),
+            () = too_late => Err("it did not finish in time".to_owned()),
         };
         if let Err(problem) = saved {
             error!(
                 sink = self.status.sink,
                 problem,
-                "the cursor could not be saved; what was delivered since will be delivered again"
+                "the cursor could not be saved; items delivered since will be delivered again"
             );
         }
         self.status.set_state(LaneState::Drained, None);
@@ -438,7 +438,7 @@ impl Lane {
         error!(
             sink = self.status.sink,
             lost,
-            "the journal is full and this sink is set to drop the oldest: these items are lost to it"
+            "the journal is full and this sink has when_full = \"drop_oldest\": these items are lost to it"
         );
         self.traces.table.amendments.clear();
         self.reset(mark);

@@ -14,21 +14,21 @@ use crate::support::{byte_size::ByteSize, duration, written::As};
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LaneOptions {
-    /// How spans are gathered before they are handed over: whichever bound is met first.
+    /// How spans are batched: a batch is sent when it reaches any of these bounds.
     pub batch: BatchLimits,
-    /// How long to wait after a failed attempt. There is no limit to the number of attempts: the journal keeps what waits.
+    /// How long to wait after a failed attempt. The number of attempts is not limited: the journal keeps what waits.
     pub retry: RetryOptions,
-    /// How often the sink's place in the journal is saved. What was delivered since is delivered again after a crash, unless the
-    /// sink can tell (files can).
+    /// How often the sink's cursor is saved. After a crash, items delivered since are delivered again, unless the sink recognises them
+    /// (files do).
     #[serde(with = "As::<duration::Duration>")]
     pub commit_every: Duration,
-    /// What happens when the journal is full of what this sink has not taken: `refuse` makes clients wait and come again,
-    /// `drop_oldest` gives up this sink's oldest spans, and counts them.
+    /// What happens when the journal is full of items that this sink has not accepted: `refuse` makes clients wait and retry, `drop_oldest`
+    /// drops this sink's oldest spans and counts them.
     pub when_full: WhenFull,
     /// How long rules with `decide = "trace"` wait for a trace. What waits is in the journal.
     pub decide: DecideOptions,
-    /// Where a browser shows a trace that this sink has, for links in the console and in `trace show`: `{trace_id}` and `{span_id}` are
-    /// filled in. Sinks of type `langfuse`, and the presets `phoenix` and `jaeger`, know it by their address.
+    /// The address at which a browser shows a trace of this sink, for links in the console and in `trace show`; `{trace_id}` and
+    /// `{span_id}` are filled in. Sinks of type `langfuse`, and the presets `phoenix` and `jaeger`, derive it from their address.
     #[schemars(with = "Option<String>", extend("examples" = ["https://jaeger.example.com/trace/{trace_id}"]))]
     pub trace_url: Option<TraceUrl>,
 }
@@ -42,7 +42,7 @@ pub struct BatchLimits {
     /// Size of one delivery, as the spans were on the wire.
     #[serde(with = "As::<ByteSize>")]
     pub bytes_max: usize,
-    /// The longest that a span waits for company.
+    /// The longest a span waits for others.
     #[serde(with = "As::<duration::Duration>")]
     pub age_max: Duration,
 }
@@ -51,7 +51,7 @@ pub struct BatchLimits {
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetryOptions {
-    /// The first wait is up to this long, each next one up to twice as long.
+    /// The longest first wait; each further wait is up to twice as long.
     #[serde(with = "As::<duration::Duration>")]
     pub first: Duration,
     /// No wait is longer, unless the sink asks for it.

@@ -18,7 +18,7 @@ use crate::span::Batch;
 use crate::support::clock;
 
 /// Why records become dead letters as a whole.
-const NOT_UNDERSTOOD: &str = "the record is not understood by this version";
+const NOT_UNDERSTOOD: &str = "this version does not understand the record";
 const PANICKED: &str = "this version panicked on the record";
 
 impl Lane {
@@ -87,7 +87,7 @@ impl Lane {
         let sink = &self.status.sink;
         self.dead_letters.keep_record(sink, &record, items, reason).await?;
         self.status.count_dead_letters(class, items);
-        error!(sink, items, reason, "a record is a dead letter now");
+        error!(sink, items, reason, "a record is now a dead letter");
         Ok(Settled { dead_lettered: items, ..Settled::default() })
     }
 

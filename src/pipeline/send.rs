@@ -89,7 +89,7 @@ impl Lane {
         // Without a wait that would be an endless loop.
         let repeats = rest.tasks.iter().any(|again| again.delivery.len() == task.delivery.len());
         if pace == Pace::Go && repeats {
-            let reason = "the sink wants everything again without saying why".to_owned();
+            let reason = "the sink asks for everything again without a reason".to_owned();
             pace = Pace::Down { after: None, reason };
         }
         let settled = rest.arrived.len() + rest.refused.len();
@@ -112,7 +112,7 @@ impl Lane {
             self.note(&pace, !rest.arrived.is_empty(), began);
         }
         if let Some(reason) = rest.deferral_reason.filter(|_| self.window.items_deferred() == 0) {
-            warn!(sink = self.status.sink, reason, "items are deferred, and others go on");
+            warn!(sink = self.status.sink, reason, "items are deferred, others go on");
         }
         for (mut task, wait) in rest.deferred {
             let not_before = self.not_before(&mut task, &wait, now);

@@ -62,7 +62,7 @@ pub struct LaneStatus {
     pub holds: AtomicU64,
     /// Items of deliveries that arrived, which the backend left out without saying which.
     pub left_out: AtomicU64,
-    /// Items that an operator had delivered again.
+    /// Items that an operator replayed.
     pub replayed: AtomicU64,
     /// How many deliveries may be at the sink at once, as it is now.
     pub concurrency: AtomicUsize,
@@ -70,7 +70,7 @@ pub struct LaneStatus {
     pub is_breaker_open: AtomicBool,
     /// The most bytes that are sent in one go, as learned from refusals; 0 where none is known.
     pub learned_bytes_max: AtomicUsize,
-    /// Deliveries at the sink right now.
+    /// Deliveries in flight.
     pub in_flight: AtomicU64,
     /// Items that cannot go yet for a reason of their own, and are put aside so that others can.
     pub deferred: AtomicU64,
@@ -196,7 +196,7 @@ impl LaneStatus {
         Self::settled(&self.cursor(), Resolved::default()).delivered
     }
 
-    /// Items that became dead letters since the start, by why.
+    /// Items that became dead letters since the start, by reason.
     pub fn dead_letters(&self) -> impl Iterator<Item = (RejectClass, u64)> {
         let counts = self.dead_letters.iter().map(|count| count.load(Ordering::Relaxed));
         RejectClass::ALL.into_iter().zip(counts)
@@ -223,7 +223,7 @@ impl LaneStatus {
     pub(super) fn troubled(&self, state: LaneState, reason: &str) {
         if self.set_state(state, Some(reason.to_owned())) {
             let (sink, state) = (&self.sink, state.as_str());
-            warn!(sink, state, reason, "the sink does not take spans; nothing is lost");
+            warn!(sink, state, reason, "the sink does not accept spans; nothing is lost");
         }
     }
 
@@ -238,7 +238,7 @@ impl LaneStatus {
             let count = counter.load(Ordering::Relaxed);
             (count > 0).then(|| format!("{before}{count}{after}"))
         };
-        let differ = " items are counted otherwise than they were accepted; see the log";
+        let differ = " items are counted differently from what was accepted; see the log";
         let panicked = " times; see the log and the dead letters";
         of_sink
             .or_else(|| count(&self.miscounted, "", differ))

@@ -185,7 +185,7 @@ impl LaneTraces {
             self.status.unamended.fetch_add(lost, Ordering::Relaxed);
             warn!(
                 sink = self.status.sink,
-                lost, "spans that news belong to are not in the journal any more"
+                lost, "spans to be sent again are no longer in the journal"
             );
         }
         delivery
@@ -196,8 +196,7 @@ impl LaneTraces {
         self.status.set_traces(fill);
         let more = fill.rootless.saturating_sub(before.rootless);
         if more > 0 {
-            let what =
-                "too many traces at once: these get no root, and their spans none above them";
+            let what = "too many traces at once: these get no root span";
             warn!(sink = self.status.sink, traces = more, "{what}");
         }
     }

@@ -84,7 +84,8 @@ impl TryFrom<Map<String, Value>> for Rates {
         let known =
             known.filter_map(|(unit, Unit { key, .. })| Some((unit, key, prices.get(*key)?)));
         let rates = known.filter(|(.., value)| !value.is_null()).map(|(unit, key, value)| {
-            let rate = Rate::read(value).ok_or_else(|| format!("`{key}` is no price: {value}"))?;
+            let rate =
+                Rate::read(value).ok_or_else(|| format!("`{key}` is not a price: {value}"))?;
             Ok((unit, rate))
         });
         rates.collect::<Result<_, _>>().map(Self)

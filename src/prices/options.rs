@@ -12,13 +12,13 @@ use super::money::{DOLLARS_MAX, Rates, price};
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PriceOptions {
-    /// Whether calls get a cost from a table of prices. Without it there is none but what clients say.
+    /// Whether calls get a cost from a price table. Otherwise only the costs that clients send are known.
     pub enabled: bool,
-    /// A table in the place of the one that is built in: the data of genai-prices (version 2), as `spanferry prices update` puts it
-    /// there. It is read at the start and with a reload.
+    /// A table to use instead of the built-in one: the data of genai-prices (version 2), as written by `spanferry prices update`. It is
+    /// read at start and on reload.
     #[schemars(example = "/etc/spanferry/prices.json")]
     pub file: Option<String>,
-    /// Prices of your own, by the model's name, whoever serves it; they go before the table. Dollars a million tokens.
+    /// Your own prices, by model name, for any provider; they take precedence over the table. In dollars per million tokens.
     #[schemars(example = serde_json::json!({ "my-model": { "input": 1.5, "output": 6.0, "cached": 0.15 } }))]
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub overrides: BTreeMap<String, Override>,
@@ -84,7 +84,7 @@ impl PriceOptions {
         });
         let is_wrong = |dollars: f64| price(dollars).is_none();
         let wrong = all.filter(|(_, _, dollars)| dollars.is_some_and(is_wrong));
-        let what = format!("no price: a million tokens cost from 0 to {DOLLARS_MAX} dollars");
+        let what = format!("not a price: a million tokens cost from 0 to {DOLLARS_MAX} dollars");
         wrong.map(|(model, key, _)| (model.as_str(), key, what.clone())).collect()
     }
 }

@@ -103,7 +103,7 @@ impl Table {
         };
         let mut table: Self = read.map_err(|error| error.to_string())?;
         if table.models() == 0 {
-            return Err("there is no model in it".to_owned());
+            return Err("it has no models".to_owned());
         }
         if table.date.is_empty() {
             date.clone_into(&mut table.date);

@@ -51,7 +51,7 @@ pub(super) async fn message(
     while reader.pull().await? {}
     let mut body = reader.finish();
     if body.bytes.len() != PREFIX_BYTES + length {
-        return Err(Refusal::Frame("the call does not hold exactly one whole message"));
+        return Err(Refusal::Frame("the call does not hold exactly one complete message"));
     }
     body.bytes = body.bytes.slice(PREFIX_BYTES..);
     Ok((message_coding(flag, &head.headers)?, body))
@@ -64,7 +64,7 @@ fn message_coding(flag: u8, headers: &HeaderMap) -> Result<Coding, Refusal> {
         0 => Ok(Coding::Identity),
         1 => match std::str::from_utf8(named).ok().and_then(Coding::from_header) {
             Some(Coding::Identity) => Err(Refusal::Frame(
-                "the message is said to be compressed and the call names no coding",
+                "the message is flagged as compressed, but the call names no encoding",
             )),
             Some(coding) => Ok(coding),
             None => Err(Refusal::Coding),

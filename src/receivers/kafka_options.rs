@@ -20,24 +20,24 @@ pub struct KafkaOptions {
     /// The consumer group. Each partition goes to one daemon of the group, so a trace is whole at one of them.
     #[serde(default = "default_group")]
     pub group: String,
-    /// A name for this daemon that no other of the group has and that stays the same when it starts again, as a pod's of a `StatefulSet`
-    /// does. A daemon that is back within `session_timeout` then keeps its partitions, and recognises what it had taken already.
+    /// A name for this daemon that is unique in the group and stays the same across restarts, such as a `StatefulSet` pod's. A daemon that
+    /// is back within `session_timeout` then keeps its partitions and recognises what it had already received.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(example = "${HOSTNAME}")]
     pub instance: Option<String>,
-    /// After how long without a sign of life a daemon's partitions go to others.
+    /// How long after a daemon's last heartbeat its partitions go to others.
     #[serde(default = "default_session_timeout")]
     pub session_timeout: Duration,
-    /// The tenant of messages: what their header `spanferry-tenant` says, where that is trusted; else this.
+    /// The tenant of messages, unless their header `spanferry-tenant` names one and is trusted.
     #[serde(default)]
     pub tenant: String,
-    /// Whether the header `spanferry-tenant` is believed. Whoever may write to the topics can then send as any tenant.
+    /// Whether to trust the header `spanferry-tenant`. Anybody who may write to the topics can then send as any tenant.
     #[serde(default)]
     pub trust_tenants: bool,
-    /// TLS towards the brokers; `tls = {}` trusts the authorities of the system.
+    /// TLS to the brokers; `tls = {}` trusts the system's certificate authorities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsOptions>,
-    /// The user, where the cluster wants one.
+    /// The user, if the cluster requires one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sasl: Option<SaslOptions>,
 }

@@ -106,7 +106,7 @@ const ACCEPTED: Figure =
     ("receiver_accepted_spans", "Spans and trace objects on stable storage and acknowledged");
 const REFUSED: Figure = (
     "receiver_refused_spans",
-    "Spans and trace objects not taken: the client was told to come again",
+    "Spans and trace objects not accepted: the client was told to retry",
 );
 /// Items that could not be understood and went to the quarantine, or whole requests that are no request (counted as one).
 const FAILED: Figure = (
@@ -288,7 +288,7 @@ impl Answering {
         };
         // What it touches is either its own or behind locks that survive a panic.
         let outcome = AssertUnwindSafe(entering).catch_unwind().await.unwrap_or_else(|_| {
-            error!(?place, "a request made the code that reads it panic");
+            error!(?place, "our own code panicked on a request");
             Err(Refusal::PANICKED)
         });
         let (receiver, encoding) = protocol.form();
@@ -330,7 +330,7 @@ impl Answering {
         if is_from_ourselves(&head.headers) {
             warn!(
                 ?place,
-                "a request of one of our own sinks came back to us, perhaps through other daemons, and was not taken"
+                "refused a request that one of our own sinks had sent, perhaps through other daemons: there is a loop"
             );
             return Err(Refusal::Loop);
         }

@@ -21,7 +21,7 @@ use crate::support::{duration, written::As};
 #[serde(deny_unknown_fields, default)]
 pub struct ReceiverOptions {
     /// Where the Agents SDK's ingest and OTLP over HTTP are served: an address with a port, or a Unix socket such as
-    /// `unix:/run/spanferry/http.sock`. Its user and group may connect; `?mode=0666` behind it lets everybody.
+    /// `unix:/run/spanferry/http.sock`. Its user and group may connect; append `?mode=0666` to let everybody connect.
     pub http: Address,
     /// Where OTLP over gRPC is served, in the same form.
     pub grpc: Address,
@@ -31,12 +31,13 @@ pub struct ReceiverOptions {
     /// The most that a request's body may take once it is decompressed; above it the answer is 413.
     #[serde(with = "As::<ByteSize>")]
     pub body_bytes_max_inflated: usize,
-    /// The most that all requests in flight may take in memory together. Above it requests wait a moment, and are then told to come again;
-    /// one that can need more than three quarters of it alone is refused for good.
+    /// The most that all requests in flight may take in memory together. Above it requests wait a moment and are then told to retry; a
+    /// request that may need more than three quarters of it alone is refused with 413.
     // The other quarter, or one largest body, is for bodies that are still coming.
     #[serde(with = "As::<ByteSize>")]
     pub in_flight_bytes_max: usize,
-    /// The most connections on each port. Beyond it one that never had a request gives way, or the one that has been idle the longest.
+    /// The most connections on each port. Beyond it, a connection that never carried a request is closed, or the one that has been idle the
+    /// longest.
     pub connections_max: usize,
     /// How long a body may pause before its connection is closed.
     #[serde(with = "As::<duration::Duration>")]
@@ -44,26 +45,25 @@ pub struct ReceiverOptions {
     /// How long requests in flight may take to finish when the daemon stops.
     #[serde(with = "As::<duration::Duration>")]
     pub drain_timeout: Duration,
-    /// Serve the paths that clients build by mistake or for other products as well: doubled ones, a slash behind them
-    /// and Langfuse's.
+    /// Also serve paths that clients build by mistake or for other products: doubled ones, ones with a trailing slash, and Langfuse's.
     pub path_aliases: bool,
-    /// What happens to metrics, logs and profiles, which are not stored: `ack` answers that, in a form that no client tries again;
-    /// `reject` answers like an unknown path.
+    /// What happens to metrics, logs and profiles, which are not stored: `ack` says so in a form that no client retries; `reject` answers
+    /// as for an unknown path.
     pub other_signals: OtherSignals,
-    /// A path such as `/otel` below which every path is served as well: for clients and proxies that put one in front.
+    /// A prefix such as `/otel` under which every path is also served: for clients and proxies that add one.
     pub base_path: String,
-    /// The keys that are let in, each with a name for its holder: `[{ token = "${KEY}", tenant = "shop" }]`. Without any, everybody is,
-    /// unless `tls.client_ca` asks for certificates. Clients send a key as `Authorization: Bearer KEY`, as `Authorization: Basic` of
+    /// The accepted keys, each with a name for its holder: `[{ token = "${KEY}", tenant = "shop" }]`. Without any, everybody is accepted,
+    /// unless `tls.client_ca` requires certificates. Clients send a key as `Authorization: Bearer KEY`, as `Authorization: Basic` of
     /// `user:password`, as `x-api-key` or as `api-key`; over gRPC in metadata of these names.
     pub tokens: Vec<TokenOptions>,
     /// TLS on both ports. Without it they speak plain HTTP.
     pub tls: Option<TlsOptions>,
-    /// How much each tenant may send. OTLP clients that go beyond are answered 429 (gRPC `RESOURCE_EXHAUSTED`), the Agents SDK 503;
-    /// both say when to come again. What clients send without a tenant counts together.
+    /// How much each tenant may send. Beyond it OTLP clients get 429 (gRPC `RESOURCE_EXHAUSTED`) and the Agents SDK gets 503, both with the
+    /// time to wait. Clients without a tenant share one limit.
     pub limits: Option<LimitOptions>,
-    /// Web pages that may send from a browser: a request with an `Origin` that is not among them is refused. Without it none may.
+    /// Web pages that may send from a browser: requests with any other `Origin` are refused. Without this, no page may.
     pub cors: Option<CorsOptions>,
-    /// Topics of Kafka that are consumed, beside the ports above. It needs a build with Kafka (docs/kafka.md).
+    /// Kafka topics to consume, in addition to the ports above. Needs a build with Kafka (docs/kafka.md).
     pub kafka: Option<KafkaOptions>,
 }
 
@@ -87,7 +87,7 @@ pub struct LimitOptions {
     /// Bytes of bodies a second, as they come over the wire.
     #[schemars(example = "8MiB")]
     pub bytes_per_second: Option<ByteSize>,
-    /// Tenants with limits of their own, such as `shop = { items_per_second = 20000 }`; what one of them leaves out is as above.
+    /// Tenants with their own limits, such as `shop = { items_per_second = 20000 }`; a limit that is left out is as above.
     pub tenants: BTreeMap<String, RateOptions>,
 }
 
@@ -123,10 +123,10 @@ impl LimitOptions {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CorsOptions {
-    /// Origins such as `https://app.example.com`; `*` stands for any text within one.
+    /// Origins such as `https://app.example.com`; `*` matches any text.
     #[schemars(example = ["https://app.example.com"])]
     pub allowed_origins: Vec<String>,
-    /// Request headers that are allowed beside those that OpenTelemetry and the Agents SDK send.
+    /// Request headers to allow in addition to those that OpenTelemetry and the Agents SDK send.
     #[serde(default)]
     pub allowed_headers: Vec<String>,
     /// How long a browser may remember the answer.
@@ -209,16 +209,16 @@ impl ReceiverOptions {
             (self.in_flight_bytes_max < largest, "in_flight_bytes_max", "in_flight_bytes_max has no room for one request of the largest size",
                 needs.as_str()),
             (self.body_bytes_max == 0 || self.body_bytes_max_inflated == 0, "", "a body limit of 0 refuses every request", "leave it out for 64MiB"),
-            (self.connections_max == 0, "connections_max", "connections_max = 0 lets nobody in", "leave it out for 768"),
+            (self.connections_max == 0, "connections_max", "with connections_max = 0 nobody can connect", "leave it out for 768"),
             (self.tokens.iter().any(|token| token.token.reveal().trim().is_empty()), "tokens", "a token is empty", "is the variable it comes from set?"),
             (self.tokens.iter().any(|one| self.tokens.iter().any(|other| one.token == other.token && one.tenant != other.tenant)),
-                "tokens", "two tenants have the same token", "give each one of its own"),
-            (!is_base_path(&self.base_path), "base_path", "base_path is no path", "write for example \"/otel\", without a slash at its end"),
-            (limits.is_some_and(LimitOptions::lets_nothing_in), "limits", "a limit of 0 lets nothing in", "leave it out for no limit"),
-            (knows_tenants && limited.any(|name| !is_tenant(name)), "limits", "limits.tenants names a tenant that no token has",
-                "tenants are what `tokens` call them"),
-            (headers.any(|name| name.parse::<HeaderName>().is_err()), "cors", "cors.allowed_headers has a name that no header can have",
-                "a name has letters, digits and hyphens"),
+                "tokens", "two tenants have the same token", "give each tenant its own"),
+            (!is_base_path(&self.base_path), "base_path", "base_path is not a path", "write for example \"/otel\", without a slash at its end"),
+            (limits.is_some_and(LimitOptions::lets_nothing_in), "limits", "a limit of 0 refuses everything", "leave it out for no limit"),
+            (knows_tenants && limited.any(|name| !is_tenant(name)), "limits", "limits.tenants names a tenant without a token",
+                "tenants are named in `tokens`"),
+            (headers.any(|name| name.parse::<HeaderName>().is_err()), "cors", "cors.allowed_headers has an invalid header name",
+                "a header name has letters, digits and hyphens"),
             (cors.is_some_and(|cors| cors.allowed_origins.is_empty()), "cors", "cors allows no origin", "name them in allowed_origins, or leave cors out"),
         ];
         let own = mistakes.into_iter().filter(|(is_wrong, ..)| *is_wrong);
@@ -238,7 +238,7 @@ impl ReceiverOptions {
             !self.tokens.is_empty() || self.tls.as_ref().is_some_and(TlsOptions::is_mutual);
         let listeners = [("http", &self.http), ("grpc", &self.grpc)];
         let (option, listen) = listeners.into_iter().find(|(_, listen)| listen.is_exposed())?;
-        let who = format!("everybody who reaches receivers.{option} ({listen}) may send");
+        let who = format!("anybody who can reach receivers.{option} ({listen}) may send");
         (!is_closed).then(|| (option, who + ": there are no receivers.tokens"))
     }
 }

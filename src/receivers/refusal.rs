@@ -21,7 +21,7 @@ pub(super) enum Refusal {
     /// The signal is one that the operator does not want.
     #[error("this daemon stores traces only: switch this signal off in the client")]
     Unwanted,
-    #[error("this path takes POST: {0}")]
+    #[error("this path accepts POST: {0}")]
     Method(&'static str),
     /// A web page sent it that may not.
     #[error(
@@ -30,7 +30,7 @@ pub(super) enum Refusal {
     )]
     Origin,
     /// No key, or one that is not known.
-    #[error("the credentials are missing or not known here")]
+    #[error("the credentials are missing or unknown")]
     Unauthenticated,
     /// A sink of this daemon sent it, perhaps by way of others: what is taken would be sent again, for ever.
     #[error(
@@ -42,7 +42,7 @@ pub(super) enum Refusal {
     #[error("Content-Type must be {0}")]
     MediaType(&'static str),
     /// The body is compressed in a way that is not known.
-    #[error("the body's coding is not known: use gzip, deflate, zstd or none")]
+    #[error("the body's encoding is unknown: use gzip, deflate, zstd or none")]
     Coding,
     #[error("{0}")]
     TooLarge(String),
@@ -52,7 +52,7 @@ pub(super) enum Refusal {
     #[error("{0}")]
     Frame(&'static str),
     /// Nothing is wrong with the request: the client should come again.
-    #[error("{why}: come again in a moment")]
+    #[error("{why}: retry in a moment")]
     Busy {
         /// What stands in the way.
         why: &'static str,
@@ -60,10 +60,10 @@ pub(super) enum Refusal {
         items: u32,
     },
     /// Its tenant sent more than it may: the client should come again after this time.
-    #[error("this tenant sends more than receivers.limits allows: come again in a moment")]
+    #[error("this tenant sends more than receivers.limits allows: retry in a moment")]
     Limited(Duration),
     /// The body stopped coming.
-    #[error("the body stopped coming")]
+    #[error("the body was not sent in time")]
     Slow,
     /// The client is gone, or sends something that is no HTTP.
     #[error("the body was cut off")]

@@ -70,7 +70,7 @@ impl Partial {
         let mut text = String::new();
         let mut separator = "";
         if 0 < quarantined {
-            write!(text, "{quarantined} of {items} spans are not valid and were set aside").ok();
+            write!(text, "{quarantined} of {items} spans are invalid and were quarantined").ok();
             separator = ": ";
         }
         for (reason, count) in reasons {

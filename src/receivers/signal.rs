@@ -45,7 +45,7 @@ static TRACES: About =
 static METRICS: About = About {
     name: "metrics",
     rejected_member: "rejectedDataPoints",
-    advice: "metrics are not stored here, only traces: set OTEL_METRICS_EXPORTER=none",
+    advice: "only traces are stored here, not metrics: set OTEL_METRICS_EXPORTER=none",
     way: &[
         (&[1], &["resourceMetrics", "resource_metrics"]),
         (&[2], &["scopeMetrics", "scope_metrics"]),
@@ -57,7 +57,7 @@ static METRICS: About = About {
 static LOGS: About = About {
     name: "logs",
     rejected_member: "rejectedLogRecords",
-    advice: "logs are not stored here, only traces: set OTEL_LOGS_EXPORTER=none",
+    advice: "only traces are stored here, not logs: set OTEL_LOGS_EXPORTER=none",
     way: &[
         (&[1], &["resourceLogs", "resource_logs"]),
         (&[2], &["scopeLogs", "scope_logs"]),
@@ -67,7 +67,7 @@ static LOGS: About = About {
 static PROFILES: About = About {
     name: "profiles",
     rejected_member: "rejectedProfiles",
-    advice: "profiles are not stored here, only traces: switch their exporter off",
+    advice: "only traces are stored here, not profiles: switch their exporter off",
     way: &[
         (&[1], &["resourceProfiles", "resource_profiles"]),
         (&[2], &["scopeProfiles", "scope_profiles"]),
@@ -95,13 +95,13 @@ impl Signal {
         match encoding {
             Encoding::Protobuf => count_protobuf(body, way).ok_or(Malformed::Syntax {
                 expected: "an OTLP protobuf message",
-                problem: "its fields cannot be walked".to_owned(),
+                problem: "its fields cannot be read".to_owned(),
             }),
             Encoding::Json => {
                 let json = str::from_utf8(body).ok().and_then(Raw::parse);
                 json.map(|json| count_json(json, way)).ok_or(Malformed::Syntax {
                     expected: "OTLP in JSON",
-                    problem: "it is no JSON".to_owned(),
+                    problem: "it is not JSON".to_owned(),
                 })
             }
         }

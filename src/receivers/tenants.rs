@@ -22,11 +22,11 @@ const TENANTS_MAX: usize = 1024;
 /// What all further tenants are called together.
 const OTHERS: &str = "(others)";
 
-const REQUESTS: Figure = ("receiver_tenant_requests", "Requests of a tenant that were let in");
+const REQUESTS: Figure = ("receiver_tenant_requests", "Accepted requests of a tenant");
 const ITEMS: Figure = ("receiver_tenant_items", "Items in the requests of a tenant");
-const BYTES: Figure = ("receiver_tenant_bytes", "Bytes of a tenant's bodies as they came");
+const BYTES: Figure = ("receiver_tenant_bytes", "Bytes of a tenant's request bodies on the wire");
 const LIMITED: Figure =
-    ("receiver_tenant_limited_requests", "Requests of a tenant that went beyond its limits");
+    ("receiver_tenant_limited_requests", "Requests of a tenant refused because of its limits");
 
 /// The figures of each tenant, with their names in `/status`.
 pub const TENANT_FIGURES: [(&str, Figure); 4] =

@@ -51,7 +51,7 @@ pub fn read_tests(
 ) -> Vec<Test> {
     let Some(section) = section else { return Vec::new() };
     let mut reading = Reading { problems };
-    let tables = reading.tables(section, "test", "begin a test with [[tests]]");
+    let tables = reading.tables(section, "test", "write a test as [[tests]]");
     tables.iter().filter_map(|table| reading.rule_test(table, sinks)).collect()
 }
 
@@ -65,7 +65,7 @@ impl Reading<'_> {
         if let Some(name) = sink.filter(|sink| !sinks.contains(sink)) {
             let hint = did_you_mean(name, sinks).unwrap_or_default();
             let at = table.get("sink").map_or(at.clone(), Spanned::span);
-            self.report(&at, "there is no sink of this name", &hint);
+            self.report(&at, "there is no sink with this name", &hint);
         }
         if known < self.problems.len() {
             return None;
@@ -82,7 +82,7 @@ impl Reading<'_> {
         let batch = match made {
             Ok(batch) => Arc::new(batch),
             Err(problem) => {
-                let what = format!("no span can be made of this: {problem}");
+                let what = format!("this is not a span: {problem}");
                 return self.wrong(&value.span(), what, "");
             }
         };
@@ -110,8 +110,8 @@ impl Reading<'_> {
                 }
             }
             _ => {
-                let hint = "write \"dropped\", \"kept\", or what holds: `{ kind = \"tool\" }`";
-                return self.wrong(&value.span(), "not what can be expected", hint);
+                let hint = "write \"dropped\", \"kept\", or conditions: `{ kind = \"tool\" }`";
+                return self.wrong(&value.span(), "not a valid expectation", hint);
             }
         }
         Some(Expected::Kept { holds, absent })
@@ -139,9 +139,9 @@ impl Test {
         };
         let beside = Beside { source: &left.batch.source, prices: rules.prices() };
         let untrue = holds.iter().filter(|(_, one)| one.holds(beside, item) != Some(true));
-        let untrue = untrue.map(|(at, _)| failed(at, "this does not hold for what is left"));
+        let untrue = untrue.map(|(at, _)| failed(at, "this does not hold for the result"));
         let there = absent.iter().filter(|(_, text)| is_in(item, text));
-        let there = there.map(|(at, _)| failed(at, "this text is in what is left"));
+        let there = there.map(|(at, _)| failed(at, "the result contains this text"));
         untrue.chain(there).collect()
     }
 }
@@ -163,7 +163,7 @@ fn is_in(item: &Item, text: &str) -> bool {
 /// The schema of the list of tests.
 pub fn tests_schema() -> Value {
     json!({
-        "description": "Tests of the rules, for `spanferry validate`: a span, and what is expected to be left of it.",
+        "description": "Tests of the rules, run by `spanferry validate`: a span, and the expected result.",
         "default": null,
         "type": "array",
         "items": test_schema(),
@@ -175,9 +175,9 @@ fn test_schema() -> Value {
     json!({
         "type": "object",
         "properties": {
-            "name": { "description": "What is tested, for people.", "type": "string" },
-            "sink": { "description": "The sink whose rules are meant; else those for all sinks.", "type": "string" },
-            "tenant": { "description": "Who sends the span.", "type": "string" },
+            "name": { "description": "A name for people.", "type": "string" },
+            "sink": { "description": "The sink whose rules are tested; without it, the rules for all sinks.", "type": "string" },
+            "tenant": { "description": "The tenant that sends the span.", "type": "string" },
             "span": span_schema(),
             "openai": { "description": "An item of the Agents SDK.", "type": "object" },
             "expect": {

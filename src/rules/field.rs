@@ -24,13 +24,13 @@ named! {
         Kind "kind",
         /// The name that backends show; the workflow's for a trace object.
         Name "name",
-        /// The agent at work.
+        /// The agent.
         Agent "agent",
-        /// The tool that is called.
+        /// The tool.
         Tool "tool",
         /// The model that was asked for, and the one that answered.
         Model "model",
-        /// Who serves the model.
+        /// The model's provider.
         Provider "provider",
         /// The conversation or group.
         Session "session",
@@ -40,9 +40,9 @@ named! {
         Tag "tag",
         /// `ok`, `error` or `unset`.
         Status "status",
-        /// Tokens altogether.
+        /// All tokens.
         Tokens "tokens",
-        /// What it cost, in US dollars.
+        /// The cost in US dollars.
         Cost "cost",
         /// Whether it has to do with models, tools or agents: anything but a span of HTTP, a database ... without an attribute of a
         /// convention for these.

@@ -113,7 +113,7 @@ fn a_rule_that_cannot_be_before_the_journal_says_what_to_do() {
         ("drop = true\ndecide = \"trace\"", "a trace waits in the journal until it is decided"),
     ] {
         let problems = try_rules(&format!("[[rules]]\n{more}\nbefore_journal = true")).unwrap_err();
-        assert_eq!(problems[0].what, "this rule cannot be before the journal");
+        assert_eq!(problems[0].what, "this rule cannot run before the journal");
         assert!(problems[0].hint.as_ref().unwrap().contains(hint), "{problems:?}");
     }
 }

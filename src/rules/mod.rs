@@ -100,7 +100,7 @@ named! {
         /// The sink does not get it.
         Dropped "dropped",
         /// It would have, but for a rule that keeps it.
-        Spared "would drop, but an earlier rule keeps it",
+        Spared "would drop it, but an earlier rule keeps it",
         /// Nothing: it is in the sample, or the sink is one that it is for.
         Passed "passed",
         /// It became another.
@@ -108,7 +108,7 @@ named! {
         /// Nothing of it was to be changed.
         Unchanged "nothing to change",
         /// The rule's own code panicked or left nothing that can be read, and it stayed as it is.
-        Failed "failed, and left it as it is",
+        Failed "failed, and left it unchanged",
     }
 }
 
@@ -196,7 +196,7 @@ impl Rule {
         let unknown = to.iter().filter(|(name, _)| !sinks.contains(&name.as_str()));
         let problem = |(name, at): &(String, Range<usize>)| {
             let hint = did_you_mean(name, sinks).unwrap_or_default();
-            Problem::new(Some(at.clone()), "there is no sink of this name", hint)
+            Problem::new(Some(at.clone()), "there is no sink with this name", hint)
         };
         unknown.map(problem).collect()
     }
@@ -277,7 +277,7 @@ impl Rules {
         let mut names = HashSet::new();
         let same = self.all.iter().filter(|rule| !names.insert(rule.name.as_str()));
         let hint = "metrics tell the rules of a sink apart by their names";
-        let what = |rule: &Rule| format!("two rules of the name `{}`", rule.name);
+        let what = |rule: &Rule| format!("two rules are named `{}`", rule.name);
         same.map(|rule| Problem::new(rule.at.clone(), what(rule), hint)).collect()
     }
 

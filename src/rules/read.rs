@@ -57,7 +57,7 @@ pub fn read(
     let tables = reading.tables(section, "rule", BEGIN_HINT);
     if tables.len() > RULES_MAX {
         let what = format!("more than {RULES_MAX} rules");
-        reading.report(&section.span(), what, "put what belongs together into one, with `any`");
+        reading.report(&section.span(), what, "combine some with `any`");
         return Vec::new();
     }
     let read = tables.iter().zip(1..);
@@ -66,7 +66,7 @@ pub fn read(
     let mut of_traces = rules.iter().filter(|rule: &&Arc<Rule>| rule.is_of_traces);
     if let Some(Rule { at: Some(at), .. }) = of_traces.nth(WHOLE_MAX / 2).map(Arc::as_ref) {
         let what = format!("more than {} rules with `decide = \"trace\"`", WHOLE_MAX / 2);
-        reading.report(at, what, "put what belongs together into one, with `any`");
+        reading.report(at, what, "combine some with `any`");
     }
     rules
 }
@@ -80,7 +80,7 @@ pub fn of_text(text: &str) -> Vec<Arc<Rule>> {
     rules
 }
 
-const BEGIN_HINT: &str = "begin a rule with [[rules]], and `match = { ... }` in the next line";
+const BEGIN_HINT: &str = "write [[rules]], and `match = { ... }` on the next line";
 
 impl Reading<'_> {
     fn rule(&mut self, table: &Spanned<DeTable<'_>>, place: Place, number: usize) -> Option<Rule> {
@@ -101,17 +101,17 @@ impl Reading<'_> {
         let before = before.filter(|value| value.get_ref().as_bool() == Some(true));
         let is_of_traces = self.is_of_traces(table);
         let hint = match () {
-            () if place == Place::Sink => "move it to [[rules]]: all sinks read one journal",
+            () if place == Place::Sink => "move it to [[rules]]: all sinks share one journal",
             () if !BEFORE_JOURNAL.iter().any(|action| table.contains_key(*action)) => {
-                "only `redact`, `drop`, `keep` and `sample` can be: leave `before_journal` out"
+                "only `redact`, `drop`, `keep` and `sample` can: remove `before_journal`"
             }
             () if is_of_traces => {
-                "a trace waits in the journal until it is decided: leave one of the two out"
+                "a trace waits in the journal until it is decided: remove one of the two"
             }
             () => "",
         };
         if let Some(value) = before.filter(|_| !hint.is_empty()) {
-            self.report(&value.span(), "this rule cannot be before the journal", hint);
+            self.report(&value.span(), "this rule cannot run before the journal", hint);
         }
         let action = action.filter(|_| known == self.problems.len())?;
         let at = (place != Place::Option).then_some(at);
@@ -124,8 +124,8 @@ impl Reading<'_> {
             return false;
         };
         if !DECIDING.iter().any(|action| table.contains_key(*action)) {
-            let hint = "only `keep`, `drop` and `sample` decide of whole traces";
-            self.report(&value.span(), "this rule cannot decide of a trace", hint);
+            let hint = "only `keep`, `drop` and `sample` decide on whole traces";
+            self.report(&value.span(), "this rule cannot decide on a trace", hint);
         }
         true
     }
@@ -134,7 +134,7 @@ impl Reading<'_> {
         let name = value.get_ref().as_str().unwrap_or_default();
         if value.get_ref().is_str() && (name.is_empty() || name.chars().count() > NAME_CHARS_MAX) {
             let hint = format!("use 1 to {NAME_CHARS_MAX} characters");
-            self.report(&value.span(), "not a name for a rule", &hint);
+            self.report(&value.span(), "not a valid rule name", &hint);
         }
         name.to_owned()
     }
@@ -147,23 +147,27 @@ impl Reading<'_> {
         let Some((key, value)) = named.next() else {
             let all: Vec<_> = actions().map(|action| format!("`{action}`")).collect();
             let hint = format!("add one of {}", all.join(", "));
-            return self.wrong(at, "the rule does nothing", &hint);
+            return self.wrong(at, "the rule has no action", &hint);
         };
         if let Some((second, _)) = named.next() {
             let what = format!("a second action beside `{}`", key.get_ref());
-            return self.wrong(&second.span(), what, "make it a rule of its own, behind this one");
+            return self.wrong(
+                &second.span(),
+                what,
+                "put it into a rule of its own, after this one",
+            );
         }
         let at = value.span();
         match (key.get_ref().as_ref(), value.get_ref()) {
             (_, DeValue::Boolean(false)) => {
-                self.wrong(&at, "the rule does nothing", "write `true`, or leave the rule out")
+                self.wrong(&at, "the rule has no action", "write `true`, or leave the rule out")
             }
             ("keep", DeValue::Boolean(true)) => Some(Action::Keep),
             ("drop", DeValue::Boolean(true)) => Some(Action::Drop),
             ("sample", rate) => {
                 let good = number(rate).filter(|rate| (0.0..=1.0).contains(rate));
                 if good.is_none() && number(rate).is_some() {
-                    self.report(&at, "not a rate", "write what part is kept, from 0 to 1");
+                    self.report(&at, "not a rate", "write the part to keep, from 0 to 1");
                 }
                 good.map(|rate| Action::Sample(Sample::new(rate)))
             }
@@ -178,8 +182,12 @@ impl Reading<'_> {
 
     fn route(&mut self, value: &Spanned<DeValue<'_>>, place: Place) -> Option<Action> {
         if place == Place::Sink {
-            let hint = "move the rule to [[rules]], or `drop` what this sink is not to get";
-            return self.wrong(&value.span(), "a sink's own rules cannot send to others", hint);
+            let hint = "move the rule to [[rules]], or `drop` what this sink should not get";
+            return self.wrong(
+                &value.span(),
+                "a sink's own rules cannot route to other sinks",
+                hint,
+            );
         }
         let to = texts(value).into_iter().map(|(at, name)| (name.to_owned(), position(&at)));
         let to: Vec<_> = to.collect();
@@ -208,8 +216,8 @@ impl Reading<'_> {
             return self.wrong(&at, "there is no condition here", hint);
         }
         if depth == 0 {
-            let what = format!("more than {DEPTH_MAX} conditions inside each other");
-            return self.wrong(&at, what, "make it several rules");
+            let what = format!("more than {DEPTH_MAX} nested conditions");
+            return self.wrong(&at, what, "split it into several rules");
         }
         let mut all = Vec::new();
         for (key, value) in table {
@@ -276,8 +284,8 @@ impl Reading<'_> {
         let takes = field.takes();
         let tests = match value.get_ref() {
             DeValue::Array(several) if several.is_empty() => {
-                let hint = "name some, or leave it out";
-                return self.wrong(&value.span(), "nothing is one of no values", hint);
+                let hint = "list some, or remove it";
+                return self.wrong(&value.span(), "an empty list matches nothing", hint);
             }
             DeValue::Array(several) => {
                 several.iter().filter_map(|one| self.test(takes, one)).collect()
@@ -295,7 +303,7 @@ impl Reading<'_> {
         at: &Range<usize>,
         table: &DeTable<'_>,
     ) -> Option<Condition> {
-        let dotted = "a key with dots is put in quotes";
+        let dotted = "put a key with dots in quotes";
         let hint = format!("write `{{ regex = \"...\" }}` or `{{ exists = true }}`; {dotted}");
         let mut members = table.iter();
         let (Some((key, value)), None) = (members.next(), members.next()) else {
@@ -309,7 +317,7 @@ impl Reading<'_> {
             ("regex", DeValue::String(text)) => {
                 if !matches!(field.takes(), Takes::Text | Takes::Word(_) | Takes::Any) {
                     let hint = "compare it: `\">2\"`";
-                    return self.wrong(&value.span(), "this field is no text", hint);
+                    return self.wrong(&value.span(), "this field is not text", hint);
                 }
                 let pattern = self.pattern(&value.span(), text)?;
                 Some(Condition::Field(field, vec![Test::Pattern(pattern)]))
@@ -326,7 +334,7 @@ impl Reading<'_> {
             Ok(pattern) => self.telling(at, pattern),
             Err(error) => {
                 let hint =
-                    "patterns are those of the regex crate: no look-around, no back-references";
+                    "the syntax is that of Rust's regex crate: no look-around, no back-references";
                 self.wrong(at, format!("not a regular expression: {}", reason(&error)), hint)
             }
         }
@@ -357,29 +365,33 @@ impl Reading<'_> {
                 };
                 comparison(text, takes).or_else(|| self.wrong(&at, "not a comparison", hint))
             }
-            (Takes::Time, _) => self.wrong(&at, "a length of time needs a unit", "write `\">2s\"`"),
+            (Takes::Time, _) => self.wrong(&at, "a duration needs a unit", "write `\">2s\"`"),
             (Takes::Number, _) => self.wrong(&at, "this field is a number", "write `\">=1000\"`"),
             (Takes::Any, DeValue::String(text)) if comparison(text, takes).is_some() => {
                 comparison(text, takes)
             }
             (Takes::Text, DeValue::String(text)) if comparison(text, Takes::Number).is_some() => {
                 let hint = "`duration`, `tokens`, `cost` and attributes can be compared";
-                self.wrong(&at, "a text is neither more nor less than a number", hint)
+                self.wrong(&at, "text cannot be compared with a number", hint)
             }
             (Takes::Text | Takes::Word(_) | Takes::Any, DeValue::String(text)) => {
                 self.text(takes, &at, text)
             }
             (Takes::Text | Takes::Word(_), _) => {
-                self.wrong(&at, "this field is a text", "put it in quotes")
+                self.wrong(&at, "this field is text", "put it in quotes")
             }
-            (Takes::Any, _) => self.wrong(&at, "expected a text, a number or true or false", ""),
+            (Takes::Any, _) => self.wrong(&at, "expected a string, a number, true or false", ""),
         }
     }
 
     fn text(&mut self, takes: Takes, at: &Range<usize>, text: &str) -> Option<Test> {
         let is_glob = text.contains(['*', '?']);
         if text.is_empty() {
-            return self.wrong(at, "no text is empty here", "use `{ exists = false }`");
+            return self.wrong(
+                at,
+                "an empty string is not allowed here",
+                "use `{ exists = false }`",
+            );
         }
         if let Takes::Word(words) = takes {
             let (words, pattern) = (words(), is_glob.then(|| glob(text)).flatten());

@@ -22,12 +22,12 @@ pub(super) fn rule_schema(condition: &Value) -> Value {
     json!({
         "type": "object",
         "properties": {
-            "name": { "description": "Its name in metrics.", "type": "string" },
+            "name": { "description": "The rule's name in metrics.", "type": "string" },
             "match": condition,
-            "keep": flag("No later `drop` or `sample` takes what matches."),
+            "keep": flag("Later `drop` and `sample` rules do not apply to what matches."),
             "drop": flag("The sink does not get what matches; it is counted as filtered."),
             "sample": {
-                "description": "The part of all traces that is kept, from 0 to 1, by their ids.",
+                "description": "The part of all traces to keep, from 0 to 1, by trace id.",
                 "type": "number",
             },
             "route": {
@@ -38,12 +38,12 @@ pub(super) fn rule_schema(condition: &Value) -> Value {
             "redact": redact,
             "set": set,
             "decide": {
-                "description": "Whether `keep`, `drop` or `sample` is for each `span` that matches, or for all of its `trace`.",
+                "description": "Whether `keep`, `drop` or `sample` applies to each matching `span`, or to its whole `trace`.",
                 "type": "string",
                 "enum": ["span", "trace"],
                 "default": "span",
             },
-            "before_journal": flag("Whether it is done before anything is written to disk, too."),
+            "before_journal": flag("Whether it also runs before anything is written to disk."),
         },
         "additionalProperties": false,
     })
@@ -58,7 +58,7 @@ fn condition_schema() -> Value {
     let lists = ["any", "all"].map(|name| (name.to_owned(), several.clone()));
     let properties: Map<String, Value> = facts.chain(tables).chain(lists).collect();
     json!({
-        "description": "What must hold; without it the rule is for everything.",
+        "description": "The conditions; without them the rule applies to everything.",
         "type": "object",
         "properties": properties,
         "additionalProperties": false,

@@ -22,15 +22,14 @@ use crate::support::{duration, written::As};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DecideOptions {
-    /// A trace is decided when nothing of it has arrived for so long.
+    /// A trace is decided when nothing of it has arrived for this long.
     #[serde(with = "As::<duration::Duration>")]
     pub quiet: Duration,
-    /// A trace that is never quiet is kept after so long, and counted. The sink is at most so far behind for its rules; 15 minutes at
-    /// most.
+    /// A trace that is never quiet is kept after this long, and counted. The rules delay the sink by at most this long; 15 minutes at most.
     #[serde(with = "As::<duration::Duration>")]
     pub longest: Duration,
-    /// Whether the sink waits as long for every trace, where rules drop single spans, so that what is below these hangs under the nearest
-    /// that is left also if they come in another request. Without it, that is known of spans of the same request only.
+    /// Whether the sink waits for every trace where rules drop single spans, so that children of dropped spans move to the nearest ancestor
+    /// that is kept even if they arrive in another request. Without it, only spans of the same request are looked at.
     pub reparent: bool,
 }
 

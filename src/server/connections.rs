@@ -92,7 +92,10 @@ pub async fn serve<H: Handler>(listener: Listener, handler: H, stop: Stop) {
     drop((listener, waiting));
     let finished = timeout(handler.limits().drain_timeout, connections.all_ended());
     if finished.await.is_err() {
-        warn!(connections = connections.tasks.len(), "connections that did not finish are cut off");
+        warn!(
+            connections = connections.tasks.len(),
+            "connections that did not finish in time are closed"
+        );
         connections.tasks.shutdown().await;
     }
 }
@@ -308,7 +311,7 @@ impl<H: Handler> Server<H> {
                 if let Some(count) = plain.note() {
                     warn!(
                         count,
-                        "plain HTTP came to a port that speaks TLS and was not taken: its client needs an https:// address"
+                        "refused plain HTTP on a TLS port: the client needs an https:// address"
                     );
                 }
             }

@@ -154,7 +154,7 @@ fn place(fresh: &Path, path: &Path, mode: u32) -> io::Result<(u64, u64)> {
         Ok(found) if !found.file_type().is_socket() => {
             return Err(io::Error::new(
                 ErrorKind::AlreadyExists,
-                "a file that is no socket is there",
+                "a file that is not a socket is in the way",
             ));
         }
         Ok(_) if StdStream::connect(path).is_ok() => return Err(ErrorKind::AddrInUse.into()),

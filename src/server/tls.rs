@@ -44,20 +44,20 @@ const PREFERRED: [CipherSuite; 3] = [
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TlsOptions {
-    /// The certificate and those that lead to its authority: the path of a PEM file, or by `${file:/path}` what it holds. A file that
-    /// changes is used for new connections within three seconds.
+    /// The certificate and its chain: the path of a PEM file, or its content with `${file:/path}`. A changed file takes effect for new
+    /// connections within three seconds.
     #[schemars(example = "/etc/spanferry/tls/tls.crt")]
     pub cert: String,
     /// The certificate's private key, given in the same way.
     #[schemars(example = "/etc/spanferry/tls/tls.key")]
     pub key: Secret,
-    /// Certificate authorities whose clients are let in, given in the same way. A client is then known by the common name of its
-    /// certificate, or its first other name: that is its tenant, where no token says another.
+    /// Certificate authorities whose clients are accepted, given in the same way. The common name of a client's certificate, or its first
+    /// alternative name, is its tenant, unless a token says another.
     #[serde(default)]
     #[schemars(example = "/etc/spanferry/tls/clients.crt")]
     pub client_ca: Option<String>,
-    /// Whether every client needs a certificate (`required`, the default), or may do without (`optional`). Where there are tokens,
-    /// `required` asks for both, `optional` for either.
+    /// Whether every client needs a certificate (`required`, the default), or may do without (`optional`). With tokens, `required` asks for
+    /// both, `optional` for either.
     #[serde(default)]
     #[schemars(example = ClientAuth::Optional)]
     pub client_auth: Option<ClientAuth>,
@@ -89,8 +89,8 @@ impl TlsOptions {
         let hint = "give each the path of a PEM file";
         found.note(is_unnamed, "tls", "tls needs a cert and a key", hint);
         let is_unchecked = self.client_auth.is_some() && self.client_ca.is_none();
-        let what = "tls.client_auth has no authority to check certificates by";
-        found.note(is_unchecked, "tls", what, "give tls.client_ca, or leave both out");
+        let what = "tls.client_auth needs an authority to check certificates against";
+        found.note(is_unchecked, "tls", what, "set tls.client_ca, or remove both");
         found.0
     }
 
@@ -182,9 +182,9 @@ struct State {
 /// Why a connection got no further than its handshake.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HandshakeError {
-    #[error("plain HTTP came where TLS is spoken")]
+    #[error("plain HTTP arrived on a TLS port")]
     Plain,
-    #[error("the handshake did not come to an end")]
+    #[error("the handshake did not finish")]
     Slow,
     #[error("{0}")]
     Failed(#[from] io::Error),
@@ -253,12 +253,12 @@ impl Current {
             Ok(config) => {
                 state.config = Arc::new(config);
                 state.problem = None;
-                info!(section = self.section, "a changed certificate is used for new connections");
+                info!(section = self.section, "new connections use the changed certificate");
             }
             Err(why) if is_seen_again => {
                 let problem =
-                    format!("{}.{why}; the certificate from before is still in use", self.section);
-                warn!("{problem}; clients are served until it expires: mend the files");
+                    format!("{}.{why}; the previous certificate is still in use", self.section);
+                warn!("{problem}; clients are served until it expires: fix the files");
                 state.problem = Some(problem);
             }
             Err(_) => {}

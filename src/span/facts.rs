@@ -228,7 +228,7 @@ pub struct Facts {
     pub convention: Convention,
     /// The display name: the span's name, or a better one that the convention has.
     pub name: Text,
-    /// The agent at work.
+    /// The agent.
     pub agent: Option<Text>,
     /// The tool called.
     pub tool: Option<Text>,

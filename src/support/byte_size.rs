@@ -15,7 +15,7 @@ pub struct ByteSize(pub u64);
 // Why a text is no size. None of these quotes the text, which may be a secret in the wrong place.
 const FORM: &str = "not a size; write for example \"8MiB\", \"500MB\" or 4096";
 const UNIT: &str = "not a unit of size; the units are B, KiB, MiB, GiB, TiB, KB, MB, GB and TB";
-const NEGATIVE: &str = "a size cannot be less than nothing; write for example \"8MiB\"";
+const NEGATIVE: &str = "a size cannot be negative; write for example \"8MiB\"";
 const TOO_LARGE: &str = "larger than any disk";
 
 /// Larger units first, and powers of two before powers of ten, so that the first that divides a size is how it is printed.

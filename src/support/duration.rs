@@ -16,8 +16,8 @@ use super::written::{Written, written_as};
 pub struct Duration(pub time::Duration);
 
 // Why a text is no length of time. None of these quotes the text, which may be a secret in the wrong place.
-const FORM: &str = "not a length of time; write for example \"250ms\", \"5s\" or \"1h30m\"";
-const NO_UNIT: &str = "a length of time needs a unit; write for example \"5s\"";
+const FORM: &str = "not a duration; write for example \"250ms\", \"5s\" or \"1h30m\"";
+const NO_UNIT: &str = "a duration needs a unit; write for example \"5s\"";
 
 impl Duration {
     /// What the schema calls it.

@@ -34,11 +34,11 @@ pub struct TlsOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(example = "/etc/spanferry/tls/kafka-ca.crt")]
     pub ca_file: Option<PathBuf>,
-    /// A PEM file with our certificate, where the brokers want one.
+    /// A PEM file with the client certificate, if the brokers require one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(example = "/etc/spanferry/tls/tls.crt")]
     pub cert_file: Option<PathBuf>,
-    /// A PEM file with our certificate's private key.
+    /// A PEM file with the client certificate's private key.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(example = "/etc/spanferry/tls/tls.key")]
     pub key_file: Option<PathBuf>,
@@ -48,7 +48,7 @@ pub struct TlsOptions {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SaslOptions {
-    /// `SCRAM-SHA-512`, `SCRAM-SHA-256`, or `PLAIN`, which shows the password to whoever reads the connection: with TLS only.
+    /// `SCRAM-SHA-512`, `SCRAM-SHA-256`, or `PLAIN`, which sends the password in clear text: with TLS only.
     #[serde(default)]
     pub mechanism: Mechanism,
     /// The user.
@@ -105,7 +105,7 @@ impl Cluster<'_> {
             (self.brokers.is_empty() || !self.brokers.iter().all(is_broker),
                 ("brokers", "`brokers` is a list of hosts with ports", "write for example [\"kafka-0.kafka:9092\", \"kafka-1.kafka:9092\"]")),
             (half_pair,
-                ("tls", "`tls.cert_file` and `tls.key_file` need each other", "give both, or none of them")),
+                ("tls", "`tls.cert_file` and `tls.key_file` go together", "set both or neither")),
             (self.sasl.is_some_and(is_empty),
                 ("sasl", "`sasl` needs a user and a password", "is the variable that they come from set?")),
             (self.tls.is_none() && self.sasl.is_some_and(|sasl| sasl.mechanism == Mechanism::Plain),

@@ -9,7 +9,7 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> 
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let found = found.map_err(|error| error.to_string())?;
     if found.is_empty() {
-        return Err("it holds no certificate in PEM".to_owned());
+        return Err("it contains no PEM certificate".to_owned());
     }
     Ok(found)
 }

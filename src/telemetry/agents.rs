@@ -34,20 +34,20 @@ const OPERATION: [&str; 5] = [
 
 #[rustfmt::skip]
 static METRICS: [Metric; 12] = [
-    metric("gen_ai_client_operation_duration_seconds", Shape::Seconds, "How long calls of models and tools and runs of agents took",
+    metric("gen_ai_client_operation_duration_seconds", Shape::Seconds, "Duration of model calls, tool calls and agent runs",
         &[OPERATION[0], OPERATION[1], OPERATION[2], OPERATION[3], OPERATION[4], "gen_ai_tool_name", "error_type"]),
-    metric("gen_ai_client_operation_time_to_first_chunk_seconds", Shape::Seconds, "How long it took until the first part of an answer was there", &OPERATION),
-    metric("gen_ai_client_token_usage", Shape::Tokens, "Tokens of a call, each counted once in its trace",
+    metric("gen_ai_client_operation_time_to_first_chunk_seconds", Shape::Seconds, "Time until the first part of an answer", &OPERATION),
+    metric("gen_ai_client_token_usage", Shape::Tokens, "Tokens of a call, each counted once per trace",
         &[OPERATION[0], OPERATION[1], OPERATION[2], OPERATION[3], OPERATION[4], "gen_ai_token_type"]),
-    metric("spanferry_agent_run_duration_seconds", Shape::Seconds, "How long agents were at work", &["agent", "workflow", "status"]),
-    metric("spanferry_tool_call_duration_seconds", Shape::Seconds, "How long calls of tools took", &["agent", "tool", "status"]),
-    metric("spanferry_agent_handoffs", Shape::Count, "How often an agent handed over to another", &["from", "to"]),
-    metric("spanferry_guardrail_checks", Shape::Count, "Checks by guardrails, and whether they tripped", &["name", "triggered"]),
-    metric("spanferry_spans", Shape::Count, "Spans by what kind of work they are", &["span_type", "status"]),
-    metric("spanferry_trace_spans", Shape::Spans, "How many spans a trace has", &[]),
-    metric("spanferry_trace_agents", Shape::Spans, "How many runs of agents a trace has, of those that have any", &[]),
-    metric("spanferry_trace_agent_depth", Shape::Spans, "How many runs of agents are within one another, in traces that have any", &[]),
-    metric("gen_ai_cost_usd", Shape::Dollars, "What calls cost in US dollars, as their client says or by the table of prices, each counted once in its trace", &OPERATION),
+    metric("spanferry_agent_run_duration_seconds", Shape::Seconds, "Duration of agent runs", &["agent", "workflow", "status"]),
+    metric("spanferry_tool_call_duration_seconds", Shape::Seconds, "Duration of tool calls", &["agent", "tool", "status"]),
+    metric("spanferry_agent_handoffs", Shape::Count, "Handoffs from one agent to another", &["from", "to"]),
+    metric("spanferry_guardrail_checks", Shape::Count, "Guardrail checks, and whether they tripped", &["name", "triggered"]),
+    metric("spanferry_spans", Shape::Count, "Spans by kind", &["span_type", "status"]),
+    metric("spanferry_trace_spans", Shape::Spans, "Spans in a trace", &[]),
+    metric("spanferry_trace_agents", Shape::Spans, "Agent runs in a trace, of traces that have any", &[]),
+    metric("spanferry_trace_agent_depth", Shape::Spans, "Nesting depth of agent runs, of traces that have any", &[]),
+    metric("gen_ai_cost_usd", Shape::Dollars, "Cost of calls in US dollars, as the client says or by the price table, each counted once per trace", &OPERATION),
 ];
 
 const fn metric(

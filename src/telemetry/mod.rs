@@ -98,8 +98,7 @@ impl Metrics {
         let (name, help) =
             ("receiver_request_duration", "Time from a request's head to its answer");
         registry.register_with_unit(name, help, Unit::Seconds, self.seconds.clone());
-        let (name, help) =
-            ("receiver_request", "Request bodies as they came over the wire, each with its size");
+        let (name, help) = ("receiver_request", "Size of request bodies on the wire");
         registry.register_with_unit(name, help, Unit::Bytes, self.request_bytes.clone());
         registry.register_collector(Box::new(self.counters.clone()));
     }

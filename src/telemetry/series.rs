@@ -215,7 +215,7 @@ impl Table {
                 }
             }
         }
-        let help = "Values of series beyond those that a metric may have, counted as __other__.";
+        let help = "Values recorded as __other__ because the metric has its maximum of series.";
         writeln!(page, "# HELP {OVERFLOW} {help}\n# TYPE {OVERFLOW} counter")?;
         for (metric, family) in self.metrics.iter().zip(&self.families) {
             let (name, overflows) = (metric.name, family.overflows);

@@ -61,7 +61,7 @@ const UNPRICED: usize = 4;
 static LACKS: [Lack; 5] = [
     Lack {
         key: "uncounted_usage",
-        figure: ("spans_uncounted_usage", "Spans with tokens or costs that are in no sum"),
+        figure: ("spans_uncounted_usage", "Spans with tokens or costs that could not be counted"),
         label: None,
         is_wrong: true,
         text: "tokens or costs could not be counted: they are kept as attributes and are in no sum; \
@@ -69,10 +69,7 @@ static LACKS: [Lack; 5] = [
     },
     Lack {
         key: "unknown_operations",
-        figure: (
-            "spans_unknown_operation",
-            "Spans with a word for their operation that is not known",
-        ),
+        figure: ("spans_unknown_operation", "Spans with an unknown operation"),
         label: Some(("operation", OPERATION_MARKS)),
         is_wrong: false,
         text: "the operation is not known: it is kept as an attribute, and the kind of span is decided by what else there is; \
@@ -80,7 +77,7 @@ static LACKS: [Lack; 5] = [
     },
     Lack {
         key: "without_convention",
-        figure: ("spans_without_convention", "Spans that follow no known convention"),
+        figure: ("spans_without_convention", "Spans of no known convention"),
         label: None,
         is_wrong: false,
         text: "no known convention: all attributes are kept, and none is read as a fact of agents; \
@@ -99,7 +96,7 @@ static LACKS: [Lack; 5] = [
     },
     Lack {
         key: "unpriced_models",
-        figure: ("spans_unpriced", "Spans of models that no price is known of"),
+        figure: ("spans_unpriced", "Spans of models without a known price"),
         label: Some(("model", NAME_MARKS)),
         is_wrong: false,
         text: "no price is known of the model: its spans are kept without a cost; \

@@ -50,7 +50,7 @@ async fn a_sink_that_is_down_degrades_health_and_nothing_else() {
     for expected in [
         "FAIL  running sink down: holding, 0 delivered, 1 pending ",
         "ok    running sink up: running, 1 delivered, 0 pending",
-        &format!("{address} is in use, by the daemon as it seems"),
+        &format!("{address} is in use, apparently by the daemon"),
     ] {
         assert!(said.contains(expected), "{expected}: {said}");
     }

@@ -126,7 +126,7 @@ fn a_doctor_looks_at_everything_leaves_nothing_and_says_what_would_not_work() {
     assert_eq!(output.status.code(), Some(0), "{lines}");
     for expected in [
         "sink archive (file): files can be written below ",
-        "sink terminal (stdout): there is nobody to ask",
+        "sink terminal (stdout): has no backend to check",
         "disk: an fsync in ",
         "disk space: ",
         "clock: ",
@@ -184,7 +184,7 @@ fn a_doctor_reads_what_a_stopped_daemon_left_and_says_who_has_it_when_none_answe
         assert_eq!(output.status.code(), Some(code), "{}", said(&output));
         assert!(said(&output).contains(expected), "{expected}: {}", said(&output));
     };
-    ask(0, "state/journal: can be read, all of it");
+    ask(0, "state/journal: is complete");
 
     let holder = fs::File::create(journal.join("lock")).unwrap();
     holder.lock().unwrap();
@@ -196,7 +196,7 @@ fn a_doctor_reads_what_a_stopped_daemon_left_and_says_who_has_it_when_none_answe
     let mut bytes = fs::read(&segment).unwrap();
     bytes[1000] ^= 1;
     fs::write(&segment, bytes).unwrap();
-    ask(1, "state/journal: some of it cannot be read");
+    ask(1, "state/journal: parts of it cannot be read");
 }
 
 #[test]

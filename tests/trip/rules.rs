@@ -185,7 +185,7 @@ fn rules_try_takes_the_file_for_all_there_is_of_its_traces() {
     fs::write(dir.path().join("spans.jsonl"), file.join("\n")).unwrap();
     let said = run(dir.path(), &["rules", "try", "spans.jsonl", "-c", "rules.toml"]);
     for line in [
-        "span 0000000000000002 \"SELECT\": as it was (`asks`: kept, `none`: would drop, but an earlier rule keeps it)",
+        "span 0000000000000002 \"SELECT\": as it was (`asks`: kept, `none`: would drop it, but an earlier rule keeps it)",
         "span 0000000000000002 \"SELECT\": dropped (`none`: dropped)",
         "span 0000000000000003 \"agent\": dropped (`none`: dropped)",
         "6 items: 2 dropped, 4 left",

@@ -64,7 +64,7 @@ fn body(piece: &Bytes) -> Result<Body, String> {
                 format.or_else(|| FORMATS.iter().find(|(member, _)| member.as_bytes() == name));
             scanner.skip_value()
         })
-        .map_err(|broken: Broken| format!("it is no JSON: {broken}"))?;
+        .map_err(|broken: Broken| format!("it is not JSON: {broken}"))?;
     format.map_or_else(|| Err(UNKNOWN.to_owned()), |(_, as_body)| as_body(piece))
 }
 

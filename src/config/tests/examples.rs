@@ -105,9 +105,9 @@ fn a_test_of_rules_that_fails_is_shown_where_it_expects_something_else() {
         "the test fails: the span is dropped",
         "hint: `no_tools`: dropped",
         "7 | expect = 'kept'",
-        "the test fails: this does not hold for what is left",
+        "the test fails: this does not hold for the result",
         "hint: no rule matches it",
-        "the test fails: this text is in what is left",
+        "the test fails: the result contains this text",
         "the test fails: the span is kept",
     ] {
         assert!(said.contains(line), "{line}\n{said}");

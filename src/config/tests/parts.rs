@@ -67,7 +67,7 @@ fn every_way_to_divide_becomes_a_condition_of_its_own_and_one_part_has_the_rest(
 fn a_rule_may_send_to_all_parts_of_a_sink_by_its_name() {
     read_text(&format!("[[rules]]\nmatch = {{ kind = 'tool' }}\nroute = ['lf']\n{TWO}"));
     let wrong = said(&format!("[[rules]]\nroute = ['lg']\n{TWO}"));
-    assert!(wrong.contains("there is no sink of this name"), "{wrong}");
+    assert!(wrong.contains("there is no sink with this name"), "{wrong}");
 }
 
 #[test]

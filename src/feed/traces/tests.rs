@@ -427,7 +427,7 @@ fn what_is_too_long_is_left_out_or_cut() {
     assert!(context.trace.unwrap().metadata.is_none(), "half of a JSON object is none");
     assert!(context.metadata.len() < 4);
     let of_call = context.contents[&crate::normalize::ids::span_id(T, "g")].clone();
-    let Some(Payload::Text(input)) = of_call.input else { panic!("it was cut, so it is no JSON") };
+    let Some(Payload::Text(input)) = of_call.input else { panic!("it was cut, so it is not JSON") };
     assert!(
         input.len() <= bounds::PAYLOAD_BYTES_MAX && bounds::PAYLOAD_BYTES_MAX - 2 < input.len()
     );

@@ -55,25 +55,25 @@ macro_rules! facts {
 }
 
 facts! {
-    Agent "agent" Agent Plain "The agent at work.";
-    Tool "tool" Tool Plain "The tool that is called.";
+    Agent "agent" Agent Plain "The agent.";
+    Tool "tool" Tool Plain "The tool.";
     ToolCallId "tool_call_id" ToolCallId Plain "The id that ties a tool's call to the model's request for it.";
-    Model "model" RequestModel Plain "The model that was asked for.";
+    Model "model" RequestModel Plain "The requested model.";
     ResponseModel "response_model" ResponseModel Plain "The model that answered.";
-    Provider "provider" Provider Plain "Who serves the model.";
-    Input "input" Input Json "What went in: text, or JSON.";
-    Output "output" Output Json "What came out: text, or JSON.";
-    Session "session" Session Json "The conversation.";
+    Provider "provider" Provider Plain "The model's provider.";
+    Input "input" Input Json "The input: text or JSON.";
+    Output "output" Output Json "The output: text or JSON.";
+    Session "session" Session Json "The session or conversation.";
     User "user" User Json "The end user.";
-    Tags "tags" Tags Commas "Labels: a list, or words between commas.";
-    Workflow "workflow" Workflow Plain "The workflow's or the trace's name.";
-    InputTokens "input_tokens" InputTokens Plain "Tokens that the model read, cached ones among them.";
-    OutputTokens "output_tokens" OutputTokens Plain "Tokens that the model wrote, reasoning among them.";
-    TotalTokens "total_tokens" TotalTokens Plain "Tokens altogether.";
-    CachedRead "cache_read_input_tokens" CachedRead Plain "Tokens that were read from a cache.";
-    CacheWrite "cache_creation_input_tokens" CacheWrite Plain "Tokens that were written to a cache.";
-    Reasoning "reasoning_tokens" Reasoning Plain "Tokens that were spent on reasoning.";
-    Cost "cost_usd" CostTotal Plain "What it cost, in US dollars.";
+    Tags "tags" Tags Commas "Labels: a list, or words separated by commas.";
+    Workflow "workflow" Workflow Plain "The name of the workflow or trace.";
+    InputTokens "input_tokens" InputTokens Plain "Tokens that the model read, including cached ones.";
+    OutputTokens "output_tokens" OutputTokens Plain "Tokens that the model wrote, including reasoning.";
+    TotalTokens "total_tokens" TotalTokens Plain "All tokens.";
+    CachedRead "cache_read_input_tokens" CachedRead Plain "Tokens read from a cache.";
+    CacheWrite "cache_creation_input_tokens" CacheWrite Plain "Tokens written to a cache.";
+    Reasoning "reasoning_tokens" Reasoning Plain "Tokens spent on reasoning.";
+    Cost "cost_usd" CostTotal Plain "The cost in US dollars.";
     FirstTokenMillis "time_to_first_token_ms" FirstTokenMillis Plain "Milliseconds until the first part of the answer.";
     Environment "environment" Environment Plain "The environment it ran in.";
     Release "release" Release Plain "The application's release.";

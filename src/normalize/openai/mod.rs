@@ -201,7 +201,7 @@ impl Request<'_> {
     }
 
     fn mend(&mut self, text: &str) -> Result<Item, &'static str> {
-        const BEYOND_REPAIR: &str = "the item is not JSON and could not be mended";
+        const BEYOND_REPAIR: &str = "the item is not JSON and could not be repaired";
         let mended = Text::from(mend::mend(text).ok_or(BEYOND_REPAIR)?);
         let mut scanner = Scanner::new(mended.as_bytes());
         let item = item::Item::read(&mut scanner, &mended).map_err(|_| BEYOND_REPAIR)?;
@@ -259,8 +259,8 @@ impl Request<'_> {
             }
         }
         let warnings = [
-            ("bytes that are no UTF-8 were replaced", replaced),
-            ("items with values that JSON does not know were mended", self.mended),
+            ("bytes that are not UTF-8 were replaced", replaced),
+            ("items with values that JSON does not allow were repaired", self.mended),
         ];
         let warnings = warnings.into_iter().filter(|(_, count)| *count != 0);
         let bytes = body_bytes + self.mended_bytes + self.items.capacity() * size_of::<Item>();

@@ -157,7 +157,7 @@ fn is_of_our_days(time: u64, in_a_second: u64) -> bool {
 pub(super) mod mended {
     pub(crate) const PARENT: &str = "a parent span id is not 8 bytes: the span is kept as a root";
     pub(crate) const LINK: &str = "a link has no valid ids: the span is kept without it";
-    pub(crate) const TOO_DEEP: &str = "a value is nested too deeply: a marker stands in its place";
+    pub(crate) const TOO_DEEP: &str = "a value is nested too deeply: it was replaced by a marker";
     pub(crate) const END: &str = "a span ends before it starts: its duration counts as zero";
 }
 

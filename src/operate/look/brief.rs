@@ -105,7 +105,7 @@ pub fn failures(answer: &List, views: &[TraceView], console: &str) -> String {
 
 /// Sums, one row a line.
 pub fn stats(answer: &Stats, console: &str) -> String {
-    let mut text = format!("Over {} traces, the most called first.\n", answer.traces);
+    let mut text = format!("Over {} traces, most calls first.\n", answer.traces);
     incomplete(&mut text, &answer.index);
     for row in answer.rows.iter().take(ROWS_MAX) {
         let [p50, p95, p99] = [row.p50_ns, row.p95_ns, row.p99_ns].map(duration_text);
@@ -132,7 +132,7 @@ pub fn verified(verified: &Verified, console: &str) -> String {
         write!(text, "{}: {} delivered, {} pending, ", sink.sink, sink.delivered, sink.pending)
             .ok();
         let (dead, filtered) = (sink.dead_lettered, sink.filtered);
-        writeln!(text, "{dead} dead letters, {filtered} filtered, {lost} given up").ok();
+        writeln!(text, "{dead} dead letters, {filtered} filtered, {lost} dropped").ok();
     }
     writeln!(text, "{}", at(console, &verified.trace_id)).ok();
     text
@@ -141,7 +141,7 @@ pub fn verified(verified: &Verified, console: &str) -> String {
 /// Says that an answer may lack traces.
 fn incomplete(text: &mut String, index: &IndexView) {
     if let Some(percent) = index.rebuilding_percent {
-        writeln!(text, "The index is being rebuilt, {percent} %: newer ones are missing.").ok();
+        writeln!(text, "The index is being rebuilt, {percent} %: newer traces are missing.").ok();
     }
     if index.evicted > 0 {
         writeln!(text, "{} older traces are no longer known.", index.evicted).ok();

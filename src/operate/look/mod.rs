@@ -147,7 +147,7 @@ pub enum Form {
 /// A filter in one text or in many.
 fn words<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged, expecting = "a filter is a text, or a list of texts")]
+    #[serde(untagged, expecting = "a filter is a string, or a list of strings")]
     enum Words {
         One(String),
         Many(Vec<String>),

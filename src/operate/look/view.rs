@@ -232,7 +232,7 @@ pub fn tree_text(view: &TraceView) -> String {
             write!(text, "  {}", dollars_text(cost)).ok();
         }
         if span.is_astray {
-            text.push_str("  (its parent was not received, or it is below itself)");
+            text.push_str("  (its parent was not received, or it is its own ancestor)");
         }
         if let Some(error) = &span.error {
             write!(text, "  ERROR {}", one_line(error, usize::MAX)).ok();

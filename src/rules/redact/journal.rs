@@ -33,7 +33,7 @@ pub const MEMORY_RATIO: usize = GROWTH_HALVES;
 pub const MEMORY_BYTES: usize = 2 * GROWTH_BYTES;
 
 /// For the client, where neither a rule nor taking all texts out leaves an item that can be read.
-const NOT_REDACTED: &str = "an item cannot be kept without what is to be redacted of it";
+const NOT_REDACTED: &str = "an item could not be redacted, so it cannot be kept";
 /// What stands for an item that could not be understood and may hold a match.
 const NOTHING_LEFT: &str = "\"[redacted]\"";
 

@@ -118,11 +118,11 @@ pub static PATTERNS: &[Pattern] = &[
     key("perplexity_key", "Perplexity's keys (`pplx-...`)", &["pplx-"], "pplx-[A-Za-z0-9]{32,}"),
     key("langsmith_key", "LangSmith's keys (`lsv2_...`)", &["lsv2_"], "lsv2_[a-z]{2}_[0-9a-f]{32}_[0-9a-f]{8,16}"),
     key("huggingface_token", "Hugging Face's tokens (`hf_...`)", &["hf_"], "hf_[A-Za-z0-9]{30,}"),
-    key("aws_access_key", "identifiers of AWS's access keys (`AKIA...`, `ASIA...`)", &["AKIA", "ASIA", "ABIA", "ACCA"],
+    key("aws_access_key", "AWS access key ids (`AKIA...`, `ASIA...`)", &["AKIA", "ASIA", "ABIA", "ACCA"],
         "A[A-Z]{3}[A-Z0-9]{16}"),
     Pattern {
         edges: Edges::Right,
-        ..key("aws_secret", "AWS's secret access keys, behind a name like `aws_secret_access_key`",
+        ..key("aws_secret", "AWS secret access keys, after a name like `aws_secret_access_key`",
             &["ecret_access_key", "ECRET_ACCESS_KEY", "ecretAccessKey", "ecret-access-key", "ecret access key"],
             r#"(?i:ecret[_ -]?access[_ -]?key)["'\\\s:=>,]{1,12}((?:[A-Za-z0-9+]|\\?/){40})"#)
     },
@@ -130,7 +130,7 @@ pub static PATTERNS: &[Pattern] = &[
     key("google_oauth_token", "Google's OAuth tokens (`ya29...`)", &["ya29."], r"ya29\.[A-Za-z0-9_-]{20,}"),
     Pattern {
         edges: Edges::Right,
-        ..key("azure_storage_key", "keys in connection strings of Azure's storage", &["AccountKey="],
+        ..key("azure_storage_key", "keys in Azure Storage connection strings", &["AccountKey="],
             "AccountKey=((?:[A-Za-z0-9+]|\\\\?/){40,}={0,2})")
     },
     key("github_token", "GitHub's tokens (`ghp_...`, `github_pat_...`)",
@@ -150,7 +150,7 @@ pub static PATTERNS: &[Pattern] = &[
         ..key("jwt", "JSON Web Tokens (`eyJ...`)", &["eyJ"],
             r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*")
     },
-    around("private_key", "private keys in PEM, also cut off", Start::Literals(&["-----BEGIN "]), checks::private_key),
+    around("private_key", "private keys in PEM, also truncated", Start::Literals(&["-----BEGIN "]), checks::private_key),
     Pattern {
         check: checks::has_digit,
         ..key("bearer", "what follows `Bearer` in a header", &["Bearer ", "bearer ", "BEARER "],
@@ -158,13 +158,13 @@ pub static PATTERNS: &[Pattern] = &[
     },
     around("password_in_url", "the password in `scheme://user:password@host`", AT, checks::password),
     around("email", "e-mail addresses", AT, checks::email),
-    digits("credit_card", "numbers of credit cards, by their issuers' lengths and Luhn's check digit", checks::card_start,
+    digits("credit_card", "credit card numbers, by their issuers' lengths and the Luhn check digit", checks::card_start,
         Body::Code(checks::card), always),
-    digits("iban", "bank accounts (IBAN), by their check digits", checks::iban_start, Body::Code(checks::iban), always),
-    digits("us_ssn", "social security numbers of the USA (`123-45-6789`)", checks::ssn_start,
+    digits("iban", "bank account numbers (IBAN), by their check digits", checks::iban_start, Body::Code(checks::iban), always),
+    digits("us_ssn", "US social security numbers (`123-45-6789`)", checks::ssn_start,
         Body::Regex("[0-9]{3}-[0-9]{2}-[0-9]{4}"), checks::is_ssn),
-    digits("phone", "telephone numbers: international with `+`, and those of North America", checks::phone_start,
+    digits("phone", "phone numbers: international with `+`, and North American", checks::phone_start,
         Body::Regex(PHONE), always),
-    digits("ipv4", "addresses of IP version 4", checks::ipv4_start, Body::Regex(IPV4), checks::is_ipv4),
-    around("ipv6", "addresses of IP version 6", Start::Around(b':', checks::may_be_ipv6), checks::ipv6),
+    digits("ipv4", "IPv4 addresses", checks::ipv4_start, Body::Regex(IPV4), checks::is_ipv4),
+    around("ipv6", "IPv6 addresses", Start::Around(b':', checks::may_be_ipv6), checks::ipv6),
 ];

@@ -49,13 +49,13 @@ impl Rewrite {
         let names: Vec<&str> = PATTERNS.iter().map(|pattern| pattern.name).collect();
         let list = |description: &str, items: Value| json!({ "description": description, "type": "array", "items": items });
         json!({
-            "description": "Takes texts out of what matches.",
+            "description": "Removes texts from what matches.",
             "type": "object",
             "properties": {
-                "fields": list("Where is looked; every text without it.", json!({ "type": "string" })),
-                "patterns": list("What is looked for, by name.", json!({ "enum": names })),
+                "fields": list("The fields to search; without it, every text.", json!({ "type": "string" })),
+                "patterns": list("The patterns to search for, by name.", json!({ "enum": names })),
                 "regex": {
-                    "description": "What is looked for, in regular expressions of your own, each with a name.",
+                    "description": "Your own regular expressions to search for, each with a name.",
                     "type": "object",
                     "additionalProperties": { "type": "string" },
                 },
@@ -64,7 +64,7 @@ impl Rewrite {
                     "type": ["string", "object"],
                 },
                 "key": {
-                    "description": "The key of hashes.",
+                    "description": "The key for hashes.",
                     "type": "string",
                     "format": "password",
                     "writeOnly": true,
@@ -85,22 +85,22 @@ impl Reading<'_> {
         let has_patterns = !patterns.is_empty() || !own.is_empty();
         let is_asked = table.contains_key("patterns") || table.contains_key("regex");
         if is_asked && !has_patterns && known == self.problems.len() {
-            let hint = "name a pattern, or leave `patterns` out";
-            self.report(at, "the rule looks for nothing", hint);
+            let hint = "name a pattern, or remove `patterns`";
+            self.report(at, "the rule searches for nothing", hint);
         }
         if has_patterns && matches!(action, Some(Action::Cut(_))) {
-            let hint = "leave `patterns` and `regex` out, and name `fields`";
-            self.report(at, "`cut` goes by length, not by what is found", hint);
+            let hint = "remove `patterns` and `regex`, and name `fields`";
+            self.report(at, "`cut` goes by length, not by matches", hint);
         }
         if !is_asked && fields.are_all {
-            let hint = "name `patterns` to look for, or the `fields` that are meant whole";
-            self.report(at, "the rule would take every text", hint);
+            let hint = "name `patterns` to search for, or the `fields` to replace whole";
+            self.report(at, "the rule would replace every text", hint);
         }
         let search = match Search::new(&patterns, own) {
             _ if !has_patterns => Search::all(),
             Ok(search) => search,
             Err(error) => {
-                let what = format!("the patterns are too large together: {error}");
+                let what = format!("the patterns are too large in total: {error}");
                 return self.wrong(at, what, "");
             }
         };
@@ -114,7 +114,7 @@ impl Reading<'_> {
         let mut fields = Fields::default();
         if words.is_empty() {
             let all = FIELDS.map(|(name, _)| name).join(", ");
-            let hint = format!("there are {all}, `attribute.KEY` and `resource.KEY`");
+            let hint = format!("the fields are {all}, `attribute.KEY` and `resource.KEY`");
             self.report(&value.span(), "no field", &hint);
         }
         for (at, word) in words {
@@ -133,16 +133,16 @@ impl Reading<'_> {
             let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
             if key.is_empty() || key.len() > NAME_CHARS_MAX || !key.bytes().all(is_good) {
                 let hint = format!("use 1 to {NAME_CHARS_MAX} of the letters a-z A-Z 0-9 _ -");
-                self.report(&name.span(), "not a name for a pattern", &hint);
+                self.report(&name.span(), "not a valid pattern name", &hint);
             } else if PATTERNS.iter().any(|pattern| pattern.name == key) {
-                let hint = "give yours another one";
-                self.report(&name.span(), "there is a pattern of this name", hint);
+                let hint = "rename yours";
+                self.report(&name.span(), "there is a built-in pattern with this name", hint);
             }
             let error;
             let (what, hint) = match Regex::new(text) {
                 Ok(regex) if regex.is_match(b"") => (
-                    "the expression matches the empty text",
-                    "something of it must be there: `+` instead of `*`, say",
+                    "the expression matches the empty string",
+                    "require at least one character: `+` instead of `*`, for example",
                 ),
                 Ok(regex) if UNLIKE.iter().all(|text| is_whole(&regex, text.as_bytes())) => (
                     "the expression matches everything",
@@ -194,7 +194,7 @@ impl Reading<'_> {
 
     fn hash(&mut self, key: Option<&Spanned<DeValue<'_>>>, at: &Range<usize>) -> Option<Action> {
         let Some(key) = key else {
-            let hint = "add `key = \"${NAME_OF_A_VARIABLE}\"`: without it who knows what may be there finds it by trying";
+            let hint = "add `key = \"${NAME_OF_A_VARIABLE}\"`: without a key, hashes of guessable values can be reversed by trying them";
             return self.wrong(at, "a hash needs a key", hint);
         };
         let secret = key.get_ref().as_str().unwrap_or_default();

@@ -108,11 +108,11 @@ impl Setting {
             let from = from.filter(|from| !is_shared || is_common(from));
             if let Err(near) = &target {
                 let hint = format!("did you mean `{near}`? An attribute is `attribute.KEY`");
-                reading.report(&name.span(), "no fact that can be set", &hint);
+                reading.report(&name.span(), "not a fact that can be set", &hint);
             }
             if from.is_none() {
-                let hint = "write a text, or `{ from = \"attribute.KEY\" }`, `resource.KEY` or `metadata.KEY`; for a resource the first or the second";
-                reading.report(&value.span(), "nothing that a value can come from", hint);
+                let hint = "write a string, or `{ from = \"attribute.KEY\" }`, `resource.KEY` or `metadata.KEY`; for a resource one of the first two";
+                reading.report(&value.span(), "not a source for a value", hint);
             }
             settings.extend(target.ok().zip(from));
         }

@@ -364,19 +364,16 @@ fn a_rule_that_cannot_work_is_a_mistake_with_its_place() {
         ("{ patterns = ['email'], action = 'hash', key = 'short' }", "the key is too short"),
         ("{ patterns = ['email'], action = 'maks' }", "unknown action"),
         ("{ patterns = ['email'], key = '0123456789abcdef' }", "a key without `action = \"hash\"`"),
-        (
-            "{ patterns = ['email'], action = { cut = 5 } }",
-            "`cut` goes by length, not by what is found",
-        ),
+        ("{ patterns = ['email'], action = { cut = 5 } }", "`cut` goes by length, not by matches"),
         ("{ fields = ['inptu'], patterns = ['email'] }", "unknown field"),
         ("{ fields = [], patterns = ['email'] }", "no field"),
-        ("{ patterns = [] }", "the rule looks for nothing"),
-        ("{ action = 'drop' }", "the rule would take every text"),
-        ("{ regex = { a = 'x*' } }", "the expression matches the empty text"),
+        ("{ patterns = [] }", "the rule searches for nothing"),
+        ("{ action = 'drop' }", "the rule would replace every text"),
+        ("{ regex = { a = 'x*' } }", "the expression matches the empty string"),
         ("{ regex = { a = '(?s).+' } }", "the expression matches everything"),
         ("{ regex = { a = '(x' } }", "not a regular expression"),
-        ("{ regex = { email = 'x' } }", "there is a pattern of this name"),
-        ("{ regex = { 'a b' = 'x' } }", "not a name for a pattern"),
+        ("{ regex = { email = 'x' } }", "there is a built-in pattern with this name"),
+        ("{ regex = { 'a b' = 'x' } }", "not a valid pattern name"),
     ] {
         let (found, problems) = parsed("redact", toml);
         assert!(!problems.is_empty(), "{toml}: {found:?}");
@@ -387,10 +384,10 @@ fn a_rule_that_cannot_work_is_a_mistake_with_its_place() {
     }
     for (toml, what) in [
         ("{ }", "the rule sets nothing"),
-        ("{ enviroment = 'x' }", "no fact that can be set"),
-        ("{ session = { form = 'x' } }", "nothing that a value can come from"),
-        ("{ service = { from = 'attribute.x' } }", "nothing that a value can come from"),
-        ("{ 'resource.x' = { from = 'metadata.x' } }", "nothing that a value can come from"),
+        ("{ enviroment = 'x' }", "not a fact that can be set"),
+        ("{ session = { form = 'x' } }", "not a source for a value"),
+        ("{ service = { from = 'attribute.x' } }", "not a source for a value"),
+        ("{ 'resource.x' = { from = 'metadata.x' } }", "not a source for a value"),
     ] {
         assert_eq!(parsed("set", toml).1[0].what, what, "{toml}");
     }

@@ -9,7 +9,7 @@ use super::{BuildError, Delivery, Kind, Parts, Pending, Plan, Report, Sink, read
 /// Nothing at all.
 pub static KIND: Kind = Kind {
     name: "blackhole",
-    summary: "takes everything and keeps nothing; for measuring, and for trying a configuration",
+    summary: "accepts everything and keeps nothing; for measuring, and for trying out a configuration",
     example: "",
     schema: crate::support::options::schema_of::<Options>,
     parse: |table| Ok(Box::new(read_options(table, |_: &Options| Vec::new())?)),

@@ -159,7 +159,7 @@ impl Backend {
                 Ok(()) => has_made = true,
                 Err(obstacle) => {
                     let (sink, reason) = (&self.name, obstacle.to_string());
-                    warn!(sink, index, reason, "the index is missing and cannot be made");
+                    warn!(sink, index, reason, "the index is missing and cannot be created");
                 }
             }
         }
@@ -223,7 +223,7 @@ impl Backend {
         self.figures.add(&ODD_TIMES, odd_times as u64);
         let sink = &self.name;
         if let Some(count) = tally.get(DEGRADED) {
-            warn!(sink, count, "spans were refused as they were and sent folded");
+            warn!(sink, count, "spans were refused and sent again with their attributes folded");
         }
         if 0 < odd_times {
             warn!(sink, count = odd_times, "{}", ODD_TIMES.help);
@@ -260,7 +260,8 @@ impl Progress {
                 Report::delivered()
             }
             Class::SetAside => {
-                let reason = "put into the failure store, where no search finds it".to_owned();
+                let reason =
+                    "stored in the failure store, where searches do not find it".to_owned();
                 Report { omitted: Some(Omitted { items: 1, reason }), ..Report::delivered() }
             }
             Class::Refused if self.can_fold(line) => return self.fold(line),

@@ -18,14 +18,14 @@ const OUTCOMES: [&str; 6] = ["created", "updated", "duplicate", RETRIED, DEGRADE
 
 pub(super) static ODD_TIMES: SinkFigure = figure(
     "es_odd_times",
-    "Spans with times outside of 2000 to 2100, which no duration and no trace document counts",
+    "Spans with times outside 2000 to 2100, which durations and trace documents leave out",
 );
 pub(super) static CONFLICTS: SinkFigure = figure(
     "es_trace_summary_conflicts",
-    "Summaries of traces that somebody else had written meanwhile, and that were made again",
+    "Trace summaries that another writer had changed, and that were made again",
 );
 pub(super) static RESOLVED: SinkFigure =
-    figure("es_trace_summary_resolved", "Summaries of traces that were written");
+    figure("es_trace_summary_resolved", "Trace summaries written");
 
 const fn figure(name: &'static str, help: &'static str) -> SinkFigure {
     SinkFigure { name, help, label: None }
@@ -47,7 +47,7 @@ pub(super) fn outcome(status: u16, class: Class) -> Option<&'static str> {
 pub(super) fn count(figures: &SinkFigures, tally: &Tally) {
     for (outcome, count) in tally {
         let label = Some(("outcome", *outcome));
-        let docs = figure("es_docs", "Documents, by what the backend said of each");
+        let docs = figure("es_docs", "Documents, by the backend's answer");
         figures.add(&SinkFigure { label, ..docs }, *count);
     }
 }

@@ -29,13 +29,13 @@ use crate::support::secret::Secret;
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
-    /// Addresses of the cluster, such as `https://es:9200`. Of several the least busy one that works is used. A path is kept: for
-    /// Quickwit write `http://quickwit:7280/api/v1/_elastic`.
+    /// Addresses of the cluster, such as `https://es:9200`. The least busy one that works is used. A path is kept: for Quickwit write
+    /// `http://quickwit:7280/api/v1/_elastic`.
     #[schemars(with = "Option<Vec<String>>")]
     pub endpoints: Option<Vec<Address>>,
-    /// Elastic Cloud's id of a deployment, instead of `endpoints`.
+    /// An Elastic Cloud deployment's id, instead of `endpoints`.
     pub cloud_id: Option<String>,
-    /// An API key: as Kibana shows it encoded, or as `id:api_key`.
+    /// An API key: encoded as Kibana shows it, or as `id:api_key`.
     pub api_key: Option<Secret>,
     /// The API key's id, where `api_key` is only its secret half.
     pub api_key_id: Option<String>,
@@ -48,63 +48,62 @@ pub struct Options {
     /// More headers for every request. The values are treated as credentials.
     #[serde(default)]
     pub headers: BTreeMap<String, Secret>,
-    /// What the names of all indices begin with: `<prefix>-spans` and `<prefix>-traces`.
+    /// The prefix of all index names: `<prefix>-spans` and `<prefix>-traces`.
     #[serde(default = "default_prefix")]
     pub index_prefix: String,
-    /// `none`, `daily` or `monthly` indices of spans, named after when a span started, or `data_stream`.
+    /// `none`, or `daily` or `monthly` span indices, named after a span's start, or `data_stream`.
     #[serde(default)]
     pub rotation: Rotation,
-    /// `if_newer` installs our index templates where there are none or older ones, `overwrite` always, `off` never.
+    /// `if_newer` installs index templates if there are none or older ones, `overwrite` always, `off` never.
     #[serde(default)]
     pub manage_templates: ManageTemplates,
-    /// `disabled` keeps attributes as they are and unsearchable, beside `attr_kv`, which can be searched for `key=value`.
-    /// `flattened` (Elasticsearch) and `flat_object` (OpenSearch) index every one of them.
+    /// `disabled` stores attributes unindexed, next to `attr_kv`, which can be searched for `key=value`. `flattened` (Elasticsearch) and
+    /// `flat_object` (OpenSearch) index every attribute.
     #[serde(default)]
     pub attributes_mapping: AttributesMapping,
-    /// Whether inputs and outputs can be searched for words. It costs about as much disk as they are long.
+    /// Whether inputs and outputs are full-text searchable. This takes about as much disk as they do.
     #[serde(default)]
     pub payload_search: bool,
-    /// One document for each trace, made of the documents of its spans: `on` or `off`. It takes a key that may read.
+    /// One document for each trace, made of the documents of its spans: `on` or `off`. Needs a key with the right to read.
     #[serde(default)]
     pub trace_summary: TraceSummary,
-    /// How long a document may take to be found once it was stored: the indices' `refresh_interval` and a second.
+    /// How long a stored document may take to become searchable: the indices' `refresh_interval` plus a second.
     #[serde(default = "default_refresh_wait")]
     pub refresh_wait: Duration,
-    /// What the backend is. `auto` asks it.
+    /// The kind of backend. `auto` asks it.
     #[serde(default)]
     pub flavor: Flavor,
-    /// What documents are called: by their `ids`, by a `content_hash`, or as the backend likes (`auto`), which makes copies of
-    /// whatever is sent twice.
+    /// How documents are named: by their `ids`, by a `content_hash`, or by the backend (`auto`), which stores anything sent twice twice.
     #[serde(default)]
     pub id_mode: IdMode,
-    /// Types of spans under other names.
+    /// Other names for span types.
     #[serde(default = "default_span_type_map")]
     pub span_type_map: BTreeMap<String, String>,
-    /// Whether spans of the Agents SDK without a parent are brought together under one root, which is sent once their trace has been
-    /// quiet for ten seconds: `auto` (unless there is one alone and it is a `task`, a root by nature), `always`, or `never`.
+    /// Whether Agents SDK spans without a parent are put under one root span, which is sent once their trace has been quiet for ten
+    /// seconds: `auto` (unless there is only one and it is a `task`, which is a root by nature), `always`, or `never`.
     #[serde(default)]
     pub root_span: RootSpan,
-    /// How long a span waits for the facts of its trace that come apart from it.
+    /// How long a span waits for facts of its trace that arrive separately.
     #[serde(default = "crate::sinks::default_context_wait")]
     pub context_wait: Duration,
-    /// `gzip` or `none`. Without it gzip, unless the backend is this machine.
+    /// `gzip` or `none`. Default: gzip, unless the backend is on this machine.
     pub compression: Option<Compression>,
-    /// The longest that a request may take.
+    /// Timeout of a request.
     #[serde(default = "default_timeout")]
     pub timeout: Duration,
-    /// The longest that connecting may take.
+    /// Timeout of connecting.
     #[serde(default = "crate::sinks::http::default_connect_timeout")]
     pub connect_timeout: Duration,
     /// The largest request, before compression. What is due at once and larger is sent as several.
     #[serde(default = "default_request_bytes_max")]
     pub request_bytes_max: ByteSize,
-    /// The largest document. In larger ones the longest texts are cut, and say so.
+    /// The largest document. In larger ones the longest texts are truncated, with a note.
     #[serde(default = "default_doc_bytes_max")]
     pub doc_bytes_max: ByteSize,
-    /// Requests under way at once, for each endpoint.
+    /// Concurrent requests for each endpoint.
     #[serde(default = "default_concurrency")]
     pub concurrency: u32,
-    /// Certificates, for https.
+    /// Certificates for https.
     #[serde(default)]
     pub tls: TlsOptions,
 }
@@ -262,11 +261,11 @@ impl Options {
     fn addresses(&mut self, found: &mut Mistakes) -> Vec<Uri> {
         let example = "write for example endpoints = [\"https://es.example.com:9200\"]";
         if let Some(cloud_id) = self.cloud_id.take() {
-            let what = "`endpoints` and `cloud_id` exclude each other";
+            let what = "`endpoints` and `cloud_id` are mutually exclusive";
             found.note(self.endpoints.is_some(), "cloud_id", what, "keep one");
             self.endpoints = address_of_cloud(&cloud_id).map(|address| vec![address]);
-            let what = "`cloud_id` is not the id of a deployment";
-            let hint = "copy it from the deployment's page at Elastic Cloud";
+            let what = "`cloud_id` is not a deployment's id";
+            let hint = "copy it from the deployment's page in Elastic Cloud";
             found.note(self.endpoints.is_none(), "cloud_id", what, hint);
         } else {
             let has_none = self.endpoints.iter().flatten().next().is_none();
@@ -275,7 +274,7 @@ impl Options {
         let mut addresses = Vec::new();
         for given in self.endpoints.iter().flatten() {
             let (has_credentials, hint) = (given.has_credentials(), "use `user` and `password`");
-            found.note(has_credentials, "endpoints", "an endpoint holds credentials", hint);
+            found.note(has_credentials, "endpoints", "an endpoint contains credentials", hint);
             let address = base(given);
             let what = "an endpoint is not an address that begins with http:// or https://";
             found.note(address.is_none() && !has_credentials, "endpoints", what, example);
@@ -289,17 +288,17 @@ impl Options {
         let has_user = self.user.is_some() || self.password.is_some();
         let given = [self.api_key.is_some(), has_user, self.bearer.is_some()];
         let are_several = 1 < given.into_iter().filter(|given| *given).count();
-        let what = "`api_key`, `user` and `bearer` exclude each other";
+        let what = "`api_key`, `user` and `bearer` are mutually exclusive";
         found.note(are_several, "", what, "keep one of them");
         let is_half = self.user.is_some() != self.password.is_some();
-        found.note(is_half, "user", "`user` and `password` need each other", "give both");
+        found.note(is_half, "user", "`user` and `password` go together", "give both");
         let is_half = self.api_key_id.is_some() && self.api_key.is_none();
         found.note(is_half, "api_key_id", "`api_key_id` needs `api_key`", "give both");
         let credentials = self.authorization();
         let authorization = credentials.as_deref().and_then(secret_header);
         let is_odd = credentials.is_some() && authorization.is_none();
         let hint = "look for a line break in them";
-        found.note(is_odd, "", "the credentials are no header", hint);
+        found.note(is_odd, "", "the credentials are not a valid header value", hint);
         let mut headers: HeaderMap = self.headers.iter().filter_map(read_header).collect();
         let is_odd = self.headers.iter().any(|header| read_header(header).is_none());
         found.note(is_odd, "headers", "a header cannot be set", "leave it out");
@@ -310,22 +309,23 @@ impl Options {
     }
 
     fn check(&self, found: &mut Mistakes) {
-        let what = "`index_prefix` cannot begin the name of an index";
+        let what = "`index_prefix` cannot begin an index name";
         let hint = "use the letters a-z, digits, - _ and . and begin with a letter or digit";
         found.note(!is_prefix(&self.index_prefix), "index_prefix", what, hint);
         let is_claimed = CLAIMED.iter().any(|claimed| self.index_prefix.starts_with(claimed));
-        let what = "Elasticsearch's own templates make data streams of indices named like this";
+        let what =
+            "Elasticsearch's built-in templates turn indices with such names into data streams";
         found.note(is_claimed, "index_prefix", what, "use for example \"agent-traces\"");
-        let what = "less than 16KiB holds no document";
+        let what = "less than 16KiB does not hold a document";
         found.note(self.doc_bytes_max.0 < DOC_BYTES_MIN, "doc_bytes_max", what, "leave it out");
         let has_no_room = self.request_bytes_max < self.doc_bytes_max;
         let what = "`request_bytes_max` is less than `doc_bytes_max`";
         let hint = "a request has to hold at least one document";
         found.note(has_no_room, "request_bytes_max", what, hint);
         let is_number = (1..=CONCURRENCY_MAX).contains(&self.concurrency);
-        found.note(!is_number, "concurrency", "not a number of requests", "use 1 to 64");
+        found.note(!is_number, "concurrency", "not a valid number of requests", "use 1 to 64");
         let is_zstd = self.compression == Some(Compression::Zstd);
-        let what = "bulk requests are taken plain or as gzip";
+        let what = "bulk requests are sent plain or with gzip";
         found.note(is_zstd, "compression", what, "write \"gzip\"");
         found.0.extend(self.limits().check());
     }

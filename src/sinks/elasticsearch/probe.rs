@@ -81,7 +81,9 @@ async fn privileges(
     let lacks = format!("the key lacks {}", lacks.join("; "));
     match (has_all, others_can_help) {
         (true, _) => Ok(Some("all privileges granted".to_owned())),
-        (_, true) => Ok(Some(format!("{lacks} (print the templates and have them installed)"))),
+        (_, true) => Ok(Some(format!(
+            "{lacks} (print the templates with `spanferry config commands` and have them installed)"
+        ))),
         (_, false) => Err(lacks.into()),
     }
 }
@@ -97,15 +99,16 @@ async fn template_difference(
         let path = step.bare_path();
         match Installed::find(path, cluster).await? {
             Installed::Hidden => {
-                return Ok("the templates cannot be looked at with this key".to_owned());
+                return Ok("this key may not read the templates".to_owned());
             }
             Installed::Version(version, _) if SCHEMA_VERSION < version => {
-                return Ok("the templates are of a newer version and stay".to_owned());
+                return Ok("the installed templates are newer and stay".to_owned());
             }
             found if !step.is_due(&found) => {}
             Installed::Nothing => due.push(path.to_owned()),
-            Installed::Version(version, _) => due
-                .push(format!("{path} (version {version}, or made from other options, is there)")),
+            Installed::Version(version, _) => due.push(format!(
+                "{path} (version {version}, or made from other options, is installed)"
+            )),
         }
     }
     if due.is_empty() {
@@ -136,7 +139,7 @@ async fn mapping_difference(settings: &Settings, server: Server, cluster: &Clust
             let other: Vec<&str> = other.map(|(name, _)| name.as_str()).collect();
             if !other.is_empty() {
                 return Err(format!(
-                    "index {index} was made for other options: {} differ; set them back, or give a new `index_prefix`",
+                    "index {index} was made for other options: {} differ; restore them, or set a new `index_prefix`",
                     other.join(", ")
                 ).into());
             }

@@ -105,13 +105,13 @@ pub(super) fn read(response: &Response, documents: usize) -> Result<Vec<Answer>,
     let (status, class) = (response.reason(), response.class());
     if class == StatusClass::Taken {
         if response.media_type() == "text/html" {
-            let reason = format!("{status}, but with a web page: this is no bulk endpoint");
+            let reason = format!("{status}, but with a web page: this is not a bulk endpoint");
             return Err(Report::hold(reason));
         }
         let reason = match items(&response.body) {
             Some(items) if items.len() == documents && !response.is_cut => return Ok(items),
             Some(items) => {
-                format!("the answer names {} documents, sent were {documents}", items.len())
+                format!("the answer has {} documents, but {documents} were sent", items.len())
             }
             None => "the answer to a bulk request cannot be read".to_owned(),
         };

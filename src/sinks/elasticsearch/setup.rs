@@ -124,12 +124,15 @@ impl Backend {
                 Why::Away => return Err(obstacle),
                 _ if step.is_retention() => {
                     // A cluster without this feature, or a key without the privilege: the indices are kept until somebody deletes them.
-                    warn!(sink, reason, "no rule for deleting old indices could be installed");
+                    warn!(
+                        sink,
+                        reason, "the policy that deletes old indices could not be installed"
+                    );
                     steps.iter_mut().for_each(Step::forget_retention);
                 }
                 Why::Forbidden | Why::Missing => {
                     let commands = templates::print(&steps);
-                    warn!(sink, commands, "somebody who may can run these commands");
+                    warn!(sink, commands, "an administrator can run these commands");
                     self.say(format!("the index templates could not be installed ({reason})"));
                     self.make_bare_indices().await?;
                     break;
@@ -165,9 +168,7 @@ impl Backend {
         }
         let reason = &obstacle.reason;
         if is_rotated {
-            self.say(format!(
-                "indices that are there keep the mapping that they were made with ({reason})"
-            ));
+            self.say(format!("existing indices keep their mapping ({reason})"));
             return Ok(());
         }
         let path = format!("/{index}/_rollover");
@@ -226,7 +227,7 @@ impl Backend {
                 return Err(obstacle);
             } else if obstacle.why == Why::Missing && reason.contains("security_exception") {
                 let reason = format!(
-                    "index {index} is missing and may not be made ({reason}); the log has the commands for somebody who may"
+                    "index {index} is missing and this key may not create it ({reason}); the log has the commands for an administrator"
                 );
                 return Err(Obstacle { why, reason });
             }
@@ -272,7 +273,10 @@ impl Backend {
         }
         if matches!(found, Installed::Version(..)) {
             let sink = &self.name;
-            info!(sink, path, "what was installed differed from the options and was replaced");
+            info!(
+                sink,
+                path, "the installed templates differed from the options and were replaced"
+            );
         }
         Ok(())
     }

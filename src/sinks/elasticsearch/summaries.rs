@@ -83,7 +83,7 @@ async fn run(backend: Arc<Backend>) {
             }
             Err(Obstacle { reason, .. }) => {
                 let sink = &backend.name;
-                warn!(sink, reason, "trace documents could not be made; tried again later");
+                warn!(sink, reason, "trace documents could not be made; retried later");
                 sleep(backoff.next_wait().max(round_min)).await;
             }
         }
@@ -265,7 +265,7 @@ impl Backend {
                     Class::Refused | Class::SetAside => {
                         work.open -= 1;
                         let error = &*answer.error;
-                        warn!(sink = self.name, error, "a trace document was refused for good");
+                        warn!(sink = self.name, error, "a trace document was rejected");
                     }
                     _ => refused = Some(explain(answer, class)),
                 }
@@ -283,13 +283,13 @@ const UNREADABLE: &str = "the key may not read, so no trace documents are made; 
     Give it the privilege `read` on the indices, or set trace_summary = \"off\"";
 
 fn unclear() -> Obstacle {
-    Obstacle::away("what the backend says of traces cannot be read, or is not whole")
+    Obstacle::away("the backend's answer about traces cannot be read, or is incomplete")
 }
 
 fn obstacle_of(report: &Report) -> Obstacle {
     let refused = || report.refusal().map(|refusal| &*refusal.reason);
     let reason = report.pace.reason().or_else(refused);
-    Obstacle::away(reason.unwrap_or("trace documents were not taken"))
+    Obstacle::away(reason.unwrap_or("trace documents were not accepted"))
 }
 
 /// What the document of a span says wrong or not at all; tokens where it says wrongly whether they count.

@@ -221,7 +221,7 @@ impl Log {
         }
         let (settled, length) = (self.at.length, seen.len());
         if length != settled {
-            warn!(path = %self.path.display(), settled, length, "somebody else changed the file");
+            warn!(path = %self.path.display(), settled, length, "another process changed the file");
             self.goes_on_from(length)?;
         }
         Ok(false)
@@ -251,12 +251,12 @@ fn open(disk: &dyn Disk, path: &Path) -> io::Result<Handle> {
     let file = disk.open(path)?;
     let seen = file.metadata()?;
     if !seen.is_file() {
-        let what = "it is no regular file; to write to the standard output, use type = \"stdout\"";
+        let what = "it is not a regular file; to write to standard output, use type = \"stdout\"";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     }
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => {
-            let what = "another sink or process writes it";
+            let what = "another sink or process is writing to it";
             Err(io::Error::new(io::ErrorKind::ResourceBusy, what))
         }
         // Where the file system knows no locks, two writers are the operator's concern.

@@ -12,11 +12,11 @@
 //! `openai` is one item of the Agents SDK a line, as it came; a span that came as OTLP becomes a `custom` span with its
 //! attributes as `data` and its ids as `trace_` and `span_` strings.
 //!
-//! **Files.** `{date}` and `{hour}` come from when the daemon received the item, in UTC, so that an item goes to the same file
-//! however late it is delivered. Folders are made as needed. With `rotate_bytes`, a file that has reached this size is left
-//! alone and the next one is begun: `traces.jsonl`, `traces.1.jsonl`, `traces.2.jsonl`; nothing is renamed or deleted. A delivery
-//! is never cut in two, so a file may exceed the size by one. A compressed file is a chain of whole gzip members or zstd
-//! frames, one for each delivery; `zcat` and `zstdcat` read it. A file that is moved or deleted is begun anew.
+//! **Files.** `{date}` and `{hour}` come from when the daemon received the item, in UTC, so that an item goes to the same file however late
+//! it is delivered. Directories are created as needed. With `rotate_bytes`, a file that has reached this size is left alone and the next
+//! one is begun: `traces.jsonl`, `traces.1.jsonl`, `traces.2.jsonl`; nothing is renamed or deleted. A delivery is never cut in two, so a
+//! file may exceed the size by one. A compressed file is a chain of whole gzip members or zstd frames, one for each delivery; `zcat` and
+//! `zstdcat` read it. A file that is moved or deleted is begun anew.
 //!
 //! **What is durable when.** Lines can be read as soon as they were delivered. They are synced, and the cursor saved with the
 //! files' lengths, about once a second. After a crash each file is cut to its saved length and what followed is delivered again:
@@ -107,7 +107,7 @@ impl FileSink {
             // A panic under the lock left at most a torn file, which is cut before the next write.
             let mut store = lock(&store);
             if is_wanted.strong_count() == 0 {
-                return Err(down("it was given up".to_owned()));
+                return Err(down("it was abandoned".to_owned()));
             }
             if has_arrived.swap(false, Ordering::SeqCst) {
                 store.settle();
@@ -116,7 +116,7 @@ impl FileSink {
         });
         let done = done.await;
         drop(waiter);
-        done.unwrap_or_else(|error| Err(down(format!("the write did not end: {error}"))))
+        done.unwrap_or_else(|error| Err(down(format!("the write did not finish: {error}"))))
     }
 
     async fn write(&self, delivery: &Delivery) -> Report {

@@ -12,20 +12,20 @@ use crate::support::byte_size::ByteSize;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
-    /// Where to write. `{date}` (2026-11-21) and `{hour}` (00 to 23) are filled in from when the daemon received the item, in UTC,
-    /// and `{sink}` with the sink's name. A relative path is relative to the working directory. Folders are made as needed.
+    /// Where to write. `{date}` (2026-11-21) and `{hour}` (00 to 23) are the time at which the daemon received the item, in UTC; `{sink}`
+    /// is the sink's name. A relative path is relative to the working directory. Directories are created as needed.
     pub path: String,
-    /// What a line is: `jsonl` (a span, in flat columns), `otlp-json` (a request, as the OpenTelemetry Collector's file exporter
-    /// writes it) or `openai` (an item of the Agents SDK).
+    /// What a line holds: `jsonl` (a span, in flat columns), `otlp-json` (a request, as the OpenTelemetry Collector's file exporter writes
+    /// it) or `openai` (an item of the Agents SDK).
     #[serde(default)]
     pub format: Format,
-    /// `none`, `gzip` or `zstd`. The file's name gets `.gz` or `.zst` unless it has it.
+    /// `none`, `gzip` or `zstd`. The file's name gets `.gz` or `.zst` unless it ends so already.
     #[serde(default = "uncompressed")]
     pub compression: Compression,
     /// How hard to compress: 0 to 9 for gzip, 1 to 22 for zstd.
     #[schemars(example = 6)]
     pub compression_level: Option<i32>,
-    /// Begin a new file, numbered in its name, once this one has reached this size. Without it a file grows until its path changes.
+    /// Start a new, numbered file when the current one reaches this size. Without it, a file grows until its path changes.
     #[schemars(example = "1GiB")]
     pub rotate_bytes: Option<ByteSize>,
 }
@@ -65,11 +65,9 @@ impl Options {
             mistakes.push(Mistake { option: "path", what, hint });
         }
         let (min, max, what, hint) = match self.compression {
-            Compression::None => {
-                (1, 0, "there is no compression to set a level for", "add `compression`")
-            }
-            Compression::Gzip => (0, 9, "not a level of gzip", "use 0 (fastest) to 9 (smallest)"),
-            Compression::Zstd => (1, 22, "not a level of zstd", "use 1 (fastest) to 22 (smallest)"),
+            Compression::None => (1, 0, "a level is set without compression", "add `compression`"),
+            Compression::Gzip => (0, 9, "not a gzip level", "use 0 (fastest) to 9 (smallest)"),
+            Compression::Zstd => (1, 22, "not a zstd level", "use 1 (fastest) to 22 (smallest)"),
         };
         if self.compression_level.is_some_and(|level| level < min || max < level) {
             mistakes.push(Mistake { option: "compression_level", what, hint });
@@ -77,7 +75,7 @@ impl Options {
         if self.rotate_bytes.is_some_and(|bytes| bytes < ROTATE_BYTES_MIN) {
             mistakes.push(Mistake {
                 option: "rotate_bytes",
-                what: "too small: each file costs more than what is in it",
+                what: "too small: a file would cost more than its content",
                 hint: "use \"1MiB\" or more",
             });
         }

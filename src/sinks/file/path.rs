@@ -37,7 +37,7 @@ pub(super) struct BadPath {
     pub(super) hint: &'static str,
 }
 
-const KNOWN_PLACES: &str = "the places to fill in are {date}, {hour} and {sink}";
+const KNOWN_PLACES: &str = "the placeholders are {date}, {hour} and {sink}";
 
 const SECONDS_PER_HOUR: u64 = 3600;
 
@@ -46,7 +46,7 @@ impl Template {
     pub(super) fn parse(text: &str) -> Result<Self, BadPath> {
         let bad = |what, hint| Err(BadPath { what, hint });
         if text.is_empty() || text.ends_with('/') || text.contains('\0') {
-            return bad("not a path of a file", "write for example \"traces/{date}.jsonl\"");
+            return bad("not a path to a file", "write for example \"traces/{date}.jsonl\"");
         }
         let mut step = Step::Never;
         let mut rest = text;
@@ -58,13 +58,13 @@ impl Template {
                 "date" => Step::Daily,
                 "hour" => Step::Hourly,
                 "sink" => Step::Never,
-                _ => return bad("a `{...}` that is not known in a path", KNOWN_PLACES),
+                _ => return bad("unknown placeholder in a path", KNOWN_PLACES),
             });
             rest = after;
         }
         let (_, after_first) = text.split_once('{').unwrap_or((text, ""));
         if Path::new(after_first).components().any(|part| part == Component::ParentDir) {
-            return bad("`..` behind a `{...}`", "put it before, or leave it out");
+            return bad("`..` after a placeholder", "put it before the placeholder, or remove it");
         }
         if step == Step::Hourly && !text.contains("{date}") {
             return bad("`{hour}` without `{date}` would mix the days", "add `{date}`");

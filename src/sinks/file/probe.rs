@@ -8,21 +8,21 @@ use rustix::fs::{Access, access};
 /// yet is made when the first file is, so the nearest folder that is there decides.
 pub(super) fn probe(path: &Path) -> Result<String, String> {
     if path.is_dir() {
-        return Err(format!("{} is a folder, not a file", path.display()));
+        return Err(format!("{} is a directory, not a file", path.display()));
     }
     let folder = fixed_folder(path);
     let Some(existing) = folder.ancestors().find(|ancestor| ancestor.exists()) else {
-        return Err(format!("nothing of {} is there", folder.display()));
+        return Err(format!("no parent directory of {} exists", folder.display()));
     };
     if !existing.is_dir() {
-        return Err(format!("{} is no folder, so no file can be below it", existing.display()));
+        return Err(format!("{} is not a directory, so it cannot hold files", existing.display()));
     }
     let target = if path.exists() { path } else { existing };
     let wanted =
         if target.is_dir() { Access::WRITE_OK | Access::EXEC_OK } else { Access::WRITE_OK };
     match access(target, wanted) {
-        Ok(()) => Ok(format!("files can be written below {}", folder.display())),
-        Err(problem) => Err(format!("{} may not be written to: {problem}", target.display())),
+        Ok(()) => Ok(format!("files can be written in {}", folder.display())),
+        Err(problem) => Err(format!("cannot write to {}: {problem}", target.display())),
     }
 }
 

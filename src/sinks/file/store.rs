@@ -68,7 +68,7 @@ impl Store {
     /// Goes on from the last checkpoint. It looks at no file: what was written after that checkpoint is cut before anything else is done.
     pub(super) fn recall(place: Place, disk: Arc<dyn Disk>, state: &[u8]) -> Self {
         let files = read_state(state).unwrap_or_else(|problem| {
-            error!(sink = place.sink, problem, "what the file sink had saved cannot be read; after a crash some spans may be in the file twice");
+            error!(sink = place.sink, problem, "the file sink's checkpoint cannot be read; after a crash some spans may be in the file twice");
             Vec::new()
         });
         let logs = files.into_iter().map(|saved| Log::recall(&disk, saved));
@@ -169,7 +169,7 @@ impl Store {
             None => Some(0),
             Some(log) => {
                 if log.is_gone()? {
-                    warn!(path = %log.path.display(), "the file was moved or deleted; a new one is begun");
+                    warn!(path = %log.path.display(), "the file was moved or deleted; a new one is started");
                     Some(0)
                 } else {
                     let is_over = rotate_bytes <= log.at.length || log.is_spoilt;

@@ -87,7 +87,7 @@ pub fn describe(status: StatusCode, headers: &HeaderMap) -> String {
         .and_then(|location| Some(format!("{}://{}", location.scheme_str()?, location.host()?)));
     match target {
         Some(target) => format!(
-            "HTTP {} {name}: redirects are not followed; this one leads to {target}",
+            "HTTP {} {name}: redirects are not followed; this one points to {target}",
             status.as_u16()
         ),
         None => format!("HTTP {} {name}", status.as_u16()),

@@ -26,7 +26,7 @@ pub struct ClientOptions {
     pub protocol: Protocol,
     /// The longest that a request may take, from the first byte sent to the last byte received.
     pub timeout: Duration,
-    /// The longest that connecting may take.
+    /// Timeout of connecting.
     pub connect_timeout: Duration,
     /// Idle connections kept for each host.
     pub idle_connections_max: usize,

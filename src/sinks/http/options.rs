@@ -97,14 +97,14 @@ impl Limits<'_> {
     pub(in crate::sinks) fn check(&self) -> Vec<Mistake> {
         let mut found = Mistakes::default();
         let what = "`request_bytes_max` is less than 1KiB";
-        let hint = "each request costs more than what is in it: use \"1KiB\" or more";
+        let hint = "a request would cost more than its content: use \"1KiB\" or more";
         let is_small = *self.request_bytes_max < REQUEST_BYTES_MIN;
         found.note(is_small, "request_bytes_max", what, hint);
         found.0.extend(self.tls.check());
         let hint = "leave it out, or write \"30s\"";
-        let what = "`timeout` must be more than nothing";
+        let what = "`timeout` must be more than zero";
         found.note(self.timeout.0.is_zero(), "timeout", what, hint);
-        let what = "`connect_timeout` must be more than nothing";
+        let what = "`connect_timeout` must be more than zero";
         found.note(self.connect_timeout.0.is_zero(), "connect_timeout", what, hint);
         found.0
     }

@@ -29,7 +29,7 @@ pub struct TlsOptions {
     /// A PEM file with our certificate and those that lead to its authority, where the backend wants one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cert_file: Option<PathBuf>,
-    /// A PEM file with our certificate's private key.
+    /// A PEM file with the client certificate's private key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_file: Option<PathBuf>,
 }
@@ -43,12 +43,12 @@ impl TlsOptions {
     /// What is wrong with the option `tls`, without looking at any file.
     pub(in crate::sinks) fn check(&self) -> Vec<Mistake> {
         let mut found = Mistakes::default();
-        let what = "`tls.ca_file` and `tls.ca_fingerprint` exclude each other";
+        let what = "`tls.ca_file` and `tls.ca_fingerprint` are mutually exclusive";
         let has_both = self.ca_file.is_some() && self.ca_fingerprint.is_some();
         found.note(has_both, "tls", what, "keep one of them");
-        let what = "`tls.cert_file` and `tls.key_file` need each other";
+        let what = "`tls.cert_file` and `tls.key_file` go together";
         let has_half = self.cert_file.is_some() != self.key_file.is_some();
-        found.note(has_half, "tls", what, "give both, or none of them");
+        found.note(has_half, "tls", what, "set both or neither");
         let is_odd = self.ca_fingerprint.as_deref().is_some_and(|text| fingerprint(text).is_none());
         let hint = "give 64 hexadecimal digits, with or without colons";
         found.note(is_odd, "tls", "`tls.ca_fingerprint` is not a SHA-256", hint);

@@ -15,35 +15,34 @@ use crate::support::kafka::{Cluster, DEFAULT_TOPIC, SaslOptions, TlsOptions};
 pub struct Options {
     /// Some of the cluster's brokers, as `host:port`; the others are learned from them.
     pub brokers: Vec<String>,
-    /// The topic. It must be there: it is not created.
+    /// The topic. It must exist: it is not created.
     #[serde(default = "default_topic")]
     pub topic: String,
-    /// TLS towards the brokers; `tls = {}` trusts the authorities of the system.
+    /// TLS to the brokers; `tls = {}` trusts the system's certificate authorities.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("examples" = [{ "ca_file": "/etc/spanferry/tls/kafka-ca.crt" }]))]
     pub tls: Option<TlsOptions>,
-    /// The user, where the cluster wants one.
+    /// The user, if the cluster requires one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("examples" = [{ "username": "spanferry", "password": "..." }]))]
     pub sasl: Option<SaslOptions>,
     /// How batches of messages are compressed: `zstd`, `lz4` or `none`.
     #[serde(default)]
     pub compression: Compression,
-    /// How long a message may wait for the brokers' acknowledgement before it is tried again.
+    /// How long a message may wait for the brokers' acknowledgement before it is retried.
     #[serde(default = "default_timeout")]
     pub timeout: Duration,
-    /// Write to a topic with several replicas although `min.insync.replicas` is 1: then a broker that is lost can take spans with it
-    /// that count as delivered.
+    /// Write to a topic with several replicas even if `min.insync.replicas` is 1: then losing a broker can lose spans that count as
+    /// delivered.
     #[serde(default)]
     pub allow_weak_acks: bool,
-    /// Which attributes spans from the Agents SDK get: `genai` (OpenTelemetry), `openinference`, or `both`.
+    /// Which attributes Agents SDK spans get: `genai` (OpenTelemetry), `openinference`, or `both`.
     #[serde(default)]
     pub dialect: Dialect,
-    /// Whether spans of the Agents SDK without a parent are brought together under one root: `auto`, `always` or `never`, as for the sink
-    /// `otlp`.
+    /// Whether Agents SDK spans without a parent are put under one root span: `auto`, `always` or `never`, as for the sink `otlp`.
     #[serde(default)]
     pub root_span: RootSpan,
-    /// How long a span of the Agents SDK waits for the trace object that names its workflow and group, when that was not seen yet.
+    /// How long an Agents SDK span waits for the trace object that names its workflow and group if that has not arrived yet.
     #[serde(default = "crate::sinks::default_context_wait")]
     pub context_wait: Duration,
 }

@@ -84,8 +84,9 @@ impl Lookup {
     pub(super) fn new(settings: &Settings) -> Result<Option<Self>, BuildError> {
         let Some(options) = &settings.options.lookup else { return Ok(None) };
         let key = format!("Bearer {}", options.api_key.reveal());
-        let key = secret_header(&key)
-            .ok_or_else(|| BuildError("the key of `lookup` cannot be sent".to_owned()))?;
+        let key = secret_header(&key).ok_or_else(|| {
+            BuildError("the key of `lookup` is not a valid header value".to_owned())
+        })?;
         let client = ClientOptions {
             timeout: options.timeout.into(),
             response_bytes_max: ANSWER_BYTES_MAX,
@@ -161,7 +162,10 @@ impl Lookup {
     fn pause(&self, reason: &str) {
         let mut memory = self.memory();
         if !memory.is_paused() {
-            warn!(reason, "models and tokens cannot be looked up for a minute; spans go without");
+            warn!(
+                reason,
+                "the lookup of models and tokens pauses for a minute; spans are sent without them"
+            );
         }
         memory.paused_until = Some(Instant::now() + PAUSE);
     }

@@ -1,4 +1,4 @@
-//! `type = "langfuse"`: Langfuse, in its cloud or on your own server.
+//! `type = "langfuse"`: Langfuse, in the cloud or self-hosted.
 //!
 //! ```toml
 //! [sinks.langfuse]
@@ -83,7 +83,7 @@ const KEEP_LLM: &str = "[[rules]]\nname = \"keep_llm\"\nmatch = { llm = false }\
 /// Langfuse.
 pub static KIND: Kind = Kind {
     name: "langfuse",
-    summary: "Langfuse, in its cloud or on your own server",
+    summary: "Langfuse, in the cloud or self-hosted",
     example: "public_key = \"pk-lf-...\"\nsecret_key = \"sk-lf-...\"\n",
     schema: crate::support::options::schema_of::<Options>,
     parse: |table| Ok(Box::new(parse(table)?)),

@@ -35,7 +35,7 @@ pub enum Keep {
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
-    /// The address of Langfuse: its cloud in Europe, `https://us.cloud.langfuse.com`, or your own server.
+    /// Langfuse's address: its EU cloud, `https://us.cloud.langfuse.com`, or your own server.
     #[serde(default = "default_base_url")]
     #[schemars(with = "String")]
     pub base_url: Address,
@@ -43,56 +43,54 @@ pub struct Options {
     pub public_key: String,
     /// Its secret key, `sk-lf-...`.
     pub secret_key: Secret,
-    /// The environment of spans that name none: lowercase letters, digits, `-` and `_`.
+    /// The environment of spans without one: lowercase letters, digits, `-` and `_`.
     #[schemars(extend("examples" = ["production"]))]
     pub environment: Option<String>,
-    /// The release of spans that name none.
+    /// The release of spans without one.
     #[schemars(extend("examples" = ["2026.11"]))]
     pub release: Option<String>,
-    /// Which spans go to Langfuse: `all`, or only those that have to do with models (`llm`): of the Agents SDK, of Langfuse's own SDKs,
-    /// and what has a scope or an attribute of a convention for models, tools and agents. Others, such as those of HTTP and databases,
-    /// are left out then, as Langfuse's own SDKs do, and count as `filtered`. It stands for the last rule of this sink,
-    /// `match = { llm = false }, drop = true`.
+    /// Which spans go to Langfuse: `all`, or only those that concern models (`llm`): spans of the Agents SDK, of Langfuse's own SDKs, and
+    /// with a scope or an attribute of a convention for models, tools and agents. Others, such as HTTP and database spans, are then left
+    /// out, as Langfuse's own SDKs do, and count as `filtered`. `llm` is short for a last rule of this sink, `match = { llm = false }, drop
+    /// = true`.
     #[serde(default)]
     pub keep: Keep,
-    /// Where tokens of reasoning are counted: `split` (a bucket of their own, for models that Langfuse has a price for it) or
-    /// `in_output`.
+    /// Where reasoning tokens are counted: `split` (in their own bucket, for models for which Langfuse has a price for it) or `in_output`.
     #[serde(default)]
     pub reasoning_tokens: ReasoningTokens,
-    /// Whether calls are sent with a cost from `[prices]`, in the place of the one that Langfuse works out from its own prices.
+    /// Whether calls are sent with a cost from `[prices]`, instead of the one that Langfuse works out from its own prices.
     #[serde(default)]
     pub send_cost: bool,
-    /// Models of spans that do not name theirs, as the Agents SDK's `response` spans do not. Without a model there is no cost. Write
-    /// for example `{ default = "gpt-5-mini", agents = { "Triage" = "o4-mini" } }`.
+    /// Models of spans that do not name theirs, such as the Agents SDK's `response` spans. Without a model there is no cost. Write for
+    /// example `{ default = "gpt-5-mini", agents = { "Triage" = "o4-mini" } }`.
     #[serde(default)]
     pub models: Models,
-    /// Asks OpenAI for the answers whose model is still not known, by their ids. Write for example
-    /// `{ api_key = "${OPENAI_API_KEY}" }`.
+    /// Asks OpenAI for responses whose model is still unknown, by their ids. Write for example `{ api_key = "${OPENAI_API_KEY}" }`.
     pub lookup: Option<Lookup>,
-    /// Whether spans of the Agents SDK without a parent are brought together under one root, which is sent once their trace has been
-    /// quiet for ten seconds: `auto` (unless there is one alone and it is a `task`, a root by nature), `always`, or `never`.
+    /// Whether Agents SDK spans without a parent are put under one root span, which is sent once their trace has been quiet for ten
+    /// seconds: `auto` (unless there is only one and it is a `task`, which is a root by nature), `always`, or `never`.
     #[serde(default)]
     pub root_span: RootSpan,
-    /// How long a span of the Agents SDK waits for its trace's name, group and metadata, where they are not known yet.
+    /// How long an Agents SDK span waits for its trace's name, group and metadata if they are not known yet.
     #[serde(default = "crate::sinks::default_context_wait")]
     pub context_wait: Duration,
-    /// Which member of a trace's metadata is the user.
+    /// The member of a trace's metadata that holds the user.
     #[serde(default = "default_user_from")]
     pub user_from: String,
-    /// Which member of a trace's metadata holds its tags.
+    /// The member of a trace's metadata that holds its tags.
     #[serde(default = "default_tags_from")]
     pub tags_from: String,
-    /// The largest request, before compression. What is due at once and larger is sent as several. A span that is larger alone is
-    /// sent alone. Langfuse's cloud takes 5 MB.
+    /// The largest request, before compression. Larger batches are split. A single larger span is sent on its own. Langfuse's cloud accepts
+    /// 5 MB.
     #[serde(default = "default_request_bytes_max")]
     pub request_bytes_max: ByteSize,
-    /// The longest that a request may take.
+    /// Timeout of a request.
     #[serde(default = "default_timeout")]
     pub timeout: Duration,
-    /// The longest that connecting may take.
+    /// Timeout of connecting.
     #[serde(default = "crate::sinks::http::default_connect_timeout")]
     pub connect_timeout: Duration,
-    /// Certificates, for https.
+    /// Certificates for https.
     #[serde(default)]
     pub tls: TlsOptions,
 }
@@ -215,7 +213,7 @@ impl Options {
         found.note(
             self.environment.as_ref().is_some_and(|environment| !is_environment(environment)),
             "environment",
-            "not an environment that Langfuse knows apart from `default`",
+            "not a valid environment name for Langfuse",
             "use at most 40 of a-z 0-9 _ -, not beginning with langfuse",
         );
         let lookup = self.lookup.as_ref();

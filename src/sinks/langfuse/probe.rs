@@ -19,7 +19,7 @@ pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
     let health = ask(&client, settings, "/api/public/health", HeaderMap::new()).await?;
     let version = version_of(&health).ok_or_else(|| {
         let status = health.reason();
-        format!("{base} is no Langfuse: /api/public/health answered {status}; see base_url")
+        format!("{base} is not Langfuse: /api/public/health answered {status}; check base_url")
     })?;
     let note = judged(&version)?;
     let projects =
@@ -27,14 +27,14 @@ pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
     match projects.status {
         StatusCode::OK => {
             let project = project_of(&projects).unwrap_or_else(|| "without a name".to_owned());
-            Ok(format!("Langfuse {version} at {base} knows the keys: project {project}{note}"))
+            Ok(format!("Langfuse {version} at {base} accepts the keys: project {project}{note}"))
         }
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(format!(
             "Langfuse {version} at {base} does not know the keys; make new ones in the project's settings, and see that they are \
              of this server (the cloud has one for each region)"
         )),
         _ => Err(format!(
-            "Langfuse {version} at {base} could not say whether it knows the keys: {}",
+            "Langfuse {version} at {base} could not check the keys: {}",
             projects.reason()
         )),
     }
@@ -47,9 +47,9 @@ async fn ask(
     headers: HeaderMap,
 ) -> Result<Response, String> {
     let base = settings.options.base_url.reveal();
-    let uri = format!("{base}{path}").parse().map_err(|_| format!("{base} is no address"))?;
+    let uri = format!("{base}{path}").parse().map_err(|_| format!("{base} is not an address"))?;
     let sent = client.send(&Request::get(uri, headers)).await;
-    sent.map_err(|failure| format!("{base} cannot be asked: {failure}"))
+    sent.map_err(|failure| format!("{base} cannot be reached: {failure}"))
 }
 
 /// What a server says its version is. One that is not well says so with 503, and its version all the same.
@@ -68,15 +68,15 @@ fn project_of(response: &Response) -> Option<String> {
 fn judged(version: &str) -> Result<&'static str, String> {
     let numbers = numbers(version).unwrap_or_default();
     let why = match numbers {
-        (..3, ..) => ": version 2 has no way in for it",
-        _ if numbers < OTLP_SINCE => "; that came with 3.22.0",
+        (..3, ..) => ": version 2 has no OTLP endpoint",
+        _ if numbers < OTLP_SINCE => "; OTLP came with 3.22.0",
         _ if numbers < TYPES_SINCE => {
             return Ok("; before 3.98.2 agents, tools and chains are shown as plain spans");
         }
         _ => return Ok(""),
     };
     Err(format!(
-        "the server is Langfuse {version}, which does not take OTLP{why}; update to 3.98.2 or later"
+        "the server is Langfuse {version}, which does not accept OTLP{why}; update to 3.98.2 or later"
     ))
 }
 

@@ -27,7 +27,7 @@ pub(super) fn read(response: &Response) -> Report {
         // It cannot be the spans: they are not looked at before the answer.
         StatusClass::Fault => Report::down(retry_after(&response.headers), reason),
         StatusClass::Malformed if is_about_headers(response) => {
-            Report::hold(format!("{reason}: the server does not take the headers of this version"))
+            Report::hold(format!("{reason}: the server does not accept this version's headers"))
         }
         StatusClass::Stop => Report::hold(format!("{reason}{}", advice(response.status))),
         class => class.report(reason, || response.answer()),
@@ -37,9 +37,9 @@ pub(super) fn read(response: &Response) -> Report {
 /// What an operator can do about it.
 fn advice(status: StatusCode) -> &'static str {
     match status.as_u16() {
-        401 => ": the keys are not of this server; see public_key, secret_key and base_url",
+        401 => ": the server does not know the keys; check public_key, secret_key and base_url",
         403 => ": the keys may not send, or ingestion is suspended",
-        404 | 405 => ": no OTLP there; base_url is wrong, or the server is older than 3.22",
+        404 | 405 => ": no OTLP endpoint; base_url is wrong, or the server is older than 3.22",
         _ => "",
     }
 }

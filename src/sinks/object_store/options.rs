@@ -21,54 +21,54 @@ pub struct Options {
     /// protobuf, to replay).
     #[serde(default)]
     pub format: Format,
-    /// When an object is put: whichever bound is met first. It is in memory until then, compressed.
+    /// When an object is uploaded: at whichever bound is reached first. Until then it is in memory, compressed.
     #[serde(default)]
     pub object: ObjectLimits,
     /// How hard to compress: 1 to 22 of zstd.
     #[serde(default = "default_level")]
     pub compression_level: i32,
-    /// The address of a store that is not Amazon's, Google's or Microsoft's: `http://minio:9000`.
+    /// The address of a compatible store, such as `http://minio:9000`.
     #[schemars(with = "Option<String>", extend("examples" = ["http://minio:9000"]))]
     pub endpoint: Option<Address>,
-    /// `s3://`: the bucket's region. Without it the one that `AWS_REGION` says, or `us-east-1`.
+    /// `s3://`: the bucket's region. Default: `AWS_REGION`, or `us-east-1`.
     #[schemars(extend("examples" = ["eu-central-1"]))]
     pub region: Option<String>,
-    /// `s3://`: whether the bucket stands in the path of an address (`https://host/bucket`) or in its host. Where there is an `endpoint`, in the path.
+    /// `s3://`: whether the bucket is part of the path (`https://host/bucket`) or of the host. Default: of the path if `endpoint` is set.
     #[schemars(extend("examples" = [true]))]
     pub path_style: Option<bool>,
-    /// `s3://`: the id of an access key. Without it the credentials are those of the environment (`AWS_ACCESS_KEY_ID` ...), or of the role
-    /// of the pod (web identity), container or machine. Profiles (`~/.aws`) are not read.
+    /// `s3://`: an access key's id. Without it, the credentials come from the environment (`AWS_ACCESS_KEY_ID` ...), or from the role of
+    /// the pod (web identity), container or machine. Profiles (`~/.aws`) are not read.
     #[schemars(extend("examples" = ["AKIAIOSFODNN7EXAMPLE"]))]
     pub access_key_id: Option<String>,
-    /// `s3://`: the access key.
+    /// `s3://`: the secret access key.
     #[schemars(extend("examples" = ["the-key-with-this-id"]))]
     pub secret_access_key: Option<Secret>,
-    /// `s3://`: the token of a session, where the key belongs to one.
+    /// `s3://`: the session token, if the key is temporary.
     #[schemars(extend("examples" = ["the-token-of-a-session"]))]
     pub session_token: Option<Secret>,
     /// `s3://`: how the store encrypts objects: `AES256`, `aws:kms`, or as the bucket says.
     #[schemars(extend("examples" = ["aws:kms"]))]
     pub sse: Option<Sse>,
-    /// `s3://`: the key of KMS to encrypt with.
+    /// `s3://`: the KMS key to encrypt with.
     #[schemars(extend("examples" = ["arn:aws:kms:eu-central-1:111122223333:key/traces"]))]
     pub kms_key: Option<String>,
-    /// `gs://`: the JSON of a service account's key (`${file:/etc/spanferry/key.json}`). Without it the credentials are those of the environment
-    /// (`GOOGLE_APPLICATION_CREDENTIALS` ...), of gcloud, or of the machine or pod.
+    /// `gs://`: the JSON of a service account's key (`${file:/etc/spanferry/key.json}`). Without it, the credentials come from the
+    /// environment (`GOOGLE_APPLICATION_CREDENTIALS` ...), from gcloud, or from the machine or pod.
     pub service_account_key: Option<Secret>,
-    /// `az://`: the storage account. Without it the one that `AZURE_STORAGE_ACCOUNT_NAME` says.
+    /// `az://`: the storage account. Default: `AZURE_STORAGE_ACCOUNT_NAME`.
     pub account: Option<String>,
-    /// `az://`: the account's key. Without it, and without a token, the credentials are those of the environment (`AZURE_STORAGE_ACCOUNT_KEY`,
-    /// `AZURE_CLIENT_ID` ...), or of the identity of the pod or machine.
+    /// `az://`: the account's key. Without it, and without a token, the credentials come from the environment (`AZURE_STORAGE_ACCOUNT_KEY`,
+    /// `AZURE_CLIENT_ID` ...), or from the identity of the pod or machine.
     pub account_key: Option<Secret>,
-    /// `az://`: the token of a shared access signature.
+    /// `az://`: a shared access signature token.
     pub sas_token: Option<Secret>,
-    /// The longest that a request may take, that of the largest object too.
+    /// Timeout of a request, including the upload of the largest object.
     #[serde(default = "default_timeout")]
     pub timeout: Duration,
-    /// The longest that connecting may take.
+    /// Timeout of connecting.
     #[serde(default = "crate::sinks::http::default_connect_timeout")]
     pub connect_timeout: Duration,
-    /// Certificates, for https.
+    /// Certificates for https.
     #[serde(default)]
     pub tls: TlsOptions,
 }
@@ -200,9 +200,9 @@ impl Options {
             (self.object.age.0.is_zero(),
                 "object", "`object.age` must be more than nothing", "leave it out, or write \"5m\""),
             (!(1..=22).contains(&self.compression_level),
-                "compression_level", "not a level of zstd", "use 1 (fastest) to 22 (smallest)"),
+                "compression_level", "not a zstd level", "use 1 (fastest) to 22 (smallest)"),
             (self.access_key_id.is_some() != self.secret_access_key.is_some(),
-                "access_key_id", "`access_key_id` and `secret_access_key` need each other", "give both, or none of them"),
+                "access_key_id", "`access_key_id` and `secret_access_key` need each other", "set both or neither"),
             (self.session_token.is_some() && self.access_key_id.is_none(),
                 "session_token", "a token without its key", "add `access_key_id` and `secret_access_key`"),
             (self.kms_key.is_some() && self.sse != Some(Sse::Kms),

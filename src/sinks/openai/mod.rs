@@ -154,7 +154,7 @@ impl OpenAi {
     ) -> Option<Group> {
         // The key was there a moment ago.
         let Some(headers) = self.headers(&group.account) else {
-            let reason = "its key was forgotten, because too many came since";
+            let reason = "its key was evicted by newer keys";
             reports.add(group.places(), Report::reject(reason, ""));
             return None;
         };
@@ -177,7 +177,7 @@ impl OpenAi {
                     if is_final {
                         error!(
                             reason,
-                            "OpenAI takes no traces of this key's organisation: they become dead letters"
+                            "OpenAI accepts no traces from this key's organisation: they become dead letters"
                         );
                     } else if is_news {
                         warn!(reason, "OpenAI refuses a caller's key: its items wait");
@@ -312,22 +312,22 @@ async fn probe(options: &Options) -> Result<String, String> {
         // An empty list may be too little for it, but it has looked at the key before.
         Answer::All(report) if report.is_refused(RejectClass::Malformed) => Ok(answers(has_key)),
         Answer::KeyRefused { .. } if !has_key && response.status == StatusCode::UNAUTHORIZED => {
-            Ok("it answers; whether it takes the callers' keys shows when they come".to_owned())
+            Ok("it answers; the callers' keys are checked when they arrive".to_owned())
         }
         Answer::KeyRefused { reason, is_final: false } => {
             Err(format!("{reason}: it refuses `api_key`"))
         }
         Answer::KeyRefused { reason, is_final: true } => Err(format!(
-            "{reason}: the organisation of `api_key` keeps no data, so it takes no traces"
+            "{reason}: the organisation of `api_key` has zero data retention, so it accepts no traces"
         )),
         Answer::All(report) => {
             let refused = report.refusal().map(|found| found.reason.as_str());
             let reason = report.pace.reason().or(refused);
-            Err(reason.unwrap_or("it answers in a way that is not known").to_owned())
+            Err(reason.unwrap_or("it gives an unknown answer").to_owned())
         }
     }
 }
 
 fn answers(has_key: bool) -> String {
-    if has_key { "it answers, and takes `api_key`" } else { "it answers" }.to_owned()
+    if has_key { "it answers, and accepts `api_key`" } else { "it answers" }.to_owned()
 }

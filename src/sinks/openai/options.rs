@@ -18,35 +18,35 @@ use crate::support::secret::Secret;
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
-    /// The whole address of the ingest.
+    /// The complete address of the ingest.
     #[schemars(with = "String")]
     pub endpoint: Address,
-    /// A key for what came without one that can be used: spans from OTLP, and items whose caller's key is not known because the daemon
-    /// was started since. Where callers belong to different organisations, leave it out, and their items wait for `key_wait` instead.
+    /// A key for items that came without a usable one: spans from OTLP, and items whose caller's key is unknown because the daemon
+    /// restarted since. If callers belong to different organisations, leave it out: their items then wait for `key_wait`.
     pub api_key: Option<Secret>,
     /// `OpenAI-Organization` for what is sent with `api_key`.
     pub organization: Option<String>,
     /// `OpenAI-Project` for what is sent with `api_key`.
     pub project: Option<String>,
-    /// Whose key goes first: the `caller`'s own, which is the default, or the `configured` one for everything. The second sends
-    /// everything to one project of yours. Callers who are let in by a token that is no key of OpenAI's have none of their own.
+    /// Which key to prefer: the `caller`'s own, the default, or the `configured` one, which sends everything to one project of yours.
+    /// Callers who are admitted by a token that is not an OpenAI key have none of their own.
     pub prefer: Prefer,
-    /// Whether spans that came as OTLP are sent too, as items of the Agents SDK. It needs `api_key`.
+    /// Whether spans that arrived as OTLP are sent too, as Agents SDK items. Needs `api_key`.
     pub forward_otlp: bool,
-    /// How long items wait after a start for the next request of their caller, which brings their key. Then they become dead letters,
-    /// which can be replayed. Other callers' items go past them meanwhile.
+    /// How long after a start items wait for their caller's next request, which brings their key. Then they become dead letters, which can
+    /// be replayed. Other callers' items do not wait for them.
     pub key_wait: Duration,
-    /// How long items wait when OpenAI refuses the key of their caller, from its first refusal on. Then they become dead letters, and
-    /// the oldest do sooner where there is no room for more. Other callers' items go past them meanwhile, and come again after a restart
-    /// in that time.
+    /// How long items wait when OpenAI refuses their caller's key, from the first refusal on. Then they become dead letters; the oldest do
+    /// so earlier if there is no room for more. Other callers' items do not wait for them, and may be sent again after a restart in that
+    /// time.
     pub refused_key_wait: Duration,
-    /// The longest that a request may take.
+    /// Timeout of a request.
     pub timeout: Duration,
-    /// The longest that connecting may take.
+    /// Timeout of connecting.
     pub connect_timeout: Duration,
-    /// The largest request. What is larger goes out as several; an item that is larger alone is sent alone.
+    /// The largest request. Larger batches are split; a single larger item is sent on its own.
     pub request_bytes_max: ByteSize,
-    /// Certificates, for https.
+    /// Certificates for https.
     pub tls: TlsOptions,
 }
 
@@ -106,26 +106,21 @@ fn check(options: &Options) -> Vec<Mistake> {
     found.note(
         options.endpoint.uri().is_none_or(|uri| uri.path() == "/"),
         "endpoint",
-        "not a whole address: it begins with http:// or https://, has a path and no credentials",
+        "not a complete address: it begins with http:// or https://, has a path and no credentials",
         "OpenAI's is \"https://api.openai.com/v1/traces/ingest\"",
     );
     let key = options.api_key.as_ref().map(Secret::reveal);
-    let what = "there is no `api_key` that could be preferred";
+    let what = "there is no `api_key` to prefer";
     found.note(options.prefer == Prefer::Configured && key.is_none(), "prefer", what, KEY_HINT);
-    let what = "spans from OTLP come without a key of OpenAI's";
+    let what = "spans from OTLP come without an OpenAI key";
     found.note(options.forward_otlp && key.is_none(), "forward_otlp", what, KEY_HINT);
     let is_no_value = |value: &str| value.trim().is_empty() || secret_header(value).is_none();
-    found.note(
-        key.is_some_and(is_no_value),
-        "api_key",
-        "not a key",
-        "keys of OpenAI begin with sk-",
-    );
+    found.note(key.is_some_and(is_no_value), "api_key", "not a key", "OpenAI keys begin with sk-");
     for (option, value) in [("organization", &options.organization), ("project", &options.project)]
     {
         let is_bad = |value: &String| value.is_empty() || secret_header(value).is_none();
-        let hint = "leave it out, or give the id that OpenAI shows";
-        found.note(value.as_ref().is_some_and(is_bad), option, "not the value of a header", hint);
+        let hint = "remove it, or use the id that OpenAI shows";
+        found.note(value.as_ref().is_some_and(is_bad), option, "not a valid header value", hint);
         let what = "it goes with `api_key` only; callers bring their own";
         found.note(value.is_some() && key.is_none(), option, what, KEY_HINT);
     }

@@ -53,7 +53,7 @@ const TRY_SELDOM_EVERY: Duration = Duration::from_mins(5);
 const TROUBLED_MAX: usize = 1024;
 
 /// Why what came before a restart cannot go.
-const NOT_KNOWN: &str = "its caller has not been heard of since the start, so its key is not known";
+const NOT_KNOWN: &str = "its caller has sent nothing since the start, so its key is unknown";
 
 impl Standings {
     /// Nothing is known yet.
@@ -64,7 +64,7 @@ impl Standings {
     /// Whether a key may be used; `is_known` says whether it is there at all.
     pub(super) fn of(&self, key: &Key, is_known: bool, now: Instant) -> Standing {
         if *key == Key::None {
-            let reason = "no key came with it, and no `api_key` is configured";
+            let reason = "it came without a key, and no `api_key` is configured";
             return Standing::Closed(reason.to_owned());
         }
         match self.troubled.get(key) {

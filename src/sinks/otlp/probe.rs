@@ -30,13 +30,13 @@ fn verdict(place: &str, report: &Report) -> Result<String, String> {
             Err(format!("{place}: {reason}; check the address, the protocol and the key"))
         }
         (_, Some(Refusal { class: RejectClass::Malformed, reason, .. })) => Ok(format!(
-            "{place} can be reached, but does not take an export of no spans ({reason}): whether it takes others will show"
+            "{place} can be reached, but refuses an empty export ({reason}); the first spans will show whether it accepts others"
         )),
         (Pace::Slow { reason, .. } | Pace::Down { reason, .. }, _)
         | (
             Pace::Go | Pace::Checkpoint,
             Some(Refusal { class: RejectClass::TooLarge, reason, .. }),
-        ) => Err(format!("{place} takes nothing now: {reason}")),
-        (Pace::Go | Pace::Checkpoint, _) => Ok(format!("{place} took an export of no spans")),
+        ) => Err(format!("{place} does not accept spans now: {reason}")),
+        (Pace::Go | Pace::Checkpoint, _) => Ok(format!("{place} accepted an empty export")),
     }
 }

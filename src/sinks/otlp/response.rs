@@ -42,7 +42,7 @@ fn read_http(response: &Response, spans: usize) -> Report {
     let media_type = response.media_type();
     match class {
         StatusClass::Taken if media_type == "text/html" => {
-            Report::hold(format!("{reason}, but with a web page: this address does not take OTLP"))
+            Report::hold(format!("{reason}, but with a web page: this is not an OTLP address"))
         }
         StatusClass::Taken if media_type == "application/json" => {
             taken(partial_of_json(&response.body), spans)
@@ -67,7 +67,7 @@ fn read_grpc(response: &Response, spans: usize) -> Report {
         } else if response.media_type().starts_with("application/grpc") {
             Report::down(None, "the answer has no grpc-status")
         } else {
-            Report::hold(format!("{reason}, but no gRPC: this address does not take it"))
+            Report::hold(format!("{reason}, but not over gRPC: this is not a gRPC address"))
         };
     };
     if code == Code::Ok {
@@ -102,7 +102,7 @@ fn bad_request(reason: String, answer: String) -> Report {
         return Report::split(RejectClass::TooLarge, reason, answer);
     }
     if text.contains("content-encoding") {
-        return Report::hold(format!("{reason}: it does not know this compression"));
+        return Report::hold(format!("{reason}: the backend does not support this compression"));
     }
     Report::split(RejectClass::Malformed, reason, answer)
 }
@@ -154,7 +154,7 @@ fn partial_of_json(body: &[u8]) -> Option<(i64, String)> {
 
 /// OTLP does not say which spans were left out, unless it can only be all of them.
 fn taken(partial: Option<(i64, String)>, spans: usize) -> Report {
-    const REASON: &str = "left out, says the answer's partial success";
+    const REASON: &str = "rejected, by the answer's partial success";
     let Some((rejected, message)) = partial else { return Report::delivered() };
     match u64::try_from(rejected).unwrap_or(0) {
         0 => Report::delivered(),

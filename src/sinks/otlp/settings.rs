@@ -247,13 +247,13 @@ impl Settler<'_> {
         let Some(api_key) = self.options.api_key.clone() else {
             // Where it is the preset that needs one, that was said.
             if of_preset.is_none() {
-                let what = "there is no key to exchange here";
+                let what = "there is no key to exchange for a token";
                 self.wrong("auth_endpoint", what, "add `api_key = ...`");
             }
             return None;
         };
         if wire == Wire::Grpc {
-            self.wrong("protocol", "a token is kept up over HTTP only", "leave `protocol` out");
+            self.wrong("protocol", "tokens are supported over HTTP only", "leave `protocol` out");
         }
         Some(Exchange { address, api_key })
     }
@@ -267,7 +267,7 @@ impl Settler<'_> {
             if let (Ok(header), Some(value)) = (HeaderName::try_from(name), secret_header(&value)) {
                 headers.insert(header, value);
             } else {
-                let what = format!("what is to be sent as `{name}` is no header");
+                let what = format!("the value for the header `{name}` is invalid");
                 self.wrong("preset", what, "");
             }
         }
@@ -279,7 +279,7 @@ impl Settler<'_> {
                     continue;
                 }
                 (None, _) => format!("`{name}` cannot be set as a header"),
-                (Some(_), None) => format!("the value of `{name}` is no header"),
+                (Some(_), None) => format!("the value of `{name}` is not a valid header value"),
             };
             self.wrong("headers", what, "");
         }

@@ -72,7 +72,7 @@ fn read(response: &Response) -> Result<HeaderValue, Report> {
     struct Answer {
         token: Secret,
     }
-    let reason = format!("no token for the key: {}", response.reason());
+    let reason = format!("the backend gave no token for the key: {}", response.reason());
     match response.class() {
         StatusClass::Taken => {
             let answer = serde_json::from_slice::<Answer>(&response.body).ok();

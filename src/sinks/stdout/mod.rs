@@ -25,7 +25,7 @@ pub use options::{Color, Format, Options};
 /// The standard output.
 pub static KIND: Kind = Kind {
     name: "stdout",
-    summary: "spans on the standard output, for people or as JSON lines",
+    summary: "spans on standard output, for people or as JSON lines",
     example: "",
     schema: crate::support::options::schema_of::<Options>,
     parse: |table| Ok(Box::new(read_options(table, |_: &Options| Vec::new())?)),
@@ -72,9 +72,9 @@ impl Sink for Stdout {
             match tokio::task::spawn_blocking(print).await.map_err(io::Error::other).flatten() {
                 Ok(()) => Report::delivered(),
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                    Report::hold("nobody reads the standard output any more")
+                    Report::hold("standard output was closed by its reader")
                 }
-                Err(error) => Report::down(None, format!("the standard output: {error}")),
+                Err(error) => Report::down(None, format!("standard output: {error}")),
             }
         })
     }

@@ -11,7 +11,7 @@ pub struct Options {
     pub format: Format,
     /// Whether `pretty` is in color: `auto` (on a terminal), `always` or `never`.
     pub color: Color,
-    /// Whether `pretty` shows what went in and came out.
+    /// Whether `pretty` shows inputs and outputs.
     pub payloads: bool,
 }
 

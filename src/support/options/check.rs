@@ -35,7 +35,7 @@ const FORMATS: &[Format] = &[
     },
     Format {
         name: Duration::FORMAT,
-        words: "a length of time such as \"5s\"",
+        words: "a duration such as \"5s\"",
         mistake: mistake::<Duration>,
     },
     Format { name: Address::FORMAT, words: "a string", mistake: mistake::<Address> },
@@ -136,7 +136,7 @@ impl<'t> Check<'t> {
         match value.get_mut() {
             DeValue::String(text) if !choices.is_empty() && !choices.contains(&&**text) => {
                 let hint = did_you_mean(text, &choices);
-                self.wrong(&at, "not one of the choices here".to_owned(), hint);
+                self.wrong(&at, "not one of the allowed values".to_owned(), hint);
                 false
             }
             DeValue::Integer(_) if is_out_of_range => {

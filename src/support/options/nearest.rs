@@ -8,8 +8,8 @@ pub fn did_you_mean(name: &str, known: &[&str]) -> Option<String> {
     let list: Vec<_> = known.iter().map(|known| format!("`{known}`")).collect();
     match list.as_slice() {
         [] => None,
-        [only] => Some(format!("there is only {only} here")),
-        _ => Some(format!("there are {} here", list.join(", "))),
+        [only] => Some(format!("use {only}")),
+        _ => Some(format!("use one of {}", list.join(", "))),
     }
 }
 

@@ -53,7 +53,7 @@ pub(in crate::normalize) fn decode(
     Ok(transcoder.finish(envelope, &text))
 }
 
-const NOT_UTF8: &str = "the body is not UTF-8: what is not has become U+FFFD";
+const NOT_UTF8: &str = "the body is not UTF-8: invalid bytes became U+FFFD";
 
 /// Why reading goes no further.
 #[derive(Debug)]

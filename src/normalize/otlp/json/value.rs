@@ -15,9 +15,8 @@ const MISFIT: &str = "an attribute's value does not fit its type: it is kept as 
 /// Sent by exporters for a NaN.
 const NULL_VALUE: &str = "an attribute's value is null: it is kept without a value";
 /// From a later version of OTLP, or from an encoder that we have not met.
-const FOREIGN: &str =
-    "an attribute's value is of a kind that is not known: it is kept without a value";
-const ESCAPE: &str = "a string has an escape that stands for no character: it became U+FFFD";
+const FOREIGN: &str = "an attribute's value is of an unknown type: it is kept without a value";
+const ESCAPE: &str = "a string has an escape of no character: it became U+FFFD";
 const NO_ATTRIBUTE: &str = "an attribute is not an object";
 const NO_KEY: &str = "an attribute's key is not a string";
 const NO_LIST: &str = "an attribute's list of values is not an array";

@@ -16,7 +16,7 @@ fn every_mistake_is_said_and_no_value_is_quoted() {
     assert_eq!(problems("endpoints = [\"es:9200\", \"ftp://x\"]"), [address, address]);
     assert_eq!(
         problems("endpoints = [\"https://me:hunter2@es\"]"),
-        ["an endpoint holds credentials"]
+        ["an endpoint contains credentials"]
     );
     assert_eq!(
         problems(&format!(
@@ -25,14 +25,14 @@ fn every_mistake_is_said_and_no_value_is_quoted() {
              compression = \"zstd\"\ntimeout = \"0s\""
         )),
         [
-            "`api_key`, `user` and `bearer` exclude each other",
-            "`user` and `password` need each other",
-            "`index_prefix` cannot begin the name of an index",
-            "less than 16KiB holds no document",
+            "`api_key`, `user` and `bearer` are mutually exclusive",
+            "`user` and `password` go together",
+            "`index_prefix` cannot begin an index name",
+            "less than 16KiB does not hold a document",
             "`request_bytes_max` is less than `doc_bytes_max`",
-            "not a number of requests",
-            "bulk requests are taken plain or as gzip",
-            "`timeout` must be more than nothing",
+            "not a valid number of requests",
+            "bulk requests are sent plain or with gzip",
+            "`timeout` must be more than zero",
         ]
     );
     for prefix in ["logs-agents", "traces-x", "metrics-", "synthetics-a"] {
@@ -69,7 +69,7 @@ fn a_cloud_id_is_an_address() {
     assert_eq!(address("eu.aws.example.com$es1$kb1"), "https://es1.eu.aws.example.com:443/");
     assert_eq!(address("eu.example.com:9243$es1$kb1"), "https://es1.eu.example.com:9243/");
     for wrong in ["", "host", "$es$kb"] {
-        assert_eq!(problems(&id(wrong)), ["`cloud_id` is not the id of a deployment"]);
+        assert_eq!(problems(&id(wrong)), ["`cloud_id` is not a deployment's id"]);
     }
 }
 
