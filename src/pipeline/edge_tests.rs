@@ -307,7 +307,7 @@ fn a_count_that_differs_from_what_was_accepted_is_noticed() {
     status.commit(Progress { mark: mark(3), settled: delivered(3), ..Progress::default() });
     assert_eq!(status.notice(None), None);
     status.commit(Progress { mark: mark(5), settled: delivered(1), ..Progress::default() });
-    assert!(status.notice(None).unwrap().contains("1 items are counted otherwise"));
+    assert!(status.notice(None).unwrap().contains("1 items are counted differently"));
 }
 
 #[tokio::test]

@@ -344,9 +344,9 @@ fn what_is_no_table_is_refused_with_the_place_and_without_a_panic() {
         (table(r#"{"regex":"("}"#, "{}"), "regex parse error"),
         (table(r#"{"regex":"(a{1000}){1000}"}"#, "{}"), "size limit"),
         (table(r#"{"regex":"^(?!a"}"#, "{}"), "regex parse error"),
-        (table(equals, r#"{"input_mtok":-1}"#), "`input_mtok` is no price: -1"),
-        (table(equals, r#"{"input_mtok":"1"}"#), "is no price"),
-        (table(equals, r#"{"input_mtok":{"base":1,"tiers":[{"start":1}]}}"#), "is no price"),
+        (table(equals, r#"{"input_mtok":-1}"#), "`input_mtok` is not a price: -1"),
+        (table(equals, r#"{"input_mtok":"1"}"#), "is not a price"),
+        (table(equals, r#"{"input_mtok":{"base":1,"tiers":[{"start":1}]}}"#), "is not a price"),
         (table(equals, r#"[{"constraint":{"start_date":"soon"},"prices":{}}]"#), "no time"),
     ] {
         let problem = Table::read(&text, "").unwrap_err();

@@ -7,26 +7,26 @@ fn every_rule_that_cannot_work_is_a_mistake_with_its_place() {
     for (text, at, what) in [
         ("rules = 7", "7", "list of tables"),
         ("rules = [7]", "7", "is a table"),
-        ("[[rules]]\nmatch = { kind = \"tool\" }", "[[rules]]", "does nothing"),
+        ("[[rules]]\nmatch = { kind = \"tool\" }", "[[rules]]", "no action"),
         ("[[rules]]\ndrop = true\nkeep = true", "keep", "second action beside `drop`"),
-        ("[[rules]]\ndrop = false", "false", "does nothing"),
+        ("[[rules]]\ndrop = false", "false", "no action"),
         ("[[rules]]\ndorp = true", "dorp", "unknown key `dorp` for a rule"),
         ("[[rules]]\nsample = 2", "2", "not a rate"),
         ("[[rules]]\nroute = []", "[]", "no sink is named"),
-        ("[[rules]]\ndrop = true\ndecide = \"all\"", "\"all\"", "not one of the choices"),
-        ("[[rules]]\nroute = [\"a\"]\ndecide = \"trace\"", "\"trace\"", "cannot decide of a trace"),
-        ("[[rules]]\nname = \"\"\ndrop = true", "\"\"", "not a name"),
+        ("[[rules]]\ndrop = true\ndecide = \"all\"", "\"all\"", "not one of the allowed values"),
+        ("[[rules]]\nroute = [\"a\"]\ndecide = \"trace\"", "\"trace\"", "cannot decide on a trace"),
+        ("[[rules]]\nname = \"\"\ndrop = true", "\"\"", "not a valid rule name"),
         ("[[rules]]\nroute = [\"a\"]\nbefore_journal = true", "true", "before the journal"),
         ("[[rules]]\ndrop = true\nmatch = {}", "{}", "no condition"),
         ("[[rules]]\ndrop = true\nmatch = \"tool\"", "\"tool\"", "table of conditions"),
         ("[[rules]]\ndrop = true\nmatch = { knd = \"tool\" }", "knd", "unknown field `knd`"),
         ("[[rules]]\ndrop = true\nmatch = { kind = \"tol\" }", "\"tol\"", "no such value"),
         ("[[rules]]\ndrop = true\nmatch = { kind = \"x*\" }", "\"x*\"", "no such value"),
-        ("[[rules]]\ndrop = true\nmatch = { agent = [] }", "[]", "no values"),
-        ("[[rules]]\ndrop = true\nmatch = { agent = \"\" }", "\"\"", "no text is empty"),
+        ("[[rules]]\ndrop = true\nmatch = { agent = [] }", "[]", "an empty list"),
+        ("[[rules]]\ndrop = true\nmatch = { agent = \"\" }", "\"\"", "an empty string"),
         ("[[rules]]\ndrop = true\nmatch = { agent = \"*\" }", "\"*\"", "matches everything"),
-        ("[[rules]]\ndrop = true\nmatch = { agent = 7 }", "7", "a text"),
-        ("[[rules]]\ndrop = true\nmatch = { agent = \">2\" }", "\">2\"", "neither more nor less"),
+        ("[[rules]]\ndrop = true\nmatch = { agent = 7 }", "7", "text"),
+        ("[[rules]]\ndrop = true\nmatch = { agent = \">2\" }", "\">2\"", "cannot be compared"),
         (
             "[[rules]]\ndrop = true\nmatch = { agent = { regex = \"(\" } }",
             "\"(\"",
@@ -47,7 +47,7 @@ fn every_rule_that_cannot_work_is_a_mistake_with_its_place() {
         ("[[rules]]\ndrop = true\nmatch = { duration = \">2\" }", "\">2\"", "not a comparison"),
         ("[[rules]]\ndrop = true\nmatch = { duration = 2 }", "2", "unit"),
         ("[[rules]]\ndrop = true\nmatch = { tokens = true }", "true", "a number"),
-        ("[[rules]]\ndrop = true\nmatch = { tokens = { regex = \"1\" } }", "\"1\"", "no text"),
+        ("[[rules]]\ndrop = true\nmatch = { tokens = { regex = \"1\" } }", "\"1\"", "not text"),
         ("[[rules]]\ndrop = true\nmatch = { llm = \"yes\" }", "\"yes\"", "true or false"),
         ("[[rules]]\ndrop = true\nmatch = { any = {} }", "{}", "list of conditions"),
         ("[[rules]]\ndrop = true\nmatch = { any = [{}] }", "{}", "no condition"),
@@ -109,7 +109,7 @@ fn a_sink_that_is_not_there_is_a_mistake_and_rules_behind_a_drop_of_all_are_foun
 #[test]
 fn a_rule_that_cannot_be_before_the_journal_says_what_to_do() {
     for (more, hint) in [
-        ("route = [\"a\"]", "leave `before_journal` out"),
+        ("route = [\"a\"]", "remove `before_journal`"),
         ("drop = true\ndecide = \"trace\"", "a trace waits in the journal until it is decided"),
     ] {
         let problems = try_rules(&format!("[[rules]]\n{more}\nbefore_journal = true")).unwrap_err();

@@ -324,7 +324,7 @@ async fn only_a_socket_that_nobody_listens_on_is_replaced() {
     assert!(!path.exists());
     std::fs::write(&path, "precious").unwrap();
     let problem = Listener::bind(&socket(&path)).await.unwrap_err();
-    assert!(problem.to_string().contains("no socket"), "{problem}");
+    assert!(problem.to_string().contains("not a socket"), "{problem}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
 }

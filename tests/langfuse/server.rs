@@ -77,10 +77,10 @@ async fn the_probe_says_what_it_found_or_how_to_mend_it() {
     let found = probed(&fake.options()).await.unwrap();
     assert!(found.contains("4.16.0") && found.contains("shop"), "{found}");
     for (version, expected) in [
-        ("2.95.12", "does not take OTLP"),
+        ("2.95.12", "does not accept OTLP"),
         ("3.21.0", "3.22.0"),
         ("3.50.0", "plain spans"),
-        ("3.98.2", "knows the keys: project shop"),
+        ("3.98.2", "accepts the keys: project shop"),
     ] {
         fake.set_version(version);
         let said = probed(&fake.options()).await.unwrap_or_else(|problem| problem);
@@ -91,7 +91,7 @@ async fn the_probe_says_what_it_found_or_how_to_mend_it() {
     let problem = probed(&wrong).await.unwrap_err();
     assert!(problem.contains("does not know the keys") && !problem.contains("sk-lf"), "{problem}");
     let elsewhere = fake.options().replace(&fake.url, &format!("{}/shop", fake.url));
-    assert!(probed(&elsewhere).await.unwrap_err().contains("no Langfuse"));
+    assert!(probed(&elsewhere).await.unwrap_err().contains("is not Langfuse"));
     let nobody =
         "base_url = \"http://127.0.0.1:1\"\npublic_key = \"pk-lf-1\"\nsecret_key = \"sk-lf-1\"";
     assert!(probed(nobody).await.unwrap_err().contains("cannot be asked"));

@@ -283,7 +283,7 @@ async fn a_probe_sends_no_span_and_says_what_a_delivery_would_meet() {
             if protocol == "grpc" { receiver.grpc().await } else { receiver.http().await };
         let plan = plan(&format!("endpoint = {endpoint:?}\nprotocol = {protocol:?}"));
         let found = plan.probe().unwrap().await.unwrap();
-        assert_eq!(found, format!("{endpoint} took an export of no spans"), "{protocol}");
+        assert_eq!(found, format!("{endpoint} accepted an empty export"), "{protocol}");
         assert_eq!(receiver.got().len(), 1);
         assert_eq!(flat(&got(&receiver)).len(), 0, "nothing is left there");
         receiver.script([
@@ -294,9 +294,9 @@ async fn a_probe_sends_no_span_and_says_what_a_delivery_would_meet() {
         let key = plan.probe().unwrap().await.unwrap_err();
         assert!(key.contains("the key") && key.contains(&endpoint), "{key}");
         let down = plan.probe().unwrap().await.unwrap_err();
-        assert!(down.contains("takes nothing now"), "{down}");
+        assert!(down.contains("does not accept spans now"), "{down}");
         let odd = plan.probe().unwrap().await.unwrap();
-        assert!(odd.contains("does not take an export of no spans"), "{odd}");
+        assert!(odd.contains("refuses an empty export"), "{odd}");
     }
 }
 
@@ -305,7 +305,10 @@ async fn a_probe_of_a_place_where_nobody_is_says_so() {
     // Port 9 is "discard", where nobody listens.
     let plan = plan("endpoint = \"http://127.0.0.1:9/?key=hunter2\"");
     let said = plan.probe().unwrap().await.unwrap_err();
-    assert!(said.starts_with("http://127.0.0.1:9 takes nothing now: no connection"), "{said}");
+    assert!(
+        said.starts_with("http://127.0.0.1:9 does not accept spans now: no connection"),
+        "{said}"
+    );
 }
 
 // === What becomes of it ===

@@ -133,7 +133,7 @@ fn a_port_that_everybody_reaches_is_said_at_the_start_in_health_and_by_validate(
                   [admin]\nlisten = 'unix:DIR/admin.sock'\n";
     let daemon = Running::start(config);
     daemon.wait();
-    let what = "everybody who reaches receivers.http (0.0.0.0:0) may send";
+    let what = "anybody who can reach receivers.http (0.0.0.0:0) may send";
     let log = fs::read_to_string(daemon.dir.path().join("log")).unwrap();
     assert_eq!(log.matches(what).count(), 1, "{log}");
     let health: serde_json::Value = serde_json::from_str(&daemon.run(&["healthcheck"]).1).unwrap();
@@ -154,11 +154,11 @@ async fn a_doctor_says_at_which_step_a_sinks_address_cannot_be_reached() {
         (
             format!("localhost:{port}"),
             format!("tls = {{ ca_file = '{ca}' }}"),
-            "takes connections within",
+            "accepts connections within",
         ),
-        (format!("localhost:{port}"), String::new(), "has no certificate that is trusted: "),
-        ("localhost:9".to_owned(), String::new(), "takes no connection: "),
-        ("nobody.invalid:9".to_owned(), String::new(), "the name is not known: "),
+        (format!("localhost:{port}"), String::new(), "has no trusted certificate: "),
+        ("localhost:9".to_owned(), String::new(), "accepts no connection: "),
+        ("nobody.invalid:9".to_owned(), String::new(), "the name cannot be resolved: "),
     ] {
         let sink = format!("[sinks.far]\ntype = 'otlp'\nendpoint = 'https://{address}'\n{tls}\n");
         fs::write(dir.path().join("far.toml"), sink).unwrap();
@@ -169,7 +169,7 @@ async fn a_doctor_says_at_which_step_a_sinks_address_cannot_be_reached() {
         assert!(line.contains(step), "{said}");
         assert_eq!(
             line.starts_with("FAIL"),
-            !line.contains("; its certificate is good for "),
+            !line.contains("; its certificate is valid for "),
             "{said}"
         );
     }

@@ -349,7 +349,7 @@ async fn a_receiver_that_takes_no_metrics_costs_one_line_of_the_log() {
     world.settled().await;
     assert!(world.place().ask("/health").unwrap().contains("\"ok\""));
     let said = world.place().said();
-    assert_eq!(said.matches("does not take metrics").count(), 1, "{said}");
+    assert_eq!(said.matches("does not accept metrics").count(), 1, "{said}");
     assert!(!said.contains("hunter2"), "{said}");
 }
 

@@ -88,7 +88,7 @@ fn prices_are_shown_and_a_newer_table_is_checked_and_put_there() {
     );
     let (code, unknown) = on(&["show", "acme-1"]);
     assert_eq!(code, Some(1), "{unknown}");
-    assert!(unknown.contains("no price is known") && unknown.contains("hint: "), "{unknown}");
+    assert!(unknown.contains("there is no price") && unknown.contains("hint: "), "{unknown}");
 
     let newer = r#"[{"id":"acme","model_match":{"contains":"acme"},
         "models":[{"id":"one","match":{"equals":"acme-1"},"prices":{"input_mtok":{"base":1.5,"tiers":[{"start":200000,"price":3}]}}}]}]"#;
@@ -125,14 +125,14 @@ fn a_doctor_looks_at_everything_leaves_nothing_and_says_what_would_not_work() {
     let lines = said(&output);
     assert_eq!(output.status.code(), Some(0), "{lines}");
     for expected in [
-        "sink archive (file): files can be written below ",
+        "sink archive (file): files can be written in ",
         "sink terminal (stdout): has no backend to check",
         "disk: an fsync in ",
         "disk space: ",
         "clock: ",
         "open files: ",
         "receivers.http: 127.0.0.1:0 is free",
-        "daemon: none answers",
+        "daemon: no daemon answers",
         "0 failed",
     ] {
         assert!(lines.contains(expected), "{expected}: {lines}");
@@ -155,9 +155,9 @@ fn a_doctor_looks_at_everything_leaves_nothing_and_says_what_would_not_work() {
     assert_eq!(failed[0]["what"], "receivers.http");
     assert_eq!(failed[1]["what"], "sink nobody (otlp) at 127.0.0.1:9");
     let refused = failed[1]["found"].as_str().unwrap();
-    assert!(refused.starts_with("127.0.0.1 takes no connection: "), "{refused}");
+    assert!(refused.starts_with("127.0.0.1 accepts no connection: "), "{refused}");
     let nobody = failed[2]["found"].as_str().unwrap();
-    assert!(nobody.contains("http://127.0.0.1:9 takes nothing now"), "{nobody}");
+    assert!(nobody.contains("http://127.0.0.1:9 does not accept spans now"), "{nobody}");
     assert!(failed.iter().all(|finding| !finding["advice"].as_str().unwrap().is_empty()));
     assert!(said(&output).contains("sinks.nobody.endpoint"), "{}", said(&output));
 
@@ -189,7 +189,7 @@ fn a_doctor_reads_what_a_stopped_daemon_left_and_says_who_has_it_when_none_answe
     let holder = fs::File::create(journal.join("lock")).unwrap();
     holder.lock().unwrap();
     fs::write(journal.join("lock"), "4242").unwrap();
-    ask(1, "state/journal: process 4242 has it, though it does not answer");
+    ask(1, "state/journal: process 4242 has it open, but does not answer");
     drop(holder);
 
     let segment = journal.join("00000000000000001147.log");
@@ -405,7 +405,7 @@ fn a_demo_trace_goes_through_a_daemon_into_its_file() {
     rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
     until("no word about a reload", || {
         assert_eq!(daemon.0.try_wait().unwrap(), None, "SIGHUP ended the daemon");
-        fs::read_to_string(&log).unwrap().contains("the configuration was read again")
+        fs::read_to_string(&log).unwrap().contains("configuration reloaded")
     });
     let reload = ["reload", "--url", &url("admin", "")];
     let reloaded = run(dir.path(), &reload);

@@ -147,7 +147,7 @@ async fn a_mistake_is_told_to_the_model_that_made_it() {
         ("list_traces", json!({ "filter": "dur:>soon" }), "^"),
         ("list_traces", json!({ "fliter": "x" }), "fliter"),
         ("describe_trace", json!({}), "id"),
-        ("describe_trace", json!({ "id": "4711" }), "the journal keeps no trace 4711"),
+        ("describe_trace", json!({ "id": "4711" }), "trace 4711 is not in the journal"),
         ("show_span", json!({ "id": FAILED }), "span"),
         ("usage_by", json!({ "by": "moon" }), "moon"),
         ("delete_everything", json!({}), "no tool"),

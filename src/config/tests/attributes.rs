@@ -40,7 +40,7 @@ fn there_is_an_end_to_the_keys_and_it_is_said_once() {
     let report = read_texts(&[&text(300)], &[], vec![]).unwrap_err();
     assert_eq!(report.count(), 1);
     let said = report.render("error", Paint::Plain);
-    assert!(said.contains("more than 256 keys in all"), "{said}");
+    assert!(said.contains("more than 256 keys in total"), "{said}");
 }
 
 #[test]

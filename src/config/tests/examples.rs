@@ -135,7 +135,7 @@ fn no_two_rules_of_a_sink_have_one_name_and_rules_that_nothing_reaches_are_a_war
         read_texts(&[&text], &[], Vec::new())
     };
     let said = of("name = 'same'").unwrap_err().render("error", Paint::Plain);
-    assert!(said.contains("two rules of the name `same`") && said.contains("0.toml:8:1"), "{said}");
+    assert!(said.contains("two rules are named `same`") && said.contains("0.toml:8:1"), "{said}");
     let warnings = of("").unwrap().warnings.unwrap().render("warning", Paint::Plain);
-    assert!(warnings.contains("nothing gets to the rule `sink_rule_1`"), "{warnings}");
+    assert!(warnings.contains("the rule `sink_rule_1` is never reached"), "{warnings}");
 }

@@ -104,7 +104,7 @@ fn a_tenant_that_no_part_is_for_is_a_warning_unless_one_has_the_rest() {
         loaded.warnings.map(|report| report.render("warning", Paint::Plain)).unwrap_or_default()
     };
     let said = warnings(TWO);
-    assert!(said.contains("no part of the sink `lf` is for the tenant `green`"), "{said}");
+    assert!(said.contains("the sink `lf` has no part for the tenant `green`"), "{said}");
     let rest = "[sinks.lf.parts.others]\npublic_key = 'pk-3'\nsecret_key = 'sk-3'\nrest = true\n";
     assert_eq!(warnings(&format!("{TWO}{rest}")), "");
     assert_eq!(warnings(&TWO.replace("'Light blue'", "'green'")), "");

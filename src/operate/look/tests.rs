@@ -133,7 +133,7 @@ async fn a_trace_that_is_not_there_is_not_found_and_one_of_the_sdk_is_by_its_own
     let feed = feed();
     let id = |id: &str| TraceRequest { id: id.to_owned(), ..TraceRequest::default() };
     let problem = run(&feed, id("trace_1")).await.unwrap_err();
-    assert!(problem.to_string().starts_with("the journal keeps no trace trace_1;"), "{problem}");
+    assert!(problem.to_string().starts_with("trace trace_1 is not in the journal;"), "{problem}");
     assert!(matches!(run(&feed, verify()).await, Err(CommandError::NoTrace(_))));
     accept(&feed, &[crate::feed::tests::item("a")]).await;
     assert_eq!(run(&feed, id("trace_1")).await.unwrap().spans.len(), 1);

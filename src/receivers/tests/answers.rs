@@ -252,7 +252,11 @@ async fn other_signals_are_acknowledged_and_said_not_to_be_stored() {
             ExportTraceServiceResponse::decode(answer.body).unwrap().partial_success.unwrap();
         let rejected = usize::try_from(partial.rejected_spans).unwrap();
         assert!(if path == "/v1/logs" { rejected == items } else { items <= rejected });
-        assert!(partial.error_message.contains("not stored"), "{}", partial.error_message);
+        assert!(
+            partial.error_message.contains("only traces are stored"),
+            "{}",
+            partial.error_message
+        );
         seen += 1;
     }
     assert!(7 <= seen, "{seen}");

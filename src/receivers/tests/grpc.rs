@@ -62,7 +62,7 @@ async fn a_stock_client_sees_partial_success_and_codes() {
     let records = ExportLogsServiceRequest::decode(fixture.unwrap().body).unwrap();
     let partial = logs.export(records).await.unwrap().into_inner().partial_success.unwrap();
     assert!(0 < partial.rejected_log_records);
-    assert!(partial.error_message.contains("not stored"));
+    assert!(partial.error_message.contains("only traces are stored"));
     world.close().await;
 }
 

@@ -59,9 +59,9 @@ mod tests {
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
         let below = probe(&file.join("below/{date}.jsonl")).unwrap_err();
-        assert!(below.contains("is no folder"), "{below}");
+        assert!(below.contains("is not a directory"), "{below}");
         let folder = probe(dir.path()).unwrap_err();
-        assert!(folder.contains("is a folder"), "{folder}");
+        assert!(folder.contains("is a directory"), "{folder}");
     }
 
     #[test]
@@ -75,7 +75,7 @@ mod tests {
         if rustix::process::geteuid().is_root() {
             assert!(said.is_ok(), "{said:?}");
         } else {
-            assert!(said.unwrap_err().contains("may not be written to"));
+            assert!(said.unwrap_err().contains("cannot write to"));
         }
     }
 }

@@ -91,7 +91,7 @@ fn every_mistake_is_said_and_no_value_is_quoted() {
         [
             "`b ad` cannot be set as a header",
             "`content-type` cannot be set as a header",
-            "the value of `good` is no header",
+            "the value of `good` is not a valid header value",
             "`request_bytes_max` is less than 1KiB",
             "`tls.cert_file` and `tls.key_file` go together",
             "`timeout` must be more than zero",

@@ -28,24 +28,24 @@ fn mistakes_are_shown_where_they_stand() {
     const TLS: &str = "endpoint = \"https://a/b\"\ntls = { key_file = \"a.pem\" }";
     for (kind, text, at, what) in [
         ("file", "path = \"a\"\nformat = \"xml\"", "\"xml\"", ""),
-        ("file", "path = \"{day}\"", "\"{day}\"", "not known in a path"),
-        ("file", "path = \"a\"\ncompression_level = 3", "3", "no compression"),
+        ("file", "path = \"{day}\"", "\"{day}\"", "unknown placeholder"),
+        ("file", "path = \"a\"\ncompression_level = 3", "3", "without compression"),
         (
             "file",
             "compression = \"zstd\"\npath = \"a\"\ncompression_level = 23",
             "23",
-            "not a level",
+            "not a zstd level",
         ),
         ("file", "path = \"a\"\nrotate_bytes = \"10B\"", "\"10B\"", "too small"),
         ("stdout", "colour = \"always\"", "colour", "colour"),
         ("blackhole", "path = \"a\"", "path", "path"),
-        ("openai", TLS, "{ key_file = \"a.pem\" }", "need each other"),
-        ("otlp", TLS, "{ key_file = \"a.pem\" }", "need each other"),
+        ("openai", TLS, "{ key_file = \"a.pem\" }", "go together"),
+        ("otlp", TLS, "{ key_file = \"a.pem\" }", "go together"),
         (
             "elasticsearch",
             "endpoints = [\"https://a\"]\ntls = { key_file = \"a.pem\" }",
             "{ key_file = \"a.pem\" }",
-            "need each other",
+            "go together",
         ),
     ] {
         let problems = parse(kind, text).unwrap_err();

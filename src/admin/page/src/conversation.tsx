@@ -26,7 +26,7 @@ export function Conversation({ turns, chosen, choose, failed }: Props) {
     if (box && turn) box.scrollTop = turn.offsetTop - ROOM_ABOVE;
   }, [chosen]);
   const pieces = useMemo(() => paired(turns), [turns]);
-  if (turns.length === 0) return <p class="muted">Nothing was said in this trace, or its content was not sent.</p>;
+  if (turns.length === 0) return <p class="muted">This trace has no conversation, or its content was not sent.</p>;
   return (
     <ol class="turns" ref={list}>
       {turns.slice(0, most).map((turn, at) => (

@@ -94,13 +94,13 @@ const LEGEND: [Fate, string][] = [["delivered", "delivered"], ["pending", "pendi
 
 /** The tab of a trace that says all of it. */
 export function DeliveryTab({ verified, span }: { verified: Verified | undefined; span: string | undefined }) {
-  if (!verified) return <p class="muted" role="status">Looking at the sinks...</p>;
+  if (!verified) return <p class="muted" role="status">Checking the sinks...</p>;
   const told = span === undefined ? [] : ofSpans(verified)(span);
   return (
     <>
       <h3>Per sink</h3>
       <p class="muted">Counted in items: spans, and the Agents SDK's trace objects.</p>
-      {verified.sinks.length === 0 && <p class="muted">There is no sink.</p>}
+      {verified.sinks.length === 0 && <p class="muted">No sinks are configured.</p>}
       {verified.sinks.map((sink, place) => <Sink key={sink.sink} sink={sink} span={told[place]?.words ?? ""} />)}
       <h3>Received</h3>
       <Facts
@@ -108,7 +108,7 @@ export function DeliveryTab({ verified, span }: { verified: Verified | undefined
           ["Spans", count(verified.received)],
           ["Distinct", count(verified.distinct)],
           ["Duplicates", count(verified.duplicates)],
-          ["Without their parent", count(verified.orphans)],
+          ["Missing parents", count(verified.orphans)],
           ["Without an end", count(verified.unended)],
           ["Trace objects", count(verified.trace_objects)],
           ["First", clock(Date.parse(verified.first_received))],

@@ -60,14 +60,14 @@ export function FilterBar({ error }: { error: Error | undefined }) {
         {TIMES.map(([time, name]) => (
           <option key={time} value={time}>{name}</option>
         ))}
-        {isOwn && <option value="own">Chosen time</option>}
+        {isOwn && <option value="own">Custom range</option>}
       </select>
       <button type="submit" class="main">Filter</button>
       {(q !== "" || from !== "" || to !== "") && (
         <button type="button" onClick={() => set({ q: "", from: "", to: "" })}>Clear</button>
       )}
       <p id="filter-hint" class="hint">
-        Words that all must hold; a minus before one turns it around. Parts of names, or behind <code>=</code> the whole: <code>{PARTS}</code>; others: <code>{OTHERS}</code>. Anything
+        All terms must match; a minus negates one. Part of a name matches, after <code>=</code> only the whole: <code>{PARTS}</code>; others: <code>{OTHERS}</code>. Anything
         else is looked for in every name.
       </p>
       <Problem error={error} />

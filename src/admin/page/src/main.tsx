@@ -48,7 +48,7 @@ function App() {
   });
   return (
     <>
-      <a class="skip" href="#page">To the page</a>
+      <a class="skip" href="#page">Skip to content</a>
       <nav aria-label="Pages">
         <a class="brand" href={address("traces")}>
           <img src="/ui/icon.svg" alt="" width="20" height="20" /> Spanferry
@@ -82,9 +82,9 @@ function TokenDialog() {
   useEffect(() => dialog.current?.showModal(), []);
   return (
     <dialog ref={dialog} aria-labelledby="token" onCancel={(event) => event.preventDefault()}>
-      <h2 id="token">Who looks?</h2>
-      <p>This daemon answers who has one of <code>admin.tokens</code>. The token is kept until this tab is closed.</p>
-      {hasToken() && <p class="problem" role="alert">The token that was given is none of them.</p>}
+      <h2 id="token">Sign in</h2>
+      <p>Enter one of <code>admin.tokens</code>. It is kept until this tab is closed.</p>
+      {hasToken() && <p class="problem" role="alert">The token is not valid.</p>}
       <form
         onSubmit={(event) => {
           event.preventDefault();

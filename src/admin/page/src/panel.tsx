@@ -68,13 +68,13 @@ function Content({ tab, trace, span, verified, chooseSpan }: Props & { tab: Tab 
   const failed = useMemo(() => failures(trace), [trace]);
   if (tab === "Conversation") return <Conversation turns={trace.conversation ?? []} chosen={span?.span_id} choose={chooseSpan} failed={failed} />;
   if (tab === "Delivery") return <DeliveryTab verified={verified} span={span?.span_id} />;
-  if (!span) return <p class="muted">Choose a span to see what it holds.</p>;
+  if (!span) return <p class="muted">Select a span to see its details.</p>;
   return <Line tab={tab} trace={trace} span={span} />;
 }
 
 function Head({ span, start, verified }: { span: SpanView; start: number; verified: Verified | undefined }) {
   const facts: [string, ComponentChildren][] = [
-    ["Began after", span.start_unix_nano === 0 ? "unknown" : duration(Math.max(0, span.start_unix_nano - start))],
+    ["Started after", span.start_unix_nano === 0 ? "unknown" : duration(Math.max(0, span.start_unix_nano - start))],
     ["Took", duration(span.duration_ns)],
   ];
   if (span.agent) facts.push(["Agent", <bdi>{span.agent}</bdi>]);
@@ -127,7 +127,7 @@ function Attributes({ line }: { line: Record<string, unknown> }) {
   const own = Object.entries(line).filter(([name, value]) => !ELSEWHERE.has(name) && value !== null && value !== "");
   const groups: [string, [string, unknown][]][] = [
     ["Attributes", members(line["attributes"])],
-    ["What is known of it", own],
+    ["Facts", own],
     ["Resource", members(line["resource"])],
     ["Events", members(line["events"])],
     ["Links", members(line["links"])],

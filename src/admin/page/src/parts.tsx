@@ -71,7 +71,7 @@ export function Sent({ text }: { text: string }) {
       <pre dir="auto">{isLong && !open ? `${all.slice(0, FOLDED_LETTERS)}...` : all}</pre>
       {isLong && (
         <button type="button" onClick={() => setOpen(!open)}>
-          {open ? "Fold" : `Show all ${all.length} letters`}
+          {open ? "Collapse" : `Show all ${all.length} characters`}
         </button>
       )}
     </div>
@@ -194,6 +194,6 @@ export async function copy(text: string): Promise<void> {
     field.select();
     const isCopied = document.execCommand("copy");
     field.remove();
-    if (!isCopied) throw new Error("The browser lets nothing be copied.");
+    if (!isCopied) throw new Error("The browser does not allow copying.");
   }
 }

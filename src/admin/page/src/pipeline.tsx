@@ -28,11 +28,11 @@ export function PipelinePage() {
           <JournalPart status={read} />
           <section>
             <h2>Sinks</h2>
-            {read.sinks.length === 0 && <Nothing title="There is no sink"><p>What is received is kept in the journal alone.</p></Nothing>}
+            {read.sinks.length === 0 && <Nothing title="No sinks are configured"><p>Spans are kept in the journal only.</p></Nothing>}
             <div class="cards">{read.sinks.map((sink) => <SinkCard key={sink.name} sink={sink} rate={rates.get(sink.name) ?? 0} />)}</div>
           </section>
-          <Aside title="Dead letters" which={{}} none="Every sink has taken what it was given." />
-          <Aside title="Quarantine" which={{ quarantine: true }} none="Everything that was received was understood." />
+          <Aside title="Dead letters" which={{}} none="No sink has rejected anything." />
+          <Aside title="Quarantine" which={{ quarantine: true }} none="Nothing is quarantined." />
           <p class="muted">Spanferry {read.version}, up for {age(read.uptime_seconds)}</p>
         </>
       )}
@@ -117,7 +117,7 @@ function SinkCard({ sink, rate }: { sink: SinkView; rate: number }) {
           ["Filtered", count(sink.filtered)],
           ["Dropped", count(sink.dropped)],
           ["Breaker", sink.breaker_open ? "open: one attempt at a time" : "closed"],
-          ["At the sink", `${count(sink.in_flight)} of ${count(sink.concurrency)} deliveries`],
+          ["In flight", `${count(sink.in_flight)} of ${count(sink.concurrency)} deliveries`],
         ]}
       />
       {sink.problem && <pre class="problem" tabIndex={0} aria-label={`Problem of ${sink.name}`}>{sink.problem}</pre>}

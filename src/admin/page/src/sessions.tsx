@@ -85,7 +85,7 @@ export function SessionPage() {
         )}
       </header>
       <Problem error={answer.error} />
-      {answer.isDone && own.length === 0 && <Nothing title="The journal keeps no trace of this session" />}
+      {answer.isDone && own.length === 0 && <Nothing title="No trace of this session is in the journal" />}
       {own.slice(0, READ_MAX).map((trace) => (
         <section key={trace.trace_id} class="part">
           <h2>

@@ -61,7 +61,7 @@ export function Strip({ traces }: { traces: TraceSummary[] }) {
       </svg>
       <figcaption class="muted">
         <span>{clock(from)}</span>
-        <span class="wide">drag to choose a time</span>
+        <span class="wide">drag to select a time range</span>
         <span>{clock(to)}</span>
       </figcaption>
     </figure>

@@ -111,7 +111,7 @@ function Whole({ trace }: { trace: Trace }) {
           </span>
         )}
         <button type="button" class="wide" onClick={() => setCollapsed(collapsed.size > 0 ? new Set() : collapsible(all))}>
-          {collapsed.size > 0 ? "Unfold all" : "Fold all"}
+          {collapsed.size > 0 ? "Expand all" : "Collapse all"}
         </button>
         <Copies trace={trace.summary} />
       </div>

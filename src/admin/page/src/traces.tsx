@@ -46,7 +46,7 @@ export function TracesPage() {
       </div>
       {shown.length > 0 && <Table traces={shown} reference={table} verified={delivery.of} />}
       {shown.length > 0 && shown.length < list.count && (
-        <button type="button" class="more" onClick={older}>Show older ones</button>
+        <button type="button" class="more" onClick={older}>Show older traces</button>
       )}
       {answer.isDone && shown.length === 0 && (isAsked ? <NoneMeant /> : <NoneYet />)}
     </main>
@@ -57,7 +57,7 @@ function NoneMeant() {
   return (
     <Nothing title="No trace matches">
       <p>
-        Take words out of the filter, or look at <button type="button" onClick={() => set({ from: "", to: "" })}>all time</button>.
+        Remove terms from the filter, or search <button type="button" onClick={() => set({ from: "", to: "" })}>all time</button>.
       </p>
     </Nothing>
   );

@@ -136,7 +136,7 @@ function What({ span, below, isOpen, fold }: { span: SpanView; below: number; is
       <Icon kind={span.kind} />
       <bdi class="name" title={span.name}>{span.name}</bdi>
       {!isOpen && <span class="badge">+{count(below)}</span>}
-      {span.is_astray && <span class="badge warn" title="Its parent was not received, or it is below itself">astray</span>}
+      {span.is_astray && <span class="badge warn" title="Its parent was not received, or it is its own ancestor">orphan</span>}
       {span.error !== undefined && <span class="badge bad">error</span>}
       {span.model && !span.name.includes(span.model) && <span class="badge"><bdi>{span.model}</bdi></span>}
       {tokens && (
@@ -152,7 +152,7 @@ function What({ span, below, isOpen, fold }: { span: SpanView; below: number; is
 function When({ span, summary }: { span: SpanView; summary: TraceSummary }) {
   const { left, width } = bar(span, summary.start_unix_nano, summary.duration_ns);
   return (
-    <div role="gridcell" class="when" aria-label={`Began after ${duration(Math.max(0, span.start_unix_nano - summary.start_unix_nano))}`}>
+    <div role="gridcell" class="when" aria-label={`Started after ${duration(Math.max(0, span.start_unix_nano - summary.start_unix_nano))}`}>
       <span class={`bar kind-${span.kind}`} style={{ left: `min(${left}%, 100% - 2px)`, width: `${width}%` }} />
     </div>
   );

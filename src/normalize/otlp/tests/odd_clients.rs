@@ -94,7 +94,7 @@ fn a_value_of_an_unknown_kind_is_kept_empty_and_that_is_said() {
     ] {
         let (said, value_read) = of_value(value);
         assert_eq!(value_read, empty, "{}", value.get(..80).unwrap_or(value));
-        assert!(said.concat().contains("is of a kind that is not known"), "{said:?}");
+        assert!(said.concat().contains("is of an unknown type"), "{said:?}");
     }
 }
 
