@@ -52,7 +52,7 @@ pub(super) struct Question<'a> {
 /// Whom to trust.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct TrustArguments {
-    /// A PEM file with the only certificate authorities to trust beyond loopback [default: those of the system]
+    /// A PEM file with the only certificate authorities to trust beyond loopback [default: the system's]
     #[arg(long, value_name = "FILE")]
     pub(super) ca: Option<PathBuf>,
 }

@@ -53,7 +53,7 @@ pub(super) struct DoctorArguments {
     /// As JSON
     #[arg(long)]
     json: bool,
-    /// Also what is in force and not by default, without credentials: for an issue
+    /// Add the settings that differ from the defaults, without credentials, to paste into an issue
     #[arg(long)]
     report: bool,
 }

@@ -12,12 +12,12 @@ use crate::support::duration::Duration;
 pub(super) struct HealthArguments {
     #[command(flatten)]
     config: ConfigArguments,
-    /// What to ask instead of the admin address of the configuration: an http or https address, or `unix:/SOCKET:/PATH`
+    /// What to ask instead of the configuration's admin address: an http or https address, or `unix:/SOCKET:/PATH`
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     #[command(flatten)]
     trust: TrustArguments,
-    /// Ask whether requests are taken, not only whether it lives
+    /// Check readiness instead of health
     #[arg(long)]
     ready: bool,
     /// How long to wait

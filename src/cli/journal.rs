@@ -20,11 +20,11 @@ const LOGS: &[&str] = &["journal", "quarantine", "dead-letter"];
 
 #[derive(Debug, Subcommand)]
 pub(super) enum JournalVerb {
-    /// What is there: segments, cursors, damage
+    /// Show segments, cursors and damage
     Inspect(JournalArguments),
     /// Read everything and check every checksum
     Verify(JournalArguments),
-    /// Settle all damage: health stops speaking of it, what was set aside stays under damaged/
+    /// Settle all damage: health no longer reports it; what was set aside stays in damaged/
     Repair(JournalArguments),
 }
 

@@ -28,9 +28,9 @@ const TAIL_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TraceVerb {
-    /// The tree of its spans with times, tokens and cost, and what was said; --as prints a document
+    /// Show the span tree with times, tokens and cost, and the conversation; --as prints a document
     Show(Asked<TraceRequest>),
-    /// What was received of it, what is missing in it, and what became of it at each sink
+    /// Show what was received, what is missing, and what happened at each sink
     Verify(Asked<VerifyRequest>),
 }
 
@@ -39,7 +39,7 @@ pub(super) enum TraceVerb {
 pub(super) struct Exported {
     #[command(flatten)]
     traces: TracesRequest,
-    /// JSON lines; or one document a line for each trace, or text
+    /// JSON lines, one document per line for each trace, or text
     #[arg(long = "as", value_enum, value_name = "FORM", default_value = "json")]
     form: Form,
 }

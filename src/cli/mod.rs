@@ -46,7 +46,7 @@ const EXIT_CONFIG: u8 = 78;
 
 /// Carries AI-agent traces, durably, to where people look at them.
 ///
-/// Without a verb it runs. Without a configuration it listens on loopback, keeps a journal and writes JSON lines below the state
+/// Without a command it runs the daemon. Without a configuration it listens on loopback, keeps a journal and writes JSON lines to the state
 /// directory.
 #[derive(Debug, Parser)]
 #[command(name = "spanferry", version, max_term_width = 100)]
@@ -59,59 +59,59 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Run the daemon (also what happens without a verb)
+    /// Run the daemon (the default command)
     Run(RunArguments),
-    /// Check a configuration and show every mistake in it; nothing is started
+    /// Check a configuration and show all its mistakes, without starting anything
     Validate {
         #[command(flatten)]
         config: ConfigArguments,
-        /// Take what is probably not meant so for a mistake
+        /// Treat warnings as errors
         #[arg(long)]
         strict: bool,
     },
-    /// Print the starter file, what is in force, or the JSON Schema
+    /// Print the starter file, the configuration in force, or the JSON Schema
     #[command(subcommand)]
     Config(ConfigVerb),
-    /// List the kinds of sinks, or the options of one
+    /// List the sink types, or the options of one
     Kinds {
-        /// A kind, to see its options
+        /// A sink type, to see its options
         name: Option<String>,
     },
-    /// Ask a running daemon whether it is well; for container health checks
+    /// Check the health of a running daemon; for container health checks
     Healthcheck(health::HealthArguments),
-    /// Look at all that a daemon needs (disk, addresses, limits, every sink's backend) and at the one that runs; say what to do
+    /// Check everything a daemon needs (disk, addresses, limits, each sink's backend) and the running daemon, and say what to do
     Doctor(doctor::DoctorArguments),
-    /// Send a demo agent trace in both formats to a running daemon
+    /// Send a demo agent trace to a running daemon, in both formats
     Send(send::SendArguments),
-    /// Send what was kept to a running daemon: archives, JSON lines, OTLP, bodies of the Agents SDK
+    /// Import stored traces into a running daemon: archives, JSON lines, OTLP, Agents SDK bodies
     Import(import::ImportArguments),
-    /// Look into the journal, check it, or settle its damage
+    /// Inspect, verify or repair the journal
     #[command(subcommand)]
     Journal(journal::JournalVerb),
-    /// What sinks would not take: list it, look at it, replay it, drop it
+    /// List, show, replay or drop items that sinks rejected
     #[command(subcommand)]
     DeadLetter(operate::DeadLetterVerb),
-    /// Deliver what the journal keeps once more to one sink
+    /// Deliver items from the journal to a sink again
     Replay(operate::Asked<ReplayJournalRequest>),
-    /// Have a running daemon read its configuration again, as SIGHUP does, and say what changed
+    /// Reload a running daemon's configuration, as SIGHUP does, and print what changed
     Reload(operate::Asked<ReloadRequest>),
-    /// List traces, the newest first: what agents did, how long it took, what it cost
+    /// List traces, newest first: what agents did, how long it took, what it cost
     Traces(operate::Asked<TracesRequest>),
-    /// Watch the traces that a running daemon gets: a line each time that one has grown
+    /// Follow the traces of a running daemon: one line each time a trace grows
     Tail(operate::Asked<TracesRequest>),
-    /// Write a selection of a running daemon's traces: JSON lines, OTLP, items of the Agents SDK, Markdown
+    /// Export selected traces of a running daemon: JSON lines, OTLP, Agents SDK items, Markdown
     Export(operate::Asked<look::Exported>),
-    /// Look at one trace, or see whether all of it arrived
+    /// Show one trace, or verify that all of it arrived
     #[command(subcommand)]
     Trace(look::TraceVerb),
-    /// Watch what agents do: rates, the slowest, the dearest, what failed, sums by agent and model
+    /// Watch agents at work: rates, slowest and most expensive traces, failures, sums by agent and model
     Top(operate::Asked<top::Watched>),
-    /// Sums by agent, tool, model or handoff: calls, times, errors, tokens, cost
+    /// Statistics by agent, tool, model or handoff: calls, durations, errors, tokens, cost
     Stats(operate::Asked<StatsRequest>),
-    /// See what the rules of a configuration do to spans
+    /// Show what a configuration's rules do to spans
     #[command(subcommand)]
     Rules(rules::RulesVerb),
-    /// See what a model costs, or make a table of prices for `[prices] file`
+    /// Show what a model costs, or update the table of `[prices] file`
     #[command(subcommand)]
     Prices(prices::PricesVerb),
     /// Print the version
@@ -147,23 +147,23 @@ struct RunArguments {
     /// Directory for the journal
     #[arg(long, value_name = "DIR")]
     journal_dir: Option<String>,
-    /// What the log says: error, warn, info, debug or trace
+    /// Log level: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
-    /// How the log is written: auto, text or json
+    /// Log format: auto, text or json
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 enum ConfigVerb {
-    /// A starter file: every option with what it means and its default
+    /// Print a starter file: every option with its meaning and default
     Default,
-    /// What is in force, value by value, with where it comes from; credentials are left out
+    /// Print every value in force and where it comes from, without credentials
     Show(ConfigArguments),
     /// The JSON Schema of a configuration file, for editors
     Schema,
-    /// What sinks install at their backends (templates of indices), as commands for somebody who may where the sink may not
+    /// Print what sinks install in their backends (index templates), as commands for an administrator
     Commands(ConfigArguments),
 }
 

@@ -19,11 +19,11 @@ use crate::support::rfc3339;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DeadLetterVerb {
-    /// What there is, by sink and reason, and the newest one by one
+    /// List entries by sink and reason, and the newest one by one
     List(InStores<ListRequest>),
     /// One entry; its item and the answer of the backend only where they are asked for
     Show(InStores<ShowRequest>),
-    /// Give entries to their sink again; those that arrive are done with. With --quarantine: receive them again
+    /// Deliver entries to their sink again; those that arrive are removed. With --quarantine: receive them again
     Replay(Asked<ReplayEntriesRequest>),
     /// Give entries up; they are counted as dropped
     Drop(InStores<DropRequest>),
@@ -44,7 +44,7 @@ pub(super) struct Asked<C: Args> {
 /// A command that needs no lanes.
 #[derive(Debug, Args)]
 pub(super) struct InStores<C: Args> {
-    /// A state directory that no daemon runs on, where there is no configuration for it
+    /// A state directory without a running daemon, if there is no configuration for it
     #[arg(long, value_name = "DIR", conflicts_with_all = ["url", "files"])]
     dir: Option<PathBuf>,
     #[command(flatten)]

@@ -26,10 +26,10 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub(super) struct Place {
     #[command(flatten)]
     pub(super) config: ConfigArguments,
-    /// The admin port of a running daemon [default: that of the configuration, if a daemon runs on its directory]
+    /// The admin port of a running daemon [default: the configuration's, if a daemon runs on its directory]
     #[arg(long, value_name = "URL")]
     pub(super) url: Option<String>,
-    /// A key of that admin port, one of its `admin.tokens` [default: the first of the configuration]
+    /// One of the daemon's `admin.tokens` [default: the first in the configuration]
     #[arg(long, value_name = "KEY", env = "SPANFERRY_ADMIN_TOKEN", hide_env_values = true)]
     pub(super) admin_token: Option<String>,
     #[command(flatten)]

@@ -15,9 +15,9 @@ use crate::support::rfc3339::{NS_PER_SECOND, SECONDS_PER_DAY};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PricesVerb {
-    /// What a model costs by the prices in force, and where that is from
+    /// Show what a model costs by the prices in force, and their source
     Show(ShowArguments),
-    /// Check a newer table of prices (the data of genai-prices), and put it where `[prices] file` finds it
+    /// Check a newer price table (the data of genai-prices), and write it where `[prices] file` finds it
     Update {
         /// The newer table
         file: PathBuf,

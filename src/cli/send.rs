@@ -21,13 +21,13 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub(super) struct SendArguments {
     #[command(flatten)]
     config: ConfigArguments,
-    /// Where the Agents SDK's trace goes [default: the address of the configuration]
+    /// Where to send the Agents SDK trace [default: the address in the configuration]
     #[arg(long, value_name = "URL")]
     endpoint: Option<String>,
-    /// Where OpenTelemetry's trace goes [default: the address of the configuration]
+    /// Where to send the OpenTelemetry trace [default: the address in the configuration]
     #[arg(long, value_name = "URL")]
     otlp_endpoint: Option<String>,
-    /// The key to send; needed where the receivers ask for one
+    /// The key to send, if the receivers require one
     #[arg(long, default_value = "local", value_name = "KEY", hide_default_value = true)]
     token: String,
     #[command(flatten)]

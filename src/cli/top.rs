@@ -28,13 +28,13 @@ const CLEAR: &str = "\u{1b}[H\u{1b}[J";
 /// Over which traces, and how often.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Watched {
-    /// Words that all must hold, as those of `traces`
+    /// Terms that must all match, as for `traces`
     #[arg(value_name = "FILTER")]
     filter: Vec<String>,
-    /// Over the traces that began in so long
+    /// Only traces that started within this time
     #[arg(long, value_name = "DURATION", default_value = "5m")]
     window: Duration,
-    /// Print it once, as is done anyway where no terminal is
+    /// Print it once, the default without a terminal
     #[arg(long)]
     once: bool,
 }

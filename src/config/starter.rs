@@ -1,4 +1,4 @@
-//! A starter file: every option with what it means and its default, made from the same sentences and constants as the program.
+//! Print a starter file: every option with its meaning and default, made from the same sentences and constants as the program.
 
 use std::fmt::Write as _;
 

@@ -9,20 +9,20 @@ use super::trace::{Call, Trace};
 use crate::span::TraceId;
 use crate::support::rfc3339;
 
-/// What sums are by, and what a call is.
+/// What to group by, and what a call is.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, Hash, ValueEnum, JsonSchema, Serialize, Deserialize,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum By {
-    /// Runs of agents. Tokens and cost are those of all calls whose nearest agent it is.
+    /// Agent runs, with the tokens and cost of all calls of which the agent is the nearest.
     #[default]
     Agent,
-    /// Calls of tools.
+    /// Tool calls.
     Tool,
-    /// Calls of models.
+    /// Model calls.
     Model,
-    /// What agents hand over to others: `from -> to`.
+    /// Handoffs between agents: `from -> to`.
     Handoff,
 }
 

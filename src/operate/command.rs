@@ -16,19 +16,19 @@ use crate::pipeline::LaneGone;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Which {
-    /// In the quarantine: what receivers could not understand
+    /// In the quarantine: items that receivers could not understand
     #[arg(long)]
     pub quarantine: bool,
-    /// Only those whose reason has this in it, or with = before it, is this
+    /// Only those whose reason contains this, or with a leading =, is exactly this
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
-    /// Only those of this trace: 32 digits, or the id in the Agents SDK
+    /// Only those of this trace: 32 digits, or its id in the Agents SDK
     #[arg(long, value_name = "ID")]
     pub trace: Option<String>,
-    /// Only those set aside since: 2026-11-21T15:00:00Z, 2026-11-21, or 2h for two hours ago
+    /// Only those set aside since then: 2026-11-21T15:00:00Z, 2026-11-21, or 2h for two hours ago
     #[arg(long, value_name = "TIME")]
     pub from: Option<String>,
-    /// Only those set aside before
+    /// Only those set aside before then
     #[arg(long, value_name = "TIME")]
     pub to: Option<String>,
 }
@@ -40,10 +40,10 @@ pub struct ListRequest {
     /// Which.
     #[command(flatten)]
     pub which: Which,
-    /// Only those of this sink
+    /// Only this sink's
     #[arg(long, value_name = "NAME")]
     pub sink: Option<String>,
-    /// How many are listed one by one
+    /// How many to list one by one
     #[arg(long, value_name = "COUNT")]
     pub limit: Option<usize>,
 }
@@ -75,9 +75,9 @@ pub struct DropRequest {
     /// Which.
     #[command(flatten)]
     pub which: Which,
-    /// Ids, as `list` says them
+    /// Ids, as printed by `list`
     pub ids: Vec<u64>,
-    /// Only those of this sink
+    /// Only this sink's
     #[arg(long, value_name = "NAME")]
     pub sink: Option<String>,
     /// All of them, where nothing is selected
@@ -92,12 +92,12 @@ pub struct ReplayEntriesRequest {
     /// Which.
     #[command(flatten)]
     pub which: Which,
-    /// Ids, as `list` says them [default: all that fit]
+    /// Ids, as printed by `list` [default: all that match]
     pub ids: Vec<u64>,
-    /// Only those that this sink rejected
+    /// Only those rejected by this sink
     #[arg(long, value_name = "NAME")]
     pub from_sink: Option<String>,
-    /// Give them to this sink in place of their own
+    /// Deliver them to this sink instead of their own
     #[arg(long, value_name = "NAME")]
     pub sink: Option<String>,
 }
@@ -106,13 +106,13 @@ pub struct ReplayEntriesRequest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReplayJournalRequest {
-    /// The sink that gets it
+    /// The sink to deliver to
     #[arg(long, value_name = "NAME")]
     pub sink: String,
-    /// Only what was received since: 2026-11-21T15:00:00Z, 2026-11-21, or 2h for two hours ago
+    /// Only items received since then: 2026-11-21T15:00:00Z, 2026-11-21, or 2h for two hours ago
     #[arg(long, value_name = "TIME")]
     pub from: Option<String>,
-    /// Only what was received before
+    /// Only items received before then
     #[arg(long, value_name = "TIME")]
     pub to: Option<String>,
     /// Only this trace: 32 digits, or its id in the Agents SDK

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 
-/// A request of the Agents SDK with this item alone.
+/// An Agents SDK request with this item alone.
 pub fn sdk_request(item: &[u8]) -> Bytes {
     sdk_requests([item])
 }
 
-/// A request of the Agents SDK with these items.
+/// An Agents SDK request with these items.
 pub fn sdk_requests<'a>(items: impl IntoIterator<Item = &'a [u8]>) -> Bytes {
     let mut body = b"{\"data\":[".to_vec();
     for (place, item) in items.into_iter().enumerate() {

@@ -74,15 +74,15 @@ pub(super) struct ImportArguments {
     /// to is read as that sink reaches it, any other with the environment's `AWS_...`, `GOOGLE_...` or `AZURE_...`
     #[arg(required = true, value_name = "FILE")]
     sources: Vec<String>,
-    /// Where the daemon takes requests over HTTP, without a path [default: the address of the configuration]
+    /// The daemon's HTTP receiver, without a path [default: the address in the configuration]
     #[arg(long, value_name = "URL")]
     endpoint: Option<String>,
-    /// The key to send; needed where the receivers ask for one
+    /// The key to send, if the receivers require one
     #[arg(long, default_value = "local", value_name = "KEY", hide_default_value = true)]
     token: String,
     #[command(flatten)]
     trust: TrustArguments,
-    /// Deliver to this sink only; it has to be one of the configuration
+    /// Deliver to this sink only; it must be in the configuration
     #[arg(long, value_name = "NAME")]
     sink: Option<String>,
     /// Only spans that started at this time or later: RFC 3339, a date, or a length of time ago. What is in a partition
@@ -92,16 +92,16 @@ pub(super) struct ImportArguments {
     /// Only spans that started before this time
     #[arg(long, value_name = "TIME", value_parser = time)]
     to: Option<u64>,
-    /// Keep in this file how far it is, and go on from there if it is there
+    /// Save progress in this file, and continue from it if it exists
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
-    /// Append to this file what cannot be read or is refused, with the reason; such a file can be imported again
+    /// Append what cannot be read or is refused to this file, with the reason; the file can be imported later
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
-    /// How long to wait for a daemon or a store that does not answer or has no room
+    /// How long to wait for a daemon or store that does not answer or is full
     #[arg(long, default_value = "5m", value_name = "TIME")]
     give_up_after: duration::Duration,
-    /// The sums as JSON
+    /// Print the totals as JSON
     #[arg(long)]
     json: bool,
 }

@@ -47,17 +47,17 @@ const VERIFIED_MAX: usize = 100;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, JsonSchema, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WhichTraces {
-    /// Words that all must hold: agent: tool: model: workflow: session: user: with a part of a name or, behind =, the whole,
-    /// status:error, dur:>2s, tokens:>1000, cost:>0.05, spans:>100, or part of any name; `-` before a word turns it around, and on the command line such words stand
-    /// behind `--`
+    /// Terms that must all match: agent: tool: model: workflow: session: user: with part of a name or, after =, the whole, status:error,
+    /// dur:>2s, tokens:>1000, cost:>0.05, spans:>100, or part of any name; `-` before a word turns it around, and on the command line such
+    /// words stand behind `--`
     #[arg(value_name = "FILTER")]
     #[serde(deserialize_with = "words")]
     #[schemars(with = "String")]
     pub filter: Vec<String>,
-    /// Only those begun since: 2026-11-21T15:00:00Z, 2026-11-21, or 2h for two hours ago
+    /// Only traces that started since then: 2026-11-21T15:00:00Z, 2026-11-21, or 2h for two hours ago
     #[arg(long, value_name = "TIME")]
     pub from: Option<String>,
-    /// Only those begun before
+    /// Only traces that started before then
     #[arg(long, value_name = "TIME")]
     pub to: Option<String>,
 }
@@ -70,10 +70,10 @@ pub struct TracesRequest {
     #[command(flatten)]
     #[serde(flatten)]
     pub which: WhichTraces,
-    /// How many are listed
+    /// How many to list
     #[arg(long, value_name = "COUNT")]
     pub limit: Option<usize>,
-    /// Only those listed behind this one; ID@NANOSECONDS with its `start_unix_nano`, where it may be gone by then
+    /// Only those listed after this trace; ID@NANOSECONDS with its `start_unix_nano` if it may be gone by then
     #[arg(long, value_name = "ID")]
     pub before: Option<String>,
     /// Only those of which something arrived since an answer said this as its `position`.
@@ -86,7 +86,7 @@ pub struct TracesRequest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, JsonSchema, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StatsRequest {
-    /// What sums are by
+    /// What to group by
     #[arg(long, value_enum, default_value = "agent")]
     pub by: By,
     /// Over which traces.
@@ -101,11 +101,11 @@ pub struct StatsRequest {
 pub struct TraceRequest {
     /// Its id: 32 digits, or the id in the Agents SDK
     pub id: String,
-    /// Only this span, with all that it holds: 16 digits
+    /// Only this span, with all its details: 16 digits
     #[arg(long, value_name = "ID")]
     #[serde(default)]
     pub span: Option<String>,
-    /// As a document: as JSON lines, as Markdown for a language model, as a request of OTLP or of the Agents SDK
+    /// As a document: JSON lines, Markdown for a language model, an OTLP or an Agents SDK request
     #[arg(long = "as", value_enum, value_name = "FORM")]
     #[serde(default, rename = "as")]
     #[schemars(skip)]
@@ -136,9 +136,9 @@ pub enum Form {
     Json,
     /// Text for a language model or a ticket.
     Markdown,
-    /// A request of OTLP as JSON.
+    /// An OTLP request as JSON.
     OtlpJson,
-    /// A request of the Agents SDK.
+    /// An Agents SDK request.
     Openai,
 }
 

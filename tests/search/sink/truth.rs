@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Deserialize as _;
 use serde_json::Value;
 
-/// A request of the Agents SDK, as it was captured.
+/// An Agents SDK request, as it was captured.
 pub(super) struct Captured {
     /// `<language>/<scenario>/<file>`.
     pub(super) name: String,
