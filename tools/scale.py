@@ -7,7 +7,7 @@
 It is a model, minute by minute and without chance: the same arguments print the same text. What it assumes is printed with the result.
 Where spans wait: behind a backend that is down the journals of the delivering tier fill first; then that tier stops reading, and the
 topic holds the rest for as long as its retention is; what the topic cannot hold any longer is lost. With one tier (`--partitions 0`) the
-journals are all there is, and when they are full clients are told to come again. Behind a topic that is down, the gateways' journals wait.
+journals are all there is, and when they are full clients are told to retry. Behind a topic that is down, the gateways' journals wait.
 """
 
 import argparse
@@ -151,7 +151,7 @@ def report(plan: Plan) -> str:
         "",
         f"caught up          {caught_up}; the oldest span was {result.lag_max_minutes / 60:.1f} h old",
         f"disk at most       {gib(result.gateway_max)} at gateways, {gib(result.topic_max)} x {plan.replicas} in the topic, {gib(result.exporter_max)} at exporters",
-        f"clients told to come again  {result.refused:,.0f} spans; lost in the topic  {result.lost:,.0f}",
+        f"clients told to retry       {result.refused:,.0f} spans; lost in the topic  {result.lost:,.0f}",
         f"capacity           {plan.gateway_rate():,.0f} spans/s in, {min(plan.exporter_rate(), plan.backend):,.0f} spans/s out, of {plan.spans * plan.peak:,.0f} at the peak",
         f"a month            {cores:,.0f} for cores, {disk:,.0f} for disk (brokers' own cores and traffic are not in it)",
         "",

@@ -9,7 +9,7 @@ use crate::rules;
 use crate::sinks::{KINDS, Kind};
 use crate::support::options::{properties, schema_of};
 
-const RULES: &str = "What leaves, for every sink, in order: each rule has a `match` and one action. docs/rules.md describes the language.";
+const RULES: &str = "Rules for every sink, in order: each has a `match` and one action. docs/rules.md describes the language.";
 const SINK_RULES: &str = "Rules for this sink alone, after those for all sinks.";
 const ONLY: &str = "What the sink gets, as in the `match` of a rule; it gets nothing else, even if a rule keeps it. \
     docs/rules.md has more, also on one sink for each tenant.";

@@ -90,7 +90,7 @@ export function Legend() {
   );
 }
 
-const LEGEND: [Fate, string][] = [["delivered", "delivered"], ["pending", "pending"], ["dead_lettered", "dead letter"], ["filtered", "left out"]];
+const LEGEND: [Fate, string][] = [["delivered", "delivered"], ["pending", "pending"], ["dead_lettered", "dead letter"], ["filtered", "filtered"]];
 
 /** The tab of a trace that says all of it. */
 export function DeliveryTab({ verified, span }: { verified: Verified | undefined; span: string | undefined }) {
