@@ -89,12 +89,12 @@ async fn the_probe_says_what_it_found_or_how_to_mend_it() {
     fake.set_version("4.16.0");
     let wrong = fake.options().replace("sk-lf-5678", "sk-lf-0000");
     let problem = probed(&wrong).await.unwrap_err();
-    assert!(problem.contains("does not know the keys") && !problem.contains("sk-lf"), "{problem}");
+    assert!(problem.contains("rejects the keys") && !problem.contains("sk-lf"), "{problem}");
     let elsewhere = fake.options().replace(&fake.url, &format!("{}/shop", fake.url));
     assert!(probed(&elsewhere).await.unwrap_err().contains("is not Langfuse"));
     let nobody =
         "base_url = \"http://127.0.0.1:1\"\npublic_key = \"pk-lf-1\"\nsecret_key = \"sk-lf-1\"";
-    assert!(probed(nobody).await.unwrap_err().contains("cannot be asked"));
+    assert!(probed(nobody).await.unwrap_err().contains("cannot be reached"));
     assert_eq!(fake.posts().len(), 0, "it leaves nothing there");
 }
 

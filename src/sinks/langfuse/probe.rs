@@ -30,8 +30,8 @@ pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
             Ok(format!("Langfuse {version} at {base} accepts the keys: project {project}{note}"))
         }
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(format!(
-            "Langfuse {version} at {base} does not know the keys; make new ones in the project's settings, and see that they are \
-             of this server (the cloud has one for each region)"
+            "Langfuse {version} at {base} rejects the keys; check that they belong to this server (the cloud has one for each \
+             region), or create new ones in the project's settings"
         )),
         _ => Err(format!(
             "Langfuse {version} at {base} could not check the keys: {}",
