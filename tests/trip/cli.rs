@@ -108,7 +108,7 @@ fn prices_are_shown_and_a_newer_table_is_checked_and_put_there() {
     let (code, refused) = on(&["update", "worse.json", "--to", "prices.json"]);
     assert_eq!((code, fs::read(dir.path().join("prices.json")).unwrap()), (Some(1), kept));
     assert!(
-        refused.contains("worse.json") && refused.contains("`input_mtok` is no price"),
+        refused.contains("worse.json") && refused.contains("`input_mtok` is not a price"),
         "{refused}"
     );
 }
