@@ -1,4 +1,4 @@
-//! Spanferry carries AI-agent traces, durably, to where people look at them.
+//! Spanferry receives AI-agent traces and delivers them durably to backends and files.
 
 pub mod support;
 pub mod span;

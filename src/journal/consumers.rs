@@ -1,4 +1,4 @@
-//! Who consumes, and how far each has come.
+//! The consumers and their cursors.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -10,13 +10,13 @@ use super::{ClampedCursor, Consumer, Cursor, Journal, Mark, Position, Recovery, 
 use crate::support::lock::lock;
 
 impl<P> Journal<P> {
-    /// The saved cursor of a consumer.
+    /// Returns the saved cursor of a consumer.
     pub fn cursor(&self, consumer: &str) -> Option<Cursor> {
         self.shared.log.state().cursors.get(consumer).cloned()
     }
 
-    /// Saves a consumer's cursor: when this returns it is on stable storage, whole, and what lies below all cursors may go. The
-    /// consumer is live from now on. It blocks on the disk.
+    /// Saves a consumer's cursor. When this returns, the cursor is on stable storage, and records below all cursors may be removed. The
+    /// consumer is live from now on. Blocks on the disk.
     pub fn save_cursor(&self, consumer: &str, saved: &Cursor) -> io::Result<()> {
         let unusable = "a consumer's name is empty or too long";
         let unusable = || io::Error::new(io::ErrorKind::InvalidInput, unusable);
@@ -36,16 +36,16 @@ impl<P> Journal<P> {
         Ok(())
     }
 
-    /// Says who consumes. The others no longer hold anything back, but their cursors stay, in case they are configured again. One
-    /// without a cursor holds everything back until it has saved one. Until this is called, everyone with a cursor is live; and until
-    /// somebody is, everything is needed.
+    /// Sets the live consumers. All others stop holding segments back, but keep their cursors in case they are configured again. A live
+    /// consumer without a cursor holds everything back until it saves one. Before the first call, every consumer with a cursor is live; if
+    /// there is none, everything is needed.
     pub fn retain_consumers(&self, consumers: &[&str]) {
         let live = consumers.iter().map(|&consumer| consumer.to_owned()).collect();
         self.shared.log.state().live = Some(live);
         self.remove_old();
     }
 
-    /// Everyone who has a cursor or is live, by name.
+    /// Lists all consumers that have a cursor or are live, by name.
     pub fn consumers(&self) -> Vec<Consumer> {
         let state = self.shared.log.state();
         let names: BTreeSet<_> = state.cursors.keys().chain(state.live.iter().flatten()).collect();
@@ -57,23 +57,23 @@ impl<P> Journal<P> {
         names.into_iter().map(consumer).collect()
     }
 
-    /// Whether no other live consumer still needs a record before this position: then room can only come from this consumer.
+    /// Returns whether no other live consumer needs a record before this position, so that only this consumer can free space.
     pub fn is_oldest(&self, consumer: &str, position: Position) -> bool {
         self.shared.log.state().others_need_from(consumer).is_none_or(|needed| position <= needed)
     }
 
-    /// Removes what nobody needs and is as old as [`super::Options::retain`]. It happens by itself when cursors and segments move; an
-    /// idle log needs to be told.
+    /// Removes segments that no consumer needs and that are as old as [`super::Options::retain`]. Moving cursors and new segments trigger
+    /// this; an idle log needs an explicit call.
     pub fn remove_old(&self) {
         self.shared.log.remove_old();
         self.shared.log.room.send_replace(());
     }
 }
 
-/// What consumers had saved; `None` for one that is known to, and has none that can be read.
+/// Saved cursors by consumer; `None` for a known consumer without a readable cursor.
 pub(super) type Saved = BTreeMap<String, Option<Cursor>>;
 
-/// Reads the cursors of all who consume; also returns whether nobody knows who they are. A cursor that is damaged is set aside.
+/// Reads the cursors of all consumers; also returns whether the list of consumers is unknown. Damaged cursors move to `damaged/`.
 pub(super) fn read_saved(
     storage: &dyn Storage,
     names: &[String],
@@ -101,18 +101,18 @@ pub(super) fn read_saved(
     Ok((saved, known.is_none()))
 }
 
-/// What the log holds when cursors are placed in it.
+/// The contents of the log while cursors are checked against it.
 pub(super) struct Kept<'a> {
     pub(super) storage: &'a dyn Storage,
     pub(super) segments: &'a [Segment],
-    /// Where retention left the beginning of the log, if that is known.
+    /// Where the log begins after retention, if known.
     pub(super) from: Option<Mark>,
     pub(super) end: Mark,
 }
 
 impl Kept<'_> {
-    /// Puts each cursor at a record that is there. A consumer without one begins at the oldest record: it may get again what it had,
-    /// and misses nothing.
+    /// Sets each cursor to an existing record boundary. A consumer without one starts at the oldest record: it may get records again, but
+    /// misses none.
     pub(super) fn place_all(
         &self,
         saved: Saved,
@@ -132,7 +132,7 @@ impl Kept<'_> {
         Ok(cursors)
     }
 
-    /// A cursor at a record that is there. What it passes on the way to the oldest record is gone, and counts as dropped.
+    /// Sets a cursor to an existing record boundary. Records between it and the oldest record are gone and count as dropped.
     fn place(
         &self,
         consumer: &str,
@@ -154,7 +154,7 @@ impl Kept<'_> {
         Ok(Cursor { mark: to, dropped: saved.dropped + gone, ..saved })
     }
 
-    /// The boundary between records that a cursor means: its own, or the last one before it.
+    /// Returns the record boundary for a cursor: its own position, or the last boundary before it.
     fn clamp(&self, mark: Mark) -> io::Result<Mark> {
         if self.end.position <= mark.position {
             return Ok(self.end);

@@ -1,4 +1,4 @@
-//! The small files beside the segments: each is replaced as a whole and checked when it is read.
+//! The small files next to the segments. Each is replaced atomically and checked when it is read.
 //!
 //! ```text
 //! <consumer, escaped>.cursor
@@ -17,7 +17,7 @@
 //!     12      -  names, each with a line break
 //! ```
 //!
-//! Cursors of version 1 had no stamp. It is read as 0.
+//! Cursors of version 1 have no stamp; it is read as 0.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -28,13 +28,13 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use super::storage::Storage;
 use super::{Cursor, Mark, Position};
 
-/// Where the log ended when it was last closed.
+/// Name of the file with the end of the log when it was last closed.
 pub(super) const CLOSED_NAME: &str = "closed.mark";
-/// Where the log begins. Retention moves it before it removes a segment, so that a segment that is missing behind it is known
-/// to be lost.
+/// Name of the file with the start of the log. Retention updates it before it removes a segment, so that a segment missing after it is
+/// known to be lost.
 pub(super) const START_NAME: &str = "start.mark";
-/// All who have a cursor. A cursor file that is lost or damaged must not make its consumer look new, since a new one begins at the end
-/// of the log.
+/// Name of the file that lists all consumers with a cursor. If a cursor file is lost or damaged, its consumer must not look new, because a
+/// new consumer starts at the end of the log.
 pub(super) const CONSUMERS_NAME: &str = "consumers.list";
 
 const CURSOR_MAGIC: [u8; 8] = *b"sfcrsr\r\n";
@@ -42,10 +42,10 @@ const CONSUMERS_MAGIC: [u8; 8] = *b"sfrstr\r\n";
 const VERSION: u32 = 2;
 const VERSION_WITHOUT_STAMP: u32 = 1;
 const SUFFIX: &str = ".cursor";
-/// File systems take 255 bytes; this leaves room for suffixes.
+/// File systems allow 255 bytes; this leaves space for suffixes.
 const NAME_BYTES_MAX: usize = 200;
-/// What a file's name cannot have as it is: capital letters, since not every file system tells them apart, and all that is no letter,
-/// digit, `-` or `_`.
+/// Characters that are escaped in file names: capital letters, because some file systems ignore case, and everything except letters,
+/// digits, `-` and `_`.
 const ESCAPED: AsciiSet = {
     let mut set = NON_ALPHANUMERIC.remove(b'-').remove(b'_');
     let mut capital = b'A';
@@ -56,20 +56,20 @@ const ESCAPED: AsciiSet = {
     set
 };
 
-/// What is checked, behind a magic and its checksum.
+/// Prepends a magic and a checksum to `checked`.
 pub(super) fn seal(magic: [u8; 8], checked: &[u8]) -> Vec<u8> {
     let checksum = crc32fast::hash(checked).to_le_bytes();
     [&magic[..], &checksum[..], checked].concat()
 }
 
-/// What was sealed; `None` when it is damaged.
+/// Returns the sealed bytes; `None` if they are damaged.
 pub(super) fn unseal(magic: [u8; 8], bytes: &[u8]) -> Option<&[u8]> {
     let mut rest = bytes.strip_prefix(&magic)?;
     (rest.try_get_u32_le().ok()? == crc32fast::hash(rest)).then_some(rest)
 }
 
 impl Cursor {
-    /// The cursor as bytes that nothing else is read from.
+    /// Encodes the cursor.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut checked = Vec::with_capacity(64 + self.state.len());
         checked.put_u32_le(VERSION);
@@ -84,7 +84,7 @@ impl Cursor {
         seal(CURSOR_MAGIC, &checked)
     }
 
-    /// What [`Cursor::to_bytes`] gave; `None` when the bytes are damaged or of another version.
+    /// Decodes the bytes of [`Cursor::to_bytes`]; `None` if they are damaged or of an unknown version.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let mut rest = unseal(CURSOR_MAGIC, bytes)?;
         let has_stamp = match rest.try_get_u32_le().ok()? {
@@ -107,19 +107,19 @@ impl Cursor {
     }
 }
 
-/// Notes where the log ends or begins.
+/// Writes the start or end of the log.
 pub(super) fn write_mark(storage: &dyn Storage, name: &str, mark: Mark) -> io::Result<()> {
     storage.replace(name, &Cursor { mark, ..Cursor::default() }.to_bytes())
 }
 
-/// What was noted last, if it can be read.
+/// Reads a mark, if the file exists and is intact.
 pub(super) fn read_mark(storage: &dyn Storage, names: &[String], name: &str) -> Option<Mark> {
     let is_there = names.iter().any(|other| other == name);
     let bytes = is_there.then(|| storage.read(name).ok()).flatten()?;
     Cursor::from_bytes(&bytes).map(|noted| noted.mark)
 }
 
-/// Replaces the list of all who have a cursor.
+/// Replaces the list of all consumers with a cursor.
 pub(super) fn write_consumers<'a>(
     storage: &dyn Storage,
     consumers: impl IntoIterator<Item = &'a String>,
@@ -128,7 +128,7 @@ pub(super) fn write_consumers<'a>(
     storage.replace(CONSUMERS_NAME, &seal(CONSUMERS_MAGIC, lines.as_bytes()))
 }
 
-/// All who have a cursor; `None` where the list is missing or damaged.
+/// Reads the list of all consumers with a cursor; `None` if it is missing or damaged.
 pub(super) fn read_consumers(
     storage: &dyn Storage,
     names: &[String],
@@ -141,17 +141,17 @@ pub(super) fn read_consumers(
     Ok(lines.map(|lines| lines.lines().map(str::to_owned).collect()))
 }
 
-/// The file's name; `None` for a consumer that cannot have one. Names differ on every file system and never leave the directory.
+/// Returns the file name for a consumer; `None` if there is no usable one. Names differ on every file system and stay in the directory.
 pub(super) fn file_name(consumer: &str) -> Option<String> {
     let escaped = utf8_percent_encode(consumer, &ESCAPED).to_string().to_ascii_lowercase();
     (1..=NAME_BYTES_MAX).contains(&escaped.len()).then(|| escaped + SUFFIX)
 }
 
-/// The consumer whose file this is; `None` for other files.
+/// Returns the consumer of a cursor file; `None` for other files.
 pub(super) fn consumer_of(name: &str) -> Option<String> {
     let escaped = name.strip_suffix(SUFFIX)?;
     let consumer = percent_decode_str(escaped).decode_utf8().ok()?.into_owned();
-    // Only names that we would write ourselves.
+    // Only names that this program would write are accepted.
     (file_name(&consumer).as_deref() == Some(name)).then_some(consumer)
 }
 

@@ -1,14 +1,14 @@
-//! Damage: what could not be read, the copy that is set aside, and the note on it.
+//! Damage: ranges that cannot be read, the preserved copy, and the note on it.
 //!
-//! Under `damaged/` lie, for each segment that has damage, the segment itself under its own name (a second link to the file, which
-//! retention does not touch) and one note for each damaged part:
+//! For each damaged segment, `damaged/` contains the segment under its name (a second link to the file, which retention does not remove)
+//! and one note for each damaged range:
 //!
 //! ```text
-//! damaged/<segment>-<position>.note       until somebody settles it
+//! damaged/<segment>-<position>.note       until an operator settles it
 //! damaged/<segment>-<position>.settled    afterwards
 //! ```
 //!
-//! A note is lines of text: `spanferry damage 1`, then `segment`, `from`, `to`, `items from`, `items to`, each with its value.
+//! A note is text in lines: `spanferry damage 1`, then `segment`, `from`, `to`, `items from`, `items to`, each with its value.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -22,29 +22,29 @@ const FIRST_LINE: &str = "spanferry damage 1";
 const OPEN_SUFFIX: &str = ".note";
 const SETTLED_SUFFIX: &str = ".settled";
 
-/// A part of the log that cannot be read.
+/// A range of the log that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Damage {
     /// The segment's base.
     pub segment: Position,
-    /// Where it starts.
+    /// Start of the range.
     pub from: Mark,
-    /// Where the next whole record starts.
+    /// Start of the next intact record.
     pub to: Mark,
 }
 
 impl Damage {
-    /// How much cannot be read.
+    /// Returns the number of bytes that cannot be read.
     pub fn bytes(&self) -> u64 {
         self.to.position.0.saturating_sub(self.from.position.0)
     }
 
-    /// How many items cannot be read.
+    /// Returns the number of items that cannot be read.
     pub fn items(&self) -> u64 {
         self.to.items.saturating_sub(self.from.items)
     }
 
-    /// The segment's file.
+    /// Returns the name of the segment's file.
     pub fn segment_name(&self) -> String {
         name_of(self.segment)
     }
@@ -87,16 +87,16 @@ impl fmt::Display for Damage {
     }
 }
 
-/// What is noted under `damaged/`.
+/// The notes under `damaged/`.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
-    /// What nobody has settled.
+    /// Damage that no operator has settled.
     pub(super) open: Vec<Damage>,
-    /// Where all of it starts, settled or not.
+    /// Start of all damage, settled or not.
     pub(super) known: BTreeSet<Position>,
 }
 
-/// Reads the notes. One that is damaged itself still says its place by its name.
+/// Reads the notes. The name of a note that is itself damaged still tells the position.
 pub(super) fn read_notes(storage: &dyn Storage, names: &[String]) -> Notes {
     let mut notes = Notes::default();
     for name in names.iter().filter_map(|name| name.strip_prefix(ASIDE)) {
@@ -122,18 +122,18 @@ pub(super) fn read_notes(storage: &dyn Storage, names: &[String]) -> Notes {
     notes
 }
 
-/// Sets the damaged segment aside and leaves a note.
+/// Preserves the damaged segment and writes a note.
 pub(super) fn set_aside(storage: &dyn Storage, damage: &Damage) -> io::Result<()> {
     let name = damage.segment_name();
     match storage.keep_also_as(&name, &format!("{ASIDE}{name}")) {
-        // A segment that is missing altogether leaves only the note.
+        // A missing segment leaves only the note.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         kept => kept?,
     }
     storage.replace(&damage.note_name(OPEN_SUFFIX), damage.note().as_bytes())
 }
 
-/// Marks all damage as settled: an operator knows. What is set aside stays.
+/// Marks all damage as settled, because an operator knows about it. Preserved copies stay.
 pub(super) fn settle(storage: &dyn Storage) -> io::Result<Vec<Damage>> {
     let notes = read_notes(storage, &storage.list()?);
     for damage in &notes.open {
@@ -143,7 +143,7 @@ pub(super) fn settle(storage: &dyn Storage) -> io::Result<Vec<Damage>> {
     Ok(notes.open)
 }
 
-/// Sets damage aside and says so.
+/// Preserves damage and logs it.
 pub(super) fn report(storage: &dyn Storage, damage: &Damage) {
     let aside = set_aside(storage, damage).err().map(|error| error.to_string());
     tracing::error!(

@@ -1,15 +1,15 @@
-//! Writes past the page cache (`O_DIRECT`), in whole blocks.
+//! Writes that bypass the page cache (`O_DIRECT`), in complete blocks.
 //!
-//! The journal is written once and seldom read, so its pages in the cache are of use to nobody: allocating and filling them costs
-//! more than the rest of an append. Measured with agent spans, 20 in a request (6.6 KB each, ext4): 20 us of CPU a span through
-//! the cache, of which more than half copied bytes into new pages.
+//! The journal is written once and rarely read, so caching its pages is useless: allocating and filling them costs more than the rest of an
+//! append. Measured with agent spans, 20 per request (6.6 KB each, ext4): 20 us of CPU per span through the cache, more than half of it for
+//! copying bytes into new pages.
 //!
-//! Small parts are gathered in one buffer that is used again and again. A large body whose memory and whose place in the file
-//! both begin at a block's boundary is *zero-copy*: its whole blocks are written from where they are. Its receiver sees to the
-//! first (`support/pool.rs`), the writer thread to the second ([`padding_before`]).
+//! Small parts are copied into one reused buffer. A large body that begins at a block boundary both in memory and in the file is
+//! *zero-copy*: its complete blocks are written directly from its memory. The receiver aligns the memory (`support/pool.rs`), the writer
+//! thread the file offset ([`padding_before`]).
 //!
-//! The last block of a write is filled up with zeros, as reserved space is, and written again with what follows. The bytes of it
-//! that were acknowledged are written as they were, so that no torn block can harm them.
+//! The last block of a write is filled up with zeros, like reserved space, and is written again with the next write. Its acknowledged bytes
+//! are rewritten unchanged, so a torn block cannot harm them.
 #![expect(clippy::disallowed_types, reason = "a second way to write what journal/storage.rs opens")]
 
 use std::fs::File;
@@ -22,44 +22,44 @@ use rustix::io::{pwritev, retry_on_intr};
 use super::record::FRAME_BYTES;
 use crate::support::pool::ALIGNMENT;
 
-/// What every disk and file system in use takes for an aligned address, offset and length.
+/// Alignment of addresses, offsets and lengths that all common disks and file systems accept.
 pub(super) const BLOCK_BYTES: usize = ALIGNMENT;
-/// A shorter body is copied: what its padding takes on the disk would be more than a tenth of it.
+/// Shorter bodies are copied: their padding would exceed a tenth of their size on disk.
 pub(super) const ZERO_COPY_BYTES_MIN: usize = 32 << 10;
-/// The most that padding takes, with its frame.
+/// Maximum size of padding with its frame.
 pub(super) const PADDING_BYTES_MAX: u64 = (BLOCK_BYTES + FRAME_BYTES) as u64;
-/// One call for most groups, and little enough to stay in a processor's cache.
+/// Large enough to write most groups in one call, and small enough to stay in the processor's cache.
 const STAGING_BYTES: usize = 1 << 20;
-/// A smaller write is cheaper through the cache than as whole blocks.
+/// Smaller writes are cheaper through the cache than as complete blocks.
 pub(super) const DIRECT_BYTES_MIN: usize = BLOCK_BYTES;
-/// What Linux takes in one call (`IOV_MAX`).
+/// Maximum number of slices in one call on Linux (`IOV_MAX`).
 const SLICES_MAX: usize = 1024;
 
-/// Whether a body's blocks can be written from where they are, if it begins at a block's boundary in the file too.
+/// Returns whether a body's blocks can be written from its memory, provided that it begins at a block boundary in the file too.
 pub(super) fn is_zero_copy(body: &[u8]) -> bool {
     ZERO_COPY_BYTES_MIN <= body.len() && body.as_ptr().addr().is_multiple_of(BLOCK_BYTES)
 }
 
-/// Whether a part of a file can be read past the page cache into this memory.
+/// Returns whether a part of a file can be read into this memory past the page cache.
 pub(super) fn can_be_read_directly(memory: &[u8], offset: u64) -> bool {
     let aligned = [memory.as_ptr().addr(), memory.len()];
     aligned.iter().all(|number| number.is_multiple_of(BLOCK_BYTES))
         && offset.is_multiple_of(BLOCK_BYTES as u64)
 }
 
-/// How much padding, with its frame, brings what would stand at `offset` of the file to a block's boundary.
+/// Returns the size of the padding, frame included, that moves data from `offset` to a block boundary in the file.
 pub(super) fn padding_before(offset: u64) -> u64 {
     let gap = offset.next_multiple_of(BLOCK_BYTES as u64) - offset;
     if 0 < gap && gap < FRAME_BYTES as u64 { gap + BLOCK_BYTES as u64 } else { gap }
 }
 
-/// A file opened with `O_DIRECT`, and the blocks that are gathered for it.
+/// A file opened with `O_DIRECT`, and a buffer for blocks to write.
 #[derive(Debug)]
 pub(super) struct Direct {
     file: File,
-    /// Made when it is first needed; one block longer than it has to be, so that an aligned part can be used.
+    /// Allocated on first use; one block longer than necessary, so that an aligned part can be used.
     staging: Vec<u8>,
-    /// The offset at which the staged part of the last block ends; `None` when nothing is staged.
+    /// End offset of the staged part of the last block; `None` if nothing is staged.
     staged_to: Option<u64>,
 }
 
@@ -68,7 +68,7 @@ impl Direct {
         Self { file, staging: Vec::new(), staged_to: None }
     }
 
-    /// Writes the parts one after the other from `offset` on. `cached` is the same file, opened as usual.
+    /// Writes the parts one after the other from `offset`. `cached` is the same file, opened without `O_DIRECT`.
     pub(super) fn write_at(
         &mut self,
         cached: &File,
@@ -89,7 +89,7 @@ impl Direct {
         {
             cached.read_exact_at(begun, at)?;
         }
-        // Until the write is done nobody knows what the last block holds.
+        // The contents of the last block are unknown until the write is done.
         self.staged_to = None;
         let mut buffer = WriteBuffer {
             file: &self.file,
@@ -113,17 +113,17 @@ impl Direct {
 /// Blocks on their way to the disk.
 struct WriteBuffer<'a> {
     file: &'a File,
-    /// Where in the file the first of them goes.
+    /// File offset of the first block.
     at: u64,
     staging: &'a mut [u8],
-    /// Bytes in `staging`. What comes next stands in a block where it stands in `staging`.
+    /// Number of bytes in `staging`. Bytes have the same offset within a block in `staging` as in the file.
     filled: usize,
-    /// Bytes of `staging` that are among the chunks already.
+    /// Number of bytes of `staging` that are already in `chunks`.
     noted: usize,
     chunks: Vec<Chunk<'a>>,
 }
 
-/// Whole blocks, one after the other in memory.
+/// Complete blocks, contiguous in memory.
 enum Chunk<'a> {
     Staged(Range<usize>),
     ZeroCopy(&'a [u8]),
@@ -152,7 +152,7 @@ impl<'a> WriteBuffer<'a> {
         Ok(())
     }
 
-    /// Writes what is left, and keeps what is in the last block.
+    /// Writes the remaining bytes and keeps the contents of the last block.
     fn finish(mut self) -> io::Result<()> {
         let filled = self.filled;
         let whole = filled.next_multiple_of(BLOCK_BYTES);
@@ -170,7 +170,7 @@ impl<'a> WriteBuffer<'a> {
         }
     }
 
-    /// Writes all that is gathered, which is whole blocks.
+    /// Writes all staged blocks, which are complete.
     fn write(&mut self) -> io::Result<()> {
         self.note_staged();
         let slice = |chunk: &Chunk<'a>| match chunk {
@@ -187,7 +187,7 @@ impl<'a> WriteBuffer<'a> {
     }
 }
 
-/// Writes all of the slices from `at` on, to a file that takes whole units of so many bytes.
+/// Writes all slices from `at`, to a file that accepts multiples of `unit` bytes.
 pub(super) fn write_all(
     file: &File,
     mut slices: &mut [IoSlice<'_>],
@@ -198,7 +198,7 @@ pub(super) fn write_all(
     while !slices.is_empty() {
         let some = slices.get(..SLICES_MAX).unwrap_or(slices);
         let written = retry_on_intr(|| pwritev(file, some, at))?;
-        // Less than a unit is written only when there is no more room.
+        // A write is shorter than a unit only if the disk is full.
         let written = written - written % unit;
         if written == 0 {
             return Err(io::ErrorKind::StorageFull.into());

@@ -1,11 +1,11 @@
-//! What can go wrong, one enum per operation; each variant is another action of the caller.
+//! Errors, one enum per operation; each variant stands for a different action of the caller.
 
 use std::io;
 
 /// Why a record was not appended.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AppendError {
-    /// No room until a consumer moves on: wait or refuse, and try again.
+    /// No space until a consumer moves on: wait or refuse, and retry.
     #[error("the journal is full: {used} of {max} bytes are waiting for a sink")]
     Full {
         /// Bytes in the log.
@@ -13,10 +13,10 @@ pub enum AppendError {
         /// The configured budget.
         max: u64,
     },
-    /// The disk has no room: refuse, and try again.
+    /// The disk is full: refuse, and retry.
     #[error("the journal's disk is full")]
     NoSpace,
-    /// The record is larger than the log takes: refuse for good.
+    /// The record is larger than the log accepts: refuse it permanently.
     #[error("a record of {bytes} bytes is over the journal's limit of {max}")]
     TooLarge {
         /// The record's size.
@@ -24,7 +24,7 @@ pub enum AppendError {
         /// The limit.
         max: u64,
     },
-    /// A write or sync failed and the log can no longer promise anything: the process must end.
+    /// A write or sync failed and the log no longer guarantees anything: the process must end.
     #[error("the journal is poisoned after a failed write: {0}")]
     Poisoned(String),
     /// The log was closed: the process is stopping.
@@ -32,25 +32,25 @@ pub enum AppendError {
     Closed,
 }
 
-/// Why the log could not be opened. Data is never the reason.
+/// Why the log could not be opened. Damaged data is never the reason.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process has the directory.
+    /// Another process has locked the directory.
     #[error("{dir} is in use by process {pid}")]
     Locked {
         /// The directory.
         dir: String,
-        /// The other process, as far as it can be told.
+        /// The process id of the other process, if known.
         pid: String,
     },
-    /// A later program wrote here. Nothing is changed: go back to that program, or to another directory.
+    /// A later version of the program wrote this file. Nothing is changed: use that version, or another directory.
     #[error("{segment} has format version {version}; this program knows {known}")]
     Version {
         /// The file.
         segment: String,
-        /// Its format.
+        /// Its format version.
         version: u32,
-        /// Ours.
+        /// The format version of this program.
         known: u32,
     },
     /// The directory cannot be used.
@@ -58,7 +58,7 @@ pub enum OpenError {
     Storage {
         /// The file or directory.
         path: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }

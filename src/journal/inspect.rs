@@ -1,6 +1,6 @@
-//! Looking at a log without opening it for work: what is there, and whether it can all be read. For the command line.
+//! Inspection of a log without opening it for writing: its contents, and whether everything is readable. Used by the command line.
 //!
-//! Nothing is changed and no lock is needed: a daemon may be writing. What it has written but not finished looks like a torn tail.
+//! Inspection changes nothing and needs no lock, so a daemon may be writing. Its unfinished writes look like a torn tail.
 
 use std::io;
 
@@ -11,30 +11,30 @@ use super::segment::{BadHeader, Records, base_of};
 use super::storage::{Lock, Storage};
 use super::{Cursor, Mark, OpenError};
 
-/// What is there.
+/// The contents of a log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inspection {
-    /// The oldest first.
+    /// Segments, oldest first.
     pub segments: Vec<SegmentView>,
-    /// The end, as far as whole records go.
+    /// The end of the last intact record.
     pub end: Mark,
-    /// By name; `None` for a cursor whose file is damaged.
+    /// Cursors by consumer; `None` if the file is damaged.
     pub cursors: Vec<(String, Option<Cursor>)>,
-    /// Damage that nobody has settled.
+    /// Damage that no operator has settled.
     pub damages: Vec<Damage>,
 }
 
-/// Whether everything can be read.
+/// The result of reading the entire log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verification {
-    /// The oldest first.
+    /// Segments, oldest first.
     pub segments: Vec<SegmentCheck>,
-    /// Bytes behind the last whole record: a torn tail, or what is being written now.
+    /// Bytes after the last intact record: a torn tail, or a write in progress.
     pub torn_bytes: u64,
 }
 
 impl Verification {
-    /// Whether every record that was ever stable can be read, beside those of which an operator knows that they cannot.
+    /// Returns whether every record that was ever durable is readable, apart from settled damage.
     pub fn is_whole(&self) -> bool {
         let is_whole = |SegmentCheck { segment, damages, .. }: &SegmentCheck| {
             !matches!(segment.bad, Some(BadHeader::Version(_))) && damages.is_empty()
@@ -43,22 +43,22 @@ impl Verification {
     }
 }
 
-/// What one file holds.
+/// The result of reading one segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentCheck {
-    /// The file.
+    /// The segment.
     pub segment: SegmentView,
-    /// Whole records.
+    /// Number of intact records.
     pub records: u64,
-    /// Where the last whole record ends.
+    /// End of the last intact record.
     pub end: Mark,
-    /// What cannot be read, and nobody has settled.
+    /// Unreadable ranges that no operator has settled.
     pub damages: Vec<Damage>,
-    /// What cannot be read, and is settled.
+    /// Unreadable ranges that are settled.
     pub settled: Vec<Damage>,
 }
 
-/// Looks at names, headers, lengths, cursors and notes, and reads the last segment to find the end.
+/// Checks names, headers, lengths, cursors and notes, and reads the last segment to find the end.
 pub fn inspect(storage: &dyn Storage) -> io::Result<Inspection> {
     let names = storage.list()?;
     let segments = look_at_segments(storage, &names)?;
@@ -81,7 +81,7 @@ pub fn inspect(storage: &dyn Storage) -> io::Result<Inspection> {
 
 /// Reads everything and checks every checksum.
 pub fn verify(storage: &dyn Storage) -> io::Result<Verification> {
-    // Before the segments are listed: a daemon that runs may begin one and save a cursor in it meanwhile.
+    // This must come before listing the segments: a running daemon may meanwhile begin one and save a cursor in it.
     let reached = reached(storage)?;
     let names = storage.list()?;
     let segments = look_at_segments(storage, &names)?;
@@ -110,17 +110,17 @@ pub fn verify(storage: &dyn Storage) -> io::Result<Verification> {
     Ok(Verification { segments: checks, torn_bytes })
 }
 
-/// How far the log came at least, as was noted when it was closed, or when a cursor was saved.
+/// Returns the furthest position known to be durable: from the last close, or from a saved cursor.
 fn reached(storage: &dyn Storage) -> io::Result<Mark> {
     let names = storage.list()?;
     let cursors = names.iter().filter(|name| cursor::consumer_of(name).is_some());
-    // One that cannot be read says nothing.
+    // Unreadable cursors are ignored.
     let saved = cursors.filter_map(|name| Cursor::from_bytes(&storage.read(name).ok()?));
     let marks = saved.map(|cursor| cursor.mark).chain(read_mark(storage, &names, CLOSED_NAME));
     Ok(marks.max_by_key(|mark| mark.position).unwrap_or_default())
 }
 
-/// What there was before the first segment that is there.
+/// Describes the missing range before the first existing segment.
 fn missing(from: Mark, to: Mark) -> SegmentCheck {
     let bad = Some(BadHeader::Missing);
     SegmentCheck {
@@ -132,7 +132,7 @@ fn missing(from: Mark, to: Mark) -> SegmentCheck {
     }
 }
 
-/// Reads one segment; also returns how many bytes are behind the last whole record of the log.
+/// Reads one segment; also returns the number of bytes after the last intact record of the log.
 fn check(
     storage: &dyn Storage,
     segment: &SegmentView,
@@ -170,8 +170,8 @@ fn check(
     Ok((check, torn_bytes))
 }
 
-/// Settles all damage, also what nobody has met yet: the operator knows, and health need not say it any more. What was set aside stays
-/// under `damaged/`. Refuses while a daemon runs.
+/// Settles all damage, including damage that no reader has met yet, so that health stops reporting it. Copies stay under `damaged/`.
+/// Refuses while a daemon runs.
 pub fn repair(storage: &dyn Storage) -> Result<Vec<Damage>, OpenError> {
     let failed = |source| OpenError::Storage { path: storage.place(), source };
     let _guard = match storage.lock().map_err(failed)? {

@@ -1,7 +1,7 @@
-//! What the writer thread, the readers and the consumers share: which segments there are, how far they are durable, who needs what.
+//! State shared by the writer thread, the readers and the consumers: the segments, the durable end, and what each consumer needs.
 //!
-//! Locks: `saving` before `removing` before `state`; none of the last two is held while the disk is written, except that `removing`
-//! spans the removal of files.
+//! Lock order: `saving`, `removing`, `state`. The last two are never held during disk writes, except that `removing` is held while files
+//! are removed.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -20,91 +20,91 @@ use super::{Cursor, Mark, Position};
 use crate::support::lock::lock;
 use crate::support::pool::Pool;
 
-/// Is told from where to where records are about to be removed for want of room.
+/// Called with the range of the records that are about to be removed for lack of space.
 pub(super) type OnEviction = Arc<dyn Fn(Mark, Mark) + Send + Sync>;
-/// Nanoseconds since 1970.
+/// Returns the nanoseconds since 1970.
 pub(super) type Now = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 pub(super) struct Log {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) limits: Limits,
     pub(super) now: Now,
-    /// The end of what is on stable storage.
+    /// The end of the data on stable storage.
     pub(super) end: watch::Sender<Mark>,
-    /// Ticks when there may be more room.
+    /// Signals that there may be more space.
     pub(super) room: watch::Sender<()>,
     /// Held while cursor files are written.
     pub(super) saving: Mutex<()>,
-    /// Held while files are removed: the oldest first, whoever removes them.
+    /// Held while files are removed, so that they are removed oldest first, whichever thread removes them.
     pub(super) removing: Mutex<()>,
     state: Mutex<State>,
     pub(super) on_eviction: Mutex<Option<OnEviction>>,
-    /// Memory of readers.
+    /// Memory for readers.
     pub(super) pool: Pool,
     pub(super) timings: Timings,
     opened: Instant,
-    /// When the writer thread began with its group: nanoseconds since `opened`, or [`IDLE`].
+    /// When the writer thread began its current group: nanoseconds since `opened`, or [`IDLE`].
     busy_since: AtomicU64,
 }
 
 const IDLE: u64 = u64::MAX;
 
-/// How the writer thread works. Clones share it.
+/// Metrics of the writer thread. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Timings {
-    /// How long it took to put a group on stable storage, in seconds: the write and its sync.
+    /// Time to put a group on stable storage, in seconds: the write and its sync.
     pub sync_seconds: Histogram,
-    /// How many records shared one sync.
+    /// Number of records per sync.
     pub group_records: Histogram,
 }
 
 impl Default for Timings {
     fn default() -> Self {
         Self {
-            // From a tenth of a millisecond, on flash with a cache of its own, to 3 s.
+            // From 0.1 ms, on flash with a write cache, to 3 s.
             sync_seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 16)),
             group_records: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
         }
     }
 }
 
-/// The segments and who needs them.
+/// The segments, and the consumers that need them.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// The oldest first. The last one is written to.
+    /// Oldest first. The last one is active.
     pub(super) segments: VecDeque<Segment>,
     /// Bytes in all segments.
     pub(super) bytes: u64,
-    /// Bytes of records that were admitted and are not in a segment yet.
+    /// Bytes of admitted records that are not in a segment yet.
     pub(super) admitted: u64,
     pub(super) cursors: BTreeMap<String, Cursor>,
-    /// Consumers that hold segments back, with a cursor or without. While nobody has said who they are, everything is needed.
+    /// Consumers that hold segments back, with or without a cursor. While this is unknown (`None`), everything is needed.
     pub(super) live: Option<BTreeSet<String>>,
-    /// Damage that nobody has settled.
+    /// Damage that no operator has settled.
     pub(super) damages: Vec<Damage>,
-    /// Where all known damage starts, settled or not.
+    /// Start of all known damage, settled or not.
     pub(super) known_damage: BTreeSet<Position>,
     pub(super) no_space: bool,
     pub(super) poison: Option<String>,
 }
 
-/// One file.
+/// A segment's file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Segment {
     pub(super) base: Mark,
     pub(super) created_ns: u64,
-    /// Header and records, without what is reserved.
+    /// Size of header and records, without reserved space.
     pub(super) bytes: u64,
 }
 
-/// What a reader finds at a position.
+/// What is at a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Nothing yet.
+    /// No record yet.
     AtEnd,
-    /// It was removed; the oldest record that is kept is there.
+    /// A removed record; the mark is the start of the oldest record.
     Removed(Mark),
-    /// In the segment with this base, of which everything before the limit can be read.
+    /// A record in the segment with this base, readable up to the limit.
     In { base: Mark, limit: Mark },
 }
 
@@ -137,7 +137,7 @@ impl Log {
         lock(&self.state)
     }
 
-    /// The oldest record that is kept.
+    /// Returns the start of the oldest record.
     pub(super) fn start(&self) -> Mark {
         self.state().segments.front().map(|oldest| oldest.base).unwrap_or_default()
     }
@@ -161,10 +161,10 @@ impl Log {
         Place::In { base, limit }
     }
 
-    /// Nothing can be promised any more. The first reason stays.
+    /// Poisons the log: it no longer guarantees anything. The first reason is kept.
     pub(super) fn poison(&self, reason: &str) {
         self.state().poison.get_or_insert_with(|| reason.to_owned());
-        // Who waits for room must learn that there will be none.
+        // Callers that wait for space must learn that there will be none.
         self.room.send_replace(());
     }
 
@@ -177,7 +177,7 @@ impl Log {
         self.busy_since.store(IDLE, Ordering::Relaxed);
     }
 
-    /// How long the writer thread has been at one group.
+    /// Returns how long the writer thread has been busy with one group.
     pub(super) fn stuck_for(&self) -> Option<Duration> {
         match self.busy_since.load(Ordering::Relaxed) {
             IDLE => None,
@@ -185,7 +185,7 @@ impl Log {
         }
     }
 
-    /// Damage was met. The first time it is reported, set aside and noted.
+    /// Records damage. New damage is reported and preserved with a note.
     pub(super) fn note_damage(&self, damage: Damage) {
         let mut state = self.state();
         if state.known_damage.insert(damage.from.position) {
@@ -215,13 +215,13 @@ impl State {
         }
     }
 
-    /// The first position that a consumer still needs; `None` when none needs any.
+    /// Returns the first position that a live consumer still needs; `None` if no consumer needs any.
     pub(super) fn needed_from(&self) -> Option<Mark> {
         let Some(live) = &self.live else { return Some(Mark::default()) };
         live.iter().map(|name| self.mark_of(name)).min_by_key(|mark| mark.position)
     }
 
-    /// The first position that a live consumer beside this one still needs; `None` when none needs any.
+    /// Returns the first position that a live consumer other than this one still needs; `None` if no other needs any.
     pub(super) fn others_need_from(&self, consumer: &str) -> Option<Position> {
         let others = self.live.iter().flatten().filter(|name| *name != consumer);
         others.map(|name| self.mark_of(name).position).min()
@@ -232,7 +232,7 @@ impl State {
     }
 }
 
-/// Whether the disk, or the user's share of it, is full.
+/// Returns whether the error means that the disk, or the user's quota, is full.
 pub(super) fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -9,15 +9,15 @@ use crate::support::lock::lock;
 
 type Contents = Arc<Mutex<Pieces>>;
 
-/// Bytes in pieces of one size, so that what one file gives back fits the next one: of large ones that grow, half may be lost in between.
+/// Bytes in chunks of equal size, so that files can reuse freed memory. Growing large buffers can waste half of it.
 #[derive(Debug, Default)]
 struct Pieces {
-    /// Behind the length there are zeros.
+    /// Bytes after `length` are zeros.
     pieces: Vec<Box<[u8]>>,
     length: usize,
 }
 
-/// The size of a piece.
+/// Size of a chunk.
 const PIECE_BYTES: usize = 64 << 10;
 
 /// A directory in memory. Clones share it.
@@ -136,7 +136,7 @@ impl StorageFile for MemoryFile {
 }
 
 impl Pieces {
-    /// Writes these bytes at a place; there are zeros before it where there was nothing.
+    /// Writes bytes at an offset; a gap before it is filled with zeros.
     fn write(&mut self, mut at: usize, mut bytes: &[u8]) {
         self.resize(self.length.max(at + bytes.len()));
         while !bytes.is_empty()
@@ -150,7 +150,7 @@ impl Pieces {
         }
     }
 
-    /// Cuts what is behind, or fills up with zeros.
+    /// Truncates, or extends with zeros.
     fn resize(&mut self, length: usize) {
         self.pieces.resize_with(length.div_ceil(PIECE_BYTES), || vec![0; PIECE_BYTES].into());
         if length < self.length
@@ -161,7 +161,7 @@ impl Pieces {
         self.length = length;
     }
 
-    /// Fills as much of `bytes` as there are from a place on; returns how many.
+    /// Fills `bytes` with what there is from an offset; returns the number of bytes.
     fn read(&self, mut at: usize, bytes: &mut [u8]) -> usize {
         let count = bytes.len().min(self.length.saturating_sub(at));
         let mut rest = bytes.get_mut(..count).unwrap_or_default();

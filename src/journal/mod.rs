@@ -1,22 +1,20 @@
-//! Durable memory: an append-only log of records on one machine, with a cursor for each consumer. It knows bytes, not spans.
+//! The journal: an append-only log of records on one machine, with a cursor for each consumer. It stores bytes, not spans.
 //!
-//! A receiver is finished when [`Journal::append`] returns: the record is on stable storage. A lane is finished when it saves its
-//! own [`Cursor`]. No value ever travels back from a consumer to an appender.
+//! A receiver is done when [`Journal::append`] returns: the record is on stable storage. A lane is done when it saves its [`Cursor`]. No
+//! value ever travels back from a consumer to an appender.
 //!
-//! A [`Position`] is a byte offset in the whole log, from its first day on; it grows forever and is never used twice. Each record
-//! carries a count of items (opaque here), and a [`Mark`] pairs a position with the number of items before it, so that what is
-//! pending for a consumer is a subtraction: `end.items - cursor.mark.items`. A record's end is the next record's start, also from
-//! one file to the next.
+//! A [`Position`] is a byte offset in the entire log. It grows forever and is never reused. Each record carries a count of items (opaque
+//! here), and a [`Mark`] pairs a position with the number of items before it. The backlog of a consumer is therefore a subtraction:
+//! `end.items - cursor.mark.items`. A record's end is the next record's start, across files too.
 //!
-//! # What is promised
+//! # Guarantees
 //!
-//! 1. What [`Journal::append`] has answered is read back: once, in order, byte for byte, until every live consumer's saved cursor
-//!    has passed it and, beyond that, until it is as old as [`Options::retain`] or its room is needed.
-//! 2. What was not answered may be there or not, but never in part.
-//! 3. A cursor is on stable storage before anything below it is removed.
-//! 4. Data is never a reason not to start, and what cannot be read is never deleted: it is set aside, named and counted.
-//! 5. After a failed sync nothing is promised any more: the log is poisoned, and every append is refused until the process has
-//!    started again.
+//! 1. A record that [`Journal::append`] acknowledged can be read: once, in order, byte for byte. It is kept until the saved cursor of every
+//!    live consumer has passed it, and after that until it is as old as [`Options::retain`] or its space is needed.
+//! 2. A record that was not acknowledged may be present or absent, but never partial.
+//! 3. A cursor is on stable storage before any record below it is removed.
+//! 4. Damaged data never prevents a start and is never deleted: it is preserved under `damaged/`, reported and counted.
+//! 5. After a failed sync the log guarantees nothing: it is poisoned and refuses every append until the process restarts.
 //!
 //! # On disk
 //!
@@ -25,8 +23,8 @@
 //! <dir>/00000000000000000000.log     a segment, named by its base position: header, frames, reserved zeros
 //! <dir>/00000000000067108911.log     the last one is written to
 //! <dir>/<consumer>.cursor            one for each consumer
-//! <dir>/consumers.list               the names of all who have a cursor
-//! <dir>/start.mark                   where the log begins: what is missing behind it is lost, what is before it was let go
+//! <dir>/consumers.list               the names of all consumers that have a cursor
+//! <dir>/start.mark                   where the log begins: a segment missing after it is lost, one missing before it was removed by retention
 //! <dir>/closed.mark                  where the log ended when it was last closed
 //! <dir>/damaged/                     damaged segments and cursors, and notes on them
 //!
@@ -35,26 +33,25 @@
 //! Cursor  { magic, checksum, version, marks and counts, state }            cursor.rs
 //! ```
 //!
-//! All of it is little-endian and checked by CRC-32. Cursors are version 2, all else is version 1; cursors of version 1 are read. Logs
-//! of both lie in `tests/golden/`.
+//! All numbers are little-endian, and all files are checked by CRC-32. Cursors have version 2 (version 1 is still read); all other formats
+//! have version 1. `tests/golden/` holds logs of both.
 //!
 //! # Operations
 //!
-//! **Append.** Callers leave records in a bounded queue. One thread takes all that wait (up to a bound), writes them with one
-//! write past the page cache (`direct.rs`) and syncs once; then it tells the observer of each record, moves the end and answers.
-//! While it syncs, the next group gathers. A large body whose memory is aligned (`support/pool.rs`) is written from there, small ones
-//! are gathered. A record is admitted against the budget before it is left, so a full log refuses at once and
-//! nothing is half accepted.
+//! **Append.** Callers submit records to a bounded queue. One thread takes all records that wait (up to a limit), writes them with one
+//! write that bypasses the page cache (`direct.rs`) and syncs once. Then it notifies the observer of each record, moves the end and answers
+//! the callers. The next group collects during the sync. A large body in aligned memory (`support/pool.rs`) is written from there; small
+//! ones are copied into one buffer. A record is admitted against the budget before it is submitted, so a full log refuses it without a
+//! partial write.
 //!
-//! **Read.** A [`Reader`] reads closed and open segments alike, in large pieces, up to the durable end. Damage costs it the damaged
-//! records and no others.
+//! **Read.** A [`Reader`] reads closed and open segments in large chunks, up to the durable end. Damage costs only the damaged records.
 //!
-//! **Retention** (`retention.rs`). What all consumers have passed goes when it is old, or when room is needed.
+//! **Retention** (`retention.rs`). Records that all consumers have passed are removed when they are old or when space is needed.
 //!
-//! **A full disk** costs the group that met it: the file is cut back, the callers are told [`AppendError::NoSpace`], and the next
-//! group tries again. Any other failed write, and any failed sync, poisons.
+//! **A full disk** fails only the current group: the file is truncated to its previous end, the callers get [`AppendError::NoSpace`], and
+//! the next group tries again. Any other failed write, and any failed sync, poisons the log.
 //!
-//! **Recovery** (`recovery.rs`) reads the last segment, cuts a torn tail, reports damage, and clamps cursors to records.
+//! **Recovery** (`recovery.rs`) reads the last segment, truncates a torn tail, reports damage, and clamps cursors to record boundaries.
 
 mod error;
 mod options;
@@ -104,138 +101,138 @@ pub use recovery::SegmentView;
 pub use segment::BadHeader;
 pub use storage::{DirStorage, Guard, Lock, Storage, StorageFile};
 
-/// Records that may wait for the writer thread; more than any sane number of connections sends at once. Their bytes are bounded by
-/// the log's budget, and by the receivers before that.
+/// Maximum number of records that wait for the writer thread: more than any realistic number of connections sends at the same time. Their
+/// bytes are bounded by the log's budget, and before that by the receivers.
 const WAITING_MAX: usize = 4096;
 
-/// A place in the log: bytes since its first day.
+/// A byte offset in the log, counted from its beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Position(pub u64);
 
-/// A position, and how many items were appended before it.
+/// A position and the number of items before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Mark {
-    /// The place.
+    /// The position.
     pub position: Position,
-    /// Items in all records before it, from the log's first day on.
+    /// Items in all records before it since the beginning of the log.
     pub items: u64,
 }
 
-/// What is appended. `P` rides along to whoever observes synced records; the journal does not look at it.
+/// A record to append. `P` is an attachment for the observer of synced records; the journal does not look at it.
 #[derive(Debug)]
 pub struct Entry<P> {
-    /// First part of the record's bytes.
+    /// First part of the record's payload.
     pub head: Vec<u8>,
-    /// Second part: the two are stored one after the other and read back as one.
+    /// Second part of the payload. Both parts are stored one after the other and read back as one.
     pub body: Bytes,
-    /// How many items the record counts for.
+    /// Number of items in the record.
     pub items: u32,
-    /// Handed to the observer after the sync.
+    /// Passed to the observer after the sync.
     pub passenger: P,
 }
 
-/// A record that has just reached stable storage. The observer sees them in the order of the log, without gaps, before the appender is answered.
+/// A record that has just reached stable storage. The observer gets records in log order, without gaps, before their callers get an answer.
 #[derive(Debug)]
 pub struct Synced<P> {
-    /// Where the record starts.
+    /// Start of the record.
     pub start: Mark,
-    /// Where the next one will start.
+    /// End of the record, which is the start of the next one.
     pub end: Mark,
-    /// What rode along.
+    /// The attachment of the [`Entry`].
     pub passenger: P,
 }
 
-/// A record read back, or a place where records cannot be read any more.
+/// A record that was read, or a range in which no record can be read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
-    /// Where it starts.
+    /// Start of the record.
     pub start: Mark,
-    /// Where the next one starts.
+    /// Start of the next record.
     pub end: Mark,
-    /// Its bytes, head and body; `None` where they are damaged or were removed. That was reported when it was found.
+    /// Head and body; `None` if they are damaged or were removed, which was reported when it was found.
     pub payload: Option<Bytes>,
 }
 
 impl Record {
-    /// Items that the journal counts for it.
+    /// Returns the number of items in the record.
     pub fn items(&self) -> u64 {
         self.end.items.saturating_sub(self.start.items)
     }
 }
 
-/// A consumer's durable place, and what it wants to remember with it.
+/// A consumer's durable position, with its counters and state.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Cursor {
-    /// Everything before this is settled.
+    /// Everything before this mark is settled.
     pub mark: Mark,
-    /// Where the consumer joined: items before it were never its concern.
+    /// Items before the position at which the consumer joined; they never were its concern.
     pub joined: u64,
-    /// How many of the settled items went to the dead letters.
+    /// Number of settled items that became dead letters.
     pub dead_lettered: u64,
-    /// How many of the settled items a user's rule dropped.
+    /// Number of settled items that a user's rule dropped.
     pub filtered: u64,
-    /// How many of the settled items were given up because the journal was full (`when_full = "drop_oldest"`).
+    /// Number of settled items that were evicted because the journal was full (`when_full = "drop_oldest"`).
     pub dropped: u64,
-    /// A number that the consumer keeps with its place, opaque here; 0 at first.
+    /// A number that the consumer saves with its position; opaque here, initially 0.
     pub stamp: u64,
-    /// The consumer's own state, opaque here: what the file sink's files held when the cursor was saved.
+    /// The consumer's state, opaque here: for the file sink, what its files held when the cursor was saved.
     pub state: Bytes,
 }
 
-/// How a log is.
+/// Health of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
-    /// Whole and writable.
+    /// Intact and writable.
     Good,
-    /// The disk is full: appends are refused until there is room.
+    /// The disk is full; appends are refused until there is space.
     NoSpace,
-    /// Something cannot be read, and nobody has settled that yet.
+    /// Part of the log cannot be read, and no operator has settled that damage yet.
     Damaged(String),
-    /// A write or sync failed: the process must end.
+    /// A write or sync failed; the process must end.
     Poisoned(String),
 }
 
-/// Somebody who reads the log and says how far.
+/// A reader of the log that saves a cursor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Consumer {
     /// Its name.
     pub name: String,
-    /// What it saved last; `None` before the first time.
+    /// The last saved cursor; `None` before the first save.
     pub cursor: Option<Cursor>,
-    /// Whether it holds segments back.
+    /// Whether the consumer holds segments back.
     pub is_live: bool,
 }
 
-/// What opening found and did.
+/// Result of opening a log: what was found and what was done.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Recovery {
-    /// Segments that are there.
+    /// Number of segments.
     pub segments: usize,
-    /// Whole records in the last segment, which is read as a whole.
+    /// Intact records in the last segment, which is read completely.
     pub records_checked: u64,
-    /// Bytes of the torn tail.
+    /// Bytes truncated as a torn tail.
     pub cut_bytes: u64,
-    /// Damage that nobody has settled, from before and new.
+    /// Damage that no operator has settled, old and new.
     pub damages: Vec<Damage>,
-    /// Consumers whose cursor files were damaged, and are under `damaged/` now, or are gone. They begin at the oldest record.
+    /// Consumers whose cursor file is missing, or was damaged and is now under `damaged/`. They start at the oldest record.
     pub cursors_lost: Vec<String>,
-    /// Whether nobody knows who consumed the log so far: it has records, and the list of consumers cannot be read. Then one without a
-    /// cursor may have lost it, and begins at the oldest record too.
+    /// Whether the consumers are unknown: the log has records, but the list of consumers cannot be read. A consumer without a cursor may
+    /// then have lost it, and also starts at the oldest record.
     pub consumers_unknown: bool,
-    /// Cursors that named no record.
+    /// Cursors that did not point to a record boundary.
     pub cursors_clamped: Vec<ClampedCursor>,
 }
 
-/// A cursor that named no record, and what it was set to: the boundary before that, or the oldest record where it named one that is gone.
+/// A cursor that did not point to a record boundary, and its replacement: the boundary before it, or the oldest record if its own is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClampedCursor {
-    /// Whose.
+    /// The consumer's name.
     pub consumer: String,
-    /// What it named.
+    /// The saved mark.
     pub from: Mark,
-    /// The boundary between records that it names now.
+    /// The boundary between records that replaces it.
     pub to: Mark,
-    /// Whether retention removed what is between them, and nothing is lost that it should have kept.
+    /// Whether retention removed the records in between, so that nothing was lost that should have been kept.
     pub let_go: bool,
 }
 
@@ -245,9 +242,9 @@ impl<P> Entry<P> {
     }
 }
 
-/// The log. A handle: clones share it.
+/// The log. This is a handle: clones share the log.
 ///
-/// When the last clone is dropped without [`Journal::close`], what was submitted is still written, but nobody waits for it.
+/// If the last clone is dropped without [`Journal::close`], submitted records are still written, but no caller waits for them.
 #[derive(Debug)]
 pub struct Journal<P> {
     shared: Arc<Shared<P>>,
@@ -256,7 +253,7 @@ pub struct Journal<P> {
 #[derive(Debug)]
 struct Shared<P> {
     log: Arc<Log>,
-    /// To the writer thread, which ends when this is gone and all that was submitted is written.
+    /// Sends to the writer thread, which ends when this sender is gone and all submitted records are written.
     submitting: Mutex<Option<Sender<Submitted<P>>>>,
     places: Arc<Semaphore>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -270,8 +267,8 @@ impl<P> Clone for Journal<P> {
 }
 
 impl<P: Send + 'static> Journal<P> {
-    /// Opens the log kept in `storage`, recovers what is there and starts the writer thread. [`Journal::recovery`] says what was found.
-    /// `observer` is called on that thread for each record after its sync.
+    /// Opens the log in `storage`, recovers its state and starts the writer thread. [`Journal::recovery`] returns what was found. The
+    /// thread calls `observer` for each record after its sync.
     pub fn open(
         options: &Options,
         storage: Arc<dyn Storage>,
@@ -313,29 +310,29 @@ impl<P: Send + 'static> Journal<P> {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// What opening found and did.
+    /// Returns what opening the log found and did.
     pub fn recovery(&self) -> &Recovery {
         &self.shared.recovery
     }
 
     // --- append ---
 
-    /// Appends one record and returns when it is on stable storage, with the mark of what follows it. A full log refuses at once.
+    /// Appends one record. Returns when it is on stable storage, with the mark of its end. A full log refuses immediately.
     ///
-    /// When the future is dropped before it is ready, the record may or may not be kept.
+    /// If the future is dropped before it is ready, the record may or may not be kept.
     pub async fn append(&self, entry: Entry<P>) -> Result<Mark, AppendError> {
         let admission = self.shared.log.admit(entry.payload_bytes())?;
         self.append_admitted(entry, admission).await
     }
 
-    /// Appends as [`Journal::append`] does, but waits up to `patience` for room when the log is full.
+    /// Appends like [`Journal::append`], but waits up to `patience` for space if the log is full.
     pub async fn append_within(
         &self,
         entry: Entry<P>,
         patience: Duration,
     ) -> Result<Mark, AppendError> {
         let bytes = entry.payload_bytes();
-        // Refused first, so that the common case needs no timer.
+        // Tries without waiting first, so that the common case needs no timer.
         let admission = match self.shared.log.admit(bytes) {
             Err(AppendError::Full { .. }) => {
                 let admitted = tokio::time::timeout(patience, self.admit_later(bytes)).await;
@@ -365,7 +362,7 @@ impl<P: Send + 'static> Journal<P> {
         admission: Admission,
     ) -> Result<Mark, AppendError> {
         let (answer, synced) = oneshot::channel();
-        // Here, and not on the writer thread, so that many callers share the work.
+        // The checksum is computed here and not on the writer thread, so that many callers share the work.
         let payload_checksum = record::payload_checksum(&entry.head, &entry.body);
         let place = Arc::clone(&self.shared.places).acquire_owned().await;
         let place = place.map_err(|_| AppendError::Closed)?;
@@ -374,14 +371,14 @@ impl<P: Send + 'static> Journal<P> {
         answered.unwrap_or(Err(AppendError::Closed)).map_err(|error| self.why(error))
     }
 
-    /// Leaves a record for the writer thread. Where that has ended, nobody answers.
+    /// Submits a record to the writer thread. If that has ended, the answer channel closes.
     fn submit(&self, submitted: Submitted<P>) {
         if let Some(submitting) = &*lock(&self.shared.submitting) {
             submitting.send(submitted).ok();
         }
     }
 
-    /// A log that was closed by a poisoning says so.
+    /// Replaces `Closed` by the reason of the poisoning, if the log was poisoned.
     fn why(&self, error: AppendError) -> AppendError {
         match (error, self.health()) {
             (AppendError::Closed, Health::Poisoned(reason)) => AppendError::Poisoned(reason),
@@ -389,7 +386,7 @@ impl<P: Send + 'static> Journal<P> {
         }
     }
 
-    /// Whether a whole segment could still be appended.
+    /// Returns whether another full segment could be appended.
     pub fn has_room(&self) -> bool {
         let limits = &self.shared.log.limits;
         self.shared.log.state().has_room(limits.segment_bytes_max, limits)
@@ -397,51 +394,51 @@ impl<P: Send + 'static> Journal<P> {
 
     // --- read ---
 
-    /// The oldest record that is kept.
+    /// Returns the start of the oldest record.
     pub fn start(&self) -> Mark {
         self.shared.log.start()
     }
 
-    /// The end of what is on stable storage.
+    /// Returns the end of the records on stable storage.
     pub fn end(&self) -> Mark {
         *self.shared.log.end.borrow()
     }
 
-    /// The end, as it moves.
+    /// Subscribes to the end as it moves.
     pub fn watch_end(&self) -> watch::Receiver<Mark> {
         self.shared.log.end.subscribe()
     }
 
-    /// Reads records from a position on, which should be the start of one. Before the oldest it begins there; inside a record it
-    /// begins with that record.
+    /// Reads records from `position`, which should be the start of a record. A position before the oldest record starts there; a position
+    /// inside a record starts at that record.
     pub fn read_from(&self, position: Position) -> Reader {
         Reader::new(Arc::clone(&self.shared.log), position)
     }
 
-    /// Reads records from the first one on that starts at a position or behind it. It blocks on the disk.
+    /// Reads records from the first one that starts at or after `position`. Blocks on the disk.
     pub fn read_after(&self, position: Position) -> io::Result<Reader> {
         let mut reader = self.read_from(position);
         reader.skip_to_record()?;
         Ok(reader)
     }
 
-    /// The end of the closed segment that holds `position`: what a consumer must pass for that segment to go. `None` when it is the
-    /// segment that is written to.
+    /// Returns the end of the closed segment that contains `position`: a consumer must pass it before the segment can be removed. Returns
+    /// `None` for the active segment.
     pub fn segment_end(&self, position: Position) -> Option<Mark> {
         let state = self.shared.log.state();
         let next = state.segments.partition_point(|segment| segment.base.position <= position);
         state.segments.get(next).map(|later| later.base)
     }
 
-    /// Has somebody told, on the writer thread, from where to where records are about to be removed for want of room, so that they can
-    /// be read and accounted for before. It takes the place of who was told so far.
+    /// Sets a callback for evictions. The writer thread calls it with the range of the records that are about to be removed for lack of
+    /// space, so that they can still be read and counted. It replaces any previous callback.
     pub fn on_eviction(&self, tell: impl Fn(Mark, Mark) + Send + Sync + 'static) {
         *lock(&self.shared.log.on_eviction) = Some(Arc::new(tell));
     }
 
     // --- state ---
 
-    /// How the log is.
+    /// Returns the health of the log.
     pub fn health(&self) -> Health {
         let state = self.shared.log.state();
         if let Some(reason) = &state.poison {
@@ -457,32 +454,32 @@ impl<P: Send + 'static> Journal<P> {
         }
     }
 
-    /// Bytes it takes.
+    /// Returns the number of bytes that the log occupies.
     pub fn bytes(&self) -> u64 {
         self.shared.log.state().bytes
     }
 
-    /// Bytes it may take.
+    /// Returns the number of bytes that the log may occupy.
     pub fn bytes_max(&self) -> u64 {
         self.shared.log.limits.budget()
     }
 
-    /// How long the writer thread has been at one group; `None` when it waits for work.
+    /// Returns how long the writer thread has been busy with one group; `None` if it is idle.
     pub fn stuck_for(&self) -> Option<Duration> {
         self.shared.log.stuck_for()
     }
 
-    /// How long syncs take, and how many records share one.
+    /// Returns the metrics of syncs: their duration, and the number of records that share one.
     pub fn timings(&self) -> &Timings {
         &self.shared.log.timings
     }
 
-    /// Refuses further appends, syncs what was submitted and ends the writer thread. It blocks on the disk.
+    /// Refuses further appends, syncs all submitted records and ends the writer thread. Blocks on the disk.
     pub fn close(&self) {
         drop(lock(&self.shared.submitting).take());
         let thread = lock(&self.shared.thread).take();
         if let Some(thread) = thread {
-            // A panic has poisoned the log, which says more than the panic's value.
+            // A panic has poisoned the log, which tells more than the panic's value.
             thread.join().ok();
         }
     }

@@ -1,4 +1,4 @@
-//! Settings of a journal, and what follows from them.
+//! Settings of a journal, and the limits derived from them.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use crate::support::clock::nanos;
 /// Settings of a journal.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The most the log may take on disk, in bytes. A record may take half of it.
+    /// Maximum size of the log on disk, in bytes. A record may take half of it.
     pub bytes_max: u64,
-    /// A segment is closed when it has reached this size, in bytes, or an eighth of `bytes_max` where that is less.
+    /// A segment is closed at this size, in bytes, or at an eighth of `bytes_max` if that is less.
     pub segment_bytes_max: u64,
-    /// How long records are kept for replay after every consumer has passed them. They give way before it when room is needed.
-    /// Nothing (zero) is right in memory.
+    /// How long records are kept for replay after every consumer has passed them. They are removed earlier if space is needed. Use zero for
+    /// a journal in memory.
     pub retain: Duration,
-    /// What happens when consumers still need everything that is there.
+    /// Behavior when consumers still need everything in the log.
     pub when_full: WhenFull,
 }
 
@@ -35,24 +35,24 @@ pub enum WhenFull {
     DropOldest,
 }
 
-/// Two gigabytes are hours of a busy sidecar's traffic and fit the disk of a small container host.
+/// Two gibibytes hold hours of a busy sidecar's traffic and fit the disk of a small container host.
 pub const DEFAULT_BYTES_MAX: u64 = 2 << 30;
-/// Small enough that settled data leaves the disk in steps of a few percent, large enough that files stay few.
+/// Small enough that settled data leaves the disk in steps of a few percent, large enough that there are few files.
 pub const DEFAULT_SEGMENT_BYTES_MAX: u64 = 64 << 20;
-/// A mapping that went wrong yesterday can be corrected and replayed today.
+/// A mapping mistake made yesterday can be corrected and replayed today.
 pub const DEFAULT_RETAIN: Duration = Duration::from_hours(24);
 
-/// The budget holds at least so many segments, so that it is given back in steps.
+/// Minimum number of segments in the budget, so that space is freed in steps.
 const SEGMENTS_MIN: u64 = 8;
-/// Room is reserved on the disk in pieces of this size. Measured on ext4 (`NVMe`, 400 appends, one sync each), an append takes
-/// 25 instead of 39 us of CPU and 72 instead of 105 us of time at 300 bytes, 63 instead of 70 and 151 instead of 159 at 30 KB,
-/// 92 instead of 108 and 223 instead of 237 at 134 KB: the sync need not allocate blocks or move the file's end. More
-/// important, a full disk is met when reserving, not in the middle of a record. Writing zeros ahead made the append itself
-/// faster still (39 us of CPU at 30 KB) but writes everything twice, which costs more than it saves.
+/// Disk space is reserved in steps of this size. Measured on ext4 (`NVMe`, 400 appends, one sync each), an append takes 25 instead of 39 us
+/// of CPU and 72 instead of 105 us of time at 300 bytes, 63 instead of 70 and 151 instead of 159 at 30 KB, 92 instead of 108 and 223
+/// instead of 237 at 134 KB, because the sync need not allocate blocks or move the end of the file. More important, a full disk is detected
+/// when reserving, not in the middle of a record. Writing zeros ahead makes the append even faster (39 us of CPU at 30 KB), but writes
+/// everything twice, which costs more than it saves.
 const RESERVED_BYTES: u64 = 4 << 20;
-/// Written and synced in one go. Larger groups gain nothing, and those behind wait longer.
+/// Maximum size of a group, which is written and synced together. Larger groups gain nothing and delay the records after them.
 const GROUP_BYTES_MAX: u64 = 8 << 20;
-/// An idle log closes its segment after a part of `retain`, so that what is old can leave although little is new.
+/// An idle log closes its segment after this fraction of `retain`, so that old records can be removed although few new ones arrive.
 const SEGMENT_AGE_PART: u32 = 8;
 
 impl Default for Options {
@@ -66,29 +66,29 @@ impl Default for Options {
     }
 }
 
-/// What follows from the options.
+/// Limits derived from the options.
 #[derive(Debug, Clone)]
 pub(super) struct Limits {
-    /// What segments may hold, all together: the budget less what is reserved ahead.
+    /// Maximum size of all segments together: the budget minus the reserve.
     pub(super) bytes_max: u64,
     /// The size at which a segment is closed.
     pub(super) segment_bytes_max: u64,
     /// The age at which a segment is closed, in nanoseconds.
     pub(super) segment_age_max_ns: u64,
-    /// A record with its frame.
+    /// Maximum size of a record with its frame.
     pub(super) record_bytes_max: u64,
-    /// Written in one go.
+    /// Maximum size of a group.
     pub(super) group_bytes_max: u64,
-    /// Reserved on the disk ahead of what is written.
+    /// Disk space reserved ahead of what is written.
     pub(super) reserved_bytes: u64,
-    /// How long what nobody needs is kept, in nanoseconds.
+    /// How long records that no consumer needs are kept, in nanoseconds.
     pub(super) retain_ns: u64,
-    /// What happens when there is no room.
+    /// Behavior when the log is full.
     pub(super) when_full: WhenFull,
 }
 
 impl Limits {
-    /// The budget as configured.
+    /// Returns the budget as configured.
     pub(super) fn budget(&self) -> u64 {
         self.bytes_max + self.reserved_bytes
     }
@@ -103,7 +103,7 @@ impl Limits {
             Duration::ZERO => Duration::MAX,
             retain => retain / SEGMENT_AGE_PART,
         };
-        // With the active segment at its largest (one record of this size), another one fits.
+        // If the active segment has its maximum size (one record of this size), another one fits.
         let record_bytes_max = (bytes_max / 2).saturating_sub(2 * HEADER_BYTES as u64);
         let without_padding = record_bytes_max.min(ZERO_COPY_BYTES_MIN as u64);
         let record_bytes_max =

@@ -1,4 +1,4 @@
-//! Follows the log from a position, across segments.
+//! Reads the log from a position, across segments.
 
 use std::io;
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use super::log::{self, Log};
 use super::segment::{Found, Records, name_of};
 use super::{Mark, Position, Record};
 
-/// Reads records in order, up to the end of what is on stable storage. It blocks on the disk.
+/// Reads records in order, up to the end of the data on stable storage. Blocks on the disk.
 ///
-/// Payloads are slices of the large pieces in which the disk is read: to hold on to one for long, copy it.
+/// Payloads are slices of the large chunks that are read from disk: copy one to keep it for long.
 #[derive(Debug)]
 pub struct Reader {
     log: Arc<Log>,
@@ -20,17 +20,17 @@ pub struct Reader {
     open: Option<Open>,
 }
 
-/// The segment that is being read, up to what was its durable end when it was last looked up.
+/// The segment that is being read, up to its durable end as of the last look-up.
 #[derive(Debug)]
 struct Open {
     records: Records,
     limit: Mark,
 }
 
-/// What a reader finds where it stands.
+/// What is at the reader's position.
 enum Next {
     AtEnd,
-    /// What cannot be read. The reader stands behind it.
+    /// An unreadable range. The reader is already after it.
     Gone(Record),
     Here(Open),
 }
@@ -46,12 +46,12 @@ impl Reader {
         Self { log, position, items, open: None }
     }
 
-    /// Where the next record is looked for.
+    /// Returns the position at which the next record is expected.
     pub fn position(&self) -> Position {
         self.position
     }
 
-    /// The next record, or what cannot be read up to the next one; `None` at the end of what is on stable storage (more may come).
+    /// Returns the next record, or the unreadable range up to the next one; `None` at the end of stable storage (more may follow).
     #[expect(
         clippy::should_implement_trait,
         reason = "the end is not for good, as it is with an iterator"
@@ -60,7 +60,7 @@ impl Reader {
         self.next_before(Position(u64::MAX))
     }
 
-    /// The next record, of which it is known that it ends at `end` or before: nothing behind that is read ahead.
+    /// Returns the next record, which is known to end at or before `end`; nothing after that is read ahead.
     pub fn next_before(&mut self, end: Position) -> io::Result<Option<Record>> {
         loop {
             let mut open = match self.look_up()? {
@@ -82,7 +82,7 @@ impl Reader {
         }
     }
 
-    /// Goes to the first record that starts here or behind, unless it is known that one starts here.
+    /// Moves to the first record that starts here or later, unless one is known to start here.
     pub(super) fn skip_to_record(&mut self) -> io::Result<()> {
         if self.items.is_none()
             && let Next::Here(mut open) = self.look_up()?
@@ -99,7 +99,7 @@ impl Reader {
         self.items = Some(mark.items);
     }
 
-    /// The segment with the position, if there is something to read there.
+    /// Returns the segment that contains the position, if there is anything to read.
     fn look_up(&mut self) -> io::Result<Next> {
         loop {
             if let Some(open) = self.open.take_if(|open| self.position < open.limit.position) {
@@ -122,7 +122,7 @@ impl Reader {
                         let records = Records::new(file, base.position, self.log.pool.clone());
                         self.open = Some(Open { records, limit });
                     }
-                    // It was removed since it was looked up, unless it should still be there.
+                    // The segment was removed since the look-up, unless it should still exist.
                     Err(error)
                         if error.kind() == io::ErrorKind::NotFound
                             && base.position < self.log.start().position => {}
@@ -135,7 +135,7 @@ impl Reader {
         }
     }
 
-    /// The first position asked for need not be a record's start: then reading begins with the record that it is in.
+    /// Moves back to the start of the record that contains the position: the first position need not be a record's start.
     fn step_back(&mut self, open: &mut Open) -> io::Result<bool> {
         let log::Place::In { base, limit } = self.log.place(self.position) else {
             return Ok(false);
@@ -146,7 +146,7 @@ impl Reader {
         Ok(has_moved)
     }
 
-    /// There is no whole record here: goes on with the next one.
+    /// Skips to the next intact record, because there is none here.
     fn pass_damage(&mut self, open: &mut Open) -> io::Result<Record> {
         let next = open.records.find_after(self.position, open.limit.position)?;
         let resume = next.map_or(open.limit, |found| found.start);
@@ -160,7 +160,7 @@ impl Reader {
         gap
     }
 
-    /// Goes on at `resume`; returns what is between.
+    /// Continues at `resume`; returns the range in between.
     fn pass(&mut self, resume: Mark) -> Record {
         let items = self.items.unwrap_or(resume.items);
         let start = Mark { position: self.position, items };

@@ -1,4 +1,4 @@
-//! A record's frame: what is written before its bytes, so that it can be checked, counted and found again. Pure.
+//! A record's frame: the header before its payload, by which the record is checked, counted and found. This module is pure.
 //!
 //! ```text
 //! offset  bytes  field              all numbers little-endian
@@ -11,46 +11,46 @@
 //!     28      4  payload checksum   CRC-32 of the payload
 //! ```
 //!
-//! The position is checked but not stored: stale bytes, and a frame inside somebody's payload, never validate. The header has a
-//! checksum of its own, so that records can be hopped over without reading them, and a wrong length is never followed.
+//! The position is checked but not stored, so stale bytes and frames inside a payload never validate. The header has a separate checksum,
+//! so that readers can skip records without reading them and never follow a wrong length.
 //!
-//! *Padding* brings a large body to the boundary of a block, so that it is written from where it was received (`direct.rs`). It is a
-//! frame that counts for nothing and zeros, which nobody checks, and is taken for a part of the record behind it.
+//! *Padding* aligns a large body to a block boundary, so that it is written from where it was received (`direct.rs`). It consists of a
+//! frame that counts no items and unchecked zeros, and is treated as a part of the record after it.
 
 use bytes::{Buf as _, BufMut as _};
 
 use super::{Mark, Position};
 
-/// Bytes of a frame before the payload.
+/// Size of a frame in bytes.
 pub(super) const FRAME_BYTES: usize = 32;
-/// Starts each frame.
+/// First bytes of each frame.
 pub(super) const FRAME_MAGIC: [u8; 4] = [0xF5, 0x53, 0x46, 0xFA];
-/// The most a record may hold, whatever the budget: the length field has 32 bits, and a record is read back in one piece.
+/// Maximum payload of a record, whatever the budget: the length field has 32 bits, and a record is read back in one piece.
 pub(super) const RECORD_BYTES_MAX: u64 = 1 << 30;
 
 const CHECKED_BYTES: usize = FRAME_BYTES - 8;
-/// No length has this bit, see [`RECORD_BYTES_MAX`].
+/// No length has this bit set, see [`RECORD_BYTES_MAX`].
 const PADDING_BIT: u32 = 1 << 31;
 
-/// What a frame says of its record.
+/// The contents of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Frame {
-    /// Whether no payload follows, but padding.
+    /// Whether padding follows instead of a payload.
     pub(super) is_padding: bool,
     /// Bytes of the payload, or of the padding.
     pub(super) length: u32,
-    /// How many items the record counts for.
+    /// Number of items in the record.
     pub(super) items: u32,
-    /// Items in all records before it.
+    /// Number of items in all records before it.
     pub(super) items_before: u64,
-    /// Bytes between the start of its group and its own start.
+    /// Bytes between the start of its group and its start.
     pub(super) group_distance: u32,
-    /// Of the payload.
+    /// Checksum of the payload.
     pub(super) payload_checksum: u32,
 }
 
 impl Frame {
-    /// The frame's bytes, for a record at `position`.
+    /// Encodes the frame for a record at `position`.
     pub(super) fn encode(&self, position: Position) -> [u8; FRAME_BYTES] {
         let mut checked = [0; CHECKED_BYTES];
         let mut rest = &mut checked[..];
@@ -67,7 +67,7 @@ impl Frame {
         frame
     }
 
-    /// Reads a frame back; `None` when the bytes are no frame of a record at `position`.
+    /// Decodes a frame; `None` if the bytes are not a frame of a record at `position`.
     pub(super) fn decode(bytes: &[u8], position: Position) -> Option<Self> {
         let mut rest = bytes.strip_prefix(&FRAME_MAGIC)?;
         let checksum = rest.try_get_u32_le().ok()?;
@@ -85,7 +85,7 @@ impl Frame {
         })
     }
 
-    /// Padding of so many bytes with its frame, in front of the record at `at`.
+    /// Creates padding of `bytes` bytes, its frame included, before the record at `at`.
     pub(super) fn padding(bytes: u64, at: Mark, group_distance: u32) -> Self {
         Self {
             is_padding: true,
@@ -97,7 +97,7 @@ impl Frame {
         }
     }
 
-    /// Where what comes behind it starts.
+    /// Returns the mark after the frame and its payload.
     pub(super) fn end(&self, position: Position) -> Mark {
         let bytes = FRAME_BYTES as u64 + u64::from(self.length);
         Mark {
@@ -106,13 +106,13 @@ impl Frame {
         }
     }
 
-    /// Where the group starts that the record was written with. When a group is written, everything before it is synced.
+    /// Returns the start of the group that the record was written with. Everything before it was synced before the group was written.
     pub(super) fn group_start(&self, position: Position) -> Position {
         Position(position.0.saturating_sub(u64::from(self.group_distance)))
     }
 }
 
-/// The checksum of a payload that comes in two parts.
+/// Computes the checksum of a payload in two parts.
 pub(super) fn payload_checksum(head: &[u8], body: &[u8]) -> u32 {
     let mut checksum = crc32fast::Hasher::new();
     checksum.update(head);

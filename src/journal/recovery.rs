@@ -1,15 +1,14 @@
-//! Opening: take the lock, look at what is there, cut the torn tail, report what is damaged, and go on.
+//! Recovery when the log is opened: lock it, examine its files, truncate the torn tail, report damage, and continue.
 //!
-//! Data is never a reason not to start. Closed segments are looked at by header and length only, so that opening takes as long for a
-//! large log as for a small one; what is damaged in them is met, and reported the same way, by whoever reads them. The last segment
-//! is read as a whole.
+//! Damaged data never prevents a start. Only the headers and lengths of closed segments are checked, so opening takes no longer for a large
+//! log. Readers meet damage in them later and report it the same way. The last segment is read completely.
 //!
-//! What of the last segment cannot be read is either a *torn tail* or *damage*. Each frame says where its group starts, and before a
-//! group is written everything before it is synced. So a hole before the start of the newest group, or before the end noted when the
-//! log was last closed, was stable once: damage. It is set aside and what follows it is kept. A hole behind both was being
-//! written when the machine stopped and was never acknowledged: it is cut, with the rest of its group.
+//! An unreadable range in the last segment is either a *torn tail* or *damage*. Each frame tells where its group starts, and everything
+//! before a group is synced before the group is written. A hole before the start of the newest group, or before the end noted at the last
+//! close, was therefore durable once: it is damage. It is preserved, and what follows it is kept. A hole after both was being written when
+//! the machine stopped and was never acknowledged: it is truncated with the rest of its group.
 //!
-//! After damage in the last segment a new one is begun, so that a damaged file is never written to again.
+//! After damage in the last segment, a new one is started, so that a damaged file is never written again.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -26,9 +25,9 @@ use super::writer::Active;
 use super::{ClampedCursor, Mark, OpenError, Position, Recovery};
 use crate::support::pool::Pool;
 
-/// Files of the log's own, beside segments and cursors.
+/// Files of the log other than segments and cursors.
 const OWN_NAMES: [&str; 3] = [CLOSED_NAME, START_NAME, CONSUMERS_NAME];
-/// A segment's file on its way to the name that its header tells.
+/// Suffix of a segment's file while it is renamed after its header.
 const MOVED_SUFFIX: &str = ".moved";
 
 /// A log that is ready for its writer thread.
@@ -40,7 +39,7 @@ pub(super) struct Opened {
     pub(super) recovery: Recovery,
 }
 
-/// Opens the log, or makes it.
+/// Opens the log, or creates it.
 pub(super) fn open(
     limits: Limits,
     storage: Arc<dyn Storage>,
@@ -86,29 +85,29 @@ pub(super) fn open(
     Ok(Opened { log, active, end, guard, recovery })
 }
 
-/// What a segment's file tells without being read as a whole.
+/// What a segment's file shows without being read completely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentView {
-    /// Where it begins. Where its header cannot be read, the name tells the position and the first record the items before it.
+    /// Start of the segment. If its header is unreadable, its name gives the position and its first record the items before it.
     pub base: Mark,
-    /// When it was begun, in nanoseconds since 1970; 0 where its header does not say.
+    /// Creation time, in nanoseconds since 1970; 0 if the header is unreadable.
     pub created_ns: u64,
-    /// Its length on the disk.
+    /// Length of the file.
     pub file_bytes: u64,
-    /// What is wrong with its header.
+    /// The problem with its header.
     pub bad: Option<BadHeader>,
-    /// The first whole record; looked for only where the header is bad.
+    /// The first intact record; determined only if the header is bad.
     pub(super) first: Option<Mark>,
 }
 
 impl SegmentView {
-    /// Its file.
+    /// Returns the name of its file.
     pub fn name(&self) -> String {
         name_of(self.base.position)
     }
 }
 
-/// Looks at a segment's header and length.
+/// Examines a segment's header and length.
 pub(super) fn look_at(storage: &dyn Storage, base: Position) -> io::Result<SegmentView> {
     let file = storage.open_to_read(&name_of(base))?;
     let file_bytes = file.length()?;
@@ -133,8 +132,8 @@ fn read_header(file: &dyn StorageFile) -> io::Result<Result<Header, BadHeader>> 
     Ok(Header::decode(&bytes))
 }
 
-/// Gives segments the names that their headers tell: files that somebody copied back may have been mixed up. A name that a segment of
-/// its own has is left to it. Returns all names.
+/// Renames segments after their headers, because files that were copied back may have been mixed up. A name that belongs to another intact
+/// segment is left alone. Returns all names.
 fn restore_names(storage: &dyn Storage) -> io::Result<Vec<String>> {
     let names = storage.list()?;
     let mut misnamed = BTreeMap::new();
@@ -172,20 +171,20 @@ fn restore_names(storage: &dyn Storage) -> io::Result<Vec<String>> {
     storage.list()
 }
 
-/// What one segment holds, read from its first byte to its last.
+/// The contents of one segment, read completely.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
-    /// Behind the last whole record.
+    /// End of the last intact record.
     pub(super) end: Mark,
-    /// Whole records.
+    /// Number of intact records.
     pub(super) records: u64,
-    /// Stretches between whole records that cannot be read.
+    /// Unreadable ranges between intact records.
     pub(super) holes: Vec<(Mark, Mark)>,
     /// Everything before this was synced when the last record was written.
     pub(super) synced: Position,
 }
 
-/// Reads all records from `base` on.
+/// Reads all records from `base`.
 pub(super) fn scan(records: &mut Records, base: Mark, limit: Position) -> io::Result<Scan> {
     let mut scan = Scan { end: base, synced: base.position, ..Scan::default() };
     while scan.end.position < limit {
@@ -200,29 +199,29 @@ pub(super) fn scan(records: &mut Records, base: Mark, limit: Position) -> io::Re
     Ok(scan)
 }
 
-/// What has been found so far.
+/// State of the recovery.
 struct RecoveryScan<'a> {
     storage: &'a dyn Storage,
     now_ns: u64,
     segments: Vec<Segment>,
-    /// Where retention left the beginning of the log, if that is known.
+    /// Where the log begins after retention, if known.
     kept_from: Option<Mark>,
-    /// Everything before this was on stable storage once: the log ended here when it was last closed, or a consumer had it.
+    /// Everything before this was durable once: the log ended here when it was last closed, or a consumer had read this far.
     stable_to: Mark,
-    /// What is wrong with the last segment's header.
+    /// The state of the last segment's header.
     last_header: LastHeader,
     found: Vec<Damage>,
     recovery: Recovery,
 }
 
-/// What the header of the last segment allows.
+/// What the header of the last segment permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LastHeader {
-    /// To read it and to write behind it.
+    /// Reading and appending.
     Good,
-    /// To read it.
+    /// Reading only.
     Damaged,
-    /// Nothing: no record can be read either, in so many bytes.
+    /// Nothing: no record is readable either, in this many bytes.
     NothingLeft(u64),
 }
 
@@ -240,7 +239,7 @@ impl<'a> RecoveryScan<'a> {
         }
     }
 
-    /// A crash may leave files that were to replace others.
+    /// Removes temporary files that a crash left.
     fn remove_leftovers(&self, names: &[String]) -> io::Result<()> {
         let is_leftover = |name: &&String| {
             name.strip_suffix(".tmp").is_some_and(|name| {
@@ -252,7 +251,7 @@ impl<'a> RecoveryScan<'a> {
 
     // --- segments ---
 
-    /// Looks at headers and lengths, from the newest to the oldest.
+    /// Examines headers and lengths, from the newest segment to the oldest.
     fn look_at_segments(&mut self, names: &[String]) -> Result<(), OpenError> {
         let mut bases: Vec<_> = names.iter().filter_map(|name| base_of(name)).collect();
         bases.sort_unstable();
@@ -286,7 +285,7 @@ impl<'a> RecoveryScan<'a> {
         } else {
             return Ok(None);
         };
-        // Where room was reserved and not given back before a crash, the file is longer than its records.
+        // A file is longer than its records if a crash prevented truncating its reserved space.
         let bytes = next.map_or(look.file_bytes, |next| offset_in(base, next.base.position));
         let kept_from = self.kept_from.unwrap_or_default().position;
         if let Some(next) = next
@@ -301,8 +300,8 @@ impl<'a> RecoveryScan<'a> {
         Ok(Some(Segment { base: start, created_ns, bytes }))
     }
 
-    /// A segment's header is damaged: the name and the records tell where it begins. `None` where there never was a record, which is
-    /// what a crash while a segment was made leaves.
+    /// Determines the start of a segment with a damaged header from its name and records. Returns `None` if it never had a record, which
+    /// happens when a crash interrupts its creation.
     fn without_header(
         &mut self,
         look: &SegmentView,
@@ -313,7 +312,7 @@ impl<'a> RecoveryScan<'a> {
             self.last_header = LastHeader::Damaged;
         }
         let Some(first) = look.first.or(next.map(|next| next.base)) else {
-            // Records are written after the header is stable, so bytes behind it mean that there were some.
+            // Records are written after the header is durable, so bytes after it mean that there were some.
             let mut records = Records::open(self.storage, base)?;
             let limit = records.file_end()?;
             let bytes = records.bytes_beyond(base, limit)?;
@@ -331,8 +330,8 @@ impl<'a> RecoveryScan<'a> {
         Ok(Some(start))
     }
 
-    /// What is missing before the first segment was let go by retention, or is lost: where the log begins was noted before anything
-    /// was removed.
+    /// Checks whether segments before the first one are lost or were removed by retention, which notes the new start of the log before it
+    /// removes a segment.
     fn check_start(&mut self) -> io::Result<()> {
         let Some(first) = self.segments.first().map(|first| first.base) else { return Ok(()) };
         match self.kept_from {
@@ -345,7 +344,7 @@ impl<'a> RecoveryScan<'a> {
         }
     }
 
-    /// Reads the last segment, cuts its torn tail and makes it ready; or makes a new one where it must not be written to.
+    /// Reads the last segment, truncates its torn tail and prepares it for appends, or creates a new one if it must not be written to.
     fn open_active(&mut self) -> io::Result<(Active, Mark)> {
         let stable_to = self.stable_to;
         let Some(last) = self.segments.pop() else {
@@ -371,7 +370,7 @@ impl<'a> RecoveryScan<'a> {
         let is_damaged = self.last_header != LastHeader::Good || !scan.holes.is_empty();
         let mut end = scan.end;
         if end.position < stable_to.position {
-            // The end that was synced once is gone. Its positions are not used again.
+            // The former durable end is gone. Its positions are not reused.
             self.found.push(Damage { segment: base, from: end, to: stable_to });
             end = stable_to;
         }
@@ -379,7 +378,7 @@ impl<'a> RecoveryScan<'a> {
         self.segments.push(Segment { bytes, ..last });
         let mut file = self.storage.open(&name_of(base))?;
         if end != scan.end {
-            // What is behind the last record may still say something to an operator.
+            // The bytes after the last record may still be useful to an operator.
             return self.begin_segment(end);
         }
         if file.length()? != bytes {
@@ -393,7 +392,7 @@ impl<'a> RecoveryScan<'a> {
         Ok((Active { file, header, reserved_to: bytes }, end))
     }
 
-    /// Nothing of the last segment can be read. Its positions are not used again.
+    /// Handles a last segment of which nothing is readable. Its positions are not reused.
     fn begin_behind_lost(&mut self, last: Segment, bytes: u64) -> io::Result<(Active, Mark)> {
         let position = last.base.position;
         let mut from = Mark { position, items: 0 };

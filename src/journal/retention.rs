@@ -1,8 +1,8 @@
-//! Which segments may go, and whether there is room.
+//! Retention: which segments may be removed, and whether there is space.
 //!
-//! A closed segment is *passed* when every live consumer's saved cursor is behind its end. What is passed is kept for replay until it
-//! is as old as `retain`; when room is needed, it goes before that, the oldest first. What is not passed stays, unless the log is one
-//! that drops its oldest. The segment that is written to never goes.
+//! A closed segment is *passed* when the saved cursors of all live consumers are after its end. Passed segments are kept for replay until
+//! they are as old as `retain`; if space is needed, they are removed earlier, oldest first. Other segments stay, unless the log drops its
+//! oldest. The active segment is never removed.
 
 use super::cursor::{START_NAME, write_mark};
 use super::direct::{PADDING_BYTES_MAX, ZERO_COPY_BYTES_MIN};
@@ -13,16 +13,16 @@ use super::segment::{HEADER_BYTES, name_of};
 use super::{AppendError, Mark};
 use crate::support::lock::lock;
 
-/// Bytes that were promised to a record. Dropped before the record is written, they are free again.
+/// Bytes reserved for a record. They are freed if this is dropped before the record is written.
 #[derive(Debug)]
 pub(super) struct Admission {
     log: std::sync::Arc<Log>,
-    /// How much the record takes at most.
+    /// Maximum size of the record in the log.
     pub(super) bytes: u64,
 }
 
 impl Admission {
-    /// The bytes, which whoever takes them gives back with [`Log::settle`].
+    /// Returns the bytes; the caller must free them with [`Log::settle`].
     pub(super) fn take(mut self) -> u64 {
         std::mem::take(&mut self.bytes)
     }
@@ -37,7 +37,7 @@ impl Drop for Admission {
 }
 
 impl Log {
-    /// Promises room for a record of so many bytes, or says why there is none.
+    /// Reserves space for a record of this size, or returns why there is none.
     pub(super) fn admit(
         self: &std::sync::Arc<Self>,
         payload_bytes: u64,
@@ -64,13 +64,13 @@ impl Log {
         Ok(Admission { log: std::sync::Arc::clone(self), bytes })
     }
 
-    /// Admitted bytes are in a segment now, or will never be.
+    /// Frees admitted bytes that are now in a segment, or never will be.
     pub(super) fn settle(&self, bytes: u64) {
         let mut state = self.state();
         state.admitted = state.admitted.saturating_sub(bytes);
     }
 
-    /// Removes what must go before the admitted records are written.
+    /// Removes the segments that must go before the admitted records are written.
     pub(super) fn make_room(&self) {
         let limits = &self.limits;
         let (from, until) = {
@@ -79,7 +79,7 @@ impl Log {
             (state.segments.front().map(|oldest| oldest.base).unwrap_or_default(), until)
         };
         let Some(until) = until else { return };
-        // With no lock held: who is told may read the log and save a cursor.
+        // No lock is held here, because the listener may read the log and save a cursor.
         let listener = lock(&self.on_eviction).clone();
         if let Some(tell) = &listener {
             tell(from, until);
@@ -93,7 +93,7 @@ impl Log {
         });
     }
 
-    /// Says how much goes that a consumer still needed.
+    /// Logs the number of removed items that a consumer still needed.
     fn say_unread(&self, state: &State, oldest: Segment, end: Mark) {
         let needed = state.needed_from().unwrap_or(end).items.max(oldest.base.items);
         let unread = end.items.saturating_sub(needed);
@@ -107,7 +107,7 @@ impl Log {
         }
     }
 
-    /// Removes what nobody needs and is as old as `retain`.
+    /// Removes segments that no consumer needs and that are as old as `retain`.
     pub(super) fn remove_old(&self) {
         let now = (self.now)();
         let retain_ns = self.limits.retain_ns;
@@ -117,7 +117,7 @@ impl Log {
         });
     }
 
-    /// Removes the oldest closed segment while `goes` says so.
+    /// Removes the oldest closed segment as long as `goes` returns true.
     fn remove_while(&self, mut goes: impl FnMut(&mut State, Segment, Mark) -> bool) {
         let _removing = lock(&self.removing);
         loop {
@@ -134,15 +134,15 @@ impl Log {
             state.segments.pop_front();
             state.bytes = state.bytes.saturating_sub(oldest.bytes);
             drop(state);
-            // One by one and in order: a crash must not leave a gap between segments. That it may go is noted first, so that it is not
-            // taken for lost. A disk that is too full for the note has room again afterwards.
+            // Segments are removed one by one and in order: a crash must not leave a gap between them. The new start is noted first, so
+            // that a removed segment is not taken for lost. If the disk is too full for the note, it has space again after the removal.
             let storage = &*self.storage;
             let note = || write_mark(storage, START_NAME, end);
             let noted = note();
             let name = name_of(oldest.base.position);
             let removed = storage.remove(&name).and_then(|()| storage.sync_dir());
             if let Err(error) = removed.and_then(|()| noted.or_else(|_| note())) {
-                // The file is found again at the next start, and goes then.
+                // The next start finds the file and removes it.
                 tracing::warn!(segment = name, %error, "a segment that is no longer needed could not be removed");
             }
             self.room.send_replace(());
@@ -151,20 +151,20 @@ impl Log {
 }
 
 impl State {
-    /// How many bytes must go before `bytes` more can be written, beside all that is admitted.
+    /// Returns how many bytes must be freed before `bytes` more can be written, in addition to all admitted bytes.
     fn missing_room(&self, bytes: u64, limits: &Limits) -> u64 {
-        // A group may open a segment of its own.
+        // A group may open a new segment.
         let wanted = self.bytes + self.admitted + bytes + HEADER_BYTES as u64;
         wanted.saturating_sub(limits.bytes_max)
     }
 
-    /// Whether `bytes` more can be written, perhaps after segments have gone.
+    /// Returns whether `bytes` more can be written, if necessary after removing segments.
     pub(super) fn has_room(&self, bytes: u64, limits: &Limits) -> bool {
         let missing = self.missing_room(bytes, limits);
         missing == 0 || missing <= self.that_may_go(limits).map(|(segment, _)| segment.bytes).sum()
     }
 
-    /// Where the log begins once so many bytes went, or as many as may go; `None` where none go.
+    /// Returns where the log begins after `bytes` bytes, or as many as possible, are removed; `None` if none are.
     fn goes_until(&self, bytes: u64, limits: &Limits) -> Option<Mark> {
         let (mut gone, mut until) = (0, None);
         for (segment, end) in self.that_may_go(limits) {
@@ -177,7 +177,7 @@ impl State {
         until
     }
 
-    /// The segments that may go, the oldest first, each with its end.
+    /// Returns the segments that may be removed, oldest first, each with its end.
     fn that_may_go(&self, limits: &Limits) -> impl Iterator<Item = (&Segment, Mark)> {
         let ends = self.segments.iter().skip(1).map(|next| next.base);
         let drops = limits.when_full == WhenFull::DropOldest;

@@ -1,4 +1,4 @@
-//! One file of the log: its name, its header, and the records in it.
+//! One file of the log: its name, its header and its records.
 //!
 //! ```text
 //! <base position, 20 digits>.log
@@ -12,7 +12,7 @@
 //!     64      -  records, end to end; then zeros where room is reserved
 //! ```
 //!
-//! Headers do not count as positions: the end of one segment's last record is the base of the next segment.
+//! Headers do not count in positions: the end of a segment's last record is the base of the next segment.
 
 use std::io;
 
@@ -26,20 +26,20 @@ use super::storage::{Storage, StorageFile};
 use super::{Mark, Position};
 use crate::support::pool::Pool;
 
-/// Bytes before the first record.
+/// Size of the header before the first record.
 pub(super) const HEADER_BYTES: usize = 64;
-/// What this program writes and reads.
+/// The format version that this program reads and writes.
 pub(super) const VERSION: u32 = 1;
 
 const MAGIC: [u8; 8] = *b"sfjrnl\r\n";
 const CHECKED_BYTES: usize = HEADER_BYTES - 12;
-/// Read from the disk in one go: a few agent requests or a thousand small ones, and little enough to hold for each reader.
+/// Amount to read from the disk in one call: a few agent requests or a thousand small ones, and small enough to hold for each reader.
 const CHUNK_BYTES: u64 = 512 << 10;
 
-/// What a segment's header says.
+/// The contents of a segment's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
-    /// The first record's place.
+    /// The first record's mark.
     pub(super) base: Mark,
     /// Nanoseconds since 1970.
     pub(super) created_ns: u64,
@@ -48,16 +48,16 @@ pub(super) struct Header {
 /// Why a header cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadHeader {
-    /// It is cut or damaged.
+    /// It is truncated or damaged.
     Damaged,
-    /// It is whole, and from a later program.
+    /// It is intact, but was written by a later version of the program.
     Version(u32),
-    /// The whole file is missing.
+    /// The file is missing.
     Missing,
 }
 
 impl Header {
-    /// The header's bytes.
+    /// Encodes the header.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut checked = [0; CHECKED_BYTES];
         let mut rest = &mut checked[..];
@@ -68,7 +68,7 @@ impl Header {
         seal(MAGIC, &checked)
     }
 
-    /// Reads a header back from its bytes.
+    /// Decodes a header.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, BadHeader> {
         let damaged = |_| BadHeader::Damaged;
         let mut rest = unseal(MAGIC, bytes).ok_or(BadHeader::Damaged)?;
@@ -83,24 +83,24 @@ impl Header {
     }
 }
 
-/// The file's name.
+/// Returns the name of the segment's file.
 pub(super) fn name_of(base: Position) -> String {
     format!("{:020}.log", base.0)
 }
 
-/// The base position in a file's name; `None` for other files.
+/// Parses the base position from a file's name; `None` for other files.
 pub(super) fn base_of(name: &str) -> Option<Position> {
     let digits = name.strip_suffix(".log")?;
     let is_ours = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
     is_ours.then(|| digits.parse().ok().map(Position)).flatten()
 }
 
-/// Where in the file a position is.
+/// Returns the offset of a position in the file.
 pub(super) fn offset_in(base: Position, position: Position) -> u64 {
     HEADER_BYTES as u64 + position.0.saturating_sub(base.0)
 }
 
-/// A whole record, with where its group starts.
+/// An intact record, with the start of its group.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) start: Mark,
@@ -109,40 +109,40 @@ pub(super) struct Found {
     pub(super) group_start: Position,
 }
 
-/// Reads the records of one segment, in large pieces of which the payloads are slices.
+/// Reads the records of one segment in large chunks; payloads are slices of these.
 #[derive(Debug)]
 pub(super) struct Records {
     file: Box<dyn StorageFile>,
     base: Position,
-    /// A part of the file, and where in the file it begins.
+    /// A chunk of the file; `chunk_at` is its offset.
     chunk: Bytes,
     chunk_at: u64,
     pool: Pool,
 }
 
 impl Records {
-    /// Reads into memory of this pool.
+    /// Creates a reader that takes its memory from `pool`.
     pub(super) fn new(file: Box<dyn StorageFile>, base: Position, pool: Pool) -> Self {
         Self { file, base, chunk: Bytes::new(), chunk_at: 0, pool }
     }
 
-    /// The records of the segment with this base.
+    /// Opens the segment with this base.
     pub(super) fn open(storage: &dyn Storage, base: Position) -> io::Result<Self> {
         Ok(Self::new(storage.open_to_read(&name_of(base))?, base, Pool::default()))
     }
 
-    /// The segment's first position.
+    /// Returns the segment's first position.
     pub(super) fn base(&self) -> Position {
         self.base
     }
 
-    /// Where the file ends, whatever is in it.
+    /// Returns the position of the end of the file, whatever it contains.
     pub(super) fn file_end(&self) -> io::Result<Position> {
         let bytes = self.file.length()?.saturating_sub(HEADER_BYTES as u64);
         Ok(Position(self.base.0.saturating_add(bytes)))
     }
 
-    /// The record at `position`, which must end at `limit` or before; `None` when there is no whole one.
+    /// Reads the record at `position`; `None` if there is no intact record there that ends at or before `limit`.
     pub(super) fn read(
         &mut self,
         position: Position,
@@ -161,7 +161,7 @@ impl Records {
         Ok(is_whole.then_some(Found { start, end, payload, group_start }))
     }
 
-    /// The frame of the record that starts at `position`, and where it is: behind the record's padding, if it has some.
+    /// Returns the frame of the record that starts at `position`, and the position of the frame: after the record's padding, if it has any.
     fn frame(
         &mut self,
         position: Position,
@@ -177,7 +177,7 @@ impl Records {
         }
     }
 
-    /// The first whole record at `position` or after it.
+    /// Finds the first intact record at or after `position`.
     pub(super) fn find_from(
         &mut self,
         position: Position,
@@ -187,7 +187,7 @@ impl Records {
         if here.is_some() { Ok(here) } else { self.find_after(position, limit) }
     }
 
-    /// The first whole record after `position`.
+    /// Finds the first intact record after `position`.
     pub(super) fn find_after(
         &mut self,
         position: Position,
@@ -205,13 +205,13 @@ impl Records {
                     return Ok(found);
                 }
             }
-            // The magic may lie across the boundary of two chunks.
+            // The magic may span two chunks.
             from = Position(from.0 + (chunk.len() - (FRAME_MAGIC.len() - 1)) as u64);
         }
         Ok(None)
     }
 
-    /// The last boundary between records at `position` or before it, found by hopping from the segment's first record.
+    /// Returns the last record boundary at or before `position`, found by following frames from the segment's first record.
     pub(super) fn boundary_before(
         &mut self,
         base: Mark,
@@ -234,12 +234,12 @@ impl Records {
         }
     }
 
-    /// Whether a record starts at `position`, by its frame alone.
+    /// Returns whether a record starts at `position`, judging by its frame alone.
     pub(super) fn starts_at(&mut self, position: Position) -> io::Result<bool> {
         Ok(self.frame(position, self.file_end()?)?.is_some())
     }
 
-    /// Bytes from `position` to the last one that is not zero.
+    /// Counts the bytes from `position` to the last one that is not zero.
     pub(super) fn bytes_beyond(&mut self, position: Position, limit: Position) -> io::Result<u64> {
         let (mut at, mut beyond) = (position, 0);
         while at < limit {
@@ -260,25 +260,25 @@ impl Records {
         self.slice(position, length, limit)
     }
 
-    /// `length` bytes from `position` on, or as many as there are before `limit` and the file's end.
+    /// Returns `length` bytes from `position`, or as many as there are before `limit` and the end of the file.
     fn slice(&mut self, position: Position, length: u64, limit: Position) -> io::Result<Bytes> {
         let length = length.min(limit.0.saturating_sub(position.0));
         let offset = offset_in(self.base, position);
         let is_here =
             self.chunk_at <= offset && offset + length <= self.chunk_at + self.chunk.len() as u64;
         if !is_here {
-            // Whole blocks, so that they can be read directly.
+            // Reads are aligned to blocks, so that they can bypass the page cache.
             let from = offset - offset % BLOCK_BYTES as u64;
             let to = (offset + length).next_multiple_of(BLOCK_BYTES as u64);
             let to = to.max(from + CHUNK_BYTES).min(offset_in(self.base, limit));
             let wanted = usize::try_from(to - from).unwrap_or(usize::MAX);
             let mut piece = self.pool.take(wanted.next_multiple_of(BLOCK_BYTES), 0);
-            // No block is read twice: what the last chunk has of this one is copied.
+            // No block is read twice: blocks that the last chunk already holds are copied.
             let known = self.whole_blocks_from(from);
             let (begun, rest) = piece.memory().split_at_mut(known.len());
             begun.copy_from_slice(&known);
             let read = read_around_bad_sectors(&*self.file, from + known.len() as u64, rest)?;
-            // What is behind the limit is being written.
+            // Bytes after the limit are still being written.
             piece.set_filled((known.len() + read).min(wanted));
             self.chunk = self.pool.share(piece);
             self.chunk_at = from;
@@ -288,7 +288,7 @@ impl Records {
         Ok(self.chunk.slice(start.min(self.chunk.len())..end.min(self.chunk.len())))
     }
 
-    /// The whole blocks of the chunk from this offset of the file on.
+    /// Returns the complete blocks of the chunk from this file offset on.
     fn whole_blocks_from(&self, offset: u64) -> Bytes {
         let whole = self.chunk.len() - self.chunk.len() % BLOCK_BYTES;
         let skipped = offset.checked_sub(self.chunk_at).and_then(|bytes| bytes.try_into().ok());
@@ -299,8 +299,8 @@ impl Records {
     }
 }
 
-/// Fills as much of `bytes` as there are. What the disk cannot read becomes zeros, which no checksum takes for data: a bad sector
-/// costs the records on it and no others.
+/// Fills `bytes` with what the file has. Unreadable sectors become zeros, which pass no checksum, so that a bad sector costs only the
+/// records on it.
 fn read_around_bad_sectors(
     file: &dyn StorageFile,
     offset: u64,

@@ -1,4 +1,4 @@
-//! The disk behind one small trait, so that tests can tear, fill and lie. The only file of the journal that touches it.
+//! The disk behind a small trait, so that tests can inject faults. No other file of the journal opens files.
 #![expect(clippy::disallowed_types, reason = "this is the journal's one door to the disk")]
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -11,64 +11,64 @@ use rustix::io::{Errno, retry_on_intr};
 
 use super::direct::{BLOCK_BYTES, DIRECT_BYTES_MIN, Direct, can_be_read_directly, write_all};
 
-/// Where copies of damaged files and notes on them are kept, below the log's own directory.
+/// Directory for copies of damaged files and notes on them, inside the log's directory.
 pub(super) const ASIDE: &str = "damaged/";
 
 const LOCK_NAME: &str = "lock";
 const TEMPORARY_SUFFIX: &str = ".tmp";
 
-/// A directory of files. Names are plain, or plain below `damaged/`.
+/// A directory of files. Names are plain, or plain names in `damaged/`.
 pub trait Storage: Send + Sync + std::fmt::Debug {
-    /// Where it is, for people.
+    /// Returns its location, for messages.
     fn place(&self) -> String;
-    /// Takes the directory for this process.
+    /// Locks the directory for this process.
     fn lock(&self) -> io::Result<Lock>;
-    /// Names of the files, in no order.
+    /// Lists the names of the files, in no particular order.
     fn list(&self) -> io::Result<Vec<String>>;
-    /// Makes an empty file, in place of one of that name.
+    /// Creates an empty file and replaces any file of that name.
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>>;
-    /// Opens a file to read and write it.
+    /// Opens a file for reading and writing.
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>>;
-    /// Opens a file to read it.
+    /// Opens a file for reading.
     fn open_to_read(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
         self.open(name)
     }
-    /// A small file's bytes.
+    /// Reads a small file.
     fn read(&self, name: &str) -> io::Result<Vec<u8>>;
-    /// Replaces a small file: afterwards it is on stable storage, and at any moment it holds either the old bytes or the new.
+    /// Replaces a small file atomically: at any moment it has either the old or the new bytes. Afterwards it is on stable storage.
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
-    /// Keeps a file's bytes under a second name too, without changing the first. Does nothing where the second exists.
+    /// Keeps a file's bytes under a second name too, without changing the first. Does nothing if the second exists.
     fn keep_also_as(&self, name: &str, second: &str) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Makes the directory's list of files durable.
+    /// Makes the directory's entries durable.
     fn sync_dir(&self) -> io::Result<()>;
 }
 
 /// One file.
 pub trait StorageFile: Send + Sync + std::fmt::Debug {
-    /// Its length in bytes.
+    /// Returns its length in bytes.
     fn length(&self) -> io::Result<u64>;
-    /// Writes the parts one after the other from `offset` on.
+    /// Writes the parts one after the other from `offset`.
     fn write_at(&mut self, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()>;
-    /// Makes sure that there is room up to `len`, filling with zeros. Does nothing where this cannot be promised.
+    /// Reserves space up to `len` and fills it with zeros. Does nothing if the file system cannot reserve space.
     fn reserve(&mut self, _len: u64) -> io::Result<()> {
         Ok(())
     }
     /// Makes its bytes durable.
     fn sync(&mut self) -> io::Result<()>;
-    /// Cuts it to a length.
+    /// Truncates it to a length.
     fn truncate(&mut self, len: u64) -> io::Result<()>;
-    /// Fills as much of `bytes` as there are from `offset` on; returns how many.
+    /// Fills `bytes` with what the file has from `offset`; returns the number of bytes.
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
 }
 
-/// The answer to [`Storage::lock`].
+/// The result of [`Storage::lock`].
 #[derive(Debug)]
 pub enum Lock {
-    /// The directory is ours until this is dropped.
+    /// This process has the lock until the guard is dropped.
     Held(Box<dyn Guard>),
-    /// Another process has it: its id, as far as it can be told.
+    /// Another process has the lock: its process id, if known.
     Elsewhere(String),
 }
 
@@ -86,14 +86,14 @@ pub struct DirStorage {
 }
 
 impl DirStorage {
-    /// The directory, made if it is missing.
+    /// Opens the directory, and creates it if it is missing.
     pub fn open(dir: impl Into<PathBuf>) -> io::Result<Self> {
         let dir = dir.into();
         fs::create_dir_all(&dir)?;
         Ok(Self { dir })
     }
 
-    /// The directory, to look at what is there: nothing is made.
+    /// Opens an existing directory for inspection; creates nothing.
     pub fn existing(dir: impl Into<PathBuf>) -> io::Result<Self> {
         let dir = dir.into();
         fs::read_dir(&dir)?;
@@ -104,7 +104,7 @@ impl DirStorage {
         self.dir.join(name)
     }
 
-    /// Gives a new file to who has the directory: what root leaves while it looks must not keep the daemon out.
+    /// Gives a new file to the owner of the directory: files that root creates while inspecting it must not keep the daemon out.
     fn give(&self, file: &File) {
         let owner = fs::metadata(&self.dir);
         owner.and_then(|owner| fchown(file, Some(owner.uid()), Some(owner.gid()))).ok();
@@ -194,7 +194,7 @@ impl Storage for DirStorage {
         match fs::hard_link(&from, &to) {
             Ok(()) => sync_parent(&to),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            // Not every file system has links.
+            // Not every file system has hard links.
             Err(_) => {
                 let temporary = self.path(&format!("{second}{TEMPORARY_SUFFIX}"));
                 fs::copy(&from, &temporary)?;
@@ -214,12 +214,12 @@ impl Storage for DirStorage {
     }
 }
 
-/// `None` where the file system has no direct writes.
+/// Returns `None` if the file system does not support direct writes.
 fn open_direct(path: &Path) -> Option<Direct> {
     open_past_cache(OpenOptions::new().write(true), path).map(Direct::new)
 }
 
-/// `None` where the file system cannot do this (tmpfs, some network and FUSE file systems).
+/// Returns `None` if the file system does not support direct I/O (tmpfs, some network and FUSE file systems).
 fn open_past_cache(options: &mut OpenOptions, path: &Path) -> Option<File> {
     let flags = i32::try_from(OFlags::DIRECT.bits()).ok()?;
     options.custom_flags(flags).open(path).ok()
@@ -245,9 +245,9 @@ fn sync_parent(path: &Path) -> io::Result<()> {
 #[derive(Debug)]
 struct DiskFile {
     file: File,
-    /// To write past the page cache.
+    /// Writes that bypass the page cache.
     direct: Option<Direct>,
-    /// To read past the page cache: what was written past it is not there.
+    /// Reads that bypass the page cache, which does not hold what was written past it.
     past_cache: Option<File>,
 }
 
@@ -260,7 +260,7 @@ impl StorageFile for DiskFile {
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
         let direct = self.direct.as_mut().filter(|_| DIRECT_BYTES_MIN <= bytes);
         match direct.map(|direct| direct.write_at(&self.file, parts, offset)) {
-            // It opened, but this disk wants another alignment.
+            // Direct I/O is supported, but this disk needs a different alignment.
             Some(Err(error)) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
                 self.direct = None;
                 write_all(&self.file, parts, offset, 1)
@@ -276,7 +276,7 @@ impl StorageFile for DiskFile {
             return Ok(());
         }
         match retry_on_intr(|| fallocate(&self.file, FallocateFlags::empty(), from, len - from)) {
-            // Some file systems cannot; then a full disk shows when writing.
+            // Some file systems cannot reserve space; a full disk then shows on writing.
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
             reserved => Ok(reserved?),
         }
@@ -295,7 +295,7 @@ impl StorageFile for DiskFile {
             && can_be_read_directly(bytes, offset)
         {
             match fill(file, bytes, offset, BLOCK_BYTES) {
-                // It opened, but this disk wants another alignment.
+                // Direct I/O is supported, but this disk needs a different alignment.
                 Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {}
                 filled => return filled,
             }
@@ -304,7 +304,7 @@ impl StorageFile for DiskFile {
     }
 }
 
-/// Fills as much of `bytes` as there are, where the file can be read in units of so many bytes.
+/// Fills `bytes` with what the file has; reads complete units of `unit` bytes.
 fn fill(file: &File, bytes: &mut [u8], offset: u64, unit: usize) -> io::Result<usize> {
     let mut filled = 0;
     while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
@@ -315,7 +315,7 @@ fn fill(file: &File, bytes: &mut [u8], offset: u64, unit: usize) -> io::Result<u
             Err(error) => return Err(error),
         }
         if !filled.is_multiple_of(unit) {
-            // A part of a unit is read at the file's end only.
+            // Only the end of the file yields part of a unit.
             break;
         }
     }

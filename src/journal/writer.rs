@@ -1,4 +1,4 @@
-//! The one writer thread: group commit, one write and one sync for many callers.
+//! The writer thread: group commit, with one write and one sync for many callers.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -16,30 +16,30 @@ use super::segment::{HEADER_BYTES, Header, name_of, offset_in};
 use super::storage::{Guard, Storage, StorageFile};
 use super::{AppendError, Entry, Mark, Position, Synced};
 
-/// What fits one vectored write on Linux: 1024 slices, three for each record.
+/// Maximum number of records in one vectored write on Linux: 1024 slices, three per record.
 const GROUP_RECORDS_MAX: usize = 341;
-/// Between looks whether a full disk has room again.
+/// Interval of checks whether a full disk has space again.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
-/// A record on its way to the writer thread.
+/// A record submitted to the writer thread.
 #[derive(Debug)]
 pub(super) struct Submitted<P> {
     pub(super) entry: Entry<P>,
     pub(super) payload_checksum: u32,
     pub(super) admission: Admission,
     pub(super) answer: Answer,
-    /// Given back once it is answered.
+    /// Released after the answer.
     pub(super) _place: OwnedSemaphorePermit,
 }
 
 type Answer = oneshot::Sender<Result<Mark, AppendError>>;
 
-/// The segment that is written to.
+/// The active segment.
 #[derive(Debug)]
 pub(super) struct Active {
     pub(super) file: Box<dyn StorageFile>,
     pub(super) header: Header,
-    /// The file's length, with what is reserved.
+    /// The file's length, reserved space included.
     pub(super) reserved_to: u64,
 }
 
@@ -49,31 +49,31 @@ pub(super) struct Writer<P> {
     pub(super) log: Arc<Log>,
     pub(super) submitted: Receiver<Submitted<P>>,
     pub(super) active: Active,
-    /// Where the next record goes.
+    /// Position of the next record.
     pub(super) end: Mark,
     pub(super) observer: Observer<P>,
     /// Keeps other processes out until the last byte is written.
     pub(super) guard: Box<dyn Guard>,
 }
 
-/// Where a group's records go.
+/// The layout of a group.
 struct Plan {
     places: Vec<Place>,
-    /// Of all of them, with padding.
+    /// Size of all records, with padding.
     bytes: u64,
 }
 
-/// What is written before a record's bytes, padding and frame, and where the record ends.
+/// The bytes before a record's payload (padding and frame), and the record's end.
 struct Place {
     before: Vec<u8>,
     end: Mark,
 }
 
 impl<P> Writer<P> {
-    /// Runs until the log is closed and all that was submitted is written, or the log is poisoned.
+    /// Runs until the log is closed and all submitted records are written, or the log is poisoned.
     pub(super) fn run(mut self) {
         let (mut waiting, mut is_full) = (Vec::new(), false);
-        // It goes before what waits does, so whoever loses an answer with that finds the log poisoned.
+        // Dropped before `waiting`, so that a caller whose answer channel closes finds the log poisoned.
         let mut alarm = Alarm { log: Arc::clone(&self.log), is_armed: true };
         loop {
             if waiting.is_empty() {
@@ -105,7 +105,7 @@ impl<P> Writer<P> {
         alarm.is_armed = false;
     }
 
-    /// How many of the records that wait are written and synced in one go: up to a bound, but one at least.
+    /// Returns how many of the waiting records form the next group: at least one, within the size limit.
     fn group_of(&self, waiting: &[Submitted<P>]) -> usize {
         let mut bytes = 0;
         let fits = |next: &&Submitted<P>| {
@@ -115,7 +115,7 @@ impl<P> Writer<P> {
         waiting.iter().take_while(fits).count().max(1).min(waiting.len())
     }
 
-    /// Writes a group, syncs it, tells the observer and answers.
+    /// Writes and syncs a group, notifies the observer and answers the callers.
     fn commit(&mut self, group: Vec<Submitted<P>>) {
         self.log.begin_group();
         let written = self.write(&group);
@@ -137,10 +137,10 @@ impl<P> Writer<P> {
                 state.grow_active(plan.bytes);
                 state.no_space = false;
                 drop(state);
-                // Before the answers, so that who is answered finds its record below the end.
+                // The end moves before the answers, so that a caller finds its record below the end.
                 self.log.end.send_replace(start);
                 for (answer, end) in answers {
-                    // Who has gone away does not want the answer.
+                    // A caller that has gone away does not need the answer.
                     answer.send(Ok(end)).ok();
                 }
             }
@@ -161,7 +161,7 @@ impl<P> Writer<P> {
         self.log.room.send_replace(());
     }
 
-    /// Puts the group on stable storage, or leaves the file as it was.
+    /// Puts the group on stable storage, or leaves the file unchanged.
     fn write(&mut self, group: &[Submitted<P>]) -> Result<Plan, AppendError> {
         self.log.make_room();
         self.roll_if_due(group.iter().map(|submitted| submitted.admission.bytes).sum())?;
@@ -177,7 +177,7 @@ impl<P> Writer<P> {
         {
             return Err(self.cut_back(&error));
         }
-        // After a failed sync nobody knows what is on the disk, and asking again may say yes without having written.
+        // After a failed sync the state of the disk is unknown, and a second sync may succeed without having written anything.
         self.active.file.sync().map_err(|error| AppendError::Poisoned(format!("sync: {error}")))?;
         let timings = &self.log.timings;
         timings.sync_seconds.observe(began.elapsed().as_secs_f64());
@@ -215,7 +215,7 @@ impl<P> Writer<P> {
         Plan { places, bytes: at.position.0 - self.end.position.0 }
     }
 
-    /// How much padding puts the body of a record that would start at `position` on a block's boundary, where that is of use.
+    /// Returns the size of the padding that aligns the body of a record at `position` to a block boundary; 0 if that does not help.
     fn padding_bytes(&self, position: Position, submitted: &Submitted<P>) -> u64 {
         let Entry { head, body, .. } = &submitted.entry;
         if !is_zero_copy(body) {
@@ -224,7 +224,7 @@ impl<P> Writer<P> {
         padding_before(self.offset(position) + (FRAME_BYTES + head.len()) as u64)
     }
 
-    /// A write failed. What was half written goes, so that the disk's refusal costs nothing but this group.
+    /// Truncates a partial write, so that a full disk fails only this group.
     fn cut_back(&mut self, error: &io::Error) -> AppendError {
         let length = self.offset(self.end.position);
         if !is_no_space(error) {
@@ -264,7 +264,7 @@ impl<P> Writer<P> {
         }
     }
 
-    /// Removes a half-made segment for good. If it came back after a power cut, it would cut off what is appended from here on.
+    /// Removes an incomplete segment permanently. If it reappeared after a power failure, later records would be lost behind it.
     fn unmake(&self, base: Position) -> Result<(), AppendError> {
         let storage = &self.log.storage;
         let removed = match storage.remove(&name_of(base)) {
@@ -275,7 +275,7 @@ impl<P> Writer<P> {
         gone.map_err(|error| AppendError::Poisoned(format!("remove a half-made segment: {error}")))
     }
 
-    /// Looks whether the disk has room again, so that readiness comes back without an append.
+    /// Checks whether the disk has space again, so that readiness returns without an append.
     fn probe(&mut self) {
         let wanted = self.offset(self.end.position) + self.log.limits.reserved_bytes;
         if self.active.file.reserve(wanted).is_ok() {
@@ -285,14 +285,14 @@ impl<P> Writer<P> {
         }
     }
 
-    /// Leaves the files as small as they can be, and a word on where the log ends.
+    /// Truncates the file to its records and notes where the log ends.
     fn finish(self) {
         let Self { log, mut active, end, guard, .. } = self;
         let length = offset_in(active.header.base.position, end.position);
         let finished =
             active.cut_to(length).and_then(|()| write_mark(&*log.storage, CLOSED_NAME, end));
         if let Err(error) = finished {
-            // All records are synced; recovery finds the end without this.
+            // All records are synced; recovery finds the end without this note.
             tracing::warn!(journal = log.storage.place(), %error, "the journal could not be closed cleanly");
         }
         drop(guard);
@@ -304,7 +304,7 @@ impl<P> Writer<P> {
 }
 
 impl Active {
-    /// Makes a segment, durable with its name before a record goes into it.
+    /// Creates a segment. The file and its name are durable before the first record is written.
     pub(super) fn create(storage: &dyn Storage, header: Header) -> io::Result<Self> {
         let mut file = storage.create(&name_of(header.base.position))?;
         file.write_at(&mut [IoSlice::new(&header.encode())], 0)?;
@@ -342,7 +342,7 @@ impl Active {
     }
 }
 
-/// Poisons the log when the writer thread ends before its time: after a failed write or sync, or by a panic of the observer.
+/// Poisons the log if the writer thread ends early: after a failed write or sync, or a panic of the observer.
 struct Alarm {
     log: Arc<Log>,
     is_armed: bool,
