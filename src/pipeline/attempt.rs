@@ -1,4 +1,4 @@
-//! One attempt to hand something over, and what its report leaves to do. One policy for all sinks.
+//! One attempt of a delivery, and the remaining work according to its report. All sinks share this policy.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -17,65 +17,65 @@ use crate::sinks::{
 };
 use crate::span::Span;
 
-/// Attempts after which a backend that breaks (500) on a delivery is tried with halves of it. One item alone is given up after as
-/// many, but only if something else arrived since the first: where nothing does, the backend is at fault and not the item.
+/// Number of attempts after which a delivery that makes a backend fail (500) is halved. A single item is given up after as many attempts,
+/// but only if something else was delivered since the first: otherwise the backend is at fault, not the item.
 const FAULTS_MAX: u32 = 3;
-/// A sink that answers nothing for so long hangs, as over a file system that is gone. HTTP sinks give up earlier by themselves.
+/// A sink without an answer for this long hangs, for example over an unreachable file system. HTTP sinks time out earlier.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
-/// What makes attempts for a lane.
+/// Makes attempts for a lane.
 #[derive(Clone)]
 pub(super) struct Attempts {
     pub(super) sink: Arc<dyn Sink>,
     pub(super) dead_letters: DeadLetters,
     pub(super) status: Arc<LaneStatus>,
-    /// The wait before a dead letter is tried again that cannot be kept.
+    /// The wait before retrying to store a dead letter that could not be kept.
     pub(super) hold_probe: Duration,
 }
 
-/// What came of an attempt.
+/// The outcome of an attempt.
 pub(super) struct Ended {
-    /// What it was made for, without the task.
+    /// The work it belongs to, without the task.
     pub(super) work: Work,
-    /// What was handed over.
+    /// The task that was attempted.
     pub(super) task: Task,
-    /// What the report leaves to do.
+    /// The work that the report leaves.
     pub(super) rest: Rest,
-    /// What the backend wants of whatever comes next.
+    /// The pace for the next deliveries.
     pub(super) pace: Pace,
-    /// When it began.
+    /// Start of the attempt.
     pub(super) began: Instant,
-    /// Whether the sink was asked at all.
+    /// Whether the sink was called.
     pub(super) was_asked: bool,
 }
 
-/// What a report leaves to do.
+/// The work that a report leaves.
 #[derive(Default)]
 pub(super) struct Rest {
-    /// What is to be sent again, in order.
+    /// Tasks to send again, in order.
     pub(super) tasks: Vec<Task>,
-    /// What cannot go yet, and what it waits for.
+    /// Tasks that are deferred, and what each waits for.
     pub(super) deferred: Vec<(Task, Wait)>,
-    /// What will never be taken, by its place.
+    /// Rejected items, by index.
     pub(super) refused: Vec<(usize, Arc<Refusal>)>,
-    /// The places of what arrived.
+    /// Indexes of the delivered items.
     pub(super) arrived: Vec<usize>,
-    /// Bytes of what was too large.
+    /// Size in bytes of the smallest part that was too large.
     pub(super) too_large: Option<usize>,
-    /// Why something is deferred.
+    /// The reason of a deferral.
     pub(super) deferral_reason: Option<String>,
 }
 
 impl Attempts {
-    /// Hands a task over, and makes dead letters of what will never be taken. It waits for as long as it takes: the caller drops it to
-    /// give up. `arrivals` says how much had arrived before.
+    /// Delivers a task and turns rejected items into dead letters. This waits without limit; the caller drops it to cancel. `arrivals` is
+    /// the lane's number of attempts that delivered something so far.
     pub(super) async fn attempt(self, work: Work, task: Task, arrivals: u64) -> Ended {
         let began = Instant::now();
         let Report { verdicts, pace, omitted } = self.hand_over(&task.delivery).await;
         let rest = sort(&task, &verdicts, arrivals);
         if let Some(omitted) = omitted {
             self.status.left_out.fetch_add(omitted.items, Ordering::Relaxed);
-            // Nothing can be set aside, because nobody says which they are; the backend has counted them.
+            // No dead letters can be made, because the backend does not identify these items; it has only counted them.
             let (sink, items, reason) = (&self.status.sink, omitted.items, omitted.reason);
             warn!(sink, items, reason, "the backend left out items without saying which");
         }
@@ -83,7 +83,7 @@ impl Attempts {
         Ended { work, task, rest, pace, began, was_asked: true }
     }
 
-    /// Makes dead letters of what has waited for a key for as long as there was room.
+    /// Turns items into dead letters that have waited for a key as long as there was space.
     pub(super) async fn give_up(self, mut work: Work, deferral: Arc<Deferral>) -> Ended {
         let began = Instant::now();
         let task = work.tasks.pop_front().unwrap_or_default();
@@ -110,8 +110,8 @@ impl Attempts {
         }
     }
 
-    /// A sink that does not answer for long is said, since nothing else shows that it hangs; one that panics is taken to refuse what
-    /// it was given.
+    /// Calls the sink. A long silence is logged, because nothing else shows that the sink hangs. A panic counts as a rejection of the
+    /// delivery.
     pub(super) async fn hand_over(&self, delivery: &Delivery) -> Report {
         let began = Instant::now();
         let _in_flight = self.status.one_in_flight();
@@ -140,7 +140,7 @@ impl Attempts {
         }
     }
 
-    /// Keeps dead letters. While they cannot be kept (a full disk), their items wait.
+    /// Stores dead letters. While they cannot be stored (a full disk), their items wait.
     async fn set_aside(&self, delivery: &Delivery, refused: &[(usize, Arc<Refusal>)]) {
         let Some((_, first)) = refused.first() else { return };
         let sink = &self.status.sink;
@@ -151,7 +151,7 @@ impl Attempts {
             }
             sleep(self.hold_probe).await;
         };
-        // Roots that we made were never accepted: they are no dead letters, and not counted as such.
+        // Synthetic roots were never accepted: they do not become dead letters and are not counted as such.
         for (place, refusal) in refused {
             if !is_root(delivery, *place) {
                 self.status.count_dead_letters(refusal.class, 1);
@@ -180,12 +180,12 @@ impl Attempts {
     }
 }
 
-/// Whether an item is a root that we made.
+/// Returns whether an item is a synthetic root.
 pub(super) fn is_root(delivery: &Delivery, place: usize) -> bool {
     delivery.item(place).is_some_and(|item| item.as_span().is_some_and(Span::is_synthetic))
 }
 
-/// The delivery in parts of at most so many bytes, or of one item where that alone has more. The order stays.
+/// Splits a delivery into parts of at most `bytes_max` bytes, or of a single larger item. Keeps the order.
 pub(super) fn in_parts(delivery: &Delivery, bytes_max: usize) -> Vec<Delivery> {
     let (mut parts, mut part, mut bytes) = (Vec::new(), Vec::new(), 0);
     for (place, (_, item)) in delivery.items().enumerate() {
@@ -202,7 +202,7 @@ pub(super) fn in_parts(delivery: &Delivery, bytes_max: usize) -> Vec<Delivery> {
     parts
 }
 
-/// What verdicts leave to do, when so much had arrived before. Pure.
+/// Determines the remaining work from the verdicts, given the `arrivals` before. Pure.
 fn sort(task: &Task, verdicts: &Verdicts, arrivals: u64) -> Rest {
     let mut rest = Rest::default();
     let mut groups: Vec<(&Verdict, Vec<usize>)> = Vec::new();
@@ -224,7 +224,7 @@ fn sort(task: &Task, verdicts: &Verdicts, arrivals: u64) -> Rest {
             Verdict::Fault(refusal) => rest.fault(again, &places, refusal, arrivals),
             Verdict::Split(refusal) => {
                 if refusal.class == RejectClass::TooLarge && places.len() > 1 {
-                    // Of one item alone it is not known whether a smaller one would have been taken in its place.
+                    // A single item does not reveal the limit: a smaller item in its place might have been rejected too.
                     let bytes = again.delivery.bytes();
                     rest.too_large = Some(rest.too_large.map_or(bytes, |known| known.min(bytes)));
                 }
@@ -241,7 +241,7 @@ fn sort(task: &Task, verdicts: &Verdicts, arrivals: u64) -> Rest {
 }
 
 impl Rest {
-    /// The backend broke on a task: again, then in halves. One item alone is deferred, and is given up once others have arrived.
+    /// Retries a task on which the backend failed, then halves it. A single item is deferred, and given up once others are delivered.
     fn fault(&mut self, task: Task, places: &[usize], refusal: &Arc<Refusal>, arrivals: u64) {
         let broken_since = task.broken_since.unwrap_or(arrivals);
         let task = Task { faults: task.faults + 1, broken_since: Some(broken_since), ..task };
@@ -255,7 +255,7 @@ impl Rest {
         }
     }
 
-    /// Tries the halves alone; what cannot be halved will never be taken.
+    /// Retries both halves separately; rejects what cannot be halved.
     fn halve(&mut self, task: &Task, places: &[usize], refusal: &Arc<Refusal>) {
         if let [place] = places {
             self.refused.push((*place, Arc::clone(refusal)));
@@ -265,7 +265,7 @@ impl Rest {
         let halves = all.split_at(all.len() / 2);
         for half in [halves.0, halves.1] {
             let delivery = task.delivery.only(half);
-            // What the backend broke on often enough as a whole needs no more than once in parts: each time costs a longer wait.
+            // Halves of a delivery with enough faults need only one more fault, because every fault costs a longer wait.
             let faults = if half.len() > 1 { task.faults.saturating_sub(1) } else { 0 };
             self.tasks.push(Task { delivery, faults, ..task.clone() });
         }

@@ -1,18 +1,17 @@
-//! How many deliveries a lane may have under way, and when the next attempt may be made. Pure: `next(state, event, now)`.
+//! Limits the deliveries that a lane may have under way, and decides when the next attempt may be made. Pure: `next(state, event, now)`.
 //!
-//! While a sink works, concurrency grows by one for each round of successes and halves when the backend asks for less. After
-//! [`FAILURES_MAX`] failures in a row the breaker opens: one attempt at a time, each after a longer wait, until one works. Attempts that
-//! were under way together fail together, and count as one failure. A wait that the backend asked for holds whatever else works
-//! meanwhile.
+//! While a sink works, concurrency grows by one after each round of successes, and halves when the backend asks for less. After
+//! [`FAILURES_MAX`] consecutive failures the breaker opens: it allows one attempt at a time, with growing waits, until one succeeds.
+//! Attempts that were under way together count as one failure. A wait that the backend asked for is kept even if other attempts succeed.
 
 use std::time::{Duration, Instant};
 
 use crate::support::backoff::Backoff;
 
-/// One failure is noise and two can be a deployment; three in a row are an outage.
+/// One failure is noise, and two can be a deployment; three consecutive failures are an outage.
 const FAILURES_MAX: u32 = 3;
 
-/// The state of a sink as its lane sees it.
+/// The state of a sink from its lane's view.
 #[derive(Debug)]
 pub(super) struct Breaker {
     concurrency_max: usize,
@@ -20,7 +19,7 @@ pub(super) struct Breaker {
     /// Successes since the concurrency last changed.
     successes: usize,
     failures: u32,
-    /// When the last failure was counted: an attempt that began before that tells nothing new.
+    /// When the last failure was counted. Attempts that began earlier reveal nothing new.
     failed_at: Option<Instant>,
     backoff: Backoff,
     not_before: Option<Instant>,
@@ -29,7 +28,7 @@ pub(super) struct Breaker {
 }
 
 impl Breaker {
-    /// A closed breaker that begins with one delivery at a time.
+    /// Creates a closed breaker that starts with one delivery at a time.
     pub(super) fn new(concurrency_max: usize, backoff: Backoff) -> Self {
         let concurrency_max = concurrency_max.max(1);
         Self {
@@ -44,22 +43,22 @@ impl Breaker {
         }
     }
 
-    /// How many deliveries may be under way.
+    /// Returns the number of deliveries that may be under way.
     pub(super) fn allowed(&self) -> usize {
         if self.is_open() { 1 } else { self.allowed }
     }
 
-    /// Whether so many attempts failed in a row that only one is made at a time.
+    /// Returns whether consecutive failures limit the lane to one attempt at a time.
     pub(super) fn is_open(&self) -> bool {
         FAILURES_MAX <= self.failures
     }
 
-    /// When the next attempt may be made; `None` for at once.
+    /// Returns when the next attempt may be made; `None` means now.
     pub(super) fn not_before(&self) -> Option<Instant> {
         self.not_before.max(self.asked_until)
     }
 
-    /// An attempt worked.
+    /// Records a success.
     pub(super) fn succeeded(&mut self) {
         self.failures = 0;
         self.not_before = None;
@@ -71,13 +70,13 @@ impl Breaker {
         }
     }
 
-    /// The backend took a part and not the rest: it works, so the wait starts short again.
+    /// Records that the backend accepted a part: it works, so the next wait is short again.
     pub(super) fn progressed(&mut self) {
         self.failures = 0;
         self.backoff.reset();
     }
 
-    /// The backend took a part, or nothing, and asked for less of an attempt that began then.
+    /// Records that the backend asked for less, after it accepted part or nothing of an attempt that began at `began`.
     pub(super) fn throttled(&mut self, began: Instant, now: Instant, after: Option<Duration>) {
         self.asked_until = self.asked_until.max(after.and_then(|after| now.checked_add(after)));
         if self.is_known(began) {
@@ -86,12 +85,12 @@ impl Breaker {
         self.failed_at = Some(now);
         self.allowed = (self.allowed / 2).max(1);
         self.successes = 0;
-        // What the backend asks for is a minimum; jitter comes on top, so that lanes do not come back together.
+        // The wait that the backend asks for is a minimum; jitter is added so that lanes do not return together.
         let wait = after.unwrap_or_default() + self.backoff.next_wait();
         self.not_before = now.checked_add(wait);
     }
 
-    /// An attempt that began then failed.
+    /// Records the failure of an attempt that began at `began`.
     pub(super) fn failed(&mut self, began: Instant, now: Instant, after: Option<Duration>) {
         if !self.is_known(began) {
             self.failures = self.failures.saturating_add(1);
@@ -99,7 +98,7 @@ impl Breaker {
         self.throttled(began, now, after);
     }
 
-    /// The backend cannot work as configured: nothing but a probe is made, after this wait.
+    /// Records that the backend cannot work as configured: after `probe`, only a probe is made.
     pub(super) fn held(&mut self, began: Instant, now: Instant, probe: Duration) {
         self.failed(began, now, None);
         self.failures = self.failures.max(FAILURES_MAX);

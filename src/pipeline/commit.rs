@@ -1,4 +1,4 @@
-//! Moves a lane's cursor, and saves it. Only this does.
+//! Moves and saves a lane's cursor. No other module does.
 
 use std::io;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use crate::feed::Arrived;
 use crate::journal::{Cursor, Journal, Mark};
 use crate::sinks::{Pace, Sink};
 
-/// Until November 2026 cursors said up to which time roots were sent, in nanoseconds since 1970. A root that is sent twice has the same
-/// id both times.
+/// Stamps from this value are times in nanoseconds since 1970: until November 2026, cursors recorded the time up to which roots were sent.
+/// A root that is sent twice has the same id both times.
 const TIMES_FROM: u64 = 1 << 60;
 
 impl LaneStatus {
-    /// Takes a time in the cursor for nothing sent: now it says before which record the roots of all traces were sent.
+    /// Replaces a time in the stamp as if no roots were sent: the stamp now is the record before which the roots of all traces were sent.
     pub(super) fn forget_times(&self) {
         self.with_cursor(|cursor| {
             if cursor.stamp >= TIMES_FROM {
@@ -27,7 +27,7 @@ impl LaneStatus {
         });
     }
 
-    /// Moves the cursor over what is done.
+    /// Moves the cursor over settled items.
     pub(super) fn commit(&self, progress: Progress) {
         let (sink, counted) = (&self.sink, progress.settled.items());
         let passed = self.with_cursor(|cursor| {
@@ -47,12 +47,12 @@ impl LaneStatus {
         }
     }
 
-    /// Puts the cursor back to where it was saved.
+    /// Resets the cursor to its saved value.
     pub(super) fn go_back(&self, saved: Cursor) {
         self.with_cursor(|cursor| *cursor = saved);
     }
 
-    /// Moves the cursor over what is given up; returns how many items that is.
+    /// Moves the cursor over dropped items; returns their number.
     pub(super) fn give_up_to(&self, mark: Mark) -> u64 {
         self.with_cursor(|cursor| {
             let lost = mark.items.saturating_sub(cursor.mark.items);
@@ -63,15 +63,15 @@ impl LaneStatus {
     }
 }
 
-/// Makes durable what the sink has, and saves the cursor together with the sink's state. Returns whether the sink has sent the lane to
-/// another place.
+/// Checkpoints the sink, and saves the cursor together with the sink's state. Returns whether the sink has moved the lane to another
+/// position.
 pub(super) async fn save(
     sink: Arc<dyn Sink>,
     journal: Journal<Arrived>,
     status: Arc<LaneStatus>,
 ) -> (Result<(), Pace>, bool) {
-    // Taken before the checkpoint: what is settled since is in the checkpoint too, but not in the cursor, which is the safe side
-    // only while nothing is under way. A sink with state takes one delivery at a time, and no checkpoint meanwhile.
+    // The cursor is read before the checkpoint. Items settled in between are in the checkpoint but not in the cursor, which is safe only if
+    // nothing is under way. A sink with state gets one delivery at a time, and no checkpoint during it.
     let mut cursor = status.cursor();
     cursor.state = Bytes::new();
     let made = match sink.checkpoint_at(cursor.to_bytes().into()).await {
@@ -102,7 +102,7 @@ pub(super) async fn save(
 
 const OTHER_JOURNAL: &str = "this sink has written items that this journal does not have; the journal may be an old copy: give the sink a new name";
 
-/// The cursor that a sink says. What the journal has let go of before it is given up.
+/// Decodes the cursor that a sink returned. Items that the journal has already removed count as dropped.
 fn place_in(journal: &Journal<Arrived>, place: &[u8]) -> Option<Cursor> {
     let mut cursor = Cursor::from_bytes(place)?;
     let (start, end) = (journal.start(), journal.end());

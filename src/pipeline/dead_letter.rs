@@ -1,4 +1,4 @@
-//! What a sink will never take, kept whole and replayable: a journal of its own, whatever the sink.
+//! The dead-letter store: items that sinks rejected, complete and replayable, in a separate journal for all sinks.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
@@ -16,8 +16,8 @@ use crate::span::otlp::protobuf;
 use crate::span::{Item, Source, Span, sdk_request};
 use crate::support::lock::lock;
 
-/// The store of dead letters. Each is a record like those of the main journal, with one item and the reason, so that replaying it
-/// is decoding it. A handle: clones share it.
+/// The store of dead letters. Each is a record like those of the main journal, with one item and the reason, so a replay simply decodes it.
+/// This is a handle: clones share the store.
 #[derive(Debug, Clone)]
 pub struct DeadLetters {
     journal: Journal<()>,
@@ -25,18 +25,18 @@ pub struct DeadLetters {
     hasher: RandomState,
 }
 
-/// Bytes of letters that are looked at for what a lane may reject once more after a crash: more than it rejects between two savings of
+/// Amount of stored letters that are scanned for those a lane may repeat after a crash, in bytes: more than it rejects between two saves of
 /// its cursor.
 const RECALLED_BYTES_MAX: u64 = 64 << 20;
 
 impl DeadLetters {
-    /// Over a journal of their own.
+    /// Creates the store over a separate journal.
     pub fn new(journal: Journal<()>) -> Self {
         Self { journal, known: Arc::default(), hasher: RandomState::new() }
     }
 
-    /// Finds out which letters a sink has, since what it rejected behind its saved cursor is rejected again and has one already. It
-    /// blocks on the disk.
+    /// Reads which letters a sink has, because items rejected after its saved cursor are rejected again and already have one. Blocks on the
+    /// disk.
     pub(super) fn recall(&self, sink: &str) -> io::Result<()> {
         let end = self.journal.end().position.0;
         let oldest = Position(end.saturating_sub(RECALLED_BYTES_MAX));
@@ -51,8 +51,8 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// Keeps the rejected items; when this returns they are on stable storage. Returns how many there were; roots that
-    /// were made here are none. What fails can be tried again: what is kept already is not kept twice.
+    /// Stores the rejected items; when this returns, they are on stable storage. Returns their number, without synthetic roots. After an
+    /// error the call can be repeated: items that are already stored are not stored twice.
     pub async fn keep(
         &self,
         sink: &str,
@@ -62,7 +62,7 @@ impl DeadLetters {
         let items: Vec<_> = delivery.items().collect();
         let appends = refused.iter().filter_map(|(place, refusal)| {
             let (batch, item) = items.get(*place)?;
-            // A root that we made was never accepted, so it is none that could be lost.
+            // A synthetic root was never accepted, so it cannot be lost.
             if item.as_span().is_some_and(Span::is_synthetic) {
                 return None;
             }
@@ -71,13 +71,13 @@ impl DeadLetters {
             let aside = aside(sink, &refusal.reason, &refusal.answer);
             Some(self.append(Envelope { items: 1, aside: Some(aside), ..envelope }, body))
         });
-        // All under one sync.
+        // All share one sync.
         let kept: Vec<u64> = join_all(appends).await.into_iter().collect::<Result<_, _>>()?;
         self.known().retain(|known| !kept.contains(known));
         Ok(kept.len() as u64)
     }
 
-    /// Keeps a whole record that cannot be delivered for this reason, and that the journal counts so many items for.
+    /// Stores an entire record that cannot be delivered for `reason`, with the number of items that the journal counts for it.
     pub async fn keep_record(
         &self,
         sink: &str,
@@ -95,7 +95,7 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// Appends a dead letter that is not known to be there; returns what tells it from others.
+    /// Appends a dead letter unless it is already stored; returns its identity.
     async fn append(&self, envelope: Envelope, body: Bytes) -> Result<u64, AppendError> {
         let identity = self.identity(&envelope, &body);
         if !self.known().contains(&identity) {
@@ -106,7 +106,7 @@ impl DeadLetters {
         Ok(identity)
     }
 
-    /// An item is told from others by when it came and what is in it.
+    /// Identifies an item by its sink, arrival time and contents.
     fn identity(&self, envelope: &Envelope, body: &Bytes) -> u64 {
         let sink = envelope.aside.as_ref().map(|aside| &aside.sink);
         self.hasher.hash_one((sink, envelope.source.received_at_ns, body))
@@ -117,7 +117,7 @@ impl DeadLetters {
     }
 }
 
-/// A request with this item alone, as its receiver takes it.
+/// Encodes a request with only this item, as its receiver accepts it.
 fn request_of(item: &Item) -> (Encoding, Bytes) {
     match item {
         Item::Span(span) if span.is_otlp() => {
@@ -129,5 +129,5 @@ fn request_of(item: &Item) -> (Encoding, Bytes) {
     }
 }
 
-/// What resource and scope usually take beside the span.
+/// Typical size of resource and scope in addition to the span.
 const REQUEST_BYTES_GUESS: usize = 512;

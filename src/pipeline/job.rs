@@ -1,8 +1,8 @@
-//! Jobs: deliveries of a replay, which a lane makes beside those of the journal.
+//! Jobs: deliveries of a replay, which a lane makes in addition to those of the journal.
 //!
-//! A job goes through the lane's own window, so the sink sees one policy and one order: retries, breaker and bisecting are those of any
-//! delivery, what belongs to one trace does not overtake, and a sink with a checkpoint still takes one delivery at a time. It moves no
-//! cursor. What the sink will never take is reported and not kept: whoever replays has the items still.
+//! A job goes through the lane's window, so the sink sees one policy and one order: the lane's retries, breaker and bisection apply, spans
+//! of one trace do not overtake each other, and a sink with a checkpoint still gets one delivery at a time. A job moves no cursor. Rejected
+//! items are reported but not kept, because the caller still has them.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,31 +11,31 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use crate::sinks::Delivery;
 use crate::support::lock::lock;
 
-/// Jobs at a lane that are not done. Two keep it busy; more would only take memory and room from what arrives meanwhile.
+/// Maximum number of unfinished jobs per lane. Two keep it busy; more would only take memory and capacity from new records.
 const JOBS_MAX: usize = 2;
 
-/// The way into one lane. Clones share it.
+/// Sends jobs to one lane. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Jobs {
     jobs: mpsc::Sender<(Delivery, Arc<Job>)>,
     places: Arc<Semaphore>,
 }
 
-/// The lane has ended, or gave the job up because the daemon stops. What was under way may have arrived.
+/// The lane has ended, or cancelled the job because the daemon stops. Deliveries under way may have arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the sink's lane has ended")]
 pub struct LaneGone;
 
-/// An item that the sink will never take.
+/// An item that the sink rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
-    /// Which of the delivery's batches it came in, counted from 0.
+    /// Index of its batch in the delivery, from 0.
     pub batch: usize,
-    /// Why, without payload text.
+    /// The reason, without payload text.
     pub reason: String,
 }
 
-/// A job until all its items are done. When the last clone is dropped before that, whoever waits hears [`LaneGone`].
+/// A job until all its items are done. If the last clone is dropped earlier, the caller gets [`LaneGone`].
 #[derive(Debug)]
 pub(super) struct Job(Mutex<State>);
 
@@ -44,18 +44,18 @@ struct State {
     items_left: usize,
     rejected: Vec<Rejected>,
     answer: Option<oneshot::Sender<Vec<Rejected>>>,
-    /// Kept also when nobody waits any more: the delivery is in memory until the lane lets it go.
+    /// Kept even if no caller waits any more: the delivery occupies memory until the lane releases it.
     _place: OwnedSemaphorePermit,
 }
 
 impl Jobs {
-    /// A way into a lane, and where the lane takes from it.
+    /// Creates a sender of jobs and the lane's receiver.
     pub(super) fn new() -> (Self, mpsc::Receiver<(Delivery, Arc<Job>)>) {
         let (jobs, incoming) = mpsc::channel(1);
         (Self { jobs, places: Arc::new(Semaphore::new(JOBS_MAX)) }, incoming)
     }
 
-    /// Has this delivered; see [`super::JobHandle::deliver`].
+    /// Delivers `delivery`; see [`super::JobHandle::deliver`].
     pub(super) async fn deliver(&self, delivery: Delivery) -> Result<Vec<Rejected>, LaneGone> {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| LaneGone)?;
         let (answer, answered) = oneshot::channel();
@@ -69,12 +69,12 @@ impl Jobs {
 }
 
 impl Job {
-    /// Whether nobody waits for it any more: then no further attempt is made.
+    /// Returns whether no caller waits any more, so that no further attempt is needed.
     pub(super) fn is_given_up(&self) -> bool {
         self.with(|state| state.answer.as_ref().is_none_or(oneshot::Sender::is_closed))
     }
 
-    /// Notes that so many items are done, these among them as never taken. Returns whether all are.
+    /// Records that `items` items are done, with those `rejected` among them. Returns whether all are.
     pub(super) fn done(&self, items: usize, rejected: impl IntoIterator<Item = Rejected>) -> bool {
         self.with(|state| {
             state.items_left = state.items_left.saturating_sub(items);
@@ -83,10 +83,10 @@ impl Job {
         })
     }
 
-    /// What arrived is safe with the sink.
+    /// Answers the caller: the delivered items are safe with the sink.
     pub(super) fn answer(&self) {
         self.with(|state| {
-            // Where nobody waits any more nothing is resolved, and the next replay sends it again.
+            // If no caller waits any more, nothing is resolved, and the next replay sends the items again.
             state.answer.take().map(|answer| answer.send(std::mem::take(&mut state.rejected)))
         });
     }

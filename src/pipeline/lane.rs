@@ -1,7 +1,7 @@
-//! One lane: read, queue, try, settle, and save the cursor.
+//! One lane: read, queue, attempt, settle, and save the cursor.
 //!
-//! Everything that waits, waits in the loop of [`Lane::run`]: an attempt is one call of the sink, and what it leaves to do goes back
-//! into the window. So the breaker decides in one place what begins and when, and nobody has to be woken when the backend works again.
+//! All waiting happens in the loop of [`Lane::run`]. An attempt is a single call of the sink, and its remaining work returns to the window.
+//! So the breaker decides in one place what begins and when, and a recovered backend requires no wake-ups.
 
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -32,17 +32,17 @@ use crate::sinks::{Delivery, Pace, Sink, SizeLimit};
 use crate::support::backoff::Backoff;
 use crate::support::stop::Stop;
 
-/// How often a lane that may drop the oldest looks whether it must.
+/// Interval at which a lane with `when_full = "drop_oldest"` checks whether it must drop items.
 const LOOK_FOR_ROOM: Duration = Duration::from_millis(250);
-/// How often it is looked whether what is deferred may go, when nothing else wakes the lane.
+/// Interval of checks whether deferred items may be sent, if nothing else wakes the lane.
 const LOOK_AT_DEFERRED: Duration = Duration::from_millis(100);
-/// How long a settled item waits for the cursor to be saved when nothing is under way: so much comes again after a crash at low load.
+/// Delay of a save while nothing is under way. At low load, a crash repeats the items of this time.
 const COMMIT_IDLE: Duration = Duration::from_millis(100);
-/// How long the last save may take after the deadline.
+/// Time limit for the last save after the deadline.
 const LAST_SAVE_MAX: Duration = Duration::from_secs(1);
-/// The wait after a panic of the lane's own code, before it goes on from its cursor.
+/// The wait after a panic of the lane's code, before it continues from its cursor.
 const REST_AFTER_PANIC: Duration = Duration::from_millis(200);
-/// After so many panics at one place of the cursor, the record there is taken for the reason.
+/// After this many panics at the same cursor, the record there is considered the cause.
 const PANICS_MAX: u32 = 3;
 
 /// The task of one sink.
@@ -53,13 +53,13 @@ const PANICS_MAX: u32 = 3;
 pub struct Lane {
     pub(super) sink: Arc<dyn Sink>,
     pub(super) way: Way,
-    /// What was read and waits for room.
+    /// A record that was read and waits for space in the window.
     pub(super) pending: Option<Fed>,
-    /// When that is tried again, where it could not be taken.
+    /// When to retry the pending record after a failure.
     pub(super) pending_at: Instant,
-    /// The record that is being taken in, in case that panics.
+    /// The record that is being processed, in case that panics.
     pub(super) taking: Option<Position>,
-    /// A record that our own code panics on.
+    /// A record on which the program panics.
     pub(super) poisonous: Option<Position>,
     pub(super) window: Window,
     pub(super) tracker: Tracker,
@@ -67,16 +67,16 @@ pub struct Lane {
     pub(super) attempts: Attempts,
     pub(super) breaker: Breaker,
     pub(super) size: SizeLimit,
-    /// Attempts after which something had arrived.
+    /// Number of attempts that delivered something.
     pub(super) arrivals: u64,
-    /// Whether the sink's last answer was that it cannot work as configured.
+    /// Whether the sink last reported that it cannot work as configured.
     pub(super) is_held: bool,
-    /// Whether nothing may be handed over before the cursor is saved with a checkpoint.
+    /// Whether no delivery may start before the cursor is saved with a checkpoint.
     pub(super) owes_checkpoint: bool,
     pub(super) saving: Option<Saving>,
     /// Whether the sink's last checkpoint failed.
     has_failed: bool,
-    /// Whether the journal is full of what the next checkpoint lets go.
+    /// Whether the journal is full and the next checkpoint will free space.
     hurries: bool,
     saved_at: Option<Instant>,
     unsaved: bool,
@@ -84,7 +84,7 @@ pub struct Lane {
     handle: LaneHandle,
     /// Jobs that wait for the next checkpoint to be saved.
     pub(super) jobs_done: Vec<Arc<Job>>,
-    /// Whether it follows the journal, or runs jobs only.
+    /// Whether it follows the journal, or only runs jobs.
     pub(super) follows: bool,
     pub(super) journal: Journal<Arrived>,
     pub(super) dead_letters: DeadLetters,
@@ -92,14 +92,14 @@ pub struct Lane {
     pub(super) status: Arc<LaneStatus>,
 }
 
-/// The cursor on its way to the disk, with the jobs that wait for it.
+/// A save in progress, with the jobs that wait for it.
 type Saving = BoxFuture<'static, (Saved, Vec<Arc<Job>>)>;
 /// See [`save`].
 type Saved = (Result<(), Pace>, bool);
 pub(super) type UnderWay = FuturesUnordered<BoxFuture<'static, Ended>>;
 
 impl Lane {
-    /// A lane that goes on where its status says: from where it reads, to where it delivers; its cursor is kept in the journal.
+    /// Creates a lane. It reads from `reader` and continues where its status says; its cursor is kept in the journal.
     pub fn new(
         reader: Reader,
         sink: Arc<dyn Sink>,
@@ -160,19 +160,19 @@ impl Lane {
         }
     }
 
-    /// Where it can be seen and given something to do.
+    /// Returns the handle to its status and jobs.
     pub fn handle(&self) -> &LaneHandle {
         &self.handle
     }
 
-    /// The lane without the journal: it runs jobs only.
+    /// Detaches the lane from the journal: it only runs jobs.
     #[must_use]
     pub fn for_jobs(self) -> Self {
         Self { follows: false, ..self }
     }
 
-    /// Runs until the daemon stops. After `stop`, what can still be delivered is, until `deadline` is turned. Told to hand over
-    /// ([`LaneHandle::hand_over`]), it begins nothing more, and ends with what is under way.
+    /// Runs until the daemon stops. After `stop` it delivers what it still can, until `deadline`. A lane that hands over
+    /// ([`LaneHandle::hand_over`]) begins nothing more and ends after the deliveries under way.
     pub async fn run(mut self, stop: Stop, deadline: Stop) -> LaneState {
         self.look_back().await;
         let (mut panics, mut at) = (0, self.mark());
@@ -206,7 +206,7 @@ impl Lane {
         LaneState::Drained
     }
 
-    /// Everything before this is settled.
+    /// Returns the cursor's mark: everything before it is settled.
     fn mark(&self) -> Mark {
         self.status.cursor().mark
     }
@@ -230,8 +230,8 @@ impl Lane {
     async fn deliver_all(&mut self, stop: &Stop, deadline: &Stop) {
         let mut under_way = UnderWay::new();
         let (mut draining, handing_over) = (false, self.handle.handing_over.clone());
-        // One look at the clock decides for a whole turn what begins in it and what the lane wakes up for later: with a look for
-        // each, what becomes due in between would do neither.
+        // The clock is read once per turn, which decides both what begins in this turn and when the lane wakes up. With separate readings,
+        // work that becomes due in between would do neither.
         let mut now = Instant::now();
         loop {
             let wants_more = self.follows
@@ -242,10 +242,10 @@ impl Lane {
             let wake = self.wake_at(under_way.len(), draining, now);
             let drops = self.options.when_full == WhenFull::DropOldest;
             let may_save = self.unsaved && !self.has_failed;
-            // What was written is not undone, unless it was only gathered: what is given up behind it makes no room.
+            // Written data is not undone, unless it was only gathered: evicting items after it would free no space.
             let makes_room = (drops, may_save || drops && self.sink.open_until().is_some());
             let may_make_room = self.follows && self.saving.is_none() && !self.hurries;
-            // Nothing is lost where the others are dropped.
+            // Every branch is safe to cancel.
             tokio::select! {
                 biased;
                 () = deadline.stopped() => return,
@@ -255,7 +255,7 @@ impl Lane {
                 }
                 Some(ended) = under_way.next(), if !under_way.is_empty() => self.ended(ended),
                 Some(((saved, has_moved), jobs)) = OptionFuture::from(self.saving.as_mut()) => {
-                    // What moved the lane has lost what jobs delivered: whoever waits for them hears that they ended.
+                    // A sink that moved the lane has lost what jobs delivered, so their callers are told that they ended.
                     self.saved(saved, if has_moved { Vec::new() } else { jobs });
                     if has_moved {
                         let mark = self.mark();
@@ -276,7 +276,7 @@ impl Lane {
                     if has_left && may_save {
                         self.hurries = true;
                     } else {
-                        // What is under way is given up with the rest.
+                        // Deliveries under way are dropped with the rest.
                         under_way = UnderWay::new();
                         self.give_way();
                     }
@@ -302,8 +302,8 @@ impl Lane {
         }
     }
 
-    /// Whether all was delivered that can be. What is deferred is in the journal, and so is what there was no room for because of
-    /// that, and what is not decided. A sink that is held takes nothing however long it is waited for.
+    /// Returns whether everything was delivered that can be. Deferred items remain in the journal, and so do undecided records and those
+    /// for which deferred items left no space. A held sink accepts nothing, so the lane does not wait for it.
     fn is_drained(&self) -> bool {
         let has_no_more = !self.has_next() || self.way.is_stuck();
         let has_all =
@@ -311,7 +311,7 @@ impl Lane {
         self.is_held || self.window.is_done() && (has_all || !self.window.has_room_to_defer())
     }
 
-    /// When something is due by the clock that was not due `now`, when this turn began.
+    /// Returns the next time at which something becomes due by the clock that was not due at `now`, the start of this turn.
     fn wake_at(&self, under_way: usize, draining: bool, now: Instant) -> Option<Instant> {
         if self.handle.handing_over.is_stopped() {
             return self.save_at(under_way);
@@ -323,7 +323,7 @@ impl Lane {
         let due_at = due_at.filter(|_| is_admitted).map(begin_at);
         let again_at = (is_admitted && self.window.has_tried()).then(|| begin_at(now));
         let again_at = again_at.filter(|at| *at > now);
-        // A lane that is behind goes by what it reads, and not by the clock.
+        // A lane that is behind follows the times in its records, not the clock.
         let may_send_roots = || !draining && self.follows && self.has_room() && !self.has_next();
         let root_at = self.traces.next_root_at_ns().filter(|_| may_send_roots()).map(instant_of);
         let hold_until = self.window.hold_until_ns().filter(|_| is_admitted).map(instant_of);
@@ -334,24 +334,24 @@ impl Lane {
         all.into_iter().flatten().min()
     }
 
-    /// Whether the journal has more that was not read.
+    /// Returns whether the journal has unread records.
     pub(super) fn has_next(&self) -> bool {
         self.follows && self.way.has_next()
     }
 
-    /// Whether more may be read.
+    /// Returns whether more may be read.
     pub(super) fn has_room(&self) -> bool {
         self.window.has_room(self.breaker.allowed()) && !self.tracker.is_full()
     }
 
-    /// Whoever sent them has the items still.
+    /// Cancels jobs; their callers still have the items.
     fn give_up_jobs(&mut self) {
         self.jobs.close();
         while self.jobs.try_recv().is_ok() {}
         self.window.give_up_replays();
     }
 
-    /// A job waits for nothing but its turn: what there is to know of its traces has been read.
+    /// Queues a job. It waits only for its turn, because the contexts of its traces are already known.
     fn begin_job(&mut self, delivery: Delivery, job: Arc<Job>) {
         if delivery.is_empty() {
             self.jobs_done.push(job);
@@ -360,7 +360,7 @@ impl Lane {
         }
     }
 
-    /// Moves the cursor as far as it may go, and begins to save it when that is due.
+    /// Moves the cursor as far as possible, and begins to save it when that is due.
     fn settle(&mut self, under_way: usize) {
         let first = self.tracker.oldest_received_at_ns();
         if let Some(progress) = self.tracker.advance() {
@@ -374,22 +374,22 @@ impl Lane {
         let oldest = self.tracker.oldest_received_at_ns().or_else(|| self.way.waits_since_ns());
         let has_gathered = self.sink.gathers() && (self.unsaved || self.saving.is_some());
         let shown = self.status.oldest_received_at_ns.load(Ordering::Relaxed);
-        // What was gathered is older than what still comes.
+        // Gathered items are older than those still to come.
         let gathered = Some(shown).filter(|at| *at != 0).or(first).filter(|_| has_gathered);
         let oldest = gathered.or(oldest).unwrap_or_default();
         self.status.oldest_received_at_ns.store(oldest, Ordering::Relaxed);
         if self.save_at(under_way).is_some_and(|at| at <= Instant::now()) {
             self.saved_at = Some(Instant::now());
             self.unsaved = false;
-            // The checkpoint has what these delivered.
+            // The checkpoint includes what these jobs delivered.
             let jobs = std::mem::take(&mut self.jobs_done);
             let save = self.save();
             self.saving = Some(Box::pin(async { (save.await, jobs) }));
         }
     }
 
-    /// When the cursor is due to be saved. A checkpoint belongs to a cursor: what a sink with a checkpoint has taken must be settled, so
-    /// nothing may be under way there.
+    /// Returns when to save the cursor. A checkpoint belongs to a cursor: everything that a sink with a checkpoint has accepted must be
+    /// settled, so nothing may be under way there.
     fn save_at(&self, under_way: usize) -> Option<Instant> {
         if self.saving.is_some() || self.window.is_single() && under_way > 0 {
             return None;
@@ -404,7 +404,7 @@ impl Lane {
         let longest = self.options.commit_every;
         let is_soon = under_way == 0 || self.hurries;
         let every = if is_soon { COMMIT_IDLE.min(longest) } else { longest };
-        // The first time at once: a daemon that never lives for long gets on all the same.
+        // The first save is immediate, so that even a daemon that never runs for long makes progress.
         let due = self.saved_at.map_or(now, |at| at + every).max(soonest);
         let open_until = self.sink.open_until().filter(|_| !self.hurries);
         let due = open_until.map_or(due, |until| due.max(until));
@@ -425,9 +425,9 @@ impl Lane {
         self.note(&pace, false, Instant::now());
     }
 
-    /// Gives up everything up to the end of the cursor's segment, so that the journal can let that segment go.
+    /// Drops everything up to the end of the cursor's segment, so that the journal can remove that segment.
     fn give_way(&mut self) {
-        // What only a checkpoint would have made durable is given up too.
+        // Items that only a checkpoint would have made durable are dropped too.
         if let Some(saved) = self.journal.cursor(&self.status.sink)
             && self.sink.discard()
         {
@@ -446,14 +446,14 @@ impl Lane {
         (self.owes_checkpoint, self.has_failed) = Default::default();
     }
 
-    /// Goes on somewhere else, with what is known of the traces there.
+    /// Continues at another mark, with the trace contexts of that position.
     async fn go_on_at(&mut self, mark: Mark) {
         self.reset(mark);
         self.traces = LaneTraces::new(self.sink.trace_needs(), Arc::clone(&self.status));
         self.look_back().await;
     }
 
-    /// Forgets what was read, and reads again from here.
+    /// Forgets what was read, and reads again from `mark`.
     fn reset(&mut self, mark: Mark) {
         self.window = Window::new(self.options.batch, self.sink.concurrency_max());
         self.tracker = Tracker::default();
@@ -470,8 +470,8 @@ async fn either(one: &Stop, other: &Stop) {
     }
 }
 
-/// Waits until the journal is full, the saved cursor of this sink is in a closed segment, no other sink holds an older one, and the
-/// sink can make room: by what it gives up there, or where its cursor has left that segment, which is returned.
+/// Waits until the journal is full, the saved cursor of this sink is in a closed segment, no other sink needs an older record, and this
+/// sink can free space: by dropping items in that segment, or because its cursor has left it. Returns whether the cursor has left it.
 async fn journal_full(
     journal: &Journal<Arrived>,
     status: &LaneStatus,
@@ -479,7 +479,7 @@ async fn journal_full(
 ) -> bool {
     loop {
         if !journal.has_room() {
-            // Without a saved one everything is held.
+            // Without a saved cursor, the sink holds back everything.
             let saved = journal.cursor(&status.sink);
             let at = saved.map_or_else(|| journal.start(), |saved| saved.mark).position;
             let end = journal.segment_end(at).filter(|_| journal.is_oldest(&status.sink, at));

@@ -1,4 +1,4 @@
-//! Which lanes there are now. Whoever shows or uses lanes asks here each time: a reload changes them.
+//! The current lanes. A reload changes them, so users of lanes look them up here each time.
 
 use std::sync::Arc;
 
@@ -10,43 +10,43 @@ use crate::sinks::Delivery;
 use crate::span::TraceNeeds;
 use crate::support::stop::Stop;
 
-/// The lanes there are now, in the order of the configuration. Clones share them.
+/// The current lanes, in the order of the configuration. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Lanes(Arc<watch::Sender<Vec<LaneHandle>>>);
 
-/// A lane, for whoever does not run it.
+/// A handle to a lane, for code that does not run it.
 #[derive(Debug, Clone)]
 pub struct LaneHandle {
-    /// Where it can be seen.
+    /// Its status.
     pub status: Arc<LaneStatus>,
-    /// How large a delivery should be.
+    /// The size of its deliveries.
     pub limits: BatchLimits,
-    /// What the sink wants to know of traces. A delivery that has contexts keeps them; any other gets what the lane knows.
+    /// The trace context that the sink needs. A delivery that already has contexts keeps them; any other gets those of the lane.
     pub trace_needs: Option<TraceNeeds>,
     pub(super) jobs: Jobs,
     pub(super) handing_over: Stop,
 }
 
-/// The way into the lane of a sink, also when another lane takes its place.
+/// Sends jobs to the lane of a sink, even if another lane replaces it.
 #[derive(Debug, Clone)]
 pub struct JobHandle {
-    /// The lane as it was when it was asked for. Whoever makes a delivery applies its rules.
+    /// The lane at the time of the look-up. The caller applies its rules to deliveries.
     pub lane: LaneHandle,
     lanes: Lanes,
 }
 
 impl Lanes {
-    /// All of them, as they are now.
+    /// Returns all lanes.
     pub fn all(&self) -> Vec<LaneHandle> {
         self.0.borrow().clone()
     }
 
-    /// The way into the lane of a sink.
+    /// Returns a handle for jobs of a sink's lane.
     pub fn jobs(&self, sink: &str) -> Option<JobHandle> {
         Some(JobHandle { lane: of(&self.0.borrow(), sink)?, lanes: self.clone() })
     }
 
-    /// From now on these.
+    /// Replaces the lanes.
     pub fn set(&self, lanes: Vec<LaneHandle>) {
         self.0.send_replace(lanes);
     }
@@ -57,17 +57,17 @@ fn of(lanes: &[LaneHandle], sink: &str) -> Option<LaneHandle> {
 }
 
 impl LaneHandle {
-    /// Has the lane begin nothing more: it ends with what is under way, and saves its cursor, so that another one can go on from
-    /// there. What was read and has not begun is in the journal.
+    /// Stops the lane from beginning anything more: it ends after the deliveries under way and saves its cursor, from which another lane
+    /// continues. Records that it has read but not begun remain in the journal.
     pub fn hand_over(&self) {
         self.handing_over.stop();
     }
 }
 
 impl JobHandle {
-    /// Has this delivered; returns the items that the sink will never take. When this returns, what arrived is safe with the sink:
-    /// its checkpoint has been saved. It waits for as long as it takes; dropped, it gives up what has not begun. Where the lane is
-    /// replaced meanwhile, the next one gets what this one gave up.
+    /// Delivers `delivery` and returns the items that the sink rejected. When this returns, the delivered items are safe with the sink,
+    /// because its checkpoint has been saved. This waits without limit; dropping it cancels what has not begun. If the lane is replaced
+    /// meanwhile, the next one gets what this one cancelled.
     pub async fn deliver(&self, delivery: Delivery) -> Result<Vec<Rejected>, LaneGone> {
         let mut lanes = self.lanes.0.subscribe();
         loop {

@@ -1,16 +1,16 @@
-//! The trip after the journal: one lane for each sink, from cursor to cursor.
+//! The pipeline after the journal: one lane per sink, from cursor to cursor.
 //!
-//! A lane reads in the order of the journal, gathers deliveries, hands them to its sink and moves its own cursor. Retry is without
-//! limit: the journal is what holds the data meanwhile. Delivery is at least once; a sink that can tell what it has already (the
-//! file sink) makes it exactly once with the state that is saved beside the cursor.
+//! A lane reads in journal order, batches deliveries, passes them to its sink and moves its cursor. Retries are unlimited, because the
+//! journal keeps the data. Delivery is at least once; a sink that recognizes what it already has (the file sink) makes it exactly once with
+//! the state that is saved with the cursor.
 //!
-//! What cannot go for a reason of its own (a caller's key that is not known yet, a backend that breaks on it) is deferred: others go
-//! past it, and only the cursor waits. `window` and `tracker` say what bounds that.
+//! Items that cannot be sent for a specific reason (a caller's key that is not known yet, a backend that fails on them) are deferred:
+//! others overtake them, and only the cursor waits. `window` and `tracker` bound this.
 //!
-//! Where rules decide of whole traces, the lane reads ahead, and a record waits in the journal until its traces are decided (`way`).
+//! If rules decide on whole traces, the lane reads ahead, and a record waits in the journal until its traces are decided (`way`).
 //!
-//! Where its sink wants to know of traces, the lane feeds a table of them with all it reads, and each delivery carries what the table
-//! knew when it began. Roots that stand for traces go the way of all spans but are no items: no figure of the cursor counts them.
+//! If the sink needs trace contexts, the lane feeds a table of traces with everything it reads, and each delivery carries what the table
+//! knows when it begins. Synthetic roots are delivered like other spans but are not items: the cursor does not count them.
 
 mod lane;
 mod way;

@@ -1,4 +1,4 @@
-//! The options that every sink has, beside those of its kind. The sentences are those of the starter file and the schema.
+//! The options that every sink has in addition to those of its kind. Their comments appear in the starter file and the schema.
 
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ impl Default for LaneOptions {
         Self {
             batch: BatchLimits::default(),
             retry: RetryOptions::default(),
-            // Each saving is an fsync; one a second is nothing for a disk, and a second is little to deliver again.
+            // Each save is an fsync: one per second is cheap for a disk, and a second's items are few to deliver again.
             commit_every: Duration::from_secs(1),
             when_full: WhenFull::default(),
             decide: DecideOptions::default(),
@@ -79,11 +79,11 @@ impl Default for LaneOptions {
 impl Default for BatchLimits {
     fn default() -> Self {
         Self {
-            // Large enough that the cost of a request is shared by many, small enough for every backend's limit.
+            // Large enough to spread the cost of a request over many spans, small enough for the limit of every backend.
             items_max: 1000,
             // About 600 agent spans of 7 KB; most backends refuse bodies of more than 5 to 16 MB.
             bytes_max: 4 << 20,
-            // Soon enough for somebody who watches.
+            // Short enough for a person who watches.
             age_max: Duration::from_millis(200),
         }
     }
@@ -94,7 +94,7 @@ impl Default for RetryOptions {
         Self {
             // Most failures are over in less than a second.
             first: Duration::from_millis(250),
-            // A sink that has come back is noticed within half a minute, and so is a mended key or address.
+            // A recovered sink is noticed within half a minute, and so is a corrected key or address.
             longest: Duration::from_secs(30),
             hold: Duration::from_secs(30),
         }

@@ -1,4 +1,4 @@
-//! What a lane reads, on its way into the window.
+//! Records that a lane has read, on their way into the window.
 
 use std::sync::Arc;
 
@@ -17,12 +17,12 @@ use crate::sinks::{Delivery, RejectClass};
 use crate::span::Batch;
 use crate::support::clock;
 
-/// Why records become dead letters as a whole.
+/// Reasons for which entire records become dead letters.
 const NOT_UNDERSTOOD: &str = "this version does not understand the record";
 const PANICKED: &str = "this version panicked on the record";
 
 impl Lane {
-    /// Takes note of what was read, and of no more than rules leave of it.
+    /// Registers a record that was read, without the items that rules remove.
     pub(super) async fn read(&mut self, mut fed: Fed, known: Option<Decided>) {
         self.taking = Some(fed.start.position);
         if self.poisonous != self.taking {
@@ -33,14 +33,14 @@ impl Lane {
         self.pending = Some(fed);
     }
 
-    /// What rules leave of a request. Where they read much, it is done away from the runtime's threads.
+    /// Applies rules to a request. Expensive work is moved off the runtime's threads.
     async fn ruled(rules: &Arc<Rules>, batch: &Arc<Batch>, known: Option<Decided>) -> Ruled {
         let known = Arc::new(known);
         if is_much(batch) && rules.read_spans() {
             let (rules, batch, known) = (Arc::clone(rules), Arc::clone(batch), Arc::clone(&known));
             let apply = move || rules.apply(&batch, Known::of(known.as_ref().as_ref()));
             let left = tokio::task::spawn_blocking(apply).await;
-            // A panic comes again below, where it is seen.
+            // A panic occurs again below, where it is handled.
             if let Ok(left) = left {
                 return left;
             }
@@ -48,8 +48,8 @@ impl Lane {
         rules.apply(batch, Known::of(known.as_ref().as_ref()))
     }
 
-    /// Queues what was read, behind the amendments that its news make due: the cursor cannot pass the news before these are done.
-    /// What is not due at `now` stays.
+    /// Queues the pending record after the amendments that it makes due, because the cursor cannot pass it before they are done. A record
+    /// that is not due at `now` stays pending.
     pub(super) async fn take_in(&mut self, now: Instant) {
         while self.has_room() {
             if !self.traces.table.amendments.is_empty() {
@@ -60,7 +60,7 @@ impl Lane {
             match self.set_aside(&fed).await {
                 Ok(settled) => self.queue(&fed, settled),
                 Err(problem) => {
-                    // A full disk: the record waits, and all behind it.
+                    // The disk is full: this record waits, and all records after it.
                     self.status.no_dead_letters(&problem);
                     self.pending_at = now + self.options.retry.hold;
                     self.pending = Some(fed);
@@ -70,7 +70,7 @@ impl Lane {
         }
     }
 
-    /// Makes a dead letter of a record that cannot be delivered.
+    /// Turns a record that cannot be delivered into a dead letter.
     async fn set_aside(&mut self, fed: &Fed) -> Result<Settled, AppendError> {
         let items = fed.unreadable();
         let (record, reason, class, items) = match &fed.not_understood {
@@ -112,7 +112,7 @@ impl Lane {
         self.window.push(purpose, entry, delivery, Instant::now().into_std());
     }
 
-    /// Roots are delivered like the spans below them, in the same partition and after those read before.
+    /// Queues roots that are due. They are delivered like the spans below them, in the same partition and after those read before.
     pub(super) fn queue_roots(&mut self) {
         let now_ns = clock::unix_now_ns();
         if !self.has_next() && self.pending.is_none() {
@@ -128,7 +128,7 @@ impl Lane {
         }
     }
 
-    /// What is sent once more goes behind the first sending, in the partition of its trace, and is given what is known when it begins.
+    /// Queues amendments. They follow the first delivery, in the partition of their trace, and get the context known when they begin.
     async fn queue_amendments(&mut self) {
         if !self.sink.replaces_by_id() {
             self.traces.table.amendments.clear();

@@ -1,4 +1,4 @@
-//! What a lane hands over, and what it makes of the answers.
+//! Starts a lane's deliveries, and handles their reports.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,12 +16,12 @@ use crate::support::backoff::Backoff;
 use crate::support::clock;
 
 impl Lane {
-    /// Nothing may be handed over before a checkpoint is saved, or while one is made for a sink that takes one delivery at a time.
+    /// Returns whether deliveries wait for a checkpoint: one is owed, or is being made for a sink that takes one delivery at a time.
     pub(super) fn waits_for_checkpoint(&self) -> bool {
         self.owes_checkpoint || self.saving.is_some() && self.window.is_single()
     }
 
-    /// Starts what may be under way now. What is known of the traces is known as of here, for all attempts.
+    /// Starts the deliveries that may begin now. Their trace contexts are fixed here, for all attempts.
     pub(super) fn start(&mut self, under_way: &mut UnderWay, draining: bool, now: Instant) {
         if !draining {
             self.give_up_deferred(under_way);
@@ -53,8 +53,8 @@ impl Lane {
         }
     }
 
-    /// Gives up what waits for a key where it holds up everybody else: there is no room for more of it, the cursor stands too far behind
-    /// it, or the journal is full because of it. One in a turn, the oldest first, so that no more goes than must.
+    /// Gives up items that wait for a key when they block everything else: there is no space to defer more, the cursor is too far behind,
+    /// or they keep the journal full. It gives up one work per turn, oldest first, so that no more is lost than necessary.
     fn give_up_deferred(&mut self, under_way: &mut UnderWay) {
         if self.window.items_deferred() == 0 {
             return;
@@ -68,7 +68,7 @@ impl Lane {
         }
     }
 
-    /// The first task of a work, no larger than what is not known to be refused.
+    /// Returns the first task of a work, split to fit the learned size limit.
     fn next_task(&mut self, work: &mut Work) -> Option<Task> {
         let mut task = work.tasks.pop_front()?;
         if work.is_first {
@@ -86,7 +86,7 @@ impl Lane {
 
     pub(super) fn ended(&mut self, ended: Ended) {
         let Ended { mut work, task, rest, mut pace, began, was_asked } = ended;
-        // Without a wait that would be an endless loop.
+        // Without a wait this would be an endless loop.
         let repeats = rest.tasks.iter().any(|again| again.delivery.len() == task.delivery.len());
         if pace == Pace::Go && repeats {
             let reason = "the sink asks for everything again without a reason".to_owned();
@@ -94,7 +94,7 @@ impl Lane {
         }
         let settled = rest.arrived.len() + rest.refused.len();
         if settled == task.delivery.len() && matches!(pace, Pace::Down { .. }) {
-            // What it breaks on is given up because others arrive, so the backend works.
+            // The items on which the backend fails are given up because others are delivered, so the backend works.
             pace = Pace::Go;
         }
         let now = Instant::now().into_std();
@@ -119,13 +119,13 @@ impl Lane {
             let deferred = work.deferred(task, wait, not_before);
             self.window.defer(deferred);
         }
-        // The first is tried first: what was cut stays in order.
+        // The first task is attempted first: split tasks stay in order.
         rest.tasks.into_iter().rev().for_each(|task| work.tasks.push_front(task));
         self.window.finish(work);
         self.show_deferred();
     }
 
-    /// When what was deferred may be tried again at the soonest: where the sink would have it back at once, it waits like what failed.
+    /// Returns when a deferred task may be attempted again. If the sink would accept it again immediately, it waits as after a failure.
     fn not_before(
         &self,
         task: &mut Task,
@@ -175,7 +175,7 @@ impl Lane {
         }
     }
 
-    /// Takes the pace that the sink asks for.
+    /// Applies the pace that the sink asks for.
     pub(super) fn note(&mut self, pace: &Pace, has_arrived: bool, began: Instant) {
         let (began, now) = (began.into_std(), Instant::now().into_std());
         if has_arrived {
@@ -211,7 +211,7 @@ impl Lane {
         self.status.troubled(state, reason);
     }
 
-    /// What the sink has to say, unless there is worse.
+    /// Shows the sink's notice, unless there is a more serious problem.
     fn show_notice(&self) {
         if self.status.state().0 == LaneState::Running {
             self.status.set_state(LaneState::Running, self.status.notice(self.sink.notice()));

@@ -1,4 +1,4 @@
-//! What can be seen of a lane from outside, while it runs.
+//! The state of a running lane, visible from outside.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,25 +16,25 @@ use crate::sinks::{Delivery, RejectClass, TraceUrl};
 use crate::support::clock;
 use crate::support::lock::lock;
 
-/// A hold waits for a person, so its reason stays in sight of whoever looks at the last few lines of a log.
+/// A hold waits for a person, so its reason is repeated often enough to appear in the last lines of a log.
 const TROUBLE_SAID_EVERY: Duration = Duration::from_mins(1);
 
-/// How a lane is.
+/// The state of a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LaneState {
     /// Delivering, or waiting for something to deliver.
     #[default]
     Running,
-    /// The last attempt failed; it is tried again.
+    /// The last attempt failed and is retried.
     Retrying,
-    /// The sink cannot work as configured; nothing is lost, it is tried again slowly.
+    /// The sink cannot work as configured; nothing is lost, and the lane retries slowly.
     Holding,
     /// The lane ended because the daemon stops.
     Drained,
 }
 
 impl LaneState {
-    /// The state's name in `/status` and logs.
+    /// Returns the state's name in `/status` and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
@@ -45,69 +45,69 @@ impl LaneState {
     }
 }
 
-/// The figures of one lane. Items are spans and trace objects.
+/// The counters of one lane. Items are spans and trace objects.
 #[derive(Debug, Default)]
 pub struct LaneStatus {
     /// The sink's name in the configuration.
     pub sink: String,
     /// The sink's kind.
     pub kind: &'static str,
-    /// Deliveries handed over.
+    /// Deliveries passed to the sink.
     pub deliveries: AtomicU64,
-    /// Attempts that failed and were tried again.
+    /// Attempts that failed and were retried.
     pub retries: AtomicU64,
-    /// Of these, how often the backend asked for less.
+    /// Of these, those after which the backend asked for less.
     pub throttles: AtomicU64,
-    /// Of these, how often the sink could not work as configured.
+    /// Of these, those after which the sink could not work as configured.
     pub holds: AtomicU64,
-    /// Items of deliveries that arrived, which the backend left out without saying which.
+    /// Items that the backend left out of successful deliveries without identifying them.
     pub left_out: AtomicU64,
     /// Items that an operator replayed.
     pub replayed: AtomicU64,
-    /// How many deliveries may be at the sink at once, as it is now.
+    /// Number of deliveries that the sink may have at the same time.
     pub concurrency: AtomicUsize,
-    /// Whether only one attempt is made at a time, because none works.
+    /// Whether the breaker allows only one attempt at a time, because none succeeds.
     pub is_breaker_open: AtomicBool,
-    /// The most bytes that are sent in one go, as learned from refusals; 0 where none is known.
+    /// The size limit of a delivery in bytes, learned from rejections; 0 if unknown.
     pub learned_bytes_max: AtomicUsize,
     /// Deliveries in flight.
     pub in_flight: AtomicU64,
-    /// Items that cannot go yet for a reason of their own, and are put aside so that others can.
+    /// Deferred items: they cannot be sent yet for a specific reason, and others overtake them.
     pub deferred: AtomicU64,
-    /// When the oldest item that is not settled was received, in nanoseconds since 1970; 0 when nothing is pending.
+    /// When the oldest unsettled item was received, in nanoseconds since 1970; 0 if nothing is pending.
     pub oldest_received_at_ns: AtomicU64,
-    /// Items of which the journal's count and the lane's differ.
+    /// Difference in items between the journal's count and the lane's.
     pub miscounted: AtomicU64,
-    /// How often our own code panicked in the lane or its sink.
+    /// Number of panics in the lane or its sink.
     pub panics: AtomicU64,
     dead_letters: [AtomicU64; RejectClass::ALL.len()],
-    /// Roots that were made for traces without one. They are no items that were accepted.
+    /// Roots created for traces without one. They are not accepted items.
     pub roots: AtomicU64,
-    /// Roots that the sink would not take. Nothing was lost with them: what a root says, its spans have said.
+    /// Roots that the sink rejected. No data is lost with them: a root only repeats what its spans have.
     pub roots_rejected: AtomicU64,
-    /// Spans that were sent once more, because it became known that what they were sent with was wrong.
+    /// Spans that were sent again, because later spans showed that their context was wrong.
     pub amended: AtomicU64,
-    /// Spans that were to be, and that the sink would not take again or the journal has no longer.
+    /// Amendments that the sink rejected or that are no longer in the journal.
     pub unamended: AtomicU64,
-    /// What is done to items before the sink gets them, and how often that was.
+    /// The rules for this sink, with their counters.
     pub rules: Arc<Rules>,
-    /// Where a browser shows a trace that the sink has.
+    /// The address of a trace in the sink.
     pub trace_url: Option<TraceUrl>,
-    /// How long items were on their way, in seconds.
+    /// Time until delivery, in seconds.
     pub latency: Latency,
     /// See [`Sink::gathers`](crate::sinks::Sink::gathers).
     pub gathers: bool,
     condition: Mutex<Condition>,
 }
 
-/// How long it was from when a request was received until its items were delivered, in seconds: once for each request in each delivery.
-/// It is acknowledged a sync after it was received, and only the latter is in the journal. Clones share it.
+/// Time from receiving a request until its items are delivered, in seconds: one observation per request in each delivery. The
+/// acknowledgement follows the receipt by a sync; only the time of receipt is in the journal. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Latency(pub Histogram);
 
 impl Default for Latency {
     fn default() -> Self {
-        // From 5 ms to three quarters of an hour, which is an outage.
+        // From 5 ms to about 45 minutes, which is an outage.
         Self(Histogram::new(exponential_buckets(0.005, 2.0, 20)))
     }
 }
@@ -116,9 +116,9 @@ impl Default for Latency {
 struct Condition {
     state: LaneState,
     problem: Option<String>,
-    /// The trouble that was last said in the log, and when.
+    /// The problem that was logged last, and when.
     said: Option<(LaneState, Instant)>,
-    /// Whether that trouble is not known to be over.
+    /// Whether that problem may still persist.
     is_troubled: bool,
     cursor: Cursor,
     traces: Option<Fill>,
@@ -146,7 +146,7 @@ impl Condition {
 }
 
 impl LaneStatus {
-    /// The status of a lane that starts at this cursor, without rules.
+    /// Creates the status of a lane that starts at this cursor, without rules.
     pub fn new(sink: String, kind: &'static str, cursor: Cursor) -> Self {
         Self {
             sink,
@@ -156,28 +156,28 @@ impl LaneStatus {
         }
     }
 
-    /// How the lane is, and what its sink said last when it is not well.
+    /// Returns the lane's state, and its sink's last message if it has a problem.
     pub fn state(&self) -> (LaneState, Option<String>) {
         let condition = self.lock();
         (condition.state, condition.problem.clone())
     }
 
-    /// What is settled.
+    /// Returns the cursor: everything before it is settled.
     pub fn cursor(&self) -> Cursor {
         self.lock().cursor.clone()
     }
 
-    /// What is settled, and of a sink that gathers only what a checkpoint has made durable.
+    /// Returns the cursor; for a sink that gathers, the saved one, which a checkpoint has made durable.
     pub fn safe<P>(&self, journal: &Journal<P>) -> Cursor {
         let saved = self.gathers.then(|| journal.cursor(&self.sink)).flatten();
         saved.unwrap_or_else(|| self.cursor())
     }
 
-    /// What became of everything that is settled. What an operator had delivered or dropped since it became a dead letter, or
-    /// gave way to newer ones, is no dead letter any more.
+    /// Computes the outcomes of all settled items. Dead letters that an operator has since delivered or discarded, or that were evicted for
+    /// newer ones, no longer count as dead letters.
     pub fn settled(cursor: &Cursor, resolved: Resolved) -> Settled {
         let settled = cursor.mark.items.saturating_sub(cursor.joined);
-        // After a crash an item can have two dead letters, and both be resolved.
+        // After a crash, an item may have two dead letters, and both may be resolved.
         let dead_lettered = cursor.dead_lettered.saturating_sub(resolved.items());
         let lost = resolved.dropped + resolved.evicted;
         let dropped = cursor.dropped + lost.min(cursor.dead_lettered - dead_lettered);
@@ -186,17 +186,17 @@ impl LaneStatus {
         Settled { delivered, dead_lettered, filtered, dropped }
     }
 
-    /// How full the lane's table of traces is; `None` where the sink does not want to know of traces.
+    /// Returns the fill of the lane's table of traces; `None` if the sink needs no trace contexts.
     pub fn traces(&self) -> Option<Fill> {
         self.lock().traces
     }
 
-    /// Items that arrived at the sink since it joined.
+    /// Returns the number of items delivered since the sink joined.
     pub fn delivered(&self) -> u64 {
         Self::settled(&self.cursor(), Resolved::default()).delivered
     }
 
-    /// Items that became dead letters since the start, by reason.
+    /// Returns the number of items that became dead letters since the start, by reason.
     pub fn dead_letters(&self) -> impl Iterator<Item = (RejectClass, u64)> {
         let counts = self.dead_letters.iter().map(|count| count.load(Ordering::Relaxed));
         RejectClass::ALL.into_iter().zip(counts)
@@ -209,8 +209,8 @@ impl LaneStatus {
         }
     }
 
-    /// Sets the state; returns whether that is worth a line in the log. A sink that now takes things and now does not is mentioned
-    /// once a minute, and so is a hold for as long as it lasts.
+    /// Sets the state; returns whether to log the change. A sink that alternates between working and failing is logged once a minute, and
+    /// so is a hold for as long as it lasts.
     pub(super) fn set_state(&self, state: LaneState, problem: Option<String>) -> bool {
         let mut condition = self.lock();
         let is_news = condition.is_news(state);
@@ -219,7 +219,7 @@ impl LaneStatus {
         is_news
     }
 
-    /// Says that the sink does not take things now, where that is news.
+    /// Records that the sink does not accept items, and logs it if that is new.
     pub(super) fn troubled(&self, state: LaneState, reason: &str) {
         if self.set_state(state, Some(reason.to_owned())) {
             let (sink, state) = (&self.sink, state.as_str());
@@ -227,12 +227,12 @@ impl LaneStatus {
         }
     }
 
-    /// Says that dead letters cannot be kept: what is to become one waits.
+    /// Records that dead letters cannot be stored, so that their items wait.
     pub(super) fn no_dead_letters(&self, problem: &AppendError) {
         self.troubled(LaneState::Holding, &format!("dead letters cannot be kept: {problem}"));
     }
 
-    /// What degrades health although the sink works: what the sink says, and that our own code has panicked.
+    /// Returns what degrades health although the sink works: the sink's notice, wrong counts, or panics.
     pub(super) fn notice(&self, of_sink: Option<String>) -> Option<String> {
         let count = |counter: &AtomicU64, before: &str, after: &str| {
             let count = counter.load(Ordering::Relaxed);
@@ -245,7 +245,7 @@ impl LaneStatus {
             .or_else(|| count(&self.panics, "our own code panicked ", panicked))
     }
 
-    /// How many traces are remembered for rules that decide of traces, and how many were kept without a decision; `None` without such.
+    /// Returns the number of traces remembered for rules on whole traces, and of those kept without a decision; `None` without such rules.
     pub fn decisions(&self) -> Option<(usize, Undecided)> {
         self.lock().decisions
     }
@@ -265,13 +265,13 @@ impl LaneStatus {
         change(&mut self.lock().cursor)
     }
 
-    /// Counts a delivery as being at the sink until the answer is dropped.
+    /// Counts a delivery as in flight until the result is dropped.
     pub(super) fn one_in_flight(&self) -> InFlight<'_> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight(self)
     }
 
-    /// Takes the time of what has just been delivered for the first time.
+    /// Observes the latency of items that were delivered for the first time.
     pub(super) fn delivered_now(&self, delivery: &Delivery) {
         let now_ns = clock::unix_now_ns();
         for source in delivery.sources().filter(|source| source.received_at_ns != 0) {
@@ -289,27 +289,27 @@ impl LaneStatus {
     }
 }
 
-/// What became of dead letters of one sink, or of the quarantine, since its first day.
+/// Resolved dead letters of one sink, or of the quarantine, since its creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Resolved {
-    /// Items that were delivered after all.
+    /// Items that were delivered later.
     pub delivered: u64,
-    /// Items that an operator gave up.
+    /// Items that an operator discarded.
     pub dropped: u64,
-    /// Items that gave way to newer ones, because the store was full.
+    /// Items that were evicted because the store was full.
     #[serde(default)]
     pub evicted: u64,
 }
 
 impl Resolved {
-    /// All of them.
+    /// Returns the number of all resolved items.
     pub fn items(&self) -> u64 {
         self.delivered + self.dropped + self.evicted
     }
 }
 
 impl Settled {
-    /// All of them.
+    /// Returns the number of all settled items.
     pub(super) fn items(self) -> u64 {
         self.delivered + self.dead_lettered + self.filtered + self.dropped
     }
@@ -322,20 +322,20 @@ impl Settled {
     }
 }
 
-/// What became of a sink's items. They add up to all that is settled.
+/// Outcomes of a sink's items. Together they are all settled items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Settled {
-    /// They arrived, some perhaps only when they were replayed.
+    /// Delivered, some perhaps only by a replay.
     pub delivered: u64,
-    /// They are dead letters.
+    /// Dead letters.
     pub dead_lettered: u64,
-    /// A rule left them out.
+    /// Removed by a rule.
     pub filtered: u64,
-    /// They were given up, because the journal or the dead letters were full or by an operator, or could not be read back.
+    /// Lost because the journal or the dead-letter store was full, discarded by an operator, or unreadable.
     pub dropped: u64,
 }
 
-/// A delivery at the sink.
+/// A delivery in flight.
 pub(super) struct InFlight<'a>(&'a LaneStatus);
 
 impl Drop for InFlight<'_> {

@@ -1,4 +1,4 @@
-//! What a lane knows of the traces that it delivers, for a sink that wants to know.
+//! The trace contexts of a lane, for a sink that needs them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
@@ -18,36 +18,36 @@ use crate::span::{Batch, Item, Span, TraceId, TraceNeeds, Traced};
 use crate::support::clock::nanos;
 use crate::support::lock::lock;
 
-/// How long after it was received a request is in the journal at the latest, unless the journal is full. Until then a lane at the
-/// journal's end does not know that a trace was quiet.
+/// Maximum time from receiving a request until it is in the journal, unless the journal is full. Until then a lane at the journal's end
+/// cannot know that a trace was quiet.
 pub(super) const IN_JOURNAL_WITHIN: Duration = Duration::from_secs(1);
-/// The facts of so many spans are read where the lane runs; those of more, away from the runtime's threads.
+/// Facts of up to this many spans are read on the lane's own task; more are read off the runtime's threads.
 pub(super) const READ_INLINE_ITEMS_MAX: usize = 64;
 
-/// A table of traces and what the sink wants of it. Empty for a sink that wants nothing.
+/// A table of traces and the sink's needs. Empty if the sink needs nothing.
 pub(super) struct LaneTraces {
     needs: Option<TraceNeeds>,
     pub(super) table: Traces,
     status: Arc<LaneStatus>,
 }
 
-/// Spans whose trace object has not been seen wait for it.
+/// A wait of spans for trace objects that have not been seen.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Hold {
     /// Their traces.
     pub(super) traces: Vec<TraceId>,
-    /// The latest that the delivery may begin, in nanoseconds since 1970.
+    /// Latest start of the delivery, in nanoseconds since 1970.
     pub(super) until_ns: u64,
 }
 
 impl LaneTraces {
-    /// Nothing known yet.
+    /// Creates an empty table.
     pub(super) fn new(needs: Option<TraceNeeds>, status: Arc<LaneStatus>) -> Self {
         let table = Traces::new(needs.unwrap_or_default(), status.cursor().stamp);
         Self { needs, table, status }
     }
 
-    /// Finds out what stands in the journal before the cursor. A sink is owed no roots from before it joined.
+    /// Fills the table from the journal before the cursor. A sink gets no roots from before it joined.
     pub(super) async fn look_back(
         &mut self,
         journal: &Journal<Arrived>,
@@ -61,7 +61,7 @@ impl LaneTraces {
             look_back(&journal, cursor.mark, (&rules, decisions.as_deref()), &mut table);
             table
         });
-        // When it panics, the table stays empty: contexts are poorer, and no span waits for that.
+        // After a panic the table stays empty: contexts are incomplete, and no span waits for them.
         if let Ok(table) = read.await {
             self.table = table;
         }
@@ -72,7 +72,7 @@ impl LaneTraces {
         }
     }
 
-    /// Takes note of what was read. Sinks read the facts later anyway; here only who reads them first is decided.
+    /// Registers a record. Sinks read the facts later anyway; this only decides where they are read first.
     pub(super) async fn add(&mut self, fed: &Fed, ruled: &Ruled) {
         let Some(needs) = self.needs else { return };
         let batch = &fed.batch;
@@ -82,29 +82,29 @@ impl LaneTraces {
         {
             let batch = Arc::clone(batch);
             let read = move || batch.spans().for_each(|span| read_ahead(span, traced));
-            // A panic would come again below, where it is seen.
+            // A panic would occur again below, where it is handled.
             tokio::task::spawn_blocking(read).await.ok();
         }
         self.table.feed_ruled(ruled, fed.start.position);
         self.show();
     }
 
-    /// Everything that was received by now, but for the last moment, was read.
+    /// Notes that everything received until a moment before `now_ns` was read.
     pub(super) fn has_caught_up(&mut self, now_ns: u64) {
         if self.needs.is_some() {
             self.table.advance(now_ns.saturating_sub(nanos(IN_JOURNAL_WITHIN)));
         }
     }
 
-    /// When [`LaneTraces::has_caught_up`] may bring a root to light, in nanoseconds since 1970; `None` when there is none to come.
+    /// Returns when [`LaneTraces::has_caught_up`] may find the next root due, in nanoseconds since 1970; `None` if no root is expected.
     pub(super) fn next_root_at_ns(&self) -> Option<u64> {
         self.needs?;
         let at_ns = self.table.next_root_at_ns()?;
         Some(at_ns.saturating_add(nanos(IN_JOURNAL_WITHIN)))
     }
 
-    /// A delivery of roots that are due, and before which record the roots of all traces are in it or were
-    /// sent. Their spans were queued before.
+    /// Takes a delivery of due roots, and the record before which the roots of all traces are in it or were sent. Their spans were queued
+    /// before.
     pub(super) fn take_roots(&mut self, count_max: usize) -> Option<(Delivery, u64)> {
         self.needs?;
         let due = self.table.take_roots(count_max)?;
@@ -113,14 +113,14 @@ impl LaneTraces {
         Some((delivery_of(due.roots)?, due.until))
     }
 
-    /// What a delivery has to wait for: the trace objects of Agents SDK spans, each for `context_wait` from its arrival on. A lane that
+    /// Returns what a delivery waits for: the trace objects of Agents SDK spans, each for `context_wait` after it was received. A lane that
     /// is behind therefore does not wait.
     pub(super) fn hold_for(&self, delivery: &Delivery, now_ns: u64) -> Option<Hold> {
         let wait_ns = nanos(self.needs?.context_wait);
         let mut hold = Hold { traces: Vec::new(), until_ns: 0 };
         for (batch, item) in delivery.items() {
             let Some(span) = item.as_span() else { continue };
-            // Whatever the clock did since: nobody waits for longer than that from now.
+            // Even if the clock was changed, no span waits longer than this from now.
             let received_at_ns = batch.source.received_at_ns.min(now_ns);
             let until_ns = received_at_ns.saturating_add(wait_ns);
             if span.is_otlp() || span.is_synthetic() || until_ns <= now_ns {
@@ -138,7 +138,7 @@ impl LaneTraces {
         (!hold.traces.is_empty()).then_some(hold)
     }
 
-    /// Whether what was waited for is there, or was waited for long enough.
+    /// Returns whether the trace objects arrived, or the wait is over.
     pub(super) fn is_over(&mut self, hold: &Hold, now_ns: u64) -> bool {
         if hold.until_ns <= now_ns {
             self.table.stop_waiting(&hold.traces);
@@ -147,7 +147,7 @@ impl LaneTraces {
         !hold.traces.iter().any(|trace| self.table.is_worth_waiting(*trace))
     }
 
-    /// The delivery with what is known of its traces now. It stays the same for all attempts.
+    /// Adds the current trace contexts to the delivery. All attempts use the same ones.
     pub(super) fn with_contexts(&mut self, delivery: Delivery) -> Delivery {
         let has_its_own = delivery.spans().next().is_some_and(Span::is_synthetic);
         if self.needs.is_none() || has_its_own || delivery.has_contexts() {
@@ -157,7 +157,7 @@ impl LaneTraces {
         delivery.with_contexts(contexts)
     }
 
-    /// One delivery's worth of what is to be sent once more, read again from the journal. What is not there any more is left out.
+    /// Reads one delivery of amendments from the journal. Items that are gone from the journal are skipped.
     pub(super) async fn take_amendments(
         &mut self,
         journal: &Journal<Arrived>,
@@ -175,7 +175,7 @@ impl LaneTraces {
         let read = tokio::task::spawn_blocking(move || {
             read_again(&journal, (&rules, decisions.as_deref()), wanted, limits)
         });
-        // When it panics, these spans stay as they are.
+        // After a panic, these spans stay as they were sent.
         let Ok(Again { delivery, left, lost }) = read.await else {
             self.status.unamended.fetch_add(items as u64, Ordering::Relaxed);
             return Delivery::default();
@@ -202,7 +202,7 @@ impl LaneTraces {
     }
 }
 
-/// Reads what [`Traces::feed`] asks of a span.
+/// Reads what [`Traces::feed`] needs from a span.
 fn read_ahead(span: &Span, traced: Traced) {
     if traced.reads(span) {
         span.facts();
@@ -211,20 +211,20 @@ fn read_ahead(span: &Span, traced: Traced) {
     }
 }
 
-/// Records and places in them.
+/// Records and indexes of items in them.
 type Places = Vec<(Position, BTreeSet<usize>)>;
 
-/// What was read again.
+/// Items that were read again.
 #[derive(Default)]
 struct Again {
     delivery: Delivery,
-    /// What there was no room for.
+    /// Items for which the delivery had no space.
     left: Places,
-    /// Items that cannot be read any more.
+    /// Number of items that cannot be read any more.
     lost: u64,
 }
 
-/// Reads items again, as many as go in one delivery; their places are those that they were received at. It blocks on the disk.
+/// Reads items again, as many as fit in one delivery; the indexes are those at which they were received. Blocks on the disk.
 fn read_again(
     journal: &Journal<Arrived>,
     (rules, decisions): (&Rules, Option<&Mutex<Decisions>>),
@@ -258,8 +258,8 @@ fn read_again(
     again
 }
 
-/// A delivery of roots; `None` for none. What is known of their traces is frozen here: these may be forgotten before it is their
-/// turn.
+/// Creates a delivery of roots; `None` if there are none. It fixes their trace contexts now, because the table may forget the traces before
+/// the delivery begins.
 pub fn delivery_of(roots: Vec<DueRoot>) -> Option<Delivery> {
     let mut delivery = Delivery::default();
     let mut contexts = HashMap::new();

@@ -1,14 +1,14 @@
-//! Which records are done: the offset tracker of a lane. Pure.
+//! The offset tracker of a lane: which records are done. Pure.
 //!
-//! Every record that was read has an entry with the items of it that are left, and so have roots and amendments, which are no records.
-//! The cursor may only pass what is done without a gap, so what is done early waits here for what came before it.
+//! Every record that was read has an entry with the number of its remaining items. Roots and amendments, which are not records, have
+//! entries too. The cursor only passes entries without a gap, so entries that are done early wait here for earlier ones.
 
 use std::collections::VecDeque;
 
 use super::status::Settled;
 use crate::journal::Mark;
 
-/// Entries in the order of the journal.
+/// Entries in journal order.
 #[derive(Debug, Default)]
 pub(super) struct Tracker {
     entries: VecDeque<Entry>,
@@ -16,43 +16,43 @@ pub(super) struct Tracker {
     first: u64,
 }
 
-/// Entries behind one that is not done: about 6 MiB. At that many nothing more is read.
+/// Maximum number of entries: about 6 MiB. The lane stops reading at this limit.
 const ENTRIES_MAX: usize = 65_536;
 
-/// Something that the cursor passes when all its items are done.
+/// An entry that the cursor passes when all its items are done.
 #[derive(Debug, Default)]
 pub(super) struct Entry {
-    /// Where the cursor may go then; `None` for what is no record.
+    /// Where the cursor may move then; `None` if it is not a record.
     pub(super) end: Option<Mark>,
-    /// When it was received, in nanoseconds since 1970.
+    /// Arrival time, in nanoseconds since 1970.
     pub(super) received_at_ns: u64,
-    /// Items that are not done.
+    /// Number of items that are not done.
     pub(super) left: usize,
-    /// What became of the others.
+    /// Outcomes of the others.
     pub(super) settled: Settled,
-    /// Roots of traces that were due up to then are in it; 0 where it has none.
+    /// With its roots, those of all traces whose last record is before this are sent; 0 if it has no roots.
     pub(super) roots_until: u64,
 }
 
-/// Where the cursor may go, and what it passes on the way.
+/// A new position for the cursor, and what it passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Progress {
     /// `None` while no record is done.
     pub(super) mark: Option<Mark>,
-    /// What became of the items of records that were passed.
+    /// Outcomes of the items in passed records.
     pub(super) settled: Settled,
-    /// Roots of traces that were due up to then have arrived; 0 when none was passed.
+    /// The roots of all traces whose last record is before this have arrived; 0 if no roots were passed.
     pub(super) roots_until: u64,
 }
 
 impl Tracker {
-    /// Adds an entry behind all others; returns its number.
+    /// Adds an entry at the end; returns its number.
     pub(super) fn push(&mut self, entry: Entry) -> u64 {
         self.entries.push_back(entry);
         self.first + self.entries.len() as u64 - 1
     }
 
-    /// Notes that an item of an entry is done, and whether as a dead letter.
+    /// Records that an item of an entry is done, and whether it became a dead letter.
     pub(super) fn done(&mut self, number: u64, is_dead_letter: bool) {
         let place = number.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
         if let Some(entry) = place.and_then(|place| self.entries.get_mut(place)) {
@@ -62,7 +62,7 @@ impl Tracker {
         }
     }
 
-    /// Takes what is done without a gap; `None` when nothing new is.
+    /// Removes entries that are done without a gap; `None` if there are none.
     pub(super) fn advance(&mut self) -> Option<Progress> {
         let mut progress: Option<Progress> = None;
         while self.entries.front().is_some_and(|entry| entry.left == 0) {
@@ -78,12 +78,12 @@ impl Tracker {
         progress
     }
 
-    /// When the oldest item that is not settled was received, in nanoseconds since 1970.
+    /// Returns when the oldest unsettled item was received, in nanoseconds since 1970.
     pub(super) fn oldest_received_at_ns(&self) -> Option<u64> {
         self.entries.front().map(|entry| entry.received_at_ns)
     }
 
-    /// Whether nothing more should be read.
+    /// Returns whether the lane must stop reading.
     pub(super) fn is_full(&self) -> bool {
         self.entries.len() >= ENTRIES_MAX
     }

@@ -1,8 +1,8 @@
-//! A lane's way through the journal: what comes next and, where rules wait for whole traces, what is known of these.
+//! A lane's path through the journal: the next record and, if rules wait for whole traces, the decisions on its traces.
 //!
-//! For such rules the lane reads **ahead**: a second reader feeds a table of traces, and a record is given out once all of its traces are
-//! decided. Until then it waits where it is, in the journal, so nothing is taken out of order. What was read ahead is not held: the
-//! lane reads it again when it is its turn, from the tail or from the disk.
+//! For such rules the lane reads **ahead**: a second reader feeds a table of traces, and a record is released once all of its traces are
+//! decided. Until then it waits in the journal, so the order is kept. Records read ahead are not held in memory: the lane reads them again
+//! in turn, from the tail or from disk.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,13 +18,13 @@ use crate::span::{Batch, Item};
 use crate::support::clock::{self, nanos};
 use crate::support::lock::lock;
 
-/// Rules are applied where the lane runs to requests of up to so many bytes: a millisecond's work where each is searched.
+/// Maximum size of requests to which rules are applied on the lane's own task, in bytes: a millisecond's work if each is searched.
 const RULED_INLINE_BYTES_MAX: usize = 256 << 10;
 
-/// What comes next, and which rules are for its traces.
+/// The next record, and the decisions on its traces.
 pub(super) type Next = (Fed, Option<Decided>);
 
-/// The way.
+/// See the module documentation.
 pub(super) struct Way {
     reader: Reader,
     ahead: Option<Ahead>,
@@ -36,20 +36,20 @@ struct Ahead {
     table: Arc<Mutex<Decisions>>,
     /// Everything before this was fed.
     fed_until: Position,
-    /// What was read ahead and is to be fed. Its time was told.
+    /// A record that was read ahead and is not fed yet; the table knows its time.
     peeked: Option<Fed>,
-    /// What is to be fed of it, as it is found away from the runtime's threads.
+    /// Its survey, while that is computed off the runtime's threads.
     surveying: Option<JoinHandle<Survey>>,
-    /// What is next to be given out.
+    /// The record to release next.
     head: Option<Fed>,
-    /// When it is decided, in the table's time, as it was known last: it may be later.
+    /// When `head` is decided, in the table's time, as far as known: it may be later.
     head_due_ns: u64,
-    /// Whether the lane is to end, and what is next waits for what has not been received.
+    /// Whether the lane is ending while `head` waits for records that have not been received.
     is_stuck: bool,
 }
 
 impl Way {
-    /// Along this reader. One that decides of traces has another, which goes ahead.
+    /// Creates a path along `reader`, with a second reader ahead if rules decide on traces.
     pub(super) fn new(reader: Reader, rules: &Arc<Rules>) -> Self {
         let ahead = rules.wait_for_traces().then(|| Ahead {
             reader: reader.another(),
@@ -65,26 +65,26 @@ impl Way {
         Self { reader, ahead }
     }
 
-    /// What is decided; `None` where no rule decides of traces.
+    /// Returns the decisions; `None` if no rule decides on traces.
     pub(super) fn decisions(&self) -> Option<Arc<Mutex<Decisions>>> {
         self.ahead.as_ref().map(|ahead| Arc::clone(&ahead.table))
     }
 
-    /// Finds out what was decided of the traces before a mark, where the way goes on.
+    /// Restores the decisions on traces before `mark`, where the path continues.
     pub(super) async fn look_back(&mut self, journal: &Journal<Arrived>, mark: Mark) {
         let Some(ahead) = &mut self.ahead else { return };
         let (journal, rules) = (journal.clone(), Arc::clone(&ahead.rules));
         let now_ns = everything_until_ns();
         let recalled = spawn_blocking(move || recall(&journal, mark, &rules, now_ns)).await;
-        // When it panics, open traces are decided by what comes.
+        // After a panic, open traces are decided by later records.
         let (table, fed_until) = recalled
             .unwrap_or_else(|_| (Decisions::new(ahead.rules.decide(), ahead.rules.kept()), mark));
         *lock(&ahead.table) = table;
         ahead.go_to(fed_until);
     }
 
-    /// The next record, when its traces are decided. Safe to cancel. `None` where the lane is to end and what is next is not decided by
-    /// what the journal has: it waits there.
+    /// Returns the next record once its traces are decided. Safe to cancel. Returns `None` if the lane is ending and the journal does not
+    /// decide the next record, which waits there.
     pub(super) async fn next(&mut self, is_ending: bool) -> Option<Next> {
         let Some(ahead) = &mut self.ahead else { return Some((self.reader.next().await, None)) };
         loop {
@@ -120,17 +120,17 @@ impl Way {
         }
     }
 
-    /// Whether there is something to come without waiting for a request to arrive.
+    /// Returns whether a record can come without waiting for a new request.
     pub(super) fn has_next(&self) -> bool {
         self.head().is_some() || self.reader.has_next()
     }
 
-    /// Whether nothing can come before a request arrives, or time goes by.
+    /// Returns whether no record can come before a new request arrives or time passes.
     pub(super) fn is_stuck(&self) -> bool {
         self.ahead.as_ref().is_some_and(|ahead| ahead.is_stuck)
     }
 
-    /// When what waits to be decided was received, in nanoseconds since 1970.
+    /// Returns when the undecided record was received, in nanoseconds since 1970.
     pub(super) fn waits_since_ns(&self) -> Option<u64> {
         self.head().map(|head| head.batch.source.received_at_ns)
     }
@@ -139,7 +139,7 @@ impl Way {
         self.ahead.as_ref()?.head.as_ref()
     }
 
-    /// Goes on at another mark. What was fed is known.
+    /// Continues at another mark. Records that were fed need not be fed again.
     pub(super) fn seek(&mut self, mark: Mark) {
         self.reader.seek(mark);
         if let Some(ahead) = &mut self.ahead {
@@ -150,7 +150,7 @@ impl Way {
         }
     }
 
-    /// How many traces are remembered, and how many were kept without a decision.
+    /// Returns the number of remembered traces, and of those kept without a decision.
     pub(super) fn figures(&self) -> Option<(usize, Undecided)> {
         let table = lock(&self.ahead.as_ref()?.table);
         Some((table.remembered(), table.undecided()))
@@ -164,7 +164,7 @@ impl Ahead {
         self.reader.seek(mark);
     }
 
-    /// What is next, if it was fed and is decided.
+    /// Takes the head if it was fed and is decided.
     fn take_decided(&mut self) -> Option<Next> {
         let head = self.head.take_if(|head| head.end.position <= self.fed_until)?;
         let mut table = lock(&self.table);
@@ -182,12 +182,12 @@ impl Ahead {
         Some((head, Some(known)))
     }
 
-    /// When it is due by the clock.
+    /// Returns when the head is due by the clock.
     fn told_at_ns(&self) -> u64 {
         lock(&self.table).time.told_for(self.head_due_ns).saturating_add(nanos(IN_JOURNAL_WITHIN))
     }
 
-    /// What is decided by the time at which this was received is given out before it is fed.
+    /// Advances the table's time to when this record was received, so that traces decided by then are released before it is fed.
     fn peek(&mut self, peeked: Fed) {
         lock(&self.table).time.tell(peeked.batch.source.received_at_ns);
         self.peeked = Some(peeked);
@@ -202,7 +202,7 @@ impl Ahead {
             });
             let survey = surveying.await;
             self.surveying = None;
-            // The runtime ends, and nothing is given out any more.
+            // The runtime is shutting down, and nothing is released any more.
             survey.unwrap_or_default()
         } else {
             self.rules.survey(&peeked.batch)
@@ -213,17 +213,17 @@ impl Ahead {
     }
 }
 
-/// Everything that was received before this is in the journal, unless that is full.
+/// Returns the time before which every received request is in the journal, unless that is full.
 fn everything_until_ns() -> u64 {
     clock::unix_now_ns().saturating_sub(nanos(IN_JOURNAL_WITHIN))
 }
 
-/// A time of the wall clock as one to wake up at.
+/// Converts a wall clock time to an instant for a timer.
 pub(super) fn instant_of(unix_ns: u64) -> Instant {
     Instant::now() + Duration::from_nanos(unix_ns.saturating_sub(clock::unix_now_ns()))
 }
 
-/// Whether a request is so much that rules are applied to it away from the runtime's threads.
+/// Returns whether a request is so large that rules are applied to it off the runtime's threads.
 pub(super) fn is_much(batch: &Batch) -> bool {
     batch.items.len() > READ_INLINE_ITEMS_MAX || batch.bytes > RULED_INLINE_BYTES_MAX
 }

@@ -1,9 +1,9 @@
-//! What a lane has read and not finished: queued by trace, gathered into deliveries, or deferred. Pure: it is told the time.
+//! Items that a lane has read but not finished: queued by trace, combined into deliveries, or deferred. Pure: callers pass the time.
 //!
-//! Each partition has a share of the traces, so that those of one trace do not overtake each other: a partition is busy until its
-//! delivery is finished. A delivery is of one partition, and of others that are free where it has room left, so that few requests go
-//! out at low load. What cannot go for a reason of its own (a key that is not known yet, an item that the backend seems to break on)
-//! is deferred and lets others of its partition pass; only the cursor waits for it. It is kept in memory, so there is a bound to it.
+//! Each partition has a share of the traces and is busy until its delivery is finished, so that spans of one trace do not overtake each
+//! other. A delivery takes the items of one partition, and of other free ones if it has space, so that few requests are sent at low load.
+//! Items that cannot be sent for a specific reason (a key that is not known yet, a backend that seems to fail on the item) are deferred and
+//! let others of their partition pass; only the cursor waits for them. Deferred items stay in memory, so their amount is bounded.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
@@ -17,25 +17,25 @@ pub(super) use super::work::{Purpose, Task, Wait, Work};
 use crate::sinks::{Deferral, Delivery, Sink};
 
 impl BatchLimits {
-    /// Whether a delivery is as large as one should be.
+    /// Returns whether a delivery is large enough.
     pub fn is_met_by(&self, delivery: &Delivery) -> bool {
         self.items_max <= delivery.len() || self.bytes_max <= delivery.bytes()
     }
 }
 
-/// Memory of what is deferred, in bytes: of what waits for a key the requests as they are held, of what a backend breaks on the items as
-/// they came. Some thousand agent spans, a minute of what a busy fleet sends.
+/// Maximum memory of deferred items, in bytes: entire requests in memory for items that wait for a key, items on the wire for those on
+/// which a backend fails. It holds some thousand agent spans, a minute's traffic of a busy fleet.
 pub(super) const DEFERRED_BYTES_MAX: usize = 32 << 20;
-/// Deferred deliveries. Each may wait for something else, and that is asked for whenever the lane wakes up.
+/// Maximum number of deferred deliveries. Each may wait for something different, which is checked whenever the lane wakes up.
 const DEFERRED_MAX: usize = 1024;
 
-/// See the page's head.
+/// See the module documentation.
 #[derive(Debug)]
 pub(super) struct Window {
     limits: BatchLimits,
     partitions: Vec<Partition>,
     hasher: RandomState,
-    /// Deliveries that began or wait for something.
+    /// Deliveries that began or are waiting.
     works: Vec<Work>,
     attempts: u64,
     deferred: Deferred,
@@ -49,18 +49,18 @@ struct Partition {
     is_busy: bool,
 }
 
-/// What decides which work may begin.
+/// The conditions that decide which work may begin.
 pub(super) struct Admission<'a> {
     /// The time of this turn, by both clocks.
     pub(super) now: Instant,
     pub(super) now_ns: u64,
-    /// Whether nothing waits for company or trace objects any more.
+    /// Whether nothing waits for a fuller batch or trace objects any more.
     pub(super) is_draining: bool,
-    /// How much has arrived so far.
+    /// The lane's number of attempts that delivered something.
     pub(super) arrivals: u64,
-    /// Whether something else is under way.
+    /// Whether another attempt is under way.
     pub(super) has_others: bool,
-    /// Whether the backend works for nobody, so that something else should be tried first.
+    /// Whether the breaker is open, so that other work should be attempted first.
     pub(super) is_open: bool,
     pub(super) traces: &'a mut LaneTraces,
     pub(super) sink: &'a dyn Sink,
@@ -79,14 +79,14 @@ impl Partition {
 }
 
 impl Window {
-    /// An empty one, of so many partitions.
+    /// Creates an empty window with this many partitions.
     pub(super) fn new(limits: BatchLimits, partitions: usize) -> Self {
         let partitions = (0..partitions.max(1)).map(|_| Partition::default()).collect();
         let (hasher, works) = (RandomState::new(), Vec::new());
         Self { limits, partitions, hasher, works, attempts: 0, deferred: Deferred::default() }
     }
 
-    /// Whether one delivery at a time is made, of whole records: the cursor of a sink with a checkpoint cannot stand inside a record.
+    /// Returns whether deliveries are sequential and of entire records: the cursor of a sink with a checkpoint cannot be inside a record.
     pub(super) fn is_single(&self) -> bool {
         self.partitions.len() == 1
     }
@@ -119,8 +119,8 @@ impl Window {
         }
     }
 
-    /// Whether there is room to read more: for a delivery more than may be under way, so that a backend that is away holds two of them
-    /// in memory and not one for each partition; and what is deferred is within its bounds.
+    /// Returns whether there is space to read more. The limit is one delivery more than may be under way, so that an unreachable backend
+    /// keeps two of them in memory and not one per partition. Deferred items must be within their limits too.
     pub(super) fn has_room(&self, allowed: usize) -> bool {
         let count = allowed.min(self.partitions.len()) + 1;
         let (mut items, mut bytes) = (0, 0);
@@ -137,37 +137,37 @@ impl Window {
             && self.has_room_to_defer()
     }
 
-    /// Whether what is deferred is within its bounds.
+    /// Returns whether deferred items are within their limits.
     pub(super) fn has_room_to_defer(&self) -> bool {
         let Deferred { works, broken_bytes, requests, requests_bytes } = &self.deferred;
-        // A request that is too large alone has room all the same.
+        // A single request is allowed even if it exceeds the limit.
         let is_single = *works == 1 || *broken_bytes == 0 && requests.len() <= 1;
         *works < DEFERRED_MAX && (is_single || broken_bytes + requests_bytes < DEFERRED_BYTES_MAX)
     }
 
-    /// Whether something waits for another attempt.
+    /// Returns whether any work waits for another attempt.
     pub(super) fn has_tried(&self) -> bool {
         self.works.iter().any(|work| work.tried > 0)
     }
 
-    /// Deferred items.
+    /// Returns the number of deferred items.
     pub(super) fn items_deferred(&self) -> usize {
         self.works.iter().filter(|work| work.is_deferred()).map(Work::items).sum()
     }
 
-    /// Whether nothing is left but what is deferred.
+    /// Returns whether only deferred items are left.
     pub(super) fn is_done(&self) -> bool {
         self.partitions.iter().all(|partition| partition.queue.is_empty())
             && self.works.iter().all(Work::is_deferred)
     }
 
-    /// When a queue is due by its age; `None` where none is queued at a partition that is free.
+    /// Returns when a queue becomes due by its age; `None` if all free partitions are empty.
     pub(super) fn due_at(&self) -> Option<Instant> {
         let free = self.partitions.iter().filter(|partition| !partition.is_busy);
         free.filter_map(|free| Some(free.queue.front()?.since + self.limits.age_max)).min()
     }
 
-    /// When the first work may begin that waits for a trace object, in nanoseconds since 1970.
+    /// Returns when the first work that waits for a trace object may begin, in nanoseconds since 1970.
     pub(super) fn hold_until_ns(&self) -> Option<u64> {
         let until = |work: &Work| match &work.wait {
             Wait::Context(hold) => Some(hold.until_ns),
@@ -176,16 +176,16 @@ impl Window {
         self.works.iter().filter_map(until).min()
     }
 
-    /// Takes the next work that may be tried. Its partitions are busy until [`Window::finish`].
+    /// Takes the next work to attempt. Its partitions are busy until [`Window::finish`].
     pub(super) fn next(&mut self, admission: &mut Admission<'_>) -> Option<Work> {
         let next = match self.next_work(admission) {
-            // While nobody is served, somebody else may have better luck.
+            // While all attempts fail, untried work may have better luck.
             Some(at) if self.works.get(at)?.tried > 0 && admission.is_open => {
                 self.gather(admission).unwrap_or(at)
             }
             Some(at) => at,
             None => self.gather(admission).or_else(|| {
-                // With nobody else to try, what the backend seems to break on shows whether it works.
+                // If nothing else is left, an item on which the backend seems to fail shows whether the backend works.
                 let suspect =
                     |work: &Work| matches!(work.wait, Wait::Others(_)) && self.is_free(work);
                 let only = !admission.has_others && self.is_done();
@@ -209,7 +209,7 @@ impl Window {
         work
     }
 
-    /// The work that was tried longest ago of those that may be.
+    /// Returns the work that may begin and whose last attempt is the longest ago.
     fn next_work(&mut self, admission: &mut Admission<'_>) -> Option<usize> {
         let now_ns = admission.now_ns;
         let mut may_begin = |work: &Work| match &work.wait {
@@ -227,7 +227,7 @@ impl Window {
         may_begin.min_by_key(|(_, work)| work.tried).map(|(at, _)| at)
     }
 
-    /// Makes deliveries of what is due until one of them may begin; returns which.
+    /// Combines due items into deliveries until one may begin; returns its index.
     fn gather(&mut self, admission: &mut Admission<'_>) -> Option<usize> {
         let mut open: Option<Work> = None;
         let due: Vec<bool> =
@@ -260,7 +260,7 @@ impl Window {
         Some(self.works.len() - 1)
     }
 
-    /// Takes what goes in one delivery from a partition, with what another work has already.
+    /// Takes items for one delivery from a partition, in addition to those of `open`.
     fn take(&mut self, at: usize, open: Option<&Work>) -> Option<Work> {
         let (limits, is_single) = (self.limits, self.is_single());
         let partition = self.partitions.get_mut(at).filter(|partition| !partition.is_busy)?;
@@ -290,8 +290,7 @@ impl Window {
         taken
     }
 
-    /// Takes what waits for a key and stands before everything else in the journal that does, to be given up. Its partitions are busy
-    /// until [`Window::finish`].
+    /// Takes the first work in journal order that waits for a key, to give it up. Its partitions are busy until [`Window::finish`].
     pub(super) fn take_deferred(&mut self) -> Option<(Work, Arc<Deferral>)> {
         let deferral = |work: &Work| match &work.wait {
             Wait::Key(deferral) if self.is_free(work) => Some(Arc::clone(deferral)),
@@ -305,19 +304,19 @@ impl Window {
         Some((work, deferral))
     }
 
-    /// Takes back a work after an attempt. With nothing left to do, its partitions are free.
+    /// Returns a work to the window after an attempt. If nothing remains to be done, its partitions become free.
     pub(super) fn finish(&mut self, work: Work) {
         self.mark(&work, !work.tasks.is_empty());
         self.works.extend(Some(work).filter(|work| !work.tasks.is_empty()));
     }
 
-    /// Defers items that an attempt left. The partitions are those of the attempt's work, which is finished after.
+    /// Defers items that an attempt left. Their partitions are those of the attempt's work, which is finished afterwards.
     pub(super) fn defer(&mut self, work: Work) {
         self.deferred.count(&work, true);
         self.works.push(work);
     }
 
-    /// Forgets what replays have left to do.
+    /// Removes the remaining work of replays.
     pub(super) fn give_up_replays(&mut self) {
         let is_replay = |purpose: &Purpose| matches!(purpose, Purpose::Replay(_));
         for partition in &mut self.partitions {

@@ -1,4 +1,4 @@
-//! What is on its way through the window: pieces that wait in a queue, and works, which are deliveries until all their items are done. Pure.
+//! Units of work in the window: pieces, which wait in a queue, and works, which are deliveries until all their items are done. Pure.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -18,14 +18,14 @@ pub(super) struct Piece {
     pub(super) since: Instant,
 }
 
-/// Whom a delivery is for.
+/// The purpose of a delivery.
 #[derive(Debug, Clone)]
 pub(super) enum Purpose {
-    /// The cursor: what the sink will never take becomes dead letters.
+    /// The journal: rejected items become dead letters.
     Journal,
-    /// Nobody: it was settled when it was sent first. What the sink does not take again is counted and stays there as it was.
+    /// An amendment: its items were settled when first sent. A rejection is counted, and the backend keeps the first version.
     Amendment,
-    /// A replay: what the sink will never take is reported to it, who has it still.
+    /// A replay: rejected items are reported to the caller, who still has them.
     Replay(Arc<Job>),
 }
 
@@ -38,62 +38,62 @@ impl Purpose {
 /// A delivery until all its items are done.
 #[derive(Debug)]
 pub(super) struct Work {
-    /// Whom it is for.
+    /// Its purpose.
     pub(super) purpose: Purpose,
-    /// What is left of it; the first is tried next.
+    /// Its remaining tasks; the first is attempted next.
     pub(super) tasks: VecDeque<Task>,
     /// The entry of each of its batches.
     pub(super) entries: Vec<u64>,
     pub(super) partitions: Vec<usize>,
     pub(super) wait: Wait,
-    /// It begins no sooner than that, whatever it waits for.
+    /// Earliest start, whatever it waits for.
     pub(super) not_before: Option<Instant>,
     /// The number of the last attempt; 0 before the first.
     pub(super) tried: u64,
-    /// Whether no attempt was made before this one.
+    /// Whether this is the first attempt.
     pub(super) is_first: bool,
 }
 
-/// A part of a delivery that is tried alone.
+/// A part of a delivery that is attempted separately.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Task {
-    /// What is handed over.
+    /// The items to deliver.
     pub(super) delivery: Delivery,
-    /// Attempts in a row on which the backend broke.
+    /// Number of consecutive attempts on which the backend failed.
     pub(super) faults: u32,
-    /// How much had arrived when the backend first broke on this, or on what this was cut from.
+    /// The lane's `arrivals` when the backend first failed on this task, or on the one it was split from.
     pub(super) broken_since: Option<u64>,
-    /// The waits of what the sink defers and would have back at once.
+    /// Backoff for items that the sink defers but would accept again immediately.
     pub(super) backoff: Option<Backoff>,
 }
 
-/// What a work waits for, beside its turn.
+/// What a work waits for in addition to its turn.
 #[derive(Debug)]
 pub(super) enum Wait {
     /// Nothing.
     Turn,
-    /// Trace objects. Its partitions wait with it.
+    /// Trace objects. Its partitions wait too.
     Context(Hold),
-    /// A key of the sink's. It is deferred.
+    /// One of the sink's keys. The work is deferred.
     Key(Arc<Deferral>),
-    /// That more arrives than this: one item alone on which the backend broke. It is deferred.
+    /// More `arrivals` than this: the backend failed on a single item. The work is deferred.
     Others(u64),
 }
 
-/// How much is deferred.
+/// The amount of deferred work.
 #[derive(Debug, Default)]
 pub(super) struct Deferred {
     pub(super) works: usize,
-    /// Of what a backend breaks on, in bytes on the wire.
+    /// Size of items on which a backend fails, in bytes on the wire.
     pub(super) broken_bytes: usize,
-    /// Requests that what waits for keys keeps in memory, by their address: how many works have items of each.
+    /// Requests that items waiting for keys keep in memory: the number of works with items of each, by address.
     pub(super) requests: HashMap<usize, usize>,
-    /// Memory that they take, in bytes.
+    /// Memory of these requests, in bytes.
     pub(super) requests_bytes: usize,
 }
 
 impl Deferred {
-    /// Counts a work that is deferred, or that is not any more.
+    /// Counts a work that becomes deferred, or stops being so.
     pub(super) fn count(&mut self, work: &Work, is_deferred: bool) {
         let change = |count: &mut usize, by: usize| {
             *count = if is_deferred { *count + by } else { count.saturating_sub(by) };
@@ -123,7 +123,7 @@ impl Deferred {
 }
 
 impl Piece {
-    /// Keeps the first so many items; returns the others.
+    /// Keeps the first `items_max` items; returns the others.
     pub(super) fn cut(&mut self, items_max: usize) -> Self {
         let places: Vec<usize> = (0..self.delivery.len()).collect();
         let (first, later) = places.split_at(items_max.clamp(1, places.len()));
@@ -154,7 +154,7 @@ impl Work {
         }
     }
 
-    /// Whether a piece may be in the same delivery.
+    /// Returns whether a piece may be in the same delivery.
     pub(super) fn goes_with(&self, piece: &Piece) -> bool {
         self.purpose.goes_with(&piece.purpose)
             && self.tasks.front().is_none_or(|task| task.delivery.goes_with(&piece.delivery))
@@ -167,7 +167,7 @@ impl Work {
         task.delivery.append(piece.delivery);
     }
 
-    /// Both as one delivery, before the first attempt.
+    /// Merges both into one delivery, before the first attempt.
     pub(super) fn with(mut self, mut other: Self) -> Self {
         if let (Some(first), Some(task)) = (self.tasks.front_mut(), other.tasks.pop_front()) {
             first.delivery.append(task.delivery);
@@ -189,7 +189,7 @@ impl Work {
         self.tasks.iter().map(|task| task.delivery.bytes()).sum()
     }
 
-    /// Items of it, deferred.
+    /// Creates a deferred work for some of its items.
     pub(super) fn deferred(&self, task: Task, wait: Wait, not_before: Option<Instant>) -> Self {
         Self {
             purpose: self.purpose.clone(),
