@@ -1,14 +1,14 @@
 //! Recognises exact resends of items within a bounded window.
 //!
-//! Clients resend what they believe lost: after a timeout, after a crash of ours between the sync and the answer, or because a
-//! forked process inherited their queue. An item is a resend when its bytes were seen before; the same ids with other bytes are
-//! an update and pass. The body of a request with items that could not be understood is remembered too, so that they are set aside
-//! once, however often a full journal refuses it. The window is the last items seen, at least [`GENERATION_ITEMS`] and at most twice as many
-//! and those of one request; that is 9 MiB, and more only until a request of very many items is forgotten.
+//! Clients resend what they believe lost: after a timeout, after a crash of the daemon between the sync and the answer, or because a forked
+//! process inherited their queue. An item is a resend if the same bytes were seen before; the same ids with different bytes are an update
+//! and pass. The body of a request with invalid items is remembered too, so that these are quarantined once, however often a full journal
+//! refuses the request. The window holds the last items: at least [`GENERATION_ITEMS`], and at most twice as many plus those of one
+//! request. It takes 9 MiB, and more only until a request of very many items is forgotten.
 //!
-//! It is in memory only. A start fills it from the journal, the newest record first, since what was appended last before a crash is
-//! what its client sends again: up to [`GENERATION_ITEMS`] items, [`FILL_BYTES_MAX`] and [`FILL_WITHIN`]. A resend of something older
-//! than that is not recognised after a restart, and is delivered once more.
+//! The window is in memory only. A start fills it from the journal, newest record first, because clients resend what was appended last
+//! before a crash: up to [`GENERATION_ITEMS`] items, [`FILL_BYTES_MAX`] and [`FILL_WITHIN`]. A resend of an older item is not recognized
+//! after a restart, and is delivered again.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -27,21 +27,21 @@ use crate::normalize::decode_record;
 use crate::span::{Batch, Source};
 use crate::support::lock::lock;
 
-/// Half a minute of 2,000 spans a second.
+/// Half a minute of 2,000 spans per second.
 const GENERATION_ITEMS: usize = 65_536;
-/// How much of the journal is read at a start. Clients give up after tens of seconds: these are ten of 6 MB each.
+/// How much of the journal a start reads. Clients give up after tens of seconds; this holds ten requests of 6 MB each.
 const FILL_BYTES_MAX: u64 = 64 << 20;
-/// How long that may take: nothing is accepted meanwhile.
+/// Time limit for that, because no request is accepted meanwhile.
 const FILL_WITHIN: Duration = Duration::from_millis(250);
-/// Read in one go, from its oldest record to its newest.
+/// Read together, from the oldest record to the newest.
 const STRIDE_BYTES: u64 = 4 << 20;
 
-/// 128 bits of hash over an item's bytes: among a billion items a false match is less likely than 1 in 10^15.
+/// A 128-bit hash of an item's bytes: among a billion items a false match is less likely than 1 in 10^15.
 type Fingerprint = u128;
 type ReservationId = u64;
 type Seen = HashMap<Fingerprint, ReservationId, foldhash::fast::RandomState>;
 
-/// The window. Shared by all requests.
+/// The window, shared by all requests.
 #[derive(Debug)]
 pub(super) struct DedupWindow {
     seed: u64,
@@ -68,8 +68,8 @@ struct State {
 }
 
 impl DedupWindow {
-    /// Claims what a client sent as seen: items, or a body. What is for one sink is not what was sent to all. Waits while some of it is on its way to the disk in another request, because
-    /// that request may still fail.
+    /// Reserves items or a body as seen. The same bytes for one sink and for all sinks are different. Waits while another request with some
+    /// of the items is being written, because that request may still fail.
     pub(super) async fn reserve<'a>(
         self: &Arc<Self>,
         source: &Source,
@@ -118,7 +118,7 @@ impl DedupWindow {
         Some(Reservation { window: Arc::clone(self), id, reserved, resent })
     }
 
-    /// Fills the window with the items at the journal's end. It blocks on the disk.
+    /// Fills the window with the items at the end of the journal. Blocks on the disk.
     pub(super) fn fill<P: Send + 'static>(&self, journal: &Journal<P>) {
         let begun = Instant::now();
         let (start, end) = (journal.start().position, journal.end().position);
@@ -128,14 +128,14 @@ impl DedupWindow {
             let from = Position(until.0.saturating_sub(STRIDE_BYTES)).max(oldest);
             match self.remember(journal, from, until) {
                 Ok(remembered) => items += remembered,
-                // What cannot be read cannot be recognised; the lanes report it.
+                // Unreadable items cannot be recognized; the lanes report them.
                 Err(_) => return,
             }
             until = from;
         }
     }
 
-    /// Remembers the items of the records that start in this part of the journal; returns how many there are.
+    /// Remembers the items of records that start in this range of the journal; returns their number.
     fn remember<P: Send + 'static>(
         &self,
         journal: &Journal<P>,
@@ -168,7 +168,7 @@ impl DedupWindow {
 
 impl Default for State {
     fn default() -> Self {
-        // Pages that nothing was written to take no memory, and tables that grow would leave their smaller ones behind.
+        // Untouched pages take no memory, whereas growing tables would leave their smaller versions behind.
         let hasher = foldhash::fast::RandomState::default;
         let empty = || Seen::with_capacity_and_hasher(GENERATION_ITEMS, hasher());
         let (recent, older) = (empty(), empty());
@@ -180,26 +180,26 @@ impl State {
     fn turn_over(&mut self) {
         if self.recent.len() >= GENERATION_ITEMS {
             std::mem::swap(&mut self.older, &mut self.recent);
-            // Its memory is used again, unless one request took much more than usual.
+            // The memory is reused, unless one request took much more than usual.
             self.recent.clear();
             self.recent.shrink_to(GENERATION_ITEMS);
         }
     }
 }
 
-/// Items marked as seen. Dropped without [`Reservation::settle`], they are forgotten again.
+/// Items marked as seen. They are forgotten if this is dropped without [`Reservation::settle`].
 #[derive(Debug)]
 pub(super) struct Reservation {
     window: Arc<DedupWindow>,
     id: ReservationId,
-    /// What is forgotten again with it.
+    /// Fingerprints to forget with it.
     reserved: Vec<Fingerprint>,
-    /// Places in the batch of items that were seen before.
+    /// Indexes in the batch of items that were seen before.
     pub(super) resent: Vec<u32>,
 }
 
 impl Reservation {
-    /// The items are on stable storage: from now on they are known.
+    /// Keeps the items as seen, because they are on stable storage.
     pub(super) fn settle(mut self) {
         self.reserved.clear();
     }

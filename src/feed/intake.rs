@@ -1,4 +1,4 @@
-//! The one append path: record, journal, synced, published, or refused.
+//! The only append path: a request becomes a record in the journal, synced and published, or is refused.
 
 use std::sync::Arc;
 
@@ -11,46 +11,46 @@ use crate::normalize::{Aside, Decoded, Encoding, Envelope, Refused};
 use crate::span::{Batch, Item, Source};
 use crate::support::clock;
 
-/// A request that was understood and is to be kept.
+/// A decoded request to store.
 #[derive(Debug)]
 pub struct Arrival {
-    /// What is remembered of it.
+    /// Its metadata.
     pub envelope: Envelope,
-    /// Its body as the client sent it, still in its coding.
+    /// Its body as the client sent it, still compressed.
     pub sent: Bytes,
-    /// What it holds.
+    /// Its items.
     pub decoded: Decoded,
 }
 
-/// A request that is kept.
+/// The result of an accepted request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accepted {
-    /// Items that are now in the journal.
+    /// Number of items that are now in the journal.
     pub items: u32,
-    /// Items that were there already.
+    /// Number of items that were there already.
     pub resent: u32,
-    /// Items in the quarantine: they could not be understood.
+    /// Number of invalid items, which are in the quarantine.
     pub quarantined: u32,
 }
 
-/// Why a request is not kept. The client should come again later.
+/// Why a request was refused. The client should retry later.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// There is no room until a sink moves on.
+    /// There is no space until a sink moves on.
     #[error("the journal is full")]
     Full,
-    /// The disk has no room.
+    /// The disk is full.
     #[error("the disk is full")]
     NoSpace,
-    /// The process is stopping, or must.
+    /// The process is stopping, or must stop.
     #[error("the daemon is stopping")]
     Stopping,
-    /// One record cannot be that large.
+    /// A record cannot be that large.
     #[error("the request is larger than the journal accepts")]
     TooLarge,
 }
 
-/// The way into the journal. Only this appends to it.
+/// The input of the journal. Nothing else appends to it.
 #[derive(Debug, Clone)]
 pub struct Intake {
     feed: Feed,
@@ -61,7 +61,7 @@ impl Intake {
         Self { feed }
     }
 
-    /// Keeps a request: when this returns, what is good of it is on stable storage, and what is not is set aside there.
+    /// Stores a request. When this returns, its valid items are on stable storage in the journal, and its invalid ones in the quarantine.
     pub async fn accept(&self, arrival: Arrival) -> Result<Accepted, Refusal> {
         let Arrival { mut envelope, sent, mut decoded } = arrival;
         let wires = decoded.batch.items.iter().map(Item::wire);
@@ -69,7 +69,7 @@ impl Intake {
         let resent = count(reservation.resent.len());
         let is_resend = resent > 0 && reservation.resent.len() == decoded.batch.items.len();
         if is_resend {
-            // Its bad items were set aside when it came first.
+            // Its invalid items were quarantined when it first came.
             return Ok(Accepted { items: 0, resent, quarantined: count(decoded.refused.len()) });
         }
         let quarantined = count(decoded.refused.len());
@@ -78,7 +78,7 @@ impl Intake {
         }
         if resent > 0 {
             envelope.resent = places_in_body(&reservation.resent, &decoded.refused);
-            // Whoever reads the record again leaves out the same ones.
+            // Readers of the record skip the same items.
             leave_out(&mut decoded.batch, &reservation.resent);
         }
         let items = count(decoded.batch.items.len());
@@ -92,7 +92,7 @@ impl Intake {
         Ok(Accepted { items, resent, quarantined })
     }
 
-    /// Keeps a whole body that is no request in the quarantine.
+    /// Stores an entire invalid body in the quarantine.
     pub async fn set_aside(
         &self,
         source: Source,
@@ -105,15 +105,15 @@ impl Intake {
         Ok(())
     }
 
-    /// Keeps the items that could not be understood, unless the same body came before. Each is kept with its resource and scope, so it
-    /// can be much larger than it was in the request: no more than [`QUARANTINE_BYTES_MAX`] of them are made before they are stored.
+    /// Quarantines invalid items, unless the same body came before. Each is stored with its resource and scope, so it can be much larger
+    /// than in the request: at most [`QUARANTINE_BYTES_MAX`] of them are created before they are stored.
     async fn quarantine(
         &self,
         envelope: &Envelope,
         sent: &Bytes,
         refused: &[Refused],
     ) -> Result<(), Refusal> {
-        // A body that was redacted is without them, so they count as well.
+        // A redacted body does not contain the invalid items, so these are reserved too.
         let parts = std::iter::once(sent).chain(refused.iter().map(|item| &item.wire));
         let reservation = self.feed.dedup.reserve(&envelope.source, parts).await;
         if reservation.resent.len() > refused.len() {
@@ -135,17 +135,17 @@ impl Intake {
     }
 }
 
-/// Items that are set aside under one sync hold about this much memory at most, beside the last of them: an ordinary request's fit.
+/// Memory limit for items that are quarantined under one sync, not counting the last one. The items of an ordinary request fit.
 const QUARANTINE_BYTES_MAX: usize = 4 << 20;
 
-/// An item that could not be understood as a record of its own.
+/// Creates a separate record for an invalid item.
 fn quarantined(envelope: &Envelope, item: &Refused) -> Entry<()> {
     let body = item.request();
     let envelope = Envelope::new(envelope.source.clone(), item.encoding, body.len());
     unknown(envelope, body, item.reason)
 }
 
-/// Something that counts as one item, as it goes into the quarantine, which is no sink's.
+/// Creates a record for the quarantine that counts as one item and belongs to no sink.
 fn unknown(mut envelope: Envelope, body: Bytes, reason: &str) -> Entry<()> {
     envelope.items = 1;
     envelope.aside = Some(aside("", reason, ""));
@@ -153,7 +153,7 @@ fn unknown(mut envelope: Envelope, body: Bytes, reason: &str) -> Entry<()> {
     Entry { head, body, items: 1, passenger: () }
 }
 
-/// Why something is set aside now, and what its sink answered.
+/// Describes a quarantined item or dead letter: the reason, the sink and its answer, and the current time.
 pub fn aside(sink: &str, reason: &str, answer: &str) -> Aside {
     let [sink, reason, answer] = [sink, reason, answer].map(str::to_owned);
     Aside { sink, reason, answer, at_ns: clock::unix_now_ns() }
@@ -170,8 +170,8 @@ impl From<AppendError> for Refusal {
     }
 }
 
-/// Places among all items of the body, from places among those that were understood. Both lists ascend. A later mapping may
-/// understand more items, so only the place in the body keeps its meaning.
+/// Converts indexes among the valid items to indexes among all items of the body; both lists are in ascending order. A later mapping may
+/// accept more items, so only the index in the body remains valid.
 fn places_in_body(understood: &[u32], refused: &[Refused]) -> Vec<u32> {
     let mut refused = refused.iter().map(|item| item.index).peekable();
     let mut before = 0;
@@ -184,7 +184,7 @@ fn places_in_body(understood: &[u32], refused: &[Refused]) -> Vec<u32> {
     understood.iter().map(place).collect()
 }
 
-/// Takes items out of a batch, by their places in it, which ascend.
+/// Removes items from a batch, by ascending indexes.
 fn leave_out(batch: &mut Batch, places: &[u32]) {
     let mut place = 0;
     let mut left_out = places.iter().peekable();

@@ -1,23 +1,23 @@
-//! The time of what is read: when requests were received, in the order of the journal. Pure.
+//! The time of the records that are read: their arrival times, in journal order. Pure.
 
 use std::time::Duration;
 
 use crate::support::clock::nanos;
 
-/// A clock that says less than this before what it said last was set back; else it only told of a request that took long to arrive.
+/// A time earlier than the latest one by more than this means that the clock was set back; by less, that a request took long to arrive.
 const SET_BACK: Duration = Duration::from_mins(1);
 
-/// It goes on from where it was when what tells it was set back.
+/// A clock driven by arrival times. If the system clock was set back, this clock continues from where it was.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct JournalTime {
-    /// The latest time that was told since then.
+    /// The latest arrival time since the clock was last set back.
     told_ns: u64,
-    /// What is added to it.
+    /// The offset added to it.
     ahead_ns: u64,
 }
 
 impl JournalTime {
-    /// Takes note of a time, in nanoseconds since 1970. A record that could not be read tells none.
+    /// Advances to an arrival time, in nanoseconds since 1970; 0 stands for an unreadable record and has no effect.
     pub fn tell(&mut self, now_ns: u64) {
         if now_ns == 0 {
             return;
@@ -29,17 +29,17 @@ impl JournalTime {
         self.told_ns = self.told_ns.max(now_ns);
     }
 
-    /// All that was received before this time was told. A clock that was set back says nothing here: what comes next tells of it.
+    /// Advances to a time before which everything received is known. A clock that was set back shows only with the next record.
     pub fn pass(&mut self, now_ns: u64) {
         self.told_ns = self.told_ns.max(now_ns);
     }
 
-    /// The time now.
+    /// Returns the current time.
     pub fn now_ns(self) -> u64 {
         self.told_ns.saturating_add(self.ahead_ns)
     }
 
-    /// What has to be told for this time to come.
+    /// Returns the arrival time at which this clock reaches `at_ns`.
     pub fn told_for(self, at_ns: u64) -> u64 {
         at_ns.saturating_sub(self.ahead_ns)
     }

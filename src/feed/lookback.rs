@@ -1,4 +1,4 @@
-//! Fills a lane's tables with what stands in the journal before its cursor.
+//! Fills a lane's tables from the journal before its cursor.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,17 +14,17 @@ use crate::span::{Batch, Item};
 use crate::support::clock::nanos;
 use crate::support::lock::lock;
 
-/// How far back the journal is read at most. That is half a minute of 600 agent spans a second: a trace that is still open has its
-/// beginning in there. Reading it takes less than a second, and only the lane waits for it.
+/// Maximum amount of the journal to read. It covers half a minute of 600 agent spans per second, so it includes the beginning of a trace
+/// that is still open. Reading it takes less than a second, and only the lane waits for it.
 const LOOKBACK_BYTES_MAX: u64 = 128 << 20;
-/// How far back the time of the newest record is looked for at first; further where that record is longer.
+/// The initial range in which to look for the time of the newest record; larger if that record is longer.
 const NEWEST_WITHIN_BYTES: u64 = 64 << 10;
 
-/// Feeds the table with what rules leave of the records before a mark, as far back as a table remembers. It blocks on the disk.
+/// Feeds the table with the records before a mark, after rules, as far back as a table remembers. Blocks on the disk.
 ///
-/// All of it was sent, with what is known at the mark.
+/// All of these spans count as sent, with the context known at the mark.
 ///
-/// What is damaged, gone or not understood is left out: a context is the poorer for it, and the lanes report it where it matters.
+/// Damaged, removed or undecodable records are skipped: contexts miss their facts, and the lanes report the records where it matters.
 pub fn look_back(
     journal: &Journal<Arrived>,
     before: Mark,
@@ -41,7 +41,7 @@ pub fn look_back(
     let oldest_ns = newest_ns.saturating_sub(nanos(FORGET_AFTER));
     traces.settle(before.position);
     read(journal, before, LOOKBACK_BYTES_MAX, |start, payload| {
-        // Decoding is what takes time, so what would be left out is not decoded.
+        // Decoding takes most of the time, so records that are too old are not decoded.
         if received_at_ns(payload).is_some_and(|at_ns| oldest_ns <= at_ns)
             && let Ok((_, decoded)) = decode_record(payload)
         {
@@ -54,13 +54,13 @@ pub fn look_back(
     traces.note_all_sent();
 }
 
-/// How far back decisions are looked for at most. Reading it takes some seconds.
+/// Maximum amount of the journal to read for decisions. Reading it takes some seconds.
 const DECIDED_BYTES_MAX: u64 = 1 << 30;
-/// How much of the journal is looked back over at first; then more and more, until it is enough.
+/// The initial amount to read; it is increased until it suffices.
 const DECIDED_BYTES_FIRST: u64 = 1 << 20;
 
-/// What was decided of traces where a lane stands, and up to where it was fed. Nothing that was received before `now_ns` is still to come.
-/// It blocks on the disk.
+/// Returns the decisions on traces at a lane's mark, and the mark up to which the table was fed. All requests received before `now_ns` are
+/// already in the journal. Blocks on the disk.
 pub fn recall(
     journal: &Journal<Arrived>,
     before: Mark,
@@ -75,23 +75,23 @@ pub fn recall(
     (decisions, fed_until)
 }
 
-/// What rules with `decide = "trace"` decide of the traces that records bring, as they are read again: a lane's way through what the
-/// journal has. It blocks on the disk.
+/// Computes decisions of rules with `decide = "trace"` while records are read again, like a lane that goes through the journal. Blocks on
+/// the disk.
 #[derive(Debug)]
 pub struct Deciding {
-    /// What is decided.
+    /// The decisions.
     pub table: Mutex<Decisions>,
     rules: Arc<Rules>,
     records: Records,
     fed_until: Mark,
-    /// What was read and is to be fed: its time was told.
+    /// A record that was read and is not fed yet; the table knows its time.
     peeked: Option<(Batch, Mark)>,
     is_over: bool,
 }
 
 impl Deciding {
-    /// At a mark, with what stands before it, and with this much of what follows it, too, as decides of that. It is read again from the
-    /// journal, from twice as far back as a decision is remembered: what is older than that and still goes on is kept.
+    /// Starts at a mark. It feeds the records before the mark, from twice as far back as a decision is remembered (traces that are older
+    /// and still continue are kept), and as many of the records after it as the decisions at the mark depend on.
     pub fn new(journal: &Journal<Arrived>, rules: &Arc<Rules>, before: Mark) -> Self {
         let mut decisions = Decisions::new(rules.decide(), rules.kept());
         fill(journal, before, rules, &mut decisions);
@@ -106,7 +106,7 @@ impl Deciding {
         deciding
     }
 
-    /// What is known of the traces of a record that ends there. What the journal had at first is all that is waited for.
+    /// Returns the decisions on the traces of a record that ends at `end`. It waits only for what the journal had at the start.
     pub fn of(&mut self, batch: &Batch, end: Mark) -> Decided {
         loop {
             let traces = batch.items.iter().map(Item::trace_id);
@@ -125,7 +125,7 @@ impl Deciding {
             self.fed_until = end;
             return;
         }
-        // Who reads the records themselves meets again a disk that fails.
+        // Readers of the records themselves meet the same disk error.
         let Some(Ok(record)) = self.records.next() else {
             self.is_over = true;
             return;
@@ -158,14 +158,14 @@ fn fill(journal: &Journal<Arrived>, before: Mark, rules: &Rules, decisions: &mut
     });
 }
 
-/// How many bytes before a mark reach back as far as is needed, and to which time that is.
+/// Returns how many bytes before a mark reach back far enough, and the time to which they must reach.
 fn far_enough(journal: &Journal<Arrived>, before: Mark) -> Option<(u64, u64)> {
     let (mut bytes, mut oldest_ns) = (DECIDED_BYTES_FIRST, None);
     loop {
         let (mut first_ns, mut last_ns) = (None, None);
         let from = Position(before.position.0.saturating_sub(bytes));
         let mut records = Records::after(journal, from).ok()?.before(before.position);
-        // The first tells how far back this is, and all tell, once, where the end is.
+        // The first record shows how far back this reaches, and all of them show, once, the time at the end.
         while (first_ns.is_none() || oldest_ns.is_none())
             && let Some(Ok(record)) = records.next()
         {
@@ -197,7 +197,7 @@ fn received_at_ns(payload: &Bytes) -> Option<u64> {
     Envelope::split(payload).ok().map(|(envelope, _)| envelope.source.received_at_ns)
 }
 
-/// Visits the records of the last so many bytes before a mark, each with where it starts.
+/// Visits the records of the last `bytes_max` bytes before a mark, each with its start.
 fn read(
     journal: &Journal<Arrived>,
     before: Mark,

@@ -1,14 +1,14 @@
-//! Between the receivers and the lanes: the one way in ([`Intake`]) and the one way out ([`Reader`]). It knows both bytes and spans.
+//! Connects the receivers and the lanes: [`Intake`] is the only input, [`Reader`] the only output. It knows both bytes and spans.
 //!
-//! A request goes in as a record: its envelope and the client's own bytes, appended to the journal and synced. The decoded batch
-//! rides along and is published to the **tail**, a byte-bounded ring in memory, in the order of the journal. Lanes that keep up
-//! read from there and never touch the disk or decode again; a lane that falls behind reads the journal. [`Reader`] hides which.
+//! A request is appended to the journal as a record (its envelope and the client's own bytes) and synced. Its decoded batch is attached,
+//! and published to the **tail**, a byte-bounded ring in memory, in journal order. Lanes that keep up read from the tail and neither touch
+//! the disk nor decode again; a lane that falls behind reads the journal. [`Reader`] hides the difference.
 //!
-//! Facts of a trace that arrive apart from its spans are gathered in [`Traces`], a table that each lane feeds with what it reads.
+//! Facts of a trace that arrive separately from its spans are collected in [`Traces`], a table that each lane feeds with what it reads.
 //!
-//! Where rules decide of whole traces, a lane also reads ahead, and [`Decisions`] says what was decided.
+//! If rules decide on whole traces, a lane also reads ahead, and [`Decisions`] holds the results.
 //!
-//! Exact resends of an item (a client that timed out, a forked process) are recognised in `dedup` and not delivered twice.
+//! `dedup` recognizes exact resends of an item (by a client that timed out, or a forked process), which are not delivered twice.
 
 mod intake;
 mod journal_time;
@@ -38,7 +38,7 @@ pub use traces::{Agents, DueRoot, DueRoots, Fill, SpanTree, Traces};
 
 use crate::span::Batch;
 
-/// What rides through the journal with a record.
+/// The attachment of a record in the journal.
 #[derive(Debug)]
 pub struct Arrived {
     batch: Arc<Batch>,
@@ -48,15 +48,15 @@ pub struct Arrived {
 /// Settings of the feed.
 #[derive(Debug, Clone)]
 pub struct FeedOptions {
-    /// Memory for batches that lanes have not read yet, in bytes. What does not fit is read from the journal.
+    /// Memory for batches that lanes have not read yet, in bytes. Lanes read everything else from the journal.
     pub tail_bytes_max: usize,
-    /// How long a request waits for room in a full journal before it is refused.
+    /// How long a request waits for space in a full journal before it is refused.
     pub ack_wait: Duration,
 }
 
-/// Enough for a second of heavy traffic, so that a lane between two batches does not fall back to the disk.
+/// A second of heavy traffic, so that a lane between two batches does not fall back to the disk.
 pub const DEFAULT_TAIL_BYTES_MAX: usize = 32 << 20;
-/// OpenTelemetry's clients give up after 10 s, waits between attempts included, so one wait must leave room for another.
+/// OpenTelemetry's clients give up after 10 s, including waits between attempts, so one wait must leave time for another.
 pub const DEFAULT_ACK_WAIT: Duration = Duration::from_secs(3);
 
 impl Default for FeedOptions {
@@ -65,7 +65,7 @@ impl Default for FeedOptions {
     }
 }
 
-/// The journal with its tail. A handle: clones share it.
+/// The journal with its tail. This is a handle: clones share it.
 #[derive(Debug, Clone)]
 pub struct Feed {
     journal: Journal<Arrived>,
@@ -76,7 +76,7 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Opens the main journal, and reads as much of its end as is needed to recognise resends again.
+    /// Opens the main journal, and reads enough of its end to recognize resends again.
     pub fn open(
         options: &FeedOptions,
         journal_options: &Options,
@@ -97,22 +97,22 @@ impl Feed {
         Ok(Self { journal, quarantine, tail, dedup, ack_wait: options.ack_wait })
     }
 
-    /// The way in.
+    /// Returns the input.
     pub fn intake(&self) -> Intake {
         Intake::new(self.clone())
     }
 
-    /// A way out, from a mark on.
+    /// Creates a reader that starts at a mark.
     pub fn reader(&self, from: Mark) -> Reader {
         Reader::new(self, from)
     }
 
-    /// The journal of items that could not be understood.
+    /// Returns the journal of invalid items.
     pub fn quarantine(&self) -> &Journal<()> {
         &self.quarantine
     }
 
-    /// The journal below, for cursors and marks.
+    /// Returns the main journal, for cursors and marks.
     pub fn journal(&self) -> &Journal<Arrived> {
         &self.journal
     }

@@ -1,4 +1,4 @@
-//! Reads batches in the order of the journal: from the tail, or from the disk when behind it.
+//! Reads batches in journal order: from the tail, or from disk when behind it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,23 +16,23 @@ use crate::journal::{self, Journal, Mark, Position, Record};
 use crate::normalize::decode_record;
 use crate::span::{Batch, Source};
 
-/// A batch and its place in the journal.
+/// A batch and its position in the journal.
 #[derive(Debug, Clone)]
 pub struct Fed {
-    /// Where its record starts.
+    /// Start of its record.
     pub start: Mark,
-    /// Where the next one starts.
+    /// Start of the next record.
     pub end: Mark,
-    /// The decoded request; empty when it could not be read back.
+    /// The decoded request; empty if the record is unreadable.
     pub batch: Arc<Batch>,
-    /// A record that is whole but that this version does not understand, or not all of it.
+    /// An intact record that this version cannot decode, at least not completely.
     pub not_understood: Option<Bytes>,
-    /// Items that rules have taken out of the batch.
+    /// Number of items that rules have removed from the batch.
     pub filtered: u64,
 }
 
 impl Fed {
-    /// Items that the journal counts but that could not be read back.
+    /// Returns the number of items that the journal counts but that could not be read.
     pub fn unreadable(&self) -> u64 {
         self.end
             .items
@@ -42,22 +42,22 @@ impl Fed {
     }
 }
 
-/// Batches taken from the tail under one lock.
+/// Number of batches taken from the tail under one lock.
 const TAKEN_AT_ONCE: usize = 64;
-/// Bytes read from the disk and decoded in one go, away from the runtime's threads. Little enough to be in a processor's cache still
-/// when the lane encodes it: with 4 MiB an agent span to Elasticsearch, gzip included, cost 68 us instead of 61.
+/// Bytes read from disk and decoded together, off the runtime's threads. The amount is small enough to be still in the processor's cache
+/// when the lane encodes it: with 4 MiB, an agent span to Elasticsearch, gzip included, cost 68 us instead of 61.
 const READ_AT_ONCE_BYTES: usize = 1 << 20;
 
-/// A record up to this size is copied out of the memory that it was read into with others: an item that is kept would keep them all.
+/// Records up to this size are copied out of the memory that they share with others: keeping an item would keep them all.
 const COPIED_BYTES_MAX: usize = 256 << 10;
 
-/// The shortest time between two looks for more. Under load the journal's end moves a thousand times a second; lanes gather for
-/// longer than this anyway, and waking one costs as much as a dozen spans.
+/// Minimum time between two checks for more. Under load the journal's end moves a thousand times a second; lanes collect batches for longer
+/// than this anyway, and waking one costs as much as a dozen spans.
 const REST: Duration = Duration::from_millis(5);
-/// The wait before the disk is read again after it failed.
+/// The wait after a disk error before the next read.
 const RETRY_READ: Duration = Duration::from_secs(1);
 
-/// One consumer's way through the journal.
+/// One consumer's path through the journal.
 #[derive(Debug)]
 pub struct Reader {
     journal: Journal<Arrived>,
@@ -68,10 +68,10 @@ pub struct Reader {
     at: Mark,
     ready: VecDeque<Fed>,
     disk: Option<journal::Reader>,
-    /// A read that is under way. Who stops waiting for it does not stop it, and who asks next has what it brings.
+    /// A read in progress. Cancelling the wait does not cancel the read; the next call gets its result.
     reading: Option<JoinHandle<Read>>,
     woke_at: Instant,
-    /// When the disk may be read again after it failed.
+    /// When to read again after a disk error.
     retry_at: Option<Instant>,
 }
 
@@ -96,7 +96,7 @@ impl Reader {
         }
     }
 
-    /// The next batch; waits until there is one. Safe to cancel: nothing is lost or skipped.
+    /// Returns the next batch; waits until there is one. Safe to cancel: nothing is lost or skipped.
     pub async fn next(&mut self) -> Fed {
         loop {
             if let Some(fed) = self.ready.pop_front() {
@@ -129,7 +129,7 @@ impl Reader {
         }
     }
 
-    /// Waits until there is more, and when there was more a moment ago, for so much of a moment as is left.
+    /// Waits until there is more, but at least [`REST`] since the last time.
     async fn rest(&mut self) {
         // The journal outlives its readers, so the channel stays open.
         self.end.changed().await.unwrap_or_default();
@@ -137,18 +137,18 @@ impl Reader {
         self.woke_at = Instant::now();
     }
 
-    /// Another one, at the same place.
+    /// Creates another reader at the same position.
     #[must_use]
     pub fn another(&self) -> Self {
         Self::of(self.journal.clone(), Arc::clone(&self.tail), self.at)
     }
 
-    /// Everything before this was returned.
+    /// Returns the mark before which everything was returned.
     pub fn at(&self) -> Mark {
         self.at
     }
 
-    /// Goes on at another mark.
+    /// Continues at another mark.
     pub fn seek(&mut self, to: Mark) {
         self.at = to;
         self.ready.clear();
@@ -157,7 +157,7 @@ impl Reader {
         self.tail.advance(self.id, to.position);
     }
 
-    /// Whether [`Reader::next`] has something without waiting for a request to arrive.
+    /// Returns whether [`Reader::next`] can return without waiting for a new request.
     pub fn has_next(&self) -> bool {
         !self.ready.is_empty() || self.at.position < self.journal.end().position
     }
@@ -224,7 +224,7 @@ fn decoded(record: &Record) -> Fed {
         payload => payload.clone(),
     };
     let (batch, not_understood) = match payload.as_ref().map(decode_record) {
-        // What is lost was reported when the damage was found; here it is only stepped over and counted.
+        // The loss was reported when the damage was found; here it is only skipped and counted.
         None => (nothing(), None),
         Some(Ok((_, decoded))) => {
             let missing = record.items().saturating_sub(decoded.batch.items.len() as u64);

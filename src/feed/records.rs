@@ -1,10 +1,10 @@
-//! The records of any journal in order, with what cannot be read between them. It blocks on the disk.
+//! The records of any journal in order, including unreadable ranges between them. Blocks on the disk.
 
 use std::io;
 
 use crate::journal::{Journal, Mark, Position, Reader, Record};
 
-/// Reads up to what was the end when it began. After a failure of the disk there is nothing more.
+/// Reads up to the end of the journal at the start of the iteration. Ends after a disk error.
 #[derive(Debug)]
 pub struct Records {
     reader: Reader,
@@ -13,25 +13,25 @@ pub struct Records {
 }
 
 impl Records {
-    /// All that a journal keeps.
+    /// Reads all records of a journal.
     pub fn all<P: Send + 'static>(journal: &Journal<P>) -> Self {
         Self::from(journal, journal.start())
     }
 
-    /// From a mark on.
+    /// Reads records from a mark.
     pub fn from<P: Send + 'static>(journal: &Journal<P>, at: Mark) -> Self {
         let reader = journal.read_from(at.position);
         Self { reader, at, end: journal.end().position }
     }
 
-    /// From the first record on that starts at a position or behind it. Items are counted from there.
+    /// Reads from the first record that starts at or after a position. Items are counted from there.
     pub fn after<P: Send + 'static>(journal: &Journal<P>, position: Position) -> io::Result<Self> {
         let reader = journal.read_after(position)?;
         let at = Mark { position: reader.position(), items: 0 };
         Ok(Self { reader, at, end: journal.end().position })
     }
 
-    /// Those that start before a position.
+    /// Limits the iteration to records that start before a position.
     #[must_use]
     pub fn before(self, position: Position) -> Self {
         Self { end: self.end.min(position), ..self }

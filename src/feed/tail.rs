@@ -1,4 +1,4 @@
-//! The tail: the newest batches in memory, in the order of the journal, bounded by bytes.
+//! The tail: the newest batches in memory, in journal order, bounded by bytes.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,9 +19,9 @@ pub(super) struct Tail {
 struct State {
     batches: VecDeque<Fed>,
     bytes: usize,
-    /// Everything before this is no longer here.
+    /// Everything before this has left the tail.
     low: Position,
-    /// Where each reader is; a batch that all have passed is let go.
+    /// Positions of the readers; a batch that all have passed is removed.
     readers: Vec<(ReaderId, Position)>,
     last_reader: ReaderId,
 }
@@ -30,11 +30,11 @@ pub(super) type ReaderId = u64;
 
 /// What the tail has for a reader.
 pub(super) enum Look {
-    /// The batches from the reader's position on, as many as were asked for.
+    /// Batches from the reader's position, up to the requested number.
     Here(Vec<Fed>),
-    /// Nothing new yet.
+    /// No new batch yet.
     AtEnd,
-    /// The reader is behind the tail: up to this position the journal has to be read.
+    /// The reader is behind the tail and must read the journal up to this position.
     Behind(Position),
 }
 
@@ -43,7 +43,7 @@ impl Tail {
         Self { bytes_max, state: Mutex::default() }
     }
 
-    /// Adds the newest batch and lets the oldest go while there are too many bytes, whoever has read them.
+    /// Adds the newest batch, and removes the oldest ones while there are too many bytes, even if they are unread.
     pub(super) fn publish(&self, start: Mark, end: Mark, batch: Arc<Batch>) {
         let mut state = self.lock();
         if state.batches.is_empty() && state.low < start.position {
@@ -65,14 +65,14 @@ impl Tail {
         id
     }
 
-    /// Forgets a reader.
+    /// Removes a reader.
     pub(super) fn leave(&self, id: ReaderId) {
         let mut state = self.lock();
         state.readers.retain(|(reader, _)| *reader != id);
         state.let_read_go();
     }
 
-    /// Up to `count_max` batches from `position` on.
+    /// Returns up to `count_max` batches from `position`.
     pub(super) fn look(&self, position: Position, count_max: usize) -> Look {
         let state = self.lock();
         if position < state.low {
@@ -83,7 +83,7 @@ impl Tail {
         if found.is_empty() { Look::AtEnd } else { Look::Here(found) }
     }
 
-    /// A reader has taken everything before `position`.
+    /// Notes that a reader has taken everything before `position`.
     pub(super) fn advance(&self, id: ReaderId, position: Position) {
         let mut state = self.lock();
         if let Some((_, at)) = state.readers.iter_mut().find(|(reader, _)| *reader == id) {

@@ -1,7 +1,7 @@
-//! What rules that wait for traces have to know of each, for one lane: what those with `decide = "trace"` decided of it, and which of its
-//! spans are dropped. Pure: it goes by the times at which requests were received.
+//! The state of rules that wait for traces, for one lane: the decisions of rules with `decide = "trace"`, and the spans that rules drop.
+//! Pure: the time is the arrival time of requests.
 //!
-//! The table is fed with all that the journal holds, in its order and ahead of what is delivered. A trace is decided by the first of:
+//! The table is fed with everything in the journal, in order and ahead of delivery. The first of these conditions decides a trace:
 //!
 //! | what | decision |
 //! |---|---|
@@ -9,9 +9,9 @@
 //! | it is open for `longest` | kept, and counted |
 //! | there is no room for it | kept, and counted |
 //!
-//! The decision is for all of the trace, also for what comes later, until nothing of it has arrived for [`REMEMBER`]; then it is a new
-//! trace. It depends on nothing but what stands in the journal, so a lane that starts again and is fed from far enough back decides
-//! as it did. What was there when the feeding began may have begun before: it is kept.
+//! A decision holds for the entire trace, including later spans, until no span of it has arrived for [`REMEMBER`]; after that it is a new
+//! trace. It depends only on the contents of the journal, so a restarted lane that is fed from far enough back makes the same decisions.
+//! Traces that may have begun before the table was fed are kept.
 
 #[cfg(test)]
 pub(crate) mod cut_tests;
@@ -26,32 +26,32 @@ use crate::rules::{DecideOptions, Decided, Dropped, Elsewhere, Key, Marks, REMEM
 use crate::span::{Batch, Item, TraceId};
 use crate::support::clock::nanos;
 
-/// Traces in a table. With the map that holds them this is less than 160 MiB, also while the map grows.
+/// Maximum number of traces. With the map that holds them they take less than 160 MiB, even while the map grows.
 const TRACES_MAX: usize = 1_800_000;
 const REMEMBER_NS: u64 = REMEMBER.as_secs() * 1_000_000_000;
-/// Spans in a table: with the longest names of their parents less than 100 MiB. Below one that there is no room for, spans of other
-/// requests keep the parent that they name.
+/// Maximum number of spans: with the longest names of their parents they take less than 100 MiB. Below a span without space here, spans of
+/// other requests keep the parent that they name.
 const SPANS_MAX: usize = 450_000;
-/// How long after a look for room that found none the next one is made, in the table's time.
+/// How long to wait, in the table's time, before looking for space again after finding none.
 const LOOK_FOR_ROOM_NS: u64 = 1_000_000_000;
 
 /// The table.
 #[derive(Debug)]
 pub struct Decisions {
-    /// How long a trace is to be quiet, and how long it may be open.
+    /// How long a trace must be quiet, and how long it may be open.
     waits: (u64, u64),
-    /// What marks a trace that is kept without a decision.
+    /// The marks of a trace that is kept without a decision.
     kept: Marks,
     traces_max: usize,
     traces: HashMap<TraceId, Trace>,
     spans_max: usize,
-    /// Spans that rules took away.
+    /// Spans that rules drop.
     dropped: HashMap<Key, Dropped>,
-    /// Spans from which other requests may have come.
+    /// Spans that may have called other services, whose spans come in other requests.
     callers: HashSet<Key>,
-    /// The time in force. Told when what comes next was received, and that everything before a time has come.
+    /// The current time. Callers tell it the arrival time of the next record, and that everything before a time has come.
     pub time: JournalTime,
-    /// Traces that are first seen before this may have begun before the feeding did.
+    /// Traces first seen before this may have begun before the table was fed.
     unknown_until_ns: u64,
     full_until_ns: u64,
     figures: Undecided,
@@ -65,17 +65,17 @@ struct Trace {
     is_decided: bool,
 }
 
-/// Traces that were kept without a decision, since the start.
+/// Number of traces kept without a decision, since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Undecided {
-    /// They were not quiet in time, or may have begun before what the journal has.
+    /// Traces that were not quiet in time, or may have begun before the start of the journal.
     pub too_long: u64,
-    /// There was no room to remember them, or spans of theirs.
+    /// Traces without space for them or their spans.
     pub no_room: u64,
 }
 
 impl Decisions {
-    /// An empty table, for rules of which these mark a trace that is kept.
+    /// Creates an empty table; `kept` marks a trace that is kept.
     pub fn new(options: DecideOptions, kept: Marks) -> Self {
         Self {
             waits: (nanos(options.quiet), nanos(options.longest)),
@@ -92,20 +92,20 @@ impl Decisions {
         }
     }
 
-    /// What was received before this time is not seen, and what comes may be the end of it: until such traces were forgotten, new ones
-    /// are kept.
+    /// Notes that earlier records are missing, so that a trace may have begun before: new traces are kept until such traces would be
+    /// forgotten.
     pub fn begin_in_the_middle(&mut self, now_ns: u64) {
         self.time.tell(now_ns);
         self.unknown_until_ns = self.time.now_ns().saturating_add(REMEMBER_NS);
     }
 
-    /// What was fed up to now was counted before.
+    /// Resets the counts: what was fed so far was counted before.
     pub(super) fn count_from_here(&mut self) {
         self.figures = Undecided::default();
     }
 
-    /// Adds the traces of a request, each with the rules that are for one of its items there. What was to be delivered and is
-    /// decided by this time was taken before: no trace is forgotten that is still waited for.
+    /// Adds the traces of a request, each with the rules that match one of its items there. Callers first release all records that are
+    /// decided by this time, so that no awaited trace is forgotten.
     pub fn feed(&mut self, received_at_ns: u64, survey: Survey) {
         self.time.tell(received_at_ns);
         let now_ns = self.time.now_ns();
@@ -156,7 +156,7 @@ impl Decisions {
         self.dropped.len() + self.callers.len()
     }
 
-    /// When all of these traces, which were fed, are decided, in the table's time; `None` where they are.
+    /// Returns when all of these traces, which were fed, will be decided, in the table's time; `None` if they are.
     pub fn decided_at_ns(&self, traces: impl IntoIterator<Item = TraceId>) -> Option<u64> {
         let now_ns = self.time.now_ns();
         let open = traces.into_iter().filter_map(|id| self.traces.get(&id));
@@ -165,7 +165,7 @@ impl Decisions {
         due.filter(|due_ns| now_ns < *due_ns).max()
     }
 
-    /// Which rules are for these traces, as it is known now. From now on those that are due stay as they are.
+    /// Returns the rules that match these traces as known now, and fixes the decisions that are due.
     pub fn of(&mut self, traces: impl IntoIterator<Item = TraceId>) -> HashMap<TraceId, Marks> {
         let (now_ns, waits, kept) = (self.time.now_ns(), self.waits, self.kept);
         let mut known = HashMap::new();
@@ -177,7 +177,7 @@ impl Decisions {
         known
     }
 
-    /// The same for the traces of a request, with what is above its spans in others.
+    /// Returns the same for the traces of a request, with the dropped ancestors of its spans in other requests.
     pub fn of_batch(&mut self, batch: &Batch) -> Decided {
         let traces = self.of(batch.items.iter().map(Item::trace_id));
         let mut elsewhere = Elsewhere::default();
@@ -189,7 +189,7 @@ impl Decisions {
         Decided { traces, elsewhere }
     }
 
-    /// Finds those that are dropped from a span upwards.
+    /// Collects the dropped spans from a span upwards.
     fn climb(&self, from: Key, traces: &HashMap<TraceId, Marks>, found: &mut Elsewhere) {
         let (trace, mut next) = (from.0, Some(from.1));
         let marks = traces.get(&trace).copied().unwrap_or(self.kept);
@@ -205,18 +205,18 @@ impl Decisions {
         }
     }
 
-    /// Traces that were kept without a decision.
+    /// Returns the number of traces kept without a decision.
     pub fn undecided(&self) -> Undecided {
         self.figures
     }
 
-    /// Traces that are remembered, open and decided ones.
+    /// Returns the number of remembered traces, open and decided.
     pub fn remembered(&self) -> usize {
         self.traces.len()
     }
 
-    /// Whether there is room for one more, if need be after forgetting what has been quiet for longest. What may still have to be
-    /// delivered stays.
+    /// Returns whether there is space for one more trace, if necessary after forgetting those that were quiet for longest. Traces of
+    /// records that may still have to be delivered stay.
     fn has_room(&mut self, now_ns: u64) -> bool {
         let is_full = self.traces_max <= self.traces.len();
         let would_grow = self.traces.capacity() == self.traces.len();
@@ -232,7 +232,7 @@ impl Decisions {
             let traces = &self.traces;
             self.dropped.retain(|(trace, _), _| traces.contains_key(trace));
             self.callers.retain(|(trace, _)| traces.contains_key(trace));
-            // A map with little room left would ask for every trace.
+            // A nearly full map would otherwise be scanned for every trace.
             if self.traces.len() <= self.traces_max / 8 * 7 || !is_full {
                 return true;
             }
@@ -251,7 +251,7 @@ impl Trace {
         self.last_ns.saturating_add(quiet_ns).min(self.first_ns.saturating_add(longest_ns))
     }
 
-    /// Decides what is due; returns whether it was not quiet in time.
+    /// Decides the trace if it is due; returns whether it was not quiet in time.
     fn settle(&mut self, now_ns: u64, waits: (u64, u64), kept: Marks) -> bool {
         if self.is_decided || now_ns < self.due_ns(waits) {
             return false;

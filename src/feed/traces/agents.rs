@@ -1,9 +1,9 @@
-//! The names of a trace's agents, each once: its spans say their places. Pure.
+//! The names of a trace's agents, each stored once: spans refer to them by index. Pure.
 
 use super::bounds::{AGENTS_MAX, SPANS_MAX, copied};
 use crate::span::{Own, Span, SpanId, Spending, Text, Tree};
 
-/// The tree of a trace's spans, whose agents are places among [`Agents`].
+/// The tree of a trace's spans, whose agents are indexes into [`Agents`].
 pub type SpanTree = Tree<SpanId, u16, SPANS_MAX>;
 
 /// The names.
@@ -14,17 +14,17 @@ pub struct Agents {
 }
 
 impl Agents {
-    /// Whether there is none.
+    /// Returns whether there are no names.
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
 
-    /// The one at a place.
+    /// Returns the name at an index.
     pub fn name(&self, place: u16) -> Option<&Text> {
         self.names.get(usize::from(place))
     }
 
-    /// What a span says of itself to the tree.
+    /// Returns a span's own data for the tree.
     pub fn own(
         &mut self,
         span: &Span,
@@ -47,7 +47,7 @@ impl Agents {
         place.and_then(|place| u16::try_from(place).ok())
     }
 
-    /// Memory that they take.
+    /// Returns their memory, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }

@@ -1,7 +1,7 @@
-//! What went into the first model call of a trace and came out of the last, for each span at its top. Pure.
+//! The input of the first model call and the output of the last, for each top span of a trace. Pure.
 //!
-//! A run says neither what it was asked nor what it answered: its model calls do. So the first input and the last output are kept for
-//! the topmost span that is known above a call, and move up with it when its parent becomes known.
+//! A run has neither its question nor its answer: its model calls do. So the first input and the last output are kept for the topmost known
+//! span above a call, and move up with it when its parent becomes known.
 
 use std::collections::HashMap;
 
@@ -12,21 +12,21 @@ use crate::span::{Content, Facts, Payload, Span, SpanId};
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     tops: HashMap<SpanId, Sides>,
-    /// Those of further tops.
+    /// Contents of further top spans.
     rest: Sides,
     bytes: usize,
 }
 
 #[derive(Debug, Default, Clone)]
 struct Sides {
-    /// With the start of its span.
+    /// The input, with the start of its span.
     input: Option<(u64, Payload)>,
-    /// With the end of its span.
+    /// The output, with the end of its span.
     output: Option<(u64, Payload)>,
 }
 
 impl Contents {
-    /// Adds what a model call below this top says.
+    /// Adds the contents of a model call below this top span.
     pub(super) fn add(&mut self, top: SpanId, span: &Span, facts: &Facts) {
         let side = |at_ns, said: &Option<Payload>| {
             said.as_ref().map(|payload| (at_ns, cut(payload, PAYLOAD_BYTES_MAX)))
@@ -38,12 +38,12 @@ impl Contents {
         self.join(top, sides);
     }
 
-    /// Whether anything is kept for a span.
+    /// Returns whether contents are kept for a span.
     pub(super) fn has(&self, top: SpanId) -> bool {
         self.tops.contains_key(&top)
     }
 
-    /// Takes note that what was kept for one top lies below another.
+    /// Moves the contents of a top span that turned out to be below another.
     pub(super) fn move_up(&mut self, from: SpanId, to: SpanId) {
         if let Some(sides) = self.tops.remove(&from) {
             self.bytes -= sides.bytes() + ENTRY_BYTES;
@@ -51,19 +51,19 @@ impl Contents {
         }
     }
 
-    /// What is known of a top.
+    /// Returns the contents of a top span.
     pub(super) fn of(&self, top: SpanId) -> Option<Content> {
         self.tops.get(&top).map(Sides::content)
     }
 
-    /// What is known of the trace as a whole.
+    /// Returns the contents of the entire trace.
     pub(super) fn of_all(&self) -> Content {
         let mut all = self.rest.clone();
         self.tops.values().for_each(|sides| all.join(sides.clone()));
         all.content()
     }
 
-    /// Memory it takes, in bytes.
+    /// Returns its memory, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -81,11 +81,11 @@ impl Contents {
     }
 }
 
-/// One entry of the table, twice, since a table grows in leaps.
+/// Size of a table entry, doubled because a table grows in large steps.
 const ENTRY_BYTES: usize = 2 * size_of::<(SpanId, Sides)>();
 
 impl Sides {
-    /// The earlier input and the later output count.
+    /// Keeps the earlier input and the later output.
     fn join(&mut self, more: Self) {
         let is_before = |(start_ns, _): &(u64, Payload)| {
             self.input.as_ref().is_none_or(|(known_ns, _)| start_ns < known_ns)

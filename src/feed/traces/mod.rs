@@ -1,28 +1,27 @@
-//! What is known of traces beside the spans at hand: a table per lane, fed in the order of the journal. Pure: it is told the time.
+//! A lane's table of trace contexts, fed in journal order: facts of traces beyond the spans at hand. Pure: callers pass the time.
 //!
-//! Each lane that needs it has a table of its own, so that a lane far behind, a replay and one that keeps up all see the context of
-//! their own place in the journal. It needs no store: after a start it is fed with what stands before the lane's cursor
-//! (`lookback.rs`).
+//! Each lane that needs a table has one, so that a lane far behind, a replay and a lane that keeps up all see the context at their position
+//! in the journal. The table needs no store: after a start it is fed with the records before the lane's cursor (`lookback.rs`).
 //!
 //! # Bounds
 //!
 //! | what | bound | at the bound |
 //! |---|---|---|
-//! | traces | [`TRACES_MAX`] | the one quiet for longest is evicted, which is counted; a root that it owes is sent at once |
+//! | traces | [`TRACES_MAX`] | the trace that was quiet for longest is evicted, which is counted; its pending root is sent immediately |
 //! | memory | [`BYTES_MAX`] | the same |
-//! | age | [`FORGET_AFTER`] without a span, all it had delivered | forgotten |
+//! | age | [`FORGET_AFTER`] without a span, everything before delivered | forgotten |
 //! | spans, agents of a trace | `SPANS_MAX`, `AGENTS_MAX` | see `bounds.rs` |
 //! | words, labels, metadata, payloads, contents | `TEXT_BYTES_MAX`, `TAGS_MAX` ... | see `bounds.rs` |
-//! | roots of evicted traces that wait to be sent | `EARLY_BYTES_MAX` | a further one is not made, which is counted: its trace has none |
-//! | traces whose root was sent | `SENT_MAX` | one that goes on later gets a second root |
+//! | roots of evicted traces that wait to be sent | `EARLY_BYTES_MAX` | the next root is not created, which is counted: its trace has none |
+//! | traces whose root was sent | `SENT_MAX` | a trace that continues later gets a second root |
 //!
-//! A span of an evicted trace begins it anew.
+//! A later span of an evicted trace starts a new entry.
 //!
 //! # Roots and time
 //!
-//! A trace's root is due once no record has brought a span of it for a while, so roots are due in the order in which their traces were
-//! touched last, and one position tells which were sent: it is kept across restarts, where a time would be wrong once the clock was set
-//! back. The table's own time never goes back ([`SET_BACK`]).
+//! A trace's root is due once no record has brought a span of it for a while. Roots are therefore due in the order in which their traces
+//! were last touched, and one position tells which were sent. It is kept across restarts; a time would be wrong after the clock is set
+//! back. The table's own time never goes back (`journal_time.rs`).
 
 mod agents;
 mod bounds;
@@ -54,14 +53,14 @@ pub use self::agents::{Agents, SpanTree};
 use self::roots::EARLY_BYTES_MAX;
 pub use self::roots::{DueRoot, DueRoots};
 
-/// Traces in a table. A trace of usual size takes some KiB, so this bound is met by very small ones only.
+/// Maximum number of traces. A typical trace takes some KiB, so only very small traces reach this limit.
 const TRACES_MAX: usize = 65_536;
-/// Memory of a table, in bytes, estimated. It holds the traces of the last minute at a hundred new ones a second.
+/// Maximum memory of a table, in bytes, estimated. It holds the traces of the last minute at a hundred new ones per second.
 const BYTES_MAX: usize = 16 << 20;
-/// A trace that was quiet for so long is over, or starts anew. The lookback after a start is meant to reach as far.
+/// A trace that was quiet for this long is over, or starts anew. The lookback after a start is meant to reach this far.
 pub(super) const FORGET_AFTER: Duration = Duration::from_mins(15);
 
-/// The mark behind which the first trace that owes a root stands; those before it owe none.
+/// The mark of the first trace with a pending root; the traces before it have none.
 const OWING: usize = 0;
 
 /// The table.
@@ -69,19 +68,19 @@ const OWING: usize = 0;
 pub struct Traces {
     needs: TraceNeeds,
     entries: ByTouch<TraceId, Entry, 1>,
-    /// Records before this are of no concern any more; see [`behind`].
+    /// Records before this no longer matter; see [`behind`].
     settled_until: u64,
     evicted: u64,
     clock: JournalTime,
-    /// Roots of traces that had to be forgotten before they were due.
+    /// Roots of traces that were evicted before their roots were due.
     early: EarlyRoots,
-    /// The traces whose root was sent last.
+    /// Traces whose root was sent recently.
     sent: Recent<TraceId>,
     /// The roots of traces whose last record is before this were sent; see [`behind`].
     roots_until: u64,
-    /// Behind the last record that was fed.
+    /// The last record that was fed; see [`behind`].
     fed_until: u64,
-    /// What is to be sent once more, since news have made what was sent wrong.
+    /// Spans to send again, because later spans showed that their context was wrong.
     pub amendments: Amendments,
 }
 
@@ -90,28 +89,28 @@ struct Entry {
     trace: Trace,
     /// When its last item was read, in the table's time.
     last_ns: u64,
-    /// Behind the record that it came in; see [`behind`].
+    /// The record of its last item; see [`behind`].
     behind: u64,
     root: Root,
-    /// Whether a span of it has waited for the trace object as long as it may.
+    /// Whether one of its spans has waited for the trace object as long as allowed.
     has_waited: bool,
 }
 
-/// How full a table is.
+/// The fill of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fill {
-    /// Traces in it.
+    /// Number of traces.
     pub traces: u64,
-    /// Bytes it takes, estimated.
+    /// Memory in bytes, estimated.
     pub bytes: u64,
-    /// Traces that had to go before their time, since the start.
+    /// Number of traces evicted since the start.
     pub evicted: u64,
-    /// Of these, how many owed a root that there was no room for.
+    /// Of these, those with a pending root for which there was no space.
     pub rootless: u64,
 }
 
 impl Traces {
-    /// An empty table. The roots of traces whose last record is before `roots_until`, as [`DueRoots`] says it, were sent.
+    /// Creates an empty table. The roots of traces whose last record is before `roots_until` were sent, as in [`DueRoots`].
     pub fn new(needs: TraceNeeds, roots_until: u64) -> Self {
         Self {
             needs,
@@ -127,13 +126,12 @@ impl Traces {
         }
     }
 
-    /// Adds what rules left of the request whose record starts here.
+    /// Adds the request whose record starts at `position`, after rules.
     pub fn feed_ruled(&mut self, ruled: &Ruled, position: Position) {
         self.feed_at(&ruled.batch, position, |place| ruled.place_before(place));
     }
 
-    /// Adds the request whose record starts here, in the order of the journal. Its time of arrival is the time of all that happens
-    /// before.
+    /// Adds the request whose record starts at `position`, in journal order. The time advances to its arrival first.
     pub fn feed(&mut self, batch: &Batch, position: Position) {
         self.feed_at(batch, position, |place| place);
     }
@@ -181,7 +179,7 @@ impl Traces {
         }
     }
 
-    /// Tells the time.
+    /// Advances the time.
     pub fn advance(&mut self, now_ns: u64) {
         self.clock.tell(now_ns);
         while let Some((id, entry)) = self.first_due()
@@ -192,15 +190,15 @@ impl Traces {
         self.forget_old();
     }
 
-    /// Tells that the records that start before this were delivered: only their traces are forgotten with time. A sink may be down for
-    /// long.
+    /// Notes that records that start before `until` were delivered. Only their traces are forgotten with age, because a sink may be down
+    /// for long.
     pub fn settle(&mut self, until: Position) {
         self.settled_until = self.settled_until.max(behind(until));
         self.forget_old();
     }
 
-    /// Begins to owe roots: what was fed so far was before the sink's time, or was sent without roots. Returns up to where all
-    /// roots count as sent, as [`DueRoots`] says it.
+    /// Starts to create roots: everything fed so far was before the sink joined, or was sent without roots. Returns the record up to which
+    /// all roots count as sent, as in [`DueRoots`].
     pub fn join(&mut self) -> u64 {
         self.early = EarlyRoots::default();
         self.entries.change_all(|entry| entry.root = Root::Unneeded);
@@ -209,26 +207,26 @@ impl Traces {
         self.roots_until
     }
 
-    /// Whether a span has still to wait for its trace object: it was not seen, and was not waited for before.
+    /// Returns whether a span still has to wait for its trace object: it was not seen, and no span has waited for it before.
     pub fn is_worth_waiting(&self, trace: TraceId) -> bool {
         let entry = self.entries.get(&trace);
         entry.is_some_and(|entry| !entry.trace.has_object() && !entry.has_waited)
     }
 
-    /// No span of these traces waits for its trace object any more.
+    /// Ends the waits of these traces for their trace objects.
     pub fn stop_waiting(&mut self, traces: &[TraceId]) {
         for trace in traces {
             self.entries.change(trace, |entry| entry.has_waited = true);
         }
     }
 
-    /// All that was fed so far was sent before, with what is known now.
+    /// Notes that everything fed so far was sent, with the context known now.
     pub fn note_all_sent(&mut self) {
         self.amendments.clear();
         self.entries.change_all(|entry| entry.trace.told_all());
     }
 
-    /// What is known now of the traces of these items, which are about to be sent with it.
+    /// Returns the current contexts of the traces of these items, which are about to be sent with them.
     pub fn contexts<'a>(&mut self, items: impl IntoIterator<Item = &'a Item>) -> TraceContexts {
         let mut spans: HashMap<TraceId, Vec<&Span>> = HashMap::new();
         for item in items {
@@ -245,11 +243,11 @@ impl Traces {
         Arc::new(spans.into_iter().filter_map(context).collect())
     }
 
-    /// Takes about `count_max` roots that are due; `None` when there is none.
+    /// Takes about `count_max` due roots; `None` if there are none.
     pub fn take_roots(&mut self, count_max: usize) -> Option<DueRoots> {
         let mut roots: Vec<_> = self.early.take(count_max).collect();
         let mut until = 0;
-        // Those of one record go together, so that its position tells which went.
+        // Roots of one record go together, so that its position tells which were sent.
         while let Some((id, entry)) = self.first_due()
             && (roots.len() < count_max || entry.behind == until)
         {
@@ -259,7 +257,8 @@ impl Traces {
         (!roots.is_empty()).then_some(DueRoots { roots, until })
     }
 
-    /// When [`Traces::take_roots`] may have something, if no span of its trace comes before, in nanoseconds since 1970; 0 for now.
+    /// Returns when [`Traces::take_roots`] may return something if no span of its trace comes before, in nanoseconds since 1970; 0 means
+    /// now.
     pub fn next_root_at_ns(&self) -> Option<u64> {
         if !self.early.roots.is_empty() || self.first_due().is_some() {
             return Some(0);
@@ -272,19 +271,19 @@ impl Traces {
         entry.last_ns.saturating_add(nanos(self.needs.quiet))
     }
 
-    /// Of the traces that owe a root, the one that has been quiet for longest, if that is long enough.
+    /// Returns the trace with a pending root that was quiet for longest, if that is long enough.
     fn first_due(&self) -> Option<(TraceId, &Entry)> {
         self.entries.at_mark(OWING).filter(|(_, entry)| self.due_ns(entry) <= self.clock.now_ns())
     }
 
-    /// What owes no root begins to only when it is touched again.
+    /// Moves the mark past traces without a pending root, which get one only when touched again.
     fn pass_rootless(&mut self) {
         while self.entries.at_mark(OWING).is_some_and(|(_, entry)| !entry.root.is_owed()) {
             self.entries.pass(OWING);
         }
     }
 
-    /// The root of a trace that owes one. From now on it is sent.
+    /// Takes the pending root of a trace, which counts as sent from now on.
     fn take_root(&mut self, id: TraceId) -> Option<DueRoot> {
         let root =
             self.entries.change(&id, |entry| std::mem::replace(&mut entry.root, Root::Sent))?;
@@ -296,7 +295,7 @@ impl Traces {
         Some(DueRoot { span, source: owed.source, context })
     }
 
-    /// How full it is.
+    /// Returns the fill of the table.
     pub fn fill(&self) -> Fill {
         Fill {
             traces: self.entries.count() as u64,
@@ -323,7 +322,7 @@ impl Traces {
         }
     }
 
-    /// Forgets the trace that has been quiet for longest. A root that it owes is made now.
+    /// Removes the trace that was quiet for longest. Its pending root is created now.
     fn forget_oldest(&mut self) {
         let Some((id, _)) = self.entries.oldest() else { return };
         let root = self.take_root(id);
@@ -341,7 +340,7 @@ impl Weighed for Entry {
 }
 
 impl Entry {
-    /// Owes a root from this span on, if it has no parent and the trace needs one.
+    /// Registers the trace's root for this span, if it has no parent and the trace needs one.
     fn owe_root_from(&mut self, span: &Span, source: &Source, rule: RootSpan, was_sent: bool) {
         if span.parent_id.is_some() {
             return;
@@ -359,7 +358,7 @@ impl Entry {
     }
 }
 
-/// How `roots_until` names a record by where it starts. 0 is left for a sink that has not joined, 1 for one to which no root was sent.
+/// Encodes a record's start for `roots_until`. 0 is reserved for a sink that has not joined, 1 for one to which no root was sent.
 fn behind(record: Position) -> u64 {
     record.0.saturating_add(2)
 }

@@ -1,7 +1,7 @@
-//! Which spans a sink has been handed, and with what, so that they can be sent once more when it turns out to have been wrong. Pure.
+//! The spans that were sent, and their context at that time, so that they can be sent again if it proves wrong. Pure.
 //!
-//! Only for sinks at which a span takes the place of the one with the same id that came before. A session that only the root of a long
-//! run says comes when most of the run was sent long ago.
+//! This is used only for sinks at which a span replaces the earlier one with the same id. A session that only the root of a long run has
+//! arrives when most of the run was sent long ago.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,41 +12,41 @@ use crate::journal::Position;
 use crate::span::{Facts, Span, SpanId, Text, TraceContext};
 use crate::support::by_touch::table_bytes;
 
-/// How often a span is sent once more. Session, user, tags, tokens and a root may each become known apart from the others; a span
-/// whose trace has more news than that keeps what was known then.
+/// Maximum number of times that a span is sent again. Session, user, tags, tokens and a root may each become known separately; a span whose
+/// trace changes more often keeps the context of that time.
 const AMENDED_MAX: u8 = 4;
 
-/// Items of records that are to be sent once more: their places, by where the record starts.
+/// Items to send again: their indexes, by the start of their record.
 pub(super) type Amendments = BTreeMap<Position, BTreeSet<usize>>;
 
 /// The spans of one trace.
 #[derive(Debug, Default)]
 pub(super) struct Sent {
     spans: HashMap<SpanId, Entry>,
-    /// What every span had been looked at for.
+    /// The context for which every span was checked last.
     looked_for: Told,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    /// Where its record starts, and its place in it.
+    /// Start of its record, and its index in it.
     position: Position,
     place: usize,
-    /// Whether it says a session and a user itself.
+    /// Whether it has its own session and user.
     says: [bool; 2],
-    /// Whether it hangs below the root that stands for its trace, once there is one.
+    /// Whether it is below the trace's synthetic root, once that exists.
     is_top: bool,
-    /// What it was sent with; none while it waits for its turn, and is given what is known then.
+    /// The context it was sent with; `None` while it is queued, because it gets the context known when it is sent.
     told: Option<(Told, bool)>,
     amended: u8,
 }
 
-/// What is known of a trace, as far as spans are sent again for it.
+/// The parts of a trace's context for which spans are sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Told {
-    /// Which session and user, as hashes; 0 for none.
+    /// Hashes of session and user; 0 for none.
     pub(super) words: [u64; 2],
-    /// How many tags.
+    /// Number of tags.
     pub(super) tags: usize,
     pub(super) root: bool,
 }
@@ -63,7 +63,7 @@ impl Told {
 }
 
 impl Sent {
-    /// Takes note of a span that was read, at this place of the record that starts there.
+    /// Registers a span that was read, with its place in the journal.
     pub(super) fn read(
         &mut self,
         span: &Span,
@@ -85,7 +85,7 @@ impl Sent {
         self.spans.insert(span.span_id, entry);
     }
 
-    /// Takes note that spans are handed to the sink with this.
+    /// Notes that spans are sent with this context.
     pub(super) fn told(&mut self, ids: impl IntoIterator<Item = SpanId>, context: &TraceContext) {
         let told = Told::of(context);
         for id in ids {
@@ -95,17 +95,17 @@ impl Sent {
         }
     }
 
-    /// All spans.
+    /// Returns all spans.
     pub(super) fn ids(&self) -> Vec<SpanId> {
         self.spans.keys().copied().collect()
     }
 
-    /// Spans that may have been told otherwise than they would be now: all of them where the trace has news, else these.
+    /// Returns the spans that may have been sent with a wrong context: all of them if the trace's context changed, else the doubtful ones.
     pub(super) fn suspects(&mut self, known: Told, doubtful: Vec<SpanId>) -> Vec<SpanId> {
         if std::mem::replace(&mut self.looked_for, known) == known { doubtful } else { self.ids() }
     }
 
-    /// Adds a span to what is to be sent once more, if what it was sent with is wrong now.
+    /// Adds a span to the amendments if the context it was sent with is now wrong.
     pub(super) fn amend(
         &mut self,
         id: SpanId,
@@ -127,7 +127,7 @@ impl Sent {
         }
     }
 
-    /// Memory it takes, in bytes.
+    /// Returns its memory, in bytes.
     pub(super) fn bytes(&self) -> usize {
         table_bytes::<(SpanId, Entry)>(self.spans.capacity())
     }

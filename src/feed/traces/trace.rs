@@ -1,4 +1,4 @@
-//! What is remembered of one trace. Pure.
+//! The state of one trace. Pure.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -19,9 +19,9 @@ use crate::span::{
 /// One trace.
 #[derive(Debug, Default)]
 pub(super) struct Trace {
-    /// What is the same for all of its spans; the rest of it is empty.
+    /// The context that all of its spans share; the other fields are empty.
     known: TraceContext,
-    /// How many labels were known when a span without a parent or the trace object said so last.
+    /// Number of known labels when a span without a parent or the trace object last added some.
     tags_of_tops: usize,
     tree: SpanTree,
     agents: Agents,
@@ -31,18 +31,17 @@ pub(super) struct Trace {
     has_root: bool,
     /// The first Agents SDK span without a parent.
     first: Option<SpanId>,
-    /// Bytes of what was copied, the tree aside.
+    /// Bytes of copied texts, without the tree.
     copied_bytes: usize,
 }
 
 impl Trace {
-    /// Whether the trace object was seen.
+    /// Returns whether the trace object was seen.
     pub(super) fn has_object(&self) -> bool {
         self.known.trace.is_some()
     }
 
-    /// Adds a span. One that was seen before is not counted again.
-    /// Where it stands in the journal is said where it may have to be sent again.
+    /// Adds a span. A span that was seen before is not counted again. `at` is its place in the journal, if it may have to be sent again.
     pub(super) fn add_span(
         &mut self,
         span: &Span,
@@ -84,8 +83,8 @@ impl Trace {
         }
     }
 
-    /// Takes note of an Agents SDK span without a parent: whether the trace needs a root that stands for it, and which. By the rule a
-    /// task of the Agents SDK is a root by itself, but not beside another, since backends list every root as a trace of its own.
+    /// Registers an Agents SDK span without a parent; returns the trace's synthetic root, if it needs one. By the rule, an Agents SDK task
+    /// is itself a root, but not next to another one, because backends list every root as a separate trace.
     pub(super) fn note_top(
         &mut self,
         span: &Span,
@@ -104,7 +103,7 @@ impl Trace {
         Some(*self.known.root.insert(root))
     }
 
-    /// Adds the trace object. The first one counts.
+    /// Adds the trace object. Only the first one counts.
     pub(super) fn add_object(&mut self, object: &TraceObject) {
         if self.has_object() {
             return;
@@ -135,7 +134,7 @@ impl Trace {
         self.known.trace = Some(Arc::new(copy));
     }
 
-    /// What is known now, with what is asked for these spans.
+    /// Returns the current context, with the parts that these spans need.
     pub(super) fn context(&self, spans: &[&Span]) -> TraceContext {
         let contents = |span: &&Span| Some((span.span_id, self.contents.of(span.span_id)?));
         TraceContext {
@@ -146,13 +145,13 @@ impl Trace {
         }
     }
 
-    /// Those of these spans that [`TraceContext::exceptions`] tells of.
+    /// Returns those of these spans that belong in [`TraceContext::exceptions`].
     fn exceptions(&self, ids: impl IntoIterator<Item = SpanId>) -> HashSet<SpanId> {
         let mut memo = Spent::default();
         ids.into_iter().filter(|id| self.tree.is_exception(*id, &mut memo)).collect()
     }
 
-    /// The nearest agent at or above each of these spans, as far as there is one.
+    /// Returns the nearest agent at or above each of these spans, if there is one.
     fn agents_of(&self, spans: &[&Span]) -> HashMap<SpanId, Text> {
         if self.agents.is_empty() {
             return HashMap::new();
@@ -165,24 +164,24 @@ impl Trace {
         spans.iter().filter_map(name).collect()
     }
 
-    /// The topmost that is known at or above a span: its own id, or that of the first span above it that was not seen or has no parent.
+    /// Returns the topmost known id at or above a span: its own, or that of the first ancestor that was not seen or has no parent.
     fn top_of(&self, span: &Span) -> SpanId {
         let from = self.known_at(span).unwrap_or(span.span_id);
         self.tree.path(from).last().unwrap_or(from)
     }
 
-    /// Where a span stands in the tree: where there was no room for it, at its parent.
+    /// Returns the span's node in the tree, or its parent's if there was no space for it.
     fn known_at(&self, span: &Span) -> Option<SpanId> {
         if self.tree.knows(span.span_id) { Some(span.span_id) } else { span.parent_id }
     }
 
-    /// The same for the root that stands for the trace.
+    /// Returns the context of the trace's synthetic root.
     pub(super) fn context_of_root(&self, root: SpanId) -> TraceContext {
         let contents = [(root, self.contents.of_all())].into();
         TraceContext { contents, ..self.context(&[]) }
     }
 
-    /// Memory it takes, in bytes.
+    /// Returns its memory, in bytes.
     pub(super) fn bytes(&self) -> usize {
         let tree_bytes = self.tree.bytes() + self.agents.bytes();
         self.copied_bytes + tree_bytes + self.sent.bytes() + self.contents.bytes()
@@ -205,12 +204,12 @@ impl Trace {
         }
     }
 
-    /// Takes note that these spans are handed to the sink with this context.
+    /// Notes that these spans are sent with this context.
     pub(super) fn told(&mut self, spans: &[&Span], context: &TraceContext) {
         self.sent.told(spans.iter().map(|span| span.span_id), context);
     }
 
-    /// Takes note that all spans were handed to the sink, with what is known now.
+    /// Notes that all spans were sent with the current context.
     pub(super) fn told_all(&mut self) {
         let ids = self.sent.ids();
         let exceptions = self.exceptions(ids.iter().copied());
@@ -218,7 +217,7 @@ impl Trace {
         self.amend(&mut Amendments::new());
     }
 
-    /// Adds the spans that were sent with what is wrong now.
+    /// Adds the spans that were sent with a context that is now wrong.
     pub(super) fn amend(&mut self, amendments: &mut Amendments) {
         let known = Told { tags: self.tags_of_tops, ..Told::of(&self.known) };
         let ids = self.sent.suspects(known, self.tree.take_doubts());
@@ -228,7 +227,8 @@ impl Trace {
         }
     }
 
-    /// Takes the words that are said: the first, but those of the trace object and of its first root before all: an agent below may differ.
+    /// Learns workflow, session and so on. The first value counts, but trace object and first root take precedence: agents below may
+    /// differ.
     fn learn(&mut self, said: &Facts, is_of_trace: bool) {
         let known = &mut self.known;
         let pairs = [
