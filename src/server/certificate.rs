@@ -1,5 +1,5 @@
-//! What a client's certificate calls it: the common name of its subject, or else its first name for a host or an address of the web. And
-//! when a certificate ends.
+//! Reads certificates: the name of a client, which is the common name of the subject or else the first alternative name for a host or URI,
+//! and the end of the validity.
 
 use jiff::civil;
 use jiff::tz::TimeZone;
@@ -15,10 +15,10 @@ const SET: u8 = 0x31;
 const OBJECT_IDENTIFIER: u8 = 0x06;
 const VERSION: u8 = 0xa0;
 const GENERALIZED_TIME: u8 = 0x18;
-/// A common name has 64 characters at most (X.520), a name of a host 253 bytes.
+/// A common name has at most 64 characters (X.520), a host name at most 253 bytes.
 const NAME_BYTES_MAX: usize = 256;
 
-/// The name in a certificate that was verified; one without any is called by its SHA-256.
+/// Returns the name in a verified certificate; without any name, one derived from its SHA-256.
 pub(super) fn name(certificate: &CertificateDer<'_>) -> String {
     let found = EndEntityCert::try_from(certificate).ok().and_then(|certificate| {
         let alternative = || {
@@ -32,8 +32,8 @@ pub(super) fn name(certificate: &CertificateDer<'_>) -> String {
     found.unwrap_or_else(|| format!("certificate-{}", fingerprint(sha256::of(certificate))))
 }
 
-/// When a certificate ends, in nanoseconds since 1970; `None` for one that cannot be read. It is the second time of the fifth field, not
-/// counting the version (RFC 5280, 4.1).
+/// Returns when a certificate expires, in nanoseconds since 1970; `None` if it cannot be read. That is the second time of the fifth field,
+/// not counting the version (RFC 5280, 4.1).
 pub fn certificate_end(certificate: &CertificateDer<'_>) -> Option<u64> {
     let (whole, _) = element(certificate, SEQUENCE)?;
     let (mut fields, _) = element(whole, SEQUENCE)?;
@@ -46,14 +46,14 @@ pub fn certificate_end(certificate: &CertificateDer<'_>) -> Option<u64> {
     let (validity, _) = element(fields, SEQUENCE)?;
     let (tag, text, _) = any_element(any_element(validity)?.2)?;
     let text = std::str::from_utf8(text).ok()?;
-    // Years of two digits are those up to 2049.
+    // Two-digit years extend to 2049.
     let century = if tag == GENERALIZED_TIME { "" } else { "20" };
     let end = civil::DateTime::strptime("%Y%m%d%H%M%SZ", format!("{century}{text}")).ok()?;
     let end_ns = TimeZone::UTC.to_timestamp(end).ok()?.as_nanosecond();
     u64::try_from(end_ns.clamp(0, u64::MAX.into())).ok()
 }
 
-/// The common name of a subject: a sequence of sets of pairs of an object identifier and a text.
+/// Finds the common name of a subject: a sequence of sets of pairs of an object identifier and a text.
 fn common_name(mut subject: &[u8]) -> Option<&str> {
     while let Some((set, rest)) = element(subject, SET) {
         subject = rest;
@@ -67,17 +67,17 @@ fn common_name(mut subject: &[u8]) -> Option<&str> {
     None
 }
 
-/// Whether a name can be shown.
+/// Returns whether a name can be displayed.
 fn is_good(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
 }
 
-/// The content of an element with this tag, and what stands behind it.
+/// Returns the content of an element with this tag, and the bytes after it.
 fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     any_element(der).filter(|(found, ..)| *found == tag).map(|(_, content, rest)| (content, rest))
 }
 
-/// An element: its tag, its content, and what stands behind it. Names have no element of 64 KiB and more.
+/// Returns an element's tag and content, and the bytes after it. Elements in names are smaller than 64 KiB.
 fn any_element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (tag, der) = der.split_first()?;
     let (length, der) = match der {

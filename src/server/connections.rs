@@ -20,43 +20,43 @@ use crate::support::lock::lock;
 use crate::support::seldom::Seldom;
 use crate::support::stop::Stop;
 
-/// What is read from an HTTP/1.1 connection at once. A body is copied out of it, so it is small enough that the buffers of a few
-/// busy connections stay in a processor's cache, and large enough for any sane head of a request, which has to fit in.
+/// Maximum amount to read from an HTTP/1.1 connection at a time. Bodies are copied out of this buffer, so it is small enough that the
+/// buffers of a few busy connections stay in a processor's cache, and large enough for any reasonable request head, which must fit.
 const READ_BUFFER_BYTES_MAX: usize = 64 << 10;
-/// A connection has this long to begin its first request; then it is looked at this often whether it has.
+/// Time limit for the first request of a connection, and the interval of checks for it.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_mins(3);
 const FIRST_REQUEST_POLL: Duration = Duration::from_secs(10);
-/// How long a connection may stay between requests, and a request's head may take. Exporters send every five seconds or far more
-/// rarely, and one that finds its connection closed under it loses a retry.
+/// How long a connection may be idle between requests, and how long a request's head may take. Exporters send every five seconds or far
+/// less often, and one whose connection was closed loses a retry.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(3);
-/// After so long without a frame an HTTP/2 client is asked whether it is still there.
+/// After this time without a frame, an HTTP/2 client is pinged.
 const PING_EVERY: Duration = Duration::from_mins(2);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// Calls at a time on one connection. A Collector opens one connection and many calls.
+/// Maximum number of concurrent calls on one connection. A Collector opens one connection and many calls.
 const STREAMS_MAX: u32 = 256;
-/// What a call, and all calls of a connection, may send before it is read. Large enough that a body of agent spans comes without
-/// waiting; what is really read is bounded by the budget of bytes in flight.
+/// Flow control windows of a call and of all calls of a connection. They are large enough that a body of agent spans arrives without
+/// waiting; the budget of bytes in flight bounds what is actually read.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// Larger frames mean fewer copies of a body.
 const FRAME_BYTES_MAX: u32 = 1 << 20;
-/// All headers of a request, which may carry a long token. Over HTTP/1.1 the read buffer is the limit, and 100 of them, which is hyper's.
+/// Maximum size of a request's headers, including long tokens. Over HTTP/1.1, the read buffer is the limit, and hyper's 100 headers.
 const HEADER_BYTES_MAX: u32 = 64 << 10;
-/// Streams that were reset before anybody saw them, and that we reset because of a client's mistakes. Clients cancel a call that takes
-/// too long, but not this many at once: <https://nvd.nist.gov/vuln/detail/CVE-2023-44487>.
+/// Maximum number of streams that a client resets before they are processed, and that are reset because of its errors. Clients cancel calls
+/// that take too long, but not this many at the same time: <https://nvd.nist.gov/vuln/detail/CVE-2023-44487>.
 const RESETS_UNSEEN_MAX: usize = 20;
 const RESETS_BY_US_MAX: usize = 256;
-/// What goes wrong with handshakes is said this often, with how often it happened: whoever can connect can make it happen.
+/// How often failed handshakes are logged, with their number: any client that can connect can cause them.
 const SAY_EVERY: Duration = Duration::from_mins(1);
-/// Waits after an accept failed, most often for want of file descriptors.
+/// Waits after a failed accept, most often due to a lack of file descriptors.
 const ACCEPT_RETRY_FIRST: Duration = Duration::from_millis(10);
 const ACCEPT_RETRY_LONGEST: Duration = Duration::from_secs(1);
 
-/// A new connection looks so often for one that became idle and can give way to it, and so long an answer has to get out.
+/// How often a waiting connection checks for one that became idle and can be closed, and how long a finished answer gets to be sent.
 const ROOM_POLL: Duration = Duration::from_millis(20);
 
-/// Serves until `stop` is turned, then finishes the requests in flight and closes their connections; those that take longer than
-/// the limits allow are cut off.
+/// Serves until `stop` is signalled, then finishes the requests in flight and closes their connections. Those that take longer than the
+/// limits allow are aborted.
 pub async fn serve<H: Handler>(listener: Listener, handler: H, stop: Stop) {
     let mut connections = Connections::default();
     let server = Server {
@@ -67,7 +67,7 @@ pub async fn serve<H: Handler>(listener: Listener, handler: H, stop: Stop) {
     };
     let mut backoff = Backoff::new(ACCEPT_RETRY_FIRST, ACCEPT_RETRY_LONGEST);
     let mut looks = interval(FIRST_REQUEST_POLL);
-    // A connection that there is no room for yet.
+    // A connection that waits for space.
     let mut waiting: Option<Accepted> = None;
     loop {
         let has_room = |_: &mut Accepted| {
@@ -100,7 +100,7 @@ pub async fn serve<H: Handler>(listener: Listener, handler: H, stop: Stop) {
     }
 }
 
-/// The next connection; after a failure that of the moment when it is over.
+/// Accepts the next connection; retries after failures.
 async fn accept(listener: &Listener, backoff: &mut Backoff) -> Accepted {
     loop {
         match listener.accept().await {
@@ -116,8 +116,8 @@ async fn accept(listener: &Listener, backoff: &mut Backoff) -> Accepted {
     }
 }
 
-/// The connections that are served. When there are too many, one that is idle gives way to a new one: of those that never had a
-/// request the oldest, so that whoever only connects takes no place from who sends, and then the one that has been idle the longest.
+/// The open connections. If there are too many, an idle one is closed for a new one: first the oldest that never had a request, so that
+/// clients that only connect do not block others, then the one that has been idle longest.
 #[derive(Default)]
 struct Connections {
     tasks: JoinSet<()>,
@@ -132,13 +132,13 @@ struct Activity {
 }
 
 impl Activity {
-    /// Whether it ever had a request, and since when it has none; `None` while it has one. The least goes first.
+    /// Returns whether it ever had a request, and since when it has none; `None` while it has one. The minimum is closed first.
     fn idle(&self) -> Option<(bool, Instant)> {
         (self.in_flight == 0).then_some((!self.is_first_awaited, self.idle_since))
     }
 }
 
-/// What a connection does, for itself and for who decides which one has to go.
+/// The activity of a connection, shared by the connection and the code that chooses which one to close.
 #[derive(Debug, Clone)]
 struct Watch(Arc<Mutex<Activity>>);
 
@@ -148,7 +148,7 @@ impl Watch {
         Self(Arc::new(Mutex::new(Activity { in_flight: 0, is_first_awaited: true, idle_since })))
     }
 
-    /// Notes a request, until what is returned is dropped.
+    /// Counts a request until the result is dropped.
     fn begin(&self) -> Busy {
         let mut activity = lock(&self.0);
         activity.in_flight += 1;
@@ -174,7 +174,7 @@ impl Connections {
         self.open.insert(task.id(), (task, watch));
     }
 
-    /// Whether there is room for one more, for which an idle one may have to go.
+    /// Makes space for one more connection, if necessary by closing an idle one; returns whether there is space.
     fn make_room(&mut self, max: usize) -> bool {
         if self.open.len() < max {
             return true;
@@ -182,7 +182,7 @@ impl Connections {
         let idle =
             self.open.iter().filter_map(|(id, (_, watch))| Some((lock(&watch.0).idle()?, *id)));
         let Some(((_, since), id)) = idle.min() else { return false };
-        // Its first request, or its last answer, may be on its way.
+        // Its first request, or its last answer, may be in transit.
         if since.elapsed() < ROOM_POLL {
             return false;
         }
@@ -192,8 +192,8 @@ impl Connections {
         true
     }
 
-    /// Closes connections whose first request was awaited too long: a client that says nothing, or only begins to, is told apart by no other
-    /// timeout as long as it is not known which protocol it speaks.
+    /// Closes connections that waited too long for their first request. No other timeout covers clients that send nothing, or only the
+    /// beginning, while the protocol is unknown.
     fn close_unused(&mut self) {
         for (task, watch) in self.open.values() {
             let activity = lock(&watch.0);
@@ -203,7 +203,7 @@ impl Connections {
         }
     }
 
-    /// Waits for a connection to end, for ever if there is none.
+    /// Waits for a connection to end, forever if there are none.
     async fn ended(&mut self) {
         match self.tasks.join_next_with_id().await {
             Some(ended) => self.note_end(ended),
@@ -232,11 +232,11 @@ fn protocols() -> auto::Builder<TokioExecutor> {
     let mut protocols = auto::Builder::new(TokioExecutor::new());
     protocols
         .http1()
-        // Who has sent all it has to say still reads the answer.
+        // A client that has closed its sending side still reads the answer.
         .half_close(true)
         .max_buf_size(READ_BUFFER_BYTES_MAX)
         .timer(TokioTimer::new())
-        // It also runs while a kept connection is idle, so it is the longer of the two waits.
+        // This timeout also runs while a kept connection is idle, so it is the longer of the two waits.
         .header_read_timeout(IDLE_TIMEOUT);
     protocols
         .http2()
@@ -253,18 +253,18 @@ fn protocols() -> auto::Builder<TokioExecutor> {
     protocols
 }
 
-/// What the connections of a listener have in common.
+/// The state shared by the connections of a listener.
 #[derive(Clone)]
 struct Server<H> {
     handler: H,
     protocols: auto::Builder<TokioExecutor>,
     stop: Stop,
-    /// Of plain HTTP where TLS is spoken, and of other handshakes.
+    /// Log limiters for plain HTTP on a TLS port, and for other handshake failures.
     complaints: Arc<[Seldom; 2]>,
 }
 
 impl<H: Handler> Server<H> {
-    /// Serves one connection to its end.
+    /// Serves one connection until it ends.
     async fn connection(self, accepted: Accepted, watch: Watch) {
         let tls = self.handler.tls();
         let opened = tokio::select! {
@@ -284,7 +284,7 @@ impl<H: Handler> Server<H> {
             request.extensions_mut().insert(peer.clone());
             async move {
                 let answered = handler.answer(request).await;
-                // From here on its client may read slowly, or not at all.
+                // From here on, the client may read slowly or not at all.
                 drop(busy);
                 answered
             }
@@ -303,7 +303,7 @@ impl<H: Handler> Server<H> {
         }
     }
 
-    /// Says what went wrong with a handshake, with how often since it was said last.
+    /// Logs a failed handshake, with the number of failures since the last log line.
     fn complain(&self, error: &HandshakeError) {
         let [plain, others] = &*self.complaints;
         match error {

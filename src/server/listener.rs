@@ -1,4 +1,4 @@
-//! What is listened on: a port, or a Unix socket that is there only while somebody listens.
+//! Listeners: a port, or a Unix socket whose file exists only while the daemon listens.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -16,18 +16,18 @@ use super::Peer;
 use super::tls::{HandshakeError, Tls};
 use crate::support::address::Address;
 
-/// A TLS connection has this long for its handshake, which is two round trips.
+/// Time limit of a TLS handshake, which takes two round trips.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// What TLS begins with: a record of a handshake (RFC 8446, 5.1). No HTTP begins so.
+/// The first byte of TLS: a handshake record (RFC 8446, 5.1). HTTP never begins with it.
 const HANDSHAKE_RECORD: u8 = 22;
-/// The answer to HTTP where TLS is spoken.
+/// The answer to plain HTTP on a TLS port.
 const PLAIN_ANSWER: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n\
     this port speaks TLS: use https://\n";
-/// What of the request is read before the connection is closed, because a close with something unread takes the answer back.
+/// Amount of the request to read before closing: closing with unread data would discard the answer.
 const PLAIN_BYTES_MAX: u64 = 64 << 10;
 
-/// Something that is listened on.
+/// A listening socket.
 #[derive(Debug)]
 pub struct Listener(Socket);
 
@@ -37,13 +37,13 @@ enum Socket {
     Unix(UnixListener, SocketFile),
 }
 
-/// A connection that was accepted and has said nothing yet.
+/// An accepted connection on which nothing was read yet.
 pub(super) enum Accepted {
     Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
 }
 
-/// What HTTP is spoken over.
+/// A byte stream for HTTP.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
@@ -58,7 +58,7 @@ impl Listener {
         .map(Self)
     }
 
-    /// Where it listens, with the port that port 0 became.
+    /// Returns its address, with the actual port if 0 was requested.
     pub fn address(&self) -> io::Result<Address> {
         match &self.0 {
             Socket::Tcp(listener) => listener.local_addr().map(Address::Tcp),
@@ -78,7 +78,7 @@ impl Listener {
 }
 
 impl Accepted {
-    /// Makes a connection ready for HTTP: one to a port is encrypted where TLS is given.
+    /// Prepares a connection for HTTP: a TCP connection is encrypted if `tls` is given.
     pub(super) async fn open(
         self,
         tls: Option<&Tls>,
@@ -87,7 +87,7 @@ impl Accepted {
             Self::Unix(stream) => return Ok((Box::new(stream), Peer::default())),
             Self::Tcp(stream, address) => (stream, address),
         };
-        // Answers are small and awaited: they must not wait for more to send.
+        // Answers are small and clients wait for them, so they must not be delayed for more data.
         stream.set_nodelay(true).ok();
         let peer = Peer { address: Some(address), ..Peer::default() };
         let Some(tls) = tls else { return Ok((Box::new(stream), peer)) };
@@ -104,7 +104,7 @@ impl Accepted {
     }
 }
 
-/// Looks at the first byte without taking it.
+/// Peeks at the first byte.
 async fn begins_with_handshake(stream: &TcpStream) -> io::Result<bool> {
     let mut first = [0];
     match stream.peek(&mut first).await? {
@@ -122,18 +122,18 @@ async fn refuse_plain(mut stream: TcpStream) -> io::Result<()> {
 
 // === Unix sockets ===
 
-/// A socket's file, which is removed with it.
+/// A socket's file, removed when this is dropped.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
     mode: u32,
-    /// Its device and inode: another daemon may have put its own in its place.
+    /// Its device and inode: another daemon may have replaced the file.
     identity: (u64, u64),
 }
 
-/// Listens on a socket file. The file of a daemon that is gone is replaced; one that somebody listens on is not, nor any other file.
+/// Listens on a socket file. A file left by a daemon that is gone is replaced; a socket in use and other files are not.
 fn listen_on_file(path: &Path, mode: u32) -> io::Result<Socket> {
-    // It gets its mode under another name, so that nobody connects before it has one.
+    // The socket gets its mode under a temporary name, so that no client connects before the mode is set.
     let fresh = path.with_extension(format!("new-{}", std::process::id()));
     remove(&fresh)?;
     let listener = StdListener::bind(&fresh)?;
@@ -147,7 +147,7 @@ fn listen_on_file(path: &Path, mode: u32) -> io::Result<Socket> {
     Ok(Socket::Unix(UnixListener::from_std(listener)?, file))
 }
 
-/// Puts a socket's file in its place. Returns its identity.
+/// Moves a socket's file into place. Returns its identity.
 fn place(fresh: &Path, path: &Path, mode: u32) -> io::Result<(u64, u64)> {
     fs::set_permissions(fresh, fs::Permissions::from_mode(mode))?;
     match fs::symlink_metadata(path) {

@@ -1,4 +1,4 @@
-//! TLS of a listener: its certificate, whose clients are let in, and what becomes of both when their files change.
+//! TLS of a listener: its certificate, the accepted client authorities, and reloading when their files change.
 
 use std::fmt;
 use std::fs;
@@ -25,15 +25,15 @@ use crate::support::pem;
 use crate::support::problem::{Mistake, Mistakes};
 use crate::support::secret::Secret;
 
-/// How often the files are looked at. One that is broken is said at the second look, since a pair may be half written at the first.
+/// How often the files are read. A broken file is logged at the second reading, because a pair may be half written at the first.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// What text in PEM holds, and no path.
+/// Appears in PEM text, but in no path.
 const PEM_MARK: &str = "-----BEGIN";
-/// What is read from a connection at once. By itself rustls asks for 4 KiB, and a request of agent spans has some hundred.
+/// Amount to read from a connection at a time. By default rustls reads 4 KiB, but a request with agent spans has some hundred KiB.
 const READ_BYTES: usize = 32 << 10;
-/// What is offered by ALPN, the preferred first.
+/// Protocols offered by ALPN, the preferred one first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
-/// AES with keys of 128 bits is safe, and costs a quarter less than with 256.
+/// AES with 128-bit keys is safe, and costs a quarter less than with 256 bits.
 const PREFERRED: [CipherSuite; 3] = [
     CipherSuite::TLS13_AES_128_GCM_SHA256,
     CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
@@ -73,7 +73,7 @@ pub enum ClientAuth {
     Optional,
 }
 
-/// What the options name, as it is now.
+/// The current contents of the files in the options.
 #[derive(Clone, PartialEq, Eq)]
 struct Contents {
     cert: Vec<u8>,
@@ -82,7 +82,7 @@ struct Contents {
 }
 
 impl TlsOptions {
-    /// What is wrong, without looking at any file.
+    /// Returns the mistakes in the options, without reading files.
     pub fn mistakes(&self) -> Vec<Mistake> {
         let mut found = Mistakes::default();
         let is_unnamed = self.cert.trim().is_empty() || self.key.reveal().trim().is_empty();
@@ -94,12 +94,12 @@ impl TlsOptions {
         found.0
     }
 
-    /// Whether nobody comes in without a certificate.
+    /// Returns whether every client needs a certificate.
     pub fn is_mutual(&self) -> bool {
         self.client_ca.is_some() && self.client_auth != Some(ClientAuth::Optional)
     }
 
-    /// Reads the files and makes the configuration of a server: what cannot be used is said with its option.
+    /// Checks that the files result in a usable server configuration; errors name the option.
     pub fn check_files(&self) -> Result<(), String> {
         self.read().and_then(|contents| self.configure(&contents)).map(drop)
     }
@@ -145,7 +145,7 @@ fn unusable(option: &str, why: &dyn fmt::Display) -> String {
     format!("tls.{option} cannot be used: {why}")
 }
 
-/// What an option names. Neither a path nor what is in the file is said: either may be a key.
+/// Reads the file or text of an option. Errors contain neither the path nor the contents: either may be a key.
 fn read(option: &str, source: &str) -> Result<Vec<u8>, String> {
     if source.contains(PEM_MARK) {
         return Ok(source.as_bytes().to_vec());
@@ -155,7 +155,7 @@ fn read(option: &str, source: &str) -> Result<Vec<u8>, String> {
 
 // === While it serves ===
 
-/// TLS of a listener while it serves. Clones share it; with the last one the files are no longer looked at.
+/// TLS of a running listener. Clones share it; dropping the last one ends the reloading.
 #[derive(Clone)]
 pub struct Tls {
     current: Arc<Current>,
@@ -171,15 +171,15 @@ struct Current {
 
 struct State {
     config: Arc<ServerConfig>,
-    /// What was read last, or why it could not be.
+    /// The contents read last, or why they could not be read.
     seen: Result<Contents, String>,
-    /// Whether what was read last is in use, or was said to be of no use.
+    /// Whether the last contents are in use, or were reported as unusable.
     is_settled: bool,
-    /// Why what is there now cannot be used, while an older certificate is in use.
+    /// Why the current contents cannot be used, while an older certificate is in use.
     problem: Option<String>,
 }
 
-/// Why a connection got no further than its handshake.
+/// Why a TLS handshake failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HandshakeError {
     #[error("plain HTTP arrived on a TLS port")]
@@ -191,7 +191,7 @@ pub(super) enum HandshakeError {
 }
 
 impl Tls {
-    /// Reads the files, and looks from now on whether they change. Needs a runtime.
+    /// Reads the files, and reloads them when they change. Needs a runtime.
     pub fn open(section: &'static str, options: &TlsOptions) -> Result<Self, String> {
         let named = |why| format!("{section}.{why}");
         let contents = options.read().map_err(named)?;
@@ -203,12 +203,12 @@ impl Tls {
         Ok(Self { current, _watch: Arc::new(AbortOnDropHandle::new(watch)) })
     }
 
-    /// What is wrong with the files as they are now, as a sentence; an older certificate is in use then.
+    /// Returns the problem with the current files, as a sentence; an older certificate is then in use.
     pub fn problem(&self) -> Option<String> {
         lock(&self.current.state).problem.clone()
     }
 
-    /// Does the handshake. Returns what the client's certificate calls it.
+    /// Performs the handshake. Returns the name in the client's certificate.
     pub(super) async fn accept(
         &self,
         stream: TcpStream,
@@ -229,13 +229,13 @@ async fn watch(current: Arc<Current>) {
     loop {
         looks.tick().await;
         let current = Arc::clone(&current);
-        // A file may lie on a network.
+        // A file may be on a network file system.
         tokio::task::spawn_blocking(move || current.look()).await.ok();
     }
 }
 
 impl Current {
-    /// Looks whether the files have changed, and uses what they hold now.
+    /// Checks whether the files have changed, and uses their new contents.
     fn look(&self) {
         let read = self.options.read();
         let state = lock(&self.state);
