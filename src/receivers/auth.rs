@@ -1,13 +1,13 @@
-//! Who may come in: keys from the usual headers, looked up among the tokens by their hashes, and certificates.
+//! Authentication: keys from the usual headers, looked up among the tokens by their hashes, and certificates.
 //!
-//! | certificates | tokens | who comes in | as which tenant |
+//! | certificates | tokens | accepted clients | tenant |
 //! |---|---|---|---|
-//! | none | none | everybody | none |
-//! | none | some | who has a token | the token's |
-//! | required | none | whom an authority of `client_ca` has signed | the certificate's |
-//! | required | some | who has both | the token's |
-//! | optional | none | everybody | the certificate's, where there is one |
-//! | optional | some | who has either | the token's, else the certificate's |
+//! | none | none | all | none |
+//! | none | some | those with a token | the token's |
+//! | required | none | those with a certificate from an authority of `client_ca` | the certificate's |
+//! | required | some | those with both | the token's |
+//! | optional | none | all | the certificate's, if any |
+//! | optional | some | those with either | the token's, else the certificate's |
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -22,31 +22,31 @@ use crate::support::base64;
 use crate::support::keyring::Keyring;
 use crate::support::sha256::{self, Hash, fingerprint};
 
-/// Headers that carry a key, in the order in which they are tried. gRPC metadata has the same names.
+/// Headers that may contain a key, in order of precedence. gRPC metadata has the same names.
 static KEY_HEADERS: [HeaderName; 3] =
     [AUTHORIZATION, HeaderName::from_static("x-api-key"), HeaderName::from_static("api-key")];
 
-/// The keys that are let in.
+/// The accepted keys.
 #[derive(Debug)]
 pub(super) struct Auth {
-    /// Tenants by the hashes of their tokens. How much of a hash matched says nothing of the token.
+    /// Tenants by the hashes of their tokens. How far a hash matches reveals nothing about the token.
     tenants: HashMap<Hash, String>,
-    /// Whether who shows a certificate needs a token as well.
+    /// Whether clients with a certificate need a token too.
     needs_both: bool,
-    /// Where callers' keys are kept, if a sink acts in their name.
+    /// The store of callers' keys, if a sink uses them.
     keys: Option<Arc<Keyring>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Identity {
-    /// The tenant that the token stands for; empty where there are no tokens.
+    /// The tenant of the token; empty without tokens.
     pub(super) tenant: String,
-    /// First 16 hexadecimal digits of the SHA-256 of the key; empty without one.
+    /// First 16 hexadecimal digits of the SHA-256 of the key; empty without a key.
     pub(super) key_fingerprint: String,
 }
 
 impl Auth {
-    /// Whom these options let in.
+    /// Creates the authentication for these options.
     pub(super) fn new(options: &ReceiverOptions, keys: Option<Arc<Keyring>>) -> Self {
         let hash = |token: &TokenOptions| sha256::of(token.token.reveal().as_bytes());
         let tenants = options.tokens.iter().map(|token| (hash(token), token.tenant.clone()));
@@ -54,7 +54,7 @@ impl Auth {
         Self { tenants: tenants.collect(), needs_both, keys }
     }
 
-    /// Who sends this, if they are let in. `certificate` is the name in the one that the connection has shown.
+    /// Identifies the sender, or refuses the request. `certificate` is the name in the certificate of the connection.
     pub(super) fn identify(
         &self,
         headers: &HeaderMap,
@@ -74,8 +74,8 @@ impl Auth {
         Ok(Identity { tenant, key_fingerprint })
     }
 
-    /// Keeps the key that a request carries, in memory, if a sink acts in its caller's name: only a bearer key, and only the one that
-    /// the caller is known by. Where there are tokens, it must look like a key of OpenAI's: other tokens are nobody else's business.
+    /// Keeps the key of a request in memory, if a sink uses callers' keys: only a bearer key, and only the one that identifies the caller.
+    /// If there are tokens, it must look like an OpenAI key, because other tokens must not be passed on.
     pub(super) fn remember(&self, headers: &HeaderMap, identity: &Identity) {
         let Some(keyring) = &self.keys else { return };
         let Some(key) = bearer(headers).filter(|key| !key.is_empty()) else { return };
@@ -89,7 +89,7 @@ impl Auth {
 
 const OPENAI_KEY_PREFIX: &str = "sk-";
 
-/// The key itself: without `Bearer`, and as `user:password` for `Basic`.
+/// Extracts the key: without `Bearer`, and as `user:password` for `Basic`.
 fn key_in(value: &[u8]) -> Cow<'_, [u8]> {
     let space = value.iter().position(|byte| *byte == b' ');
     let Some((scheme, rest)) = space.and_then(|space| value.split_at_checked(space)) else {

@@ -1,8 +1,8 @@
-//! Reads request bodies, frame by frame: never more than the limit, never for ever, and never more of all bodies together than the
-//! part of the budget that is for bodies which are still coming.
+//! Reads request bodies, frame by frame, within limits: of each body's size and time, and of the bytes of all bodies, which have a part of
+//! the budget while they arrive.
 //!
-//! What came is taken from that part; what is only announced is taken while half of it is free. When it runs out, the body that has
-//! been coming the longest gives way, so nobody can keep others out by sending slowly.
+//! Received bytes are taken from that part; announced bytes are taken in advance while half of it is free. When it is exhausted, the body
+//! that has been arriving longest is aborted, so no client can keep others out by sending slowly.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -22,28 +22,28 @@ use crate::support::lock::lock;
 use crate::support::pool::{Piece, Pool};
 use crate::support::stop::Stop;
 
-/// A body whose length is not announced, or for which there is not plenty of room, begins with so much.
+/// Initial buffer of a body whose length is not announced, or for which there is little memory.
 const FIRST_ROOM_BYTES: usize = 4 << 10;
 
-/// Nobody waits longer than this for an answer, so a body that takes longer is nobody's.
+/// Maximum time of a body: no client waits longer than this for an answer.
 const BODY_TIME_MAX: Duration = Duration::from_mins(2);
 
-/// A body that has been coming for less does not give way: on a fast line the largest takes no longer.
+/// A body that has been arriving for less than this is not aborted: on a fast network the largest takes no longer.
 const ARRIVAL_TIME_MIN: Duration = Duration::from_millis(500);
 
-/// What of a refused body is still read, so that the client finishes sending and sees the answer instead of a reset.
+/// How much of a refused body is still read, so that the client finishes sending and sees the answer instead of a reset.
 const DISCARD_BYTES_MAX: u64 = 256 << 20;
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// All bodies that are still coming. A handle: clones share it.
+/// All bodies that are still arriving. This is a handle: clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Bodies(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// The most that all take together.
+    /// Maximum of all bodies together.
     arriving_bytes_max: usize,
-    /// The most that one has.
+    /// Maximum of one body.
     body_bytes_max: usize,
     idle_timeout: Duration,
     pool: Pool,
@@ -54,7 +54,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Coming {
     taken: usize,
-    /// By number, and so by age.
+    /// By number, and thus by age.
     bodies: BTreeMap<u64, Holder>,
     last: u64,
 }
@@ -66,7 +66,7 @@ struct Holder {
     gives_way: Stop,
 }
 
-/// What one body has taken. It is given back when this is dropped.
+/// The budget taken by one body, released on drop.
 #[derive(Debug)]
 pub(super) struct Arrival {
     shared: Arc<Shared>,
@@ -75,32 +75,32 @@ pub(super) struct Arrival {
     gives_way: Stop,
 }
 
-/// A whole body, and its share of the budget.
+/// A complete body, and its share of the budget.
 #[derive(Debug)]
 pub(super) struct Body {
-    /// As it came over the wire.
+    /// The bytes on the wire.
     pub(super) bytes: Bytes,
-    /// Held until the request has taken its memory.
+    /// Held until the request has reserved its memory.
     pub(super) arrival: Arrival,
 }
 
-/// A body that is coming in.
+/// A body that is arriving.
 #[derive(Debug)]
 pub(super) struct BodyReader<'a> {
     incoming: &'a mut Incoming,
     arrival: Arrival,
     bytes_max: usize,
-    /// What has come so far. It is copied out of the connection's read buffer at once: as long as somebody holds a piece of that,
-    /// the connection takes a new one, and a body kept so would keep all of it alive for as long as a sink is behind.
+    /// The bytes received so far. They are copied out of the connection's read buffer immediately: while a slice of that is held, the
+    /// connection allocates a new one, and a stored body would keep all of it alive for as long as a sink is behind.
     piece: Piece,
-    /// Bytes in front of what is to be kept.
+    /// Number of bytes before the part to store.
     lead: usize,
-    /// How long the body says it is, where that is within the limit.
+    /// The announced length, if it is within the limit.
     announced: Option<usize>,
 }
 
 impl Bodies {
-    /// Bodies within these limits, that take so many bytes together while they come.
+    /// Creates the state for bodies within these limits, which may occupy `arriving_bytes_max` together while they arrive.
     pub(super) fn new(options: &ReceiverOptions, arriving_bytes_max: usize) -> Self {
         Self(Arc::new(Shared {
             arriving_bytes_max,
@@ -112,7 +112,7 @@ impl Bodies {
         }))
     }
 
-    /// Begins to read a body that has so many bytes in front of what is to be kept.
+    /// Starts to read a body that has `lead` bytes before the part to store.
     pub(super) fn reader<'a>(&self, incoming: &'a mut Incoming, lead: usize) -> BodyReader<'a> {
         BodyReader {
             incoming,
@@ -134,7 +134,7 @@ impl Bodies {
         Arrival { shared: Arc::clone(&self.0), number, since, gives_way }
     }
 
-    /// Has the body that has been coming the longest give way, unless it only just began: its connection is wanted.
+    /// Aborts the body that has been arriving longest, unless it only just began, because its connection is needed.
     pub(super) fn oldest_gives_way(&self) {
         if let Some(oldest) = lock(&self.0.coming).bodies.values().next()
             && ARRIVAL_TIME_MIN <= oldest.since.elapsed()
@@ -145,7 +145,7 @@ impl Bodies {
 }
 
 impl Coming {
-    /// Takes room for so many bytes of a body in all, unless all bodies together then have more than `bytes_max`.
+    /// Increases a body's share to `bytes`, unless all bodies together would exceed `bytes_max`.
     fn try_take(&mut self, number: u64, bytes: usize, bytes_max: usize) -> bool {
         let Some(holder) = self.bodies.get_mut(&number) else { return false };
         let taken = self.taken - holder.bytes + bytes;
@@ -157,7 +157,7 @@ impl Coming {
         true
     }
 
-    /// Has the oldest bodies give way until so many bytes come free.
+    /// Aborts the oldest bodies until `missing` bytes will become free.
     fn make_room(&mut self, number: u64, mut missing: usize) {
         let bodies = self.bodies.iter().filter(|(other, _)| **other != number);
         for (_, holder) in bodies {
@@ -171,12 +171,12 @@ impl Coming {
 }
 
 impl Arrival {
-    /// Takes room for a body of this length that is only announced, while there is plenty.
+    /// Reserves space for an announced length, if there is plenty.
     fn try_announce(&self, bytes: usize) -> bool {
         lock(&self.shared.coming).try_take(self.number, bytes, self.shared.arriving_bytes_max / 2)
     }
 
-    /// Takes room for so many bytes in all; waits a moment where there is none.
+    /// Reserves space for `bytes` in total; waits briefly if there is none.
     async fn take(&self, bytes: usize) -> Result<(), Refusal> {
         let deadline = Instant::now() + ROOM_WAIT;
         loop {
@@ -189,7 +189,7 @@ impl Arrival {
                 }
                 coming.make_room(self.number, bytes);
             }
-            // Others may become old enough to give way while this waits.
+            // Others may become old enough to be aborted during this wait.
             let again = deadline.min(Instant::now() + ARRIVAL_TIME_MIN);
             tokio::select! {
                 freed = timeout_at(again, freed) => {
@@ -221,7 +221,7 @@ impl BodyReader<'_> {
         Ok(self.finish())
     }
 
-    /// Says how long the body is going to be in all.
+    /// Sets the announced length of the body.
     pub(super) fn expect(&mut self, bytes: usize) -> Result<(), Refusal> {
         if self.bytes_max < bytes {
             return Err(Refusal::body_too_large(self.bytes_max - self.lead));
@@ -230,7 +230,7 @@ impl BodyReader<'_> {
         Ok(())
     }
 
-    /// Reads the next frame; `false` at the end.
+    /// Reads the next frame; returns `false` at the end.
     pub(super) async fn pull(&mut self) -> Result<bool, Refusal> {
         let left = BODY_TIME_MAX.saturating_sub(self.arrival.since.elapsed());
         let idle_timeout = self.arrival.shared.idle_timeout;
@@ -254,7 +254,7 @@ impl BodyReader<'_> {
         self.piece.bytes()
     }
 
-    /// The body, which has come to its end.
+    /// Returns the complete body.
     pub(super) fn finish(self) -> Body {
         Body { bytes: self.arrival.shared.pool.share(self.piece), arrival: self.arrival }
     }
@@ -275,7 +275,7 @@ impl BodyReader<'_> {
         Ok(())
     }
 
-    /// Takes room for what is announced while there is plenty, else for about twice of what came.
+    /// Reserves space for the announced length if there is plenty, else for about twice the received length.
     async fn take_room(&self, bytes: usize) -> Result<usize, Refusal> {
         if let Some(announced) = self.announced.filter(|announced| bytes <= *announced)
             && self.arrival.try_announce(announced)
@@ -289,7 +289,7 @@ impl BodyReader<'_> {
     }
 }
 
-/// Reads on for a while and throws away what comes.
+/// Reads and discards the rest of a body for a while.
 pub(super) async fn discard(mut incoming: Incoming) {
     let reading = async {
         let mut bytes = 0;

@@ -1,6 +1,5 @@
-//! The memory of all requests whose bodies are there. A request takes all that it can need at once, first come, first served, and
-//! never more while it holds some, so that nobody holds memory while waiting for more of the same. What bodies take while they are
-//! still coming (`body`) is given back then.
+//! The memory of all requests whose bodies have arrived. A request reserves everything that it may need in one step, in order of arrival,
+//! so that no request waits for memory while holding some. What bodies occupy while they arrive (`body`) is released then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,49 +10,49 @@ use tokio::time::timeout;
 use super::options::ReceiverOptions;
 use super::refusal::Refusal;
 
-/// How long a request waits for room. Holding it for a moment is kinder than an error, and well within any client's patience.
+/// How long a request waits for memory. A short wait is better than an error, and well within the timeout of any client.
 pub(super) const ROOM_WAIT: Duration = Duration::from_secs(2);
 
-/// The least share of the budget for bodies that are still coming: a quarter.
+/// The minimum share of the budget for bodies that are still arriving: a quarter.
 const ARRIVALS_SHARE: usize = 4;
 
-/// What may be around the largest body: gRPC's five bytes.
+/// Maximum framing around the largest body: gRPC has five bytes.
 const FRAME_BYTES_MAX: usize = 64;
 
-/// The settings that memory is given out by.
+/// Returns the options that determine the budget.
 pub(super) fn settings(options: &ReceiverOptions) -> (usize, usize, usize, Duration) {
     let ReceiverOptions { body_bytes_max, body_bytes_max_inflated, .. } = *options;
     let ReceiverOptions { in_flight_bytes_max, body_idle_timeout, .. } = *options;
     (body_bytes_max, body_bytes_max_inflated, in_flight_bytes_max, body_idle_timeout)
 }
 
-/// How many bytes bodies may take while they come, and how many once they are there.
+/// Returns how many bytes are available to arriving bodies, and how many to arrived ones.
 pub(super) fn split(options: &ReceiverOptions) -> (usize, usize) {
     let largest = options.body_bytes_max.saturating_add(FRAME_BYTES_MAX);
     let arriving = (options.in_flight_bytes_max / ARRIVALS_SHARE).max(largest);
     (arriving, options.in_flight_bytes_max.saturating_sub(arriving))
 }
 
-/// The memory of all requests whose bodies are there. A handle: clones share it.
+/// The memory of all requests whose bodies have arrived. This is a handle: clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Memory {
-    /// How many bytes there are.
+    /// Total number of bytes.
     pub(super) bytes_max: usize,
     free: Arc<Semaphore>,
 }
 
-/// What one request has taken of the memory. It is given back when this is dropped.
+/// The memory reserved by one request, released on drop.
 #[derive(Debug)]
 pub(super) struct Reservation(OwnedSemaphorePermit);
 
 impl Memory {
-    /// So many bytes for everybody.
+    /// Creates a budget of `bytes_max` bytes.
     pub(super) fn new(bytes_max: usize) -> Self {
         let bytes_max = bytes_max.min(Semaphore::MAX_PERMITS);
         Self { bytes_max, free: Arc::new(Semaphore::new(bytes_max)) }
     }
 
-    /// Takes all that a request can need; waits its turn for a moment. What is more than everybody's is refused for good.
+    /// Reserves everything that a request may need; waits briefly for its turn. A request larger than the budget is refused permanently.
     pub(super) async fn reserve(&self, bytes: usize) -> Result<Reservation, Refusal> {
         let permits = u32::try_from(bytes).ok().filter(|_| bytes <= self.bytes_max);
         let permits = permits.ok_or_else(|| Refusal::needs_too_much(bytes, self.bytes_max))?;
@@ -64,7 +63,7 @@ impl Memory {
 }
 
 impl Reservation {
-    /// Gives back what goes beyond so many bytes.
+    /// Releases what exceeds `bytes`.
     pub(super) fn shrink(&mut self, bytes: usize) {
         let surplus = self.0.num_permits().saturating_sub(bytes);
         drop(self.0.split(surplus));

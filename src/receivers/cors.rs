@@ -1,9 +1,9 @@
-//! Which web pages may send from a browser.
+//! Decides which web pages may send from a browser.
 //!
-//! A browser says with `Origin` which page a request comes from (<https://fetch.spec.whatwg.org/#origin-header>), and sends a plain
-//! `POST` for any page, without asking first. So a request with an origin that is not allowed is refused whatever it asks for; one
-//! without comes from no browser. `tower-http` writes the headers of the protocol. `sendBeacon` always sends with
-//! credentials, and then a literal `*` is not understood, so the origin is echoed.
+//! A browser sets `Origin` to the page of a request (<https://fetch.spec.whatwg.org/#origin-header>), and sends a plain `POST` for any page
+//! without asking first. A request with an origin that is not allowed is therefore refused, whatever it is for; one without an origin does
+//! not come from a browser. `tower-http` writes the headers of the protocol. `sendBeacon` always sends credentials, for which a literal `*`
+//! is invalid, so the origin is echoed.
 
 use hyper::Method;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue, ORIGIN};
@@ -14,14 +14,14 @@ use super::options::CorsOptions;
 use super::refusal::Refusal;
 use crate::rules::glob;
 
-/// What OpenTelemetry's web exporters and the Agents SDK send.
+/// Headers that OpenTelemetry's web exporters and the Agents SDK send.
 #[rustfmt::skip]
 const HEADERS: [&str; 10] = [
     "content-type", "content-encoding", "authorization", "x-api-key", "traceparent", "tracestate", "baggage",
     "openai-beta", "openai-organization", "openai-project",
 ];
 
-/// Which web pages may send. By default none.
+/// The web pages that may send; none by default.
 #[derive(Debug, Default)]
 pub(super) struct Origins {
     patterns: Vec<Regex>,
@@ -29,7 +29,7 @@ pub(super) struct Origins {
 }
 
 impl Origins {
-    /// The rules that these options describe.
+    /// Creates the rules from the options.
     pub(super) fn new(options: &CorsOptions) -> Self {
         let own = options.allowed_headers.iter().map(String::as_str);
         let headers = HEADERS.into_iter().chain(own).filter_map(|name| name.parse().ok());
@@ -45,7 +45,7 @@ impl Origins {
         Self { patterns: patterns.collect(), layer }
     }
 
-    /// What answers a request of a page that may send; `None` for one that no page sent.
+    /// Returns the CORS layer for a request from an allowed page; `None` if it is not from a page.
     pub(super) fn admit(&self, request: &HeaderMap) -> Result<Option<&CorsLayer>, Refusal> {
         let origins = request.get_all(ORIGIN);
         if !origins.iter().all(|origin| self.allows(origin)) {

@@ -1,8 +1,8 @@
-//! From a body as it came to a decoded request: memory taken, compression undone, credentials taken out, items read.
+//! Decodes a received body: reserves memory, decompresses, removes credentials and parses the items.
 //!
-//! A request takes its memory once, when its body is there, and all of it: what came, what it decompresses to, and the most that
-//! decoding makes of that ([`memory_bound`]). What decompressed bodies need shows only then, so a request begins with a guess, and
-//! where that was too low it gives everything back and takes more: nobody waits for memory while holding some.
+//! A request reserves its memory once, when its body has arrived: for the body, its decompressed size, and the most that decoding makes of
+//! that ([`memory_bound`]). The need of a compressed body is unknown before it is decompressed, so it starts with a guess. If that was too
+//! low, the request releases everything and reserves more: no request waits for memory while holding some.
 
 use std::num::NonZero;
 use std::sync::Arc;
@@ -26,52 +26,51 @@ use crate::normalize::{
 use crate::rules::{BeforeJournal, MEMORY_BYTES, MEMORY_RATIO};
 use crate::span::{Receiver, Source};
 
-/// Up to these sizes a body is read on the thread that received it, which takes 500 microseconds at most; moving to a thread that may
-/// block and back costs 10 to 30, more than a usual body. Measured (`tests/bench/decode.rs`, two busy cores): 30 KB of small spans
-/// take 35 us as protobuf and 170 as JSON, 134 KB of agent spans 12 and 120.
+/// Up to these sizes a body is decoded on the thread that received it, which takes at most 500 microseconds; moving to a blocking thread
+/// and back costs 10 to 30, more than a typical body. Measured (`tests/bench/decode.rs`, two busy cores): 30 KB of small spans take 35 us
+/// as protobuf and 170 as JSON, 134 KB of agent spans 12 and 120.
 const INLINE_PROTOBUF_BYTES_MAX: usize = 384 << 10;
 const INLINE_JSON_BYTES_MAX: usize = 160 << 10;
 const INLINE_INFLATED_BYTES_MAX: usize = 160 << 10;
 
-/// Where a first guess at a body's decompressed size was too low, the next is this much higher: what was done in vain is then at
-/// most a seventh of the work.
+/// Growth factor if a guess of the decompressed size was too low: the wasted work is at most a seventh of the total.
 const ROOM_GROWTH: usize = 8;
 
-/// A request for which this share of the memory is enough at the worst is not counted: it holds so much for a moment only.
+/// Requests whose worst case is within this share of the memory are not counted exactly: they hold it only briefly.
 const UNCOUNTED_SHARE: usize = 4;
-/// What decoding usually takes beside the bytes it reads, in bytes for each: little for long texts, three times as much for small spans.
+/// Typical memory of decoding per byte of input: less for long texts, three times as much for small spans.
 const USUAL_DECODED_RATIO: usize = 2;
 
-/// Decodes requests. One for all receivers, since memory and processors are shared. Clones share it.
+/// Decodes requests. All receivers share one decoder, because memory and processors are shared. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Decoder {
     memory: Memory,
-    /// As many heavy bodies are read at a time as there are processors: more would only take more memory.
+    /// Limits large bodies to one per processor: more would only take more memory.
     heavy: Arc<Semaphore>,
     limits: Limits,
     bytes_max_inflated: usize,
-    /// The rules that hold before anything is written.
+    /// The rules that apply before anything is written.
     pub(super) before_journal: Option<Arc<BeforeJournal>>,
 }
 
-/// What a request takes in memory beside what came.
+/// The memory that a request needs in addition to its body.
 #[derive(Debug, Clone, Copy)]
 struct Need {
     inflated: usize,
     decoded: usize,
 }
 
-/// How a body is written.
+/// The format of a body.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Form {
-    /// Who reads it.
+    /// Its receiver.
     pub(super) receiver: Receiver,
     pub(super) encoding: Encoding,
     pub(super) coding: Coding,
 }
 
 impl Decoder {
-    /// A decoder with this memory for all requests.
+    /// Creates a decoder with this memory for all requests.
     pub(super) fn new(options: &ReceiverOptions, memory_bytes: usize) -> Self {
         let processors = available_parallelism().map_or(1, NonZero::get);
         Self {
@@ -83,8 +82,8 @@ impl Decoder {
         }
     }
 
-    /// Decodes a request that is kept, without the items that rules dropped of it, and says how many these were. Its memory is held as
-    /// long as the reservation is.
+    /// Decodes a request to store, without the items that rules drop, and returns their number. Its memory is held as long as the
+    /// reservation.
     pub(super) async fn decode(
         &self,
         source: Source,
@@ -108,14 +107,14 @@ impl Decoder {
         let ((arrival, dropped), mut reservation) = decoding.await?;
         let body_bytes = usize::try_from(arrival.envelope.body_bytes).unwrap_or(usize::MAX);
         let inflated = if form.coding == Coding::Identity { 0 } else { body_bytes };
-        // About what is kept beside the body until it is answered; the worst was held while it was decoded.
+        // This is about what remains in memory until the answer; the worst case was reserved only for decoding.
         let Decoded { batch, refused, .. } = &arrival.decoded;
         let kept = batch.bytes + refused.capacity() * size_of::<Refused>();
         reservation.shrink(wire_bytes.saturating_add(inflated).saturating_add(kept));
         Ok((arrival, dropped, reservation))
     }
 
-    /// A body that is no request, and who sent it, as they may be kept. What a rule panics on is not.
+    /// Redacts an invalid body and its sender for storage. A body on which a rule panics is replaced by an empty one.
     #[cfg(feature = "kafka")]
     pub(super) async fn unread(
         &self,
@@ -129,7 +128,7 @@ impl Decoder {
         spawn_blocking(clean).await.unwrap_or_default()
     }
 
-    /// Takes memory for a body, and reads it: as it came, and with its compression undone.
+    /// Reserves memory for a body, and passes it to `read`: as received, and decompressed.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         form: Form,
@@ -147,7 +146,7 @@ impl Decoder {
         self.work(is_heavy, reading).await?
     }
 
-    /// Takes memory for a body, and undoes its compression.
+    /// Reserves memory for a body, and decompresses it.
     async fn inflate(&self, form: Form, body: Body) -> Result<(Bytes, Reservation), Refusal> {
         let Body { bytes, arrival } = body;
         let mut arrival = Some(arrival);
@@ -155,7 +154,7 @@ impl Decoder {
         loop {
             let total = bytes.len().saturating_add(need.inflated).saturating_add(need.decoded);
             let reservation = self.memory.reserve(total).await?;
-            // The body is counted there from now on.
+            // From here on, the reservation covers the body.
             drop(arrival.take());
             if form.coding == Coding::Identity {
                 return Ok((bytes, reservation));
@@ -169,7 +168,7 @@ impl Decoder {
         }
     }
 
-    /// What a body needs as far as it shows: all of it where it is not compressed, else a guess.
+    /// Returns the memory that a body needs: exact if it is not compressed, else a guess.
     fn first_need(&self, form: Form, bytes: &[u8]) -> Result<Need, Refusal> {
         let uncounted = self.memory.bytes_max / UNCOUNTED_SHARE;
         if form.coding != Coding::Identity {
@@ -182,13 +181,13 @@ impl Decoder {
         Ok(Need { inflated: 0, decoded: decoded.saturating_add(self.rewriting(bytes.len())) })
     }
 
-    /// What the rules before the journal may take for a body of this length.
+    /// Returns the memory that the rules before the journal may need for a body of this length.
     fn rewriting(&self, bytes: usize) -> usize {
         let most = bytes.saturating_mul(MEMORY_RATIO).saturating_add(MEMORY_BYTES);
         if self.before_journal.is_some() { most } else { 0 }
     }
 
-    /// What a compressed body may need. A guess never asks for more than there is: that is for the exact need to say.
+    /// Guesses what a compressed body may need. A guess never exceeds the total memory; only the exact need may.
     fn guess(&self, form: Form, wire_bytes: usize, inflated: usize) -> Need {
         let inflated = inflated.min(self.bytes_max_inflated);
         let worst = worst_bound(form.receiver, form.encoding, inflated);
@@ -199,7 +198,7 @@ impl Decoder {
         Need { inflated, decoded: decoded.min(left) }
     }
 
-    /// Decompresses a body within a reservation. Where that is too little it is given back, and the need is said.
+    /// Decompresses a body within a reservation. If that is too small, releases it and returns the need.
     fn attempt(
         &self,
         form: Form,
@@ -224,7 +223,7 @@ impl Decoder {
         Ok(Ok((inflated, reservation)))
     }
 
-    /// Does work, heavy work where it keeps nobody waiting. What it holds lives as long as the work does, also where its client is gone.
+    /// Runs work; heavy work runs where it blocks no other task. What it holds lives as long as the work, even if the client is gone.
     async fn work<T: Send + 'static>(
         &self,
         is_heavy: bool,
@@ -240,13 +239,12 @@ impl Decoder {
             drop(turn);
             done
         });
-        // A panic in there comes back as an error.
+        // A panic in the work is returned as an error.
         working.await.map_err(|_| Refusal::PANICKED)
     }
 }
 
-/// The request without the keys that some Agents SDK items carry: what is kept and what is understood. Everything else stays as
-/// sent.
+/// Removes the keys that some Agents SDK items contain, from what is stored and from what is decoded. Everything else stays as sent.
 fn without_credentials(envelope: &mut Envelope, sent: Bytes, body: Bytes) -> (Bytes, Bytes) {
     if envelope.source.receiver != Receiver::OpenAi {
         return (sent, body);
@@ -260,14 +258,14 @@ fn without_credentials(envelope: &mut Envelope, sent: Bytes, body: Bytes) -> (By
     (scrubbed.clone(), scrubbed)
 }
 
-/// The coding that a request says its body has.
+/// Returns the compression of the request's body.
 pub(super) fn content_coding(headers: &HeaderMap) -> Result<Coding, Refusal> {
     let Some(value) = headers.get(CONTENT_ENCODING) else { return Ok(Coding::Identity) };
     value.to_str().ok().and_then(Coding::from_header).ok_or(Refusal::Coding)
 }
 
-/// How large a body may be once inflated: what its own framing claims where it does, and a usual ratio elsewhere. Only good for
-/// reserving room, since the sender may have written anything.
+/// Guesses the decompressed size of a body: from its framing if that has the size, else from a typical ratio. It is only good for reserving
+/// memory, because the sender may have written anything.
 fn inflated_guess(coding: Coding, body: &[u8]) -> usize {
     let usual = body.len().saturating_mul(USUAL_RATIO);
     let guess = match coding {
@@ -288,11 +286,11 @@ fn inflated_guess(coding: Coding, body: &[u8]) -> usize {
     guess.max(GUESS_BYTES_MIN)
 }
 
-/// Traces shrink to between a fifth and a tenth.
+/// Traces shrink to between a fifth and a tenth of their size.
 const USUAL_RATIO: usize = 8;
-/// Deflate writes at most 258 bytes for two bits.
+/// Deflate produces at most 258 bytes from two bits.
 const DEFLATE_RATIO_MAX: usize = 1032;
-/// Not worth guessing below.
+/// Smaller sizes are not worth guessing.
 const GUESS_BYTES_MIN: usize = 4 << 10;
 
 #[cfg(test)]

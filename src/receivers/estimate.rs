@@ -1,10 +1,9 @@
-//! How much memory understanding a body may take, at most: said from its bytes, before anything is made of them.
+//! Upper bounds of the memory for decoding a body, computed from its bytes before anything is decoded.
 //!
-//! [`memory_bound`] is never below what [`crate::normalize::decode`] allocates beside the body and keeps until the request is answered; a property test
-//! holds both against each other. A small body is charged the worst ratio of its format, which costs nothing. A large one is
-//! counted first: the envelope of a protobuf body is hopped over, and the brackets, commas and strings of JSON are passed once.
-//! What sinks read later (a span's attributes, events and facts) is no part of it: [`crate::span::Batch::bytes`] and
-//! [`Limits::values_max`] bound that.
+//! [`memory_bound`] is never below what [`crate::normalize::decode`] allocates in addition to the body and keeps until the answer; a
+//! property test compares both. A small body is charged the worst ratio of its format, which costs nothing. A large one is counted first:
+//! the envelope of a protobuf body is traversed, and the brackets, commas and strings of JSON are scanned once. What sinks read later (a
+//! span's attributes, events and facts) is not included: [`crate::span::Batch::bytes`] and [`Limits::values_max`] bound that.
 
 use bytes::Buf as _;
 use memchr::memmem;
@@ -15,19 +14,19 @@ use crate::span::{Attribute, Item, Receiver, Resource, Scope, TraceObject};
 use crate::support::find;
 use crate::support::json::scan::escaped_unit;
 
-/// The worst there is for each format, in bytes of memory for a byte of the body: spans and items of two bytes, each refused alone.
+/// The worst ratio of each format, in bytes of memory per byte of the body: spans and items of two bytes, each of them invalid.
 const PROTOBUF_RATIO_MAX: usize = 224;
 const JSON_RATIO_MAX: usize = 128;
 const INGEST_RATIO_MAX: usize = 128;
 
-/// A list that grows by doubling may have room for twice what it holds, and for four where it holds one.
+/// A list that grows by doubling may have space for twice its length, and for four elements if it has one.
 const GROWTH: usize = 2;
 const FIRST_ROOM: usize = 4;
 /// The two counters of an `Arc`.
 const ARC_BYTES: usize = 16;
-/// What a transcoded span is known by until all are.
+/// Size of a transcoded span's draft, kept until all spans are transcoded.
 const DRAFT_BYTES: usize = 128;
-/// Text that is not UTF-8: three bytes for one, in a string that grows by doubling.
+/// Text that is not UTF-8: three bytes per byte, in a string that grows by doubling.
 const LOSSY_RATIO: usize = 3 * GROWTH;
 
 const SPAN_BYTES: usize = size_of::<Item>() + GROWTH * size_of::<Refused>();
@@ -36,8 +35,8 @@ const INGEST_ITEM_BYTES: usize =
     GROWTH * size_of::<Item>() + size_of::<TraceObject>() + ARC_BYTES + 4 * size_of::<usize>();
 const ENVELOPE_BYTES: usize = size_of::<Resource>() + size_of::<Scope>() + 2 * ARC_BYTES;
 
-/// The most memory that understanding this body may take beside the body itself. It is counted only where the worst ratio of the
-/// format comes to more than `enough`.
+/// Returns the maximum memory for decoding this body, in addition to the body itself. The body is only scanned if the worst ratio of the
+/// format exceeds `enough`.
 pub(super) fn memory_bound(
     receiver: Receiver,
     encoding: Encoding,
@@ -56,7 +55,7 @@ pub(super) fn memory_bound(
     counted.saturating_add(SMALLEST_BYTES).min(worst)
 }
 
-/// The most memory that understanding any body of this length may take.
+/// Returns the maximum memory for decoding any body of this length.
 pub(super) fn worst_bound(receiver: Receiver, encoding: Encoding, bytes: usize) -> usize {
     let ratio = match (receiver, encoding) {
         (Receiver::OpenAi, _) => INGEST_RATIO_MAX,
@@ -66,14 +65,14 @@ pub(super) fn worst_bound(receiver: Receiver, encoding: Encoding, bytes: usize) 
     bytes.saturating_mul(ratio).saturating_add(SMALLEST_BYTES)
 }
 
-/// What the smallest request takes: its source, its scope and resource, and the first room of its lists.
+/// Memory of the smallest request: its source, scope and resource, and the initial capacity of its lists.
 const SMALLEST_BYTES: usize = 8 << 10;
 
-/// What a protobuf message takes, and what its fields do.
+/// The memory of a protobuf message and its fields.
 struct Shape {
     own: usize,
     per_byte: usize,
-    /// The fields that are messages; the others are looked at as text. `None` where nothing inside is read on arrival.
+    /// The fields that are messages; the others are treated as text. `None` if nothing inside is read on arrival.
     fields: Option<&'static [(u32, &'static Shape)]>,
 }
 
@@ -96,13 +95,13 @@ static MAP: Shape = Shape { own: 0, per_byte: 0, fields: Some(&[(1, &ATTRIBUTE)]
 static ELEMENT: Shape =
     Shape { own: ATTRIBUTE_BYTES, per_byte: 0, fields: Some(&[(5, &LIST), (6, &MAP)]) };
 
-/// A resource or scope is merged where it comes in parts.
+/// A resource or scope is merged if it comes in parts.
 const MERGED_RATIO: usize = 4;
 const ATTRIBUTE_BYTES: usize = FIRST_ROOM * size_of::<Attribute>();
 
 fn protobuf(message: &[u8], shape: &Shape, depth: usize) -> usize {
     let mut bytes = shape.own + shape.per_byte * message.len();
-    // A value in a value is three messages deeper at most; those too deep to be read cost nothing more.
+    // A value inside a value is at most three messages deeper; values too deep to be read cost nothing more.
     if let Some(fields) = shape.fields
         && depth <= 6 + 3 * Limits::default().depth_max
     {
@@ -121,7 +120,7 @@ fn text(bytes: &[u8]) -> usize {
     if std::str::from_utf8(bytes).is_ok() { 0 } else { LOSSY_RATIO * bytes.len() }
 }
 
-/// Calls `visit` with each length-delimited field; `None` where the message cannot be read, or `visit` says so.
+/// Calls `visit` with each length-delimited field; `None` if the message cannot be read, or `visit` returns `None`.
 pub(super) fn each_message<'a>(
     mut message: &'a [u8],
     mut visit: impl FnMut(u32, &'a [u8]) -> Option<()>,
@@ -140,18 +139,18 @@ pub(super) fn each_message<'a>(
     Some(())
 }
 
-// JSON: spans are the elements of the arrays that are six deep in an OTLP request, items those of the arrays that are two deep in the
-// Agents SDK's. No other array is, in a body that is taken.
+// JSON: spans are the elements of the arrays at depth six of an OTLP request, items those of the arrays at depth two of an Agents SDK
+// request. In an accepted body there are no other arrays at these depths.
 
 const SPANS_DEPTH: usize = 6;
 const ITEMS_DEPTH: usize = 2;
-/// An attribute's value has two brackets and two commas in JSON, each of them charged this; the shortest, `null`, has one.
+/// An attribute's value has two brackets and two commas in JSON, each charged with this size; the shortest, `null`, has one.
 const DESCRIBED_TOKEN_BYTES: usize = GROWTH * size_of::<Attribute>() + 16;
-/// Tag and length of a field, or of a message around it.
+/// Tag and length of a field, or of an enclosing message.
 const FIELD_BYTES: usize = 6;
-/// A number of ten digits or fewer becomes ten bytes at most; longer ones are kept as they are, or become fewer.
+/// A number of ten digits or fewer becomes at most ten bytes; longer ones keep their size or shrink.
 const SCALAR_BYTES: usize = 10;
-/// The marker that stands for a value nested too deeply, in its fields; no other nests so deep in JSON.
+/// The marker that replaces a value nested too deeply, with its fields; nothing else in JSON is nested so deep.
 const MARKER_BYTES: usize = 32;
 const MARKER_DEPTH: usize = 64;
 
@@ -163,7 +162,7 @@ fn json(body: &[u8]) -> usize {
         + fields * FIELD_BYTES
         + found.commas * SCALAR_BYTES
         + found.deep * MARKER_BYTES;
-    // The output begins with half of the text, and doubles.
+    // The output starts with half the size of the text, and doubles.
     let out = match out {
         _ if out <= body.len() / 2 => body.len() / 2,
         _ if out <= body.len() => body.len(),
@@ -179,7 +178,7 @@ fn ingest(body: &[u8]) -> usize {
     let found = scan(body, ITEMS_DEPTH);
     let repaired =
         if found.flaws == 0 { 0 } else { GROWTH * body.len() + found.flaws * FLAW_BYTES };
-    // Without credentials the body is not copied.
+    // The body is only copied if it has credentials.
     let scrubbed = match memmem::find(body, b"tracing_api_key") {
         Some(_) => SCRUBBED_RATIO * body.len(),
         None => 0,
@@ -191,31 +190,31 @@ fn ingest(body: &[u8]) -> usize {
         + text(body)
 }
 
-/// What a repair is noted with, and the escape that it becomes.
+/// Size of a repair's note, and of the escape that it becomes.
 const FLAW_BYTES: usize = 80;
-/// The copy, and the list of what to cut: 32 bytes, doubled, for each member of 20.
+/// The copy, and the list of ranges to cut: 32 bytes, doubled, per member of 20.
 const SCRUBBED_RATIO: usize = 6;
 
-/// What brackets, commas and strings of a text say.
+/// Counts of brackets, commas and strings in a text.
 #[derive(Debug, Default)]
 struct Found {
     opens: usize,
     commas: usize,
     strings: usize,
-    /// Bytes inside of strings that are values.
+    /// Bytes inside strings that are values.
     string_bytes: usize,
-    /// Bytes of these that have escapes.
+    /// Bytes of those strings that have escapes.
     escaped_bytes: usize,
     scalar_bytes: usize,
-    /// Elements of arrays at the depth that is asked for.
+    /// Elements of the arrays at the requested depth.
     elements: usize,
-    /// Brackets and commas outside of such arrays.
+    /// Brackets and commas outside these arrays.
     opens_outside: usize,
-    /// Brackets at depths where resources and scopes have theirs.
+    /// Brackets at the depths of resources and scopes.
     envelopes: usize,
     /// Brackets and commas deeper than values are read.
     deep: usize,
-    /// What JSON does not allow and is repaired.
+    /// Invalid JSON that is repaired.
     flaws: usize,
 }
 
@@ -260,7 +259,7 @@ fn scan(body: &[u8], elements_depth: usize) -> Found {
     found
 }
 
-/// Passes a string whose inside begins here; returns where it goes on behind it.
+/// Scans a string that starts here; returns the offset after it.
 fn string(body: &[u8], start: usize, found: &mut Found) -> usize {
     let (mut at, mut escapes, mut halves) = (start, 0, 0);
     while let Some(next) = body.get(at..).and_then(|rest| find::either(rest, b'"', b'\\')) {
@@ -285,7 +284,7 @@ fn string(body: &[u8], start: usize, found: &mut Found) -> usize {
     let behind = body.get(end + 1..).unwrap_or_default();
     if behind.trim_ascii_start().first() != Some(&b':') {
         found.strings += 1;
-        // An escape that stands for no character becomes three bytes for two.
+        // An escape without a character becomes three bytes for two.
         found.string_bytes += inside.len() + escapes;
         found.escaped_bytes += if escapes == 0 { 0 } else { inside.len() };
     }

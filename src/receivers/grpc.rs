@@ -1,8 +1,8 @@
 //! OTLP over gRPC: unary calls, one length-prefixed message each way, by
 //! <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>.
 //!
-//! It is done here and not by a gRPC library, so that a message is limited, reserved, decompressed and kept exactly like an HTTP
-//! body, and so that an oversized one is answered with a code that clients do not retry.
+//! This is not left to a gRPC library, so that a message is limited, reserved, decompressed and stored exactly like an HTTP body, and an
+//! oversized one is answered with a code that clients do not retry.
 
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -14,18 +14,18 @@ use super::body::{Bodies, Body};
 use super::refusal::Refusal;
 use crate::normalize::Coding;
 
-/// One byte that says whether the message is compressed, and four of length.
+/// A byte with the compression flag, and four bytes of length.
 const PREFIX_BYTES: usize = 5;
 
-/// Reads a health check: <https://github.com/grpc/grpc/blob/master/doc/health-checking.md>. Probes ask for the whole server, or for a
-/// service that is served.
+/// Reads a health check: <https://github.com/grpc/grpc/blob/master/doc/health-checking.md>. Probes ask for the entire server, or for one of
+/// its services.
 pub(super) async fn read_health_check(
     bodies: &Bodies,
     head: &Parts,
     incoming: &mut Incoming,
 ) -> Result<(), Refusal> {
     let (_, body) = message(bodies, head, incoming).await?;
-    // A `HealthCheckRequest` has one string; an empty one stands for the whole server.
+    // A `HealthCheckRequest` has one string; an empty one stands for the entire server.
     let service = String::decode(body.bytes);
     let service = service.map_err(|_| Refusal::Frame("the health request cannot be read"))?;
     if service.is_empty() || service.starts_with("opentelemetry.proto.collector.") {
@@ -34,7 +34,7 @@ pub(super) async fn read_health_check(
     Err(Refusal::NotFound("no service of this name is served".to_owned()))
 }
 
-/// Reads the one message of a unary call, and says how it is compressed. Its length is held against the limit before it is read.
+/// Reads the single message of a unary call; returns its compression. Its length is checked against the limit before it is read.
 pub(super) async fn message(
     bodies: &Bodies,
     head: &Parts,
@@ -57,7 +57,7 @@ pub(super) async fn message(
     Ok((message_coding(flag, &head.headers)?, body))
 }
 
-/// The coding of a message: that of the call when its flag is set, else none.
+/// Returns the compression of a message: that of the call if its flag is set, else none.
 fn message_coding(flag: u8, headers: &HeaderMap) -> Result<Coding, Refusal> {
     let named = headers.get("grpc-encoding").map_or(&b"identity"[..], |value| value.as_bytes());
     match flag {
@@ -73,7 +73,7 @@ fn message_coding(flag: u8, headers: &HeaderMap) -> Result<Coding, Refusal> {
     }
 }
 
-/// A message with its prefix.
+/// Adds the prefix to a message.
 pub(super) fn framed(message: &[u8]) -> Bytes {
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
     let mut frame = Vec::with_capacity(PREFIX_BYTES + message.len());

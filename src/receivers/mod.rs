@@ -1,7 +1,7 @@
-//! Receivers: what clients send comes in here. Nothing is acknowledged before the journal has it.
+//! Receivers: they accept requests from clients and acknowledge nothing before it is in the journal.
 //!
-//! Every port serves every protocol, over HTTP/1.1 and HTTP/2 with prior knowledge; gRPC over HTTP/2 alone, since the trailers with its
-//! status would be lost elsewhere:
+//! Every port serves every protocol, over HTTP/1.1 and HTTP/2 with prior knowledge; gRPC only over HTTP/2, because the trailers with its
+//! status would be lost over HTTP/1.1:
 //!
 //! | path | takes | success |
 //! |---|---|---|
@@ -11,20 +11,21 @@
 //! | metrics, logs and profiles by HTTP or gRPC | counted, not stored, and the answer says so | 200, OK |
 //! | `/grpc.health.v1.Health/Check` | | `SERVING` |
 //!
-//! Why requests are refused, and what each protocol answers then, is one table (`refusal`). There is no 3xx or 500: clients take the
-//! first for success or lose the body, and everybody drops on the second. 429 is for OTLP alone, since old Agents SDKs drop on it.
+//! One table (`refusal`) has the reasons for refusals and each protocol's answer. There are no 3xx or 500 answers: on 3xx, clients assume
+//! success or lose the body, and on 500 all of them drop the request. Only OTLP gets 429, because old Agents SDKs drop requests on it.
 //!
-//! Limits are held against a request in this order: connections ([`crate::server`]), what its tenant may send (`tenants`), its size on
-//! the wire and the bytes of all bodies that are still coming (`body`, `budget`), its size decompressed and the memory of all requests
-//! (`decode`), the number of things in it (`normalize`). Memory is given back when the request is answered, or its client is gone and nobody works on it any more.
+//! Limits are checked in this order: connections ([`crate::server`]), the tenant's rate (`tenants`), the request's size on the wire and the
+//! bytes of all bodies still arriving (`body`, `budget`), its decompressed size and the memory of all requests (`decode`), the number of
+//! its items (`normalize`). Memory is released when the request is answered, or when its client is gone and no work on it remains.
 //!
-//! `tower-http` does CORS, `axum` makes answers, `tonic-types` the details of statuses. `axum` does not route here and `tonic` serves no gRPC, because
-//! * the paths are a table of constants (`routes`), and paths and methods that are not in it are answered in the client's own
-//!   protocol as well, which a router's fallbacks would have to find out once more;
-//! * a body that stops coming ends its connection without an answer (the nearest status, 408, makes clients drop what they can still
-//!   send), which a service that cannot fail, as axum's are, cannot say;
-//! * `tonic` reads a whole message before a handler sees it: with a limit of its own, outside of the budget, and answered with a code
-//!   (`OUT_OF_RANGE`) that clients send the same again on.
+//! `tower-http` implements CORS, `axum` builds answers, and `tonic-types` encodes the details of statuses. `axum` does not route here and
+//! `tonic` serves no gRPC, because
+//! * the paths are a table of constants (`routes`), and unknown paths and methods must also be answered in the client's protocol, which a
+//!   router's fallbacks would have to determine again;
+//! * a body that stops arriving ends its connection without an answer (the nearest status, 408, makes clients drop data that they could
+//!   still send), which an infallible service, as required by `axum`, cannot express;
+//! * `tonic` reads an entire message before a handler sees it: with its own limit, outside of the budget, and with a code (`OUT_OF_RANGE`)
+//!   on which clients send the same message again.
 
 mod auth;
 mod body;
@@ -83,7 +84,7 @@ pub use kafka_options::KafkaOptions;
 pub use options::*;
 pub use tenants::TENANT_FIGURES;
 
-/// Headers that matter later, beside the user agent.
+/// Headers that are stored in addition to the user agent.
 static KEPT_HEADERS: [HeaderName; 6] = [
     USER_AGENT,
     HeaderName::from_static("openai-organization"),
@@ -93,13 +94,13 @@ static KEPT_HEADERS: [HeaderName; 6] = [
     HeaderName::from_static(ONLY_SINK_HEADER),
 ];
 
-/// A kept header is cut here: they are stored with every record, and real ones stay far below.
+/// Stored headers are truncated to this size: they are in every record, and real ones are far shorter.
 const KEPT_HEADER_BYTES_MAX: usize = 256;
 
 const NO_SINK: &str =
     "spanferry-sink names no sink of this daemon: name one, or leave the header out for all";
 
-/// What a connection ended without an answer counts as in the figures; no HTTP status and no gRPC code.
+/// Code in metrics of a connection that ended without an answer; not an HTTP status or gRPC code.
 const HUNG_UP: u16 = 499;
 
 const ACCEPTED: Figure =
@@ -108,17 +109,17 @@ const REFUSED: Figure = (
     "receiver_refused_spans",
     "Spans and trace objects not accepted: the client was told to retry",
 );
-/// Items that could not be understood and went to the quarantine, or whole requests that are no request (counted as one).
+/// Invalid items in the quarantine, or entire invalid requests (each counted as one).
 const FAILED: Figure = (
     "receiver_failed_spans",
     "Spans and trace objects that could not be understood and are in the quarantine",
 );
 const RESENT: Figure =
     ("receiver_resent_spans", "Exact resends, acknowledged and not delivered twice");
-/// What came is `accepted + resent + failed + filtered + refused`.
+/// The number of received items is `accepted + resent + failed + filtered + refused`.
 pub const FILTERED: Figure =
     ("receiver_filtered_spans", "Spans and trace objects that rules dropped before the journal");
-/// What each receiver counts, by the names in `/status`.
+/// The counters of each receiver, with their names in `/status`.
 pub const RECEIVER_FIGURES: [(&str, Figure); 5] = [
     ("accepted", ACCEPTED),
     ("resent", RESENT),
@@ -131,18 +132,18 @@ const UNSTORED: Figure = (
     "Items of signals that are not stored: data points, log records and profiles",
 );
 
-/// All receivers: what requests are answered with. A handle: clones share it, also when the settings are replaced.
+/// All receivers. This is a handle: clones share it, even when the settings are replaced.
 #[derive(Debug, Clone)]
 pub struct Receivers {
     answering: Arc<Mutex<Arc<Answering>>>,
-    /// Held by who consumes topics.
+    /// Held while topics are consumed.
     #[cfg(feature = "kafka")]
     consuming: Arc<tokio::sync::Mutex<()>>,
-    /// Why no messages come from topics.
+    /// Why no messages arrive from topics.
     trouble: Arc<Mutex<Option<String>>>,
 }
 
-/// What a request is answered with, from its head to its answer.
+/// Everything needed to answer a request.
 #[derive(Debug)]
 struct Answering {
     intake: Intake,
@@ -159,26 +160,26 @@ struct Answering {
     options: ReceiverOptions,
 }
 
-/// What requests are answered by, which may be replaced while they are.
+/// The settings of receivers, which may be replaced while requests are served.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// The options, which were checked.
+    /// The checked options.
     pub options: ReceiverOptions,
-    /// What the certificates that they name came to.
+    /// The TLS state for the certificates in the options.
     pub tls: Option<Tls>,
-    /// The rules that hold before anything is written.
+    /// The rules that apply before anything is written.
     pub before_journal: Option<Arc<BeforeJournal>>,
-    /// Where callers' keys are kept, if a sink acts in their name.
+    /// The store of callers' keys, if a sink uses them.
     pub keys: Option<Arc<Keyring>>,
-    /// The names of the sinks: a request may be for one of them alone.
+    /// The names of the sinks: a request may be for a single one.
     pub sinks: Vec<String>,
 }
 
 impl Receivers {
-    /// Receivers with these settings before this journal. They take requests when they are served; once `refusing` is turned, clients
-    /// are told to come again.
+    /// Creates receivers that append to the journal through `intake`. They accept requests when they are served; once `refusing` is
+    /// signalled, clients are told to retry.
     pub fn new(settings: Settings, intake: Intake, metrics: Metrics, refusing: Stop) -> Self {
-        // A counter that is there from the start shows its first item as an increase.
+        // A counter that exists from the start shows its first item as an increase.
         for (receiver, encoding) in Protocol::ALL.map(Protocol::form) {
             for (_, figure) in RECEIVER_FIGURES {
                 metrics.add(figure, &labels(receiver, encoding), 0);
@@ -193,15 +194,15 @@ impl Receivers {
         }
     }
 
-    /// Answers the requests that come from now on with other settings, also on connections that there are. Those that are being
-    /// answered keep theirs, and the memory that these gave them.
+    /// Replaces the settings for new requests, including those on existing connections. Requests in progress keep the old settings and the
+    /// memory that they reserved.
     pub fn set(&self, settings: Settings) {
         let old = self.now();
         let parts = (old.intake.clone(), old.metrics.clone(), old.refusing.clone());
         *lock(&self.answering) = Arc::new(Answering::new(settings, parts, Some(&old)));
     }
 
-    /// What is wrong: with the certificate, when an older one is in use, and with topics that are consumed.
+    /// Returns current problems: of the certificate, if an older one is in use, and of consumed topics.
     pub fn problems(&self) -> Vec<String> {
         let of_tls = self.now().tls.as_ref().and_then(Tls::problem);
         of_tls.into_iter().chain(lock(&self.trouble).clone()).collect()
@@ -212,7 +213,7 @@ impl Receivers {
         *lock(&self.trouble) = trouble;
     }
 
-    /// That everybody may send from other machines, where it is so.
+    /// Returns a warning if any client may send from other machines.
     pub fn exposed(&self) -> Option<String> {
         self.now().options.exposed().map(|(_, what)| what)
     }
@@ -223,7 +224,7 @@ impl Receivers {
 }
 
 impl Answering {
-    /// By these settings; in the memory of those before, unless it is given out in another way now.
+    /// Creates the state for these settings. It keeps the memory budget of the previous state, unless its settings changed.
     fn new(
         settings: Settings,
         (intake, metrics, refusing): (Intake, Metrics, Stop),
@@ -238,7 +239,7 @@ impl Answering {
             (Bodies::new(&options, arriving), Decoder::new(&options, memory))
         };
         decoder.before_journal = before_journal;
-        // Who owes something goes on owing it where the limits are the same.
+        // Tenants keep their debts if the limits are unchanged.
         let owing = before.filter(|old| old.options.limits == options.limits);
         let owing = owing.map(|old| Arc::clone(&old.tenants));
         Self {
@@ -257,7 +258,7 @@ impl Answering {
         }
     }
 
-    /// Answers one request, also to the browser it may come from. After an error the connection is closed without an answer.
+    /// Answers one request, with CORS if it comes from a browser. On an error the connection is closed without an answer.
     async fn answer_all(&self, request: Request<Incoming>) -> Result<Response, Refusal> {
         match self.origins.admit(request.headers()) {
             Ok(Some(cors)) => {
@@ -269,7 +270,7 @@ impl Answering {
         }
     }
 
-    /// Answers one request, or refuses it in its own protocol.
+    /// Answers one request, or refuses it in its protocol.
     async fn answer_admitted(
         &self,
         request: Request<Incoming>,
@@ -286,7 +287,7 @@ impl Answering {
             admitted?;
             self.enter(place, protocol, &head, &mut incoming).await
         };
-        // What it touches is either its own or behind locks that survive a panic.
+        // The state that it uses is either its own or behind locks that survive a panic.
         let outcome = AssertUnwindSafe(entering).catch_unwind().await.unwrap_or_else(|_| {
             error!(?place, "our own code panicked on a request");
             Err(Refusal::PANICKED)
@@ -297,7 +298,7 @@ impl Answering {
             Err(refusal) if protocol.hangs_up(&refusal) => Err(refusal),
             outcome => {
                 if outcome.is_err() && is_to_be_discarded(&head, &incoming) {
-                    // On HTTP/1.1 a client reads the answer after it has sent its body. There is one such task a connection, and it
+                    // Over HTTP/1.1 a client reads the answer after it has sent its body. There is one such task per connection, and it
                     // ends.
                     tokio::spawn(body::discard(incoming));
                 }
@@ -309,7 +310,7 @@ impl Answering {
         answered.map(|(response, _)| response)
     }
 
-    /// Lets a request through to its place.
+    /// Checks a request and passes it on to its place.
     async fn enter(
         &self,
         place: Place,
@@ -342,7 +343,7 @@ impl Answering {
         let identity = self.auth.identify(&head.headers, certificate)?;
         let is_for = |sink: &HeaderValue| self.sinks.iter().any(|known| sink == known.as_str());
         if !head.headers.get_all(ONLY_SINK_HEADER).iter().all(is_for) {
-            // It would reach nobody.
+            // It would reach no sink.
             return Err(Refusal::Malformed(NO_SINK.to_owned()));
         }
         let tenant = self.tenants.enter(&identity.tenant)?;
@@ -350,7 +351,7 @@ impl Answering {
             (Place::Ingest, _) => Signal::Traces,
             (Place::Rpc(signal), Protocol::Grpc)
             | (Place::Export(signal), Protocol::Otlp(Some(_))) => signal,
-            // What gRPC's path is no place for has one of its own.
+            // Requests to a gRPC path that are not gRPC are directed to the right path.
             (Place::Rpc(_), Protocol::Otlp(Some(_))) => {
                 return Err(routes::directions(head, &self.options));
             }
@@ -399,7 +400,7 @@ impl Answering {
         Ok(Partial::unstored(signal, items))
     }
 
-    /// Decodes a request and keeps what is good of it. Says what its client should know.
+    /// Decodes a request and stores its valid items. Returns what the client should know.
     async fn keep(
         &self,
         source: Source,
@@ -465,7 +466,7 @@ impl Handler for Receivers {
         self.now().tls.clone()
     }
 
-    /// Those whose bodies come slowly are soon idle.
+    /// Aborts a slow body, whose connection then becomes idle.
     fn make_room(&self) {
         self.now().bodies.oldest_gives_way();
     }
@@ -473,7 +474,7 @@ impl Handler for Receivers {
 
 const ALLOWED_METHODS: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
 
-/// Who sent this, when and how.
+/// Describes the sender, time and receiver of a request.
 fn source_of(receiver: Receiver, head: &Parts, identity: Identity) -> Source {
     let kept = |name: &HeaderName| {
         let text = header_text(&head.headers, name)?;
@@ -489,21 +490,21 @@ fn source_of(receiver: Receiver, head: &Parts, identity: Identity) -> Source {
     }
 }
 
-/// Whether a sink of this process sent what is in the request, perhaps to another daemon that sent it on, or so many daemons did that it
-/// must go in a circle.
+/// Returns whether a sink of this process sent the request, perhaps through other daemons, or so many daemons forwarded it that it must be
+/// in a loop.
 fn is_from_ourselves(headers: &HeaderMap) -> bool {
     header_text(headers, SENDER_HEADER).is_some_and(|sender| Hops::read(sender).is_circle())
 }
 
-/// Whether something of the request is still to come that a client must have sent before it reads the answer.
+/// Returns whether part of the body is still to come that a client must send before it reads the answer.
 fn is_to_be_discarded(head: &Parts, incoming: &Incoming) -> bool {
-    // A client that asked for permission to send has seen that it has none.
+    // A client that sent `Expect` waits for permission to send, and sees the refusal instead.
     head.version < Version::HTTP_2
         && !incoming.is_end_stream()
         && !head.headers.contains_key(EXPECT)
 }
 
-/// Each reason once, with a count. There are a dozen different ones at most.
+/// Counts the items of each reason. There are at most a dozen different ones.
 fn reasons(refused: &[Refused]) -> Vec<(&'static str, u32)> {
     let mut reasons: Vec<(&'static str, u32)> = Vec::new();
     for item in refused {

@@ -104,14 +104,14 @@ pub struct RateOptions {
 }
 
 impl LimitOptions {
-    /// The items and the bytes a second of a tenant.
+    /// Returns a tenant's limits of items and bytes per second.
     pub(super) fn of(&self, tenant: &str) -> (Option<u64>, Option<u64>) {
         let own = self.tenants.get(tenant).cloned().unwrap_or_default();
         let bytes = own.bytes_per_second.or(self.bytes_per_second);
         (own.items_per_second.or(self.items_per_second), bytes.map(|ByteSize(bytes)| bytes))
     }
 
-    /// Whether a limit is 0.
+    /// Returns whether any limit is 0.
     fn lets_nothing_in(&self) -> bool {
         let of = |tenant: &String| self.of(tenant);
         let all = self.tenants.keys().map(of).chain([self.of("")]);
@@ -145,11 +145,11 @@ pub enum OtherSignals {
     Reject,
 }
 
-/// Loopback: the key that the Agents SDK sends is a real one, and containers of one pod share the loopback.
+/// Loopback: the Agents SDK sends a real key, and the containers of a pod share the loopback.
 pub const DEFAULT_HTTP: Address = Address::loopback(4318);
-/// Loopback, on the port that OTLP over gRPC has everywhere.
+/// Loopback, on the standard port of OTLP over gRPC.
 pub const DEFAULT_GRPC: Address = Address::loopback(4317);
-/// Browsers cap it at two hours or less.
+/// Browsers limit it to two hours or less.
 pub const DEFAULT_CORS_MAX_AGE: Duration = Duration::from_hours(2);
 
 fn cors_max_age() -> Duration {
@@ -161,18 +161,18 @@ impl Default for ReceiverOptions {
         Self {
             http: DEFAULT_HTTP,
             grpc: DEFAULT_GRPC,
-            // The limit of the OTLP specification. Agent spans are large: requests above 16 MiB were seen.
+            // The limit in the OTLP specification. Agent spans are large: requests above 16 MiB were seen.
             body_bytes_max: 64 << 20,
-            // The same limit, which the specification sets for what is inside as well.
+            // The specification sets the same limit for the decompressed size.
             body_bytes_max_inflated: 64 << 20,
-            // One request of the largest size fits, also compressed or in JSON, which is kept beside what it is transcoded to; half of
-            // the 512 MiB that a container often has, and seldom used.
+            // A request of the maximum size fits, even if it is compressed or in JSON, which is kept in addition to its transcoded form.
+            // This is half of the 512 MiB that a container often has, and rarely used.
             in_flight_bytes_max: 256 << 20,
-            // Stays below the 1,024 open files that many systems allow, with room for the journal and the sinks.
+            // Below the 1,024 open files that many systems allow, with space for the journal and the sinks.
             connections_max: 768,
-            // Clients give up after ten seconds; three times that is nobody who still sends.
+            // Clients give up after ten seconds; after three times that, the client is no longer sending.
             body_idle_timeout: Duration::from_secs(30),
-            // A request is answered within its fsync; five seconds cover a disk that is busy.
+            // A request is answered within its fsync; five seconds suffice for a busy disk.
             drain_timeout: Duration::from_secs(5),
             path_aliases: true,
             other_signals: OtherSignals::default(),
@@ -187,14 +187,14 @@ impl Default for ReceiverOptions {
 }
 
 impl ReceiverOptions {
-    /// Every mistake that can be seen without opening a port.
+    /// Returns every mistake that can be found without opening a port.
     pub fn check(&self) -> Vec<Mistake<String>> {
         let mistake = |option, what: &str, hint: &str| Mistake {
             option,
             what: what.to_owned(),
             hint: hint.to_owned(),
         };
-        // While it comes, and then as it came and decompressed.
+        // A body takes memory while it arrives, and then as received and decompressed.
         let coming = self.body_bytes_max.saturating_mul(2);
         let largest = coming.saturating_add(self.body_bytes_max_inflated);
         let needs = format!("twice body_bytes_max and body_bytes_max_inflated are {largest} bytes");
@@ -232,7 +232,7 @@ impl ReceiverOptions {
         own.chain(of_tls).chain(of_kafka).chain(not_built).collect()
     }
 
-    /// The option by which everybody can send from other machines, with a sentence about it.
+    /// Returns the option that lets any client send from other machines, with a sentence about it.
     pub fn exposed(&self) -> Option<(&'static str, String)> {
         let is_closed =
             !self.tokens.is_empty() || self.tls.as_ref().is_some_and(TlsOptions::is_mutual);
@@ -243,7 +243,7 @@ impl ReceiverOptions {
     }
 }
 
-/// Whether a path can stand before others; an empty one can.
+/// Returns whether a path can be a prefix; an empty one can.
 fn is_base_path(path: &str) -> bool {
     let is_clean = path.starts_with('/') && !path.ends_with('/') && !path.contains("//");
     path.is_empty() || (is_clean && path.bytes().all(|byte| byte.is_ascii_graphic()))

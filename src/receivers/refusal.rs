@@ -1,4 +1,4 @@
-//! Why a request is not taken, and what each receiver answers then: one table for all protocols.
+//! Reasons for refusing a request, and the answer of each receiver: one table for all protocols.
 
 use std::time::Duration;
 
@@ -12,74 +12,74 @@ use crate::feed;
 use crate::normalize::{InflateError, Malformed};
 use crate::support::clock;
 
-/// Why a request is not taken.
+/// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
-    /// Nothing is here; what to do instead.
+    /// The path is unknown; the text says what to do instead.
     #[error("{0}")]
     NotFound(String),
-    /// The signal is one that the operator does not want.
+    /// The operator does not want this signal.
     #[error("this daemon stores traces only: switch this signal off in the client")]
     Unwanted,
     #[error("this path accepts POST: {0}")]
     Method(&'static str),
-    /// A web page sent it that may not.
+    /// It comes from a web page that may not send.
     #[error(
         "web pages of this origin may not send here: add it to receivers.cors.allowed_origins, or send without \
          a browser"
     )]
     Origin,
-    /// No key, or one that is not known.
+    /// The key is missing or unknown.
     #[error("the credentials are missing or unknown")]
     Unauthenticated,
-    /// A sink of this daemon sent it, perhaps by way of others: what is taken would be sent again, for ever.
+    /// A sink of this daemon sent it, perhaps through others: it would be sent again, forever.
     #[error(
         "this went through a sink of this daemon before, or through too many daemons: an address \
          leads back here; give that sink the address of the next receiver"
     )]
     Loop,
-    /// The media type is none that the path takes.
+    /// The path does not accept the media type.
     #[error("Content-Type must be {0}")]
     MediaType(&'static str),
-    /// The body is compressed in a way that is not known.
+    /// The compression of the body is unknown.
     #[error("the body's encoding is unknown: use gzip, deflate, zstd or none")]
     Coding,
     #[error("{0}")]
     TooLarge(String),
     #[error("{0}")]
     Malformed(String),
-    /// The gRPC frame around the message is broken, in a way that gRPC has a code for.
+    /// The gRPC frame of the message is broken, in a way for which gRPC has a code.
     #[error("{0}")]
     Frame(&'static str),
-    /// Nothing is wrong with the request: the client should come again.
+    /// The request is valid, but the client should retry it.
     #[error("{why}: retry in a moment")]
     Busy {
-        /// What stands in the way.
+        /// The obstacle.
         why: &'static str,
-        /// Items the request holds, where that is known; else it counts as one.
+        /// Number of items in the request, if known; otherwise 1.
         items: u32,
     },
-    /// Its tenant sent more than it may: the client should come again after this time.
+    /// Its tenant exceeded its limits: the client should retry after this time.
     #[error("this tenant sends more than receivers.limits allows: retry in a moment")]
     Limited(Duration),
-    /// The body stopped coming.
+    /// The body stopped arriving.
     #[error("the body was not sent in time")]
     Slow,
-    /// The client is gone, or sends something that is no HTTP.
+    /// The client is gone, or does not send valid HTTP.
     #[error("the body was cut off")]
     Gone,
 }
 
 impl Refusal {
     pub(super) const STOPPING: Self = Self::Busy { why: "the daemon is stopping", items: 1 };
-    /// Something of ours broke. Said as something that a second attempt may mend, because the alternative loses data.
+    /// The program panicked. The answer allows a retry that may succeed, because the alternative loses data.
     pub(super) const PANICKED: Self =
         Self::Busy { why: "the request could not be handled", items: 1 };
 
     pub(super) const TOO_MANY_BYTES: Self =
         Self::Busy { why: "too many bytes are in flight", items: 1 };
 
-    /// A body beyond the wire limit.
+    /// Refuses a body that exceeds the wire limit.
     pub(super) fn body_too_large(max: usize) -> Self {
         Self::TooLarge(format!(
             "the body is larger than {max} bytes: send fewer spans in a request, or raise \
@@ -87,7 +87,7 @@ impl Refusal {
         ))
     }
 
-    /// A request that no memory is enough for.
+    /// Refuses a request that needs more memory than there is.
     pub(super) fn needs_too_much(bytes: usize, max: usize) -> Self {
         Self::TooLarge(format!(
             "the request may take {bytes} bytes of memory and may have {max}: send fewer spans in a request, or \
@@ -95,7 +95,7 @@ impl Refusal {
         ))
     }
 
-    /// What the journal's way in said of a request with so many items.
+    /// Converts a refusal of the journal for a request with `items` items.
     pub(super) fn of_journal(refusal: &feed::Refusal, items: u32) -> Self {
         let why = match refusal {
             feed::Refusal::Full => "the journal is full",
@@ -107,23 +107,22 @@ impl Refusal {
     }
 }
 
-/// Longest wait that is asked of a client. Python and JS exporters give a batch up when the wait exceeds what is left of their ten
-/// seconds.
+/// Maximum wait that a client is asked for. Python and JS exporters drop a batch if the wait exceeds the rest of their ten seconds.
 const RETRY_AFTER_SECONDS_MAX: u64 = 5;
 
-/// How a refusal is said.
+/// The answer to a refused request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
-    /// Over gRPC, and in the `google.rpc.Status` of OTLP over HTTP.
+    /// The code over gRPC, and in the `google.rpc.Status` of OTLP over HTTP.
     pub(super) code: Code,
-    /// In the JSON of OpenAI's errors.
+    /// The code in the JSON of OpenAI's errors.
     pub(super) openai: &'static str,
 }
 
 impl Refusal {
-    /// What is answered. Clients come again on 503 and 429, and over gRPC on `UNAVAILABLE`, `DEADLINE_EXCEEDED` and, where it says
-    /// when, `RESOURCE_EXHAUSTED`; a loop makes the sink's lane hold.
+    /// Returns the answer. Clients retry on 503 and 429, and over gRPC on `UNAVAILABLE`, `DEADLINE_EXCEEDED` and, if it tells the delay,
+    /// `RESOURCE_EXHAUSTED`; a loop makes the sink's lane hold.
     pub(super) fn answer(&self) -> Answer {
         let (status, code, openai) = match self {
             Self::NotFound(_) | Self::Unwanted => (404, Code::Unimplemented, "not_found"),
@@ -133,21 +132,21 @@ impl Refusal {
             Self::Loop => (508, Code::PermissionDenied, "loop_detected"),
             Self::MediaType(_) => (415, Code::InvalidArgument, "unsupported_media_type"),
             Self::Coding => (415, Code::Unimplemented, "unsupported_encoding"),
-            // Never OUT_OF_RANGE, and never with RetryInfo: clients would send the same again until they drop it.
+            // Never `OUT_OF_RANGE`, and never with `RetryInfo`: clients would send the same request again until they drop it.
             Self::TooLarge(_) => (413, Code::ResourceExhausted, "request_too_large"),
             Self::Malformed(_) | Self::Frame(_) => (400, Code::InvalidArgument, "invalid_body"),
             Self::Limited(_) => (429, Code::ResourceExhausted, "rate_limit_exceeded"),
             Self::Busy { .. } | Self::Gone => (503, Code::Unavailable, "unavailable"),
-            // Over HTTP it is not said at all.
+            // Over HTTP there is no answer at all.
             Self::Slow => (503, Code::DeadlineExceeded, "unavailable"),
         };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
         Answer { status, code, openai }
     }
 
-    /// The seconds after which a client that could not help it should come again: whole ones, not the same for everybody.
+    /// Returns the number of seconds after which the client should retry: whole seconds, different for different clients.
     pub(super) fn retry_after(&self) -> Option<u64> {
-        // The clock's microseconds are as good as random for this.
+        // The clock's microseconds are random enough for this.
         match self {
             Self::Busy { .. } => Some(1 + clock::unix_now_ns() / 1000 % RETRY_AFTER_SECONDS_MAX),
             Self::Limited(wait) => Some((wait.as_secs() + 1).min(RETRY_AFTER_SECONDS_MAX)),
@@ -191,7 +190,7 @@ impl From<InflateError> for Refusal {
     }
 }
 
-/// Error texts go into headers (gRPC) and logs of clients; a parser's text may be long.
+/// Maximum size of an error text: it goes into headers (gRPC) and logs of clients, and a parser's text may be long.
 const TEXT_BYTES_MAX: usize = 512;
 
 fn bounded(mut text: String) -> String {

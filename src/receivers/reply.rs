@@ -1,8 +1,8 @@
-//! What each protocol answers.
+//! The answers of each protocol.
 //!
-//! * **OpenAI**, for the Agents SDK: the SDKs look at the status only. They throw a batch away on any 4xx but 408, 409 and 429 (older
-//!   ones on 429 too), and try three times within some three seconds on 5xx: so nothing that a later attempt could mend is answered
-//!   with a 4xx, and items that cannot be understood are set aside one by one while the request succeeds.
+//! * **OpenAI**, for the Agents SDK: the SDKs only look at the status. They drop a batch on any 4xx except 408, 409 and 429 (older ones on
+//!   429 too), and try three times within about three seconds on 5xx. So requests that could succeed later never get a 4xx, and invalid
+//!   items are quarantined one by one while the request succeeds.
 //! * **OTLP** over HTTP and gRPC: responses with their partial success, and `google.rpc.Status` for everything else.
 
 use std::convert::Infallible;
@@ -36,15 +36,15 @@ const GRPC_CODINGS: HeaderValue = HeaderValue::from_static("identity,gzip,deflat
 /// A media type of OTLP over HTTP, and its wire format.
 pub(super) type Media = (&'static str, Encoding);
 
-/// JSON, in which those are answered too whose media type is unknown.
+/// JSON, which also answers requests with an unknown media type.
 pub(super) const JSON: Media = ("application/json", Encoding::Json);
 
-/// What a request that was taken is answered with.
+/// The result of an accepted request.
 #[derive(Debug)]
 pub(super) enum Taken {
-    /// Items are kept or counted.
+    /// Items were stored or counted.
     Export(Option<Partial>),
-    /// gRPC's health check: whether requests are taken.
+    /// A gRPC health check: whether requests are accepted.
     Health(bool),
 }
 
@@ -52,13 +52,12 @@ pub(super) enum Taken {
 pub(super) struct Partial {
     signal: Signal,
     rejected: u64,
-    /// Why, or what was mended in those that were. Never payload text.
+    /// The reason for rejections, or the repairs of accepted items. Never payload text.
     text: String,
 }
 
 impl Partial {
-    /// What a client should know of a request that is kept, with how many of its items are set aside; `None` when everything was
-    /// as it should be.
+    /// Describes a stored request to its client, with the number of quarantined items; `None` if there is nothing to report.
     pub(super) fn of(
         (quarantined, items): (u32, usize),
         reasons: &[(&'static str, u32)],
@@ -84,7 +83,7 @@ impl Partial {
         Some(Self { signal: Signal::Traces, rejected: quarantined.into(), text })
     }
 
-    /// What a client should know that sent items of a signal which is not stored; `None` when there were none.
+    /// Describes a request with items of a signal that is not stored; `None` if there were none.
     pub(super) fn unstored(signal: Signal, items: u64) -> Option<Self> {
         let text = || signal.about().advice.to_owned();
         (0 < items).then(|| Self { signal, rejected: items, text: text() })
@@ -92,7 +91,7 @@ impl Partial {
 }
 
 impl Taken {
-    /// The answer's message in protobuf.
+    /// Encodes the answer in protobuf.
     fn message(&self) -> Vec<u8> {
         let partial = match self {
             // `grpc.health.v1.HealthCheckResponse` has one number: `SERVING` is 1, `NOT_SERVING` 2.
@@ -109,12 +108,12 @@ impl Taken {
         ExportTraceServiceResponse { partial_success }.encode_to_vec()
     }
 
-    /// The answer's message in JSON: an empty object without a partial success.
+    /// Encodes the answer in JSON: an empty object without a partial success.
     fn json(&self) -> Value {
         let mut response = Map::new();
         if let Self::Export(Some(partial)) = self {
             let mut inner = Map::from_iter([("errorMessage".to_owned(), json!(partial.text))]);
-            // The mapping writes 64-bit integers as strings, and leaves zeros out.
+            // The mapping writes 64-bit integers as strings and omits zeros.
             if 0 < partial.rejected {
                 let member = partial.signal.about().rejected_member.to_owned();
                 inner.insert(member, partial.rejected.to_string().into());
@@ -125,7 +124,7 @@ impl Taken {
     }
 }
 
-/// An answer to the Agents SDK: 204, or an error in OpenAI's shape.
+/// Answers the Agents SDK: 204, or an error in OpenAI's shape.
 pub(super) fn openai(outcome: &Result<Taken, Refusal>) -> Response {
     let Err(refusal) = outcome else { return StatusCode::NO_CONTENT.into_response() };
     let Answer { status, openai: code, .. } = refusal.answer();
@@ -140,7 +139,7 @@ pub(super) fn openai(outcome: &Result<Taken, Refusal>) -> Response {
     refused(status, refusal, JSON.0, json!({ "error": error }).to_string().into())
 }
 
-/// An answer of OTLP over HTTP, in the request's media type.
+/// Answers OTLP over HTTP, in the request's media type.
 pub(super) fn otlp((media, encoding): Media, outcome: &Result<Taken, Refusal>) -> Response {
     let taken = match outcome {
         Ok(taken) => taken,
@@ -162,7 +161,7 @@ fn refused(status: StatusCode, refusal: &Refusal, media: &'static str, body: Vec
     response
 }
 
-/// The body of an error of OTLP over HTTP.
+/// Encodes an error of OTLP over HTTP.
 fn error(encoding: Encoding, refusal: &Refusal) -> Vec<u8> {
     let status = status(refusal);
     let (code, message) = (i32::from(status.code()), status.message());
@@ -184,7 +183,7 @@ fn error(encoding: Encoding, refusal: &Refusal) -> Vec<u8> {
     body.to_string().into()
 }
 
-/// An answer over gRPC, and its code. Errors are trailers only: some clients retry on nothing else.
+/// Answers over gRPC; returns the code too. Errors are trailers-only, because some clients retry on nothing else.
 pub(super) fn grpc(outcome: &Result<Taken, Refusal>) -> (Response, u16) {
     let refusal = match outcome {
         Ok(taken) => return (grpc_success(&taken.message()), 0),
@@ -202,13 +201,13 @@ pub(super) fn grpc(outcome: &Result<Taken, Refusal>) -> (Response, u16) {
 fn grpc_success(message: &[u8]) -> Response {
     let mut trailers = HeaderMap::with_capacity(1);
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
-    // Its length is not said: some clients (curl) do not read what comes after so many bytes, and so no trailers.
+    // The answer has no content length: some clients (curl) stop reading after that length and miss the trailers.
     let frames = [Frame::data(grpc::framed(message)), Frame::trailers(trailers)];
     let frames = stream::iter(frames.map(Ok::<_, Infallible>));
     ([(CONTENT_TYPE, GRPC_MEDIA)], Body::new(StreamBody::new(frames))).into_response()
 }
 
-/// A refusal as `google.rpc.Status`: what is malformed with `BadRequest`, what may be tried again with `RetryInfo`.
+/// Converts a refusal to a `google.rpc.Status`: malformed requests with `BadRequest`, retryable ones with `RetryInfo`.
 fn status(refusal: &Refusal) -> Status {
     let (code, message) = (refusal.answer().code, refusal.to_string());
     if let Refusal::Malformed(_) = refusal {
@@ -218,7 +217,7 @@ fn status(refusal: &Refusal) -> Status {
     let Some(seconds) = refusal.retry_after() else { return Status::new(code, message) };
     let wait = Some(Duration::from_secs(seconds));
     let mut metadata = MetadataMap::new();
-    // The Python exporter looks for the wait here only.
+    // The Python exporter only reads the wait from here.
     let bare = pb::RetryInfo::from(RetryInfo::new(wait)).encode_to_vec();
     metadata.insert_bin("google.rpc.retryinfo-bin", MetadataValue::from_bytes(&bare));
     let details = ErrorDetails::with_retry_info(wait);

@@ -1,4 +1,4 @@
-//! Which path leads where, and in which protocol the answer is given.
+//! Routes: the place of each path, and the protocol of the answer.
 
 use std::borrow::Cow;
 
@@ -17,10 +17,10 @@ use crate::server::{Peer, header_text};
 use crate::span::Receiver;
 use crate::telemetry::Label;
 
-/// Where a path leads.
+/// The place to which a path leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// The Agents SDK's ingest.
+    /// The ingest endpoint of the Agents SDK.
     Ingest,
     Export(Signal),
     Rpc(Signal),
@@ -29,7 +29,7 @@ pub(super) enum Place {
 }
 
 impl Place {
-    /// What its POST takes, in words.
+    /// Describes what its POST accepts.
     pub(super) fn takes(self) -> &'static str {
         match self {
             Self::Ingest => "the Agents SDK's traces as {\"data\": [...]}",
@@ -38,7 +38,7 @@ impl Place {
         }
     }
 
-    /// The media types it takes, in words.
+    /// Describes the media types that it accepts.
     pub(super) fn media_types(self) -> &'static str {
         match self {
             Self::Ingest | Self::Export(_) => "application/x-protobuf or application/json",
@@ -50,7 +50,7 @@ impl Place {
     }
 }
 
-/// The paths of the specifications. The Agents SDK adds its path to whatever base it is given.
+/// The paths in the specifications. The Agents SDK appends its path to any base.
 #[rustfmt::skip]
 const PATHS: &[(&str, Place)] = &[
     ("/v1/traces/ingest", Place::Ingest),
@@ -66,7 +66,7 @@ const PATHS: &[(&str, Place)] = &[
     ("/grpc.health.v1.Health/Check", Place::Health),
 ];
 
-/// Paths that clients build by mistake (an endpoint for traces alone that has the path already) or for other products (Langfuse).
+/// Paths that clients build by mistake (an endpoint for traces that already has the path) or for other products (Langfuse).
 const ALIASES: &[(&str, Place)] = &[
     ("/v1/traces/v1/traces", Place::Export(Signal::Traces)),
     ("/v1/v1/traces", Place::Export(Signal::Traces)),
@@ -77,14 +77,14 @@ const ALIASES: &[(&str, Place)] = &[
     ("/v1/v1/logs", Place::Export(Signal::Logs)),
 ];
 
-/// Where a path leads, also below the base path; with or without the paths that clients build by mistake or for other products.
+/// Finds the place of a path, which may be below the base path; the options say whether aliases are served.
 pub(super) fn find(path: &str, options: &ReceiverOptions) -> Place {
     let path = with_single_slashes(path);
     let path = path.strip_prefix(&*options.base_path).unwrap_or(&path);
     let in_table = |table: &[(&str, Place)], path: &str| {
         table.iter().find(|(known, _)| *known == path).map(|(_, place)| *place)
     };
-    // Whoever wants the paths of the specifications alone gets no slash behind them either.
+    // Without aliases, trailing slashes are not accepted either.
     let in_others = || {
         let bare = path.strip_suffix('/').unwrap_or(path);
         let found = in_table(ALIASES, bare).or_else(|| in_table(PATHS, bare));
@@ -93,7 +93,7 @@ pub(super) fn find(path: &str, options: &ReceiverOptions) -> Place {
     in_table(PATHS, path).or_else(in_others).unwrap_or(Place::Nowhere)
 }
 
-/// The path with one slash in the place of several: clients join a base that ends with one and a path that begins with one.
+/// Replaces repeated slashes by one: clients join a base that ends with a slash and a path that begins with one.
 fn with_single_slashes(path: &str) -> Cow<'_, str> {
     let mut single = Cow::Borrowed(path);
     while single.contains("//") {
@@ -102,11 +102,11 @@ fn with_single_slashes(path: &str) -> Cow<'_, str> {
     single
 }
 
-/// What a client at a path that leads nowhere should be set to.
+/// Tells a client at an unknown path how it should be configured.
 pub(super) fn directions(head: &Parts, options: &ReceiverOptions) -> Refusal {
     let host = header_text(&head.headers, HOST);
     let host = head.uri.authority().map(Authority::as_str).or(host);
-    // Our own address stands where the request does not say by which one it came.
+    // The listener's address is used if the request does not show its own.
     let own = options.http.to_string();
     let host = host.filter(|host| is_address(host)).unwrap_or(&own);
     let scheme = head.extensions.get().map_or("http", Peer::scheme);
@@ -120,7 +120,7 @@ pub(super) fn directions(head: &Parts, options: &ReceiverOptions) -> Refusal {
     ))
 }
 
-/// Whether a text can be shown as a host and a port: it comes from the client, and the answer may end up in a log or on a page.
+/// Returns whether a text can be shown as host and port: it comes from the client, and the answer may end up in a log or on a page.
 fn is_address(text: &str) -> bool {
     let is_of_address = |byte: u8| {
         byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']')
@@ -128,21 +128,21 @@ fn is_address(text: &str) -> bool {
     (1..=ADDRESS_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_of_address)
 }
 
-/// A DNS name has 253 bytes at most (RFC 1035), and a port adds six.
+/// A DNS name has at most 253 bytes (RFC 1035), and a port adds six.
 const ADDRESS_BYTES_MAX: usize = 259;
 
-/// The first is the specification's; some clients send the second.
+/// The first one is the specification's; some clients send the second.
 const MEDIA_TYPES: [Media; 3] = [
     ("application/x-protobuf", Encoding::Protobuf),
     ("application/protobuf", Encoding::Protobuf),
     JSON,
 ];
 
-/// What is gRPC with messages in protobuf. Other names that begin so are other protocols (gRPC-Web) or other messages (JSON):
+/// Media types of gRPC with protobuf messages. Other names with this prefix are other protocols (gRPC-Web) or other messages (JSON):
 /// <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>, <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md>.
 const GRPC_MEDIA: [&str; 2] = ["application/grpc", "application/grpc+proto"];
 
-/// The media type of OTLP that a text means.
+/// Parses an OTLP media type.
 pub(super) fn media_of(text: &[u8]) -> Option<Media> {
     MEDIA_TYPES.into_iter().find(|(known, _)| is_media(text, known))
 }
@@ -153,7 +153,7 @@ fn is_media(text: &[u8], known: &str) -> bool {
     bare.trim_ascii().eq_ignore_ascii_case(known.as_bytes())
 }
 
-/// What requests of a receiver in a wire format are called in metrics.
+/// Returns the metric labels of a receiver and wire format.
 pub(super) fn labels(receiver: Receiver, encoding: Encoding) -> [Label; 3] {
     let transport = match receiver {
         Receiver::OtlpGrpc => "grpc",
@@ -168,34 +168,35 @@ pub(super) fn labels(receiver: Receiver, encoding: Encoding) -> [Label; 3] {
     [("receiver", receiver), ("transport", transport.into()), ("format", format.into())]
 }
 
-/// How a request speaks, and how it is answered.
+/// The protocol of a request and its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
     OpenAi,
-    /// OTLP over HTTP, in this media type if it is known.
+    /// OTLP over HTTP, with its media type if known.
     Otlp(Option<Media>),
     Grpc,
 }
 
 impl Protocol {
-    /// One of each that metrics tell apart.
+    /// One of each kind that metrics distinguish.
     pub(super) const ALL: [Self; 4] =
         [Self::OpenAi, Self::Otlp(Some(JSON)), Self::Otlp(Some(MEDIA_TYPES[0])), Self::Grpc];
 
     pub(super) fn of(place: Place, head: &Parts) -> Self {
         let media = head.headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
         let is_grpc = GRPC_MEDIA.into_iter().any(|known| is_media(media, known));
-        // Over HTTP/1.1 the trailers would be lost, and with them whether the call went well.
+        // Over HTTP/1.1 the trailers would be lost, and with them the call's status.
         let is_grpc = is_grpc && Version::HTTP_2 <= head.version;
         match place {
             Place::Ingest => Self::OpenAi,
-            // At a path of gRPC's too: who does not speak it would take its errors, which are HTTP's 200, for success.
+            // This applies to gRPC paths too: a client that does not speak gRPC would take its errors, which have HTTP status 200, for
+            // success.
             _ if is_grpc => Self::Grpc,
             _ => Self::Otlp(media_of(media)),
         }
     }
 
-    /// Which receiver takes it, and its wire format.
+    /// Returns the receiver and the wire format.
     pub(super) fn form(self) -> (Receiver, Encoding) {
         match self {
             Self::OpenAi => (Receiver::OpenAi, Encoding::Json),
@@ -204,8 +205,8 @@ impl Protocol {
         }
     }
 
-    /// Whether a refusal ends the connection instead of being answered: nobody would read it, or the nearest status (408) would
-    /// make clients drop what they can still send.
+    /// Returns whether a refusal closes the connection without an answer: no client would read it, or the nearest status (408) would make
+    /// clients drop data that they could still send.
     pub(super) fn hangs_up(self, refusal: &Refusal) -> bool {
         match refusal {
             Refusal::Gone => true,
@@ -214,7 +215,7 @@ impl Protocol {
         }
     }
 
-    /// The answer, and its code for the figures: the HTTP status, or gRPC's.
+    /// Returns the answer, and its code for metrics: the HTTP status or the gRPC code.
     pub(super) fn reply(self, outcome: &Result<Taken, Refusal>) -> (Response, u16) {
         let response = match self {
             Self::OpenAi => reply::openai(outcome),

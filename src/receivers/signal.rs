@@ -1,7 +1,7 @@
 //! The signals of OTLP: <https://opentelemetry.io/docs/specs/otlp/>.
 //!
-//! Traces are kept. Metrics, logs and profiles are counted, without building anything from them, and answered with a partial
-//! success that says they are not stored: an error would make every client that has not switched them off complain for ever.
+//! Traces are stored. Metrics, logs and profiles are only counted, without decoding them into structures, and answered with a partial
+//! success that says they are not stored: after an error, every client that has not disabled them would complain forever.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -15,7 +15,7 @@ use crate::server::header_text;
 use crate::support::json::raw::Raw;
 use crate::support::lock::lock;
 
-/// What an export request holds.
+/// The signal of an export request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Signal {
     Traces,
@@ -24,20 +24,20 @@ pub(super) enum Signal {
     Profiles,
 }
 
-/// What is to be known of a signal.
+/// Properties of a signal.
 #[derive(Debug)]
 pub(super) struct About {
     /// Its name in logs and metrics.
     pub(super) name: &'static str,
-    /// What `partial_success` calls the number of items that were not taken, in the JSON mapping.
+    /// The name of the number of rejected items in `partial_success`, in the JSON mapping.
     pub(super) rejected_member: &'static str,
-    /// What a client that gets this signal refused should do.
+    /// Advice for a client whose signal is refused.
     pub(super) advice: &'static str,
-    /// The way from a request to its items, by `opentelemetry/proto/{metrics,logs,profiles}`.
+    /// The path from a request to its items, by `opentelemetry/proto/{metrics,logs,profiles}`.
     way: &'static [Step],
 }
 
-/// One step on the way to the items: the numbers of the fields that lead on, and their names in JSON.
+/// A step of the path to the items: the numbers of the fields to follow, and their names in JSON.
 type Step = (&'static [u32], &'static [&'static str]);
 
 static TRACES: About =
@@ -108,7 +108,7 @@ impl Signal {
     }
 }
 
-/// Counts the messages at the end of the way; `None` where the wire format is broken.
+/// Counts the messages at the end of the path; `None` if the wire format is broken.
 fn count_protobuf(message: &[u8], way: &[Step]) -> Option<u64> {
     let Some(((fields, _), below)) = way.split_first() else { return Some(1) };
     let mut count = 0;
@@ -121,7 +121,7 @@ fn count_protobuf(message: &[u8], way: &[Step]) -> Option<u64> {
     Some(count)
 }
 
-/// Counts what is at the end of the way in an object, or in each of a list.
+/// Counts the values at the end of the path in an object, or in each element of a list.
 fn count_json(json: Raw<'_>, way: &[Step]) -> u64 {
     if json.is_array() {
         return json.elements().map(|one| count_json(one, way)).sum();
@@ -131,13 +131,13 @@ fn count_json(json: Raw<'_>, way: &[Step]) -> u64 {
     inner.filter_map(|(_, inner)| Some(count_json(inner.set()?, below))).sum()
 }
 
-/// Clients that were seen sending signals which are not stored, so that each is logged once.
+/// Clients that sent signals which are not stored, so that each is logged once.
 #[derive(Debug, Default)]
 pub(super) struct FirstSeen(Mutex<HashSet<(Signal, String)>>);
 
-/// Different clients that are remembered, and so the most lines that are logged.
+/// Maximum number of remembered clients, and thus of log lines.
 const CLIENTS_MAX: usize = 256;
-/// Of a user agent so much is remembered and logged.
+/// Maximum size of a user agent that is remembered and logged.
 const USER_AGENT_BYTES_MAX: usize = 100;
 
 impl FirstSeen {

@@ -1,8 +1,8 @@
-//! What each tenant sends, and how much it may.
+//! Counts what each tenant sends, and limits its rate.
 //!
-//! A limit is a bucket that fills at its rate and holds what comes in [`BURST`]. A request is let in while there is something in it, and
-//! takes what it turns out to hold, if need be on credit: how large it is shows only once it was read, and one that is larger than the
-//! bucket must get through some time. Over any length of time no more than the rate comes in, and what the bucket holds.
+//! A limit is a bucket that fills at its rate and holds the amount of [`BURST`]. A request is accepted while the bucket is not empty, and
+//! its actual size is taken, if necessary on credit: the size is known only after reading the request, and one larger than the bucket must
+//! be accepted eventually. Over any period, at most the rate is accepted, plus the contents of the bucket.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -15,11 +15,11 @@ use super::refusal::Refusal;
 use crate::support::lock::lock;
 use crate::telemetry::{Figure, Label, Metrics};
 
-/// Exporters send every five seconds: two rounds of all of them may come at once.
+/// Exporters send every five seconds: two rounds of all exporters may come together.
 const BURST: Duration = Duration::from_secs(10);
-/// Tenants that are told apart. Tokens are fewer; the bound is for authorities that sign any number of names.
+/// Maximum number of separate tenants. There are fewer tokens; the limit is for authorities that sign any number of names.
 const TENANTS_MAX: usize = 1024;
-/// What all further tenants are called together.
+/// The common name of all further tenants.
 const OTHERS: &str = "(others)";
 
 const REQUESTS: Figure = ("receiver_tenant_requests", "Accepted requests of a tenant");
@@ -28,7 +28,7 @@ const BYTES: Figure = ("receiver_tenant_bytes", "Bytes of a tenant's request bod
 const LIMITED: Figure =
     ("receiver_tenant_limited_requests", "Requests of a tenant refused because of its limits");
 
-/// The figures of each tenant, with their names in `/status`.
+/// The counters of each tenant, with their names in `/status`.
 pub const TENANT_FIGURES: [(&str, Figure); 4] =
     [("requests", REQUESTS), ("items", ITEMS), ("bytes", BYTES), ("limited", LIMITED)];
 
@@ -42,28 +42,28 @@ pub(super) struct Tenants {
 #[derive(Debug)]
 pub(super) struct Tenant {
     metrics: Metrics,
-    /// None where requests have no tenant: then nothing is counted apart.
+    /// `None` if requests have no tenant: then nothing is counted separately.
     label: Option<[Label; 1]>,
-    /// Of items and of bytes.
+    /// Limits of items and of bytes.
     buckets: [Option<Mutex<Bucket>>; 2],
 }
 
-/// What may still come.
+/// A token bucket.
 #[derive(Debug)]
 struct Bucket {
-    /// A second.
+    /// Per second.
     rate: f64,
     level: f64,
     filled: Instant,
 }
 
 impl Tenants {
-    /// Tenants with these limits, counted among these figures.
+    /// Creates tenants with these limits, counted in `metrics`.
     pub(super) fn new(options: &ReceiverOptions, metrics: Metrics) -> Self {
         Self { limits: options.limits.clone(), metrics, known: Mutex::default() }
     }
 
-    /// Lets a request of this tenant in, unless it sent too much.
+    /// Accepts a request of this tenant, unless it has exceeded its limits.
     pub(super) fn enter(&self, name: &str) -> Result<Arc<Tenant>, Refusal> {
         let tenant = self.tenant(name);
         let buckets = tenant.buckets.iter().flatten();
@@ -126,7 +126,7 @@ impl Bucket {
         Self { rate, level: rate * BURST.as_secs_f64(), filled: Instant::now() }
     }
 
-    /// How long it takes until there is something in it.
+    /// Returns how long it takes until the bucket is not empty.
     fn wait(&mut self, now: Instant) -> Duration {
         let came = self.rate * now.duration_since(self.filled).as_secs_f64();
         self.level = (self.level + came).min(self.rate * BURST.as_secs_f64());
@@ -134,7 +134,7 @@ impl Bucket {
         if self.level > 0.0 {
             return Duration::ZERO;
         }
-        // What is owed is never paid in no time.
+        // A debt is never paid in zero time.
         let until = Duration::try_from_secs_f64(-self.level / self.rate).unwrap_or(Duration::MAX);
         until.max(Duration::from_millis(1))
     }
