@@ -1,8 +1,8 @@
-//! Agent facts: what a span says about agents, models, tools and tokens, whichever convention it was written in.
+//! Agent facts: what a span tells about agents, models, tools and tokens, in any convention.
 
 use super::{Payload, Text};
 
-/// An enum whose variants have names in files, metrics and tables.
+/// Defines an enum whose variants have names in files, metrics and tables.
 macro_rules! named {
     ($(#[$meta:meta])* $type:ident { $($variants:tt)+ }) => {
         named! { $(#[$meta])* (pub) $type { $($variants)+ } }
@@ -12,15 +12,15 @@ macro_rules! named {
         $vis enum $type { $($(#[$doc])* $variant,)+ }
 
         impl $type {
-            /// All of them, in order.
+            /// All variants, in order.
             $vis const ALL: [Self; [$($name),+].len()] = [$(Self::$variant),+];
 
-            /// Its name in files, metrics and tables.
+            /// Returns its name in files, metrics and tables.
             $vis fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $name,)+ }
             }
 
-            /// The one of a name.
+            /// Returns the variant with this name.
             $vis fn named(name: &str) -> Option<Self> {
                 Self::ALL.into_iter().find(|known| known.as_str() == name)
             }
@@ -30,7 +30,7 @@ macro_rules! named {
 pub(crate) use named;
 
 named! {
-    /// What kind of agent work a span is.
+    /// The kind of agent work that a span describes.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
     Kind {
         /// An agent at work.
@@ -43,17 +43,17 @@ named! {
         Handoff "handoff",
         /// A check of input or output.
         Guardrail "guardrail",
-        /// A look-up in a store of documents.
+        /// A query of a document store.
         Retriever "retriever",
-        /// A model call that makes embeddings.
+        /// A model call that computes embeddings.
         Embedding "embedding",
-        /// A model call that orders documents.
+        /// A model call that ranks documents.
         Reranker "reranker",
         /// A step that groups others: a workflow, task or turn.
         Chain "chain",
-        /// A judgement of quality.
+        /// An evaluation of quality.
         Evaluator "evaluator",
-        /// A message of the Model Context Protocol that is no tool call.
+        /// A message of the Model Context Protocol other than a tool call.
         Mcp "mcp",
         /// Text to speech.
         Speech "speech",
@@ -68,7 +68,7 @@ named! {
 }
 
 impl Kind {
-    /// Whether the span's usage counts towards its trace's total. Parents repeat their children's usage, so only model calls count.
+    /// Returns whether the span's usage counts towards its trace's total. Parents repeat their children's usage, so only model calls count.
     pub fn counts_usage(self) -> bool {
         matches!(
             self,
@@ -82,12 +82,12 @@ impl Kind {
 }
 
 named! {
-    /// Which convention decided a span's kind, in the order of precedence.
+    /// The convention that determined a span's kind, in order of precedence.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
     Convention {
-        /// What the user's configuration says of attributes.
+        /// The user's configuration of attributes.
         Configured "configured",
-        /// The Agents SDK's own ingest format.
+        /// The ingest format of the Agents SDK.
         OpenAiAgents "openai_agents",
         /// `langfuse.*` attributes.
         Langfuse "langfuse",
@@ -99,7 +99,7 @@ named! {
         OpenInference "openinference",
         /// Logfire's instrumentation of the Agents SDK.
         Logfire "logfire",
-        /// OpenTelemetry GenAI from 1.37 on.
+        /// OpenTelemetry GenAI since 1.37.
         GenAi "gen_ai",
         /// Vercel AI SDK's `ai.*` attributes.
         Vercel "vercel",
@@ -109,7 +109,7 @@ named! {
         GenAiLegacy "gen_ai_legacy",
         /// `mcp.*` attributes.
         Mcp "mcp",
-        /// A framework's own names.
+        /// Names of a framework.
         Framework "framework",
         /// None of them: a plain span.
         #[default]
@@ -117,14 +117,14 @@ named! {
     }
 }
 
-/// Token counts, inclusive: `input` contains the cached tokens and `output` contains the reasoning tokens.
+/// Token counts, inclusive: `input` includes cached tokens and `output` includes reasoning tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
     /// Tokens read by the model, cached ones included.
     pub input: Option<u64>,
     /// Tokens written by the model, reasoning included.
     pub output: Option<u64>,
-    /// Input and output together, as reported.
+    /// Sum of input and output, as reported.
     pub total: Option<u64>,
     /// Part of `input` that was read from a cache.
     pub cached_read: Option<u64>,
@@ -141,18 +141,18 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Whether no count is known.
+    /// Returns whether no count is known.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether any token was counted.
+    /// Returns whether any token was counted.
     pub fn has_tokens(&self) -> bool {
         let mut own = *self;
         own.counters().iter().any(|count| count.is_some_and(|count| count != 0))
     }
 
-    /// Every counter, in the order of the fields.
+    /// Returns every counter, in the order of the fields.
     pub fn counters(&mut self) -> [&mut Option<u64>; 9] {
         [
             &mut self.input,
@@ -168,95 +168,95 @@ impl Usage {
     }
 }
 
-/// Money in US dollars, as the client reported it or a table of prices has it.
+/// Cost in US dollars, as reported by the client or computed from a price table.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Cost {
-    /// For the input.
+    /// Cost of the input.
     pub input: Option<f64>,
-    /// For the output.
+    /// Cost of the output.
     pub output: Option<f64>,
-    /// Altogether.
+    /// Total cost.
     pub total: Option<f64>,
 }
 
 impl Cost {
-    /// Whether anything is said, be it 0.
+    /// Returns whether any cost is reported, even if it is 0.
     pub fn is_said(&self) -> bool {
         *self != Self::default()
     }
 }
 
-/// What a span cost that does not say it itself.
+/// The computed cost of a span that does not report its own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Priced {
-    /// In whole billionths of a dollar, so that sums are exact.
+    /// Cost in integral billionths of a dollar, so that sums are exact.
     pub cost: Cost,
-    /// Whose price it is: `table:2026-11-29`, `override`.
+    /// Source of the price: `table:2026-11-29`, `override`.
     pub source: Text,
 }
 
-/// What went wrong.
+/// An error.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Failure {
-    /// The error's type or class, where one is known.
+    /// The error's type or class, if known.
     pub kind: Option<Text>,
     /// The message.
     pub message: Text,
-    /// More about it, as JSON.
+    /// Details, as JSON.
     pub data: Option<Payload>,
 }
 
-/// A judgement of a span.
+/// An evaluation of a span.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Score {
-    /// What was judged.
+    /// The criterion.
     pub name: Text,
-    /// As a number.
+    /// The numeric value.
     pub value: Option<f64>,
-    /// As a word.
+    /// The value as a label.
     pub label: Option<Text>,
-    /// Why.
+    /// The explanation.
     pub explanation: Option<Text>,
 }
 
-/// The agent facts of one span. What a span does not say is `None` or empty.
+/// The agent facts of one span. Missing facts are `None` or empty.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Facts {
-    /// What kind of work it is.
+    /// The kind of work.
     pub kind: Kind,
-    /// Which convention decided the kind.
+    /// The convention that determined the kind.
     pub convention: Convention,
-    /// The display name: the span's name, or a better one that the convention has.
+    /// The display name: the span's name, or a better one from the convention.
     pub name: Text,
     /// The agent.
     pub agent: Option<Text>,
     /// The tool called.
     pub tool: Option<Text>,
-    /// The id that ties a tool call to the model's request for it.
+    /// The id that links a tool call to the model's request for it.
     pub tool_call_id: Option<Text>,
     /// Definitions of the tools the model could call, as JSON.
     pub tool_definitions: Option<Payload>,
-    /// The model asked for.
+    /// The requested model.
     pub request_model: Option<Text>,
     /// The model that answered.
     pub response_model: Option<Text>,
-    /// Who serves the model, in the spelling of OpenTelemetry GenAI (`openai`, `azure.ai.openai` ...).
+    /// The provider of the model, in the spelling of OpenTelemetry GenAI (`openai`, `azure.ai.openai` ...).
     pub provider: Option<Text>,
     /// The model call's parameters, as a JSON object.
     pub parameters: Option<Payload>,
-    /// What went in.
+    /// The input.
     pub input: Option<Payload>,
-    /// What came out.
+    /// The output.
     pub output: Option<Payload>,
     /// Token counts of a model call.
     pub usage: Usage,
     /// Token counts of everything below, on kinds that do not count themselves.
     pub aggregate_usage: Usage,
-    /// Whether a later call beside it has its tokens added, so that they count only where there is none.
+    /// Whether a later sibling call includes its tokens, so that they count only if there is no such call.
     pub adds_up_later: bool,
-    /// What it cost.
+    /// The cost.
     pub cost: Cost,
-    /// The model's answer id (`resp_...`, `chatcmpl-...`).
+    /// The id of the model's response (`resp_...`, `chatcmpl-...`).
     pub response_id: Option<Text>,
     /// Why the model stopped.
     pub finish_reasons: Vec<Text>,
@@ -270,15 +270,15 @@ pub struct Facts {
     pub workflow: Option<Text>,
     /// Labels.
     pub tags: Vec<Text>,
-    /// Free facts of the trace or span.
+    /// Metadata of the trace or span.
     pub metadata: Vec<(Text, Payload)>,
     /// Name of the prompt template.
     pub prompt_name: Option<Text>,
     /// Version of the prompt template.
     pub prompt_version: Option<Text>,
-    /// Who hands over.
+    /// The agent that hands over.
     pub handoff_from: Option<Text>,
-    /// Who takes over.
+    /// The agent that takes over.
     pub handoff_to: Option<Text>,
     /// The guardrail's name.
     pub guardrail: Option<Text>,
@@ -288,25 +288,25 @@ pub struct Facts {
     pub mcp_server: Option<Text>,
     /// The MCP method.
     pub mcp_method: Option<Text>,
-    /// What went wrong.
+    /// The error.
     pub error: Option<Failure>,
-    /// Judgements.
+    /// Evaluations.
     pub scores: Vec<Score>,
     /// The deployment environment.
     pub environment: Option<Text>,
     /// The application's release.
     pub release: Option<Text>,
-    /// `task` or `turn` where the Agents SDK marks a span as one; what AG2 says that a record of usage stands for.
+    /// `task` or `turn` if the Agents SDK marks a span as one; for AG2, what a record of usage stands for.
     pub sdk_span_type: Option<Text>,
-    /// What was not understood; `None` where all was.
+    /// What could not be interpreted; `None` if everything was.
     pub notes: Option<Box<Notes>>,
 }
 
-/// What of a span was not understood. Names only, never a value: operators are told of them.
+/// Parts of a span that could not be interpreted. Names only, never values: they are reported to operators.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Notes {
-    /// An attribute that says tokens or costs, and is not counted: it is no number, or unknown, or contradicts the others.
+    /// An attribute with tokens or costs that is not counted, because it is not a number, is unknown, or contradicts the others.
     pub uncounted: Option<Text>,
-    /// A word for the kind of operation that this version does not know.
+    /// A name of an operation that this version does not know.
     pub unknown_operation: Option<Text>,
 }

@@ -1,29 +1,29 @@
-//! Trace and span ids as OpenTelemetry has them: 16 and 8 bytes, never all zero.
+//! Trace and span ids as OpenTelemetry defines them: 16 and 8 bytes, never all zero.
 
 use std::fmt;
 
-/// The 16 bytes that name a trace.
+/// The 16 bytes that identify a trace.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TraceId([u8; 16]);
 
-/// The 8 bytes that name a span inside its trace.
+/// The 8 bytes that identify a span within its trace.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SpanId([u8; 8]);
 
 macro_rules! id {
     ($name:ident, $size:literal) => {
         impl $name {
-            /// The id of these bytes; `None` when all are zero, which OpenTelemetry defines as no id.
+            /// Creates an id from bytes; `None` if all are zero, which OpenTelemetry defines as invalid.
             pub fn new(bytes: [u8; $size]) -> Option<Self> {
                 (bytes != [0; $size]).then_some(Self(bytes))
             }
 
-            /// The id in a slice of exactly the right length; `None` for any other length and for all zeros.
+            /// Creates an id from a slice of exactly the right length; `None` for any other length and for all zeros.
             pub fn from_slice(bytes: &[u8]) -> Option<Self> {
                 bytes.try_into().ok().and_then(Self::new)
             }
 
-            /// The id written in hexadecimal digits of either case, without prefix.
+            /// Parses hexadecimal digits of either case, without prefix.
             pub fn from_hex(text: &str) -> Option<Self> {
                 let mut bytes = [0; $size];
                 let digits = text.as_bytes();
@@ -39,12 +39,12 @@ macro_rules! id {
                 if seen < NO_DIGIT { Self::new(bytes) } else { None }
             }
 
-            /// The id's bytes.
+            /// Returns the id's bytes.
             pub fn as_bytes(&self) -> &[u8; $size] {
                 &self.0
             }
 
-            /// The id as lowercase hexadecimal digits in ASCII.
+            /// Returns the id as lowercase hexadecimal digits in ASCII.
             pub fn to_hex(self) -> [u8; 2 * $size] {
                 let mut text = [0; 2 * $size];
                 for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(self.0) {
@@ -99,7 +99,7 @@ const HEX_VALUES: [u8; 256] = {
     values
 };
 
-/// Has bits that no digit has.
+/// A value with bits that no digit has.
 const NO_DIGIT: u8 = 0xf0;
 
 #[inline]

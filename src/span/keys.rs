@@ -1,4 +1,4 @@
-//! Names of the attributes we write when an Agents SDK span becomes OTLP. GenAI names are those of semantic conventions v1.41.1.
+//! Names of the attributes that are written when an Agents SDK span becomes OTLP. GenAI names are those of semantic conventions v1.41.1.
 
 #![expect(missing_docs, reason = "each constant is the name it holds")]
 
@@ -18,7 +18,7 @@ pub const GEN_AI_CONVERSATION_ID: &str = "gen_ai.conversation.id";
 pub const GEN_AI_WORKFLOW_NAME: &str = "gen_ai.workflow.name";
 pub const GEN_AI_AGENT_NAME: &str = "gen_ai.agent.name";
 pub const GEN_AI_REQUEST_MODEL: &str = "gen_ai.request.model";
-/// Goes before the name of a request parameter.
+/// Prefix of the name of a request parameter.
 pub const GEN_AI_REQUEST: &str = "gen_ai.request.";
 pub const GEN_AI_RESPONSE_MODEL: &str = "gen_ai.response.model";
 pub const GEN_AI_RESPONSE_ID: &str = "gen_ai.response.id";
@@ -40,11 +40,11 @@ pub const GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: &str = "gen_ai.usage.cache_read.
 pub const GEN_AI_USAGE_CACHE_CREATION_INPUT_TOKENS: &str =
     "gen_ai.usage.cache_creation.input_tokens";
 pub const GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: &str = "gen_ai.usage.reasoning.output_tokens";
-/// Not in the conventions; so do OpenTelemetry's openai-agents-v2 and OpenLLMetry.
+/// Not in the conventions, but used by OpenTelemetry's openai-agents-v2 and OpenLLMetry.
 pub const GEN_AI_HANDOFF_FROM_AGENT: &str = "gen_ai.handoff.from_agent";
 /// See [`GEN_AI_HANDOFF_FROM_AGENT`].
 pub const GEN_AI_HANDOFF_TO_AGENT: &str = "gen_ai.handoff.to_agent";
-/// Not in the conventions; so does OpenTelemetry's openai-agents-v2.
+/// Not in the conventions, but used by OpenTelemetry's openai-agents-v2.
 pub const GEN_AI_GUARDRAIL_NAME: &str = "gen_ai.guardrail.name";
 /// See [`GEN_AI_GUARDRAIL_NAME`].
 pub const GEN_AI_GUARDRAIL_TRIGGERED: &str = "gen_ai.guardrail.triggered";
@@ -98,38 +98,38 @@ pub const OPENAI_AGENTS_USAGE: &str = "openai.agents.usage";
 pub const OPENAI_AGENTS_ERROR_DATA: &str = "openai.agents.error.data";
 pub const OPENAI_AGENTS_AUDIO_BYTES: &str = "openai.agents.audio.bytes";
 pub const OPENAI_AGENTS_AUDIO_FORMAT: &str = "openai.agents.audio.format";
-/// Goes before a member of the trace object's metadata.
+/// Prefix of a member of the trace object's metadata.
 pub const OPENAI_AGENTS_METADATA: &str = "openai.agents.metadata.";
-/// Goes before a member of the span's own metadata.
+/// Prefix of a member of the span's metadata.
 pub const OPENAI_AGENTS_SPAN_METADATA: &str = "openai.agents.span_metadata.";
-/// Goes before a member of `span_data` that has no attribute of its own.
+/// Prefix of a member of `span_data` that has no separate attribute.
 pub const OPENAI_AGENTS_SPAN_DATA: &str = "openai.agents.span_data.";
-/// Goes before a member of the item that has no attribute of its own.
+/// Prefix of a member of the item that has no separate attribute.
 pub const OPENAI_AGENTS_ITEM: &str = "openai.agents.item.";
-/// Goes before a token count that repeats what the spans below it counted.
+/// Prefix of a token count that repeats the counts of the spans below.
 pub const OPENAI_AGENTS_AGGREGATE_USAGE: &str = "openai.agents.aggregate_usage.";
 
-/// Goes before the key of an attribute of [`is_spending`] whose tokens or costs repeat those of other spans.
+/// Prefix of the key of an attribute of [`is_spending`] whose tokens or costs repeat those of other spans.
 pub const SPANFERRY_AGGREGATE: &str = "spanferry.aggregate.";
 
-/// In archives: the attribute of a resource without spans that holds items of the Agents SDK as they came, `{"data":[...]}`, beside the
-/// spans that they became.
+/// Used in archives: the attribute of a resource without spans that contains Agents SDK items as they were received, `{"data":[...]}`, in
+/// addition to the spans that they became.
 pub const SPANFERRY_BODY: &str = "spanferry.agents_sdk.body";
 
-/// A member of an item's metadata: attributes that the user's rules set on an item of the Agents SDK, which has no place for them.
+/// A member of an item's metadata with the attributes that the user's rules set on an Agents SDK item, which has no place for attributes.
 pub const SPANFERRY_SET: &str = "spanferry.set";
-/// Langfuse's words for facts that OpenTelemetry has for resources only, or not at all.
+/// Langfuse's names for facts that OpenTelemetry has only for resources, or not at all.
 pub const ENVIRONMENT: &str = "langfuse.environment";
 /// See [`ENVIRONMENT`].
 pub const RELEASE: &str = "langfuse.release";
 /// See [`ENVIRONMENT`]. A JSON list.
 pub const TAGS: &str = "langfuse.trace.tags";
 
-/// How keys of tokens and costs begin, in all conventions.
+/// Prefixes of keys of tokens and costs, in all conventions.
 const SPENDING_BEGINNINGS: [&str; 6] =
     ["gen_ai.usage.", "gen_ai.cost.", "llm.usage.", "llm.token_count.", "llm.cost.", "ai.usage."];
 
-/// Keys of tokens and costs that begin otherwise. The last four are those of Claude Code.
+/// Keys of tokens and costs with other prefixes. The last four are those of Claude Code.
 const SPENDING: [&str; 8] = [
     "langfuse.observation.usage_details",
     "langfuse.observation.cost_details",
@@ -141,15 +141,15 @@ const SPENDING: [&str; 8] = [
     "cache_creation_tokens",
 ];
 
-/// One of these words is in every such key.
+/// Every such key contains one of these words.
 pub(super) const SPENDING_WORDS: [&str; 3] = ["usage", "token", "cost"];
 
-/// Whether an attribute says tokens or costs that backends add up.
+/// Returns whether an attribute has tokens or costs that backends sum up.
 pub fn is_spending(key: &str) -> bool {
     SPENDING.contains(&key) || SPENDING_BEGINNINGS.iter().any(|start| key.starts_with(start))
 }
 
-/// The attributes that say how many tokens a model call took, in GenAI's words and in OpenInference's.
+/// Returns the attributes for the tokens of a model call, in the terms of GenAI and of OpenInference.
 pub fn token_counts(usage: &Usage) -> [(&'static str, Option<u64>); 13] {
     [
         (GEN_AI_USAGE_INPUT_TOKENS, usage.input),

@@ -1,4 +1,4 @@
-//! Where long values stand in an item, found once on arrival so that every later reader jumps over them.
+//! Offsets of long values in an item, found once on arrival so that later readers skip them.
 
 use std::ops::Range;
 
@@ -7,14 +7,14 @@ use crate::support::find::place_of;
 use crate::support::json::raw::{Object, Raw, inside};
 use crate::support::json::scan::{Broken, Lenient};
 
-/// The extents of a few values in the text of one item. Eight bytes each, because every span that waits has them.
+/// The extents of a few values in the text of one item. Eight bytes each, because every queued span has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Landmarks([Extent; COUNT_MAX]);
 
-/// An item's data, and two long values in it: mostly what went in and what came out.
+/// An item's data, and two long values in it: usually input and output.
 const COUNT_MAX: usize = 3;
 
-/// First byte and end. An end of 0 is no extent.
+/// First byte and end. An end of 0 marks an unused extent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Extent {
     start: u32,
@@ -22,7 +22,7 @@ struct Extent {
 }
 
 impl Landmarks {
-    /// Keeps the extent of a value, as offsets in the item. There is room for a few; others have to be walked.
+    /// Stores the extent of a value, as offsets in the item. There is space for a few; other values must be scanned.
     pub fn add(&mut self, value: Range<usize>) {
         let (Ok(start), Ok(end)) = (u32::try_from(value.start), u32::try_from(value.end)) else {
             return;
@@ -32,7 +32,7 @@ impl Landmarks {
         }
     }
 
-    /// Passes the value that comes next in the item, and says where it stands. One whose end is known is not walked.
+    /// Skips the next value in the item; returns its extent. A value with a known end is not scanned.
     pub fn pass_value(&self, scanner: &mut Lenient<'_>) -> Result<Range<usize>, Broken> {
         scanner.peek();
         let start = scanner.at;
@@ -43,7 +43,7 @@ impl Landmarks {
         Ok(start..scanner.at)
     }
 
-    /// Where the value ends that begins at this offset, if it is one of those that were kept.
+    /// Returns the end of the value at this offset, if it is stored.
     fn end_of(&self, start: usize) -> Option<usize> {
         let known =
             |extent: &&Extent| extent.end != 0 && usize::try_from(extent.start) == Ok(start);
@@ -51,7 +51,7 @@ impl Landmarks {
     }
 }
 
-/// An item that was taken on arrival, with the members of itself and of its data.
+/// A parsed item, with the members of the item and of its data.
 #[derive(Debug)]
 pub struct Opened<'a> {
     /// The item.
@@ -61,7 +61,7 @@ pub struct Opened<'a> {
 }
 
 impl<'a> Opened<'a> {
-    /// Opens a span's wire, given as text.
+    /// Parses a span's wire format, given as text.
     pub fn of(span: &Span, wire: &'a str) -> Self {
         let landmarks = span.landmarks();
         let item = open(wire, 0, landmarks);
@@ -74,12 +74,12 @@ impl<'a> Opened<'a> {
     }
 }
 
-/// Opens the object that begins at an offset of an item. Values whose ends are known are not walked.
+/// Parses the object at an offset of an item. Values with known ends are not scanned.
 fn open<'a>(text: &'a str, start: usize, landmarks: &Landmarks) -> Object<'a> {
     let mut scanner = Lenient::lenient(text.as_bytes());
     scanner.at = start;
     let mut members = Vec::with_capacity(MEMBERS_GUESS);
-    // The text was checked on arrival, so what would be an error does not come.
+    // The text was checked on arrival, so errors do not occur.
     let passed = scanner.each_member(|scanner, name| {
         let value = text.get(landmarks.pass_value(scanner)?).unwrap_or_default();
         members.push((inside(text, name), Raw::trusted(value)));
@@ -89,7 +89,7 @@ fn open<'a>(text: &'a str, start: usize, landmarks: &Landmarks) -> Object<'a> {
     Object { raw: Raw::trusted(text.get(start..end).unwrap_or_default()), members }
 }
 
-/// Items have nine members, and their data mostly less.
+/// Items have nine members, and their data usually fewer.
 const MEMBERS_GUESS: usize = 10;
 
 #[cfg(test)]

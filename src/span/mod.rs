@@ -1,8 +1,8 @@
-//! The one noun: a [`Span`], wide enough for OTLP and for the Agents SDK, and cheap enough for the hot path.
+//! [`Span`], the central data type: wide enough for OTLP and the Agents SDK, and cheap enough for the hot path.
 //!
-//! On arrival only what is needed to answer the client is read: ids, times and the slice of the request body that is the span.
-//! [`Detail`] (everything OTLP knows) and [`Facts`] (what agents, models and tools did) are read from that slice the first
-//! time a sink asks, once for all sinks. This folder holds the words only; how a wire format is read is in `normalize`.
+//! On arrival only the data needed to answer the client is read: ids, times and the slice of the request body with the span. [`Detail`]
+//! (everything in OTLP) and [`Facts`] (what agents, models and tools did) are read from that slice when a sink first asks, once for all
+//! sinks. This folder only defines types; `normalize` reads the wire formats.
 
 mod ids;
 mod value;
@@ -34,24 +34,24 @@ pub use sdk_request::{sdk_request, sdk_requests};
 pub use tree::{Found, News, Own, Spent, Tree};
 pub use value::{Attribute, Payload, Text, Value, payload, payloads, share};
 
-/// What one request brought, in the order the client sent it.
+/// The items of one request, in the order in which the client sent them.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// Who sent it, when and how.
+    /// Its sender, time and receiver.
     pub source: Source,
     /// The spans and trace objects.
     pub items: Vec<Item>,
-    /// Memory this batch keeps alive, in bytes: the request body and the spans.
+    /// Memory that this batch keeps alive, in bytes: the request body and the spans.
     pub bytes: usize,
 }
 
-/// Attributes that the detail of an item of the Agents SDK has room for, about.
+/// Approximate number of attributes in the detail of an Agents SDK item.
 const SDK_ATTRIBUTES: usize = 16;
 
 impl Batch {
-    /// Memory that this batch keeps alive once its spans have been read, in bytes: what was read is kept with them. The detail of an
-    /// OTLP span is slices of its wire, with attributes that are counted already; that of an item of the Agents SDK says it all once
-    /// more in OTLP's words. `feed/tail.rs` compares this with what the system counts.
+    /// Returns the memory that this batch keeps alive once its spans have been read, in bytes, including what was read. The detail of an
+    /// OTLP span consists of slices of its wire format, with attributes that are already counted; that of an Agents SDK item repeats
+    /// everything in OTLP's terms. A test in `feed/tail.rs` compares this with what the system counts.
     pub fn bytes_when_read(&self) -> usize {
         let read = self.items.len() * (size_of::<Facts>() + size_of::<Detail>());
         let said_again = match self.source.receiver {
@@ -65,7 +65,7 @@ impl Batch {
         self.bytes + read + said_again
     }
 
-    /// The batch's spans.
+    /// Returns the batch's spans.
     pub fn spans(&self) -> impl Iterator<Item = &Span> {
         self.items.iter().filter_map(Item::as_span)
     }
@@ -82,7 +82,7 @@ pub enum Item {
 }
 
 impl Item {
-    /// The span, if it is one.
+    /// Returns the span, if it is one.
     pub fn as_span(&self) -> Option<&Span> {
         match self {
             Self::Span(span) => Some(span),
@@ -90,7 +90,7 @@ impl Item {
         }
     }
 
-    /// The trace it belongs to.
+    /// Returns the trace it belongs to.
     pub fn trace_id(&self) -> TraceId {
         match self {
             Self::Span(span) => span.trace_id,
@@ -98,7 +98,7 @@ impl Item {
         }
     }
 
-    /// The slice of the request that is the item.
+    /// Returns the slice of the request with the item.
     pub fn wire(&self) -> &Bytes {
         match self {
             Self::Span(span) => &span.wire,
@@ -107,7 +107,7 @@ impl Item {
     }
 }
 
-/// Which receiver a request came through. The numbers are those of `record.proto`.
+/// The receiver of a request. The numbers are those in `record.proto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum Receiver {
@@ -117,12 +117,12 @@ pub enum Receiver {
     OtlpHttp = 2,
     /// OTLP over gRPC.
     OtlpGrpc = 3,
-    /// OTLP from a topic of Kafka.
+    /// OTLP from a Kafka topic.
     Kafka = 4,
 }
 
 impl Receiver {
-    /// The receiver's name in metrics and logs.
+    /// Returns the receiver's name in metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::OpenAi => "openai",
@@ -133,28 +133,28 @@ impl Receiver {
     }
 }
 
-/// The header of a request that is for one sink, with its name. Whoever may send may say so: it keeps nothing from a sink that not sending
-/// it would not.
+/// The header that names the only sink of a request. Any client that may send may set it: it withholds nothing from a sink that not sending
+/// would not.
 pub const ONLY_SINK_HEADER: &str = "spanferry-sink";
 
-/// Who sent a request, when and how.
+/// The sender, time and receiver of a request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Source {
     /// The receiver it came through.
     pub receiver: Receiver,
-    /// When it arrived, in nanoseconds since 1970.
+    /// Arrival time, in nanoseconds since 1970.
     pub received_at_ns: u64,
-    /// The client's tenant; empty where there is only one.
+    /// The client's tenant; empty if there is only one.
     pub tenant: String,
-    /// First 16 hexadecimal digits of the SHA-256 of the client's key; empty without one. Never the key itself.
+    /// First 16 hexadecimal digits of the SHA-256 of the client's key; empty without a key. Never the key itself.
     pub key_fingerprint: String,
-    /// Headers that matter later, names in lowercase: `user-agent`, `openai-organization`, `openai-project`, `openai-beta`, `spanferry-sender`,
+    /// Stored headers, names in lowercase: `user-agent`, `openai-organization`, `openai-project`, `openai-beta`, `spanferry-sender`,
     /// `spanferry-sink`. Never a credential.
     pub headers: Vec<(String, String)>,
 }
 
 impl Source {
-    /// The source of something whose envelope is lost.
+    /// Returns the source of a record whose envelope is lost.
     pub fn unknown() -> Self {
         Self {
             receiver: Receiver::OtlpHttp,
@@ -165,18 +165,18 @@ impl Source {
         }
     }
 
-    /// The only sink that a request is for, where it is for one.
+    /// Returns the only sink that a request is for, if it names one.
     pub fn only_sink(&self) -> Option<&str> {
         self.header(ONLY_SINK_HEADER)
     }
 
-    /// The value of a kept header, by its lowercase name.
+    /// Returns the value of a stored header, by its lowercase name.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 }
 
-/// The Agents SDK's `object: "trace"`: facts of a trace, sent when it starts and only then. It has no times.
+/// The Agents SDK's `object: "trace"`: facts of a trace, sent only when it starts. It has no times.
 #[derive(Debug, PartialEq)]
 pub struct TraceObject {
     /// The trace.
@@ -187,28 +187,28 @@ pub struct TraceObject {
     pub workflow: Option<Text>,
     /// The conversation or group.
     pub group: Option<Text>,
-    /// Free facts: a JSON object as text.
+    /// Arbitrary metadata: a JSON object as text.
     pub metadata: Option<Text>,
     /// The item as JSON text.
     pub wire: Bytes,
 }
 
-/// One span. Ids and times are read on arrival; the rest on demand. A clone shares what was read.
+/// One span. Ids and times are read on arrival, the rest on demand. Clones share what was read.
 #[derive(Clone)]
 pub struct Span {
     /// The trace it belongs to.
     pub trace_id: TraceId,
     /// Its id.
     pub span_id: SpanId,
-    /// The span above it, if any.
+    /// The parent span, if any.
     pub parent_id: Option<SpanId>,
-    /// When it started, in nanoseconds since 1970; 0 when not said.
+    /// Start time, in nanoseconds since 1970; 0 if unknown.
     pub start_ns: u64,
-    /// When it ended, in nanoseconds since 1970; 0 when not said. It may precede the start.
+    /// End time, in nanoseconds since 1970; 0 if unknown. It may precede the start.
     pub end_ns: u64,
-    /// The slice of the request that is the span: an OTLP `Span` message in protobuf, or an ingest item as JSON.
+    /// The slice of the request with the span: an OTLP `Span` message in protobuf, or an ingest item as JSON.
     pub wire: Bytes,
-    /// The instrumentation scope and resource it was sent under.
+    /// Its instrumentation scope and resource.
     pub scope: Arc<Scope>,
     /// The trace object of the same request, if there was one.
     pub trace: Option<Arc<TraceObject>>,
@@ -221,16 +221,16 @@ pub struct Span {
     priced: OnceLock<Option<Arc<Priced>>>,
 }
 
-/// What is read of a span in one go.
+/// What is read of a span in one pass.
 #[derive(Debug, Default)]
 pub struct Said {
     /// What agents, models and tools did.
     pub facts: Facts,
-    /// All of the detail but attributes, events and links; `None` where the whole of it is as quick to read.
+    /// The detail without attributes, events and links; `None` if the complete detail is as quick to read.
     pub head: Option<Box<Detail>>,
 }
 
-/// What is known of a span when it is made.
+/// What is known of a new span.
 #[derive(Debug, Clone)]
 pub struct Outline {
     /// See [`Span::trace_id`].
@@ -247,36 +247,35 @@ pub struct Outline {
     pub wire: Bytes,
 }
 
-/// How the spans of one wire format are read. One implementation per format, in `normalize`.
+/// A reader of the spans of one wire format. `normalize` has one implementation per format.
 ///
-/// Both readers are total: the arrival has checked that the slice can be walked, and what still cannot be understood is left out.
+/// All readers are infallible: it was checked on arrival that the slice can be traversed, and invalid parts are skipped.
 pub trait Format: Sync {
-    /// Whether the slice is an OTLP `Span` message, which a sink may pass on as it is.
+    /// Returns whether the slice is an OTLP `Span` message, which a sink may pass on unchanged.
     fn is_otlp(&self) -> bool;
-    /// Everything OTLP knows of a span.
+    /// Reads everything that OTLP defines for a span.
     fn detail(&self, span: &Span) -> Detail;
-    /// [`Format::detail`], but [`Facts::input`] and [`Facts::output`] need not be among its attributes as well, where putting them
-    /// into its words takes long.
+    /// Like [`Format::detail`], but the attributes may omit [`Facts::input`] and [`Facts::output`] if converting them takes long.
     fn brief_detail(&self, span: &Span) -> Detail {
         self.detail(span)
     }
-    /// What agents, models and tools did, and what was met on the way.
+    /// Reads what agents, models and tools did, and what else is found in the same pass.
     fn said(&self, span: &Span) -> Said;
-    /// The facts for who sums up: contents, and what is in no sum, may be missing.
+    /// Reads the facts for sums: contents and other facts that are not summed may be missing.
     fn brief_facts(&self, span: &Span) -> Facts {
         self.said(span).facts
     }
-    /// The root that stands for the trace of a span without a parent; `None` where the span needs none under this rule.
+    /// Returns the synthetic root for the trace of a span without a parent; `None` if the span needs none under this rule.
     fn synthetic_root(&self, _span: &Span, _rule: RootSpan) -> Option<SpanId> {
         None
     }
-    /// Whether nobody sent such a span, but it was made here.
+    /// Returns whether such spans are synthetic: created here, not sent by a client.
     fn is_synthetic(&self) -> bool {
         false
     }
 }
 
-/// Spans that were made here: all there is to know of them was said when they were made.
+/// Synthetic spans: everything about them is known when they are created.
 #[derive(Debug)]
 struct Synthetic;
 
@@ -299,7 +298,7 @@ impl Format for Synthetic {
 }
 
 impl Span {
-    /// A span of which nothing but the outline has been read yet.
+    /// Creates a span of which only the outline has been read.
     pub fn new(
         outline: Outline,
         scope: Arc<Scope>,
@@ -326,25 +325,25 @@ impl Span {
         }
     }
 
-    /// The span, with what was found in its wire on arrival.
+    /// Returns the span with the value offsets found on arrival.
     #[must_use]
     pub fn with_landmarks(self, landmarks: Landmarks) -> Self {
         Self { landmarks, ..self }
     }
 
-    /// The span with another trace object, or none. What it says is read anew.
+    /// Returns the span with another trace object, or none. Everything derived from it is read again.
     #[must_use]
     pub fn with_trace(&self, trace: Option<Arc<TraceObject>>) -> Self {
         let (detail, facts, brief_facts) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
         Self { trace, detail, facts, brief_facts, ..self.clone() }
     }
 
-    /// What was found in [`Span::wire`] on arrival.
+    /// Returns the value offsets in [`Span::wire`] that were found on arrival.
     pub fn landmarks(&self) -> &Landmarks {
         &self.landmarks
     }
 
-    /// A span that nobody sent: all of it is said here.
+    /// Creates a synthetic span from all of its data.
     pub fn synthetic(outline: Outline, scope: Arc<Scope>, detail: Detail, facts: Facts) -> Self {
         Self {
             detail: OnceLock::from(Arc::new(detail)),
@@ -353,18 +352,18 @@ impl Span {
         }
     }
 
-    /// Whether nobody sent the span: it is the root that stands for a trace. It is no item that was accepted.
+    /// Returns whether the span is synthetic: the root of a trace, which is not an accepted item.
     pub fn is_synthetic(&self) -> bool {
         self.format.is_synthetic()
     }
 
-    /// Everything OTLP knows of the span, read the first time it is asked for.
+    /// Returns everything that OTLP defines for the span, read on the first call.
     pub fn detail(&self) -> &Detail {
         self.detail.get_or_init(|| Arc::new(self.format.detail(self)))
     }
 
-    /// The detail for who takes what went in and came out from the facts: the attributes that say these in other words may be
-    /// missing. It is read anew each time, unless the whole detail is known or is as quick to read.
+    /// Returns the detail for callers that take input and output from the facts: the attributes that repeat these may be missing. It is
+    /// read again on each call, unless the complete detail is known or as quick to read.
     pub fn brief_detail(&self) -> Cow<'_, Detail> {
         match self.detail.get() {
             None if !self.is_otlp() => Cow::Owned(self.format.brief_detail(self)),
@@ -372,7 +371,7 @@ impl Span {
         }
     }
 
-    /// The detail for who looks at its attributes, events and links only where [`Span::is_otlp`]: elsewhere they may be missing. It is
+    /// Returns the detail for callers that use attributes, events and links only if [`Span::is_otlp`]: otherwise they may be missing. It is
     /// read together with the facts.
     pub fn head(&self) -> &Detail {
         match self.detail.get() {
@@ -381,7 +380,7 @@ impl Span {
         }
     }
 
-    /// The span's agent facts, read the first time they are asked for.
+    /// Returns the span's agent facts, read on the first call.
     pub fn facts(&self) -> &Facts {
         &self.said().facts
     }
@@ -390,8 +389,8 @@ impl Span {
         self.facts.get_or_init(|| Arc::new(self.format.said(self)))
     }
 
-    /// The facts for who only sums up: those of [`Span::facts`] where somebody has read them. Else contents, and what is in no sum, may be
-    /// missing.
+    /// Returns the facts for sums: those of [`Span::facts`] if they have been read; otherwise contents and other facts that are not summed
+    /// may be missing.
     pub fn brief_facts(&self) -> &Facts {
         match self.facts.get() {
             Some(said) => &said.facts,
@@ -399,33 +398,33 @@ impl Span {
         }
     }
 
-    /// What the span cost by a table of prices, as it was when it was first asked.
+    /// Returns what the span cost according to a price table, as computed on the first call.
     pub fn priced(&self, price: impl FnOnce() -> Option<Priced>) -> Option<&Priced> {
         self.priced.get_or_init(|| price().map(Arc::new)).as_deref()
     }
 
-    /// What the span says of tokens.
+    /// Returns how the span reports tokens.
     pub fn spending(&self) -> Spending {
         *self.spending.get_or_init(|| Spending::of(self.brief_facts()))
     }
 
-    /// Whether [`Span::wire`] is an OTLP `Span` message.
+    /// Returns whether [`Span::wire`] is an OTLP `Span` message.
     pub fn is_otlp(&self) -> bool {
         self.format.is_otlp()
     }
 
-    /// Whether the span may say something of tokens or money. Where it says no, nobody has to read its facts to know that it does
-    /// not, which would cost a sink that passes OTLP on more than all the rest.
+    /// Returns whether the span may report tokens or costs. If not, its facts need not be read to find out, which would cost a sink that
+    /// passes OTLP on more than everything else.
     pub fn may_spend(&self) -> bool {
         !self.is_otlp() || SPENDING_WORDS.iter().any(|word| word.find(&self.wire).is_some())
     }
 
-    /// The root that stands for the span's trace, where this rule gives it one. It does not ask whether the span has a parent.
+    /// Returns the synthetic root of the span's trace under this rule, whether or not the span has a parent.
     pub fn synthetic_root(&self, rule: RootSpan) -> Option<SpanId> {
         self.format.synthetic_root(self, rule)
     }
 
-    /// How long it took, in nanoseconds; 0 where a time is missing or the end precedes the start.
+    /// Returns the duration in nanoseconds; 0 if a time is missing or the end precedes the start.
     pub fn duration_ns(&self) -> u64 {
         if self.start_ns == 0 { 0 } else { self.end_ns.saturating_sub(self.start_ns) }
     }
@@ -433,7 +432,7 @@ impl Span {
 
 impl fmt::Debug for Span {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The payload stays out of whatever this is printed to.
+        // Payload text must not appear in debug output.
         write!(out, "Span({} {}, {} bytes)", self.trace_id, self.span_id, self.wire.len())
     }
 }
@@ -441,10 +440,10 @@ impl fmt::Debug for Span {
 static SPENDING_WORDS: LazyLock<[Finder<'static>; 3]> =
     LazyLock::new(|| keys::SPENDING_WORDS.map(Finder::new));
 
-/// What a span was sent under: OTLP's resource and instrumentation scope.
+/// The instrumentation scope of a span, with its OTLP resource.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Scope {
-    /// The entity that made the span.
+    /// The entity that created the span.
     pub resource: Arc<Resource>,
     /// The instrumentation's name.
     pub name: Text,
@@ -452,28 +451,28 @@ pub struct Scope {
     pub version: Text,
     /// Its attributes.
     pub attributes: Vec<Attribute>,
-    /// How many attributes the client left out.
+    /// Number of attributes that the client dropped.
     pub dropped_attributes_count: u32,
     /// The schema of the scope and its spans.
     pub schema_url: Text,
-    /// The `InstrumentationScope` message as sent, unknown fields included; empty where there was none.
+    /// The `InstrumentationScope` message as sent, including unknown fields; empty if there was none.
     pub wire: Bytes,
 }
 
-/// The entity that made spans.
+/// The entity that created spans.
 #[derive(Debug, Default, PartialEq)]
 pub struct Resource {
     /// Its attributes.
     pub attributes: Vec<Attribute>,
-    /// How many attributes the client left out.
+    /// Number of attributes that the client dropped.
     pub dropped_attributes_count: u32,
     /// The schema of the resource.
     pub schema_url: Text,
-    /// The `Resource` message as sent, unknown fields included; empty where there was none.
+    /// The `Resource` message as sent, including unknown fields; empty if there was none.
     pub wire: Bytes,
 }
 
-/// The client's own ids, where they are not OpenTelemetry's.
+/// The client's original ids, if they are not OpenTelemetry's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SdkIds {
     /// The trace's id.
@@ -484,63 +483,63 @@ pub struct SdkIds {
     pub parent: Option<Text>,
 }
 
-/// OTLP's status code of a span that went well.
+/// OTLP's status code of a successful span.
 pub const STATUS_OK: i32 = 1;
-/// OTLP's status code of a span that failed.
+/// OTLP's status code of a failed span.
 pub const STATUS_ERROR: i32 = 2;
 
 impl Resource {
-    /// The name of the service that made the spans.
+    /// Returns the name of the service that created the spans.
     pub fn service_name(&self) -> Option<&Text> {
         Attribute::last(&self.attributes, keys::SERVICE_NAME)?.as_text()
     }
 }
 
-/// Everything OTLP knows of a span beside its ids and times. Agents SDK items are mapped to it.
+/// Everything that OTLP defines for a span except its ids and times. Agents SDK items are mapped to it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Detail {
     /// The span's name.
     pub name: Text,
-    /// OTLP's `SpanKind` number: 0 unspecified, 1 internal, 2 server, 3 client, 4 producer, 5 consumer. Others are kept.
+    /// OTLP's `SpanKind` number: 0 unspecified, 1 internal, 2 server, 3 client, 4 producer, 5 consumer. Other numbers are kept.
     pub kind: i32,
-    /// OTLP's status code: 0 unset, 1 ok, 2 error. Others are kept.
+    /// OTLP's status code: 0 unset, 1 ok, 2 error. Other numbers are kept.
     pub status_code: i32,
     /// The status message.
     pub status_message: Text,
     /// The W3C trace state.
     pub trace_state: Text,
-    /// W3C flags and OTLP's own bits above them.
+    /// W3C flags, and OTLP's bits above them.
     pub flags: u32,
     /// The attributes as sent, in order.
     pub attributes: Vec<Attribute>,
-    /// How many attributes the client left out.
+    /// Number of attributes that the client dropped.
     pub dropped_attributes_count: u32,
-    /// Things that happened during the span.
+    /// Events during the span.
     pub events: Vec<SpanEvent>,
-    /// How many events the client left out.
+    /// Number of events that the client dropped.
     pub dropped_events_count: u32,
-    /// Spans of this or other traces that belong to it.
+    /// Links to related spans of this or other traces.
     pub links: Vec<Link>,
-    /// How many links the client left out.
+    /// Number of links that the client dropped.
     pub dropped_links_count: u32,
-    /// The client's own ids, where they are not OpenTelemetry's.
+    /// The client's original ids, if they are not OpenTelemetry's.
     pub agents_sdk: Option<SdkIds>,
 }
 
-/// Something that happened during a span.
+/// An event during a span.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SpanEvent {
-    /// When, in nanoseconds since 1970.
+    /// Time, in nanoseconds since 1970.
     pub time_ns: u64,
-    /// What.
+    /// Name.
     pub name: Text,
-    /// More about it.
+    /// Its attributes.
     pub attributes: Vec<Attribute>,
-    /// How many attributes the client left out.
+    /// Number of attributes that the client dropped.
     pub dropped_attributes_count: u32,
 }
 
-/// A pointer to another span. Links with ids that are none are left out.
+/// A link to another span. Links with invalid ids are skipped.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Link {
     /// The other span's trace.
@@ -549,10 +548,10 @@ pub struct Link {
     pub span_id: SpanId,
     /// Its W3C trace state.
     pub trace_state: Text,
-    /// More about the link.
+    /// Its attributes.
     pub attributes: Vec<Attribute>,
-    /// How many attributes the client left out.
+    /// Number of attributes that the client dropped.
     pub dropped_attributes_count: u32,
-    /// W3C flags and OTLP's own bits above them.
+    /// W3C flags, and OTLP's bits above them.
     pub flags: u32,
 }

@@ -1,5 +1,5 @@
-//! Values as ordinary JSON: numbers are numbers and maps are objects, for readers that know no OTLP. How OTLP itself writes them is
-//! in [`otlp::json`](super::otlp::json).
+//! Values as ordinary JSON: numbers are numbers and maps are objects, for readers that do not know OTLP. OTLP's own JSON mapping is in
+//! [`otlp::json`](super::otlp::json).
 
 use std::collections::HashMap;
 
@@ -8,22 +8,22 @@ use crate::support::base64;
 use crate::support::json::object::Object;
 use crate::support::json::{write_f64, write_i64, write_str};
 
-/// What readers differ in: numbers, and keys that repeat.
+/// The differences between readers: numbers and repeated keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
-    /// All numbers and keys are written as they are; what JSON has no number for is null.
+    /// All numbers and keys are written as they are; numbers that JSON cannot express become null.
     AsSent,
-    /// What JSON has no number for is a string, so that it is not lost. Of a key that repeats the last value is written, because many
-    /// readers refuse an object with a name twice.
+    /// Numbers that JSON cannot express become strings, so that they are not lost. Of repeated keys only the last value is written, because
+    /// many readers refuse objects with duplicate names.
     Strict,
-    /// Numbers that JavaScript does not read without loss are strings. All keys are written.
+    /// Numbers that JavaScript cannot read without loss become strings. All keys are written.
     JavaScript,
 }
 
-/// The largest integer whose neighbours a double can tell from it: what JavaScript calls safe.
+/// The largest integer that a double distinguishes from its neighbours: what JavaScript calls safe.
 pub const SAFE_INTEGER_MAX: u64 = (1 << 53) - 1;
 
-/// Appends a value. Values nest no deeper than the decoder lets them.
+/// Appends a value. The decoder has limited its depth.
 pub fn write_value(out: &mut Vec<u8>, value: &Value, style: Style) {
     match value {
         Value::Empty => out.extend_from_slice(b"null"),
@@ -55,7 +55,7 @@ pub fn write_value(out: &mut Vec<u8>, value: &Value, style: Style) {
     }
 }
 
-/// Adds attributes to an object, without those for which `skip` says true.
+/// Adds attributes to an object, except those for which `skip` returns true.
 pub fn join_attributes_but<'a>(
     object: &mut Object<'_>,
     attributes: &'a [Attribute],
@@ -77,8 +77,8 @@ pub(super) fn write_quoted(out: &mut Vec<u8>, value: &Value) {
     out.push(b'"');
 }
 
-/// Appends a number or bytes as text, without quotes: bytes are base64, and doubles that are no numbers have their names in
-/// proto3's JSON. Nothing of anything else.
+/// Appends a number or bytes as text, without quotes: bytes as base64, and NaN and infinities by their names in proto3's JSON. Appends
+/// nothing for other values.
 pub fn write_scalar(out: &mut Vec<u8>, value: &Value) {
     match value {
         Value::Int(number) => write_i64(out, *number),
@@ -92,20 +92,20 @@ pub fn write_scalar(out: &mut Vec<u8>, value: &Value) {
     }
 }
 
-/// Whether JavaScript keeps all digits of a number.
+/// Returns whether JavaScript keeps all digits of a number.
 pub fn is_safe(number: i64) -> bool {
     number.unsigned_abs() <= SAFE_INTEGER_MAX
 }
 
-/// Where each key occurs last. A few keys are compared with each other, which is faster than hashing them; many are hashed,
-/// because comparing would take time that grows with their square.
+/// The last occurrence of each key. A few keys are compared with each other, which is faster than hashing; many are hashed, because the
+/// time for comparing grows quadratically.
 enum LastPlaces<'a> {
     Ignored,
     Few,
     Many(HashMap<&'a str, usize>),
 }
 
-/// Up to this many attributes are compared with each other. Real spans have twenty to forty.
+/// Maximum number of attributes to compare with each other. Real spans have twenty to forty.
 const COMPARED_MAX: usize = 64;
 
 impl<'a> LastPlaces<'a> {

@@ -1,13 +1,13 @@
-//! Items of the Agents SDK as the body of a request, which its ingest takes.
+//! Encodes Agents SDK items as the body of a request for its ingest.
 
 use bytes::Bytes;
 
-/// An Agents SDK request with this item alone.
+/// Encodes a request with this item only.
 pub fn sdk_request(item: &[u8]) -> Bytes {
     sdk_requests([item])
 }
 
-/// An Agents SDK request with these items.
+/// Encodes a request with these items.
 pub fn sdk_requests<'a>(items: impl IntoIterator<Item = &'a [u8]>) -> Bytes {
     let mut body = b"{\"data\":[".to_vec();
     for (place, item) in items.into_iter().enumerate() {

@@ -1,7 +1,7 @@
-//! Who stands above whom in a trace, and what follows from that: whose tokens count, which agent a span is of, how deep it lies. Pure.
+//! The tree of a trace's spans, and what follows from it: whose tokens count, which agent a span belongs to, how deep it is. Pure.
 //!
-//! It is decided here for all: the tables of traces and the index add spans as they come, in any order and in many requests;
-//! Elasticsearch adds those of a delivery, or what the documents of a whole trace say.
+//! All such decisions are made here: the tables of traces and the index add spans as they arrive, in any order and in many requests;
+//! Elasticsearch adds those of a delivery, or the contents of a trace's documents.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -14,48 +14,49 @@ use super::context::TELLER_BITS;
 use super::{Spending, Spends};
 use crate::support::by_touch::table_bytes;
 
-/// Spans of a trace whose tokens may turn out to count or not to count at any time, and that are looked at with each request. Further
-/// ones keep what was decided when they were sent.
+/// Maximum number of spans per trace that are checked again with each request, because their decision may change at any time. Further spans
+/// keep the decision with which they were sent.
 const OPEN_MAX: usize = 256;
-/// Climbing so few steps again costs less than remembering where they lead.
+/// Repeating this few steps costs less than remembering the result.
 const STEPS_KEPT: usize = 4;
 
-/// The spans of a trace that were seen, at most so many, and those they name as their parents. None is below itself: the parent of a
-/// span that would close a circle is left out. Agents are whatever their owner tells them apart by.
+/// The spans of a trace that were seen, up to a maximum, and those that they name as parents. There are no cycles: a parent that would
+/// close one is dropped. The owner of the tree chooses what identifies an agent.
 #[derive(Debug)]
 pub struct Tree<K, A, const SPANS_MAX: usize> {
     nodes: HashMap<K, Node<K, A>, RandomState>,
-    /// The model calls without a parent.
+    /// Model calls without a parent.
     calls: Calls,
-    /// Who tells of each answer: of instrumentations beside each other the greatest, with one of its calls that repeat none within them.
+    /// The reporter of each answer: of several instrumentations, the one with the greatest id, with one of its calls that repeat no other
+    /// call below them.
     answers: HashMap<u64, (u64, K), RandomState>,
     /// Whether any model call spends.
     has_models: bool,
-    /// Spans for which it was decided otherwise just now.
+    /// Spans whose decision has just changed.
     turned: Vec<K>,
-    /// Logs, those that sum up others and have nothing below them, and calls whose tokens a sink makes up: for these it may be decided
-    /// otherwise at any time.
+    /// Spans whose decision may change at any time: logs, spans that sum up others but have none that spends below them, and calls whose
+    /// tokens a sink estimates.
     open: Vec<K>,
     is_cut: bool,
 }
 
-/// What a span says of itself.
+/// The data of a span itself.
 #[derive(Debug, Clone, Copy)]
 #[expect(clippy::struct_excessive_bools, reason = "facts of their own")]
 pub struct Own<K, A> {
-    /// The one above it.
+    /// Its parent.
     pub parent: Option<K>,
     /// Its agent.
     pub agent: Option<A>,
-    /// How it speaks of tokens and money.
+    /// How it reports tokens and costs.
     pub spends: Spends,
     /// Whether it is a model call.
     pub is_call: bool,
     /// Whether it may be a part of the model call above it.
     pub is_step: bool,
-    /// Whether a model call below it is another than one above it.
+    /// Whether model calls above and below it are separate.
     pub is_boundary: bool,
-    /// Whether it is a model call whose tokens a sink makes up where it says none.
+    /// Whether it is a model call whose tokens a sink estimates if it reports none.
     pub is_estimated: bool,
     /// Whether it failed.
     pub has_failed: bool,
@@ -64,7 +65,7 @@ pub struct Own<K, A> {
 }
 
 impl<K, A> Own<K, A> {
-    /// What a span of this scope says of tokens and money, with nothing above it and without an agent.
+    /// Creates the data of a span of this scope, without a parent and agent.
     pub fn of(spending: Spending, scope: &str, has_failed: bool) -> Self {
         Self {
             parent: None,
@@ -82,49 +83,49 @@ impl<K, A> Own<K, A> {
 
 #[derive(Debug, Clone, Copy)]
 struct Node<K, A> {
-    /// None of a span that was only named.
+    /// `None` for a span that was only named as a parent.
     own: Option<Own<K, A>>,
     below: Below,
 }
 
-/// What lies below a span.
+/// Facts about the spans below a span.
 #[derive(Debug, Clone, Copy, Default)]
 struct Below {
-    /// Right below it.
+    /// Model calls directly below it.
     calls: Calls,
     /// Whether a model call or log spends.
     has_spender: bool,
-    /// Whether a model call spends, with no boundary in between.
+    /// Whether a model call spends, without a boundary in between.
     has_model: bool,
-    /// Whether a model call or log spends below a boundary that is right below it.
+    /// Whether a model call or log spends below a boundary that is directly below it.
     has_worker: bool,
 }
 
-/// Spans of model calls.
+/// Counts of sibling model calls.
 #[derive(Debug, Clone, Copy, Default)]
 struct Calls {
     seen: u16,
-    /// Of these, how many say nothing of tokens.
+    /// Number of those that report no tokens.
     silent: u16,
-    /// Whether a log is beside them.
+    /// Whether they have a log as sibling.
     has_log: bool,
 }
 
-/// What is new about a span.
+/// The new facts about an added span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct News {
-    /// It was not seen before, or cannot be told from one that was not.
+    /// It was not seen before, or cannot be distinguished from one that was not.
     pub is_new: bool,
-    /// It failed, and that was not known.
+    /// It failed, which was not known before.
     pub has_failed: bool,
-    /// Others have named it as their parent before it came.
+    /// Others had named it as their parent before it arrived.
     pub is_awaited: bool,
 }
 
-/// What was found at or above spans, for the next ones. It holds as long as nothing is added to the tree.
+/// Cached values found at or above spans. They are valid until the tree changes.
 pub type Found<K, T> = HashMap<K, Option<T>, RandomState>;
 
-/// The same of what decides whose tokens count: whether the nearest that sums up others speaks, and whether a model call does.
+/// The caches that decide whose tokens count: whether the nearest span that sums up others counts, and whether a model call does.
 pub type Spent<K> = (Found<K, bool>, Found<K, bool>);
 
 impl<K, A> Node<K, A> {
@@ -136,7 +137,7 @@ impl<K, A> Node<K, A> {
         self.own.as_ref().map_or(Spends::Nothing, |own| own.spends)
     }
 
-    /// Whether what it says may turn out to count or not to count, or what it does not say to be said elsewhere.
+    /// Returns whether its decision may still change, or whether another span may still report its tokens.
     fn is_open(&self) -> bool {
         match self.spends() {
             Spends::Nothing => self.own.as_ref().is_some_and(|own| own.is_estimated),
@@ -162,13 +163,13 @@ impl<K, A, const SPANS_MAX: usize> Default for Tree<K, A, SPANS_MAX> {
 }
 
 impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX> {
-    /// Has room for so many more spans, which are likely to come.
+    /// Reserves space for this many more spans, which are likely to come.
     pub fn expect(&mut self, spans: usize) {
         self.nodes.reserve(spans.min(SPANS_MAX.saturating_sub(self.nodes.len())));
     }
 
-    /// Adds a span. Of one that comes again only what was not known is new; a parent that changed would move all below it, and no client
-    /// does that.
+    /// Adds a span. If it was seen before, only missing facts are added. A changed parent is ignored, because it would move everything
+    /// below the span, and no client does that.
     pub fn add(&mut self, id: K, own: Own<K, A>) -> News {
         self.has_models |= own.spends == Spends::Model;
         if !self.has_room_for(id) {
@@ -195,7 +196,7 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
         if !was_open && node.is_open() && self.open.len() < OPEN_MAX {
             self.open.push(id);
         }
-        // Names its parent.
+        // Registers its parent.
         if let Some(parent) = now.parent.filter(|parent| self.has_room_for(*parent)) {
             self.nodes.entry(parent).or_insert_with(Node::named);
         }
@@ -207,8 +208,8 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
         News { is_new, has_failed: own.has_failed && !had_failed, is_awaited: is_named && is_new }
     }
 
-    /// Whether a span's tokens and cost count; see [`Spends`]. In a tree from which spans were left out, nobody knows what lies below a
-    /// span that sums up others: it counts only where no model call of the whole trace spends.
+    /// Returns whether a span's tokens and cost count; see [`Spends`]. In a truncated tree, the spans below a span that sums up others are
+    /// unknown: it counts only if no model call of the entire trace spends.
     pub fn counts(&self, id: K, (sums, calls): &mut Spent<K>) -> bool {
         let Some(Node { own: Some(own), below }) = self.nodes.get(&id) else { return false };
         match own.spends {
@@ -237,8 +238,8 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
         }
     }
 
-    /// Whether it counts otherwise than its kind alone says, or, where a sink makes up tokens, whether another span says those of a call
-    /// that does not.
+    /// Returns whether the decision differs from the one by kind alone or, if a sink estimates tokens, whether another span reports those
+    /// of a call without any.
     pub fn is_exception(&self, id: K, memo: &mut Spent<K>) -> bool {
         let Some(Node { own: Some(own), below }) = self.nodes.get(&id) else { return false };
         match own.spends {
@@ -247,7 +248,8 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
         }
     }
 
-    /// Whether another span says the tokens of a call: a call within it or around it, a log beside it or below it, or what sums it up.
+    /// Returns whether another span reports the tokens of a call: a call within or around it, a log next to or below it, or a span that
+    /// sums it up.
     fn is_told(&self, own: &Own<K, A>, below: Below, (sums, calls): &mut Spent<K>) -> bool {
         below.has_model
             || below.calls.has_log
@@ -256,7 +258,7 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
             || self.is_summed_up(own, sums)
     }
 
-    /// The model calls beside a span, as far as what is above it is known.
+    /// Returns the sibling model calls of a span, if its parent is known.
     fn beside(&self, own: &Own<K, A>) -> Option<Calls> {
         match own.parent {
             None => Some(self.calls),
@@ -264,7 +266,7 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
         }
     }
 
-    /// Whether a span is a part of a model call that spends.
+    /// Returns whether a span is a part of a model call that spends.
     fn is_within_a_call(&self, own: &Own<K, A>, calls: &mut Found<K, bool>) -> bool {
         let is_call = |node: &Node<K, A>| match node.own? {
             own if own.spends == Spends::Model => Some(true),
@@ -273,20 +275,20 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
         self.nearest(own.parent, calls, is_call) == Some(true)
     }
 
-    /// Whether a span above sums up others and speaks for them.
+    /// Returns whether a span above sums up others and counts for them.
     fn is_summed_up(&self, own: &Own<K, A>, sums: &mut Found<K, bool>) -> bool {
         let speaks =
             |node: &Node<K, A>| (node.spends() == Spends::Other).then_some(!node.below.has_spender);
         self.nearest(own.parent, sums, speaks) == Some(true)
     }
 
-    /// Whether a span has a call below it that may repeat one above it, or that a record beside it may, so that its kind matters.
+    /// Returns whether a span is above calls that other spans may repeat, so that its kind matters.
     pub fn is_above_a_call(&self, id: K) -> bool {
         let below = self.below(Some(id));
         below.has_model || below.has_worker
     }
 
-    /// Spans for which it may have been decided otherwise since this was asked last.
+    /// Takes the spans whose decision may have changed since the last call.
     pub fn take_doubts(&mut self) -> Vec<K> {
         let nodes = &self.nodes;
         self.open.retain(|id| nodes.get(id).is_some_and(Node::is_open));
@@ -295,7 +297,7 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
         doubts
     }
 
-    /// Nobody asks for these.
+    /// Clears these spans, because they are not needed.
     pub fn forget_doubts(&mut self) {
         self.turned.clear();
         self.open.clear();
@@ -305,7 +307,7 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
         id.and_then(|id| self.nodes.get(&id)).map(|node| node.below).unwrap_or_default()
     }
 
-    /// Counts a model call beside its siblings, or notes that one that was counted before spends, or that there is a log.
+    /// Counts a model call among its siblings, or notes that one counted before now spends, or that there is a log.
     fn count_call(&mut self, was: Option<Own<K, A>>, now: Own<K, A>) {
         let is_silent = |own: Own<K, A>| own.spends != Spends::Model;
         let is_log = now.spends == Spends::Log;
@@ -328,8 +330,8 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
         }
     }
 
-    /// Notes for all above a span what spends at or below it. Each is noted once, so in the long run this takes two steps for each
-    /// span, whatever order they come in: who names a parent that was not seen leaves the note there.
+    /// Marks all spans above a span for what spends at or below it. Each is marked once, so the amortized cost is two steps per span,
+    /// whatever the order: a span whose parent was not seen leaves the mark at its placeholder.
     fn mark_above(&mut self, mut own: Own<K, A>, mut below: Below) {
         while let Some(id) = own.parent {
             let has_spender =
@@ -350,7 +352,7 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
         }
     }
 
-    /// Two instrumentations beside each other tell of the same answer: one of them counts.
+    /// Registers the reporter of an answer: if two instrumentations report the same answer side by side, one of them counts.
     fn note_answer(&mut self, id: K, answer: u64) {
         if answer == 0 || self.below(Some(id)).has_model {
             return;
@@ -362,28 +364,28 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
         }
     }
 
-    /// What a span says of itself, with the parent that it has in the tree; `None` of one that was not seen.
+    /// Returns a span's own data, with its parent in the tree; `None` if it was not seen.
     pub fn own(&self, id: K) -> Option<&Own<K, A>> {
         self.nodes.get(&id)?.own.as_ref()
     }
 
-    /// Whether a span was seen, or was named by one that was.
+    /// Returns whether a span was seen, or named by one that was.
     pub fn knows(&self, id: K) -> bool {
         self.nodes.contains_key(&id)
     }
 
-    /// Whether all spans were seen that are named as parents.
+    /// Returns whether all spans that are named as parents were seen.
     pub fn is_whole(&self) -> bool {
         self.nodes.values().all(|node| node.own.is_some())
     }
 
-    /// A span and those above it, as far as they are known, upwards.
+    /// Returns a span and its known ancestors, upwards.
     pub fn path(&self, from: K) -> impl Iterator<Item = K> {
-        // Where a circle was overlooked, in a tree that is cut, it ends.
+        // The limit ends a cycle that went unnoticed in a truncated tree.
         successors(Some(from), |id| self.own(*id)?.parent).take(1 + self.nodes.len())
     }
 
-    /// What follows for each span that is known, from what it says of itself, if it was seen, and what follows for the one above it.
+    /// Computes a value for each known span from its own data, if it was seen, and the value of its parent.
     pub fn inherited<T: Copy>(
         &self,
         mut of: impl FnMut(K, Option<&Own<K, A>>, Option<T>) -> T,
@@ -400,7 +402,7 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
         all
     }
 
-    /// How many of these spans are within one another at most.
+    /// Returns the maximum number of these spans that are nested in each other.
     pub fn depth_of(&self, spans: &HashSet<K>) -> usize {
         let count =
             |id, above: Option<usize>| above.unwrap_or(0) + usize::from(spans.contains(&id));
@@ -408,18 +410,18 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
         depths.into_values().max().unwrap_or(0).max(spans.len().min(1))
     }
 
-    /// The nearest agent at or above a span that was added.
+    /// Returns the nearest agent at or above a span that was added.
     pub fn agent_at(&self, id: K, memo: &mut Found<K, A>) -> Option<A> {
         self.nearest(Some(id), memo, |node| node.own?.agent)
     }
 
-    /// The nearest agent at or above a span, and whether that is known: nothing is missing up to there or, to the top or without an
-    /// agent, up to a span without a parent. It looks so many steps far.
+    /// Returns the nearest agent at or above a span, and whether that is final: no span is missing up to the agent or, if `to_top` is set
+    /// or there is no agent, up to a span without a parent. Looks at most `steps_max` steps up.
     pub fn agent_above(&self, span: K, to_top: bool, steps_max: usize) -> (Option<A>, bool) {
         let mut agent = None;
         for id in self.path(span).take(steps_max) {
             match self.nodes.get(&id) {
-                // What was left out of the tree will never be known.
+                // A span that was dropped from the tree remains unknown.
                 None => return (agent, true),
                 Some(Node { own: None, .. }) => return (agent, false),
                 Some(Node { own: Some(own), .. }) => {
@@ -433,8 +435,8 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
         (agent, false)
     }
 
-    /// What the nearest at or above this one says, of those that say anything. What was found on the way up serves the next span
-    /// too where it took some steps, so the whole takes a few for each span that is met.
+    /// Returns the value of the nearest span at or above `from` that has one. Longer climbs are cached for later spans, so that all climbs
+    /// together take a few steps per span.
     fn nearest<T: Copy>(
         &self,
         from: Option<K>,
@@ -459,7 +461,7 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
         answer
     }
 
-    /// Memory it takes, in bytes.
+    /// Returns its memory, in bytes.
     pub fn bytes(&self) -> usize {
         table_bytes::<(K, Node<K, A>)>(self.nodes.capacity())
             + table_bytes::<(u64, (u64, K))>(self.answers.capacity())
@@ -471,8 +473,8 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
         has_room
     }
 
-    /// Whether a span is this one or lies below it. Only one that was named before it was seen has any below it, so mostly nobody has
-    /// to climb.
+    /// Returns whether a span is `above` or below it. Only a span that was named before it was seen has others below it, so climbing is
+    /// rarely necessary.
     fn is_at_or_below(&self, span: K, above: K) -> bool {
         span == above || (self.knows(above) && self.path(span).any(|id| id == above))
     }

@@ -1,4 +1,4 @@
-//! Attribute values and payloads. All text is a slice of the request body where the wire allows it, not a copy.
+//! Attribute values and payloads. Text is a slice of the request body if the wire format allows it, not a copy.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use crate::support::json::raw::Raw;
 /// UTF-8 text that shares the request body's memory.
 pub type Text = bytestring::ByteString;
 
-/// A piece of a text as a text that shares its memory where the piece is a slice of it.
+/// Converts a part of a text to a text, which shares its memory if it is a slice.
 pub fn share(source: &Text, piece: Cow<'_, str>) -> Text {
     match piece {
         Cow::Borrowed(piece) => source.slice_ref(piece),
@@ -17,17 +17,17 @@ pub fn share(source: &Text, piece: Cow<'_, str>) -> Text {
     }
 }
 
-/// One attribute. Keys may repeat on the wire; readers take the last one.
+/// One attribute. Keys may repeat on the wire; the last one counts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attribute {
     /// The attribute's name.
     pub key: Text,
-    /// What it says.
+    /// Its value.
     pub value: Value,
 }
 
 impl Attribute {
-    /// What the attributes say under a key; the last, where it repeats.
+    /// Returns the value of a key; of repeated keys, the last one.
     pub fn last<'a>(attributes: &'a [Self], key: &str) -> Option<&'a Value> {
         attributes.iter().rfind(|attribute| attribute.key == key).map(|attribute| &attribute.value)
     }
@@ -56,7 +56,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// The text, if it is one.
+    /// Returns the text, if it is one.
     pub fn as_text(&self) -> Option<&Text> {
         match self {
             Self::Text(text) => Some(text),
@@ -65,7 +65,7 @@ impl Value {
     }
 }
 
-/// A payload of an agent span (input, output, arguments ...), kept in the form the client chose.
+/// A payload of an agent span (input, output, arguments ...), in the client's form.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Payload {
     /// Plain text.
@@ -75,7 +75,7 @@ pub enum Payload {
 }
 
 impl Payload {
-    /// The text as it stands, JSON or not.
+    /// Returns the text, JSON or not.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Text(text) | Self::Json(text) => text,
@@ -83,7 +83,7 @@ impl Payload {
     }
 }
 
-/// A value in this text as a payload: a string as plain text, anything else as JSON; `None` for null and for an empty string.
+/// Converts a value of this text to a payload: a string becomes plain text, anything else JSON; `None` for null and empty strings.
 pub fn payload(source: &Text, value: Raw<'_>) -> Option<Payload> {
     match value.set()?.string() {
         Some(text) if text.is_empty() => None,
@@ -92,7 +92,7 @@ pub fn payload(source: &Text, value: Raw<'_>) -> Option<Payload> {
     }
 }
 
-/// The members of an object in this text that say something.
+/// Returns the members of an object in this text that have a value.
 pub fn payloads(source: &Text, object: Raw<'_>) -> impl Iterator<Item = (Text, Payload)> {
     let said = |(name, value)| Some((share(source, name), payload(source, value)?));
     object.members().filter_map(said)

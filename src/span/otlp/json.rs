@@ -1,5 +1,5 @@
 //! OTLP in its JSON mapping: ids in hexadecimal, 64-bit integers as strings, enums as numbers, bytes in base64.
-//! <https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding>. Fields that hold their default are left out.
+//! <https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding>. Fields with their default value are omitted.
 
 use super::message::{self, AsSent, Encoding, Field, Words};
 use crate::span::ids::write_hex;
@@ -7,12 +7,12 @@ use crate::span::plain::write_quoted;
 use crate::span::{Attribute, Scope, Span, Value};
 use crate::support::json::{write_f64, write_i64, write_str, write_u64};
 
-/// Appends a whole request, `{"resourceSpans":[...]}`, without a line break.
+/// Appends a complete request, `{"resourceSpans":[...]}`, without a line break.
 pub fn write_request<'a>(out: &mut Vec<u8>, spans: impl IntoIterator<Item = &'a Span>) {
     write_object(out, |members| message::write_request_in(members, spans, &AsSent));
 }
 
-/// Appends a whole request in these words, without a line break.
+/// Appends a complete request as `words` writes it, without a line break.
 pub fn write_request_in<'a>(
     out: &mut Vec<u8>,
     spans: impl IntoIterator<Item = &'a Span>,
@@ -21,17 +21,18 @@ pub fn write_request_in<'a>(
     write_object(out, |members| message::write_request_in(members, spans, words));
 }
 
-/// Appends a whole request with one span, given as JSON text, which need not be a span that can be read.
+/// Appends a complete request with one span as JSON text, even if that is not a valid span.
 pub fn write_lone_request(out: &mut Vec<u8>, scope: &Scope, span: &[u8]) {
     write_object(out, |members| message::write_lone_request(members, scope, span));
 }
 
-/// The members of an object that is being written.
+/// The members of an object being written.
 #[derive(Debug)]
 pub struct Members<'a>(&'a mut Vec<u8>);
 
 impl Members<'_> {
-    /// Writes a member's name, which needs no escape; the value is written next. No value ends with the brace that tells the first.
+    /// Writes a member's name, which needs no escaping; the value follows. An opening brace before it identifies the first member, because
+    /// no value ends with one.
     fn member(&mut self, name: &'static str) -> &mut Vec<u8> {
         self.0.extend_from_slice(if self.0.ends_with(b"{") { b"\"" } else { b",\"" });
         self.0.extend_from_slice(name.as_bytes());
@@ -128,7 +129,7 @@ fn write_attribute(out: &mut Vec<u8>, attribute: &Attribute) {
     });
 }
 
-/// Appends an `AnyValue` object: `{"stringValue":"..."}` and so on; `{}` for none.
+/// Appends an `AnyValue` object: `{"stringValue":"..."}` and so on; `{}` for no value.
 fn write_value(out: &mut Vec<u8>, value: &Value) {
     write_object(out, |members| match value {
         Value::Empty => {}
@@ -149,8 +150,8 @@ fn write_value(out: &mut Vec<u8>, value: &Value) {
     });
 }
 
-/// An `ArrayValue` or `KeyValueList`: an object around the list. An empty list is written too: readers in Rust that are made with
-/// serde want it.
+/// Appends an `ArrayValue` or `KeyValueList`: an object with a list. An empty list is written too, because Rust readers based on serde
+/// require it.
 fn write_values<T>(out: &mut Vec<u8>, elements: &[T], write: impl Fn(&mut Vec<u8>, &T)) {
     write_object(out, |members| write_list(members.member("values"), elements, write));
 }

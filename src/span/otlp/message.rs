@@ -1,7 +1,7 @@
-//! What the messages of OTLP hold: one list of fields for both encodings.
+//! The messages of OTLP: one list of fields for both encodings.
 //!
-//! Field numbers and names are those of opentelemetry-proto 1.x, `trace.proto`, `common.proto` and `resource.proto`. As proto3 has it,
-//! fields that hold their default are not written.
+//! Field numbers and names are those of opentelemetry-proto 1.x, `trace.proto`, `common.proto` and `resource.proto`. As in proto3, fields
+//! with their default value are not written.
 
 use std::iter;
 
@@ -26,9 +26,10 @@ pub trait Encoding {
     fn fixed64(&mut self, field: Field, number: u64);
     /// Appends attributes.
     fn attributes<'a>(&mut self, field: Field, attributes: impl IntoIterator<Item = &'a Attribute>);
-    /// Appends a message whose fields `write` appends. `bytes_guess` is about its length. In protobuf an empty one is left out.
+    /// Appends a message with the fields that `write` appends. `bytes_guess` is its approximate length. In protobuf an empty one is
+    /// omitted.
     fn message(&mut self, field: Field, bytes_guess: usize, write: impl FnOnce(&mut Self));
-    /// Appends one message for each element, likewise.
+    /// Appends one message per element in the same way.
     fn messages<T: Copy>(
         &mut self,
         field: Field,
@@ -36,9 +37,9 @@ pub trait Encoding {
         bytes_guess: impl Fn(T) -> usize,
         write: impl FnMut(&mut Self, T),
     );
-    /// Appends all fields of a message as they came in protobuf. Says no where it did not come, or this encoding cannot.
+    /// Appends all fields of a message as they came in protobuf. Returns `false` if it did not come, or this encoding cannot do so.
     fn pass_on(&mut self, message: &[u8]) -> bool;
-    /// Appends a message that is written already, in this encoding, as the only one of its field.
+    /// Appends a message that is already in this encoding, as the only one of its field.
     fn lone(&mut self, field: Field, message: &[u8]);
 }
 
@@ -57,10 +58,10 @@ const fn dropped_attributes(number: u32) -> Field {
     Field(number, "droppedAttributesCount")
 }
 
-/// A guess for messages that are mostly short.
+/// A guess for messages that are usually short.
 pub const SMALL_BYTES: usize = 127;
 
-/// How the messages of a request are written. By default spans that came as OTLP go out as they came in, where the encoding can.
+/// Controls how the messages of a request are written. By default, OTLP spans are written as they came if the encoding allows it.
 pub trait Words<E: Encoding = Vec<u8>> {
     /// Appends the fields of a resource, given the message in protobuf and whether its spans are of the Agents SDK.
     fn write_resource(&self, out: &mut E, resource: &Resource, _wire: &[u8], _is_agents_sdk: bool) {
@@ -72,7 +73,7 @@ pub trait Words<E: Encoding = Vec<u8>> {
         write_scope(out, scope);
     }
 
-    /// About how long a span will be, in bytes.
+    /// Returns the approximate length of a span, in bytes.
     fn bytes_guess(&self, span: &Span) -> usize {
         span.wire.len()
     }
@@ -85,12 +86,12 @@ pub trait Words<E: Encoding = Vec<u8>> {
     }
 }
 
-/// Everything as it is.
+/// Writes everything unchanged.
 pub(super) struct AsSent;
 
 impl<E: Encoding> Words<E> for AsSent {}
 
-/// Appends the fields of an `ExportTraceServiceRequest` with these spans, in these words.
+/// Appends the fields of an `ExportTraceServiceRequest` with these spans, as `words` writes them.
 pub fn write_request_in<'a, E: Encoding>(
     out: &mut E,
     spans: impl IntoIterator<Item = &'a Span>,
@@ -118,13 +119,12 @@ pub fn write_request_in<'a, E: Encoding>(
     });
 }
 
-/// About as many bytes as the spans of a scope take. A tag and a length of up to three bytes stand before each.
+/// Returns the approximate size of a scope's spans. Each has a tag and a length of up to three bytes.
 fn scope_bytes(group: &ScopeGroup<'_>) -> usize {
     group.spans.iter().map(|span| span.wire.len() + 4).sum()
 }
 
-/// Appends the fields of an `ExportTraceServiceRequest` with one span, given as it was sent in this encoding, which need not be a span
-/// that can be read.
+/// Appends the fields of an `ExportTraceServiceRequest` with one span as it was sent in this encoding, even if it is invalid.
 pub fn write_lone_request<E: Encoding>(out: &mut E, scope: &Scope, span: &[u8]) {
     let bytes = |()| span.len() + SMALL_BYTES;
     let resource = &scope.resource;
@@ -141,8 +141,8 @@ pub fn write_lone_request<E: Encoding>(out: &mut E, scope: &Scope, span: &[u8]) 
     });
 }
 
-/// Appends the fields of a resource: as it is, with attributes that it does not have behind its own. Repeated fields of a message may go
-/// on after its end was thought of.
+/// Appends the fields of a resource, unchanged, and `missing` attributes after its own: a repeated field may continue after the rest of the
+/// message.
 pub fn write_resource<'a, E: Encoding>(
     out: &mut E,
     resource: &'a Resource,
@@ -156,7 +156,7 @@ pub fn write_resource<'a, E: Encoding>(
     }
 }
 
-/// Appends the fields of a scope, as it is.
+/// Appends the fields of a scope, unchanged.
 pub fn write_scope<E: Encoding>(out: &mut E, scope: &Scope) {
     if !out.pass_on(&scope.wire) {
         out.text(Field(1, "name"), &scope.name);
@@ -166,7 +166,7 @@ pub fn write_scope<E: Encoding>(out: &mut E, scope: &Scope) {
     }
 }
 
-/// Appends the fields of a `Span` message: the span's ids, these times, this parent, and this detail.
+/// Appends the fields of a `Span` message: the span's ids, and these times, parent and detail.
 pub fn write_span<E: Encoding>(
     out: &mut E,
     span: &Span,
@@ -199,7 +199,7 @@ pub fn write_span<E: Encoding>(
     out.fixed32(Field(16, "flags"), detail.flags);
 }
 
-/// Appends events of a span.
+/// Appends the events of a span.
 fn write_events<E: Encoding>(out: &mut E, events: &[SpanEvent]) {
     if events.is_empty() {
         return;
@@ -217,7 +217,7 @@ fn write_events<E: Encoding>(out: &mut E, events: &[SpanEvent]) {
     );
 }
 
-/// Appends links of a span.
+/// Appends the links of a span.
 fn write_links<E: Encoding>(out: &mut E, links: &[Link]) {
     if links.is_empty() {
         return;

@@ -1,8 +1,7 @@
 //! Spans written as OTLP, for every sink that speaks it: [`protobuf`] and its JSON mapping, [`json`].
 //!
-//! What came as OTLP goes out in protobuf as the bytes that came in, so unknown fields survive. Spans of other origin are
-//! written from their [`Detail`](crate::span::Detail). In both encodings the spans of a batch are brought together under their
-//! resource and scope, whichever requests they came in.
+//! Spans that came as OTLP are written in protobuf as the bytes that came in, so unknown fields survive. Other spans are written from their
+//! [`Detail`](crate::span::Detail). In both encodings the spans of a batch are grouped by resource and scope, regardless of their requests.
 
 mod message;
 pub mod protobuf;
@@ -22,7 +21,7 @@ struct ResourceGroup<'a> {
     resource: &'a Resource,
     /// The `Resource` message.
     wire: Cow<'a, [u8]>,
-    /// Whether its spans are of the Agents SDK: they share no resource with those that came as OTLP.
+    /// Whether its spans are of the Agents SDK: they share no resource with OTLP spans.
     is_agents_sdk: bool,
     scopes: Vec<ScopeGroup<'a>>,
 }
@@ -35,11 +34,10 @@ struct ScopeGroup<'a> {
     spans: Vec<&'a Span>,
 }
 
-/// Where a scope's spans are: the resource's place and the scope's place in it.
+/// The index of a resource, and of a scope in it.
 type Place = (usize, usize);
 
-/// Brings spans together by resource and scope, in the order in which these first occur. Message and schema URL make two of them the
-/// same.
+/// Groups spans by resource and scope, in the order of their first occurrence. Two of them are equal if their messages and schema URLs are.
 #[derive(Default)]
 struct Groups<'a> {
     resources: Vec<ResourceGroup<'a>>,
@@ -50,7 +48,7 @@ struct Groups<'a> {
 impl<'a> Groups<'a> {
     fn of(spans: impl IntoIterator<Item = &'a Span>) -> Vec<ResourceGroup<'a>> {
         let mut groups = Self::default();
-        // Spans of one request share a scope and stand together.
+        // Spans of one request share a scope and are adjacent.
         let mut last: Option<(&Scope, Place)> = None;
         for span in spans {
             let (resource, scope) = match last {

@@ -1,4 +1,4 @@
-//! OTLP in protobuf: single fields, spans, and whole `ExportTraceServiceRequest` messages.
+//! OTLP in protobuf: single fields, spans, and complete `ExportTraceServiceRequest` messages.
 
 use std::borrow::Cow;
 use std::iter;
@@ -16,12 +16,12 @@ pub fn write_request<'a>(out: &mut Vec<u8>, spans: impl IntoIterator<Item = &'a 
     write_request_in(out, spans, &AsSent);
 }
 
-/// The `Resource` message: as sent, or made from what is known of it.
+/// Returns the `Resource` message: as sent, or encoded from its fields.
 pub fn resource(resource: &Resource) -> Cow<'_, [u8]> {
     as_sent(&resource.wire, |out| write_resource(out, resource, iter::empty()))
 }
 
-/// The `InstrumentationScope` message: as sent, or made from what is known of it.
+/// Returns the `InstrumentationScope` message: as sent, or encoded from its fields.
 pub fn scope(scope: &Scope) -> Cow<'_, [u8]> {
     as_sent(&scope.wire, |out| write_scope(out, scope))
 }
@@ -103,7 +103,7 @@ impl Encoding for Vec<u8> {
     }
 }
 
-/// Appends an attribute with a text under this field number.
+/// Appends an attribute with a text value under this field number.
 pub fn write_text_attribute(out: &mut Vec<u8>, number: u32, key: &str, text: &str) {
     let value_bytes = field_bytes(text.len());
     let key_bytes = if key.is_empty() { 0 } else { field_bytes(key.len()) };
@@ -113,7 +113,7 @@ pub fn write_text_attribute(out: &mut Vec<u8>, number: u32, key: &str, text: &st
     write_bytes(out, 1, text.as_bytes());
 }
 
-/// Bytes of a field with this much content, where its tag takes one.
+/// Returns the size of a field with this much content and a tag of one byte.
 fn field_bytes(content: usize) -> usize {
     1 + encoded_len_varint(content as u64) + content
 }
@@ -132,7 +132,7 @@ pub fn write_attribute(out: &mut Vec<u8>, number: u32, key: &str, value: &Value)
     close_message(out, message);
 }
 
-/// The length of a value where it is known without looking inside.
+/// Returns the length of a value if it is known without looking inside.
 fn text_bytes(value: &Value) -> usize {
     match value {
         Value::Text(text) => text.len(),
@@ -145,7 +145,7 @@ fn text_bytes(value: &Value) -> usize {
 fn write_value(out: &mut Vec<u8>, value: &Value) {
     match value {
         Value::Empty => {}
-        // Members of a oneof are written even where they hold their default.
+        // Members of a oneof are written even with their default value.
         Value::Text(text) => write_bytes(out, 1, text.as_bytes()),
         Value::Bool(value) => write_varint_field(out, 2, u64::from(*value)),
         Value::Int(value) => write_varint_field(out, 3, value.cast_unsigned()),
@@ -170,18 +170,18 @@ fn write_value(out: &mut Vec<u8>, value: &Value) {
 
 // === Fields ===
 
-/// A message whose length is not known yet.
+/// An unfinished message, whose length is not known yet.
 #[derive(Debug)]
 #[must_use]
 pub struct Open {
-    /// Where its content begins.
+    /// Start of its content.
     content: usize,
-    /// Bytes kept free before it for its length.
+    /// Number of bytes reserved before it for its length.
     width: usize,
 }
 
-/// Begins a message, or any length-delimited field. A good guess of its length saves moving its content when it ends; a guess
-/// that is too high costs a byte or two of padding, which every reader takes.
+/// Begins a message, or any length-delimited field. A good guess of its length avoids moving its content at the end; a guess that is too
+/// high costs a byte or two of padding, which every reader accepts.
 pub fn open_message(out: &mut Vec<u8>, number: u32, bytes_guess: usize) -> Open {
     let width = encoded_len_varint(bytes_guess as u64);
     if width == 1 {
@@ -193,7 +193,7 @@ pub fn open_message(out: &mut Vec<u8>, number: u32, bytes_guess: usize) -> Open 
     Open { content: out.len(), width }
 }
 
-/// Ends a message: its length is now known.
+/// Ends a message and writes its length.
 #[expect(clippy::needless_pass_by_value, reason = "a message ends once")]
 pub fn close_message(out: &mut Vec<u8>, message: Open) {
     let Open { mut content, width } = message;
@@ -229,7 +229,7 @@ pub fn write_text(out: &mut Vec<u8>, number: u32, text: &str) {
     }
 }
 
-/// Appends bytes, also when there are none.
+/// Appends bytes, even if there are none.
 pub fn write_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     write_head(out, number, bytes.len());
     out.extend_from_slice(bytes);
@@ -249,7 +249,7 @@ pub fn write_uint32(out: &mut Vec<u8>, number: u32, value: u32) {
     }
 }
 
-/// Appends a varint, also when it is 0: an integer, boolean or enum inside a oneof.
+/// Appends a varint, even if it is 0: an integer, boolean or enum inside a oneof.
 pub fn write_varint_field(out: &mut Vec<u8>, number: u32, value: u64) {
     write_tag(out, number, VARINT);
     encode_varint(value, out);
@@ -262,7 +262,7 @@ pub fn write_fixed64(out: &mut Vec<u8>, number: u32, value: u64) {
     }
 }
 
-/// Appends a `fixed64`, also when it is 0: a double inside a oneof.
+/// Appends a `fixed64`, even if it is 0: a double inside a oneof.
 pub fn write_fixed64_bits(out: &mut Vec<u8>, number: u32, bits: u64) {
     write_tag(out, number, FIXED64);
     out.extend_from_slice(&bits.to_le_bytes());
@@ -285,7 +285,7 @@ fn write_tag(out: &mut Vec<u8>, number: u32, wire_type: u32) {
     encode_varint(u64::from((number << 3) | wire_type), out);
 }
 
-/// Appends what stands before this much content: mostly two bytes.
+/// Appends tag and length for this much content: usually two bytes.
 #[inline]
 fn write_head(out: &mut Vec<u8>, number: u32, content: usize) {
     let tag = (number << 3) | LENGTH_DELIMITED;
