@@ -24,7 +24,7 @@
 //! <dir>/00000000000067108911.log     the last one is written to
 //! <dir>/<consumer>.cursor            one for each consumer
 //! <dir>/consumers.list               the names of all consumers that have a cursor
-//! <dir>/start.mark                   where the log begins: a segment missing after it is lost, one missing before it was removed by retention
+//! <dir>/start.mark                   start of the log: segments missing after it are lost, those before it were removed by retention
 //! <dir>/closed.mark                  where the log ended when it was last closed
 //! <dir>/damaged/                     damaged segments and cursors, and notes on them
 //!

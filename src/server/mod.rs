@@ -6,7 +6,7 @@
 //!
 //! | connection | result |
 //! |---|---|
-//! | there are too many | one that never had a request is closed, then the one idle longest; a connection in a handshake, or whose client does not read its answer, counts as idle |
+//! | there are too many | an idle one is closed, first those without a request; handshakes and unread answers count as idle |
 //! | it does not finish its handshake | closed after ten seconds |
 //! | it speaks plain HTTP to a TLS port | gets a 400, which is logged |
 //! | it sends no request, or a head that does not end | closed after three minutes |

@@ -12,7 +12,7 @@
 //! | age | [`FORGET_AFTER`] without a span, everything before delivered | forgotten |
 //! | spans, agents of a trace | `SPANS_MAX`, `AGENTS_MAX` | see `bounds.rs` |
 //! | words, labels, metadata, payloads, contents | `TEXT_BYTES_MAX`, `TAGS_MAX` ... | see `bounds.rs` |
-//! | roots of evicted traces that wait to be sent | `EARLY_BYTES_MAX` | the next root is not created, which is counted: its trace has none |
+//! | roots of evicted traces that wait to be sent | `EARLY_BYTES_MAX` | no more are created, which is counted: these traces have none |
 //! | traces whose root was sent | `SENT_MAX` | a trace that continues later gets a second root |
 //!
 //! A later span of an evicted trace starts a new entry.
