@@ -251,7 +251,7 @@ mod tests {
             assert!(matches!(refused, Err(Refusal::Full)), "{refused:?}");
         }
         assert_eq!(feed.quarantine().end().items, 1);
-        // Another request with the same item is another matter.
+        // Another request with the same item is handled separately.
         feed.intake().accept(arrival(&[bad.clone(), bad.clone()])).await.unwrap();
         assert_eq!(feed.quarantine().end().items, 3);
         feed.intake().accept(arrival(&[bad.clone(), bad])).await.unwrap();
@@ -270,7 +270,7 @@ mod tests {
                 .collect()
         };
         assert_eq!(places_in_body(&[0, 2], &refused(&[])), [0, 2]);
-        // The body is: refused, a, refused, refused, b, c, refused.
+        // The body is: invalid, a, invalid, invalid, b, c, invalid.
         assert_eq!(places_in_body(&[0, 1, 2], &refused(&[0, 2, 3, 6])), [1, 4, 5]);
         assert_eq!(places_in_body(&[2], &refused(&[0, 2, 3, 6])), [5]);
     }

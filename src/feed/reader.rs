@@ -268,7 +268,7 @@ mod tests {
     use crate::journal::tests::faulty::FaultyStorage;
     use crate::journal::{MemoryStorage, Options};
 
-    /// A feed without a tail, so that everything is read from the disk.
+    /// Opens a feed without a tail, so that everything is read from disk.
     fn feed(disk: &FaultyStorage) -> Feed {
         let quarantine =
             Journal::open(&Options::default(), Arc::<MemoryStorage>::default(), drop).unwrap();
@@ -276,7 +276,7 @@ mod tests {
         Feed::open(&options, &Options::default(), Arc::new(disk.clone()), quarantine).unwrap()
     }
 
-    /// Asks once, and stops waiting if there is nothing yet.
+    /// Polls once, and gives up if there is nothing yet.
     async fn ask(reader: &mut Reader) -> Option<Fed> {
         let mut next = std::pin::pin!(reader.next());
         poll_fn(|context| match next.as_mut().poll(context) {

@@ -177,7 +177,7 @@ mod tests {
     }
 
     const BOUND_BYTES: usize = 32 << 20;
-    /// Fills a tail with such requests, reads all there is to know of their spans, and tells how much memory that took.
+    /// Fills a tail with such requests, reads everything in their spans, and returns the memory that this took.
     fn taken_by(arrival: impl Fn(usize) -> Arrival) -> usize {
         let read = |at: u64| {
             let batch = Arc::new(arrival(usize::try_from(at).unwrap()).decoded.batch);
@@ -187,7 +187,7 @@ mod tests {
             }
             batch
         };
-        // Tables that are made once are none of it.
+        // This excludes tables that are created once.
         read(0);
         let before = resident_bytes();
         let tail = Tail::new(BOUND_BYTES);

@@ -1,4 +1,4 @@
-//! What the tests of this folder share: items of the Agents SDK, and a way in.
+//! Shared by the tests of this folder: Agents SDK items, and an input.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use crate::journal::{Journal, MemoryStorage, Options};
 use crate::normalize::{Encoding, Envelope, Limits, decode};
 use crate::span::{Receiver, Source};
 
-/// A span with this id.
+/// Creates a span with this id.
 pub(crate) fn item(id: &str) -> String {
     format!(
         r#"{{"object":"trace.span","id":"{id}","trace_id":"trace_1","span_data":{{"type":"custom"}}}}"#
     )
 }
 
-/// An OTLP request in JSON with these spans.
+/// Creates an OTLP request in JSON with these spans.
 pub(crate) fn otlp_arrival(spans: &[String]) -> Arrival {
     let body = format!(
         r#"{{"resourceSpans":[{{"resource":{{}},"scopeSpans":[{{"scope":{{}},"spans":[{}]}}]}}]}}"#,
@@ -25,7 +25,7 @@ pub(crate) fn otlp_arrival(spans: &[String]) -> Arrival {
     understood(Receiver::OtlpHttp, Bytes::from(body))
 }
 
-/// A request with these items.
+/// Creates a request with these items.
 pub(crate) fn arrival(items: &[String]) -> Arrival {
     understood(Receiver::OpenAi, Bytes::from(format!(r#"{{"data":[{}]}}"#, items.join(","))))
 }
@@ -37,12 +37,12 @@ fn understood(receiver: Receiver, body: Bytes) -> Arrival {
     Arrival { envelope, sent: body, decoded }
 }
 
-/// Takes a request with these items.
+/// Accepts a request with these items.
 pub(crate) async fn accept(feed: &Feed, items: &[String]) -> Accepted {
     feed.intake().accept(arrival(items)).await.unwrap()
 }
 
-/// A feed in memory.
+/// Opens a feed in memory.
 pub(crate) fn feed() -> Feed {
     let options = Options::default();
     let quarantine = Journal::open(&options, Arc::<MemoryStorage>::default(), drop).unwrap();

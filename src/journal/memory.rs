@@ -206,7 +206,7 @@ mod tests {
         assert_eq!((file.length().unwrap(), file.read_at(&mut read, 5).unwrap()), (0, 0));
         file.write_at(&mut [IoSlice::new(b"x")], 5).unwrap();
         assert_eq!(storage.read("a").unwrap(), b"\0\0\0\0\0x");
-        // Over the edges of what is held in one piece.
+        // Across the boundaries of chunks.
         let long: Vec<u8> = (0..251).cycle().take(3 * PIECE_BYTES).collect();
         for at in [PIECE_BYTES - 2, 0, 2 * PIECE_BYTES, PIECE_BYTES / 2] {
             file.write_at(&mut [IoSlice::new(&long)], at as u64).unwrap();
@@ -236,7 +236,7 @@ mod tests {
             let journal = Journal::open(&options, storage, |_| ()).unwrap();
             let size = size.parse().unwrap();
             let mut most = 0;
-            // Twice what there is room for.
+            // Twice the available space.
             while journal.end().position.0 < 128 << 20 {
                 let appends = (0..=(128 << 10) / size).map(|_| {
                     let (head, body) = (Vec::new(), Bytes::from(vec![b'x'; size]));

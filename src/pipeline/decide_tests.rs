@@ -1,5 +1,5 @@
-//! A lane whose rules decide of whole traces. Time goes by in the records: what is received far later than the clock says tells that
-//! nothing came in between.
+//! A lane whose rules decide on whole traces. Time passes in the records: one received far later than the clock shows that none came in
+//! between.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ const SECOND: u64 = 1_000_000_000;
 /// Longer than any test takes.
 const QUIET: u64 = 100 * SECOND;
 
-/// Traces with an error are kept, and of the others none.
+/// Keeps traces with an error and no others.
 const ERRORS: &str = "[[rules]]\nname = \"errors\"\nmatch = { status = \"error\" }\nkeep = true\ndecide = \"trace\"\n
     [[rules]]\nname = \"others\"\nsample = 0\ndecide = \"trace\"\n";
 
@@ -35,7 +35,7 @@ fn world(storage: &Arc<MemoryStorage>, sink: &Arc<Told>, text: &str) -> World {
     World::ruled(Arc::clone(storage), Arc::clone(sink) as Arc<dyn Sink>, rules(text))
 }
 
-/// A span of a trace; an error where its id says so.
+/// Creates a span of a trace, with an error if its id contains the word.
 fn span(trace: u32, id: &str) -> String {
     let error = if id.contains("error") { r#"{"message":"no"}"# } else { "null" };
     format!(
@@ -43,7 +43,7 @@ fn span(trace: u32, id: &str) -> String {
     )
 }
 
-/// Delivered and filtered items; those that are settled are one of the two.
+/// Returns delivered and filtered items; all settled items are one of these.
 fn counted(world: &World) -> (u64, u64) {
     let cursor = world.status.cursor();
     let Settled { delivered, filtered, .. } = LaneStatus::settled(&cursor, Resolved::default());
@@ -65,7 +65,7 @@ async fn a_trace_is_delivered_whole_and_in_order_where_one_of_its_spans_matches(
         world.status.rules.figures().collect::<Vec<_>>(),
         [("errors", 2, 0), ("others", 5, 0)]
     );
-    // What comes late follows its trace.
+    // Late spans follow their trace.
     world.send_items(&[span(1, "g"), span(2, "error h")], now + 3 * SECOND + QUIET).await;
     world.send_items(&[span(5, "i")], now + 4 * SECOND + 2 * QUIET).await;
     until(|| counted(&world) == (3, 5)).await;
@@ -88,7 +88,7 @@ async fn a_stop_leaves_open_traces_in_the_journal_and_the_next_start_decides_as_
     until(|| counted(&second) == (4, 0)).await;
     assert_eq!(sink.arrived(), ["error a", "b", "c", "error d"]);
     let (_, storage) = second.drain().await;
-    // What was decided before the start holds for what comes after it.
+    // Decisions from before the start apply to later spans.
     let third = world(&storage, &sink, ERRORS);
     third.send_items(&[span(3, "error f"), span(1, "g")], now + 3 * QUIET).await;
     third.send_items(&[span(4, "h")], now + 5 * QUIET).await;
@@ -96,7 +96,7 @@ async fn a_stop_leaves_open_traces_in_the_journal_and_the_next_start_decides_as_
     assert_eq!(sink.arrived()[4..], ["g"]);
 }
 
-/// Sends requests one by one, and kills the lane before each that is named; returns what arrived in the end.
+/// Sends requests one by one, and kills the lane before each of the given ones; returns what arrived in the end.
 async fn through_kills(
     requests: &[(u64, Vec<String>)],
     kills: &BTreeSet<usize>,
@@ -113,7 +113,7 @@ async fn through_kills(
         lane.send_items(items, *at_ns).await;
     }
     let items = requests.iter().map(|(_, items)| items.len() as u64).sum::<u64>();
-    // The last request is what tells that those before were quiet.
+    // Only the last request shows that the traces before it were quiet.
     until(|| lane.status.cursor().mark.items == items - 1).await;
     sink.arrived().into_iter().collect()
 }
@@ -124,7 +124,7 @@ async fn kills_between_any_requests_change_no_decision() {
     let mut requests: Vec<(u64, Vec<String>)> = (0..40_u32)
         .map(|number| {
             let at_ns = now + u64::from(number) * 20 * SECOND;
-            // Traces of two to eight requests, some of them quiet for long before their last.
+            // Traces of two to eight requests, some of them with a long pause before the last.
             let traces = [number / 3, number % 11, 100 + number / 2];
             let spans = traces.iter().enumerate().map(|(place, trace)| {
                 let is_error = (number * 7 + trace * 5 + 3).is_multiple_of(17);
@@ -220,7 +220,7 @@ async fn what_is_below_a_span_that_a_later_request_drops_hangs_under_what_is_lef
     }
 }
 
-/// Remembers the parents of what it got.
+/// Remembers the parents of the spans it receives.
 #[derive(Debug, Default)]
 struct Parents(Mutex<Vec<Option<String>>>);
 

@@ -1,4 +1,4 @@
-//! What a lane does where something goes wrong beside the answers of its sink.
+//! A lane's behaviour on failures other than its sink's answers.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,7 +18,7 @@ use crate::rules::{Rules, of_text};
 use crate::sinks::{Delivery, Pace, Pending, Report, Sink, Verdict, Verdicts};
 use crate::span::Item;
 
-/// Treats items by how their names begin, and remembers what arrived and how often each was tried.
+/// A sink that treats items by the beginning of their names, and remembers what arrived and how often each was tried.
 #[derive(Debug, Default)]
 struct Named {
     arrived: Mutex<Vec<String>>,
@@ -83,7 +83,7 @@ impl Sink for Named {
     }
 }
 
-/// An item of another trace than the usual one.
+/// Creates an item of this trace.
 fn of_trace(trace: u32, id: &str) -> String {
     span_item(id).replace("trace_1", &format!("trace_{trace}"))
 }
@@ -116,7 +116,7 @@ async fn an_item_that_the_backend_breaks_on_is_found_among_many_without_long_wai
     world.send(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
     world.settled().await;
     assert_eq!((world.status.delivered(), world.status.cursor().dead_lettered), (1023, 1));
-    // As a whole, in nine parts, and alone.
+    // Once complete, then in nine parts, then alone.
     assert_eq!(sink.tries.lock().unwrap()["breaks"], 3 + 9 + 3);
 }
 
@@ -128,7 +128,7 @@ async fn what_waits_for_the_backend_begins_at_once_when_it_works_again() {
         options.retry.longest = Duration::from_hours(1);
         options.batch.items_max = 1;
     });
-    // Successes let more than one begin.
+    // Successes raise the concurrency.
     let warm: Vec<_> = (0..16).map(|trace| of_trace(trace, &format!("a{trace}"))).collect();
     world.send_items(&warm, 1).await;
     world.settled().await;
@@ -296,7 +296,7 @@ async fn a_wait_that_ends_between_two_looks_at_the_clock_is_not_missed() {
     tokio::time::timeout(Duration::from_mins(1), world.settled()).await.unwrap();
 }
 
-/// A wait about as long as a turn of the lane.
+/// A wait of about one turn of the lane.
 const TINY: Duration = Duration::from_micros(20);
 
 #[test]
@@ -333,7 +333,7 @@ async fn the_cursor_is_saved_soon_at_low_load_and_once_in_the_shortest_life() {
     }
 }
 
-/// Never ends a delivery, or never a checkpoint.
+/// A sink that never finishes a delivery, or never a checkpoint.
 #[derive(Debug, Default)]
 struct Hung {
     delivers: AtomicBool,
@@ -393,7 +393,7 @@ async fn a_sink_that_does_not_answer_is_said() {
     );
 }
 
-/// Breaks on more than one item, and notes how its lane is whenever it is asked.
+/// A sink that fails on more than one item, and records the state of its lane on each call.
 #[derive(Debug, Default)]
 struct Watched {
     status: std::sync::OnceLock<Arc<LaneStatus>>,

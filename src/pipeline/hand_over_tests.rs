@@ -1,4 +1,4 @@
-//! A lane that another one takes the place of.
+//! A lane that is replaced by another.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::sinks::{Delivery, Pending, Report, Sink};
 use crate::span::{Receiver, Source};
 use crate::support::stop::Stop;
 
-/// Takes as many deliveries as it has leave for.
+/// A sink that accepts as many deliveries as it is allowed.
 struct Gate {
     leave: Semaphore,
     begun: Mutex<Vec<String>>,
@@ -48,7 +48,7 @@ impl Sink for Gate {
     }
 }
 
-/// A delivery of one item, as a replay makes it.
+/// Creates a delivery of one item, like a replay.
 fn delivery(id: &str) -> Delivery {
     let body = Bytes::from(format!(r#"{{"data":[{}]}}"#, span_item(id)));
     let source = Source { receiver: Receiver::OpenAi, ..Source::unknown() };

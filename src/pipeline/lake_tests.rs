@@ -1,4 +1,4 @@
-//! A lane with the sink for object stores, over a store that fails in all ways while the lane is killed: each row is there once.
+//! A lane with the sink for object stores, over a store that fails in all ways while the lane is killed: each row exists once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::sinks::object_store::tests::{Fate, Told, lake, plain};
 use crate::support::clock::unix_now_ns;
 use crate::support::lock::lock;
 
-/// Where the objects are.
+/// The store of the objects.
 enum Store {
     Told(Arc<Told>),
-    /// What a put does after its lane was killed, it does late.
+    /// A put completes late, after its lane was killed.
     Folder(tempfile::TempDir),
 }
 
@@ -36,7 +36,7 @@ impl Store {
         }
     }
 
-    /// Does as it should from now on.
+    /// Ends all failures.
     fn behave(&self) {
         if let Self::Told(told) = self {
             lock(&told.fates).clear();
@@ -45,7 +45,7 @@ impl Store {
     }
 }
 
-/// Numbers that look like chance and are the same each time.
+/// Pseudorandom numbers that are the same each time.
 struct Dice(u64);
 
 impl Dice {
@@ -56,11 +56,11 @@ impl Dice {
     }
 }
 
-/// So many end with a kill.
+/// Number of lives that end with a kill.
 const LIVES: u32 = 3;
 const HOUR_NS: u64 = 3_600_000_000_000;
 
-/// What becomes of the next puts and questions.
+/// Chooses how the next puts and queries fail.
 fn trouble(dice: &mut Dice, store: &Store, may_hang: bool) {
     let fates = (0..dice.below(4)).map(|_| match dice.below(6) {
         0 => Some(Fate::Refused),
@@ -77,7 +77,7 @@ fn trouble(dice: &mut Dice, store: &Store, may_hang: bool) {
     }
 }
 
-/// How often each id is in the store; every object's rows are of its hour, and a writer's numbers have no gaps.
+/// Counts each id in the store; checks that the rows of an object are of its hour, and that a writer's numbers have no gaps.
 async fn rows(store: &Store) -> BTreeMap<String, usize> {
     let mut found = BTreeMap::new();
     let mut numbers = BTreeMap::<String, BTreeSet<u64>>::new();
@@ -113,7 +113,7 @@ async fn one_run(seed: u64, store: Store) {
     for life in 0.. {
         let saved = storage.read("told.cursor").ok();
         let saved = saved.and_then(|bytes| Cursor::from_bytes(&bytes)).unwrap_or_default();
-        // A put that came late may send the last life back to before its end.
+        // A late put may send the last life back to before its end.
         if LIVES < life && saved.mark.items == sent {
             break;
         }
@@ -162,7 +162,7 @@ async fn whenever_it_is_killed_each_row_is_in_the_folder_once() {
     futures_util::future::join_all((0..60).map(|seed| one_run(seed, folder()))).await;
 }
 
-/// More than twice what the journal of [`World::small`] may hold, each alone in a request. All are accepted.
+/// Sends more than twice what the journal of [`World::small`] may hold, one item per request. All are accepted.
 async fn send_much(world: &World) -> usize {
     const COUNT: usize = 100;
     let data = format!(r#""data":{{"text":"{}"}}"#, "x".repeat(6_000));
@@ -178,7 +178,7 @@ async fn an_object_is_put_early_where_the_journal_is_full_of_its_rows() {
     let told = Arc::<Told>::default();
     let sink = lake(&told, "object = { age = \"1h\" }", Bytes::new());
     let world = World::small(Arc::new(sink), WhenFull::Refuse);
-    // Whoever sends is not told to come again.
+    // No client is told to retry.
     let sent = send_much(&world).await;
     world.drain().await;
     let rows = rows(&Store::Told(told)).await;

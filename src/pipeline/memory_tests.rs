@@ -1,4 +1,4 @@
-//! What the window says that it holds, and what the system counts.
+//! Compares the memory that the window reports with what the system counts.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ impl Sink for Never {
     }
 }
 
-/// Defers a request for its key, as after an attempt.
+/// Defers a request for its key, like an attempt.
 fn defer(window: &mut Window, request: u64, delivery: Delivery) {
     let status = Arc::new(LaneStatus::new("told".to_owned(), "told", Cursor::default()));
     let mut traces = LaneTraces::new(None, status);
@@ -71,7 +71,7 @@ fn what_waits_for_a_key_stays_within_its_bound_also_by_the_systems_own_count() {
         };
         let limits =
             BatchLimits { items_max: 512, bytes_max: 1 << 20, age_max: Duration::from_secs(1) };
-        // Tables that are made once are none of it.
+        // This excludes tables that are created once.
         drop(request(0));
         let mut window = Window::new(limits, 8);
         let before = resident_bytes();

@@ -1,4 +1,4 @@
-//! What a lane learns of its sink, says of it and counts.
+//! What a lane learns about its sink, reports and counts.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use crate::sinks::{
     Deferral, Delivery, Omitted, Pace, Pending, RejectClass, Report, Sink, Verdict, Verdicts,
 };
 
-/// Takes requests up to a size, and remembers how large each was.
+/// A sink that accepts requests up to a size, and remembers the size of each.
 #[derive(Debug)]
 struct Narrow {
     bytes_max: usize,
@@ -34,7 +34,7 @@ impl Sink for Narrow {
 async fn what_was_too_large_is_not_sent_again_in_that_size() {
     let sink = Arc::new(Narrow { bytes_max: 250_000, sizes: Mutex::default() });
     let world = World::new(sink.clone());
-    // Four of them are too large, three are not.
+    // Four of them together are too large, three are not.
     let large = |round: &str, at: u32| format!("{round}{at}").repeat(40_000);
     for round in ["a", "b", "c"] {
         let ids: Vec<_> = (0..4).map(|at| large(round, at)).collect();
@@ -97,7 +97,7 @@ async fn troubles_are_counted_by_their_kind() {
     assert_eq!(dead, [(RejectClass::Item, 1), (RejectClass::Malformed, 1)]);
 }
 
-/// Takes the first item that it is given, has the second come again, and says nothing of the others.
+/// A sink that delivers the first item, retries the second, and reports nothing about the others.
 #[derive(Debug, Default)]
 struct Taciturn {
     attempts: Mutex<Vec<Vec<String>>>,
@@ -125,7 +125,7 @@ async fn only_what_is_said_to_have_arrived_is_not_sent_again() {
     assert_eq!(world.status.throttles.load(Ordering::Relaxed), 3);
 }
 
-/// Says of everything that some of it was left out.
+/// A sink that reports some items of each delivery as left out.
 #[derive(Debug)]
 struct Vague;
 
@@ -145,7 +145,7 @@ async fn what_the_backend_left_out_without_saying_which_is_counted() {
     assert_eq!(world.status.delivered(), 3, "they arrived; the backend answers for the rest");
 }
 
-/// Defers what begins with `late` until it may go.
+/// A sink that defers items that begin with `late` until they are released.
 #[derive(Debug, Default)]
 struct Deferring {
     may_go: AtomicBool,
@@ -201,7 +201,7 @@ async fn what_is_deferred_lets_others_pass_and_holds_only_the_cursor() {
     let start = world.status.cursor().mark;
     world.send(&["a", "late 1"]).await;
     world.send(&["late 2"]).await;
-    // Far more deliveries than may be under way or wait for their turn, all of the deferred items' trace.
+    // Far more deliveries than may be under way or queued, all in the trace of the deferred items.
     let others: Vec<_> = (0..40).map(|number| format!("other {number}")).collect();
     for other in &others {
         world.send(&[other]).await;
@@ -243,7 +243,7 @@ async fn where_there_is_no_room_for_more_that_waits_the_oldest_becomes_a_dead_le
         world.send(&[&large(number)]).await;
     }
     world.send(&["b"]).await;
-    // 32 MiB have room, and each is held twice: as it came, and as it is read.
+    // There is space for 32 MiB, and each is held twice: as received, and as read.
     let deferred = || world.status.deferred.load(Ordering::Relaxed);
     let dead_lettered = || world.status.cursor().dead_lettered;
     until(|| sink.arrived() == ["b"] && deferred() < 19 && deferred() + dead_lettered() == 60)
@@ -268,7 +268,7 @@ async fn what_waits_is_given_up_before_the_cursor_stands_too_far_behind() {
     let world = World::new(sink.clone());
     world.send(&["late 1"]).await;
     until(|| world.status.deferred.load(Ordering::Relaxed) == 1).await;
-    // One more than a lane takes behind something that is not done.
+    // More than a lane reads after an item that is not done.
     let others: Vec<_> = (0..66_000).map(|number| format!("other {number}")).collect();
     for some in others.chunks(500) {
         let some: Vec<_> = some.iter().map(String::as_str).collect();
@@ -279,7 +279,7 @@ async fn what_waits_is_given_up_before_the_cursor_stands_too_far_behind() {
     assert_eq!(world.status.cursor().dead_lettered, 1);
 }
 
-/// Defers everything some times, and would have it back at once.
+/// A sink that defers everything a few times, and would accept it again immediately.
 #[derive(Debug, Default)]
 struct Hasty {
     asked: Mutex<Vec<tokio::time::Instant>>,
@@ -335,7 +335,7 @@ async fn a_sink_that_waits_for_its_backend_gives_way_at_once() {
     let world = World::small(sink, WhenFull::DropOldest);
     let long = "x".repeat(6_000);
     for number in 0..100 {
-        // Whoever sends is not told to come again.
+        // No client is told to retry.
         world.send(&[&format!("{number} {long}")]).await;
     }
     let (cursor, end) = (world.status.cursor(), world.feed.journal().end());

@@ -1,4 +1,4 @@
-//! A lane with rules: what the sink gets, what is counted, and what is read again.
+//! A lane with rules: what the sink gets, what is counted, and what is sent again.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use crate::sinks::{Delivery, Pending, Report, Sink};
 use crate::span::{TraceContext, TraceNeeds};
 use crate::support::clock::unix_now_ns;
 
-/// Remembers the texts of what it got, with what was known of their traces.
+/// A sink that remembers the texts of its items, with the contexts of their traces.
 #[derive(Debug, Default)]
 struct Reader {
     needs: Option<TraceNeeds>,
@@ -27,7 +27,7 @@ impl Reader {
         self.got.lock().unwrap().clone()
     }
 
-    /// Whether a text reached it in any way.
+    /// Returns whether a text reached it in any way.
     fn knows(&self, text: &str) -> bool {
         let contexts = format!("{:?}", self.contexts.lock().unwrap());
         contexts.contains(text) || self.got().iter().any(|got| got.contains(text))
@@ -57,7 +57,7 @@ fn rules(text: &str) -> Arc<Rules> {
 const NO_NOISE: &str =
     "[[rules]]\nname = \"no_noise\"\nmatch = { name = \"noise*\" }\ndrop = true\n";
 
-/// Spans of one trace, each by its name.
+/// Creates spans of one trace, one per name.
 fn named(names: &[&str]) -> Vec<String> {
     let one = |name: &&str| {
         format!(
@@ -67,7 +67,7 @@ fn named(names: &[&str]) -> Vec<String> {
     names.iter().map(one).collect()
 }
 
-/// The names among what a sink got.
+/// Returns the names of the items that a sink got.
 fn names(sink: &Reader) -> Vec<String> {
     let name = |got: String| {
         got.split("\"id ").nth(1).and_then(|rest| rest.split('"').next()).map(str::to_owned)
@@ -75,7 +75,7 @@ fn names(sink: &Reader) -> Vec<String> {
     sink.got().into_iter().filter_map(name).collect()
 }
 
-/// What became of a sink's items, and whether that is all of them.
+/// Returns the outcomes of a sink's items, and checks that they cover all of them.
 fn counted(world: &World) -> (u64, u64, u64) {
     let cursor = world.status.cursor();
     let settled = LaneStatus::settled(&cursor, Resolved::default());
@@ -139,7 +139,7 @@ async fn a_replay_brings_what_rules_leave_and_nothing_else() {
 
 const SECRET: &str = "tell nobody";
 
-/// A trace object that says a secret, which a rule takes away.
+/// Creates a trace object with a secret that a rule removes.
 fn object() -> String {
     format!(r#"{{"object":"trace","id":"trace_1","workflow_name":"{SECRET}","group_id":"g"}}"#)
 }
@@ -162,7 +162,7 @@ async fn what_a_rule_takes_away_reaches_the_sink_through_no_context_root_or_look
     let items = [vec![object()], named(&["noise", "a"])].concat();
     world.send_items(&items, unix_now_ns()).await;
     world.settled().await;
-    // The root comes when the trace was quiet.
+    // The root is sent once the trace was quiet.
     until(|| world.status.roots.load(Ordering::Relaxed) == 1).await;
     let (_, storage) = world.drain().await;
     let world = World::ruled(storage, sink.clone(), rules(&text));

@@ -1,4 +1,4 @@
-//! A lane over a real feed in memory, with a sink that does as it is told.
+//! A lane over a real feed in memory, with a scripted sink.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,7 +17,7 @@ use crate::sinks::{Delivery, Pace, Pending, RejectClass, Report, Sink, Verdict, 
 use crate::span::{Receiver, Source};
 use crate::support::stop::Stop;
 
-/// Does as it is told, then delivers, and remembers what arrived.
+/// A sink that follows a script, then delivers, and remembers what arrived.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     reports: Mutex<VecDeque<Report>>,
@@ -48,13 +48,13 @@ impl Sink for Told {
     }
 }
 
-/// The item's id as the client wrote it.
+/// Returns the item's id as the client wrote it.
 pub(crate) fn name(wire: &Bytes) -> String {
     let item: serde_json::Value = serde_json::from_slice(wire).unwrap();
     item["id"].as_str().unwrap().to_owned()
 }
 
-/// An item of the Agents SDK.
+/// Creates an item of the Agents SDK.
 pub(crate) fn span_item(id: &str) -> String {
     format!(
         r#"{{"object":"trace.span","id":"{id}","trace_id":"trace_1","parent_id":null,"started_at":null,"ended_at":null,"span_data":{{"type":"custom","name":"n","data":{{}}}},"error":null}}"#
@@ -96,12 +96,12 @@ impl World {
         Self::over(Arc::default(), sink)
     }
 
-    /// The same journal, opened again: what a restart finds.
+    /// Opens the same journal again, like a restart.
     pub(crate) fn over(storage: Arc<MemoryStorage>, sink: Arc<dyn Sink>) -> Self {
         Self::with_dead_letters(storage, Arc::default(), sink)
     }
 
-    /// With the same dead letters too.
+    /// Also uses the same dead letters.
     pub(crate) fn with_dead_letters(
         storage: Arc<MemoryStorage>,
         dead_storage: Arc<MemoryStorage>,
@@ -110,7 +110,7 @@ impl World {
         Self::with(storage, dead_storage, sink, |_| ())
     }
 
-    /// With other options.
+    /// Uses other options.
     pub(crate) fn with(
         storage: Arc<MemoryStorage>,
         dead_storage: Arc<MemoryStorage>,
@@ -120,7 +120,7 @@ impl World {
         Self::made_of((storage, dead_storage), sink, Arc::default(), change)
     }
 
-    /// With rules, over a journal that may be there.
+    /// Uses rules, over a journal that may exist.
     pub(crate) fn ruled(
         storage: Arc<MemoryStorage>,
         sink: Arc<dyn Sink>,
@@ -140,7 +140,7 @@ impl World {
         Self::journalled(&Options::default(), (storage, dead_storage), sink, rules, options)
     }
 
-    /// Over a small journal, and with what happens when it is full.
+    /// Uses a small journal with this behaviour when it is full.
     pub(crate) fn small(sink: Arc<dyn Sink>, when_full: WhenFull) -> Self {
         let journal =
             Options { bytes_max: 256 << 10, retain: Duration::ZERO, ..Options::default() };
@@ -197,12 +197,12 @@ impl World {
         }
     }
 
-    /// A lane of its own over the same journal, which nobody runs.
+    /// Creates another lane over the same journal; the caller runs it.
     pub(crate) fn another_lane(&self, sink: Arc<dyn Sink>, dead: &Journal<()>) -> Lane {
         self.lane_of("another", sink, dead)
     }
 
-    /// The same for a sink of this name.
+    /// Creates another lane for a sink of this name.
     pub(crate) fn lane_of(&self, name: &str, sink: Arc<dyn Sink>, dead: &Journal<()>) -> Lane {
         let journal = self.feed.journal().clone();
         let status = LaneStatus::new(name.to_owned(), "told", Cursor::default());
@@ -211,7 +211,7 @@ impl World {
         Lane::new(reader, sink, journal, dead_letters, options(), Arc::new(status))
     }
 
-    /// The lane that goes on where this one has saved its cursor.
+    /// Creates the lane that continues from this one's saved cursor.
     pub(crate) fn next_lane(&self, sink: Arc<dyn Sink>) -> Lane {
         let journal = self.feed.journal().clone();
         let cursor = journal.cursor("told").unwrap();
@@ -230,12 +230,12 @@ impl World {
         self.send_items(&items, 1).await;
     }
 
-    /// Sends these items in one request, as received then.
+    /// Sends these items in one request that was received at this time.
     pub(crate) async fn send_items(&self, items: &[String], received_at_ns: u64) {
         self.send_as(items, items, received_at_ns).await;
     }
 
-    /// As another version may have understood them.
+    /// Sends them as another version might have decoded them.
     pub(crate) async fn send_as(
         &self,
         items: &[String],
@@ -272,7 +272,7 @@ pub(crate) fn down(reason: &str) -> Report {
     Report::down(None, reason)
 }
 
-/// Rejects one of so many items, and takes the others.
+/// Reports one of `of` items as rejected, and the others as delivered.
 pub(crate) fn reject(place: usize, of: usize, reason: &str) -> Report {
     let rejected = Report::reject(reason, "400").verdicts.of(0).clone();
     let verdicts =
@@ -392,7 +392,7 @@ async fn an_exact_resend_is_not_delivered_twice_also_after_a_restart() {
     assert_eq!(sink.arrived(), ["a", "b", "c", "d"]);
 }
 
-/// Refuses any request that holds an odd item, as a backend does that judges requests as a whole.
+/// A sink that rejects any request with an odd item, like a backend that judges requests as a whole.
 #[derive(Debug, Default)]
 struct Whole {
     arrived: Mutex<Vec<String>>,
@@ -433,7 +433,7 @@ async fn a_request_refused_as_a_whole_is_halved_until_only_the_odd_items_are_lef
     assert_eq!((world.status.delivered(), world.status.cursor().dead_lettered), (37, 3));
 }
 
-/// Breaks on every request for a while, and for ever on those that hold an odd item.
+/// A sink that fails on every request for a while, and always on those with an odd item.
 #[derive(Debug)]
 struct Breaking {
     down_for: AtomicU64,
@@ -472,7 +472,7 @@ async fn while_the_backend_breaks_on_everything_nothing_becomes_a_dead_letter() 
     world.send(&["a", "b", "c", "d"]).await;
     world.settled().await;
     let mut arrived = sink.arrived.lock().unwrap().clone();
-    // Each was tried alone, so that one of them could not hide that the backend works.
+    // Each was tried alone, so none of them could hide that the backend works.
     arrived.sort_unstable();
     assert_eq!(arrived, ["a", "b", "c", "d"]);
     assert_eq!(world.status.cursor().dead_lettered, 0);
@@ -488,7 +488,7 @@ async fn an_item_on_which_the_backend_breaks_while_it_takes_others_becomes_a_dea
     assert_eq!(world.status.cursor().dead_lettered, 1);
 }
 
-/// Takes its time over each delivery, and notes whether it is asked for a checkpoint meanwhile.
+/// A sink that is slow, and notes whether it is asked for a checkpoint meanwhile.
 #[derive(Debug, Default)]
 struct Slow {
     is_busy: AtomicBool,

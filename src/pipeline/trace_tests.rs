@@ -1,4 +1,4 @@
-//! A lane whose sink wants to know of traces: what its deliveries carry, what waits for what, and the roots.
+//! A lane whose sink needs trace contexts: what its deliveries carry, what waits for what, and the roots.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -13,7 +13,7 @@ use crate::sinks::{Delivery, Pending, Report, Sink};
 use crate::span::{Span, SpanId, TraceContext, TraceNeeds};
 use crate::support::clock::unix_now_ns;
 
-/// Takes what it is given, as it is told, and remembers it with its context.
+/// A scripted sink that remembers its items with their contexts.
 #[derive(Debug)]
 struct Watching {
     needs: TraceNeeds,
@@ -99,7 +99,7 @@ fn root(trace: u8) -> SpanId {
     ids::root_span_id(&trace_name(trace))
 }
 
-/// Nothing waits for trace objects, and not for long for a trace to be quiet.
+/// The needs of a sink that does not wait for trace objects, and only briefly for a trace to be quiet.
 fn at_once() -> TraceNeeds {
     let quiet = Duration::from_millis(200);
     TraceNeeds { context_wait: Duration::ZERO, quiet, ..TraceNeeds::default() }
@@ -143,7 +143,7 @@ async fn a_span_waits_for_its_trace_object_and_no_longer_than_for_that() {
     let sink = Arc::new(Watching { slots: 64, ..Watching::with(needs) });
     let world = World::new(sink.clone());
     world.send_items(&[span(1, "a")], unix_now_ns()).await;
-    // Others do not wait with it: enough of them that some are in another slot.
+    // Other traces do not wait with it: enough of them that some are in other partitions.
     for trace in 2..10 {
         world.send_items(&[object(trace), span(trace, "b")], unix_now_ns()).await;
     }
@@ -168,7 +168,7 @@ async fn a_span_goes_without_its_trace_object_once_it_has_waited() {
     world.settled().await;
     assert!(wait <= started.elapsed() + Duration::from_millis(5), "{:?}", started.elapsed());
     assert!(sink.seen()[0].context.trace.is_none());
-    // The next one of this trace does not wait again.
+    // The next span of this trace does not wait again.
     world.send_items(&[span(1, "b")], unix_now_ns() + 3600 * SECOND).await;
     world.settled().await;
     assert!(sink.has_seen(id(1, "b")));
@@ -180,7 +180,7 @@ async fn a_lane_that_is_behind_waits_for_nothing() {
     let world = World::new(Arc::new(Watching::with(needs)));
     world.send_items(&[span(1, "a")], unix_now_ns() - 601 * SECOND).await;
     world.settled().await;
-    // Nor does one that drains.
+    // Nor does it wait in a lane that drains.
     world.send_items(&[span(2, "a")], unix_now_ns()).await;
     let status = Arc::clone(&world.status);
     assert_eq!(world.drain().await.0, LaneState::Drained);
@@ -230,7 +230,7 @@ async fn a_restart_owes_the_roots_that_were_not_sent_and_no_others() {
     let world = World::new(first.clone());
     world.send_items(&[span(1, "a")], unix_now_ns() - 60 * SECOND).await;
     until(|| first.roots() == [root(1)]).await;
-    // The second life reads a trace and does not live to see it quiet.
+    // The second life reads a trace, but ends before it is quiet.
     let (_, storage) = world.drain().await;
     let second = Arc::new(Watching::with(not_yet));
     let world = World::over(storage, second.clone());
@@ -257,7 +257,7 @@ async fn a_lane_that_is_behind_goes_by_the_time_of_what_it_reads() {
     let down = Report::down(None, "down");
     let world = World::new(Arc::new(Watching::with(after_ten_seconds).telling(vec![down; 10_000])));
     let start = unix_now_ns() - 3600 * SECOND;
-    // A trace every 4 s, and the first goes on after 20 s.
+    // A trace every 4 s; the first continues after 20 s.
     for number in 1..10 {
         world.send_items(&[span(number, "a")], start + u64::from(number) * 4 * SECOND).await;
         if number == 6 {
@@ -279,7 +279,7 @@ async fn a_lane_that_is_behind_goes_by_the_time_of_what_it_reads() {
 
 // === Amendments ===
 
-/// A sink at which a span replaces the one with its id.
+/// The needs of a sink at which a span replaces the one with the same id.
 fn replacing() -> TraceNeeds {
     TraceNeeds { replaces_by_id: true, quiet: Duration::from_mins(10), ..at_once() }
 }
@@ -288,13 +288,13 @@ fn session_of(seen: &Seen) -> Option<&str> {
     seen.context.session.as_deref()
 }
 
-/// What was handed over of a span, in order: its session each time.
+/// Returns the sessions with which a span was delivered, in order.
 fn told(sink: &Watching, span: SpanId) -> Vec<Option<&'static str>> {
     let seen = sink.seen().into_iter().filter(|seen| seen.span == span);
     seen.map(|seen| session_of(&seen).and(CHAT)).collect()
 }
 
-/// That group, as [`told`] has it.
+/// The group in the form that [`told`] returns.
 const CHAT: Option<&str> = Some("chat-7");
 
 #[tokio::test]
@@ -305,7 +305,7 @@ async fn what_was_sent_without_its_session_is_sent_once_more_when_that_is_known(
         world.send_items(&[span(trace, "a"), span(trace, "b")], unix_now_ns()).await;
     }
     world.settled().await;
-    // The news of many traces at one instant, with spans that have not been sent yet.
+    // New facts of many traces at the same time, with spans that have not been sent yet.
     let news: Vec<_> = (1..40).flat_map(|trace| [object(trace), span(trace, "c")]).collect();
     world.send_items(&news, unix_now_ns()).await;
     world.send_items(&[span(1, "d")], unix_now_ns()).await;
@@ -329,7 +329,7 @@ async fn an_amendment_that_a_crash_cut_off_is_made_again_and_a_drained_one_is_no
     world.send_items(&[span(1, "a")], unix_now_ns()).await;
     world.settled().await;
     let before = world.status.cursor().mark;
-    // From now on nothing arrives any more.
+    // From here on nothing is delivered.
     let down = Report::down(None, "down");
     first.reports.lock().unwrap().extend(vec![down; 100_000]);
     world.send_items(&[object(1), span(1, "b")], unix_now_ns()).await;
@@ -384,7 +384,7 @@ async fn news_that_come_while_an_amendment_is_under_way_bring_another() {
     sink.reports.lock().unwrap().extend(vec![again(); 100]);
     world.send_items(&[object(1)], unix_now_ns()).await;
     until(|| 1 < told(&sink, id(1, "a")).len()).await;
-    // The second run gives the trace a root, below which the first is to hang too.
+    // The second run gives the trace a root, which becomes the parent of the first too.
     world.send_items(&[task("b")], unix_now_ns()).await;
     world.settled().await;
     let seen: Vec<_> = sink.seen().into_iter().filter(|seen| seen.span == id(1, "a")).collect();

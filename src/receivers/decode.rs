@@ -334,7 +334,7 @@ mod tests {
         assert!(futures_util::poll!(everything.as_mut()).is_pending());
         go_on.send(()).unwrap();
         drop(everything.await.unwrap());
-        // Where nobody works with it yet, it comes back at once.
+        // If no work has started on it, its memory is released immediately.
         let held = decoder.memory.reserve(all).await.unwrap();
         let waiting = Box::pin(decoder.read(form, body(100), |_, _| Ok(())));
         drop(waiting);

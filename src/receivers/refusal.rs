@@ -206,8 +206,8 @@ mod tests {
     fn clients_of_every_protocol_are_told_the_same() {
         let text = || "why".to_owned();
         let busy = Refusal::Busy { why: "why", items: 1 };
-        // By <https://opentelemetry.io/docs/specs/otlp/>: what a client sends again over gRPC, and over HTTP. RESOURCE_EXHAUSTED only
-        // where RetryInfo comes with it.
+        // According to <https://opentelemetry.io/docs/specs/otlp/>: what a client retries over gRPC, and over HTTP. `RESOURCE_EXHAUSTED`
+        // only with `RetryInfo`.
         let (grpc, http) = (
             [
                 Code::Cancelled,

@@ -166,7 +166,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_tenant_that_sent_too_much_waits_until_that_is_paid_and_others_do_not() {
         let tenants = tenants();
-        // A hundred are in the bucket; this goes 50 beyond them.
+        // The bucket holds a hundred; this exceeds it by 50.
         tenants.enter("a").unwrap().sent(150);
         assert_eq!(tenants.enter("a").unwrap_err(), Refusal::Limited(Duration::from_secs(5)));
         tenants.enter("b").unwrap();
@@ -177,7 +177,7 @@ mod tests {
         tenants.enter("a").unwrap();
     }
 
-    /// Three requests that do not know of each other; returns how many items came in.
+    /// Sends three independent requests; returns the number of accepted items.
     fn three_at_once(tenants: &Tenants, name: &str, size: u64) -> u64 {
         let let_in: Vec<_> = (0..3).filter_map(|_| tenants.enter(name).ok()).collect();
         for tenant in &let_in {
@@ -207,7 +207,7 @@ mod tests {
         let tenants = tenants();
         tenants.enter("shop").unwrap().sent(5000);
         tenants.enter("shop").unwrap().came(10_500);
-        // What it says of items holds, and of bytes what holds for all.
+        // Its limit of items applies, and the common limit of bytes.
         let wait = tenants.enter("shop").unwrap_err();
         assert_eq!(wait, Refusal::Limited(Duration::from_millis(500)));
     }

@@ -1,4 +1,4 @@
-//! Listeners with clients that behave, and with clients that do not: all others are served.
+//! Listeners with well-behaved and misbehaving clients: the latter do not affect others.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -26,7 +26,7 @@ use crate::support::stop::Stop;
 const SOON: Duration = Duration::from_secs(20);
 const POLL_EVERY: Duration = Duration::from_millis(20);
 
-/// Answers with the version of HTTP, and with who asks.
+/// Answers with the version of HTTP and the peer.
 #[derive(Debug, Clone)]
 struct Echo(Option<Tls>);
 
@@ -86,7 +86,7 @@ fn with_clients(authority: &Authority, client_auth: ClientAuth) -> TlsOptions {
     TlsOptions { client_ca, client_auth: Some(client_auth), ..options(authority) }
 }
 
-/// Asks once on a connection; returns the status and the text.
+/// Sends one request on a connection; returns the status and the text.
 async fn ask(
     stream: impl Stream + 'static,
     version: Version,
@@ -161,7 +161,7 @@ async fn clients_are_known_by_what_their_certificate_calls_them() {
     ] {
         let world = World::open(Some(with_clients(&authority, client_auth))).await;
         let config = authority.client(&[&TLS12, &TLS13], shown);
-        // With TLS 1.3 a client learns only when it reads that it was not let in.
+        // With TLS 1.3 a client learns only when it reads that it was rejected.
         let answer = match connect(world.address, config).await {
             Ok(stream) => ask(stream, Version::HTTP_2).await.ok(),
             Err(_) => None,
@@ -176,7 +176,7 @@ async fn clients_are_known_by_what_their_certificate_calls_them() {
 async fn a_handshake_that_does_not_end_is_cut_off() {
     let authority = Authority::new();
     let world = World::open(Some(options(&authority))).await;
-    // Nothing at all, and the beginning of a record.
+    // Nothing, and the beginning of a record.
     for sent in [&b""[..], &[22, 3, 1]] {
         let mut stream = TcpStream::connect(world.address).await.unwrap();
         stream.write_all(sent).await.unwrap();
@@ -187,7 +187,7 @@ async fn a_handshake_that_does_not_end_is_cut_off() {
     world.close().await;
 }
 
-/// The certificate that a new connection is shown.
+/// Returns the certificate presented to a new connection.
 async fn shown(world: &World, authority: &Authority) -> Vec<u8> {
     let stream = connect(world.address, authority.client(&[&TLS13], None)).await.unwrap();
     let (_, session) = stream.get_ref();
@@ -289,7 +289,7 @@ async fn a_unix_socket_is_there_while_somebody_listens() {
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(listener.address().unwrap(), socket(&path));
     let stop = Stop::default();
-    // A socket is in the clear, whatever the ports are.
+    // A socket is not encrypted, whatever the ports are.
     let authority = Authority::new();
     let tls = Tls::open("receivers", &options(&authority)).unwrap();
     let served = tokio::spawn(serve(listener, Echo(Some(tls)), stop.clone()));
@@ -298,7 +298,7 @@ async fn a_unix_socket_is_there_while_somebody_listens() {
         let (_, text) = ask(stream, version).await.unwrap();
         assert_eq!(text, format!("{version:?} http nobody"));
     }
-    // Somebody listens: nobody else can.
+    // The address is in use, so no other listener can have it.
     let taken = Listener::bind(&socket(&path)).await.unwrap_err();
     assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
     assert!(UnixStream::connect(&path).await.is_ok());
@@ -311,11 +311,11 @@ async fn a_unix_socket_is_there_while_somebody_listens() {
 async fn only_a_socket_that_nobody_listens_on_is_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("http.sock");
-    // What a killed daemon leaves.
+    // The file of a killed daemon.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists());
     let first = Listener::bind(&socket(&path)).await.unwrap();
-    // Another put its own there by force: that is not removed with ours.
+    // Another daemon replaced the file: it is not removed with this listener.
     std::fs::remove_file(&path).unwrap();
     let second = Listener::bind(&socket(&path)).await.unwrap();
     drop(first);
@@ -357,13 +357,13 @@ async fn too_many_headers_and_too_long_ones_are_431() {
     world.close().await;
 }
 
-/// A frame of HTTP/2 (RFC 9113, 4.1).
+/// Encodes a frame of HTTP/2 (RFC 9113, 4.1).
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// The head of a request: POST / over http, of the static table of HPACK. Its body is still to come.
+/// Encodes the head of a request: POST / over http, from the static table of HPACK. Its body follows.
 fn head(stream: u32) -> Vec<u8> {
     frame(1, 4, stream, &[0x83, 0x84, 0x86])
 }
@@ -373,7 +373,7 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 
-/// Reads frames until there is one of this kind; returns how it begins, and counts those before.
+/// Reads frames until one of this kind; returns its beginning, and counts those before it.
 async fn next(stream: &mut TcpStream, wanted: u8) -> Option<Vec<u8>> {
     loop {
         let mut head = [0; 9];
@@ -430,7 +430,7 @@ async fn connections_whose_answers_are_not_read_keep_nobody_out() {
     let mut silent = Vec::new();
     for _ in 0..150 {
         let mut stream = TcpStream::connect(world.address).await.unwrap();
-        // There is no room for the body of any answer: SETTINGS_INITIAL_WINDOW_SIZE is 0.
+        // There is no space for the body of any answer: `SETTINGS_INITIAL_WINDOW_SIZE` is 0.
         let no_window = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
         let call = frame(1, 5, 1, &[0x83, 0x84, 0x86]);
         stream.write_all(&[PREFACE, &no_window, &call].concat()).await.unwrap();

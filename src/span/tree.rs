@@ -509,9 +509,9 @@ mod tests {
             (vec![call(1, Some(8), 7, 3), call(2, None, 7, 4), call(3, Some(9), 7, 2)], vec![2]),
             (vec![call(1, Some(9), 7, 1), call(2, Some(9), 5, 2)], vec![1, 2]),
             (vec![call(1, Some(9), 0, 0), call(2, Some(9), 0, 0)], vec![1, 2]),
-            // A model that gives all its answers one id, as played ones do.
+            // A model with the same id in all answers, like a scripted one.
             (vec![call(1, Some(9), 7, 1), call(2, Some(9), 7, 1)], vec![1, 2]),
-            // The first repeats one within it.
+            // The first repeats one inside it.
             (vec![call(1, Some(9), 7, 3), call(2, Some(1), 7, 2), call(3, Some(9), 7, 1)], vec![2]),
             (vec![call(1, Some(9), 7, 3), call(3, Some(9), 7, 2), call(4, Some(3), 7, 1)], vec![1]),
         ] {
@@ -526,7 +526,7 @@ mod tests {
         }
     }
 
-    /// What counts for a sink that hears of what is decided otherwise.
+    /// Returns what counts for a sink that learns of changed decisions.
     fn counted_in_the_end(spans: &[(u8, Own<u8, ()>)]) -> Vec<u8> {
         let (mut tree, mut counted) = (Calls::default(), std::collections::BTreeSet::new());
         for (id, own) in spans {
@@ -544,7 +544,7 @@ mod tests {
         let silent = |parent| own(parent, Nothing);
         let step = |parent| Own { is_call: false, is_estimated: false, ..silent(parent) };
         let tool = |parent| Own { is_boundary: true, ..step(parent) };
-        // The silent call is the last of these, and its place is its name.
+        // The silent call is the last of these, and its index is its name.
         for (spans, is_told) in [
             (vec![own(None, Model), silent(Some(0))], true),
             (vec![own(None, Model), step(Some(0)), silent(Some(1))], true),

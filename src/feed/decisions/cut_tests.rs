@@ -1,4 +1,4 @@
-//! Every captured trace, cut into requests of one span: what is below dropped spans hangs where it does when all comes in one request.
+//! Every captured trace, split into requests of one span: children of dropped spans get the same parents as in a single request.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -24,33 +24,33 @@ const RULES: [&str; 5] = [
     "[[rules]]\nmatch = { kind = \"generation\" }\nkeep = true\n[[rules]]\nmatch = { name = \"*a*\" }\ndrop = true\n",
 ];
 
-/// A trace or several, as rules left them.
+/// One or more traces after rules.
 pub(crate) struct Cut {
-    /// Where it was captured, and how it was cut.
+    /// Its source, and how it was split.
     pub(crate) name: String,
-    /// What is left, in requests of one item each.
+    /// The remaining items, in requests of one item each.
     pub(crate) left: Vec<Arc<Batch>>,
-    /// The ids of what is not.
+    /// The ids of dropped spans.
     pub(crate) dropped: HashSet<SpanId>,
-    /// The same as texts, in OTLP's form and as the client named them.
+    /// The same as texts, in OTLP's form and in the client's.
     dropped_texts: HashSet<String>,
 }
 
 impl Cut {
-    /// All that is left as one delivery.
+    /// Returns everything that remains as one delivery.
     pub(crate) fn delivery(&self) -> Delivery {
         let mut delivery = Delivery::default();
         self.left.iter().for_each(|batch| delivery.add(batch, 0..batch.items.len()));
         delivery
     }
 
-    /// The same for an id in OTLP, which is empty where there is none.
+    /// Does the same for an OTLP id, which is empty without a parent.
     pub(crate) fn check_parent_id(&self, told: &[u8]) {
         let told = told.iter().fold(String::new(), |all, byte| format!("{all}{byte:02x}"));
         self.check_parent(&told);
     }
 
-    /// Fails where this is the parent that a backend is told, and it never gets it.
+    /// Fails if a backend is told this parent but never gets it.
     pub(crate) fn check_parent(&self, told: &str) {
         assert!(!self.dropped_texts.contains(told), "{told} is dropped: {}", self.name);
     }
@@ -67,7 +67,7 @@ fn rules(text: &str) -> Rules {
     Rules::compile(["here"], of_text(text)).waiting(options)
 }
 
-/// All items of each captured scenario.
+/// Returns all items of each captured scenario.
 fn captured() -> BTreeMap<String, Vec<Item>> {
     let mut scenarios: BTreeMap<String, Vec<Item>> = BTreeMap::new();
     for (folder, receiver) in [("agents-sdk", Receiver::OpenAi), ("otlp", Receiver::OtlpHttp)] {
@@ -94,7 +94,7 @@ fn batch(items: Vec<Item>, received_at_ns: u64) -> Arc<Batch> {
     Arc::new(Batch { source, items, bytes: 0 })
 }
 
-/// What rules leave of items that come one by one, where a lane waits for them.
+/// Applies rules to items that come one by one, in a lane that waits for decisions.
 fn one_by_one(rules: &Rules, items: &[Item]) -> Vec<Arc<Batch>> {
     let mut decisions = Decisions::new(rules.decide(), rules.kept());
     let mut times = (1..).map(|number| number * SECOND / 100);
@@ -111,7 +111,7 @@ fn one_by_one(rules: &Rules, items: &[Item]) -> Vec<Arc<Batch>> {
     left.filter(|batch| !batch.items.is_empty()).collect()
 }
 
-/// Every captured scenario under each of some rules, cut in the order in which it came and in the reverse.
+/// Checks every captured scenario with each of some rules, split in the original order and in reverse.
 pub(crate) fn each_cut(mut check: impl FnMut(&Cut)) {
     let mut dropped_at_all = 0;
     for (name, items) in captured() {

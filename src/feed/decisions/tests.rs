@@ -1,4 +1,4 @@
-//! Decisions against an oracle that sees everything at once, with and without restarts, and the bound of a table.
+//! Compares decisions with an oracle that sees everything at the same time, with and without restarts; tests the limit of a table.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -11,9 +11,9 @@ use crate::support::memory::{alone, assert_within, resident_bytes};
 const SECOND: u64 = 1_000_000_000;
 const QUIET: u64 = 10 * SECOND;
 const LONGEST: u64 = 60 * SECOND;
-/// Where the times of these tests begin.
+/// Start of the times in these tests.
 const BEGIN: u64 = 1_000_000 * SECOND;
-/// A rule that keeps is the first, others take away.
+/// The first rule keeps, the others drop.
 const KEPT: u32 = 0;
 
 fn options() -> DecideOptions {
@@ -36,7 +36,7 @@ fn trace(number: u64) -> TraceId {
     TraceId::from_hex(&format!("{:032x}", number + 1)).unwrap()
 }
 
-/// A request: when it was received, and the traces in it with what is for them.
+/// A request: its arrival time, and its traces with the rules that match them.
 #[derive(Debug, Clone)]
 struct Request {
     at_ns: u64,
@@ -54,8 +54,8 @@ fn request(at_ns: u64, traces: &[(u64, Marks)]) -> Request {
     Request { at_ns, traces }
 }
 
-/// What a lane does from one place on: it reads ahead, and takes what is decided before it feeds more. Returns what is decided for each
-/// request that it took, by its number; those at the end wait, unless it is told that nothing will come.
+/// Simulates a lane from one place on: it reads ahead, and releases what is decided before it feeds more. Returns the decisions for each
+/// released request, by its number; the last ones wait, unless the lane knows that no more will come.
 fn follow(
     decisions: &mut Decisions,
     requests: &[Request],
@@ -85,8 +85,8 @@ fn follow(
     taken
 }
 
-/// The same by looking at all requests at once: each trace's arrivals are cut where it was forgotten, and the first of each part up to
-/// where it was quiet or too long decide. Each comes with when its part began.
+/// Computes the same from all requests: each trace's arrivals are split where it was forgotten, and the beginning of each part, up to where
+/// it was quiet or too long, decides. Each result has the start of its part.
 fn oracle(requests: &[Request]) -> BTreeMap<usize, HashMap<TraceId, (u64, Marks)>> {
     let mut arrivals: BTreeMap<TraceId, Vec<(usize, u64, Marks)>> = BTreeMap::new();
     let mut now_ns = 0;
@@ -116,7 +116,7 @@ fn oracle(requests: &[Request]) -> BTreeMap<usize, HashMap<TraceId, (u64, Marks)
 }
 
 prop_compose! {
-    /// Times go on by milliseconds to half an hour, and sometimes a request took some seconds to arrive.
+    /// Times advance by milliseconds up to half an hour, and sometimes a request took some seconds to arrive.
     fn some_requests()(
         steps in prop::collection::vec(
             (
@@ -155,7 +155,7 @@ proptest! {
         cut in any::<prop::sample::Index>(),
     ) {
         let cut = cut.index(requests.len());
-        // What looks back further than a decision is remembered, twice.
+        // This looks back twice as far as a decision is remembered.
         let oldest_ns = requests[cut].at_ns.saturating_sub(2 * REMEMBER_NS);
         let from = requests.iter().position(|request| oldest_ns <= request.at_ns).unwrap();
         let mut decisions = table();
@@ -169,7 +169,7 @@ proptest! {
         let expected = oracle(&requests);
         for number in cut..requests.len() {
             for (id, (began_ns, marks)) in &expected[&number] {
-                // One that goes on for longer than is looked back is kept.
+                // A trace that continues for longer than the lookback is kept.
                 let known = again[&number][id];
                 let is_older = *began_ns < oldest_ns + REMEMBER_NS;
                 prop_assert!(
@@ -233,7 +233,7 @@ fn a_trace_without_room_is_kept_and_counted_and_what_is_open_stays_exact() {
     let known = decisions.of((0..150).map(trace));
     assert_eq!(known.len(), 100, "who is not there was kept");
     assert!(known.values().all(|marks| *marks == drops));
-    // Those that nothing waits for any more give way, although they would be remembered for longer.
+    // Traces that no record waits for are evicted, although they would be remembered for longer.
     decisions.feed(BEGIN + 2 * LONGEST, request(0, &[(200, drops)]).survey());
     assert_eq!((decisions.remembered(), decisions.undecided().no_room), (1, 50));
 }

@@ -1,4 +1,4 @@
-//! The table: what it gathers from captured traffic, its bounds, and when roots are due.
+//! The table of traces: what it collects from captured traffic, its limits, and when roots are due.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -70,7 +70,7 @@ fn table() -> Traces {
     Traces::new(TraceNeeds::default(), 0)
 }
 
-/// Each record is a byte long.
+/// Each record has a length of one byte.
 fn feed_one(table: &mut Traces, batch: &Batch) {
     table.feed(batch, Position(table.fed_until.saturating_sub(1)));
 }
@@ -86,12 +86,12 @@ fn context_of(table: &mut Traces, batches: &[Batch], trace: TraceId) -> TraceCon
     table.contexts(items).get(&trace).cloned().unwrap_or_default()
 }
 
-/// These items, each in a request of its own.
+/// Puts each item in a separate request.
 fn requests(items: &[Value]) -> Vec<Batch> {
     items.iter().map(|item| request(std::slice::from_ref(item), NOW)).collect()
 }
 
-/// The one context of these items, each in a request of its own.
+/// Returns the single context of these items, each in a separate request.
 fn context(items: &[Value]) -> TraceContext {
     let mut table = table();
     let batches = requests(items);
@@ -100,7 +100,7 @@ fn context(items: &[Value]) -> TraceContext {
     context_of(&mut table, &batches, trace)
 }
 
-/// The tokens of these spans that count, each span once.
+/// Returns the tokens of these spans that count, each span once.
 fn own_tokens<'a>(context: &TraceContext, spans: impl IntoIterator<Item = &'a Span>) -> Usage {
     let by_id: BTreeMap<SpanId, &Span> =
         spans.into_iter().map(|span| (span.span_id, span)).collect();
@@ -110,7 +110,7 @@ fn own_tokens<'a>(context: &TraceContext, spans: impl IntoIterator<Item = &'a Sp
     sum
 }
 
-/// The input tokens that count, of these items, each in a request of its own.
+/// Returns the input tokens that count, of these items in separate requests.
 fn input_tokens(items: &[Value]) -> Option<u64> {
     let batches = requests(items);
     own_tokens(&context(items), batches.iter().flat_map(Batch::spans)).input
@@ -123,7 +123,7 @@ fn agent_of(context: &TraceContext, trace: &str, span: &str) -> Option<String> {
 
 // === Captured traffic ===
 
-/// The captured requests of each scenario, in order, as JSON; those that are none are left out.
+/// Returns the captured requests of each scenario, in order, as JSON, without invalid ones.
 fn scenarios() -> BTreeMap<String, Vec<Value>> {
     let mut scenarios: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for fixture in golden::fixtures("agents-sdk") {
@@ -140,7 +140,7 @@ fn items_of(bodies: &[Value]) -> Vec<Value> {
     bodies.iter().flat_map(|body| body["data"].as_array().unwrap().clone()).collect()
 }
 
-/// What a trace comes to, read from the JSON alone.
+/// The expected result for a trace, read from the JSON alone.
 #[derive(Debug, Default, PartialEq)]
 struct Sums {
     spans: u64,
@@ -166,7 +166,7 @@ fn tokens(usage: &Value) -> (u64, u64) {
     (input, count(["output_tokens", "completion_tokens"]).unwrap_or_default())
 }
 
-/// The spans from this one up.
+/// Returns the spans from this one upwards.
 fn chain<'a>(items: &'a [Value], start: &'a Value) -> Vec<&'a Value> {
     let mut chain = vec![start];
     while let Some(parent) = chain.last().unwrap()["parent_id"].as_str()
@@ -346,7 +346,7 @@ fn a_task_speaks_where_its_model_calls_say_nothing_and_only_there() {
     assert_eq!(input_tokens(&spoken), Some(7));
     let silent = [call(T, "a", Some("run"), None), task(T, "run", None, 7)];
     assert_eq!(input_tokens(&silent), Some(7));
-    // One run of each kind in the same trace, and a task inside a task, in either order.
+    // One run of each kind in the same trace, and a task inside a task, in both orders.
     let mut both = [
         call(T, "a", Some("one"), Some(7)),
         task(T, "one", None, 7),
@@ -436,7 +436,7 @@ fn what_is_too_long_is_left_out_or_cut() {
 
 // === Whose tokens count ===
 
-/// What a span of a made-up trace is: its kind, whether it says tokens, and whether it is a task or turn of the Agents SDK.
+/// The kinds of generated spans: kind, whether they report tokens, and whether they are a task or turn of the Agents SDK.
 const WORDS: [(Kind, bool, Option<&str>); 11] = [
     (Kind::Generation, true, None),
     (Kind::Generation, false, None),
@@ -454,7 +454,7 @@ const WORDS: [(Kind, bool, Option<&str>); 11] = [
 fn made_up(place: usize, parent: Option<usize>, word: usize) -> Span {
     let id = |place: usize| SpanId::new((place as u64 + 1).to_be_bytes());
     let (kind, speaks, marked) = WORDS[word];
-    // Each is another power of two, so the sum says which count.
+    // Each is a different power of two, so the sum shows which ones count.
     let tokens = 1 << place;
     let usage =
         if speaks { Usage { input: Some(tokens), ..Usage::default() } } else { Usage::default() };
@@ -485,7 +485,7 @@ proptest! {
         is_missing in any::<u16>(),
     ) {
         let parent = |place: usize, index: &prop::sample::Index| {
-            // The last but one is a span that nobody has seen.
+            // The last but one is a span that was never seen.
             match index.index(place + 2) {
                 above if above < place => Some(above),
                 above if above == place => Some(40),
@@ -498,7 +498,7 @@ proptest! {
         };
         let is_there = |place: &usize| *place < 2 || is_missing & (1 << place) == 0;
         let there: Vec<usize> = (0..spans.len()).filter(is_there).collect();
-        // All of them in some order, and some of them twice.
+        // All of them in some order, some of them twice.
         let mut arrivals: Vec<(u64, usize)> =
             there.iter().zip(&order).map(|(place, (at, _))| (*at, *place)).collect();
         arrivals.extend(order.iter().take(5).map(|(at, which)| (at.rotate_left(7), there[which.index(there.len())])));
@@ -542,7 +542,7 @@ fn a_cost_counts_where_its_tokens_do() {
         };
         Item::Span(Span::synthetic(outline, Arc::default(), Detail::default(), facts))
     };
-    // An agent with two calls, one of which runs another inside itself, and a remote agent that says only what it cost.
+    // An agent with two calls, one of which has another inside, and a remote agent that only reports its cost.
     let items = || {
         vec![
             priced(1, Some(0), 0, 1.0),
@@ -563,7 +563,7 @@ fn a_cost_counts_where_its_tokens_do() {
 
 // === What is sent once more ===
 
-/// A table for a sink that replaces by id. Each item is a request of its own, sent as soon as it was read.
+/// Feeds a table for a sink that replaces by id. Each item is a separate request, sent as soon as it was read.
 fn amended(items: &[Value]) -> Vec<Vec<usize>> {
     let needs = TraceNeeds { replaces_by_id: true, ..TraceNeeds::default() };
     let mut table = Traces::new(needs, 0);
@@ -580,7 +580,7 @@ fn amended(items: &[Value]) -> Vec<Vec<usize>> {
         table.contexts(sent);
         amended.push(again);
     }
-    // A restart knows as much, and that all was sent so.
+    // A restart has the same state, and everything counts as sent with it.
     let mut again = Traces::new(needs, 0);
     feed(&mut again, &batches);
     again.note_all_sent();
@@ -592,7 +592,7 @@ fn amended(items: &[Value]) -> Vec<Vec<usize>> {
 
 #[test]
 fn a_span_is_sent_once_more_when_it_is_decided_otherwise_whether_it_counts() {
-    // Parents come before their children here. The task counts, until a call below it does; then the inner one's turn is over too.
+    // Here, parents arrive before their children. A task counts until a call below it does, first the outer one and then the inner one.
     let silent_then_spoken = [
         task(T, "outer", None, 7),
         task(T, "inner", Some("outer"), 7),
@@ -601,14 +601,14 @@ fn a_span_is_sent_once_more_when_it_is_decided_otherwise_whether_it_counts() {
         call(T, "late", Some("inner"), Some(7)),
     ];
     assert_eq!(amended(&silent_then_spoken), [vec![], vec![], vec![], vec![0, 1], vec![1]]);
-    // The outermost speaks, also where it comes last.
+    // The outermost counts, even if it arrives last.
     let outermost_last = [
         task(T, "inner", Some("between"), 7),
         task(T, "outer", None, 7),
         tool(T, "between", Some("outer")),
     ];
     assert_eq!(amended(&outermost_last), [vec![], vec![], vec![0]]);
-    // A call around another.
+    // A call that contains another.
     let around = [call(T, "a", None, Some(7)), call(T, "b", Some("a"), Some(7))];
     assert_eq!(amended(&around), [vec![], vec![0]]);
 }
@@ -762,7 +762,7 @@ fn a_full_table_stays_within_its_bound_also_by_the_systems_own_count() {
             }
             table
         };
-        // What is made once is none of it.
+        // This excludes what is created once.
         fill(2);
         let before = resident_bytes();
         let table = fill(usize::MAX);
@@ -786,7 +786,7 @@ fn metadata_of_20_kb_takes_no_more_of_a_trace_than_its_bound() {
         let batch = request(&[object.clone()], NOW);
         feed_one(&mut table, &batch);
         let more = table.fill().bytes - before;
-        // Its pairs, and the places where each of them lies.
+        // Its pairs, and their slots in the list.
         let places = bounds::METADATA_BYTES_MAX / 10 * 2 * size_of::<(Text, Payload)>();
         assert!(more <= small + (bounds::METADATA_BYTES_MAX + places) as u64, "{pairs}: {more}");
         let trace = batch.items[0].trace_id();
@@ -799,7 +799,7 @@ fn metadata_of_20_kb_takes_no_more_of_a_trace_than_its_bound() {
 
 #[test]
 fn a_trace_of_tasks_within_tasks_takes_steps_for_its_spans_and_not_for_their_threes() {
-    // So many cubed would take hours.
+    // The cube of this would take hours.
     let count = bounds::SPANS_MAX - 1;
     let needs = TraceNeeds { replaces_by_id: true, ..TraceNeeds::default() };
     let name = |number: usize| format!("task_{number}");
@@ -832,7 +832,7 @@ fn owing(roots_until: u64) -> Traces {
     Traces::new(TraceNeeds::default(), roots_until)
 }
 
-/// The names of the roots that are due, and up to when.
+/// Returns the names of due roots, and the record up to which they are due.
 fn due(table: &mut Traces) -> (Vec<String>, u64) {
     let Some(due) = table.take_roots(100) else { return (Vec::new(), 0) };
     let name = |root: &DueRoot| root.span.facts().name.to_string();
@@ -921,7 +921,7 @@ fn a_second_task_gives_its_trace_a_root_and_both_hang_below_it() {
     let due = table.take_roots(9).unwrap().roots;
     assert_eq!(due.len(), 1);
     assert_eq!(auto.parent_of(Some(&due[0].context), &due[0].span), None, "not below itself");
-    // A trace that is forgotten and goes on is still one with a root.
+    // A trace that is forgotten and continues still has a root.
     table.settle(Position(table.fed_until - 1));
     table.advance(NOW + 2 * nanos(FORGET_AFTER));
     assert_eq!(table.fill().traces, 0);
@@ -945,7 +945,7 @@ fn a_task_is_told_what_went_through_the_models_below_it_and_the_root_of_all() {
         item["ended_at"] = json!(format!("2026-11-21T05:13:{second}Z"));
         item
     };
-    // Children first, as the SDK sends them.
+    // Children first, in the SDK's order.
     let batches = requests(&[
         said("g2", "a1", "second", 42),
         said("g1", "a1", "first", 41),
@@ -988,7 +988,7 @@ fn what_a_lane_reads_is_its_time() {
             &request(&[tool(&name_of(number), "x", None)], NOW + number as u64 * 4 * SECOND),
         );
     }
-    // The last was received 16 s after the first, so two were quiet for ten seconds by then.
+    // The last was received 16 s after the first, so two traces had been quiet for ten seconds.
     assert_eq!(due(&mut table), (vec!["invoke_workflow".to_owned(); 2], behind(Position(1))));
 }
 
@@ -1082,7 +1082,7 @@ fn a_clock_that_is_set_back_holds_back_no_root() {
     quiet(&mut table, 1, NOW - hour);
     quiet(&mut table, 2, NOW - hour / 2);
     quiet(&mut table, 3, NOW - 2 * hour);
-    // A restart is told of all of it, and of what comes after.
+    // A restart reads all of it, and what follows.
     let records: Vec<_> = [0, hour, hour / 2, 2 * hour]
         .iter()
         .enumerate()

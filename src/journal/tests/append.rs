@@ -1,4 +1,4 @@
-//! Appending: order, groups, refusals, full and failing disks.
+//! Appends: order, groups, refusals, full and failing disks.
 
 use std::sync::Mutex;
 
@@ -87,7 +87,7 @@ fn many_callers_share_one_sync() {
             let journal = journal.clone();
             rest.spawn(async move { journal.append(entry(numbered(number), 1)).await.unwrap() });
         }
-        // A record is admitted and left in one step.
+        // Admission and submission are one step.
         while journal.shared.log.state().admitted < 201 * FRAME_BYTES as u64 + 5 + 200 * 100 {
             tokio::task::yield_now().await;
         }
@@ -201,7 +201,7 @@ fn who_waits_for_room_gets_it_when_a_cursor_moves_or_is_refused_in_time() {
 
 #[test]
 fn a_full_disk_costs_only_the_group_that_met_it() {
-    // An odd number: the file system cannot reserve, and the write itself meets the end. An even one: reserving does.
+    // With an odd number the file system cannot reserve, and the write itself fails; with an even one, reserving fails.
     for room in [0, 20, 50, 1, 33, 77, 131] {
         let world = World::new();
         let journal = world.open();
@@ -356,7 +356,7 @@ fn a_second_process_is_told_who_has_the_directory() {
 fn what_root_leaves_in_the_directory_of_another_is_that_one_s() {
     use std::os::unix::fs::{MetadataExt as _, chown};
     let dir = tempfile::tempdir().unwrap();
-    // Who is not root has its own directory, and nothing to give away.
+    // A user other than root owns the directory, and need not change owners.
     chown(dir.path(), Some(12_345), Some(54_321)).ok();
     let owner = std::fs::metadata(dir.path()).unwrap();
     let storage = Arc::new(DirStorage::open(dir.path()).unwrap());
@@ -376,10 +376,10 @@ fn a_segment_that_could_not_be_made_does_not_come_back_and_cut_off_what_was_ackn
     let world = World::new();
     let journal = world.open();
     append_numbered(&journal, 0, 7);
-    // The segment is full: the next append makes another one, with its whole header, and cannot sync it.
+    // The segment is full: the next append creates another one with a complete header, and cannot sync it.
     world.disk.find_no_space_at_sync();
     assert!(matches!(append(&journal, entry(numbered(7), 1)), Err(AppendError::NoSpace)));
-    // A smaller one still fits the segment that is there.
+    // A smaller record still fits the current segment.
     let end = append(&journal, entry("fits", 1)).unwrap();
     journal.close();
     world.disk.crash(Crash::BringsBack);

@@ -1,10 +1,10 @@
-//! Which consumers a log knows, and where their cursors stand after something was lost.
+//! The consumers that a log knows, and their cursors after files were lost.
 
 use super::damage::{kill, payload_at};
 use super::record::FRAME_BYTES;
 use super::*;
 
-/// Which sinks the log knows, and from where, does not hang on one small file.
+/// Knowledge of the sinks and their positions must not depend on a single small file.
 #[test]
 fn a_consumer_without_a_readable_cursor_begins_at_the_oldest_record() {
     type Break = fn(&World);
@@ -28,7 +28,7 @@ fn a_consumer_without_a_readable_cursor_begins_at_the_oldest_record() {
         assert_eq!(journal.cursor("good"), Some(cursor_at(ends[1])));
         let is_aside = world.disk.names().iter().any(|name| name.starts_with("damaged/bad.cursor"));
         assert_eq!(is_aside, how != "deleted");
-        // It holds back what it has to get again.
+        // It holds back what it must get again.
         journal.retain_consumers(&["good", "bad"]);
         journal.remove_old();
         assert_eq!(journal.start(), Mark::default());

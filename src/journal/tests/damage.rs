@@ -1,4 +1,4 @@
-//! What disks do to files, and what is left.
+//! Damage that disks do to files, and what remains readable.
 
 use super::faulty::Crash;
 use super::record::FRAME_BYTES;
@@ -7,12 +7,12 @@ use super::*;
 
 const RECORD_BYTES: usize = FRAME_BYTES + 100;
 
-/// Where the payload of a segment's nth record starts.
+/// Returns where the payload of a segment's nth record starts.
 pub(super) fn payload_at(nth: usize) -> usize {
     HEADER_BYTES + nth * RECORD_BYTES + FRAME_BYTES
 }
 
-/// Thirty numbered records in segments of seven, closed.
+/// Creates thirty numbered records in segments of seven, and closes the log.
 fn thirty() -> World {
     let world = World::new();
     let journal = world.open();
@@ -36,11 +36,11 @@ fn a_torn_tail_is_cut_and_counted_wherever_it_is_torn() {
         let mut left = 0;
         world.disk.tamper(&world.disk.segments()[0], |bytes| {
             bytes.truncate(length);
-            // Zeros at the end cannot be told from what was reserved.
+            // Zeros at the end cannot be distinguished from reserved space.
             let written = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
             left = written - (HEADER_BYTES + 2 * RECORD_BYTES);
         });
-        // The process dies with its lock.
+        // The process dies and its lock ends.
         world.disk.fail_writes();
         append(&journal, entry("x", 1)).unwrap_err();
         journal.close();
@@ -153,7 +153,7 @@ fn damage_to_what_was_synced_is_told_from_a_torn_tail_also_after_a_kill() {
     assert_eq!(journal.recovery().damages.len(), 1);
 }
 
-/// The process dies without closing its log.
+/// Ends the process without closing its log.
 pub(super) fn kill(world: &World, journal: Journal<u64>) {
     world.disk.fail_writes();
     append(&journal, entry("x", 1)).unwrap_err();
@@ -176,7 +176,7 @@ fn a_hole_in_a_group_that_was_never_acknowledged_is_a_torn_tail() {
             waiting.spawn(async move { journal.append(entry(numbered(number), 1)).await });
             tokio::task::yield_now().await;
             if number == 1 {
-                // The others gather behind it and become one group.
+                // The others collect during the sync and become one group.
                 world.disk.until_a_sync_waits();
             }
         }
@@ -399,7 +399,7 @@ fn what_retention_removed_is_not_taken_for_lost_however_the_process_ended() {
         let clamped = &journal.recovery().cursors_clamped[..];
         assert!(matches!(clamped, [ClampedCursor { let_go: true, .. }]), "{clamped:?}");
         assert!(verify(&world.disk).unwrap().is_whole());
-        // What is lost from here on is known to be.
+        // From here on, lost segments are known to be lost.
         journal.close();
         world.disk.delete(&world.disk.segments()[0]);
         assert!(matches!(world.open().health(), Health::Damaged(_)));

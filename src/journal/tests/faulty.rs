@@ -8,19 +8,19 @@ use crate::journal::direct::BLOCK_BYTES;
 use crate::journal::segment;
 use crate::journal::storage::{Lock, Storage, StorageFile};
 
-/// The unit in which the disk keeps or loses what was not synced.
+/// Unit in which the disk keeps or loses data that was not synced.
 const SECTOR_BYTES: usize = 64;
 
-/// What a crash leaves of what was not synced.
+/// What a crash leaves of data that was not synced.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Crash {
-    /// All of it: the process was killed, the machine went on.
+    /// All of it: the process was killed, but the machine kept running.
     KeepsAll,
-    /// Nothing of it.
+    /// None of it.
     LosesAll,
-    /// Some sectors and not others.
+    /// Only some sectors.
     Tears(u64),
-    /// All of it, and files whose removal was not synced are there again.
+    /// All of it, and files reappear whose removal was not synced.
     BringsBack,
 }
 
@@ -38,13 +38,13 @@ struct Disk {
 #[derive(Debug, Default)]
 struct State {
     files: BTreeMap<String, Arc<Mutex<Content>>>,
-    /// The directory as it is on stable storage.
+    /// The directory on stable storage.
     synced_names: BTreeMap<String, Arc<Mutex<Content>>>,
     lock: Arc<()>,
     room: Option<usize>,
-    /// Files that were removed since the directory was last synced.
+    /// Files removed since the directory was last synced.
     removed: BTreeMap<String, Arc<Mutex<Content>>>,
-    /// How syncs fail: a full disk has room again the next time.
+    /// The error of syncs; a full disk has space again the next time.
     sync_fails: Option<io::ErrorKind>,
     replace_fails: Option<&'static str>,
     write_fails: bool,
@@ -52,9 +52,9 @@ struct State {
     syncs_held: bool,
     syncs_waiting: usize,
     bad_sector: Option<(String, u64)>,
-    /// What was read of segments: name, offset, bytes.
+    /// Reads of segments: name, offset, bytes.
     reads: Vec<(String, usize, usize)>,
-    /// Reads of segments wait until they are released.
+    /// Whether reads of segments wait until they are released.
     reads_held: bool,
     reads_waiting: usize,
 }
@@ -66,7 +66,7 @@ struct Content {
 }
 
 impl FaultyStorage {
-    /// The machine stops and comes back.
+    /// Stops and restarts the machine.
     pub(super) fn crash(&self, crash: Crash) {
         let mut state = self.state();
         match crash {
@@ -92,7 +92,7 @@ impl FaultyStorage {
         state.room = None;
     }
 
-    /// Changes a file behind everybody's back.
+    /// Changes a file without the log's knowledge.
     pub(super) fn tamper(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let file = Arc::clone(self.state().files.get(name).unwrap());
         let mut content = file.lock().unwrap();
@@ -100,7 +100,7 @@ impl FaultyStorage {
         content.synced = content.now.clone();
     }
 
-    /// Takes a file away behind everybody's back.
+    /// Removes a file without the log's knowledge.
     pub(super) fn delete(&self, name: &str) {
         self.remove(name).unwrap();
         self.sync_dir().unwrap();
@@ -114,13 +114,13 @@ impl FaultyStorage {
         self.list().unwrap()
     }
 
-    /// Segment files, the oldest first.
+    /// Returns the segment files, oldest first.
     pub(super) fn segments(&self) -> Vec<String> {
         let is_segment = |name: &String| segment::base_of(name).is_some();
         self.names().into_iter().filter(is_segment).collect()
     }
 
-    /// From now on the disk takes so many bytes more; `None` for as many as come.
+    /// Limits the disk to this many more bytes; `None` for no limit.
     pub(crate) fn set_room(&self, room: Option<usize>) {
         self.state().room = room;
     }
@@ -129,12 +129,12 @@ impl FaultyStorage {
         self.state().sync_fails = Some(io::ErrorKind::Other);
     }
 
-    /// The next replacement of a file of this name fails.
+    /// Makes the next replacement of this file fail.
     pub(super) fn fail_next_replace_of(&self, name: &'static str) {
         self.state().replace_fails = Some(name);
     }
 
-    /// The next sync finds the disk full.
+    /// Makes the next sync find the disk full.
     pub(super) fn find_no_space_at_sync(&self) {
         self.state().sync_fails = Some(io::ErrorKind::StorageFull);
     }
@@ -151,7 +151,7 @@ impl FaultyStorage {
         self.state().syncs
     }
 
-    /// Syncs wait until they are released.
+    /// Makes syncs wait until they are released.
     pub(super) fn hold_syncs(&self) {
         self.state().syncs_held = true;
     }
@@ -161,23 +161,23 @@ impl FaultyStorage {
         self.disk.released.notify_all();
     }
 
-    /// Waits until somebody waits in a sync.
+    /// Waits until a sync is waiting.
     pub(super) fn until_a_sync_waits(&self) {
         let state = self.state();
         drop(self.disk.released.wait_while(state, |state| state.syncs_waiting == 0).unwrap());
     }
 
-    /// Forgets what was read so far.
+    /// Clears the record of reads.
     pub(crate) fn forget_reads(&self) {
         self.state().reads.clear();
     }
 
-    /// Bytes that were read of segments.
+    /// Returns the number of bytes read from segments.
     pub(crate) fn bytes_read(&self) -> usize {
         self.state().reads.iter().map(|(_, _, bytes)| bytes).sum()
     }
 
-    /// The most often that a block of a segment was read.
+    /// Returns the maximum number of reads of one block of a segment.
     pub(crate) fn reads_of_one_block(&self) -> usize {
         let mut counts = BTreeMap::new();
         for (name, offset, bytes) in &self.state().reads {
@@ -188,7 +188,7 @@ impl FaultyStorage {
         counts.into_values().max().unwrap_or_default()
     }
 
-    /// Reads of segments wait until they are released.
+    /// Makes reads of segments wait until they are released.
     pub(crate) fn hold_reads(&self) {
         self.state().reads_held = true;
     }
@@ -198,7 +198,7 @@ impl FaultyStorage {
         self.disk.released.notify_all();
     }
 
-    /// Whether somebody waits in a read.
+    /// Returns whether a read is waiting.
     pub(crate) fn has_a_read_that_waits(&self) -> bool {
         self.state().reads_waiting > 0
     }
@@ -347,7 +347,7 @@ impl StorageFile for FaultyFile {
         let state = self.storage.state();
         let mut content = self.content.lock().unwrap();
         let len = usize::try_from(len).unwrap();
-        // An odd room stands for a file system that cannot reserve, so that writing meets the end.
+        // An odd limit stands for a file system that cannot reserve, so that the write itself fails.
         match state.room {
             Some(room) if room % 2 == 0 && content.now.len() + room < len => {
                 Err(io::ErrorKind::StorageFull.into())

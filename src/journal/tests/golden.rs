@@ -1,5 +1,5 @@
-//! Logs of each version lie in `tests/golden/`: they stay readable, and the same appends still write the bytes of the newest.
-//! Version 2 differs from version 1 in the cursors only; version 3 has a note of where the log begins.
+//! `tests/golden/` has logs of each version: they stay readable, and the same appends still produce the bytes of the newest one. Version 2
+//! differs from version 1 only in the cursors; version 3 has a note of the start of the log.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use crate::support::golden;
 /// 2026-01-01T00:00:00Z.
 const CREATED_NS: u64 = 1_767_225_600_000_000_000;
 
-/// What a consumer keeps with its place.
+/// The number that a consumer saves with its position.
 const STAMP: u64 = CREATED_NS + 5;
 
 fn golden(version: &str) -> PathBuf {
@@ -20,7 +20,7 @@ fn golden(version: &str) -> PathBuf {
 
 const NEWEST: &str = "journal-v3";
 
-/// Records of all sizes that matter, in several segments.
+/// Returns payloads of all relevant sizes, for several segments.
 fn payload(number: u32) -> Vec<u8> {
     match number {
         0 => Vec::new(),
@@ -68,7 +68,7 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 
 #[test]
 fn a_log_of_each_version_is_read() {
-    // Before version 2 no cursor had a stamp.
+    // Cursors have stamps since version 2.
     for (version, stamp) in [("journal-v1", 0), ("journal-v2", STAMP), (NEWEST, STAMP)] {
         check(&golden(version), stamp);
     }
@@ -102,7 +102,7 @@ fn check(log: &Path, stamp: u64) {
 
 #[test]
 fn the_same_appends_write_the_same_bytes() {
-    // Written once for each version of the format, and then kept for ever.
+    // Written once for each version of the format, and kept forever.
     if golden::is_update() && !golden(NEWEST).exists() {
         fs::create_dir_all(golden(NEWEST)).unwrap();
         write(&golden(NEWEST));

@@ -1,4 +1,4 @@
-//! Tests of the journal as a whole, on disks that do what disks do.
+//! Tests of the entire journal, on disks with realistic faults.
 pub(crate) mod faulty;
 
 mod model;
@@ -19,7 +19,7 @@ use super::*;
 use faulty::FaultyStorage;
 
 impl<P> Journal<P> {
-    /// Forgets a consumer and its cursor.
+    /// Removes a consumer and its cursor.
     pub(crate) fn remove_cursor(&self, consumer: &str) -> io::Result<()> {
         let name = cursor::file_name(consumer).unwrap();
         let log = &*self.shared.log;
@@ -41,7 +41,7 @@ impl<P> Journal<P> {
     }
 }
 
-/// A log on a faulty disk, and a clock that stands still.
+/// A log on a faulty disk, with a fixed clock.
 struct World {
     disk: FaultyStorage,
     options: Options,
@@ -49,7 +49,7 @@ struct World {
 }
 
 impl World {
-    /// Segments of a kilobyte in 64 of them; what is passed goes at once.
+    /// Creates a budget of 64 segments of a kilobyte; passed segments are removed immediately.
     fn new() -> Self {
         let options = Options {
             bytes_max: 64 << 10,
@@ -101,7 +101,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
 }
 
-/// All that can be read, and what could not.
+/// Returns all readable records, and the unreadable ranges.
 fn read_all(journal: &Journal<u64>, from: Position) -> (Vec<Record>, Vec<Record>) {
     let (mut records, mut errors) = (Vec::new(), Vec::new());
     let mut reader = journal.read_from(from);
@@ -113,7 +113,7 @@ fn read_all(journal: &Journal<u64>, from: Position) -> (Vec<Record>, Vec<Record>
     (records, errors)
 }
 
-/// The numbers of records made by [`append_numbered`].
+/// Returns the numbers of records created by [`append_numbered`].
 fn numbers(journal: &Journal<u64>) -> Vec<u64> {
     let (records, _) = read_all(journal, Position(0));
     records

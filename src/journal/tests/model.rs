@@ -1,5 +1,5 @@
-//! The log against a model of it: whatever is done, and whatever the disk does, every acknowledged record is read back once, in
-//! order, byte for byte.
+//! Compares the log with a model: whatever is done, and whatever the disk does, every acknowledged record is read back once, in order, byte
+//! for byte.
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -11,21 +11,21 @@ const CONSUMERS: [&str; 2] = ["one", "two"];
 
 #[derive(Debug, Clone)]
 enum Operation {
-    /// Records of these sizes and items, all at once.
+    /// Appends records of these sizes and items concurrently.
     Append(Vec<(usize, u32)>),
-    /// A consumer moves on, to the end of one of the records it has not passed.
+    /// Moves a consumer to the end of one of the records that it has not passed.
     SaveCursor(usize, Index),
-    /// Records are read from the start of one on.
+    /// Reads records from the start of one.
     ReadFrom(Index),
-    /// Time passes.
+    /// Advances the clock.
     Wait(u64),
-    /// Closed and opened again.
+    /// Closes and opens the log.
     Reopen,
-    /// The process or the machine stops and comes back.
+    /// Stops and restarts the process or the machine.
     Crash(Crash),
-    /// The machine stops in the middle of a write of these records.
+    /// Stops the machine during a write of these records.
     CrashInWrite(Vec<(usize, u32)>, u64),
-    /// The disk takes so many bytes more, while these records are appended; then it has room again.
+    /// Limits the disk to this many more bytes while these records are appended; then it has space again.
     FullDisk(usize, Vec<(usize, u32)>),
 }
 
@@ -55,11 +55,11 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
     proptest::collection::vec(operation, 1..40)
 }
 
-/// What must be there.
+/// The expected contents.
 struct Model {
     world: World,
     journal: Journal<u64>,
-    /// Acknowledged, in the order of the log; those that retention has removed are gone from here too.
+    /// Acknowledged records in log order, without those that retention has removed.
     kept: Vec<Record>,
     end: Mark,
     cursors: [Mark; CONSUMERS.len()],
@@ -123,7 +123,7 @@ impl Model {
         self.check();
     }
 
-    /// Appends all at once. What is acknowledged is remembered.
+    /// Appends records concurrently, and remembers the acknowledged ones.
     fn append(&mut self, records: &[(usize, u32)]) -> Vec<(Option<Mark>, Option<AppendError>)> {
         let mut appended = Vec::new();
         let mut answers = Vec::new();
@@ -166,7 +166,7 @@ impl Model {
         }
     }
 
-    /// The process ends without closing the log.
+    /// Ends the process without closing the log.
     fn die(&mut self) {
         self.world.disk.fail_writes();
         append(&self.journal, entry("never there", 1)).unwrap_err();
@@ -185,7 +185,7 @@ impl Model {
         }
         let recovery = self.journal.recovery();
         assert!(recovery.damages.is_empty() && recovery.cursors_clamped.is_empty(), "{recovery:?}");
-        // What was written but not acknowledged may have come through; from now on it is there like everything else.
+        // Records that were written but not acknowledged may exist; from here on they are like all others.
         let (beyond, _) = read_all(&self.journal, self.end.position);
         assert!(crash.is_some() || beyond.is_empty());
         for stored in beyond {

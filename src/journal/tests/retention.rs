@@ -1,4 +1,4 @@
-//! What goes, when, and who is told.
+//! Retention: what is removed, when, and which callbacks are called.
 
 use super::*;
 
@@ -140,7 +140,7 @@ fn a_reader_that_retention_overtakes_is_told_and_goes_on_with_the_oldest() {
     let mut reader = journal.read_from(Position(0));
     assert_eq!(reader.next().unwrap().unwrap().payload.unwrap(), numbered(0));
     journal.save_cursor("sink", &cursor_at(ends[29])).unwrap();
-    // The file it has open is still there for it.
+    // Its open file is still readable.
     for number in 1..7 {
         assert_eq!(reader.next().unwrap().unwrap().payload.unwrap(), numbered(number));
     }

@@ -1,4 +1,4 @@
-//! Large bodies, which lie on the boundaries of blocks and are written from where they are.
+//! Large bodies, which are aligned to blocks and written directly from their memory.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::direct::{BLOCK_BYTES, ZERO_COPY_BYTES_MIN, is_zero_copy};
 use super::record::FRAME_BYTES;
 use super::*;
 
-/// A record whose body is so long and begins so many bytes behind a block's boundary in memory.
+/// Creates a record with a body of this length that begins `off` bytes after a block boundary in memory.
 fn entry_of(head: usize, body: usize, off: usize, seed: u8) -> Entry<u64> {
     let byte = |place: usize| u8::try_from(place % 251).unwrap() ^ seed;
     let mut memory = vec![0; body + 2 * BLOCK_BYTES];
@@ -32,14 +32,14 @@ fn open(dir: &TempDir) -> Journal<u64> {
     Journal::open_with(&options, storage, Arc::new(|| 1 << 60), Box::new(|_| ())).unwrap()
 }
 
-/// A directory where tests may write to a real disk: the usual place for temporary files is often memory.
+/// Returns a directory on a real disk: the usual place for temporary files is often in memory.
 fn dir_on_disk() -> TempDir {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
     fs::create_dir_all(&target).unwrap();
     TempDir::new_in(target).unwrap()
 }
 
-/// Where in the first segment a mark is.
+/// Returns the offset of a mark in the first segment.
 fn offset_of(mark: Mark) -> usize {
     usize::try_from(segment::offset_in(Position(0), mark.position)).unwrap()
 }
@@ -68,7 +68,7 @@ proptest! {
         let dir = dir_on_disk();
         let mut expected = Vec::new();
         for group in groups {
-            // One after the other in a log that is opened again: the begun block is read from the disk.
+            // One after the other, in a log that is opened again: the incomplete block is read from disk.
             let journal = open(&dir);
             let entries: Vec<_> =
                 group.into_iter().map(|(head, body, off, seed)| entry_of(head, body, off, seed)).collect();

@@ -154,7 +154,7 @@ async fn what_our_own_sinks_send_is_not_taken() {
     *call.version_mut() = Version::HTTP_2;
     assert_eq!(world.send(call).await.grpc_status(), 7);
     assert_eq!(world.counts(), (0, 0));
-    // Sent on by another, and by so many that one of them must be here again.
+    // Forwarded by another daemon, and by so many that one of them must be this one.
     let sent_on = first_header().replace("hops=1", "hops=2 0123456789abcdef");
     let often = format!("hops={} 0123456789abcdef", HOPS_MAX + 1);
     for circle in [&sent_on, &often] {
@@ -302,14 +302,14 @@ async fn browsers_may_send_from_pages_that_are_named() {
     let origin = ("origin", "https://app.example.com");
     let mut preflight = post(TRACES, &[origin], Pieces::whole(""));
     *preflight.method_mut() = Method::OPTIONS;
-    // It carries no key, and needs none.
+    // It has no key, and needs none.
     let answer = world.send(preflight).await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("access-control-allow-origin"), origin.1);
     assert_eq!(answer.header("access-control-allow-credentials"), "true");
     assert!(answer.header("access-control-allow-headers").ends_with("x-mine"));
     assert_eq!(answer.header("access-control-max-age"), "7200");
-    // A page sees errors too.
+    // Pages see errors too.
     for (key, status) in [("Bearer sk-right", 200), ("Bearer sk-wrong", 401)] {
         let headers = [PROTOBUF, origin, ("authorization", key)];
         let answer = world.post(TRACES, &headers, good()).await;
@@ -363,11 +363,11 @@ async fn a_page_that_is_not_allowed_is_refused_on_every_path() {
                 assert_eq!(answer.grpc_status(), 7, "{path} from {origin:?}");
             }
         }
-        // One header that is allowed hides no other.
+        // An allowed header does not hide another one.
         let headers = [("origin", "https://app.example.com"), ("origin", "https://evil.org")];
         assert_eq!(world.post(INGEST, &headers, item).await.status, 403);
         assert_eq!(world.counts(), (0, 0));
-        // No browser sent this.
+        // This does not come from a browser.
         let answer = world.post(INGEST, &[("content-type", "text/plain")], item).await;
         assert_eq!((answer.status.as_u16(), world.counts()), (204, (1, 0)));
         world.close().await;

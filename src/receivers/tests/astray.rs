@@ -1,4 +1,4 @@
-//! Requests that come by a path, in a media type or with times that are not quite right: taken, or told what is.
+//! Requests with a slightly wrong path, media type or times: accepted, or told what is right.
 
 use hyper::StatusCode;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
@@ -10,7 +10,7 @@ use crate::receivers::{ReceiverOptions, Version};
 
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
 
-/// A request with one span for each pair of times.
+/// Creates a request with one span for each pair of times.
 fn spans(times: &[(u64, u64)]) -> Value {
     let spans: Vec<_> = (1_u64..).zip(times).map(|(number, (start, end))| json!({
         "traceId": "cbcb45b82e82cac9c7c6ce3b0bffc1d6", "spanId": format!("{number:016x}"), "name": "s", "kind": 1,
@@ -163,7 +163,7 @@ async fn a_path_that_leads_nowhere_is_404_and_told_which_address_to_set() {
     let answer = world.call("/TraceService/Export", &protobuf).await;
     assert_eq!(answer.grpc_status(), 12);
     assert!(answer.header("grpc-message").contains("ENDPOINT=http://localhost"), "{answer:?}");
-    // A host that cannot be one is not repeated.
+    // An invalid host is not repeated.
     let raw = "POST /otel HTTP/1.1\r\nHost: <b>\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
     let answer = world.raw(raw.as_bytes()).await;
     assert!(answer.contains("OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 "), "{answer}");

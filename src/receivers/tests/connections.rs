@@ -1,4 +1,4 @@
-//! What becomes of connections: idle ones, half-closed ones, those that end half way, and those with several requests.
+//! Connections: idle ones, half-closed ones, those that end early, and those with several requests.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ async fn begin(world: &World, bytes: &[u8]) -> TcpStream {
     stream
 }
 
-/// A request whose body is waited for, and of which ten bytes are sent.
+/// Sends a request with ten bytes of its body; the rest is awaited.
 async fn begin_body(world: &World) -> TcpStream {
     let head = head(TRACES, good().len()).replace("host:", "expect: 100-continue\r\nhost:");
     let mut stream = begin(world, head.as_bytes()).await;
@@ -43,7 +43,7 @@ async fn begin_body(world: &World) -> TcpStream {
     stream
 }
 
-/// The statuses of all answers up to the end of the connection.
+/// Reads the statuses of all answers until the connection ends.
 async fn statuses(stream: &mut TcpStream) -> Vec<u16> {
     let mut text = Vec::new();
     timeout(SOON, stream.read_to_end(&mut text)).await.unwrap().ok();
@@ -55,7 +55,7 @@ fn codes(text: &str) -> Vec<u16> {
     answers.map(|answer| answer.split(' ').next().unwrap().parse().unwrap()).collect()
 }
 
-/// The status of the next answer, whose head is read.
+/// Reads the head and status of the next answer.
 async fn status(stream: &mut TcpStream) -> u16 {
     let mut answer = [0; 12];
     timeout(SOON, stream.read_exact(&mut answer)).await.unwrap().unwrap();
@@ -69,7 +69,7 @@ fn few(connections_max: usize) -> ReceiverOptions {
 #[tokio::test]
 async fn the_connection_that_has_been_idle_the_longest_gives_way_to_a_new_one() {
     let world = World::with(few(3)).await;
-    // One that never said anything, one with half a head, and one that was used and is kept.
+    // One that never sent anything, one with half a head, and one that was used and is kept.
     let mut silent = begin(&world, b"").await;
     let mut slow = begin(&world, b"POST /v1/traces HTTP/1.1\r\nhos").await;
     let mut kept = begin(&world, &whole(TRACES, &good())).await;
@@ -77,7 +77,7 @@ async fn the_connection_that_has_been_idle_the_longest_gives_way_to_a_new_one() 
     for gone in [&mut silent, &mut slow] {
         let answer = timeout(SOON, world.post(TRACES, &[PROTOBUF], good())).await.unwrap();
         assert_eq!(answer.status, 200);
-        // The client's own connection ended with its answer, so the room is taken by one that stays.
+        // The client's connection ended with its answer, so its space is taken by one that stays.
         let _stays = begin(&world, b"").await;
         assert_eq!(statuses(gone).await, [] as [u16; 0]);
     }
@@ -138,7 +138,7 @@ async fn connections_whose_bodies_come_slowly_keep_no_new_client_out() {
         let answer = timeout(SOON, world.post(TRACES, &[PROTOBUF], good())).await.unwrap();
         assert_eq!(answer.status, 200);
     }
-    // The oldest gave way, and was told to come again.
+    // The oldest was closed, and told to retry.
     assert_eq!(statuses(&mut slow[0]).await, [503]);
     world.close().await;
 }
@@ -146,7 +146,7 @@ async fn connections_whose_bodies_come_slowly_keep_no_new_client_out() {
 #[tokio::test]
 async fn a_client_that_closes_its_side_early_gets_its_answer() {
     let world = World::open().await;
-    // Fields that nobody knows, so many that the request is not answered within the turn that reads it.
+    // Unknown fields, so many that the request is not answered within the turn that reads it.
     let long = vec![0x12; 19 * 200_000];
     for body in [&good()[..], &long] {
         let mut stream = begin(&world, &whole(TRACES, body)).await;
@@ -154,7 +154,7 @@ async fn a_client_that_closes_its_side_early_gets_its_answer() {
         assert_eq!(statuses(&mut stream).await, [200]);
     }
     assert_eq!(world.counts().0, 1);
-    // Where something is missing there is none.
+    // An incomplete request gets no answer.
     let mut stream = begin(&world, &whole(TRACES, &good())[..150]).await;
     stream.shutdown().await.unwrap();
     assert_eq!(statuses(&mut stream).await, [] as [u16; 0]);
@@ -205,7 +205,7 @@ async fn a_client_that_is_gone_half_way_leaves_no_reservation_and_no_half_record
     for sent in (0..request.len()).step_by(7) {
         drop(begin(&world, &request[..sent]).await);
     }
-    // Gone when all was sent: it is kept whole or not at all.
+    // The client is gone after sending everything: the request is stored completely or not at all.
     for _ in 0..20 {
         drop(begin(&world, &request).await);
     }
@@ -214,8 +214,7 @@ async fn a_client_that_is_gone_half_way_leaves_no_reservation_and_no_half_record
             begin(&world, head(TRACES, 90_000).as_bytes()).await.write_all(&vec![0; 80_000]).await,
         );
     }
-    // All memory comes back: bodies that need most of it are taken, one after the other.
-    // (Of fields that nobody knows.)
+    // All memory is released: bodies that need most of it are accepted, one after the other. (They have unknown fields.)
     let large = || world.post(TRACES, &[PROTOBUF], vec![0x12; 95_000]);
     timeout(SOON, async { while large().await.status == 503 {} }).await.unwrap();
     for _ in 0..5 {

@@ -1,4 +1,4 @@
-//! What decoding takes in memory is never more than what is said before.
+//! Decoding never takes more memory than estimated.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ fn decoded(receiver: Receiver, encoding: Encoding, body: &Bytes) -> Result<Decod
 /// The two counters of an `Arc`.
 const ARC_BYTES: usize = 16;
 
-/// What a decoded request holds beside its body.
+/// The memory of a decoded request in addition to its body.
 #[derive(Default)]
 struct Held {
     bytes: usize,
@@ -102,7 +102,7 @@ impl Held {
         }
     }
 
-    /// Bytes that lie in no other slice and not in the body.
+    /// Counts bytes that are in no other slice and not in the body.
     fn outside(&mut self, body: &Bytes) -> usize {
         self.slices.sort_unstable();
         let mut covered = 0;
@@ -126,7 +126,7 @@ const FORMATS: [(Receiver, Encoding); 3] = [
     (Receiver::OpenAi, Encoding::Json),
 ];
 
-/// Holds both bounds against what a body really takes, where it is taken at all.
+/// Checks both bounds against the memory of a body, if it is accepted.
 fn holds(body: &[u8]) -> Vec<usize> {
     let body = Bytes::copy_from_slice(body);
     let mut taken = Vec::new();
@@ -192,7 +192,7 @@ fn hostile_json_takes_no_more_than_is_said() {
     }
 }
 
-/// A protobuf field that holds these bytes.
+/// Encodes a protobuf field with these bytes.
 fn field(number: u8, content: &[u8]) -> Vec<u8> {
     let mut message = vec![number << 3 | 2];
     prost::encoding::encode_varint(content.len() as u64, &mut message);

@@ -1,4 +1,4 @@
-//! OTLP over gRPC with the client that everybody has.
+//! OTLP over gRPC with a standard client.
 
 use std::sync::Arc;
 

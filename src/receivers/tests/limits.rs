@@ -1,4 +1,4 @@
-//! What happens at each limit, and on the way out.
+//! The behaviour at each limit, and on shutdown.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ fn good() -> Vec<u8> {
     read("otlp/hostile/016_encoding-identity.pb")
 }
 
-/// Waits on an answer that asks the client to come again, over HTTP.
+/// Checks an answer that asks the client to retry, over HTTP.
 fn assert_busy(answer: &Answer) {
     assert_eq!(answer.status, 503);
     let seconds: u64 = answer.header("retry-after").parse().unwrap();
@@ -59,7 +59,7 @@ async fn a_body_beyond_the_wire_limit_is_413_and_the_client_sees_it() {
 #[tokio::test]
 async fn a_body_of_exactly_the_wire_limit_is_taken_by_every_receiver() {
     let world = World::with(small()).await;
-    // Fields that nobody knows.
+    // Unknown fields.
     let largest = vec![b' '; 100_000];
     assert_eq!(world.post(TRACES, &[PROTOBUF], largest.clone()).await.status, 200);
     assert_eq!(world.call(RPC, &largest).await.grpc_status(), 0);
@@ -112,7 +112,7 @@ async fn what_inflates_beyond_the_limit_is_413_in_every_coding() {
     world.close().await;
 }
 
-/// A protobuf field that holds these bytes.
+/// Encodes a protobuf field with these bytes.
 fn field(number: u8, content: &[u8]) -> Vec<u8> {
     let mut message = vec![number << 3 | 2];
     prost::encoding::encode_varint(content.len() as u64, &mut message);
@@ -149,7 +149,7 @@ async fn small_bodies_that_would_be_large_in_memory_are_413() {
     world.close().await;
 }
 
-/// A request of this length of which so much has come.
+/// Starts a request of this length and sends part of it.
 async fn begun(world: &World, length: usize, sent: usize) -> TcpStream {
     let head =
         format!("POST /v1/traces/ingest HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n");
@@ -169,11 +169,11 @@ async fn bodies_that_are_announced_and_do_not_come_keep_nobody_out() {
         for _ in 0..bodies {
             holders.push(begun(&world, announced, 1).await);
         }
-        // What they sent has been read when these are answered, one after the other.
+        // Their bytes have been read when these requests are answered, one after the other.
         for _ in 0..5 {
             let answer = world.post(INGEST, &[JSON], vec![b' '; 50_000]).await;
             assert_eq!(answer.status, 400);
-            // Spaces are fields that nobody knows.
+            // Spaces are unknown fields.
             assert_eq!(world.call(RPC, &vec![b' '; 50_000]).await.grpc_status(), 0);
         }
         let refused = "spanferry_receiver_refused_spans_total{receiver=\"openai\",transport=\"http\",format=\"json\"}";
@@ -198,7 +198,7 @@ async fn a_body_that_came_and_goes_on_no_more_gives_way_and_is_told_to_come_agai
     world.close().await;
 }
 
-/// So many spans with so many short attributes each.
+/// Encodes this many spans with this many short attributes each.
 fn many_spans(spans: usize, attributes: usize) -> Vec<u8> {
     let attribute = [field(1, b"some.key.123"), field(2, &field(1, b"a shorter text"))].concat();
     let attributes = field(9, &attribute).repeat(attributes);
@@ -216,7 +216,7 @@ async fn a_large_legal_body_of_small_spans_is_kept() {
     assert!(38 << 20 < body.len(), "{}", body.len());
     let zstd = zstd::encode_all(&body[..], 1).unwrap();
     assert_eq!(world.post(TRACES, &[PROTOBUF], body).await.status, 200);
-    // The same in another form is kept for a second time only in part or not at all, and is no reason to refuse it.
+    // The same spans in another form are stored again only partly or not at all, so the request is not refused.
     let headers = [PROTOBUF, ("content-encoding", "zstd")];
     assert_eq!(world.post(TRACES, &headers, zstd).await.status, 200);
     assert!(110_000 <= world.counts().0);
@@ -243,7 +243,7 @@ async fn what_can_never_fit_is_413_at_once_and_keeps_nobody_waiting() {
     }
     let waited =
         "spanferry_receiver_request_duration_seconds_sum{receiver=\"openai\",code=\"204\"}";
-    // Two seconds is what a request waits for memory.
+    // A request waits two seconds for memory.
     assert!(world.figure(waited).unwrap() < 2.0);
     world.close().await;
 }
@@ -259,7 +259,7 @@ async fn a_body_that_stops_coming_closes_the_connection_without_an_answer() {
                 content-length: 10\r\n\r\n{";
     assert_eq!(timeout(SOON, world.raw(head.as_bytes())).await.unwrap(), "");
     assert!(world.try_send(post(TRACES, &[PROTOBUF], Pieces::stalled("x"))).await.is_none());
-    // A gRPC client has a code for it, and comes again.
+    // gRPC has a code for it, on which clients retry.
     let answer = world.send(post(RPC, &[GRPC], Pieces::stalled(vec![0, 0, 0]))).await;
     assert_eq!(answer.grpc_status(), 4);
     world.close().await;
@@ -269,7 +269,7 @@ async fn a_body_that_stops_coming_closes_the_connection_without_an_answer() {
 async fn a_full_journal_is_503_with_a_wait_and_unavailable_with_retry_info() {
     let journal = journal::Options { bytes_max: 64 << 10, ..journal::Options::default() };
     let world = World::over(ReceiverOptions::default(), &journal).await;
-    // Somebody needs what is there.
+    // A consumer needs the existing records.
     let cursor = journal::Cursor { mark: world.feed.journal().end(), ..journal::Cursor::default() };
     world.feed.journal().save_cursor("sink", &cursor).unwrap();
     let mut sent = 0;
@@ -288,7 +288,7 @@ async fn a_full_journal_is_503_with_a_wait_and_unavailable_with_retry_info() {
     assert_busy(&answer);
     let large = read("otlp/hostile/044_10k-attributes.pb");
     let answer = world.post(TRACES, &[PROTOBUF], large).await;
-    // It could never be kept: that is no reason to come again.
+    // It could never be stored, so a retry is useless.
     assert_eq!(answer.status, 413);
     assert_eq!(world.counts().0, sent);
     world.close().await;
@@ -316,7 +316,7 @@ async fn closing_finishes_what_is_in_flight_and_ends_idle_connections() {
         "POST /v1/traces HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-protobuf\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
-    // Idle is a connection that has had its answer.
+    // A connection is idle once it has had its answer.
     idle.write_all(&[head.as_bytes(), &body].concat()).await.unwrap();
     let mut first = [0; 15];
     idle.read_exact(&mut first).await.unwrap();

@@ -1,4 +1,4 @@
-//! Every captured and handmade request, sent as it was sent.
+//! Every captured and handmade request, sent in its original form.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::world::*;
 use crate::support::golden::{Fixture, fixtures};
 
-/// What a sidecar expects; a list means that any of them is right, and the rules of the reference say which is ours.
+/// Returns a value that the sidecar file expects; of a list any value is right, and the rules of the reference say which one is used here.
 fn expected(fixture: &Fixture, member: &str) -> Option<u64> {
     let number = fixture.name.trim_start_matches("hostile/").get(..3)?;
     let ours = match (number, member) {
@@ -31,7 +31,7 @@ fn expected(fixture: &Fixture, member: &str) -> Option<u64> {
     ours
 }
 
-/// The partial success of an answer over HTTP.
+/// Returns the partial success of an answer over HTTP.
 fn partial(answer: &Answer) -> (u64, String) {
     if answer.header("content-type") == "application/json" {
         let partial = &answer.json()["partialSuccess"];
@@ -89,7 +89,7 @@ async fn the_http_bodies_of_hostile_requests_get_the_same_verdict_over_grpc() {
     world.close().await;
 }
 
-/// Spans in the golden decoding of a request.
+/// Counts the spans in the golden decoding of a request.
 fn spans(decoded: &Value) -> u64 {
     let all = |value: &Value, member: &str| value[member].as_array().cloned().unwrap_or_default();
     let scopes =

@@ -1,4 +1,4 @@
-//! Who comes in as whom, and what becomes of those who send too much.
+//! Which client is which tenant, and what happens to tenants that exceed their limits.
 
 use prost::Message as _;
 use tonic_types::pb;
@@ -37,7 +37,7 @@ async fn a_tenant_beyond_its_limits_is_told_so_in_a_way_that_its_client_tries_ag
     let items: Vec<_> = (0..100).map(item).collect();
     let body = format!(r#"{{"data":[{}]}}"#, items.join(","));
     assert_eq!(world.post(INGEST, &[JSON, key], body).await.status, 204);
-    // Ninety seconds are owed now.
+    // The debt is ninety seconds now.
     let answer = world.post(TRACES, &[JSON, key], "{}").await;
     assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (429, "5"));
     assert_eq!(answer.json()["code"], 8);

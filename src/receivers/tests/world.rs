@@ -1,4 +1,4 @@
-//! Receivers that are served on a port of the loopback, and clients that send exactly what they are told.
+//! Receivers on a loopback port, and clients that send exactly what the test says.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -38,7 +38,7 @@ pub(super) const PROTOBUF: (&str, &str) = ("content-type", "application/x-protob
 pub(super) const JSON: (&str, &str) = ("content-type", "application/json");
 pub(super) const GRPC: (&str, &str) = ("content-type", "application/grpc");
 
-/// Served receivers.
+/// Running receivers.
 pub(super) struct World {
     pub(super) address: SocketAddr,
     pub(super) receivers: Receivers,
@@ -47,22 +47,22 @@ pub(super) struct World {
     pub(super) refusing: Stop,
     pub(super) stop: Stop,
     pub(super) served: JoinHandle<()>,
-    /// How it is spoken to where TLS is spoken.
+    /// The client's TLS configuration, if TLS is used.
     pub(super) client: Option<ClientConfig>,
 }
 
 impl World {
-    /// Receivers with default settings.
+    /// Opens receivers with default settings.
     pub(super) async fn open() -> Self {
         Self::with(ReceiverOptions::default()).await
     }
 
-    /// Receivers with these settings.
+    /// Opens receivers with these settings.
     pub(super) async fn with(options: ReceiverOptions) -> Self {
         Self::over(options, &journal::Options::default()).await
     }
 
-    /// Receivers with these settings that speak TLS, to a client that may show a certificate of this name.
+    /// Opens receivers with these settings and TLS, and a client that may present a certificate with this name.
     pub(super) async fn encrypted(
         mut options: ReceiverOptions,
         client_auth: Option<ClientAuth>,
@@ -79,7 +79,7 @@ impl World {
         Self { client: Some(client), ..Self::with(options).await }
     }
 
-    /// Receivers before a journal with these settings.
+    /// Opens receivers with these settings of the journal.
     pub(super) async fn over(options: ReceiverOptions, journal: &journal::Options) -> Self {
         let storage = || Arc::new(MemoryStorage::default());
         let quarantine =
@@ -101,12 +101,12 @@ impl World {
         Self { address, receivers, feed, metrics, refusing, stop, served, client: None }
     }
 
-    /// Sends a request on a connection of its own.
+    /// Sends a request on a new connection.
     pub(super) async fn send(&self, request: Request<Pieces>) -> Answer {
         self.try_send(request).await.expect("an answer")
     }
 
-    /// Sends a request on a connection of its own; `None` when it is closed without an answer.
+    /// Sends a request on a new connection; `None` if it is closed without an answer.
     pub(super) async fn try_send(&self, request: Request<Pieces>) -> Option<Answer> {
         match &self.client {
             None => {
@@ -139,7 +139,7 @@ impl World {
         self.send(request).await
     }
 
-    /// Everything that is kept.
+    /// Returns everything that is stored.
     pub(super) fn kept(&self) -> Vec<(Envelope, Decoded)> {
         let mut reader = self.feed.journal().read_from(Position(0));
         let mut kept = Vec::new();
@@ -152,12 +152,12 @@ impl World {
         kept
     }
 
-    /// How many items are kept, and how many are set aside.
+    /// Returns the numbers of stored and of quarantined items.
     pub(super) fn counts(&self) -> (u64, u64) {
         (self.feed.journal().end().items, self.feed.quarantine().end().items)
     }
 
-    /// A line of the figures.
+    /// Returns a metric.
     pub(super) fn figure(&self, name: &str) -> Option<f64> {
         let mut registry = Registry::with_prefix("spanferry");
         self.metrics.register(&mut registry);
@@ -185,7 +185,7 @@ impl World {
     }
 }
 
-/// Sends a request on a connection; `None` when it is closed without an answer.
+/// Sends a request on a connection; `None` if it is closed without an answer.
 async fn send_over(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: Request<Pieces>,
@@ -205,7 +205,7 @@ async fn send_over(
     Some(Answer::of(response.ok()?).await)
 }
 
-/// What came back.
+/// An answer.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
@@ -232,7 +232,7 @@ impl Answer {
         serde_json::from_slice(&self.body).expect("the answer is JSON")
     }
 
-    /// The code of a gRPC call, which stands in the trailers, or in the headers when there is no message.
+    /// Returns the code of a gRPC call, which is in the trailers, or in the headers if there is no message.
     pub(super) fn grpc_status(&self) -> u64 {
         assert_eq!(self.status, StatusCode::OK);
         let in_headers = self.headers.get("grpc-status");
@@ -241,7 +241,7 @@ impl Answer {
         value.expect("a code").to_str().expect("a code is text").parse().expect("a number")
     }
 
-    /// The message of a gRPC answer without its prefix.
+    /// Returns the message of a gRPC answer without its prefix.
     pub(super) fn message(&self) -> Bytes {
         assert_eq!(self.body[0], 0, "the answer is not compressed");
         assert_eq!(
@@ -252,7 +252,7 @@ impl Answer {
     }
 }
 
-/// A body that is sent in pieces; with its length announced, or chunked.
+/// A body that is sent in pieces, with an announced length or chunked.
 #[derive(Debug)]
 pub(super) struct Pieces {
     left: VecDeque<Bytes>,
@@ -262,26 +262,26 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
-    /// A body with its length.
+    /// Creates a body with its length.
     pub(super) fn whole(body: impl Into<Bytes>) -> Self {
         let body = body.into();
         let announced = Some(body.len() as u64);
         Self { left: [body].into(), announced, endless: false }
     }
 
-    /// A body without its length.
+    /// Creates a body without its length.
     pub(super) fn chunked(body: &Bytes) -> Self {
         let half = body.len() / 2;
         let left = [body.slice(..half), body.slice(half..)].into();
         Self { left, announced: None, endless: false }
     }
 
-    /// A body that begins and then stops.
+    /// Creates a body that begins and then stops.
     pub(super) fn stalled(body: impl Into<Bytes>) -> Self {
         Self { left: [body.into()].into(), announced: None, endless: true }
     }
 
-    /// A gRPC message in its frame.
+    /// Creates a framed gRPC message.
     pub(super) fn framed(flag: u8, message: &[u8]) -> Self {
         let length = u32::try_from(message.len()).expect("a length");
         let frame = [&[flag][..], &length.to_be_bytes(), message].concat();
@@ -309,13 +309,13 @@ impl Body for Pieces {
     }
 }
 
-/// A POST over HTTP/1.1, or over HTTP/2 when it is gRPC.
+/// Creates a POST over HTTP/1.1, or over HTTP/2 for gRPC.
 pub(super) fn post(path: &str, headers: &[(&str, &str)], body: Pieces) -> Request<Pieces> {
     let version = if headers.contains(&GRPC) { Version::HTTP_2 } else { Version::HTTP_11 };
     over(version, path, headers, body)
 }
 
-/// A POST over this version of HTTP.
+/// Creates a POST over this version of HTTP.
 pub(super) fn over(
     version: Version,
     path: &str,
@@ -333,7 +333,7 @@ pub(super) fn over(
     request.body(body).expect("a request")
 }
 
-/// A captured request, as it was sent.
+/// Creates a captured request in its original form.
 pub(super) fn replayed(fixture: &Fixture) -> Request<Pieces> {
     let sidecar = &fixture.sidecar;
     let path = sidecar["path"].as_str().expect("a path");
