@@ -1,4 +1,4 @@
-//! Recognises exact resends of items within a bounded window.
+//! Recognizes exact resends of items within a bounded window.
 //!
 //! Clients resend what they believe lost: after a timeout, after a crash of the daemon between the sync and the answer, or because a forked
 //! process inherited their queue. An item is a resend if the same bytes were seen before; the same ids with different bytes are an update

@@ -110,7 +110,7 @@ impl Direct {
     }
 }
 
-/// Blocks on their way to the disk.
+/// Blocks that are being written.
 struct WriteBuffer<'a> {
     file: &'a File,
     /// File offset of the first block.

@@ -21,9 +21,9 @@
 //! ```text
 //! <dir>/lock                         locked while a process has the log; holds its id
 //! <dir>/00000000000000000000.log     a segment, named by its base position: header, frames, reserved zeros
-//! <dir>/00000000000067108911.log     the last one is written to
-//! <dir>/<consumer>.cursor            one for each consumer
-//! <dir>/consumers.list               the names of all consumers that have a cursor
+//! <dir>/00000000000067108911.log     the last one is the active segment
+//! <dir>/<consumer>.cursor            one per consumer
+//! <dir>/consumers.list               the names of all consumers with a cursor
 //! <dir>/start.mark                   start of the log: segments missing after it are lost, those before it were removed by retention
 //! <dir>/closed.mark                  where the log ended when it was last closed
 //! <dir>/damaged/                     damaged segments and cursors, and notes on them

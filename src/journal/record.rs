@@ -5,9 +5,9 @@
 //!      0      4  magic              F5 53 46 FA: in no UTF-8 text
 //!      4      4  header checksum    CRC-32 of the record's position (8 bytes) and of bytes 8..32
 //!      8      4  length             bytes of the record's payload, which follows the frame; with the highest bit set, of padding
-//!     12      4  items              how many items the record counts for
-//!     16      8  items before       in all records before this one
-//!     24      4  group distance     bytes from the start of the group it was written and synced with
+//!     12      4  items              number of items in the record
+//!     16      8  items before       number of items in all records before this one
+//!     24      4  group distance     bytes from the start of the group with which it was written and synced
 //!     28      4  payload checksum   CRC-32 of the payload
 //! ```
 //!

@@ -6,10 +6,10 @@
 //!      8      4  header checksum  CRC-32 of bytes 12..64
 //!     12      4  version          1
 //!     16      8  base position    of the first record, as in the name
-//!     24      8  base items       in all records before the first
+//!     24      8  base items       number of items in all records before the first
 //!     32      8  created          nanoseconds since 1970
 //!     40     24  zero             for later versions
-//!     64      -  records, end to end; then zeros where room is reserved
+//!     64      -  records, end to end; then zeros in reserved space
 //! ```
 //!
 //! Headers do not count in positions: the end of a segment's last record is the base of the next segment.

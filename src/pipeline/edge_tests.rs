@@ -1,4 +1,4 @@
-//! A lane's behaviour on failures other than its sink's answers.
+//! A lane's behavior on failures other than its sink's answers.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -140,7 +140,7 @@ impl World {
         Self::journalled(&Options::default(), (storage, dead_storage), sink, rules, options)
     }
 
-    /// Uses a small journal with this behaviour when it is full.
+    /// Uses a small journal with this behavior when it is full.
     pub(crate) fn small(sink: Arc<dyn Sink>, when_full: WhenFull) -> Self {
         let journal =
             Options { bytes_max: 256 << 10, retain: Duration::ZERO, ..Options::default() };

@@ -5,9 +5,9 @@
 //!
 //! | what | decision |
 //! |---|---|
-//! | nothing of it arrived for `quiet` | by the rules that were for one of its items up to then |
+//! | no item of it arrived for `quiet` | by the rules that matched one of its items until then |
 //! | it is open for `longest` | kept, and counted |
-//! | there is no room for it | kept, and counted |
+//! | there is no space for it | kept, and counted |
 //!
 //! A decision holds for the entire trace, including later spans, until no span of it has arrived for [`REMEMBER`]; after that it is a new
 //! trace. It depends only on the contents of the journal, so a restarted lane that is fed from far enough back makes the same decisions.
@@ -35,7 +35,7 @@ const SPANS_MAX: usize = 450_000;
 /// How long to wait, in the table's time, before looking for space again after finding none.
 const LOOK_FOR_ROOM_NS: u64 = 1_000_000_000;
 
-/// The table.
+/// The table of decisions.
 #[derive(Debug)]
 pub struct Decisions {
     /// How long a trace must be quiet, and how long it may be open.

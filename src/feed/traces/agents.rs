@@ -6,7 +6,7 @@ use crate::span::{Own, Span, SpanId, Spending, Text, Tree};
 /// The tree of a trace's spans, whose agents are indexes into [`Agents`].
 pub type SpanTree = Tree<SpanId, u16, SPANS_MAX>;
 
-/// The names.
+/// The names of a trace's agents.
 #[derive(Debug, Default)]
 pub struct Agents {
     names: Vec<Text>,

@@ -11,7 +11,7 @@
 //! | memory | [`BYTES_MAX`] | the same |
 //! | age | [`FORGET_AFTER`] without a span, everything before delivered | forgotten |
 //! | spans, agents of a trace | `SPANS_MAX`, `AGENTS_MAX` | see `bounds.rs` |
-//! | words, labels, metadata, payloads, contents | `TEXT_BYTES_MAX`, `TAGS_MAX` ... | see `bounds.rs` |
+//! | texts, labels, metadata, payloads, contents | `TEXT_BYTES_MAX`, `TAGS_MAX` ... | see `bounds.rs` |
 //! | roots of evicted traces that wait to be sent | `EARLY_BYTES_MAX` | no more are created, which is counted: these traces have none |
 //! | traces whose root was sent | `SENT_MAX` | a trace that continues later gets a second root |
 //!
@@ -63,7 +63,7 @@ pub(super) const FORGET_AFTER: Duration = Duration::from_mins(15);
 /// The mark of the first trace with a pending root; the traces before it have none.
 const OWING: usize = 0;
 
-/// The table.
+/// The table of trace contexts.
 #[derive(Debug)]
 pub struct Traces {
     needs: TraceNeeds,

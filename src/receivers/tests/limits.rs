@@ -1,4 +1,4 @@
-//! The behaviour at each limit, and on shutdown.
+//! The behavior at each limit, and on shutdown.
 
 use std::time::Duration;
 
