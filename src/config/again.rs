@@ -1,4 +1,4 @@
-//! A configuration that is in force, to be read again and compared.
+//! An effective configuration, to be read again and compared.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,7 +16,7 @@ use super::{Loaded, Report, Request, read, read_files};
 pub struct Origin {
     pub(super) request: Request,
     pub(super) environment: Environment,
-    /// The files, each padded as [`Layers::add_file`] wants it.
+    /// The files, each padded for [`Layers::add_file`].
     pub(super) files: Vec<(PathBuf, String)>,
 }
 
@@ -26,12 +26,12 @@ impl Origin {
         Ok(Self { files: read_files(&request, &environment)?, request, environment })
     }
 
-    /// Reads everything again. It blocks on the disk.
+    /// Reads everything again. Blocks on the disk.
     pub fn read_again(&self) -> Result<Loaded, Report> {
         read(Self::new(&self.request, &self.environment)?)
     }
 
-    /// Reads again what the files refer to, and leaves the files themselves as they were. It blocks on the disk.
+    /// Reads again what the files refer to, but not the files themselves. Blocks on the disk.
     pub fn expand_again(&self) -> Result<Loaded, Report> {
         read(self.clone())
     }
@@ -44,12 +44,10 @@ impl fmt::Debug for Origin {
     }
 }
 
-/// A key that ends so, or is the word alone, names a file that its owner reads once, such as a certificate: what is in it belongs to the
-/// value.
+/// Keys with this suffix, or the key `file`, name a file that is read once, such as a certificate; its contents are part of the value.
 const FILE_KEY: &str = "_file";
 
-/// Every value in force, to be compared: that of `config show`, so that a new option is here too. It holds no value, only what a value
-/// is told apart by.
+/// Hashes of all effective values, for comparison. It covers the values of `config show`, so new options are included.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Effective(BTreeMap<String, u64>);
 
@@ -61,7 +59,7 @@ impl Effective {
             if is_file(&shown.key)
                 && let Some(toml::Value::String(path)) = parsed(&value)
             {
-                // One that cannot be read is said by who needs it.
+                // The owner of an unreadable file reports it.
                 value.extend(read_file(Path::new(&path)));
             }
             let path =
@@ -71,7 +69,7 @@ impl Effective {
         Self(values.collect())
     }
 
-    /// The paths of the values that are not the same in both, such as `sinks.archive.path`.
+    /// Returns the paths of values that differ, such as `sinks.archive.path`.
     pub fn differences<'e>(&'e self, other: &'e Self) -> BTreeSet<&'e str> {
         let paths = self.0.keys().chain(other.0.keys()).map(String::as_str);
         paths.filter(|path| self.0.get(*path) != other.0.get(*path)).collect()

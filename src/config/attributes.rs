@@ -1,4 +1,4 @@
-//! `[attributes]`: what the user says of attributes, on the way to a [`Mapping`]. The schema says which facts and kinds there are.
+//! `[attributes]`: turns the user's attribute names into a [`Mapping`]. The schema lists the facts and kinds.
 
 use std::ops::Range;
 
@@ -11,16 +11,16 @@ use crate::span::Kind;
 use crate::support::options::{check, position};
 use crate::support::problem::Problem;
 
-/// The key of the kinds, among the names of facts.
+/// The key for kinds, next to the names of facts.
 const KIND: &str = "kind";
 /// Longer than any key that an instrumentation is known to write; it keeps the table of rules small.
 const KEY_BYTES_MAX: usize = 256;
-/// More than anybody writes by hand; every attribute of every span is looked up among them.
+/// More than anyone writes by hand; every attribute of every span is looked up among them.
 const KEYS_MAX: usize = 256;
-/// How a kind is written. A key with dots that is not in quotes is a table in a table.
+/// Syntax of a kind. A key with dots that is not quoted becomes a table in a table.
 const KIND_HINT: &str = r#"write `kind."acme.step" = { planner = "agent" }`, the key in quotes"#;
 
-/// Reads the section. What is wrong is left out of the mapping, and is a problem.
+/// Reads the section. Invalid entries are left out of the mapping and reported as problems.
 pub(super) fn read(section: Option<Spanned<DeValue<'_>>>, problems: &mut Vec<Problem>) -> Mapping {
     let mut reading = Reading { mapping: Mapping::default(), keys: 0, problems };
     let Some(section) = section else { return reading.mapping };
@@ -46,7 +46,7 @@ pub(super) fn read(section: Option<Spanned<DeValue<'_>>>, problems: &mut Vec<Pro
 
 struct Reading<'p> {
     mapping: Mapping,
-    /// How many keys were named, good ones and bad ones.
+    /// Number of keys, valid or not.
     keys: usize,
     problems: &'p mut Vec<Problem>,
 }
@@ -56,7 +56,7 @@ impl Reading<'_> {
         self.problems.push(Problem::new(Some(position(at)), what, hint));
     }
 
-    /// One of the keys that hold a fact.
+    /// Reads one of the keys for a fact.
     fn fact(&mut self, fact: Fact, key: &Spanned<DeValue<'_>>) {
         let at = key.span();
         let Some(key) = key.get_ref().as_str() else { return };
@@ -72,7 +72,7 @@ impl Reading<'_> {
         }
     }
 
-    /// Attributes whose words are kinds. What is not as the schema says is passed over.
+    /// Reads attributes whose values name kinds. Entries that violate the schema are skipped.
     fn kinds(&mut self, kinds: &DeValue<'_>) {
         for (key, words) in kinds.as_table().into_iter().flatten() {
             if !self.is_good(key.get_ref(), &key.span()) {
@@ -92,7 +92,7 @@ impl Reading<'_> {
         }
     }
 
-    /// Counts a key, and says what is wrong with it.
+    /// Counts a key and reports what is wrong with it.
     fn is_good(&mut self, key: &str, at: &Range<usize>) -> bool {
         self.keys += 1;
         let (what, hint) = if key.is_empty() {
@@ -112,7 +112,7 @@ impl Reading<'_> {
     }
 }
 
-/// The section's schema: every fact, and the kinds.
+/// Returns the section's schema: every fact, and the kinds.
 pub(super) fn schema() -> Value {
     let key = json!({ "type": "string", "minLength": 1, "maxLength": KEY_BYTES_MAX });
     let fact = |fact: &Fact| {

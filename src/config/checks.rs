@@ -1,4 +1,4 @@
-//! What must fit together across sections, and what is probably not meant so.
+//! Checks across sections, and warnings about probable mistakes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,10 +18,10 @@ use crate::support::options::{Value, did_you_mean, position};
 use crate::support::problem::{Mistake, Mistakes, Problem};
 use crate::support::secret::Secret;
 
-/// Levels of the log.
+/// Log levels.
 const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
 
-/// Mistakes that no section can see alone. Where something is `known` to be wrong, a stand-in is in its place: that is passed over.
+/// Finds mistakes that no section can detect alone. It skips values in `known`, because defaults replace invalid values.
 pub(super) fn problems(config: &Config, layers: &Layers<'_>, known: &[Problem]) -> Vec<Problem> {
     let mut problems = addresses(layers);
     problems.extend(journal(&config.journal, layers, known));
@@ -36,7 +36,7 @@ pub(super) fn problems(config: &Config, layers: &Layers<'_>, known: &[Problem]) 
     problems
 }
 
-/// Two listeners on one address: the second could not be opened.
+/// Finds listeners with the same address; the second could not bind it.
 fn addresses(layers: &Layers<'_>) -> Vec<Problem> {
     let mut before: Vec<([&str; 2], Address)> = Vec::new();
     let mut problems = Vec::new();
@@ -56,7 +56,7 @@ fn addresses(layers: &Layers<'_>) -> Vec<Problem> {
     problems
 }
 
-/// Mistakes at the options of a section that they speak of, or at the section.
+/// Reports mistakes at the options that they concern, or at the section.
 fn placed<Words: Into<String>>(
     section: &[&str],
     mistakes: Vec<Mistake<Words>>,
@@ -116,7 +116,7 @@ fn journal(journal: &JournalOptions, layers: &Layers<'_>, known: &[Problem]) -> 
     })
 }
 
-/// The log's level: the library takes any word for the name of a part of the program, and then says nothing at all.
+/// Checks the log level. The library takes any word for the name of a module, and then logs nothing.
 fn log_level(log: &LogOptions, layers: &Layers<'_>) -> Option<Problem> {
     let wrong = log.level.split(',').map(str::trim).find(|directive| {
         let (target, said) = match directive.rsplit_once('=') {
@@ -124,7 +124,7 @@ fn log_level(log: &LogOptions, layers: &Layers<'_>) -> Option<Problem> {
             None => (None, *directive),
         };
         let is_level = LEVELS.iter().any(|level| level.eq_ignore_ascii_case(said));
-        // A part of the program alone stands for everything it says.
+        // A module without a level enables all its levels.
         let is_target = target.is_none() && (said.contains("::") || said.starts_with("spanferry"));
         !(is_level || is_target)
     });
@@ -137,13 +137,13 @@ fn log_level(log: &LogOptions, layers: &Layers<'_>) -> Option<Problem> {
     Some(Problem::new(layers.place(&["log", "level"]), "not a log level", hint))
 }
 
-/// Two sinks that write the same file would overwrite what the other wrote.
+/// Finds sinks that write the same file; each would overwrite the other's data.
 fn shared_paths(layers: &Layers<'_>) -> Vec<Problem> {
     let mut seen = BTreeMap::new();
     let mut problems = Vec::new();
     for (name, sink) in layers.entries(&["sinks"]) {
         let Some(path) = sink.get_ref().get("path") else { continue };
-        // A template may keep them apart by the sink's own name.
+        // A template with the sink's name separates them.
         let Some(text) = path.get_ref().as_str().filter(|text| !text.contains("{sink}")) else {
             continue;
         };
@@ -157,8 +157,8 @@ fn shared_paths(layers: &Layers<'_>) -> Vec<Problem> {
     problems
 }
 
-/// Sinks, and metrics, that go to this daemon itself: what they send would come back, for ever. Whichever option of whichever kind says so, it is
-/// an address.
+/// Finds sinks and metrics whose target is this daemon, because they would loop for ever. It checks every address, so no kind has to list
+/// its options.
 pub(super) fn loops(ourselves: &Ourselves, layers: &Layers<'_>) -> Vec<Problem> {
     let ways_out = layers.entries(&["sinks"]).chain(layers.entries(&["telemetry"]));
     let tables = ways_out.filter_map(|(_, table)| table.get_ref().as_table());
@@ -176,7 +176,7 @@ pub(super) fn loops(ourselves: &Ourselves, layers: &Layers<'_>) -> Vec<Problem> 
     texts.filter_map(problem).collect()
 }
 
-/// What is probably not meant so. `validate --strict` takes it for a mistake.
+/// Finds probable mistakes. `validate --strict` treats them as errors.
 pub(super) fn warnings(config: &Config, layers: &mut Layers<'_>) -> Vec<Problem> {
     let mut warnings = std::mem::take(&mut layers.warnings);
     let mut warn = |at, what: String, hint| warnings.push(Problem::new(at, what, hint));
@@ -203,7 +203,7 @@ pub(super) fn warnings(config: &Config, layers: &mut Layers<'_>) -> Vec<Problem>
     warnings
 }
 
-/// Tenants that no part of a sink is for: what they send does not get there.
+/// Finds tenants without a part of a sink; their spans do not reach it.
 fn tenants_without_part(config: &Config, layers: &Layers<'_>) -> Vec<Problem> {
     let problem = |whole: &Whole| {
         let known = whole.tenants.as_ref()?;

@@ -1,6 +1,6 @@
-//! What surrounds the process: its environment variables, the places where a configuration may lie, and the files that `${file:}` names.
+//! The process's surroundings: environment variables, the places where a configuration may be, and the files that `${file:}` names.
 //!
-//! Only this reads the environment. Tests make one of their own.
+//! Only this module reads the environment. Tests create their own.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,17 +10,17 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-/// A configuration file or a secret is text that a person wrote; more than this is the wrong file.
+/// Configuration files and secrets are written by people; a larger file is the wrong one.
 const FILE_BYTES_MAX: u64 = 4 << 20;
-/// Looked for in this order where no file is named.
+/// Searched in this order if no file is given.
 const USUAL_FILES: &[&str] = &["spanferry.toml", "/etc/spanferry/spanferry.toml"];
-/// Where the journal of a service lies by convention.
+/// Conventional location of a service's journal.
 const SERVICE_STATE_DIR: &str = "/var/lib/spanferry";
 
-/// What surrounds the process.
+/// The environment of the process.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
-    /// By name; nothing where the value is no UTF-8.
+    /// Values by name; `None` if a value is not UTF-8.
     variables: BTreeMap<String, Option<String>>,
     usual_files: Vec<PathBuf>,
     service_state_dir: Option<PathBuf>,
@@ -28,7 +28,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// This process's own.
+    /// Reads the environment of this process.
     pub fn of_process() -> Self {
         let own = |(name, value): (OsString, OsString)| {
             Some((name.into_string().ok()?, value.into_string().ok()))
@@ -41,21 +41,21 @@ impl Environment {
         }
     }
 
-    /// One with these variables and nothing else.
+    /// Creates an environment with only these variables.
     pub fn with<'v>(variables: impl IntoIterator<Item = (&'v str, &'v str)>) -> Self {
         let own = |(name, value): (&str, &str)| (name.to_owned(), Some(value.to_owned()));
         Self { variables: variables.into_iter().map(own).collect(), ..Self::default() }
     }
 
-    /// A variable; empty is as good as not set.
+    /// Returns a variable; an empty one counts as unset.
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.variables.get(name)?.as_deref().filter(|value| !value.is_empty())
     }
 
-    /// A variable, also when it is empty. `Err` when it is set to something that is no text.
+    /// Returns a variable, even if it is empty. Returns `Err` if it is not UTF-8.
     pub(super) fn text(&self, name: &str) -> Result<Option<&str>, &'static str> {
         let value = self.variables.get(name).map(Option::as_deref);
-        // Who writes a secret with a line's end behind it does not mean that.
+        // A line end after a secret is unintentional.
         let value = value.map(|value| value.map(|text| text.trim_end_matches(['\n', '\r'])));
         value.map(|value| value.ok_or("is not UTF-8")).transpose()
     }
@@ -65,12 +65,12 @@ impl Environment {
         all.filter_map(|(name, value)| Some((name.as_str(), value.as_deref()?)))
     }
 
-    /// The configuration file that is used where none is named.
+    /// Returns the configuration file to use if none is given.
     pub(super) fn usual_file(&self) -> Option<&Path> {
         self.usual_files.iter().map(PathBuf::as_path).find(|path| path.exists())
     }
 
-    /// Where state is kept unless a configuration says so.
+    /// Returns the default directory for state.
     pub fn state_dir(&self) -> PathBuf {
         let below = |name, path| Some(Path::new(self.variable(name)?).join(path));
         let said = self.variable("SPANFERRY_STATE_DIR").map(PathBuf::from);
@@ -81,14 +81,14 @@ impl Environment {
     }
 }
 
-/// The day on which a file was last written: `2026-11-29`; empty where nobody knows.
+/// Returns the date of a file's last change (`2026-11-29`); empty if unknown.
 pub(super) fn date_of(path: &Path) -> String {
     let written = fs::metadata(path).and_then(|about| about.modified()).ok();
     let written = written.and_then(|at| Timestamp::try_from(at).ok());
     written.map(|at| at.strftime("%Y-%m-%d").to_string()).unwrap_or_default()
 }
 
-/// Reads a text file that a person wrote.
+/// Reads a text file, at most `FILE_BYTES_MAX`.
 pub(super) fn read_file(path: &Path) -> io::Result<String> {
     #[expect(clippy::disallowed_types, reason = "configuration files are read here")]
     let file = fs::File::open(path)?;
@@ -100,7 +100,7 @@ pub(super) fn read_file(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// The service's directory, for a process that may write to it: root, or the user it was made for.
+/// Returns the service's directory if the process may write to it: as root, or as the user it was created for.
 fn writable_service_dir() -> Option<PathBuf> {
     let dir = Path::new(SERVICE_STATE_DIR);
     let writable = |path: &Path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();

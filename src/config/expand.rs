@@ -1,16 +1,16 @@
-//! `${...}` inside a string of the configuration, after the file was parsed: a reference can bring a value, never structure.
+//! Expands `${...}` inside a string of the configuration, after the file was parsed: a reference can supply a value, never structure.
 //!
 //! | form | meaning |
 //! |---|---|
-//! | `${NAME}`, `${env:NAME}` | the variable; not set is a mistake |
-//! | `${NAME:-text}` | the variable, or this text where it is not set or empty |
-//! | `${NAME:?text}` | the variable; not set or empty is a mistake that says this text |
-//! | `${file:/path}` | what the file holds, without the newline at its end |
+//! | `${NAME}`, `${env:NAME}` | the variable; a mistake if it is not set |
+//! | `${NAME:-text}` | the variable, or this text if it is not set or empty |
+//! | `${NAME:?text}` | the variable; a mistake with this text if it is not set or empty |
+//! | `${file:/path}` | the contents of the file, without a final newline |
 //! | `$$` | a dollar sign |
 //!
 //! The grammar is that of OpenTelemetry's declarative configuration
-//! (<https://opentelemetry.io/docs/specs/otel/configuration/data-model/#environment-variable-substitution>), and `:?` and `file:` beside
-//! it. Other than there, a variable that is not set is no empty string.
+//! (<https://opentelemetry.io/docs/specs/otel/configuration/data-model/#environment-variable-substitution>), plus `:?` and `file:`. Unlike
+//! there, a variable that is not set is not an empty string.
 
 use std::path::Path;
 
@@ -20,13 +20,13 @@ use super::environment::{Environment, read_file};
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Expanded {
     pub(super) text: String,
-    /// What each reference stood for, and how it is written.
+    /// The value of each reference, and its notation.
     pub(super) references: Vec<(String, String)>,
-    /// Whether the string is one reference and nothing else.
+    /// Whether the string consists of a single reference.
     pub(super) is_reference: bool,
 }
 
-/// A reference that is wrong.
+/// An invalid reference.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mistake<'t> {
     pub(super) written: &'t str,
@@ -64,7 +64,7 @@ pub(super) fn expand<'t>(
     Ok(expanded)
 }
 
-/// What stands between `${` and `}` stands for.
+/// Returns the value for the text between `${` and `}`.
 fn resolve(inner: &str, environment: &Environment) -> Result<String, Reason> {
     if let Some(path) = inner.strip_prefix("file:") {
         if path.is_empty() {

@@ -1,4 +1,4 @@
-//! Makes one table of all sources: files in order, then environment variables, then flags; what is said later wins.
+//! Merges all sources into one table: files in order, then environment variables, then flags. Later ones take precedence.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -16,9 +16,9 @@ use crate::support::problem::Problem;
 
 /// `SPANFERRY__JOURNAL__DIR` sets `journal.dir`.
 const VARIABLE_PREFIX: &str = "SPANFERRY__";
-/// Short names for the log's level, weakest first.
+/// Short variables for the log level, in increasing precedence.
 const LEVEL_VARIABLES: [&str; 2] = ["RUST_LOG", "SPANFERRY_LOG"];
-/// A word in a key that says its value is a credential.
+/// Words in a key that mark its value as a credential.
 const SECRET_WORDS: &[&str] =
     &["key", "secret", "token", "password", "passwd", "credential", "authorization", "bearer"];
 
@@ -27,25 +27,25 @@ pub(super) struct Layers<'s> {
     pub(super) sources: Sources<'s>,
     pub(super) root: DeTable<'s>,
     pub(super) problems: Vec<Problem>,
-    /// What is probably not meant so.
+    /// Probable mistakes.
     pub(super) warnings: Vec<Problem>,
-    /// Lines with a mistake of syntax: what follows from it is not worth a word.
+    /// Lines with syntax errors; mistakes that follow from them are not reported.
     pub(super) broken: Vec<Range<usize>>,
-    /// What references stood for, and how they are written: so that no message ever says the former.
+    /// The values of references and their notation, so that no message shows a value.
     pub(super) referenced: Vec<(String, String)>,
-    /// Where the strings stand whose keys say that they are credentials.
+    /// Positions of strings whose keys mark them as credentials.
     pub(super) secrets: BTreeSet<(usize, usize)>,
-    /// Sinks that others stand in the place of.
+    /// Sinks that were replaced by their parts.
     pub(super) wholes: Vec<Whole>,
 }
 
-/// A sink that was divided.
+/// A sink that was divided into parts.
 #[derive(Debug)]
 pub(super) struct Whole {
     pub(super) name: String,
-    /// The values that its parts are for, where they are tenants; `None` where they are not, or one part has the rest.
+    /// The tenants that the parts list; `None` if the sink is not divided by tenant, or if one part gets the rest.
     pub(super) tenants: Option<BTreeSet<String>>,
-    /// The names of the sinks that it became.
+    /// The names of the sinks that it was divided into.
     pub(super) parts: Vec<String>,
 }
 
@@ -55,7 +55,7 @@ pub(super) enum Wins {
     New,
 }
 
-/// Whether the value of a key with this name should not be shown. Tokens that are counted are no credentials.
+/// Returns whether the value of a key with this name must be hidden. Token counts are not credentials.
 pub(super) fn is_secret_name(name: &str) -> bool {
     let name = name.trim().to_ascii_lowercase();
     name == "headers"
@@ -63,8 +63,8 @@ pub(super) fn is_secret_name(name: &str) -> bool {
 }
 
 impl<'s> Layers<'s> {
-    /// Adds a file. Blanks stand before its text, as many as there are positions before it, so that what is said of places in it counts
-    /// over all sources.
+    /// Adds a file. Its text is padded with as many blanks as there are positions before it, so that positions in it are unique across all
+    /// sources.
     pub(super) fn add_file(&mut self, name: &str, padded: &'s str) {
         let base = self.sources.end();
         let text = padded.get(base..).unwrap_or_default();
@@ -81,7 +81,7 @@ impl<'s> Layers<'s> {
         merge(&mut self.root, table.into_inner());
     }
 
-    /// Adds what environment variables set: the short names first, because they are the weaker ones.
+    /// Adds the values that environment variables set; short names come first because the full names take precedence.
     pub(super) fn add_variables(&mut self, environment: &Environment) {
         for name in LEVEL_VARIABLES {
             if let Some(value) = environment.variable(name) {
@@ -95,7 +95,7 @@ impl<'s> Layers<'s> {
         }
     }
 
-    /// Adds the value of one variable or flag, at the keys that lead to it.
+    /// Adds the value of one variable or flag at this path of keys.
     pub(super) fn add_setting(&mut self, kind: SourceKind, name: &str, path: &[&str], value: &str) {
         self.referenced.push((value.to_owned(), "the value".to_owned()));
         let at = self.sources.add(kind, name, name.to_owned().into());
@@ -106,7 +106,7 @@ impl<'s> Layers<'s> {
         self.set(Wins::New, path, &at, DeValue::String(value.to_owned().into()));
     }
 
-    /// Sets a value that stands in no file.
+    /// Sets a value that comes from no file.
     pub(super) fn set(&mut self, wins: Wins, path: &[&str], at: &Range<usize>, value: DeValue<'s>) {
         let Some((last, tables)) = path.split_last() else { return };
         let mut table = &mut self.root;
@@ -127,7 +127,7 @@ impl<'s> Layers<'s> {
         }
     }
 
-    /// Puts what references stand for into the strings.
+    /// Replaces the references inside strings with their values.
     pub(super) fn expand(&mut self, environment: &Environment) {
         let mut root = std::mem::take(&mut self.root);
         each_text_in(&mut root, &mut |value| self.expand_text(value, environment));
@@ -154,7 +154,7 @@ impl<'s> Layers<'s> {
         }
     }
 
-    /// Where a text stands within the value at `at`; the whole value where it cannot be told (an escape in the string).
+    /// Finds a text within the value at `at`. Returns the range of the whole value if the position is ambiguous (an escape in the string).
     pub(super) fn find_inside(&self, at: &Range<usize>, inside: &str) -> Range<usize> {
         let found = self.sources.find(at.start).and_then(|source| {
             let value = source.text.get(source.local(at.start)..source.local(at.end))?;
@@ -164,7 +164,7 @@ impl<'s> Layers<'s> {
         found.unwrap_or_else(|| at.clone())
     }
 
-    /// The value that these keys lead to.
+    /// Returns the value at this path of keys.
     pub(super) fn value(&self, path: &[&str]) -> Option<&Value<'s>> {
         let (first, rest) = path.split_first()?;
         let mut value = self.root.get(*first)?;
@@ -174,7 +174,7 @@ impl<'s> Layers<'s> {
         Some(value)
     }
 
-    /// The address to listen on that these keys lead to. One that cannot be read is none: that is a mistake of its own.
+    /// Returns the address to listen on at this path. Returns `None` if it is invalid, which is reported separately.
     pub(super) fn address(&self, path: &[&str], default: Address) -> Option<Address> {
         match self.value(path) {
             Some(said) => said.get_ref().as_str()?.parse().ok(),
@@ -182,12 +182,12 @@ impl<'s> Layers<'s> {
         }
     }
 
-    /// Where the value stands that these keys lead to.
+    /// Returns the position of the value at this path.
     pub(super) fn place(&self, path: &[&str]) -> Option<Range<usize>> {
         self.value(path).map(|value| position(&value.span()))
     }
 
-    /// The table that these keys lead to, empty where there is none.
+    /// Returns the entries of the table at this path; none if it does not exist.
     pub(super) fn entries<'l>(
         &'l self,
         path: &[&str],
@@ -195,12 +195,12 @@ impl<'s> Layers<'s> {
         self.value(path).and_then(|value| value.get_ref().as_table()).into_iter().flatten()
     }
 
-    /// Where a value comes from, in words.
+    /// Describes where a value comes from.
     pub(super) fn origin(&self, at: &Range<usize>) -> String {
         self.sources.origin(position(at).start)
     }
 
-    /// Whether a sink is named: by a table in a file, or by a `type` from anywhere.
+    /// Returns whether a sink is configured: by a table in a file, or by a `type` from any source.
     pub(super) fn name_a_sink(&self) -> bool {
         let is_in_file = |at: Range<usize>| {
             let source = self.sources.find(position(&at).start);
@@ -212,12 +212,12 @@ impl<'s> Layers<'s> {
                 .any(|(name, sink)| is_in_file(name.span()) || sink.get_ref().get("type").is_some())
     }
 
-    /// Notes where credentials stand, before a mistake leaves out what they stand in.
+    /// Records the positions of credentials, before mistakes remove the values that contain them.
     pub(super) fn find_secrets(&mut self) {
         let mut found = BTreeSet::new();
         for (key, value) in &self.root {
             match value.get_ref() {
-                // What a sink is called says nothing of what is in it.
+                // A sink's name does not mark its values as credentials.
                 DeValue::Table(sinks) if key.get_ref() == "sinks" => {
                     sinks.iter().for_each(|(_, sink)| secrets_in(sink, false, &mut found));
                 }
@@ -246,7 +246,7 @@ fn secrets_in(value: &Value<'_>, is_secret: bool, found: &mut BTreeSet<(usize, u
     }
 }
 
-/// `over` wins; where both have a table, the tables are merged in the same way.
+/// Merges `over` into `under`. `over` takes precedence; tables in both are merged recursively.
 pub(super) fn merge<'s>(under: &mut DeTable<'s>, over: DeTable<'s>) {
     for (key, new) in over {
         let name = key.get_ref().clone().into_owned();
@@ -264,13 +264,13 @@ pub(super) fn merge<'s>(under: &mut DeTable<'s>, over: DeTable<'s>) {
     }
 }
 
-/// Sets a key of a table. The new key stands where its value does.
+/// Sets a key of a table, and gives it its value's position.
 fn put<'s>(table: &mut DeTable<'s>, key: &str, at: &Range<usize>, value: Value<'s>) {
     table.remove(key);
     table.insert(Spanned::new(at.clone(), key.to_owned().into()), value);
 }
 
-/// The key of a table that a variable's name means: `_` may stand for `-`, which no variable's name can have.
+/// Finds the key that a variable's name refers to: `_` may stand for `-`, which variable names cannot contain.
 fn existing_key(table: &DeTable<'_>, key: &str) -> String {
     let found = table.keys().find(|existing| existing.get_ref().replace('-', "_") == key);
     found.map_or_else(|| key.to_owned(), |existing| existing.get_ref().clone().into_owned())

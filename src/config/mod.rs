@@ -1,18 +1,19 @@
-//! Loads the configuration: files, environment and flags become one [`Config`], or one [`Report`] of everything that is wrong.
+//! Loads the configuration: files, environment and flags become one [`Config`], or one [`Report`] of all mistakes.
 //!
 //! | from | how |
 //! |---|---|
-//! | defaults | each is a named constant with its reason, beside what it limits |
-//! | files | `--config` (several: tables merge, later ones win), else `$SPANFERRY_CONFIG`, `./spanferry.toml`, `/etc/spanferry/spanferry.toml` |
-//! | environment | `SPANFERRY__JOURNAL__DIR` sets `dir` of `[journal]`; `SPANFERRY_LOG` the log's level |
-//! | flags | `--log-level` and its like |
+//! | defaults | named constants, each with its reason, next to what they limit |
+//! | files | `--config` (several are merged, later ones take precedence), else `$SPANFERRY_CONFIG`, `./spanferry.toml`, `/etc/spanferry/spanferry.toml` |
+//! | environment | `SPANFERRY__JOURNAL__DIR` sets `dir` of `[journal]`; `SPANFERRY_LOG` sets the log level |
+//! | flags | `--log-level` and similar |
 //!
-//! What stands further down wins. Where none of these names a sink, the standard variables of SDKs do (`standard.rs`):
-//! `LANGFUSE_PUBLIC_KEY`, `ELASTICSEARCH_URL`, `OTEL_EXPORTER_OTLP_ENDPOINT`; and without them there is a file. TOML is parsed to a table that knows where everything stands; the tables are merged, `${...}` is
-//! expanded inside the strings, and only then each section and each sink is read by whoever it belongs to. So every mistake has its
-//! line and column, a reference can bring a value but never structure, and all mistakes are shown at once.
+//! Lower rows take precedence. If none of them defines a sink, the standard variables of SDKs do (`standard.rs`): `LANGFUSE_PUBLIC_KEY`,
+//! `ELASTICSEARCH_URL`, `OTEL_EXPORTER_OTLP_ENDPOINT`. Without those, the default is a file.
+//! TOML is parsed into tables with positions, the tables are merged, and `${...}` is expanded inside strings. Only then does each module
+//! read its section, and each kind its sinks. So every mistake has a line and a column, a reference can supply a value but never structure,
+//! and all mistakes are reported together.
 //!
-//! Nothing here opens a port or a journal: checking a configuration has no effect.
+//! Nothing here opens a port or a journal: checking a configuration has no side effects.
 
 mod again;
 mod attributes;
@@ -59,16 +60,16 @@ pub use show::Shown;
 use sources::SourceKind;
 pub use starter::{describe_kind, starter};
 
-/// The sink that is there when no other is named: JSON lines beside the journal.
+/// The default sink, used if no other is configured: JSON lines next to the journal.
 pub const DEFAULT_SINK: &str = "traces";
-/// Where the default sink writes, below the state directory.
+/// Path of the default sink's files, below the state directory.
 pub const DEFAULT_SINK_PATH: &str = "traces/{date}.jsonl";
 const DEFAULT_SINK_KIND: &str = "file";
-/// Where a sink comes from that nobody named.
+/// Origin of the default sink.
 pub const DEFAULT_ORIGIN: &str = "default";
 
 impl Config {
-    /// The rules of a sink, or those for all sinks alone.
+    /// Returns the rules of a sink; without one, only the rules for all sinks.
     pub fn rules_of(&self, sink: Option<&str>) -> Arc<Rules> {
         let sink = self.sinks.iter().find(|known| Some(known.name.as_str()) == sink);
         let global = || {
@@ -78,7 +79,7 @@ impl Config {
         sink.map_or_else(global, |sink| Arc::clone(&sink.rules))
     }
 
-    /// The sinks in one line: the name of each, its kind, and where it is named.
+    /// Lists the sinks in one line, each with its name, kind and origin.
     pub fn list_sinks(&self) -> String {
         let one =
             |sink: &SinkConfig| format!("{} ({}, {})", sink.name, sink.kind.name, sink.origin);
@@ -86,7 +87,7 @@ impl Config {
     }
 }
 
-/// What the command line says.
+/// What the command line asks for.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
     /// The files of `--config`.
@@ -98,40 +99,40 @@ pub struct Request {
 /// A flag that sets a value.
 #[derive(Debug, Clone)]
 pub struct Flag {
-    /// With its dashes.
+    /// The flag's name, including its dashes.
     pub name: &'static str,
-    /// The keys that lead to the value.
+    /// The path of keys to the value.
     pub path: &'static [&'static str],
     /// The value.
     pub value: String,
 }
 
-/// A configuration that was read without a mistake.
+/// A configuration that was read without mistakes.
 #[derive(Debug)]
 pub struct Loaded {
-    /// What it says.
+    /// The configuration.
     pub config: Config,
-    /// The files it was read from; none in the zero configuration.
+    /// The files it was read from; empty for the default configuration.
     pub files: Vec<PathBuf>,
-    /// What is probably not meant so.
+    /// Probable mistakes.
     pub warnings: Option<Report>,
-    /// Standard variables that are set and would make a sink, had the configuration named none.
+    /// Standard variables that are set, but unused because the configuration defines sinks.
     pub unused: Vec<&'static str>,
-    /// All that it says, to compare it with another.
+    /// All effective values, for comparison with another configuration.
     pub effective: Effective,
-    /// Where it is read again.
+    /// Where to read it again.
     pub origin: Origin,
 }
 
 impl Loaded {
-    /// The files in one line; `none` stands for none.
+    /// Lists the files in one line, or returns `none` if there are none.
     pub fn list_files(&self, none: &str) -> String {
         let files: Vec<_> = self.files.iter().map(|file| file.display().to_string()).collect();
         if files.is_empty() { none.to_owned() } else { files.join(", ") }
     }
 }
 
-/// Reads the configuration, or says everything that is wrong with it.
+/// Reads the configuration, or reports all its mistakes.
 pub fn load(request: &Request, environment: &Environment) -> Result<Loaded, Report> {
     read(Origin::new(request, environment)?)
 }
@@ -150,8 +151,8 @@ fn read(origin: Origin) -> Result<Loaded, Report> {
     })
 }
 
-/// Runs the tests of the rules; returns how many there are, and what failed. The configuration must be without mistakes, and what it
-/// says of attributes installed.
+/// Runs the tests of the rules. Returns their number and the failures. The configuration must be valid, and its attribute mapping must be
+/// installed first.
 pub fn test(
     request: &Request,
     environment: &Environment,
@@ -165,7 +166,7 @@ pub fn test(
     Ok((config.tests.len(), report))
 }
 
-/// The effective configuration: each value with where it comes from, and what presets come to. It must be without mistakes.
+/// Returns the effective configuration: each value with its origin, and the values that presets resolve to. It must be valid.
 pub fn show(request: &Request, environment: &Environment) -> Result<Vec<Shown>, Report> {
     let origin = Origin::new(request, environment)?;
     let mut gathered = Gathered::of(&origin);
@@ -173,7 +174,7 @@ pub fn show(request: &Request, environment: &Environment) -> Result<Vec<Shown>, 
     Ok(show::shown(&gathered.layers, &config.sinks, Hiding::Credentials))
 }
 
-/// The files, each padded as [`Layers::add_file`] wants it.
+/// Reads the files, each padded for [`Layers::add_file`].
 fn read_files(
     request: &Request,
     environment: &Environment,
@@ -201,7 +202,7 @@ fn files(request: &Request, environment: &Environment) -> Vec<PathBuf> {
     named.or_else(|| environment.usual_file()).map(Path::to_owned).into_iter().collect()
 }
 
-/// All sources, merged and expanded, on their way to a [`Config`].
+/// All sources, merged and expanded, before they become a [`Config`].
 struct Gathered<'s> {
     layers: Layers<'s>,
     state_dir: PathBuf,
@@ -228,12 +229,11 @@ impl<'s> Gathered<'s> {
         Self { layers, state_dir, unused, ourselves }
     }
 
-    /// Reads what was gathered.
     fn config(&mut self) -> Result<Config, Report> {
         let mut problems = std::mem::take(&mut self.layers.problems);
         let (config, found) = self.read();
         problems.extend(found.into_iter().filter(|problem| !self.follows(problem)));
-        // A default can only be wrong because of what it was made from.
+        // A mistake in a default value can only come from the values that it was derived from.
         let is_default = |problem: &Problem| {
             let at = problem.at.as_ref().map(|at| position(at).start);
             let source = at.and_then(|at| self.layers.sources.find(at));
@@ -251,7 +251,7 @@ impl<'s> Gathered<'s> {
         }
     }
 
-    /// Whether a mistake is only what follows from one that is known.
+    /// Returns whether a mistake only follows from a known one.
     fn follows(&self, problem: &Problem) -> bool {
         let Some(at) = &problem.at else { return false };
         let at = position(at);
@@ -298,10 +298,10 @@ impl<'s> Gathered<'s> {
     }
 }
 
-/// Sets what depends on where the process runs. Returns the state directory.
+/// Sets defaults that depend on the process's environment. Returns the state directory.
 fn set_defaults(layers: &mut Layers<'_>, state_dir: &Path) -> PathBuf {
     let dir = match layers.value(&["journal", "dir"]).and_then(|value| value.get_ref().as_str()) {
-        // What is absolute replaces what it is joined to.
+        // Joining an absolute path replaces the directory.
         Some(dir) => state_dir.join(dir),
         None => state_dir.to_owned(),
     };

@@ -1,8 +1,8 @@
-//! Whether an address leads back to this daemon. A sink that sends there would send everything round and round.
+//! Detects addresses that lead back to this daemon. A sink that sends there would loop.
 //!
-//! Only what can be seen without asking anybody is found: no name is resolved, since checking a configuration has no effect. What
-//! leads back through a proxy or a name of its own is found when it happens: every request of a sink names the process that sends it
-//! (`support/process.rs`), and a receiver does not take its own.
+//! Only loops that are visible without a lookup are found: no name is resolved, because checking a configuration has no side effects. Loops
+//! through a proxy or another name are found at run time: every request of a sink names the process that sends it (`support/process.rs`),
+//! and a receiver refuses requests from its own process.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -12,17 +12,17 @@ use super::environment::Environment;
 use super::layers::Layers;
 use super::sections::LISTENERS;
 
-/// Where this daemon listens for spans, and what the machine is called.
+/// The addresses where this daemon receives spans, and the machine's name.
 #[derive(Debug, Clone)]
 pub(super) struct Ourselves {
     /// The receivers that listen on a port, each with its option.
     pub(super) listeners: Vec<(String, SocketAddr)>,
-    /// The machine's own name.
+    /// The machine's host name.
     pub(super) host_name: Option<String>,
 }
 
 impl Ourselves {
-    /// What the configuration and the machine say.
+    /// Collects both from the configuration and the environment.
     pub(super) fn of(layers: &Layers<'_>, environment: &Environment) -> Self {
         let receivers = LISTENERS.into_iter().filter(|([section, _], _)| *section == "receivers");
         let listeners = receivers.filter_map(|(path, default)| {
@@ -31,7 +31,7 @@ impl Ourselves {
         Self { listeners: listeners.collect(), host_name: environment.host_name.clone() }
     }
 
-    /// The receiver that an `http://` or `https://` address leads to, with its option.
+    /// Returns the receiver that an `http://` or `https://` address leads to, with its option.
     pub(super) fn reached_by(&self, address: &str) -> Option<&(String, SocketAddr)> {
         let uri: Uri = address.parse().ok()?;
         let port = match uri.scheme_str() {
@@ -41,7 +41,7 @@ impl Ourselves {
         };
         let host = uri.host()?.trim_end_matches('.').to_ascii_lowercase();
         let leads_to = |(_, listener): &&(String, SocketAddr)| {
-            // Port 0 becomes one that nobody can know before.
+            // Port 0 becomes a port that is unknown in advance.
             listener.port() == port && port != 0 && self.is_host_of(&host, *listener)
         };
         self.listeners.iter().find(leads_to)
@@ -56,18 +56,18 @@ impl Ourselves {
         if host == "localhost" || host.ends_with(".localhost") {
             return listening.is_loopback() || listening.is_unspecified();
         }
-        // The machine's name stands for its addresses in the network; where it stands for a loopback, that is seldom 127.0.0.1.
+        // The host name stands for the machine's network addresses; if it resolves to a loopback address, that is seldom 127.0.0.1.
         let own = self.host_name.as_deref();
         own.is_some_and(|own| own.eq_ignore_ascii_case(host)) && !listening.is_loopback()
     }
 }
 
-/// Whether a connection to this address arrives at a listener.
+/// Returns whether a connection to this address reaches a listener.
 fn is_reached(ip: IpAddr, listening: IpAddr) -> bool {
-    // Connecting to the unspecified address means this machine.
+    // Connecting to the unspecified address connects to this machine.
     let ip = if ip.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { ip };
     if listening.is_unspecified() {
-        // On `[::]` Linux serves IPv4 too.
+        // On Linux, `[::]` also serves IPv4.
         return ip.is_loopback() && (listening.is_ipv6() || ip.is_ipv4());
     }
     ip == listening

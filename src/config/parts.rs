@@ -1,4 +1,4 @@
-//! A sink in parts: one table that stands for several sinks, each for its own values of what says whose a span is.
+//! A sink in parts: one table that stands for several sinks, each for some values of a field that tells whose a span is.
 //!
 //! ```toml
 //! [sinks.search]
@@ -11,10 +11,10 @@
 //! ```
 //!
 //! stands for `[sinks.search-checkout]` with `only = { tenant = ["checkout"] }` and the index prefix `agents-checkout`, and for
-//! `[sinks.search-support]`. That is done before any sink is read, so nothing else knows of it: each is a sink like any other, with a
-//! cursor, a breaker and dead letters of its own, and one that is slow or wrongly configured holds up no other.
+//! `[sinks.search-support]`. The table is divided before any sink is read, so the rest of the code sees ordinary sinks. Each has its own
+//! cursor, breaker and dead letters, so a slow or misconfigured one delays no other.
 //!
-//! The values are a closed set, because what clients write must not make names of indexes and files, or choose among credentials.
+//! The values are a closed set, because clients must not be able to create names of indexes and files, or choose credentials.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -30,16 +30,16 @@ use crate::support::problem::Problem;
 
 const BY: &str = "by";
 const PARTS: &str = "parts";
-/// Of a part: which values it is for, where that is not its name.
+/// Key of a part: the values it is for, if they differ from its name.
 const VALUES: &str = "values";
-/// Of a part: that it is for what no other is for.
+/// Key of a part: it is for all values that no other part lists.
 const REST: &str = "rest";
 
-/// What can say whose a span is by itself, and what does with a key. All spans of a trace mostly share these.
+/// Fields without a key, and fields with one. They are usually the same on all spans of a trace.
 const FACTS: [&str; 2] = ["tenant", "service"];
 const KEYED: [&str; 3] = ["attribute", "resource", "metadata"];
 
-/// Puts its parts in the place of each sink that has any.
+/// Replaces each sink that has parts with one sink per part.
 pub(super) fn divide(layers: &mut Layers<'_>) {
     let Some(DeValue::Table(sinks)) = layers.root.get_mut("sinks").map(Spanned::get_mut) else {
         return;
@@ -76,12 +76,12 @@ pub(super) fn divide(layers: &mut Layers<'_>) {
 struct Divide {
     problems: Vec<Problem>,
     wholes: Vec<Whole>,
-    /// Where a text has a place to fill in that nothing fills.
+    /// Placeholders that nothing fills.
     places: Vec<(Range<usize>, String)>,
 }
 
 struct Field<'s> {
-    /// A fact, or what has keys.
+    /// One of `FACTS` or `KEYED`.
     word: &'static str,
     key: Option<DeString<'s>>,
 }
@@ -108,7 +108,7 @@ impl Divide {
         made.insert(name, sink);
     }
 
-    /// The sinks that the parts of a sink stand for.
+    /// Returns the sinks that the parts of a sink stand for.
     fn sink<'s>(
         &mut self,
         whole: &str,
@@ -238,7 +238,7 @@ impl Divide {
         Some(Part { name, at, options, values, has_rest })
     }
 
-    /// What is wrong with the values of all parts together.
+    /// Checks the values of all parts together.
     fn check(&mut self, parts: &[Part<'_>]) {
         let mut seen = BTreeSet::new();
         for value in parts.iter().flat_map(|part| &part.values) {
@@ -267,7 +267,7 @@ impl Divide {
         }
     }
 
-    /// Finds places to fill in that nothing filled.
+    /// Finds placeholders that nothing filled.
     fn find_places(&mut self, sink: &mut Value<'_>) {
         each_text_to_fill(sink, &mut |value| {
             let text = value.get_ref().as_str().unwrap_or_default();
@@ -278,8 +278,7 @@ impl Divide {
     }
 }
 
-/// Visits every string of a sink that has places to fill in: what rules say is the language of rules, and what came by reference is a
-/// value and no structure.
+/// Visits every string of a sink that can contain placeholders. Rules have their own syntax, and references supply values, not structure.
 fn each_text_to_fill<'s>(sink: &mut Value<'s>, visit: &mut impl FnMut(&mut Value<'s>)) {
     let DeValue::Table(options) = sink.get_mut() else { return };
     let of_rules = ["rules", ONLY, EXCEPT];
@@ -292,13 +291,13 @@ fn each_text_to_fill<'s>(sink: &mut Value<'s>, visit: &mut impl FnMut(&mut Value
     }
 }
 
-/// How the place for a part's name is written.
+/// Returns the placeholder for a part's name.
 fn place(word: &str) -> String {
     format!("{{{word}}}")
 }
 
 impl<'s> Part<'s> {
-    /// The sink that it is: the whole sink's options, and its own over them.
+    /// Builds the part's sink: its own options take precedence over those of the divided sink.
     fn over(
         self,
         whole: &str,
@@ -309,7 +308,7 @@ impl<'s> Part<'s> {
         let mut options = template.clone();
         merge(&mut options, self.options);
         let (option, values) = if self.has_rest { (EXCEPT, all) } else { (ONLY, &self.values[..]) };
-        // What no value belongs to is everything.
+        // A part for the rest of no values gets everything, so it needs no condition.
         if !values.is_empty() {
             let at = self.name.span();
             let table = |key: DeString<'s>, value| {
@@ -335,7 +334,7 @@ impl<'s> Part<'s> {
     }
 }
 
-/// The schema of a sink in parts. What its options are is said by that of its type.
+/// Returns the schema of a sink in parts. The schema of its type describes its other options.
 pub(super) fn schema(kinds: &[&str]) -> Json {
     json!({
         "title": "a sink in parts",

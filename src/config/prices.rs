@@ -1,4 +1,4 @@
-//! The prices in force: what `[prices]` says, with the table of the file that it names.
+//! The effective prices: `[prices]` with the table of the file that it names.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ const DOLLARS: &str = "write dollars per million tokens: 2.5";
 const TABLE: &str =
     "it is the data of genai-prices (version 2); `spanferry prices update` checks it";
 
-/// What the options come to. What is wrong is a problem.
+/// Resolves the options; mistakes become problems.
 pub(super) fn read(
     options: &PriceOptions,
     layers: &Layers<'_>,
@@ -30,7 +30,7 @@ pub(super) fn read(
     Prices::new(options, table)
 }
 
-/// The table of a file, or what is wrong with it. It has the date of the file where it says none.
+/// Reads the table of a file. A table without a date gets the date of its file.
 pub fn table_of(path: &Path) -> Result<Table, String> {
     let read = read_file(path).map_err(|error| error.to_string());
     let read = read.and_then(|text| Table::read(&text, &date_of(path)));

@@ -1,4 +1,4 @@
-//! Mistakes as they are shown: the file, the line and column, the line itself with a caret, and a hint.
+//! How mistakes are shown: file, line and column, the line itself with a caret, and a hint.
 //!
 //! ```text
 //! error: unknown key `byts_max`
@@ -19,12 +19,12 @@ use super::sources::{Source, SourceKind};
 use crate::support::options::position;
 use crate::support::problem::Problem;
 
-/// More of a line is not pointed at, so that the rest of a long one can be left out.
+/// Only this much of a line is marked, so that the rest of a long one can be left out.
 const POINTED_BYTES_MAX: usize = 100;
-/// A shorter text is not searched for in a message: it would be found everywhere.
+/// Shorter values are not searched for in messages, because they would match everywhere.
 const REFERENCED_BYTES_MIN: usize = 6;
 
-/// Everything that is wrong with a configuration, in the order of its sources.
+/// All mistakes of a configuration, in the order of its sources.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     mistakes: Vec<Mistake>,
@@ -37,7 +37,7 @@ struct Mistake {
     place: Option<Place>,
 }
 
-/// Where a mistake stands.
+/// The place of a mistake.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Place {
     /// The file's path, or the variable or flag.
@@ -48,23 +48,23 @@ struct Place {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Line {
     number: usize,
-    /// Without credentials.
+    /// The line without credentials.
     text: String,
-    /// The bytes of `text` that are pointed at.
+    /// The marked bytes of `text`.
     at: Range<usize>,
 }
 
 /// How a report is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Paint {
-    /// Letters only.
+    /// Plain text.
     Plain,
-    /// With the colours of a terminal.
+    /// Terminal colours.
     Colours,
 }
 
 impl Paint {
-    /// The text in bold red, or whatever the escape codes say, where colours are wanted.
+    /// Returns the text in bold red, or as the escape codes say, if colours are on.
     pub fn with(self, codes: &str, text: &str) -> String {
         match self {
             Self::Plain => text.to_owned(),
@@ -74,12 +74,12 @@ impl Paint {
 }
 
 impl Report {
-    /// A mistake that stands nowhere.
+    /// Creates a report of one mistake without a place.
     pub(super) fn of(what: String, hint: Option<String>) -> Self {
         Self { mistakes: vec![Mistake { what, hint, place: None }] }
     }
 
-    /// Finds the places of all problems.
+    /// Creates a report of the problems, with their places.
     pub(super) fn new(mut problems: Vec<Problem>, layers: &Layers<'_>) -> Self {
         problems.sort_by_key(|problem| problem.at.as_ref().map(|at| position(at).start));
         let place = |at: &Range<usize>| {
@@ -98,18 +98,18 @@ impl Report {
                 place: problem.at.and_then(|at| place(&position(&at))),
             })
             .collect();
-        // The parts of a sink have its mistakes in common.
+        // The parts of a sink share its mistakes.
         let mut said = HashSet::new();
         mistakes.retain(|mistake| said.insert((mistake.what.clone(), mistake.place.clone())));
         Self { mistakes }
     }
 
-    /// How many mistakes there are.
+    /// Returns the number of mistakes.
     pub fn count(&self) -> usize {
         self.mistakes.len()
     }
 
-    /// The whole report, to be printed; each mistake is introduced by this word, `error` or `warning`.
+    /// Renders the report for printing; each mistake begins with this word, `error` or `warning`.
     pub fn render(&self, word: &str, paint: Paint) -> String {
         let renderer = match paint {
             Paint::Plain => Renderer::plain(),
@@ -121,7 +121,7 @@ impl Report {
     }
 }
 
-/// Says how a reference is written instead of what it stood for.
+/// Replaces the values of references with their notation.
 fn hide(text: String, layers: &Layers<'_>) -> String {
     let long = layers.referenced.iter().filter(|(value, _)| value.len() >= REFERENCED_BYTES_MIN);
     long.fold(text, |text, (value, written)| text.replace(value, written))
@@ -148,7 +148,7 @@ impl Mistake {
     }
 }
 
-/// The line of a mistake, without the credentials in it.
+/// Returns the line of a mistake, without credentials.
 fn line(source: &Source<'_>, at: &Range<usize>, layers: &Layers<'_>) -> Line {
     let place = source.line_around(at.start);
     let inside = |position: usize| position.clamp(place.start, place.end) - place.start;
@@ -160,7 +160,7 @@ fn line(source: &Source<'_>, at: &Range<usize>, layers: &Layers<'_>) -> Line {
     let mut hidden: Vec<_> = secrets.chain(in_addresses(&text)).map(|range| (range, "")).collect();
     let mut broken = layers.broken.iter();
     if broken.any(|broken| broken.start <= place.end && place.start <= broken.end) {
-        // What stands there cannot be told, but behind what.
+        // The contents of a broken line are unknown, but not what precedes them.
         let from = behind_a_secret_name(before, &text);
         hidden.extend(from.map(|from| (from..text.len(), " []{},='\"")));
     }
@@ -172,7 +172,7 @@ fn line(source: &Source<'_>, at: &Range<usize>, layers: &Layers<'_>) -> Line {
     Line { number: source.line(at.start), at: start..end, text }
 }
 
-/// Who is let in by an address, and its query.
+/// Returns the ranges of an address's user info and query.
 fn in_addresses(text: &str) -> impl Iterator<Item = Range<usize>> {
     text.match_indices("://").flat_map(|(at, scheme)| {
         let from = at + scheme.len();
@@ -184,7 +184,8 @@ fn in_addresses(text: &str) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// Where a credential may begin in a line that cannot be read: behind a name that says so, in it or in the line that it goes on.
+/// Returns where a credential may begin in an unparsable line: after a name that marks one, in the line itself or in the line that it
+/// continues.
 fn behind_a_secret_name(before: &str, text: &str) -> Option<usize> {
     let is_of_key = |letter: char| letter.is_ascii_alphanumeric() || "_-.\"' ".contains(letter);
     let key = |line: &'_ str| -> Option<String> {
@@ -201,7 +202,7 @@ fn behind_a_secret_name(before: &str, text: &str) -> Option<usize> {
     Some(text.find(word)? + word.len())
 }
 
-/// Hides a part of a line but for these letters, and references, which say only where a credential is.
+/// Hides a part of a line, except for these characters and for references, which say only where a credential is.
 fn put_stars(text: &mut String, range: Range<usize>, kept: &str) {
     let mut stars = String::new();
     let Some(mut rest) = text.get(range.clone()) else { return };

@@ -1,4 +1,4 @@
-//! The JSON Schema of a configuration file: the sections' and, for the sinks, every kind's own.
+//! The JSON Schema of a configuration file: its sections, and for sinks the schema of every kind.
 
 use serde_json::{Map, Value, json};
 
@@ -15,7 +15,7 @@ const ONLY: &str = "What the sink gets, as in the `match` of a rule; it gets not
     docs/rules.md has more, also on one sink for each tenant.";
 const EXCEPT: &str = "What the sink does not get, in the same way.";
 
-/// The schema of the whole file.
+/// Returns the schema of the whole file.
 pub fn schema() -> Value {
     let mut schema = sections_schema();
     let names: Vec<_> = KINDS.iter().map(|kind| kind.name).collect();
@@ -38,7 +38,7 @@ fn add<const N: usize>(schema: &mut Value, more: [(&str, Value); N]) {
     }
 }
 
-/// The sections' schema, without references to parts of itself.
+/// Returns the schema of the sections, without internal references.
 pub(super) fn sections_schema() -> Value {
     let mut schema = schema_of::<Config>();
     if let Some(object) = schema.as_object_mut() {
@@ -50,7 +50,7 @@ pub(super) fn sections_schema() -> Value {
     schema
 }
 
-/// The schema of what every sink has.
+/// Returns the schema of the options that every sink has.
 pub(super) fn lane_schema() -> Value {
     let bound = |description, example| json!({ "description": description, "default": null, "type": "object", "examples": [example] });
     let only = bound(ONLY, json!({ "tenant": ["checkout"] }));
@@ -61,7 +61,7 @@ pub(super) fn lane_schema() -> Value {
     schema
 }
 
-/// All that a `[sinks.NAME]` of this kind may hold.
+/// Returns the schema of everything that a `[sinks.NAME]` of this kind may contain.
 pub(super) fn sink_schema(kind: &Kind) -> Value {
     let mut schema = (kind.schema)();
     let Some(object) = schema.as_object_mut() else { return schema };

@@ -1,7 +1,7 @@
-//! The effective configuration, value by value, each with where it comes from. Credentials are not shown.
+//! The effective configuration, value by value, each with its origin. Credentials are hidden.
 //!
-//! What a sink's options come to is shown as well ([`Plan::expanded`](crate::sinks::Plan::expanded)): the address that `/v1/traces`
-//! was added to, the headers of a preset.
+//! Values that a sink derives from its options are shown too ([`Plan::expanded`](crate::sinks::Plan::expanded)): the address with
+//! `/v1/traces` added, the headers of a preset.
 
 use serde_json::Value;
 use toml::Spanned;
@@ -16,10 +16,10 @@ use crate::sinks::http::Address;
 use crate::support::options::{properties, without_null};
 use crate::support::secret::REDACTED;
 
-/// A value in force.
+/// An effective value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
-    /// The table it stands in: `journal`, `sinks.archive.batch`; empty for the top of the file.
+    /// Its table: `journal`, `sinks.archive.batch`; empty for the top level of the file.
     pub table: String,
     /// Its key.
     pub key: String,
@@ -29,20 +29,20 @@ pub struct Shown {
     pub origin: String,
 }
 
-/// Where a value comes from that the sink made of its options and its preset.
+/// Origin of values that a sink derives from its options and preset.
 const IN_EFFECT: &str = "in effect";
 
-/// What of a value is left out.
+/// Which parts of a value are hidden.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hiding {
-    /// Nothing: the value is compared and not shown.
+    /// Nothing: the value is compared, not shown.
     Nothing,
-    /// Credentials in addresses and below keys that speak of credentials.
+    /// Credentials in addresses, and below keys that mark credentials.
     Credentials,
     All,
 }
 
-/// All values in force, in the order of the sections.
+/// Returns all effective values, in the order of the sections.
 pub(super) fn shown(layers: &Layers<'_>, plans: &[SinkConfig], hiding: Hiding) -> Vec<Shown> {
     let mut show = Show { layers, found: Vec::new(), hiding };
     let root = DeValue::Table(layers.root.clone());
@@ -102,7 +102,7 @@ impl Show<'_> {
         self.found.push(Shown { table: path.join("."), key: key.to_owned(), value, origin });
     }
 
-    /// A value that somebody said, and where it comes from.
+    /// Returns a configured value with its origin.
     fn said(
         &self,
         path: &[String],
@@ -117,8 +117,8 @@ impl Show<'_> {
         (plain(value.get_ref(), self.hiding.of(is_secret)).to_string(), origin)
     }
 
-    /// Adds what a sink's options came to, beside the values in `found[from..]`. What somebody has said stands as it was said; only a
-    /// table of it, such as headers, is shown with what came to it.
+    /// Adds the values that a sink derived from its options to those in `found[from..]`. Configured values stay as written, except for
+    /// tables such as headers, which are shown with what was added.
     fn expand(&mut self, from: usize, path: &str, expanded: &toml::Table) {
         let mut end = self.found.iter().skip(from).take_while(|shown| shown.table == path).count();
         for (key, value) in expanded {
@@ -151,17 +151,17 @@ impl Show<'_> {
 }
 
 impl Hiding {
-    /// What is left out below a key, which may speak of credentials.
+    /// Returns what is hidden below a key, which may mark credentials.
     fn of(self, is_secret: bool) -> Self {
         if is_secret && self == Self::Credentials { Self::All } else { self }
     }
 }
 
-/// A value without what is left out of it.
+/// Returns a value without its hidden parts.
 fn plain(value: &DeValue<'_>, hiding: Hiding) -> toml::Value {
     match value {
         DeValue::String(_) if hiding == Hiding::All => REDACTED.into(),
-        // The query of an address may hold a key.
+        // The query of an address may contain a key.
         DeValue::String(text) if hiding != Hiding::Nothing && text.contains("://") => {
             Address::from(text.to_string()).to_string().into()
         }
@@ -186,7 +186,7 @@ fn plain(value: &DeValue<'_>, hiding: Hiding) -> toml::Value {
     }
 }
 
-/// The keys of a path that are options: what a sink is called says nothing of what is in it.
+/// Returns the keys of a path that are options: a sink's name does not mark its values as credentials.
 fn options(path: &[String]) -> &[String] {
     match path {
         [first, _name, options @ ..] if first == "sinks" => options,
@@ -194,12 +194,12 @@ fn options(path: &[String]) -> &[String] {
     }
 }
 
-/// Whether a value as it is shown is this one, in whatever order.
+/// Returns whether a shown value equals this one, in any order.
 fn is_same(shown: &str, value: &toml::Value) -> bool {
     parsed(shown).as_ref() == Some(value)
 }
 
-/// A value from how it is shown.
+/// Parses a value as it is shown.
 pub(super) fn parsed(shown: &str) -> Option<toml::Value> {
     let table = format!("value = {shown}").parse::<toml::Table>();
     table.ok()?.remove("value")

@@ -1,4 +1,4 @@
-//! `[sinks.NAME]`: what every sink has is read here, the rest by its kind.
+//! `[sinks.NAME]`: reads what all sinks have in common; the kind reads the rest.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::sinks::{KINDS, Kind};
 use crate::support::options::{check, nearest, position, properties, read};
 use crate::support::problem::Problem;
 
-/// Names become the names of files and labels of metrics.
+/// Sink names are used in file names and metric labels.
 const NAME_CHARS_MAX: usize = 64;
 
 /// Reads all sinks, in the order of the file.
@@ -105,7 +105,7 @@ fn read_sink(
     match (lane, (kind.parse)(table)) {
         (Ok(lane), Ok(plan)) => {
             let of_options = rules::of_text(plan.rules());
-            // Rules for all sinks may say what is asked here, but for who sent a request.
+            // Rules for all sinks may set the fields that these conditions test, except for the sender.
             let (first, then): (Vec<_>, Vec<_>) =
                 bounds.into_iter().partition(|rule| rule.asks_who_sent());
             let all = first.into_iter().chain(global.iter().cloned()).chain(then);
@@ -132,7 +132,7 @@ fn read_sink(
     }
 }
 
-/// The kind that `type` names.
+/// Takes `type` from the table and returns its kind.
 fn take_kind(table: &mut Spanned<DeTable<'_>>) -> Result<&'static Kind, Problem> {
     let names: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
     let all = names.join(", ");
@@ -152,7 +152,7 @@ fn take_kind(table: &mut Spanned<DeTable<'_>>) -> Result<&'static Kind, Problem>
     })
 }
 
-/// What the lane's options do not say by themselves.
+/// Checks the lane options where one depends on another.
 fn check_lane(LaneOptions { batch, decide, .. }: &LaneOptions) -> Vec<Problem> {
     let limits = [(batch.items_max, "items_max"), (batch.bytes_max, "bytes_max")];
     let of_nothing = limits.into_iter().filter(|(limit, _)| *limit == 0);

@@ -1,21 +1,21 @@
-//! Sinks that the standard environment variables of SDKs and clients make, where nobody names a sink.
+//! Sinks from the standard environment variables of SDKs and clients, used if no sink is configured.
 //!
-//! | set | sink | read for it as well |
+//! | set | sink | also read |
 //! |---|---|---|
 //! | `LANGFUSE_PUBLIC_KEY` and `LANGFUSE_SECRET_KEY` | `langfuse` | `LANGFUSE_BASE_URL`, else `LANGFUSE_HOST` |
 //! | `ELASTICSEARCH_URL`, one or several with commas | `elasticsearch` | `ELASTICSEARCH_API_KEY` |
-//! | `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` or `OTEL_EXPORTER_OTLP_ENDPOINT` | `otlp` | `_HEADERS`, `_PROTOCOL`, `_COMPRESSION`, `_TIMEOUT`, `_CERTIFICATE`, `_CLIENT_CERTIFICATE`, `_CLIENT_KEY`, `_INSECURE`, each with `TRACES_` before it or without |
+//! | `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` or `OTEL_EXPORTER_OTLP_ENDPOINT` | `otlp` | `_HEADERS`, `_PROTOCOL`, `_COMPRESSION`, `_TIMEOUT`, `_CERTIFICATE`, `_CLIENT_CERTIFICATE`, `_CLIENT_KEY`, `_INSECURE`, each with or without the prefix `TRACES_` |
 //!
-//! **A configuration that names a sink is the whole truth.** As in the OpenTelemetry Collector and in Vector, these variables then
-//! add nothing, and what is wanted of them is brought in as `${NAME}`; the start says which of them are set and not used. Without a
-//! file, or with one that names no sink, they take the place of the default sink: traces go where the variables say and nowhere
-//! else. `SPANFERRY__SINKS__OTLP__BATCH__ITEMS_MAX` and its like still set options of such a sink.
+//! **A configuration that defines a sink is complete.** As in the OpenTelemetry Collector and in Vector, these variables then add nothing,
+//! unless it refers to them with `${NAME}`; the start reports variables that are set but unused. Without a file, or with one that defines
+//! no sink, they replace the default sink: traces go only where the variables point. `SPANFERRY__SINKS__OTLP__BATCH__ITEMS_MAX` and similar
+//! variables still set options of such a sink.
 //!
-//! An address of our own is not sent to: in a sidecar, `OTEL_EXPORTER_OTLP_ENDPOINT` often says to apps where we are. That is a
-//! warning and makes no sink.
+//! An address of this daemon creates no sink, only a warning: in a sidecar, `OTEL_EXPORTER_OTLP_ENDPOINT` often tells apps where Spanferry
+//! listens.
 //!
-//! <https://opentelemetry.io/docs/specs/otel/protocol/exporter/>. Other than there, an empty protocol means protobuf over HTTP and an
-//! empty compression what every OTLP sink does without one.
+//! <https://opentelemetry.io/docs/specs/otel/protocol/exporter/>. Unlike there, an empty protocol means protobuf over HTTP, and an empty
+//! compression means the OTLP sink's default.
 
 use std::ops::Range;
 
@@ -29,33 +29,33 @@ use super::ourselves::Ourselves;
 use super::sources::SourceKind;
 use crate::support::problem::Problem;
 
-/// A sink that variables make.
+/// A sink that variables create.
 struct Row {
-    /// Its kind, which is its name too.
+    /// Its kind, which is also its name.
     kind: &'static str,
-    /// Any of these makes it.
+    /// Variables of which any one creates it.
     signs: &'static [&'static str],
-    /// If one of these is not set then, that is a mistake.
+    /// Variables whose absence is then a mistake.
     needs: &'static [&'static str],
-    /// What is read for it: the first of the variables that is set, the keys that lead to the option, and how the text is read.
+    /// Options: the variables (the first one that is set counts), the path of keys to the option, and the format of the text.
     options: &'static [(&'static [&'static str], &'static [&'static str], Form)],
 }
 
-/// How a variable's text is read.
+/// Format of a variable's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Text,
-    /// Texts with commas between them.
+    /// Comma-separated texts.
     List,
-    /// `name=value` with commas between them, percent-encoded.
+    /// Comma-separated `name=value` pairs, percent-encoded.
     Headers,
     Milliseconds,
-    /// An address, which over gRPC may lack its scheme.
+    /// An address; over gRPC, the scheme may be missing.
     Address,
 }
 use Form::{Address, Headers, List, Milliseconds, Text};
 
-/// The two variables for an option of OTLP: what is said of traces goes before what is said of all signals.
+/// The two variables for an OTLP option; the one for traces takes precedence over the one for all signals.
 macro_rules! otlp {
     ($option:literal) => {
         &[concat!("OTEL_EXPORTER_OTLP_TRACES_", $option), concat!("OTEL_EXPORTER_OTLP_", $option)]
@@ -63,7 +63,7 @@ macro_rules! otlp {
 }
 
 static ROWS: &[Row] = &[
-    // The order of the addresses is that of Langfuse's own SDKs.
+    // The addresses are in the order of Langfuse's own SDKs.
     Row {
         kind: "langfuse",
         signs: &["LANGFUSE_PUBLIC_KEY", "LANGFUSE_SECRET_KEY"],
@@ -101,7 +101,7 @@ static ROWS: &[Row] = &[
     },
 ];
 
-/// Adds the sinks that the environment says, where nobody names one. Returns the variables that would make one and do not.
+/// Adds the sinks that the environment defines, unless a sink is configured. Returns the variables that would create one but are unused.
 pub(super) fn add_sinks(
     layers: &mut Layers<'_>,
     ourselves: &Ourselves,
@@ -119,7 +119,7 @@ pub(super) fn add_sinks(
 }
 
 impl Row {
-    /// Puts the sink into the configuration, or says why not.
+    /// Adds the sink to the configuration, or reports why it cannot.
     fn add(
         &self,
         sign: &str,
@@ -166,7 +166,7 @@ impl Row {
 }
 
 impl Form {
-    /// The receiver of ours that one of its addresses leads to.
+    /// Returns the receiver of this daemon that one of its addresses leads to.
     fn leads_to<'o>(
         self,
         text: &str,
@@ -180,7 +180,7 @@ impl Form {
         })
     }
 
-    /// What the text comes to as the option's value, or what is wrong with it.
+    /// Converts the text to the option's value, or returns what is wrong with it.
     fn value(
         self,
         text: &str,
@@ -195,7 +195,7 @@ impl Form {
                 let part = |part: &str| Spanned::new(at.clone(), string(part.to_owned()));
                 Ok(DeValue::Array(parts(text).map(part).collect()))
             }
-            // As the specification writes them: W3C Baggage without its properties.
+            // The specification's format: W3C Baggage without properties.
             Headers => {
                 let table =
                     parts(text).map(|part| header(part, at)).collect::<Option<DeTable<'_>>>();
@@ -231,7 +231,7 @@ fn parts(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
-/// Over gRPC an address may be a host and a port; then another variable says whether it is to be secured.
+/// Adds the scheme to an address. Over gRPC it may be a host and a port; another variable then decides between HTTP and HTTPS.
 fn with_scheme(text: &str, environment: &Environment) -> String {
     let is = |names, value| {
         first(names, environment).is_some_and(|(_, said)| said.eq_ignore_ascii_case(value))

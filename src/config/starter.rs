@@ -1,4 +1,4 @@
-//! Print a starter file: every option with its meaning and default, made from the same sentences and constants as the program.
+//! Prints a starter file: every option with its description and default, generated from the program's own doc comments and constants.
 
 use std::fmt::Write as _;
 
@@ -10,12 +10,12 @@ use super::{DEFAULT_SINK, DEFAULT_SINK_KIND, DEFAULT_SINK_PATH};
 use crate::sinks::{KINDS, Kind};
 use crate::support::options::{properties, without_null};
 
-/// Sentences are broken at this width.
+/// Comments are wrapped at this width.
 const LINE_CHARS: usize = 100;
 
-/// What stands before a setting that is in force.
+/// Prefix of an active setting.
 const SET: &str = "";
-/// What stands before one that is only shown.
+/// Prefix of a setting that is only shown.
 const SHOWN: &str = "#";
 
 const PARTS: &str = "A sink can be divided into several, one for each tenant, service or value of an attribute: options of a part \
@@ -23,7 +23,7 @@ const PARTS: &str = "A sink can be divided into several, one for each tenant, se
 const PARTS_EXAMPLE: &str = "#[sinks.NAME]\n#by = \"tenant\"\n#[sinks.NAME.parts.checkout]\n#[sinks.NAME.parts.support]\n\
     #values = [\"support-eu\", \"support-us\"]\n#[sinks.NAME.parts.others]\n#rest = true\n\n";
 
-/// The starter file. Loading it gives the defaults.
+/// Returns the starter file. Loading it gives the defaults.
 pub fn starter() -> String {
     let mut text = String::new();
     sentences(
@@ -55,7 +55,7 @@ pub fn starter() -> String {
     text
 }
 
-/// One kind's options with their sentences, as a table that is not in force.
+/// Returns one kind's options with their descriptions, as a table that is commented out.
 pub fn describe_kind(kind: &Kind) -> String {
     let mut text = String::new();
     sentences(&format!("--- type = \"{}\" --- {}", kind.name, kind.summary), &mut text);
@@ -71,7 +71,7 @@ pub fn describe_kind(kind: &Kind) -> String {
     text
 }
 
-/// A table's settings, and then the tables inside it.
+/// Writes a table's settings, then its inner tables.
 fn table(path: &str, schema: &Value, mark: &str, text: &mut String) {
     let is_table = |property: &Value| without_null(property).get("properties").is_some();
     for (name, property) in properties(schema).filter(|(_, property)| !is_table(property)) {
@@ -90,7 +90,7 @@ fn table(path: &str, schema: &Value, mark: &str, text: &mut String) {
     }
 }
 
-/// One setting with its sentences. `shown` is what stands for a value that has no default.
+/// Writes one setting with its description. `shown` replaces the value of a setting without a default.
 fn setting(name: &str, property: &Value, shown: Option<String>, mark: &str, text: &mut String) {
     sentences(description(property), text);
     let default = property.get("default").filter(|value| !value.is_null());
@@ -106,7 +106,7 @@ fn description(schema: &Value) -> &str {
     schema.get("description").and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Text as comments of even width.
+/// Writes text as wrapped comments.
 fn sentences(text: &str, out: &mut String) {
     let mut line = String::from("#");
     for word in text.split_whitespace() {
@@ -122,7 +122,7 @@ fn sentences(text: &str, out: &mut String) {
     }
 }
 
-/// A value as TOML has it. JSON's strings, numbers, booleans and arrays are TOML's as well.
+/// Formats a value as TOML. JSON's strings, numbers, booleans and arrays are also valid TOML.
 fn literal(value: &Value) -> String {
     match value {
         Value::Object(members) => {
@@ -139,7 +139,7 @@ fn literal(value: &Value) -> String {
     }
 }
 
-/// A key as TOML has it, in quotes where it needs them.
+/// Formats a key as TOML, quoted if necessary.
 fn quoted(key: &str) -> String {
     let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
     if !key.is_empty() && key.bytes().all(is_bare) {
