@@ -17,38 +17,38 @@ pub enum Address {
     Tcp(SocketAddr),
     /// A Unix socket.
     Unix {
-        /// Where it lies.
+        /// Its path.
         path: PathBuf,
-        /// Its mode: who may write to it may connect.
+        /// Its mode: processes that may write to it may connect.
         mode: u32,
     },
 }
 
-/// Why a text is no address.
+/// Message for a text that is not an address.
 const FORM: &str = "not an address with a port; write for example \"127.0.0.1:4318\" or \"unix:/run/spanferry/http.sock\"";
-/// Why a text is no Unix socket.
+/// Message for a text that is not a Unix socket.
 const UNIX_FORM: &str = "not a Unix socket; write for example \"unix:/run/spanferry/http.sock\" or \"unix:/run/spanferry/http.sock?mode=0666\"";
 
-/// What a Unix socket's address begins with.
+/// Prefix of a Unix socket's address.
 pub const UNIX: &str = "unix:";
-/// The user and the group may connect: containers of one pod share a group more often than a user.
+/// User and group may connect: containers of a pod more often share a group than a user.
 const DEFAULT_MODE: u32 = 0o660;
-/// Linux has room for 108 bytes in a socket's address (`unix(7)`), and while a socket is made its name is longer by a process id.
+/// A socket's address on Linux has room for 108 bytes (`unix(7)`). While a socket is created, its name is longer by a process id.
 const PATH_BYTES_MAX: usize = 95;
 
 impl Address {
-    /// What the schema calls it.
+    /// The name of this format in schemas.
     pub(super) const FORMAT: &str = "listen-address";
 
-    /// A port that only this machine reaches.
+    /// Returns an address on the loopback interface.
     pub const fn loopback(port: u16) -> Self {
         Self::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))
     }
 
-    /// Whether the two cannot both be listened on.
+    /// Returns whether one process cannot listen on both.
     pub fn collides_with(&self, other: &Self) -> bool {
         match (self, other) {
-            // Port 0 means any free one.
+            // Port 0 means any free port.
             (Self::Tcp(one), Self::Tcp(two)) if one.port() == two.port() && one.port() != 0 => {
                 let (one, two) = (one.ip(), two.ip());
                 one == two || takes_all(one, two) || takes_all(two, one)
@@ -58,7 +58,7 @@ impl Address {
         }
     }
 
-    /// Its host and port, where it has them.
+    /// Returns the host and port, unless it is a Unix socket.
     pub fn socket(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(address) => Some(*address),
@@ -66,18 +66,18 @@ impl Address {
         }
     }
 
-    /// Whether other machines can reach it.
+    /// Returns whether other machines can reach it.
     pub fn is_exposed(&self) -> bool {
         self.socket().is_some_and(|address| !address.ip().to_canonical().is_loopback())
     }
 }
 
-/// Whether listening on `wide` takes `narrow` as well. Other than elsewhere, Linux serves IPv4 on `[::]` too.
+/// Returns whether a listener on `wide` also occupies `narrow`. Unlike other systems, Linux also serves IPv4 on `[::]`.
 fn takes_all(wide: IpAddr, narrow: IpAddr) -> bool {
     wide.is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4())
 }
 
-/// A Unix socket: an absolute path, and behind a question mark a mode in octal digits.
+/// Parses a Unix socket: an absolute path, optionally followed by `?mode=` and octal digits.
 fn unix(text: &str) -> Option<Address> {
     let (path, mode) = match text.split_once("?mode=") {
         Some((path, mode)) => (path, u32::from_str_radix(mode, 8).ok()?),
@@ -95,7 +95,7 @@ impl FromStr for Address {
         if let Some(rest) = text.strip_prefix(UNIX) {
             return unix(rest).ok_or(UNIX_FORM);
         }
-        // The one name that needs no resolver, and that people write.
+        // `localhost` is common and needs no resolver.
         let address = match text.strip_prefix("localhost:") {
             Some(port) => port.parse().map(|port| (Ipv4Addr::LOCALHOST, port).into()).ok(),
             None => text.parse().ok(),

@@ -1,9 +1,9 @@
-//! How long to wait before trying again: exponential with full jitter, so that many who failed together do not come back together.
+//! Waiting times before retries: exponential with full jitter, so that clients that failed together do not retry together.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
-/// The waits between attempts at one thing.
+/// Waiting times between the attempts of one operation.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     first: Duration,
@@ -12,12 +12,12 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Waits of up to `first`, then up to twice as much each time, never more than `longest`.
+    /// Starts with waits of up to `first` and doubles that bound each time, up to `longest`.
     pub fn new(first: Duration, longest: Duration) -> Self {
         Self { first, longest, attempts: 0 }
     }
 
-    /// The next wait: anything between nothing and the current bound.
+    /// Returns the next wait: a random time from zero to the current bound.
     pub fn next_wait(&mut self) -> Duration {
         let bound =
             self.first.saturating_mul(2_u32.saturating_pow(self.attempts)).min(self.longest);
@@ -25,13 +25,13 @@ impl Backoff {
         bound.mul_f64(random_fraction(self.attempts))
     }
 
-    /// It worked: the next failure starts over.
+    /// Starts over after a success.
     pub fn reset(&mut self) {
         self.attempts = 0;
     }
 }
 
-/// A number from 0 to 1. The standard library seeds every hasher at random, which is random enough for a wait.
+/// Returns a number from 0 to 1. The standard library seeds every hasher randomly, which is random enough for a wait.
 fn random_fraction(salt: u32) -> f64 {
     let bits = RandomState::new().hash_one(salt) >> 32;
     f64::from(u32::try_from(bits).unwrap_or(u32::MAX)) / f64::from(u32::MAX)

@@ -1,9 +1,9 @@
-//! Base64 of RFC 4648: written in the standard alphabet with padding, read in both alphabets with or without.
+//! Base64 of RFC 4648: written in the standard alphabet with padding, read in both alphabets with or without padding.
 
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-/// Clients write all of these, and some set bits behind the last byte.
+/// Clients write all of these variants, and some set bits after the last byte.
 const ENGINE: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new()
@@ -11,7 +11,7 @@ const ENGINE: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// Appends the text of these bytes.
+/// Appends the base64 text of these bytes.
 pub fn write(out: &mut Vec<u8>, bytes: &[u8]) {
     let (from, digits) = (out.len(), bytes.len().div_ceil(3) * 4);
     out.resize(from + digits, 0);
@@ -19,16 +19,16 @@ pub fn write(out: &mut Vec<u8>, bytes: &[u8]) {
     out.truncate(from + written.unwrap_or_default());
 }
 
-/// The text of these bytes.
+/// Returns the base64 text of these bytes.
 pub fn text(bytes: &[u8]) -> String {
     let mut text = Vec::new();
     write(&mut text, bytes);
     String::from_utf8(text).unwrap_or_default()
 }
 
-/// The bytes of this text; `None` where it is not base64.
+/// Decodes base64; `None` if the text is not base64.
 pub fn read(text: &str) -> Option<Vec<u8>> {
-    // Padding fills four digits; the engine takes less of it.
+    // Padding completes four digits; the engine accepts less.
     if text.ends_with('=') && !text.len().is_multiple_of(4) {
         return None;
     }

@@ -1,7 +1,7 @@
-//! A map that knows in which order its entries were touched last, and how much memory they take. Pure.
+//! A map that tracks the order in which its entries were last touched, and their memory. Pure.
 //!
-//! Marks pass over the entries from the one that was touched longest ago on, each at its own pace; what is touched again is before all of
-//! them again. So what is due after a time without a touch is found without looking at the rest.
+//! Marks advance over the entries from the least recently touched one, each at its own pace; a touch moves an entry before all marks again.
+//! So entries that are due some time after their last touch are found without a scan.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
@@ -10,17 +10,17 @@ use std::hash::Hash;
 
 use foldhash::fast::RandomState;
 
-/// What knows the memory that it holds beside its own size, in bytes.
+/// A value that knows its memory, in addition to its own size, in bytes.
 pub trait Weighed {
-    /// All of it.
+    /// Returns all of it.
     fn bytes(&self) -> usize;
-    /// Of this, what is held for some time only.
+    /// Returns the part of it that is held only temporarily.
     fn passing_bytes(&self) -> usize {
         0
     }
 }
 
-/// The map.
+/// A map of entries in the order of their last touch.
 pub struct ByTouch<K, V, const MARKS: usize> {
     entries: HashMap<K, Entry<V>, RandomState>,
     order: Order<K, MARKS>,
@@ -29,15 +29,15 @@ pub struct ByTouch<K, V, const MARKS: usize> {
 }
 
 struct Entry<V> {
-    /// Its place among the links.
+    /// Its index in the links.
     at: u32,
     value: Box<V>,
 }
 
-/// No place.
+/// No index.
 const NONE: u32 = u32::MAX;
 
-/// The order of the entries: each knows those next to it.
+/// The order of the entries, as a doubly linked list.
 struct Order<K, const MARKS: usize> {
     links: Vec<Link<K>>,
     free: Vec<u32>,
@@ -54,11 +54,11 @@ struct Link<K> {
 }
 
 impl<K: Copy + Eq + Hash, V: Weighed, const MARKS: usize> ByTouch<K, V, MARKS> {
-    /// Memory of an entry beside what it holds: its value, and its places in a map and a list that may be half empty.
+    /// Memory of an entry besides its contents: the value, and slots in a map and a list that may be half empty.
     const ENTRY_BYTES: usize =
         size_of::<V>() + 2 * size_of::<(K, Entry<V>)>() + 2 * size_of::<Link<K>>();
 
-    /// Changes an entry, which begins as nothing where it is not known, and touches it.
+    /// Changes an entry and touches it; a missing entry is created with its default value.
     pub fn touch<R>(&mut self, key: K, change: impl FnOnce(&mut V) -> R) -> R
     where
         V: Default,
@@ -80,7 +80,7 @@ impl<K: Copy + Eq + Hash, V: Weighed, const MARKS: usize> ByTouch<K, V, MARKS> {
         weighed(value, (&mut self.bytes, &mut self.passing_bytes), change)
     }
 
-    /// Changes an entry that is known.
+    /// Changes an existing entry without touching it.
     pub fn change<R>(&mut self, key: &K, change: impl FnOnce(&mut V) -> R) -> Option<R> {
         let value = &mut *self.entries.get_mut(key)?.value;
         Some(weighed(value, (&mut self.bytes, &mut self.passing_bytes), change))
@@ -93,17 +93,17 @@ impl<K: Copy + Eq + Hash, V: Weighed, const MARKS: usize> ByTouch<K, V, MARKS> {
         }
     }
 
-    /// An entry.
+    /// Returns an entry.
     pub fn get(&self, key: &K) -> Option<&V> {
         self.entries.get(key).map(|entry| &*entry.value)
     }
 
-    /// The entry that was not touched for longest.
+    /// Returns the least recently touched entry.
     pub fn oldest(&self) -> Option<(K, &V)> {
         self.at(self.order.oldest)
     }
 
-    /// Takes it out.
+    /// Removes the least recently touched entry.
     pub fn pop_oldest(&mut self) -> Option<(K, Box<V>)> {
         let at = self.order.oldest;
         let key = self.order.key(at)?;
@@ -115,12 +115,12 @@ impl<K: Copy + Eq + Hash, V: Weighed, const MARKS: usize> ByTouch<K, V, MARKS> {
         Some((key, value))
     }
 
-    /// The first entry that a mark has not passed.
+    /// Returns the first entry that a mark has not passed.
     pub fn at_mark(&self, mark: usize) -> Option<(K, &V)> {
         self.at(*self.order.marks.get(mark)?)
     }
 
-    /// Has a mark pass the next entry.
+    /// Advances a mark by one entry.
     pub fn pass(&mut self, mark: usize) {
         let order = &mut self.order;
         if let Some(mark) = order.marks.get_mut(mark)
@@ -130,7 +130,7 @@ impl<K: Copy + Eq + Hash, V: Weighed, const MARKS: usize> ByTouch<K, V, MARKS> {
         }
     }
 
-    /// All entries, the one that was touched last first.
+    /// Iterates over all entries, the most recently touched one first.
     pub fn newest_first(&self) -> impl Iterator<Item = (K, &V)> {
         let older = |at: &u32| self.order.links.get(*at as usize).map(|link| link.older);
         std::iter::successors(Some(self.order.newest), older).map_while(|at| self.at(at))
@@ -141,23 +141,23 @@ impl<K: Copy + Eq + Hash, V: Weighed, const MARKS: usize> ByTouch<K, V, MARKS> {
         Some((key, self.get(&key)?))
     }
 
-    /// How many there are.
+    /// Returns the number of entries.
     pub fn count(&self) -> usize {
         self.entries.len()
     }
 
-    /// Memory that they take, in bytes, estimated.
+    /// Returns the estimated memory of all entries, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Of this, what is held for some time only.
+    /// Returns the part of it that is held only temporarily.
     pub fn passing_bytes(&self) -> usize {
         self.passing_bytes
     }
 }
 
-/// Changes a value and says how much more memory it takes then.
+/// Changes a value and updates the memory counts.
 fn weighed<V: Weighed, R>(
     value: &mut V,
     (bytes, passing_bytes): (&mut usize, &mut usize),
@@ -175,7 +175,7 @@ impl<K: Copy, const MARKS: usize> Order<K, MARKS> {
         self.links.get(at as usize).map(|link| link.key)
     }
 
-    /// A place for a key, in no order yet. What does not fit into the numbers would not fit into the memory.
+    /// Returns the index of a new link that is not in the order yet. More links than the numbers allow would not fit into memory.
     fn place_for(&mut self, key: K) -> u32 {
         let link = Link { key, older: NONE, newer: NONE };
         let free = self.free.pop();
@@ -237,8 +237,8 @@ impl<K, V, const MARKS: usize> fmt::Debug for ByTouch<K, V, MARKS> {
     }
 }
 
-/// Memory of a hash table with room for so many entries, in bytes: of eight places one stays empty, and each has a byte of the table's
-/// own.
+/// Returns the memory of a hash table with this capacity, in bytes: one slot in eight stays empty, and the table needs one byte more per
+/// slot.
 pub fn table_bytes<E>(capacity: usize) -> usize {
     const OWN_BYTES: usize = 32;
     match capacity {

@@ -1,4 +1,4 @@
-//! A number of bytes, written as people write it: `"8MiB"`, `"500MB"`, or a plain number.
+//! A number of bytes in the usual notation: `"8MiB"`, `"500MB"`, or a plain number.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,13 +12,13 @@ use super::written::{Written, written_as};
 #[serde(try_from = "Written")]
 pub struct ByteSize(pub u64);
 
-// Why a text is no size. None of these quotes the text, which may be a secret in the wrong place.
+// Messages for a text that is not a size. None of them quotes the text, which may be a misplaced secret.
 const FORM: &str = "not a size; write for example \"8MiB\", \"500MB\" or 4096";
 const UNIT: &str = "not a unit of size; the units are B, KiB, MiB, GiB, TiB, KB, MB, GB and TB";
 const NEGATIVE: &str = "a size cannot be negative; write for example \"8MiB\"";
 const TOO_LARGE: &str = "larger than any disk";
 
-/// Larger units first, and powers of two before powers of ten, so that the first that divides a size is how it is printed.
+/// Larger units first, and powers of two before powers of ten: a size is printed with the first unit that divides it.
 const UNITS: &[(&str, u64)] = &[
     ("TiB", 1 << 40),
     ("GiB", 1 << 30),
@@ -32,10 +32,10 @@ const UNITS: &[(&str, u64)] = &[
 ];
 
 impl ByteSize {
-    /// What the schema calls it.
+    /// The name of this format in schemas.
     pub(super) const FORMAT: &str = "byte-size";
 
-    /// As an index or a length in memory; as much as there can be where that is less.
+    /// Converts it to an index or a length in memory; too large a size becomes the maximum.
     pub fn as_usize(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }

@@ -4,12 +4,12 @@ use crate::support::lock::lock;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-/// What the clock said last, and when that was.
+/// The last time returned, and when that was.
 static LAST: Mutex<Option<(Instant, u64)>> = Mutex::new(None);
 
-/// Nanoseconds since 1970. It jumps forward when the system's clock does, and never goes back while the process lives: when the system's
-/// clock is set back, this one goes at half its speed until both agree. What waits for a time in the journal's order would wait for
-/// as long as the clock was set back.
+/// Returns nanoseconds since 1970. The time jumps forward with the system clock, but never goes back while the process lives. After the
+/// system clock was set back, this clock runs at half speed until both agree. Otherwise, waits for a time in journal order would last as
+/// long as the clock was set back.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
 pub fn unix_now_ns() -> u64 {
     let mut last = lock(&LAST);
@@ -20,12 +20,12 @@ pub fn unix_now_ns() -> u64 {
     unix_ns
 }
 
-/// What follows on this time, so much later, while the system's clock says that.
+/// Returns the time after `elapsed`, given the system clock's time.
 fn after(last_ns: u64, elapsed: Duration, wall_ns: u64) -> u64 {
     wall_ns.max(last_ns.saturating_add(nanos(elapsed / 2)))
 }
 
-/// A duration in nanoseconds; the most there are for one that is longer.
+/// Converts a duration to nanoseconds, saturating.
 pub fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

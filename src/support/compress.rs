@@ -1,8 +1,8 @@
-//! Whole bodies compressed for the way out.
+//! Compression of complete bodies.
 
 use std::io::{self, Write as _};
 
-/// One gzip member. `level` is 0 (stored) to 9 (smallest).
+/// Returns one gzip member. `level` is 0 (stored) to 9 (smallest).
 pub fn gzip(body: &[u8], level: u32) -> io::Result<Vec<u8>> {
     let out = Vec::with_capacity(body.len() / USUAL_RATIO + SMALL_BODY_BYTES);
     let mut encoder = flate2::write::GzEncoder::new(out, flate2::Compression::new(level.min(9)));
@@ -10,16 +10,16 @@ pub fn gzip(body: &[u8], level: u32) -> io::Result<Vec<u8>> {
     encoder.finish()
 }
 
-/// One zstd frame with its content's size. `level` is 1 to 22; 3 is zstd's own default.
+/// Returns one zstd frame with its content size. `level` is 1 to 22; 3 is zstd's own default.
 pub fn zstd(body: &[u8], level: i32) -> io::Result<Vec<u8>> {
     ::zstd::bulk::compress(body, level)
 }
 
-/// Spans and their text shrink to a third at least; less is assumed, so that the output seldom grows, which copies all of it. Memory
-/// that is not written to costs nothing.
+/// Spans and their text shrink to a third or less. Assuming a half avoids most reallocations, which copy the output; untouched memory costs
+/// nothing.
 const USUAL_RATIO: usize = 2;
 
-/// Header, trailer and a first block of a body that hardly shrinks.
+/// Header, trailer and first block of a body that hardly shrinks.
 const SMALL_BODY_BYTES: usize = 128;
 
 #[cfg(test)]

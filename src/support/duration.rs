@@ -1,4 +1,4 @@
-//! A length of time, written as people write it: `"5s"`, `"250ms"`, `"1h30m"`.
+//! A length of time in the usual notation: `"5s"`, `"250ms"`, `"1h30m"`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,17 +10,17 @@ use serde::Deserialize;
 
 use super::written::{Written, written_as};
 
-/// A length of time in options. It always has a unit, so that nobody has to guess whether 5 is seconds.
+/// A length of time in options. The unit is mandatory, so that a plain 5 is not ambiguous.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Deserialize)]
 #[serde(try_from = "Written")]
 pub struct Duration(pub time::Duration);
 
-// Why a text is no length of time. None of these quotes the text, which may be a secret in the wrong place.
+// Messages for a text that is not a length of time. None of them quotes the text, which may be a misplaced secret.
 const FORM: &str = "not a duration; write for example \"250ms\", \"5s\" or \"1h30m\"";
 const NO_UNIT: &str = "a duration needs a unit; write for example \"5s\"";
 
 impl Duration {
-    /// What the schema calls it.
+    /// The name of this format in schemas.
     pub(crate) const FORMAT: &str = "time-span";
 }
 

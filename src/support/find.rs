@@ -1,4 +1,4 @@
-//! Bytes found in text: eight at a time while they are near, by vectors when they are far. And slices found in what they are of.
+//! Byte search: eight bytes at a time for near matches, vectors for far ones. Also finds the range of a subslice.
 //!
 //! JSON is mostly short strings, and setting up a vector search costs more than looking at one or two words.
 
@@ -6,35 +6,35 @@ use std::ops::Range;
 
 use memchr::{memchr, memchr2};
 
-/// Where the first of these two bytes stands.
+/// Returns the index of the first of these two bytes.
 #[inline]
 pub fn either(bytes: &[u8], one: u8, other: u8) -> Option<usize> {
     near(bytes, |word| zeros(word ^ splat(one)) | zeros(word ^ splat(other)))
         .unwrap_or_else(|start| memchr2(one, other, bytes.get(start..)?).map(|at| start + at))
 }
 
-/// Where this byte first stands.
+/// Returns the index of the first such byte.
 #[inline]
 pub fn byte(bytes: &[u8], wanted: u8) -> Option<usize> {
     near(bytes, |word| zeros(word ^ splat(wanted)))
         .unwrap_or_else(|start| memchr(wanted, bytes.get(start..)?).map(|at| start + at))
 }
 
-/// The place of a slice in the bytes it is a slice of; `None` where it is a slice of others, however equal.
+/// Returns the range of a subslice in its parent; `None` if it is a slice of other memory, even with equal contents.
 pub fn place_of(slice: &[u8], bytes: &[u8]) -> Option<Range<usize>> {
     let start = slice.as_ptr().addr().checked_sub(bytes.as_ptr().addr())?;
     let place = start..start.checked_add(slice.len())?;
     (place.end <= bytes.len()).then_some(place)
 }
 
-/// Words looked at before vectors take over.
+/// Words to search before vectors take over.
 const NEAR_WORDS: usize = 4;
 
-/// Bytes of a word.
+/// Bytes per word.
 const WORD: usize = 8;
 
-/// Looks at the first words. `hits` has the high bit of each wanted byte set; only its lowest needs to be right. What is not found
-/// is to be looked for from the place in `Err` on.
+/// Searches the first words. `hits` sets the high bit of each wanted byte; only its lowest set bit needs to be right. Without a match,
+/// `Err` is the index from which to continue.
 #[inline]
 fn near(bytes: &[u8], hits: impl Fn(u64) -> u64) -> Result<Option<usize>, usize> {
     let (words, _) = bytes.as_chunks::<WORD>();
@@ -55,7 +55,7 @@ fn splat(byte: u8) -> u64 {
     u64::from(byte) * LOW_BITS
 }
 
-/// The high bit of every byte that is zero; bits above the lowest may be wrong.
+/// Sets the high bit of every zero byte; bits above the lowest set bit may be wrong.
 fn zeros(word: u64) -> u64 {
     word.wrapping_sub(LOW_BITS) & !word & (LOW_BITS << 7)
 }

@@ -1,27 +1,27 @@
-//! Which processes a request's data went through, so that it does not go in circles.
+//! The processes that a request's data passed through, to detect forwarding loops.
 //!
-//! Every request that a daemon sends says so in [`SENDER_HEADER`], as `hops=2 0123456789abcdef 89abcdef01234567`: through how many daemons
-//! its data went at most, the sender included, and which these were. A daemon that finds itself among them sent the data before and does
-//! not take it again, however many others are in between. Data of many origins is sent together, so there can be more names than
-//! fit: then some are left out, and the count ends the circle at [`HOPS_MAX`]. Names change with each start, so data that was on its way
-//! when a daemon of a circle started anew goes round once more.
+//! Every request that a daemon sends lists them in [`SENDER_HEADER`], as `hops=2 0123456789abcdef 89abcdef01234567`: the maximum number of
+//! daemons on the data's path, including the sender, and their names. A daemon that finds its own name there refuses the data, however many
+//! others are in between. Data from many origins is sent together, so there can be more names than fit. Then some are left out, and the
+//! count ends the loop at [`HOPS_MAX`]. Names change at each start, so data in flight while a daemon of a loop restarts goes round once
+//! more.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use super::process;
 
-/// The header with which a request says through which processes its data went.
+/// Header that lists the processes that a request's data passed through.
 pub const SENDER_HEADER: &str = "spanferry-sender";
 
-/// Daemons in a row that data may go through. Real chains have two or three: one beside the app, a gateway, one at a vendor's.
+/// Maximum length of a chain of daemons. Real chains have two or three: one next to the app, a gateway, one at a vendor's.
 pub const HOPS_MAX: u32 = 12;
-/// Names in the header: as many as a chain without a circle can have. With them the header has 211 bytes.
+/// Maximum number of names in the header: as many as a chain without a loop can have. With them, the header has 211 bytes.
 const NAMES_MAX: usize = HOPS_MAX as usize;
 /// Characters of a name.
 const NAME_CHARS: usize = 16;
 
-/// Where data has been.
+/// The path of data so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hops {
     count: u32,
@@ -29,7 +29,7 @@ pub struct Hops {
 }
 
 impl Hops {
-    /// Reads a header. What is no such header says nothing: then the data comes from a client.
+    /// Reads a header. An invalid header counts as none: the data then comes from a client.
     pub fn read(header: &str) -> Self {
         let mut words = header.split_ascii_whitespace();
         let count = words.next().and_then(|word| word.strip_prefix("hops="));
@@ -43,7 +43,7 @@ impl Hops {
         Self { count, names }
     }
 
-    /// Adds where other data has been that is sent together with it.
+    /// Adds the path of other data that is sent together with this.
     pub fn join(&mut self, other: &Self) {
         self.count = self.count.max(other.count);
         for name in &other.names {
@@ -53,28 +53,28 @@ impl Hops {
         }
     }
 
-    /// The header of a request that this process sends.
+    /// Returns the header of a request that this process sends.
     pub fn header(&self) -> String {
         let mut header = format!("hops={} {}", self.count.saturating_add(1), process::sender());
         for name in self.names.iter().take(NAMES_MAX - 1) {
-            // Writing to memory does not fail.
+            // Writing to memory cannot fail.
             write!(header, " {name}").ok();
         }
         header
     }
 
-    /// Whether this process must not take the data: it sent it before, or too many others did.
+    /// Returns whether this process must refuse the data, because it sent it before or too many daemons did.
     pub fn is_circle(&self) -> bool {
         HOPS_MAX < self.count || self.names.iter().any(|name| name == process::sender())
     }
 
-    /// Whether it comes straight from a client.
+    /// Returns whether the data comes directly from a client.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 }
 
-/// The header of data that this process sends and that comes straight from clients.
+/// Returns the header for data that comes directly from clients.
 pub fn first_header() -> &'static str {
     static HEADER: LazyLock<String> = LazyLock::new(|| Hops::default().header());
     &HEADER

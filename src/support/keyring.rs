@@ -1,4 +1,4 @@
-//! Credentials of callers, in memory only, for the sink that acts in their name.
+//! Credentials of callers, in memory only, for the sink that acts on their behalf.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -6,17 +6,17 @@ use std::sync::Mutex;
 use super::secret::Secret;
 use crate::support::lock::lock;
 
-/// Keys that are kept. An agent fleet has a few; the bound is for callers who make them up.
+/// Maximum number of keys. A fleet of agents has a few; the bound protects against callers that invent keys.
 const KEYS_MAX: usize = 1024;
 
-/// Keys by their fingerprint, the newest last.
+/// Keys by fingerprint, the most recent last.
 #[derive(Debug, Default)]
 pub struct Keyring {
     keys: Mutex<VecDeque<(String, Secret)>>,
 }
 
 impl Keyring {
-    /// Keeps a key; the one not seen for longest gives way when there are too many.
+    /// Stores a key; if there are too many, the least recently seen one is evicted.
     pub fn remember(&self, fingerprint: &str, key: &str) {
         let mut keys = lock(&self.keys);
         if keys.back().is_some_and(|(newest, _)| newest == fingerprint) {
@@ -29,7 +29,7 @@ impl Keyring {
         keys.push_back((fingerprint.to_owned(), Secret::from(key.to_owned())));
     }
 
-    /// The key with this fingerprint, if it was seen since the start.
+    /// Returns the key with this fingerprint, if it was seen since the start.
     pub fn get(&self, fingerprint: &str) -> Option<Secret> {
         let keys = lock(&self.keys);
         keys.iter().rev().find(|(known, _)| known == fingerprint).map(|(_, key)| key.clone())

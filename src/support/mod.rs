@@ -1,4 +1,4 @@
-//! Leaf parts that several folders need and that know nothing of spans.
+//! Leaf modules that several folders need and that know nothing about spans.
 
 pub mod address;
 pub mod backoff;

@@ -1,4 +1,4 @@
-//! Points in time as an operator writes them.
+//! Points in time as operators write them.
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -7,15 +7,15 @@ use jiff::tz::TimeZone;
 use super::clock::nanos;
 use super::duration::Duration;
 
-/// Why a text is no point in time.
+/// A text that is not a point in time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is not a time; write 2026-11-21T15:00:00Z, 2026-11-21 (UTC), or 2h for two hours ago"
 )]
 pub struct NotATime(String);
 
-/// Reads an RFC 3339 time, a time or a date without a zone (in UTC, of a date its first moment), or a length of time before `now_ns`.
-/// Nanoseconds since 1970.
+/// Reads an RFC 3339 time, a time or a date without a zone (UTC; a date means its first moment), or a length of time before `now_ns`.
+/// Returns nanoseconds since 1970.
 pub fn read(text: &str, now_ns: u64) -> Result<u64, NotATime> {
     let read = match text.parse().ok().or_else(|| without_zone(text)) {
         Some(time) => u64::try_from(time.as_nanosecond()).ok(),
@@ -25,7 +25,7 @@ pub fn read(text: &str, now_ns: u64) -> Result<u64, NotATime> {
 }
 
 fn without_zone(text: &str) -> Option<Timestamp> {
-    // The name of a zone would be passed over.
+    // The parser would ignore a zone's name.
     let time: DateTime = text.parse().ok().filter(|_| !text.contains('['))?;
     TimeZone::UTC.to_timestamp(time).ok()
 }

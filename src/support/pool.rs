@@ -1,60 +1,58 @@
-//! Large pieces of memory, used again. A fresh piece comes from the kernel page by page, each zeroed when it is first touched, and
-//! goes back as soon as it is free: for agent spans that cost more than filling it did. Pieces are aligned, so that disks can read
-//! and write them directly.
+//! Large buffers that are reused. The kernel provides a fresh buffer page by page, zeroing each at the first access, and takes it back as
+//! soon as it is free: for agent spans that costs more than filling it. Buffers are aligned for direct reads and writes.
 
 use std::sync::{Arc, Mutex};
 
 use crate::support::lock::lock;
 use bytes::Bytes;
 
-/// What a large piece is aligned to, in bytes: what every disk and file system in use takes for an address of direct reads and
-/// writes.
+/// Alignment of large buffers, in bytes. All disks and file systems in use accept it as an address for direct reads and writes.
 pub const ALIGNMENT: usize = 4096;
 
-/// Smaller pieces stay with the allocator, which hands them out again by itself.
+/// Smaller buffers stay with the allocator, which reuses them itself.
 const PIECE_BYTES_MIN: usize = 32 << 10;
-/// Larger ones are rare, and too much to keep for the next.
+/// Larger buffers are rare, and too large to keep.
 const PIECE_BYTES_MAX: usize = 2 << 20;
-/// All pieces that wait: what a lane leaves behind when it has read what came in during its rest, at 100,000 agent spans a second.
+/// Memory of all idle buffers: what a lane frees after it has read the records received during its pause, at 100,000 agent spans a second.
 const BYTES_MAX: usize = 8 << 20;
-/// Pieces are as long as they must be, rounded up to this, so that one fits contents of about the same length.
+/// Buffer sizes are rounded up to this, so that a buffer fits other contents of about the same length.
 const STEP_BYTES: usize = 16 << 10;
 
-/// Pieces that wait to be used again. Clones share them.
+/// Idle buffers. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Pool(Arc<Mutex<Waiting>>);
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// The one that was given back last is the last, and likely still in the processor's cache.
+    /// Most recently returned last, because it is likely still in the processor's cache.
     memory: Vec<Vec<u8>>,
     bytes: usize,
 }
 
-/// Memory that is being filled.
+/// A buffer that is being filled.
 #[derive(Debug, Default)]
 pub struct Piece {
     memory: Vec<u8>,
-    /// Where in the memory it begins.
+    /// Offset of its first byte in the memory.
     start: usize,
-    /// How much it holds.
+    /// Number of bytes filled.
     filled: usize,
-    /// How much it may hold.
+    /// Capacity in bytes.
     room: usize,
 }
 
 impl Piece {
-    /// How much it may hold, in bytes.
+    /// Returns the capacity in bytes.
     pub fn room(&self) -> usize {
         self.room
     }
 
-    /// What it holds.
+    /// Returns the contents.
     pub fn bytes(&self) -> &[u8] {
         self.memory.get(self.start..self.start + self.filled).unwrap_or_default()
     }
 
-    /// Appends bytes; what there is no room for is left out.
+    /// Appends bytes, truncated to the capacity.
     pub fn extend(&mut self, bytes: &[u8]) {
         let from = self.start + self.filled;
         let bytes = bytes.get(..self.room - self.filled).unwrap_or(bytes);
@@ -64,20 +62,20 @@ impl Piece {
         }
     }
 
-    /// All of its memory, to be filled from the start. What is there is of no meaning.
+    /// Returns all of its memory, to be filled from the start. The contents are arbitrary.
     pub fn memory(&mut self) -> &mut [u8] {
         self.memory.get_mut(self.start..self.start + self.room).unwrap_or_default()
     }
 
-    /// Says how much of its memory was filled.
+    /// Sets how many bytes were filled.
     pub fn set_filled(&mut self, bytes: usize) {
         self.filled = bytes.min(self.room);
     }
 }
 
 impl Pool {
-    /// An empty piece with room for so many bytes, and for no more than about twice as many. What is behind the first `lead` bytes
-    /// of a large one is aligned.
+    /// Returns an empty buffer for so many bytes, of at most about twice the size. In a large one, the memory after the first `lead` bytes
+    /// is aligned.
     pub fn take(&self, room: usize, lead: usize) -> Piece {
         if room < PIECE_BYTES_MIN {
             return Piece { memory: vec![0; room], start: 0, filled: 0, room };
@@ -94,7 +92,7 @@ impl Pool {
         Piece { memory, start, filled: 0, room }
     }
 
-    /// The bytes of a piece. It is given back when nobody holds any of them; at once where it turned out to be much too large.
+    /// Converts a buffer to shared bytes. It returns to the pool with the last clone, or immediately if it is much too large.
     pub fn share(&self, piece: Piece) -> Bytes {
         if piece.filled < piece.memory.len() / 2 {
             let bytes = Bytes::copy_from_slice(piece.bytes());
@@ -107,7 +105,7 @@ impl Pool {
         Bytes::from_owner(Shared { piece, pool: self.clone() })
     }
 
-    /// Takes a piece back.
+    /// Returns a buffer to the pool.
     pub fn give_back(&self, piece: Piece) {
         let memory = piece.memory;
         if !is_kept(&memory) {
@@ -115,7 +113,7 @@ impl Pool {
         }
         let mut waiting = lock(&self.0);
         while BYTES_MAX < waiting.bytes + memory.len() {
-            // Sizes that nobody asks for any more give way to those in use.
+            // The oldest buffer goes first, because its size is no longer in demand.
             waiting.remove(0);
         }
         waiting.bytes += memory.len();
@@ -135,7 +133,7 @@ fn is_kept(memory: &[u8]) -> bool {
     (PIECE_BYTES_MIN..=PIECE_BYTES_MAX).contains(&memory.len())
 }
 
-/// A piece in use.
+/// A buffer behind shared bytes.
 struct Shared {
     piece: Piece,
     pool: Pool,

@@ -1,11 +1,11 @@
-//! A mistake in a configuration file, and where it stands; and one in options that nobody has a place of yet.
+//! Mistakes in a configuration file with their positions, and mistakes in options before their position is known.
 
 use std::ops::Range;
 
-/// One mistake. Whoever prints it knows the file.
+/// A mistake. The code that prints it knows the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Bytes of the file it stands at; `None` for something that is missing as a whole.
+    /// Its byte range in the file; `None` if something is missing altogether.
     pub at: Option<Range<usize>>,
     /// What is wrong: lowercase, no full stop, never a secret's value.
     pub what: String,
@@ -14,16 +14,16 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// One at a place, where that is known; a hint without words is none.
+    /// Creates a problem, at its position if known; an empty hint becomes `None`.
     pub fn new(at: Option<Range<usize>>, what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { at, what: what.into(), hint: Some(hint.into()).filter(|hint| !hint.is_empty()) }
     }
 }
 
-/// What is wrong with an option that can be read. Whoever knows where the option stands makes a [`Problem`] of it.
+/// A mistake in an option that has a valid syntax. The caller, which knows the option's position, turns it into a [`Problem`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct Mistake<Words = &'static str> {
-    /// The option's key; empty where it is of no single one.
+    /// The option's key; empty if the mistake concerns several.
     pub option: &'static str,
     /// See [`Problem::what`].
     pub what: Words,
@@ -31,12 +31,12 @@ pub struct Mistake<Words = &'static str> {
     pub hint: Words,
 }
 
-/// Mistakes that were found.
+/// A list of mistakes.
 #[derive(Debug, Default)]
 pub struct Mistakes(pub Vec<Mistake>);
 
 impl Mistakes {
-    /// Adds one, where it is there.
+    /// Adds a mistake, if there is one.
     pub fn note(
         &mut self,
         is_there: bool,

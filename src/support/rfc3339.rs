@@ -1,4 +1,4 @@
-//! Points in time as text: RFC 3339 in UTC, always with nine digits behind the point, so that text sorts like time.
+//! Points in time as text: RFC 3339 in UTC, always with nine decimals, so that the text sorts by time.
 
 use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
@@ -6,20 +6,20 @@ use jiff::tz::TimeZone;
 
 const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(9));
 
-/// Seconds of a UTC day; leap seconds do not exist in Unix time.
+/// Seconds per UTC day; Unix time has no leap seconds.
 pub const SECONDS_PER_DAY: u64 = 86_400;
 
-/// Nanoseconds of a second.
+/// Nanoseconds per second.
 pub const NS_PER_SECOND: u64 = 1_000_000_000;
 
-/// Appends `2026-11-21T05:15:09.529503000Z`, without quotes. Every `u64` of nanoseconds since 1970 has a four-digit year.
+/// Appends `2026-11-21T05:15:09.529503000Z`, without quotes. The year of every `u64` of nanoseconds since 1970 has four digits.
 pub fn write(out: &mut Vec<u8>, unix_ns: u64) {
     let time = Timestamp::from_nanosecond(unix_ns.into()).unwrap_or_default();
-    // Writing to memory does not fail.
+    // Writing to memory cannot fail.
     PRINTER.print_timestamp(&time, out).ok();
 }
 
-/// The same as a text of its own.
+/// Returns the same text as a string.
 pub fn text(unix_ns: u64) -> String {
     let mut out = Vec::new();
     write(&mut out, unix_ns);

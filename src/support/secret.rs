@@ -1,4 +1,4 @@
-//! A credential: it cannot be printed by accident, and its memory is wiped.
+//! Credentials: they cannot be printed by accident, and their memory is wiped.
 
 use std::fmt;
 
@@ -6,15 +6,15 @@ use serde::Deserialize;
 
 use super::written::written_as;
 
-/// What stands in a credential's place wherever it would be printed.
+/// Printed in place of a credential.
 pub const REDACTED: &str = "[redacted]";
 
-/// A credential. `Debug`, `Display` and `Serialize` give [`REDACTED`]; only [`Secret::reveal`] gives the text.
+/// A credential. `Debug`, `Display` and `Serialize` print [`REDACTED`]; only [`Secret::reveal`] returns the text.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The text itself, for the one place that sends it.
+    /// Returns the text, for the code that sends it.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -36,7 +36,7 @@ impl Drop for Secret {
     fn drop(&mut self) {
         let mut bytes = std::mem::take(&mut self.0).into_bytes();
         bytes.fill(0);
-        // Without this the compiler may leave the wiping out, since nobody reads the memory again.
+        // Without this, the compiler may optimize the wiping away, because the memory is never read again.
         std::hint::black_box(&bytes);
     }
 }

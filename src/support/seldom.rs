@@ -1,4 +1,4 @@
-//! What may happen any number of times is said once in a while, with how often it happened.
+//! Rate limit for log messages: a frequent event is logged once in a while, with its count.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::lock::lock;
 
-/// When something is said again.
+/// A rate limit for one event.
 #[derive(Debug)]
 pub struct Seldom {
     every: Duration,
@@ -17,17 +17,17 @@ pub struct Seldom {
 #[derive(Debug, Default)]
 struct State {
     said: Option<Instant>,
-    /// How often it happened since.
+    /// Events since then.
     count: u64,
 }
 
 impl Seldom {
-    /// It is said once in this time at most.
+    /// Creates a limit of one message per interval.
     pub fn new(every: Duration) -> Self {
         Self { every, state: Mutex::default() }
     }
 
-    /// It happened. Returns how often since it was said last, where it is time to say so.
+    /// Counts an event. Returns the events since the last message if another message is due.
     pub fn note(&self) -> Option<u64> {
         let mut state = lock(&self.state);
         state.count += 1;

@@ -1,4 +1,4 @@
-//! SHA-256, also as text.
+//! SHA-256 digests, also as text.
 
 use std::fmt::Write as _;
 
@@ -7,20 +7,20 @@ use sha2::{Digest as _, Sha256};
 /// A digest.
 pub type Hash = [u8; 32];
 
-/// Digits of a fingerprint: they tell all keys of a fleet apart and give none away.
+/// Digits of a fingerprint: enough to tell all keys of a fleet apart, too few to reveal one.
 const FINGERPRINT_DIGITS: usize = 16;
 
-/// The digest of these bytes.
+/// Returns the digest of these bytes.
 pub fn of(bytes: &[u8]) -> Hash {
     Sha256::digest(bytes).into()
 }
 
-/// The digest of these bytes as 64 hexadecimal digits.
+/// Returns the digest of these bytes as 64 hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     digits(of(bytes))
 }
 
-/// The first digits of a digest.
+/// Returns the first digits of a digest.
 pub fn fingerprint(hash: Hash) -> String {
     let mut text = digits(hash);
     text.truncate(FINGERPRINT_DIGITS);
@@ -30,7 +30,7 @@ pub fn fingerprint(hash: Hash) -> String {
 fn digits(hash: Hash) -> String {
     let mut text = String::with_capacity(2 * hash.len());
     for byte in hash {
-        // Writing to memory does not fail.
+        // Writing to memory cannot fail.
         write!(text, "{byte:02x}").ok();
     }
     text

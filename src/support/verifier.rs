@@ -1,4 +1,4 @@
-//! Certificates of servers that are checked in a way of one's own. What a server signs in its handshake is always checked: it has the key.
+//! Custom checks of server certificates. The signatures in the handshake are always checked: they prove that the server has the key.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,31 +8,31 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 
-/// What a server shows.
+/// The certificates that a server presents.
 #[derive(Debug, Clone, Copy)]
 pub struct Shown<'a> {
-    /// Its own certificate.
+    /// The server's own certificate.
     pub end_entity: &'a CertificateDer<'a>,
-    /// Those that lead to its authority.
+    /// The chain to its authority.
     pub intermediates: &'a [CertificateDer<'a>],
-    /// The name under which it was called.
+    /// The name that the client connected to.
     pub server_name: &'a ServerName<'a>,
-    /// What its authority says of it.
+    /// The OCSP response of its authority.
     pub ocsp_response: &'a [u8],
-    /// The time.
+    /// The current time.
     pub now: UnixTime,
 }
 
 type Check = dyn Fn(Shown<'_>) -> Result<ServerCertVerified, Error> + Send + Sync;
 
-/// Takes the certificates that a check takes.
+/// Accepts the certificates that a custom check accepts.
 pub struct Verifier {
     provider: Arc<CryptoProvider>,
     check: Box<Check>,
 }
 
 impl Verifier {
-    /// With signatures checked by this provider.
+    /// Creates a verifier that checks signatures with this provider.
     pub fn new(
         provider: Arc<CryptoProvider>,
         check: impl Fn(Shown<'_>) -> Result<ServerCertVerified, Error> + Send + Sync + 'static,

@@ -1,4 +1,4 @@
-//! What a value with a grammar of its own looks like in a file.
+//! Values with a special notation in files.
 
 use std::borrow::Cow;
 use std::marker::PhantomData;
@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A number, or a text that means one.
+/// A number, or a text that stands for one.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Written {
@@ -14,12 +14,12 @@ pub(super) enum Written {
     Text(String),
 }
 
-/// Says how a field is written in a file that is of another type in memory: `#[serde(with = "As::<ByteSize>")]`.
+/// Serde adapter for fields whose type in files differs from that in memory: `#[serde(with = "As::<ByteSize>")]`.
 #[derive(Debug)]
 pub struct As<W>(PhantomData<W>);
 
 impl<W> As<W> {
-    /// Writes the field.
+    /// Serializes the field.
     pub fn serialize<T, S>(value: &T, serializer: S) -> Result<S::Ok, S::Error>
     where
         T: Clone + Into<W>,
@@ -29,7 +29,7 @@ impl<W> As<W> {
         value.clone().into().serialize(serializer)
     }
 
-    /// Reads the field.
+    /// Deserializes the field.
     pub fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
     where
         D: Deserializer<'de>,
@@ -53,7 +53,7 @@ impl<W: JsonSchema> JsonSchema for As<W> {
     }
 }
 
-/// Serializes a type as the text that it displays, and describes that by a JSON Schema.
+/// Serializes a type as its displayed text, with a JSON Schema for that text.
 macro_rules! written_as {
     ($type:ident, $schema:tt) => {
         impl serde::Serialize for $type {

@@ -1,4 +1,4 @@
-//! JSON text: written straight into an output ([`write_str`] ...), walked ([`scan`]) and looked into ([`raw`]), never as a tree.
+//! JSON text without trees: written directly into an output ([`write_str`] ...), scanned ([`scan`]) and viewed ([`raw`]).
 
 pub mod object;
 pub mod scan;
@@ -7,15 +7,15 @@ mod plain;
 
 use std::io::Write as _;
 
-/// Appends a string with its quotes. Only what JSON demands is escaped; other characters stay as they are.
+/// Appends a string in quotes. Only the escapes that JSON requires are written.
 pub fn write_str(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     write_inside(out, text.as_bytes());
     out.push(b'"');
 }
 
-/// Appends what stands between the quotes of a string, which is UTF-8. What is written of a piece does not depend on what is around
-/// it, so a string may be written piece by piece.
+/// Appends the inside of a string, which is UTF-8. The output for a piece does not depend on its surroundings, so a string may be written
+/// piece by piece.
 pub fn write_inside(out: &mut Vec<u8>, text: &[u8]) {
     out.reserve(text.len() + 2);
     let mut rest = text;
@@ -28,11 +28,11 @@ pub fn write_inside(out: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
-/// Appends a number, or `null` for what JSON has no number for: NaN and the infinities.
+/// Appends a number, or `null` for NaN and the infinities, which JSON cannot express.
 pub fn write_f64(out: &mut Vec<u8>, number: f64) {
     if number.is_finite() {
-        // Debug has the shortest digits that read back as the same number, and exponents where the zeros would be many.
-        // Writing to memory does not fail.
+        // Debug prints the shortest digits that read back as the same number, and exponents instead of many zeros. Writing to memory cannot
+        // fail.
         write!(out, "{number:?}").ok();
     } else {
         out.extend_from_slice(b"null");
@@ -49,8 +49,8 @@ pub fn write_i64(out: &mut Vec<u8>, number: i64) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-/// Appends JSON text on one line: what stands between tokens is left out, raw control characters in strings are escaped, and
-/// `NaN`, `Infinity` and `-Infinity`, which some writers let through, become `null`. Everything else is copied as it is.
+/// Appends JSON text on one line: white space between tokens is removed, raw control characters in strings are escaped, and `NaN`,
+/// `Infinity` and `-Infinity`, which some writers emit, become `null`. Everything else is copied unchanged.
 pub fn write_compact(out: &mut Vec<u8>, json: &[u8]) {
     out.reserve(json.len());
     let mut rest = json;
@@ -59,7 +59,7 @@ pub fn write_compact(out: &mut Vec<u8>, json: &[u8]) {
             b' ' | b'\t' | b'\r' | b'\n' => after,
             b'"' => {
                 let mut scanner = scan::Scanner::lenient(rest);
-                // What has no end is copied as it is.
+                // An unterminated string is copied unchanged.
                 let end = scanner.string().map_or(rest.len(), |string| string.end + 1);
                 let (string, after) = rest.split_at(end.min(rest.len()));
                 write_string_token(out, string);
@@ -79,8 +79,8 @@ pub fn write_compact(out: &mut Vec<u8>, json: &[u8]) {
     }
 }
 
-/// Appends valid JSON text in its shortest form, as current SDKs write it: on one line, and with no escapes but those that JSON
-/// demands. Numbers keep their text.
+/// Appends valid JSON text in its shortest form, as current SDKs write it: on one line, with only the escapes that JSON requires. Numbers
+/// keep their text.
 pub fn write_shortest(out: &mut Vec<u8>, json: &str) {
     out.reserve(json.len());
     let mut scanner = scan::Scanner::new(json.as_bytes());
@@ -92,7 +92,7 @@ pub fn write_shortest(out: &mut Vec<u8>, json: &str) {
             scanner.at += 1;
             continue;
         }
-        // Strings of valid JSON have an end.
+        // Strings in valid JSON are terminated.
         let Ok(quoted) = scanner.string() else { return };
         if scanner.loose {
             write_str(out, &raw::unescape(json.get(quoted.start..quoted.end).unwrap_or_default()));
@@ -131,7 +131,7 @@ fn write_rare(out: &mut Vec<u8>, byte: u8) {
         b'\t' => b't',
         8 => b'b',
         12 => b'f',
-        // Writing to memory does not fail.
+        // Writing to memory cannot fail.
         control if control < b' ' => return drop(write!(out, "\\u{control:04x}")),
         plain => return out.push(plain),
     };

@@ -1,4 +1,4 @@
-//! A JSON object that is written member by member. Pure.
+//! A writer for JSON objects, member by member. Pure.
 
 use super::write_str;
 
@@ -9,18 +9,18 @@ pub struct Object<'a> {
 }
 
 impl<'a> Object<'a> {
-    /// Begins one.
+    /// Begins an object.
     pub fn open(out: &'a mut Vec<u8>) -> Self {
         out.push(b'{');
         Self { out }
     }
 
-    /// Goes on with one that is open, and that others close.
+    /// Continues an object that other code opened and will close.
     pub fn within(out: &'a mut Vec<u8>) -> Self {
         Self { out }
     }
 
-    /// Begins a member; its value is to be appended to what this returns. No value ends with the brace that tells the first.
+    /// Begins a member; the caller appends its value to the returned buffer. No value ends with `{`, so that byte marks the first member.
     pub fn member(&mut self, name: &str) -> &mut Vec<u8> {
         if self.out.last() != Some(&b'{') {
             self.out.push(b',');
@@ -30,7 +30,7 @@ impl<'a> Object<'a> {
         self.out
     }
 
-    /// Ends it.
+    /// Ends the object.
     pub fn close(self) {
         self.out.push(b'}');
     }

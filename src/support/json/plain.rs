@@ -1,14 +1,14 @@
-//! Where text in a JSON string needs an escape: many bytes are looked at together, because most need none.
+//! Finds the text in a JSON string that needs an escape. It tests many bytes together, because most need none.
 
-/// Bytes that are looked at together: two vectors of the smallest x86-64.
+/// Bytes tested together: two vectors of the smallest x86-64.
 const CHUNK: usize = 32;
-/// Bytes of a word.
+/// Bytes per word.
 const WORD: usize = 8;
 
-/// How many bytes of a string come before the next quote, backslash or control character.
+/// Returns the number of bytes before the next quote, backslash or control character.
 #[inline]
 pub(super) fn length(text: &[u8]) -> usize {
-    // Most strings of JSON are short: names end in the first word or two.
+    // Most strings in JSON are short: names end in the first word or two.
     let Some((word, rest)) = text.split_first_chunk() else { return length_in_tail(text) };
     let plain = length_in_word(*word);
     if plain < word.len() { plain } else { plain + length_in_chunks(rest) }
@@ -21,7 +21,7 @@ fn length_in_chunks(text: &[u8]) -> usize {
     length + length_in_tail(text.get(length..).unwrap_or_default())
 }
 
-/// Written without a way out, so that the compiler makes vectors of it.
+/// Has no early exit, so that the compiler vectorizes it.
 #[inline]
 fn is_plain(chunk: &[u8; CHUNK]) -> bool {
     !chunk.iter().fold(false, |any, &byte| any | is_special(byte))
@@ -40,13 +40,13 @@ fn length_in_tail(tail: &[u8]) -> usize {
     length + rest.iter().take_while(|&&byte| !is_special(byte)).count()
 }
 
-/// How many bytes at the beginning of a word need no escape. All eight are looked at together.
+/// Returns the number of bytes at the beginning of a word that need no escape. All eight are tested together.
 #[inline]
 fn length_in_word(word: [u8; WORD]) -> usize {
     const ONES: u64 = u64::from_le_bytes([1; WORD]);
     const HIGH_BITS: u64 = u64::from_le_bytes([0x80; WORD]);
-    // Subtracting carries into the high bit of each byte that is less than what is subtracted, if it had no high bit before. A
-    // borrow from the next byte may mark a byte wrongly, but only behind one that is marked rightly, and the first one counts.
+    // A subtraction carries into the high bit of each byte that is less than the bound, unless that bit was already set. A borrow from the
+    // next byte may mark a byte wrongly, but only after one that is marked rightly, and only the first one counts.
     let less_than = |word: u64, bound: u8| word.wrapping_sub(ONES * u64::from(bound)) & !word;
     let word = u64::from_le_bytes(word);
     let quote = less_than(word ^ (ONES * u64::from(b'"')), 1);

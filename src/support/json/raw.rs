@@ -1,16 +1,16 @@
-//! A view of JSON text that was checked before: values are slices of it, and nothing is copied but strings with escapes.
+//! A view of valid JSON text: values are slices of it, and only strings with escapes are copied.
 
 use std::borrow::Cow;
 
 use super::scan::{Lenient, Quoted, Scanner, escaped_unit};
 use crate::support::find;
 
-/// One JSON value, as the text it is written in.
+/// One JSON value, as its source text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Raw<'a>(&'a str);
 
 impl<'a> Raw<'a> {
-    /// The value, if the text is exactly one and valid.
+    /// Returns the value, if the text is exactly one valid value.
     pub fn parse(text: &'a str) -> Option<Self> {
         let mut scanner = Scanner::new(text.as_bytes());
         scanner.skip_value().ok()?;
@@ -19,28 +19,28 @@ impl<'a> Raw<'a> {
         whole.then(|| text.get(..end).map(Self::trusted))?
     }
 
-    /// The value in a text that is known to be exactly one.
+    /// Returns the value of a text that is known to be exactly one.
     pub fn trusted(text: &'a str) -> Self {
         Self(text.trim_ascii())
     }
 
-    /// The value as it is written.
+    /// Returns the source text.
     pub fn text(self) -> &'a str {
         self.0
     }
 
-    /// The value, unless it is null.
+    /// Returns the value, unless it is null.
     pub fn set(self) -> Option<Self> {
         (self.0 != "null").then_some(self)
     }
 
-    /// The string, without its escapes.
+    /// Returns the string, unescaped.
     pub fn string(self) -> Option<Cow<'a, str>> {
         let inside = self.0.strip_prefix('"')?.strip_suffix('"')?;
         Some(unescape(inside))
     }
 
-    /// True or false.
+    /// Returns the boolean.
     pub fn boolean(self) -> Option<bool> {
         match self.0 {
             "true" => Some(true),
@@ -49,65 +49,65 @@ impl<'a> Raw<'a> {
         }
     }
 
-    /// A count: a whole number that is not negative, written as an integer, as a double, or as either inside a string.
+    /// Returns a count: a non-negative whole number, written as an integer, as a double, or as either inside a string.
     pub fn count(self) -> Option<u64> {
         count(self.0.trim_matches('"'))
     }
 
-    /// A finite number, written as one or inside a string.
+    /// Returns a finite number, written as a number or inside a string.
     pub fn number(self) -> Option<f64> {
         number(self.0.trim_matches('"'))
     }
 
-    /// Whether it is an object.
+    /// Returns whether it is an object.
     pub fn is_object(self) -> bool {
         self.0.starts_with('{')
     }
 
-    /// Whether it is an array.
+    /// Returns whether it is an array.
     pub fn is_array(self) -> bool {
         self.0.starts_with('[')
     }
 
-    /// The members of an object, in order; none for anything else.
+    /// Iterates over the members of an object, in order; empty for other values.
     pub fn members(self) -> impl Iterator<Item = (Cow<'a, str>, Raw<'a>)> {
         let mut walk = Walk::into(self.0, b'{');
         std::iter::from_fn(move || walk.member())
     }
 
-    /// The object with its members; without any for anything else.
+    /// Returns the object with its members; without members for other values.
     pub fn object(self) -> Object<'a> {
         Object { raw: self, members: self.members().collect() }
     }
 
-    /// The elements of an array, in order; none for anything else.
+    /// Iterates over the elements of an array, in order; empty for other values.
     pub fn elements(self) -> impl Iterator<Item = Raw<'a>> {
         let mut walk = Walk::into(self.0, b'[');
         std::iter::from_fn(move || walk.element())
     }
 
-    /// The elements of an array as [`Raw::object`] has them, but each is walked only once.
+    /// Iterates over the elements of an array as by [`Raw::object`], but scans each only once.
     pub fn objects(self) -> impl Iterator<Item = Object<'a>> {
         let mut walk = Walk::into(self.0, b'[');
         std::iter::from_fn(move || walk.object())
     }
 
-    /// A member of an object that is not null. Where a name repeats, the last one counts. It walks the whole object: who looks for
-    /// several members takes [`Raw::object`].
+    /// Returns a member of an object, unless it is null. If a name repeats, the last one counts. Each call scans the object; use
+    /// [`Raw::object`] to look up several members.
     pub fn get(self, name: &str) -> Option<Raw<'a>> {
         self.members().filter(|(key, _)| key == name).last().and_then(|(_, value)| value.set())
     }
 
-    /// A member that is a string and not empty.
+    /// Returns a member that is a non-empty string.
     pub fn get_string(self, name: &str) -> Option<Cow<'a, str>> {
         self.get(name).and_then(Raw::string).filter(|text| !text.is_empty())
     }
 }
 
-/// An object whose members were found once, to be looked up often.
+/// An object whose members were found once, for many lookups.
 #[derive(Debug, Clone)]
 pub struct Object<'a> {
-    /// The object as it is written.
+    /// The source text of the object.
     pub raw: Raw<'a>,
     /// Its members, in order.
     pub members: Vec<(Cow<'a, str>, Raw<'a>)>,
@@ -120,52 +120,52 @@ impl Default for Object<'_> {
 }
 
 impl<'a> Object<'a> {
-    /// A member that is not null. Where a name repeats, the last one counts.
+    /// Returns a member, unless it is null. If a name repeats, the last one counts.
     pub fn get(&self, name: &str) -> Option<Raw<'a>> {
         let found = self.members.iter().rev().find(|(key, _)| key == name);
         found.and_then(|(_, value)| value.set())
     }
 
-    /// A member that is a string and not empty.
+    /// Returns a member that is a non-empty string.
     pub fn get_string(&self, name: &str) -> Option<Cow<'a, str>> {
         self.get(name).and_then(Raw::string).filter(|text| !text.is_empty())
     }
 
-    /// A member that is an object.
+    /// Returns a member that is an object.
     pub fn get_object(&self, name: &str) -> Option<Object<'a>> {
         self.get(name).filter(|value| value.is_object()).map(Raw::object)
     }
 }
 
-/// A whole number that is not negative.
+/// Parses a non-negative whole number.
 pub fn count(text: &str) -> Option<u64> {
     text.parse().ok().or_else(|| number(text).and_then(whole))
 }
 
-/// A finite number.
+/// Parses a finite number.
 pub fn number(text: &str) -> Option<f64> {
     text.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// A double that is a count.
+/// Converts a double to a count, if it is one.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "the range was checked, and the fraction is zero"
 )]
 pub fn whole(number: f64) -> Option<u64> {
-    // Beyond 2^53 a double no longer tells whole numbers apart.
+    // Above 2^53, doubles cannot represent every whole number.
     const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
     ((0.0..=EXACT_MAX).contains(&number) && number.fract() == 0.0).then_some(number as u64)
 }
 
-/// What a string says that was passed in this text.
+/// Returns the contents of a string that was scanned in this text.
 pub fn inside(text: &str, quoted: Quoted) -> Cow<'_, str> {
     let inside = text.get(quoted.start..quoted.end).unwrap_or_default();
     if quoted.escaped { unescape(inside) } else { Cow::Borrowed(inside) }
 }
 
-/// The inside of a string without its escapes.
+/// Unescapes the inside of a string.
 pub fn unescape(inside: &str) -> Cow<'_, str> {
     if find::byte(inside.as_bytes(), b'\\').is_none() {
         return Cow::Borrowed(inside);
@@ -175,8 +175,8 @@ pub fn unescape(inside: &str) -> Cow<'_, str> {
     Cow::Owned(String::from_utf8(text).unwrap_or_default())
 }
 
-/// Appends the inside of a string without its escapes, as UTF-8, and says whether something had to be mended: half a surrogate pair
-/// and a `\u` without four digits become U+FFFD, an escape that JSON does not know stays as it stands.
+/// Appends the unescaped inside of a string as UTF-8, and returns whether it had to be repaired: half a surrogate pair and a `\u` without
+/// four digits become U+FFFD, unknown escapes stay as they are.
 pub fn append_unescaped(out: &mut Vec<u8>, inside: &str) -> bool {
     let mut is_mended = false;
     let mut rest = inside.as_bytes();
@@ -209,7 +209,7 @@ pub fn append_unescaped(out: &mut Vec<u8>, inside: &str) -> bool {
     is_mended
 }
 
-/// The character of an escape that begins with `\u`, and the escape's length. A pair of surrogates is one character.
+/// Returns the character of an escape that begins with `\u`, and the escape's length. A surrogate pair is one character.
 #[inline(never)]
 fn unicode_escape(escape: &[u8]) -> (Option<char>, usize) {
     let Some(unit) = escaped_unit(escape, 0) else { return (None, 2) };
@@ -220,7 +220,7 @@ fn unicode_escape(escape: &[u8]) -> (Option<char>, usize) {
     }
 }
 
-/// A walk over the members or elements of one container.
+/// An iterator over the members or elements of one container.
 struct Walk<'a> {
     text: &'a str,
     scanner: Lenient<'a>,
@@ -248,7 +248,7 @@ impl<'a> Walk<'a> {
         self.value()
     }
 
-    /// An element with its members, if it is an object.
+    /// Returns an element with its members, if it is an object.
     fn object(&mut self) -> Option<Object<'a>> {
         self.next(b']')?;
         if self.scanner.peek() != Some(b'{') {
@@ -261,12 +261,12 @@ impl<'a> Walk<'a> {
         while let Some(member) = self.member() {
             members.push(member);
         }
-        // The members ended, and the elements go on behind this one.
+        // The members have ended; the elements continue after this one.
         (self.done, self.first) = (false, false);
         self.text.get(start..self.scanner.at).map(|text| Object { raw: Raw(text), members })
     }
 
-    /// Passes what stands between values; `None` at the end.
+    /// Skips the separator before the next value; returns `None` at the end.
     fn next(&mut self, closing: u8) -> Option<()> {
         if self.done || self.scanner.eat(closing) || (!self.first && !self.scanner.eat(b',')) {
             self.done = true;

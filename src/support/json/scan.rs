@@ -1,20 +1,20 @@
-//! A walk over JSON bytes: one pass, iterative, without allocation up to 64 levels of nesting.
+//! A scanner of JSON bytes: one pass, iterative, without allocation up to 64 levels of nesting.
 //!
-//! It is strict about structure and forgiving about what real clients send although JSON does not allow it: `NaN`, `Infinity`
-//! and `-Infinity`, halves of surrogate pairs in escapes, and raw control characters in strings. Those are passed over and
-//! noted in [`Scanner::flawed`], so that who needs valid JSON knows that something must be mended first. A [`Lenient`] walk takes
-//! escapes that stand for nothing and leading zeros too, and does not look for what could be mended in strings.
+//! It is strict about structure, but accepts what real clients send although JSON does not allow it: `NaN`, `Infinity` and `-Infinity`,
+//! halves of surrogate pairs in escapes, and raw control characters in strings. It skips these and sets [`Scanner::flawed`], so that code
+//! that needs valid JSON knows that it must be repaired first. A [`Lenient`] scanner also accepts unknown escapes and leading zeros, and
+//! does not check strings for anything to repair.
 
 use super::plain;
 use crate::support::find;
 
-/// Where and how bytes stop being JSON.
+/// Where and why bytes are not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected {expected} at byte {at}")]
 pub struct Broken {
-    /// The offset of the byte that does not fit.
+    /// The offset of the unexpected byte.
     pub at: usize,
-    /// What should have stood there.
+    /// What was expected instead.
     pub expected: &'static str,
 }
 
@@ -29,33 +29,33 @@ pub struct Quoted {
     pub escaped: bool,
 }
 
-/// The walk.
+/// The scanner.
 #[derive(Debug, Clone)]
 pub struct Scanner<'a, const LENIENT: bool = false> {
     bytes: &'a [u8],
     /// The offset of the next byte.
     pub at: usize,
-    /// Whether something was passed that is no JSON and can be mended. The caller resets it.
+    /// Whether it skipped something that is not JSON but can be repaired. The caller resets it.
     pub flawed: bool,
-    /// Whether something was passed that [`super::write_shortest`] would write in another way: white space between tokens, or an
-    /// escape that JSON does not demand. The caller resets it.
+    /// Whether it skipped something that [`super::write_shortest`] would write differently: white space between tokens, or an escape that
+    /// JSON does not require. The caller resets it.
     pub loose: bool,
-    /// The deepest nesting passed by [`Scanner::skip_value`], counted from the value it began with. The caller resets it.
+    /// The deepest nesting that [`Scanner::skip_value`] skipped, relative to its starting value. The caller resets it.
     pub deepest: usize,
 }
 
-/// A walk that takes more.
+/// A scanner that accepts more.
 pub type Lenient<'a> = Scanner<'a, true>;
 
 impl<'a> Scanner<'a> {
-    /// A walk from the first byte on.
+    /// Creates a scanner at the first byte.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self::of(bytes)
     }
 }
 
 impl<'a> Lenient<'a> {
-    /// A walk from the first byte on that takes more.
+    /// Creates a lenient scanner at the first byte.
     pub fn lenient(bytes: &'a [u8]) -> Self {
         Self::of(bytes)
     }
@@ -66,7 +66,7 @@ impl<'a, const LENIENT: bool> Scanner<'a, LENIENT> {
         Self { bytes, at: 0, flawed: false, loose: false, deepest: 0 }
     }
 
-    /// Passes white space and shows the byte behind it.
+    /// Skips white space and returns the byte after it.
     #[inline]
     pub fn peek(&mut self) -> Option<u8> {
         loop {
@@ -80,7 +80,7 @@ impl<'a, const LENIENT: bool> Scanner<'a, LENIENT> {
         }
     }
 
-    /// Passes white space and this byte, if it comes next.
+    /// Skips white space and this byte, if it comes next.
     #[inline]
     pub fn eat(&mut self, byte: u8) -> bool {
         let found = self.peek() == Some(byte);
@@ -88,13 +88,13 @@ impl<'a, const LENIENT: bool> Scanner<'a, LENIENT> {
         found
     }
 
-    /// Passes white space and this byte, which must come next.
+    /// Skips white space and this byte, which must come next.
     #[inline]
     pub fn expect(&mut self, byte: u8, expected: &'static str) -> Result<(), Broken> {
         if self.eat(byte) { Ok(()) } else { Err(self.broken(expected)) }
     }
 
-    /// Passes a member's name and the colon behind it.
+    /// Skips a member's name and the colon after it.
     #[expect(
         clippy::inline_always,
         reason = "a call costs a fifth of the time to decode small spans"
@@ -109,7 +109,7 @@ impl<'a, const LENIENT: bool> Scanner<'a, LENIENT> {
         Ok(name)
     }
 
-    /// Passes an object, whose brace comes next; `visit` passes each member's value, given its name.
+    /// Skips an object that begins here; `visit` skips each member's value, given its name.
     pub fn each_member<E: From<Broken>>(
         &mut self,
         mut visit: impl FnMut(&mut Self, Quoted) -> Result<(), E>,
@@ -121,7 +121,7 @@ impl<'a, const LENIENT: bool> Scanner<'a, LENIENT> {
         })
     }
 
-    /// Passes an array, whose bracket comes next; `visit` passes each element.
+    /// Skips an array that begins here; `visit` skips each element.
     pub fn each_element<E: From<Broken>>(
         &mut self,
         visit: impl FnMut(&mut Self) -> Result<(), E>,
@@ -147,7 +147,7 @@ impl<'a, const LENIENT: bool> Scanner<'a, LENIENT> {
         }
     }
 
-    /// Passes one value of any kind.
+    /// Skips one value of any kind.
     pub fn skip_value(&mut self) -> Result<(), Broken> {
         match self.peek() {
             Some(b'"') => self.string().map(drop),
@@ -188,7 +188,7 @@ impl<'a, const LENIENT: bool> Scanner<'a, LENIENT> {
         }
     }
 
-    /// Passes a string, whose opening quote comes next.
+    /// Skips a string that begins here.
     #[inline]
     pub fn string(&mut self) -> Result<Quoted, Broken> {
         if LENIENT {
@@ -219,12 +219,12 @@ impl<'a, const LENIENT: bool> Scanner<'a, LENIENT> {
         }
     }
 
-    /// Passes a string without a look at what it holds.
+    /// Skips a string without checking its contents.
     #[inline]
     fn hop(&mut self) -> Result<Quoted, Broken> {
         let start = self.at + 1;
         let rest = self.bytes.get(start..).unwrap_or_default();
-        // Most strings are short and have no escapes: this much stands where it is called.
+        // Most strings are short and have no escapes, so only this much is inlined.
         match find::either(rest, b'"', b'\\') {
             Some(found) if rest.get(found) == Some(&b'"') => {
                 self.at = start + found + 1;
@@ -235,12 +235,12 @@ impl<'a, const LENIENT: bool> Scanner<'a, LENIENT> {
         }
     }
 
-    /// Passes the rest of a string whose first escape stands here.
+    /// Skips the rest of a string from its first escape on.
     #[inline(never)]
     fn hop_escapes(&mut self, start: usize, escape: usize) -> Result<Quoted, Broken> {
         let mut end = escape;
         while self.bytes.get(end) != Some(&b'"') {
-            // What follows a backslash belongs to it, be it a quote.
+            // The byte after a backslash belongs to the escape, even a quote.
             end += 2;
             let rest = self.bytes.get(end..).unwrap_or_default();
             let found = find::either(rest, b'"', b'\\');
@@ -250,7 +250,7 @@ impl<'a, const LENIENT: bool> Scanner<'a, LENIENT> {
         Ok(Quoted { start, end, escaped: true })
     }
 
-    /// Passes a number or a word.
+    /// Skips a number or a word.
     pub fn scalar(&mut self) -> Result<(), Broken> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         if rest.first().is_some_and(u8::is_ascii_digit) {
@@ -272,13 +272,13 @@ impl<'a, const LENIENT: bool> Scanner<'a, LENIENT> {
         self.number()
     }
 
-    /// An error at the place that was reached.
+    /// Returns an error at the current offset.
     #[cold]
     pub fn broken(&self, expected: &'static str) -> Broken {
         Broken { at: self.at, expected }
     }
 
-    /// Goes on behind a value: to the next one, or out of the containers that end here. Says whether all of them ended.
+    /// Continues after a value: to the next one, or out of the containers that end here. Returns whether all containers have ended.
     #[inline]
     fn close(&mut self, open: &mut Nesting) -> Result<bool, Broken> {
         loop {
@@ -335,7 +335,7 @@ impl<'a, const LENIENT: bool> Scanner<'a, LENIENT> {
         Ok(())
     }
 
-    /// Whether the escape `\uXXXX` that comes next is how its control character has to be written.
+    /// Returns whether JSON requires the escape `\uXXXX` that comes next, in this notation.
     fn is_demanded(&self, unit: u16) -> bool {
         let has_letter = [8, 9, 10, 12, 13].contains(&unit);
         let last_digit = self.bytes.get(self.at + 5);
@@ -374,10 +374,10 @@ impl<'a, const LENIENT: bool> Scanner<'a, LENIENT> {
     }
 }
 
-/// Numbers that Python's `json` writes and JSON does not know.
+/// Numbers that Python's `json` writes although JSON does not have them.
 pub const NON_FINITE: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
 
-/// The UTF-16 unit of the escape `\uXXXX` at an offset.
+/// Returns the UTF-16 unit of the escape `\uXXXX` at an offset.
 pub fn escaped_unit(bytes: &[u8], at: usize) -> Option<u16> {
     let digits = bytes.get(at..)?.strip_prefix(b"\\u")?.first_chunk::<4>()?;
     let unit = digits
@@ -392,11 +392,11 @@ enum Container {
     Array,
 }
 
-/// Which containers are open: a bit for each, the first 64 of them without allocation.
+/// The open containers: one bit each, the first 64 of them without allocation.
 #[derive(Debug, Default)]
 struct Nesting {
     depth: usize,
-    /// The innermost up to 64 containers, the last one in the lowest bit; set for an object.
+    /// The innermost containers, up to 64, the last one in the lowest bit; a set bit is an object.
     bits: u64,
     outer: Vec<u64>,
 }

@@ -1,4 +1,4 @@
-//! Compares a table with its schema. What is wrong is reported and taken out.
+//! Compares a table with its schema. Mistakes are reported and removed.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,16 +14,16 @@ use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
 use crate::support::problem::Problem;
 
-/// Mistakes reported for one table. Nobody reads more at once.
+/// Maximum number of mistakes reported for one table; people do not read more.
 const PROBLEMS_MAX: usize = 100;
 
-/// A text with a grammar of its own.
+/// A text with a special format.
 struct Format {
-    /// What the schema calls it.
+    /// Its name in schemas.
     name: &'static str,
-    /// How it is asked for.
+    /// How messages describe it.
     words: &'static str,
-    /// What is wrong with a value.
+    /// Returns what is wrong with a value.
     mistake: fn(&Spanned<DeValue<'_>>) -> Option<String>,
 }
 
@@ -46,9 +46,9 @@ fn mistake<T: DeserializeOwned>(value: &Spanned<DeValue<'_>>) -> Option<String> 
     read.err().map(|error| error.message().to_owned())
 }
 
-/// A table that is being compared.
+/// The comparison of one table.
 pub(super) struct Check<'t> {
-    /// Strings that came by reference, by where they start.
+    /// Strings that came from references, by position.
     texts: &'t BTreeMap<usize, String>,
     problems: Vec<Problem>,
 }
@@ -58,7 +58,7 @@ impl<'t> Check<'t> {
         Self { texts, problems: Vec::new() }
     }
 
-    /// What was found, in the order of the file.
+    /// Returns the mistakes, in the order of the file.
     pub(super) fn problems(mut self) -> Vec<Problem> {
         self.problems.sort_by_key(|problem| problem.at.as_ref().map(|at| at.start));
         self.problems.truncate(PROBLEMS_MAX);
@@ -69,7 +69,7 @@ impl<'t> Check<'t> {
         self.problems.push(Problem { at: Some(position(at)), what, hint });
     }
 
-    /// Takes out of a table what is wrong in it. False when a key is gone that must be there.
+    /// Removes mistakes from a table. Returns false if a required key is then missing.
     pub(super) fn table(
         &mut self,
         table: &mut DeTable<'t>,
@@ -80,7 +80,7 @@ impl<'t> Check<'t> {
         let properties = schema.get("properties").and_then(Value::as_object);
         let others = schema.get("additionalProperties").filter(|others| others.is_object());
         let known: Vec<&str> = properties.into_iter().flatten().map(|(name, _)| &**name).collect();
-        // Keys that are not there because of a mistake that was reported.
+        // Keys whose absence is explained by a mistake that was reported.
         let mut explained = Vec::new();
         let keys = table.keys().map(|key| (key.get_ref().clone().into_owned(), key.span()));
         for (name, key_at) in keys.collect::<Vec<_>>() {
@@ -110,7 +110,7 @@ impl<'t> Check<'t> {
         missing.is_empty()
     }
 
-    /// Takes out of a value what is wrong in it. False when it is wrong itself.
+    /// Removes mistakes from a value. Returns false if the value itself is invalid.
     fn value(&mut self, value: &mut Spanned<DeValue<'t>>, schema: &Value) -> bool {
         let schema = without_null(schema);
         let choices = choices(schema);
@@ -155,7 +155,7 @@ impl<'t> Check<'t> {
         }
     }
 
-    /// Makes a number or a boolean of a string that came by reference where that is wanted.
+    /// Converts a string that came from a reference to a number or a boolean, if one is expected.
     fn resolve(&self, value: &mut Spanned<DeValue<'t>>, types: &[&str]) {
         let at = value.span();
         let text = self.texts.get(&at.start).filter(|_| value.get_ref().is_str());
@@ -168,7 +168,7 @@ impl<'t> Check<'t> {
     }
 }
 
-/// The texts that a schema lists.
+/// Returns the texts that a schema lists.
 fn choices(schema: &Value) -> Vec<&str> {
     let constants = schema.get("oneOf").and_then(Value::as_array).into_iter().flatten();
     let constants = constants.filter_map(|choice| choice.get("const")?.as_str());
@@ -176,7 +176,7 @@ fn choices(schema: &Value) -> Vec<&str> {
     constants.chain(listed.filter_map(Value::as_str)).collect()
 }
 
-/// The types that a schema allows; none where it does not say.
+/// Returns the types that a schema allows; empty if it does not restrict them.
 fn types(schema: &Value) -> Vec<&str> {
     match schema.get("type") {
         Some(Value::String(one)) => vec![one],
@@ -187,7 +187,7 @@ fn types(schema: &Value) -> Vec<&str> {
     }
 }
 
-/// A value's type as a schema calls it.
+/// Returns a value's type in the terms of a schema.
 fn type_of(value: &DeValue<'_>) -> &'static str {
     match value.type_str() {
         "float" => "number",
@@ -208,7 +208,7 @@ fn in_words(kind: &str) -> &'static str {
     }
 }
 
-/// What a schema asks for, in words.
+/// Describes what a schema expects.
 fn wanted(types: &[&str], schema: &Value) -> String {
     match (types.first().copied().unwrap_or_default(), range(schema)) {
         ("integer", (0, i64::MAX)) => "a whole number, 0 or more".to_owned(),
@@ -220,7 +220,7 @@ fn wanted(types: &[&str], schema: &Value) -> String {
     }
 }
 
-/// The whole numbers that a schema allows.
+/// Returns the whole numbers that a schema allows.
 fn range(schema: &Value) -> (i64, i64) {
     let bound = |name| schema.get(name).and_then(Value::as_i64);
     let most = match schema.get("format").and_then(Value::as_str) {
@@ -231,7 +231,7 @@ fn range(schema: &Value) -> (i64, i64) {
     (bound("minimum").unwrap_or(i64::MIN), bound("maximum").unwrap_or(most))
 }
 
-/// Whether a whole number is none that the schema allows.
+/// Returns whether a whole number is outside the schema's range.
 fn is_out_of_range(value: &Spanned<DeValue<'_>>, schema: &Value) -> bool {
     let (least, most) = range(schema);
     let number = |value: &DeInteger<'_>| i64::from_str_radix(value.as_str(), value.radix());

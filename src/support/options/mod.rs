@@ -1,7 +1,7 @@
-//! Reads one table of options, and reports every mistake in it instead of the first.
+//! Reads a table of options and reports all its mistakes, not only the first.
 //!
-//! The options' JSON Schema says which keys there are and what each holds. The table is compared with it first: what is unknown, missing
-//! or wrong is reported where it stands. Serde stops at the first mistake, so it comes second and has nothing left to find.
+//! Serde stops at the first mistake. So the table is first compared with the options' JSON Schema, which reports unknown, missing and
+//! invalid keys with their positions. After that, Serde has nothing left to find.
 
 mod check;
 mod nearest;
@@ -20,38 +20,38 @@ use crate::support::problem::Problem;
 use check::Check;
 pub use nearest::{did_you_mean, nearest};
 
-/// A value and where it stands.
+/// A value with its position.
 pub type Value<'v> = Spanned<DeValue<'v>>;
 
-/// Set in the positions of a string that came by reference (`${NAME}`, an environment variable) and not from the file itself.
-/// Such a string may be read as a number or a boolean where that is wanted, because a variable has no other way to say so.
+/// Flag in the position of a string that came from a reference (`${NAME}`, an environment variable) instead of the file itself. Such a
+/// string is read as a number or a boolean if one is expected, because variables are always text.
 pub const REFERENCED: usize = 1 << (usize::BITS - 1);
 
-/// Where something stands in the file, whether it came by reference or not.
+/// Returns the position in the file, without the flag.
 pub fn position(span: &Range<usize>) -> Range<usize> {
     span.start & !REFERENCED..span.end & !REFERENCED
 }
 
-/// The schema of a type, without references to parts of itself.
+/// Returns the schema of a type, without internal references.
 pub fn schema_of<T: JsonSchema>() -> Json {
     let settings =
         SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
     settings.into_generator().into_root_schema_for::<T>().into()
 }
 
-/// The properties of an object's schema.
+/// Returns the properties of an object's schema.
 pub fn properties(schema: &Json) -> impl Iterator<Item = (&String, &Json)> {
     schema.get("properties").and_then(Json::as_object).into_iter().flatten()
 }
 
-/// Of a schema that also allows nothing (`null`), the other half.
+/// Returns the alternative other than `null` of a schema that has both.
 pub fn without_null(schema: &Json) -> &Json {
     let choices = schema.get("anyOf").and_then(Json::as_array);
     let is_null = |choice: &&Json| choice.get("type").is_some_and(|kind| kind == "null");
     choices.and_then(|choices| choices.iter().find(|choice| !is_null(choice))).unwrap_or(schema)
 }
 
-/// Reads a table, or says everything that is wrong with it, in the order of the file.
+/// Reads a table, or returns all its mistakes in the order of the file.
 pub fn read<T: DeserializeOwned + JsonSchema>(
     table: Spanned<DeTable<'_>>,
 ) -> Result<T, Vec<Problem>> {
@@ -61,8 +61,7 @@ pub fn read<T: DeserializeOwned + JsonSchema>(
     }
 }
 
-/// Reads a table and says everything that is wrong with it. Where something is wrong, what was read holds the default in its place; there
-/// is nothing where that has none.
+/// Reads a table and returns all its mistakes. Defaults replace invalid values; without a default, the result is `None`.
 pub fn read_on<T: DeserializeOwned>(
     table: Spanned<DeTable<'_>>,
     schema: &Json,
@@ -84,7 +83,7 @@ pub fn read_on<T: DeserializeOwned>(
     (value, problems)
 }
 
-/// What is wrong with a table that is read later. Messages say `whose` an unknown key is.
+/// Returns the mistakes of a table that is read later. Messages describe unknown keys with `whose`.
 pub fn check(table: &Spanned<DeTable<'_>>, schema: &Json, whose: &str) -> Vec<Problem> {
     let (at, mut table) = (table.span(), table.get_ref().clone());
     let texts = referenced_texts(&mut table);
@@ -93,7 +92,7 @@ pub fn check(table: &Spanned<DeTable<'_>>, schema: &Json, whose: &str) -> Vec<Pr
     check.problems()
 }
 
-/// A mistake as a type says it: what is wrong, and behind a semicolon what to do.
+/// Converts a type's error message: what is wrong, then after a semicolon what to do.
 fn problem(at: Option<&Range<usize>>, message: &str) -> Problem {
     let (what, hint) = message.trim_end().split_once("; ").unzip();
     Problem {
@@ -103,7 +102,7 @@ fn problem(at: Option<&Range<usize>>, message: &str) -> Problem {
     }
 }
 
-/// Strings that came by reference, by where they start.
+/// Returns the strings that came from references, by position.
 fn referenced_texts(table: &mut DeTable<'_>) -> BTreeMap<usize, String> {
     let mut texts = BTreeMap::new();
     each_text_in(table, &mut |value| {

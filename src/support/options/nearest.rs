@@ -1,6 +1,6 @@
-//! The known name that was probably meant.
+//! Finds the known name that was probably meant.
 
-/// A hint for a name that does not exist: the one that was probably meant, else all there are.
+/// Returns a hint for an unknown name: the name that was probably meant, otherwise all known names.
 pub fn did_you_mean(name: &str, known: &[&str]) -> Option<String> {
     if let Some(near) = nearest(name, known.iter().copied()) {
         return Some(format!("did you mean `{near}`?"));
@@ -13,7 +13,7 @@ pub fn did_you_mean(name: &str, known: &[&str]) -> Option<String> {
     }
 }
 
-/// The known name nearest to `name`, if one is near: at most a third of it differs.
+/// Returns the known name nearest to `name`, if at most a third of it differs.
 pub fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let name = name.to_ascii_lowercase().replace('-', "_");
     known
