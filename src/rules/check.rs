@@ -1,4 +1,4 @@
-//! `[[tests]]`: a span, and what rules are expected to leave of it. Pure.
+//! `[[tests]]`: a span, and the expected result of the rules. Pure.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::support::problem::Problem;
 /// A test of rules.
 #[derive(Debug)]
 pub struct Test {
-    /// The sink whose rules are meant; without one only those for all sinks are.
+    /// The sink whose rules are tested; without one, only the rules for all sinks are.
     pub sink: Option<String>,
     batch: Arc<Batch>,
     at: Range<usize>,
@@ -32,9 +32,9 @@ pub struct Test {
 enum Expected {
     Dropped,
     Kept {
-        /// What must hold for what is left, and where that stands.
+        /// Conditions on the result, with their positions.
         holds: Vec<(Range<usize>, Condition)>,
-        /// Texts that must be nowhere in it, and where they stand.
+        /// Texts that must not occur in the result, with their positions.
         absent: Vec<(Range<usize>, String)>,
     },
 }
@@ -43,7 +43,7 @@ const DROPPED: &str = "dropped";
 const KEPT: &str = "kept";
 const ABSENT: &str = "absent";
 
-/// Reads a list of tests. What is wrong is left out, and is a problem.
+/// Reads a list of tests. Invalid tests are left out and reported as problems.
 pub fn read_tests(
     section: Option<&Spanned<DeValue<'_>>>,
     sinks: &[&str],
@@ -118,13 +118,13 @@ impl Reading<'_> {
     }
 }
 
-/// A value without the places where it stands.
+/// Returns a value without positions.
 fn plain(value: &Spanned<DeValue<'_>>) -> Value {
     Value::deserialize(ValueDeserializer::from(value.clone())).unwrap_or_default()
 }
 
 impl Test {
-    /// What these rules leave otherwise than was expected.
+    /// Runs the test and returns the differences from the expected result.
     pub fn run(&self, rules: &Rules) -> Vec<Problem> {
         let (left, steps) = rules.explain(&self.batch, Known::Request);
         let did = explained(steps.first().into_iter().flatten());
@@ -146,7 +146,7 @@ impl Test {
     }
 }
 
-/// Whether a text stands anywhere in an item, or in what it was sent under.
+/// Returns whether a text occurs anywhere in an item, or in the headers it was sent with.
 fn is_in(item: &Item, text: &str) -> bool {
     let has = |bytes: &[u8]| memmem::find(bytes, text.as_bytes()).is_some();
     match item {
@@ -160,7 +160,7 @@ fn is_in(item: &Item, text: &str) -> bool {
     }
 }
 
-/// The schema of the list of tests.
+/// Returns the schema of the list of tests.
 pub fn tests_schema() -> Value {
     json!({
         "description": "Tests of the rules, run by `spanferry validate`: a span, and the expected result.",

@@ -1,28 +1,28 @@
-//! What a rule's `match` asks, and how an item answers. Pure.
+//! The conditions of rules (`match`), and how they are evaluated for an item. Pure.
 
 use regex::Regex;
 
 use super::field::{Beside, Fact, Field, Found};
 use crate::span::Item;
 
-/// Something that holds for an item or does not.
+/// A condition on an item.
 #[derive(Debug)]
 pub(super) enum Condition {
     All(Vec<Self>),
     Any(Vec<Self>),
     Not(Box<Self>),
-    /// This does not hold, or cannot be told.
+    /// The inner condition is false or undecidable.
     Unless(Box<Self>),
     /// One of the field's values passes one of the tests.
     Field(Field, Vec<Test>),
 }
 
-/// What is asked of one value.
+/// A test of one value.
 #[derive(Debug)]
 pub(super) enum Test {
     Exists,
     Text(String),
-    /// A pattern that the text has; a glob is one that is the whole text.
+    /// A pattern that occurs in the text; a glob is anchored at both ends.
     Pattern(Regex),
     Number(Comparison, f64),
     Flag(bool),
@@ -38,8 +38,8 @@ pub(super) enum Comparison {
 }
 
 impl Condition {
-    /// Whether it holds; `None` where the item's form has not what it takes to know: a trace object has no kind, so that neither a
-    /// rule for a kind nor one for all but a kind is for it.
+    /// Evaluates the condition. Returns `None` if the item's form lacks the field: a trace object has no kind, so neither a rule for a kind
+    /// nor one for all other kinds matches it.
     pub(super) fn holds(&self, beside: Beside<'_>, item: &Item) -> Option<bool> {
         match self {
             Self::All(all) => decide(all, false, beside, item),
@@ -52,12 +52,12 @@ impl Condition {
         }
     }
 
-    /// Whether it can be answered without reading what the client wrote.
+    /// Returns whether it can be evaluated without reading the contents.
     pub(super) fn is_at_hand(&self) -> bool {
         self.asks_only(Field::is_at_hand)
     }
 
-    /// Whether it asks for nothing but who sent the request and how, so that it is for whole requests.
+    /// Returns whether it tests only the sender and the receiver, so that it holds for whole requests.
     pub(super) fn is_of_sender(&self) -> bool {
         self.asks_only(|field| matches!(field, Field::Fact(Fact::Tenant | Fact::Receiver)))
     }
@@ -73,7 +73,7 @@ impl Condition {
     }
 }
 
-/// What several conditions come to, where one that says `decisive` decides.
+/// Combines several conditions; the first result equal to `decisive` decides.
 fn decide(several: &[Condition], decisive: bool, beside: Beside<'_>, item: &Item) -> Option<bool> {
     let mut answer = Some(!decisive);
     for one in several {
@@ -87,7 +87,7 @@ fn decide(several: &[Condition], decisive: bool, beside: Beside<'_>, item: &Item
 }
 
 impl Test {
-    /// Clients write numbers and flags as texts too, so what a text stands for is compared where one of these is asked for.
+    /// Tests a value. Clients also write numbers and flags as texts, so texts are parsed if the test is for one of these.
     fn is_met_by(&self, found: Found<'_>) -> bool {
         match (self, found) {
             (Self::Exists, _) => true,
@@ -109,7 +109,7 @@ impl Test {
 }
 
 impl Comparison {
-    /// All of them as they are written, longer ones before those that they begin with.
+    /// All operators as written; longer ones come before their prefixes.
     pub(super) const WRITTEN: [(&str, Self); 5] = [
         ("<=", Self::AtMost),
         (">=", Self::AtLeast),

@@ -1,4 +1,4 @@
-//! Spans as people write them down: in `[[tests]]`, and in the lines of a file sink. Pure.
+//! Spans as people write them: in `[[tests]]`, and in the lines of a file sink. Pure.
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -7,16 +7,16 @@ use crate::normalize::{Encoding, Envelope, Limits, decode};
 use crate::span::{Batch, Receiver, Source, keys};
 use crate::support::duration::Duration;
 
-/// Where the time of a span without times begins, in nanoseconds since 1970.
+/// Start time of a span without times, in nanoseconds since 1970.
 const START_NS: u64 = 1_800_000_000_000_000_000;
 /// Ids of a span without ids.
 const TRACE_ID: &str = "5b8efff798038103d269b633813fc60c";
 const SPAN_ID: &str = "eee19b7ec3c1b174";
-/// OTLP's kinds of spans and codes of a status, by their numbers.
+/// OTLP's span kinds and status codes, by number.
 const KINDS: [&str; 6] = ["unspecified", "internal", "server", "client", "producer", "consumer"];
 const STATUSES: [&str; 3] = ["unset", "ok", "error"];
 
-/// What a span in `[[tests]]` may say.
+/// Returns the schema of a span in `[[tests]]`.
 pub(super) fn span_schema() -> Value {
     let text = json!({ "type": "string" });
     let table = json!({ "type": "object" });
@@ -34,8 +34,8 @@ pub(super) fn span_schema() -> Value {
     })
 }
 
-/// The request that a JSON value stands for: a body of OTLP/JSON or of the Agents SDK, an item of it, or a line as a file sink writes it.
-/// `Err` says what it is not.
+/// Returns the request for a JSON value: an OTLP/JSON or Agents SDK body, an item of one, or a line of a file sink. `Err` describes why it
+/// is none of these.
 pub fn batch_of(value: &Value, tenant: Option<&str>) -> Result<Batch, String> {
     let text = |name| value.get(name).and_then(Value::as_str);
     let tenant = tenant.or_else(|| text("tenant")).unwrap_or_default();
@@ -55,12 +55,12 @@ pub fn batch_of(value: &Value, tenant: Option<&str>) -> Result<Batch, String> {
     Err("neither a request nor a line of a file sink".to_owned())
 }
 
-/// The request of a span that a test says in few words.
+/// Returns the request for a span in a test's short form.
 pub(super) fn batch_of_span(span: &Value, tenant: &str) -> Result<Batch, String> {
     decoded(Receiver::OtlpHttp, otlp(span).to_string(), tenant)
 }
 
-/// The request of an item of the Agents SDK; what every item has need not be there.
+/// Returns the request for an Agents SDK item; mandatory members are added if they are missing.
 pub(super) fn batch_of_item(item: &Value, tenant: &str) -> Result<Batch, String> {
     let ids = [("id", "span_1"), ("trace_id", "trace_1"), ("object", "trace.span")];
     let mut members: Map<String, Value> =
@@ -80,7 +80,7 @@ fn decoded(receiver: Receiver, body: String, tenant: &str) -> Result<Batch, Stri
     }
 }
 
-/// An OTLP/JSON request of one span.
+/// Returns an OTLP/JSON request of one span.
 fn otlp(span: &Value) -> Value {
     let text = |name, default| span.get(name).and_then(Value::as_str).unwrap_or(default);
     let number = |names: &[&str], name| names.iter().position(|known| *known == text(name, ""));

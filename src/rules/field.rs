@@ -1,4 +1,4 @@
-//! The facts that a rule can ask for, and where each is found. Pure.
+//! The fields that a rule can test, and where each is found. Pure.
 
 use crate::normalize::trace_facts;
 use crate::prices::Prices;
@@ -9,26 +9,26 @@ use crate::span::{
 use crate::support::number::as_f64;
 
 named! {
-    /// A fact with a name of its own. Attributes are asked for by their keys.
+    /// A fact with its own name. Attributes are selected by key.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     Fact {
-        /// Who sent it.
+        /// The sender.
         Tenant "tenant",
-        /// The receiver that it came through.
+        /// The receiver through which it arrived.
         Receiver "receiver",
         /// `service.name` of the resource.
         Service "service",
-        /// How long it took.
+        /// The duration.
         Duration "duration",
-        /// What kind of work it is, one of [`Kind`].
+        /// The kind of work, one of [`Kind`].
         Kind "kind",
-        /// The name that backends show; the workflow's for a trace object.
+        /// The name that backends show; for a trace object, the workflow's name.
         Name "name",
-        /// The agent.
+        /// The agent's name.
         Agent "agent",
-        /// The tool.
+        /// The tool's name.
         Tool "tool",
-        /// The model that was asked for, and the one that answered.
+        /// The requested model and the one that answered.
         Model "model",
         /// The model's provider.
         Provider "provider",
@@ -36,35 +36,35 @@ named! {
         Session "session",
         /// The end user.
         User "user",
-        /// Each label.
+        /// The tags, each as one value.
         Tag "tag",
         /// `ok`, `error` or `unset`.
         Status "status",
-        /// All tokens.
+        /// The total number of tokens.
         Tokens "tokens",
         /// The cost in US dollars.
         Cost "cost",
-        /// Whether it has to do with models, tools or agents: anything but a span of HTTP, a database ... without an attribute of a
-        /// convention for these.
+        /// Whether it concerns models, tools or agents; false for spans of HTTP, databases and the like without an attribute of such a
+        /// convention.
         Llm "llm",
     }
 }
 
-/// What can be asked for.
+/// A field that a rule can test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Field {
     Fact(Fact),
-    /// An attribute of the span, in the words of OTLP.
+    /// An attribute of the span, by its OTLP key.
     Attribute(String),
     Resource(String),
-    /// Free facts of the span or of the trace object.
+    /// Metadata of the span or of the trace object.
     Metadata(String),
 }
 
-/// Keys of what has keys of the client's own.
+/// Fields with keys chosen by the client.
 pub(super) const KEYED: [&str; 3] = ["attribute", "resource", "metadata"];
 
-/// How the values of a field are asked for.
+/// The type of a field's values.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Takes {
     Text,
@@ -73,7 +73,7 @@ pub(super) enum Takes {
     /// A length of time, in nanoseconds.
     Time,
     Flag,
-    /// Whatever a client wrote there.
+    /// Any value a client may write.
     Any,
 }
 
@@ -82,18 +82,18 @@ pub(super) enum Found<'a> {
     Text(&'a str),
     Number(f64),
     Flag(bool),
-    /// Something that is there and is none of these.
+    /// A value of another type.
     Other,
 }
 
-/// What is known of an item that it does not hold.
+/// Information about an item that the item itself does not contain.
 #[derive(Clone, Copy)]
 pub(super) struct Beside<'a> {
     pub(super) source: &'a Source,
     pub(super) prices: &'a Prices,
 }
 
-/// Is shown values until it says that one will do.
+/// Receives values until it returns true.
 pub(super) type Visit<'v> = dyn FnMut(Found<'_>) -> bool + 'v;
 
 const STATUSES: [&str; 3] = ["ok", "error", "unset"];
@@ -114,13 +114,13 @@ impl Field {
         }
     }
 
-    /// Whether it is there without reading what the client wrote.
+    /// Returns whether it is available without reading the contents.
     pub(super) fn is_at_hand(&self) -> bool {
         let Self::Fact(fact) = self else { return matches!(self, Self::Resource(_)) };
         matches!(fact, Fact::Tenant | Fact::Receiver | Fact::Service | Fact::Duration)
     }
 
-    /// Whether one of the item's values is what is asked for; `None` where items of this form cannot have any.
+    /// Returns whether `visit` accepts one of the item's values; `None` if items of this form cannot have any.
     pub(super) fn any(
         &self,
         Beside { source, prices }: Beside<'_>,
@@ -209,7 +209,7 @@ fn status(span: &Span) -> &'static str {
     }
 }
 
-/// The span's own tokens, or where it has none what it says of those below it.
+/// Returns the span's own tokens; if it has none, the aggregate that it reports for the spans below it.
 fn tokens(facts: &Facts) -> Option<u64> {
     let all = |usage: &Usage| {
         let parts = [usage.input, usage.output].into_iter().flatten();
@@ -218,12 +218,12 @@ fn tokens(facts: &Facts) -> Option<u64> {
     all(&facts.usage).or_else(|| all(&facts.aggregate_usage))
 }
 
-/// Of attributes that repeat, readers take the last.
+/// If attributes repeat, readers use the last one.
 fn any_attribute(attributes: &[Attribute], key: &str, visit: &mut Visit<'_>) -> bool {
     Attribute::last(attributes, key).is_some_and(|value| any_value(value, visit))
 }
 
-/// Of a list, each element is a value.
+/// Each element of a list is a value.
 fn any_value(value: &Value, visit: &mut Visit<'_>) -> bool {
     match value {
         Value::Empty => false,

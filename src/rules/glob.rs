@@ -1,8 +1,8 @@
-//! Texts of a form: what `*` and `?` stand for, as a pattern.
+//! Globs with `*` and `?`, as regular expressions.
 
 use regex::{Regex, escape};
 
-/// The pattern of all texts of a form: `*` stands for any text and `?` for one character. It is too long where it is none.
+/// Returns a pattern for a glob: `*` stands for any text, `?` for one character. Returns `None` if the pattern is too long.
 pub fn glob(form: &str) -> Option<Regex> {
     let pattern = escape(form).replace(r"\*", ".*").replace(r"\?", ".");
     Regex::new(&format!("(?s)^{pattern}$")).ok()

@@ -1,25 +1,25 @@
-//! Sets of rules that decide of whole traces. Pure.
+//! Sets of rules that decide whole traces. Pure.
 
-/// Which of the rules that decide of traces are for an item, or for a trace: a bit for each, in their order.
+/// The rules among those that decide traces that match an item or a trace: one bit each, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Marks(u32);
 
-/// As many as have a bit; half of them for [[rules]], half for a sink's own.
+/// The number of bits; half of them for [[rules]], half for a sink's own rules.
 pub(super) const WHOLE_MAX: usize = 32;
 
 impl Marks {
-    /// Those of both.
+    /// Returns the union.
     #[must_use]
     pub fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// The one at this place among the rules that decide of traces.
+    /// Returns the mark of the rule at this place among those that decide traces.
     pub(crate) fn of(place: u32) -> Self {
         Self(1_u32.checked_shl(place).unwrap_or_default())
     }
 
-    /// Whether it has one of the others.
+    /// Returns whether the sets intersect.
     pub fn has(self, others: Self) -> bool {
         self.0 & others.0 != 0
     }

@@ -1,23 +1,23 @@
-//! Rules: what the user wants of the spans on their way to a sink. Pure: no clock, disk, network or task.
+//! Rules: the user's changes to spans on their way to a sink. Pure: no clock, disk, network or task.
 //!
-//! A rule is a table of the configuration: a condition (`match`) and one action. Those of `[[rules]]` hold for every sink, those of
-//! `[[sinks.NAME.rules]]` behind them for one, and what an option of a kind stands for comes last. They are applied in order:
+//! A rule is a table of the configuration: a condition (`match`) and one action. Rules in `[[rules]]` apply to every sink. Those in
+//! `[[sinks.NAME.rules]]` follow and apply to one sink. Rules that stand for options of a kind come last. Rules apply in order:
 //!
-//! | action | what it does to an item that matches |
+//! | action | effect on a matching item |
 //! |---|---|
-//! | `keep` | no later `drop` or `sample` takes it |
-//! | `drop` | this sink does not get it |
-//! | `sample` | this sink gets it where the id of its trace is in the sample |
-//! | `route` | the sinks that are not listed do not get it |
-//! | `redact`, `set` | it becomes another, and that is what later rules see (`redact/`) |
+//! | `keep` | later `drop` and `sample` rules do not apply |
+//! | `drop` | the sink does not get it |
+//! | `sample` | the sink gets it only if its trace id is in the sample |
+//! | `route` | sinks that are not listed do not get it |
+//! | `redact`, `set` | it is changed, and later rules see the changed item (`redact/`) |
 //!
-//! With `decide = "trace"` one is for all items of a trace where it is for one of them (`whole`); a lane then waits for the trace.
-//! What a sink is for at all (`only.rs`) is a `route` to nowhere, of what it is not for. A request may be for one sink alone, which its
-//! header says: then the others get nothing of it.
+//! A rule with `decide = "trace"` applies to all items of a trace if it matches one of them (`whole`); a lane then waits for the trace. The
+//! options that assign items to a sink (`only.rs`) are `route` rules without a target. A header can restrict a request to one sink; the
+//! others then get nothing of it.
 //!
-//! A lane applies them to what it reads, before anything else looks at it ([`Rules::apply`]): no table of traces, no delivery and no
-//! dead letter has what they took away. The same request always gives the same items at the same places, so that what is read again
-//! from the journal is what was read before. A rule that panics on an item leaves it as it is, and that is counted.
+//! A lane applies the rules to everything it reads, before any other code sees it ([`Rules::apply`]): removed data reaches no table of
+//! traces, no delivery and no dead letter. The result is deterministic, so reading a request again from the journal gives the same items at
+//! the same places. If a rule panics on an item, the item stays unchanged, and the failure is counted.
 
 mod condition;
 mod field;
@@ -66,16 +66,16 @@ use crate::span::{Batch, Item, Source, TraceObject, named};
 use crate::support::options::did_you_mean;
 use crate::support::problem::Problem;
 
-/// One rule as it was read, for whichever sinks it is.
+/// A rule as configured, for any number of sinks.
 #[derive(Debug)]
 pub struct Rule {
-    /// Its name in metrics: the user's, or `rule_3` (of a sink's own, `sink_rule_3`) for the third.
+    /// Its name in metrics: the user's, or `rule_3` for the third (`sink_rule_3` for a sink's own).
     pub name: String,
-    /// Where it stands in the configuration; `None` for one that an option stands for.
+    /// Its position in the configuration; `None` if an option created it.
     pub at: Option<Range<usize>>,
-    /// Whether it is applied before a request is written to the journal, too.
+    /// Whether it also applies before a request is written to the journal.
     pub before_journal: bool,
-    /// Whether it is for all items of a trace where it is for one.
+    /// Whether it applies to all items of a trace if it matches one.
     is_of_traces: bool,
     condition: Option<Condition>,
     action: Action,
@@ -86,48 +86,48 @@ enum Action {
     Keep,
     Drop,
     Sample(Sample),
-    /// The sinks that get it, each with where its name stands.
+    /// The sinks that get the item, each with the position of its name.
     Route(Vec<(String, Range<usize>)>),
     Rewrite(Rewrite),
 }
 
 named! {
-    /// What a rule did to an item that it matches.
+    /// The effect of a rule on a matching item.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
     Effect {
-        /// No later rule drops it.
+        /// Later rules do not drop it.
         Kept "kept",
         /// The sink does not get it.
         Dropped "dropped",
-        /// It would have, but for a rule that keeps it.
+        /// The rule would drop it, but an earlier rule keeps it.
         Spared "would drop it, but an earlier rule keeps it",
-        /// Nothing: it is in the sample, or the sink is one that it is for.
+        /// None: it is in the sample, or the rule routes it to this sink.
         Passed "passed",
-        /// It became another.
+        /// It was changed.
         Changed "changed",
-        /// Nothing of it was to be changed.
+        /// There was nothing to change.
         Unchanged "nothing to change",
-        /// The rule's own code panicked or left nothing that can be read, and it stayed as it is.
+        /// The rule panicked or produced an unreadable item, so the item is unchanged.
         Failed "failed, and left it unchanged",
     }
 }
 
-/// What the rules that match an item do to it, in words.
+/// Describes what the matching rules do to an item.
 pub fn explained<'r>(steps: impl IntoIterator<Item = &'r (&'r str, Effect)>) -> String {
     let steps = steps.into_iter().map(|(rule, effect)| format!("`{rule}`: {}", effect.as_str()));
     let steps: Vec<_> = steps.collect();
     if steps.is_empty() { "no rule matches it".to_owned() } else { steps.join(", ") }
 }
 
-/// The rules of one sink, in order, with what they have done.
+/// The rules of one sink, in order, with their counters.
 #[derive(Debug, Default)]
 pub struct Rules {
-    /// What `route` can call it.
+    /// The names by which `route` refers to the sink.
     sinks: Vec<String>,
     all: Vec<Placed>,
     decide: DecideOptions,
     prices: Arc<Prices>,
-    /// What a test has happen before anything else.
+    /// A hook of tests, which runs first.
     #[cfg(test)]
     pub(crate) before: Option<fn(&Batch)>,
 }
@@ -135,7 +135,7 @@ pub struct Rules {
 #[derive(Debug)]
 struct Placed {
     rule: Arc<Rule>,
-    /// What stands for it where it decides of whole traces.
+    /// Its mark, if it decides whole traces.
     mark: Option<Marks>,
     matched: AtomicU64,
     failures: AtomicU64,
@@ -149,19 +149,19 @@ impl Deref for Placed {
     }
 }
 
-/// What rules left of a request.
+/// The result of applying rules to a request.
 #[derive(Debug)]
 pub struct Ruled {
-    /// The same request where they changed nothing.
+    /// The remaining request; the original if nothing changed.
     pub batch: Arc<Batch>,
-    /// How many items they took away.
+    /// Number of items removed.
     pub filtered: u64,
-    /// Where each item stood before; `None` where all stand as they did.
+    /// The original place of each item; `None` if no place changed.
     pub places: Option<Vec<usize>>,
 }
 
 impl Ruled {
-    /// Where the item at a place stood before.
+    /// Returns the original place of an item.
     pub fn place_before(&self, place: usize) -> usize {
         let places = self.places.as_ref();
         places.and_then(|places| places.get(place)).copied().unwrap_or(place)
@@ -179,7 +179,7 @@ impl Left {
         matches!(self, Self::Nothing)
     }
 
-    /// What is left, where something is.
+    /// Returns the remaining item, if any.
     fn of(self, item: &Item) -> Option<Item> {
         match self {
             Self::AsItWas => Some(item.clone()),
@@ -190,7 +190,7 @@ impl Left {
 }
 
 impl Rule {
-    /// What is wrong with where it sends items, if these are all sinks there are.
+    /// Checks the targets of `route` against the names of all sinks.
     pub fn check_route(&self, sinks: &[&str]) -> Vec<Problem> {
         let Action::Route(to) = &self.action else { return Vec::new() };
         let unknown = to.iter().filter(|(name, _)| !sinks.contains(&name.as_str()));
@@ -201,7 +201,7 @@ impl Rule {
         unknown.map(problem).collect()
     }
 
-    /// Whether nothing that no earlier rule keeps gets past it.
+    /// Returns whether it drops everything that no earlier rule keeps.
     fn drops_all(&self) -> bool {
         self.condition.is_none() && matches!(self.action, Action::Drop)
     }
@@ -217,7 +217,7 @@ impl Rule {
         matches!(self.action, Action::Keep)
     }
 
-    /// What it wants of an item that it is for, on the way to a sink of these names.
+    /// Applies the action to a matching item, for a sink with these names.
     fn act(&self, sinks: &[String], item: &Item, shared: &mut Shared) -> Step {
         match &self.action {
             Action::Keep => Step::Is(Effect::Kept),
@@ -237,7 +237,7 @@ impl Rule {
 }
 
 impl Rules {
-    /// The rules of a sink, in order. It has several names where it is a part of another.
+    /// Compiles the rules of a sink, in order. A part of a divided sink has several names.
     pub fn compile<'n>(
         sinks: impl IntoIterator<Item = &'n str>,
         rules: impl IntoIterator<Item = Arc<Rule>>,
@@ -257,13 +257,13 @@ impl Rules {
         }
     }
 
-    /// The same rules, which find what calls cost by these prices.
+    /// Sets the prices that the rules use to compute costs.
     #[must_use]
     pub fn with_prices(self, prices: Arc<Prices>) -> Self {
         Self { prices, ..self }
     }
 
-    /// What calls cost, for these rules and their sink.
+    /// Returns the prices for these rules and their sink.
     pub fn prices(&self) -> &Arc<Prices> {
         &self.prices
     }
@@ -272,7 +272,7 @@ impl Rules {
         Beside { source, prices: &self.prices }
     }
 
-    /// Rules with the name of one before: metrics could not tell them apart.
+    /// Finds rules with the name of an earlier one, because metrics could not tell them apart.
     pub fn same_names(&self) -> Vec<Problem> {
         let mut names = HashSet::new();
         let same = self.all.iter().filter(|rule| !names.insert(rule.name.as_str()));
@@ -281,12 +281,12 @@ impl Rules {
         same.map(|rule| Problem::new(rule.at.clone(), what(rule), hint)).collect()
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no rules.
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
-    /// Whether any of them looks into what clients wrote, which takes its time.
+    /// Returns whether any rule reads span contents, which is expensive.
     pub fn read_spans(&self) -> bool {
         self.all.iter().any(|rule| {
             let is_at_hand = rule.condition.as_ref().is_none_or(Condition::is_at_hand);
@@ -294,14 +294,14 @@ impl Rules {
         })
     }
 
-    /// The rules that no item reaches, since one before drops all.
+    /// Returns the rules that no item reaches because an earlier one drops everything.
     pub fn unreached(&self) -> impl Iterator<Item = &Rule> {
         let rules = self.all.iter().map(|placed| placed.rule.as_ref());
         let behind = rules.take_while(|rule| !rule.keeps()).skip_while(|rule| !rule.drops_all());
         behind.skip(1)
     }
 
-    /// Each rule's name, how many items it matched, and on how many it failed, since the start.
+    /// Returns each rule's name, the number of items that it matched, and the number on which it failed, since the start.
     pub fn figures(&self) -> impl Iterator<Item = (&str, u64, u64)> {
         self.all.iter().map(|rule| {
             let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -309,7 +309,7 @@ impl Rules {
         })
     }
 
-    /// What the rules leave of a request that is read for the first time.
+    /// Applies the rules to a request that is read for the first time.
     pub fn apply(&self, batch: &Arc<Batch>, known: Known<'_>) -> Ruled {
         self.apply_noting(batch, known, |_, rule, effect| {
             let Some(rule) = self.all.get(rule) else { return };
@@ -318,12 +318,12 @@ impl Rules {
         })
     }
 
-    /// What the rules leave of a request that was read before, so that nothing is counted.
+    /// Applies the rules to a request that was read before, without counting.
     pub fn apply_again(&self, batch: &Arc<Batch>, known: Known<'_>) -> Ruled {
         self.apply_noting(batch, known, |_, _, _| ())
     }
 
-    /// What the rules leave of what a client sends, those before the journal first, and what each does to each item that it matches.
+    /// Applies the rules to a client's request, those with `before_journal` first, and also returns what each did to each matching item.
     pub fn explain(
         &self,
         batch: &Arc<Batch>,
@@ -354,7 +354,7 @@ impl Rules {
         source.only_sink().is_some_and(|sink| !self.sinks.iter().any(|known| known == sink))
     }
 
-    /// Each step is noted: by the place of the item, and of the rule that matched it.
+    /// Applies the rules and notes each step: the places of the item and of the rule that matched it.
     fn apply_noting(
         &self,
         batch: &Arc<Batch>,
@@ -380,7 +380,7 @@ impl Rules {
             Known::Request | Known::Kept => here.as_ref(),
             Known::Decided(known) => Some(known),
         };
-        // What is above its spans in other requests, where something is.
+        // Ancestors of its spans in other requests, if any were dropped.
         let elsewhere = decided.map(|decided| &decided.elsewhere);
         let elsewhere = elsewhere.filter(|them| !them.dropped.is_empty());
         let (kept, mut shared) = (self.kept(), Shared::default());
@@ -400,7 +400,7 @@ impl Rules {
         self.made_of(batch, source, left, (decided, elsewhere), &mut shared)
     }
 
-    /// The request of what is left, in which nothing speaks of what is gone.
+    /// Builds the request of the remaining items, without references to removed ones.
     fn made_of(
         &self,
         batch: &Batch,
@@ -409,7 +409,7 @@ impl Rules {
         (decided, elsewhere): (Option<&Decided>, Option<&Elsewhere>),
         shared: &mut Shared,
     ) -> Ruled {
-        // Spans refer to the trace objects of their request, also to those that are no item.
+        // Spans refer to the trace objects of their request, even to those that are not items.
         let mut objects = HashMap::new();
         for (item, left) in batch.items.iter().zip(&left) {
             if let Item::Trace(object) = item {
@@ -446,8 +446,8 @@ impl Rules {
         Ruled { batch: Arc::new(batch), filtered, places }
     }
 
-    /// What the first of the rules, as many as `count`, leave of one item, of a trace that has these marks; without any, a rule is asked for
-    /// the item alone, and those that decide of traces take nothing. Each that matches is noted, by its place among the rules.
+    /// Applies the first `count` rules to one item of a trace with these marks. Without marks, rules see the item alone, and those that
+    /// decide whole traces remove nothing. Each match is noted with the rule's place.
     fn judge(
         &self,
         (source, item, marks): (&Source, &Item, Option<Marks>),
@@ -469,7 +469,7 @@ impl Rules {
     }
 }
 
-/// What rules leave of an item, where this is what each that is for it wants of what those before have left. One that panics fails.
+/// Applies matching rules one after the other, each to the result of those before it. A panic counts as a failure.
 fn in_turn<'r>(
     rules: impl Iterator<Item = &'r Placed>,
     item: &Item,
@@ -499,17 +499,17 @@ fn in_turn<'r>(
     changed.map_or(Left::AsItWas, Left::Changed)
 }
 
-/// What an action wants.
+/// The result of an action.
 enum Step {
-    /// The item to go, unless it is kept.
+    /// The item is removed, unless it is kept.
     Takes,
-    /// The item to go, since it is for other sinks.
+    /// The item is removed, because it is for other sinks.
     Routes,
     Becomes(Box<Item>),
     Is(Effect),
 }
 
-/// Where a trace object did not stay as it was: the other one, or none.
+/// A change of a trace object: its replacement, or its removal.
 type NewObject = Option<Option<Arc<TraceObject>>>;
 
 fn object_of(left: &Left, before: &Arc<TraceObject>) -> NewObject {

@@ -1,4 +1,4 @@
-//! What a sink is there for at all: its options `only` and `except`, as the rules that they stand for. Pure.
+//! The options `only` and `except`, which assign items to a sink, as the rules that they stand for. Pure.
 
 use std::sync::Arc;
 
@@ -12,14 +12,14 @@ use super::{Action, Rule};
 use crate::support::options::position;
 use crate::support::problem::Problem;
 
-/// The option that says what a sink gets.
+/// The option that lists what a sink gets.
 pub const ONLY: &str = "only";
-/// The option that says what it does not get.
+/// The option that lists what a sink does not get.
 pub const EXCEPT: &str = "except";
 
 impl Rule {
-    /// Reads one of the two options. Nothing that a rule keeps comes past it: what is another's must not get here. What cannot be asked
-    /// of an item, as of a trace object what it takes a span to know, does not hold for it.
+    /// Reads one of the two options. `keep` rules do not override it, because one sink's data must not reach another. A condition that
+    /// cannot be evaluated for an item, such as a span's field for a trace object, does not hold.
     pub fn of_option(
         option: &str,
         value: &Spanned<DeValue<'_>>,
@@ -40,12 +40,13 @@ impl Rule {
         }))
     }
 
-    /// Whether it is one of them: what it fails on may be another's, so it does not get here. It is in the journal for a replay.
+    /// Returns whether it stands for one of the options. If it fails on an item, the sink does not get the item, which may be meant for
+    /// another; the journal keeps it for a replay.
     pub(super) fn is_of_option(&self) -> bool {
         matches!(&self.action, Action::Route(to) if to.is_empty())
     }
 
-    /// Whether it asks for nothing but who sent a request and how: that costs nothing, and no rule changes it.
+    /// Returns whether it tests only the sender and the receiver: that is cheap, and no rule changes these.
     pub fn asks_who_sent(&self) -> bool {
         self.condition.as_ref().is_some_and(Condition::is_of_sender)
     }

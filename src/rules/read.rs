@@ -1,4 +1,4 @@
-//! Reads rules from the configuration, and says everything that is wrong with them. Pure.
+//! Reads rules from the configuration and reports all mistakes in them. Pure.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::support::duration::Duration;
 use crate::support::options::{check, did_you_mean, position};
 use crate::support::problem::Problem;
 
-/// Where rules stand.
+/// Where rules are configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// `[[rules]]`.
@@ -32,21 +32,21 @@ pub enum Place {
     Option,
 }
 
-/// More than anybody writes by hand; each has its own counters, and is asked for every item.
+/// More than anyone writes by hand; each rule has its own counters and is evaluated for every item.
 const RULES_MAX: usize = 256;
-/// Longer names make labels of metrics that nobody reads.
+/// Names become labels of metrics, and longer ones are unreadable.
 const NAME_CHARS_MAX: usize = 64;
-/// Conditions inside conditions; more is no rule that anybody understands.
+/// Maximum nesting of conditions; nobody would understand a deeper rule.
 pub(super) const DEPTH_MAX: usize = 16;
 
-/// The actions that can be for whole traces.
+/// The actions that can apply to whole traces.
 const DECIDING: [&str; 3] = ["keep", "drop", "sample"];
-/// The actions that can be done before the journal.
+/// The actions that can apply before the journal.
 const BEFORE_JOURNAL: [&str; 4] = ["redact", "drop", "keep", "sample"];
-/// Keys of conditions that are made of others.
+/// Keys of conditions that contain others.
 const GROUPS: [&str; 3] = ["any", "all", "not"];
 
-/// Reads a list of rules. What is wrong is left out, and is a problem.
+/// Reads a list of rules. Invalid rules are left out and reported as problems.
 pub fn read(
     section: Option<&Spanned<DeValue<'_>>>,
     place: Place,
@@ -71,7 +71,7 @@ pub fn read(
     rules
 }
 
-/// The rules of a text of our own, without a mistake.
+/// Reads the rules in one of our own texts, which has no mistakes.
 pub fn of_text(text: &str) -> Vec<Arc<Rule>> {
     let table = DeTable::parse(text).map(Spanned::into_inner).unwrap_or_default();
     let mut problems = Vec::new();
@@ -95,7 +95,7 @@ impl Reading<'_> {
             None => format!("rule_{number}"),
         };
         let condition = table.get("match").and_then(|value| self.group(value, DEPTH_MAX));
-        // An action that is misspelt was reported already.
+        // A misspelled action was reported already.
         let action = if is_whole { self.action(table, &at, place) } else { None };
         let before = table.get("before_journal");
         let before = before.filter(|value| value.get_ref().as_bool() == Some(true));
@@ -175,7 +175,7 @@ impl Reading<'_> {
             (rewrite, _) if Rewrite::ACTIONS.contains(&rewrite) => {
                 Rewrite::read(rewrite, value, self.problems).map(Action::Rewrite)
             }
-            // What is of another type was reported by the schema.
+            // The schema check reported values of another type.
             _ => None,
         }
     }
@@ -200,7 +200,7 @@ impl Reading<'_> {
 
     // === Conditions ===
 
-    /// A table of conditions that all must hold.
+    /// Reads a table of conditions that must all hold.
     pub(super) fn group(
         &mut self,
         value: &Spanned<DeValue<'_>>,
@@ -234,7 +234,7 @@ impl Reading<'_> {
                 name => self.fact(name, &key.span(), value),
             });
         }
-        // What can be answered without reading the span comes first.
+        // Conditions that do not need the contents come first.
         all.sort_by_key(|condition| !condition.is_at_hand());
         Some(Condition::All(all))
     }
@@ -296,7 +296,7 @@ impl Reading<'_> {
         Some(Condition::Field(field, tests))
     }
 
-    /// `{ regex = "..." }` or `{ exists = true }`.
+    /// Reads `{ regex = "..." }` or `{ exists = true }`.
     fn special(
         &mut self,
         field: Field,
@@ -340,7 +340,7 @@ impl Reading<'_> {
         }
     }
 
-    /// A pattern, unless it says nothing.
+    /// Returns the pattern, unless it matches everything.
     fn telling(&mut self, at: &Range<usize>, pattern: Regex) -> Option<Regex> {
         if ["", "\0"].iter().all(|text| pattern.is_match(text)) {
             return self.wrong(at, "this pattern matches everything", "use `{ exists = true }`");
@@ -432,7 +432,7 @@ fn number(value: &DeValue<'_>) -> Option<f64> {
     }
 }
 
-/// The keys of which a rule has one.
+/// Returns the keys of actions, of which a rule has one.
 fn actions() -> impl Iterator<Item = &'static str> {
     ["keep", "drop", "sample", "route"].into_iter().chain(Rewrite::ACTIONS)
 }

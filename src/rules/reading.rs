@@ -1,4 +1,4 @@
-//! What everything is read with that rules say in the configuration, and where its mistakes go. Pure.
+//! Shared code to read rules from the configuration and to collect their mistakes. Pure.
 
 use std::ops::Range;
 use std::slice;
@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 use crate::support::options::position;
 use crate::support::problem::Problem;
 
-/// What reads a part of the configuration, and where mistakes go.
+/// Reads a part of the configuration and collects mistakes.
 pub(super) struct Reading<'p> {
     pub(super) problems: &'p mut Vec<Problem>,
 }
@@ -19,7 +19,7 @@ impl Reading<'_> {
         self.problems.push(Problem::new(Some(position(at)), what, hint));
     }
 
-    /// The same, where there is nothing then.
+    /// Reports a mistake and returns `None`.
     pub(super) fn wrong<T>(
         &mut self,
         at: &Range<usize>,
@@ -30,7 +30,7 @@ impl Reading<'_> {
         None
     }
 
-    /// The tables of a list of them.
+    /// Returns the tables of a list.
     pub(super) fn tables<'v>(
         &mut self,
         section: &Spanned<DeValue<'v>>,
@@ -49,13 +49,13 @@ impl Reading<'_> {
     }
 }
 
-/// What is wrong with an expression: its last line; those before draw it.
+/// Returns the last line of an error in a regular expression; the lines before it only draw the expression.
 pub(super) fn reason(error: &regex::Error) -> String {
     let said = error.to_string();
     said.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
 
-/// The texts of a list, or the one that there is, each with where it stands.
+/// Returns the texts of a list, or the single text, each with its position.
 pub(super) fn texts<'v>(value: &'v Spanned<DeValue<'_>>) -> Vec<(Range<usize>, &'v str)> {
     let several = value.get_ref().as_array().map_or(slice::from_ref(value), |several| several);
     several.iter().filter_map(|one| Some((one.span(), one.get_ref().as_str()?))).collect()

@@ -1,8 +1,8 @@
-//! Hangs what was below spans that rules took away under the nearest ancestor that they left, so that no backend sees orphans. Pure.
+//! Attaches spans below dropped spans to their nearest remaining ancestor, so that no backend sees orphans. Pure.
 //!
-//! That is known of spans of the same request and, where the lane waits for that (`decide.reparent`), of others. Where the chain of spans
-//! that are gone ends at one through which a request came in from elsewhere, what called it is taken as ancestor only where it is
-//! here; else the span below becomes a root.
+//! It considers spans of the same request and, if the lane waits for them (`decide.reparent`), those of others. If a chain of dropped spans
+//! ends at one through which a request came in, its caller becomes the parent only if the caller is present; otherwise the span becomes a
+//! root.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -17,25 +17,25 @@ use crate::support::json::raw::Raw;
 /// A span of a trace.
 pub type Key = (TraceId, SpanId);
 
-/// A span that rules took away, as those below it in other requests need to know it.
+/// A span that rules dropped, with what spans below it in other requests need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dropped {
-    /// What it named as its parent.
+    /// Its parent's id.
     pub parent_id: Option<SpanId>,
-    /// The same as it was written, where that is JSON.
+    /// The parent's id as written, if the span is JSON.
     named: Option<Box<str>>,
-    /// Whether a request came in from elsewhere through it.
+    /// Whether a request came in through it.
     pub is_entry: bool,
-    /// It is there all the same where one of these rules is for its trace.
+    /// It remains if one of these rules matches its trace.
     pub spared_by: Marks,
 }
 
-/// What is above the spans of a request in others.
+/// Ancestors in other requests of the spans of a request.
 #[derive(Debug, Clone, Default)]
 pub struct Elsewhere {
-    /// Spans that rules took away.
+    /// Spans that rules dropped.
     pub dropped: HashMap<Key, Dropped>,
-    /// Spans that called what is here, and are left.
+    /// Spans that remain and may be callers.
     pub callers: HashSet<Key>,
 }
 
@@ -47,7 +47,7 @@ impl Dropped {
     }
 }
 
-/// Whether another request may come in from this span.
+/// Returns whether another request may originate from this span.
 pub(super) fn is_caller(span: &Span) -> bool {
     is_of_kind(span, [CLIENT, PRODUCER])
 }
@@ -56,21 +56,21 @@ fn is_of_kind(span: &Span, kinds: [i32; 2]) -> bool {
     span.is_otlp() && kinds.contains(&span.detail().kind)
 }
 
-/// The spans of a request that rules took away, the ids of those that they left, and what is known of others.
+/// The dropped spans of a request, the ids of the remaining ones, and the ancestors in other requests.
 pub(super) struct Gone<'b> {
     spans: HashMap<Key, &'b Span>,
     left: HashSet<Key>,
     elsewhere: Option<&'b Elsewhere>,
 }
 
-/// OTLP's kinds of spans where a request or a message comes in from elsewhere, and where one goes out.
+/// OTLP's span kinds for incoming and outgoing requests and messages.
 const SERVER: i32 = 2;
 const CLIENT: i32 = 3;
 const PRODUCER: i32 = 4;
 const CONSUMER: i32 = 5;
 
 impl<'b> Gone<'b> {
-    /// Of these items, each with whether it is gone.
+    /// Collects them from these items, each with whether it was dropped.
     pub(super) fn of(
         items: impl Iterator<Item = (&'b Item, bool)>,
         elsewhere: Option<&'b Elsewhere>,
@@ -85,16 +85,16 @@ impl<'b> Gone<'b> {
                 gone.left.insert(id);
             }
         }
-        // A span that came twice is not gone as long as one of the two is there.
+        // A span that was sent twice counts as remaining if one of the copies remains.
         gone.spans.retain(|id, _| !gone.left.contains(id));
         gone
     }
 
-    /// A span below one that is gone as it hangs below what is left above that.
+    /// Returns a span with its nearest remaining ancestor as parent, if its own parent was dropped.
     pub(super) fn hung(&self, span: &Span) -> Option<Span> {
         let trace = span.trace_id;
         let mut last = self.find((trace, span.parent_id?))?;
-        // Parents may form a circle; no chain is longer than there are spans.
+        // Parents may form a cycle; no chain is longer than the number of spans.
         for _ in 0..self.spans.len() + self.elsewhere.map_or(0, |them| them.dropped.len()) {
             let next = last.parent_id.and_then(|parent| self.find((trace, parent)));
             let Some(next) = next else {
@@ -113,7 +113,7 @@ impl<'b> Gone<'b> {
         elsewhere.dropped.get(&id).map(Cow::Borrowed)
     }
 
-    /// Whether what a span that is gone names as its parent can be the parent of those below it.
+    /// Returns whether the parent of a dropped span can become the parent of the spans below it.
     fn has_parent(&self, trace: TraceId, gone: &Dropped) -> bool {
         gone.parent_id.is_some_and(|parent| {
             let id = (trace, parent);
@@ -124,7 +124,7 @@ impl<'b> Gone<'b> {
     }
 }
 
-/// A span with the parent of one that is gone, or without one.
+/// Returns the span with the parent of a dropped one, or without a parent.
 fn below(span: &Span, gone: Option<&Dropped>) -> Option<Span> {
     let parent_id = gone.and_then(|gone| gone.parent_id);
     if span.is_otlp() {
@@ -133,18 +133,18 @@ fn below(span: &Span, gone: Option<&Dropped>) -> Option<Span> {
         return Some(other);
     }
     let wire = with_sdk_parent(&span.wire, gone.and_then(|gone| gone.named.as_deref()))?;
-    // Where its values stand was found in the old wire.
+    // The value offsets refer to the old wire.
     let mut other = span.with_trace(span.trace.clone()).with_landmarks(Landmarks::default());
     (other.parent_id, other.wire) = (parent_id, wire);
     Some(other)
 }
 
-/// The parent of an item of the Agents SDK as it is written.
+/// Returns the parent's id of an Agents SDK item, as written.
 fn parent_as_named(wire: &[u8]) -> Option<&str> {
     Raw::trusted(str::from_utf8(wire).ok()?).get("parent_id").map(Raw::text)
 }
 
-/// An item of the Agents SDK with this parent, or without one.
+/// Returns an Agents SDK item with this parent, or without one.
 fn with_sdk_parent(wire: &[u8], new: Option<&str>) -> Option<Bytes> {
     let old = parent_as_named(wire)?;
     let start = old.as_ptr().addr().checked_sub(wire.as_ptr().addr())?;

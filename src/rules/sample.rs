@@ -1,22 +1,22 @@
-//! Which traces a sample keeps: by the trace's id alone, so that all of its spans, every sink and every daemon decide alike. Pure.
+//! Decides which traces a sample keeps, by the trace id alone, so that all of its spans, every sink and every daemon decide alike. Pure.
 //!
-//! It is OpenTelemetry's consistent probability sampling (its enhancement proposal 235): the last 56 bits of a trace's id are random,
-//! and are compared with a threshold. A trace that a small sample keeps is therefore in every larger one.
+//! This is OpenTelemetry's consistent probability sampling (its enhancement proposal 235): the last 56 bits of a trace id are random and
+//! are compared with a threshold. So every larger sample contains the traces of a smaller one.
 
 use crate::span::TraceId;
 
-/// One more than the largest number that the random bits of an id can be.
+/// Number of values of an id's random bits.
 const RANGE: u64 = 1 << 56;
 
-/// How much is kept.
+/// A sampling rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sample {
-    /// Traces whose random bits are less than this are not kept.
+    /// Traces whose random bits are below this are not kept.
     threshold: u64,
 }
 
 impl Sample {
-    /// Keeps this part of all traces, from 0 to 1.
+    /// Creates a sample of this fraction of all traces, from 0 to 1.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

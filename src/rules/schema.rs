@@ -1,11 +1,11 @@
-//! The schema of rules: what a configuration may say, for its checks and for editors. Pure.
+//! The schema of rules, for checks of the configuration and for editors. Pure.
 
 use serde_json::{Map, Value, json};
 
 use super::field::{Fact, KEYED};
 use super::redact::Rewrite;
 
-/// The schema of a list of rules.
+/// Returns the schema of a list of rules.
 pub fn schema(description: &str) -> Value {
     json!({
         "description": description,
@@ -49,7 +49,7 @@ pub(super) fn rule_schema(condition: &Value) -> Value {
     })
 }
 
-/// A condition. What stands in `any`, `all` and `not` is one again, which a schema without references cannot say.
+/// Returns the schema of a condition. `any`, `all` and `not` contain conditions, which a schema without references cannot express.
 fn condition_schema() -> Value {
     let facts = Fact::ALL.iter().map(|fact| (fact.as_str().to_owned(), json!({})));
     let tables = KEYED.iter().chain(["not"].iter());

@@ -1,7 +1,7 @@
-//! Rules that decide of whole traces (`decide = "trace"`): such a rule is for all items of a trace where it is for one of them. Pure.
+//! Rules that decide whole traces (`decide = "trace"`): such a rule applies to all items of a trace if it matches one of them. Pure.
 //!
-//! Each item is first asked alone which of these rules are for it ([`Rules::survey`]). Who has seen enough of a trace knows from that which
-//! are for all of it, and says so when the rules are applied ([`Known`]).
+//! First, each item is tested alone against these rules ([`Rules::survey`]). The code that has seen enough of a trace combines the results
+//! and passes them along when the rules are applied ([`Known`]).
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,20 +33,20 @@ pub struct DecideOptions {
     pub reparent: bool,
 }
 
-/// How long a decision holds for what comes of a trace after it, counted from what came last. It is longer than any wait for a decision:
-/// what waits to be delivered is always known.
+/// How long a decision applies to later items of a trace, counted from its last item. This exceeds every wait for a decision, so the
+/// decision on pending items is always known.
 pub const REMEMBER: Duration = Duration::from_mins(15);
 
 impl Default for DecideOptions {
     fn default() -> Self {
-        // SDKs send what has ended every five seconds, so a trace is quiet between two of their requests.
-        // Who watches agents at work sees spans as they come, and seldom has rules that drop what others hang under.
+        // SDKs export finished spans every five seconds, so a trace is quiet between two requests. Reparenting is off because people who
+        // watch agents live want spans as they come, and seldom drop spans that have others below them.
         Self { quiet: Duration::from_secs(10), longest: Duration::from_mins(2), reparent: false }
     }
 }
 
 impl DecideOptions {
-    /// What cannot be meant, and what to do about it.
+    /// Returns what is wrong with the options, and what to do about it.
     pub fn mistake(&self) -> Option<(&'static str, &'static str)> {
         if self.longest < self.quiet {
             return Some((
@@ -59,96 +59,96 @@ impl DecideOptions {
     }
 }
 
-/// What is known of traces where rules are applied.
+/// What is known about traces when rules are applied.
 #[derive(Debug, Clone, Copy)]
 pub enum Known<'k> {
-    /// What the request itself says.
+    /// Only what the request itself contains.
     Request,
-    /// That they were kept: they are not decided again.
+    /// They were kept, and are not decided again.
     Kept,
-    /// What was decided.
+    /// They were decided.
     Decided(&'k Decided),
 }
 
 impl<'k> Known<'k> {
-    /// What was decided, where rules wait for that.
+    /// Returns the decisions, if there are any.
     pub fn of(decided: Option<&'k Decided>) -> Self {
         decided.map_or(Self::Request, Self::Decided)
     }
 }
 
-/// What was decided of the traces of a request.
+/// The decisions on the traces of a request.
 #[derive(Debug, Clone, Default)]
 pub struct Decided {
-    /// Which rules are for each trace; one that is not there was kept.
+    /// The rules that match each trace; a trace that is missing was kept.
     pub traces: HashMap<TraceId, Marks>,
-    /// What is above its spans in other requests.
+    /// Ancestors of its spans in other requests.
     pub elsewhere: Elsewhere,
 }
 
-/// What has to be remembered of a request until its traces are decided.
+/// What must be remembered of a request until its traces are decided.
 #[derive(Debug, Default)]
 pub struct Survey {
-    /// Its traces, each with the rules that are for one of its items here.
+    /// Its traces, each with the rules that match one of its items here.
     pub traces: HashMap<TraceId, Marks>,
-    /// Spans that rules take away.
+    /// Spans that rules drop.
     pub dropped: Vec<(Key, Dropped)>,
-    /// Spans from which other requests may have come.
+    /// Spans from which other requests may originate.
     pub callers: Vec<Key>,
 }
 
 impl Decided {
-    /// Which rules are for a trace, where these are for one that was kept.
+    /// Returns the rules that match a trace; `kept` for a trace that was kept.
     pub(super) fn of(decided: Option<&Self>, trace: TraceId, kept: Marks) -> Marks {
         decided.and_then(|decided| decided.traces.get(&trace)).copied().unwrap_or(kept)
     }
 }
 
 impl Rules {
-    /// Whether any of them decides of whole traces, so that they are applied when traces are known.
+    /// Returns whether any rule decides whole traces, so that rules are applied only once traces are known.
     pub fn decide_of_traces(&self) -> bool {
         self.all.iter().any(|rule| rule.mark.is_some())
     }
 
-    /// The same rules with these waits.
+    /// Sets the waiting times.
     #[must_use]
     pub fn waiting(self, decide: DecideOptions) -> Self {
         Self { decide, ..self }
     }
 
-    /// How long they wait for a trace.
+    /// Returns how long the rules wait for a trace.
     pub fn decide(&self) -> DecideOptions {
         self.decide
     }
 
-    /// What marks a trace that is kept without a decision: all that keep are for it, and none that takes away.
+    /// Returns the marks of a trace that is kept without a decision: all `keep` rules match it, and no rule removes it.
     pub fn kept(&self) -> Marks {
         self.marks_of(self.all.len(), Rule::keeps)
     }
 
-    /// What marks those of the first so many rules that are such.
+    /// Returns the marks of those among the first `count` rules for which the predicate holds.
     fn marks_of(&self, count: usize, are_such: impl Fn(&Rule) -> bool) -> Marks {
         let such = self.all.iter().take(count).filter(|rule| are_such(rule));
         such.filter_map(|rule| rule.mark).fold(Marks::default(), Marks::with)
     }
 
-    /// Whether anything has to be known of traces before they are applied.
+    /// Returns whether traces must be known before the rules are applied.
     pub fn wait_for_traces(&self) -> bool {
         self.decide_of_traces() || self.reparent()
     }
 
-    /// Whether they drop single spans, and it is to be known what is below these in other requests.
+    /// Returns whether the rules drop single spans, and spans below them in other requests must be known.
     fn reparent(&self) -> bool {
         self.decide.reparent && self.all.iter().any(|rule| rule.is_of_single_spans())
     }
 
-    /// What has to be remembered of a request. It does not panic: what a rule panics on it is not for.
+    /// Collects what must be remembered of a request. It does not panic: a rule that panics on an item does not match it.
     pub fn survey(&self, batch: &Batch) -> Survey {
         let (mut survey, mut shared) = (Survey::default(), Shared::default());
         let reparent = self.reparent();
         let last = self.all.iter().rposition(|rule| rule.mark.is_some());
         let count = if reparent { self.all.len() } else { last.map_or(0, |last| last + 1) };
-        // What asks for nothing is for every trace, also where what came of it first never reaches it: it is for what comes later.
+        // Rules without a condition match every trace, even if its first items never reach them: they apply to later ones.
         let for_all = self.marks_of(self.all.len(), |rule| rule.condition.is_none());
         let is_for_another = self.is_for_another(&batch.source);
         for item in batch.items.iter().filter(|_| !is_for_another) {
@@ -157,7 +157,7 @@ impl Rules {
             *of_trace = of_trace.with(marks);
             let Some(span) = item.as_span().filter(|_| reparent) else { continue };
             let key = (span.trace_id, span.span_id);
-            // One that cannot be read hangs as it did.
+            // An unreadable span keeps its parent.
             let note = AssertUnwindSafe(|| match spared_by {
                 Some(spared_by) => survey.dropped.push((key, Dropped::of(span, spared_by))),
                 None if is_caller(span) => survey.callers.push(key),
@@ -168,8 +168,8 @@ impl Rules {
         survey
     }
 
-    /// Which of the first so many rules that decide of traces are for an item, asked as if it were alone; and where one of the others takes
-    /// it away, which of the former it would have been spared by. One that is taken away reaches no later rule.
+    /// Returns which of the first `count` rules that decide traces match an item on its own. If another rule drops the item, it also
+    /// returns the marks of the rules that would have kept it. A dropped item reaches no later rule.
     fn ask(
         &self,
         source: &Source,
@@ -192,7 +192,7 @@ impl Rules {
 }
 
 impl Rule {
-    /// Whether it may take a span away and leave others of the trace. What asks for the sender only is for all that he sends.
+    /// Returns whether it may drop a span and leave others of its trace. A condition on the sender alone matches all of the sender's spans.
     fn is_of_single_spans(&self) -> bool {
         let takes = matches!(self.action, Action::Drop | Action::Sample(_) | Action::Route(_));
         let is_of_some = |condition: &Condition| !condition.is_of_sender();

@@ -1,4 +1,4 @@
-//! The texts of items of the Agents SDK: every string at every depth, but those that say which item it is, of what kind, and when.
+//! The texts of Agents SDK items: every string at every depth, except those that identify the item, its kind and its times.
 
 use super::Redaction;
 use super::text::{Path, edited};
@@ -6,21 +6,21 @@ use crate::normalize::Parts;
 use crate::span::keys;
 use crate::support::json::raw::unescape;
 
-/// Members of an item that are no text of the user's.
+/// Members of an item that are not user text.
 const STRUCTURE: [&str; 6] = ["object", "id", "trace_id", "parent_id", "started_at", "ended_at"];
 
 impl Redaction {
-    /// An item without what the rule takes out of it; `None` where it stays.
+    /// Redacts an item; `None` if it stays.
     pub(super) fn agents_sdk(&self, wire: &[u8]) -> Option<Vec<u8>> {
         if !self.search.may_match(wire) {
             return None;
         }
-        // It was read on arrival, so it is JSON.
+        // It was decoded on arrival, so it is valid JSON.
         let json = str::from_utf8(wire).ok()?;
         edited(wire, self.json_edits(json, 0, |path| self.selects(path)).unwrap_or_default())
     }
 
-    /// Whether the token at a path is meant.
+    /// Returns whether the rule applies to the token at a path.
     fn selects(&self, path: &Path<'_>) -> bool {
         let name = |depth: usize| path.get(depth).copied().flatten().map(unescape);
         let Some(member) = name(0) else { return false };
@@ -43,7 +43,7 @@ impl Redaction {
     }
 }
 
-/// The parts that a member of `span_data` tells, by its name and that of what is in it.
+/// Returns the parts to which a member of `span_data` belongs, by its name and that of the inner member.
 fn of_data(member: &str, inner: Option<&str>) -> Parts {
     match (member, inner) {
         ("input", _) | ("response", Some("instructions")) => Parts::INPUT,

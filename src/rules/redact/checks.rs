@@ -1,21 +1,21 @@
-//! What tells a match from what only looks like one: shapes, check digits, and the patterns that no regular expression says well.
+//! Tells matches from lookalikes: shapes, check digits, and patterns that regular expressions express badly.
 
 use core::net::Ipv6Addr;
 use std::ops::Range;
 
 use memchr::memmem;
 
-/// Some digits in a row.
+/// A run of digits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Run<'a> {
     pub(super) text: &'a [u8],
     pub(super) start: usize,
-    /// Behind the last of them.
+    /// The index after the last digit.
     pub(super) end: usize,
 }
 
 impl Run<'_> {
-    /// Whether what is around the digits makes them worth a look: most are short and stand alone.
+    /// Returns whether the digits are worth a closer look; most runs are short and isolated.
     pub(super) fn is_telling(&self) -> bool {
         self.len() >= 13
             || self.is_before(b" .-)")
@@ -52,12 +52,12 @@ pub(super) fn is_word(byte: Option<u8>) -> bool {
     byte.is_some_and(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// Whether one stands behind this place.
+/// Returns whether a word character follows this index.
 pub(super) fn is_before_word(text: &[u8], at: usize) -> bool {
     is_word(byte(text, at + 1))
 }
 
-/// How many bytes up to here are of a kind; counted no further than `most`.
+/// Counts the bytes of a kind before this index, up to `most`.
 fn count_before(text: &[u8], at: usize, most: usize, is_of_kind: impl Fn(u8) -> bool) -> usize {
     let before = text.get(..at).unwrap_or_default().iter().rev();
     before.take(most).take_while(|byte| is_of_kind(**byte)).count()
@@ -68,11 +68,11 @@ fn count_from(text: &[u8], at: usize, most: usize, is_of_kind: impl Fn(u8) -> bo
     rest.take(most).take_while(|byte| is_of_kind(**byte)).count()
 }
 
-/// What is longer than this without a break is no key but an image or the like; the longest keys have about 200 bytes.
+/// A longer run without a break is an image or the like, not a key; the longest keys have about 200 bytes.
 const PAYLOAD_BYTES_MIN: usize = 512;
 
-/// Whether a place lies in base64 that carries something: it is left alone, because a key is found there by chance only and the payload
-/// would be broken.
+/// Returns whether an index lies in base64 of a payload. Such text is left alone, because a key in it is a coincidence, and redaction would
+/// break the payload.
 pub(super) fn is_in_base64(text: &[u8], at: usize) -> bool {
     let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=-_".contains(&byte);
     let before = count_before(text, at, PAYLOAD_BYTES_MIN, is_base64);
@@ -80,7 +80,7 @@ pub(super) fn is_in_base64(text: &[u8], at: usize) -> bool {
     data_url || before + count_from(text, at, PAYLOAD_BYTES_MIN, is_base64) >= PAYLOAD_BYTES_MIN
 }
 
-/// A key has digits; what has none is words with hyphens.
+/// Keys contain digits; text without any is words with hyphens.
 pub(super) fn has_digit(text: &[u8]) -> bool {
     text.iter().any(u8::is_ascii_digit)
 }
@@ -89,11 +89,11 @@ pub(super) fn has_digit(text: &[u8]) -> bool {
 
 pub(super) fn card_start(run: &Run<'_>) -> Option<usize> {
     let fits = (13..=19).contains(&run.len()) || (run.len() == 4 && run.goes_on(b" -"));
-    // Digits behind a point are a fraction.
+    // Digits after a decimal point are a fraction.
     (fits && run.before(1) != Some(b'.')).then_some(run.start)
 }
 
-/// The longest piece from a place on that is one: characters up to the radix, with single separators where they may stand.
+/// Returns the longest valid run of characters below the radix that starts here, with single separators where `may_separate` allows them.
 fn longest(
     text: &[u8],
     start: usize,
@@ -121,12 +121,12 @@ fn longest(
     found
 }
 
-/// The longest number of a card that begins here. Single spaces or hyphens may stand between its digits.
+/// Returns the longest card number that starts here. Single spaces or hyphens may separate its digits.
 pub(super) fn card(text: &[u8], start: usize) -> Option<Range<usize>> {
     longest(text, start, 10, |byte, _| b" -".contains(&byte), 13..20, is_card)
 }
 
-/// Whether digits are the number of a card: length and beginning as issuers have them (ISO/IEC 7812), and Luhn's check digit.
+/// Returns whether digits are a card number: the lengths and prefixes of issuers (ISO/IEC 7812), and Luhn's check digit.
 fn is_card(digits: &[u32]) -> bool {
     let beginning = digits.iter().take(4).fold(0, |number, digit| number * 10 + digit);
     let lengths: &[usize] = match beginning {
@@ -144,21 +144,21 @@ fn is_card(digits: &[u32]) -> bool {
     lengths.contains(&digits.len()) && luhn.sum::<u32>().is_multiple_of(10)
 }
 
-/// Where an IBAN may begin: at the two letters before two check digits.
+/// Returns where an IBAN may start: at the two letters before two check digits.
 pub(super) fn iban_start(run: &Run<'_>) -> Option<usize> {
     let has_country =
         (1..=2).all(|back| run.before(back).is_some_and(|byte| byte.is_ascii_uppercase()));
     (run.len() >= 2 && has_country).then(|| run.start - 2)
 }
 
-/// The longest IBAN that begins at the two letters; Norway's have 15 characters, which are the fewest. Groups may have a space between
-/// them.
+/// Returns the longest IBAN that starts at the two letters; the shortest are Norway's, with 15 characters. Spaces may separate groups of
+/// four.
 pub(super) fn iban(text: &[u8], start: usize) -> Option<Range<usize>> {
     let may_separate = |byte, count| byte == b' ' && count % 4 == 0;
     longest(text, start, 36, may_separate, 15..35, is_one_modulo_97)
 }
 
-/// Whether the check digits are right (ISO 13616: modulo 97 it is 1, once its first four characters stand last).
+/// Verifies the check digits (ISO 13616: 1 modulo 97, with the first four characters moved to the end).
 fn is_one_modulo_97(characters: &[u32]) -> bool {
     let (first, rest) = characters.split_at(4.min(characters.len()));
     let number = rest.iter().chain(first).fold(0, |rest, &value| {
@@ -173,7 +173,7 @@ pub(super) fn ssn_start(run: &Run<'_>) -> Option<usize> {
     fits.then_some(run.start)
 }
 
-/// Whether a social security number may have been given out.
+/// Returns whether a social security number may have been issued.
 pub(super) fn is_ssn(text: &[u8]) -> bool {
     let (area, group, serial) = (text.get(..3), text.get(4..6), text.get(7..11));
     !matches!(area, Some(b"000" | b"666" | [b'9', ..]))
@@ -183,7 +183,7 @@ pub(super) fn is_ssn(text: &[u8]) -> bool {
 
 pub(super) fn phone_start(run: &Run<'_>) -> Option<usize> {
     match run.before(1) {
-        // So that no offset of a time is tried.
+        // Excludes offsets of times.
         Some(b'+') if run.len() >= 8 || run.is_before(b" ./()-") => Some(run.start - 1),
         Some(b'(') if run.len() == 3 && run.is_before(b")") => Some(run.start - 1),
         Some(b'-' | b'.' | b'/') => None,
@@ -201,7 +201,7 @@ pub(super) fn ipv4_start(run: &Run<'_>) -> Option<usize> {
     if run.len() > 3 || !run.goes_on(b".") || run.before(1) == Some(b'.') {
         return None;
     }
-    // Most are numbers with a fraction.
+    // Most are decimal numbers.
     let second = run.text.get(run.end + 1..).unwrap_or_default();
     let length = second.iter().take_while(|byte| byte.is_ascii_digit()).count();
     (length <= 3 && second.get(length) == Some(&b'.')).then_some(run.start)
@@ -212,7 +212,7 @@ pub(super) fn is_ipv4(text: &[u8]) -> bool {
     str::from_utf8(text).is_ok_and(|text| text.split('.').all(is_octet))
 }
 
-/// Whether an address of IP version 6 may be around a colon: it has two in a row, or six.
+/// Returns whether a colon may be part of an IPv6 address, which has two in a row, or six.
 pub(super) fn may_be_ipv6(text: &[u8], colon: usize) -> bool {
     let next = byte(text, colon + 1);
     if next == Some(b':') {
@@ -228,10 +228,10 @@ pub(super) fn may_be_ipv6(text: &[u8], colon: usize) -> bool {
     part.filter(|byte| **byte == b':').count() >= 6
 }
 
-/// The longest text of an address of IP version 6.
+/// Maximum length of an IPv6 address as text.
 const IPV6_BYTES_MAX: usize = 45;
 
-/// An address around a colon. One that has no digit or one group only is a path in a program, or nobody's.
+/// Returns the IPv6 address around a colon. Without a digit, or with a single group, it is a path in a program or not a real address.
 pub(super) fn ipv6(text: &[u8], colon: usize) -> Option<Range<usize>> {
     let is_part = |byte: u8| byte.is_ascii_hexdigit() || byte == b':' || byte == b'.';
     let start = colon - count_before(text, colon, IPV6_BYTES_MAX, is_part);
@@ -239,7 +239,7 @@ pub(super) fn ipv6(text: &[u8], colon: usize) -> Option<Range<usize>> {
     if is_word(start.checked_sub(1).and_then(|before| byte(text, before))) {
         return None;
     }
-    // What ends a sentence or begins a list is no part of it.
+    // A final full stop or colon is not part of it.
     while let Some(b'.') = byte(text, end - 1) {
         end -= 1;
     }
@@ -252,9 +252,9 @@ pub(super) fn ipv6(text: &[u8], colon: usize) -> Option<Range<usize>> {
     (is_address && groups >= 2 && has_digit(address)).then_some(start..end)
 }
 
-/// The longest there is before the `@` (RFC 5321).
+/// Maximum length of the local part (RFC 5321).
 const LOCAL_PART_BYTES_MAX: usize = 64;
-/// The longest name of a host (RFC 1035).
+/// Maximum length of a host name (RFC 1035).
 const DOMAIN_BYTES_MAX: usize = 253;
 
 pub(super) fn email(text: &[u8], at: usize) -> Option<Range<usize>> {
@@ -263,7 +263,7 @@ pub(super) fn email(text: &[u8], at: usize) -> Option<Range<usize>> {
     let start = at - count_before(text, at, LOCAL_PART_BYTES_MAX, is_local);
     let length = count_from(text, at + 1, DOMAIN_BYTES_MAX, is_domain);
     let domain = text.get(at + 1..at + 1 + length)?;
-    // It ends behind the last point that two letters follow.
+    // It ends after the last dot that two letters follow.
     let top_of =
         |point: usize| count_from(domain, point + 1, length, |byte| byte.is_ascii_alphabetic());
     let points = (1..length).rev().filter(|point| domain.get(*point) == Some(&b'.'));
@@ -272,10 +272,10 @@ pub(super) fn email(text: &[u8], at: usize) -> Option<Range<usize>> {
     (start < at && is_word(domain.first().copied())).then_some(start..end)
 }
 
-/// User and password together are looked for so far before the `@`.
+/// Maximum length of user and password together, before the `@`.
 const USER_BYTES_MAX: usize = 256;
 
-/// The password before the `@` of an URL.
+/// Returns the password before the `@` of a URL.
 pub(super) fn password(text: &[u8], at: usize) -> Option<Range<usize>> {
     let is_part = |byte: u8| byte > b' ' && !b"\"'<>/@".contains(&byte);
     let start = at - count_before(text, at, USER_BYTES_MAX, is_part);
@@ -290,10 +290,10 @@ pub(super) fn password(text: &[u8], at: usize) -> Option<Range<usize>> {
     (!password.is_empty() && !is_masked && is_word(byte(text, at + 1))).then_some(password)
 }
 
-/// The longest key in PEM that is looked for to its end.
+/// Maximum length of a PEM key that is searched for its end.
 const PEM_BYTES_MAX: usize = 16 << 10;
 
-/// A private key in PEM, from its first line on: to the end of its last line, or as far as it goes.
+/// Returns a PEM private key from its first line to the end of its last, or as far as it goes.
 pub(super) fn private_key(text: &[u8], start: usize) -> Option<Range<usize>> {
     const FIRST: &[u8] = b"PRIVATE KEY-----";
     const LAST: &[u8] = b"-----END ";

@@ -1,4 +1,4 @@
-//! Which texts of an item a rule is for.
+//! Selects the texts of an item that a rule applies to.
 
 use regex::Regex;
 
@@ -6,7 +6,7 @@ use crate::normalize::Parts;
 use crate::rules::glob;
 use crate::support::options::did_you_mean;
 
-/// Words of `fields`, and the parts that they stand for.
+/// Words of `fields`, and their parts.
 pub const FIELDS: [(&str, Parts); 8] = [
     ("input", Parts::INPUT),
     ("output", Parts::OUTPUT),
@@ -18,11 +18,11 @@ pub const FIELDS: [(&str, Parts); 8] = [
     ("resource", Parts::RESOURCE),
 ];
 
-/// What stands before a key, and the part that has it.
+/// Prefixes of keys, and their parts.
 const KEYED: [(&str, Parts); 2] =
     [("attribute.", Parts::ATTRIBUTES), ("resource.", Parts::RESOURCE)];
 
-/// The texts of an item that a rule is for.
+/// The texts of an item that a rule applies to.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
     pub(super) are_all: bool,
@@ -53,7 +53,7 @@ impl Fields {
         Err(format!("{near}; an attribute is written `attribute.KEY` or `resource.KEY`"))
     }
 
-    /// Whether a text in these parts, under this key, is meant.
+    /// Returns whether a text in these parts, under this key, is selected.
     pub(super) fn select(&self, parts: Parts, key: &str) -> bool {
         let has_key = |(part, glob): &(Parts, Regex)| part.touch(parts) && glob.is_match(key);
         self.are_all || self.parts.touch(parts) || self.keys.iter().any(has_key)

@@ -1,9 +1,8 @@
-//! A request before it is written to disk, without what the rules with `before_journal` take out of it, and the items they drop. Pure.
+//! Applies the rules with `before_journal` to a request before it is written to disk: removes matches and dropped items. Pure.
 //!
-//! A request without a match is kept byte for byte, and costs one search. Of another one the record is written anew from its items, each
-//! under the resource and scope that it came under; what a body holds beside items is then not kept. Here nothing may
-//! slip through: an item that cannot be rewritten loses all its texts, and what could not be understood is masked byte for byte, or not
-//! kept at all where that may not be enough.
+//! A request without a match is kept byte for byte and costs one search. Otherwise, the body is rewritten from its items, each under its
+//! own resource and scope; anything else in the body is lost. Nothing may slip through here: an item that cannot be rewritten loses all its
+//! texts, and undecodable data is masked byte for byte, or discarded if that may not be enough.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -23,30 +22,30 @@ use crate::span::{Item, ONLY_SINK_HEADER, Receiver, Source, sdk_requests};
 use crate::support::find::place_of;
 use crate::support::hops::SENDER_HEADER;
 
-/// Items that are rewritten may take this many half bodies together; those behind lose all their texts. Labels are mostly shorter than
-/// what they stand for.
+/// Rewritten items may together take this many half bodies; later ones lose all their texts. Labels are mostly shorter than what they
+/// replace.
 const GROWTH_HALVES: usize = 3;
 const GROWTH_BYTES: usize = 4 << 10;
-/// Memory that rewriting may take beside a body of one byte: the items, and the body they become.
+/// Memory for rewriting, per byte of the body: the items, and the new body.
 pub const MEMORY_RATIO: usize = GROWTH_HALVES;
-/// And for the smallest.
+/// Memory for rewriting the smallest body.
 pub const MEMORY_BYTES: usize = 2 * GROWTH_BYTES;
 
-/// For the client, where neither a rule nor taking all texts out leaves an item that can be read.
+/// Tells the client that neither a rule nor removing all texts leaves a readable item.
 const NOT_REDACTED: &str = "an item could not be redacted, so it cannot be kept";
-/// What stands for an item that could not be understood and may hold a match.
+/// Replaces an undecodable item that may contain a match.
 const NOTHING_LEFT: &str = "\"[redacted]\"";
 
-/// The rules that hold before the journal.
+/// The rules with `before_journal`.
 #[derive(Debug)]
 pub struct BeforeJournal {
     rules: Rules,
-    /// For items on which a rule fails.
+    /// Used for items on which a rule fails.
     blank: Rewrite,
 }
 
 impl BeforeJournal {
-    /// Those of these rules that hold before the journal; `None` where none does.
+    /// Selects the rules with `before_journal`; `None` if there are none.
     pub fn of(rules: &[Arc<Rule>], prices: &Arc<Prices>) -> Option<Self> {
         let rules = rules.iter().filter(|rule| rule.before_journal).cloned();
         let rules = Rules::compile(None, rules).with_prices(Arc::clone(prices));
@@ -55,8 +54,8 @@ impl BeforeJournal {
         (!rules.is_empty()).then_some(Self { rules, blank })
     }
 
-    /// The request, as its body and what was decoded of it, without what the rules take out. Returns the body to be kept, and how many
-    /// items they dropped. `sent` is the body in its coding, `body` without.
+    /// Applies the rules to a request, given as its body and its decoded items. Returns the body to keep, the decoded items, and the number
+    /// of dropped items. `sent` is the body as it was sent, `body` the decompressed one.
     pub fn clean(
         &self,
         envelope: &mut Envelope,
@@ -66,7 +65,7 @@ impl BeforeJournal {
         limits: &Limits,
     ) -> Result<(Bytes, Decoded, usize), Malformed> {
         if self.clean_headers(&mut envelope.source) {
-            // What the scope of Agents SDK items says comes from a header.
+            // The scope of Agents SDK items comes from a header.
             decoded = decode(envelope, body, limits)?;
         }
         let may_hold = self.may_hold(envelope.encoding, body);
@@ -88,7 +87,7 @@ impl BeforeJournal {
             let decoded = Decoded { batch, refused, warnings, odd_times };
             return Ok((sent, decoded, 0));
         }
-        // What is below others in other requests is not known here, and no sink will know it.
+        // Spans below dropped ones in other requests are unknown here, and no sink will know them.
         let Ruled { batch: left, .. } =
             self.rules.made_of(&batch, batch.source.clone(), left, (None, None), &mut shared);
         let dropped = batch.items.len() - left.items.len();
@@ -105,14 +104,13 @@ impl BeforeJournal {
         drop(left);
         (envelope.coding, envelope.body_bytes) = (Coding::Identity, body.len() as u64);
         let again = decode(envelope, &body, limits)?;
-        // They are not in the new body, so they have no place before any other item of it.
+        // They are not in the new body, so they have no place relative to its items.
         let aside = again.refused.into_iter().chain(kept);
         let refused = aside.map(|refused| Refused { index: u32::MAX, ..refused }).collect();
         Ok((body, Decoded { batch: again.batch, refused, warnings, odd_times }, dropped))
     }
 
-    /// A body that is no request, without what the rules take out: whatever it holds may be anything, and nothing of one that is compressed
-    /// is kept, since nobody knows what is in it.
+    /// Applies the rules to a body that is not a valid request. Nothing is known about its contents, so a compressed body is discarded.
     pub fn clean_unread(&self, encoding: Encoding, is_compressed: bool, body: Bytes) -> Bytes {
         self.rules.redactions().fold(body, |body, rule| match rule.refused(&body, encoding) {
             _ if is_compressed => Bytes::new(),
@@ -121,22 +119,21 @@ impl BeforeJournal {
         })
     }
 
-    /// The headers of what is set aside as it came.
+    /// Applies the rules to the headers of a quarantined request.
     pub fn clean_headers(&self, source: &mut Source) -> bool {
         self.rules.clean_headers(source)
     }
 
-    /// Whether a body may hold what a rule is after.
+    /// Returns whether a body may contain a match.
     fn may_hold(&self, encoding: Encoding, body: &[u8]) -> bool {
         self.rules.redactions().any(|Redaction { search, .. }| {
-            // In protobuf numbers show only text by text.
+            // In protobuf, numbers are only visible within individual texts.
             let has_hidden = encoding == Encoding::Protobuf && search.is_after_numbers();
             has_hidden || search.may_match(body)
         })
     }
 
-    /// Whether a body holds a match where no item is, or anywhere else that the items do not show. A rule for some fields or some items
-    /// says nothing about what is none.
+    /// Returns whether a body contains a match outside of its items. Rules for some fields or some items do not apply there.
     fn holds_outside(&self, encoding: Encoding, body: &[u8]) -> bool {
         let mut for_all = self.rules.all.iter().filter(|rule| rule.condition.is_none());
         for_all.any(|rule| {
@@ -154,7 +151,7 @@ impl BeforeJournal {
         })
     }
 
-    /// What the rules leave of an item. An error refuses the request.
+    /// Applies the rules to an item. An error refuses the request.
     fn clean_item(
         &self,
         source: &Source,
@@ -175,7 +172,7 @@ impl BeforeJournal {
                 Ok(Some(Step::Becomes(next))) if next.wire().len() <= *room => {
                     Some(Step::Becomes(next))
                 }
-                // The rule failed, or texts grow: nothing of it is kept.
+                // The rule failed, or texts grow too much: nothing of the item's text is kept.
                 Err(_) | Ok(Some(Step::Becomes(_) | Step::Is(Effect::Failed))) => {
                     blank(now, shared)
                 }
@@ -189,7 +186,7 @@ impl BeforeJournal {
         if is_item { Ok(left) } else { Err(Malformed::Shape(NOT_REDACTED.to_owned())) }
     }
 
-    /// An item that could not be understood, so whatever it holds may be anything.
+    /// Applies the rules to an undecodable item, about whose contents nothing is known.
     fn clean_refused(&self, refused: &Refused, shared: &mut Shared) -> Refused {
         let mut kept = refused.clone();
         for rule in &self.rules.all {
@@ -218,7 +215,7 @@ impl Rules {
         self.all.iter().filter_map(|rule| redaction(rule))
     }
 
-    /// Kept headers are no texts of an item, but come with each. What we say in them ourselves stays: whose the request is, where it was.
+    /// Redacts the headers that are kept with each item. Spanferry's own headers stay: the path of the data and the sink it is for.
     pub(in crate::rules) fn clean_headers(&self, source: &mut Source) -> bool {
         let mut is_changed = false;
         let is_theirs = |name: &str| name != SENDER_HEADER && name != ONLY_SINK_HEADER;
@@ -235,8 +232,8 @@ impl Rules {
 }
 
 impl Redaction {
-    /// What could not be understood, without matches; `None` where it has none. JSON is searched token by token. In a message a match
-    /// becomes as many stars. Of anything else nothing is kept where it may hold one.
+    /// Removes matches from undecodable data; `None` if there are none. JSON is searched token by token. In a protobuf message, stars
+    /// replace a match. All other data is discarded if it may contain one.
     fn refused(&self, wire: &[u8], encoding: Encoding) -> Option<Vec<u8>> {
         let nothing = || match encoding {
             Encoding::Json => NOTHING_LEFT.as_bytes().to_vec(),
@@ -256,7 +253,7 @@ impl Redaction {
             let place = place_of(part, wire).unwrap_or_default();
             self.put_stars(&mut kept, place);
         });
-        // What ends before its end is no message, and what is a text in it cannot be told.
+        // Truncated data is not a valid message, so its texts cannot be told apart.
         let is_unclear = encoding == Encoding::Json || !is_whole;
         if holds_match(self, &kept) || is_unclear && self.search.may_match(wire) {
             return Some(nothing());

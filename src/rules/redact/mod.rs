@@ -1,15 +1,14 @@
-//! What changes items: `redact` and `set`. Pure.
+//! The actions that change items: `redact` and `set`. Pure.
 //!
-//! An item is never changed where it lies: its wire is written anew, with other texts where the rule wants them and everything else
-//! byte for byte as it was, and then read as it is on arrival. So facts, details, sinks and dead letters know nothing but the new
-//! text, whatever they look at. An item that nothing is to be changed in costs one look at its wire.
-//!
+//! An item is never changed in place. Its wire is rewritten, with other texts where the rule requires them and everything else byte for
+//! byte, and then decoded as on arrival. So facts, details, sinks and dead letters contain only the new text. An item without anything to
+//! change costs one search of its wire.
 //! ```text
-//! read.rs      what the configuration says        patterns.rs  the named patterns, as a table
-//! fields.rs    which texts are meant              checks.rs    what tells a match from what looks like one
-//! otlp.rs      the texts of OTLP messages         search.rs    finds all patterns in one text
-//! agents_sdk.rs    the texts of the Agents SDK        text.rs      one text without its matches, JSON in it or not
-//! set.rs       attributes and facts that are set  journal.rs   a request before it is written to disk
+//! read.rs          reads the configuration        patterns.rs  the table of named patterns
+//! fields.rs        selects texts                  checks.rs    tells matches from lookalikes
+//! otlp.rs          the texts of OTLP messages     search.rs    finds all patterns in one text
+//! agents_sdk.rs    the texts of the Agents SDK    text.rs      one text without its matches, JSON in it or not
+//! set.rs           sets attributes and facts      journal.rs   a request before it is written to disk
 //! ```
 
 mod checks;

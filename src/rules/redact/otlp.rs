@@ -1,4 +1,4 @@
-//! OTLP messages without what a rule takes out of them: each text where it stands, and everything else byte for byte.
+//! Redacts OTLP messages: each text in place, and everything else byte for byte.
 
 use super::Redaction;
 use crate::normalize::wire::{Content, Edit, Fields, last_bytes, rebuilt};
@@ -6,18 +6,18 @@ use crate::normalize::{Limits, Parts, parts_of};
 use crate::span::otlp::protobuf::write_bytes;
 use crate::support::find::place_of;
 
-/// The shortest number of a card.
+/// The smallest card number.
 const LONG_NUMBER_MIN: u64 = 10_u64.pow(12);
-/// Unknown messages are looked into so deep.
+/// Maximum depth to which unknown messages are searched.
 const UNKNOWN_DEPTH_MAX: usize = 16;
 
-/// What a field of a message is to a rule.
+/// The meaning of a message's field for a rule.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Part {
     /// An id, a time, a count, flags.
     Keep,
     Text(Parts),
-    /// An attribute of these parts; the key says which where there is none.
+    /// An attribute of these parts; if empty, the key determines them.
     Attribute(Parts),
     Message(Layout),
     Event,
@@ -25,7 +25,7 @@ pub(super) enum Part {
 }
 use Part::{Attribute, Keep, Text, Unknown};
 
-/// The fields of a message, by their numbers.
+/// The fields of a message, by number.
 type Layout = &'static [Part];
 
 #[rustfmt::skip]
@@ -41,18 +41,18 @@ pub(super) const SCOPE: Layout =
     &[Unknown, Text(Parts::RESOURCE), Text(Parts::RESOURCE), Attribute(Parts::RESOURCE)];
 const EVENT: Layout = &event(Parts::EVENTS);
 const EXCEPTION: Layout = &event(Parts::EVENTS.and(Parts::ERROR));
-/// What went in and came out may be told in events, in one of many ways.
+/// Events can carry input and output, in one of many ways.
 const CONTENT: Layout = &event(Parts::EVENTS.and(Parts::INPUT).and(Parts::OUTPUT));
 
 const fn event(attributes: Parts) -> [Part; 5] {
     [Unknown, Keep, Text(Parts::EVENTS), Attribute(attributes), Keep]
 }
 
-/// A message on its way through a rule.
+/// A rule's pass over a message.
 pub(super) struct Walk<'a> {
     rule: &'a Redaction,
     wire: &'a [u8],
-    /// Where something of a pattern may be; `None` where that cannot be told.
+    /// Possible starts of patterns; `None` if they can be anywhere.
     marks: Option<Vec<usize>>,
 }
 
@@ -62,7 +62,7 @@ impl<'a> Walk<'a> {
         Self { rule, wire, marks }
     }
 
-    /// The message as it is to be; `None` where it may stay.
+    /// Returns the redacted message; `None` if it stays.
     pub(super) fn message(&self, layout: Layout) -> Option<Vec<u8>> {
         self.may_match(self.wire).then(|| self.rebuilt(self.wire, layout)).flatten()
     }
@@ -124,7 +124,7 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// An `AnyValue`. One that lies too deep for anybody to read it goes.
+    /// Redacts an `AnyValue`. A value too deep for any reader is removed.
     fn value(&self, value: &[u8], key: &[u8], depth: usize) -> Option<Vec<u8>> {
         if depth > Limits::default().depth_max {
             return Some(Vec::new());
@@ -157,8 +157,8 @@ impl<'a> Walk<'a> {
         list.map_or(Edit::Keep, Edit::Replace)
     }
 
-    /// A whole number may be what a pattern is after: a card's, or what the user's own expression says. What stands in its place then
-    /// is a text.
+    /// Redacts a whole number, if a pattern may match it: a card number, or any number for the user's own expressions. Its replacement is a
+    /// text.
     fn number(&self, value: &[u8], key: &[u8]) -> Option<Vec<u8>> {
         let Ok(Some((3, Content::Varint(bits)))) = Fields::new(value).next() else { return None };
         let search = &self.rule.search;
@@ -167,7 +167,7 @@ impl<'a> Walk<'a> {
         is_sought.then(|| self.rule.value(key, bits.cast_signed().to_string().as_bytes())).flatten()
     }
 
-    /// A text or bytes.
+    /// Redacts a text or bytes.
     fn leaf(&self, key: &[u8], text: &[u8]) -> Edit {
         if !self.is_marked(key) && !self.may_hold(text) {
             return Edit::Keep;
@@ -186,19 +186,19 @@ impl<'a> Walk<'a> {
         rewrite(self, message).map_or(Edit::Keep, Edit::Replace)
     }
 
-    /// A field of a later version stays unless it holds a match; then all of it goes.
+    /// Keeps a field of a later version, unless it contains a match; then the whole field is removed.
     fn unknown(&self, content: Content<'_>) -> Edit {
         let holds = match content {
             _ if !self.rule.fields.are_all => false,
             Content::Bytes(bytes) => self.may_match(bytes) && holds_match(self.rule, bytes),
-            // What stands in one is not known; nobody sends any.
+            // The contents of a group are unknown; no client sends any.
             Content::Group => true,
             Content::Varint(_) | Content::Fixed64(_) | Content::Fixed32(_) => false,
         };
         if holds { Edit::Drop } else { Edit::Keep }
     }
 
-    /// Whether a message may hold a match. Numbers show only where it is known what is a text.
+    /// Returns whether a message may contain a match. Numbers are only visible within known texts.
     fn may_match(&self, message: &[u8]) -> bool {
         self.rule.search.is_after_numbers() || self.is_marked(message)
     }
@@ -213,14 +213,14 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Whether bytes hold a match as text, or in a text of the message that they may be.
+/// Returns whether bytes contain a match, as text or in a text of the message that they may be.
 pub(super) fn holds_match(rule: &Redaction, bytes: &[u8]) -> bool {
     let mut holds = false;
     each_part(bytes, 0, &mut |part| holds = holds || rule.value(b"", part).is_some());
     holds
 }
 
-/// Visits a message, and all that may be a text or a message in it, and numbers that may be a card's; returns whether it can be read to
+/// Visits a message, every part of it that may be a text or a message, and numbers that may be a card's. Returns whether it can be read to
 /// its end.
 pub(super) fn each_part(message: &[u8], depth: usize, visit: &mut impl FnMut(&[u8])) -> bool {
     visit(message);

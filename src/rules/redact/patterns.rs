@@ -1,51 +1,51 @@
-//! The table of named patterns: what each finds, where it begins, and how a match is told from what only looks like one.
+//! The table of named patterns: what each finds, where it starts, and how a match is told from a lookalike.
 //!
-//! A pattern begins at something that is quickly found: a literal, an `@`, the first of some digits, a colon. Only there is it tried,
-//! so text without such beginnings costs one look ([`Search`](super::search::Search)). Every attempt is bounded or ends in a match,
-//! so a hostile text is searched in linear time.
+//! A pattern starts at something that is found quickly: a literal, an `@`, the first of some digits, a colon. It is tried only there, so
+//! text without such starts costs one search ([`Search`](super::search::Search)). Every attempt is bounded or ends in a match, so hostile
+//! text is searched in linear time.
 
 use std::ops::Range;
 
 use super::checks::{self, Run};
 
-/// A kind of text that should not leave.
+/// A kind of text to redact.
 #[derive(Debug)]
 pub struct Pattern {
-    /// Its name in the configuration, and in what stands in the place of a match.
+    /// Its name in the configuration and in replacements.
     pub name: &'static str,
-    /// What it finds, for the documentation.
+    /// Its description in the documentation.
     pub finds: &'static str,
     pub(super) start: Start,
     pub(super) body: Body,
     pub(super) edges: Edges,
-    /// Whether what was found is what it looks like.
+    /// Checks a candidate.
     pub(super) check: fn(&[u8]) -> bool,
 }
 
-/// Says where a match begins that has these digits, if their shape fits.
+/// Returns where a match with these digits starts, if their shape fits.
 pub(super) type NumberStart = fn(&Run<'_>) -> Option<usize>;
 
-/// Says how far a match reaches, given the text and the place that was found.
+/// Returns the range of a match, given the text and the place that was found.
 pub(super) type Reach = fn(&[u8], usize) -> Option<Range<usize>>;
 
-/// Whether what is around a byte may be a match.
+/// Returns whether a match is possible around a byte.
 pub(super) type MayStand = fn(&[u8], usize) -> bool;
 
-/// Where a pattern may begin.
+/// Where a pattern may start.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Start {
     /// At one of these texts.
     Literals(&'static [&'static str]),
-    /// Around this byte, where the function says so.
+    /// Around this byte, if the function allows it.
     Around(u8, MayStand),
-    /// Before or at the first of some digits; the function says where, if their shape fits.
+    /// Before or at the first of some digits; the function returns the start, if their shape fits.
     Digits(NumberStart),
 }
 
-/// How far a match reaches.
+/// How far a match extends.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Body {
-    /// A regular expression from the start on. Its first group is what is replaced, where it has one.
+    /// A regular expression from the start on. Its first group, if any, is replaced.
     Regex(&'static str),
     Code(Reach),
 }
@@ -54,9 +54,9 @@ pub(super) enum Body {
 pub(super) enum Edges {
     /// No letter or digit on either side.
     Word,
-    /// No letter, digit, `-` or `_` before it: it would be a piece of something else in base64.
+    /// No letter, digit, `-` or `_` before it, which would make it a piece of base64.
     Token,
-    /// No letter or digit behind it.
+    /// No letter or digit after it.
     Right,
     Free,
 }
@@ -91,19 +91,19 @@ const fn digits(
     Pattern { name, finds, start: Start::Digits(start), body, edges: Edges::Word, check }
 }
 
-/// Behind a `+` as many groups as fit, 15 digits at most (ITU-T E.164), else ten digits as North America groups them.
+/// After a `+`, as many groups as fit, up to 15 digits (ITU-T E.164); otherwise ten digits in North American groups.
 const PHONE: &str = r"(\+[0-9](?:[ ./()-]{0,2}[0-9]){7,14})(?:[^0-9A-Za-z]|$)|(?:1[ .-])?(?:\([0-9]{3}\) ?[0-9]{3}|[0-9]{3}[.-][0-9]{3})[ .-][0-9]{4}";
 /// No fifth number follows.
 const IPV4: &str = r"([0-9]{1,4}(?:\.[0-9]{1,4}){3})(?:[^.0-9]|\.[^0-9]|\.?$)";
 
-/// Before a host's name.
+/// Before a host name.
 const AT: Start = Start::Around(b'@', checks::is_before_word);
 
 const fn around(name: &'static str, finds: &'static str, start: Start, reach: Reach) -> Pattern {
     Pattern { name, finds, start, body: Body::Code(reach), edges: Edges::Free, check: always }
 }
 
-/// All of them. Where two begin at the same place, the first one names it.
+/// All named patterns. If two start at the same place, the first one names the match.
 #[rustfmt::skip]
 pub static PATTERNS: &[Pattern] = &[
     key("anthropic_key", "Anthropic's keys (`sk-ant-...`)", &["sk-ant-"], "sk-ant-[A-Za-z0-9_-]{20,}"),

@@ -1,4 +1,4 @@
-//! Reads `redact` and `set` from the configuration, and says everything that is wrong with them.
+//! Reads `redact` and `set` from the configuration and reports all mistakes in them.
 
 use std::ops::Range;
 
@@ -18,17 +18,17 @@ use crate::rules::reading::{Reading, reason, texts};
 use crate::support::options::did_you_mean;
 use crate::support::problem::Problem;
 
-/// A key for hashes shorter than this is guessed.
+/// A shorter key for hashes can be guessed.
 const KEY_BYTES_MIN: usize = 16;
-/// A name of the user's own stands in texts, and says what was there.
+/// User-defined names appear in texts, in place of what was there.
 const NAME_CHARS_MAX: usize = 32;
-/// Texts that have nothing in common: what matches all of them whole matches everything.
+/// Texts that have nothing in common: a pattern that matches each of them whole matches everything.
 const UNLIKE: [&str; 4] = ["a", "4711 0815", "Zwei W\u{f6}rter, ein Satz.", "{\"k\":[true]}\n"];
 
 const ACTIONS: [&str; 3] = ["mask", "hash", "drop"];
 
 impl Rewrite {
-    /// Reads the value of `redact` or `set`; what is wrong is a problem, and then there is none.
+    /// Reads the value of `redact` or `set`; returns `None` after reporting a mistake.
     pub(in crate::rules) fn read(
         action: &str,
         value: &Spanned<DeValue<'_>>,
@@ -206,7 +206,8 @@ impl Reading<'_> {
     }
 }
 
-/// The patterns of these names, in the order of the table, which decides between two that begin alike. Other names the schema has found.
+/// Returns the patterns with these names in the order of the table, which decides between two that start at the same place. The schema
+/// check reports unknown names.
 fn patterns(value: Option<&Spanned<DeValue<'_>>>) -> Vec<&'static Pattern> {
     let wanted: Vec<&str> = value.map(texts).into_iter().flatten().map(|(_, name)| name).collect();
     PATTERNS.iter().filter(|pattern| wanted.contains(&pattern.name)).collect()

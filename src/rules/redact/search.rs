@@ -1,9 +1,9 @@
-//! Finds what patterns name in a text.
+//! Finds patterns in a text.
 //!
-//! Most texts hold nothing. So a wire is first looked at as a whole for marks ([`Search::marks`]): literals with which patterns begin, `@`,
-//! double colons, and escapes of ASCII characters, behind which any of these may hide. Digits mean something only inside of their own
-//! text, whose ends the wire does not show, so they are looked for text by text ([`Search::has_numbers`]). Only a text with one
-//! of these is searched exactly ([`Search::find`]).
+//! Most texts contain no match. So a wire is first searched as a whole for marks ([`Search::marks`]): literals with which patterns start,
+//! `@`, double colons, and escapes of ASCII characters, which may hide any of these. Digits are meaningful only within a text, whose ends
+//! are not visible in the wire, so they are searched for text by text ([`Search::has_numbers`]). Only a text with one of these is searched
+//! exactly ([`Search::find`]).
 
 use std::ops::Range;
 
@@ -15,47 +15,47 @@ use regex::bytes::Regex;
 use super::checks::{Run, is_in_base64, is_word};
 use super::patterns::{Body, Edges, MayStand, NumberStart, Pattern, Start};
 
-/// What was found, and by which pattern.
+/// A match and its pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) range: Range<usize>,
-    /// The pattern's place among the search's names.
+    /// The pattern's index in the search's names.
     pub(super) name: usize,
 }
 
-/// Looks for some patterns at once.
+/// A search for several patterns at once.
 #[derive(Debug, Default)]
 pub(super) struct Search {
-    /// Whether every text is meant, whatever it says.
+    /// Whether every text matches, whatever it contains.
     pub(super) is_all: bool,
     named: Vec<Named>,
     own: Vec<(String, Regex)>,
     literals: Literals,
-    /// The patterns that begin with each literal; none for an escape.
+    /// The patterns that start with each literal; empty for an escape.
     owners: Vec<Vec<usize>>,
-    /// The bytes around which some patterns are, what must be around one, and those patterns.
+    /// Bytes around which patterns match: the byte, a test of its surroundings, and the patterns.
     around: Vec<(u8, MayStand, Vec<usize>)>,
-    /// The patterns that begin with digits, and where each may.
+    /// The patterns that start with digits, and where each may start.
     numbers: Vec<(usize, NumberStart)>,
 }
 
 #[derive(Debug)]
 struct Named {
     pattern: &'static Pattern,
-    /// The body from the start on, where it is a regular expression.
+    /// The body from the start on, if it is a regular expression.
     regex: Option<Regex>,
 }
 
-/// ASCII characters that need no escape and have one: a mark may hide in them.
+/// Unnecessary escapes of ASCII characters, which may hide a mark.
 const ESCAPES: [&str; 6] = [r"\u002", r"\u003", r"\u004", r"\u005", r"\u006", r"\u007"];
 
 impl Search {
-    /// No search: every text is meant.
+    /// Creates a search that matches every text.
     pub(super) fn all() -> Self {
         Self { is_all: true, ..Self::default() }
     }
 
-    /// A search for these patterns and for the user's own, by name. An error says what is wrong with the table.
+    /// Creates a search for these patterns and the user's own, by name. An error describes a mistake in the table.
     pub(super) fn new(
         patterns: &[&'static Pattern],
         own: Vec<(String, Regex)>,
@@ -84,7 +84,7 @@ impl Search {
                 }
             }
         }
-        // Where one literal begins with another, either is found for both.
+        // If one literal is a prefix of another, finding either counts for both.
         let owned = owners.clone();
         for (owners, literal) in owners.iter_mut().zip(&literals) {
             let is_like = |other: &str| other.starts_with(literal) || literal.starts_with(other);
@@ -115,23 +115,23 @@ impl Search {
         place < self.named.len()
     }
 
-    /// Whether any text may hold a match, whatever it looks like: the user's own expressions begin anywhere.
+    /// Returns whether any text may contain a match: the user's own expressions can start anywhere.
     pub(super) fn is_anywhere(&self) -> bool {
         self.is_all || !self.own.is_empty()
     }
 
-    /// Whether some of the patterns begin with digits.
+    /// Returns whether some of the patterns start with digits.
     pub(super) fn is_after_numbers(&self) -> bool {
         !self.numbers.is_empty()
     }
 
-    /// Whether a text may hold a match.
+    /// Returns whether a text may contain a match.
     pub(super) fn may_match(&self, text: &[u8]) -> bool {
         self.is_anywhere() || !self.marks(text).is_empty() || self.has_numbers(text)
     }
 
-    /// Where in a wire something stands that a pattern may begin with, digits aside; ascending. A text without any in its range, and
-    /// without numbers, holds no match.
+    /// Returns the places in a wire where a pattern may start, digits aside, in ascending order. A text without marks in its range and
+    /// without numbers contains no match.
     pub(super) fn marks(&self, wire: &[u8]) -> Vec<usize> {
         let mut marks = Vec::new();
         self.literals.each(wire, |literal, start| {
@@ -148,8 +148,8 @@ impl Search {
         marks
     }
 
-    /// Whether a pattern goes on as it should where its literal stands, whatever is around it. What may have an escape in it is
-    /// not looked at.
+    /// Returns whether a pattern continues after its literal, regardless of its surroundings. Patterns in which an escape may occur are not
+    /// checked.
     fn may_begin(&self, place: usize, text: &[u8], start: usize) -> bool {
         let Some(named) = self.named.get(place) else { return true };
         match (&named.regex, named.pattern.body) {
@@ -160,13 +160,13 @@ impl Search {
         }
     }
 
-    /// Whether a text holds numbers that a pattern may be after.
+    /// Returns whether a text contains numbers that a pattern may match.
     pub(super) fn has_numbers(&self, text: &[u8]) -> bool {
         let mut found = Vec::new();
         !self.numbers.is_empty()
             && each_run(text, |run| {
                 self.try_numbers(&run, Looks::Loosely, &mut found);
-                // What belongs to an escape before the digits does not belong to them.
+                // Digits that belong to a preceding escape do not count.
                 let behind = Run { start: behind_escape(&run), ..run };
                 if behind.start != run.start {
                     self.try_numbers(&behind, Looks::Loosely, &mut found);
@@ -175,7 +175,7 @@ impl Search {
             })
     }
 
-    /// All matches in a text that has no escapes, in order and apart from each other.
+    /// Returns all matches in a text without escapes, ordered and disjoint.
     pub(super) fn find(&self, text: &[u8]) -> Vec<Found> {
         let mut found = Vec::new();
         let mut done = 0;
@@ -218,7 +218,7 @@ impl Search {
         }
     }
 
-    /// Tries a pattern where it may begin.
+    /// Tries a pattern at a possible start.
     fn try_named(&self, place: usize, text: &[u8], start: usize, looks: Looks) -> Option<Found> {
         let Named { pattern, regex } = self.named.get(place)?;
         let (whole, inner) = match (regex, pattern.body) {
@@ -243,7 +243,7 @@ impl Search {
     }
 }
 
-/// Whether it matters what stands beside a match: not in a text with escapes, the letter of one may stand there.
+/// Whether the characters around a match are checked. In a text with escapes they are not, because a neighbour may be an escape's letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Looks {
     Loosely,
@@ -263,7 +263,7 @@ impl Edges {
     }
 }
 
-/// Matches in order and apart from each other: those that overlap are one, named after the first.
+/// Orders matches and merges those that overlap; the first one's name is kept.
 pub(super) fn apart<T>(mut found: Vec<(Found, T)>) -> Vec<(Found, T)> {
     found.sort_by_key(|(found, _)| (found.range.start, found.name));
     let mut apart: Vec<(Found, T)> = Vec::with_capacity(found.len());
@@ -278,13 +278,13 @@ pub(super) fn apart<T>(mut found: Vec<(Found, T)>) -> Vec<(Found, T)> {
     apart
 }
 
-/// Bytes of a text that are looked at together for digits, as vectors.
+/// Bytes that are searched for digits together, as vectors.
 const CHUNK_BYTES: usize = 32;
-/// And once there is one, as words.
+/// Bytes that are searched together once there is a digit.
 const WORD_BYTES: usize = size_of::<u64>();
 
-/// Visits the digits of a text, row by row, until `visit` says that it is enough; returns whether it did. Most of a text has none, and is
-/// passed a chunk at a time.
+/// Visits the runs of digits in a text until `visit` returns true; returns whether it did. Most chunks contain no digits and are skipped as
+/// a whole.
 fn each_run<'t>(text: &'t [u8], mut visit: impl FnMut(Run<'t>) -> bool) -> bool {
     let (chunks, rest) = text.as_chunks::<CHUNK_BYTES>();
     let mut at = 0;
@@ -307,7 +307,7 @@ fn each_run<'t>(text: &'t [u8], mut visit: impl FnMut(Run<'t>) -> bool) -> bool 
     })
 }
 
-/// Visits the rows of digits that begin in a word of a text, from a place on; that place moves behind them.
+/// Visits the runs of digits that start in a word of a text, from an index on; moves the index past them.
 fn runs_in<'t>(
     text: &'t [u8],
     begin: usize,
@@ -339,14 +339,14 @@ fn runs_in<'t>(
 /// The lowest bit of each byte.
 const LOWEST: u64 = u64::MAX / 0xff;
 
-/// The lowest bit of each byte that is a digit.
+/// Sets the lowest bit of each byte that is a digit.
 fn digits_of(word: u64) -> u64 {
     let value = word ^ (LOWEST * u64::from(b'0'));
-    // Of 7 bits, 10 and more become 128 and more.
+    // In 7 bits, values from 10 on become at least 128.
     (!(((value & (LOWEST * 0x7f)) + LOWEST * 0x76) | value) >> 7) & LOWEST
 }
 
-/// Where digits begin behind an escape `\uXXXX` that some of them belong to.
+/// Returns where digits start after an escape `\uXXXX` that contains some of them.
 fn behind_escape(run: &Run<'_>) -> usize {
     let near = run.text.get(run.start.saturating_sub(5)..run.start).unwrap_or_default();
     match near.windows(2).rposition(|pair| pair == br"\u") {
@@ -355,12 +355,12 @@ fn behind_escape(run: &Run<'_>) -> usize {
     }
 }
 
-/// Many literals at once.
+/// A search for many literals at once.
 #[derive(Debug, Default)]
 enum Literals {
-    /// With the vector instructions of the processor.
+    /// With the processor's vector instructions.
     Packed(Searcher),
-    /// Where it has none of those.
+    /// For processors without them.
     Automaton(AhoCorasick),
     #[default]
     Nothing,

@@ -1,4 +1,4 @@
-//! `set`: attributes and facts that the user gives items. Pure.
+//! `set`: attributes and facts that the user sets on items. Pure.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -18,15 +18,15 @@ use crate::support::json::write_str;
 use crate::support::options::nearest;
 use crate::support::problem::Problem;
 
-/// What is set, by the word of the configuration, and where it goes.
+/// A fact that can be set, by its word in the configuration, and where it is written.
 #[derive(Debug)]
 struct Known {
     word: &'static str,
-    /// The attribute of a span that this version and the backends read it from; a name has a field of its own.
+    /// The span attribute from which this version and the backends read it; a name has its own field.
     key: &'static str,
-    /// What else tells it and must not, on the same span.
+    /// The fact whose other attributes on the same span must be removed.
     fact: Option<Fact>,
-    /// The member of a trace object, or of its metadata, that the reader finds it in.
+    /// The member of a trace object, or of its metadata, from which it is read.
     of_trace: &'static str,
 }
 
@@ -40,15 +40,15 @@ static KNOWN: [Known; 6] = [
     Known { word: "name", key: "name", fact: None, of_trace: "workflow_name" },
 ];
 
-/// The word for `service.name`, which is the resource's.
+/// The word for `service.name`, which belongs to the resource.
 const SERVICE: &str = "service";
 
-/// Where a value goes.
+/// Where a value is written.
 #[derive(Debug)]
 struct Target {
     key: String,
     is_resource: bool,
-    /// The word that was written for it.
+    /// The word in the configuration.
     known: Option<&'static Known>,
 }
 
@@ -57,7 +57,7 @@ impl Target {
         self.known.is_some_and(|known| known.word == word)
     }
 
-    /// Whether an attribute of a span with this key tells the same and must not.
+    /// Returns whether a span attribute with this key states the same fact and must be removed.
     fn replaces(&self, key: &str) -> bool {
         match self.known {
             Some(Known { word: "name", .. }) => parts_of(key).touch(Parts::NAME),
@@ -102,7 +102,7 @@ impl Setting {
         let mut settings = Vec::new();
         for (name, value) in table {
             let (target, from) = (target(name.get_ref()), from(value));
-            // A resource is that of many spans, which may say different things.
+            // A resource is shared by many spans, which may have different values.
             let is_common = |from: &From| matches!(from, From::Constant(_) | From::Resource(_));
             let is_shared = target.as_ref().is_ok_and(|target| target.is_resource);
             let from = from.filter(|from| !is_shared || is_common(from));
@@ -119,7 +119,7 @@ impl Setting {
         (problems.len() == before).then_some(Self(settings))
     }
 
-    /// The wire with what is set; `None` where nothing is.
+    /// Returns the wire with the values set; `None` if none is.
     pub(super) fn wire(&self, item: &Item) -> Option<Vec<u8>> {
         let of_item = self.0.iter().filter(|(target, _)| !target.is_resource);
         let set = of_item.filter_map(|(target, from)| {
@@ -137,7 +137,7 @@ impl Setting {
         }
     }
 
-    /// The scope with what is set of its resource.
+    /// Returns the scope with the values of its resource set.
     pub(super) fn scope(&self, scope: &Scope) -> Option<Scope> {
         let mut resource: Option<Resource> = None;
         for (Target { key, .. }, from) in self.0.iter().filter(|(target, _)| target.is_resource) {
@@ -159,7 +159,7 @@ impl Setting {
     }
 }
 
-/// What a word of the configuration stands for, or the word that it is nearly.
+/// Returns the target for a word of the configuration, or the word that was probably meant.
 fn target(word: &str) -> Result<Target, &'static str> {
     let known = KNOWN.iter().find(|known| known.word == word);
     let (key, is_resource) = match (known, word.split_once('.')) {
@@ -223,7 +223,7 @@ fn value_of(attributes: &[Attribute], key: &str) -> Option<String> {
     })
 }
 
-/// Tags between commas as a JSON list; one that is a list already stays.
+/// Converts comma-separated tags to a JSON list; a JSON list stays as it is.
 fn as_list(tags: &str) -> String {
     if Raw::parse(tags).is_some_and(Raw::is_array) {
         return tags.to_owned();
@@ -236,7 +236,7 @@ fn key_of(attribute: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(last_bytes(attribute, 1))
 }
 
-/// A message without some of its fields, by their numbers and contents.
+/// Returns a message without some of its fields, selected by number and content.
 fn without(message: &[u8], goes: impl Fn(u32, &[u8]) -> bool) -> Vec<u8> {
     let edited = rebuilt(message, |number, content| match content {
         Content::Bytes(content) if goes(number, content) => Edit::Drop,
@@ -245,7 +245,7 @@ fn without(message: &[u8], goes: impl Fn(u32, &[u8]) -> bool) -> Vec<u8> {
     edited.unwrap_or_else(|| message.to_vec())
 }
 
-/// A span of OTLP with these attributes, and this name.
+/// Returns an OTLP span with these attributes, and this name.
 fn otlp(wire: &[u8], set: &[(&Target, String)]) -> Vec<u8> {
     let mut wire = wire.to_vec();
     for (target, value) in set {
@@ -264,7 +264,7 @@ fn otlp(wire: &[u8], set: &[(&Target, String)]) -> Vec<u8> {
     wire
 }
 
-/// An item of the Agents SDK with attributes in [`keys::SPANFERRY_SET`] of its metadata, where the reader finds them.
+/// Returns an Agents SDK item with attributes in [`keys::SPANFERRY_SET`] of its metadata, where the reader finds them.
 fn agents_sdk(wire: &[u8], set: &[(&Target, String)]) -> Option<Vec<u8>> {
     let item = Raw::trusted(str::from_utf8(wire).ok()?);
     let metadata = item.get("metadata");
@@ -273,7 +273,7 @@ fn agents_sdk(wire: &[u8], set: &[(&Target, String)]) -> Option<Vec<u8>> {
     Some(with_metadata(item, Vec::new(), &[(keys::SPANFERRY_SET, merged(before, &set))]))
 }
 
-/// A trace object with what is set, where its reader finds it.
+/// Returns a trace object with the values set where its reader finds them.
 fn trace_object(wire: &[u8], set: &[(&Target, String)]) -> Option<Vec<u8>> {
     let item = Raw::trusted(str::from_utf8(wire).ok()?);
     let (mut members, mut metadata) = (Vec::new(), Vec::new());
@@ -293,7 +293,7 @@ fn quoted(text: &str) -> Vec<u8> {
     out
 }
 
-/// An item with other members, and with more members in its metadata.
+/// Returns an item with other members, and with additional members in its metadata.
 fn with_metadata(
     item: Raw<'_>,
     mut members: Vec<(&str, Vec<u8>)>,
@@ -303,7 +303,7 @@ fn with_metadata(
     merged(Some(item), &members)
 }
 
-/// An object with other members behind those that it had; what is no object has none.
+/// Returns an object with other members appended; a value that is not an object counts as empty.
 fn merged(old: Option<Raw<'_>>, new: &[(&str, Vec<u8>)]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut object = Object::open(&mut out);

@@ -1,10 +1,9 @@
-//! One text without what was found in it.
+//! Replaces the matches in one text.
 //!
-//! A text may be JSON, with texts in it that are JSON again: arguments of tools, messages. So what was found is replaced token by token,
-//! and what comes out is JSON again: strings are searched without their escapes and written anew, a number becomes a string, names of
-//! members and the structure stay. A match of the user's own that reaches over several tokens takes the values it touches. In what is no
-//! JSON, or no longer whole, escapes are undone for the search only, up to [`VIEWS_MAX`] times, and what stands behind a match is replaced
-//! where it stands.
+//! A text may be JSON, with texts in it that are JSON again: arguments of tools, messages. So matches are replaced token by token, and the
+//! result is valid JSON: strings are unescaped, searched and written anew, a number becomes a string, member names and the structure stay.
+//! If a match of the user's own pattern spans several tokens, the values that it touches are replaced. In other text, or truncated JSON,
+//! escapes are decoded only for the search, up to [`VIEWS_MAX`] times, and matches are replaced in place.
 
 use std::ops::Range;
 
@@ -17,30 +16,30 @@ use crate::support::json::raw::unescape;
 use crate::support::json::scan::{Broken, Scanner, escaped_unit};
 use crate::support::json::write_str;
 
-/// JSON in JSON in JSON is looked into so deep; what lies deeper is searched as one text.
+/// Maximum depth of JSON in JSON; deeper JSON is searched as plain text.
 const NESTED_MAX: usize = 8;
-/// How often escapes are undone in what is no JSON.
+/// How many levels of escapes are decoded in text that is not JSON.
 const VIEWS_MAX: usize = 4;
-/// Matches that stand side by side without anything between them, one of which shows only once the other is gone.
+/// Maximum number of adjacent matches, one of which becomes visible only after the other is replaced.
 const NEIGHBOURS_MAX: usize = 8;
-/// So many bytes of a hash are shown.
+/// Bytes of a hash that are shown.
 const HASH_BYTES: usize = 6;
 
-/// What is done with a match, or with a value where no pattern is asked for.
+/// What happens to a match, or to a value if no pattern is configured.
 #[derive(Debug)]
 pub(super) enum Action {
-    /// `[email]` stands in its place.
+    /// It is replaced by `[email]`.
     Mask,
-    /// `[email:1a2b3c4d5e6f]` does, the same for the same text.
+    /// It is replaced by `[email:1a2b3c4d5e6f]`, equal for equal texts.
     Hash(Box<hmac::Key>),
-    /// The value that it stands in is emptied.
+    /// The value that contains it is emptied.
     Drop,
-    /// The value is cut to so many bytes.
+    /// The value is truncated to so many bytes.
     Cut(usize),
 }
 
 impl Action {
-    /// What stands in the place of a text.
+    /// Returns the replacement for a text.
     fn label(&self, name: &str, text: &[u8]) -> Vec<u8> {
         match self {
             Self::Mask => format!("[{name}]").into_bytes(),
@@ -53,7 +52,7 @@ impl Action {
             Self::Drop => Vec::new(),
             Self::Cut(bytes_max) => {
                 let mut end = text.len().min(*bytes_max);
-                // A character that does not fit whole goes.
+                // Truncation never splits a character.
                 while text.get(end).is_some_and(|byte| byte & 0xC0 == 0x80) && end > 0 {
                     end -= 1;
                 }
@@ -62,22 +61,22 @@ impl Action {
         }
     }
 
-    /// A value without what it says; `None` where it may stay.
+    /// Replaces a whole value; `None` if it is already replaced.
     pub(super) fn whole(&self, text: &[u8]) -> Option<Vec<u8>> {
         let label = self.label("redacted", text);
         let is_done = match self {
             Self::Mask | Self::Drop | Self::Cut(_) => label == text,
-            // What was hashed once is not hashed again.
+            // A hash is not hashed again.
             Self::Hash(_) => text.len() == label.len() && text.starts_with(b"[redacted:"),
         };
         (!is_done).then_some(label)
     }
 }
 
-/// Where something else is to stand, in order and apart from each other.
+/// Ranges and their replacements, ordered and disjoint.
 pub(super) type Edits = Vec<(Range<usize>, Vec<u8>)>;
 
-/// The text with these edits; `None` without any.
+/// Applies edits to a text; `None` without any.
 pub(super) fn edited(text: &[u8], edits: Edits) -> Option<Vec<u8>> {
     if edits.is_empty() {
         return None;
@@ -94,13 +93,13 @@ pub(super) fn edited(text: &[u8], edits: Edits) -> Option<Vec<u8>> {
 }
 
 impl Redaction {
-    /// A text under a key without what the rule takes out of it; `None` where it stays.
+    /// Redacts the text under a key; `None` if it stays.
     pub(super) fn value(&self, key: &[u8], text: &[u8]) -> Option<Vec<u8>> {
         if self.search.is_all {
             return self.action.whole(text);
         }
         self.clean(text, 0).or_else(|| {
-            // Some secrets are known by their names only.
+            // Some secrets are recognizable only by their key.
             self.search.marks(key).first()?;
             let beginning = [key, b"="].concat();
             let named = self.clean(&[&beginning, text].concat(), 0)?;
@@ -108,7 +107,7 @@ impl Redaction {
         })
     }
 
-    /// A text without matches; `None` where it has none.
+    /// Replaces the matches in a text; `None` if there are none.
     fn clean(&self, text: &[u8], depth: usize) -> Option<Vec<u8>> {
         if !self.search.may_match(text) {
             return None;
@@ -124,7 +123,7 @@ impl Redaction {
         self.clean_plain(text)
     }
 
-    /// What is to be replaced in the tokens of a JSON text, where `selects` says that a value or name at a path may be.
+    /// Returns the edits of a JSON text's tokens, limited to the paths that `selects` accepts.
     pub(super) fn json_edits(
         &self,
         json: &str,
@@ -147,14 +146,14 @@ impl Redaction {
             } else {
                 write_str(&mut written, &String::from_utf8_lossy(&cleaned));
             }
-            // A string is written with its quotes.
+            // The quotes of a string belong to the replacement.
             let quote = usize::from(token != Token::Scalar);
             edits.push((range.start - quote..range.end + quote, written));
         })?;
         Ok(edits)
     }
 
-    /// What a token is to say; `across` is a match that touches it and goes beyond it, or is all of it.
+    /// Returns a token's replacement; `across` is a match that covers the token or extends beyond it.
     fn token(
         &self,
         token: Token,
@@ -172,7 +171,7 @@ impl Redaction {
                 goes.then(|| self.action.whole(said.as_bytes())).flatten()
             }
             Token::Scalar if said.parse::<f64>().is_err() => across.map(whole),
-            // Where a text or a number begins and ends shows only where it stands alone.
+            // The beginning and the end of a text or a number are visible only in isolation.
             Token::Text | Token::Scalar => {
                 let cleaned = self.clean(unescape(said).as_bytes(), depth + 1);
                 cleaned.or_else(|| across.map(whole))
@@ -180,8 +179,8 @@ impl Redaction {
         }
     }
 
-    /// A key, or a member's name, without matches of the table's patterns: it is text that nobody chose for its meaning, but the user's
-    /// own expressions are meant for values. It is never emptied.
+    /// Replaces matches of the table's patterns in a key or a member's name. The user's own expressions are for values. A name is never
+    /// emptied.
     pub(super) fn name(&self, name: &[u8]) -> Option<Vec<u8>> {
         let found = self.search.find(name).into_iter();
         let edits = found.filter(|found| self.search.is_named(found.name)).map(|found| {
@@ -193,12 +192,12 @@ impl Redaction {
         edited(name, edits.collect())
     }
 
-    /// Whether a value that is no text goes too, where values are meant whatever they say.
+    /// Returns whether values other than texts are also replaced, if all values are.
     pub(super) fn takes_scalars(&self) -> bool {
         !matches!(self.action, Action::Cut(_))
     }
 
-    /// Puts stars for what is found in a part of a message, so that nothing else of it moves.
+    /// Overwrites matches in a part of a message with stars, so that no offset changes.
     pub(super) fn put_stars(&self, message: &mut [u8], part: Range<usize>) {
         let Some(text) = message.get(part.clone()) else { return };
         for (found, _) in self.plain_edits(text) {
@@ -207,8 +206,8 @@ impl Redaction {
         }
     }
 
-    /// A text that is no JSON, without what was found in it. What stood right beside a match may be one itself now; the user's own
-    /// expressions may match what stands in the place of a match, so they are not asked again.
+    /// Replaces the matches in a text that is not JSON. The text next to a match may match afterwards. The user's own expressions may match
+    /// the replacements, so they are not applied again.
     fn clean_plain(&self, text: &[u8]) -> Option<Vec<u8>> {
         let edits = self.plain_edits(text);
         if matches!(self.action, Action::Drop) && !edits.is_empty() {
@@ -224,7 +223,7 @@ impl Redaction {
         Some(cleaned)
     }
 
-    /// What is to be replaced in a text that is no JSON: matches as it stands there, and with its escapes undone.
+    /// Returns the edits of a text that is not JSON: matches in the text as it is, and with its escapes decoded.
     fn plain_edits(&self, text: &[u8]) -> Edits {
         let mut view = View { text: text.to_vec(), levels: Vec::new() };
         let mut labels: Vec<(Found, Vec<u8>)> = Vec::new();
@@ -244,22 +243,22 @@ impl Redaction {
     }
 }
 
-/// The first match that touches a token and goes beyond it, or is all of it.
+/// Returns the first match that overlaps a token.
 fn touching<'f>(found: &'f [Found], token: &Range<usize>) -> Option<&'f Found> {
     let first = found.partition_point(|found| found.range.end <= token.start);
     found.get(first).filter(|found| found.range.start < token.end)
 }
 
-/// A text with its escapes undone, and where its bytes come from.
+/// A text with its escapes decoded, and a mapping to the original.
 struct View {
     text: Vec<u8>,
-    /// For each level that was undone: from this byte of its text on, this byte of the text before it on. Between two of them both go
-    /// on alike.
+    /// For each decoded level, pairs of an index in its text and the corresponding index in the text before it. Between two pairs, both
+    /// advance alike.
     levels: Vec<Vec<(usize, usize)>>,
 }
 
 impl View {
-    /// Where a byte of the text stands in the origin.
+    /// Maps an index to the original text.
     fn origin(&self, at: usize) -> usize {
         self.levels.iter().rev().fold(at, |at, jumps| {
             let last = jumps.partition_point(|(text, _)| *text <= at).checked_sub(1);
@@ -270,7 +269,7 @@ impl View {
         })
     }
 
-    /// The text with one more level of escapes undone; `None` where it has none.
+    /// Decodes one more level of escapes; `None` if there are none.
     fn unescaped(mut self) -> Option<Self> {
         let (mut text, mut jumps) = (Vec::with_capacity(self.text.len()), Vec::new());
         let mut at = 0;
@@ -306,7 +305,7 @@ impl View {
     }
 }
 
-/// A token of a JSON text; the inside of strings.
+/// A token of a JSON text; of strings, the inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Token {
     Text,
@@ -315,11 +314,11 @@ enum Token {
     Scalar,
 }
 
-/// The names of the members around a token, from the outermost container on, as they are written; `None` in arrays. A member's own
-/// name belongs to them.
+/// The names of the members around a token, as written, from the outermost container on; `None` for arrays. A member's own name is
+/// included.
 pub(super) type Path<'t> = [Option<&'t str>];
 
-/// Visits the tokens of a JSON text in their order.
+/// Visits the tokens of a JSON text in order.
 fn walk<'t>(
     json: &'t str,
     mut visit: impl FnMut(&Path<'t>, Token, Range<usize>),
@@ -329,7 +328,7 @@ fn walk<'t>(
     if scanner.peek().is_some() {
         return Err(scanner.broken("the end"));
     }
-    // It is JSON, so what comes next says where it belongs.
+    // The text is valid JSON, so the next byte determines the token.
     scanner.at = 0;
     let mut path = Vec::new();
     while let Some(next) = scanner.peek() {
