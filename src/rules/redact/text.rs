@@ -153,7 +153,7 @@ impl Redaction {
         Ok(edits)
     }
 
-    /// Returns a token's replacement; `across` is a match that covers the token or extends beyond it.
+    /// Returns a token's replacement; `across` is a match in the raw JSON text that overlaps the token.
     fn token(
         &self,
         token: Token,
