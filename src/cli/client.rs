@@ -1,8 +1,8 @@
-//! One request to a daemon on this machine or in this pod: a time limit, and an answer of bounded size.
+//! Requests to a daemon on this machine or in this pod, with a time limit and a bounded answer.
 //!
-//! A daemon is at an `http://` or `https://` address, or at a Unix socket, behind which stands a colon and the path:
-//! `unix:/run/spanferry/admin.sock:/health`. Its certificate is checked by the authorities of the system or those that are given. On
-//! loopback it is not: it seldom has that name, and nobody else can be in between.
+//! A daemon listens at an `http://` or `https://` address, or at a Unix socket, followed by a colon and the path:
+//! `unix:/run/spanferry/admin.sock:/health`. Its certificate is verified with the system's or the given authorities. On loopback it is not:
+//! certificates seldom name loopback, and no one else can be in between.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -29,23 +29,24 @@ use crate::sinks::http::TlsOptions;
 use crate::support::address::{Address, UNIX};
 use crate::support::verifier::Verifier;
 
-/// More of an answer than this is not read.
+/// Maximum bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
-/// A line holds at most one letter with its payload, as JSON text or base64 of what a receiver takes (64 MiB by default).
+/// Maximum bytes of a line. It holds at most one entry with its payload, as JSON text or base64 of what a receiver accepts (64 MiB by
+/// default).
 const LINE_BYTES_MAX: usize = 256 << 20;
 
-/// What is asked.
+/// A request to a daemon.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Question<'a> {
-    /// Where.
+    /// Its address.
     pub(super) url: &'a str,
-    /// With these headers.
+    /// Its headers.
     pub(super) headers: Vec<(HeaderName, String)>,
-    /// A body makes it a POST.
+    /// Its body, which makes it a POST.
     pub(super) body: Option<Bytes>,
-    /// For so long.
+    /// Time limit.
     pub(super) patience: Duration,
-    /// The only authorities to trust, beyond loopback: a PEM file.
+    /// The only authorities to trust, except on loopback: a PEM file.
     pub(super) ca: Option<&'a Path>,
 }
 
@@ -57,25 +58,22 @@ pub(super) struct TrustArguments {
     pub(super) ca: Option<PathBuf>,
 }
 
-/// What was answered.
+/// The daemon's answer.
 #[derive(Debug, Clone)]
 pub(super) struct Answer {
-    /// Its status.
     pub(super) status: StatusCode,
-    /// Its headers.
     pub(super) headers: HeaderMap,
-    /// Its body.
     pub(super) body: Bytes,
 }
 
 impl Answer {
-    /// The body as text, to be shown.
+    /// Returns the body as text for display.
     pub(super) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).trim().to_owned()
     }
 }
 
-/// The address under which a listener can be reached from the same machine; a path can be put behind it.
+/// Returns the address at which a listener is reachable from the same machine; a path can be appended.
 pub(super) fn reachable(listen: &Address, is_encrypted: bool) -> String {
     let scheme = if is_encrypted { "https" } else { "http" };
     match listen {
@@ -88,14 +86,14 @@ pub(super) fn reachable(listen: &Address, is_encrypted: bool) -> String {
     }
 }
 
-/// A path at an address that somebody gave.
+/// Appends a path to an address given by the user.
 pub(super) fn below(url: &str, path: &str) -> String {
     let url = url.trim_end_matches(['/', ':']);
     let colon = if url.starts_with(UNIX) { ":" } else { "" };
     format!("{url}{colon}{path}")
 }
 
-/// Asks once, or says why there is no answer.
+/// Sends one request; an error describes why there is no answer.
 pub(super) async fn ask(question: Question<'_>) -> Result<Answer, String> {
     let (url, patience) = (question.url, question.patience);
     let answered = timeout(patience, async {
@@ -108,7 +106,7 @@ pub(super) async fn ask(question: Question<'_>) -> Result<Answer, String> {
     answered.await.unwrap_or_else(|_| Err(slow(url, patience)))
 }
 
-/// Asks once, and has each line of the answer as it comes. `patience` is for the wait between lines. Returns the status.
+/// Sends one request and passes on each line of the answer as it arrives. `patience` limits the wait between lines. Returns the status.
 pub(super) async fn ask_for_lines(
     question: Question<'_>,
     mut line: impl FnMut(&[u8]),
@@ -138,7 +136,7 @@ pub(super) async fn ask_for_lines(
     Ok(status)
 }
 
-/// Sends the question; returns the beginning of the answer.
+/// Sends the request; returns the answer's head.
 async fn send(question: Question<'_>) -> Result<Response<Incoming>, String> {
     let Question { url, headers, body, ca, .. } = question;
     let (stream, host, path) = connect(url, ca).await?;
@@ -161,12 +159,12 @@ async fn send(question: Question<'_>) -> Result<Response<Incoming>, String> {
 const WRONG_ADDRESS: &str =
     "is not a daemon's address: write http://HOST:PORT, https://HOST:PORT or unix:/PATH";
 
-/// What a daemon is spoken to over.
+/// The connection to a daemon.
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-/// Connects to where an address leads. Returns the host to name there, and the path.
+/// Connects to the host or the socket of an address. Returns the host for the request, and the path.
 async fn connect(
     url: &str,
     ca: Option<&Path>,
@@ -198,7 +196,7 @@ async fn connect(
     Ok((Box::new(stream), authority.to_string(), path))
 }
 
-/// Whom to trust at this host.
+/// Returns the TLS configuration for this host.
 fn client_config(host: &str, ca: Option<&Path>) -> anyhow::Result<ClientConfig> {
     let ip = host.parse::<IpAddr>();
     if host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback()) {
@@ -208,7 +206,7 @@ fn client_config(host: &str, ca: Option<&Path>) -> anyhow::Result<ClientConfig> 
     Ok(options.config()?)
 }
 
-/// A client that takes every certificate, if who shows it has its key.
+/// Returns a configuration that accepts any certificate whose key the server has.
 fn unchecked() -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = Verifier::new(Arc::clone(&provider), |_| Ok(ServerCertVerified::assertion()));
@@ -223,7 +221,7 @@ fn slow(url: &str, patience: Duration) -> String {
     format!("{url} did not answer within {patience:?}")
 }
 
-/// Nobody is there, or they hung up. The cause at the bottom is what a person can do something about.
+/// Describes a failed connection. The innermost cause is the one that a user can fix.
 fn broken_off(url: &str, error: &(dyn std::error::Error + 'static)) -> String {
     let innermost = std::iter::successors(Some(error), |cause| cause.source()).last();
     format!("{url} does not answer: {}", innermost.unwrap_or(error))

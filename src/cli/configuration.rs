@@ -1,4 +1,4 @@
-//! Verbs that speak of the configuration and start nothing.
+//! Verbs that read the configuration and start nothing.
 
 use std::process::ExitCode;
 
@@ -26,7 +26,7 @@ pub(super) fn validate(config: &ConfigArguments, strict: bool, shell: Shell<'_>)
             return Err(ExitCode::from(EXIT_CONFIG));
         }
     }
-    // Whether another mapping was there before matters to daemons only.
+    // A mapping that was installed before matters only to daemons.
     normalize::install(&loaded.config.attributes);
     let tested = config::test(&config.request(), environment);
     let (tests, failed) = tested.map_err(|report| config_mistakes(&report, output))?;

@@ -1,9 +1,9 @@
-//! The demo trace: a customer asks for a refund, a triage agent hands over, a tool is called, an answer is given. Once in the shape of
-//! the OpenAI Agents SDK for Python 0.24, once as OpenTelemetry spans with GenAI attributes (semantic conventions 1.37 and later).
+//! The demo trace: a customer asks for a refund, a triage agent hands over, a tool is called, and the customer gets an answer. It exists in
+//! the format of the OpenAI Agents SDK for Python 0.24, and as OpenTelemetry spans with GenAI attributes (semantic conventions 1.37 and
+//! later).
 //!
-//! Both are templates beside this file. In them `<24 NAME>` stands for so many random digits, the same for the same name, `<at 30>` and
-//! `<ns 30>` for a time so many milliseconds after the start. The SDK sends the trace object at the start and each span when it
-//! ended, so children before parents.
+//! Both are templates next to this file. `<24 NAME>` stands for 24 random digits, the same for the same name; `<at 30>` and `<ns 30>` stand
+//! for the time 30 ms after the start. The SDK sends the trace object at the start and each span at its end, so children precede parents.
 
 use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, RandomState};
@@ -13,10 +13,10 @@ use serde_json::Value;
 use crate::support::rfc3339;
 
 const NS_PER_MS: u64 = 1_000_000;
-/// How long the demo took, so that it ends now.
+/// Duration of the demo, which ends now.
 const TOOK_MS: u64 = 4_200;
 
-/// A time and a well of random ids.
+/// A start time and a source of random ids.
 #[derive(Debug)]
 pub(super) struct Demo {
     start_ns: u64,
@@ -26,22 +26,22 @@ pub(super) struct Demo {
 /// A trace as it is sent.
 #[derive(Debug)]
 pub(super) struct Sent {
-    /// As the format writes it.
+    /// Its id in the format's notation.
     pub(super) trace_id: String,
-    /// Spans, and the trace object where there is one.
+    /// Number of spans, plus the trace object if there is one.
     pub(super) items: usize,
-    /// The request's body.
+    /// The body of the request.
     pub(super) body: Value,
 }
 
 impl Demo {
-    /// A demo that ends now.
+    /// Creates a demo that ends now.
     pub(super) fn new(now_ns: u64) -> Self {
-        // The standard library seeds every hasher at random, which is random enough for ids.
+        // The standard library seeds every hasher randomly, which is random enough for ids.
         Self { start_ns: now_ns.saturating_sub(TOOK_MS * NS_PER_MS), random: RandomState::new() }
     }
 
-    /// So many random hexadecimal digits, different for every name.
+    /// Returns so many random hexadecimal digits, different for every name.
     fn hex(&self, name: &str, digits: usize) -> String {
         let mut text = String::new();
         while text.len() < digits {
@@ -56,14 +56,14 @@ impl Demo {
         self.start_ns + ms.parse().unwrap_or(0) * NS_PER_MS
     }
 
-    /// As Python writes it: with microseconds and the offset.
+    /// Returns a time as Python writes it: with microseconds and offset.
     fn at_text(&self, ms: &str) -> String {
         let mut text = rfc3339::text(self.at_ns(ms));
         text.truncate("2026-11-21T05:15:09.529503".len());
         text + "+00:00"
     }
 
-    /// A template with everything put in.
+    /// Fills in a template.
     fn fill(&self, template: &str) -> Value {
         let mut text = String::new();
         for (index, part) in template.split(['<', '>']).enumerate() {
@@ -81,13 +81,13 @@ impl Demo {
     }
 }
 
-/// The run as the Agents SDK sends it.
+/// Returns the trace as the Agents SDK sends it.
 pub(super) fn agents_sdk(demo: &Demo) -> Sent {
     let body = demo.fill(include_str!("demo/agents_sdk.json"));
     sent(format!("trace_{}", demo.hex("trace", 32)), body, "/data")
 }
 
-/// The same run as OpenTelemetry spans, in OTLP's JSON.
+/// Returns the same trace as OpenTelemetry spans, in OTLP/JSON.
 pub(super) fn otlp(demo: &Demo) -> Sent {
     let body = demo.fill(include_str!("demo/otlp.json"));
     sent(demo.hex("otlp trace", 32), body, "/resourceSpans/0/scopeSpans/0/spans")

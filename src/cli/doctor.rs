@@ -1,7 +1,7 @@
-//! `doctor`: looks at everything that a daemon needs, and at the one that runs, and says of each what to do.
+//! `doctor`: checks everything that a daemon needs, and the running daemon, and recommends what to do.
 //!
-//! It asks backends and tries the disk, and leaves nothing behind. Nothing that it prints holds a credential, so that it can be pasted
-//! into an issue.
+//! It contacts backends and tests the disk, and leaves nothing behind. Its output contains no credentials, so it can be pasted into an
+//! issue.
 
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
@@ -30,20 +30,20 @@ use crate::sinks::Plan;
 use crate::support::address::Address;
 use crate::support::clock;
 
-/// The longest that a sink's backend is asked. Several requests with the usual timeout of 10 s fit.
+/// Time limit for the probe of a sink's backend. Several requests with the usual timeout of 10 s fit.
 const PROBE_MAX: Duration = Duration::from_secs(30);
-/// How long a running daemon is asked.
+/// Time limit for the running daemon's status.
 const STATUS_MAX: Duration = Duration::from_secs(5);
-/// How often the disk is tried, and with how much: about a small request.
+/// Number of writes in the disk test, and the size of each: about that of a small request.
 const SYNCS: usize = 9;
 const SYNC_BYTES: usize = 4 << 10;
-/// Each acknowledgement waits for one; clients that send one request after the other notice more than this.
+/// Each acknowledgement waits for one sync; clients that send one request after the other notice longer ones.
 const SYNC_SLOW: Duration = Duration::from_millis(50);
-/// Files that are open beside the connections of clients: of the journal, and to sinks.
+/// Open files besides client connections: those of the journal, and connections to sinks.
 const OTHER_FILES: u64 = 200;
-/// 2026-01-01. A clock that stands before it was never set.
+/// 2026-01-01. An earlier clock was never set.
 const FIRST: Duration = Duration::from_hours(490_896);
-/// Clocks of two machines that share a disk may differ by so much.
+/// Clocks of two machines that share a disk may differ by this much.
 const AHEAD_MAX: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Args)]
@@ -58,7 +58,7 @@ pub(super) struct DoctorArguments {
     report: bool,
 }
 
-/// How bad something is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Level {
@@ -67,7 +67,7 @@ enum Level {
     Fail,
 }
 
-/// What was looked at, what was found, and what to do about it where it is not good.
+/// What was checked, the result, and what to do about it.
 #[derive(Debug, Serialize)]
 struct Finding {
     level: Level,
@@ -77,13 +77,13 @@ struct Finding {
     advice: Option<&'static str>,
 }
 
-/// How bad it is where it is not good, and what to do about it.
+/// Severity of a problem, and what to do about it.
 type Trouble = Option<(Level, &'static str)>;
 
 #[derive(Debug, Default)]
 struct Findings(Vec<Finding>);
 
-/// Looks at everything. It fails when something would not work.
+/// Checks everything. Fails if something would not work.
 pub(super) fn doctor(arguments: &DoctorArguments, shell: Shell<'_>) -> Ended {
     let Shell { environment, output } = shell;
     let mut findings = Findings::default();
@@ -154,7 +154,7 @@ impl Findings {
         }
     }
 
-    /// The clock, and what the process may do.
+    /// Checks the clock and the process's limits.
     fn machine(&mut self, config: &Config) {
         let now = Duration::from_nanos(clock::unix_now_ns());
         let changed = config.state_dir.join("journal").metadata().and_then(|dir| dir.modified());
@@ -220,7 +220,7 @@ impl Findings {
         }
     }
 
-    /// Asks the daemon, tries its addresses, and asks every backend.
+    /// Queries the daemon, tests its addresses, and probes every backend.
     async fn ask_around(&mut self, config: &Config) {
         let admin = reachable(&config.admin.listen, config.admin.tls.is_some());
         let url = below(&admin, "/status");
@@ -276,7 +276,7 @@ impl Findings {
         self.add(option, format!("{address} {found}"), trouble);
     }
 
-    /// What a daemon that does not answer has on disk.
+    /// Checks the files of a daemon that does not answer.
     fn stopped(&mut self, state_dir: &Path) {
         for log in logs_of(state_dir) {
             let (found, trouble) = match look_at_stopped(&log) {
@@ -295,7 +295,7 @@ impl Findings {
         }
     }
 
-    /// What a running daemon says of itself.
+    /// Evaluates the status of a running daemon.
     fn running(&mut self, status: &Value) {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let version = text(&status["version"]);
@@ -329,7 +329,7 @@ impl Findings {
     }
 }
 
-/// Reads a whole log of a state directory, unless a process has it, which is returned.
+/// Reads a whole log of a state directory. If a process has locked it, returns that process instead.
 fn look_at_stopped(log: &Path) -> io::Result<Option<String>> {
     let storage = DirStorage::existing(log)?;
     match storage.lock()? {
@@ -339,10 +339,10 @@ fn look_at_stopped(log: &Path) -> io::Result<Option<String>> {
     }
 }
 
-/// What a sink in trouble means.
+/// Explains a problem of a sink.
 const WAITS: &str = "nothing is lost: until that is fixed the sink's data waits in the journal";
 
-/// Asks a sink's backend whether it would take what is configured; nothing is left there.
+/// Asks a sink's backend whether the configured deliveries would be accepted, without leaving anything there.
 async fn probe(plan: &dyn Plan) -> Reached {
     let Some(asked) = plan.probe() else {
         return Ok(("has no backend to check".to_owned(), false));
@@ -352,7 +352,7 @@ async fn probe(plan: &dyn Plan) -> Reached {
     answer.map(|found| (found, false)).map_err(|problem| (problem, WAITS))
 }
 
-/// Writes to a directory and syncs; returns how long that usually takes, and the longest that it did.
+/// Writes to a directory and syncs; returns the typical and the longest time that this took.
 fn try_disk(dir: &Path) -> io::Result<(Duration, Duration)> {
     let path = dir.join(format!("spanferry-doctor-{}", std::process::id()));
     let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;

@@ -1,4 +1,4 @@
-//! `healthcheck`: asks a running daemon. An image without a shell has nothing else to do it with.
+//! `healthcheck`: queries a running daemon. In an image without a shell, nothing else could.
 
 use clap::Args;
 
@@ -25,7 +25,7 @@ pub(super) struct HealthArguments {
     timeout: Duration,
 }
 
-/// Succeeds when the daemon says that it is well.
+/// Succeeds if the daemon reports that it is healthy.
 pub(super) fn check(arguments: &HealthArguments, shell: Shell<'_>) -> Ended {
     let output = shell.output;
     let path = if arguments.ready { "readyz" } else { "health" };

@@ -1,4 +1,4 @@
-//! `journal`: looks into the journal, the quarantine and the dead letters of a state directory, whether a daemon runs on it or not.
+//! `journal`: reads the journal, the quarantine and the dead letters of a state directory, with or without a running daemon.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -40,14 +40,14 @@ pub(super) struct JournalArguments {
     json: bool,
 }
 
-/// What was found in one log: for people, for programs, and whether it is good.
+/// The result for one log: for people, for programs, and whether it is intact.
 struct Found {
     text: String,
     value: Value,
     is_good: bool,
 }
 
-/// Runs a verb over every log there is. It fails when a log cannot be read or is not whole.
+/// Runs a verb on every log. Fails if a log is unreadable or damaged.
 pub(super) fn run(verb: &JournalVerb, shell: Shell<'_>) -> Ended {
     let output = shell.output;
     let (JournalVerb::Inspect(arguments)
@@ -86,7 +86,7 @@ pub(super) fn run(verb: &JournalVerb, shell: Shell<'_>) -> Ended {
     ended
 }
 
-/// The logs inside a state directory, or the directory itself when it is one.
+/// Returns the logs in a state directory, or the directory itself if it is a log.
 pub(super) fn logs_of(dir: &Path) -> Vec<PathBuf> {
     let inside: Vec<_> = LOGS.iter().map(|log| dir.join(log)).filter(|log| log.is_dir()).collect();
     let is_log = dir.read_dir().is_ok_and(|mut entries| {
@@ -225,7 +225,7 @@ fn header(segment: &SegmentView) -> String {
     }
 }
 
-/// Some of what rows say of something that has a name, for people.
+/// Formats some columns of named rows as a table.
 fn table_of(named: &str, rows: &Value, keys: &[&str]) -> String {
     let heads: Vec<_> = keys
         .iter()
@@ -255,7 +255,7 @@ fn cell(row: &Value, key: &str) -> String {
     }
 }
 
-/// About how large, for people; JSON has the exact number.
+/// Returns an approximate size for people; JSON has the exact number.
 fn size(bytes: u64) -> String {
     const UNITS: &[(&str, u64)] = &[("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match UNITS.iter().find(|(_, unit)| *unit <= bytes) {

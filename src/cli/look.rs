@@ -1,5 +1,5 @@
-//! `traces`, `trace` and `stats`: looking at what agents did, on a running daemon or the files of a stopped one; `tail` and `export`: the same
-//! of what a running one gets, and of many traces.
+//! `traces`, `trace` and `stats` show what agents did, from a running daemon or the files of a stopped one. `tail` and `export` do the same
+//! for the traces that a running daemon receives, and for many traces.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -17,13 +17,13 @@ use crate::operate::{
     VerifyRequest, dollars_text, duration_text, one_line, tree_text,
 };
 
-/// Names in one cell of a table.
+/// Maximum number of names in a table cell.
 const NAMES_MAX: usize = 3;
-/// Letters of a name in a table.
+/// Maximum number of characters of a name in a table.
 const NAME_MAX: usize = 40;
-/// Traces that are asked for at once.
+/// Number of traces per request.
 const PAGE: usize = 1_000;
-/// How often `tail` asks.
+/// How often `tail` polls.
 const TAIL_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Subcommand)]
@@ -73,12 +73,12 @@ pub(super) fn traces_table(traces: &[TraceSummary]) -> String {
     table_of(&TRACE, traces)
 }
 
-/// Prints the traces that a running daemon gets, a line each time that one has grown, until it is stopped.
+/// Prints a line each time that a trace on a running daemon grows, until it is stopped.
 #[expect(clippy::disallowed_methods, reason = "it is asked anew each second")]
 pub(super) fn tail(asked: Asked<TracesRequest>, shell: Shell<'_>) -> Ended {
     let Asked { place, json, mut request } = asked;
     let place = Place { is_live: true, ..place };
-    // What is there already is not told of.
+    // Existing traces are not printed.
     let limit = request.limit.replace(0).unwrap_or(PAGE);
     loop {
         let list = operate(&place, request.clone(), shell)?;
@@ -93,7 +93,7 @@ pub(super) fn tail(asked: Asked<TracesRequest>, shell: Shell<'_>) -> Ended {
     }
 }
 
-/// Prints the documents of a selection, the newest trace first.
+/// Prints the documents of the selected traces, the newest first.
 pub(super) fn export(asked: Asked<Exported>, shell: Shell<'_>) -> Ended {
     let Asked { place, request: Exported { traces, form }, .. } = asked;
     let place = Place { is_live: true, ..place };
@@ -107,7 +107,7 @@ pub(super) fn export(asked: Asked<Exported>, shell: Shell<'_>) -> Ended {
     })
 }
 
-/// Asks for so many traces at most, the newest first, a page at a time.
+/// Fetches at most so many traces, the newest first, in pages.
 pub(super) fn for_each_page(
     place: &Place,
     (mut asked, mut left): (TracesRequest, usize),
@@ -149,7 +149,7 @@ pub(super) fn rows_table(rows: &[StatsRow]) -> String {
     table_of(&columns, rows)
 }
 
-/// Runs a verb. `verify` fails where something is missing, or was not taken by a sink.
+/// Runs a verb. `verify` fails if spans are missing, or if a sink did not accept some.
 pub(super) fn trace(verb: TraceVerb, shell: Shell<'_>) -> Ended {
     match verb {
         TraceVerb::Show(asked) => run(asked, shell, |view: &TraceView| (shown(view), Ok(()))),
@@ -219,7 +219,7 @@ fn verified(verified: &Verified) -> (String, Ended) {
     (text, if has_failed { Err(ExitCode::FAILURE) } else { Ok(()) })
 }
 
-/// Says on stderr what the index lacks.
+/// Notes on stderr that the index is incomplete.
 fn note(index: &IndexView) {
     if let Some(percent) = index.rebuilding_percent {
         explain(&format!(

@@ -1,14 +1,13 @@
-//! The command line: its verbs, what they print, and how they end.
+//! The command line: verbs, output and exit codes.
 //!
 //! | exit code | meaning |
 //! |---|---|
-//! | 0 | done, or nothing wrong |
-//! | 1 | it did not work: a port in use, a daemon that does not answer, a damaged journal |
-//! | 2 | the arguments cannot be understood |
+//! | 0 | success, or nothing wrong |
+//! | 1 | failure: a port in use, a daemon that does not answer, a damaged journal |
+//! | 2 | invalid arguments |
 //! | 78 | the configuration has mistakes (`EX_CONFIG` of `sysexits.h`) |
 //!
-//! What was asked for goes to the standard output, everything else to stderr. Colours only on a terminal, and never where `NO_COLOR`
-//! is set.
+//! Results go to standard output, everything else to stderr. Colours are used only on a terminal, and never if `NO_COLOR` is set.
 
 mod client;
 mod configuration;
@@ -167,14 +166,14 @@ enum ConfigVerb {
     Commands(ConfigArguments),
 }
 
-/// Runs the command line; returns how the process ends.
+/// Runs the command line; returns the exit code of the process.
 pub fn run() -> ExitCode {
     let environment = Environment::of_process();
     let output = Output::of_process(&environment);
     let arguments = match Arguments::parse_from_all(std::env::args_os()) {
         Ok(arguments) => arguments,
         Err(help) => {
-            // Help and the version come this way too, with an exit code of 0.
+            // Help and version also arrive here, with exit code 0.
             help.print().ok();
             return u8::try_from(help.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
         }
@@ -209,10 +208,10 @@ pub fn run() -> ExitCode {
     ended.err().unwrap_or(ExitCode::SUCCESS)
 }
 
-/// How a verb ended: well, or with this code, after it said why.
+/// The end of a verb: success, or an exit code after the error was printed.
 type Ended = Result<(), ExitCode>;
 
-/// What every verb is given.
+/// The surroundings of every verb.
 #[derive(Clone, Copy)]
 struct Shell<'e> {
     environment: &'e Environment,
@@ -220,7 +219,7 @@ struct Shell<'e> {
 }
 
 impl Shell<'_> {
-    /// Reads the configuration, or says what is wrong with it.
+    /// Reads the configuration, or prints its mistakes.
     fn load(self, arguments: &ConfigArguments) -> Result<Loaded, ExitCode> {
         let loaded = config::load(&arguments.request(), self.environment);
         loaded.map_err(|report| config_mistakes(&report, self.output))
@@ -228,7 +227,7 @@ impl Shell<'_> {
 }
 
 impl Arguments {
-    /// Only `-c` may stand before a verb as well as behind it: the other options there are those of a run without a verb.
+    /// Parses the arguments. Only `-c` may also precede a verb: other options there belong to a run without a verb.
     fn parse_from_all(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let arguments = Self::try_parse_from(words)?;
         match arguments.run.request().flags.first() {
@@ -267,7 +266,7 @@ impl RunArguments {
     }
 }
 
-/// Shows what is wrong with the configuration.
+/// Prints the mistakes of the configuration.
 fn config_mistakes(report: &Report, output: Output) -> ExitCode {
     explain(&report.render("error", output.paint()));
     let count = report.count();
@@ -284,7 +283,7 @@ fn version(json: bool) {
     }
 }
 
-/// What this program is.
+/// Returns version, architecture and system of this program.
 fn about() -> serde_json::Value {
     serde_json::json!({
         "name": "spanferry",
@@ -294,7 +293,7 @@ fn about() -> serde_json::Value {
     })
 }
 
-/// The same for people.
+/// Formats the same for people.
 fn about_in_one_line() -> String {
     let [version, architecture, system] =
         [env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, std::env::consts::OS];

@@ -1,5 +1,5 @@
-//! `dead-letter` and `replay`: what sinks would not take and what receivers could not understand, listed, shown, replayed and dropped;
-//! what the journal still keeps, delivered once more to one sink; and `reload`, which goes the same way.
+//! `dead-letter` lists, shows, replays and drops items that sinks rejected and requests that receivers could not decode. `replay` delivers
+//! what the journal still keeps to one sink again. `reload` uses the same path.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -51,7 +51,7 @@ pub(super) struct InStores<C: Args> {
     asked: Asked<C>,
 }
 
-/// Runs a verb. A replay fails when something did not arrive.
+/// Runs a verb. A replay fails if something was not delivered.
 pub(super) fn dead_letter(verb: DeadLetterVerb, shell: Shell<'_>) -> Ended {
     match verb {
         DeadLetterVerb::List(asked) => run(asked.with_dir(), shell, listed_text),
@@ -63,7 +63,7 @@ pub(super) fn dead_letter(verb: DeadLetterVerb, shell: Shell<'_>) -> Ended {
     }
 }
 
-/// Replays what the journal keeps; fails when something did not arrive.
+/// Replays a range of the journal; fails if something was not delivered.
 pub(super) fn replay(asked: Asked<ReplayJournalRequest>, shell: Shell<'_>) -> Ended {
     let is_dry = asked.request.dry_run;
     run(asked, shell, |replayed: &Replayed| {
@@ -75,7 +75,7 @@ pub(super) fn replay(asked: Asked<ReplayJournalRequest>, shell: Shell<'_>) -> En
     })
 }
 
-/// Has a running daemon read its configuration again; says what changed.
+/// Makes a running daemon reload its configuration; prints what changed.
 pub(super) fn reload(asked: Asked<ReloadRequest>, shell: Shell<'_>) -> Ended {
     run(asked, shell, |reloaded: &Reloaded| (format!("{reloaded}\n"), Ok(())))
 }
@@ -87,7 +87,7 @@ impl<C: Args> InStores<C> {
     }
 }
 
-/// Has a command carried out, and prints what `text` makes of the answer, or JSON. It ends as `text` says.
+/// Carries out a command and prints the answer as `text` formats it, or as JSON. `text` also decides the exit code.
 pub(super) fn run<C: Command + Args>(
     asked: Asked<C>,
     shell: Shell<'_>,
@@ -166,7 +166,7 @@ pub(super) fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }
 
-/// What came of a replay. It succeeded when everything that is meant arrived.
+/// Formats the result of a replay. It succeeded if all selected items were delivered.
 fn replayed_text(replayed: &Replayed) -> (String, Ended) {
     let mut text = replayed.census.as_ref().map(census_text).unwrap_or_default();
     let progress = &replayed.progress;
@@ -216,12 +216,12 @@ fn census_text(census: &Census) -> String {
     text
 }
 
-/// A time without the part of a second, which tables have no room for.
+/// Returns a time without fractional seconds, for which tables have no room.
 pub(super) fn seconds(time: &str) -> String {
     time.split('.').next().unwrap_or_default().to_owned()
 }
 
-/// The same of nanoseconds since 1970.
+/// Formats nanoseconds since 1970 in the same way.
 pub(super) fn time(unix_ns: u64) -> String {
     seconds(&rfc3339::text(unix_ns))
 }

@@ -1,4 +1,4 @@
-//! Who carries out an operator's command: the daemon that has the directory, over its admin port, or this process, when none has.
+//! Routes an operator's command: to the daemon that has the directory open, over its admin port, or else to this process.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ use crate::config::{Config, JournalMode};
 use crate::daemon::{Offline, who_has_it};
 use crate::operate::{Command, Needs, Reply, Working};
 
-/// A daemon at work says something each second; one that reads a large store first takes longer.
+/// A working daemon reports its progress every second; it may take longer to read a large store first.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Where the stores and the journal are.
@@ -42,7 +42,7 @@ pub(super) struct Place {
     pub(super) is_live: bool,
 }
 
-/// Who carries it out.
+/// Executes commands.
 enum Carrier {
     /// This process.
     Here(Box<Offline>),
@@ -50,12 +50,12 @@ enum Carrier {
     Daemon {
         url: String,
         token: Option<String>,
-        /// That it has the directory, where that is how it was found.
+        /// Evidence that the daemon has the directory open, if it was found by that.
         found: Option<String>,
     },
 }
 
-/// Has a command carried out and returns its answer. What went wrong has been said when it returns an exit code.
+/// Carries out a command and returns its answer. If it returns an exit code, the error was printed already.
 pub(super) fn operate<C: Command>(
     place: &Place,
     command: C,
@@ -89,7 +89,7 @@ pub(super) fn operate<C: Command>(
 }
 
 impl Place {
-    /// This process when nobody has the directory, and else the daemon. It blocks on the disk.
+    /// Returns this process if no process has the directory open, and otherwise the daemon. Blocks on the disk.
     fn carrier(&self, needs: Needs, shell: Shell<'_>) -> Result<Carrier, ExitCode> {
         let token = self.admin_token.clone();
         if let Some(url) = self.url.clone() {
@@ -111,7 +111,7 @@ impl Place {
         {
             return Ok(daemon(config, None));
         }
-        // Another user's directory may have one: its daemon knows.
+        // A directory of another user may contain a journal; its daemon knows.
         if matches!(dir.join("journal").try_exists(), Ok(false)) {
             let what = format!("there is no journal in {}", dir.display());
             let hint = "-c names the configuration of the daemon";
@@ -139,7 +139,7 @@ impl Place {
 
 const OF_THIS_VERSION: &str = "is that a Spanferry, and of this version?";
 
-/// Has a daemon carry it out; returns its answer.
+/// Sends a command to a daemon and returns its answer.
 async fn ask_daemon(
     question: Question<'_>,
     found: Option<String>,
@@ -171,11 +171,11 @@ async fn ask_daemon(
         None => (format!("{url} answers {status}: {}", said.trim()), Some(OF_THIS_VERSION)),
     };
     let failed = output.fail(&what, hint);
-    // The daemon says this of a configuration with mistakes.
+    // The daemon answers this if its configuration has mistakes.
     Err(if is_config { ExitCode::from(EXIT_CONFIG) } else { failed })
 }
 
-/// Says how far a replay is, when that has changed.
+/// Prints the progress of a replay whenever it has changed.
 #[derive(Default)]
 struct Told {
     last: String,

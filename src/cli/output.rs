@@ -1,4 +1,4 @@
-//! Where the command line prints. A reader that has gone away is no failure.
+//! Output of the command line. A closed pipe is not an error.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::config::{Environment, Paint};
 
-/// How the command line prints: answers to the standard output, everything else to stderr.
+/// The destinations of output: results to standard output, everything else to stderr.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Output {
     answers: Paint,
@@ -15,7 +15,7 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// This process's: with colours on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
+    /// Returns the output of this process: with colours on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
     pub(super) fn of_process(environment: &Environment) -> Self {
         let wanted = environment.variable("NO_COLOR").is_none();
         let paint =
@@ -26,17 +26,17 @@ impl Output {
         }
     }
 
-    /// Whether explanations have colours.
+    /// Returns whether explanations have colours.
     pub(super) fn paint(self) -> Paint {
         self.explanations
     }
 
-    /// Text of an answer in this colour, where there are colours.
+    /// Colours text of a result, if colours are on.
     pub(super) fn answer(self, codes: &str, text: &str) -> String {
         self.answers.with(codes, text)
     }
 
-    /// Says why it did not work, and what to do about it. Returns how the process ends then.
+    /// Prints an error and what to do about it. Returns the exit code.
     pub(super) fn fail(self, what: &str, hint: Option<&str>) -> ExitCode {
         let error = self.explanations.with("1;31", "error");
         explain(&format!("{error}: {}\n", harmless(what)));
@@ -47,23 +47,23 @@ impl Output {
     }
 }
 
-/// Prints what was asked for.
+/// Prints a result.
 pub(super) fn say(text: &str) {
     io::stdout().lock().write_all(text.as_bytes()).ok();
 }
 
-/// Prints what was asked for, as JSON.
+/// Prints a result as JSON.
 pub(super) fn say_json(value: &Value) {
     say(&harmless_json(&format!("{value:#}\n")));
 }
 
-/// Text that others have written, as a terminal may be shown it: what would move its cursor, colour it or turn lines around is written
-/// out as `\u{1b}`. Line breaks and tabs stay.
+/// Makes text from others safe for a terminal: characters that would move the cursor, set colours or reverse lines are escaped as `\u{1b}`.
+/// Line breaks and tabs stay.
 pub(super) fn harmless(text: &str) -> String {
     written_out(text, "\n\t", |letter| letter.escape_unicode().to_string())
 }
 
-/// JSON that says the same and is as harmless: these all have four digits, and stand in strings only.
+/// Makes JSON safe in the same way without changing its meaning: these characters all have four digits and occur only in strings.
 pub(super) fn harmless_json(json: &str) -> String {
     written_out(json, "\n", |letter| format!("\\u{:04x}", u32::from(letter)))
 }
@@ -80,7 +80,7 @@ fn written_out(text: &str, kept: &str, write: fn(char) -> String) -> String {
     out
 }
 
-/// Control characters, and those that turn the direction of text around or break lines.
+/// Returns whether a character is a control character, or reverses or breaks lines.
 fn is_harmful(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -91,10 +91,10 @@ pub(super) fn explain(text: &str) {
     io::stderr().lock().write_all(text.as_bytes()).ok();
 }
 
-/// A column of a table: its head, and what a row says in it.
+/// A column of a table: its heading, and a function that returns a row's text.
 pub(super) type Column<T> = (&'static str, fn(&T) -> String);
 
-/// A table of what rows say.
+/// Formats rows as a table.
 pub(super) fn table_of<'r, T: 'r>(
     columns: &[Column<T>],
     rows: impl IntoIterator<Item = &'r T>,
@@ -104,7 +104,7 @@ pub(super) fn table_of<'r, T: 'r>(
     table(&heads, &rows.into_iter().map(cells).collect::<Vec<_>>())
 }
 
-/// A table: columns as wide as they must be, numbers to the right.
+/// Formats a table with the narrowest possible columns and right-aligned numbers.
 pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());

@@ -1,4 +1,4 @@
-//! `prices show` and `prices update`. They ask nobody: prices come from the binary, the configuration or a file.
+//! `prices show` and `prices update`. Neither uses the network: prices come from the binary, the configuration or a file.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -54,7 +54,7 @@ pub(super) fn run(verb: &PricesVerb, shell: Shell<'_>) -> Ended {
 
 fn show(arguments: &ShowArguments, shell: Shell<'_>) -> Ended {
     let config = shell.load(&arguments.config)?.config;
-    // Prices that change within a day are those of noon.
+    // For prices that change within a day, the price at noon is shown.
     let noon = |day: Date| {
         day.duration_since(date(1970, 1, 1)).as_secs().cast_unsigned() + SECONDS_PER_DAY / 2
     };
@@ -93,7 +93,7 @@ fn update(file: &Path, to: Option<&Path>, shell: Shell<'_>) -> Ended {
     Ok(())
 }
 
-/// Puts a table there at once, with the date that it has here.
+/// Replaces a table atomically, with its date added if it has none.
 fn put(file: &Path, date: &str, to: &Path) -> io::Result<()> {
     let mut text = fs::read_to_string(file)?;
     if text.trim_start().starts_with('[') {

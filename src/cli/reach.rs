@@ -1,4 +1,4 @@
-//! Whether sinks' addresses can be reached, step by step: their names, their ports, their certificates.
+//! Tests whether sinks' addresses are reachable, step by step: name, port, certificate.
 
 use std::fmt::Write as _;
 use std::io;
@@ -17,22 +17,22 @@ use crate::sinks::Plan;
 use crate::sinks::http::TlsOptions;
 use crate::support::rfc3339;
 
-/// The longest that each step may take.
+/// Time limit of each step.
 const STEP_MAX: Duration = Duration::from_secs(5);
 const NS_PER_DAY: u64 = rfc3339::SECONDS_PER_DAY * rfc3339::NS_PER_SECOND;
-/// Who renews certificates does so a month before their end.
+/// Warning period. Certificates are usually renewed a month before they expire.
 const DAYS_LEFT: u64 = 14;
 
-/// What to do where a step fails.
+/// Advice for a failed step.
 const NAME: &str = "is it spelled correctly, and known to this machine's DNS?";
 const CONNECTION: &str = "is it running there, and does a firewall block it?";
 const CERTIFICATE: &str =
     "is the address right? Set tls.ca_file for a private certificate authority";
 
-/// What was found: a sentence, and whether the certificate ends soon; or what fails, and what to do about it.
+/// A description and whether the certificate expires soon; or the failure and what to do about it.
 pub(super) type Reached = Result<(String, bool), (String, &'static str)>;
 
-/// Tries all addresses that the options of a sink come to, each with what was found. Nothing is asked of who is there.
+/// Tests every address that a sink's options resolve to, without sending a request.
 pub(super) async fn reach(plan: &dyn Plan, now_ns: u64) -> Vec<(String, Reached)> {
     let options = plan.expanded();
     let tls: Option<TlsOptions> = options.get("tls").and_then(|tls| tls.clone().try_into().ok());

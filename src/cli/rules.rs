@@ -1,4 +1,4 @@
-//! `rules try`: what the rules of a configuration do to the spans of a file. It starts nothing and sends nothing.
+//! `rules try`: shows what the rules of a configuration do to the spans of a file. Starts and sends nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -33,7 +33,7 @@ pub(super) enum RulesVerb {
     },
 }
 
-/// How often each rule had each effect, and what was left of how many.
+/// How often each rule had each effect, and how many items remain.
 #[derive(Debug, Default)]
 struct Totals {
     items: u64,
@@ -53,7 +53,7 @@ pub(super) fn run(verb: &RulesVerb, shell: Shell<'_>) -> Ended {
     }
     let text = fs::read(file)
         .map_err(|error| output.fail(&format!("cannot read {}: {error}", file.display()), None))?;
-    // Nothing was installed in this process before.
+    // No mapping was installed in this process before.
     normalize::install(&config.attributes);
     let rules = config.rules_of(sink.as_deref());
     let (mut totals, mut ended) = (Totals::default(), Ok(()));
@@ -62,7 +62,7 @@ pub(super) fn run(verb: &RulesVerb, shell: Shell<'_>) -> Ended {
         let batch = value.map_err(|error| format!("not JSON: {error}; the rest is not read"));
         match batch.and_then(|value| batch_of(&value, None)) {
             Ok(batch) => {
-                // The file is taken for all there is of its traces.
+                // The file is assumed to contain all spans of its traces.
                 for (trace, marks) in rules.survey(&batch).traces {
                     let of_trace = known.traces.entry(trace).or_default();
                     *of_trace = of_trace.with(marks);

@@ -1,4 +1,4 @@
-//! `run`: logs, the runtime, signals, and the words with which a daemon begins.
+//! `run`: logs, the runtime, signals, and the start messages.
 
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
@@ -40,14 +40,14 @@ pub(super) fn run(request: &Request, shell: Shell<'_>) -> Ended {
     })
 }
 
-/// Waits for what asks others.
+/// Runs a future that waits for other processes.
 pub(super) fn block_on<T>(asking: impl Future<Output = T>, output: Output) -> Result<T, ExitCode> {
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| output.fail(&error.to_string(), None))?;
     Ok(runtime.block_on(asking))
 }
 
-/// Begins the log on stderr; returns the format that `auto` became, and what sets another level.
+/// Starts the log on stderr; returns the format that `auto` resolved to, and a handle that changes the level.
 fn begin_log(log: &LogOptions, output: Output) -> (LogFormat, SetLog) {
     let format = match log.format {
         LogFormat::Auto if io::stderr().is_terminal() => LogFormat::Text,
@@ -81,18 +81,18 @@ fn serve(loaded: Loaded, set_log: SetLog) -> anyhow::Result<()> {
     builder.worker_threads(threads.unwrap_or_else(default_threads));
     let runtime = builder.build().context("cannot start the runtime")?;
     std::panic::set_hook(Box::new(|panic| {
-        // Where it was, and nothing of what it says: that may quote payload.
+        // Only the location: the message may quote payload.
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         error!(place, "our own code panicked");
     }));
     let ended = runtime.block_on(serve_until_told(loaded, set_log));
-    // After a second signal nothing more is waited for.
+    // After a second signal, nothing else is awaited.
     runtime.shutdown_background();
     ended
 }
 
-/// Half of the cores. Measured on two of them with agent spans and eight connections: 7.1 us of CPU a span with one thread and 9.1 with
-/// two, at a higher rate, because a request is not handed from core to core.
+/// Half of the cores. On two cores, with agent spans and eight connections, a span took 7.1 us of CPU with one thread and 9.1 us with two,
+/// and the rate was higher with one, because requests do not move between cores.
 fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
 }
@@ -118,7 +118,7 @@ async fn serve_until_told(loaded: Loaded, set_log: SetLog) -> anyhow::Result<()>
     }
 }
 
-/// The signals that mean to stop, and one that means to reload.
+/// The signals to stop and to reload.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -134,8 +134,8 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one that means to stop. A SIGHUP meanwhile has the configuration reloaded, which says itself in the log what came
-    /// of it; where nobody can be asked for that yet, it is kept.
+    /// Waits for the next stop signal. Until then, SIGHUP reloads the configuration, which logs its own result; without `reloads`, it stays
+    /// pending.
     async fn stop(&mut self, reloads: Option<&Reloads>) {
         loop {
             tokio::select! {
@@ -150,7 +150,7 @@ impl Signals {
     }
 }
 
-/// Says where to look, and one line for the log; without a file also what to paste into an app.
+/// Logs where the daemon listens; without a configuration file, also prints what to paste into an app.
 fn announce(loaded: &Loaded, addresses: &Addresses) {
     let config = &loaded.config;
     if addresses.admin.socket().is_some() {
@@ -182,7 +182,7 @@ fn announce(loaded: &Loaded, addresses: &Addresses) {
     }
 }
 
-/// What to paste into an app. The lines are those of the SDKs' own documentation.
+/// Returns the lines to paste into an app, which are those of the SDKs' own documentation.
 fn welcome(config: &Config, addresses: &Addresses) -> String {
     let Addresses { http, grpc, admin } = addresses;
     let sinks = config.list_sinks();

@@ -1,4 +1,4 @@
-//! `send`: puts a demo agent trace through a running daemon, once as the Agents SDK sends it and once as OpenTelemetry does.
+//! `send`: sends a demo agent trace to a running daemon, once as the Agents SDK does and once as OpenTelemetry does.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::run::block_on;
 use super::{ConfigArguments, Ended, Shell};
 use crate::support::clock;
 
-/// A journal that is full answers after `ack_wait`; this is well beyond.
+/// A full journal answers after `ack_wait`; this is far longer.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Args)]
@@ -34,7 +34,7 @@ pub(super) struct SendArguments {
     trust: TrustArguments,
 }
 
-/// Sends both; fails when either is not taken whole.
+/// Sends both traces; fails unless both are fully accepted.
 pub(super) fn send(arguments: &SendArguments, shell: Shell<'_>) -> Ended {
     let output = shell.output;
     let config = shell.load(&arguments.config)?.config;
@@ -52,7 +52,7 @@ pub(super) fn send(arguments: &SendArguments, shell: Shell<'_>) -> Ended {
     ended
 }
 
-/// Sends one, which has to be taken whole.
+/// Sends one trace, which must be fully accepted.
 async fn deliver(trace: &Sent, url: &str, arguments: &SendArguments, output: Output) -> Ended {
     let SendArguments { token, trust, .. } = arguments;
     let question = Question {

@@ -1,4 +1,5 @@
-//! `top`: what agents do right now, over the traces that began lately: rates, what is slow, dear or broken, and sums by agent and model.
+//! `top`: what agents do right now, from the traces that began recently: rates, slow, expensive and failed traces, and sums by agent and
+//! model.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
@@ -18,11 +19,11 @@ use crate::operate::{StatsRequest, TracesRequest, WhichTraces};
 use crate::support::duration::Duration;
 use crate::support::number::as_f64;
 
-/// Rows of each list.
+/// Rows per list.
 const ROWS: usize = 5;
-/// How often a terminal is written anew.
+/// Refresh interval of a terminal.
 const AGAIN_EVERY: time::Duration = time::Duration::from_secs(2);
-/// To the first place of a terminal, and nothing behind it.
+/// Moves to the top left and clears the rest of the terminal.
 const CLEAR: &str = "\u{1b}[H\u{1b}[J";
 
 /// Over which traces, and how often.
@@ -39,7 +40,7 @@ pub(super) struct Watched {
     once: bool,
 }
 
-/// What is shown.
+/// The contents of the display.
 #[derive(Debug, Serialize)]
 struct Top {
     window_seconds: f64,
@@ -54,13 +55,13 @@ struct Top {
     usd_per_hour: f64,
     slowest: Vec<TraceSummary>,
     dearest: Vec<TraceSummary>,
-    /// The most recent that failed.
+    /// The most recent traces that failed.
     failed: Vec<TraceSummary>,
     agents: Vec<StatsRow>,
     models: Vec<StatsRow>,
 }
 
-/// Shows it until it is stopped, or once.
+/// Shows the display until stopped, or once.
 #[expect(clippy::disallowed_methods, reason = "a terminal is written anew now and then")]
 pub(super) fn top(asked: Asked<Watched>, shell: Shell<'_>) -> Ended {
     let Asked { place, json, request: watched } = asked;
@@ -119,7 +120,7 @@ fn look(place: &Place, watched: &Watched, shell: Shell<'_>) -> Result<Top, ExitC
     })
 }
 
-/// The traces of which there is most, and any.
+/// Returns the traces with the largest positive values.
 fn most(traces: &[TraceSummary], of: fn(&TraceSummary) -> f64) -> Vec<TraceSummary> {
     let mut order: Vec<_> = traces.iter().filter(|trace| of(trace) > 0.0).collect();
     order.sort_by(|one, other| of(other).total_cmp(&of(one)));
@@ -145,7 +146,7 @@ impl Top {
             ("agents", rows_table(&self.agents)),
             ("models", rows_table(&self.models)),
         ];
-        // One line is its heads alone.
+        // A single line contains only the headings.
         for (what, table) in tables.into_iter().filter(|(_, table)| table.lines().count() > 1) {
             write!(text, "\n{what}\n{table}").ok();
         }
