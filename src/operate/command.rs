@@ -1,4 +1,4 @@
-//! What an operator can ask for, and what comes of it. The requests are both the arguments of the command line and the bodies of HTTP.
+//! Operator commands and their answers. The requests are both command line arguments and HTTP bodies.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -125,33 +125,33 @@ pub struct ReplayJournalRequest {
 
 // === Answers ===
 
-/// The entries there are.
+/// The selected entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
-    /// How many are meant.
+    /// Number of selected entries.
     pub entries: u64,
-    /// The items they hold.
+    /// Number of their items.
     pub items: u64,
-    /// Items of the whole store that cannot be listed or replayed any more: they gave way to newer ones, or are damaged.
+    /// Items of the whole store that can no longer be listed or replayed, because they were evicted or are damaged.
     pub items_gone: u64,
-    /// By sink and reason, the most first.
+    /// By sink and reason, largest first.
     pub groups: Vec<Group>,
-    /// The newest, the oldest of them first.
+    /// The newest entries, in ascending order.
     pub newest: Vec<EntryView>,
 }
 
-/// Entries of one sink with one reason.
+/// Entries with the same sink and reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
     /// The sink; empty in the quarantine.
     pub sink: String,
     /// The reason.
     pub reason: String,
-    /// The items they hold.
+    /// Number of items.
     pub items: u64,
-    /// When the first was set aside.
+    /// When its first entry was stored.
     pub first: String,
-    /// When the last was set aside.
+    /// When its last entry was stored.
     pub last: String,
 }
 
@@ -162,86 +162,86 @@ pub struct EntryView {
     pub id: u64,
     /// The sink; empty in the quarantine.
     pub sink: String,
-    /// Why it was set aside.
+    /// Why it was stored.
     pub reason: String,
-    /// When it was set aside.
+    /// When it was stored.
     pub at: String,
     /// When it was received.
     pub received_at: String,
-    /// Through which receiver.
+    /// The receiver through which it came.
     pub receiver: String,
-    /// The items it holds.
+    /// Number of items.
     pub items: u64,
-    /// The size of its body.
+    /// Size of its body in bytes.
     pub bytes: u64,
-    /// The traces it belongs to; none where it is not understood.
+    /// Its traces; empty if it cannot be decoded.
     pub traces: Vec<String>,
-    /// What the backend answered.
+    /// The backend's answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,
-    /// The item as JSON: as the client sent it, or OTLP's mapping of what came as protobuf.
+    /// The item as JSON: as the client sent it, or OTLP's JSON mapping of protobuf.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload: Option<String>,
-    /// The body in base64, where it is not understood and no text.
+    /// The body in base64, if it can neither be decoded nor shown as text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload_base64: Option<String>,
 }
 
-/// What was given up.
+/// The result of dropping entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
-    /// How many items.
+    /// Number of items dropped.
     pub items: u64,
 }
 
-/// What was replayed.
+/// The result of a replay.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replayed {
-    /// What came of it; nothing for a dry run.
+    /// Its progress; empty for a dry run.
     pub progress: Progress,
-    /// What the journal holds of it; `None` for entries.
+    /// What the journal holds of the range; `None` for entries.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub census: Option<Census>,
 }
 
-/// How far a replay is. Items are spans and trace objects.
+/// Progress of a replay. Items are spans and trace objects.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Items that were read and are meant.
+    /// Selected items that were read.
     pub items: u64,
-    /// Of these, how many the sink has.
+    /// Of these, the number that were delivered.
     pub delivered: u64,
-    /// How many it will not take; they stay where they are.
+    /// Rejected items; they stay where they are.
     pub rejected: u64,
-    /// How many this version does not understand; they stay where they are.
+    /// Items that this version cannot decode; they stay where they are.
     pub not_understood: u64,
-    /// How many cannot be read, because they were removed meanwhile or are damaged.
+    /// Items that cannot be read, because they were removed in the meantime or are damaged.
     pub unreadable: u64,
-    /// Why items were rejected, with how many.
+    /// Number of rejected items per reason.
     pub reasons: BTreeMap<String, u64>,
 }
 
-/// What a range of the journal holds.
+/// The contents of a range of the journal.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Census {
-    /// Per receiver, by its name.
+    /// By the receiver's name.
     pub receivers: BTreeMap<String, ReceiverCensus>,
-    /// Items that are meant but that the sink's own lane has not delivered yet; it will, so they are not replayed.
+    /// Selected items that the sink's own lane has yet to deliver; they are not replayed.
     pub pending: u64,
-    /// Items that cannot be read, or not be understood by this version.
+    /// Items that are unreadable, or that this version cannot decode.
     pub unreadable: u64,
-    /// When the oldest record that is kept was received, in nanoseconds since 1970; `None` for an empty journal.
+    /// When the oldest existing record was received, in nanoseconds since 1970; `None` for an empty journal.
     pub oldest_ns: Option<u64>,
-    /// Whether records have been removed that may have been meant.
+    /// Whether records that may have been in the range have been removed.
     pub begins_late: bool,
 }
 
-/// What came through one receiver.
+/// What arrived through one receiver.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReceiverCensus {
-    /// Requests.
+    /// Number of requests.
     pub records: u64,
-    /// Items.
+    /// Number of items.
     pub items: u64,
     /// When the first was received, in nanoseconds since 1970.
     pub first_ns: u64,
@@ -249,31 +249,31 @@ pub struct ReceiverCensus {
     pub last_ns: u64,
 }
 
-/// A line of an answer over HTTP: how far it is, or how it ended.
+/// A line of an answer over HTTP: progress, or the result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply<T> {
-    /// It goes on.
+    /// The command is still running.
     Working(Working),
-    /// It was carried out.
+    /// The command succeeded.
     Done(T),
-    /// It was not.
+    /// The command failed.
     Error(String),
 }
 
-/// How far a replay is, for whoever waits for it.
+/// Progress of a replay, for the waiting client.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Working {
-    /// How far.
+    /// The progress so far.
     pub progress: Progress,
-    /// What keeps its sinks from taking more, if anything.
+    /// Problems that slow down or stop its sinks.
     pub problems: Vec<String>,
 }
 
-/// Why a command was not carried out.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// It cannot be meant so.
+    /// The request is contradictory or invalid.
     #[error("{0}")]
     Mistake(String),
     /// There is no such entry.
@@ -284,45 +284,45 @@ pub enum CommandError {
         "trace {0} is not in the journal; give its 32 digits, or its id in the Agents SDK; traces are kept as long as journal.retain says"
     )]
     NoTrace(String),
-    /// Nobody follows which traces there are.
+    /// The index of traces is off.
     #[error(
         "`admin.traces` is false, so there is no list of traces; `trace show` and `trace verify` work without it"
     )]
     NoIndex,
-    /// Somebody else is at it.
+    /// Another command has the resolver.
     #[error("another replay or drop is working on these entries; retry when it is done")]
     Busy,
-    /// The configuration as it is now cannot be taken: everything that is wrong with it, as `validate` shows it.
+    /// The current configuration is invalid; holds all mistakes, as `validate` shows them.
     #[error("the configuration is invalid, and nothing has changed:\n\n{0}")]
     Invalid(String),
-    /// What is new in it cannot be changed while the daemon runs, or not now.
+    /// A change cannot be applied while the daemon runs, or not at this time.
     #[error("nothing has changed: {0}")]
     Refused(String),
-    /// The daemon stops.
+    /// The daemon is stopping.
     #[error("the daemon is stopping; its next start reads the configuration")]
     Stopping,
-    /// Nobody has read a configuration.
+    /// No daemon has loaded a configuration.
     #[error("no daemon is running; its next start reads the configuration")]
     NoDaemon,
-    /// There are no lanes here.
+    /// This process has no lanes.
     #[error("nothing can be replayed here")]
     NoLanes,
     /// The lane has ended.
     #[error(transparent)]
     Lane(#[from] LaneGone),
-    /// What is meant cannot be read.
+    /// The data cannot be read.
     #[error("it cannot be read: {0}")]
     Read(#[from] io::Error),
-    /// What was in the quarantine cannot be received again.
+    /// An entry of the quarantine cannot be received again.
     #[error("it cannot be received again: {0}")]
     Receive(#[from] Refusal),
-    /// What became of entries cannot be noted. What arrived is sent again by the next replay.
+    /// The resolution of entries cannot be saved. The next replay sends delivered items again.
     #[error("it cannot be noted: {0}")]
     Resolve(#[from] AppendError),
 }
 
 impl CommandError {
-    /// The same in one line.
+    /// Returns the message in one line.
     pub fn in_short(&self) -> String {
         let Self::Invalid(report) = self else { return self.to_string() };
         let mistakes = report.lines().filter_map(|line| line.strip_prefix("error: "));
@@ -330,7 +330,7 @@ impl CommandError {
     }
 }
 
-/// Runs what blocks on the disk where that costs nobody else.
+/// Runs work that blocks on the disk on a separate thread.
 pub(super) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, CommandError> {
@@ -338,9 +338,9 @@ pub(super) async fn off_thread<T: Send + 'static>(
     Ok(done.map_err(io::Error::other)??)
 }
 
-/// Distinct reasons that are told apart; a backend that quotes the item in each would make as many as there are items.
+/// Maximum number of distinct reasons; a backend that quotes the item would create as many as there are items.
 const REASONS_MAX: usize = 20;
-/// Where the others are counted.
+/// Counts all further reasons.
 const OTHER_REASONS: &str = "other reasons";
 
 impl Progress {

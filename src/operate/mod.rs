@@ -1,9 +1,9 @@
-//! What was set aside, and what an operator does with it and with the journal: the same commands over HTTP and on the command line.
+//! Dead letters and quarantine, and operator commands on these and on the journal: the same commands over HTTP and on the command line.
 //!
-//! The dead letters and the quarantine are stores (`store.rs`) of the same kind. A replay (`replay.rs`) reads a store or a range of the
-//! main journal with a filter, and hands what it finds to a sink's lane, which treats it like anything else but moves no cursor. What
-//! arrived is noted in the store, behind what it speaks of. A reload (`reload.rs`) is handed to the daemon that runs. [`Operator`] carries out commands, on a running daemon and on a
-//! directory that no daemon has.
+//! Dead letters and quarantine are stores (`store.rs`) of the same kind. A replay (`replay.rs`) reads a store or a range of the main
+//! journal with a filter and passes the items to a sink's lane, which treats them like any others but moves no cursor. Resolutions are
+//! appended to the store, after the entries that they refer to. A reload (`reload.rs`) is passed to the running daemon. [`Operator`]
+//! carries out commands, in a running daemon or on a directory that no daemon has open.
 
 mod command;
 mod look;

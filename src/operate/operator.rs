@@ -1,4 +1,4 @@
-//! Carries out commands. Each is a type that says where it is sent, what is answered and what it does.
+//! Carries out commands. Each command is a type that defines its path, its answer and its implementation.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -28,57 +28,57 @@ use crate::span::{Span, TraceId};
 use crate::support::lock::lock;
 use crate::support::{base64, clock, moment, rfc3339};
 
-/// Entries that are listed when nobody says how many.
+/// Default number of listed entries.
 const LIST_DEFAULT: usize = 20;
-/// Entries that are listed at most: what a person reads, and an answer of bounded size.
+/// Maximum number of listed entries: more than a person reads, and it bounds the answer.
 const LIST_MAX: usize = 1000;
-/// Groups that are listed at most. Reasons come from backends, which may make one up for each item.
+/// Maximum number of listed groups. Reasons come from backends, which may create one per item.
 const GROUPS_MAX: usize = 1000;
-/// Traces that are read at once: each may be 256 MiB.
+/// Maximum number of traces read concurrently: each may have 256 MiB.
 const READING_MAX: usize = 2;
-/// How often a replay says how far it is.
+/// Interval of a replay's progress reports.
 const SAY_EVERY: Duration = Duration::from_secs(1);
 
-/// Where commands are carried out.
+/// Everything that commands need.
 #[derive(Debug)]
 pub struct Operator {
-    /// What sinks rejected.
+    /// Items that sinks rejected.
     pub dead_letters: Store,
-    /// What could not be understood.
+    /// Items that could not be decoded.
     pub quarantine: Store,
-    /// The journal and the lanes, where replays are wanted.
+    /// The journal and the lanes, if replays are possible.
     pub replays: Option<Replays>,
-    /// Who reads the configuration again.
+    /// Where to request a reload.
     pub reloads: Option<Reloads>,
-    /// Which traces there are, what agents did, and the prices in force. It may have the prices alone.
+    /// The index of traces, the agent metrics, and the current prices. It may contain only the prices.
     pub index: Index,
-    /// Turns to read a trace, which may take much memory.
+    /// Limits concurrent reads of traces, which may need much memory.
     pub(super) reading: Arc<Semaphore>,
 }
 
-/// What replays need beside the stores.
+/// What replays need in addition to the stores.
 #[derive(Debug)]
 pub struct Replays {
     /// The journal.
     pub feed: Feed,
     /// The lanes.
     pub lanes: Lanes,
-    /// The rules for what comes back from the quarantine, as for what comes from clients.
+    /// The rules for requests from the quarantine, as for those from clients.
     pub before_journal: Mutex<Option<Arc<BeforeJournal>>>,
 }
 
 /// A command, as it is sent.
 pub trait Command: Serialize + DeserializeOwned + Send + 'static {
-    /// Where it is sent over HTTP.
+    /// Its HTTP path.
     const PATH: &'static str;
-    /// Whether it takes so long that it is told how far it is.
+    /// Whether it takes long enough to report progress.
     const IS_REPLAY: bool = false;
-    /// What it works with.
+    /// What it needs if no daemon is running.
     const NEEDS: Needs = Needs::Stores;
-    /// What comes of it.
+    /// Its result.
     type Answer: Serialize + DeserializeOwned + Send + 'static;
 
-    /// See [`Operator::carry_out`]. `progress` follows a replay.
+    /// See [`Operator::carry_out`]. A replay updates `progress`.
     fn run(
         self,
         operator: &Operator,
@@ -86,38 +86,38 @@ pub trait Command: Serialize + DeserializeOwned + Send + 'static {
     ) -> impl Future<Output = Answered<Self>> + Send;
 }
 
-/// What a command works with, where no daemon has it open.
+/// What a command needs if no daemon has it open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
-    /// What was set aside.
+    /// The dead letters and the quarantine.
     Stores,
-    /// The journal and the lanes too.
+    /// The journal and the lanes as well.
     Lanes,
-    /// And which traces are in the journal.
+    /// The index of traces as well.
     Index,
 }
 
-/// How far a command is, and whoever follows it.
+/// The progress of a command, for its observers.
 pub(super) type Followed = watch::Sender<Progress>;
-/// What comes of a command.
+/// The result of a command.
 pub(super) type Answered<C> = Result<<C as Command>::Answer, CommandError>;
 
 impl Operator {
-    /// Over both stores: what else there is is set.
+    /// Creates an operator over both stores; the other fields are set later.
     pub fn new(dead_letters: Store, quarantine: Store, replays: Option<Replays>) -> Self {
         let reading = Arc::new(Semaphore::new(READING_MAX));
         let (reloads, index) = (None, Index::default());
         Self { dead_letters, quarantine, replays, reloads, index, reading }
     }
 
-    /// These rules hold before the journal from now on.
+    /// Replaces the rules with `before_journal`.
     pub fn set_before_journal(&self, rules: Option<Arc<BeforeJournal>>) {
         if let Some(replays) = &self.replays {
             *lock(&replays.before_journal) = rules;
         }
     }
 
-    /// Carries out a command, and tells each second how far it is. Dropped, it stops after what is at a sink right now.
+    /// Carries out a command and reports its progress each second. Dropping the future stops it after the deliveries in flight.
     pub async fn carry_out<C: Command>(
         &self,
         command: C,
@@ -138,7 +138,7 @@ impl Operator {
         }
     }
 
-    /// Closes the journals. It blocks on the disk.
+    /// Closes the journals. Blocks on the disk.
     pub fn close(&self) {
         if let Some(replays) = &self.replays {
             replays.feed.journal().close();
@@ -147,7 +147,7 @@ impl Operator {
         self.dead_letters.close();
     }
 
-    /// What keeps sinks from taking more.
+    /// Returns the problems of sinks.
     fn problems(&self) -> Vec<String> {
         let lanes = self.replays.iter().flat_map(|replays| replays.lanes.all());
         let troubled = lanes.filter_map(|LaneHandle { status, .. }| match status.state() {
@@ -168,7 +168,7 @@ impl Operator {
         self.store(which.quarantine).resolver().ok_or(CommandError::Busy)
     }
 
-    /// Which traces there are, where that is followed.
+    /// Returns the index of traces, if it is on.
     pub(super) fn traces(&self) -> Option<&Index> {
         Some(&self.index).filter(|index| index.kept().traces)
     }
@@ -264,7 +264,7 @@ impl Command for ReplayEntriesRequest {
             let (store, meant) = (resolver.store.clone(), selection.clone());
             let sinks = move || store.selected(meant)?.map(|it| Ok(it?.aside.sink)).collect();
             for sink in off_thread::<BTreeSet<String>>(sinks).await? {
-                // What another sink gets counts as given up for its own.
+                // Entries delivered to another sink count as dropped for their own.
                 let is_own = self.sink.as_ref().is_none_or(|other| *other == sink);
                 let outcome = if is_own { Outcome::Delivered } else { Outcome::Dropped };
                 let jobs = operator.jobs(self.sink.as_ref().unwrap_or(&sink))?;
@@ -273,7 +273,7 @@ impl Command for ReplayEntriesRequest {
             let replays = replays.iter().map(|(sink, jobs, outcome)| {
                 replay_entries(&resolver, (sink, &selection), (jobs, *outcome), progress)
             });
-            // Sinks at once, so that one that is down keeps no other waiting.
+            // All sinks concurrently, so that one that is down delays no other.
             join_all(replays).await.into_iter().collect::<Result<(), _>>()?;
         }
         Ok(Replayed { progress: progress.borrow().clone(), census: None })
@@ -317,7 +317,7 @@ fn range(from: Option<&str>, to: Option<&str>, trace: Option<&str>) -> Result<Ra
     Ok(Range { from_ns: time(from)?, to_ns: time(to)?, trace: trace.map(trace_named) })
 }
 
-/// The trace that an operator means: by its 32 digits, or by its id in the Agents SDK.
+/// Returns the trace with these 32 digits, or with this id in the Agents SDK.
 pub(super) fn trace_named(text: &str) -> TraceId {
     TraceId::from_hex(text).unwrap_or_else(|| ids::trace_id(text))
 }
@@ -329,7 +329,7 @@ pub(super) fn time(text: Option<&str>) -> Result<Option<u64>, CommandError> {
 
 // === What is shown ===
 
-/// Gathers entries on the way through a store.
+/// Collects entries while a store is read.
 #[derive(Default)]
 struct Listing {
     limit: usize,
@@ -381,7 +381,7 @@ impl EntryView {
     }
 }
 
-/// The item as text, or its bytes in base64.
+/// Returns the item as text, or its bytes in base64.
 fn payload(entry: &Entry) -> (Option<String>, Option<String>) {
     let as_otlp = entry.decode().ok().and_then(|decoded| {
         let spans: Vec<&Span> = decoded.batch.spans().collect();

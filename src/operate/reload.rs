@@ -1,4 +1,4 @@
-//! Reloads: the daemon reads its configuration again. Who asks gets what came of it; the daemon takes one request after the other.
+//! Reloads: the daemon reads its configuration again. The client gets the result; the daemon handles one request after the other.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::command::CommandError;
 
-/// Requests that wait for the one at work: more than that wait to be taken.
+/// Maximum number of queued requests; further clients wait to enqueue theirs.
 const WAITING_MAX: usize = 8;
 
 /// Asks for a reload.
@@ -32,7 +32,7 @@ pub struct Reloaded {
     pub applied: Vec<String>,
 }
 
-/// A sink with other options: it went on from its cursor.
+/// A sink whose options changed; it continued from its cursor.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rebuilt {
     /// Its name.
@@ -42,7 +42,7 @@ pub struct Rebuilt {
 }
 
 impl Reloaded {
-    /// Whether nothing is other than before.
+    /// Returns whether nothing changed.
     pub fn is_unchanged(&self) -> bool {
         self.added.is_empty()
             && self.removed.is_empty()
@@ -75,39 +75,39 @@ impl fmt::Display for Reloaded {
 /// What is read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reread {
-    /// Everything: what somebody asked for.
+    /// Everything: an explicit request.
     All,
-    /// What the configuration refers to, such as credentials in files; not the configuration itself.
+    /// Only what the configuration refers to, such as credentials in files.
     References,
 }
 
-/// A reload that was refused: what was in force before is so still.
+/// A reload that was refused, so that the previous configuration is still effective.
 #[derive(Debug, Clone, Serialize)]
 pub struct RefusedReload {
-    /// When.
+    /// When it was refused.
     pub at: String,
-    /// Why, without a line of the configuration.
+    /// The reason, without a line of the configuration.
     pub problem: String,
     /// What was read again.
     #[serde(skip)]
     pub reread: Reread,
 }
 
-/// A request, and where its answer goes.
+/// A request, and the channel for its answer.
 pub type Asked = (Reread, oneshot::Sender<Result<Reloaded, CommandError>>);
 
-/// Where a running daemon is asked for a reload. Clones share it.
+/// Sends reload requests to the running daemon. Clones share the channel.
 #[derive(Debug, Clone)]
 pub struct Reloads(mpsc::Sender<Asked>);
 
 impl Reloads {
-    /// A way to ask, and where the daemon takes from it. Dropped, that refuses who asks.
+    /// Creates the sender and the daemon's receiver. Dropping the receiver refuses requests.
     pub fn new() -> (Self, mpsc::Receiver<Asked>) {
         let (asking, asked) = mpsc::channel(WAITING_MAX);
         (Self(asking), asked)
     }
 
-    /// Asks, and waits for what comes of it. Who stops waiting does not stop a reload.
+    /// Requests a reload and waits for the result. A caller that stops waiting does not stop the reload.
     pub async fn ask(&self, what: Reread) -> Result<Reloaded, CommandError> {
         let (answer, answered) = oneshot::channel();
         self.0.send((what, answer)).await.map_err(|_| CommandError::Stopping)?;

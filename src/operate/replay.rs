@@ -1,8 +1,8 @@
-//! Replays: dead letters or a range of the journal once more to a sink, and the quarantine once more into the journal.
+//! Replays: dead letters or a range of the journal delivered again to a sink, and the quarantine received again into the journal.
 //!
-//! A replay reads a journal with a filter, off the runtime's threads and one delivery ahead, and hands deliveries to the sink's lane as
-//! jobs. It is at least once: what a sink has taken when a replay is broken off, or a daemon dies, and that is not resolved yet, is
-//! sent again by the next one.
+//! A replay reads a journal with a filter, off the runtime's threads and one delivery ahead, and passes deliveries to the sink's lane as
+//! jobs. Delivery is at least once: if a replay is interrupted or a daemon dies, the next replay resends items that were delivered but not
+//! yet resolved.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -24,11 +24,10 @@ use crate::support::clock::nanos;
 
 // === Reading ===
 
-/// What is read, and what comes of having read it all.
+/// The items that are read, and the task that reads them, with its result.
 type Reading<T, R> = (mpsc::Receiver<T>, JoinHandle<io::Result<R>>);
 
-/// Has this read away from the runtime's threads, because it blocks on the disk, and one ahead. It gives out what it reads until it is told
-/// that nobody wants more.
+/// Reads off the runtime's threads, because it blocks on the disk, one item ahead. Stops once the receiver is gone.
 fn reading<T: Send + 'static, R: Send + 'static>(
     read: impl FnOnce(&mut dyn FnMut(T) -> bool) -> io::Result<R> + Send + 'static,
 ) -> Reading<T, R> {
@@ -36,23 +35,23 @@ fn reading<T: Send + 'static, R: Send + 'static>(
     (items, spawn_blocking(move || read(&mut |item| sender.blocking_send(item).is_ok())))
 }
 
-/// One delivery's worth of what is replayed.
+/// One delivery of a replay.
 #[derive(Default)]
 struct Chunk {
     delivery: Delivery,
-    /// The id and the items of the entry that each of the delivery's batches is from; none where it is from the journal.
+    /// For each batch of the delivery, the id and the number of items of its entry; empty for the journal.
     entries: Vec<(u64, u64)>,
-    /// Entries of which the sink's rules leave nothing.
+    /// Entries that the sink's rules drop completely.
     filtered: Vec<(u64, u64)>,
-    /// Items that this version does not understand.
+    /// Items that this version cannot decode.
     not_understood: u64,
     /// Items that cannot be read.
     unreadable: u64,
-    /// Roots of traces, to be sent behind it.
+    /// Roots of traces, to be sent after it.
     roots: Vec<Delivery>,
 }
 
-/// Has a lane deliver what is read; `resolve` notes what arrived, and `progress` follows. Returns what came of reading it.
+/// Delivers what is read through a lane. `resolve` records what was delivered, and `progress` is updated. Returns the reader's result.
 async fn deliver<R: Send + 'static>(
     (mut chunks, read): Reading<Chunk, R>,
     jobs: &JobHandle,
@@ -75,7 +74,7 @@ async fn deliver<R: Send + 'static>(
             jobs.deliver(chunk.delivery).await?
         };
         if let Some((resolver, sink, outcome)) = resolve {
-            // What another sink's rules leave out is still its own sink's.
+            // Entries that another sink's rules drop stay with their own sink.
             if outcome == Outcome::Delivered {
                 resolver.resolve(sink, Outcome::Dropped, chunk.filtered).await?;
             }
@@ -92,14 +91,14 @@ async fn deliver<R: Send + 'static>(
             progress.delivered += items;
         });
         for roots in chunk.roots {
-            // They are no items: what a root says, its spans have said, so a root that is rejected is nothing lost.
+            // Roots are not items: they repeat what their spans contain, so a rejected root loses nothing.
             jobs.deliver(roots).await?;
         }
     }
     Ok(read.await.map_err(io::Error::other)??)
 }
 
-/// The items that each rejection costs: all of its entry's, which stays as it is, and once.
+/// Returns the items lost per rejection: all of its entry's, which stays as it is, counted once.
 fn by_reason(rejected: Vec<Rejected>, entries: &[(u64, u64)]) -> Vec<(String, u64)> {
     let mut seen = HashSet::new();
     let items = rejected.into_iter().filter_map(|Rejected { batch, reason }| {
@@ -111,7 +110,7 @@ fn by_reason(rejected: Vec<Rejected>, entries: &[(u64, u64)]) -> Vec<(String, u6
 
 // === Entries ===
 
-/// Gives the selected entries of one sink to a lane; those that arrive are resolved like this. `progress` follows.
+/// Delivers the selected entries of one sink through a lane, and resolves those that are delivered with `outcome`. Updates `progress`.
 pub async fn replay_entries(
     resolver: &Resolver,
     (sink, selection): (&str, &Selection),
@@ -136,7 +135,7 @@ pub async fn replay_entries(
 }
 
 impl Chunk {
-    /// Adds what its sink's rules leave of an entry.
+    /// Adds what the sink's rules leave of an entry.
     fn add_entry(&mut self, entry: &Entry, rules: &Rules) {
         let Some(decoded) = entry.understood() else {
             self.not_understood += entry.items;
@@ -154,7 +153,7 @@ impl Chunk {
     }
 }
 
-/// Gives up the selected entries, and counts them. Returns how many items that is.
+/// Drops the selected entries. Returns the number of their items.
 pub async fn drop_entries(resolver: &Resolver, selection: Selection) -> Result<u64, CommandError> {
     let store = resolver.store.clone();
     let by_sink = off_thread(move || {
@@ -172,8 +171,8 @@ pub async fn drop_entries(resolver: &Resolver, selection: Selection) -> Result<u
     Ok(dropped)
 }
 
-/// Receives the selected entries of the quarantine once more, with what this version understands. What it does understand goes to
-/// every sink like any request, as far as these rules leave something of it, and is resolved. `progress` follows.
+/// Receives the selected entries of the quarantine again, as far as this version can decode them. After these rules, they go to every sink
+/// like any request, and are resolved. Updates `progress`.
 pub async fn receive_entries(
     resolver: &Resolver,
     selection: Selection,
@@ -197,7 +196,7 @@ pub async fn receive_entries(
             });
             continue;
         };
-        // The quarantine is no sink's.
+        // The quarantine belongs to no sink.
         if arrival.decoded.batch.items.is_empty() {
             resolver.resolve("", Outcome::Dropped, [(id, items)]).await?;
             continue;
@@ -212,15 +211,15 @@ pub async fn receive_entries(
     Ok(read.await.map_err(io::Error::other)??)
 }
 
-/// An entry of the quarantine, by its id and its items, as a request that comes now: what could not be understood was asked for no rule,
-/// and rules may be others by now. `None` where this version does not understand all of it, or it cannot be kept as rules want it.
+/// Turns an entry of the quarantine, named by its id and its number of items, into a new request. No rule has seen its items yet, and rules
+/// may have changed. Returns `None` if this version cannot decode all of it, or if it cannot be redacted as the rules require.
 fn again(entry: Entry, rules: Option<&BeforeJournal>) -> ((u64, u64), Option<Arrival>) {
     let (name, decoded) = ((entry.id, entry.items), entry.understood());
     let Entry { mut envelope, body, .. } = entry;
     let clean = |decoded| match rules {
         None => Some(Arrival { envelope, sent: body, decoded }),
         Some(rules) => {
-            // What is set aside is not compressed, as far as it is understood.
+            // Decodable entries of the quarantine are not compressed.
             let kept = rules.clean(&mut envelope, body.clone(), &body, decoded, &Limits::default());
             let kept = kept.ok().filter(|(_, decoded, _)| decoded.refused.is_empty());
             kept.map(|(sent, decoded, _)| Arrival { envelope, sent, decoded })
@@ -231,8 +230,8 @@ fn again(entry: Entry, rules: Option<&BeforeJournal>) -> ((u64, u64), Option<Arr
 
 // === The journal ===
 
-/// Delivers a range of the journal, up to a position, once more, or only counts it where there is no lane. What comes behind the
-/// position is pending, and the sink's lane delivers it anyway; the lane's own cursor stays where it is. `progress` follows.
+/// Delivers a range of the journal, up to a position, again, or only counts it if there is no lane. Records after the position are pending
+/// and will be delivered by the sink's lane, whose cursor does not move. Updates `progress`.
 pub async fn replay_journal(
     journal: &Journal<Arrived>,
     (range, until): (Range, Position),
@@ -256,12 +255,12 @@ pub async fn replay_journal(
     }
 }
 
-/// Reads a range of the journal, and counts it.
+/// Reads a range of the journal and counts its items.
 struct JournalReplay {
     journal: Journal<Arrived>,
     range: Range,
     until: Position,
-    /// How large a delivery should be; `None` where nothing is delivered.
+    /// The size of deliveries; `None` if nothing is delivered.
     limits: Option<BatchLimits>,
     rules: Arc<Rules>,
     decided: Option<Deciding>,
@@ -284,7 +283,7 @@ impl JournalReplay {
         Ok(self.census)
     }
 
-    /// A chunk with what is known of its traces, and with the roots that are due.
+    /// Adds trace contexts and the roots that are due to a chunk.
     fn with_traces(&mut self, mut chunk: Chunk, is_over: bool) -> Chunk {
         if let (Some(traces), Some(limits)) = (&mut self.traces, self.limits) {
             chunk.delivery = traces.with_contexts(chunk.delivery);
@@ -312,7 +311,7 @@ impl JournalReplay {
         }
         let is_meant = self.range.takes_time(received_at_ns);
         let is_delivered = self.limits.is_some() && !is_pending;
-        // What follows is read too where traces matter: a root says what all of its spans say.
+        // Later records are read too if traces matter, because a root summarizes all of its spans.
         if !(is_meant || is_delivered && self.traces.is_some()) {
             return;
         }
@@ -348,7 +347,7 @@ impl JournalReplay {
         }
     }
 
-    /// What rules leave of a record.
+    /// Applies the rules to a record.
     fn ruled(&mut self, record: &Record, batch: Batch) -> Arc<Batch> {
         let batch = Arc::new(batch);
         if !self.rules.wait_for_traces() {
@@ -362,36 +361,35 @@ impl JournalReplay {
     }
 }
 
-/// The places of a trace's items.
+/// Returns the places of a trace's items.
 fn of_trace(batch: &Batch, trace: TraceId) -> impl Iterator<Item = usize> {
     let places = batch.items.iter().enumerate();
     places.filter(move |(_, item)| item.trace_id() == trace).map(|(place, _)| place)
 }
 
-/// What a replay knows of the traces that it delivers, for a sink that wants to know: as a lane does, from what it reads and from
-/// what stands before that.
+/// Trace contexts of a replay, for a sink that needs them: as in a lane, from the records read and those before them.
 struct ReplayTraces {
     traces: Traces,
     needs: TraceNeeds,
-    /// When what was read last was received, in nanoseconds since 1970.
+    /// When the last record read was received, in nanoseconds since 1970.
     last_ns: u64,
-    /// Traces with items in the replay, whose roots are to follow them.
+    /// Traces with items in the replay, whose roots follow them.
     replayed: HashSet<TraceId>,
 }
 
 impl ReplayTraces {
-    /// At the first record of a replay.
+    /// Fills the table from the records before the replay's first one.
     fn new(
         needs: TraceNeeds,
         journal: &Journal<Arrived>,
         rules: (&Rules, Option<&Mutex<Decisions>>),
         start: Mark,
     ) -> Self {
-        // What was sent is sent again in its order; nothing of it goes a third time.
+        // Spans are sent again in their order; amendments would send them a third time.
         let needs = TraceNeeds { replaces_by_id: false, ..needs };
         let mut traces = Traces::new(needs, 0);
         look_back(journal, start, rules, &mut traces);
-        // Nothing of it is pending.
+        // Nothing in it is pending.
         traces.settle(Position(u64::MAX));
         Self { traces, needs, last_ns: 0, replayed: HashSet::new() }
     }
@@ -407,7 +405,7 @@ impl ReplayTraces {
         delivery.with_contexts(contexts)
     }
 
-    /// The roots of traces that were replayed and were quiet in what was read; of all where there is no more to read.
+    /// Returns the roots of replayed traces that have been quiet in the records read; at the end, of all traces.
     fn roots(&mut self, is_over: bool, count_max: usize) -> Vec<Delivery> {
         if is_over {
             self.traces.advance(self.last_ns.saturating_add(nanos(self.needs.quiet)));

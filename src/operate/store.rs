@@ -1,13 +1,11 @@
-//! A store of what was set aside, and of what became of it: the dead letters, or the quarantine.
+//! A store of items and their resolutions: the dead letters, or the quarantine.
 //!
-//! A store is a journal of its own: entries, each a record with one item (or a whole record that was not understood) and why it is
-//! there, and behind them resolutions, which name the entries that were delivered after all or given up. An entry's id is its
-//! position. Nothing is ever rewritten, so a crash leaves an entry either open or resolved, and the oldest records give way when
-//! the store is full.
+//! A store is a separate journal. Its entries are records of one item each (or of a whole undecodable request) with a reason. They are
+//! followed by resolutions, which name entries that were eventually delivered or dropped. An entry's id is its position. Nothing is ever
+//! rewritten, so after a crash an entry is either open or resolved. When the store is full, the oldest records are evicted.
 //!
-//! How many entries were resolved is kept per sink with a cursor of the store, and brought up to date from the resolutions behind it
-//! when the store is opened, so the counters stay right when old resolutions have given way. Entries that give way are counted with
-//! them, and saved, before they are removed.
+//! The numbers of resolved entries per sink are saved with a cursor of the store. Opening the store adds the resolutions after that cursor,
+//! so the counters stay right when old resolutions are evicted. Evicted entries are counted too, and saved before they are removed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -27,7 +25,7 @@ use crate::span::{Item, TraceId};
 use crate::support::clock;
 use crate::support::lock::lock;
 
-/// The name under which the counters are saved.
+/// The name of the cursor that holds the counters.
 const COUNTERS: &str = "settled";
 
 /// A store. A handle: clones share it.
@@ -42,22 +40,22 @@ struct Shared {
     counters: Mutex<Counters>,
     /// Held while the counters are saved, so that older ones never replace newer ones.
     saving: Mutex<()>,
-    /// Held by whoever may resolve.
+    /// Held by the task that may resolve entries.
     resolving: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// What became of entries.
+/// Counters of resolved and evicted entries.
 #[derive(Debug, Default)]
 struct Counters {
-    /// By their sink; that of the quarantine is empty.
+    /// By sink; the quarantine's is empty.
     by_sink: BTreeMap<String, Resolved>,
     /// Resolutions before this are counted.
     until: Mark,
-    /// Entries before this that gave way are counted.
+    /// Evicted entries before this are counted.
     evicted_until: u64,
 }
 
-/// The right to resolve entries of a store: one at a time has it, so that nothing is resolved twice.
+/// The right to resolve entries of a store. Only one task has it at a time, so that nothing is resolved twice.
 #[derive(Debug)]
 pub struct Resolver {
     /// The store.
@@ -65,41 +63,41 @@ pub struct Resolver {
     _guard: OwnedMutexGuard<()>,
 }
 
-/// Something that was set aside and is not resolved.
+/// An unresolved entry.
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// Its id: the position of its record.
     pub id: u64,
-    /// How many items it counts for.
+    /// Number of items it counts for.
     pub items: u64,
-    /// What is remembered of the request it came in.
+    /// The envelope of its original request.
     pub envelope: Envelope,
     /// Why it is here.
     pub aside: Aside,
-    /// Its body as it was set aside.
+    /// Its body as stored.
     pub body: Bytes,
     record: Bytes,
 }
 
-/// Which entries are meant: those that everything given here fits.
+/// Selects entries that meet all of these conditions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// These ids; none for all.
+    /// These ids; empty for all.
     pub ids: Vec<u64>,
-    /// Set aside because of this sink.
+    /// Stored for this sink.
     pub sink: Option<String>,
-    /// With this in the reason.
+    /// With this text in the reason.
     pub reason: Option<String>,
-    /// Set aside then, of this trace.
+    /// Stored in this range of time, of this trace.
     pub range: Range,
 }
 
-/// Which part of a store or of the journal is meant.
+/// A part of a store or of the journal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Range {
-    /// What was set aside or received at this time or later, in nanoseconds since 1970.
+    /// Stored or received at this time or later, in nanoseconds since 1970.
     pub from_ns: Option<u64>,
-    /// What was before this time, in nanoseconds since 1970.
+    /// Stored or received before this time, in nanoseconds since 1970.
     pub to_ns: Option<u64>,
     /// Of this trace.
     pub trace: Option<TraceId>,
@@ -112,10 +110,10 @@ impl Range {
 }
 
 impl Store {
-    /// A store over its journal. It blocks on the disk.
+    /// Opens a store over its journal. Blocks on the disk.
     pub fn open(journal: Journal<()>) -> io::Result<Self> {
         let saved = journal.cursor(COUNTERS).unwrap_or_default();
-        // Counters that cannot be read are begun again from what is still there.
+        // Unreadable counters are computed again from what is still there.
         let (by_sink, until) = match serde_json::from_slice(&saved.state) {
             Ok(by_sink) => (by_sink, saved.mark),
             Err(_) => (BTreeMap::new(), Mark::default()),
@@ -143,30 +141,30 @@ impl Store {
         Ok(store)
     }
 
-    /// Closes its journal. It blocks on the disk.
+    /// Closes its journal. Blocks on the disk.
     pub(super) fn close(&self) {
         self.shared.journal.close();
     }
 
-    /// The right to resolve; `None` while somebody else has it.
+    /// Returns the right to resolve; `None` while another task has it.
     pub fn resolver(&self) -> Option<Resolver> {
         let guard = Arc::clone(&self.shared.resolving).try_lock_owned().ok()?;
         Some(Resolver { store: self.clone(), _guard: guard })
     }
 
-    /// What became of a sink's entries.
+    /// Returns the counters of a sink.
     pub fn resolved(&self, sink: &str) -> Resolved {
         self.counters().by_sink.get(sink).copied().unwrap_or_default()
     }
 
-    /// The entries that are not resolved, the oldest first. It blocks on the disk: resolutions stand behind what they name, so the
+    /// Iterates over the unresolved entries, the oldest first. Blocks on the disk: resolutions follow the entries that they name, so the
     /// store is read twice.
     pub fn entries(&self) -> io::Result<impl Iterator<Item = io::Result<Entry>> + use<>> {
         let open = |(entry, outcome): (_, Option<Outcome>)| outcome.is_none().then_some(entry);
         Ok(self.fates()?.filter_map(move |fate| fate.map(open).transpose()))
     }
 
-    /// All entries that are kept, with what became of those that are resolved.
+    /// Iterates over all entries, with the outcome of those that are resolved.
     pub fn fates(
         &self,
     ) -> io::Result<impl Iterator<Item = io::Result<(Entry, Option<Outcome>)>> + use<>> {
@@ -187,7 +185,7 @@ impl Store {
         Ok(records.filter_map(move |record| record.map(&fate).transpose()))
     }
 
-    /// The entries that are meant.
+    /// Iterates over the selected entries.
     pub fn selected(
         &self,
         selection: Selection,
@@ -196,14 +194,14 @@ impl Store {
         Ok(entries.filter(move |entry| entry.as_ref().map_or(true, |it| selection.takes(it))))
     }
 
-    /// Items that are neither resolved nor among so many that are left: they gave way to newer ones, or cannot be read.
+    /// Returns the number of items that are neither resolved nor among the `left` remaining ones: evicted or unreadable.
     pub fn items_gone(&self, left: u64) -> u64 {
         let resolved = |resolved: &Resolved| resolved.delivered + resolved.dropped;
         let resolved: u64 = self.counters().by_sink.values().map(resolved).sum();
         self.shared.journal.end().items.saturating_sub(resolved + left)
     }
 
-    /// Counts and says which entries give way, before they are removed. It blocks on the disk.
+    /// Counts and logs the entries to be evicted, before they are removed. Blocks on the disk.
     pub(super) fn evict(&self, from: Mark, until: Mark) {
         let counted_until = self.counters().evicted_until.max(from.position.0);
         let evicted = self.items_before(until, counted_until);
@@ -231,7 +229,7 @@ impl Store {
         }
     }
 
-    /// The items of entries that are not resolved, by their sink, from an id to a mark.
+    /// Counts the items of unresolved entries by sink, from an id to a mark.
     fn items_before(&self, until: Mark, from: u64) -> io::Result<BTreeMap<String, u64>> {
         let mut items = BTreeMap::<String, u64>::new();
         for entry in self.entries()? {
@@ -262,8 +260,8 @@ impl Store {
 }
 
 impl Resolver {
-    /// Resolves entries of one sink, each given as its id and its items: when this returns it is on stable storage. Returns how
-    /// many items that is.
+    /// Resolves entries of one sink, given as ids and numbers of items, and waits until that is on stable storage. Returns the total number
+    /// of items.
     pub async fn resolve(
         &self,
         sink: &str,
@@ -284,7 +282,7 @@ impl Resolver {
         let store = self.store.clone();
         let saved = tokio::task::spawn_blocking(move || store.save()).await;
         if let Ok(Err(problem)) = saved {
-            // The resolution itself is safe, and the counters follow from it.
+            // The resolution itself is durable, and the counters can be derived from it.
             warn!(%problem, "the counters of a store could not be saved");
         }
         Ok(items)
@@ -322,19 +320,19 @@ impl Entry {
         })
     }
 
-    /// What it holds, as this version understands it.
+    /// Decodes its contents with this version.
     pub fn decode(&self) -> Result<Decoded, Unreadable> {
         decode_record(&self.record).map(|(_, decoded)| decoded)
     }
 
-    /// What it holds; `None` where this version does not understand all of it.
+    /// Decodes its contents; `None` if this version cannot decode all of it.
     pub fn understood(&self) -> Option<Decoded> {
         let is_whole =
             |decoded: &Decoded| decoded.refused.is_empty() && !decoded.batch.items.is_empty();
         self.decode().ok().filter(is_whole)
     }
 
-    /// The traces of its items; none where they are not understood.
+    /// Returns the traces of its items; empty if they cannot be decoded.
     pub fn traces(&self) -> Vec<TraceId> {
         let Ok(decoded) = self.decode() else { return Vec::new() };
         let mut traces: Vec<_> = decoded.batch.items.iter().map(Item::trace_id).collect();
@@ -344,7 +342,7 @@ impl Entry {
 }
 
 impl Selection {
-    /// Whether this entry is meant.
+    /// Returns whether this entry is selected.
     pub fn takes(&self, entry: &Entry) -> bool {
         let aside = &entry.aside;
         let is_meant = |reason: &str| match reason.strip_prefix('=') {

@@ -1,41 +1,41 @@
-//! What there is to say of traces in some hundred words, for a language model that asks. Pure.
+//! Short descriptions of traces, of a few hundred words, for language models. Pure.
 //!
-//! A whole trace is tens of thousands of tokens. So each answer is what was computed of it, with the address in the console where a
-//! person sees the rest, and the id by which the model asks for one span.
+//! A whole trace has tens of thousands of tokens. So each answer is a summary, with the console's address where a person sees the rest, and
+//! the ids with which the model can ask for single spans.
 
 use std::fmt::Write as _;
 
 use super::{SpanView, TraceView, Verified, dollars_text, duration_text, one_line};
 use crate::index::{IndexView, List, Stats, TraceSummary};
 
-/// Spans of a trace that are told.
+/// Maximum number of spans listed per trace.
 const SPANS_MAX: usize = 30;
-/// Spans that are deeper are counted only.
+/// Deeper spans are only counted.
 const DEPTH_MAX: usize = 3;
-/// Errors of a trace that are told.
+/// Maximum number of errors listed per trace.
 const ERRORS_MAX: usize = 5;
-/// Letters of a name.
+/// Maximum number of characters of a name.
 const NAME_MAX: usize = 60;
-/// Letters of an error, and of what was said last.
+/// Maximum number of characters of an error, and of the last message.
 const TEXT_MAX: usize = 300;
-/// Letters of what one span was given, and of what it gave.
+/// Maximum number of characters of a span's input, and of its output.
 const PAYLOAD_MAX: usize = 1_500;
-/// What is told of one span: columns of its line, and what they are called.
+/// Columns of a span's line that are included, and their labels.
 const SAID: [(&str, &str); 4] = [
     ("input", "input"),
     ("output", "output"),
     ("error", "error_message"),
     ("error data", "error_data"),
 ];
-/// Rows of sums.
+/// Maximum number of rows of sums.
 const ROWS_MAX: usize = 30;
 
-/// Where a trace is in the console at an address such as `http://127.0.0.1:13133`.
+/// Returns the address of a trace in a console such as `http://127.0.0.1:13133`.
 fn at(console: &str, id: &str) -> String {
     format!("{console}/ui/traces/{id}")
 }
 
-/// Traces, one a line.
+/// Lists traces, one per line.
 pub fn traces(answer: &List, console: &str) -> String {
     let mut text = format!("{} of {} traces, newest first.\n", answer.traces.len(), answer.count);
     incomplete(&mut text, &answer.index);
@@ -46,7 +46,7 @@ pub fn traces(answer: &List, console: &str) -> String {
     text
 }
 
-/// One trace: sums, errors, the upper part of its tree and what was said last.
+/// Describes one trace: sums, errors, the upper part of its tree and the last message.
 pub fn trace(view: &TraceView, console: &str) -> String {
     let summary = &view.summary;
     let mut text = format!("{}\n", line(summary));
@@ -73,7 +73,7 @@ pub fn trace(view: &TraceView, console: &str) -> String {
     text
 }
 
-/// One span with what it was given and what it gave.
+/// Describes one span with its input and output.
 pub fn span(view: &TraceView, console: &str) -> String {
     let mut text = String::new();
     for span in &view.spans {
@@ -91,7 +91,7 @@ pub fn span(view: &TraceView, console: &str) -> String {
     text
 }
 
-/// What went wrong in traces.
+/// Describes what went wrong in traces.
 pub fn failures(answer: &List, views: &[TraceView], console: &str) -> String {
     let mut text = format!("{} traces failed; the newest:\n", answer.count);
     incomplete(&mut text, &answer.index);
@@ -103,7 +103,7 @@ pub fn failures(answer: &List, views: &[TraceView], console: &str) -> String {
     text
 }
 
-/// Sums, one row a line.
+/// Lists sums, one row per line.
 pub fn stats(answer: &Stats, console: &str) -> String {
     let mut text = format!("Over {} traces, most calls first.\n", answer.traces);
     incomplete(&mut text, &answer.index);
@@ -120,7 +120,7 @@ pub fn stats(answer: &Stats, console: &str) -> String {
     text
 }
 
-/// Whether a trace is whole and has arrived.
+/// Describes whether a trace is complete and delivered.
 pub fn verified(verified: &Verified, console: &str) -> String {
     let Verified { received, distinct, duplicates, orphans, in_circles, unreadable, .. } = verified;
     let mut text = format!(
@@ -138,7 +138,7 @@ pub fn verified(verified: &Verified, console: &str) -> String {
     text
 }
 
-/// Says that an answer may lack traces.
+/// Notes that an answer may lack traces.
 fn incomplete(text: &mut String, index: &IndexView) {
     if let Some(percent) = index.rebuilding_percent {
         writeln!(text, "The index is being rebuilt, {percent} %: newer traces are missing.").ok();
@@ -181,7 +181,7 @@ fn errors(text: &mut String, view: &TraceView) {
     more(text, "  and", failed.len().saturating_sub(ERRORS_MAX), " errors");
 }
 
-/// Says that there are some that are not told.
+/// Notes how many are not listed.
 fn more(text: &mut String, and: &str, untold: usize, what: &str) {
     if untold > 0 {
         writeln!(text, "{and} {untold} more{what}").ok();

@@ -1,34 +1,34 @@
-//! What was said in a trace, as turns: what its first model call was asked, and then what each model call and each tool answered, in the
-//! order of their starts. Every shape of messages that conventions know is read; what is none is text. Pure.
+//! The conversation of a trace as turns: the input of its first model call, then the answer of each model call and tool, in the order of
+//! their starts. It reads every message format of the supported conventions; anything else is text. Pure.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::span::{Kind, Payload, Span};
 
-/// Turns of a conversation that are shown.
+/// Maximum number of turns shown.
 const TURNS_MAX: usize = 2_000;
-/// Text of one turn, in bytes; it is cut there.
+/// Maximum text of one turn, in bytes; longer text is truncated.
 const TURN_BYTES_MAX: usize = 64 << 10;
-/// Text of all turns, in bytes.
+/// Maximum text of all turns, in bytes.
 const TEXT_BYTES_MAX: usize = 16 << 20;
 
-/// Members of a message, or of a part of one, that hold what it says.
+/// Members of a message, or of a part of one, that contain its text.
 const SAYING: [&str; 8] =
     ["parts", "content", "text", "summary", "tool_calls", "output", "response", "result"];
 
 /// One turn.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Turn {
-    /// Who speaks: `system`, `user`, `assistant`, `tool` ...
+    /// The speaker: `system`, `user`, `assistant`, `tool` ...
     pub role: String,
-    /// What is said.
+    /// The text.
     pub text: String,
-    /// In which span: 16 digits.
+    /// Its span: 16 digits.
     pub span_id: String,
 }
 
-/// The turns of these spans.
+/// Returns the turns of these spans.
 pub(super) fn conversation<'a>(spans: impl Iterator<Item = &'a Span>) -> Vec<Turn> {
     let speaks = |span: &&Span| matches!(span.facts().kind, Kind::Generation | Kind::Tool);
     let mut speaking: Vec<_> = spans.filter(speaks).collect();
@@ -36,7 +36,7 @@ pub(super) fn conversation<'a>(spans: impl Iterator<Item = &'a Span>) -> Vec<Tur
     let mut turns = Turns::default();
     let mut has_asked = false;
     for span in speaking {
-        // What is not shown need not be read: a trace has ten times as many.
+        // Turns that are not shown are not read; a trace may have ten times as many.
         if turns.said.len() >= TURNS_MAX || turns.bytes >= TEXT_BYTES_MAX {
             break;
         }
@@ -87,7 +87,7 @@ impl Turns {
         }
     }
 
-    /// Messages, or an answer that holds some.
+    /// Adds messages, or an answer that contains some.
     fn value(&mut self, role: &str, value: &Value) {
         match value {
             Value::Array(values) => values.iter().for_each(|value| self.value(role, value)),
@@ -107,7 +107,7 @@ impl Turns {
     }
 }
 
-/// What a message, or a part of one, says.
+/// Returns the text of a message or of a part of one.
 fn text_of(value: &Value) -> String {
     let object = match value {
         Value::String(text) => return text.clone(),
@@ -120,7 +120,7 @@ fn text_of(value: &Value) -> String {
         other => return other.to_string(),
     };
     let text = |key: &str| object.get(key).map(text_of).filter(|text| !text.is_empty());
-    // A call: by name and arguments, of the model or in a part of a message.
+    // A call by name and arguments, of the model or within a part of a message.
     let inner = ["function", "functionCall"].iter().find_map(|key| object.get(*key)?.as_object());
     let call = inner.unwrap_or(object);
     let given = ["arguments", "input", "args"].iter().find_map(|key| call.get(*key));

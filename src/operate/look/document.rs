@@ -11,10 +11,10 @@ use crate::sinks::jsonl::Lines;
 use crate::sinks::openai::write_items;
 use crate::span::otlp::json;
 
-/// The most that one document may be: an answer is one line, of which no more is read.
+/// Maximum size of a document: an answer is one line, whose length is limited.
 const BYTES_MAX: usize = 96 << 20;
 
-/// Writes a trace in a form.
+/// Writes a trace in a given form.
 pub(super) fn document(
     form: Form,
     read: &Read,
@@ -65,7 +65,7 @@ fn markdown(view: &TraceView) -> String {
     text
 }
 
-/// A fence that is not in the text: what somebody else has written must not end it.
+/// Returns a fence that does not occur in the text, so that text from clients cannot end it.
 fn fence_for(text: &str) -> String {
     let mut fence = "```".to_owned();
     while text.contains(&fence) {

@@ -1,7 +1,7 @@
-//! Looking at traces: which there are, what one did, whether it arrived, and sums over many.
+//! Trace views: lists of traces, single traces, their delivery, and sums over many.
 //!
-//! Which traces there are is known from the index; what they hold is read from the journal, so it is there as long as `journal.retain`
-//! says. Nothing is changed.
+//! The index knows which traces there are. Their contents are read from the journal, so they exist as long as `journal.retain` says.
+//! Nothing is changed.
 
 pub mod brief;
 mod conversation;
@@ -34,11 +34,11 @@ pub use conversation::Turn;
 pub use verify::{Fate, SinkLedger, Verified};
 pub use view::{Link, SpanView, TraceView, dollars_text, duration_text, one_line, tree_text};
 
-/// Traces that are listed when nobody says how many.
+/// Default number of listed traces.
 const LIST_DEFAULT: usize = 20;
-/// Traces that are listed at most.
+/// Maximum number of listed traces.
 const LIST_MAX: usize = 1_000;
-/// Traces that are verified at once: what is in sight of a list.
+/// Maximum number of traces verified per request: as many as a list shows.
 const VERIFIED_MAX: usize = 100;
 
 // === Requests ===
@@ -120,11 +120,11 @@ pub struct VerifyRequest {
     pub id: String,
 }
 
-/// Asks what became of several traces at each sink, without that of each span.
+/// Asks for the delivery state of several traces at each sink, without single spans.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeliveryRequest {
-    /// Their ids: 32 digits each. Those behind the hundredth are left out.
+    /// Their ids: 32 digits each. Only the first hundred count.
     pub ids: Vec<String>,
 }
 
@@ -144,7 +144,7 @@ pub enum Form {
 
 // === The commands ===
 
-/// A filter in one text or in many.
+/// Reads a filter from one text or several.
 fn words<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "a filter is a string, or a list of strings")]
@@ -168,13 +168,14 @@ impl WhichTraces {
     }
 }
 
-/// What both ask: the index, and from where on the journal is kept.
+/// Returns the index, and the position from which on the journal is kept.
 fn indexed(operator: &Operator) -> Result<(Index, Position), CommandError> {
     let index = operator.traces().cloned().ok_or(CommandError::NoIndex)?;
     Ok((index, operator.replays()?.feed.journal().start().position))
 }
 
-/// Has something made of a trace; `None` where nothing of it is there. All of it is read only where `is_whole`: else what the index knows.
+/// Reads a trace and converts it with `make`; `None` if nothing of it exists. Reads all of it only if `is_whole`, otherwise only what the
+/// index knows.
 async fn of_trace<T: Send + 'static>(
     operator: &Operator,
     (id, is_whole): (&str, bool),
@@ -186,7 +187,7 @@ async fn of_trace<T: Send + 'static>(
     let turn = Arc::clone(&operator.reading).acquire_owned().await;
     let turn = turn.map_err(|_| CommandError::Stopping)?;
     off_thread(move || {
-        // Also who asks and hangs up has had a turn until this is done.
+        // Even if the caller hangs up, the permit is held until the work is done.
         let _turn = turn;
         let read = read::trace(&journal, trace, &places)?;
         if read.records.is_empty() { Ok(None) } else { make(trace, read) }
@@ -233,7 +234,7 @@ impl Command for TraceRequest {
         let named = self.span.iter().fold(self.id.clone(), |id, span| id + " with a span " + span);
         let read = |id: &String| SpanId::from_hex(id).ok_or(CommandError::NoTrace(named.clone()));
         let span = self.span.as_ref().map(read).transpose()?;
-        // One that gave way may have begun anew, and all of it is wanted then as well as can be had quickly: what is known.
+        // An evicted trace may have been indexed again. Only what the index knows of it is read, because that is fast.
         let (prices, lanes) = (operator.index.prices(), operator.replays()?.lanes.all());
         let viewed = of_trace(operator, (&self.id, false), move |trace, read| {
             let links = lanes.iter().filter_map(|LaneHandle { status, .. }| {
@@ -246,7 +247,7 @@ impl Command for TraceRequest {
     }
 }
 
-/// A trace as it was read, or one span of it; `None` where there is no such span.
+/// Builds the view of a trace or of one span; `None` if there is no such span.
 fn view(
     (trace, mut read, span): (TraceId, Read, Option<SpanId>),
     (form, links): (Option<Form>, Vec<Link>),
@@ -311,11 +312,11 @@ impl Command for DeliveryRequest {
     }
 }
 
-/// Looks at those of these traces that are there, one after the other. All dead letters are read, but once.
+/// Verifies those of these traces that exist, one after the other. All dead letters are read, but only once.
 async fn verified(operator: &Operator, ids: &[String]) -> Result<Vec<Verified>, CommandError> {
     let replays = operator.replays()?;
     let journal = replays.feed.journal();
-    // Before the dead letters: what a cursor has passed is among them by then.
+    // Read before the dead letters, so that these include everything that a cursor has passed.
     let sinks = verify::sinks(&replays.lanes, journal);
     let store = operator.dead_letters.clone();
     let traces: Vec<_> = ids.iter().map(|id| trace_named(id)).collect();

@@ -1,4 +1,4 @@
-//! Reads a trace from the journal. It blocks on the disk.
+//! Reads a trace from the journal. Blocks on the disk.
 
 use std::io;
 use std::sync::Arc;
@@ -12,22 +12,22 @@ use crate::normalize::decode_record;
 use crate::prices::Prices;
 use crate::span::{Batch, Item, Span, SpanId, TraceContexts, TraceId};
 
-/// The most that is read of one trace, in bytes of the records that it is in.
+/// Maximum size of one trace, in bytes of its records.
 const BYTES_MAX: usize = 256 << 20;
-/// A record that starts so near behind the last one is read on to: the disk is read in pieces of this size.
+/// If the next record starts within this distance, reading continues up to it; the disk is read in pieces of this size.
 const NEAR_BYTES: u64 = 512 << 10;
 
 /// What the journal keeps of a trace.
 #[derive(Debug, Default)]
 pub(super) struct Read {
-    /// Its items by the record they came in, in order.
+    /// Its items by record, in order.
     pub(super) records: Vec<Found>,
-    /// Items of records that should be its own and are gone or damaged.
+    /// Items that are gone or damaged, in records that certainly belong to it.
     pub(super) unreadable: u64,
     bytes: usize,
 }
 
-/// What a record holds of a trace.
+/// A trace's items in one record.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) start: Mark,
@@ -35,7 +35,7 @@ pub(super) struct Found {
     pub(super) batch: Arc<Batch>,
 }
 
-/// What is known beside the spans of a trace.
+/// What is known in addition to the spans of a trace.
 pub(super) struct Known {
     pub(super) contexts: TraceContexts,
     pub(super) prices: Arc<Prices>,
@@ -50,7 +50,7 @@ impl Read {
         self.items().filter_map(Item::as_span)
     }
 
-    /// Forgets everything but a span.
+    /// Removes everything but one span.
     pub(super) fn keep_only(&mut self, span: SpanId) {
         for found in &mut self.records {
             let is_it = |item: &Item| item.as_span().is_some_and(|it| it.span_id == span);
@@ -63,7 +63,7 @@ impl Read {
             self.unreadable += record.items();
             return Ok(());
         };
-        // What is kept keeps the memory that it was read into with others, so the small ones are copied.
+        // A slice keeps the whole buffer that it was read into alive, so small payloads are copied.
         let payload = match payload {
             small if (small.len() as u64) < NEAR_BYTES => Bytes::copy_from_slice(small),
             large => large.clone(),
@@ -87,7 +87,7 @@ impl Read {
     }
 }
 
-/// Reads a trace from these places. Nobody knows whose what is damaged was, where it is not certain that it was its own.
+/// Reads a trace from these places. Damaged records count only where they certainly belonged to the trace.
 pub(super) fn trace(
     journal: &Journal<Arrived>,
     trace: TraceId,

@@ -1,8 +1,7 @@
-//! Whether a trace arrived: what was received of it, what is missing in it, and what became of it at each sink.
+//! Verifies a trace: what was received, what is missing, and what happened to it at each sink.
 //!
-//! What is received is what the journal keeps; an exact resend is recognised before that and is in it once. What became of an item at a
-//! sink follows from where the sink's cursor is, from its dead letters and from its rules, as `/status` counts: behind the cursor
-//! everything is pending. Rules count as they are now.
+//! Received is what the journal keeps; it contains exact resends only once. The state of an item at a sink follows from the sink's cursor,
+//! dead letters and rules, as in the counts of `/status`: everything after the cursor is pending. The current rules count.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -21,86 +20,86 @@ use crate::rules::{Known, Rules};
 use crate::span::{Item, Span, SpanId, TraceId};
 use crate::support::rfc3339;
 
-/// Missing parents that are named at most.
+/// Maximum number of missing parents that are named.
 const NAMED_MAX: usize = 20;
-/// Spans of a sink whose fate is told one by one.
+/// Maximum number of spans per sink whose state is listed.
 const SPANS_MAX: usize = 1_000;
 
-/// What there is of a trace, and where it is.
+/// The completeness of a trace, and its delivery.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verified {
     /// Its id: 32 digits.
     pub trace_id: String,
-    /// Spans that were received.
+    /// Number of spans received.
     pub received: u64,
-    /// Of these, how many have an id of their own.
+    /// Of these, the number of distinct ids.
     pub distinct: u64,
-    /// How many say the id of one before.
+    /// Number of spans that repeat an earlier id.
     pub duplicates: u64,
-    /// Trace objects of the Agents SDK.
+    /// Number of trace objects of the Agents SDK.
     pub trace_objects: u64,
-    /// Spans whose parent was not received.
+    /// Number of spans whose parent was not received.
     pub orphans: u64,
     /// The first of the parents that were not received.
     pub missing_parents: Vec<String>,
-    /// Spans that are below themselves, or below one that is.
+    /// Number of spans in cycles of parents, or below one.
     pub in_circles: u64,
-    /// Spans that say no end.
+    /// Number of spans without an end.
     pub unended: u64,
-    /// Items of its records that are damaged, of which nothing else is said here.
+    /// Number of damaged items in its records, which no other number includes.
     pub unreadable: u64,
     /// When the first was received, RFC 3339.
     pub first_received: String,
     /// When the last was received.
     pub last_received: String,
-    /// By sink.
+    /// Its state at each sink.
     pub sinks: Vec<SinkLedger>,
 }
 
-/// What became of a trace's items (spans and trace objects) at a sink.
+/// Counts of a trace's items (spans and trace objects) at a sink, by their state.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SinkLedger {
     /// The sink.
     pub sink: String,
-    /// Items that it has, or of which it has taken notice.
+    /// Items that the sink has accepted.
     pub delivered: u64,
-    /// Items that are still to be delivered, or to be decided of.
+    /// Items yet to be delivered or decided.
     pub pending: u64,
-    /// Items that it would not take, kept as dead letters.
+    /// Items that it rejected, kept as dead letters.
     pub dead_lettered: u64,
-    /// Items that a rule left out, by the rules as they are now.
+    /// Items that a rule dropped, by the current rules.
     pub filtered: u64,
-    /// Dead letters that an operator gave up.
+    /// Dead letters that an operator dropped.
     pub dropped: u64,
-    /// Items from before it joined, which it never gets.
+    /// Items from before the sink existed, which it never gets.
     pub before_it_joined: u64,
-    /// What became of spans that are not delivered, by id; of so many at most.
+    /// The state of spans that are not delivered, by id; at most `SPANS_MAX`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub spans: BTreeMap<String, Fate>,
 }
 
-/// What became of an item at a sink.
+/// The state of an item at a sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fate {
-    /// The sink has it.
+    /// The sink has accepted it.
     Delivered,
-    /// It is still to be delivered.
+    /// It is yet to be delivered.
     Pending,
-    /// The sink would not take it.
+    /// The sink rejected it.
     DeadLettered,
-    /// A rule left it out.
+    /// A rule dropped it.
     Filtered,
-    /// An operator gave it up.
+    /// An operator dropped it.
     Dropped,
-    /// The sink was not there yet.
+    /// The sink did not exist yet.
     BeforeItJoined,
 }
 
-/// A sink, how far it is, and what it is not to have.
+/// A sink with its cursor and its rules.
 pub(super) type Reached = (String, Cursor, Arc<Rules>);
 
-/// The sinks that there are.
+/// Returns all sinks.
 pub(super) fn sinks(lanes: &Lanes, journal: &Journal<Arrived>) -> Vec<Reached> {
     let reached = |LaneHandle { status, .. }: LaneHandle| {
         (status.sink.clone(), status.safe(journal), Arc::clone(&status.rules))
@@ -108,11 +107,11 @@ pub(super) fn sinks(lanes: &Lanes, journal: &Journal<Arrived>) -> Vec<Reached> {
     lanes.all().into_iter().map(reached).collect()
 }
 
-/// What dead letters say of a trace, by sink and span; the trace object has none. What was set aside more than once is one item as often
-/// as it was received.
+/// States of a trace's dead letters, by sink and span; a trace object has no span. An item that became a dead letter several times has one
+/// state for each time that it was received.
 pub(super) type Letters = HashMap<(String, Option<SpanId>), Vec<Fate>>;
 
-/// What dead letters say of these traces. It reads all there are.
+/// Collects the states of these traces' dead letters. Reads all dead letters.
 pub(super) fn letters_of(
     traces: &[TraceId],
     letters: &Store,
@@ -138,7 +137,7 @@ fn id_of(item: &Item) -> Option<SpanId> {
     item.as_span().map(|span| span.span_id)
 }
 
-/// Looks at a trace; `None` where nothing of it was received.
+/// Verifies a trace; `None` if nothing of it was received.
 pub(super) fn verify(
     trace: TraceId,
     read: &Read,
@@ -170,7 +169,7 @@ fn ledger(
         } else {
             (cursor.mark.position <= start.position).then_some(Fate::Pending)
         };
-        // What is behind the cursor may not be decided yet, and is pending anyway.
+        // Items after the cursor may be undecided, and are pending anyway.
         let left = of_all.is_none().then(|| {
             let decided = rules.wait_for_traces().then(|| {
                 let start_here = || Deciding::new(journal, &rules, *start);

@@ -12,37 +12,37 @@ use crate::index::TraceSummary;
 use crate::span::{Span, SpanId, Text};
 use crate::support::number::as_f64;
 
-/// Deeper spans are not moved further to the right.
+/// Maximum indentation; deeper spans are not indented further.
 const INDENTS_MAX: usize = 40;
 
 /// A trace.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TraceView {
-    /// In short.
+    /// Its summary.
     pub summary: TraceSummary,
-    /// Its spans: each behind the one that it is below, siblings in the order of their starts. None beside a document.
+    /// Its spans: each after its parent, siblings in the order of their starts. Empty for a document.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spans: Vec<SpanView>,
-    /// What was said. None beside a document.
+    /// Its conversation. Empty for a document.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conversation: Vec<Turn>,
-    /// The one span that was asked for, with all that it holds, as a JSON line. None beside a document.
+    /// The requested span with all of its contents, as a JSON line. `None` for a document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<Value>,
-    /// Where sinks show it, or the span that was asked for, in a browser.
+    /// Addresses at which sinks show the trace, or the requested span, in a browser.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<Link>,
-    /// Items of its records that are gone or damaged.
+    /// Number of items in its records that are gone or damaged.
     pub unreadable: u64,
-    /// The trace in the form that was asked for.
+    /// The trace in the requested form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document: Option<String>,
 }
 
-/// Where a trace can be seen.
+/// The address of a trace in a sink.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
-    /// The sink that has it.
+    /// The sink.
     pub sink: String,
     /// An address for a browser: http or https, without credentials.
     pub url: String,
@@ -54,19 +54,19 @@ pub struct Link {
 pub struct SpanView {
     /// Its id: 16 digits.
     pub span_id: String,
-    /// The one above it.
+    /// Its parent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent_span_id: Option<String>,
-    /// How many are above it.
+    /// Number of its ancestors.
     pub depth: usize,
-    /// Whether the one above it was not received, or it is below itself: then it stands at the top.
+    /// Whether its parent was not received, or it is its own ancestor; it is then shown at the top level.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub is_astray: bool,
-    /// What kind of work it is.
+    /// The kind of work.
     pub kind: String,
     /// Its name.
     pub name: String,
-    /// The agent at or above it.
+    /// The agent of the span or its nearest ancestor with one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
     /// The tool.
@@ -75,25 +75,25 @@ pub struct SpanView {
     /// The model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// When it began, in nanoseconds since 1970.
+    /// Start time, in nanoseconds since 1970.
     pub start_unix_nano: u64,
-    /// How long it took.
+    /// Duration in nanoseconds.
     pub duration_ns: u64,
-    /// Tokens read, where they count.
+    /// Input tokens, if they count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_tokens: Option<u64>,
-    /// Tokens written, where they count.
+    /// Output tokens, if they count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_tokens: Option<u64>,
-    /// What it cost, where that counts.
+    /// Cost in US dollars, if it counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<f64>,
-    /// What went wrong.
+    /// The error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// The spans of a trace, in order.
+/// Returns the spans of a trace, in order.
 pub(super) fn spans(read: &Read, known: &Known) -> Vec<SpanView> {
     let all: Vec<&Span> = read.spans().collect();
     let placed = in_order(&all).0.into_iter().filter_map(|(at, depth, is_astray)| {
@@ -103,8 +103,8 @@ pub(super) fn spans(read: &Read, known: &Known) -> Vec<SpanView> {
     placed.collect()
 }
 
-/// The places of spans with how deep they are and whether they are astray: each behind the one above it. And how many of them, the last
-/// ones, do not hang together with any top: they are below themselves, or below one that is. No depth takes more than memory.
+/// Orders spans, each after its parent, with its depth and whether it is astray. Also returns how many of them, at the end, are in cycles
+/// or below one. The walk is iterative, so depth only costs memory.
 pub(super) fn in_order(spans: &[&Span]) -> (Vec<(usize, usize, bool)>, usize) {
     let mut first: HashMap<SpanId, usize> = HashMap::new();
     for (at, span) in spans.iter().enumerate() {
@@ -136,7 +136,7 @@ pub(super) fn in_order(spans: &[&Span]) -> (Vec<(usize, usize, bool)>, usize) {
         walk(&mut order, top);
     }
     let hanging = order.len();
-    // Behind what hangs together from the top come the circles, each from its first on.
+    // Cycles follow the spans that are reachable from the top, each from its first span on.
     for at in by_start {
         walk(&mut order, (at, true));
     }
@@ -145,7 +145,7 @@ pub(super) fn in_order(spans: &[&Span]) -> (Vec<(usize, usize, bool)>, usize) {
 }
 
 impl TraceView {
-    /// What there is to say of the whole, in short, by name.
+    /// Returns the facts of the whole trace, by name.
     pub fn head(&self) -> Vec<(&'static str, String)> {
         let TraceSummary { session, user, agents, tools, models, .. } = &self.summary;
         let TraceSummary { input_tokens, output_tokens, spans, errors, .. } = self.summary;
@@ -169,7 +169,7 @@ impl TraceView {
     }
 }
 
-/// The beginning of a text on one line, and `...` where there is more of it.
+/// Returns the beginning of a text on one line, with `...` if there is more.
 pub fn one_line(text: &str, letters_max: usize) -> String {
     let end = text.char_indices().nth(letters_max).map_or(text.len(), |(end, _)| end);
     let (said, rest) = text.split_at_checked(end).unwrap_or_default();
@@ -177,7 +177,7 @@ pub fn one_line(text: &str, letters_max: usize) -> String {
     if rest.is_empty() { said } else { said + "..." }
 }
 
-/// An amount of money: what one call costs has digits far behind the point. The sum of nothing is -0.
+/// Formats an amount of money. The cost of one call has many decimals. An empty sum is -0.
 pub fn dollars_text(usd: f64) -> String {
     format!("${:.6}", usd + 0.0)
 }
@@ -211,8 +211,8 @@ impl SpanView {
     }
 }
 
-/// The tree as lines of text: when each began after the trace did, how long it took, what it was, and its tokens, cost and error.
-/// Names are as they came: whoever shows them on a terminal makes them harmless first.
+/// Formats the tree as lines of text: start relative to the trace, duration, what it was, tokens, cost and error. Names are unchanged; the
+/// caller must make them safe for a terminal.
 pub fn tree_text(view: &TraceView) -> String {
     let mut text = String::new();
     for span in &view.spans {
@@ -242,7 +242,7 @@ pub fn tree_text(view: &TraceView) -> String {
     text
 }
 
-/// A length of time in the unit that suits it.
+/// Formats a length of time in a suitable unit.
 pub fn duration_text(ns: u64) -> String {
     let ns = as_f64(ns);
     match ns {
