@@ -1,19 +1,19 @@
-//! Who may look at figures and give commands.
+//! Access to metrics and commands.
 //!
-//! | | without tokens or certificates of its own | with them |
+//! | | without admin tokens or client certificates | with them |
 //! |---|---|---|
-//! | health, readiness | everybody | everybody |
-//! | `/metrics`, `/status` | everybody; from this machine, where no other reaches the port | who is known, or everybody where `read_without_token` is set |
-//! | commands, what is in traces | from this machine | who is known, from anywhere |
-//! | the console's files | from this machine, where no other reaches the port | everybody; what it shows are figures and commands |
+//! | health, readiness | everyone | everyone |
+//! | `/metrics`, `/status` | everyone; only this machine, if no other can reach the port | authenticated callers, or everyone with `read_without_token` |
+//! | commands, contents of traces | this machine | authenticated callers, from anywhere |
+//! | the console's files | this machine, if no other can reach the port | everyone; what it shows comes from metrics and commands |
 //!
-//! Who is known has one of the tokens (`Authorization: Bearer`), or a certificate that an authority of `[admin.tls]` has signed.
+//! Authenticated callers have one of the tokens (`Authorization: Bearer`), or a certificate signed by an authority of `[admin.tls]`.
 //!
-//! Every page in a browser on the same machine can reach a port on loopback. So, where no token says that it was meant, a command is
-//! taken only for a `Host` that is an address or `localhost`: a page whose name was rebound to 127.0.0.1 has another. And it is never
-//! taken with an `Origin` of another place, nor other than as a POST of `application/json`, which a page cannot send to another
-//! origin without asking first, and nobody answers that. What changes nothing is a GET too: a page of another origin cannot read the
-//! answer, and where its browser says that it asks (`Sec-Fetch-Site`) there is none, so that it learns nothing from how long one takes.
+//! Every page in a browser on the same machine can reach a port on loopback. So, without a token, a command is accepted only if its `Host`
+//! is an address or `localhost`: a page whose name was rebound to 127.0.0.1 has another. A command is never accepted with the `Origin` of
+//! another site, and only as a POST of `application/json`, which a page cannot send to another origin without a preflight, which is never
+//! answered. Commands that change nothing are also available as GET. A page of another origin cannot read the answer; if its browser
+//! identifies it (`Sec-Fetch-Site`), it gets none, so that it learns nothing from timing either.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
@@ -25,38 +25,38 @@ use crate::support::lock::lock;
 use crate::support::secret::Secret;
 use crate::support::sha256::{self, Hash};
 
-/// What is asked of who is not known.
+/// The challenge for callers that are not authenticated.
 pub(super) const CHALLENGE: HeaderValue =
     HeaderValue::from_static("Bearer realm=\"spanferry admin\"");
 
-/// In which relation to the address a browser says the page is that asks.
+/// How a browser describes the relation of the requesting page to the address.
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Why something is not done, with its status.
+/// Why a request is denied, with its status.
 #[derive(Debug)]
 pub(super) struct Denied(pub(super) StatusCode, pub(super) String);
 
-/// Who may look and command. A handle: clones share it.
+/// The current policy. A handle: clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Access(Arc<Mutex<Arc<Policy>>>);
 
-/// What access goes by, as it is set now.
+/// Who may read metrics and give commands.
 #[derive(Debug, Default)]
 pub struct Policy {
-    /// Hashes: how much of one matched says nothing of the token.
+    /// Hashes, so that the time of a comparison reveals nothing about a token.
     tokens: Vec<Hash>,
-    /// Whether TLS checks certificates of clients, which are as good as a token.
+    /// Whether TLS verifies client certificates, which count like a token.
     pub knows_certificates: bool,
-    /// Whether figures may be seen by everybody.
+    /// Whether metrics are public.
     pub read_without_token: bool,
-    /// Whether other machines reach the port.
+    /// Whether other machines can reach the port.
     pub is_exposed: bool,
-    /// What encrypts connections to a port.
+    /// Encryption of connections to a port.
     pub tls: Option<Tls>,
 }
 
 impl Access {
-    /// Access by these rules from now on.
+    /// Replaces the policy.
     pub fn set(&self, rules: Policy) {
         *lock(&self.0) = Arc::new(rules);
     }
@@ -67,13 +67,13 @@ impl Access {
 }
 
 impl Policy {
-    /// By these tokens.
+    /// Creates a policy with these tokens.
     pub fn new(tokens: &[Secret]) -> Self {
         let tokens = tokens.iter().map(|token| sha256::of(token.reveal().as_bytes())).collect();
         Self { tokens, ..Self::default() }
     }
 
-    /// Whether figures may be seen.
+    /// Checks access to metrics.
     pub(super) fn may_look(&self, peer: Option<&Peer>, headers: &HeaderMap) -> Result<(), Denied> {
         if self.read_without_token || self.is_exposed && !self.asks() {
             Ok(())
@@ -84,7 +84,7 @@ impl Policy {
         }
     }
 
-    /// Whether a command may be given.
+    /// Checks whether a command is allowed.
     pub(super) fn may_command(
         &self,
         peer: Option<&Peer>,
@@ -100,7 +100,7 @@ impl Policy {
         Ok(())
     }
 
-    /// Whether what is in traces may be seen, which changes nothing.
+    /// Checks access to the contents of traces, which changes nothing.
     pub(super) fn may_ask(&self, peer: Option<&Peer>, headers: &HeaderMap) -> Result<(), Denied> {
         let forbidden = |why: &str| Err(Denied(StatusCode::FORBIDDEN, why.to_owned()));
         let text = |name| header_text(headers, name);
@@ -109,7 +109,7 @@ impl Policy {
             return Err(unknown());
         }
         self.may_stand_here(peer, headers)?;
-        // Not by its scheme: who ends TLS in front of the port leaves the host as it was.
+        // The scheme is ignored, because a proxy that terminates TLS leaves the host unchanged.
         let place = |origin: &str| origin.split_once("://").map(|(_, place)| place == host);
         if text(header::ORIGIN).is_some_and(|origin| place(origin) != Some(true)) {
             return forbidden("commands from pages of another origin are refused");
@@ -120,7 +120,7 @@ impl Policy {
         Ok(())
     }
 
-    /// Whether the console is shown. Its files are nobody's secret, but a page that cannot ask for anything is no help.
+    /// Checks access to the console. Its files are public, but a page that cannot send requests is useless.
     pub(super) fn may_open(&self, peer: Option<&Peer>, headers: &HeaderMap) -> Result<(), Denied> {
         if self.is_exposed && !self.asks() {
             let why = "other machines can reach this port (admin.listen) without authentication: set admin.tokens, or listen on 127.0.0.1";
@@ -129,7 +129,7 @@ impl Policy {
         self.may_stand_here(peer, headers)
     }
 
-    /// Where nobody is asked, who asks is on this machine, and no page whose name was rebound to it.
+    /// Without authentication, admits only callers on this machine, and no page whose name was rebound to it.
     fn may_stand_here(&self, peer: Option<&Peer>, headers: &HeaderMap) -> Result<(), Denied> {
         let host = header_text(headers, header::HOST);
         let is_socket = peer.is_some_and(|peer| peer.address.is_none());
@@ -145,7 +145,7 @@ impl Policy {
         Err(Denied(StatusCode::FORBIDDEN, why.to_owned()))
     }
 
-    /// Whether anybody is asked who they are.
+    /// Returns whether callers must authenticate.
     fn asks(&self) -> bool {
         self.knows_certificates || !self.tokens.is_empty()
     }
@@ -156,7 +156,7 @@ impl Policy {
     }
 }
 
-/// A request with its host where HTTP/1.1 says it: HTTP/2 says it in the address.
+/// Sets the `Host` header, where HTTP/1.1 has the host; HTTP/2 has it in the address.
 pub(super) fn with_host<B>(mut request: Request<B>) -> Request<B> {
     let host = request.uri().authority().and_then(|host| host.as_str().parse().ok());
     if let Some(host) = host.filter(|_| !request.headers().contains_key(header::HOST)) {
@@ -170,7 +170,7 @@ fn unknown() -> Denied {
     Denied(StatusCode::UNAUTHORIZED, why.to_owned())
 }
 
-/// Whether a `Host` is an address or `localhost`, with or without a port.
+/// Returns whether a `Host` is an address or `localhost`, with or without a port.
 fn is_address(host: &str) -> bool {
     let is_port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let name = match host.rsplit_once(':') {

@@ -1,8 +1,8 @@
-//! Looking at traces for a language model: a server of the Model Context Protocol at `/mcp`, read-only, without sessions.
+//! Trace views for language models: a read-only server of the Model Context Protocol at `/mcp`, without sessions.
 //!
-//! The protocol is small for a server that has only tools: a request is one POST of JSON-RPC, its answer JSON ([`REVISIONS`], [`STATELESS`]).
-//! Its tools are the commands of `operate/look` with their own arguments; `operate/look/brief.rs` says what comes of them in few words.
-//! Who may ask is decided as for a page: from this machine, or with one of `admin.tokens`.
+//! The protocol is small for a server that has only tools: a request is one POST of JSON-RPC, its answer JSON ([`REVISIONS`],
+//! [`STATELESS`]). Its tools are the commands of `operate/look` with the same arguments; `operate/look/brief.rs` shortens the answers.
+//! Access is as for a page: from this machine, or with one of `admin.tokens`.
 
 use std::sync::Arc;
 
@@ -24,10 +24,10 @@ use crate::operate::{
 };
 use crate::server::{Peer, header_text};
 
-/// The revisions of the protocol with `initialize`; there are no sessions for it to open, so it is only answered.
+/// The protocol's revisions with `initialize`. It opens no session here and is only answered.
 const REVISIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
-/// The revision without: each request says its revision, its headers repeat what it asks for, and answers say that they are whole
-/// (modelcontextprotocol.io/specification/2026-07-28).
+/// The revision without `initialize`: each request states its revision, its headers repeat what it asks for, and answers state that they
+/// are complete (modelcontextprotocol.io/specification/2026-07-28).
 const STATELESS: &str = "2026-07-28";
 
 const NOT_JSON: i64 = -32700;
@@ -36,9 +36,9 @@ const INVALID_PARAMS: i64 = -32602;
 const HEADER_MISMATCH: i64 = -32020;
 const UNKNOWN_REVISION: i64 = -32022;
 
-/// Traces that are listed when nobody says how many, and those whose errors are told.
+/// Default number of listed traces, and of traces whose errors are listed.
 const LIST_DEFAULT: usize = 10;
-/// Traces whose errors are told at most: each is read from the journal.
+/// Maximum number of traces whose errors are listed: each is read from the journal.
 const FAILURES_MAX: usize = 20;
 
 const INSTRUCTIONS: &str = "Traces of AI agents that this Spanferry received. Begin with list_traces, find_errors or usage_by; \
@@ -58,7 +58,7 @@ struct Message {
     params: Value,
 }
 
-/// Why a request is not answered: the status, the protocol's code, and words.
+/// Why a request fails: the status, the protocol's code, and a message.
 type Fault = (StatusCode, i64, String);
 
 async fn answer(State(view): State<Arc<View>>, request: Request) -> Result<Response, Denied> {
@@ -93,7 +93,7 @@ fn text_at<'a>(params: &'a Value, key: &str) -> Option<&'a str> {
     params.get(key).and_then(Value::as_str)
 }
 
-/// Whether a request is of the revision without `initialize`, and says so as that wants it.
+/// Returns whether a request is of the revision without `initialize`; fails if it does not follow its rules.
 fn is_stateless(headers: &HeaderMap, method: &str, params: &Value) -> Result<bool, Fault> {
     let text = |name| header_text(headers, name);
     let wrong = |code, message: String| Err((StatusCode::BAD_REQUEST, code, message));
@@ -127,7 +127,7 @@ struct Tools<'a> {
     console: &'a str,
 }
 
-/// A tool's name, what it is for, and what it takes.
+/// A tool's name, description, and argument schema.
 type Offer = (&'static str, &'static str, fn() -> Schema);
 
 #[rustfmt::skip]
@@ -230,7 +230,7 @@ impl Tools<'_> {
         for trace in &answer.traces {
             let id = trace.trace_id.clone();
             match self.ask(TraceRequest { id, ..TraceRequest::default() }).await {
-                // It went while the others were read.
+                // It was removed while the others were read.
                 Err(CommandError::NoTrace(_)) => {}
                 view => views.push(view?),
             }
@@ -249,7 +249,7 @@ fn read<C: Command>(arguments: Value) -> Result<C, CommandError> {
     serde_json::from_value(arguments).map_err(|problem| CommandError::Mistake(problem.to_string()))
 }
 
-/// Where the asker found this server, and so the console.
+/// Returns the address at which the caller reached this server, and so the console.
 fn address(request: &Request) -> String {
     let host = header_text(request.headers(), header::HOST);
     let scheme = request.extensions().get().map_or("http", Peer::scheme);

@@ -1,4 +1,4 @@
-//! The figures as `OpenMetrics` text: what components count, and one look at the rest.
+//! Metrics as `OpenMetrics` text: the counters of components, and a snapshot of everything else.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ use crate::journal::Timings;
 use crate::support::number::as_f64;
 use crate::support::{clock, process};
 
-/// The whole page.
+/// Returns the whole page.
 pub(super) fn text(view: &View, with_exemplars: bool) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("spanferry");
     view.metrics.register(&mut registry);
@@ -96,7 +96,7 @@ fn sinks(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> fmt::Result {
         let labels = [("sink", sink.name.as_str()), ("type", sink.kind)];
         sink.latency.0.encode(family.encode_family(&labels)?)?;
     }
-    // A counter of its own: the gauge goes down when dead letters are replayed or dropped.
+    // A separate counter, because the gauge goes down when dead letters are replayed or dropped.
     let name = "sink_dead_lettered_spans";
     let help = "Items that became dead letters since the start, by reason";
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;

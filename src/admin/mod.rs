@@ -1,18 +1,18 @@
-//! What an operator sees and does: health, readiness, metrics and status, and commands, on a port of its own.
+//! The operator's interface: health, readiness, metrics, status and commands, on a separate port.
 //!
 //! | path | answer |
 //! |---|---|
-//! | `/ui/`, and `/` leads there | the console |
-//! | `/health`, `/healthz`, `/` | 200 with JSON; `status` is `ok` or `degraded`; 503 only when nothing can be accepted |
-//! | `/livez` | 200 while the runtime and the journal's thread move |
-//! | `/readyz`, `/ready` | 200 while requests are accepted; a sink that is down does not change it |
+//! | `/ui/`; `/` redirects there | the console |
+//! | `/health`, `/healthz`, `/` | 200 with JSON; `status` is `ok` or `degraded`; 503 only if nothing can be accepted |
+//! | `/livez` | 200 while the runtime and the journal's thread make progress |
+//! | `/readyz`, `/ready` | 200 while requests are accepted, even if a sink is down |
 //! | `/metrics` | `OpenMetrics` text |
-//! | `/status` | the same figures as JSON |
-//! | `GET` and `POST /api/v1/traces`, `/api/v1/traces/{show,verify}`, `/api/v1/stats`, `POST /api/v1/traces/delivery` | which traces there are, what is in them, and what became of them |
-//! | `POST /api/v1/dead-letters/{list,show,replay,drop}`, `POST /api/v1/replay`, `POST /api/v1/reload` | an operator's commands |
-//! | `/mcp` | looking at traces, for language models |
+//! | `/status` | the same metrics as JSON |
+//! | `GET` and `POST /api/v1/traces`, `/api/v1/traces/{show,verify}`, `/api/v1/stats`, `POST /api/v1/traces/delivery` | lists of traces, their contents, and their delivery |
+//! | `POST /api/v1/dead-letters/{list,show,replay,drop}`, `POST /api/v1/replay`, `POST /api/v1/reload` | operator commands |
+//! | `/mcp` | trace views for language models |
 //!
-//! `access.rs` says who may see figures and give commands; health and readiness are for everybody who reaches the port.
+//! `access.rs` decides who may read metrics and give commands; health and readiness are open to everyone who can reach the port.
 
 mod access;
 mod mcp;
@@ -50,37 +50,37 @@ pub use access::{Access, Policy};
 pub use push::Push;
 pub use status::{JournalView, SinkView, Status};
 
-/// What admin may look at.
+/// Everything that admin can access.
 #[derive(Debug)]
 pub struct View {
     /// The journal and its tail.
     pub feed: Feed,
-    /// `disk` or `memory`: what an acknowledgement means.
+    /// `disk` or `memory`: the guarantee of an acknowledgement.
     pub mode: &'static str,
     /// The lanes.
     pub lanes: Lanes,
-    /// Where commands are carried out.
+    /// Carries out commands.
     pub operator: Arc<Operator>,
-    /// What components count themselves.
+    /// The counters of components.
     pub metrics: Metrics,
-    /// Turned when requests are no longer taken.
+    /// Set when requests are no longer accepted.
     pub refusing: Stop,
-    /// What clients send to.
+    /// The receivers.
     pub receivers: Receivers,
-    /// Who may look and command.
+    /// Who may read metrics and give commands.
     pub access: Access,
-    /// The last reload, where it was refused.
+    /// The last reload, if it was refused.
     pub refused_reload: Mutex<Option<RefusedReload>>,
     /// When the daemon started.
     pub started: Instant,
 }
 
-/// Probes, a scraper or two, and people.
+/// Enough for probes, a few scrapers, and people.
 const CONNECTIONS_MAX: usize = 128;
-/// How long answers may take at the end.
+/// Time limit for answers in flight at shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Serves until `stop` is turned.
+/// Serves until `stop` is signalled.
 pub async fn serve(listener: Listener, view: Arc<View>, stop: Stop) {
     let access = view.access.clone();
     server::serve(listener, Admin { routes: routes(view), access }, stop).await;
@@ -130,7 +130,7 @@ fn routes(view: Arc<View>) -> Router {
 const DIRECTIONS: &str =
     "admin answers /ui/ /health /livez /readyz /metrics /status, and /api/v1/...\n";
 
-/// Lets in who may see figures.
+/// Admits callers that may read metrics.
 async fn look(State(view): State<Arc<View>>, request: Request, next: Next) -> Response {
     match view.access.now().may_look(request.extensions().get(), request.headers()) {
         Ok(()) => next.run(request).await,
@@ -140,7 +140,7 @@ async fn look(State(view): State<Arc<View>>, request: Request, next: Next) -> Re
     }
 }
 
-/// Probes ask here as they ask the Collector's `health_check`; people are led to the console.
+/// Answers probes as the Collector's `health_check` does; redirects browsers to the console.
 async fn front(view: State<Arc<View>>, headers: HeaderMap) -> Response {
     let accepted = header_text(&headers, header::ACCEPT);
     if accepted.is_some_and(|kinds| kinds.contains("text/html")) {
@@ -165,7 +165,7 @@ async fn alive(State(view): State<Arc<View>>) -> Response {
     }
 }
 
-/// A disk that has not answered for this long is not slow but gone; restarting is all that is left.
+/// A disk that has not answered for this long is not slow but gone; only a restart can help.
 const STUCK_MAX: Duration = Duration::from_secs(30);
 
 async fn ready(State(view): State<Arc<View>>) -> Response {
@@ -179,7 +179,7 @@ fn unavailable(why: String) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
 }
 
-/// Who asks for this format knows exemplars; others may take the whole page for broken.
+/// Clients that ask for this format support exemplars; others might reject the whole page.
 const EXEMPLARS_IN: &str = "application/openmetrics-text";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 

@@ -1,7 +1,7 @@
-//! The operator's commands over HTTP.
+//! Operator commands over HTTP.
 //!
-//! The answer is one JSON object a line, [`Reply`]: of a replay `{"working": ...}` each second, and of everything `{"done": ...}` or
-//! `{"error": ...}`. A caller that hangs up ends its replay.
+//! The answer is one JSON object per line, [`Reply`]: for a replay, `{"working": ...}` each second, and for every command, `{"done": ...}`
+//! or `{"error": ...}`. A client that hangs up ends its replay.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,9 +27,9 @@ use crate::operate::{
     TracesRequest, VerifyRequest,
 };
 
-/// A command names some entries; this is thousands of them.
+/// Maximum size of a command. It names entries, and this is enough for thousands.
 const COMMAND_BYTES_MAX: usize = 64 << 10;
-/// A command that comes more slowly comes from nobody.
+/// Time limit for a command's body; no real client is slower.
 const COMMAND_TIME_MAX: Duration = Duration::from_secs(10);
 
 type Seen = State<Arc<View>>;
@@ -46,7 +46,7 @@ pub(super) fn routes() -> Router<Arc<View>> {
         .route(ReloadRequest::PATH, post(command::<ReloadRequest>))
 }
 
-/// What changes nothing is a GET too, with its fields as a query.
+/// Commands that change nothing are also available as GET, with their fields as a query.
 fn look<C: Command>(routes: Router<Arc<View>>) -> Router<Arc<View>> {
     routes.route(C::PATH, post(command::<C>).get(query::<C>))
 }
@@ -62,7 +62,7 @@ async fn query<C: Command>(State(view): Seen, request: Request) -> Result<Respon
     carry_out(&view.operator, command).await
 }
 
-/// What somebody says who may command.
+/// Reads the body of a request from an authorized caller.
 pub(super) async fn body(view: &View, request: Request) -> Result<Bytes, Denied> {
     view.access.now().may_command(request.extensions().get(), request.headers())?;
     let reading = timeout(COMMAND_TIME_MAX, to_bytes(request.into_body(), COMMAND_BYTES_MAX));
@@ -116,16 +116,16 @@ async fn carry_out<C: Command>(operator: &Arc<Operator>, command: C) -> Result<R
         return Ok(replay(operator, command));
     }
     let answer = operator.carry_out(command, drop).await?;
-    // A large trace takes tens of milliseconds to write, and to forget.
+    // A large trace takes tens of milliseconds to write and to free.
     let line = spawn_blocking(move || line(&Reply::Done(answer))).await;
     Ok(json_line(line.map_err(|_| CommandError::Stopping)?).into_response())
 }
 
 fn replay<C: Command>(operator: &Arc<Operator>, command: C) -> Response {
-    // One line at a time: who reads slowly holds up words, not the replay, which says less then.
+    // One line at a time: a slow client misses progress lines, but does not slow down the replay.
     let (lines, read) = mpsc::channel(1);
     let operator = Arc::clone(operator);
-    // The body is dropped when the caller hangs up, and the replay with it.
+    // If the client hangs up, the body is dropped, and the replay with it.
     let task = AbortOnDropHandle::new(tokio::spawn(async move {
         let tell = |working| drop(lines.try_send(line(&Reply::<C::Answer>::Working(working))));
         let last = match operator.carry_out(command, tell).await {

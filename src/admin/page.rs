@@ -1,7 +1,7 @@
-//! The console at `/ui/`: a page and its parts, built from `page/` and kept in the binary.
+//! The console at `/ui/`: a page and its assets, built from `page/` and embedded in the binary.
 //!
-//! It shows what the commands beside it answer, asked by the browser, so who may see what is decided there. The page loads nothing
-//! from anywhere else and runs nothing that it does not bring: what somebody sent is on it as text only.
+//! The browser gets what it shows from the commands of this server, so access is decided there. The page loads nothing from other sites and
+//! runs only its own scripts: data from clients appears on it only as text.
 
 use std::sync::Arc;
 
@@ -19,14 +19,14 @@ use super::View;
 use super::access::Denied;
 
 const HTML: &str = "text/html; charset=utf-8";
-/// What every address below `/ui/` is that is no part of the page: the page reads it.
+/// The answer for every address below `/ui/` that is not an asset; the page evaluates the address.
 const INDEX: &[u8] = include_bytes!("page/built/index.html");
 const PARTS: [(&str, &str, &[u8]); 3] = [
     ("/ui/app.js", "text/javascript; charset=utf-8", include_bytes!("page/built/app.js")),
     ("/ui/app.css", "text/css; charset=utf-8", include_bytes!("page/built/app.css")),
     ("/ui/icon.svg", "image/svg+xml", include_bytes!("page/built/icon.svg")),
 ];
-/// What a browser holds the page to. It asks each time whether there is another, as after an upgrade.
+/// Restrictions on the page in the browser. The browser revalidates on each load, so that it notices upgrades.
 const RULES: [(HeaderName, &str); 5] = [
     (
         CONTENT_SECURITY_POLICY,
@@ -58,7 +58,7 @@ async fn answer(State(view): State<Arc<View>>, request: Request) -> Response {
     ([(CONTENT_TYPE, kind)], bytes).into_response()
 }
 
-/// The page in place of the console. Its words are ours.
+/// Returns the page in place of the console. `why` is our own text.
 fn off(why: &str) -> String {
     format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Spanferry</title>\

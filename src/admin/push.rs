@@ -1,4 +1,5 @@
-//! The figures of `/metrics`, sent to a receiver of OTLP again and again. What is not taken is not sent again: the next time says it too.
+//! Sends the metrics of `/metrics` periodically to an OTLP receiver. Failed requests are not retried, because the next one includes their
+//! values.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,10 +20,10 @@ use crate::support::{clock, process};
 use crate::telemetry::{self, Between};
 
 const PATH: &str = "/v1/metrics";
-/// How often it is said that nobody takes them.
+/// Interval of log messages about failures.
 const SAY_EVERY: Duration = Duration::from_mins(1);
 
-/// Where figures are sent, and how often.
+/// The target of metrics, and the interval.
 #[derive(Debug)]
 pub struct Push {
     client: Client,
@@ -32,7 +33,7 @@ pub struct Push {
 }
 
 impl Push {
-    /// Reads certificates; connects to nobody. The path is added to the address, unless it ends so.
+    /// Reads certificates, but does not connect. The path is added to the address, unless it has it already.
     pub fn new(
         address: &Address,
         headers: &BTreeMap<String, Secret>,
@@ -48,7 +49,7 @@ impl Push {
         Ok(Self { client, uri, headers: headers.collect(), every })
     }
 
-    /// Sends them until it is dropped. Nobody waits for it.
+    /// Sends metrics until it is dropped. Nothing waits for it.
     pub async fn run(self, view: Arc<View>) {
         let up_ns = clock::nanos(view.started.elapsed());
         let started_ns = clock::unix_now_ns().saturating_sub(up_ns);
@@ -77,7 +78,7 @@ impl Push {
         let page = metrics::text(view, false).map_err(|error| error.to_string())?;
         let between = Between(started_ns, clock::unix_now_ns());
         let compression = Compression::toward([&self.uri]);
-        // Some hundred KB are more work than a thread of the runtime is given at once.
+        // Encoding several hundred KB takes too long for a runtime thread.
         let encode = move || {
             let request = telemetry::request(&page, between, process::sender());
             compression.apply(request.encode_to_vec())

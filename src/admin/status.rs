@@ -1,5 +1,5 @@
-//! One look at the whole daemon, taken when it is asked for. The figures of a sink add up in every look:
-//! `accepted = delivered + pending + dead_lettered + filtered + dropped`.
+//! A snapshot of the whole daemon, taken on request. The numbers of a sink add up in every snapshot: `accepted = delivered + pending +
+//! dead_lettered + filtered + dropped`.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,55 +19,53 @@ use crate::support::clock;
 use crate::support::lock::lock;
 use crate::telemetry;
 
-/// The daemon, as it is now.
+/// The current state of the daemon.
 #[derive(Debug, Serialize)]
 pub struct Status {
     /// The version of this binary.
     pub version: &'static str,
     /// Seconds since the process started.
     pub uptime_seconds: f64,
-    /// Whether requests are taken.
+    /// Whether requests are accepted.
     pub accepting: bool,
-    /// The last reload, where it was refused.
+    /// The last reload, if it was refused.
     pub refused_reload: Option<RefusedReload>,
     /// The journal.
     pub journal: JournalView,
-    /// What of the spans was not understood.
+    /// Counts of unrecognized data in spans.
     pub understanding: Map<String, Value>,
-    /// What each receiver was sent, counted since the start: `accepted`, `resent`, `refused`, `failed` and `filtered` items,
-    /// and `bytes`.
+    /// By receiver, since the start: `accepted`, `resent`, `refused`, `failed` and `filtered` items, and `bytes`.
     pub receivers: BTreeMap<String, BTreeMap<&'static str, u64>>,
-    /// What each tenant sent, where there are any, counted since the start: `requests`, `items`, `bytes`, and requests beyond its
-    /// limits (`limited`).
+    /// By tenant, if there are any, since the start: `requests`, `items`, `bytes`, and requests beyond its limits (`limited`).
     pub tenants: BTreeMap<String, BTreeMap<&'static str, u64>>,
     /// The sinks, in the order of the configuration.
     pub sinks: Vec<SinkView>,
 }
 
-/// The journal, as it is now.
+/// The current state of the journal.
 #[derive(Debug, Serialize)]
 pub struct JournalView {
     /// `disk` or `memory`.
     pub mode: &'static str,
     /// `good`, `no_space`, `damaged` or `poisoned`.
     pub health: &'static str,
-    /// More about it, when it is not good.
+    /// Details, if it is not good.
     pub problem: Option<String>,
-    /// Bytes it takes.
+    /// Its size in bytes.
     pub bytes: u64,
-    /// Bytes it may take.
+    /// Its maximum size in bytes.
     pub bytes_max: u64,
-    /// Items accepted since its first day.
+    /// Items accepted since it was created.
     pub items: u64,
-    /// Items that rules dropped before it, since the start.
+    /// Items that rules dropped before the journal, since the start.
     pub filtered: u64,
-    /// Dead letters kept, over all sinks.
+    /// Dead letters of all sinks.
     pub dead_letters: u64,
     /// Items in the quarantine.
     pub quarantined: u64,
 }
 
-/// A sink, as it is now. Items are spans and trace objects, counted since the sink joined.
+/// The current state of a sink. Items are spans and trace objects, counted since the sink was added.
 #[derive(Debug, Serialize)]
 pub struct SinkView {
     /// Its name in the configuration.
@@ -77,36 +75,36 @@ pub struct SinkView {
     pub kind: &'static str,
     /// `running`, `retrying`, `holding` or `drained`.
     pub state: &'static str,
-    /// What it said last, when it is not well.
+    /// Its last error, if it is not well.
     pub problem: Option<String>,
     /// Items that became dead letters since the start, by reason.
     pub dead_letters_by_reason: BTreeMap<&'static str, u64>,
     /// Its rules, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<RuleView>,
-    /// How long items were on their way.
+    /// Delivery times of items.
     #[serde(skip)]
     pub(super) latency: Latency,
-    /// Its figures, the same and in the same order for every sink.
+    /// Its metrics, the same and in the same order for every sink.
     #[serde(flatten, serialize_with = "by_key")]
     pub(super) figures: Vec<Figure>,
 }
 
-/// A rule of a sink, and what it has done since the start.
+/// A rule of a sink, with its counters since the start.
 #[derive(Debug, Serialize)]
 pub struct RuleView {
     /// Its name.
     pub name: String,
     /// Items that it matched.
     pub matched: u64,
-    /// Items that it failed on, and left as they are.
+    /// Items on which it failed, and which stayed unchanged.
     pub failures: u64,
 }
 
-/// A figure of a sink, for both pages.
+/// A metric of a sink, for both pages.
 #[derive(Debug)]
 pub(super) struct Figure {
-    /// Its name in `/status`; empty where `state` says it there.
+    /// Its name in `/status`; empty if `state` replaces it there.
     key: &'static str,
     /// Its name in `/metrics`, without `spanferry_sink_` and `_total`.
     pub(super) metric: &'static str,
@@ -116,13 +114,13 @@ pub(super) struct Figure {
     pub(super) help: &'static str,
 }
 
-/// A number that only grows.
+/// A monotonic counter.
 const C: MetricType = MetricType::Counter;
-/// A number that goes up and down.
+/// A gauge.
 const G: MetricType = MetricType::Gauge;
 
 impl Status {
-    /// Looks at everything.
+    /// Takes the snapshot.
     pub fn of(view: &View) -> Self {
         let (end, lanes) = (view.feed.journal().end(), view.lanes.all());
         Self {
@@ -138,7 +136,7 @@ impl Status {
         }
     }
 
-    /// Why requests are not taken; `None` when they are.
+    /// Returns why requests are not accepted; `None` if they are.
     pub(super) fn unready(&self) -> Option<String> {
         if !self.accepting {
             return Some("the daemon is stopping".to_owned());
@@ -149,7 +147,7 @@ impl Status {
         }
     }
 
-    /// The short form for probes. `warnings` are what is probably not meant so, and does not make it degraded.
+    /// Returns the short form for probes. `warnings` are probable mistakes, which do not make it degraded.
     pub(crate) fn health(&self, view: &View) -> Value {
         let mut problems = view.receivers.problems();
         problems.extend(view.access.now().tls.as_ref().and_then(Tls::problem));
@@ -177,7 +175,7 @@ impl Status {
     }
 }
 
-/// Figures by the value of their label.
+/// Returns metrics by the value of their label.
 fn by_label(
     view: &View,
     figures: &[(&'static str, telemetry::Figure)],
@@ -237,12 +235,12 @@ impl SinkView {
     }
 }
 
-/// What became of a sink's items. At any moment `accepted = delivered + pending + dead_lettered + filtered + dropped`.
+/// Counts a sink's items by outcome. At any moment, `accepted = delivered + pending + dead_lettered + filtered + dropped`.
 #[rustfmt::skip]
 fn items(view: &View, lane: &LaneStatus) -> Vec<Figure> {
     let cursor = lane.safe(view.feed.journal());
     let Settled { delivered, dead_lettered, filtered, dropped } = settled(view, lane, &cursor);
-    // It is read after the cursor, so nothing here can be negative; a cursor that moved since only makes less pending.
+    // The end is read after the cursor, so no number is negative; if the cursor moved in between, fewer are pending.
     let end = view.feed.journal().end();
     let accepted = end.items.saturating_sub(cursor.joined);
     let pending = end.items.saturating_sub(cursor.mark.items);
@@ -263,7 +261,7 @@ fn items(view: &View, lane: &LaneStatus) -> Vec<Figure> {
     ]
 }
 
-/// How a sink's lane works.
+/// Returns the metrics of a sink's lane.
 #[rustfmt::skip]
 fn work(lane: &LaneStatus, state: LaneState) -> Vec<Figure> {
     let traces = lane.traces().unwrap_or_default();
