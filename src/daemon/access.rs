@@ -1,20 +1,20 @@
-//! What encrypts connections, and who may look at admin's figures and command.
+//! Encryption of connections, and access to admin.
 
 use crate::admin::Policy;
 use crate::config::Config;
 use crate::server::{Tls, TlsOptions};
 
-/// What the certificates of a configuration make; `None` where connections are in the clear.
+/// TLS from the certificates of a configuration; `None` for unencrypted connections.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Encryption {
-    /// Of the receivers.
+    /// TLS of the receivers.
     pub(super) receivers: Option<Tls>,
-    /// Of admin.
+    /// TLS of admin.
     pub(super) admin: Option<Tls>,
 }
 
 impl Encryption {
-    /// Reads the certificates. It blocks on the disk.
+    /// Reads the certificates. Blocks on the disk.
     pub(super) fn open(config: &Config) -> anyhow::Result<Self> {
         let open = |section, options: Option<&TlsOptions>| {
             let tls = options.map(|options| Tls::open(section, options)).transpose();
@@ -25,7 +25,7 @@ impl Encryption {
     }
 }
 
-/// Who may look and command. A Unix socket shows no certificates.
+/// Returns the access policy of admin. A Unix socket has no client certificates.
 pub(super) fn policy(config: &Config, tls: Option<Tls>) -> Policy {
     let admin = &config.admin;
     let has_authority = admin.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());

@@ -1,4 +1,4 @@
-//! The lanes: one for each sink of the configuration, made at its cursor, and run until it is handed over or the daemon stops.
+//! The lanes: one for each configured sink, created at its cursor. It runs until it is handed over or the daemon stops.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,23 +21,23 @@ use crate::support::keyring::Keyring;
 use crate::support::stop::Stop;
 use crate::telemetry::Metrics;
 
-/// How long a lane that is to be replaced may take for what is at its sink: longer than most answers take. What is given up then is
-/// delivered again.
+/// Time limit for the deliveries in flight of a lane that is replaced: longer than most answers take. Deliveries that are then cancelled
+/// are repeated.
 const HAND_OVER_MAX: Duration = Duration::from_secs(5);
-/// How long it may take after that to save its cursor.
+/// Time limit after that for saving its cursor.
 const END_MAX: Duration = Duration::from_secs(2);
 
-/// What lanes are made with, beside their sinks' options. Clones share it.
+/// What lanes need in addition to their sinks' options. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Workshop {
     pub(super) stores: Stores,
-    /// Callers' keys, for the sinks that act in their name.
+    /// Callers' keys, for sinks that act on their behalf.
     pub(super) keys: Arc<Keyring>,
     pub(super) metrics: Metrics,
 }
 
 impl Workshop {
-    /// A lane for each sink, at its cursor, and where they are shown. It blocks on the disk.
+    /// Creates a lane for each sink, at its cursor, and the list of lanes. Blocks on the disk.
     pub(super) fn make_all(&self, config: &Config) -> anyhow::Result<(Vec<Lane>, Lanes)> {
         self.retain(config);
         let made = config.sinks.iter().map(|sink| {
@@ -49,7 +49,7 @@ impl Workshop {
         Ok((made, lanes))
     }
 
-    /// A lane at the sink's saved cursor.
+    /// Creates a lane at the sink's saved cursor.
     pub(super) fn make(&self, sink: &SinkConfig) -> anyhow::Result<Lane> {
         let (feed, journal) = (&self.stores.feed, self.stores.feed.journal());
         let cursor = journal.cursor(&sink.name).unwrap_or_default();
@@ -64,7 +64,7 @@ impl Workshop {
         Ok(Lane::new(reader, made, journal, dead_letters, options, Arc::new(status)))
     }
 
-    /// Sees whether these sinks can be made, has others join, and sets how attributes are read. It blocks on the disk.
+    /// Verifies that these sinks can be built, adds new sinks to the journal, and sets how attributes are read. Blocks on the disk.
     pub(super) fn prepare(
         &self,
         old: &Config,
@@ -76,7 +76,7 @@ impl Workshop {
         }
         if !added.is_empty() {
             let names = old.sinks.iter().map(|sink| &sink.name).chain(added);
-            // Before their cursors are looked at: what these are at must not go meanwhile.
+            // First of all, so that the records at their cursors are not removed in the meantime.
             let names: Vec<_> = names.map(String::as_str).collect();
             self.stores.feed.journal().retain_consumers(&names);
             added.iter().try_for_each(|sink| self.join(sink))?;
@@ -97,7 +97,7 @@ impl Workshop {
         sink.plan.build(parts).with_context(|| format!("cannot make sink {}", sink.name))
     }
 
-    /// Says which sinks there are: what others had not delivered holds nothing back. It blocks on the disk.
+    /// Tells the journal which sinks there are, so that removed sinks no longer retain records. Blocks on the disk.
     pub(super) fn retain(&self, config: &Config) {
         let names: Vec<_> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
         let journal = self.stores.feed.journal();
@@ -112,7 +112,7 @@ impl Workshop {
         journal.retain_consumers(&names);
     }
 
-    /// Sees to it that a sink has a cursor at something that is there, and that nothing behind it is let go. It blocks on the disk.
+    /// Ensures that a sink has a cursor at an existing record, and that later records are kept. Blocks on the disk.
     fn join(&self, sink: &str) -> anyhow::Result<()> {
         let journal = self.stores.feed.journal();
         let (saved, start) = (journal.cursor(sink), journal.start());
@@ -134,8 +134,8 @@ impl Workshop {
     }
 }
 
-/// A new sink gets what is accepted from now on. Its cursor is saved at once: after a crash it must not start later than here. Where
-/// nobody knows which sinks there were, it may not be new, and gets all that is kept.
+/// Returns the cursor of a new sink, which gets what is accepted from now on. It is saved immediately, because after a crash it must not be
+/// later. If the list of sinks is lost, the sink may not be new, and gets everything that the journal keeps.
 fn first_cursor(journal: &Journal<Arrived>, sink: &str) -> Cursor {
     let is_new = !journal.recovery().consumers_unknown;
     let mark = if is_new { journal.end() } else { journal.start() };
@@ -149,15 +149,15 @@ fn first_cursor(journal: &Journal<Arrived>, sink: &str) -> Cursor {
     Cursor { mark, joined: mark.items, ..Cursor::default() }
 }
 
-/// The lanes that run.
+/// The running lanes.
 #[derive(Debug)]
 pub(super) struct Running {
     tasks: BTreeMap<String, Task>,
-    /// Turned when the daemon stops.
+    /// Set when the daemon stops.
     pub(super) end: Stop,
-    /// Turned when it waits no longer.
+    /// Set when it stops waiting.
     deadline: Stop,
-    /// Where everybody sees which lanes there are.
+    /// The shared list of lanes.
     lanes: Lanes,
 }
 
@@ -169,7 +169,7 @@ struct Task {
 }
 
 impl Running {
-    /// None yet. They are shown there.
+    /// Starts without lanes. They will appear in this list.
     pub(super) fn new(lanes: Lanes) -> Self {
         let (end, deadline) = (Stop::default(), Stop::default());
         Self { tasks: BTreeMap::new(), end, deadline, lanes }
@@ -184,18 +184,18 @@ impl Running {
         self.tasks.insert(sink, Task { running, handle, deadline });
     }
 
-    /// Whether the sink has a lane that runs.
+    /// Returns whether the sink has a running lane.
     pub(super) fn has(&self, sink: &str) -> bool {
         self.tasks.get(sink).is_some_and(|task| !task.running.is_finished())
     }
 
-    /// Has these lanes end with what is under way, all at once, and waits for that; a lane that does not end in time is given up.
+    /// Ends these lanes concurrently and waits for their deliveries in flight; a lane that does not end in time is aborted.
     pub(super) async fn hand_over(&mut self, sinks: &[String]) {
         let ending = sinks.iter().filter_map(|sink| self.tasks.remove(sink));
         join_all(ending.map(Task::hand_over)).await;
     }
 
-    /// Shows the lanes of these sinks, in this order.
+    /// Publishes the lanes of these sinks, in this order.
     pub(super) fn show(&self, sinks: &[SinkConfig]) {
         let before = self.lanes.all();
         let shown = |name: &str| {
@@ -205,7 +205,7 @@ impl Running {
         self.lanes.set(sinks.iter().filter_map(|sink| shown(&sink.name)).collect());
     }
 
-    /// Has all lanes deliver what they can until then.
+    /// Lets all lanes deliver what they can until a deadline.
     pub(super) async fn drain(&mut self, by: Instant) {
         self.end.stop();
         if timeout_at(by, self.all_ended()).await.is_err() {
@@ -237,7 +237,7 @@ impl Task {
         );
         self.deadline.stop();
         if timeout(END_MAX, &mut self.running).await.is_err() {
-            // It waits for a disk. Its cursor is behind what arrived, so that comes again.
+            // It waits for a disk. Its cursor is older than the last deliveries, so these are repeated.
             self.running.abort();
             self.running.await.ok();
         }

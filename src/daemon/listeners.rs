@@ -1,4 +1,4 @@
-//! The sockets: bound before anything is touched, and served until a reload or the end closes them.
+//! The sockets: bound before anything else, and served until a reload or the stop closes them.
 
 use std::collections::BTreeMap;
 
@@ -11,25 +11,25 @@ use crate::server::Listener;
 use crate::support::address::Address;
 use crate::support::stop::Stop;
 
-/// Where the Agents SDK's ingest and OTLP over HTTP are served.
+/// The option for the Agents SDK's ingest and OTLP over HTTP.
 pub(super) const HTTP: &str = "receivers.http";
-/// Where OTLP over gRPC is served.
+/// The option for OTLP over gRPC.
 pub(super) const GRPC: &str = "receivers.grpc";
-/// The topics that are consumed.
+/// The option for Kafka topics.
 pub(super) const KAFKA: &str = "receivers.kafka";
-/// Where admin is served.
+/// The option for admin.
 pub(super) const ADMIN: &str = "admin.listen";
 
-/// The option that says where, and the bound socket.
+/// The option with the address, and the bound socket.
 pub(super) type Socket = (&'static str, Listener);
 
-/// The addresses of a configuration, each with its option.
+/// Returns the addresses of a configuration, each with its option.
 pub fn addresses(config: &Config) -> [(&'static str, &Address); 3] {
     let receivers = &config.receivers;
     [(HTTP, &receivers.http), (GRPC, &receivers.grpc), (ADMIN, &config.admin.listen)]
 }
 
-/// Binds the addresses of a configuration that are not among those of another.
+/// Binds the addresses of a configuration that another does not have.
 pub(super) async fn bind(config: &Config, before: Option<&Config>) -> anyhow::Result<Vec<Socket>> {
     let before: Vec<_> = before.map(addresses).into_iter().flatten().collect();
     let mut sockets = Vec::new();
@@ -52,17 +52,17 @@ pub(super) async fn bind(config: &Config, before: Option<&Config>) -> anyhow::Re
     Ok(sockets)
 }
 
-/// What is served or consumed. Dropped, it is closed at once.
+/// Running servers and consumers. Dropping it closes them immediately.
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
     tasks: JoinSet<Stop>,
-    /// What closes the one of an option.
+    /// Stop signals by option.
     open: BTreeMap<&'static str, Stop>,
 }
 
 impl Listeners {
-    /// Runs what an option asks for until it is closed, in the place of what runs for the same option: that is closed, and its requests in
-    /// flight are finished.
+    /// Runs a server or consumer for an option until it is closed. It replaces the current one for the same option, which is closed and
+    /// finishes its requests in flight.
     pub(super) fn run<F>(&mut self, option: &'static str, run: impl FnOnce(Stop) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -79,12 +79,12 @@ impl Listeners {
         }
     }
 
-    /// Closes what runs for an option.
+    /// Closes the one for an option.
     pub(super) fn end(&mut self, option: &str) {
         self.open.remove(option).iter().for_each(Stop::stop);
     }
 
-    /// Waits for one to end that nobody closed.
+    /// Waits for one to end without having been closed.
     pub(super) async fn one_died(&mut self) -> String {
         loop {
             match self.tasks.join_next().await {
@@ -101,7 +101,7 @@ impl Listeners {
         self.open.values().for_each(Stop::stop);
     }
 
-    /// Waits until all that were closed are.
+    /// Waits until all closed ones have ended.
     pub(super) async fn closed(&mut self) {
         while let Some(ended) = self.tasks.join_next().await {
             if let Err(problem) = ended {

@@ -1,16 +1,16 @@
 //! Builds the parts in order, runs them, and drains.
 //!
-//! [`Daemon::build`] reads the certificates and binds the sockets first, so that a port in use is said before anything is touched, then
-//! opens the journals and makes the lanes. [`Daemon::run`] serves until it is told to stop, or until something dies that it cannot live without:
+//! [`Daemon::build`] first reads the certificates and binds the sockets, so that a port in use is reported before anything is touched. Then
+//! it opens the journals and creates the lanes. [`Daemon::run`] serves until it is told to stop, or until a vital task ends:
 //!
-//! | task | its death means |
+//! | task | if it ends |
 //! |---|---|
-//! | a receiver or admin | the daemon stops in order: nothing could be received, or nobody could see it |
-//! | the journal | poisoned: the daemon ends at once, loudly; the next start recovers |
-//! | a lane | it does not die: after a panic it goes on from its cursor, and health is degraded |
-//! | a reload, or who looks whether one is due | they are part of this one |
+//! | a receiver or admin | the daemon stops in order: it could receive nothing, or could not be observed |
+//! | the journal | it is poisoned: the daemon exits immediately with an error; the next start recovers |
+//! | a lane | it does not end: after a panic it continues from its cursor, and health is degraded |
+//! | a reload, or the watch for changes | they are part of the main task |
 //!
-//! Meanwhile one reload after the other is taken (`reload.rs`), by who asks for one and by who looks (`watch.rs`).
+//! In the meantime, it handles reloads one after the other (`reload.rs`), which clients request or the watch triggers (`watch.rs`).
 
 mod access;
 mod lanes;
@@ -67,7 +67,7 @@ pub struct Daemon {
     push: Option<Push>,
 }
 
-/// Where a daemon listens, with the ports that port 0 became.
+/// The addresses of a daemon, with the ports assigned for port 0.
 #[derive(Debug, Clone)]
 pub struct Addresses {
     /// OTLP over HTTP, and the Agents SDK's ingest.
@@ -78,11 +78,11 @@ pub struct Addresses {
     pub admin: Address,
 }
 
-/// How often the daemon looks whether its journal is well, and lets it remove what is old.
+/// Interval at which the daemon checks its journal's health and lets it remove old segments.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 impl Daemon {
-    /// Binds, opens and makes everything, and serves nothing yet.
+    /// Binds, opens and creates everything, but serves nothing yet.
     pub async fn build(loaded: Loaded) -> anyhow::Result<Self> {
         let encryption = Encryption::open(&loaded.config)?;
         let sockets = listeners::bind(&loaded.config, None).await?;
@@ -142,19 +142,19 @@ impl Daemon {
         Ok(Self { sockets, lanes: made, serving, reloads, asked, push })
     }
 
-    /// Has a reload set what of the log is written.
+    /// Sets the function with which a reload changes the log.
     #[must_use]
     pub fn with_log(mut self, set_log: SetLog) -> Self {
         self.serving.set_log = Some(set_log);
         self
     }
 
-    /// The configuration that it goes by.
+    /// Returns the effective configuration.
     pub fn loaded(&self) -> &Loaded {
         &self.serving.loaded
     }
 
-    /// Where it listens.
+    /// Returns its addresses.
     pub fn addresses(&self) -> anyhow::Result<Addresses> {
         let of = |option| {
             let socket = self.sockets.iter().find(|(bound, _)| *bound == option);
@@ -164,25 +164,25 @@ impl Daemon {
         Ok(Addresses { http: of(HTTP)?, grpc: of(GRPC)?, admin: of(ADMIN)? })
     }
 
-    /// Where it is asked to read its configuration again.
+    /// Returns a handle to request reloads.
     pub fn reloads(&self) -> Reloads {
         self.reloads.clone()
     }
 
-    /// Serves until `stop` is turned, then drains. An error means that the process must end loudly.
+    /// Serves until `stop` is signalled, then drains. An error means that the process must exit with an error.
     pub async fn run(self, stop: Stop) -> anyhow::Result<()> {
         let Self { sockets, lanes, mut serving, mut asked, push, .. } = self;
         for lane in lanes {
             serving.lanes.start(lane);
         }
-        // It ends with this set.
+        // The task ends with this set.
         let mut telling = JoinSet::new();
         telling.spawn(serving.view.metrics.understanding().clone().tell(Said::log));
         if let Some(push) = push {
             telling.spawn(push.run(Arc::clone(&serving.view)));
         }
         let feed = serving.view.feed.clone();
-        // Before anything comes.
+        // Must start before the first request.
         let lacks = serving.view.metrics.understanding().clone();
         telling.spawn(serving.view.operator.index.clone().follow(feed.clone(), lacks));
         for socket in sockets {
@@ -191,13 +191,13 @@ impl Daemon {
         serving.consume(&Arc::clone(&serving.loaded).config);
         let ended = tokio::select! {
             () = stop.stopped() => Ok(()),
-            // Nothing can be promised any more, and what waits for the disk may wait for ever: nothing is drained.
+            // Nothing can be guaranteed any more, and tasks that wait for the disk may never end, so nothing is drained.
             reason = poisoned(&feed) => {
                 return Err(anyhow::anyhow!("the journal is poisoned: {reason}"));
             }
             died = serve(&mut serving, &mut asked) => Err(died),
         };
-        // What was asked meanwhile is answered: no reload any more.
+        // Refuses pending reload requests.
         drop(asked);
         let config = &serving.loaded.config;
         info!(grace = ?config.drain_grace, "stopping: requests are accepted a little longer, then refused");
@@ -209,7 +209,7 @@ impl Daemon {
         let by = Instant::now() + config.shutdown_timeout;
         timeout_at(by, serving.listeners.closed()).await.ok();
         serving.lanes.drain(by).await;
-        // Admin went on until here, so that the drain can be watched.
+        // Admin runs until here, so that the drain can be observed.
         serving.admin.close();
         timeout_at(by + LOOK_EVERY, serving.admin.closed()).await.ok();
         report_pending(&serving.view);
@@ -220,7 +220,7 @@ impl Daemon {
     }
 }
 
-/// Takes one reload after the other, until something dies that the daemon cannot live without.
+/// Handles one reload after the other, until a vital task ends.
 async fn serve(serving: &mut Serving, asked: &mut mpsc::Receiver<Asked>) -> anyhow::Error {
     let mut watch = Watch::new();
     loop {
@@ -231,14 +231,14 @@ async fn serve(serving: &mut Serving, asked: &mut mpsc::Receiver<Asked>) -> anyh
                 answer.send(serving.reload(what).await).ok();
             }
             what = watch.changed(&serving.loaded, &serving.view) => {
-                // The log has what came of it.
+                // The result is in the log.
                 serving.reload(what).await.ok();
             }
         }
     }
 }
 
-/// Waits for the journal to be poisoned; returns why.
+/// Waits until the journal is poisoned; returns the reason.
 async fn poisoned(feed: &Feed) -> String {
     let mut ticks = interval(LOOK_EVERY);
     loop {
@@ -247,7 +247,7 @@ async fn poisoned(feed: &Feed) -> String {
             return reason;
         }
         let journal = feed.journal().clone();
-        // It may remove files, which blocks.
+        // This may remove files, which blocks.
         tokio::task::spawn_blocking(move || journal.remove_old()).await.ok();
     }
 }

@@ -1,5 +1,5 @@
-//! An operator's commands on a directory that no daemon has: the same operator and the same lanes, which here run jobs only, so
-//! that nothing is received and no cursor moves.
+//! Operator commands on a directory that no daemon has open. They use the same operator and lanes, but lanes run only jobs: nothing is
+//! received, and no cursor moves.
 
 use std::io;
 use std::path::Path;
@@ -16,36 +16,36 @@ use crate::operate::{Needs, Operator};
 use crate::pipeline::{Lane, Lanes};
 use crate::telemetry::Metrics;
 
-/// A state directory that is ours until this is closed.
+/// A locked state directory.
 pub struct Offline {
-    /// Where commands are carried out.
+    /// Carries out commands.
     pub operator: Operator,
     lanes: Running,
 }
 
-/// Says who has a directory, where that is why it is not ours: a daemon, or another user, whose daemon may be running.
+/// Returns who has a directory open, if that is why it could not be locked: a daemon, or another user, whose daemon may be running.
 pub fn who_has_it(problem: &anyhow::Error) -> Option<String> {
     let refusals = problem.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
     if refusals.map(io::Error::kind).any(|kind| kind == io::ErrorKind::PermissionDenied) {
         return Some(format!("{problem:#}"));
     }
     let OpenError::Locked { dir, pid } = problem.downcast_ref()? else { return None };
-    // The state directory, and not the one in it that was met first.
+    // The state directory, not the one within it whose lock failed first.
     let dir = Path::new(dir).parent().unwrap_or(Path::new(dir));
     Some(format!("a daemon is running on {} (process {})", dir.display(), pid.trim()))
 }
 
 impl Offline {
-    /// Opens what was set aside below a state directory: enough for everything but replays.
+    /// Opens the dead letters and the quarantine of a state directory: enough for everything except replays.
     pub fn open_stores(dir: &Path) -> anyhow::Result<Self> {
         let operator = SetAside::open(Some(dir))?.operator(None)?;
         Ok(Self { operator, lanes: Running::new(Lanes::default()) })
     }
 
-    /// Opens everything that is configured, and has the lanes wait for jobs; looks which traces there are where that is `needed`.
+    /// Opens everything that is configured, with lanes that only run jobs; builds the index of traces if `needed`.
     pub fn open(config: &Config, needed: Needs) -> anyhow::Result<Self> {
         let stores = Stores::open(config)?;
-        // Callers' keys are in the daemon's memory only: here a sink has the keys of its configuration.
+        // Only a daemon has callers' keys in memory; here, sinks use the keys of their configuration.
         let (keys, metrics) = (Arc::default(), Metrics::default());
         let workshop = Workshop { stores: stores.clone(), keys, metrics };
         let (made, lanes) = workshop.make_all(config)?;
@@ -62,9 +62,9 @@ impl Offline {
         Ok(Self { operator, lanes })
     }
 
-    /// Lets go of the directory.
+    /// Closes the directory.
     pub async fn close(mut self) {
-        // What is at a sink when the operator breaks off is not waited for: it is not settled.
+        // If the operator interrupts, deliveries in flight are abandoned: they are not settled.
         self.lanes.drain(Instant::now()).await;
         tokio::task::spawn_blocking(move || self.operator.close()).await.ok();
     }

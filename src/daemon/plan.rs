@@ -1,15 +1,15 @@
-//! What must change where a configuration takes the place of another: a pure function of both.
+//! Compares two configurations and plans the changes of a reload. Pure.
 //!
-//! It compares all values in force ([`Effective`](crate::config::Effective)), so that an option that is added to a section or a sink
-//! is covered without a word here.
+//! It compares all effective values ([`Effective`](crate::config::Effective)), so new options of a section or a sink are covered
+//! automatically.
 
 use std::collections::BTreeMap;
 
 use crate::config::Loaded;
 use crate::operate::{CommandError, Rebuilt, Reloaded};
 
-/// Which values take effect while the daemon runs, by the beginnings of their paths; all others need a restart: the journal and the
-/// memory before it are laid out once, and so are threads and the form of the log.
+/// Prefixes of values that take effect while the daemon runs. All others need a restart: the journal, its memory, threads and the log
+/// format are set up only once.
 const TAKE_EFFECT: &[&str] = &[
     "receivers",
     "admin.listen",
@@ -24,10 +24,10 @@ const TAKE_EFFECT: &[&str] = &[
     "drain_grace",
 ];
 
-/// What every sink's lane has: the rules for all sinks, and the prices.
+/// What affects every sink's lane: the rules for all sinks, and the prices.
 const OF_ALL_LANES: &[&str] = &["rules", "prices"];
 
-/// What there is to do, or why nothing of it can be done.
+/// Returns the planned changes, or why they cannot be applied.
 pub(super) fn plan(old: &Loaded, new: &Loaded) -> Result<Reloaded, CommandError> {
     let mut of_sinks: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     let (mut applied, mut fixed) = (Vec::new(), Vec::new());
@@ -57,7 +57,7 @@ pub(super) fn plan(old: &Loaded, new: &Loaded) -> Result<Reloaded, CommandError>
         match of_sinks.remove(name.as_str()) {
             _ if !is_in(old, &name) => plan.added.push(name),
             Some(mut because_of) => {
-                // Another kind has other options altogether.
+                // Another kind has entirely different options.
                 if because_of.iter().any(|option| option == "type") {
                     because_of.retain(|option| option == "type");
                 }

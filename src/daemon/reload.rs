@@ -1,11 +1,11 @@
-//! Reloads: another configuration takes the place of the one in force, all of it or nothing.
+//! Reloads: a new configuration replaces the effective one, completely or not at all.
 //!
-//! What can fail comes first and changes nothing: the configuration is read and checked, new sockets are bound, new sinks are made
-//! for a try and get a cursor. Then lanes that are to go end with what is under way, within a bound, and the new ones go on from
-//! their cursors. A lane whose sink is the same is not touched, and neither is a connection.
+//! Steps that can fail come first and change nothing: the configuration is read and checked, new sockets are bound, new sinks are built as
+//! a test and get a cursor. Then replaced lanes finish their deliveries in flight, within a bound, and their successors continue from their
+//! cursors. Lanes of unchanged sinks are not touched, and neither are connections.
 //!
-//! A crash in between loses nothing: cursors and the list of sinks are all that is kept, each saved whole, and the next start brings
-//! them together with the configuration as it is then.
+//! A crash in between loses nothing. Only cursors and the list of sinks are stored, each saved atomically, and the next start reconciles
+//! them with the configuration.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,17 +29,17 @@ use crate::support::lock::lock;
 use crate::support::{clock, rfc3339};
 use crate::telemetry::Figure;
 
-/// How long the disk may take for the configuration, or for a cursor: a file system that hangs must not hold up the daemon.
+/// Time limit for reading the configuration or saving a cursor: a hanging file system must not block the daemon.
 const DISK_MAX: Duration = Duration::from_secs(10);
 
 const RELOADS: Figure = ("reloads", "Reloads of the configuration, by outcome");
 
-/// Sets what of the log is written.
+/// Changes what is logged.
 pub type SetLog = Box<dyn Fn(&LogOptions) + Send + Sync>;
 
-/// A daemon's parts that a reload changes.
+/// The parts of a daemon that a reload changes.
 pub(super) struct Serving {
-    /// The configuration in force.
+    /// The effective configuration.
     pub(super) loaded: Arc<Loaded>,
     pub(super) workshop: Workshop,
     pub(super) view: Arc<View>,
@@ -50,7 +50,7 @@ pub(super) struct Serving {
 }
 
 impl Serving {
-    /// Reads the configuration again, and puts it in force if it can be. It says in the log what came of it.
+    /// Reads the configuration again, applies it if possible, and logs the result.
     pub(super) async fn reload(&mut self, what: Reread) -> Result<Reloaded, CommandError> {
         let ended = match read(&self.loaded, what).await {
             Ok(new) => self.take(new).await,
@@ -75,11 +75,11 @@ impl Serving {
         ended
     }
 
-    /// Puts this configuration in force, or changes nothing.
+    /// Applies this configuration, or changes nothing.
     async fn take(&mut self, new: Loaded) -> Result<Reloaded, CommandError> {
         let (new, old) = (Arc::new(new), Arc::clone(&self.loaded));
         let mut plan = plan(&old, &new)?;
-        // One that could not be made, or whose lane died, is tried again.
+        // Lanes that could not be created or have ended are tried again.
         for sink in plan.kept.extract_if(.., |sink| !self.lanes.has(sink)) {
             plan.rebuilt.push(Rebuilt { sink, because_of: vec!["it was not running".to_owned()] });
         }
@@ -92,7 +92,7 @@ impl Serving {
             let encryption = encryption.map_err(refused)?;
             let sockets = listeners::bind(&new.config, Some(&old.config)).await.map_err(refused)?;
             self.prepare(&old, &new, &plan).await?;
-            // From here on nothing is refused any more.
+            // From here on, nothing can be refused.
             self.replace_lanes(&new, &plan).await;
             self.switch((sockets, encryption), &new.config);
             if new.config.receivers.kafka != old.config.receivers.kafka {
@@ -103,7 +103,7 @@ impl Serving {
         Ok(plan)
     }
 
-    /// Does what can fail and leaves everything as it is.
+    /// Performs the steps that can fail, without changing anything.
     async fn prepare(
         &self,
         old: &Arc<Loaded>,
@@ -123,7 +123,7 @@ impl Serving {
         preparing.await?.map_err(refused)
     }
 
-    /// Ends the lanes that are to go, and starts those that take their places and those that are new.
+    /// Ends replaced and removed lanes, and starts their successors and new ones.
     async fn replace_lanes(&mut self, new: &Arc<Loaded>, plan: &Reloaded) {
         let changed = changed(plan);
         self.lanes.hand_over(&[&changed[..], &plan.removed].concat()).await;
@@ -135,17 +135,17 @@ impl Serving {
         for (sink, made) in made.await.unwrap_or_default() {
             match made {
                 Ok(lane) => self.lanes.start(lane),
-                // It could be made a moment ago. The next reload makes it again.
+                // The test build succeeded a moment ago. The next reload tries again.
                 Err(problem) => error!(sink, "{problem:#}; the sink's data waits in the journal"),
             }
         }
         self.lanes.show(&new.config.sinks);
         let (workshop, new) = (self.workshop.clone(), Arc::clone(new));
-        // What hangs here holds back no more than what the journal keeps.
+        // If this hangs, the only effect is that the journal keeps more records.
         on_disk(move |_| workshop.retain(&new.config)).await.ok();
     }
 
-    /// Has requests answered by the new settings, and moves to new addresses.
+    /// Applies new settings to requests, and serves new addresses.
     fn switch(&mut self, (sockets, encryption): (Vec<Socket>, Encryption), config: &Config) {
         let settings = receivers_of(config, encryption.receivers, &self.workshop);
         self.view.operator.set_before_journal(settings.before_journal.clone());
@@ -160,7 +160,7 @@ impl Serving {
         }
     }
 
-    /// Serves a socket, in the place of the one with the same option.
+    /// Serves a socket in place of the one with the same option.
     pub(super) fn serve(&mut self, (option, listener): Socket) {
         if let Ok(address) = listener.address() {
             info!(option, %address, "listening");
@@ -174,7 +174,7 @@ impl Serving {
         }
     }
 
-    /// Consumes the topics of a configuration, and those of another no more.
+    /// Consumes the topics of a configuration instead of the previous ones.
     pub(super) fn consume(&mut self, config: &Config) {
         let receivers = self.view.receivers.clone();
         match config.receivers.kafka.clone() {
@@ -184,7 +184,7 @@ impl Serving {
     }
 }
 
-/// What requests are answered by in a configuration.
+/// Returns the settings of receivers in a configuration.
 pub(super) fn receivers_of(config: &Config, tls: Option<Tls>, workshop: &Workshop) -> Settings {
     let uses_keys = config.sinks.iter().any(|sink| sink.plan.uses_keys());
     Settings {
@@ -211,7 +211,7 @@ async fn read(loaded: &Arc<Loaded>, what: Reread) -> Result<Loaded, CommandError
     reading.await?.map_err(|report| CommandError::Invalid(mistakes(report)))
 }
 
-/// Does what may block, and waits for it so long. What is done learns whether somebody still waits for it.
+/// Runs blocking work and waits for it up to `DISK_MAX`. The work can find out whether someone still waits.
 async fn on_disk<T: Send + 'static>(
     work: impl FnOnce(&dyn Fn() -> bool) -> T + Send + 'static,
 ) -> Result<T, CommandError> {

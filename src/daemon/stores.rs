@@ -1,4 +1,4 @@
-//! Opens the three journals: of requests, of what could not be understood, and of what a sink will never take.
+//! Opens the three journals: of requests, of the quarantine, and of dead letters.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,17 +14,17 @@ use crate::operate::{Operator, Replays, Store};
 use crate::pipeline::Lanes;
 use crate::rules::BeforeJournal;
 
-/// What is kept in the quarantine and among the dead letters, each; the oldest gives way.
+/// Maximum size of the quarantine and of the dead letters, each; the oldest records are evicted.
 const ASIDE_BYTES_MAX: u64 = 256 << 20;
 
-/// All three. Clones share them.
+/// All three journals. Clones share them.
 #[derive(Debug, Clone)]
 pub(super) struct Stores {
     pub(super) feed: Feed,
     pub(super) set_aside: SetAside,
 }
 
-/// What was set aside.
+/// The dead letters and the quarantine.
 #[derive(Debug, Clone)]
 pub(super) struct SetAside {
     pub(super) dead_letters: Journal<()>,
@@ -32,7 +32,7 @@ pub(super) struct SetAside {
 }
 
 impl Stores {
-    /// Opens them as configured, to be read as configured: spans are first read when the journal is open. It blocks on the disk.
+    /// Opens them as configured. Attributes are set up first, because opening the journal already reads spans. Blocks on the disk.
     pub(super) fn open(config: &Config) -> anyhow::Result<Self> {
         let holds = normalize::install(&config.attributes);
         anyhow::ensure!(holds, "[attributes] cannot hold: this process has read spans without it");
@@ -47,7 +47,7 @@ impl Stores {
         Ok(Self { feed, set_aside })
     }
 
-    /// Where an operator's commands are carried out.
+    /// Returns the operator, which carries out commands.
     pub(super) fn operator(&self, lanes: Lanes, config: &Config) -> anyhow::Result<Operator> {
         let before_journal = BeforeJournal::of(&config.rules, &config.prices).map(Arc::new);
         let (feed, before_journal) = (self.feed.clone(), before_journal.into());
@@ -56,7 +56,7 @@ impl Stores {
 }
 
 impl SetAside {
-    /// Opens both below a state directory, or in memory. It blocks on the disk.
+    /// Opens both in a state directory, or in memory. Blocks on the disk.
     pub(super) fn open(dir: Option<&Path>) -> anyhow::Result<Self> {
         let options = Options {
             bytes_max: ASIDE_BYTES_MAX,
@@ -69,7 +69,7 @@ impl SetAside {
         Ok(Self { dead_letters, quarantine })
     }
 
-    /// Where an operator's commands are carried out; without lanes, nothing can be replayed.
+    /// Returns the operator, which carries out commands; without lanes, it cannot replay.
     pub(super) fn operator(&self, replays: Option<Replays>) -> anyhow::Result<Operator> {
         let over = |journal: &Journal<()>| {
             Store::open(journal.clone()).context("cannot read the quarantine or the dead letters")

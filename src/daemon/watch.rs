@@ -1,7 +1,7 @@
-//! Looks whether the configuration, or what it refers to, has become another.
+//! Detects changes of the configuration and of the files that it refers to.
 //!
-//! There is one way to find out and one to act on it: it is read as for a reload, and what is other than what is in force is put in
-//! force like any reload. Files are replaced in more than one step, so a change counts once two looks have seen the same.
+//! It reads the configuration as a reload does and compares the result with the effective one; a difference triggers a normal reload. Files
+//! are often replaced in several steps, so a change counts only once two reads have found the same.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,22 +14,22 @@ use crate::operate::Reread;
 use crate::pipeline::{LaneHandle, LaneState};
 use crate::support::lock::lock;
 
-/// How often it is looked where the configuration is watched, or while a sink is refused.
+/// Interval if the configuration is watched, or while a sink's credentials are refused.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// How often else: a credential that was rotated is known before the old one ends.
+/// Interval otherwise: a rotated credential is noticed before the old one expires.
 const LOOK_AT_REFERENCES_EVERY: Duration = Duration::from_mins(1);
 
-/// Who looks.
+/// The state of the watch.
 #[derive(Debug)]
 pub(super) struct Watch {
     ticks: Interval,
     looked: Instant,
     seen: Option<Seen>,
-    /// What was reported, whatever became of it: it is not reported again before it changes.
+    /// The last reported result, even if it was refused: it is not reported again unless it changes.
     reported: Option<Seen>,
 }
 
-/// What was read, as far as it can be compared.
+/// A result, in comparable form.
 type Seen = Result<Effective, Report>;
 
 impl Watch {
@@ -39,7 +39,7 @@ impl Watch {
         Self { ticks, looked: Instant::now(), seen: None, reported: None }
     }
 
-    /// Waits until the configuration is other than the one in force; returns what is to be read again for that.
+    /// Waits until the configuration differs from the effective one; returns what to read again.
     pub(super) async fn changed(&mut self, loaded: &Arc<Loaded>, view: &View) -> Reread {
         loop {
             self.ticks.tick().await;
@@ -56,7 +56,7 @@ impl Watch {
             let origin = loaded.origin.clone();
             let look = move || if watches { origin.read_again() } else { origin.expand_again() };
             let Ok(read) = tokio::task::spawn_blocking(look).await else { continue };
-            // What was refused is good again, as far as it was looked at.
+            // A configuration that was refused may be valid again, as far as it was read.
             let was_refused = lock(&view.refused_reload)
                 .as_ref()
                 .is_some_and(|refused| watches || refused.reread == Reread::References);
@@ -66,7 +66,7 @@ impl Watch {
         }
     }
 
-    /// Whether this was read twice, is not in force, and was not reported; or is in force again, although something else was refused.
+    /// Returns whether this is a change that was read twice and not yet reported, or the effective configuration after a refused one.
     fn is_news(&mut self, found: Seen, in_force: &Effective, was_refused: bool) -> bool {
         if found.as_ref().is_ok_and(|found| found == in_force) {
             (self.seen, self.reported) = (None, None);
