@@ -1,7 +1,7 @@
-//! What agents did in one trace, once each span's place in it is known: which agent it belongs to, and whether its tokens count. Pure.
+//! Actions of agents in one trace, once the place of each span is known: which agent it belongs to, and whether its tokens count. Pure.
 //!
-//! Many spans come before those that they are below. What is counted by agent waits until the agent above it was seen, or all that is
-//! above it, or its trace was quiet for long. What waits when the daemon ends is not counted, as counters begin anew with the next.
+//! Many spans arrive before their ancestors. Metrics by agent wait until the nearest agent, or all ancestors, were seen, or the trace was
+//! quiet for long. What is still waiting when the daemon ends is not counted, because its counters start over with the next process.
 
 use std::collections::HashSet;
 
@@ -9,20 +9,20 @@ use crate::feed::{Agents, SpanTree};
 use crate::span::{Facts, Kind, News, Span, SpanId, Spending, Spends, Spent, TraceId};
 use crate::telemetry::{AgentSeries, Call, Role};
 
-/// What waits of a trace; with more, all is counted as it is known.
+/// Maximum number of waiting calls per trace; beyond it, all are counted with what is known.
 const WAITING_MAX: usize = 512;
-/// How far above a span is looked for its agent while it waits; 16 is deep.
+/// Maximum number of ancestors searched for the agent of a waiting span; 16 is deep.
 const STEPS_MAX: usize = 64;
-/// Runs of agents of a trace that are counted: a trace with more has run away.
+/// Maximum number of agent runs counted per trace: a trace with more has run away.
 const RUNS_MAX: usize = 4_096;
 
-/// What is still to be counted of a trace.
+/// What remains to be counted of a trace.
 #[derive(Debug, Default)]
 pub(super) struct Doings {
     waiting: Vec<Call>,
-    /// Those before this wait for a span that had not come when they were looked at.
+    /// Calls before this index wait for a span that was missing when they were last examined.
     looked_at: usize,
-    /// Whether a span has come since then that others named before.
+    /// Whether a span has arrived since then that others had referred to.
     has_news: bool,
     spans: u64,
     /// Runs of agents.
@@ -50,7 +50,7 @@ impl Doings {
         self.waiting.extend(series.span(span, facts, spending, cost_nanos));
     }
 
-    /// Counts what has waited long enough, or `all`.
+    /// Counts calls whose agent is known, or `all`.
     pub(super) fn count(
         &mut self,
         all: bool,
@@ -71,7 +71,7 @@ impl Doings {
                 passed -= 1;
                 return true;
             }
-            // What sums up others counts only where nothing above it does.
+            // A sum of other spans counts only if no ancestor has one.
             let to_top = !matches!(call.spending.spends, Spends::Nothing | Spends::Model);
             let (agent, is_known) = tree.agent_above(call.span, to_top, steps_max);
             if is_known || all {
@@ -85,7 +85,7 @@ impl Doings {
         self.looked_at = self.waiting.len();
     }
 
-    /// The trace is over, or as good as.
+    /// Counts the trace, which is over or considered to be.
     pub(super) fn end(&mut self, id: TraceId, tree: &SpanTree, series: &mut AgentSeries) {
         if !self.is_counted && self.spans > 0 {
             self.is_counted = true;
@@ -94,7 +94,7 @@ impl Doings {
         }
     }
 
-    /// Memory it takes, in bytes.
+    /// Returns its memory, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.waiting.capacity() * size_of::<Call>() + self.runs.capacity() * size_of::<SpanId>()
     }

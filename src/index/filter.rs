@@ -1,13 +1,13 @@
-//! The words that say which traces are meant: `agent:triage status:error dur:>2s tokens:>1000 refund`. Pure.
+//! Filters for traces: `agent:triage status:error dur:>2s tokens:>1000 refund`. Pure.
 //!
 //! | word | meaning |
 //! |---|---|
-//! | `agent: tool: model: workflow: session: user:` | a name of the trace has this in it, in whatever case; behind `=`, it is this |
+//! | `agent: tool: model: workflow: session: user:` | a name of the trace contains this, ignoring case; with `=` before it, equals this |
 //! | `status:error`, `status:ok` | whether a span failed |
 //! | `dur: tokens: cost: spans: errors:` | compares, with `>`, `>=`, `<`, `<=` or `=`: a length of time, a number, dollars |
-//! | any other text | one of its names has this in it, or is this |
+//! | any other text | one of its names contains this; with `=` before it, equals this |
 //!
-//! All words must hold; `-` before one turns it around. Spaces stand within double quotes: `agent:"Triage agent"`.
+//! All words must hold; `-` before a word negates it. Double quotes keep spaces together: `agent:"Triage agent"`.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -19,11 +19,11 @@ use crate::support::clock::nanos;
 use crate::support::duration::Duration;
 use crate::support::options::did_you_mean;
 
-/// What must hold of a trace.
+/// A condition on traces.
 #[derive(Debug, Clone, Default)]
 pub struct Filter(Vec<Term>);
 
-/// A word that is not understood. It shows where.
+/// An invalid word, with its position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}\n  {text}\n  {}{}\n{hint}", " ".repeat(self.letters(0..self.at.start)), "^".repeat(self.letters(self.at.clone()).max(1)))]
 pub struct FilterMistake {
@@ -41,24 +41,24 @@ struct Term {
 
 #[derive(Debug, Clone)]
 enum Test {
-    /// One of these names has the text, which is lowercase, in it; behind `=`, is it.
+    /// One of these names contains the text, which is lowercase; with `=` before it, equals it.
     Has(NamesOf, String),
     HasFailed(bool),
-    /// A figure compares so with a number.
+    /// A number compares in this way with another.
     Compares(FigureOf, &'static [Ordering], u64),
 }
 
 type NamesOf = for<'t> fn(&Known<'t>) -> Vec<&'t str>;
 type FigureOf = fn(&Known<'_>) -> u64;
 
-/// What a word asks for.
+/// The meaning of a word.
 enum Kind {
     Names(NamesOf),
     Status,
     Figure(FigureOf, Unit),
 }
 
-/// What a figure counts: how it is written, and what to say where it is not written so.
+/// The unit of a number: how to parse it, and what to say if it is invalid.
 struct Unit {
     read: fn(&str) -> Option<u64>,
     what: &'static str,
@@ -100,14 +100,14 @@ const WORDS: [(&str, Kind); 12] = [
     ("errors", Kind::Figure(|trace| trace.trace.errors, NUMBER)),
 ];
 
-/// The names that a word without a key is looked for in.
+/// Returns the names that a word without a key is compared with.
 fn any_names<'t>(trace: &Known<'t>) -> Vec<&'t str> {
     let lists = [By::Agent, By::Tool, By::Model].into_iter().flat_map(|by| trace.all(by));
     let own = trace.text(trace.trace.name).unwrap_or_default();
     lists.chain(trace.text(trace.trace.workflow)).chain([own]).collect()
 }
 
-/// The longer ones first.
+/// Longer operators first.
 const COMPARES: [(&str, &[Ordering]); 5] = [
     (">=", &[Ordering::Greater, Ordering::Equal]),
     ("<=", &[Ordering::Less, Ordering::Equal]),
@@ -118,7 +118,7 @@ const COMPARES: [(&str, &[Ordering]); 5] = [
 const EQUAL: &[Ordering] = &[Ordering::Equal];
 
 impl Filter {
-    /// Reads words.
+    /// Parses a filter.
     pub fn read(text: &str) -> Result<Self, FilterMistake> {
         let mistake =
             |(at, what, hint)| FilterMistake { text: text.replace('\n', " "), at, what, hint };
@@ -126,16 +126,16 @@ impl Filter {
         terms.map(Self).map_err(mistake)
     }
 
-    /// Whether a trace is meant.
+    /// Returns whether a trace matches.
     pub(super) fn takes(&self, trace: &Known<'_>) -> bool {
         self.0.iter().all(|term| term.test.holds(trace) != term.is_negated)
     }
 }
 
-/// Where something is wrong, what, and what to do.
+/// The position of a mistake, what is wrong, and what to do.
 type Mistake = (Range<usize>, String, String);
 
-/// The words, each with where it stands: spaces within quotes part none.
+/// Splits text into words with their positions; spaces within quotes do not separate.
 fn split(text: &str) -> Result<impl Iterator<Item = (usize, &str)>, Mistake> {
     let mut is_quoted = false;
     let words = text.split(move |letter: char| {
@@ -181,7 +181,7 @@ fn term((start, word): (usize, &str)) -> Result<Term, Mistake> {
 }
 
 impl Kind {
-    /// What is asked with this text, or what is wrong with it and what to do.
+    /// Parses the text of a word, or returns what is wrong with it and what to do.
     fn test(&self, text: &str) -> Result<Test, (&'static str, &'static str)> {
         match self {
             Self::Names(_) if text.is_empty() => Err(("", "write agent:triage")),

@@ -1,4 +1,4 @@
-//! Feeds the index: what the journal keeps, read again after a start for the summaries, and then what comes.
+//! Feeds the index: after a start with what the journal keeps, for the summaries, and then with new records.
 
 use std::collections::VecDeque;
 use std::panic::resume_unwind;
@@ -20,19 +20,19 @@ use crate::span::Batch;
 use crate::support::lock::lock;
 use crate::telemetry::Understanding;
 
-/// How long it lets what came pass by. Lanes look for more every 5 ms at most, and where a sink reads facts its lane has read them by
-/// then: nobody reads the same twice.
+/// Delay behind new records. Lanes poll at least every 5 ms, and the lane of a sink that reads facts has read them by then, so they are
+/// read only once.
 const BEHIND: Duration = Duration::from_millis(6);
-/// Bytes of requests that are taken in one go away from the runtime's threads.
+/// Maximum bytes of requests per step on a blocking thread.
 const AT_ONCE_BYTES_MAX: usize = 4 << 20;
-/// Threads that read the journal again at most. There are no more of them than processors.
+/// Maximum number of threads that read the journal again; never more than processors.
 const DECODERS_MAX: usize = 4;
 
 impl Index {
-    /// Reads what the journal keeps by now, and then takes what comes, for ever. Dropped, it stops.
-    /// What is not understood of what comes is counted there: each span once, however many sinks read it, or none.
+    /// Reads what the journal keeps so far, and then follows new records for ever. Dropping the future stops it. `lacks` counts
+    /// unrecognized data of new records: each span once, regardless of how many sinks read it.
     pub fn follow(self, feed: Feed, lacks: Understanding) -> impl Future<Output = ()> {
-        // Before the future is polled: what is acknowledged from here on is counted.
+        // Before the future is polled, so that everything acknowledged from here on is counted.
         let from = feed.journal().end();
         async move {
             if self.kept().traces {
@@ -53,7 +53,7 @@ impl Index {
     }
 
     async fn follow_from(self, feed: &Feed, from: Mark, lacks: Understanding) {
-        // It joins only now, so that the tail holds nothing for who reads from the disk.
+        // The reader joins only now, so that the tail retains nothing during the rebuild from disk.
         let mut reader = feed.reader(from);
         loop {
             let mut taken = vec![reader.next().await];
@@ -71,7 +71,7 @@ impl Index {
         }
     }
 
-    /// Adds what was taken from the journal up to here, away from the runtime's threads.
+    /// Adds records read from the journal up to a position, on a blocking thread.
     async fn take(&self, (taken, until): (Vec<Fed>, Position), lacks: &Understanding) {
         let (index, lacks, prices) = (self.clone(), lacks.clone(), self.prices());
         let take = move || {
@@ -86,14 +86,14 @@ impl Index {
         }
     }
 
-    /// Reads all that the journal keeps before a mark. It blocks on the disk. What is damaged is left out: the lanes report it.
+    /// Reads all that the journal keeps before a mark. Blocks on the disk. Damaged records are skipped, because the lanes report them.
     pub fn rebuild(&self, journal: &Journal<Arrived>, until: Mark, is_over: impl Fn() -> bool) {
         let first = journal.start().position;
         let all = until.position.0.saturating_sub(first.0);
         let prices = &*self.prices();
         let mut records = Records::all(journal).before(until.position);
         let decoders = thread::available_parallelism().map_or(1, usize::from).min(DECODERS_MAX);
-        // Decoding is what takes time. What was decoded is fed here, in the order of the journal.
+        // Decoding takes most of the time. Decoded requests are fed here, in journal order.
         thread::scope(|scope| {
             let (mut decoding, mut is_read) = (VecDeque::new(), false);
             while !is_read || !decoding.is_empty() {
@@ -113,7 +113,7 @@ impl Index {
         self.0.rebuilt.store(u8::MAX, Ordering::Relaxed);
     }
 
-    /// Adds what was decoded, and says how far that is from the first position on, of so much.
+    /// Adds decoded requests, and updates the progress, given the first position and the total length.
     fn take_again(&self, requests: Vec<(Batch, Position)>, (first, all): (Position, u64)) {
         let prices = self.prices();
         for (batch, at) in requests {
@@ -125,7 +125,7 @@ impl Index {
         }
     }
 
-    /// Some records of those that start before a position; none behind the last.
+    /// Returns some of the records that start before a position; empty after the last one.
     fn next_group(&self, records: &mut Records, until: Position) -> Vec<(Bytes, Position)> {
         let (mut group, mut bytes) = (Vec::new(), 0);
         while bytes < AT_ONCE_BYTES_MAX
@@ -146,7 +146,7 @@ impl Index {
     }
 }
 
-/// What is understood of these records, with what is summed up of it.
+/// Decodes these records and reads the facts that are summarized.
 fn decoded(records: &[(Bytes, Position)], prices: &Prices) -> Vec<(Batch, Position)> {
     let decoded = records.iter().filter_map(|(payload, at)| {
         let (_, Decoded { batch, .. }) = decode_record(payload).ok()?;

@@ -1,25 +1,24 @@
-//! What traces there are, one summary each, and what agents did in them, as metrics: in memory, behind intake, each where it is switched on.
-//! Derived from the journal and disposable.
+//! The index: a summary of each trace, and agent metrics, in memory, fed from the journal after the acknowledgement. Either can be switched
+//! off. It is derived from the journal and disposable.
 //!
-//! One reader follows the journal like a lane does, on nobody's request and a moment behind the lanes. Where the lane of a sink has read the
-//! facts of spans, these serve here too; where none has, they are read here without contents. After a start what the journal keeps is
-//! read again in the background for the summaries, the oldest first; meanwhile answers say how far that is. There is no file: the
-//! journal is all it takes.
+//! One reader follows the journal as a lane does, independent of requests and a moment behind the lanes. It reuses the facts that lanes
+//! have read for their sinks; otherwise it reads them without contents. After a start, it reads what the journal keeps again in the
+//! background, for the summaries, oldest first; in the meantime, answers include the progress. It has no file, only the journal.
 //!
-//! Summaries and metrics have one table of traces, each of which has one tree while it may go on, the same as for sinks
-//! (`span/tree.rs`): whose tokens count, and which agent a call is of. A sink is told what was known when it was sent a span; here the
-//! whole trace decides, whatever order it came in. A resend never gets here.
+//! Summaries and metrics share one table of traces. While a trace may grow, it has a tree, the same as for sinks (`span/tree.rs`), which
+//! decides whose tokens count, and which agent a call belongs to. A sink gets what was known when a span was sent; here, the whole trace
+//! decides, in whatever order it arrived. Resends never reach the index.
 //!
 //! # Bounds
 //!
 //! | what | bound | at the bound |
 //! |---|---|---|
-//! | memory | [`BYTES_MAX`] | the trace that is quiet for longest goes, which is counted; if it goes on, it begins anew |
-//! | what is known of traces that go on | [`OPEN_BYTES_MAX`], [`TREE_KEPT`] without a span | all is counted as it is known, and it is decided for good whose tokens count |
-//! | what is to be counted of a trace | see `doings.rs`; `COUNTED_AFTER` without a span | all is counted as it is known |
-//! | calls, names of a trace | `CALLS_MAX`, `NAMES_MAX` | further ones are counted in its sums only; their names are unknown |
-//! | traces that gave way whose place is remembered | see `gone.rs` | others are looked for up to the last of them |
-//! | what the journal no longer keeps | | goes when somebody looks |
+//! | memory | [`BYTES_MAX`] | the trace quiet for longest is evicted, which is counted; if it continues, it starts over |
+//! | trees of traces that may grow | [`OPEN_BYTES_MAX`], [`TREE_KEPT`] without a span | everything is counted with what is known, and it is final whose tokens count |
+//! | calls of a trace that remain to be counted | see `doings.rs`; `COUNTED_AFTER` without a span | all are counted with what is known |
+//! | calls, names of a trace | `CALLS_MAX`, `NAMES_MAX` | further ones are only part of its sums; their names are unknown |
+//! | evicted traces whose positions are remembered | see `gone.rs` | others are searched for up to the last of them |
+//! | traces that the journal no longer keeps | | removed at the next query |
 
 mod doings;
 mod filter;
@@ -54,23 +53,23 @@ pub use filter::{Filter, FilterMistake};
 pub use stats::StatsRow;
 pub use summary::{By, TraceSummary};
 
-/// Memory of all of it, in bytes, estimated: more than 100,000 traces of three spans.
+/// Maximum memory of the whole index, in bytes, estimated: more than 100,000 traces of three spans.
 pub const BYTES_MAX: usize = 64 << 20;
-/// Of this, memory of what is known of traces that may go on; all there is where there are no summaries.
+/// Of this, maximum memory of traces that may grow; without summaries, the limit of everything.
 pub const OPEN_BYTES_MAX: usize = 16 << 20;
-/// How long a trace without a new span keeps its tree. What comes later is decided among itself.
+/// How long a trace without a new span keeps its tree. Later spans are evaluated only among themselves.
 pub const TREE_KEPT: Duration = Duration::from_mins(15);
 
 /// The index. A handle: clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Index(Arc<Shared>);
 
-/// What is kept of traces.
+/// What the index maintains.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Kept {
-    /// A summary of each, of all that the journal keeps.
+    /// A summary of each trace that the journal keeps.
     pub traces: bool,
-    /// What agents did, counted from now on.
+    /// Agent metrics, from now on.
     pub agents: bool,
 }
 
@@ -78,22 +77,22 @@ pub struct Kept {
 struct Shared {
     kept: Kept,
     table: Mutex<Table>,
-    /// How much of the journal was read again, in percent, and one more: 0 before it has begun.
+    /// Percentage of the journal that was read again, plus one; 0 before the start.
     rebuilt: AtomicU8,
-    /// Those in force.
+    /// The current prices.
     prices: Mutex<Arc<Prices>>,
 }
 
-/// What is asked: which traces.
+/// Selects traces.
 #[derive(Debug, Clone, Default)]
 pub struct Query {
-    /// What must hold of them.
+    /// The filter.
     pub filter: Filter,
-    /// Begun at this time or later, in nanoseconds since 1970.
+    /// Traces that began at this time or later, in nanoseconds since 1970.
     pub from_ns: Option<u64>,
-    /// Begun before this time, in nanoseconds since 1970.
+    /// Traces that began before this time, in nanoseconds since 1970.
     pub to_ns: Option<u64>,
-    /// Something of them arrived in a record that starts here or behind.
+    /// Traces with a record that starts at this position or later.
     pub since: Option<u64>,
 }
 
@@ -106,14 +105,14 @@ impl Query {
     }
 }
 
-/// Traces of a list.
+/// A list of traces.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct List {
-    /// How the index is.
+    /// The state of the index.
     pub index: IndexView,
-    /// What comes later is in records that start here or behind.
+    /// New items are in records that start at this position or later.
     pub position: u64,
-    /// How many are meant.
+    /// Number of selected traces.
     pub count: u64,
     /// The newest first.
     pub traces: Vec<TraceSummary>,
@@ -122,24 +121,24 @@ pub struct List {
 /// Sums over traces.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
-    /// How the index is.
+    /// The state of the index.
     pub index: IndexView,
-    /// Over how many traces.
+    /// Number of traces.
     pub traces: u64,
-    /// The most called first.
+    /// Rows, most calls first.
     pub rows: Vec<StatsRow>,
 }
 
-/// How the index is.
+/// The state of the index.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexView {
-    /// Traces in it.
+    /// Number of traces in it.
     pub traces: u64,
-    /// Memory that it takes, in bytes, estimated.
+    /// Its memory, in bytes, estimated.
     pub bytes: u64,
-    /// Traces that gave way to newer ones.
+    /// Number of evicted traces.
     pub evicted: u64,
-    /// How much of the journal was read again, in percent; `None` once all was.
+    /// Percentage of the journal that was read again; `None` once it is complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rebuilding_percent: Option<u8>,
 }
@@ -148,14 +147,14 @@ pub struct IndexView {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Places(pub Vec<Part>);
 
-/// Records of the journal.
+/// A range of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
-    /// Where the first of them starts.
+    /// The position of the first one.
     pub from: Position,
-    /// The last of them starts here or before.
+    /// The last one starts at this position or before.
     pub until: Position,
-    /// Whether each has something of the trace.
+    /// Whether every record contains items of the trace.
     pub is_its_own: bool,
 }
 
@@ -167,49 +166,49 @@ impl Default for Places {
 }
 
 impl Part {
-    /// All records from one on, of which nobody knows what they have.
+    /// Returns all records from a position on, with unknown contents.
     fn from(from: Position) -> Self {
         Self { from, until: Position(u64::MAX), is_its_own: false }
     }
 }
 
 impl Index {
-    /// An empty one for summaries, with these prices for calls whose clients say no cost.
+    /// Creates an empty index for summaries, with these prices for calls whose clients report no cost.
     pub fn new(prices: Arc<Prices>) -> Self {
         Self::keeping(Kept { traces: true, agents: false }, prices)
     }
 
-    /// An empty one, with these prices for calls whose clients say no cost.
+    /// Creates an empty index, with these prices for calls whose clients report no cost.
     pub fn keeping(kept: Kept, prices: Arc<Prices>) -> Self {
         let (table, prices) = (Mutex::new(Table::new(kept)), Mutex::new(prices));
         Self(Arc::new(Shared { kept, table, prices, rebuilt: AtomicU8::default() }))
     }
 
-    /// What is kept of traces.
+    /// Returns what the index maintains.
     pub fn kept(&self) -> Kept {
         self.0.kept
     }
 
-    /// From now on these prices hold, for what comes and for what is looked at.
+    /// Sets the prices for new spans and for queries.
     pub fn set_prices(&self, prices: Arc<Prices>) {
         *lock(&self.0.prices) = prices;
     }
 
-    /// The prices in force.
+    /// Returns the current prices.
     pub fn prices(&self) -> Arc<Prices> {
         Arc::clone(&lock(&self.0.prices))
     }
 
-    /// Adds the request whose record starts here, in the order of the journal.
+    /// Adds the request whose record starts here, in journal order.
     pub fn feed(&self, batch: &Batch, at: Position) {
         let prices = self.prices();
-        // Reading is what takes time, and nobody waits for it.
+        // Reading facts takes time, so it happens before the lock.
         read(batch, &prices);
         lock(&self.0.table).feed((&batch.items, batch.source.received_at_ns), at, &prices, false);
     }
 
-    /// So many of the traces that are meant, the newest first, from behind one on; `None` where that is not there, nor said when it began.
-    /// What begins before `kept_from` in the journal is gone.
+    /// Returns a page of the selected traces, newest first, after a given one; `None` if that is unknown and its start was not given.
+    /// Traces that begin before `kept_from` in the journal are gone.
     pub fn list(
         &self,
         query: &Query,
@@ -238,7 +237,7 @@ impl Index {
         Some(List { index, position, count, traces })
     }
 
-    /// Sums by agent, tool or model over the traces that are meant.
+    /// Sums by agent, tool or model over the selected traces.
     pub fn stats(&self, query: &Query, by: By, kept_from: Position) -> Stats {
         let mut table = lock(&self.0.table);
         table.forget_before(kept_from);
@@ -246,18 +245,18 @@ impl Index {
         Stats { index: self.view_of(&table), traces, rows }
     }
 
-    /// One trace.
+    /// Returns the summary of a trace.
     pub fn summary(&self, trace: TraceId) -> Option<TraceSummary> {
         Some(lock(&self.0.table).of(trace)?.summary())
     }
 
-    /// Where a trace may be; all of it, where it matters that none is left out, or what can be had soon.
+    /// Returns where a trace may be: everywhere possible if `is_whole`, otherwise only where it is fast to read.
     pub fn places(&self, trace: TraceId, is_whole: bool) -> Places {
         lock(&self.0.table).places(trace, is_whole)
     }
 
-    /// Counts what agents did and has waited long enough by this time, in nanoseconds since 1970, and writes all as `OpenMetrics` text, with
-    /// traces as examples or without; nothing where that is not counted.
+    /// Counts actions of agents that are due at this time, in nanoseconds since 1970, and writes all agent metrics as `OpenMetrics` text,
+    /// with or without traces as exemplars. Writes nothing if they are off.
     pub fn write_agents(
         &self,
         now_ns: u64,
@@ -279,7 +278,7 @@ impl Index {
     }
 }
 
-/// Reads of the spans what is summed up, and what they cost.
+/// Reads the facts that are summarized, and computes costs.
 fn read(batch: &Batch, prices: &Prices) {
     for span in batch.spans() {
         span.spending();

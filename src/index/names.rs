@@ -1,4 +1,4 @@
-//! The names that traces hold, each once: most traces have the same few. Pure.
+//! Interned names: most traces share the same few. Pure.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-/// A longer name or id is cut there.
+/// Maximum length of a name or id; longer ones are truncated.
 const NAME_BYTES_MAX: usize = 256;
-/// Memory of a name beside its text: its places in a map and a list that may be half empty, and what its text stands behind.
+/// Memory of a name besides its text: slots in a map and a list that may be half empty, and the text's header.
 const ENTRY_BYTES: usize =
     2 * size_of::<(Arc<str>, Name)>() + 2 * size_of::<Held>() + 2 * size_of::<usize>();
 
-/// A name by its number, one more than its place. Whoever keeps it holds it.
+/// The number of a name, one more than its index. Each owner holds a reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Name(NonZeroU32);
 
@@ -28,7 +28,7 @@ pub(super) struct Names {
 #[derive(Debug)]
 struct Held {
     text: Arc<str>,
-    /// How often it is held.
+    /// Number of references.
     count: u32,
 }
 
@@ -39,19 +39,19 @@ impl Name {
 }
 
 impl Names {
-    /// The number of a name that is held already.
+    /// Finds the number of a name that is held already.
     pub(super) fn find(&self, text: &str) -> Option<Name> {
         self.known.get(cut(text)).copied()
     }
 
-    /// Holds a name once more; `None` beyond four billion.
+    /// Adds a reference to a name; `None` beyond four billion names.
     pub(super) fn hold(&mut self, text: &str) -> Option<Name> {
         let text = cut(text);
         if let Some(name) = self.known.get(text).copied() {
             self.held.get_mut(name.place())?.count += 1;
             return Some(name);
         }
-        // A copy: a slice would keep the whole request in memory.
+        // A copy, because a slice would keep the whole request in memory.
         let text: Arc<str> = text.into();
         self.bytes += ENTRY_BYTES + text.len();
         let held = Held { text: Arc::clone(&text), count: 1 };
@@ -66,7 +66,7 @@ impl Names {
         Some(name)
     }
 
-    /// Lets go of a name that was held.
+    /// Drops a reference to a name.
     pub(super) fn let_go(&mut self, name: Name) {
         let Some(held) = self.held.get_mut(name.place()) else { return };
         held.count -= 1;
@@ -77,12 +77,12 @@ impl Names {
         }
     }
 
-    /// The text of a name that is held.
+    /// Returns the text of a held name.
     pub(super) fn text(&self, name: Name) -> &str {
         self.held.get(name.place()).map_or("", |held| &held.text)
     }
 
-    /// Memory that they take, in bytes, estimated.
+    /// Returns the estimated memory of all names, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

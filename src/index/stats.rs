@@ -9,9 +9,9 @@ use super::By;
 use super::summary::Known;
 use super::trace::Sums;
 
-/// Rows of an answer at most: names come from clients, which may make one up for each call.
+/// Maximum number of rows in an answer: names come from clients, which may invent one per call.
 const ROWS_MAX: usize = 1_000;
-/// The row of calls that say no name.
+/// The row of calls without a name.
 const NAMELESS: &str = "(no name)";
 
 /// The calls of one agent, tool or model, or the handoffs from one agent to another.
@@ -20,23 +20,23 @@ const NAMELESS: &str = "(no name)";
 pub struct StatsRow {
     /// Its name.
     pub name: String,
-    /// How many calls, or runs.
+    /// Number of calls, or runs.
     pub count: u64,
-    /// How many of them failed.
+    /// Number of failed ones.
     pub errors: u64,
-    /// Half of them took at most so long.
+    /// Median duration.
     pub p50_ns: u64,
-    /// 95 of 100 took at most so long.
+    /// 95th percentile of the duration.
     pub p95_ns: u64,
-    /// 99 of 100 took at most so long.
+    /// 99th percentile of the duration.
     pub p99_ns: u64,
-    /// Tokens read, each once.
+    /// Input tokens, each counted once.
     pub input_tokens: u64,
-    /// Tokens written, each once.
+    /// Output tokens, each counted once.
     pub output_tokens: u64,
-    /// Both, as reported.
+    /// Total tokens, as reported.
     pub total_tokens: u64,
-    /// What it cost, as far as anybody says.
+    /// Cost in US dollars, as far as known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<f64>,
 }
@@ -48,7 +48,7 @@ struct Gathered {
     sums: Sums,
 }
 
-/// The rows of these traces, the most called first, and how many traces there are.
+/// Returns the rows of these traces, most calls first, and the number of traces.
 pub(super) fn rows<'t>(known: impl Iterator<Item = Known<'t>>, by: By) -> (Vec<StatsRow>, u64) {
     let mut gathered: HashMap<String, Gathered> = HashMap::new();
     let mut traces = 0;
@@ -99,7 +99,7 @@ impl Gathered {
     }
 }
 
-/// The smallest of these, in order, that so many of a hundred do not exceed; 0 of none.
+/// Returns a percentile by the nearest-rank method; 0 for an empty slice.
 fn percentile(sorted: &[u64], percent: usize) -> u64 {
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0)

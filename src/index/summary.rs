@@ -1,4 +1,4 @@
-//! What is said of a trace. Pure.
+//! Summaries of traces. Pure.
 
 use clap::ValueEnum;
 use schemars::JsonSchema;
@@ -26,13 +26,13 @@ pub enum By {
     Handoff,
 }
 
-/// A trace, in short.
+/// The summary of a trace.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TraceSummary {
     /// Its id: 32 digits.
     pub trace_id: String,
-    /// The workflow's name, else that of the first span without a parent.
+    /// The workflow's name, otherwise that of the first span without a parent.
     pub name: String,
     /// The workflow.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,40 +43,40 @@ pub struct TraceSummary {
     /// The end user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// When its first span began, RFC 3339.
+    /// Start of its first span, RFC 3339.
     pub start: String,
     /// The same in nanoseconds since 1970.
     pub start_unix_nano: u64,
-    /// From its first start to its last end.
+    /// From its first start to its last end, in nanoseconds.
     pub duration_ns: u64,
-    /// `error` where a span failed, else `ok`.
+    /// `error` if a span failed, otherwise `ok`.
     pub status: String,
-    /// How many spans.
+    /// Number of spans.
     pub spans: u64,
-    /// How many of them failed.
+    /// Number of failed spans.
     pub errors: u64,
-    /// Tokens read by models, each once.
+    /// Input tokens of models, each counted once.
     pub input_tokens: u64,
-    /// Tokens written by models, each once.
+    /// Output tokens of models, each counted once.
     pub output_tokens: u64,
-    /// Both, as reported.
+    /// Total tokens, as reported.
     pub total_tokens: u64,
-    /// What it cost, as far as anybody says.
+    /// Cost in US dollars, as far as known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<f64>,
-    /// Agents at work.
+    /// Agents that ran.
     pub agents: Vec<String>,
-    /// Tools called.
+    /// Tools that were called.
     pub tools: Vec<String>,
-    /// Models called.
+    /// Models that were called.
     pub models: Vec<String>,
-    /// Where its first record starts in the journal.
+    /// Position of its first record in the journal.
     pub first_position: u64,
-    /// Where its last record starts.
+    /// Position of its last record.
     pub last_position: u64,
 }
 
-/// A trace as it was settled last, with its names.
+/// A trace as of its last evaluation, with its names.
 #[derive(Clone, Copy)]
 pub(super) struct Known<'t> {
     pub(super) id: TraceId,
@@ -85,12 +85,12 @@ pub(super) struct Known<'t> {
 }
 
 impl<'t> Known<'t> {
-    /// The text of one of its words.
+    /// Returns the text of one of its names.
     pub(super) fn text(&self, word: Option<Name>) -> Option<&'t str> {
         word.map(|name| self.names.text(name))
     }
 
-    /// Its agents, tools or models.
+    /// Returns its agents, tools or models.
     pub(super) fn all(&self, by: By) -> impl Iterator<Item = &'t str> + use<'t> {
         let Self { trace, names, .. } = *self;
         let those = trace.names.iter().filter(move |(known, _)| *known == by);
@@ -102,7 +102,8 @@ impl<'t> Known<'t> {
         if *has_start { end_ns.saturating_sub(*start_ns) } else { 0 }
     }
 
-    /// Its calls, each with its name and that of the agent at or above it. A handoff's are who takes over and who hands over.
+    /// Returns its calls, each with its name and that of its nearest agent. A handoff has the agent that takes over and the one that hands
+    /// over.
     pub(super) fn calls(
         self,
     ) -> impl Iterator<Item = (&'t Call, Option<&'t str>, Option<&'t str>)> {

@@ -1,4 +1,4 @@
-//! All traces, within a bound of memory. Pure.
+//! All traces, within a memory bound. Pure.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,34 +15,34 @@ use crate::support::by_touch::ByTouch;
 use crate::support::clock::nanos;
 use crate::telemetry::AgentSeries;
 
-/// A call of a model that takes longer is rare.
+/// A trace that is quiet for this long is counted with what is known; few model calls take longer.
 pub(super) const COUNTED_AFTER: Duration = Duration::from_mins(5);
-/// How long a trace that nothing is missing of is quiet before it counts as over: the SDKs export every 5 s.
+/// How long a complete trace must be quiet to count as over: the SDKs export every 5 s.
 pub(super) const OVER_AFTER: Duration = Duration::from_secs(30);
-/// How often it is looked for traces that are over, in the time at which requests are received.
+/// Interval of the search for finished traces, in the time at which requests are received.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Marks behind which traces stand that were not looked at since they were touched for whether they are over, count as they are known
-/// and are decided for good.
+/// Marks in the order of last touches. Traces after them have not yet been checked for being over, counted with what is known, or made
+/// final.
 const OVER: usize = 0;
 const COUNTED: usize = 1;
 const DECIDED: usize = 2;
 
-/// The table.
+/// The table of traces.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     traces: ByTouch<TraceId, Trace, 3>,
     names: Names,
     pub(super) gone: Gone,
-    /// What agents did, where that is counted.
+    /// Agent metrics, if they are on.
     series: Option<AgentSeries>,
     is_listed: bool,
     pub(super) evicted: u64,
     newest_ns: u64,
     looked_ns: u64,
-    /// Where the last record starts that was fed.
+    /// Position of the last record that was fed.
     pub(super) fed_at: Option<Position>,
-    /// What a test has it take at most, as [`BYTES_MAX`] and [`OPEN_BYTES_MAX`].
+    /// Limits set by a test, in place of [`BYTES_MAX`] and [`OPEN_BYTES_MAX`].
     bounds: Option<(usize, usize)>,
 }
 
@@ -52,14 +52,14 @@ impl Table {
         Self { series, is_listed: kept.traces, ..Self::default() }
     }
 
-    /// An empty one with these bounds.
+    /// Creates an empty table with these limits.
     #[cfg(test)]
     pub(super) fn within(kept: Kept, bytes_max: usize, open_bytes_max: usize) -> Self {
         Self { bounds: Some((bytes_max, open_bytes_max)), ..Self::new(kept) }
     }
 
-    /// Adds the items of a request and when it was received, whose record starts here, in the order of the journal. What is read `again`
-    /// was counted before.
+    /// Adds the items of a request, with its receive time and the position of its record, in journal order. With `again`, they were counted
+    /// before.
     pub(super) fn feed(
         &mut self,
         (items, received_ns): (&[Item], u64),
@@ -95,7 +95,7 @@ impl Table {
         }
     }
 
-    /// Counts what has waited long enough by this time.
+    /// Counts everything that is due at this time.
     fn look(&mut self, now_ns: u64) {
         if self.series.is_none() {
             return;
@@ -129,7 +129,7 @@ impl Table {
         }
     }
 
-    /// Decides for good of the trace that is quiet for longest of those that are open.
+    /// Makes the open trace that has been quiet for longest final.
     fn decide_next(&mut self) -> bool {
         let Some((id, _)) = self.traces.at_mark(DECIDED) else { return false };
         self.traces.pass(DECIDED);
@@ -138,7 +138,7 @@ impl Table {
         true
     }
 
-    /// Forgets the trace that is quiet for longest, which the journal still keeps or not.
+    /// Removes the trace that has been quiet for longest; `is_kept` tells whether the journal still keeps it.
     fn forget_oldest(&mut self, is_kept: bool) -> bool {
         let Some((id, _)) = self.traces.oldest() else { return false };
         self.count_all(id);
@@ -150,7 +150,7 @@ impl Table {
         true
     }
 
-    /// Forgets the traces of which the journal keeps nothing.
+    /// Removes traces that the journal no longer keeps.
     pub(super) fn forget_before(&mut self, kept_from: Position) {
         while self.traces.oldest().is_some_and(|(_, trace)| trace.last_position() < kept_from)
             && self.forget_oldest(false)
@@ -158,7 +158,7 @@ impl Table {
         self.gone.forget_before(kept_from);
     }
 
-    /// The traces that are meant, with what counts in them as it is known now.
+    /// Returns the selected traces, evaluated with what is known now.
     pub(super) fn meant<'t>(
         &'t mut self,
         query: &'t Query,
@@ -175,13 +175,13 @@ impl Table {
         known.filter(|trace| query.takes(trace))
     }
 
-    /// A trace, with what counts in it as it is known now.
+    /// Returns a trace, evaluated with what is known now.
     pub(super) fn of(&mut self, id: TraceId) -> Option<Known<'_>> {
         self.traces.change(&id, |trace| trace.settle(&mut self.names))?;
         Some(Known { id, trace: self.traces.get(&id)?, names: &self.names })
     }
 
-    /// Where a trace may be; all of it, where it matters that none is left out, or what can be had soon.
+    /// Returns where a trace may be: everywhere possible if `is_whole`, otherwise only where it is fast to read.
     pub(super) fn places(&self, id: TraceId, is_whole: bool) -> Places {
         let records = self.traces.get(&id).map_or(&[][..], |trace| &trace.records);
         let own = records.iter().map(|at| Part { from: *at, until: *at, is_its_own: true });
@@ -194,7 +194,7 @@ impl Table {
         Places(parts)
     }
 
-    /// Writes what agents did by this time, where that is counted.
+    /// Writes the agent metrics at this time, if they are on.
     pub(super) fn write_agents(
         &mut self,
         now_ns: u64,

@@ -1,5 +1,5 @@
-//! What is remembered of one trace: its words, its times, and of each span that is an agent, a tool or a model call, or that says tokens,
-//! what is needed for sums. While it may go on it has a tree, which decides for the sums and for the metrics of agents. Pure.
+//! The record of one trace: its names and times, and the data for sums of each span that is an agent, a tool or a model call, or reports
+//! tokens. While it may grow, it has a tree, which decides for sums and agent metrics. Pure.
 
 use std::num::NonZeroU64;
 
@@ -17,22 +17,22 @@ use crate::span::{
 use crate::support::by_touch::Weighed;
 use crate::telemetry::AgentSeries;
 
-/// Calls of a trace that are told apart: 12 MiB of them.
+/// Maximum number of calls of a trace that are kept separately: 12 MiB.
 const CALLS_MAX: usize = 1 << 18;
-/// Names of agents, of tools, of models and in handoffs of a trace, all together.
+/// Maximum number of names per trace: of agents, tools, models and in handoffs together.
 const NAMES_MAX: usize = 1 << 12;
-/// No name.
+/// Index of a missing name.
 const NAMELESS: u16 = u16::MAX;
-/// Nanodollars of a dollar.
+/// Nanodollars per dollar.
 const NANOS: f64 = 1e9;
 
-/// What counts in a trace, or in some calls.
+/// Sums of what counts in a trace, or in some calls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Sums {
     pub(super) input: u64,
     pub(super) output: u64,
     pub(super) total: u64,
-    /// In billionths of a dollar, and one more; `None` where nobody says any.
+    /// In billionths of a dollar, plus one; `None` if no cost is known.
     cost: Option<NonZeroU64>,
 }
 
@@ -65,31 +65,31 @@ impl Sums {
     }
 }
 
-/// Dollars in billionths, where they are a sum of money.
+/// Converts dollars to billionths; `None` if they are not a valid amount.
 pub(super) fn nanos_of(dollars: f64) -> Option<u64> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked before")]
     (dollars.is_finite() && dollars >= 0.0).then(|| (dollars * NANOS).round() as u64)
 }
 
-/// An agent's, a tool's or a model's span, or one that says tokens.
+/// A span of an agent, a tool or a model, or one that reports tokens.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Call {
     pub(super) duration_ns: u64,
     said: Sums,
-    /// The places of its name, and of the agent at or above it.
+    /// The indexes of its name, and of its nearest agent.
     pub(super) name: u16,
     pub(super) agent: u16,
-    /// What it is; `None` for one that only says tokens.
+    /// Its kind; `None` for one that only reports tokens.
     pub(super) is: Option<By>,
     pub(super) has_failed: bool,
-    /// Whether its tokens count: as it was known, like its agent, when the trace was settled last.
+    /// Whether its tokens count, as of the last evaluation of the trace; the agent is as of then too.
     counts: bool,
-    /// Whether it says itself which agent hands over.
+    /// Whether it reports itself which agent hands over.
     says_agent: bool,
 }
 
 impl Call {
-    /// Its tokens and cost, where they count.
+    /// Returns its tokens and cost, if they count.
     pub(super) fn sums(&self) -> Sums {
         if self.counts { self.said } else { Sums::default() }
     }
@@ -105,41 +105,41 @@ pub(super) struct Trace {
     pub(super) spans: u64,
     pub(super) errors: u64,
     pub(super) sums: Sums,
-    /// What counts of calls that there was no room for.
+    /// Sums of what counts in calls beyond the limit.
     beyond: Option<Box<Sums>>,
     /// The name of its first span without a parent.
     pub(super) name: Option<Name>,
     pub(super) workflow: Option<Name>,
     pub(super) session: Option<Name>,
     pub(super) user: Option<Name>,
-    /// Agents at work, tools, models; of handoffs those that hand over and take over.
+    /// Agents, tools and models; for handoffs, the agents that hand over and take over.
     pub(super) names: Vec<(By, Name)>,
     pub(super) records: Vec<Position>,
     pub(super) calls: Vec<Call>,
     has_object: bool,
     pub(super) has_start: bool,
-    /// Whether something came since it was settled.
+    /// Whether items have arrived since the last evaluation.
     pub(super) is_stale: bool,
     open: Option<Box<Open>>,
 }
 
-/// What is known of a trace while it may go on.
+/// What is known of a trace while it may grow.
 #[derive(Debug, Default)]
 struct Open {
     tree: SpanTree,
     agents: Agents,
-    /// The last calls, of which nothing is decided for good.
+    /// The last calls, for which nothing is final yet.
     calls: Vec<(SpanId, Spending)>,
     doings: Doings,
 }
 
-/// What it takes to add to a trace.
+/// What adding to a trace requires.
 pub(super) struct Means<'a> {
     pub(super) names: &'a mut Names,
-    /// Where what agents do is counted, if it is.
+    /// Agent metrics, if they are on.
     pub(super) series: Option<&'a mut AgentSeries>,
     pub(super) prices: &'a Prices,
-    /// Whether it is listed, not only counted.
+    /// Whether the trace is listed, not only counted.
     pub(super) is_listed: bool,
 }
 
@@ -158,7 +158,7 @@ impl Trace {
             self.start_ns = at_ns;
         }
         (self.last_ns, self.is_stale) = (at_ns, true);
-        // Mostly nothing of it was seen before.
+        // Usually, none of them was seen before.
         self.open.get_or_insert_default().tree.expect(items.len());
         for item in items {
             match item {
@@ -236,7 +236,7 @@ impl Trace {
 
     fn add_call(&mut self, call: Call, (span, spending): (SpanId, Spending), is_new: bool) {
         let Some(open) = &mut self.open else { return };
-        // Only one that came again is looked for: a trace may have a hundred thousand.
+        // Only a repeated span is searched for: a trace may have a hundred thousand.
         let place = || open.calls.iter().position(|(known, _)| *known == span);
         let known = if is_new { None } else { place() };
         let decided = self.calls.len() - open.calls.len();
@@ -249,12 +249,12 @@ impl Trace {
             self.calls.push(call);
             open.calls.push((span, spending));
         } else if spending.counts(false) {
-            // Nobody remembers it, so its kind decides.
+            // The call is not kept, so its kind decides.
             self.beyond.get_or_insert_default().add(call.said);
         }
     }
 
-    /// Takes the words that are said: the first, but those of the trace object and of its first root before all.
+    /// Takes over names: the first ones, but those of the trace object and of the first root take precedence.
     fn learn(&mut self, facts: &Facts, is_of_trace: bool, names: &mut Names) {
         for (known, said) in [
             (&mut self.workflow, &facts.workflow),
@@ -269,7 +269,7 @@ impl Trace {
         }
     }
 
-    /// The place of a name among the others, where there is room for it.
+    /// Returns the index of a name, and adds it if there is room.
     fn place_of(&mut self, by: By, text: &str, names: &mut Names) -> u16 {
         let same = |name| self.names.iter().position(|known| *known == (by, name));
         let place = names.find(text).and_then(same).or_else(|| {
@@ -280,7 +280,7 @@ impl Trace {
         place.and_then(|place| u16::try_from(place).ok()).unwrap_or(NAMELESS)
     }
 
-    /// Counts what agents did in it as far as that is known, or `all`.
+    /// Counts its actions of agents, as far as they are known, or `all`.
     fn count(&mut self, all: bool, names: &Names, series: &mut AgentSeries) {
         if let Some(open) = &mut self.open {
             let workflow = self.workflow.map_or("", |name| names.text(name));
@@ -288,14 +288,14 @@ impl Trace {
         }
     }
 
-    /// It is quiet. Nothing may be missing of it: then it counts as a trace.
+    /// Counts a quiet trace as a trace, unless parts of it may be missing.
     pub(super) fn quiet(&mut self, id: TraceId, series: &mut AgentSeries) {
         if let Some(open) = self.open.as_mut().filter(|open| open.tree.is_whole()) {
             open.doings.end(id, &open.tree, series);
         }
     }
 
-    /// It was quiet for so long that it counts as it is known. What still comes of it counts as another trace.
+    /// Counts everything with what is known, after the trace was quiet for long. Later spans count as another trace.
     pub(super) fn count_all(&mut self, id: TraceId, names: &Names, series: &mut AgentSeries) {
         self.count(true, names, series);
         if let Some(open) = &mut self.open {
@@ -304,7 +304,7 @@ impl Trace {
         }
     }
 
-    /// Decides, as far as is known now, of all calls that are not decided for good: whether their tokens count, and which agent they are of.
+    /// Evaluates all calls that are not final with what is known now: whether their tokens count, and which agent they belong to.
     pub(super) fn settle(&mut self, names: &mut Names) {
         if !std::mem::replace(&mut self.is_stale, false) {
             return;
@@ -334,7 +334,7 @@ impl Trace {
         self.calls.iter().for_each(|call| self.sums.add(call.sums()));
     }
 
-    /// Decides for good, and gives up what that takes. It was counted before.
+    /// Makes everything final and frees the memory for it. The trace was counted before.
     pub(super) fn decide(&mut self, names: &mut Names) {
         self.settle(names);
         self.open = None;
@@ -343,13 +343,13 @@ impl Trace {
         self.records.shrink_to_fit();
     }
 
-    /// Lets go of its names.
+    /// Drops the references to its names.
     pub(super) fn forget(&self, names: &mut Names) {
         let words = [self.name, self.workflow, self.session, self.user].into_iter().flatten();
         words.chain(self.names.iter().map(|(_, name)| *name)).for_each(|name| names.let_go(name));
     }
 
-    /// Where the record starts that brought the last of it.
+    /// Returns the position of its last record.
     pub(super) fn last_position(&self) -> Position {
         self.records.last().copied().unwrap_or_default()
     }
@@ -374,7 +374,7 @@ impl Weighed for Trace {
     }
 }
 
-/// What a span is a call of, and its name.
+/// Returns the kind of call that a span is, and its name.
 fn call_of(facts: &Facts) -> Option<(By, Option<&Text>)> {
     let or_name = |said| Option::or(said, Some(&facts.name));
     match facts.kind {
