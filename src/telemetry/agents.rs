@@ -1,7 +1,7 @@
-//! What agents did, as metrics: the facts of a span go in, series come out. Pure.
+//! Agent metrics: facts of spans go in, series come out. Pure.
 //!
-//! Where OpenTelemetry has a name for it, that is taken, with its labels and buckets (its semantic conventions for GenAI, 2026); the
-//! others are ours. `docs/metrics.md` has them all.
+//! Metrics that OpenTelemetry defines have its names, labels and buckets (its semantic conventions for GenAI, 2026); the others are
+//! Spanferry's. `docs/metrics.md` lists all.
 
 use std::fmt;
 
@@ -23,7 +23,7 @@ const TRACE_AGENTS: usize = 9;
 const TRACE_DEPTH: usize = 10;
 const COST: usize = 11;
 
-/// The labels of what OpenTelemetry calls an operation, in the order of [`Call::labels`].
+/// The labels of OpenTelemetry's operations, in the order of [`Call::labels`].
 const OPERATION: [&str; 5] = [
     "gen_ai_operation_name",
     "gen_ai_provider_name",
@@ -59,7 +59,7 @@ const fn metric(
     Metric { name, help, labels, shape }
 }
 
-/// Our own words, by their place. Behind them come those of [`Kind`].
+/// Fixed words, by index. The words of [`Kind`] follow.
 const WORDS: [&str; 14] = [
     "",
     OTHER,
@@ -81,20 +81,20 @@ const ERROR: Name = Name(3);
 const FALSE: Name = Name(4);
 const TRUE: Name = Name(5);
 const TOKEN_TYPE: [Name; 2] = [Name(6), Name(7)];
-/// OpenTelemetry's word for an error without a type that is known.
+/// OpenTelemetry's word for an error of unknown type.
 const OTHER_ERROR: Name = Name(8);
 const NANOS: f64 = 1e9;
 
-/// The series of what agents did.
+/// The series of agent metrics.
 #[derive(Debug)]
 pub struct AgentSeries(Table);
 
-/// A call of a model or tool, a run of an agent, or whatever else is counted with the agent that did it, as it waits for that.
+/// A call of a model or tool, a run of an agent, or another event that is counted with its agent, while it waits for that.
 #[derive(Debug, Clone, Copy)]
 pub struct Call {
     /// The span.
     pub span: SpanId,
-    /// What it says of tokens.
+    /// The tokens that it reports.
     pub spending: Spending,
     trace: TraceId,
     work: Work,
@@ -114,7 +114,7 @@ enum Work {
     Tool(Name),
     Handoff(Name, Name),
     Guardrail(Name, bool),
-    /// It only says tokens.
+    /// It only reports tokens.
     Other,
 }
 
@@ -127,7 +127,8 @@ impl Default for AgentSeries {
 }
 
 impl AgentSeries {
-    /// Counts a span, which cost so many billionths of a dollar. What is to be counted with its agent is returned, for [`AgentSeries::call`].
+    /// Counts a span with this cost in billionths of a dollar. Returns a call if it must be counted with its agent, for
+    /// [`AgentSeries::call`].
     pub fn span(
         &mut self,
         span: &Span,
@@ -191,13 +192,12 @@ impl AgentSeries {
         }
     }
 
-    /// The number of a name, which may be empty.
+    /// Returns the number of a name, which may be empty.
     pub fn name(&mut self, role: Role, text: &str) -> Name {
         self.0.name(role, text)
     }
 
-    /// Counts what a span did, once it is known which agent it belongs to (no name where there is none), of which workflow, and whether
-    /// its tokens count.
+    /// Counts a call, once its agent (no name if it has none) and workflow are known, and whether its tokens count.
     pub fn call(&mut self, call: &Call, agent: Name, workflow: Name, counts_tokens: bool) {
         let (agent, tool) = match call.work {
             Work::Agent(own) => (own, Name::default()),
@@ -249,7 +249,7 @@ impl AgentSeries {
         }
     }
 
-    /// Counts a trace that is over: its spans, runs of agents, and how many of those are within one another.
+    /// Counts a finished trace: its spans, its agent runs, and how deeply these are nested.
     pub fn trace(&mut self, id: TraceId, spans: u64, agents: usize, depth: usize) {
         self.0.observe(TRACE_SPANS, Labels::default(), as_f64(spans), id);
         if agents > 0 {

@@ -1,4 +1,4 @@
-//! Counters that components keep as things happen: a figure is named, labelled and told by how much it grew.
+//! Counters that components increment as things happen, identified by name and labels.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,21 +11,21 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 
-/// What is counted: its name without `spanferry_` and `_total`, and one sentence of help.
+/// A metric: its name without `spanferry_` and `_total`, and one sentence of help.
 pub type Figure = (&'static str, &'static str);
 
-/// A label of a series and its value. All series of a figure have the same labels.
+/// A label of a series and its value. All series of a metric have the same labels.
 pub type Label = (&'static str, Cow<'static, str>);
 
 /// All counters of the process by name. A handle: clones share them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Counters(Arc<Mutex<BTreeMap<&'static str, (&'static str, Series)>>>);
 
-/// The counts of one figure by their labels.
+/// The counts of one metric by their labels.
 pub(super) type Series = BTreeMap<Vec<Label>, u64>;
 
 impl Counters {
-    /// Adds to a figure. Adding nothing makes it visible.
+    /// Adds to a metric. Adding zero makes it visible.
     pub(super) fn add(&self, (name, help): Figure, labels: &[Label], count: u64) {
         let mut all = lock(&self.0);
         let (_, series) = all.entry(name).or_insert((help, Series::new()));
@@ -35,7 +35,7 @@ impl Counters {
         }
     }
 
-    /// The counts of a figure by the values of its first label, over all others.
+    /// Returns the counts of a metric by the value of its first label, summed over all others.
     pub(super) fn by_label(&self, (name, _): Figure) -> BTreeMap<String, u64> {
         let mut counts = BTreeMap::new();
         for (labels, count) in lock(&self.0).get(name).iter().flat_map(|(_, series)| series) {
@@ -46,7 +46,7 @@ impl Counters {
         counts
     }
 
-    /// The count of a figure over all labels.
+    /// Returns the sum of a metric over all labels.
     pub(super) fn sum(&self, (name, _): Figure) -> u64 {
         lock(&self.0).get(name).map_or(0, |(_, series)| series.values().sum())
     }
@@ -68,18 +68,18 @@ impl Collector for Counters {
     }
 }
 
-/// A figure of a kind of sink, beside those that every lane has.
+/// A metric of a kind of sink, in addition to those of every lane.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SinkFigure {
-    /// Its name, without `spanferry_` and `_total`. Figures of one name have one help and the same labels.
+    /// Its name, without `spanferry_` and `_total`. Metrics with the same name have the same help and labels.
     pub name: &'static str,
-    /// One sentence.
+    /// The help: one sentence.
     pub help: &'static str,
-    /// A label and its value, beside that of the sink.
+    /// A label and its value, in addition to the sink's.
     pub label: Option<(&'static str, &'static str)>,
 }
 
-/// Where one sink counts. Without [`Metrics`](super::Metrics) that it belongs to, nobody sees what is counted.
+/// The counters of one sink. They are visible only if they belong to [`Metrics`](super::Metrics).
 #[derive(Debug, Clone, Default)]
 pub struct SinkFigures {
     pub(super) sink: String,
@@ -87,7 +87,7 @@ pub struct SinkFigures {
 }
 
 impl SinkFigures {
-    /// Adds to a figure. Adding nothing makes it visible.
+    /// Adds to a metric. Adding zero makes it visible.
     pub fn add(&self, figure: &SinkFigure, count: u64) {
         let mut labels = vec![("sink", Cow::from(self.sink.clone()))];
         labels.extend(figure.label.map(|(label, value)| (label, value.into())));

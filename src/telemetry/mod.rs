@@ -1,7 +1,7 @@
-//! Our own figures. Names follow the Collector's words, so that its dashboards translate mechanically.
+//! Spanferry's own metrics. Their names follow the Collector's, so that its dashboards translate mechanically.
 //!
-//! What components count as it happens is kept here; what can be read elsewhere at any moment (cursors, the journal's size) is
-//! read when it is asked for, in `admin`.
+//! Counters of events are kept here. Values that can be read elsewhere at any moment (cursors, the journal's size) are read on request, in
+//! `admin`.
 
 mod counters;
 mod understanding;
@@ -25,7 +25,7 @@ pub use otlp::{Between, request};
 pub use series::{Name, Role};
 pub use understanding::{Said, Understanding};
 
-/// The figures that components count themselves. A handle: clones share it.
+/// The metrics that components count themselves. A handle: clones share it.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     counters: Counters,
@@ -44,7 +44,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let counters = Counters::default();
         let understanding = Understanding::new(counters.clone());
-        // From a quarter of a millisecond to eight seconds: an fsync on flash up to a client's patience.
+        // From a quarter of a millisecond to eight seconds: an fsync on flash up to a client's timeout.
         let seconds = Family::new_with_constructor(
             (|| Histogram::new(exponential_buckets(0.000_25, 2.0, 16))) as fn() -> Histogram,
         );
@@ -57,43 +57,43 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Adds to a figure. Adding nothing makes it visible.
+    /// Adds to a metric. Adding zero makes it visible.
     pub fn add(&self, figure: Figure, labels: &[Label], count: u64) {
         self.counters.add(figure, labels, count);
     }
 
-    /// The counts of a figure by the values of its first label, over all others.
+    /// Returns the counts of a metric by the value of its first label, summed over all others.
     pub fn by_label(&self, figure: Figure) -> BTreeMap<String, u64> {
         self.counters.by_label(figure)
     }
 
-    /// The count of a figure over all labels.
+    /// Returns the sum of a metric over all labels.
     pub fn sum(&self, figure: Figure) -> u64 {
         self.counters.sum(figure)
     }
 
-    /// Counts an answered request: the HTTP status, or the gRPC code, and how long it took from its head to the answer.
+    /// Counts an answered request: the HTTP status or the gRPC code, and the time from its head to the answer.
     pub fn answered(&self, receiver: &'static str, code: u16, took: Duration) {
         self.seconds.get_or_create(&Answer { receiver, code }).observe(took.as_secs_f64());
     }
 
-    /// Counts a request's body as it came over the wire, in bytes, by the receiver and how it came.
+    /// Counts the size of a request's body on the wire, in bytes, by receiver and encoding.
     pub fn came(&self, labels: &[Label; 3], bytes: usize) {
         #[expect(clippy::cast_precision_loss, reason = "no body is that long")]
         self.request_bytes.get_or_create(labels).observe(bytes as f64);
     }
 
-    /// Where it is counted what of the spans was not understood.
+    /// Returns the counters of unrecognized data in spans.
     pub fn understanding(&self) -> &Understanding {
         &self.understanding
     }
 
-    /// Where a sink counts what only its kind has.
+    /// Returns the counters of a sink for metrics that only its kind has.
     pub fn of_sink(&self, sink: &str) -> SinkFigures {
         SinkFigures { sink: sink.to_owned(), counters: self.counters.clone() }
     }
 
-    /// Puts the figures into a registry whose names start with `spanferry`.
+    /// Registers the metrics in a registry whose prefix is `spanferry`.
     pub fn register(&self, registry: &mut Registry) {
         let (name, help) =
             ("receiver_request_duration", "Time from a request's head to its answer");

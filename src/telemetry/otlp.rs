@@ -1,7 +1,7 @@
-//! The page of `/metrics` as a request of OTLP: each family of its text becomes a metric, so both always say the same. Pure.
+//! Converts the page of `/metrics` to an OTLP request: each family of its text becomes a metric, so both always agree. Pure.
 //!
-//! Names are those of the page without `_total`, which whoever reads OTLP for Prometheus puts there again. Sums and histograms count
-//! from the start of the process. Exemplars are left out.
+//! Names are those of the page without `_total`, which Prometheus readers of OTLP add again. Sums and histograms count from the start of
+//! the process. Exemplars are left out.
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{
@@ -19,14 +19,14 @@ const CUMULATIVE: i32 = AggregationTemporality::Cumulative as i32;
 const NAME: &str = env!("CARGO_PKG_NAME");
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Units of the page, and what OTLP calls them.
+/// Units of the page, and their names in OTLP.
 const UNITS: [(&str, &str); 2] = [("seconds", "s"), ("bytes", "By")];
 
-/// When the process started and when the page was made, in nanoseconds since 1970.
+/// When the process started and when the page was rendered, in nanoseconds since 1970.
 #[derive(Debug, Clone, Copy)]
 pub struct Between(pub u64, pub u64);
 
-/// Everything on a page, said by this instance.
+/// Converts a whole page, as metrics of this instance.
 pub fn request(page: &str, between: Between, instance: &str) -> ExportMetricsServiceRequest {
     let mut metrics: Vec<Metric> = Vec::new();
     for line in page.lines() {
@@ -54,7 +54,7 @@ pub fn request(page: &str, between: Between, instance: &str) -> ExportMetricsSer
     ExportMetricsServiceRequest { resource_metrics: vec![all] }
 }
 
-/// Begins a metric, or says more of the last: `TYPE name counter`.
+/// Begins a metric, or adds metadata to the last one: `TYPE name counter`.
 fn describe(metrics: &mut Vec<Metric>, said: &str) {
     let mut words = said.splitn(3, ' ');
     let (Some(what), Some(name), text) =
@@ -82,7 +82,7 @@ fn data(kind: &str) -> Option<Data> {
     };
     Some(match kind {
         "counter" => sum(true),
-        // What never changes is no gauge there.
+        // A constant is not a gauge there.
         "info" => sum(false),
         "histogram" => Data::Histogram(Histogram {
             aggregation_temporality: CUMULATIVE,
@@ -160,7 +160,7 @@ impl<'p> Sample<'p> {
         if self.name.ends_with("_sum") {
             point.sum = self.value.parse().ok();
         } else if let (Some(bound), Ok(below)) = (&self.bound, self.value.parse::<u64>()) {
-            // The page counts what is below each bound, OTLP what is between two.
+            // The page counts everything up to each bound, OTLP the values between two.
             let before: u64 = point.bucket_counts.iter().sum();
             point.bucket_counts.push(below.saturating_sub(before));
             point.explicit_bounds.extend(bound.parse::<f64>().ok().filter(|it| it.is_finite()));
@@ -169,7 +169,7 @@ impl<'p> Sample<'p> {
     }
 }
 
-/// A text up to its closing quote, and what stands behind that.
+/// Returns a text up to its closing quote, and the rest after that.
 fn unquoted(text: &str) -> Option<(String, &str)> {
     let (mut value, mut letters) = (String::new(), text.char_indices());
     while let Some((at, letter)) = letters.next() {

@@ -1,10 +1,10 @@
-//! Series whose labels are names that clients make up, within bounds. Pure.
+//! Series whose labels are names that clients choose, within limits. Pure.
 //!
-//! | what | bound | beyond it |
+//! | what | limit | beyond it |
 //! |---|---|---|
-//! | series of a metric | [`SERIES_MAX`] | one whose names are all [`OTHER`]; each time is counted |
-//! | characters of a name | [`NAME_CHARS_MAX`] | the rest is cut off |
-//! | names of one [`Role`] | [`SERIES_MAX`] | a new one is [`OTHER`] |
+//! | series of a metric | [`SERIES_MAX`] | one series whose names are all [`OTHER`]; each use is counted |
+//! | characters of a name | [`NAME_CHARS_MAX`] | the name is truncated |
+//! | names of one [`Role`] | [`SERIES_MAX`] | a new one becomes [`OTHER`] |
 
 use std::collections::HashMap;
 use std::fmt::{self, Write};
@@ -13,18 +13,18 @@ use foldhash::fast::RandomState;
 
 use crate::span::TraceId;
 
-/// Series of one metric. Prometheus keeps some KiB of memory for each, whoever made them up.
+/// Maximum number of series of one metric. Prometheus needs several KiB of memory for each.
 pub(super) const SERIES_MAX: usize = 1_000;
-/// Characters of a name: the longest names of models have some fifty.
+/// Maximum number of characters of a name: the longest names of models have some fifty.
 pub(super) const NAME_CHARS_MAX: usize = 64;
-/// The most labels that a metric has.
+/// Maximum number of labels of a metric.
 pub(super) const LABELS_MAX: usize = 7;
-/// Stands for the names of series beyond the bound.
+/// Replaces the names of series beyond the limit.
 pub(super) const OTHER: &str = "__other__";
 const OTHER_NAME: Name = Name(1);
 const OVERFLOW: &str = "spanferry_metrics_series_overflow";
 
-/// A metric: its whole name without `_total`, one sentence, and its labels in the order of [`Labels`].
+/// A metric: its full name without `_total`, one sentence of help, and its labels in the order of [`Labels`].
 #[derive(Debug)]
 pub(super) struct Metric {
     pub(super) name: &'static str,
@@ -33,7 +33,7 @@ pub(super) struct Metric {
     pub(super) shape: Shape,
 }
 
-/// What a metric is of.
+/// The type and unit of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
     Count,
@@ -48,7 +48,7 @@ pub(super) enum Shape {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Name(pub(super) u16);
 
-/// The values of a metric's labels, 16 bits each; what is left over is empty.
+/// The values of a metric's labels, 16 bits each; unused ones are empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(super) struct Labels(u128);
 
@@ -68,24 +68,24 @@ impl Labels {
     }
 }
 
-/// What a name is of. Many that are made up for one leave room for those of the others.
+/// The role of a name. Each has its own limit, so that many invented names of one leave room for the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// An agent.
     Agent,
     /// A tool.
     Tool,
-    /// The model asked for.
+    /// The requested model.
     RequestModel,
     /// The model that answered.
     ResponseModel,
-    /// Who serves a model.
+    /// The provider of a model.
     Provider,
     /// A workflow.
     Workflow,
     /// A guardrail.
     Guardrail,
-    /// A kind of error.
+    /// A type of error.
     Error,
 }
 
@@ -95,11 +95,11 @@ const ROLES: usize = Role::Error as usize + 1;
 struct Names {
     numbers: HashMap<Box<str>, Name, RandomState>,
     texts: Vec<Box<str>>,
-    /// How many of the first are our own words, which are few.
+    /// The number of fixed words, which come first.
     own: usize,
-    /// How many there are of each role.
+    /// Number of names of each role.
     of_role: [usize; ROLES],
-    /// The last of each role.
+    /// The last name of each role.
     recent: [Name; ROLES],
 }
 
@@ -109,14 +109,14 @@ enum Series {
     Histogram(Box<Histogram>),
 }
 
-/// The most buckets of a histogram, the one without an upper bound included.
+/// Maximum number of buckets of a histogram, including the one without an upper bound.
 const BUCKETS_MAX: usize = 18;
 
 #[derive(Debug, Default)]
 struct Histogram {
     sum: f64,
     counts: [u64; BUCKETS_MAX],
-    /// The last value in each bucket, and the trace that it is of.
+    /// The last value in each bucket, and its trace.
     examples: [Option<(TraceId, f64)>; BUCKETS_MAX],
 }
 
@@ -133,12 +133,12 @@ pub(super) struct Table {
 struct Family {
     series: HashMap<Labels, Series, RandomState>,
     overflows: u64,
-    /// The upper bounds of its buckets but the last.
+    /// The upper bounds of its buckets, except the last.
     bounds: Vec<f64>,
 }
 
 impl Table {
-    /// None yet. The words become the first names, in order; the first two are no name and [`OTHER`].
+    /// Creates an empty table. The words become the first names, in order; the first two are no name and [`OTHER`].
     pub(super) fn new(metrics: &'static [Metric], words: &[&str]) -> Self {
         let mut names = Names {
             numbers: HashMap::default(),
@@ -153,7 +153,7 @@ impl Table {
         Self { metrics, names, families: metrics.iter().map(Family::new).collect() }
     }
 
-    /// The number of a name.
+    /// Returns the number of a name.
     pub(super) fn name(&mut self, role: Role, text: &str) -> Name {
         self.names.of(role, cut(text))
     }
@@ -191,8 +191,8 @@ impl Table {
         Some((series, &family.bounds))
     }
 
-    /// Writes all of them as `OpenMetrics` text. It is written here because examples can only be put into that crate's histograms one by
-    /// one as they come, which costs more than all the rest.
+    /// Writes all series as `OpenMetrics` text. The client library is not used, because it only takes exemplars one by one as they occur,
+    /// which costs more than everything else.
     pub(super) fn write(&self, page: &mut String, with_exemplars: bool) -> fmt::Result {
         for (metric, family) in self.metrics.iter().zip(&self.families) {
             let Metric { name, help, labels, shape } = metric;
@@ -229,14 +229,14 @@ impl Family {
     fn new(metric: &Metric) -> Self {
         let (first, factor, count) = match metric.shape {
             Shape::Count | Shape::Dollars => (0.0, 0.0, 0),
-            // Those of OpenTelemetry, up to 82 s, and three more: a run of an agent takes minutes.
+            // OpenTelemetry's buckets, up to 82 s, and three more, because an agent run takes minutes.
             Shape::Seconds => (0.01, 2.0, 17),
             Shape::Tokens => (1.0, 4.0, 14),
             Shape::Spans => (1.0, 2.0, 13),
         };
         let next = |bound: &f64| Some(bound * factor);
         let bounds = std::iter::successors(Some(first), next).take(count).collect();
-        // A series without labels is there from the start, so that its first value is seen as an increase.
+        // A series without labels exists from the start, so that its first value counts as an increase.
         let first = (Labels::default(), Series::new(metric.shape));
         let series = Some(first).filter(|_| metric.labels.is_empty()).into_iter().collect();
         Self { series, overflows: 0, bounds }
@@ -246,7 +246,7 @@ impl Family {
 impl Names {
     fn of(&mut self, role: Role, text: &str) -> Name {
         let Some(recent) = self.recent.get_mut(role as usize) else { return OTHER_NAME };
-        // Spans of one request mostly say the same.
+        // Spans of one request usually have the same name.
         if self.texts.get(usize::from(recent.0)).is_some_and(|known| **known == *text) {
             return *recent;
         }
@@ -270,7 +270,7 @@ impl Names {
         name
     }
 
-    /// Labels as the page has them, without those that are empty.
+    /// Formats labels for the page, without empty ones.
     fn labels(&self, labels: &[&str], values: Labels) -> Result<String, fmt::Error> {
         let mut written = String::new();
         for (label, value) in labels.iter().zip(values.names()) {

@@ -1,8 +1,8 @@
-//! What of the spans was not understood: counted, and said in the log now and then with an example. An example is a name (of an attribute,
-//! an operation, a scope or a receiver), never a value, and a name that could be text of somebody's is not shown either.
+//! Unrecognized data in spans: counted, and logged now and then with an example. An example is a name (of an attribute, an operation, a
+//! scope or a receiver), never a value, and a name that might be someone's text is hidden too.
 //!
-//! It is for noticing, not for accounting: spans are counted when a sink first looks into them, and again when a lane that is behind
-//! reads them from the journal.
+//! The counts are indicators, not exact: spans are counted when a sink first reads them, and again when a lane that is behind reads them
+//! from the journal.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -18,37 +18,37 @@ use super::counters::{Counters, Figure};
 use crate::span::{Convention, Span};
 use crate::support::lock::lock;
 
-/// Words for operations, and models, with a figure of their own: each is a time series, and a client may make up as many words as it likes.
+/// Maximum number of words for operations, and of models, with their own series; clients may invent any number.
 const OPERATIONS_MAX: usize = 32;
-/// The longest such word; the longest of OpenTelemetry's has 16 letters.
+/// Maximum length of such a word; OpenTelemetry's longest has 16 letters.
 const OPERATION_BYTES_MAX: usize = 64;
-/// What may be in it beside letters and digits; a sentence has blanks.
+/// Characters allowed in addition to letters and digits; a sentence would have blanks.
 const OPERATION_MARKS: &[u8] = b"._:-";
-/// The longest name that is shown as an example.
+/// Maximum length of a name that is shown as an example.
 const NAME_BYTES_MAX: usize = 128;
 /// Scopes are also named after packages and repositories: `@vercel/otel`.
 const NAME_MARKS: &[u8] = b"._:-/@";
-/// Where words are counted that have no figure of their own.
+/// Counts words that have no series of their own.
 const OTHER: &str = "__other__";
-/// What stands for a name that is not shown.
+/// Replaces a name that is not shown.
 const HIDDEN: &str = "(not shown)";
 
-/// How soon what is new is said.
+/// Delay of the first message about something new.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
-/// How often one thing is said at most: a client that is not understood is not mended sooner.
+/// Minimum interval between messages about the same thing, because a client will not be fixed sooner.
 const SAY_EVERY: Duration = Duration::from_hours(1);
 
-/// A way not to be understood.
+/// A kind of unrecognized data.
 #[derive(Debug)]
 struct Lack {
-    /// Its figure's name in `/status`.
+    /// Its name in `/status`.
     key: &'static str,
     figure: Figure,
-    /// What the figure is split by, and what may be in that beside letters and digits.
+    /// The label by which it is split, and the characters allowed in values in addition to letters and digits.
     label: Option<(&'static str, &'static [u8])>,
-    /// Whether it makes sums or places in time wrong.
+    /// Whether it makes sums or times wrong.
     is_wrong: bool,
-    /// What it means for the data, and what to do.
+    /// The consequences for the data, and what to do.
     text: &'static str,
 }
 
@@ -104,36 +104,36 @@ static LACKS: [Lack; 5] = [
     },
 ];
 
-/// Counts what was not understood. A handle: clones share it.
+/// Counts unrecognized data. A handle: clones share it.
 #[derive(Debug, Clone)]
 pub struct Understanding {
     counters: Counters,
     met: Arc<Mutex<[Met; LACKS.len()]>>,
 }
 
-/// How one lack was met.
+/// The occurrences of one kind.
 #[derive(Debug, Default)]
 struct Met {
-    /// The words that have a figure of their own.
+    /// The words that have their own series.
     words: BTreeSet<String>,
-    /// In how many spans, since it was last said.
+    /// Number of spans since the last message.
     spans: u64,
-    /// The name that the first of them had.
+    /// The name from the first of them.
     example: String,
     said: Option<Instant>,
 }
 
-/// A line for the log.
+/// A message for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Said {
     lack: usize,
-    /// In how many spans since it was last said.
+    /// Number of spans since the last message.
     spans: u64,
     example: String,
 }
 
 impl Said {
-    /// Writes the line.
+    /// Logs the message.
     pub fn log(&self) {
         let Self { lack, spans, example } = self;
         match LACKS.get(*lack) {
@@ -152,7 +152,7 @@ impl Understanding {
         Self { counters, met: Arc::default() }
     }
 
-    /// Counts what of a span was not understood, and the model that no price is known of.
+    /// Counts unrecognized data of a span, and its model if that has no known price.
     pub fn note(&self, span: &Span, unpriced: Option<&str>) {
         let facts = span.brief_facts();
         if let Some(notes) = &facts.notes {
@@ -171,7 +171,7 @@ impl Understanding {
         }
     }
 
-    /// Counts spans with times that can hardly be meant.
+    /// Counts spans with implausible times.
     pub fn odd_times(&self, receiver: &str, spans: u64) {
         self.count(TIMES, receiver, spans);
     }
@@ -188,7 +188,7 @@ impl Understanding {
         met.spans += spans;
     }
 
-    /// The figures as they are now: a number each, or one for each value of its label.
+    /// Returns the current counts: one number per kind, or one for each value of its label.
     pub fn figures(&self) -> Map<String, Value> {
         let figure = |lack: &Lack| match lack.label {
             None => json!(self.counters.sum(lack.figure)),
@@ -197,7 +197,7 @@ impl Understanding {
         LACKS.iter().map(|lack| (lack.key.to_owned(), figure(lack))).collect()
     }
 
-    /// Says what is new, for ever: each lack soon after it is first met, and at most once an hour.
+    /// Logs what is new, for ever: each kind soon after its first occurrence, and at most once an hour.
     pub async fn tell(self, mut say: impl FnMut(&Said)) {
         loop {
             sleep(LOOK_EVERY).await;
@@ -205,7 +205,7 @@ impl Understanding {
         }
     }
 
-    /// What is to be said now; it counts as said.
+    /// Returns the messages that are due, and marks them as logged.
     fn due(&self, now: Instant) -> Vec<Said> {
         let mut due = Vec::new();
         for (lack, met) in lock(&self.met).iter_mut().enumerate() {
@@ -221,7 +221,7 @@ impl Understanding {
 }
 
 impl Met {
-    /// What a word is counted as: itself, as long as there are few different ones.
+    /// Returns the label for a word: the word itself, as long as there are few different ones.
     fn labelled(&mut self, word: &str, marks: &[u8]) -> Cow<'static, str> {
         let Some(word) = shown(word, OPERATION_BYTES_MAX, marks) else { return OTHER.into() };
         if !self.words.contains(word) {
@@ -234,12 +234,12 @@ impl Met {
     }
 }
 
-/// Whether this can be a word for an operation or an error, and no text of somebody's.
+/// Returns whether this may be a word for an operation or an error, not someone's text.
 pub(super) fn is_plain_word(word: &str) -> bool {
     shown(word, OPERATION_BYTES_MAX, OPERATION_MARKS).is_some()
 }
 
-/// A name that can be shown: short, and of letters, digits and these marks only.
+/// Returns a name if it can be shown: short, and only of letters, digits and these characters.
 fn shown<'a>(name: &'a str, bytes_max: usize, marks: &[u8]) -> Option<&'a str> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || marks.contains(&byte);
     let is_shown = !name.is_empty() && name.len() <= bytes_max && name.bytes().all(is_plain);
