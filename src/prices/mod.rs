@@ -1,17 +1,16 @@
-//! Prices: what a model call cost, where its client does not say it.
+//! Prices: the cost of a model call whose client does not report it.
 //!
-//! The table is that of the package genai-prices, with a date, built into the binary (`tools/prices.py` makes it anew); `[prices]` can
-//! bring another one and prices of one's own. Nothing is fetched. Whoever wants costs asks [`Prices::tokens_of`] in the place of
-//! [`tokens_of`]: a sink that writes them, a rule that asks for `cost`; the metrics of agents ask [`Prices::cost_of`]. Nobody else
-//! pays for it.
+//! The table is that of the package genai-prices, with a date, built into the binary (`tools/prices.py` regenerates it); `[prices]` can
+//! replace it and add the user's own prices. Nothing is downloaded. Sinks that write costs and rules that test `cost` call
+//! [`Prices::tokens_of`] instead of [`tokens_of`], and agent metrics [`Prices::cost_of`]; other code has no overhead.
 //!
-//! * **A cost that the client sent stays**, whatever the table says; `cost_source` is `sdk` then, else `override` or `table:DATE`.
-//! * **Nothing is guessed.** A provider that the table does not have, a model that its provider does not have, and counts that contradict
-//!   each other have no cost. Models without a price are counted by name (`spanferry_spans_unpriced_total`).
-//! * **What repeats others has no cost** but the one that its client says: only tokens that count are priced.
-//! * **The price is that of the day** on which the span began, so a replay finds what held then; the last, where a span says no time.
-//! * **Once.** A span is priced when it is first asked, and every sink has the same sum. Costs are whole billionths of a dollar
-//!   (`money.rs`), so that the sum of a trace is that of its spans.
+//! * **A reported cost takes precedence** over the table; `cost_source` is then `sdk`, otherwise `override` or `table:DATE`.
+//! * **Nothing is guessed.** An unknown provider, an unknown model of a provider, and contradictory counts have no cost. Models without a
+//!   price are counted by name (`spanferry_spans_unpriced_total`).
+//! * **Repeated tokens have no computed cost**, only one that the client reports: only tokens that count are priced.
+//! * **The price is that of the day** on which the span began, so a replay finds the same price; a span without a time gets the latest.
+//! * **Once.** A span is priced on first use, and every sink gets the same sum. Costs are whole billionths of a dollar (`money.rs`), so the
+//!   sum of a trace is that of its spans.
 
 mod money;
 mod options;
@@ -37,52 +36,52 @@ use table::{Dated, When};
 
 static BUILT_IN: LazyLock<Table> = LazyLock::new(|| {
     let mut text = String::new();
-    // What the binary brings was read by a test.
+    // A test has read the built-in table.
     GzDecoder::new(&include_bytes!("table.json.gz")[..]).read_to_string(&mut text).ok();
     Table::read(&text, "").unwrap_or_default()
 });
 
-/// Names that are looked up in the table once. More than any app uses; a client that makes names up has them forgotten.
+/// Maximum number of cached lookups. It exceeds what any app uses; if a client invents names, the cache is cleared.
 const FOUND_MAX: usize = 4096;
-/// A longer name is no model's.
+/// No model has a longer name.
 const NAME_BYTES_MAX: usize = 256;
-/// The source of a price that is the user's own.
+/// The source of a user's own price.
 const OVERRIDE: &str = "override";
 
-/// The prices in force. Without any (`Default`) nothing has a cost but what clients say.
+/// The effective prices. Without any (`Default`), only costs that clients report exist.
 #[derive(Default)]
 pub struct Prices {
     is_on: bool,
     /// By the model's name in lowercase.
     overrides: BTreeMap<String, Found>,
-    /// The table in the place of the one that is built in.
+    /// The table that replaces the built-in one.
     table: Option<Table>,
-    /// What names were found to be: by model, then by provider.
+    /// Cached lookups: by model, then by provider.
     found: RwLock<HashMap<Box<str>, ByProvider, RandomState>>,
 }
 
 type ByProvider = Vec<(Box<str>, Option<Found>)>;
 
-/// What a model costs, and whose price that is.
+/// The prices of a model, and their source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Found {
     prices: Dated,
     source: Text,
 }
 
-/// What a model costs at a time.
+/// The prices of a model at a time.
 #[derive(Debug)]
 pub struct Quote<'p> {
     /// `override`, or `table:DATE`.
     pub source: String,
-    /// Who serves it and what it is called there; `None` for an override.
+    /// The provider and the model in the table; `None` for an override.
     pub model: Option<(&'p Provider, &'p Model)>,
-    /// Each price by its name in the table, in words.
+    /// Each price by its name in the table, formatted for people.
     pub prices: Vec<(&'static str, String)>,
 }
 
 impl Prices {
-    /// The prices that options come to, with the table of their file where they name one.
+    /// Creates the prices for these options, with the table of their file if they name one.
     pub fn new(options: &PriceOptions, table: Option<Table>) -> Self {
         let overrides = options.overrides.iter().filter_map(|(model, own)| {
             let prices = Arc::new([(When::Always, own.rates()?)]);
@@ -92,7 +91,7 @@ impl Prices {
         Self { is_on: options.enabled, overrides, table, ..Self::default() }
     }
 
-    /// [`tokens_of`], with what the tokens cost where the client does not say it.
+    /// Like [`tokens_of`], but adds the cost of the tokens if the client does not report it.
     pub fn tokens_of<'a>(&self, context: Option<&TraceContext>, span: &'a Span) -> Tokens<'a> {
         let tokens = tokens_of(context, span);
         if !tokens.counts || tokens.own.is_empty() || tokens.cost_source.is_some() {
@@ -104,7 +103,8 @@ impl Prices {
         }
     }
 
-    /// What the tokens that a span speaks of cost, its own or those of others; `None` where no price is known or the client says a cost.
+    /// Returns the cost of the tokens that a span reports, its own or others'; `None` without a known price, or if the client reports a
+    /// cost.
     pub fn of<'a>(&self, span: &'a Span) -> Option<&'a Priced> {
         let usage = self.unpaid(span)?;
         span.priced(|| {
@@ -113,36 +113,36 @@ impl Prices {
         })
     }
 
-    /// The model that no price is known of, where that is why nobody knows what a span cost.
+    /// Returns the model without a known price, if that is why the cost of a span is unknown.
     pub fn lacks<'a>(&self, span: &'a Span) -> Option<&'a str> {
         self.unpaid(span)?;
         let is_unknown = self.of(span).is_none() && self.found(span).is_none();
         models(span.brief_facts()).next().filter(|_| is_unknown).map(|name| &**name)
     }
 
-    /// The tokens that a span speaks of, unless the client says what they cost.
+    /// Returns the tokens that a span reports, unless the client reports their cost.
     fn unpaid<'a>(&self, span: &'a Span) -> Option<&'a Usage> {
         let facts = span.brief_facts();
         let is_asked = self.is_on && !facts.cost.is_said();
         is_asked.then(|| said_of(facts)).filter(|usage| !usage.is_empty())
     }
 
-    /// What a span cost, its own or the tokens that it says of others: what the client says, or else the prices.
+    /// Returns the cost of a span, its own or that of the tokens that it reports for others: as reported, otherwise by the prices.
     pub fn cost_of(&self, span: &Span) -> Option<f64> {
         self.of(span).map_or(&span.brief_facts().cost, |priced| &priced.cost).total
     }
 
-    /// What the model of a span costs, and its time in seconds since 1970, for which there is a price.
+    /// Returns the prices of a span's model, and its time in seconds since 1970, if there is a price for that.
     fn found(&self, span: &Span) -> Option<(Found, u64)> {
         let facts = span.brief_facts();
         let mut all = models(facts).filter_map(|name| self.find(facts.provider.as_deref(), name));
-        // The first, but a price of one's own goes before the table.
+        // The first one found, but the user's own price takes precedence over the table.
         let found = if self.overrides.is_empty() {
             all.next()?
         } else {
             all.rev().max_by_key(|found| *found.source == *OVERRIDE)?
         };
-        // What says no time costs what it costs last.
+        // A span without a time gets the latest price.
         let at_ns = [span.start_ns, span.end_ns].into_iter().find(|at| *at != 0);
         let at = at_ns.unwrap_or(u64::MAX) / NS_PER_SECOND;
         found.rates_at(at).is_some().then_some((found, at))
@@ -152,13 +152,13 @@ impl Prices {
         self.table.as_ref().unwrap_or(&*BUILT_IN)
     }
 
-    /// What a model of a provider is found to be; what was looked up before is remembered.
+    /// Finds a model of a provider; lookups are cached.
     fn find(&self, provider: Option<&str>, model: &str) -> Option<Found> {
         let of = provider.unwrap_or_default();
         if model.len().max(of.len()) > NAME_BYTES_MAX {
             return None;
         }
-        // A panic under the lock leaves at most a name that is looked up again.
+        // A panic under the lock only means that a name is looked up again.
         let known = self.found.read().unwrap_or_else(PoisonError::into_inner);
         let of_model = known.get(model).into_iter().flatten();
         if let Some((_, found)) = of_model.clone().find(|(known, _)| **known == *of) {
@@ -182,7 +182,7 @@ impl Prices {
         self.overrides.get(&model.to_lowercase()).cloned().or_else(of_table)
     }
 
-    /// What a model costs at a time, for people.
+    /// Returns the prices of a model at a time, formatted for people.
     pub fn quote(
         &self,
         provider: Option<&str>,
@@ -198,7 +198,7 @@ impl Prices {
 }
 
 impl Found {
-    /// What holds at a time, in seconds since 1970; `None` where spans do not count what is paid for.
+    /// Returns the prices at a time, in seconds since 1970; `None` if spans do not count what is charged for.
     fn rates_at(&self, unix_second: u64) -> Option<&Rates> {
         let holds = |(when, _): &&(When, Rates)| when.holds_at(unix_second);
         let price = self.prices.iter().rfind(holds).or(self.prices.first());
@@ -206,8 +206,8 @@ impl Found {
     }
 }
 
-/// The names that a span has for its model. What answered is what was paid for; an alias that a gateway has for it is asked for only
-/// where it is no model's name.
+/// Returns a span's names for its model. The model that answered was paid for. The requested one, which may be a gateway's alias, is used
+/// only if the first is not a known model.
 fn models(facts: &Facts) -> impl DoubleEndedIterator<Item = &Text> {
     let names = [&facts.response_model, &facts.request_model];
     names.into_iter().flatten().filter(|name| !name.is_empty())

@@ -1,8 +1,8 @@
-//! Money without rounding: the price of a token is a whole number of 10^-18 dollars, and what a span cost is rounded once, to a billionth
+//! Money without rounding: the price of a token is a whole number of 10^-18 dollars, and the cost of a span is rounded once, to a billionth
 //! of a dollar. Pure.
 //!
-//! Counts are inclusive, and prices are of what is nested: a cached token is an input token, and is paid for as the innermost of the
-//! units that has a price. What a part has no price for is paid for as its whole.
+//! Counts are inclusive, and prices apply to nested units: a cached token is an input token, and is charged as the innermost unit with a
+//! price. A part without a price is charged as its whole.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -10,28 +10,28 @@ use serde_json::{Map, Value};
 use crate::span::{Cost, Usage};
 use crate::support::number::as_f64;
 
-/// 10^-18 dollars a token, which is 10^-12 dollars a million tokens.
+/// In 10^-18 dollars per token, which is 10^-12 dollars per million tokens.
 type Price = u64;
 
-/// A dollar a million tokens.
+/// One dollar per million tokens.
 const DOLLAR: f64 = 1e12;
-/// The most that a million tokens, or a thousand requests, may cost in dollars. More is a mistake, and no sum of prices gets to the end of
-/// its type.
+/// The maximum price in dollars of a million tokens, or of a thousand requests. More is a mistake, and the limit prevents overflows of
+/// sums.
 pub(super) const DOLLARS_MAX: f64 = 1e6;
 /// A billionth of a dollar.
 const NANO: u128 = 1_000_000_000;
-/// A price of a thousand requests is read like that of a million tokens: one request is so many of these.
+/// The price of a thousand requests is read like that of a million tokens: one request counts as so many tokens.
 const TOKENS_PER_REQUEST: u64 = 1000;
 
-/// What has a price.
+/// A unit with a price.
 struct Unit {
     /// Its name in a table.
     key: &'static str,
-    /// What it is a part of.
+    /// The unit that it is a part of.
     whole: Option<usize>,
-    /// Which of the sums its price is in.
+    /// The index of the sum that includes its price.
     sum: usize,
-    /// How many there are of it, its parts among them.
+    /// Returns its count, including its parts.
     count: fn(&Usage) -> Option<u64>,
 }
 
@@ -49,7 +49,7 @@ const CACHE_WRITE: usize = 3;
 const INPUT: usize = 5;
 const OUTPUT: usize = 8;
 
-/// Parts stand before what they are a part of.
+/// Parts precede the units that they belong to.
 const UNITS: [Unit; 10] = [
     unit("cache_write_1h_mtok", Some(CACHE_WRITE), 0, |usage| usage.cache_write_1h),
     unit("cache_read_mtok", Some(INPUT), 0, |usage| usage.cached_read),
@@ -63,12 +63,12 @@ const UNITS: [Unit; 10] = [
     unit("requests_kcount", None, 2, |_| Some(TOKENS_PER_REQUEST)),
 ];
 
-/// What the tokens of a model cost: units with their prices, in the order of [`UNITS`].
+/// The prices of a model's tokens: units with their prices, in the order of [`UNITS`].
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Map<String, Value>")]
 pub(super) struct Rates(Vec<(usize, Rate)>);
 
-/// The price of a unit, and those that hold for all its tokens once the input has more than so many, in the order of these counts.
+/// The price of a unit, and the prices of all its tokens once the input exceeds certain counts, in ascending order of these.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rate {
     base: Price,
@@ -78,7 +78,7 @@ struct Rate {
 impl TryFrom<Map<String, Value>> for Rates {
     type Error = String;
 
-    /// What spans do not count is left out.
+    /// Skips units that spans do not count.
     fn try_from(prices: Map<String, Value>) -> Result<Self, String> {
         let known = UNITS.iter().enumerate();
         let known =
@@ -120,15 +120,15 @@ impl Rates {
         self.0.iter().any(|(known, _)| *known == unit)
     }
 
-    /// What these tokens cost; `None` where the counts contradict each other, or say too little.
+    /// Returns the cost of these tokens; `None` if the counts contradict each other or are insufficient.
     pub(super) fn cost_of(&self, usage: &Usage) -> Option<Cost> {
         let is_some = |count: Option<u64>| count.is_some_and(|count| count != 0);
-        // How much of what was cached is audio is not said.
+        // How many of the cached tokens are audio is unknown.
         if self.has(CACHED_AUDIO) && is_some(usage.cached_read) && is_some(usage.input_audio) {
             return None;
         }
         let counts = UNITS.map(|unit| (unit.count)(usage).unwrap_or_default());
-        // Without the parts that have prices of their own.
+        // Without the parts that have their own prices.
         let mut rest = counts;
         let mut sums = [0_u128; 3];
         for (place, rate) in &self.0 {
@@ -141,19 +141,19 @@ impl Rates {
             }
             if let Some(whole) = whole {
                 let left = rest.get_mut(whole)?;
-                // More in it than there is.
+                // Fails if the parts exceed the whole.
                 *left = left.checked_sub(*counts.get(*place)?)?;
             }
         }
         let [input, output, requests] = sums;
         let total = nanos(input + output + requests)?;
-        // The parts add up to the whole, so the rounding of one falls to the other.
+        // The parts add up to the total, so one absorbs the rounding of the other.
         let input = nanos(input)?;
         let output = if requests == 0 { total.checked_sub(input)? } else { nanos(output)? };
         Some(cost(input, output, total))
     }
 
-    /// Each price by its name in tables, in words.
+    /// Returns each price by its name in tables, formatted for people.
     pub(super) fn in_words(&self) -> Vec<(&'static str, String)> {
         let words = |rate: &Rate| {
             let tiers = rate.tiers.iter();
@@ -170,13 +170,13 @@ fn nanos(money: u128) -> Option<u64> {
     u64::try_from((money + NANO / 2) / NANO).ok()
 }
 
-/// As the span model has it. Up to nine million dollars the number reads back as the same billionths.
+/// Converts sums to the span model. Up to nine million dollars, the number reads back as the same billionths.
 fn cost(input: u64, output: u64, total: u64) -> Cost {
     let dollars = |nanos: u64| Some(as_f64(nanos) / 1e9);
     Cost { input: dollars(input), output: dollars(output), total: dollars(total) }
 }
 
-/// The price of a token from dollars a million tokens; `None` for what is no price.
+/// Returns the price of a token from dollars per million tokens; `None` if it is not a valid price.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -186,7 +186,7 @@ pub(super) fn price(dollars: f64) -> Option<Price> {
     (0.0..=DOLLARS_MAX).contains(&dollars).then(|| (dollars * DOLLAR).round() as Price)
 }
 
-/// Dollars a million tokens.
+/// Returns dollars per million tokens.
 fn dollars(price: Price) -> f64 {
     as_f64(price) / DOLLAR
 }

@@ -53,7 +53,7 @@ impl Default for PriceOptions {
 }
 
 impl Override {
-    /// Its prices by their keys here, and by the names that tables have for them.
+    /// Returns its prices by their keys here, and by their names in tables.
     fn prices(&self) -> [(&'static str, &'static str, Option<f64>); 8] {
         [
             ("input", "input_mtok", Some(self.input)),
@@ -67,7 +67,7 @@ impl Override {
         ]
     }
 
-    /// What it comes to; `None` where something is no price.
+    /// Returns the prices; `None` if one is invalid.
     pub(super) fn rates(&self) -> Option<Rates> {
         let prices = self.prices().into_iter();
         let prices =
@@ -77,7 +77,7 @@ impl Override {
 }
 
 impl PriceOptions {
-    /// What cannot be a price: the model, the key and what is wrong.
+    /// Returns the invalid prices: the model, the key and what is wrong.
     pub fn mistakes(&self) -> Vec<(&str, &'static str, String)> {
         let all = self.overrides.iter().flat_map(|(model, prices)| {
             prices.prices().into_iter().map(move |(key, _, dollars)| (model, key, dollars))

@@ -1,4 +1,4 @@
-//! A table of prices as genai-prices has it (version 2, whole or slim), and how a model is found in it: that package's rules. Pure.
+//! A table of prices in the format of genai-prices (version 2, full or slim), and the lookup of a model by that package's rules. Pure.
 
 use std::sync::Arc;
 
@@ -12,40 +12,40 @@ use super::money::Rates;
 use crate::span::Text;
 use crate::support::rfc3339::SECONDS_PER_DAY;
 
-/// A pattern compiles to no more than this, in bytes.
+/// Maximum size of a compiled pattern, in bytes.
 const PATTERN_BYTES_MAX: usize = 64 << 10;
 
 /// Prices by provider and model.
 #[derive(Debug, Default, Deserialize)]
 pub struct Table {
-    /// How new it is: `2026-11-29`.
+    /// Its date: `2026-11-29`.
     #[serde(default)]
     pub date: String,
-    /// What [`Priced::source`](crate::span::Priced::source) says of its prices.
+    /// The value of [`Priced::source`](crate::span::Priced::source) for its prices.
     #[serde(skip)]
     pub(super) source: Text,
-    /// Who serves models, in the order in which they are asked.
+    /// Providers, in the order in which they are tried.
     pub providers: Vec<Provider>,
 }
 
-/// Who serves models.
+/// A provider of models.
 #[derive(Debug, Deserialize)]
 pub struct Provider {
     /// Its name in the table.
     pub id: String,
-    /// Names of models that are this provider's where no provider is named.
+    /// Names of models that belong to this provider if no provider is named.
     model_match: Option<Clause>,
-    /// Other names of it.
+    /// Other names of the provider.
     #[serde(rename = "provider_match")]
     names: Option<Clause>,
-    /// Whose models it serves beside its own.
+    /// Providers whose models it serves in addition to its own.
     #[serde(default, rename = "fallback_model_providers")]
     fallback: Option<Vec<String>>,
-    /// Its models, in the order in which they are asked.
+    /// Its models, in the order in which they are tried.
     pub models: Vec<Model>,
 }
 
-/// A model, and what it cost when.
+/// A model, and its prices over time.
 #[derive(Debug, Deserialize)]
 pub struct Model {
     /// Its name in the table.
@@ -56,10 +56,10 @@ pub struct Model {
     pub(super) prices: Dated,
 }
 
-/// What a model costs, and when: the last that holds goes before the others; where none does, the first holds.
+/// The prices of a model and when they apply: the last that applies takes precedence; if none does, the first is used.
 pub(super) type Dated = Arc<[(When, Rates)]>;
 
-/// When a price holds, in UTC.
+/// When a price applies, in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(try_from = "Map<String, Value>")]
 pub(super) enum When {
@@ -71,7 +71,7 @@ pub(super) enum When {
     Daily(u64, u64),
 }
 
-/// What a name must be. All are in lowercase, as the names are that are compared.
+/// A condition on a name. All texts are lowercase, as are the names that they are compared with.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Clause {
@@ -84,17 +84,17 @@ enum Clause {
     And(Vec<Self>),
 }
 
-/// A name has the one, and has not the other.
+/// A name must match the first, and must not match the second.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "String")]
 struct Pattern(Regex, Option<Regex>);
 
-/// Names of providers elsewhere (OpenTelemetry, LiteLLM) that the table does not know, by how they begin.
+/// Providers' names elsewhere (OpenTelemetry, LiteLLM) that the table does not have, by prefix.
 const ALIASES: &[(&str, &str)] =
     &[("azure", "azure"), ("gcp.", "google"), ("x_ai", "x-ai"), ("fireworks", "fireworks")];
 
 impl Table {
-    /// Reads a table, or says why a text is none. `date` is its own where it says none.
+    /// Reads a table, or returns why a text is invalid. `date` applies if the table has none.
     pub fn read(text: &str, date: &str) -> Result<Self, String> {
         let read = if text.trim_start().starts_with('[') {
             serde_json::from_str(text).map(|providers| Self { providers, ..Self::default() })
@@ -112,15 +112,15 @@ impl Table {
         Ok(table)
     }
 
-    /// How many models there are.
+    /// Returns the number of models.
     pub fn models(&self) -> usize {
         self.providers.iter().map(|provider| provider.models.len()).sum()
     }
 
-    /// The provider and the model that a name stands for.
+    /// Finds the provider and the model of a name.
     pub(super) fn find(&self, provider: Option<&str>, model: &str) -> Option<(&Provider, &Model)> {
         let model = model.to_lowercase();
-        // Google's names are paths (`publishers/google/models/gemini-2.5-flash`). Bedrock alone has a dot behind a model's maker.
+        // Google's names are paths (`publishers/google/models/gemini-2.5-flash`). Only Bedrock has a dot after a model's vendor.
         let model = model.rsplit_once("google/models/").map_or(&*model, |(_, name)| name);
         let model = model.strip_prefix("models/").unwrap_or(model);
         let bedrock = ["anthropic.claude", "amazon.nova", "meta.llama"];
@@ -141,7 +141,7 @@ impl Table {
         by_model.or_else(by_prefix).or_else(|| self.same_everywhere(model))
     }
 
-    /// The model with just this name, where all who serve one take the same for it: then it does not matter which of them it was.
+    /// Finds the model with exactly this name, if all of its providers charge the same, so that the provider does not matter.
     fn same_everywhere(&self, name: &str) -> Option<(&Provider, &Model)> {
         let mut serving = self.providers.iter().filter_map(|provider| {
             Some((provider, provider.models.iter().find(|model| model.id == name)?))
@@ -159,7 +159,7 @@ impl Table {
         by_id(&name).or_else(by_alias).or_else(|| self.providers.iter().find(is_it))
     }
 
-    /// The model of a provider, or of those whose models it serves. A date without hyphens is tried with them.
+    /// Finds a model of a provider, or of those whose models it serves. A date without hyphens is also tried with them.
     fn model_of<'t>(
         &'t self,
         provider: &'t Provider,
@@ -177,7 +177,7 @@ impl Table {
     }
 }
 
-/// A name with hyphens in the date that it has: `gpt-5-20251211` is `gpt-5-2025-12-11`.
+/// Adds hyphens to the date in a name: `gpt-5-20251211` becomes `gpt-5-2025-12-11`.
 fn with_hyphens(model: &str) -> Option<String> {
     let date = model.match_indices("-20").find_map(|(at, _)| {
         let day: Date = model.get(at + 1..at + 9)?.parse().ok()?;
@@ -187,7 +187,7 @@ fn with_hyphens(model: &str) -> Option<String> {
     Some(format!("{}-{day}{}", model.get(..at)?, model.get(at + 9..)?))
 }
 
-/// The prices of a model: one, or several with when they hold.
+/// Reads the prices of a model: one, or several with the times when they apply.
 fn dated<'de, D: Deserializer<'de>>(from: D) -> Result<Dated, D::Error> {
     #[derive(Deserialize)]
     struct One {
@@ -212,7 +212,7 @@ impl TryFrom<Map<String, Value>> for When {
             u64::try_from(day.duration_since(date(1970, 1, 1)).as_secs()).ok()
         };
         let second = |name| {
-            // Times are in UTC, with or without saying so.
+            // Times are in UTC, with or without a suffix.
             let time = text(name)?.trim_end_matches('Z').trim_end_matches("+00:00");
             let time: Time = time.parse().ok()?;
             u64::try_from(time.duration_since(Time::midnight()).as_secs()).ok()
@@ -244,11 +244,11 @@ impl TryFrom<String> for Pattern {
 
     fn try_from(text: String) -> Result<Self, regex::Error> {
         let compiled = |text: &str| {
-            // Names are ASCII, and digits of all scripts are a hundred times as large.
+            // Names are ASCII, and a class with the digits of all scripts is a hundred times as large.
             let text = text.replace("\\d", "[0-9]");
             RegexBuilder::new(&text).size_limit(PATTERN_BYTES_MAX).build()
         };
-        // One that begins with what must not follow is two: that one must not match, and the rest must.
+        // A pattern that begins with a negative look-ahead becomes two: the first must not match, and the rest must.
         let parts = |rest: &str, end: usize| {
             let (not, rest) = (rest.get(..end)?, rest.get(end + 1..)?);
             Some(Self(
