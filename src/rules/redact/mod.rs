@@ -3,6 +3,7 @@
 //! An item is never changed in place. Its wire is rewritten, with other texts where the rule requires them and everything else byte for
 //! byte, and then decoded as on arrival. So facts, details, sinks and dead letters contain only the new text. An item without anything to
 //! change costs one search of its wire.
+//!
 //! ```text
 //! read.rs          reads the configuration        patterns.rs  the table of named patterns
 //! fields.rs        selects texts                  checks.rs    tells matches from lookalikes
@@ -42,7 +43,7 @@ pub use fields::FIELDS;
 pub use journal::{BeforeJournal, MEMORY_BYTES, MEMORY_RATIO};
 pub use patterns::{PATTERNS, Pattern};
 
-/// Makes other items of items.
+/// An action that changes items.
 #[derive(Debug)]
 pub(super) enum Rewrite {
     Redact(Box<Redaction>),
@@ -56,25 +57,25 @@ pub(in crate::rules) struct Redaction {
     action: Action,
 }
 
-/// What the items of one request have in common and is rewritten once, by the rule and the scope.
+/// Scopes and resources that the items of one request share; each is rewritten once per rule.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     scopes: HashMap<(*const Rewrite, *const Scope), Rewritten<Scope>>,
     resources: HashMap<(*const Redaction, *const Resource), Rewritten<Resource>>,
 }
 
-/// What was written anew is no item.
+/// The rewritten bytes are not a valid item.
 #[derive(Debug)]
 pub(super) struct NotAnItem;
 
-/// What something became, or `None` where it stays. The old one is kept, so that no other takes its place in memory meanwhile.
+/// The original and its replacement; `None` if it stays. The original is kept so that its address, which is the key, is not reused.
 type Rewritten<T> = (Arc<T>, Option<Arc<T>>);
 
 impl Rewrite {
-    /// The actions that are rewriting.
+    /// The actions that rewrite items.
     pub(super) const ACTIONS: [&str; 2] = ["redact", "set"];
 
-    /// The item as it is to be, where something of it changes.
+    /// Returns the rewritten item; `None` if nothing changes.
     pub(super) fn apply(
         &self,
         item: &Item,
@@ -108,7 +109,7 @@ impl Rewrite {
 }
 
 impl Redaction {
-    /// The wire without what the rule takes out of it; `None` where it stays.
+    /// Returns the redacted wire; `None` if it stays.
     fn wire(&self, item: &Item) -> Option<Vec<u8>> {
         match item {
             Item::Span(span) if span.is_otlp() => Walk::new(self, &span.wire).message(SPAN),
