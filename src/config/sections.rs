@@ -1,5 +1,5 @@
-//! What a configuration file says, section by section, in its own words. The sentences here are those of `config default`, of the
-//! schema and of the documentation; the defaults are those of the components.
+//! The sections of a configuration file. The doc comments also appear in `config default`, in the schema and in the documentation; the
+//! defaults are those of the components.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -61,7 +61,7 @@ pub struct Config {
     /// The state directory: the journal, the quarantine and the dead letters each have a folder in it.
     #[serde(skip)]
     pub state_dir: PathBuf,
-    /// What the user says of attributes.
+    /// The user's attribute names.
     #[serde(skip)]
     pub attributes: Mapping,
     /// The rules for all sinks, in order.
@@ -70,7 +70,7 @@ pub struct Config {
     /// Tests of the rules.
     #[serde(skip)]
     pub tests: Vec<rules::Test>,
-    /// What calls cost whose clients do not say it.
+    /// Prices of calls whose clients report no cost.
     #[serde(skip)]
     pub prices: Arc<Prices>,
     /// The sinks, in the order of the file.
@@ -81,17 +81,17 @@ pub struct Config {
 /// One `[sinks.NAME]`.
 #[derive(Debug)]
 pub struct SinkConfig {
-    /// NAME: letters that a file's name can have.
+    /// The name: letters that are allowed in file names.
     pub name: String,
-    /// Where it is named: `spanferry.toml:4`, an environment variable, or [`DEFAULT_ORIGIN`](super::DEFAULT_ORIGIN).
+    /// Where it is defined: `spanferry.toml:4`, an environment variable, or [`DEFAULT_ORIGIN`](super::DEFAULT_ORIGIN).
     pub origin: String,
-    /// What `type` says.
+    /// The kind that `type` names.
     pub kind: &'static Kind,
-    /// How its lane works.
+    /// The options of its lane.
     pub lane: LaneOptions,
-    /// What is done to spans before it gets them.
+    /// Its rules, applied to spans before it gets them.
     pub rules: Arc<Rules>,
-    /// Its own options, checked.
+    /// Its validated options.
     pub plan: Box<dyn Plan>,
 }
 
@@ -216,7 +216,7 @@ pub struct ReloadOptions {
 }
 
 impl LogOptions {
-    /// What of the log is written; `None` where the level is no list of directives.
+    /// Parses the log level; `None` if it is not a list of directives.
     pub fn filter(&self) -> Option<Targets> {
         self.level.split_whitespace().collect::<String>().parse().ok()
     }
@@ -242,20 +242,20 @@ const DEFAULT_DRAIN_GRACE: time::Duration = time::Duration::ZERO;
 /// The Collector's health port, so that its probes fit.
 const DEFAULT_ADMIN: Address = Address::loopback(13133);
 
-/// The options that say where is listened, with what holds without them.
+/// The options with addresses to listen on, and their defaults.
 pub(super) const LISTENERS: [([&str; 2], Address); 3] = [
     (["receivers", "http"], DEFAULT_HTTP),
     (["receivers", "grpc"], DEFAULT_GRPC),
     (["admin", "listen"], DEFAULT_ADMIN),
 ];
 
-/// That of OpenTelemetry's SDKs.
+/// The default of OpenTelemetry's SDKs.
 fn default_interval() -> Duration {
     Duration(time::Duration::from_mins(1))
 }
 
 impl Config {
-    /// The options of the memory between the journal and the lanes.
+    /// Returns the options of the memory between the journal and the lanes.
     pub fn feed_options(&self) -> FeedOptions {
         FeedOptions {
             tail_bytes_max: self.feed.tail_bytes_max.into(),
