@@ -34,10 +34,10 @@ pub(super) struct Place {
     pub(super) admin_token: Option<String>,
     #[command(flatten)]
     pub(super) trust: TrustArguments,
-    /// The directory in place of that of the configuration. Nothing can be replayed then.
+    /// Replaces the configuration's directory; nothing can then be replayed.
     #[arg(skip)]
     pub(super) dir: Option<PathBuf>,
-    /// Whether only a running daemon is of use.
+    /// Whether the command needs a running daemon.
     #[arg(skip)]
     pub(super) is_live: bool,
 }
