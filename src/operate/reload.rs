@@ -16,19 +16,19 @@ const WAITING_MAX: usize = 8;
 #[serde(default, deny_unknown_fields)]
 pub struct ReloadRequest {}
 
-/// What a reload changed. Names of sinks and keys only, never a value.
+/// The changes of a reload: only names of sinks and keys, never values.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Reloaded {
-    /// Sinks that there were not.
+    /// New sinks.
     pub added: Vec<String>,
-    /// Sinks that there are no more.
+    /// Removed sinks.
     pub removed: Vec<String>,
-    /// Sinks with other options.
+    /// Sinks whose options changed.
     pub rebuilt: Vec<Rebuilt>,
-    /// Sinks that went on untouched.
+    /// Unchanged sinks, whose lanes continue.
     pub kept: Vec<String>,
-    /// Keys outside of sinks whose value is another now.
+    /// Keys outside of sinks whose values changed.
     pub applied: Vec<String>,
 }
 

@@ -76,7 +76,7 @@ pub struct TracesRequest {
     /// Only those listed after this trace; ID@NANOSECONDS with its `start_unix_nano` if it may be gone by then
     #[arg(long, value_name = "ID")]
     pub before: Option<String>,
-    /// Only those of which something arrived since an answer said this as its `position`.
+    /// Only traces with new items since the answer with this `position`.
     #[arg(skip)]
     #[schemars(skip)]
     pub since: Option<u64>,
