@@ -401,7 +401,7 @@ mod tests {
         }
     }
 
-    /// What was written to the log.
+    /// The log, as written.
     #[derive(Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);
 
