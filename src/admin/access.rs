@@ -232,7 +232,7 @@ mod tests {
             let (peer, headers) = (from(peer), headers(&pairs));
             let outcome = access.may_command(Some(&peer), &headers);
             assert_eq!(status(outcome), expected, "{peer:?} {pairs:?}");
-            // What changes nothing needs no type.
+            // A query that changes nothing needs no content type.
             let may_ask = if expected == 415 { 200 } else { expected };
             assert_eq!(status(access.may_ask(Some(&peer), &headers)), may_ask, "{pairs:?}");
         }

@@ -1,4 +1,4 @@
-//! An operator at work: on a daemon in this process over its admin port, and on its directory after it has ended.
+//! Operator commands on a daemon in this process over its admin port, and on its directory after it has stopped.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -25,7 +25,7 @@ use crate::operate::{
 };
 use crate::support::stop::Stop;
 
-/// An OTLP backend that refuses requests with poison in them until it is mended, and counts what it takes.
+/// An OTLP backend that rejects requests containing poison until it is repaired, and counts what it accepts.
 #[derive(Debug, Default)]
 struct Backend {
     is_mended: AtomicBool,
@@ -101,7 +101,7 @@ root_span = "never"
         Self { dir, backend, addresses, stop, daemon }
     }
 
-    /// Sends these names as spans of one trace, or as items that are none.
+    /// Sends these names as spans of one trace, or as invalid items.
     async fn send(&self, items: &[String]) {
         let url = format!("http://{}/v1/traces/ingest", self.addresses.http);
         let body = format!(r#"{{"data":[{}]}}"#, items.join(","));
@@ -138,7 +138,7 @@ root_span = "never"
         }
     }
 
-    /// Asks the running daemon.
+    /// Sends a command to the running daemon.
     async fn ask<C: Command>(&self, command: C) -> Result<C::Answer, ExitCode>
     where
         C::Answer: 'static,
@@ -151,7 +151,7 @@ root_span = "never"
         self.dir.path().join("spanferry.toml")
     }
 
-    /// Says what the configuration says: where no daemon runs, this process does it.
+    /// Carries out a command by the configuration: without a daemon, in this process.
     async fn by_configuration<C: Command>(&self, command: C) -> Result<C::Answer, ExitCode>
     where
         C::Answer: 'static,
@@ -329,7 +329,7 @@ async fn a_sink_that_holds_degrades_health_and_shows_in_the_figures() {
     }
 }
 
-/// A trace that a tree, sums and a list can be seen in: an agent that calls a model and a tool whose name would colour a terminal.
+/// Returns a trace with a tree, sums and a conversation: an agent that calls a model, and a tool whose name would colour a terminal.
 fn run_of(trace: &str) -> Vec<String> {
     let span = |id: &str, parent: &str, data: &str| {
         format!(

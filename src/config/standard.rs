@@ -247,7 +247,7 @@ fn with_scheme(text: &str, environment: &Environment) -> String {
 mod tests {
     use super::*;
 
-    /// What a row puts into an empty configuration, and what it says is wrong.
+    /// Returns the sinks that variables create in an empty configuration, and the mistakes.
     fn applied(kind: &str, variables: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
         let environment = Environment::with(variables.iter().copied());
         let mut layers = Layers::default();

@@ -1,4 +1,4 @@
-//! A daemon in this process with sinks in parts: each tenant's spans go to its own place, and to no other.
+//! A daemon in this process with sinks in parts: each tenant's spans go to their own place, and to no other.
 
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
@@ -8,11 +8,11 @@ use serde_json::Value;
 use super::reload_tests::{Backend, Connection, World};
 use crate::sinks::elasticsearch::tests::fake::{Fake, Manner};
 
-/// Three tenants; without a key nobody is let in.
+/// Three tenants; clients without a key are refused.
 const TOKENS: &str = "[receivers]\nhttp = '127.0.0.1:0'\ngrpc = '127.0.0.1:0'\ntokens = [{ token = 'k-red', tenant = 'red' }, \
     { token = 'k-blue', tenant = 'blue' }, { token = 'k-green', tenant = 'green' }]\n";
 
-/// Sends a span of each of these tenants, of as many as its name has letters.
+/// Sends spans for each of these tenants, as many as its name has letters.
 async fn send(world: &World, beginning: &str, tenants: &[&str]) {
     let mut connection = Connection::to(world.http()).await;
     for tenant in tenants {
@@ -76,7 +76,7 @@ async fn a_part_whose_backend_hangs_holds_up_no_other_and_what_is_of_none_goes_t
     let part = |name: &str, url: &str, key: &str| {
         format!("[sinks.far.parts.{name}]\nendpoint = '{url}'\nheaders = {{ x-key = '{key}' }}\n")
     };
-    // What a rule keeps is another's all the same.
+    // A `keep` rule does not deliver another tenant's spans.
     let world = World::new(&format!(
         "{TOKENS}[[rules]]\nkeep = true\n[sinks.far]\ntype = 'otlp'\nprotocol = 'http/json'\ncompression = 'none'\n\
          root_span = 'never'\nbatch = {{ age_max = '5ms' }}\nby = 'tenant'\n{}{}rest = true\n",

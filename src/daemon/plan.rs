@@ -85,7 +85,7 @@ mod tests {
     use super::*;
     use crate::config::{self, Environment, Request};
 
-    /// Loads a text in a directory where `key` holds this.
+    /// Loads a text in a directory whose file `key` has these contents.
     fn loaded(dir: &Path, text: &str, key: &str) -> Loaded {
         std::fs::write(dir.join("key"), key).unwrap();
         let file = dir.join("spanferry.toml");
@@ -95,7 +95,7 @@ mod tests {
         config::load(&request, &environment).unwrap_or_else(|report| panic!("{report:?}"))
     }
 
-    /// What a change of a text, or of what the key holds, comes to.
+    /// Returns the plan for a change of the text, or of the contents of `key`.
     fn planned((old, old_key): (&str, &str), (new, new_key): (&str, &str)) -> String {
         let dir = tempfile::tempdir().unwrap();
         let old = loaded(dir.path(), old, old_key);
@@ -130,7 +130,7 @@ mod tests {
                 "rebuilt: archive (batch.age_max, when_full)",
             ),
             (
-                // A default that is written out is no change.
+                // Writing out a default is no change.
                 FILE.to_owned(),
                 format!("{FILE}when_full = 'refuse'\n"),
                 "nothing is new; kept: archive",

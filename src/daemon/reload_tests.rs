@@ -20,7 +20,7 @@ use crate::config::{self, Environment, Request};
 use crate::operate::{CommandError, Reloaded, ReplayJournalRequest, Reread};
 use crate::support::authority::{Authority, connect};
 
-/// The longest that a test waits for something that must happen.
+/// Maximum time that a test waits for an event.
 const PATIENCE: Duration = Duration::from_mins(1);
 const FILE: &str =
     "[sinks.archive]\ntype = 'file'\npath = 'DIR/a.jsonl'\nbatch = { age_max = '5ms' }\n";
@@ -65,7 +65,7 @@ impl World {
         self.reload(tables).await.unwrap().to_string()
     }
 
-    /// Sends these spans; they must be taken.
+    /// Sends these spans, which must be accepted.
     async fn send(&self, ids: &[&str]) {
         let mut connection = Connection::to(self.http()).await;
         assert_eq!(connection.send(ids, "").await, 204);
@@ -79,7 +79,7 @@ impl World {
         serde_json::to_value(crate::admin::Status::of(&self.view).health(&self.view)).unwrap()
     }
 
-    /// The sinks that there are, each with what it has been delivered.
+    /// Returns the current sinks, each with its number of delivered items.
     fn delivered(&self) -> BTreeMap<String, u64> {
         let status = self.status();
         let sinks = status["sinks"].as_array().unwrap().iter();
@@ -128,7 +128,7 @@ fn file(dir: &std::path::Path) -> PathBuf {
     dir.join("spanferry.toml")
 }
 
-/// Writes the configuration: what is said of a section here stands in the place of what else would be.
+/// Writes the configuration: a section in `tables` replaces the default one.
 fn configure(dir: &std::path::Path, tables: &str) {
     let mut text = "shutdown_timeout = '5s'\n".to_owned();
     for (section, lines) in [
@@ -141,12 +141,12 @@ fn configure(dir: &std::path::Path, tables: &str) {
         }
     }
     let text = (text + tables).replace("DIR", &dir.display().to_string());
-    // In one step, since it may be watched.
+    // Atomically, because the file may be watched.
     std::fs::write(dir.join("next"), text).unwrap();
     std::fs::rename(dir.join("next"), file(dir)).unwrap();
 }
 
-/// A connection of HTTP/1.1 that is kept.
+/// A persistent HTTP/1.1 connection.
 pub(super) struct Connection(TcpStream);
 
 impl Connection {
@@ -185,7 +185,7 @@ impl Connection {
     }
 }
 
-/// An OTLP backend that wants a key, and remembers which spans it took.
+/// An OTLP backend that requires a key and remembers the spans that it accepted.
 #[derive(Debug, Default)]
 pub(super) struct Backend {
     key: Mutex<String>,
@@ -283,7 +283,7 @@ async fn prices_whose_file_has_changed_hold_for_what_comes_then() {
         "rebuilt: archive (prices.file); applied: prices.file"
     );
     send("b").await;
-    // One that cannot be read changes nothing.
+    // An invalid one changes nothing.
     std::fs::write(world.dir.path().join("prices.json"), "{}").unwrap();
     let refused = world.reload(&tables).await.unwrap_err().to_string();
     assert!(refused.contains("missing field `providers`"), "{refused}");
@@ -411,7 +411,7 @@ async fn a_credential_that_is_replaced_after_a_refusal_is_read_again_by_itself_a
     world.send(&["b", "c"]).await;
     let far_is = |state: &str| world.status()["sinks"][1]["state"] == state;
     world.until("it is not held", || far_is("holding")).await;
-    // Somebody is at work on the configuration meanwhile: that is not for now.
+    // The configuration is invalid in the meantime, but only the key is read again.
     configure(world.dir.path(), "[sinks");
     std::fs::write(&key, "two\n").unwrap();
     world.until("it is not delivered", || backend.spans() == 3).await;
@@ -476,7 +476,7 @@ async fn a_replay_goes_on_while_its_sink_is_rebuilt() {
     world.stop().await;
 }
 
-/// A backend that never answers holds up the reload no longer than its bound, and nobody else at all.
+/// A backend that never answers delays the reload by at most its bound, and nothing else at all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sink_that_hangs_is_replaced_within_a_bound_and_gets_again_what_it_had() {
     let (stuck, stuck_url) = Backend::start("").await;
@@ -602,11 +602,11 @@ async fn new_rules_decide_of_traces_that_are_open_and_of_what_comes_of_others_al
         let items: Vec<_> = spans.iter().map(item).collect();
         format!(r#"{{"data":[{}]}}"#, items.join(","))
     };
-    // Two are decided before: one is kept by the old rules, and the other would be by the new ones.
+    // Two are decided before: one is kept by the old rules, the other only by the new ones.
     let first = items(&[("kept", "old"), ("dropped", "new")], 0);
     assert_eq!(connection.post("/v1/traces/ingest", "", &first).await.0, 204);
     world.settled().await;
-    // Two are open all the while, and others come and go.
+    // Two stay open all the time, while others come and go.
     let (stop, http) = (Stop::default(), world.http());
     let sending = tokio::spawn({
         let stop = stop.clone();
@@ -656,7 +656,7 @@ async fn new_rules_decide_of_traces_that_are_open_and_of_what_comes_of_others_al
     world.stop().await;
 }
 
-/// The ids of the Agents SDK's spans in the file, of each trace in order.
+/// Returns the ids of the Agents SDK's spans in the file, by trace and in order.
 fn ids_of_traces(world: &World) -> BTreeMap<String, Vec<String>> {
     let text = std::fs::read_to_string(world.dir.path().join("a.jsonl")).unwrap();
     let mut ids = BTreeMap::<String, Vec<String>>::new();

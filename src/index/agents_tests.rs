@@ -1,4 +1,4 @@
-//! What agents did, from requests to the page of metrics.
+//! Agent metrics, from requests to the page of metrics.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::support::memory::{alone, assert_within, resident_bytes};
 const SECOND: u64 = 1_000_000_000;
 const NOW: u64 = 1_800_000_000 * SECOND;
 
-/// An item of the Agents SDK that took `seconds`, below a span.
+/// Returns an Agents SDK item that took `seconds`, below a span.
 fn span(id: &str, parent: Option<&str>, seconds: u32, data: &str) -> String {
     let parent = parent.map_or("null".to_owned(), |parent| format!("\"{parent}\""));
     format!(
@@ -23,7 +23,7 @@ fn span(id: &str, parent: Option<&str>, seconds: u32, data: &str) -> String {
 const OBJECT: &str = r#"{"object":"trace","id":"trace_1","workflow_name":"Support"}"#;
 const TOLD: &str = "the customer said a secret";
 
-/// A run in the order in which the SDK sends it: a span comes when it ends.
+/// Returns a run in the order in which the SDK sends it: each span at its end.
 fn run() -> Vec<String> {
     let generation =
         r#"{"type":"generation","model":"gpt-5","usage":{"input_tokens":100,"output_tokens":20}}"#;
@@ -70,7 +70,7 @@ fn page(metrics: &Index) -> String {
     page
 }
 
-/// The value of a series by its beginning.
+/// Returns the value of the series with this prefix.
 fn value(page: &str, series: &str) -> Option<f64> {
     let line = page.lines().find(|line| line.starts_with(series))?;
     line.split(" # ").next()?.rsplit(' ').next()?.parse().ok()
@@ -153,13 +153,13 @@ fn what_calls_cost_is_theirs_or_by_the_prices_in_force_each_once() {
             "gen_ai_cost_usd_total{{gen_ai_operation_name=\"chat\",gen_ai_provider_name=\"openai\",gen_ai_request_model=\"gpt-5\",gen_ai_agent_name=\"{agent}\"}}"
         )
     };
-    // 100 tokens in and 20 out.
+    // 100 input and 20 output tokens.
     check(&page(&metrics), &[(&series("Triage"), 0.00042), (&series("Billing"), 0.00042)]);
     metrics.set_prices(prices(1000.0));
     let again: Vec<_> = run().iter().map(|item| item.replace("trace_1", "trace_2")).collect();
     feed_at(&metrics, &again, NOW);
     check(&page(&metrics), &[(&series("Triage"), 0.14042), (&series("Billing"), 0.14042)]);
-    // What its client says stays, and what is no sum of money is not said.
+    // A cost that the client reports stays, and an invalid one is ignored.
     let said = |id: u8, cost: &str| {
         format!(
             r#"{{"traceId":"{id:032x}","spanId":"{id:016x}","name":"n","attributes":[{{"key":"gen_ai.operation.name","value":{{"stringValue":"chat"}}}},{{"key":"gen_ai.request.model","value":{{"stringValue":"gpt-5"}}}},{{"key":"gen_ai.usage.input_tokens","value":{{"intValue":5}}}},{{"key":"gen_ai.usage.cost","value":{{"doubleValue":{cost}}}}}]}}"#
@@ -198,7 +198,7 @@ fn whatever_the_order_and_the_requests_the_same_is_counted() {
 
 #[test]
 fn what_there_is_no_room_for_any_more_is_counted_once_as_it_is_known() {
-    // Without any room for what goes on, and without any room.
+    // Without any room for open traces, and without any room at all.
     for bounds in [(BYTES_MAX, 0), (0, 0)] {
         for traces in [true, false] {
             let kept = Kept { traces, agents: true };
@@ -345,7 +345,7 @@ fn circles_and_missing_parents_end() {
     );
 }
 
-/// A trace of its own for each of these spans, whose parents never come.
+/// Returns one trace for each of these spans, whose parents never arrive.
 fn strangers(from: u64, count: u64) -> Batch {
     let span = |number: u64| {
         let chat = r#""attributes":[{"key":"gen_ai.operation.name","value":{"stringValue":"chat"}},{"key":"gen_ai.usage.input_tokens","value":{"intValue":1}}]"#;

@@ -15,13 +15,13 @@ const EVERYTHING: Position = Position(0);
 const TRACES: Kept = Kept { traces: true, agents: false };
 
 impl Index {
-    /// How it is.
+    /// Returns the state of the index.
     fn view(&self) -> IndexView {
         self.view_of(&lock(&self.0.table))
     }
 }
 
-/// A span of the Agents SDK: its number, what is above it, and its `span_data`.
+/// Returns an Agents SDK span: its number, its parent, and its `span_data`.
 fn span(trace: &str, id: usize, parent: Option<usize>, data: &str) -> String {
     let parent = parent.map_or("null".to_owned(), |parent| format!("\"span_{parent}\""));
     format!(
@@ -176,7 +176,7 @@ fn a_span_that_is_sent_twice_is_one() {
 fn memory_stays_within_its_bound_and_the_quiet_ones_go_first() {
     let mut table = Table::within(TRACES, 64 << 10, 16 << 10);
     for number in 0..1_000 {
-        // The first is never quiet.
+        // The first one is never quiet.
         for trace in ["trace_0".to_owned(), format!("trace_{number}")] {
             let batch = arrival(&one_run(&trace)).decoded.batch;
             table.feed(
@@ -223,7 +223,7 @@ fn a_trace_that_gave_way_is_looked_for_where_it_was_and_nowhere_else() {
         assert_eq!(places(&table, "trace_9", is_whole), [(900, 900), rest]);
         assert_eq!(places(&table, "never seen", is_whole), [rest]);
     }
-    // What nobody knows of is looked for where it may be: all of it, or where nothing is known.
+    // Traces that are not remembered are searched for where they may be: if all of a trace is needed, or nothing of it is known.
     table.gone.lose(Position(200));
     assert_eq!(places(&table, "trace_9", false), [(900, 900), rest]);
     assert_eq!(places(&table, "trace_9", true), [(0, 200), (900, 900), rest]);
@@ -365,7 +365,7 @@ fn pages_follow_one_another_and_hold_each_trace_once() {
     }
     let whole: Vec<_> = list(&index, &query("")).traces;
     assert_eq!(seen, whole.into_iter().map(|trace| trace.trace_id).collect::<Vec<_>>());
-    // It may have given way since it was listed.
+    // It may have been evicted since it was listed.
     let behind = |began_ns| {
         let gone = (ids::trace_id("trace_99"), began_ns);
         index.list(&query(""), (Some(gone), 100), EVERYTHING).map(|page| page.traces.len())
@@ -392,7 +392,7 @@ fn who_asks_since_a_position_hears_of_each_trace_that_has_grown_and_of_no_other(
         arrival(&items).decoded.batch
     };
     let told = |name: &str, spans| (name.to_owned(), spans);
-    // The first record of all starts at 0.
+    // The very first record starts at 0.
     index.feed(&run("one"), Position(0));
     assert_eq!(next(&index), [told("one", 5)]);
     assert_eq!(next(&index), []);
@@ -466,7 +466,7 @@ async fn what_is_accepted_while_it_is_rebuilt_and_afterwards_is_in_it_and_counte
     let traces = list(&index, &query("")).traces;
     assert!(traces.iter().all(|trace| trace.spans == 5 && trace.total_tokens == 130));
     following.abort();
-    // What was there before counted when it came, and a resend never gets here.
+    // Earlier spans were counted when they arrived, and resends never get here.
     assert!(
         page(&index).contains("spanferry_spans_total{span_type=\"agent\",status=\"ok\"} 100\n")
     );
@@ -519,7 +519,7 @@ async fn agents_are_counted_without_an_index_too() {
     following.abort();
 }
 
-/// It takes seconds as soon as all calls of a trace are gone through for each one; what comes again replaces what there was.
+/// This takes seconds if each call causes a scan of all calls of its trace; a resent span replaces the earlier one.
 #[test]
 fn a_trace_of_32843_calls_has_them_all_and_one_that_comes_again_replaces_itself() {
     let step = |number: u64, name: &str| {
@@ -545,7 +545,7 @@ fn a_trace_of_32843_calls_has_them_all_and_one_that_comes_again_replaces_itself(
 fn a_trace_of_100000_spans_in_any_shape_is_one_summary() {
     let spans: Vec<_> = (1..=100_000_u64)
         .map(|number| {
-            // A chain, with a circle at its top.
+            // A chain with a cycle at its top.
             let parent = if number == 1 { 3 } else { number - 1 };
             format!(r#"{{"traceId":"{:032x}","spanId":"{number:016x}","parentSpanId":"{parent:016x}","name":"n"}}"#, 1)
         })

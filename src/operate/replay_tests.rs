@@ -1,4 +1,4 @@
-//! Replays over a real lane: what arrives, what is settled, and what the counters say, also through crashes.
+//! Replays through a real lane: what is delivered, what is settled, and the counters, also after crashes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,13 +18,13 @@ use crate::sinks::{Delivery, Pace, Pending, RejectClass, Report, Sink};
 use crate::span::{Receiver, Source, sdk_request};
 
 impl Census {
-    /// Items to be replayed.
+    /// Returns the number of items to be replayed.
     pub(crate) fn items(&self) -> u64 {
         self.receivers.values().map(|receiver| receiver.items).sum()
     }
 }
 
-/// Refuses requests with a poison item in them until it is mended.
+/// Rejects requests with a poison item until it is repaired.
 #[derive(Debug, Default)]
 struct Picky {
     is_mended: AtomicBool,
@@ -71,7 +71,7 @@ fn open_entries(store: &Store) -> Vec<String> {
     store.entries().unwrap().map(|entry| name_of(entry.unwrap())).collect()
 }
 
-/// `accepted - delivered - dead_lettered - dropped`, which must be what is pending: nothing.
+/// Returns the delivered, dead-lettered and dropped items, after checking that nothing is pending.
 fn counters(world: &World, store: &Store) -> (u64, u64, u64) {
     let figures = LaneStatus::settled(&world.status.cursor(), store.resolved("told"));
     let accepted = world.feed.journal().end().items - world.status.cursor().joined;
@@ -90,7 +90,7 @@ async fn replay(world: &World, store: &Store) -> Result<Progress, CommandError> 
     replay_as(world, store, Outcome::Delivered).await
 }
 
-/// `Dropped` where the lane is that of another sink than the letters'.
+/// `Dropped` if the lane belongs to another sink than the dead letters.
 async fn replay_as(
     world: &World,
     store: &Store,
@@ -201,7 +201,7 @@ async fn entries_are_selected_by_everything_that_is_given() {
     assert_eq!((first.aside.answer.as_str(), first.items), ("odd", 1));
 }
 
-/// Delivers the poison entries and dies before they are settled, as a crash does.
+/// Delivers the poison entries and crashes before they are settled.
 async fn crash_before_settling(sink: &Arc<Picky>) -> (Arc<MemoryStorage>, Arc<MemoryStorage>) {
     let world = poisoned(sink.clone()).await;
     sink.mend();
@@ -236,7 +236,7 @@ async fn the_counters_are_the_same_after_a_restart() {
     replay(&world, &store(&world)).await.unwrap();
     let dead_storage = Arc::clone(&world.dead_storage);
     let (_, storage) = world.drain().await;
-    // Without the saved counters, they follow from the settlements; with them too.
+    // Without the saved counters, they are derived from the resolutions; with them, too.
     for forget in [true, false] {
         let world = World::with_dead_letters(storage.clone(), dead_storage.clone(), sink.clone());
         if forget {
@@ -257,7 +257,7 @@ async fn replay_all(world: &World, range: Range) -> Progress {
     progress.borrow().clone()
 }
 
-/// What a replay would deliver.
+/// Counts what a replay would deliver.
 async fn count(world: &World, range: Range, until: journal::Position) -> Census {
     let journal = world.feed.journal();
     replay_journal(journal, (range, until), None, &watch::Sender::default()).await.unwrap()
@@ -299,7 +299,7 @@ async fn only_what_is_meant_is_replayed() {
     assert_eq!(replay_all(&world, none).await, Progress::default());
 }
 
-/// Can be switched off, and remembers whether what it took is in a checkpoint.
+/// A sink that can be down, and tracks whether a checkpoint covers what it accepted.
 #[derive(Debug, Default)]
 struct Careful {
     is_down: AtomicBool,
@@ -361,7 +361,7 @@ async fn a_lane_that_has_ended_takes_no_jobs() {
     assert_eq!(jobs.deliver(Delivery::default()).await, Err(LaneGone));
 }
 
-/// Keeps a request in the quarantine, as a version did that did not understand it.
+/// Puts a request into the quarantine, as a version did that could not decode it.
 async fn quarantine(world: &World, item: &str) {
     let body = sdk_request(item.as_bytes());
     let envelope = Envelope {
@@ -432,7 +432,7 @@ async fn what_comes_back_from_the_quarantine_passes_the_rules_before_the_journal
     assert_eq!((progress.borrow().items, progress.borrow().delivered), (2, 2));
 }
 
-/// A store that is full with some dozen entries.
+/// Options of a store that some dozen entries fill.
 fn small() -> journal::Options {
     journal::Options {
         bytes_max: 300_000,
@@ -459,7 +459,7 @@ async fn dead_letters_that_gave_way_to_newer_ones_count_as_dropped_also_after_a_
     let storage = Arc::<MemoryStorage>::default();
     let dead = journal_in(&storage);
     let store = Store::open(dead.clone()).unwrap();
-    // Of each sink 20 items became dead letters, and one of them was delivered after all.
+    // Each sink has 20 dead letters, one of which was eventually delivered.
     let cursor = journal::Cursor {
         mark: journal::Mark { items: 50, ..journal::Mark::default() },
         dead_lettered: 20,

@@ -1,4 +1,4 @@
-//! Costs are those that the package genai-prices works out, and nobody's word is lost over them.
+//! Costs are those that the package genai-prices computes, and reported costs take precedence.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ fn built_in() -> Prices {
     Prices::new(&PriceOptions::default(), None)
 }
 
-/// What a configuration comes to.
+/// Returns the prices of a configuration.
 fn prices(toml: &str) -> Prices {
     Prices::new(&toml::from_str(toml).unwrap(), None)
 }
@@ -33,7 +33,7 @@ fn span(start_ns: u64, facts: Facts) -> Span {
     Span::synthetic(outline, Arc::<Scope>::default(), Detail::default(), facts)
 }
 
-/// A call of a model with so many tokens.
+/// Returns a model call with these tokens.
 fn call(model: &'static str, input: u64, output: u64) -> Facts {
     Facts {
         request_model: Some(Text::from_static(model)),
@@ -47,7 +47,7 @@ fn nano(dollars: f64) -> u64 {
     (dollars * 1e9).round() as u64
 }
 
-/// The total in billionths of a dollar, and whose price it is.
+/// Returns the total in billionths of a dollar, and the source of the price.
 fn cost(prices: &Prices, facts: Facts) -> Option<(u64, String)> {
     let span = span(START_NS, facts);
     let tokens = prices.tokens_of(None, &span);
@@ -90,7 +90,7 @@ fn every_call_costs_what_the_package_says_to_the_billionth_of_a_dollar() {
         }
         if let Some(Cost { input: Some(input), output: Some(output), total: Some(total) }) = found {
             count += 1;
-            // One that is paid for by the request has more than both.
+            // With a price per request, the total exceeds the sum of both.
             assert!(nano(input) + nano(output) <= nano(total), "{line}");
         }
     }
@@ -120,11 +120,11 @@ fn names_of_opentelemetry_are_those_of_the_table() {
             "projects/p/locations/l/publishers/google/models/gemini-2.5-flash",
             "google",
         ),
-        // Strands, for one, names itself where the provider belongs.
+        // Some clients, such as Strands, name themselves as the provider.
         ("", "us.anthropic.claude-sonnet-4-5-20250929-v1:0", "aws"),
         ("", "arn:aws:bedrock:us-east-1:1:inference-profile/eu.amazon.nova-pro-v1:0", "aws"),
         ("", "bedrock/anthropic.claude-sonnet-4-5-20250929-v1:0", "aws"),
-        // Whoever serves it takes the same.
+        // All providers charge the same.
         ("", "text-embedding-3-small", "azure"),
         ("", "text-embedding-ada-002", "openai"),
     ] {
@@ -172,7 +172,7 @@ fn what_repeats_others_has_no_cost() {
     let prices = built_in();
     let repeats = prices.tokens_of(None, &span);
     assert_eq!((repeats.counts, repeats.cost_source), (false, None));
-    // Where nothing below it speaks, it is all there is.
+    // If nothing below it has tokens, its own count.
     let context = TraceContext {
         exceptions: [span.span_id].into_iter().collect(),
         ..TraceContext::default()
@@ -208,7 +208,7 @@ fn an_override_goes_before_the_table_and_what_it_does_not_say_costs_as_the_whole
     assert_eq!(cost_of(call("GPT-4o", 1_000_000, 7)), said(1000));
     let anywhere = Facts { provider: Some(Text::from_static("ollama")), ..call("my-model", 10, 0) };
     assert_eq!(cost_of(anywhere), said(15_000));
-    // What is asked for is mostly answered by a name with a date.
+    // The answer usually names the requested model with a date.
     let answered =
         |by| Facts { response_model: Some(Text::from_static(by)), ..call("gpt-4o", 1_000_000, 7) };
     assert_eq!(cost_of(answered("gpt-4o-2024-08-06")), said(1000));
@@ -301,7 +301,7 @@ fn the_table_that_is_built_in_is_whole() {
     assert!(2000 < BUILT_IN.models());
 }
 
-/// A table of the package with one provider, which has a model.
+/// Returns a table of the package with one provider, which has one model.
 fn table(names: &str, prices: &str) -> String {
     format!(r#"[{{"id":"acme","models":[{{"id":"m","match":{names},"prices":{prices}}}]}}]"#)
 }

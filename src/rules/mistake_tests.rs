@@ -1,4 +1,4 @@
-//! What is wrong with rules is said where it stands.
+//! Mistakes in rules are reported at their positions.
 
 use super::tests::{rules, try_rules};
 

@@ -1,4 +1,4 @@
-//! Rules, applied.
+//! Tests of applying rules.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use crate::span::{
     Detail, Format, ONLY_SINK_HEADER, Outline, Receiver, Said, Scope, Span, SpanId, TraceId,
 };
 
-/// The rules of this text, for a sink of the name `here`, or what is wrong with them.
+/// Returns the rules of this text for a sink named `here`, or their mistakes.
 pub(super) fn try_rules(text: &str) -> Result<Rules, Vec<Problem>> {
     let table = DeTable::parse(text).map(Spanned::into_inner).unwrap();
     let mut problems = Vec::new();
@@ -46,7 +46,7 @@ fn filtered(rules: &Rules, batch: &Arc<Batch>) -> u64 {
     left.filtered
 }
 
-/// A model's call as OTLP, with everything that can be asked for.
+/// Returns a model call as OTLP, with every field that rules can test.
 fn call() -> Arc<Batch> {
     line(json!({
         "name": "chat gpt-5-mini", "duration": "3s", "status": "error", "service_name": "shop",
@@ -216,7 +216,7 @@ fn a_sample_takes_whole_traces_with_their_trace_objects() {
 
 // === Order ===
 
-/// An action over letters, and how the simplest program would say what it does.
+/// An action on letters, and its effect in the simplest program.
 #[derive(Debug, Clone)]
 enum Step {
     Keep,
@@ -261,7 +261,7 @@ fn written(letters: &[&str], mask: u8, step: &Step) -> String {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// The first rule that takes an item decides, unless one before keeps it; a route takes it also then.
+    /// The first matching rule decides, unless an earlier one keeps the item; a route applies even then.
     #[test]
     fn rules_are_applied_in_order(steps in prop::collection::vec(step(), 0..6)) {
         let letters = ["a", "b", "c"];
@@ -316,7 +316,7 @@ fn what_is_explained_is_what_becomes_of_what_a_client_sends() {
     assert_eq!(&*left.batch.spans().next().unwrap().facts().name, "to [email]");
 }
 
-/// Its facts cannot be read.
+/// An item whose facts cannot be read.
 struct Panics;
 
 impl Format for Panics {
@@ -403,7 +403,7 @@ fn what_is_for_every_trace_is_also_for_one_of_which_nothing_has_reached_it_yet()
 
 // === Parents ===
 
-/// An OTLP request of spans, each with its id, its parent's (0 for none) and its OTLP kind.
+/// Returns an OTLP request of spans, each with its id, its parent's (0 for none) and its OTLP kind.
 fn tree(spans: &[(u8, u8, u8)]) -> Arc<Batch> {
     let hex = |id: u8| if id == 0 { String::new() } else { format!("{id:02x}").repeat(8) };
     let spans: Vec<_> = spans
@@ -455,7 +455,7 @@ fn what_is_below_dropped_spans_hangs_under_the_nearest_that_is_left() {
             .map(|span| (id(span.span_id), span.parent_id.map_or(0, id)))
             .collect();
         assert_eq!(found, expected, "{what}");
-        // What is passed on as it is says the same.
+        // The encoded request has the same parents.
         let mut body = Vec::new();
         crate::span::otlp::protobuf::write_request(&mut body, left.batch.spans());
         let envelope = Envelope::new(Source::unknown(), Encoding::Protobuf, body.len());
@@ -505,7 +505,7 @@ fn a_cost_that_the_client_does_not_say_is_found_by_the_prices() {
     assert_eq!(filtered(&with(&prices), &call()), 1);
     assert_eq!(filtered(&with(&Arc::default()), &call()), 0, "without prices there is no cost");
 
-    // The same where rules decide of whole traces, and in what a sink is for.
+    // The same with rules that decide whole traces, and with `only`.
     let of_traces = rules(&format!("{dear}\ndecide = \"trace\"")).with_prices(Arc::clone(&prices));
     assert!(of_traces.survey(&call()).traces.values().all(|marks| *marks != Marks::default()));
     assert_eq!(filtered(&of_traces, &call()), 1);
@@ -516,7 +516,7 @@ fn a_cost_that_the_client_does_not_say_is_found_by_the_prices() {
     assert_eq!((of(EXCEPT, prices), of(EXCEPT, Arc::default())), (1, 0));
 }
 
-/// Rules for all behind what a sink is for.
+/// Returns rules for all sinks that follow a sink's `only` or `except`.
 fn bounded(option: &str, condition: &str, rest: &str) -> Rules {
     let table = DeTable::parse(condition).unwrap();
     let at = table.span();

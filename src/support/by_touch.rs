@@ -284,7 +284,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a list in order, each entry with the marks that have passed it.
+        /// Compares with an ordered list of entries, each with the marks that have passed it.
         #[test]
         fn order_marks_and_bytes_are_those_of_a_plain_list(
             steps in proptest::collection::vec(step(), 0..200)

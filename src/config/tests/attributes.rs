@@ -1,4 +1,4 @@
-//! `[attributes]`: what it comes to, and its bounds.
+//! `[attributes]`: the resulting mapping, and its limits.
 
 use super::*;
 use crate::normalize::{Fact, Mapping};

@@ -1,15 +1,15 @@
-//! What users copy works: the files of `config/`, and the blocks of the README.
+//! Text that users copy works: the files of `config/`, and the blocks of the README.
 
 use super::*;
 use crate::support::kafka::{IS_BUILT, NOT_BUILT};
 
-/// Kinds that need no example: nobody starts from a sink that keeps nothing.
+/// Kinds without an example: nobody starts with a sink that keeps nothing.
 const WITHOUT_EXAMPLE: &[&str] = &["blackhole"];
 
-/// Surroundings in which every variable that a text refers to has a value.
+/// Returns an environment in which every variable that a text refers to has a value.
 fn surroundings(text: &str) -> Environment {
     let references = text.split("${").skip(1).filter_map(|rest| rest.split('}').next());
-    // One with a default is left to it.
+    // A reference with a default keeps it.
     let names = references.filter(|inner| !inner.contains(':'));
     let variables: Vec<_> = names.map(|name| (name, name)).collect();
     Environment::with(variables)
@@ -24,7 +24,7 @@ fn kinds_of(text: &str, path: PathBuf) -> Vec<&'static str> {
         Ok(Loaded { config, warnings: None, .. }) => {
             config.sinks.iter().map(|sink| sink.kind.name).collect()
         }
-        // Whoever runs the image decides who reaches its ports, and is told.
+        // The user of the image decides who can reach its ports, and gets a warning.
         Ok(Loaded { config, warnings: Some(report), .. })
             if report.count() == 1 && config.receivers.exposed().is_some() && is_of_image =>
         {
@@ -41,7 +41,7 @@ fn kinds_of(text: &str, path: PathBuf) -> Vec<&'static str> {
     }
 }
 
-/// Every kind whose name is one of these has to be among the examples that were found.
+/// Checks that the examples include every kind that needs one.
 fn check_all_are_there(found: &[&str], place: &str) {
     for kind in KINDS.iter().filter(|kind| !WITHOUT_EXAMPLE.contains(&kind.name)) {
         assert!(found.contains(&kind.name), "{place} has no example of `{}`", kind.name);

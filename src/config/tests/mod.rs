@@ -18,7 +18,7 @@ use crate::sinks::KINDS;
 use crate::support::golden;
 use crate::support::options::{nearest, properties, without_null};
 
-/// The variables that the golden files speak of.
+/// The variables that the golden files refer to.
 const VARIABLES: &[(&str, &str)] = &[
     ("SPANFERRY_STATE_DIR", "/state"),
     ("HOST", "127.0.0.1"),
@@ -30,7 +30,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Reads a configuration of these texts, in these surroundings.
+/// Reads a configuration of these texts in this environment.
 fn read_texts(
     texts: &[&str],
     variables: &[(&str, &str)],
@@ -70,7 +70,7 @@ fn values(texts: &[&str], variables: &[(&str, &str)], flags: Vec<Flag>) -> Vec<S
     show(&request, &environment).unwrap().into_iter().map(line).collect()
 }
 
-/// What is the same in two configurations that say the same.
+/// Returns text that is equal for equivalent configurations.
 fn summary(config: &Config) -> String {
     format!("{config:#?}")
 }
@@ -300,7 +300,7 @@ fn every_setting_that_the_starter_file_shows_can_be_switched_on() {
         let settings = shown.lines().filter_map(|line| line.strip_prefix('#'));
         let settings = settings.filter(|line| !line.starts_with(' ') && !line.ends_with("= ..."));
         let lines: Vec<_> = settings.collect();
-        // A level of compression is a mistake without compression, which is the default.
+        // A compression level without compression, the default, is a mistake.
         let lines = lines.join("\n").replace("compression = \"none\"", "compression = \"gzip\"");
         read_text(&format!("[sinks.{}]\n{lines}\n", kind.name));
     }

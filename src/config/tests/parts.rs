@@ -1,4 +1,4 @@
-//! A sink in parts is the sinks that one would write by hand.
+//! A sink in parts is equivalent to the sinks that one would write by hand.
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn said(text: &str) -> String {
     read.map(|loaded| loaded.config.list_sinks()).unwrap_err().render("error", Paint::Plain)
 }
 
-/// What is in force of the sinks, without where it comes from.
+/// Returns the effective values of the sinks, without their origins.
 fn in_force(text: &str) -> Vec<String> {
     let lines = values(&[text], &[], Vec::new()).into_iter();
     let lines = lines.filter(|line| line.starts_with("sinks."));
@@ -87,7 +87,7 @@ fn a_mistake_that_all_parts_share_is_said_once_and_no_credential_of_any_part_is_
     for (was, is) in
         [("by = 'tenant'\n", ""), ("by = 'tenant'", "by = 'tenent'"), ("blue]", "red]")]
     {
-        // The mistake is on the line of a credential, too.
+        // The mistake is also on the line of a credential.
         let text = TWO
             .replace(was, is)
             .replace("secret_key = 'sk-hunter2'", "secret_key = 'sk-hunter2', x");

@@ -1,10 +1,10 @@
-//! No mistake shows a credential, whatever is wrong with the line that holds one.
+//! No mistake shows a credential, regardless of what is wrong with its line.
 
 use super::*;
 use crate::config::layers::is_secret_name;
 use crate::config::schema::{sections_schema, sink_schema};
 
-/// How a value of an option can be wrong, or stand beside what is.
+/// Mistakes in the value of an option, or next to it.
 const WRONG: [&str; 17] = [
     "KEY = 'sk-hunter2'",
     "KEY = ['sk-hunter2']",
@@ -25,7 +25,7 @@ const WRONG: [&str; 17] = [
     "KEY = [['${MISSING:-sk-hunter2}', '${MISSING:?say it}']]",
 ];
 
-/// The tables of a configuration with the options of theirs that hold a credential, as `config show` knows them.
+/// Returns the tables of a configuration with their options that hold credentials, as `config show` recognizes them.
 fn options() -> Vec<(String, String)> {
     let mut found = Vec::new();
     collect("", &sections_schema(), &mut found);
@@ -70,7 +70,7 @@ fn no_mistake_shows_a_credential_of_any_option() {
             mistakes += usize::from(!shown.is_empty());
         }
     }
-    // Which tables of a line are shown cannot be told by types, so names say it.
+    // A line that cannot be parsed has no types, so the names of all these keys must mark credentials.
     let of_a_type = options.iter().map(|(_, key)| key).filter(|key| !is_secret_name(key));
     assert_eq!(of_a_type.collect::<Vec<_>>(), [""; 0]);
     assert!(mistakes > options.len() * WRONG.len() / 2, "{mistakes}");

@@ -1,4 +1,4 @@
-//! What `config show` says of sinks: the values in force, and what presets come to.
+//! `config show` for sinks: effective values, and the values that presets resolve to.
 
 use std::fmt::Write as _;
 

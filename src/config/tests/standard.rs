@@ -1,8 +1,8 @@
-//! Sinks that standard environment variables make, and what must never become one.
+//! Sinks from standard environment variables, and cases that must never create one.
 
 use super::*;
 
-/// Everything of a sink that somebody said, as `config show` has it.
+/// Returns every configured value of the sinks, as `config show` prints it.
 fn sink_lines(texts: &[&str], variables: &[(&str, &str)]) -> Vec<String> {
     let all = values(texts, variables, Vec::new());
     let is_said = |line: &String| line.starts_with("sinks.") && !line.ends_with("# default");

@@ -1,4 +1,4 @@
-//! Tests of looking at traces.
+//! Tests of trace views.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -165,7 +165,7 @@ async fn with_an_index_only_the_records_of_the_trace_are_read_and_the_same_is_fo
     index.rebuild(feed.journal(), feed.journal().end(), || false);
     let Places(parts) = index.places(trace_named(&show(None).id), true);
     assert_eq!(parts.iter().map(|part| part.is_its_own).collect::<Vec<_>>(), [true, true, false]);
-    // The index does not know of this one yet.
+    // The index does not have this one yet.
     feed.intake().accept(otlp_arrival(&[span(3, 1, "late child", "")])).await.unwrap();
     let mut with = operator(&feed);
     with.index = index;
@@ -209,7 +209,7 @@ async fn what_a_tool_is_called_with_is_said_whole_in_every_shape() {
         let output = r#"{"key":"gen_ai.output.messages","value":{"stringValue":"#;
         vec![span(1, 0, "chat", &format!("{kind},{output}{said}}}}}"))]
     };
-    // As OpenTelemetry, OpenAI, Anthropic, LangChain and Gemini write it.
+    // As OpenTelemetry, OpenAI, Anthropic, LangChain and Gemini write calls.
     for (call, expected) in [
         (
             r#"{"type":"tool_call","name":"write","arguments":{"path":"a.txt","content":"hello"}}"#,
@@ -350,7 +350,7 @@ async fn one_span_is_shown_with_all_that_it_holds_and_the_trace_without() {
     }
 }
 
-/// A model call of a session, as the spans of one trace say it: input, of it cached, output.
+/// Returns a model call of a session's trace, with input tokens, cached ones among them, and output tokens.
 fn spent((trace, id, parent): (u64, u64, u64), agent: &str, counts: [u64; 3]) -> String {
     let text = |key: &str, value: &str| {
         format!(r#"{{"key":"{key}","value":{{"stringValue":"{value}"}}}}"#)
@@ -373,11 +373,11 @@ fn spent((trace, id, parent): (u64, u64, u64), agent: &str, counts: [u64; 3]) ->
 
 #[tokio::test]
 async fn a_session_costs_what_its_traces_cost_and_they_cost_what_their_spans_do() {
-    // Dollars a million tokens: 3.1 in, 0.77 from the cache, 12.3 out. In billionths of a dollar one costs 3100, 770 and 12300.
+    // Dollars per million tokens: 3.1 input, 0.77 cached, 12.3 output. In billionths of a dollar, one token costs 3100, 770 and 12300.
     let own = "[overrides.of-ours]\ninput = 3.1\ncached = 0.77\noutput = 12.3\n";
     let options: PriceOptions = toml::from_str(own).unwrap();
     let prices = Arc::new(Prices::new(&options, None));
-    // (trace, calls): each call is input, of it cached, output. An agent above them repeats their sum, which must not count.
+    // (trace, calls): each call has input, of it cached, and output tokens. An agent above them repeats their sum, which must not count.
     let traces: [(u64, &[[u64; 3]]); 3] = [
         (1, &[[1_001, 333, 77], [7, 0, 1]]),
         (2, &[[123_457, 100_003, 9_973]]),
@@ -393,7 +393,7 @@ async fn a_session_costs_what_its_traces_cost_and_they_cost_what_their_spans_do(
         let mut spans = vec![spent((trace, 1, 0), "Planner", sum)];
         let calls = calls.iter().zip(2..);
         spans.extend(calls.map(|(counts, id)| spent((trace, id, 1), "", *counts)));
-        // Each span in a request of its own, the last first.
+        // Each span in its own request, the last one first.
         for span in spans.into_iter().rev() {
             feed.intake().accept(otlp_arrival(&[span])).await.unwrap();
         }

@@ -1,4 +1,4 @@
-//! Planted secrets in every place of both formats, and what must hold of everything else.
+//! Planted secrets in every place of both formats, and properties of everything else.
 
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -69,7 +69,7 @@ fn otlp_items(request: &ExportTraceServiceRequest) -> Vec<Item> {
     read_body(Receiver::OtlpHttp, Encoding::Protobuf, &body).batch.items
 }
 
-/// Everything that anybody may see of an item.
+/// Returns everything that is visible of an item.
 fn seen(item: &Item) -> String {
     let wire = String::from_utf8_lossy(item.wire()).into_owned();
     match item {
@@ -230,7 +230,7 @@ fn no_planted_secret_is_left_in_any_place_of_an_item_of_the_sdk() {
             let mut shared = Shared::default();
             let found = rule.apply(&item, &mut shared).unwrap().unwrap();
             let found = match found {
-                // Its trace object is rewritten by itself.
+                // Its trace object is rewritten separately.
                 Item::Span(span) => Item::Span(span.with_trace(None)),
                 trace @ Item::Trace(_) => trace,
             };
@@ -243,7 +243,7 @@ fn no_planted_secret_is_left_in_any_place_of_an_item_of_the_sdk() {
     }
 }
 
-/// A value with all its strings and numbers made alike.
+/// Returns a value with all strings and numbers made equal.
 fn shape(value: &Value) -> Value {
     match value {
         Value::String(_) | Value::Number(_) => Value::String(String::new()),
@@ -472,7 +472,7 @@ fn rules_before_journal(text: &str) -> BeforeJournal {
     BeforeJournal::of(&rules, &Arc::default()).unwrap()
 }
 
-/// What is stored of a request, and what is decoded of that and set aside.
+/// Returns the stored body of a request, and what is decoded from it and quarantined.
 fn kept(
     rules: &BeforeJournal,
     receiver: Receiver,
@@ -506,7 +506,7 @@ fn before_the_journal_nothing_that_matches_is_in_the_record_or_set_aside() {
     let rules = before_journal(&format!("{{ patterns = [{}] }}", all_names()));
     for (_, secret) in PLANTED {
         let mut request = otlp_everywhere(secret);
-        // One that cannot be understood, and a resource without spans.
+        // An undecodable span, and a resource without spans.
         let spans = &mut request.resource_spans[0].scope_spans[0].spans;
         let mut broken = spans[0].clone();
         broken.trace_id = vec![1; 3];

@@ -1,4 +1,4 @@
-//! Every kind of mistake, alone and together.
+//! Every kind of mistake, alone and in combination.
 
 use std::path::PathBuf;
 
@@ -56,7 +56,7 @@ format = "lines"
 inner = { age = "1s", bytes = "1B" }
 "#;
 
-/// Each mistake as `text at it: what / hint`.
+/// Returns each mistake as `text at it: what / hint`.
 fn mistakes(text: &str) -> Vec<String> {
     let table = DeTable::parse(text).unwrap();
     let problems = read::<Example>(table).unwrap_err();

@@ -1,4 +1,4 @@
-//! A certificate authority for tests: what it signed, as files, and clients that trust it. Suites of their own include it by path.
+//! A certificate authority for tests: its certificates as files, and clients that trust it. Separate suites include this file by path.
 #![allow(dead_code, reason = "each suite that includes this file uses a part of it")]
 #![allow(
     clippy::unwrap_used,
@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// A certificate authority of our own, and the files that name what it signed.
+/// A private certificate authority, and the files with its certificates.
 pub(crate) struct Authority {
     pub(crate) dir: TempDir,
     pub(crate) issuer: CertifiedIssuer<'static, KeyPair>,
@@ -37,7 +37,7 @@ impl Authority {
         authority
     }
 
-    /// A file below the authority's directory, replaced as a whole.
+    /// Replaces a file in the authority's directory atomically.
     pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let (path, fresh) = (self.path(name), self.path("fresh"));
         std::fs::write(&fresh, text).unwrap();
@@ -49,7 +49,7 @@ impl Authority {
         self.dir.path().join(name)
     }
 
-    /// A certificate for a host or a client of this name, and its key.
+    /// Returns a certificate for a host or a client of this name, and its key.
     pub(crate) fn sign(&self, name: &str) -> (Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
@@ -57,7 +57,7 @@ impl Authority {
         (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
 
-    /// Puts a new certificate of this name into `server.crt`, and its key into `server.key`. Returns the certificate.
+    /// Writes a new certificate of this name to `server.crt`, and its key to `server.key`. Returns the certificate.
     pub(crate) fn renew(&self, name: &str) -> CertificateDer<'static> {
         let (certificate, key) = self.sign(name);
         self.write("server.crt", &(certificate.pem() + &self.issuer.pem()));
@@ -65,13 +65,13 @@ impl Authority {
         certificate.der().clone()
     }
 
-    /// What `[receivers.tls]` says of these files.
+    /// Returns the options of `[receivers.tls]` for these files.
     pub(crate) fn options(&self) -> String {
         let (cert, key) = (self.path("server.crt"), self.path("server.key"));
         format!("cert = '{}'\nkey = '{}'\n", cert.display(), key.display())
     }
 
-    /// A client that trusts this authority.
+    /// Returns a client that trusts this authority.
     pub(crate) fn client(
         &self,
         versions: &[&'static SupportedProtocolVersion],
@@ -96,7 +96,7 @@ impl Authority {
     }
 }
 
-/// Connects to a server that is called `localhost`.
+/// Connects to a server as `localhost`.
 pub(crate) async fn connect(
     address: SocketAddr,
     config: ClientConfig,

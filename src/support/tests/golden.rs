@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use serde_json::Value;
 
-/// A request that was captured or made by hand.
+/// A request that was captured or written by hand.
 #[derive(Debug)]
 pub(crate) struct Fixture {
     /// `<folder>/<file>`.
@@ -14,12 +14,12 @@ pub(crate) struct Fixture {
     pub(crate) body: Bytes,
     /// The request around it: `headers`, `path`, `expect` ...
     pub(crate) sidecar: Value,
-    /// The request decoded to OTLP/JSON, where there is one.
+    /// The request decoded to OTLP/JSON, if there is such a file.
     pub(crate) decoded: Option<Value>,
 }
 
 impl Fixture {
-    /// A header's value, by its name in either case.
+    /// Returns a header's value, ignoring the case of its name.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let headers = self.sidecar["headers"].as_array().expect("a sidecar has headers");
         let is_wanted = |pair: &&Value| {
@@ -29,23 +29,23 @@ impl Fixture {
     }
 }
 
-/// The path of a file or folder under `tests/golden`.
+/// Returns the path of a file or folder under `tests/golden`.
 pub(crate) fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
-/// The bytes of a file under `tests/golden`.
+/// Returns the bytes of a file under `tests/golden`.
 pub(crate) fn read(name: &str) -> Vec<u8> {
     std::fs::read(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// Whether goldens are to be written instead of compared.
+/// Returns whether goldens are to be written instead of compared.
 pub(crate) fn is_update() -> bool {
     std::env::vars_os().any(|(name, _)| name == "UPDATE_GOLDENS")
 }
 
-/// Compares text with a file under `tests/golden`, line by line. With `UPDATE_GOLDENS` set it writes the file first: read the
-/// difference before committing it.
+/// Compares text with a file under `tests/golden`, line by line. With `UPDATE_GOLDENS` set, it writes the file first: read the difference
+/// before committing it.
 pub(crate) fn check(name: &str, text: &str) {
     if is_update() {
         let path = path(name);
@@ -60,7 +60,7 @@ pub(crate) fn check(name: &str, text: &str) {
     assert_eq!(found, expected, "{name} has as many lines; UPDATE_GOLDENS=1 accepts the new one");
 }
 
-/// Every request of a folder's folders, or of one of them, by name.
+/// Returns every request in a folder's folders, or in one of them, by name.
 pub(crate) fn fixtures(folder: &str) -> Vec<Fixture> {
     let mut found = Vec::new();
     collect(&path(folder), &mut found);
@@ -93,7 +93,7 @@ fn collect(dir: &Path, found: &mut Vec<Fixture>) {
     }
 }
 
-/// The sidecar of `NNN.body.json` is `NNN.headers.json`.
+/// Returns the sidecar of `NNN.body.json`, which is `NNN.headers.json`.
 fn instead(body: &Path) -> PathBuf {
     let name = body.file_name().expect("a file has a name").to_string_lossy();
     match name.strip_suffix(".body.json") {

@@ -1,24 +1,24 @@
-//! What the system counts as memory of a process, for tests of what is bounded.
+//! The system's count of a process's memory, for tests of memory limits.
 
-/// Set where a test runs in a process of its own.
+/// Set if a test runs in a separate process.
 const ALONE: &str = "SPANFERRY_TEST_ALONE";
 
-/// Memory of this process, by the system's own count.
+/// Returns the memory of this process as the system counts it.
 pub(crate) fn resident_bytes() -> usize {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
     pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
 
-/// Fails where what was taken by the system's own count is far beyond `bytes_max`. The system counts in pages, of
-/// 2 MiB on some machines, and an allocator keeps some of what it was given back: half the bound and 4 MiB are left for these, and
-/// a bound that counts wrong what there are thousands of goes beyond by far more.
+/// Fails if the system's count of memory is far beyond `bytes_max`. The system counts in pages, of 2 MiB on some machines, and an allocator
+/// retains some freed memory. Half the limit and 4 MiB allow for both; a wrong estimate for thousands of objects exceeds the limit by far
+/// more.
 #[track_caller]
 pub(crate) fn assert_within(case: &str, taken: usize, bytes_max: usize) {
     eprintln!("{case}: {taken} of {bytes_max}");
     assert!(taken < bytes_max / 2 * 3 + (4 << 20), "{case}: {taken} of {bytes_max}");
 }
 
-/// Runs each case of this test in a process of its own, so that the memory of others is not counted.
+/// Runs each case of this test in a separate process, so that the memory of other tests is not counted.
 #[expect(clippy::disallowed_methods, reason = "tells the process that runs a case which one")]
 pub(crate) fn alone(cases: &[&str], run: impl Fn(&str)) {
     if let Some(case) = std::env::var_os(ALONE) {

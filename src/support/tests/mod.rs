@@ -1,4 +1,4 @@
-//! What tests of several folders need.
+//! Helpers for tests of several folders.
 
 pub(crate) mod authority;
 pub(crate) mod golden;

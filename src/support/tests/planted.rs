@@ -1,4 +1,4 @@
-//! Secrets planted in every place of both formats. Suites of their own include it by path.
+//! Secrets planted in every place of both formats. Separate suites include this file by path.
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
@@ -46,7 +46,7 @@ pub(crate) const PLANTED: [(&str, &str); 32] = [
     ("phone", "555-010-4567"),
 ];
 
-/// Secrets that are known by what stands before them: what is found, and what of it must not be left.
+/// Secrets that only the preceding text identifies: the match, and the part of it that must not remain.
 pub(crate) const IN_CONTEXT: [(&str, &str, &str); 5] = [
     (
         "azure_storage_key",
@@ -75,7 +75,7 @@ fn any(value: &str) -> AnyValue {
     AnyValue { value: Some(Any::StringValue(value.to_owned())) }
 }
 
-/// A request that has a text in every place that takes one.
+/// Returns a request with a text in every possible place.
 #[expect(clippy::too_many_lines, reason = "there are many places")]
 pub(crate) fn otlp_everywhere(secret: &str) -> ExportTraceServiceRequest {
     let nested = Any::KvlistValue(KeyValueList {
@@ -154,7 +154,7 @@ pub(crate) fn otlp_everywhere(secret: &str) -> ExportTraceServiceRequest {
     }
 }
 
-/// A span of the Agents SDK.
+/// Returns an Agents SDK span.
 pub(crate) fn sdk_span(data: &Value) -> Value {
     json!({
         "object": "trace.span", "id": "span_0123456789abcdef01234567", "trace_id": "trace_0123456789abcdef0123456789abcdef",
@@ -163,7 +163,7 @@ pub(crate) fn sdk_span(data: &Value) -> Value {
     })
 }
 
-/// Items of the Agents SDK that have a text in every place that takes one.
+/// Returns Agents SDK items with a text in every possible place.
 pub(crate) fn agents_sdk_everywhere(secret: &str) -> Vec<Value> {
     let arguments = json!({ "q": secret, "more": json!([secret]).to_string() }).to_string();
     let mut failed = sdk_span(
