@@ -1,5 +1,5 @@
-//! A snapshot of the whole daemon, taken on request. The numbers of a sink add up in every snapshot: `accepted = delivered + pending +
-//! dead_lettered + filtered + dropped`.
+//! A snapshot of the whole daemon, taken on request. The numbers of a sink add up in every snapshot:
+//! `accepted = delivered + pending + dead_lettered + filtered + dropped`.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -2,7 +2,7 @@
 //! the format of the OpenAI Agents SDK for Python 0.24, and as OpenTelemetry spans with GenAI attributes (semantic conventions 1.37 and
 //! later).
 //!
-//! Both are templates next to this file. `<24 NAME>` stands for 24 random digits, the same for the same name; `<at 30>` and `<ns 30>` stand
+//! Both are templates in `demo/`. `<24 NAME>` stands for 24 random digits, the same for the same name; `<at 30>` and `<ns 30>` stand
 //! for the time 30 ms after the start. The SDK sends the trace object at the start and each span at its end, so children precede parents.
 
 use std::fmt::Write as _;

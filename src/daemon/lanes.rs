@@ -76,7 +76,7 @@ impl Workshop {
         }
         if !added.is_empty() {
             let names = old.sinks.iter().map(|sink| &sink.name).chain(added);
-            // First of all, so that the records at their cursors are not removed in the meantime.
+            // Before their cursors are read, so that the records there are not removed in the meantime.
             let names: Vec<_> = names.map(String::as_str).collect();
             self.stores.feed.journal().retain_consumers(&names);
             added.iter().try_for_each(|sink| self.join(sink))?;

@@ -1,8 +1,8 @@
 //! Reloads: a new configuration replaces the effective one, completely or not at all.
 //!
-//! Steps that can fail come first and change nothing: the configuration is read and checked, new sockets are bound, new sinks are built as
-//! a test and get a cursor. Then replaced lanes finish their deliveries in flight, within a bound, and their successors continue from their
-//! cursors. Lanes of unchanged sinks are not touched, and neither are connections.
+//! Steps that can fail come first and change nothing: the configuration is read and checked, new sockets are bound, sinks are built as a
+//! test, and new ones get a cursor. Then replaced lanes finish their deliveries in flight, within a bound, and their successors continue
+//! from their cursors. Lanes of unchanged sinks are not touched, and neither are connections.
 //!
 //! A crash in between loses nothing. Only cursors and the list of sinks are stored, each saved atomically, and the next start reconciles
 //! them with the configuration.
