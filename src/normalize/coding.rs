@@ -1,7 +1,7 @@
-//! Content codings: identity, gzip (several members too), deflate (zlib) and zstd, undone into a capped buffer.
+//! Decompresses bodies into a capped buffer. The content codings are identity, gzip (also several members), deflate (zlib) and zstd.
 //!
-//! The output grows with what really comes out, never with what a header claims, and never beyond the limit: a bomb of 100 MiB
-//! costs as much memory as the limit allows, and no more.
+//! The output grows with the bytes that really come out, not with what a header claims, and never beyond the limit: a bomb of 100 MiB costs
+//! no more memory than the limit.
 
 use std::io::{self, Read};
 
@@ -12,18 +12,18 @@ use flate2::bufread;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum Coding {
-    /// Not at all.
+    /// Uncompressed.
     Identity = 0,
     /// RFC 1952, one or more members.
     Gzip = 1,
-    /// RFC 9110's `deflate`, which is the zlib format of RFC 1950. Bare RFC 1951 data, which some clients send instead, is read too.
+    /// RFC 9110's `deflate`, which is the zlib format of RFC 1950. Raw RFC 1951 data, which some clients send instead, is accepted, too.
     Deflate = 2,
     /// RFC 8878, one or more frames.
     Zstd = 3,
 }
 
 impl Coding {
-    /// The coding of a `Content-Encoding` or `grpc-encoding` header, in either case; `None` for one that is not known.
+    /// Parses a `Content-Encoding` or `grpc-encoding` header, in either case. Returns `None` for an unknown coding.
     pub fn from_header(name: &str) -> Option<Self> {
         match &*name.trim().to_ascii_lowercase() {
             "" | "identity" | "none" => Some(Self::Identity),
@@ -35,36 +35,36 @@ impl Coding {
     }
 }
 
-/// Why a body could not be inflated.
+/// Why a body could not be decompressed.
 #[derive(Debug, thiserror::Error)]
 pub enum InflateError {
-    /// It is larger than allowed once inflated; nothing beyond the limit was produced.
+    /// It exceeds the limit when decompressed. Nothing beyond the limit was produced.
     #[error("the body is larger than {max} bytes once decompressed")]
     TooLarge {
         /// The limit.
         max: usize,
     },
-    /// It does not follow its coding.
+    /// It is invalid in its coding.
     #[error("the body is not valid {coding:?}: {problem}")]
     Broken {
         /// The coding.
         coding: Coding,
-        /// What the decompressor said.
+        /// The decompressor's error.
         problem: io::Error,
     },
 }
 
-/// A zstd frame may ask for a window of up to 2^23 bytes: the limit RFC 9659 sets for content codings, which zstd's levels up to 19
-/// keep to. The window is allocated beside the output, so it must be well below the limit of a body.
+/// The largest window that a zstd frame may request: 2^23 bytes, RFC 9659's limit for content codings. zstd's levels up to 19 keep to it.
+/// The window is allocated in addition to the output, so it must be well below the limit of a body.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
-/// The first step of the output, for bodies too small to tell.
+/// The smallest first step of the output, because the size of a small body predicts little.
 const FIRST_STEP_BYTES_MIN: usize = 8 * 1024;
 
-/// Spans shrink to a quarter or less; a first step of this many times the input is seldom too large.
+/// Compression usually reduces spans to a quarter or less, so a first step of this multiple of the input is seldom too large.
 const USUAL_RATIO: usize = 4;
 
-/// Undoes a coding. Identity bodies are passed through without a copy.
+/// Decompresses a body. An identity body is passed through without a copy.
 pub fn inflate(coding: Coding, body: Bytes, bytes_max: usize) -> Result<Bytes, InflateError> {
     let broken = |problem| InflateError::Broken { coding, problem };
     let input = body.as_ref();
@@ -84,21 +84,21 @@ pub fn inflate(coding: Coding, body: Bytes, bytes_max: usize) -> Result<Bytes, I
     inflated.ok_or(InflateError::TooLarge { max: bytes_max })
 }
 
-/// Whether a zlib header stands here: method 8, and two bytes that are a multiple of 31 (RFC 1950).
+/// Returns whether the input begins with a zlib header: method 8, and two bytes that are a multiple of 31 (RFC 1950).
 fn is_zlib(input: &[u8]) -> bool {
     match input {
         &[method, flags, ..] => method & 0x0f == 8 && u16::from_be_bytes([method, flags]) % 31 == 0,
-        // Too short to be anything; the zlib decoder says so.
+        // The input is too short for any format; the zlib decoder reports that.
         _ => true,
     }
 }
 
-/// Everything that comes out, or `None` when it is more than `bytes_max`.
+/// Reads the decoder to its end. Returns `None` if there are more than `bytes_max` bytes.
 fn drain(mut decoder: impl Read, input_len: usize, bytes_max: usize) -> io::Result<Option<Bytes>> {
     let mut inflated = Vec::new();
     let mut step = input_len.saturating_mul(USUAL_RATIO).max(FIRST_STEP_BYTES_MIN);
     loop {
-        // One byte beyond the limit tells a body that is too large from one that just fits.
+        // One byte beyond the limit distinguishes a body that is too large from one that just fits.
         let room = bytes_max.saturating_add(1) - inflated.len();
         let wanted = step.min(room);
         inflated.reserve_exact(wanted);
@@ -111,7 +111,7 @@ fn drain(mut decoder: impl Read, input_len: usize, bytes_max: usize) -> io::Resu
         }
         step = inflated.len();
     }
-    // The body may be kept for long, so it gives back what it does not use.
+    // The body may be kept for long, so it must not hold unused memory.
     inflated.shrink_to_fit();
     Ok(Some(Bytes::from(inflated)))
 }

@@ -1,36 +1,36 @@
-//! How the Agents SDK's ids become OpenTelemetry's, and back.
+//! Converts the Agents SDK's ids to OpenTelemetry's.
 //!
 //! The rules hold no state, so retries, restarts and replicas agree, and a parent that arrives later still matches:
 //! * `trace_` and 32 hexadecimal digits that are not all zero are the 16 bytes; any other trace id is hashed.
-//! * A span id is hashed together with its trace id, because 12 random bytes do not fit into 8 and a prefix of them has its
-//!   version bits fixed. The exception is 8 bytes in the Agents SDK's form, which are taken back as they were.
-//! * The originals travel along, so nothing is lost.
+//! * A span id is hashed together with its trace id, because its 12 random bytes do not fit into 8, and its prefix has fixed version bits.
+//!   The exception is an id of 8 bytes in the Agents SDK's form, which is converted back unchanged.
+//! * The original ids stay with the span, so nothing is lost.
 
 use sha2::{Digest, Sha256};
 
 use crate::span::{SpanId, TraceId};
 
-/// The trace id of the client's own one.
+/// Converts the client's trace id.
 pub fn trace_id(agents_sdk: &str) -> TraceId {
     let own = agents_sdk.strip_prefix("trace_").and_then(TraceId::from_hex);
     own.unwrap_or_else(|| hashed(TraceId::new, &["trace\0", agents_sdk]))
 }
 
-/// The span id of the client's own one. Both are taken as the client wrote them.
+/// Converts the client's span id. Both ids are taken as the client wrote them.
 pub fn span_id(sdk_trace: &str, agents_sdk: &str) -> SpanId {
     restored(agents_sdk)
         .unwrap_or_else(|| hashed(SpanId::new, &["span\0", sdk_trace, "\0", agents_sdk]))
 }
 
-/// The id of the root span that stands for a trace whose spans have none in common.
+/// Returns the id of the synthetic root of a trace whose spans have no common root.
 pub fn root_span_id(sdk_trace: &str) -> SpanId {
     hashed(SpanId::new, &["root\0", sdk_trace])
 }
 
-/// What fills an 8-byte id up to the 12 bytes of the Agents SDK.
+/// Pads an 8-byte id to the 12 bytes of the Agents SDK.
 const PADDING: &str = "00000000";
 
-/// The span id in one of the Agents SDK that was made from it.
+/// Recovers a span id that was padded to the form of the Agents SDK.
 fn restored(agents_sdk: &str) -> Option<SpanId> {
     agents_sdk.strip_prefix("span_")?.strip_suffix(PADDING).and_then(SpanId::from_hex)
 }
@@ -44,7 +44,7 @@ fn hashed<Id, const SIZE: usize>(new: fn([u8; SIZE]) -> Option<Id>, parts: &[&st
     new(bytes).unwrap_or_else(|| never_zero(new))
 }
 
-/// OpenTelemetry's ids are never all zero: the one hash among 2^64 that is gets its last byte set.
+/// Returns an id for the one hash among 2^64 that is all zero, which OpenTelemetry does not allow: its last byte is set.
 #[expect(clippy::expect_used, reason = "the last byte is not zero, so the id exists")]
 fn never_zero<Id, const SIZE: usize>(new: impl Fn([u8; SIZE]) -> Option<Id>) -> Id {
     let mut bytes = [0; SIZE];

@@ -1,4 +1,4 @@
-//! Messages of a model call: OpenAI's shapes become the parts of OpenTelemetry GenAI v1.41.1, and flattened keys become one list.
+//! Converts the messages of a model call: OpenAI's formats to the parts of OpenTelemetry GenAI v1.41.1, and flattened keys to one list.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -7,17 +7,17 @@ use super::raw::{Object, Raw, written};
 use crate::span::Text;
 use crate::support::json::write_str;
 
-/// Which side of a model call messages are on.
+/// The side of a model call that messages are on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
-    /// What went in: a bare text is the user's.
+    /// The input. Plain text is the user's.
     Input,
-    /// What came out: a bare text is the assistant's, and every message says why it ends.
+    /// The output. Plain text is the assistant's, and every message has a finish reason.
     Output,
 }
 
-/// The messages of `gen_ai.input.messages` or `gen_ai.output.messages` as JSON text: of Chat Completions messages, Responses
-/// items, whole answers of both APIs, and plain text. `None` where there are none.
+/// Converts messages to the JSON text of `gen_ai.input.messages` or `gen_ai.output.messages`. It accepts Chat Completions messages,
+/// Responses items, complete responses of both APIs, and plain text. Returns `None` if there are no messages.
 pub(super) fn to_parts(value: Raw<'_>, side: Side) -> Option<Text> {
     let mut writer =
         Writer { json: Vec::with_capacity(value.text().len() + 64), side, finish: None };
@@ -38,7 +38,7 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    /// One element of what the SDK keeps as input or output. Whole answers hold messages, and nothing deeper.
+    /// Writes one element of the SDK's input or output. A complete response contains messages, never another response.
     fn entry(&mut self, object: &Object<'a>) {
         let value = object.raw;
         if value.set().is_none() {
@@ -84,7 +84,7 @@ impl<'a> Writer<'a> {
                 });
             }
             _ if item.get_string("role").is_some() => self.chat_message(item),
-            // What has a type of its own (a web search call ...) is a part as it stands.
+            // An item with a type but no role (a web search call ...) is a part as sent.
             _ => self.message("assistant", |writer| writer.part(&[item.raw.text()])),
         }
     }
@@ -151,12 +151,12 @@ impl<'a> Writer<'a> {
         self.part(&["{\"type\":\"", kind, "\",\"content\":", text.text(), "}"]);
     }
 
-    /// A request to call a function: its id is beside it, its name and arguments are in it.
+    /// Writes a request to call a function. `call` holds its id, and `function` its name and arguments.
     fn call_part(&mut self, call: &Object<'a>, function: &Object<'a>) {
         self.part(&["{\"type\":\"tool_call\""]);
         self.member("id", call_id(call).or_else(|| call.get("id")));
         self.member("name", function.get("name"));
-        // The arguments are JSON inside a string; where they are valid, they are shown as what they are.
+        // The arguments are JSON inside a string. Valid ones are embedded as JSON.
         if let Some(arguments) = function.get("arguments") {
             match arguments.string() {
                 Some(text) if Raw::parse(&text).is_some() => {
@@ -180,7 +180,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// The next element of a list that is open.
+    /// Writes the next element of the open list.
     fn part(&mut self, pieces: &[&str]) {
         if !self.json.ends_with(b"[") {
             self.json.push(b',');
@@ -195,18 +195,18 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// The id that ties a call to its answer: Chat Completions, Responses, and JavaScript's spelling of it.
+/// Returns the id that links a call to its result, as Chat Completions, Responses and the JavaScript SDK spell it.
 fn call_id<'a>(value: &Object<'a>) -> Option<Raw<'a>> {
     ["call_id", "callId", "tool_call_id"].iter().find_map(|name| value.get(name))
 }
 
-/// Indices of flattened keys beyond this are left out; real lists stay far below.
+/// Flattened keys with larger indices are ignored; real lists are far shorter.
 const INDEX_MAX: u32 = 10_000;
-/// Nesting of flattened keys beyond this is left out.
+/// Flattened keys that nest more deeply are ignored.
 const DEPTH_MAX: usize = 8;
 
-/// A tree built from flattened keys such as `0.message.tool_calls.1.tool_call.id`. An index is a key like any other, so a large
-/// one costs no memory.
+/// A tree built from flattened keys such as `0.message.tool_calls.1.tool_call.id`. Lists are maps by index, so a large index costs no
+/// memory.
 #[derive(Debug, Default)]
 pub(super) struct Flattened<'a> {
     elements: BTreeMap<u32, Node<'a>>,
@@ -227,7 +227,7 @@ impl Default for Node<'_> {
 }
 
 impl<'a> Flattened<'a> {
-    /// Puts a value, which is JSON text, at a path that begins with an index. `None` for a path that cannot be taken.
+    /// Puts a value, which is JSON text, at a path that begins with an index. Returns `None` for an invalid or contradictory path.
     pub(super) fn put(&mut self, path: &'a str, json: Cow<'a, str>) -> Option<()> {
         let mut steps = path.split('.');
         if DEPTH_MAX < steps.clone().count() {
@@ -242,12 +242,12 @@ impl<'a> Flattened<'a> {
         Some(())
     }
 
-    /// Whether nothing was put.
+    /// Returns whether nothing was put.
     pub(super) fn is_empty(&self) -> bool {
         self.elements.is_empty()
     }
 
-    /// The list as JSON text; of elements that hold one value each (`is_bare`) without the names those have.
+    /// Encodes the list as JSON text. If `is_bare`, each element has a single member and is written as that member's value.
     pub(super) fn to_json(&self, is_bare: bool) -> Text {
         let mut json = Vec::new();
         let elements = self.elements.values();
@@ -257,7 +257,7 @@ impl<'a> Flattened<'a> {
 }
 
 impl<'a> Node<'a> {
-    /// What stands one step below, put there where nothing did. Indices make a list of what has no members.
+    /// Returns the child of this name, and creates it if there is none. An index turns a node without members into a list.
     fn child(&mut self, step: &'a str) -> Option<&mut Self> {
         let is_index = step.bytes().all(|digit| digit.is_ascii_digit());
         if is_index && matches!(self, Self::Members(members) if members.is_empty()) {
@@ -277,7 +277,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The first member of an object, and anything else itself.
+    /// Returns an object's first member, and any other node itself.
     fn only(&self) -> &Self {
         match self {
             Self::Members(members) => members.first().map_or(self, |(_, only)| only),
@@ -286,10 +286,10 @@ impl<'a> Node<'a> {
     }
 }
 
-/// Steps that OpenInference puts between an index and the members and that say nothing.
+/// Steps without meaning that OpenInference puts between an index and the members.
 const WRAPPERS: [&str; 5] = ["message", "tool_call", "message_content", "tool", "document"];
 
-/// An index of a flattened key, unless it is too large to be one.
+/// Parses an index of a flattened key. Returns `None` if it is too large.
 pub(super) fn index(step: &str) -> Option<u32> {
     let is_digits = !step.is_empty() && step.bytes().all(|digit| digit.is_ascii_digit());
     is_digits.then(|| step.parse().ok()).flatten().filter(|index| *index < INDEX_MAX)

@@ -1,13 +1,12 @@
-//! Foreign words become our words: a request body becomes a [`Batch`] of spans. Pure: no clock, disk, network or task.
+//! Decodes requests: the body of a request in any client's format becomes a [`Batch`] of spans. Pure: no clock, disk, network or task.
 //!
-//! [`decode`] runs once when a request arrives, to validate, count and answer, and again when a lane reads a record from disk
-//! ([`decode_record`]). Because it is pure and the journal holds the client's own bytes, replaying after a mapping fix corrects
-//! the past.
+//! [`decode`] runs when a request arrives, to validate, count and answer, and again when a lane reads a record from disk
+//! ([`decode_record`]). Because it is pure and the journal holds the client's bytes, a replay after a mapping fix corrects past spans.
 //!
 //! The rules:
-//! * Nothing is dropped. What is not understood stays in the attributes, or in the slice of the body that is the item.
-//! * One bad item costs nobody else: it is listed in [`Decoded::refused`] and the others go on.
-//! * Items are counted before anything is materialised, so a small hostile body cannot become a large one in memory.
+//! * Nothing is dropped. Unrecognized data stays in the attributes, or in the item's slice of the body.
+//! * An invalid item does not affect the others: it is listed in [`Decoded::refused`], and decoding continues.
+//! * Items are counted before they are materialised, so a small hostile body cannot become a large one in memory.
 //! * Bodies are sliced, not copied.
 
 mod coding;
@@ -40,24 +39,24 @@ pub use openai::{RootSource, root_span, scrub_credentials, trace_facts};
 pub use otlp::{resource_of, scope_of, wire, with_parent};
 pub use record::{Aside, Encoding, Envelope, Kept, NotARecord, Outcome, Resolution};
 
-/// The most one request may hold. Counted in the body before anything is built from it.
+/// The most that one request may hold. It is counted in the body before anything is built from it.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Spans (OTLP) or items (ingest).
     pub items_max: usize,
-    /// Attributes, array elements, events and links, all together.
+    /// Attributes, array elements, events and links, in total.
     pub values_max: usize,
-    /// Nesting of attribute values; what lies deeper is replaced by a marker.
+    /// Nesting of attribute values. A marker replaces deeper values.
     pub depth_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            // 64 MiB of real agent spans are about 10,000; an empty span takes two bytes on the wire and 250 in memory.
+            // 64 MiB of real agent spans are about 10,000 spans; an empty span takes two bytes on the wire and 250 in memory.
             items_max: 200_000,
-            // Spans with ten short attributes make 1,800,000 in a body of 64 MiB. A sink that looks into spans takes 64 bytes for each: 128 MB
-            // at most, for which hostile clients need no more than 4 MB of attributes of two bytes.
+            // Spans with ten short attributes have 1,800,000 in a body of 64 MiB. A sink that decodes spans needs 64 bytes for each, thus
+            // 128 MB at most. Hostile clients reach the limit with 4 MB of two-byte attributes.
             values_max: 2_000_000,
             // Real values stay below ten; other implementations stop between 31 and 48.
             depth_max: 64,
@@ -65,36 +64,36 @@ impl Default for Limits {
     }
 }
 
-/// A request body, understood.
+/// A decoded request body.
 #[derive(Debug)]
 pub struct Decoded {
-    /// What can be delivered.
+    /// The items that can be delivered.
     pub batch: Batch,
-    /// What cannot: kept aside as sent.
+    /// The invalid items, as sent, for the quarantine.
     pub refused: Vec<Refused>,
-    /// Things that were mended, for the client to know; the same thing once with a count, never payload text.
+    /// Repairs that the client should know of: each kind once with a count, never payload text.
     pub warnings: Vec<Warning>,
-    /// Spans whose times are before 2000 or after 2100; they are in the batch, as sent.
+    /// The number of spans with times before 2000 or after 2100. They are in the batch, as sent.
     pub odd_times: u64,
 }
 
-/// An item that could not be understood.
+/// An item that could not be decoded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refused {
-    /// Its place in the body, counted over all items.
+    /// Its index in the body, counted over all items.
     pub index: u32,
-    /// Why, without payload text.
+    /// The reason, without payload text.
     pub reason: &'static str,
     /// The item as sent.
     pub wire: Bytes,
-    /// How it is encoded.
+    /// Its encoding.
     pub encoding: Encoding,
-    /// The resource and scope that a span was sent under; `None` for an item of the Agents SDK.
+    /// The resource and scope that a span was sent under; `None` for an Agents SDK item.
     pub scope: Option<Arc<Scope>>,
 }
 
 impl Refused {
-    /// A request with this item alone, as its receiver takes it: a later version, which may understand it, can decode that.
+    /// Returns a request with only this item, in its receiver's format, so that a later version that can decode it accepts it.
     pub fn request(&self) -> Bytes {
         let Some(scope) = &self.scope else { return sdk_request(&self.wire) };
         let mut body = Vec::new();
@@ -106,33 +105,33 @@ impl Refused {
     }
 }
 
-/// Something that was mended.
+/// A repair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
-    /// What, without payload text.
+    /// The kind of repair, without payload text.
     pub what: &'static str,
-    /// How often.
+    /// How often it was made.
     pub count: u32,
 }
 
-/// Why a body is no request at all. Messages never quote payload text.
+/// Why a body is not a request. Messages never quote payload text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// The body does not follow its encoding.
+    /// The body is invalid in its encoding.
     #[error("the body is not {expected}: {problem}")]
     Syntax {
-        /// What it should be: `an OTLP protobuf message`, `JSON` ...
+        /// The expected encoding: `an OTLP protobuf message`, `JSON` ...
         expected: &'static str,
-        /// What is wrong, and at which byte.
+        /// The error and its byte position.
         problem: String,
     },
-    /// The body is JSON but not what this path takes.
+    /// The body is JSON, but not of the form that this path accepts.
     #[error("{0}")]
     Shape(String),
-    /// The body holds more than the limits allow.
+    /// The body exceeds the limits.
     #[error("the request holds more than {max} {what}")]
     TooMany {
-        /// What there is too much of.
+        /// What exceeds the limit.
         what: &'static str,
         /// The limit.
         max: usize,
@@ -145,9 +144,9 @@ impl From<Broken> for Malformed {
     }
 }
 
-/// Understands a request body whose content coding has been undone.
+/// Decodes a request body that is already decompressed.
 ///
-/// Items listed in `envelope.resent` are left out of the batch.
+/// Items listed in `envelope.resent` are omitted from the batch.
 pub fn decode(envelope: &Envelope, body: &Bytes, limits: &Limits) -> Result<Decoded, Malformed> {
     match (envelope.source.receiver, envelope.encoding) {
         (Receiver::OpenAi, _) => openai::decode(envelope, body, limits),
@@ -156,7 +155,7 @@ pub fn decode(envelope: &Envelope, body: &Bytes, limits: &Limits) -> Result<Deco
     }
 }
 
-/// An item with another wire, read as it is on arrival, and under another scope. `None` where the wire cannot be read.
+/// Decodes the replaced wire of an item under another scope, as on arrival. Returns `None` if the wire cannot be read.
 pub fn remade(item: &Item, wire: Bytes, scope: Option<Arc<Scope>>) -> Option<Item> {
     let Item::Span(span) = item else { return openai::item_of(wire, Arc::default()) };
     let scope = scope.unwrap_or_else(|| Arc::clone(&span.scope));
@@ -174,23 +173,23 @@ pub fn remade(item: &Item, wire: Bytes, scope: Option<Arc<Scope>>) -> Option<Ite
 /// Why a stored record cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
-    /// The bytes are no record.
+    /// The bytes are not a record.
     #[error(transparent)]
     Record(#[from] NotARecord),
-    /// The body's coding is broken.
+    /// The body could not be decompressed.
     #[error(transparent)]
     Coding(#[from] InflateError),
-    /// The body is no request.
+    /// The body is not a request.
     #[error(transparent)]
     Body(#[from] Malformed),
 }
 
-/// Understands a record of the journal: envelope, coding and body.
+/// Decodes a record of the journal: envelope, compression and body.
 pub fn decode_record(payload: &Bytes) -> Result<(Envelope, Decoded), Unreadable> {
     let (envelope, body) = Envelope::split(payload)?;
     let bytes_max = usize::try_from(envelope.body_bytes).unwrap_or(usize::MAX);
     let body = inflate(envelope.coding, body, bytes_max)?;
-    // What was accepted under the limits of its day stays readable when they are lowered.
+    // A record that was accepted under earlier limits stays readable after they are lowered.
     let limits = Limits { items_max: usize::MAX, values_max: usize::MAX, ..Limits::default() };
     let decoded = decode(&envelope, &body, &limits)?;
     Ok((envelope, decoded))

@@ -1,4 +1,4 @@
-//! Bodies as text, and slices of JSON text as what the span model holds: text and payloads that share the memory of the request.
+//! Converts bodies to text, and slices of JSON text to the span model: text and payloads that share the request's memory.
 
 use std::iter;
 
@@ -9,7 +9,7 @@ use crate::span::{Payload, Text};
 pub(super) use crate::span::{payload, payloads, share};
 pub(super) use crate::support::json::raw::{Object, Raw, count, inside, number, unescape, whole};
 
-/// A text that may be JSON: as JSON if it is an object or array, as plain text if it is a JSON string or no JSON at all.
+/// Converts a text that may be JSON: an object or array stays JSON, a JSON string or any other text becomes plain text.
 pub(super) fn payload_of_text(text: &Text) -> Option<Payload> {
     if text.is_empty() || &**text == "null" {
         return None;
@@ -21,23 +21,23 @@ pub(super) fn payload_of_text(text: &Text) -> Option<Payload> {
     }
 }
 
-/// The strings of a list.
+/// Returns the strings of a list.
 pub(super) fn strings(source: &Text, list: Raw<'_>) -> Vec<Text> {
     list.elements().filter_map(|element| Some(share(source, element.string()?))).collect()
 }
 
-/// A list with another element before its own.
+/// Returns the list with an element in front.
 pub(super) fn with_first(first: &str, list: Raw<'_>) -> Text {
     let all: Vec<&str> = iter::once(first).chain(list.elements().map(Raw::text)).collect();
     Text::from(format!("[{}]", all.join(",")))
 }
 
-/// JSON that was written piece by piece, as text.
+/// Converts JSON that was written piece by piece to text.
 pub(super) fn written(json: Vec<u8>) -> Text {
     Text::try_from(json).unwrap_or_default()
 }
 
-/// The body as text. Bytes that are no UTF-8 are replaced, and then the whole body is a copy; how many, comes second.
+/// Returns the body as text, and the number of replaced invalid UTF-8 sequences. Only a body with any is copied.
 pub(super) fn utf8(body: &Bytes) -> (Text, u32) {
     if let Ok(text) = Text::try_from(body.clone()) {
         return (text, 0);

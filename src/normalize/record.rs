@@ -1,4 +1,4 @@
-//! The envelope of a record: what is remembered of a request beside its body. The format is `proto/spanferry/record/v1/record.proto`.
+//! The envelope of a record: everything kept of a request except its body. The format is `proto/spanferry/record/v1/record.proto`.
 
 use bytes::Bytes;
 use prost::Message;
@@ -6,7 +6,7 @@ use prost::Message;
 use super::Coding;
 use crate::span::Source;
 
-/// How a body is encoded once its coding is undone.
+/// How a decompressed body is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum Encoding {
@@ -16,27 +16,27 @@ pub enum Encoding {
     Json = 2,
 }
 
-/// What is remembered of a request beside its body.
+/// Everything kept of a request except its body.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Envelope {
-    /// Who sent it, when and how.
+    /// The sender, and the time and way of arrival.
     pub source: Source,
     /// How the body is encoded.
     pub encoding: Encoding,
     /// How the body is compressed.
     pub coding: Coding,
-    /// Items the record counts for.
+    /// The number of items that the record counts for.
     pub items: u32,
-    /// Length of the body once its coding is undone.
+    /// The length of the decompressed body, in bytes.
     pub body_bytes: u64,
-    /// Items of the body, in ascending order, that are exact resends and are not delivered again.
+    /// Indices, in ascending order, of items that are exact resends and are not delivered again.
     pub resent: Vec<u32>,
-    /// Why it was set aside; only in the quarantine and among dead letters.
+    /// Why the record is in the quarantine or a dead letter; `None` in the journal.
     pub aside: Option<Aside>,
 }
 
 impl Envelope {
-    /// Of a body that came whole: not compressed, nothing of it resent or set aside, and not counted yet.
+    /// Creates the envelope of an uncompressed body without resends whose items are not counted yet.
     pub fn new(source: Source, encoding: Encoding, body_bytes: usize) -> Self {
         Self {
             source,
@@ -50,65 +50,64 @@ impl Envelope {
     }
 }
 
-/// Why an item was set aside.
+/// Why an item was quarantined or became a dead letter.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Aside {
-    /// The sink that would not take it; empty in the quarantine.
+    /// The sink that rejected it; empty in the quarantine.
     #[prost(string, tag = "1")]
     pub sink: String,
-    /// Why.
+    /// The reason.
     #[prost(string, tag = "2")]
     pub reason: String,
-    /// What the sink answered.
+    /// The backend's answer.
     #[prost(string, tag = "3")]
     pub answer: String,
-    /// When, in nanoseconds since 1970.
+    /// The time, in nanoseconds since 1970.
     #[prost(fixed64, tag = "4")]
     pub at_ns: u64,
 }
 
-/// What became of items that were set aside: a record among those in the quarantine and the dead letters, behind the ones it
-/// speaks of.
+/// The resolution of quarantined items or dead letters: a record that follows theirs in the same journal.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Resolution {
-    /// The sink whose counters it concerns; empty in the quarantine.
+    /// The sink whose counters it changes; empty in the quarantine.
     #[prost(string, tag = "1")]
     pub sink: String,
-    /// What became of them, a [`Outcome`].
+    /// An [`Outcome`].
     #[prost(enumeration = "Outcome", tag = "2")]
     pub outcome: i32,
-    /// The positions of their records, in the same journal.
+    /// The positions of the resolved records, in the same journal.
     #[prost(uint64, repeated, tag = "3")]
     pub letters: Vec<u64>,
-    /// How many items they hold.
+    /// The number of items in these records.
     #[prost(uint64, tag = "4")]
     pub items: u64,
-    /// When, in nanoseconds since 1970.
+    /// The time, in nanoseconds since 1970.
     #[prost(fixed64, tag = "5")]
     pub at_ns: u64,
 }
 
-/// What became of an item that was set aside.
+/// How a quarantined item or dead letter was resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum Outcome {
-    /// It was delivered after all, or received after all.
+    /// It was delivered, or received, in a later attempt.
     Delivered = 1,
-    /// An operator gave it up.
+    /// An operator discarded it.
     Dropped = 2,
 }
 
 /// A record of the quarantine or of the dead letters.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Kept {
-    /// An item, or a whole record, that was set aside: its envelope and its body.
+    /// An item or a complete record: its envelope and its body.
     Letter(Box<Envelope>, Bytes),
-    /// What became of earlier ones.
+    /// The resolution of earlier records.
     Resolution(Resolution),
 }
 
 impl Kept {
-    /// Reads a record of the quarantine or of the dead letters.
+    /// Decodes a record of the quarantine or of the dead letters.
     pub fn read(payload: &Bytes) -> Result<Self, NotARecord> {
         let mut record = wire::Record::decode(payload.clone())?;
         if let Some(resolution) = record.resolution.take() {
@@ -121,13 +120,13 @@ impl Kept {
 }
 
 impl Resolution {
-    /// The record's bytes.
+    /// Encodes the record.
     pub fn record(self) -> Vec<u8> {
         wire::Record { resolution: Some(self), ..wire::Record::default() }.encode_to_vec()
     }
 }
 
-/// The bytes are no record.
+/// The bytes are not a record.
 #[derive(Debug, thiserror::Error)]
 #[error("not a record: {0}")]
 pub struct NotARecord(String);
@@ -138,11 +137,11 @@ impl From<prost::DecodeError> for NotARecord {
     }
 }
 
-/// Field number and wire type of `body` as they stand on the wire: number 15, length-delimited.
+/// The tag of `body`: field number 15, length-delimited.
 const BODY_TAG: u8 = (15 << 3) | 2;
 
 impl Envelope {
-    /// The record's bytes before the body. Head and body together are one `Record` message.
+    /// Encodes the record up to the body. Together with the body, it is one `Record` message.
     pub fn head(&self, body_len: usize) -> Vec<u8> {
         let source = &self.source;
         let header = |(name, value): &(String, String)| wire::Header {
@@ -169,7 +168,7 @@ impl Envelope {
         head
     }
 
-    /// Takes a record apart. The body is a slice of it.
+    /// Splits a record into envelope and body. The body is a slice of the record.
     pub fn split(payload: &Bytes) -> Result<(Self, Bytes), NotARecord> {
         Self::of(wire::Record::decode(payload.clone())?)
     }
@@ -196,12 +195,12 @@ impl Envelope {
     }
 }
 
-/// What a number of `record.proto` stands for.
+/// Converts an enum's number of `record.proto`.
 fn known<T: TryFrom<i32>>(what: &str, number: i32) -> Result<T, NotARecord> {
     T::try_from(number).map_err(|_| NotARecord(format!("unknown {what} {number}")))
 }
 
-/// The message as `record.proto` has it.
+/// The messages of `record.proto`.
 mod wire {
     #[derive(Clone, PartialEq, prost::Message)]
     pub(super) struct Record {

@@ -1,22 +1,22 @@
-//! What to say of a body that is JSON but not what its path takes. Names of members are shown, values never.
+//! Describes a JSON body that is not of the form that its path accepts. Names of members are shown, but never values.
 
-/// How many member names are shown.
+/// The number of member names that are shown.
 const NAMES_MAX: usize = 6;
-/// How many characters of a name are shown.
+/// The number of characters of a name that are shown.
 const NAME_CHARACTERS_MAX: usize = 40;
 
 /// What a body turned out to be.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// An object without what it should have; these are its members, as far as they are to be shown.
+    /// An object without the expected member; these are its members, as far as they are shown.
     Members(Vec<String>),
-    /// `data` is there, but it is this.
+    /// An object whose `data` is of this type.
     Data(&'static str),
-    /// No object, but this.
+    /// A value of this type instead of an object.
     Other(&'static str),
 }
 
-/// Products whose bodies are posted to such paths: a member that gives them away, and what to say.
+/// Other products' uploads that are posted here by mistake: a member that identifies one, and the advice to the client.
 const FOREIGN: &[(&str, &str)] = &[
     ("resourceSpans", "this is OTLP/JSON: POST it to /v1/traces"),
     ("resource_spans", "this is OTLP/JSON: POST it to /v1/traces"),
@@ -47,12 +47,12 @@ const FOREIGN: &[(&str, &str)] = &[
     ("object", "this looks like a single item: put it into the array"),
 ];
 
-/// Whether a name is worth being remembered after this many others: it will be shown, or gives a product away.
+/// Returns whether a name is worth keeping after this many others, because it will be shown or identifies a product.
 pub(super) fn is_telling(name: &str, remembered: usize) -> bool {
     remembered < NAMES_MAX || FOREIGN.iter().any(|(member, _)| *member == name)
 }
 
-/// The sentence for the client, who should have sent this.
+/// Builds the error message for the client.
 pub(super) fn sentence(expected: &str, found: &Found) -> String {
     let what = match found {
         Found::Members(names) if names.is_empty() => "the object is empty".to_owned(),

@@ -1,16 +1,16 @@
-//! The two forms of a time that the SDKs write, read by hand; any other RFC 3339 by the library.
+//! Parses times. The two forms that the SDKs write have a fast path, and a library parses any other RFC 3339 time.
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::Offset;
 
-/// Nanoseconds since 1970 of an RFC 3339 time; `None` for what is invalid or lies before 1970 or after 2554.
+/// Returns an RFC 3339 time in nanoseconds since 1970; `None` if it is invalid, before 1970 or after 2554.
 pub(super) fn nanos(text: &str) -> Option<u64> {
     let time = usual(text.as_bytes()).or_else(|| text.parse().ok())?;
     u64::try_from(time.as_nanosecond()).ok()
 }
 
-/// `2026-11-21T05:13:36.209873+00:00`, with or without the fraction (Python), and `2026-11-21T05:22:48.930Z` (JavaScript).
+/// Parses `2026-11-21T05:13:36.209873+00:00`, with or without the fraction (Python), and `2026-11-21T05:22:48.930Z` (JavaScript).
 fn usual(text: &[u8]) -> Option<Timestamp> {
     let (time, rest) = text.split_first_chunk::<19>()?;
     let marks = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
@@ -31,12 +31,12 @@ fn usual(text: &[u8]) -> Option<Timestamp> {
     let year = i16::try_from(number(time.get(0..4)?)?).ok()?;
     let two = |at: usize| i8::try_from(number(time.get(at..at + 2)?)?).ok();
     let nanos = number(fraction)? * 10_i32.pow(missing);
-    // A leap second is for the library.
+    // The library handles leap seconds.
     let time = DateTime::new(year, two(5)?, two(8)?, two(11)?, two(14)?, two(17)?, nanos).ok()?;
     Offset::UTC.to_timestamp(time).ok()
 }
 
-/// The number that up to nine digits are.
+/// Parses at most nine digits.
 fn number(digits: &[u8]) -> Option<i32> {
     digits.iter().try_fold(0, |number, digit| {
         digit.is_ascii_digit().then(|| number * 10 + i32::from(digit - b'0'))

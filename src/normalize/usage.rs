@@ -1,7 +1,7 @@
-//! Token counts: every name of them that is in use, and the one rule by which they become inclusive. Pure.
+//! Reads token counts under all names in use, and makes them inclusive by a single rule. Pure.
 //!
 //! [`Usage`] is inclusive: cached tokens, read or written, are part of the input, and reasoning is part of the output. Most clients count
-//! so. Some pass on what their provider said, and Anthropic's and Bedrock's counts exclude each other. [`settle`] decides, by evidence.
+//! this way. Some pass on their provider's counts, and those of Anthropic and Bedrock are exclusive. [`settle`] decides by evidence.
 
 use std::sync::LazyLock;
 
@@ -9,7 +9,7 @@ use super::raw::Raw;
 use super::tables;
 use crate::span::{Cost, Usage};
 
-/// What rows of `tables/attributes.txt` call the counters of a usage, in the order of [`Usage::counters`].
+/// The names of a usage's counters in `tables/attributes.txt`, in the order of [`Usage::counters`].
 const COUNTERS: [&str; 9] = [
     "input_tokens",
     "output_tokens",
@@ -22,7 +22,7 @@ const COUNTERS: [&str; 9] = [
     "cache_write_1h",
 ];
 
-/// Names of members of usage objects with the places of their counters, by their length: the table of attributes has them.
+/// Members of usage objects and the indices of their counters, from the table of attributes, grouped by the length of the name.
 static MEMBERS: LazyLock<Vec<Vec<(&str, usize)>>> = LazyLock::new(|| {
     let mut members = vec![Vec::new(); NAME_BYTES_MAX];
     for row in tables::rows() {
@@ -34,19 +34,19 @@ static MEMBERS: LazyLock<Vec<Vec<(&str, usize)>>> = LazyLock::new(|| {
     members
 });
 
-/// Members with longer names are none of a usage.
+/// A member with a longer name is not a counter.
 const NAME_BYTES_MAX: usize = 40;
 
-/// No call reads or writes so many tokens: such a count is a mistake, and one of them would ruin every sum that it is in.
+/// The largest count. No call reads or writes more tokens; a larger count is a mistake and would ruin every sum that contains it.
 pub(super) const COUNT_MAX: u64 = 1_000_000_000_000;
-/// The most that one call costs, in dollars. One mistake must not be all that there is to see of a sum, and a counter never comes back.
+/// The highest cost of one call, in dollars. A single mistake must not dominate a sum, because counters never decrease.
 const COST_MAX: f64 = 1e6;
 
-/// The place of the counter of a member that stands in the usage object itself, or in an object inside it that details the input (`in.`), the output
-/// (`out.`), what was written to a cache (`made.`), or either.
+/// Returns the index of a member's counter. The group is empty for the usage object itself, and otherwise names an object inside it that
+/// details the input (`in.`), the output (`out.`) or the tokens written to a cache (`made.`).
 fn counter(group: &str, member: &str) -> Option<usize> {
     let names = MEMBERS.get(group.len() + member.len())?;
-    // Names of one length mostly differ in their first letter.
+    // Most names of the same length differ in their first byte.
     let first = member.as_bytes().first();
     let is_named = |name: &str| {
         name.as_bytes().get(group.len()) == first && name.strip_prefix(group) == Some(member)
@@ -54,7 +54,7 @@ fn counter(group: &str, member: &str) -> Option<usize> {
     names.iter().find(|(name, _)| is_named(name)).map(|(_, counter)| *counter)
 }
 
-/// The counts of a usage object as it says them.
+/// Reads the counts of a usage object, as sent.
 pub(super) fn from_json(usage: Raw<'_>) -> Usage {
     let (mut counts, mut kept) = (Usage::default(), 0_u64);
     for (name, value) in usage.members() {
@@ -67,9 +67,9 @@ pub(super) fn from_json(usage: Raw<'_>) -> Usage {
             | "completion_tokens_details"
             | "output_token_details"
             | "outputTokenDetails" => "out.",
-            // What the Agents SDK for JavaScript and Genkit make of counts that they have no name for, and what LangWatch puts around.
+            // The Agents SDK for JavaScript and Genkit put unnamed counts in these objects, and LangWatch wraps counts in one.
             "details" | "custom" | "value" => "",
-            // Anthropic's, by how long the cache keeps it.
+            // Anthropic's, by the lifetime of the cache entry.
             "cache_creation" => "made.",
             _ => {
                 set(&mut counts, counter("", &name), value);
@@ -83,18 +83,18 @@ pub(super) fn from_json(usage: Raw<'_>) -> Usage {
             }
         }
     }
-    // LangChain says 0 of what Anthropic wrote to a cache where it says for how long it keeps it, and LangSmith nothing.
+    // If there are counts by lifetime, LangChain reports Anthropic's total cache write as 0, and LangSmith omits it.
     if counts.cache_write.unwrap_or_default() == 0 && kept != 0 && kept <= COUNT_MAX {
         counts.cache_write = Some(kept);
     }
-    // Gemini counts what its own tools put into the prompt beside the prompt.
+    // Gemini counts the tokens that its own tools add to the prompt separately.
     let of_tools = ["tool_use_prompt_token_count", "toolUsePromptTokenCount"];
     let more = of_tools.iter().find_map(|name| usage.get(name)?.count()).unwrap_or_default();
     counts.input = counts.input.map(|input| input.saturating_add(more.min(COUNT_MAX)));
     counts
 }
 
-/// The counts of a usage object of somebody who is not known to count exclusively.
+/// Reads the counts of a usage object of a client that is not known to count exclusively.
 pub(super) fn settled(usage: Raw<'_>) -> Usage {
     let mut counts = from_json(usage);
     settle(&mut counts, |_| false);
@@ -110,28 +110,28 @@ fn set(counts: &mut Usage, counter: Option<usize>, value: Raw<'_>) {
     }
 }
 
-/// A part of a count that some clients count beside it: of the input, or of the output.
+/// A part of the input or output that some clients count separately from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
-    /// What was read from a cache or written to it.
+    /// Tokens that were read from a cache or written to it.
     Cached,
-    /// What was thought.
+    /// Reasoning tokens.
     Reasoning,
 }
 
-/// Makes counts inclusive that exclude each other. The evidence, in order:
-/// * parts that are more than their whole (cached tokens than input, reasoning than output) cannot be in it, unless it is reasoning and
-///   the total is input and output together: gateways estimate reasoning, and too high;
-/// * a total that is the sum of all parts counts each of them beside the others, and one that is input and output together does not;
-/// * whoever is known to pass on exclusive counts does (`is_known_beside`); thoughts that it does not say are what its total is above.
+/// Makes exclusive counts inclusive. The evidence, in order:
+/// * A part that exceeds its whole (cached tokens the input, reasoning the output) is not included in it. Exception: if the total is input
+///   plus output, the reasoning is a gateway's estimate, which is too high.
+/// * If the total is the sum of all parts, each part is exclusive; if it is input plus output, they are inclusive.
+/// * A client that is known to pass on exclusive counts does (`is_known_beside`). If it omits reasoning, that is the excess of its total.
 ///
-/// Where nothing decides, the counts stay as they were sent. A total that is less than its parts contradicts them and is left out;
-/// returns whether there was one.
+/// Without evidence, the counts stay as sent. A total that is less than its parts contradicts them and is removed; returns whether there
+/// was one.
 pub(super) fn settle(usage: &mut Usage, is_known_beside: impl Fn(Part) -> bool) -> bool {
     let cached =
         usage.cached_read.unwrap_or_default().saturating_add(usage.cache_write.unwrap_or_default());
     let plain = usage.input.unwrap_or_default().saturating_add(usage.output.unwrap_or_default());
-    // How much the total is above input and output; 0 also where it is not said.
+    // The excess of the total over input and output; 0 without a total.
     let above = usage.total.and_then(|total| total.checked_sub(plain)).unwrap_or_default();
     let is_unsaid = usage.reasoning.is_none() && above != 0 && above != cached;
     if is_unsaid && usage.output.is_some() && is_known_beside(Part::Reasoning) {
@@ -163,10 +163,10 @@ pub(super) fn settle(usage: &mut Usage, is_known_beside: impl Fn(Part) -> bool) 
     false
 }
 
-/// A bucket of Langfuse: what it is a part of, a word in its name, and its counter.
+/// A bucket of Langfuse: the side that it belongs to, a word in its name, and its counter.
 type Bucket = (&'static str, &'static str, fn(&mut Usage) -> &mut Option<u64>);
 
-/// The first one that fits.
+/// The first match counts.
 const BUCKETS: [Bucket; 6] = [
     ("input", "audio", |usage| &mut usage.input_audio),
     ("input", "creation", |usage| &mut usage.cache_write),
@@ -176,7 +176,7 @@ const BUCKETS: [Bucket; 6] = [
     ("output", "reasoning", |usage| &mut usage.reasoning),
 ];
 
-/// Langfuse's bag of buckets, which exclude each other, unless it has one of OpenAI's shapes.
+/// Reads Langfuse's buckets, which are exclusive, or a usage object in one of OpenAI's forms.
 pub(super) fn from_langfuse(buckets: Raw<'_>) -> Usage {
     let is_bag = buckets.members().any(|(name, _)| matches!(&*name, "input" | "output"));
     if !is_bag {
@@ -202,7 +202,7 @@ pub(super) fn from_langfuse(buckets: Raw<'_>) -> Usage {
             }
         }
     }
-    // Callers that count inclusively give themselves away by a total that is already complete.
+    // A complete total reveals callers that count inclusively.
     let plain = usage.input.unwrap_or_default().saturating_add(usage.output.unwrap_or_default());
     if usage.total != Some(plain) {
         usage.input = usage.input.map(|input| input.saturating_add(more_input));
@@ -211,7 +211,7 @@ pub(super) fn from_langfuse(buckets: Raw<'_>) -> Usage {
     usage
 }
 
-/// Takes from another usage what is not known yet.
+/// Fills the missing counts from another usage.
 pub(super) fn fill(usage: &mut Usage, more: &Usage) {
     let mut more = *more;
     for (count, more) in usage.counters().into_iter().zip(more.counters()) {
@@ -219,12 +219,12 @@ pub(super) fn fill(usage: &mut Usage, more: &Usage) {
     }
 }
 
-/// Whether a call can cost so many dollars; negative and absurd costs are none.
+/// Returns whether a call can cost this many dollars; negative and absurd costs are invalid.
 pub(super) fn is_cost(dollars: f64) -> bool {
     (0.0..=COST_MAX).contains(&dollars)
 }
 
-/// Costs in dollars: `{"input": .., "output": .., "total": ..}`, or buckets that add up to the total.
+/// Reads costs in dollars: `{"input": .., "output": .., "total": ..}`, or buckets that add up to the total.
 pub(super) fn cost_from_json(cost: Raw<'_>) -> Cost {
     let amount = |value: Raw<'_>| value.number().filter(|dollars| is_cost(*dollars));
     let member = |names: &[&str]| names.iter().find_map(|name| cost.get(name)).and_then(amount);

@@ -1,4 +1,4 @@
-//! What the events of a span tell: exceptions, evaluations, first tokens, and messages of GenAI before 1.37.
+//! Reads the events of a span: exceptions, evaluations, first tokens, and messages of GenAI before 1.37.
 
 use super::value::{self, Read};
 use crate::normalize::raw::written;
@@ -6,13 +6,13 @@ use crate::span::{Attribute, Detail, Facts, Failure, Payload, Score, Span, SpanE
 use crate::support::json::object::Object;
 use crate::support::json::write_str;
 
-/// Adds what the events tell and the attributes did not.
+/// Adds the facts that only the events have.
 pub(super) fn read(span: &Span, detail: &Detail, facts: &mut Facts) {
     let events = &detail.events;
     for event in events {
         match &*event.name {
             "exception" => facts.error = Some(exception(event)),
-            // Claude Code's only word on what a tool returned, outside of its detailed mode.
+            // Outside its detailed mode, Claude Code reports a tool's result only here.
             "tool.output" if facts.output.is_none() => {
                 let found = ["output", "content", "diff"].iter().find_map(|key| get(event, key));
                 facts.output = found.and_then(|value| value::payload(value, Read::Plain));
@@ -42,7 +42,7 @@ pub(super) fn read(span: &Span, detail: &Detail, facts: &mut Facts) {
     }
 }
 
-/// Events that are messages of the input: GenAI before 1.37, Semantic Kernel (`gen_ai.tool.developer`), Azure AI projects.
+/// Names of events that are input messages: GenAI before 1.37, Semantic Kernel (`gen_ai.tool.developer`), Azure AI projects.
 const INPUTS: [&str; 7] = [
     "gen_ai.system.message",
     "gen_ai.user.message",
@@ -53,14 +53,14 @@ const INPUTS: [&str; 7] = [
     "gen_ai.input.messages",
 ];
 
-/// A number of seconds in nanoseconds.
+/// Converts seconds to nanoseconds; `None` if they cannot be the time to a first token.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "the range was checked"
 )]
 pub(super) fn nanoseconds(seconds: f64) -> Option<u64> {
-    // No answer takes longer than a day to begin, and OpenLIT writes 0 where nothing was streamed.
+    // No answer takes longer than a day to begin, and OpenLIT writes 0 if nothing was streamed.
     (seconds > 0.0 && seconds <= 86_400.0).then(|| (seconds * 1e9).round() as u64)
 }
 
@@ -87,8 +87,8 @@ fn get<'a>(event: &'a SpanEvent, key: &str) -> Option<&'a Value> {
     Attribute::last(&event.attributes, key)
 }
 
-/// The bodies of message events as one JSON list. The role is in the event's name where the body does not say it. Azure and Semantic
-/// Kernel have the whole message, or a list of them, as JSON in one attribute.
+/// Joins the bodies of message events in one JSON list. A body without a role gets the role in its event's name. Azure and Semantic Kernel
+/// write the complete message, or a list of messages, as JSON in one attribute.
 fn messages<'a>(events: impl Iterator<Item = &'a SpanEvent>) -> Option<Payload> {
     let mut json = Vec::new();
     for event in events {
@@ -117,7 +117,7 @@ fn role(event: &SpanEvent) -> &str {
     name.and_then(|name| name.strip_suffix(".message")).unwrap_or("assistant")
 }
 
-/// A message that is JSON, of which these are the members and the end.
+/// Writes a message that is already JSON. `members` is the rest of its object after the opening brace.
 fn write_whole(event: &SpanEvent, members: &str, json: &mut Vec<u8>) {
     json.push(b'{');
     if !members.contains("\"role\"") {
@@ -128,7 +128,7 @@ fn write_whole(event: &SpanEvent, members: &str, json: &mut Vec<u8>) {
     json.extend_from_slice(members.as_bytes());
 }
 
-/// A message whose members are the event's attributes.
+/// Writes a message whose members are the event's attributes.
 fn write_message(event: &SpanEvent, json: &mut Vec<u8>) {
     let mut message = Object::open(json);
     write_str(message.member("role"), role(event));

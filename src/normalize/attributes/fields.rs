@@ -1,24 +1,24 @@
-//! What an attribute can say ([`Field`]), and where a row holds ([`Gate`]).
+//! The fields that an attribute can fill ([`Field`]), and the condition under which a row applies ([`Gate`]).
 
 use super::value::{self, Read};
 use crate::normalize::tables::Section;
 use crate::normalize::usage::is_cost;
 use crate::span::Value;
 
-/// Where a row holds. Some conventions use names as plain as `name` and `input`, which mean something only under their own scope.
+/// The condition under which a row applies. Plain names such as `name` and `input` are meaningful only under their own scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gate {
     Always,
     /// The instrumentation scope has this name.
     Scope(&'static str),
-    /// Its name begins so.
+    /// The scope's name has this prefix.
     ScopePrefix(&'static str),
-    /// The span's name begins so.
+    /// The span's name has this prefix.
     SpanPrefix(&'static str),
 }
 
 impl Gate {
-    /// What a section of the tables says.
+    /// Returns the condition of a section of the tables.
     pub(super) fn of(section: &Section) -> Self {
         match (section.scope.strip_suffix('*'), section.span.strip_suffix('*')) {
             (Some(prefix), _) => Self::ScopePrefix(prefix),
@@ -38,7 +38,7 @@ impl Gate {
     }
 }
 
-/// Whether a text begins so. Most of the many beginnings that are looked for differ in their first letter already.
+/// Returns whether the text has this prefix. It compares the first byte first, because most prefixes already differ there.
 #[inline]
 pub(super) fn begins(text: &str, beginning: &str) -> bool {
     let first = beginning.as_bytes().first();
@@ -47,22 +47,22 @@ pub(super) fn begins(text: &str, beginning: &str) -> bool {
 
 macro_rules! fields {
     ($($class:ident: $($field:ident)+;)+) => {
-        /// What an attribute can say.
+        /// A field that an attribute can fill.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(super) enum Field { $($($field,)+)+ }
 
         impl Field {
-            /// How many fields there are.
+            /// The number of fields.
             pub(super) const COUNT: usize = [$($(Self::$field,)+)+].len();
 
-            /// The field of a name in the tables (`input_tokens`).
+            /// Finds a field by its name in the tables (`input_tokens`).
             pub(super) fn named(name: &str) -> Option<Self> {
                 let name = name.replace('_', "");
                 $($(if name.eq_ignore_ascii_case(stringify!($field)) { return Some(Self::$field); })+)+
                 None
             }
 
-            /// What its values are.
+            /// Returns the type of the field's values.
             fn class(self) -> Class {
                 match self { $($(Self::$field)|+ => Class::$class,)+ }
             }
@@ -70,7 +70,7 @@ macro_rules! fields {
     };
 }
 
-/// What the values of a field are.
+/// The type of a field's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Class {
     Text,
@@ -82,11 +82,11 @@ enum Class {
     Truth,
 }
 
-/// An attribute of no more bytes is short.
+/// The largest attribute that counts as short, in bytes.
 pub(super) const SHORT_BYTES: usize = 256;
 
 fields! {
-    // What kind of span it is, in each convention's words.
+    // The kind of span, as each convention names it.
     Text: ConfiguredKind NativeType LangfuseType LangsmithKind MlflowKind OpeninferenceKind LogfireTemplate LogfireSpanType Operation
         CallType VercelOperation TraceloopKind RequestType McpMethod FrameworkKind;
     Text: Name PlainName Agent Tool ToolCallId RequestModel ResponseModel Provider Workflow HandoffFrom HandoffTo Guardrail
@@ -102,7 +102,7 @@ fields! {
 }
 
 impl Field {
-    /// Whether it says how many tokens a span took, or what it cost, in any form.
+    /// Returns whether the field holds tokens or costs in any form.
     pub(super) fn is_usage(self) -> bool {
         match self.class() {
             Class::Count => !matches!(self, Self::LevelNumber | Self::Turn),
@@ -111,7 +111,7 @@ impl Field {
         }
     }
 
-    /// Whether who sums up needs it in an attribute of so many bytes: what is hidden in contents, like the names of a handoff, is short.
+    /// Returns whether totals need the field from an attribute of this size. Facts in contents, such as a handoff's names, are short.
     pub(super) fn is_summed(self, bytes: usize) -> bool {
         match self {
             Self::Input | Self::Output => bytes <= SHORT_BYTES,
@@ -120,7 +120,7 @@ impl Field {
         }
     }
 
-    /// Whether a value says something in the field. What says nothing leaves the field to the next convention.
+    /// Returns whether the field can use this value. If not, the next convention fills the field.
     pub(super) fn takes(self, value: &Value, read: Read) -> bool {
         match self.class() {
             Class::Text => value::word(value, read).is_some(),

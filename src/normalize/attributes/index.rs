@@ -1,4 +1,4 @@
-//! Finds what a key says: all rows by key, in one hash table, with the user's own rows before the built-in ones.
+//! Finds the rules for a key: one hash table holds all rows, and the user's rows precede the built-in ones.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -12,24 +12,24 @@ use super::value::Read;
 use crate::normalize::tables;
 use crate::span::{Convention, Kind, named};
 
-/// What a row says of a key, with its place in the order of precedence. Small, since several are looked at for each attribute.
+/// What one row says about a key, with its rank in the order of precedence. It is small because each attribute is compared with several.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rule {
-    /// Lower is preferred.
+    /// A lower rank takes precedence.
     pub(super) rank: u16,
     pub(super) field: Field,
     pub(super) read: Read,
     pub(super) convention: Convention,
-    /// Its place in [`Index::gates`].
+    /// The index of its condition in [`Index::gates`].
     gate: u8,
 }
 
-/// What the user says of attributes, from the configuration's `[attributes]`. It goes before every built-in row.
+/// The user's attribute mapping, from `[attributes]` in the configuration. It precedes every built-in row.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mapping {
-    /// Facts by name, each with the keys that hold it, the preferred first.
+    /// For each fact, the keys that hold it, in the order of precedence.
     pub facts: BTreeMap<Fact, Vec<String>>,
-    /// Attributes whose words are kinds.
+    /// Attributes whose values map to kinds.
     pub kinds: BTreeMap<String, BTreeMap<String, Kind>>,
 }
 
@@ -42,7 +42,7 @@ macro_rules! facts {
         }
 
         impl Fact {
-            /// What it is.
+            /// Describes the fact.
             pub fn sentence(self) -> &'static str {
                 match self { $(Self::$fact => $sentence,)+ }
             }
@@ -79,17 +79,17 @@ facts! {
     Release "release" Release Plain "The application's release.";
 }
 
-/// The rules by key.
+/// All rules, by key.
 #[derive(Debug)]
 pub(super) struct Index {
-    /// Those of one key in their order.
+    /// The rules of a key, in the order of precedence.
     rules: HashMap<Box<str>, Vec<Rule>, BuildHasherDefault<KeyHasher>>,
-    /// The first one is always open.
+    /// The first one is [`Gate::Always`].
     gates: Vec<Gate>,
     mapping: Mapping,
 }
 
-/// One hash over the whole of a key.
+/// Hashes a key in one call.
 #[derive(Debug, Default)]
 struct KeyHasher(u64);
 
@@ -98,7 +98,7 @@ impl Hasher for KeyHasher {
         self.0 = xxh3_64(key);
     }
 
-    /// Texts say so where they end; there is but one.
+    /// `str` writes this byte as a terminator. A single string needs none.
     fn write_u8(&mut self, _end: u8) {}
 
     fn finish(&self) -> u64 {
@@ -106,22 +106,21 @@ impl Hasher for KeyHasher {
     }
 }
 
-/// Different mappings that one process can have had. Each stays, since spans refer to the index that they are read with; it takes some
-/// 100 KB.
+/// The most distinct mappings that a process can install. None is ever freed, because spans refer to the index that they were read with.
+/// Each takes about 100 KB.
 const MAPPINGS_MAX: usize = 64;
 static INDEXES: [OnceLock<Index>; MAPPINGS_MAX] = [const { OnceLock::new() }; MAPPINGS_MAX];
-/// The place of the one that holds.
+/// The slot of the current index.
 static CURRENT: AtomicUsize = AtomicUsize::new(0);
 
-/// The index that holds now.
+/// Returns the current index.
 pub(super) fn index() -> &'static Index {
     let [first, ..] = &INDEXES;
     let current = INDEXES.get(CURRENT.load(Ordering::Acquire)).unwrap_or(first);
     current.get_or_init(|| Index::build(&Mapping::default()))
 }
 
-/// Sets what the user says of attributes: spans that are read from now on are read so. Returns whether it holds; there is an end to how
-/// many different ones a process can have.
+/// Installs the user's mapping for all spans that are read from now on. Returns false if no slot for a mapping is left.
 pub fn install(mapping: &Mapping) -> bool {
     let built =
         |index: &OnceLock<Index>| index.get_or_init(|| Index::build(mapping)).mapping == *mapping;
@@ -151,7 +150,7 @@ impl Index {
         index
     }
 
-    /// What a row says; `None` for one with a name that nobody knows, which a test rules out.
+    /// Converts a row to a rule. Returns `None` for an unknown name, which a test rules out.
     fn rule(&mut self, row: &tables::Row) -> Option<Rule> {
         let convention = Convention::named(row.section.convention)?;
         let (field, read) = (Field::named(row.fact)?, Read::named(row.coercion)?);
@@ -164,31 +163,31 @@ impl Index {
         Some(Rule { rank: 0, field, read, convention, gate: u8::try_from(gate).ok()? })
     }
 
-    /// The rules for a key.
+    /// Returns the rules for a key.
     #[inline]
     pub(super) fn rules(&self, key: &str) -> &[Rule] {
         self.rules.get(key).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether a rule holds under this scope and for a span of this name.
+    /// Returns whether a rule applies to a span of this name under this scope.
     #[inline]
     pub(super) fn is_open(&self, rule: Rule, scope: &str, span: &str) -> bool {
         rule.gate == 0
             || self.gates.get(usize::from(rule.gate)).is_some_and(|gate| gate.is_open(scope, span))
     }
 
-    /// The kind that the user says a word of an attribute is.
+    /// Returns the kind that the user's mapping gives to this value of an attribute.
     pub(super) fn configured_kind(&self, key: &str, word: &str) -> Option<Kind> {
         self.mapping.kinds.get(key)?.get(word).copied()
     }
 }
 
-/// Whether an attribute with this key may tell a fact, under any convention.
+/// Returns whether an attribute with this key may hold the fact, under any convention.
 pub fn tells(key: &str, fact: Fact) -> bool {
     index().rules(key).iter().any(|rule| rule.field == fact.field().0)
 }
 
-/// Every key that has a rule.
+/// Returns every key that has a rule.
 #[cfg(test)]
 pub(in crate::normalize) fn keys() -> Vec<String> {
     index().rules.keys().map(ToString::to_string).collect()

@@ -1,4 +1,4 @@
-//! What kind of span it is, and who says so.
+//! Decides a span's kind, and which convention decided it.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -8,22 +8,22 @@ use super::slots::Slots;
 use crate::normalize::tables::{self, Section, matches};
 use crate::span::{Convention, Kind, Text};
 
-/// The words of one section of `kinds.txt`.
+/// One section of `kinds.txt`: words and the kinds that they stand for.
 struct Words {
-    /// The field that holds them; `None` for the span's own name.
+    /// The field that holds the word; `None` for the span's name.
     field: Option<Field>,
     convention: Convention,
     gate: Gate,
     kinds: Vec<(&'static str, Kind)>,
 }
 
-/// All of them, in their order.
+/// All sections, in the order of precedence.
 static WORDS: LazyLock<Vec<Words>> = LazyLock::new(|| {
     let sections = tables::kinds().into_iter();
     sections.filter_map(|(section, words)| words_of(&section, &words)).collect()
 });
 
-/// What a section means; `None` for a name that nobody knows, which a test rules out.
+/// Converts a section. Returns `None` for an unknown name, which a test rules out.
 fn words_of(section: &Section, words: &[(&'static str, &str)]) -> Option<Words> {
     let field = match section.fact {
         "span" => None,
@@ -34,15 +34,15 @@ fn words_of(section: &Section, words: &[(&'static str, &str)]) -> Option<Words> 
     Some(Words { field, convention, gate: Gate::of(section), kinds: kinds.collect::<Option<_>>()? })
 }
 
-/// A kind, who decided it, and the word for an operation that nobody knows.
+/// A kind, the convention that decided it, and the operation's name if it is unknown.
 pub(super) struct Decision {
     pub(super) convention: Convention,
     pub(super) kind: Kind,
     pub(super) unknown: Option<Text>,
 }
 
-/// Decides by the first evidence there is: the user's configuration; words for kinds, in the order of `kinds.txt`; and at last what only
-/// spans of one kind have. A word that is not known hides none of what comes behind it.
+/// Decides by the first evidence: the user's configuration, then the words of `kinds.txt` in their order, then fields that only spans of
+/// one kind have. An unknown word does not hide later evidence.
 pub(super) fn decide(slots: &Slots<'_>) -> Decision {
     let decided = |convention, kind| Decision { convention, kind, unknown: None };
     if let Some(kind) = slots.configured_kind() {
@@ -60,12 +60,12 @@ pub(super) fn decide(slots: &Slots<'_>) -> Decision {
         let word = words.field.map_or_else(own, |field| slots.word(field));
         let Some(word) = word else { continue };
         if let Some((_, kind)) = words.kinds.iter().find(|(pattern, _)| matches(pattern, &word)) {
-            // Whoever has kinds of his own means them.
+            // Conventions that precede OpenInference have explicit kinds, which are final.
             let is_open = Convention::OpenInference <= words.convention;
             let embeds = *kind == Kind::Generation && is_open && embeds(slots);
             return decided(words.convention, if embeds { Kind::Embedding } else { *kind });
         }
-        // Logfire's own words say nothing of agents: what it does not call a log has its kind elsewhere. A name is no word for a kind.
+        // `logfire.span_type` does not describe agents, so other fields decide the kind. A span's name is not a kind either.
         if words.field.is_some_and(|field| field != Field::LogfireSpanType) {
             first.get_or_insert(words.convention);
         }
@@ -74,13 +74,13 @@ pub(super) fn decide(slots: &Slots<'_>) -> Decision {
         }
     }
     let kind = by_evidence(slots);
-    // GenAI before it had operations.
+    // GenAI had no operations at first.
     let legacy = (kind != Kind::Custom).then_some(Convention::GenAiLegacy);
     let convention = first.or(legacy).or_else(|| slots.detected()).unwrap_or_default();
     Decision { convention, kind, unknown }
 }
 
-/// The kind of a span that no word names: who names a model and counts tokens is a model call, and so is who asks a provider for one.
+/// Decides without a known word. A span with a model is a model call if it also has tokens or a provider.
 fn by_evidence(slots: &Slots<'_>) -> Kind {
     let has = |fields: &[Field]| fields.iter().any(|field| slots.has(*field));
     let calls = [
@@ -101,7 +101,7 @@ fn by_evidence(slots: &Slots<'_>) -> Kind {
     }
 }
 
-/// Whether a call embeds: its model's name says so, and no tokens come out. Instrumentations of Bedrock call that a completion.
+/// Returns whether a call embeds: the model's name contains `embed`, and there is no output. Bedrock's instrumentations say `completion`.
 fn embeds(slots: &Slots<'_>) -> bool {
     let model = || slots.word(Field::RequestModel).or_else(|| slots.word(Field::ResponseModel));
     let is_silent = slots.count(Field::OutputTokens).unwrap_or_default() == 0;

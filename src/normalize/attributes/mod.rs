@@ -1,11 +1,11 @@
-//! What attributes mean: the agent facts of OTLP spans, whichever convention wrote them.
+//! Reads the agent facts of OTLP spans from their attributes, whichever convention wrote them.
 //!
-//! A span may follow several conventions at once. For each field the first convention that says something wins; the kind comes from
-//! the first that has a word for it, and [`Facts::convention`] says which one that was. Nothing is taken away: all attributes stay in the
-//! detail, and what is not understood is noted ([`Facts::notes`]).
+//! A span may follow several conventions at once. Each field takes its value from the first convention that has a usable one. The kind
+//! comes from the first convention with a known word for it, which [`Facts::convention`] names. All attributes stay in the detail, and
+//! unrecognized values are noted ([`Facts::notes`]).
 //!
-//! Conventions are data (`normalize/tables`): rows from keys to fields, and words for kinds. What they cannot say is in `refine.rs`. What
-//! the user's configuration says ([`Mapping`]) goes before all of it.
+//! Conventions are data (`normalize/tables`): rows that map keys to fields, and words that map to kinds. `refine.rs` holds the rules that
+//! rows cannot express. The user's mapping ([`Mapping`]) precedes all of it.
 
 mod value;
 mod fields;
@@ -32,15 +32,15 @@ use crate::span::{
     Usage, keys,
 };
 
-/// Whether an attribute of this key and so many bytes can change what is summed up of a span, where keys before it that say nothing else
-/// were seen to follow this convention. A test compares what the others leave out.
+/// Returns whether an attribute of this key and size can change what totals need of a span. `seen` is the convention that earlier keys
+/// revealed. A test compares the results with and without the attributes that this rejects.
 pub(super) fn matters_to_sums(key: &str, bytes: usize, seen: &mut Option<Convention>) -> bool {
     let rules = index::index().rules(key);
     let is_summed = rules.iter().any(|rule| rule.field.is_summed(bytes));
     if SHORT_BYTES < bytes || (is_summed && seen.is_some()) {
         return is_summed;
     }
-    // A key may be all that tells the convention; the first of them decides.
+    // A key may be the only evidence of its convention; the first convention in the order of precedence decides.
     let own = convention_of::<KEYS>(key).filter(|own| seen.is_none_or(|known| *own < known));
     *seen = own.or(*seen);
     let spread = || SPREAD.all(key).next().map(|(_, spread)| spread);
@@ -48,7 +48,7 @@ pub(super) fn matters_to_sums(key: &str, bytes: usize, seen: &mut Option<Convent
     is_summed || own.is_some() || begins(key, keys::SPANFERRY_AGGREGATE) || is_uncounted()
 }
 
-/// Reads the facts of a span from its attributes and events, as far as they are in this detail.
+/// Reads the facts of a span from those attributes and events that this detail has.
 pub(in crate::normalize) fn facts(span: &Span, detail: &Detail) -> Facts {
     let slots = Slots::fill(span, detail);
     let kinds::Decision { convention, kind, unknown } = kinds::decide(&slots);
@@ -70,7 +70,7 @@ pub(in crate::normalize) fn facts(span: &Span, detail: &Detail) -> Facts {
     facts
 }
 
-/// What is a text in the facts as it is in the attributes.
+/// Copies the facts that are text in the attributes, too.
 fn texts(slots: &Slots<'_>, facts: &mut Facts) {
     facts.name = slots.text(Field::Name).unwrap_or_else(|| slots.detail.name.clone());
     facts.guardrail_triggered = slots.truth(Field::GuardrailTriggered);
@@ -93,15 +93,15 @@ fn texts(slots: &Slots<'_>, facts: &mut Facts) {
         (Field::Environment, &mut facts.environment),
         (Field::Release, &mut facts.release),
     ]);
-    // Microsoft's Agent Framework says the answer before as the conversation, NVIDIA's Agent Toolkit that it knows none.
+    // Microsoft's Agent Framework sends the previous response's id as the conversation, and NVIDIA's Agent Toolkit sends `unknown`.
     facts.session.take_if(|session| session.starts_with("resp_") || &**session == "unknown");
 }
 
-/// What stands before a tool's name in the span's: OpenTelemetry GenAI, MCP by it and in Python, Quarkus, MLflow. `DSPy` has a method behind.
+/// Prefixes of a tool's name: OpenTelemetry GenAI, MCP in GenAI and in Python, Quarkus, MLflow. `DSPy` also appends a method.
 const TOOL_VERBS: [&str; 5] =
     ["execute_tool ", "tools/call ", "MCP send tools/call ", "langchain4j.tools.", "Tool."];
 
-/// Names that follow from what was found.
+/// Completes the names that follow from the kind.
 fn finish_names(slots: &Slots<'_>, facts: &mut Facts) {
     match facts.kind {
         Kind::Tool => {
@@ -129,18 +129,18 @@ fn finish_names(slots: &Slots<'_>, facts: &mut Facts) {
     }
 }
 
-/// Whether a span is named `invoke_agent <name>` or `guardrail <name>`, as OpenTelemetry and we ourselves do.
+/// Returns whether a span is named `invoke_agent <name>` or `guardrail <name>`, as OpenTelemetry and Spanferry name spans.
 fn is_behind_a_verb(span_name: &str, name: &str) -> bool {
     let verb = span_name.strip_suffix(name).map(str::trim_end);
     matches!(verb, Some("invoke_agent" | "create_agent" | "guardrail"))
 }
 
 fn model(slots: &Slots<'_>, facts: &mut Facts) {
-    // Spring AI and LiteLLM have words for no model.
+    // Spring AI and LiteLLM write these words if there is no model.
     let named =
         |model: &Text| !["none", "unknown"].iter().any(|word| model.eq_ignore_ascii_case(word));
     facts.request_model = slots.text(Field::RequestModel).filter(named);
-    // We write OpenInference's one name for both models, so it does not say which of them it is.
+    // Spanferry writes OpenInference's single model name for both models, so it does not tell which one it is.
     let is_ambiguous = facts.convention == Convention::OpenAiAgents
         && slots.convention_of(Field::ResponseModel) == Some(Convention::OpenInference);
     facts.response_model =
@@ -154,7 +154,7 @@ fn model(slots: &Slots<'_>, facts: &mut Facts) {
         .or_else(|| slots.payload(Field::ToolDefinitions));
     if facts.request_model.is_none() {
         facts.request_model = match facts.convention {
-            // These have one name for both.
+            // These have one name for both models.
             Convention::Langfuse | Convention::Mlflow => facts.response_model.clone(),
             Convention::OpenInference if !refine::is_agents_bridge(slots.scope) => {
                 model_parameter(facts)
@@ -202,7 +202,7 @@ fn input(slots: &Slots<'_>) -> Option<Payload> {
     }
 }
 
-/// System instructions before the other messages, unless they are among them already.
+/// Puts system instructions before the other messages, unless the messages have some already.
 fn with_instructions(messages: Text, instructions: &Payload) -> Text {
     let list = Raw::trusted(&messages);
     let has_system =
@@ -214,7 +214,7 @@ fn with_instructions(messages: Text, instructions: &Payload) -> Text {
     with_first(&format!(r#"{{"role":"system","parts":{parts}}}"#), list)
 }
 
-/// Facts of the trace and of where it ran.
+/// Reads the facts of the trace and of the resource.
 fn surroundings(slots: &Slots<'_>, span: &Span, facts: &mut Facts) {
     facts.tags = slots.texts(Field::Tags);
     facts.tags.retain(|tag| !refine::is_run_tag(tag));
@@ -239,7 +239,7 @@ fn surroundings(slots: &Slots<'_>, span: &Span, facts: &mut Facts) {
     }
 }
 
-/// Tokens and costs. Returns whether a total was left out because it is less than its parts.
+/// Reads tokens and costs. Returns whether a total was dropped because it is less than its parts.
 fn tokens(slots: &Slots<'_>, facts: &mut Facts) -> bool {
     // In the order of `Usage::counters`.
     const COUNTERS: [Field; 9] = [
@@ -269,7 +269,7 @@ fn tokens(slots: &Slots<'_>, facts: &mut Facts) -> bool {
         .unwrap_or_default();
     for (count, field) in usage.counters().into_iter().zip(COUNTERS) {
         *count = match slots.convention_of(field) {
-            // What the user says goes before what an object says.
+            // The user's mapping precedes the object.
             Some(Convention::Configured) => slots.count(field),
             _ => count.or_else(|| slots.count(field)),
         };
@@ -300,7 +300,7 @@ fn tokens(slots: &Slots<'_>, facts: &mut Facts) -> bool {
     is_total_odd
 }
 
-/// The failure that attributes and status tell, completed by what an exception told.
+/// Combines the failure in attributes and status with an exception from the events.
 fn failure(slots: &Slots<'_>, exception: Option<Failure>) -> Option<Failure> {
     let status =
         (slots.detail.status_code == STATUS_ERROR).then(|| slots.detail.status_message.clone());
@@ -338,5 +338,5 @@ fn failure(slots: &Slots<'_>, exception: Option<Failure>) -> Option<Failure> {
     Some(failure)
 }
 
-/// Logfire's levels from here on are errors.
+/// The lowest of Logfire's levels that is an error.
 const LOGFIRE_ERROR: u64 = 17;

@@ -1,47 +1,47 @@
-//! Which parts of a span's facts an attribute may tell, from its key alone: rows of the tables, whatever scope they ask for, and the
-//! beginnings of keys that come spread.
+//! Tells from an attribute's key alone which parts of a span's facts it may hold. It uses the rows of the tables, whatever their scope, and
+//! the prefixes of facts spread over several keys.
 
 use super::fields::Field;
 use super::index::index;
 use super::slots::{SPREAD, Spread};
 
-/// Parts of a span, as a set.
+/// A set of parts of a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Parts(u16);
 
 impl Parts {
-    /// None.
+    /// No part.
     pub const NONE: Self = Self(0);
-    /// What went in.
+    /// The input.
     pub const INPUT: Self = Self(1);
-    /// What came out.
+    /// The output.
     pub const OUTPUT: Self = Self(1 << 1);
-    /// What it is called.
+    /// The name.
     pub const NAME: Self = Self(1 << 2);
-    /// What went wrong.
+    /// The error.
     pub const ERROR: Self = Self(1 << 3);
-    /// Free facts.
+    /// The metadata.
     pub const METADATA: Self = Self(1 << 4);
-    /// Its events.
+    /// The events.
     pub const EVENTS: Self = Self(1 << 5);
-    /// Its attributes.
+    /// The attributes.
     pub const ATTRIBUTES: Self = Self(1 << 6);
-    /// What made it.
+    /// The resource.
     pub const RESOURCE: Self = Self(1 << 7);
 
-    /// Both.
+    /// Returns the union of both sets.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// Whether both have a part.
+    /// Returns whether the sets have a part in common.
     pub const fn touch(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
 }
 
-/// The parts that an attribute with this key may tell, under any convention; all attributes are [`Parts::ATTRIBUTES`].
+/// Returns the parts that an attribute with this key may hold under any convention. Every attribute is in [`Parts::ATTRIBUTES`].
 pub fn parts_of(key: &str) -> Parts {
     let rules = index().rules(key).iter().map(|rule| of_field(rule.field));
     let spread = SPREAD.all(key).map(|(_, spread)| of_spread(spread));

@@ -1,9 +1,9 @@
-//! Who serves a model, in the spelling of OpenTelemetry GenAI.
+//! Normalizes the names of model providers to the spelling of OpenTelemetry GenAI.
 
 use crate::normalize::tables;
 use crate::span::Text;
 
-/// What Vercel puts behind the provider: the API it speaks.
+/// Suffixes that Vercel appends to the provider: the API that was called.
 const APIS: [&str; 10] = [
     "chat",
     "responses",
@@ -17,7 +17,7 @@ const APIS: [&str; 10] = [
     "reranking",
 ];
 
-/// The provider's name; `None` for the name of a framework.
+/// Returns the provider's normalized name; `None` for a framework's name.
 pub(super) fn normalized(name: &Text) -> Option<Text> {
     let provider = match name.rsplit_once('.') {
         Some((provider, api)) if APIS.contains(&api) => name.slice_ref(provider),

@@ -1,4 +1,4 @@
-//! What rows cannot say: facts that conventions put into other words, or into the span's name.
+//! Corrects facts that rows cannot express: those that conventions name otherwise, or put into the span's name.
 
 use std::sync::LazyLock;
 
@@ -14,7 +14,7 @@ use crate::span::{Convention, Facts, Kind, Payload, Text};
 /// Scope of Logfire's bridge for the Agents SDK.
 const LOGFIRE_AGENTS: &str = "logfire.openai_agents";
 
-/// Agents' names that only the span's name says: an instrumentation scope by its beginning, and what stands before and behind the name.
+/// Agents' names that are only in the span's name: a prefix of the instrumentation scope, and the texts before and after the name.
 const AGENT_NAMES: [(&str, &str, &str); 9] = [
     ("", "invoke_agent ", ""),
     ("", "create_agent ", ""),
@@ -31,7 +31,7 @@ const AGENT_NAMES: [(&str, &str, &str); 9] = [
 
 const VOLTAGENT: &str = "@voltagent/core";
 
-/// Corrects what was found so far, by the convention that decided the kind.
+/// Corrects the facts, by the convention that decided the kind.
 pub(super) fn refine(slots: &Slots<'_>, facts: &mut Facts) {
     match facts.convention {
         Convention::OpenAiAgents
@@ -60,7 +60,7 @@ pub(super) fn refine(slots: &Slots<'_>, facts: &mut Facts) {
     }
 }
 
-/// An agent's name that only the span's name says.
+/// Extracts an agent's name from the span's name.
 fn agent_in_name(slots: &Slots<'_>) -> Option<Text> {
     let name = &slots.detail.name;
     let inside = AGENT_NAMES.iter().filter(|(scope, _, _)| begins(slots.scope, scope));
@@ -70,21 +70,21 @@ fn agent_in_name(slots: &Slots<'_>) -> Option<Text> {
     inside.next().map(|inside| name.slice_ref(inside))
 }
 
-/// Whether this is a scope of OpenInference's bridges for the Agents SDK, in Python and JavaScript. Their parameters are those of the
-/// answer, so that their model is not the one that was asked for.
+/// Returns whether this is the scope of one of OpenInference's bridges for the Agents SDK (Python and JavaScript). Their parameters are
+/// those of the response, so the model in them is not the requested one.
 pub(super) fn is_agents_bridge(scope: &str) -> bool {
     scope == "openinference.instrumentation.openai_agents"
         || scope == "@arizeai/openinference-instrumentation-openai-agents"
 }
 
-/// OpenInference's bridge for the Agents SDK calls a handoff a tool from an agent to an agent, the trace an agent without a name, and a
-/// turn has only its name. LiteLLM's exporter for Arize calls a model call with tools a tool.
+/// Corrects OpenInference. Its bridge for the Agents SDK makes a handoff a tool call between agents and the trace an agent without a name,
+/// and names a turn only in the span's name. LiteLLM's exporter for Arize makes a model call with tools a tool.
 fn openinference(slots: &Slots<'_>, facts: &mut Facts) {
     let (name, is_root) = (&slots.detail.name, slots.span.parent_id.is_none());
     match facts.kind {
         Kind::Tool if name.starts_with("handoff to ") => {
             facts.kind = Kind::Handoff;
-            // In JavaScript the names stand in objects.
+            // In JavaScript, the names are inside objects.
             let agent = |payload: Option<Payload>, member| match payload? {
                 Payload::Json(object) => {
                     Raw::trusted(&object).get_string(member).map(|name| share(&object, name))
@@ -112,7 +112,7 @@ fn openinference(slots: &Slots<'_>, facts: &mut Facts) {
     }
 }
 
-/// Logfire's bridge for the Agents SDK has a plain `name`, which belongs where the kind says.
+/// Corrects Logfire's bridge for the Agents SDK. Its plain `name` belongs to the field that the kind suggests.
 fn logfire(slots: &Slots<'_>, facts: &mut Facts) {
     let name = slots.text(Field::PlainName);
     let template = slots.word(Field::LogfireTemplate).unwrap_or_default();
@@ -136,11 +136,11 @@ fn logfire(slots: &Slots<'_>, facts: &mut Facts) {
 
 /// Scope of OpenTelemetry's own bridge for the Agents SDK.
 const OPENTELEMETRY_AGENTS: &str = "opentelemetry.instrumentation.openai_agents";
-/// Its version 0.1.0 names this agent on every span that is no agent's.
+/// The agent that version 0.1.0 of this bridge names on every span that is not an agent.
 const PLACEHOLDER: &str = "OpenAI Agent";
 
-/// OpenTelemetry's bridge for the Agents SDK calls the trace an agent without a name, and names a placeholder as the agent. OpenLLMetry
-/// calls the tasks and workflows of CrewAI and LangChain `invoke_agent` as well.
+/// Corrects GenAI. OpenTelemetry's bridge for the Agents SDK makes the trace an agent without a name, and writes a placeholder as the
+/// agent. OpenLLMetry also calls the tasks and workflows of CrewAI and LangChain `invoke_agent`.
 fn genai(slots: &Slots<'_>, facts: &mut Facts) {
     if slots.scope == OPENTELEMETRY_AGENTS {
         if facts.kind != Kind::Agent && facts.agent.as_deref() == Some(PLACEHOLDER) {
@@ -160,7 +160,7 @@ fn genai(slots: &Slots<'_>, facts: &mut Facts) {
     }
     let entity = slots.word(Field::TraceloopKind);
     if facts.kind == Kind::Agent && matches!(entity.as_deref(), Some("task" | "workflow")) {
-        // A step's name, or that of the program.
+        // The name is that of a step or of the program.
         (facts.kind, facts.agent) = (Kind::Chain, None);
     }
 }
@@ -168,7 +168,7 @@ fn genai(slots: &Slots<'_>, facts: &mut Facts) {
 /// Scope of OpenLIT's bridge for the Agents SDK.
 const OPENLIT_AGENTS: &str = "openlit.instrumentation.openai_agents";
 
-/// OpenLIT's bridge for the Agents SDK calls guardrails, handoffs, tasks and turns agents too; the last two have no name.
+/// Corrects OpenLIT's bridge for the Agents SDK, which makes guardrails, handoffs, tasks and turns agents. Tasks and turns have no name.
 fn openlit(slots: &Slots<'_>, facts: &mut Facts) {
     if slots.has(Field::GuardrailTriggered) {
         (facts.kind, facts.guardrail) = (Kind::Guardrail, facts.agent.take());
@@ -179,7 +179,7 @@ fn openlit(slots: &Slots<'_>, facts: &mut Facts) {
     }
 }
 
-/// MLflow names spans after what they stand for, and nothing else says it. Methods and the trace itself have the type of agents too.
+/// Corrects MLflow, which has names only in the span's name. Methods and the trace itself have the agent type, too.
 fn mlflow(slots: &Slots<'_>, facts: &mut Facts) {
     let (name, is_root) = (&slots.detail.name, slots.span.parent_id.is_none());
     match facts.kind {
@@ -191,7 +191,7 @@ fn mlflow(slots: &Slots<'_>, facts: &mut Facts) {
     }
 }
 
-/// A call of the AI SDK that may use tools is an agent.
+/// Corrects the AI SDK: a call that may use tools is an agent.
 fn vercel(slots: &Slots<'_>, facts: &mut Facts) {
     let operation = slots.word(Field::VercelOperation);
     let is_outer = matches!(operation.as_deref(), Some("ai.generateText" | "ai.streamText"));
@@ -200,8 +200,8 @@ fn vercel(slots: &Slots<'_>, facts: &mut Facts) {
     }
 }
 
-/// Whether a span says its own tokens: a call does. But the AI SDK's outer embedding span has the sum of the calls inside, the next call of
-/// Spring AI 1 its own tokens and those of the calls before it, and an agent of `VoltAgent` the sum of its calls, without agents below.
+/// Returns whether a span's tokens are its own, as those of a call are. Exceptions: the AI SDK's outer embedding span has the sum of its
+/// calls, Spring AI 1's next call includes the calls before it, and `VoltAgent`'s agents have the sum of their calls, without agents below.
 pub(super) fn says_its_own(slots: &Slots<'_>, facts: &Facts) -> bool {
     match slots.word(Field::VercelOperation) {
         _ if slots.scope == VOLTAGENT => facts.kind == Kind::Agent,
@@ -210,15 +210,15 @@ pub(super) fn says_its_own(slots: &Slots<'_>, facts: &Facts) -> bool {
     }
 }
 
-/// Whether Spring AI 1 adds what this call took to the next call beside it: that is the one with the answers of the tools.
+/// Returns whether Spring AI 1 adds this call's tokens to its next sibling, the call with the tools' results.
 pub(super) fn adds_up_later(slots: &Slots<'_>, facts: &Facts) -> bool {
-    // Since version 2, which needs version 4 of Spring Boot, each call says its own.
+    // Since version 2, which needs Spring Boot 4, each call reports only its own tokens.
     let is_old = facts.kind == Kind::Generation && slots.span.scope.version.starts_with('3');
     let stop = slots.word(Field::SpringStop).filter(|_| is_old);
     stop.is_some_and(|stop| stop.contains("TOOL_CALLS") || stop.contains("tool_use"))
 }
 
-/// The entity's name is the agent's or the tool's where nothing better was said.
+/// Uses the entity's name as the agent's or the tool's if there is no better one.
 fn openllmetry(slots: &Slots<'_>, facts: &mut Facts) {
     let entity = slots.text(Field::Name);
     match facts.kind {
@@ -228,8 +228,8 @@ fn openllmetry(slots: &Slots<'_>, facts: &mut Facts) {
     }
 }
 
-/// Genkit has the model of a call in its name (`googleai/gemini-2.5-flash`). LiveKit's `update_agent` is a handoff to the agent that it
-/// names. AG2's `subtask` says what was called beside it.
+/// Corrects individual frameworks. Genkit names a call after its model (`googleai/gemini-2.5-flash`). LiveKit's `update_agent` is a handoff
+/// to the agent that it names. AG2's `subtask` is marked, because it may repeat the usage of a sibling.
 fn framework(slots: &Slots<'_>, facts: &mut Facts) {
     if facts.kind == Kind::Handoff {
         facts.handoff_to = facts.agent.take().or(facts.handoff_to.take());
@@ -246,7 +246,7 @@ fn framework(slots: &Slots<'_>, facts: &mut Facts) {
         facts.provider = provider::normalized(&name.slice_ref(maker));
         facts.request_model = Some(name.slice_ref(model));
     }
-    // LlamaIndex's `ToolCall(tool_name='get_weather', ...`, as Python shows it.
+    // LlamaIndex writes the `repr` of the step: `ToolCall(tool_name='get_weather', ...`.
     if facts.kind == Kind::Tool
         && let Some(step) = slots.text(Field::Step)
         && let Some((_, rest)) = step.split_once("tool_name='")
@@ -255,8 +255,8 @@ fn framework(slots: &Slots<'_>, facts: &mut Facts) {
     }
 }
 
-/// Some put the name of a program or a purpose where the agent's belongs: Copilot on model calls, Gemini CLI everywhere,
-/// OpenInference's graphs on steps and workflows, Claude Code before an agent's name.
+/// Removes agents that are the name of a program or a purpose: Copilot's on model calls, Gemini CLI's everywhere, OpenInference's graph
+/// nodes on steps and workflows, and Claude Code's prefix of an agent's name.
 fn not_an_agent(slots: &Slots<'_>, facts: &mut Facts) {
     if has_key(slots, Field::Agent, "query_source") {
         let name = |it: Text| Some(it.slice_ref(it.strip_prefix("agent:")?.split_once(':')?.1));
@@ -264,7 +264,7 @@ fn not_an_agent(slots: &Slots<'_>, facts: &mut Facts) {
     }
     let is_purpose = facts.kind == Kind::Generation && slots.scope.starts_with("copilot");
     let is_program = slots.scope == "gemini-cli";
-    // What opencode calls each of its requests.
+    // opencode names each of its requests so.
     let is_request = facts.agent.as_deref() == Some("session.llm");
     let is_node = facts.kind != Kind::Agent
         && slots.key_of(Field::Agent).is_some_and(|key| key.starts_with("graph.node."));
@@ -272,13 +272,13 @@ fn not_an_agent(slots: &Slots<'_>, facts: &mut Facts) {
         facts.agent = None;
     }
     if is_program {
-        // It stands for the turn of a session.
+        // Here it identifies the turn of a session.
         facts.prompt_name = None;
         facts.provider = facts.provider.take().or(Some(Text::from_static("gcp.gemini")));
     }
 }
 
-/// OpenLIT puts names, ids and arguments of the calls that a model asks for on the model's span.
+/// Removes the names, ids and arguments of requested tool calls, which OpenLIT puts on the model's span.
 fn not_a_tool(slots: &Slots<'_>, facts: &mut Facts) {
     if facts.kind != Kind::Generation {
         return;
@@ -289,10 +289,10 @@ fn not_a_tool(slots: &Slots<'_>, facts: &mut Facts) {
     }
 }
 
-/// Who counts a part beside its whole: under which scope, and of which providers or models (all where none is named).
-/// Anthropic and Bedrock count cached tokens so, Gemini its thoughts; their callers differ.
+/// Clients that count a part exclusively: under which scope, and for which providers or models (all if none is listed). Anthropic and
+/// Bedrock count cached tokens this way, and Gemini its thoughts; whether a client corrects this differs.
 static BESIDE: [(Part, Gate, &[&str]); 17] = [
-    // AgentScope 2.0, Agno 3.1 and Microsoft's Agent Framework 1.23 hand on `usage.input_tokens` of Anthropic.
+    // AgentScope 2.0, Agno 3.1 and Microsoft's Agent Framework 1.23 pass on Anthropic's `usage.input_tokens`.
     (Part::Cached, Scope("agentscope"), ANTHROPIC),
     (Part::Cached, Scope("openinference.instrumentation.agno"), ANTHROPIC),
     (Part::Cached, ScopePrefix("agent_framework"), ANTHROPIC),
@@ -300,30 +300,30 @@ static BESIDE: [(Part, Gate, &[&str]); 17] = [
     // openlit 1.45: "Anthropic's API reports input_tokens exclusive of cache".
     (Part::Cached, ScopePrefix("openlit."), ANTHROPIC),
     (Part::Cached, ScopePrefix("@openlit/"), ANTHROPIC),
-    // OpenLLMetry for JavaScript 0.27, whose total leaves them out, too.
+    // OpenLLMetry for JavaScript 0.27; its total excludes them, too.
     (Part::Cached, Scope("@traceloop/instrumentation-anthropic"), &[]),
-    // OpenLLMetry and OpenTelemetry's botocore: `usage.inputTokens` of Converse and InvokeModel as it is.
+    // OpenLLMetry and OpenTelemetry's botocore pass on `usage.inputTokens` of Converse and InvokeModel unchanged.
     (Part::Cached, Scope("opentelemetry.instrumentation.bedrock"), &[]),
     (Part::Cached, ScopePrefix("opentelemetry.instrumentation.botocore"), ANTHROPIC),
     (Part::Cached, ScopePrefix("org.springframework"), ANTHROPIC),
-    // Pipecat (`services/{anthropic,aws,google}/llm.py`) and JetBrains' Tracy hand on what each provider says.
+    // Pipecat (`services/{anthropic,aws,google}/llm.py`) and JetBrains' Tracy pass on each provider's counts.
     (Part::Cached, Scope("tracy"), ANTHROPIC),
     (Part::Cached, Scope("pipecat"), ANTHROPIC),
     (Part::Reasoning, Scope("pipecat"), GEMINI),
     (Part::Reasoning, ScopePrefix("openlit."), GEMINI),
     (Part::Reasoning, ScopePrefix("@openlit/"), GEMINI),
-    // OpenLLMetry hands on `candidates_token_count` and the total, and says no thoughts.
+    // OpenLLMetry passes on `candidates_token_count` and the total, but no thoughts.
     (Part::Reasoning, Scope("opentelemetry.instrumentation.google_generativeai"), GEMINI),
     (Part::Reasoning, Scope("opentelemetry.instrumentation.vertexai"), GEMINI),
 ];
 
-/// Words in the provider's or the model's name.
+/// Words in the name of the provider or the model.
 const ANTHROPIC: &[&str] = &["anthropic", "claude", "bedrock"];
 const GEMINI: &[&str] = &["gemini"];
 
-/// Whether the client is known to count a part beside its whole.
+/// Returns whether the client is known to count the part exclusively.
 pub(super) fn is_beside(part: Part, slots: &Slots<'_>, facts: &Facts) -> bool {
-    // Whoever speaks OpenAI's protocol counts as OpenAI does, whatever the model's name.
+    // Clients of OpenAI's protocol get OpenAI's counts, whatever the model's name.
     let provider = facts.provider.as_deref().unwrap_or_default();
     if ["openai", "openrouter", "azure.", "litellm"].iter().any(|host| provider.starts_with(host)) {
         return false;
@@ -341,7 +341,7 @@ pub(super) fn is_beside(part: Part, slots: &Slots<'_>, facts: &Facts) -> bool {
     BESIDE.iter().any(is_listed)
         || match part {
             Part::Cached => is_raw(slots) || (is_old(slots) && is_of(ANTHROPIC)),
-            // ADK before 2.3 hands on Gemini's counts.
+            // ADK before 2.3 passes on Gemini's counts.
             Part::Reasoning => {
                 has_key(slots, Field::Reasoning, "gen_ai.usage.experimental.") && is_of(GEMINI)
             }
@@ -352,7 +352,7 @@ fn has_key(slots: &Slots<'_>, field: Field, beginning: &str) -> bool {
     slots.key_of(field).is_some_and(|key| key.starts_with(beginning))
 }
 
-/// Claude Code in its own words (OpenTelemetry's, which 2.1.332 has beside them, add up), and OpenLLMetry where it has no total.
+/// Returns whether this is Claude Code under its own names (2.1.332 also sends OpenTelemetry's, inclusive) or OpenLLMetry without a total.
 fn is_raw(slots: &Slots<'_>) -> bool {
     let is_claude_code = slots.detail.name.starts_with("claude_code.");
     let is_raw = slots.scope == "opentelemetry.instrumentation.anthropic";
@@ -360,7 +360,7 @@ fn is_raw(slots: &Slots<'_>) -> bool {
         || (is_raw && !slots.has(Field::TotalTokens))
 }
 
-/// The AI SDK up to version 5 and Strands up to 1.45. Later versions detail the input, and count inclusively.
+/// Returns whether this is the AI SDK up to 5 or Strands up to 1.45. Later versions detail the input and count inclusively.
 fn is_old(slots: &Slots<'_>) -> bool {
     let details = |read, write| {
         has_key(slots, Field::CachedRead, read) || has_key(slots, Field::CacheWrite, write)
@@ -371,7 +371,7 @@ fn is_old(slots: &Slots<'_>) -> bool {
             && !details("gen_ai.usage.cache_read.", "gen_ai.usage.cache_creation."))
 }
 
-/// Whether a tag is LangChain's own, and none of the user's.
+/// Returns whether a tag is one of LangChain's own rather than the user's.
 pub(super) fn is_run_tag(tag: &str) -> bool {
     static OWN: LazyLock<Vec<(&str, ())>> =
         LazyLock::new(|| tables::beginnings("tags", |_| Some(())).collect());

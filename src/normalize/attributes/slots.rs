@@ -1,4 +1,4 @@
-//! What one pass over a span's attributes finds: the best value for each field, and what comes spread over several keys.
+//! Collects the best value for each field in one pass over a span's attributes, and the facts that are spread over several keys.
 
 use std::borrow::Cow;
 use std::cell::LazyCell;
@@ -18,7 +18,7 @@ use crate::support::json::object::Object;
 use crate::support::json::write_str;
 
 named! {
-    /// What comes spread over several keys: lists, flattened into indexed keys, and facts one by one.
+    /// Facts that are spread over several keys: lists flattened into indexed keys, and single entries.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     (pub(super)) Spread {
         InputMessages "input_messages",
@@ -33,16 +33,16 @@ named! {
         Evaluations "evaluations",
         Metadata "metadata",
         Parameter "parameter",
-        /// Tokens or costs that this version does not know.
+        /// Tokens or costs under an unknown key.
         Uncounted "uncounted",
     }
 }
 
-/// What keys that no row has begin with.
+/// Prefixes of keys without rows.
 pub(super) static SPREAD: LazyLock<Beginnings<Spread>> =
     LazyLock::new(|| Beginnings::of("keys", Spread::named));
 
-/// The convention that a text begins with a word of, in one of the lists.
+/// Returns the convention to which a prefix of the text belongs, in one of the lists.
 pub(super) fn convention_of<const LIST: usize>(text: &str) -> Option<Convention> {
     CONVENTIONS.get(LIST)?.all(text).next().map(|(_, convention)| convention)
 }
@@ -53,20 +53,20 @@ pub(super) struct Slots<'a> {
     pub(super) detail: &'a Detail,
     /// The name of the instrumentation scope.
     pub(super) scope: &'a str,
-    /// Whether another Spanferry has said that the span's usage repeats that of others.
+    /// Whether another Spanferry marked the span's usage as a repetition of other spans' usage.
     pub(super) is_repeated: bool,
-    /// The first attribute that says tokens or costs in a way that cannot be counted.
+    /// The first attribute with tokens or costs that cannot be counted.
     pub(super) uncounted: Option<&'a Text>,
     index: &'static Index,
     found: [Option<(Rule, &'a Attribute)>; Field::COUNT],
-    /// Values of fields that were found inside JSON.
+    /// Values that were found inside JSON.
     inside: Vec<(Field, Value)>,
     flat: Vec<(Spread, &'a str, &'a Value)>,
     metadata: Vec<(&'a str, &'a Attribute)>,
     parameters: Vec<(&'a str, &'a Value)>,
 }
 
-/// Who writes a cost of 0 for models that it has no price of: OpenLIT, in Python and JavaScript.
+/// Clients that write a cost of 0 for models without a known price: OpenLIT, in Python and JavaScript.
 const UNPRICED: [Gate; 2] = [Gate::ScopePrefix("openlit."), Gate::ScopePrefix("@openlit/")];
 
 /// Scope of `LlamaIndex`'s own tracer.
@@ -74,12 +74,12 @@ const LLAMA_INDEX: &str = "llamaindex.opentelemetry.tracer";
 
 const SCOPES: usize = 0;
 pub(super) const KEYS: usize = 1;
-/// Scopes that leave no doubt about the convention, and keys that belong to one.
+/// Scopes that identify a convention unambiguously, and keys that belong to one.
 static CONVENTIONS: LazyLock<[Beginnings<Convention>; 2]> =
     LazyLock::new(|| ["scopes", "conventions"].map(|of| Beginnings::of(of, Convention::named)));
 
 impl<'a> Slots<'a> {
-    /// Looks at every attribute once.
+    /// Fills the slots in one pass over the attributes.
     pub(super) fn fill(span: &'a Span, detail: &'a Detail) -> Self {
         let mut slots = Self {
             span,
@@ -95,7 +95,7 @@ impl<'a> Slots<'a> {
             parameters: Vec::new(),
         };
         detail.attributes.iter().for_each(|attribute| slots.take(attribute));
-        // Before 1.37, and again in one event since, content came in events of the span.
+        // Content was in span events before 1.37, and is again in one event since.
         for event in &detail.events {
             let is_content = match &*event.name {
                 "gen_ai.content.prompt"
@@ -140,7 +140,7 @@ impl<'a> Slots<'a> {
         }
     }
 
-    /// Takes a value of an attribute for a field, if there is no better one.
+    /// Stores the value for a field if its rule takes precedence over the one found so far. Returns whether it did.
     fn consider(&mut self, rule: Rule, attribute: &'a Attribute, value: &Value) -> bool {
         let Some(slot) = self.found.get_mut(rule.field as usize) else { return false };
         if !rule.field.takes(value, rule.read) {
@@ -149,7 +149,7 @@ impl<'a> Slots<'a> {
             }
             return false;
         }
-        // Of a key that repeats, the last value counts.
+        // If a key repeats, the last value counts.
         let is_better = slot.is_none_or(|(found, _)| rule.rank <= found.rank);
         if is_better {
             *slot = Some((rule, attribute));
@@ -167,27 +167,27 @@ impl<'a> Slots<'a> {
         }
     }
 
-    /// Whether a field was found.
+    /// Returns whether a field was found.
     pub(super) fn has(&self, field: Field) -> bool {
         self.get(field).is_some()
     }
 
-    /// The value of a field as it is.
+    /// Returns the unconverted value of a field.
     pub(super) fn value(&self, field: Field) -> Option<&Value> {
         self.get(field).map(|(_, value)| value)
     }
 
-    /// The convention that a field's value came from.
+    /// Returns the convention that a field's value came from.
     pub(super) fn convention_of(&self, field: Field) -> Option<Convention> {
         self.get(field).map(|(rule, _)| rule.convention)
     }
 
-    /// The key that a field's value came under.
+    /// Returns the key that a field's value came from.
     pub(super) fn key_of(&self, field: Field) -> Option<&'a Text> {
         self.found(field).map(|(_, attribute)| &attribute.key)
     }
 
-    /// The kind that the user's configuration gives the span.
+    /// Returns the kind that the user's configuration gives the span.
     pub(super) fn configured_kind(&self) -> Option<Kind> {
         let (rule, attribute) = self.found(Field::ConfiguredKind)?;
         self.index.configured_kind(&attribute.key, &value::word(&attribute.value, rule.read)?)
@@ -197,8 +197,8 @@ impl<'a> Slots<'a> {
         self.get(field).and_then(|(rule, value)| value::text(value, rule.read))
     }
 
-    /// Copies the texts of fields that were found to their places, and leaves the places of all others alone: most fields are on few
-    /// spans, and moving nothing costs as much as moving a text.
+    /// Copies the texts of found fields to their places and does not touch the others. Most spans have few fields, and moving an empty
+    /// value costs as much as moving a text.
     pub(super) fn copy_texts<const N: usize>(&self, places: [(Field, &mut Option<Text>); N]) {
         for (field, place) in places {
             if let Some((rule, value)) = self.get(field) {
@@ -207,7 +207,7 @@ impl<'a> Slots<'a> {
         }
     }
 
-    /// A text to look at.
+    /// Returns a field's text for inspection, without copying it if possible.
     pub(super) fn word(&self, field: Field) -> Option<Cow<'_, str>> {
         self.get(field).and_then(|(rule, value)| value::word(value, rule.read))
     }
@@ -237,7 +237,7 @@ impl<'a> Slots<'a> {
         self.get(field).and_then(|(rule, value)| value::payload(value, rule.read))
     }
 
-    /// A payload whose type another attribute tells.
+    /// Returns a payload whose type another attribute declares.
     pub(super) fn payload_as(&self, field: Field, mime: Field) -> Option<Payload> {
         let (rule, value) = self.get(field)?;
         let is_json = rule.convention == Convention::OpenInference
@@ -245,12 +245,12 @@ impl<'a> Slots<'a> {
         value::payload(value, if is_json { Read::Json } else { rule.read })
     }
 
-    /// An object as JSON text that is valid.
+    /// Returns an object as valid JSON text.
     pub(super) fn object(&self, field: Field) -> Option<Text> {
         self.value(field).and_then(value::json_text)
     }
 
-    /// Parameters that came one by one.
+    /// Returns the parameters that came in single keys.
     pub(super) fn parameters(&self) -> Option<Payload> {
         if self.parameters.is_empty() {
             return None;
@@ -264,7 +264,7 @@ impl<'a> Slots<'a> {
         Some(Payload::Json(written(json)))
     }
 
-    /// Metadata that came one by one, and that of one object.
+    /// Returns the metadata of single keys, followed by that of one object.
     pub(super) fn metadata(&self) -> Vec<(Text, Payload)> {
         let single = self.metadata.iter().filter_map(|(name, attribute)| {
             let payload = value::payload(&attribute.value, Read::Json)?;
@@ -277,7 +277,7 @@ impl<'a> Slots<'a> {
         metadata
     }
 
-    /// A flattened list, unless a convention before this one said the same in one key.
+    /// Returns a flattened list, unless a convention before this one has the same in one key.
     pub(super) fn flattened_before(
         &self,
         flat: Spread,
@@ -290,14 +290,14 @@ impl<'a> Slots<'a> {
         }
     }
 
-    /// A flattened list as one JSON list.
+    /// Returns a flattened list as one JSON list.
     pub(super) fn flattened(&self, flat: Spread) -> Option<Payload> {
         if self.flat.is_empty() {
             return None;
         }
         let mut list = Flattened::default();
         for (_, path, value) in self.flat.iter().filter(|(found, _, _)| *found == flat) {
-            // Vectors say nothing to a reader, and are most of an embedding span.
+            // Vectors are of no use to a reader, and are most of an embedding span.
             if !path.ends_with(".vector") {
                 list.put(path, leaf(path, value));
             }
@@ -308,7 +308,7 @@ impl<'a> Slots<'a> {
         Some(Payload::Json(list.to_json(flat == Spread::Tools)))
     }
 
-    /// Judgements that came flattened: `N.evaluation.name` and its like.
+    /// Returns evaluations that came flattened: `N.evaluation.name` and similar keys.
     pub(super) fn scores(&self) -> Vec<Score> {
         if self.flat.is_empty() {
             return Vec::new();
@@ -336,7 +336,7 @@ impl<'a> Slots<'a> {
         scores.into_values().collect()
     }
 
-    /// The first convention that left a trace, where none said what kind of span it is.
+    /// Returns the first convention that left evidence, for spans without a known word for their kind.
     pub(super) fn detected(&self) -> Option<Convention> {
         if self.scope == "ai" {
             return Some(Convention::Vercel);
@@ -345,7 +345,7 @@ impl<'a> Slots<'a> {
         convention_of::<SCOPES>(self.scope).or_else(|| keys.min()).or_else(|| self.configured())
     }
 
-    /// The user's own convention, where it is all there is: who maps attributes without a kind is understood all the same.
+    /// Returns the user's own convention if a mapped attribute is the only evidence, so that the span counts as recognized.
     fn configured(&self) -> Option<Convention> {
         let mut rules = self.found.iter().flatten().map(|(rule, _)| rule.convention);
         rules.find(|convention| *convention == Convention::Configured)
@@ -366,7 +366,7 @@ impl<'a> Slots<'a> {
     }
 }
 
-/// A flattened value as JSON. Schemas are JSON in a string and become what they are.
+/// Encodes a flattened value as JSON. Schemas that are JSON in a string are embedded as JSON.
 fn leaf<'a>(path: &str, value: &'a Value) -> Cow<'a, str> {
     match value {
         Value::Text(text) if path.ends_with("json_schema") && Raw::parse(text).is_some() => {

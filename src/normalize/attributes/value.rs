@@ -1,4 +1,4 @@
-//! Reading attribute values that clients write in more than one way.
+//! Reads attribute values that clients write in more than one way.
 
 use std::borrow::Cow;
 
@@ -11,18 +11,18 @@ use crate::span::{Payload, Text, Value};
 /// How a value is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Read {
-    /// As what it is.
+    /// As its own type.
     Plain,
     /// As JSON in a string, structured, or plain: a field that its convention declares to be JSON.
     Json,
-    /// A list as text between commas.
+    /// A list as comma-separated text.
     Commas,
-    /// Inside such JSON, at this place of the tables' paths.
+    /// Inside such JSON; the number is the path's index in [`PATHS`].
     Inside(u8),
 }
 
 impl Read {
-    /// The coercion of a name in the tables.
+    /// Finds a coercion by its name in the tables.
     pub(super) fn named(name: &str) -> Option<Self> {
         match name {
             "" => Some(Self::Plain),
@@ -36,7 +36,7 @@ impl Read {
     }
 }
 
-/// A text that is not empty: as it is, or without JSON's quotes where the convention quotes everything. Numbers become text.
+/// Returns a value's text unless it is empty or a placeholder. Numbers become text, and fields that are JSON lose JSON's quotes.
 pub(super) fn text(value: &Value, read: Read) -> Option<Text> {
     let word = word(value, read)?;
     Some(match value {
@@ -45,7 +45,7 @@ pub(super) fn text(value: &Value, read: Read) -> Option<Text> {
     })
 }
 
-/// Such a text to look at. To keep one costs as much as to read it.
+/// Borrows such a text if possible, because keeping one costs as much as reading it.
 pub(super) fn word(value: &Value, read: Read) -> Option<Cow<'_, str>> {
     match value {
         Value::Text(text) => match read {
@@ -58,19 +58,19 @@ pub(super) fn word(value: &Value, read: Read) -> Option<Cow<'_, str>> {
     }
 }
 
-/// A text in JSON's quotes without them; any other text as it is.
+/// Removes JSON's quotes from a text; any other text stays as it is.
 fn unquoted(text: &str) -> Option<Cow<'_, str>> {
     let json = text.starts_with('"').then(|| Raw::parse(text)).flatten();
     json.map_or(Some(Cow::Borrowed(text)), Raw::string)
 }
 
-/// Whether a text stands for nothing: empty JSON, and what Claude Code, ADK, Strands, LiteLLM and Koog write in place of what they do not tell.
+/// Returns whether a text stands for no value: empty JSON, or a placeholder of Claude Code, ADK, Strands, LiteLLM or Koog.
 fn is_placeholder(text: &str) -> bool {
     matches!(text, "" | "null" | "\"\"" | "<REDACTED>" | "[REDACTED]")
         || matches!(text, "<not specified>" | "<elided>" | "default_user_id" | "HIDDEN:non-empty")
 }
 
-/// A count; NaN, fractions, negative and absurd numbers are none.
+/// Returns a count; `None` for NaN, fractions, and negative or absurd numbers.
 pub(super) fn count(value: &Value) -> Option<u64> {
     let count = match value {
         Value::Int(number) => u64::try_from(*number).ok(),
@@ -81,7 +81,7 @@ pub(super) fn count(value: &Value) -> Option<u64> {
     count.filter(|count| *count <= COUNT_MAX)
 }
 
-/// A finite number.
+/// Returns a finite number.
 pub(super) fn number(value: &Value) -> Option<f64> {
     match value {
         #[expect(
@@ -95,8 +95,8 @@ pub(super) fn number(value: &Value) -> Option<f64> {
     }
 }
 
-/// A time in seconds. A whole number of a minute or more, and a number of ten minutes or more, are milliseconds: nobody measures a first
-/// token in whole seconds, and none takes so long. From ten millions on they are nanoseconds.
+/// Returns a time in seconds. A whole number of 60 or more, or any of 600 or more, is in milliseconds, because clients do not measure a
+/// first token in whole seconds, and none takes that long. From 10,000,000 on, it is in nanoseconds.
 pub(super) fn seconds(value: &Value) -> Option<f64> {
     let seconds = number(value)?;
     let is_whole = matches!(value, Value::Int(_));
@@ -108,7 +108,7 @@ pub(super) fn seconds(value: &Value) -> Option<f64> {
     })
 }
 
-/// True or false.
+/// Returns a boolean.
 pub(super) fn truth(value: &Value) -> Option<bool> {
     match value {
         Value::Bool(truth) => Some(*truth),
@@ -117,7 +117,7 @@ pub(super) fn truth(value: &Value) -> Option<bool> {
     }
 }
 
-/// Whether a value says nothing.
+/// Returns whether a value is empty or a placeholder.
 pub(super) fn is_empty(value: &Value) -> bool {
     match value {
         Value::Empty => true,
@@ -129,7 +129,7 @@ pub(super) fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// Whether a value looks like an object, as JSON text or structured.
+/// Returns whether a value looks like an object, as JSON text or structured.
 pub(super) fn is_object(value: &Value) -> bool {
     match value {
         Value::Text(text) => text.trim_ascii_start().starts_with('{'),
@@ -138,7 +138,7 @@ pub(super) fn is_object(value: &Value) -> bool {
     }
 }
 
-/// A value as a payload.
+/// Converts a value to a payload.
 pub(super) fn payload(value: &Value, read: Read) -> Option<Payload> {
     match value {
         _ if is_empty(value) => None,
@@ -151,7 +151,7 @@ pub(super) fn payload(value: &Value, read: Read) -> Option<Payload> {
     }
 }
 
-/// A list whose elements are JSON texts, as Vercel sends lists of objects, as one JSON list.
+/// Joins a list whose elements are all JSON texts into one JSON list. Vercel sends lists of objects this way.
 fn list_of_json(values: &[Value]) -> Option<Text> {
     let texts = values.iter().map(|value| {
         let text = value.as_text().filter(|text| text.starts_with(['{', '[', '"']))?;
@@ -161,7 +161,7 @@ fn list_of_json(values: &[Value]) -> Option<Text> {
     texts.map(|texts| Text::from(format!("[{}]", texts.join(","))))
 }
 
-/// A value as JSON text that is valid: text that is JSON already stays as it is.
+/// Returns a value as valid JSON text. Text that already is JSON stays as it is.
 pub(super) fn json_text(value: &Value) -> Option<Text> {
     match value {
         Value::Text(text) => Raw::parse(text).map(|_| text.clone()).or_else(|| of_python(text)),
@@ -169,7 +169,7 @@ pub(super) fn json_text(value: &Value) -> Option<Text> {
     }
 }
 
-/// A dict that Python wrote for people, `{'cache_read': 5}`, as JSON. Where its texts have quotes in them, it is none.
+/// Converts the `repr` of a Python dict, `{'cache_read': 5}`, to JSON. Returns `None` if quotes inside its texts make that impossible.
 pub(super) fn of_python(text: &Text) -> Option<Text> {
     if !text.starts_with("{'") {
         return None;
@@ -179,7 +179,7 @@ pub(super) fn of_python(text: &Text) -> Option<Text> {
     Some(Text::from(json))
 }
 
-/// What lies inside valid JSON on a way of members and places in lists, `.replies.0.meta`: a string as its text, anything else as JSON.
+/// Follows a path of names and indices, `.replies.0.meta`, into valid JSON. Returns a string as its text, anything else as JSON.
 pub(super) fn inside(json: &Text, place: u8) -> Option<Value> {
     let mut found = Raw::trusted(json);
     for step in PATHS.get(usize::from(place))?.split('.').skip(1) {
@@ -192,7 +192,7 @@ pub(super) fn inside(json: &Text, place: u8) -> Option<Value> {
     Some(Value::Text(text.unwrap_or_else(|| json.slice_ref(found.text()))))
 }
 
-/// The strings of a list: a list, JSON text of one, text between commas (as languages show a list, too: `[a]`, `['a']`), or one text alone.
+/// Returns the strings of a list: an array, a JSON list, comma-separated text (also in brackets: `[a]`, `['a']`), or a single text.
 pub(super) fn texts(value: &Value, read: Read) -> Vec<Text> {
     let mut texts = match value {
         Value::Array(values) => {
@@ -212,7 +212,7 @@ pub(super) fn texts(value: &Value, read: Read) -> Vec<Text> {
     texts
 }
 
-/// A value as plain JSON: maps as objects, bytes in base64 as OTLP/JSON has them.
+/// Encodes a value as plain JSON: maps as objects, and bytes in base64 as in OTLP/JSON.
 pub(super) fn json(value: &Value) -> Text {
     let mut out = Vec::new();
     write_json(value, &mut out);

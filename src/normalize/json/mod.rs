@@ -1,8 +1,8 @@
-//! JSON read token by token from a text, without building a tree and without recursion.
+//! Reads JSON token by token from a text, without building a tree and without recursion.
 //!
-//! Stricter readers refuse what real clients send, so this one takes what a [`Lenient`] walk takes: the words `NaN`, `Infinity` and
-//! `-Infinity` for numbers, control characters in strings, escapes that stand for nothing (see [`append_unescaped`]), and leading
-//! zeros. What is between the values, braces, commas and colons, has to be right.
+//! Real clients send JSON that stricter readers refuse, so this reader accepts what a [`Lenient`] walk accepts: the words `NaN`, `Infinity`
+//! and `-Infinity` as numbers, control characters in strings, invalid escapes (see [`append_unescaped`]), and leading zeros. The braces,
+//! commas and colons between the values must be correct.
 
 #[cfg(test)]
 mod tests;
@@ -12,14 +12,14 @@ use std::borrow::Cow;
 use crate::support::json::raw::{append_unescaped, unescape};
 use crate::support::json::scan::{self, Broken, Lenient};
 
-/// A place in a JSON text.
+/// A position in a JSON text.
 #[derive(Debug, Clone)]
 pub(super) struct Scanner<'a> {
     text: &'a str,
     walk: Lenient<'a>,
 }
 
-/// The beginning of a value; all of it where it is no object and no array.
+/// The first token of a value. A value that is neither an object nor an array is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Token<'a> {
     /// An object opens; its members are read with [`Scanner::next_member`].
@@ -28,7 +28,7 @@ pub(super) enum Token<'a> {
     Array,
     /// A string.
     Text(Quoted<'a>),
-    /// A number as it is written, or `NaN`, `Infinity`, `-Infinity`. Rust's own parser takes all of them.
+    /// A number as written, or `NaN`, `Infinity`, `-Infinity`. Rust's parser accepts all of them.
     Number(&'a str),
     /// `true` or `false`.
     Bool(bool),
@@ -36,7 +36,7 @@ pub(super) enum Token<'a> {
     Null,
 }
 
-/// What a value is, by its first byte.
+/// Names the type of a value by its first byte.
 pub(super) fn kind_of(first: Option<u8>) -> &'static str {
     match first {
         Some(b'{') => "an object",
@@ -48,7 +48,7 @@ pub(super) fn kind_of(first: Option<u8>) -> &'static str {
     }
 }
 
-/// A string as it stands between its quotes.
+/// A string as written between its quotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Quoted<'a> {
     raw: &'a str,
@@ -56,31 +56,31 @@ pub(super) struct Quoted<'a> {
 }
 
 impl<'a> Scanner<'a> {
-    /// The beginning of this text; a byte order mark is passed over.
+    /// Starts at the beginning of the text, after a byte order mark.
     pub(super) fn new(text: &'a str) -> Self {
         let mut walk = Lenient::lenient(text.as_bytes());
         walk.at = text.len() - text.trim_start_matches('\u{feff}').len();
         Self { text, walk }
     }
 
-    /// Goes to where the next value begins and shows its first byte.
+    /// Advances to the next value and returns its first byte.
     pub(super) fn peek(&mut self) -> Option<u8> {
         self.walk.peek()
     }
 
-    /// Goes to where the next value begins and says where that is.
+    /// Advances to the next value and returns its position.
     #[inline]
     pub(super) fn value_position(&mut self) -> usize {
         self.walk.peek();
         self.walk.at
     }
 
-    /// Goes back to a place where a value begins.
+    /// Goes back to the position of an earlier value.
     pub(super) fn go_back(&mut self, position: usize) {
         self.walk.at = position.min(self.walk.at);
     }
 
-    /// Reads a value, of an object or an array only the beginning.
+    /// Reads a value, or only the beginning of an object or array.
     pub(super) fn token(&mut self) -> Result<Token<'a>, Broken> {
         let next = self.walk.peek();
         let start = self.walk.at;
@@ -102,7 +102,7 @@ impl<'a> Scanner<'a> {
         })
     }
 
-    /// Passes this text, if it comes next as it stands.
+    /// Consumes this exact text if it comes next. Returns whether it did.
     #[inline]
     pub(super) fn eat(&mut self, text: &str) -> bool {
         let rest = self.text.as_bytes().get(self.walk.at..).unwrap_or_default();
@@ -111,7 +111,7 @@ impl<'a> Scanner<'a> {
         is_next
     }
 
-    /// Reads the string that follows this text, if both come next. Without a string behind it the text stays read.
+    /// Reads the string that directly follows this text. If the text is not followed by a string, the text is consumed nevertheless.
     #[inline]
     pub(super) fn string_after(&mut self, text: &str) -> Option<Quoted<'a>> {
         let is_next = self.eat(text) && self.text.as_bytes().get(self.walk.at) == Some(&b'"');
@@ -119,14 +119,14 @@ impl<'a> Scanner<'a> {
         Some(self.quoted(string))
     }
 
-    /// Reads a whole value and gives its text.
+    /// Skips a value and returns its text.
     pub(super) fn skip(&mut self) -> Result<&'a str, Broken> {
         let start = self.value_position();
         self.walk.skip_value()?;
         Ok(self.since(start))
     }
 
-    /// Reads the rest of a value of which this is the beginning, however deeply it is nested.
+    /// Reads the rest of the value that this token begins, however deeply it is nested.
     pub(super) fn finish(&mut self, token: Token<'a>) -> Result<(), Broken> {
         if let Token::Object | Token::Array = token {
             self.walk.at -= 1;
@@ -135,7 +135,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// Checks that nothing but space follows.
+    /// Checks that only whitespace follows.
     pub(super) fn end(&mut self) -> Result<(), Broken> {
         match self.walk.peek() {
             None => Ok(()),
@@ -152,7 +152,7 @@ impl<'a> Scanner<'a> {
         Quoted { raw, is_escaped: string.escaped }
     }
 
-    /// The name of an object's next member, or `None` at its end. Between two calls the value must have been read.
+    /// Returns the name of an object's next member, or `None` at its end. The caller must read the value before the next call.
     #[expect(
         clippy::inline_always,
         reason = "a call costs a fifth of the time to decode small spans"
@@ -169,12 +169,12 @@ impl<'a> Scanner<'a> {
         Ok(Some(self.quoted(name)))
     }
 
-    /// Whether another element follows. Between two calls the element must have been read.
+    /// Returns whether another element follows. The caller must read the element before the next call.
     pub(super) fn next_element(&mut self, is_begun: &mut bool) -> Result<bool, Broken> {
         self.goes_on(b']', "a comma or ]", is_begun)
     }
 
-    /// Reads what stands before a member or an element: nothing before the first, a comma before others, the closing mark at the end.
+    /// Reads what precedes a member or an element: nothing before the first, a comma before the others, the closing mark at the end.
     #[inline]
     fn goes_on(
         &mut self,
@@ -202,17 +202,17 @@ impl<'a> Scanner<'a> {
 }
 
 impl<'a> Quoted<'a> {
-    /// The string as it stands, if it has no escapes.
+    /// Returns the string as written if it has no escapes.
     pub(super) fn plain(self) -> Option<&'a str> {
         (!self.is_escaped).then_some(self.raw)
     }
 
-    /// The string as it stands, escapes and all.
+    /// Returns the string as written, including escapes.
     pub(super) fn raw(self) -> &'a str {
         self.raw
     }
 
-    /// The string with its escapes undone; a copy only if there are any.
+    /// Returns the string without its escapes. It is copied only if it has any.
     #[expect(
         clippy::inline_always,
         reason = "a call costs a fifth of the time to decode small spans"
@@ -227,7 +227,7 @@ impl<'a> Quoted<'a> {
         unescape(self.raw).into_owned()
     }
 
-    /// Appends the string with its escapes undone, as [`append_unescaped`] does, and says whether something had to be mended.
+    /// Appends the string without its escapes, as [`append_unescaped`] does. Returns whether invalid escapes were repaired.
     pub(super) fn append_to(self, out: &mut Vec<u8>) -> bool {
         if self.is_escaped {
             return append_unescaped(out, self.raw);

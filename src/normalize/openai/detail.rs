@@ -1,7 +1,7 @@
-//! An Agents SDK span as OTLP has it: names, kind, status and attributes in the words of GenAI and OpenInference.
+//! Converts an Agents SDK span to OTLP: name, kind, status, and attributes under the names of GenAI and OpenInference.
 //!
-//! Nothing is lost: what has no attribute of its own becomes `openai.agents.span_data.<name>` or `openai.agents.item.<name>`.
-//! Audio is the exception: its base64 stays in the item, and the attributes say how many bytes it had.
+//! Nothing is lost: data without its own attribute becomes `openai.agents.span_data.<name>` or `openai.agents.item.<name>`. Audio is the
+//! exception: its base64 stays in the item, and the attributes have its size in bytes.
 
 use std::borrow::Cow;
 
@@ -16,19 +16,19 @@ use crate::span::{
 
 pub(super) const KIND_INTERNAL: i32 = 1;
 const KIND_CLIENT: i32 = 3;
-/// Who sent an Agents SDK span decided that it is to be seen.
+/// The SDK sends only sampled spans.
 pub(super) const FLAG_SAMPLED: u32 = 1;
 
-/// What is made of the messages of a model call.
+/// How the messages of a model call are converted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Messages {
-    /// They are rewritten in GenAI's words.
+    /// They are rewritten in GenAI's format.
     Mapped,
-    /// Nothing: the facts have them as they came.
+    /// They are omitted, because the facts have them as sent.
     LeftOut,
 }
 
-/// Maps an item.
+/// Converts an item.
 pub(super) fn detail(span: &Span, messages: Messages) -> Detail {
     let Ok(source) = Text::try_from(span.wire.clone()) else { return Detail::default() };
     let opened = Opened::of(span, &source);
@@ -43,9 +43,9 @@ pub(super) fn detail(span: &Span, messages: Messages) -> Detail {
     mapping.detail
 }
 
-/// The facts of an item, and all of its detail but the attributes.
+/// Reads the facts of an item, and its detail without attributes.
 pub(super) fn said(span: &Span) -> Said {
-    // The wire was a text on arrival.
+    // Arrival verified that the wire is UTF-8.
     let source = Text::try_from(span.wire.clone()).unwrap_or_default();
     let opened = Opened::of(span, &source);
     let facts = facts::facts(span, &source, &opened);
@@ -53,7 +53,7 @@ pub(super) fn said(span: &Span) -> Said {
     Said { facts, head }
 }
 
-/// The facts of an item without texts that went in and came out. A generation has none, but tokens may stand in what came out.
+/// Reads the facts of an item without its input and output. A generation keeps them, because its output may hold its tokens.
 pub(super) fn brief_facts(span: &Span) -> Facts {
     let source = Text::try_from(span.wire.clone()).unwrap_or_default();
     let mut opened = Opened::of(span, &source);
@@ -85,7 +85,7 @@ fn head(source: &Text, opened: &Opened<'_>, facts: &Facts) -> Detail {
         agents_sdk: Some(agents_sdk),
         ..Detail::default()
     };
-    // Of a repeated name the last value counts.
+    // If a name repeats, the last value counts.
     let errors = opened.item.members.iter().filter(|(name, _)| name == "error");
     if let Some(error) = errors.filter_map(|(_, error)| error.set()).next_back() {
         head.status_code = STATUS_ERROR;
@@ -95,7 +95,7 @@ fn head(source: &Text, opened: &Opened<'_>, facts: &Facts) -> Detail {
     head
 }
 
-/// What a span is called, and its `SpanKind`.
+/// Returns the span's name and its `SpanKind`.
 fn title(data: &Object<'_>, facts: &Facts) -> (Text, i32) {
     match &*data.get_string("type").unwrap_or_default() {
         "agent" => (facts::name("invoke_agent", facts.agent.as_ref()), KIND_INTERNAL),
@@ -109,7 +109,7 @@ fn title(data: &Object<'_>, facts: &Facts) -> (Text, i32) {
     }
 }
 
-/// Most data has fewer members.
+/// Most span data has fewer members.
 const USED_GUESS: usize = 10;
 
 struct Mapping<'a> {
@@ -117,7 +117,7 @@ struct Mapping<'a> {
     data: Object<'a>,
     span: &'a Span,
     messages: Messages,
-    /// Members of the data that have attributes of their own.
+    /// Members of the data that have their own attributes.
     used: Vec<&'static str>,
     detail: Detail,
 }
@@ -132,7 +132,7 @@ impl<'a> Mapping<'a> {
         for (name, value) in &item.members {
             match &**name {
                 "object" | "id" | "trace_id" | "parent_id" | "started_at" | "ended_at" => (),
-                // What is no object is kept below with the members that have no attribute.
+                // `put_rest` or `put_member` keeps anything but an object.
                 "span_data" if value.is_object() => (),
                 "error" => self.error(*value),
                 "metadata" => {
@@ -152,7 +152,7 @@ impl<'a> Mapping<'a> {
         }
     }
 
-    /// Facts of the trace object, where it is known. Spans without a parent tell them whole.
+    /// Adds the facts of the trace object, if it is known. Spans without a parent get all of them.
     fn trace(&mut self) {
         let Some(trace) = &self.span.trace else { return };
         self.put_text(keys::GEN_AI_CONVERSATION_ID, trace.group.clone());
@@ -169,7 +169,7 @@ impl<'a> Mapping<'a> {
         }
     }
 
-    /// What the user's rules set goes before what else says the same.
+    /// Applies what the user's rules set, which replaces the item's own values.
     fn set(&mut self, item: &Object<'a>) {
         for (key, value) in facts::set_by_rules(item).into_iter().flat_map(Raw::members) {
             let Some(text) = value.string().filter(|_| key != "name") else { continue };
@@ -205,7 +205,7 @@ impl<'a> Mapping<'a> {
         self.put_rest(keys::OPENAI_AGENTS_SPAN_DATA, members.into_iter(), &used);
     }
 
-    /// A member that gets an attribute of its own; the others are kept under their names.
+    /// Returns a member that gets its own attributes. The remaining members are kept under their names.
     fn take(&mut self, name: &'static str) -> Option<Raw<'a>> {
         self.used.push(name);
         self.data.get(name)
@@ -236,7 +236,7 @@ impl<'a> Mapping<'a> {
         self.put_text(key, said.and_then(|said| to_parts(said, side)));
     }
 
-    /// What facts say of the answer: its id, model, usage and end.
+    /// Adds the facts of the response: its id, model, usage and finish reasons.
     fn answer(&mut self) {
         let span = self.span;
         let facts = span.facts();
@@ -353,7 +353,7 @@ impl<'a> Mapping<'a> {
         audio: &'static str,
         (text, key): (&'static str, &'static str),
     ) {
-        // There is no operation of this name in the conventions.
+        // The conventions have no operation for it.
         self.model_call(None);
         self.put_word(keys::GEN_AI_OUTPUT_TYPE, output_type);
         self.put_string(&[keys::GEN_AI_REQUEST_MODEL, keys::LLM_MODEL_NAME], "model");
@@ -395,7 +395,7 @@ impl<'a> Mapping<'a> {
         self.parameters(self.source, config);
     }
 
-    /// Parameters that GenAI has names for; all of them are in `llm.invocation_parameters`.
+    /// Adds the parameters that GenAI has names for. `llm.invocation_parameters` has all of them.
     fn parameters(&mut self, source: &Text, config: Raw<'_>) {
         for (name, parameter) in config.members() {
             let name = match &*name {
@@ -407,7 +407,7 @@ impl<'a> Mapping<'a> {
             };
             if parameter.set().is_some() {
                 let value = match value(source, parameter) {
-                    // Declared as doubles, and written as integers where they are whole.
+                    // GenAI declares them as doubles, but clients write whole ones as integers.
                     Value::Int(_) if name != "max_tokens" && name != "seed" => {
                         parameter.number().map_or(Value::Empty, Value::Double)
                     }
@@ -424,7 +424,7 @@ impl<'a> Mapping<'a> {
                 self.put(key, Value::Int(count));
             }
         }
-        // A usage in no known spelling is kept as it is, and so are counts without a name.
+        // Usage without a known spelling is kept as sent, and so are unknown counts.
         if let Some(sent) = self.take("usage") {
             let is_known = |(name, count): (Cow<'_, str>, Raw<'_>)| match &*name {
                 "input_tokens"
@@ -460,7 +460,7 @@ impl<'a> Mapping<'a> {
         self.put(key, Value::Text(Text::from_static(word)));
     }
 
-    /// Puts a member that is a string under each of these keys.
+    /// Puts a member, if it is a string, under each of these keys.
     fn put_string(&mut self, keys: &[&'static str], name: &'static str) {
         if self.take(name).and_then(Raw::string).is_some_and(|text| !text.is_empty()) {
             self.put_data(keys, name);
@@ -492,7 +492,7 @@ impl<'a> Mapping<'a> {
         }
     }
 
-    /// Puts all but the known of these members under their own names.
+    /// Puts all members except the known ones under their own names.
     fn put_rest(
         &mut self,
         prefix: &str,
@@ -505,7 +505,7 @@ impl<'a> Mapping<'a> {
     }
 }
 
-/// Those of these texts that are known, as attributes.
+/// Converts the texts that are present to attributes.
 pub(super) fn attributes<const N: usize>(
     said: [(&'static str, Option<Text>); N],
 ) -> Vec<Attribute> {
@@ -515,7 +515,7 @@ pub(super) fn attributes<const N: usize>(
     said.into_iter().filter_map(attribute).collect()
 }
 
-/// The metadata of a trace object: as a whole, and member by member.
+/// Converts the metadata of a trace object, as one attribute and member by member.
 pub(super) fn trace_metadata(metadata: &Text) -> Vec<Attribute> {
     let set = Raw::trusted(metadata).members().filter(|(_, member)| member.set().is_some());
     let mut attributes: Vec<Attribute> = set
@@ -531,7 +531,7 @@ pub(super) fn trace_metadata(metadata: &Text) -> Vec<Attribute> {
     attributes
 }
 
-/// A JSON value as an attribute: a list of strings as one, anything else nested as JSON text, a number that fits nowhere as its text.
+/// Converts a JSON value: a list of strings to an array, other nested values to JSON text, a number without a fitting type to its text.
 fn value(source: &Text, json: Raw<'_>) -> Value {
     if let Some(text) = json.string() {
         return Value::Text(share(source, text));
@@ -552,7 +552,7 @@ fn value(source: &Text, json: Raw<'_>) -> Value {
     match json.text().parse::<i64>() {
         Ok(number) => Value::Int(number),
         Err(_) if json.is_object() || json.set().is_none() => text(),
-        // A whole number beyond 64 bits would lose digits as a double.
+        // As a double, an integer beyond 64 bits would lose digits.
         Err(_) if json.text().bytes().all(|byte| byte == b'-' || byte.is_ascii_digit()) => text(),
         Err(_) => json.number().map_or_else(text, Value::Double),
     }

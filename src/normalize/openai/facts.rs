@@ -1,4 +1,4 @@
-//! Agent facts straight from `span_data`, for every type of both SDKs and every generation of them.
+//! Reads agent facts directly from `span_data`, for every span type and version of both SDKs.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use crate::span::{
 };
 use crate::support::json::object;
 
-/// Reads the facts of an item that is open.
+/// Reads the facts of a parsed item.
 pub(super) fn facts(span: &Span, source: &Text, opened: &Opened<'_>) -> Facts {
     let mut facts = Facts { convention: Convention::OpenAiAgents, ..Facts::default() };
     if let Some(trace) = &span.trace {
@@ -35,12 +35,12 @@ pub(super) fn facts(span: &Span, source: &Text, opened: &Opened<'_>) -> Facts {
     facts
 }
 
-/// What the user's rules set on an item.
+/// Returns what the user's rules set on an item.
 pub(super) fn set_by_rules<'a>(item: &Object<'a>) -> Option<Raw<'a>> {
     item.get("metadata").and_then(|metadata| metadata.get(keys::SPANFERRY_SET))
 }
 
-/// It goes before what the item says itself.
+/// Applies what rules set, which precedes the item's own values.
 fn add_set(source: &Text, set: Raw<'_>, facts: &mut Facts) {
     for (key, value) in set.members() {
         let Some(text) = value.string().map(|text| share(source, text)) else { continue };
@@ -58,7 +58,7 @@ fn add_set(source: &Text, set: Raw<'_>, facts: &mut Facts) {
     }
 }
 
-/// A span's `span_data`.
+/// Reads a span's `span_data`.
 struct Reader<'a> {
     source: &'a Text,
     data: &'a Object<'a>,
@@ -77,7 +77,7 @@ impl<'a> Reader<'a> {
             "mcp_tools" => self.mcp_tools(facts),
             "transcription" => self.voice(Kind::Transcription, facts),
             "speech" => self.voice(Kind::Speech, facts),
-            // The second spelling is Python's before 0.0.19.
+            // Python spelled it with a hyphen before 0.0.19.
             "speech_group" | "speech-group" => {
                 facts.kind = Kind::Chain;
                 facts.name = Text::from_static("speech_group");
@@ -111,7 +111,7 @@ impl<'a> Reader<'a> {
         facts.name = name("chat", facts.response_model.as_ref());
     }
 
-    /// The answer itself, where the app adds it (the SDKs send only its id).
+    /// Reads the response, if the app adds it (the SDKs send only its id).
     fn response_content(&self, response: &Object<'a>, facts: &mut Facts) {
         self.answer(response, facts);
         facts.output = response.get("output").and_then(|output| payload(self.source, output));
@@ -131,7 +131,7 @@ impl<'a> Reader<'a> {
         facts.name = name("chat", facts.request_model.as_ref());
         facts.input = self.payload("input");
         facts.output = self.payload("output");
-        // Python when it streams, and JavaScript always, put the model's whole answer into the first element.
+        // JavaScript, and Python when it streams, put the model's complete response into the first element.
         let answer = self.data.get("output").and_then(|output| output.objects().next());
         if let Some(answer) = answer.filter(|answer| answer.raw.is_object()) {
             self.answer(&answer, facts);
@@ -141,7 +141,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What a model's whole answer says of itself.
+    /// Reads a complete response's usage, model and id.
     fn answer(&self, answer: &Object<'a>, facts: &mut Facts) {
         if facts.usage.is_empty() {
             facts.usage = answer.get("usage").map(usage::settled).unwrap_or_default();
@@ -158,7 +158,7 @@ impl<'a> Reader<'a> {
         facts.name = facts.tool.clone().unwrap_or(Text::from_static("function"));
         facts.input = self.payload_of_text("input");
         facts.output = self.payload_of_text("output");
-        // JavaScript declares a string here and sends an object, or the other way round.
+        // JavaScript sends an object where it declares a string, or the reverse.
         let mcp = self.data.get("mcp_data");
         if let Some(mcp) = mcp {
             let inner = mcp.string().map(|text| {
@@ -214,7 +214,7 @@ impl<'a> Reader<'a> {
         facts.usage = self.usage("usage");
     }
 
-    /// Its data may say that it is a task, or a turn (`turn 3`).
+    /// Reads a custom span. Its data may mark it as a task or a turn (`turn 3`).
     fn custom(&self, facts: &mut Facts) {
         let data = self.data.get_object("data").unwrap_or_default();
         let sdk_span_type = data.get_string("sdk_span_type");
@@ -254,7 +254,7 @@ impl<'a> Reader<'a> {
         payload(self.source, self.data.get(name)?)
     }
 
-    /// A string that holds JSON where a tool was called with it, and text where a tool returned it.
+    /// Reads a string that holds JSON for a tool's arguments, and text for its result.
     fn payload_of_text(&self, name: &str) -> Option<Payload> {
         match self.text(name) {
             Some(text) => payload_of_text(&text),
@@ -266,8 +266,7 @@ impl<'a> Reader<'a> {
         self.data.get(name).map(usage::settled).unwrap_or_default()
     }
 
-    /// A text as it is, and audio without its data, which is base64 and says nothing to a reader: its format and how many bytes there
-    /// were.
+    /// Returns a text as it is. Audio is reduced to its format and size in bytes, because its base64 is of no use to a reader.
     fn audio(&self, name: &str) -> Option<Payload> {
         let audio = self.data.get(name)?;
         if !audio.is_object() {
@@ -279,7 +278,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Who serves the model: the SDK says so only by the address it was given.
+/// Returns the model's provider. The only evidence in the SDK's data is the address of the server.
 pub(super) fn provider(config: Option<Raw<'_>>) -> Option<&'static str> {
     let address = config.and_then(|config| config.get_string("base_url"));
     match address.as_deref() {
@@ -290,13 +289,13 @@ pub(super) fn provider(config: Option<Raw<'_>>) -> Option<&'static str> {
     }
 }
 
-/// How many bytes an audio object holds once its base64 is undone.
+/// Returns the decoded size of an audio object's base64, in bytes.
 pub(super) fn audio_bytes(audio: Raw<'_>) -> usize {
     let data = audio.get("data").and_then(Raw::string).unwrap_or_default();
     data.trim_end_matches('=').len() * 3 / 4
 }
 
-/// `handoff A -> B`, as far as both are known.
+/// Returns `handoff A -> B`, with `?` for an unknown agent.
 fn handoff_name(handoff: &Object<'_>) -> Text {
     match (handoff.get_string("from_agent"), handoff.get_string("to_agent")) {
         (None, None) => Text::from_static("handoff"),
@@ -307,7 +306,7 @@ fn handoff_name(handoff: &Object<'_>) -> Text {
     }
 }
 
-/// What is done, and with what.
+/// Joins a verb and its object, if there is one.
 pub(super) fn name(verb: &'static str, object: Option<&Text>) -> Text {
     match object {
         Some(object) => Text::from(format!("{verb} {object}")),
@@ -315,7 +314,7 @@ pub(super) fn name(verb: &'static str, object: Option<&Text>) -> Text {
     }
 }
 
-/// Why the model stopped, in the words of Chat Completions; a response says it in other ways.
+/// Returns the finish reason in the terms of Chat Completions, which Responses expresses differently.
 fn finish_reason(response: &Object<'_>) -> Option<&'static str> {
     let status = response.get_string("status");
     let incomplete =
@@ -334,7 +333,7 @@ fn finish_reason(response: &Object<'_>) -> Option<&'static str> {
     }
 }
 
-/// The parameters of a call that the answer repeats.
+/// Returns those request parameters that the response repeats.
 fn parameters(response: &Object<'_>) -> Option<Payload> {
     const PARAMETERS: [&str; 12] = [
         "temperature",
@@ -361,7 +360,7 @@ fn parameters(response: &Object<'_>) -> Option<Payload> {
     (json != b"{}").then(|| Payload::Json(written(json)))
 }
 
-/// Instructions as the system message before the input, so that what went in is one list.
+/// Puts the instructions as the system message before the input, so that the complete input is one list.
 fn with_instructions(instructions: Raw<'_>, input: Option<Raw<'_>>) -> Payload {
     let message = |role, text: Raw<'_>| format!(r#"{{"role":"{role}","content":{}}}"#, text.text());
     let system = message("system", instructions);
@@ -372,7 +371,7 @@ fn with_instructions(instructions: Raw<'_>, input: Option<Raw<'_>>) -> Payload {
     })
 }
 
-/// What a trace object says by itself: session, user, environment, release, workflow, tags and metadata.
+/// Reads the facts of a trace object: session, user, environment, release, workflow, tags and metadata.
 pub fn trace_facts(trace: &TraceObject) -> Facts {
     let mut facts = Facts { convention: Convention::OpenAiAgents, ..Facts::default() };
     add_trace(trace, &mut facts);

@@ -1,4 +1,4 @@
-//! One item of the ingest format: what is read of it on arrival, and how it is opened again later.
+//! Parses one item of the ingest format: the members needed on arrival, and offsets that speed up later reads.
 
 use std::borrow::Cow;
 
@@ -7,22 +7,22 @@ use crate::normalize::raw::inside;
 use crate::span::Landmarks;
 use crate::support::json::scan::{Broken, Scanner};
 
-/// Where an item stands in its text, and what was read of it.
+/// An item's text, and what was parsed of it.
 #[derive(Debug)]
 pub(super) struct Item<'a> {
-    /// The item as it is written.
+    /// The item as sent.
     pub text: &'a str,
-    /// Its members; `None` if it is no object.
+    /// Its members; `None` if it is not an object.
     pub members: Option<Members<'a>>,
-    /// Whether it is to be mended first.
+    /// Whether it must be repaired first.
     pub flawed: bool,
-    /// Whether it nests deeper than is kept.
+    /// Whether it nests more deeply than is accepted.
     pub too_deep: bool,
-    /// Where its long values stand.
+    /// The offsets of its long values.
     pub landmarks: Landmarks,
 }
 
-/// The members that matter on arrival. Names may repeat, and the last one counts.
+/// The members needed on arrival. If a name repeats, the last value counts.
 #[derive(Debug, Default)]
 pub(super) struct Members<'a> {
     pub object: Option<Cow<'a, str>>,
@@ -33,12 +33,12 @@ pub(super) struct Members<'a> {
     pub ended_at: Option<Cow<'a, str>>,
     pub workflow_name: Option<Cow<'a, str>>,
     pub group_id: Option<Cow<'a, str>>,
-    /// An object, as it is written.
+    /// An object, as sent.
     pub metadata: Option<&'a str>,
 }
 
 impl<'a> Item<'a> {
-    /// Passes the value that comes next and reads what matters of it.
+    /// Reads the next value as an item.
     pub(super) fn read(scanner: &mut Scanner<'_>, text: &'a str) -> Result<Self, Broken> {
         (scanner.flawed, scanner.deepest) = (false, 0);
         let is_object = scanner.peek() == Some(b'{');
@@ -54,7 +54,7 @@ impl<'a> Item<'a> {
             text: text.get(start..scanner.at).unwrap_or_default(),
             members,
             flawed: scanner.flawed,
-            // One level is the item itself.
+            // The item itself is one level.
             too_deep: NESTING_MAX <= scanner.deepest,
             landmarks,
         })
@@ -87,15 +87,15 @@ fn read_members<'a>(
     Ok(members)
 }
 
-/// The member that holds what kind of span it is and everything about that.
+/// The member that holds the span's type and its data.
 const SPAN_DATA: &str = "span_data";
 
-/// Values of so many bytes are worth jumping over.
+/// The length in bytes from which skipping a value by its offset pays.
 const LONG_BYTES: usize = 256;
-/// So many of them are kept: mostly there is one for what went in and one for what came out.
+/// The number of offsets that are kept: usually one value is the input and one the output.
 const LONG_MEMBERS_MAX: usize = 2;
 
-/// Passes a span's data, and keeps where it stands and where its long members stand.
+/// Skips a span's data and records its offsets and those of its long members.
 fn find_landmarks(
     scanner: &mut Scanner<'_>,
     item_start: usize,
@@ -118,7 +118,7 @@ fn find_landmarks(
         Ok::<_, Broken>(())
     })?;
     landmarks.add(data - item_start..scanner.at - item_start);
-    // One level is the data itself.
+    // The data itself is one level.
     scanner.deepest = deepest.max(scanner.deepest + 1);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Mends what is almost JSON, and takes credentials out. Both cut or replace small pieces; every other byte stays as sent.
+//! Repairs almost valid JSON, and removes credentials. Both remove or replace small ranges; every other byte stays as sent.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -9,17 +9,17 @@ use memchr::memmem;
 use crate::normalize::raw::unescape;
 use crate::support::json::scan::{Broken, NON_FINITE, Quoted, Scanner, escaped_unit};
 
-/// Members that hold a real OpenAI key, or its hash. The SDKs write them into snapshots and not on the wire; they are never
-/// stored or forwarded, should one come.
+/// Members with an OpenAI key or its hash. The SDKs write them into snapshots and not on the wire. They are never stored or forwarded, even
+/// if a client sends them.
 const CREDENTIALS: [&str; 2] = ["tracing_api_key", "tracing_api_key_hash"];
 
-/// Python encodes up to about 960 levels; this leaves room to whatever comes after it.
+/// The deepest nesting that is accepted. Python encodes up to about 960 levels; the rest is reserve for later versions.
 pub(super) const NESTING_MAX: usize = 2_000;
 
-/// Takes the members that hold credentials out of a body of the ingest format, at any place. Without such members, and when it
-/// is not JSON, the body is returned as it is, and nothing is copied.
+/// Removes members with credentials from a body of the ingest format, at any depth. A body without such members, or that is not JSON, is
+/// returned without a copy.
 ///
-/// The journal keeps bodies as sent, so a receiver calls this before anything else sees the body.
+/// The journal keeps bodies as sent, so a receiver calls this before anything else reads the body.
 pub fn scrub_credentials(body: Bytes) -> Bytes {
     let shortest_name = CREDENTIALS.map(str::as_bytes)[0];
     if memmem::find(&body, shortest_name).is_none() {
@@ -31,8 +31,8 @@ pub fn scrub_credentials(body: Bytes) -> Bytes {
     }
 }
 
-/// Makes valid JSON of an item that a [`Scanner`] has passed: members and elements that are no finite numbers are left out,
-/// halves of surrogate pairs become `?` (both as the SDK itself repairs them since 0.23), and raw control characters are escaped.
+/// Makes an item that a [`Scanner`] has accepted valid JSON. It removes members and elements that are not finite numbers, replaces halves
+/// of surrogate pairs with `?` (both as the SDK itself does since 0.23), and escapes raw control characters.
 pub(super) fn mend(item: &str) -> Option<String> {
     let edits = edits(item.as_bytes(), Purpose::Mend).ok()?;
     String::from_utf8(apply(item.as_bytes(), &edits)).ok()
@@ -44,7 +44,7 @@ enum Purpose {
     Mend,
 }
 
-/// A piece of the bytes, and what stands there instead. Edits are in order and do not overlap.
+/// A range of the bytes and its replacement. Edits are sorted and do not overlap.
 type Edit = (Range<usize>, Cow<'static, str>);
 
 fn apply(bytes: &[u8], edits: &[Edit]) -> Vec<u8> {
@@ -66,19 +66,19 @@ fn edits(bytes: &[u8], purpose: Purpose) -> Result<Vec<Edit>, Broken> {
     Ok(walk.edits)
 }
 
-/// An open container, and how far the walk is in it.
+/// An open container, and the position of the walk in it.
 #[derive(Debug, Default)]
 struct Open {
     closing: u8,
-    /// Where the current member or element begins.
+    /// The start of the current member or element.
     start: usize,
-    /// How many edits there were before it.
+    /// The number of edits before it.
     edits_before: usize,
-    /// Whether it is to be left out.
+    /// Whether it will be removed.
     cut: bool,
-    /// Where the comma before it stands.
+    /// The position of the comma before it.
     comma: usize,
-    /// Whether something before it stays.
+    /// Whether an earlier one is kept.
     kept: bool,
 }
 
@@ -100,7 +100,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Passes a value, or enters it: then its first member or element comes next.
+    /// Skips a value, or enters a container, so that its first member or element comes next. Returns whether it entered one.
     fn value(&mut self) -> Result<bool, Broken> {
         let cut = self.open.last().is_some_and(|open| open.cut);
         let closing = match self.scanner.peek() {
@@ -130,7 +130,7 @@ impl Walk<'_> {
         Ok(true)
     }
 
-    /// Starts a member or element: a member's name is passed.
+    /// Starts a member or element, and reads a member's name.
     fn begin(&mut self) -> Result<(), Broken> {
         self.scanner.peek();
         let edits_before = self.edits.len();
@@ -151,13 +151,13 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Goes on behind a value. Says whether it was the last one.
+    /// Continues after a value. Returns whether it was the last one.
     fn leave(&mut self) -> Result<bool, Broken> {
         while let Some(open) = self.open.last_mut() {
             let end = self.scanner.at;
             let more = self.scanner.eat(b',');
             let comma = self.scanner.at.saturating_sub(1);
-            // Before the first survivor a comma goes with what stands before it, later with what stands behind it.
+            // Until one is kept, a comma is removed with the member before it, afterwards with the member after it.
             let range = match (open.kept, more) {
                 (true, _) => open.comma..end,
                 (false, true) => open.start..self.scanner.at,

@@ -1,9 +1,8 @@
-//! The Agents SDK's ingest format: `{"data": [item, ...]}`.
+//! Decodes the Agents SDK's ingest format: `{"data": [item, ...]}`.
 //!
-//! The body is walked once. Items are slices of it, and of a span only ids and times are read on arrival. What real clients send
-//! although JSON does not allow it (`NaN`, halves of surrogate pairs, bytes that are no UTF-8) is mended in the items that have
-//! it; an item that cannot be saved is refused alone. Facts of the format: the Agents SDK for Python from 0.0.7 to 0.24 and for
-//! JavaScript from 0.0.17 to 0.20.
+//! One pass walks the body. Items are slices of it, and on arrival only a span's ids and times are read. Real clients send values that JSON
+//! does not allow (`NaN`, halves of surrogate pairs, invalid UTF-8); the items that contain them are repaired, and an item that cannot be
+//! repaired is refused alone. The format is known from the Agents SDK for Python 0.0.7 to 0.24 and for JavaScript 0.0.17 to 0.20.
 
 mod detail;
 mod facts;
@@ -33,7 +32,7 @@ pub use facts::trace_facts;
 pub use mend::scrub_credentials;
 pub use root::{RootSource, root_span};
 
-/// Understands a body of the ingest format.
+/// Decodes a body of the ingest format.
 pub(super) fn decode(
     envelope: &Envelope,
     body: &Bytes,
@@ -47,7 +46,7 @@ pub(super) fn decode(
         ..Request::default()
     };
     let mut scanner = Scanner::new(text.as_bytes());
-    // A byte order mark is no JSON, and harmless.
+    // A byte order mark is not JSON, but harmless.
     scanner.at = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
     request.read(&mut scanner, &text)?;
     if scanner.peek().is_some() {
@@ -56,7 +55,7 @@ pub(super) fn decode(
     Ok(request.finish(envelope, text.len(), replaced))
 }
 
-/// An item from its wire alone, under this scope; `None` where it cannot be read.
+/// Decodes an item's wire under this scope. Returns `None` if it cannot be read.
 pub(super) fn item_of(wire: Bytes, scope: Arc<Scope>) -> Option<Item> {
     let source = Text::try_from(wire).ok()?;
     let mut scanner = Scanner::new(source.as_bytes());
@@ -65,7 +64,7 @@ pub(super) fn item_of(wire: Bytes, scope: Arc<Scope>) -> Option<Item> {
     Request { scope, ..Request::default() }.understand(&source, &item, members).ok()
 }
 
-/// How the spans of the ingest format are read.
+/// The format of ingest spans.
 #[derive(Debug)]
 struct OpenAi;
 
@@ -100,14 +99,14 @@ impl Format for OpenAi {
     }
 }
 
-/// What a body should be, for the client.
+/// The expected body, for error messages to the client.
 const EXPECTED: &str = r#"{"data": [...]} as the Agents SDK sends it"#;
 
-/// A body on its way to a batch.
+/// A body that is being decoded.
 #[derive(Default)]
 struct Request<'a> {
     items_max: usize,
-    /// Places of items that are left out, in ascending order.
+    /// Indices of the items to omit, in ascending order.
     resent: &'a [u32],
     scope: Arc<Scope>,
     index: u32,
@@ -115,7 +114,7 @@ struct Request<'a> {
     refused: Vec<Refused>,
     traces: HashMap<TraceId, Arc<TraceObject>>,
     mended: u32,
-    /// Bytes of items that had to be written anew.
+    /// Bytes of the repaired items, which do not share the body's memory.
     mended_bytes: usize,
 }
 
@@ -146,13 +145,13 @@ impl Request<'_> {
         }
     }
 
-    /// Reads the items. Says what was found instead, if they are no array.
+    /// Reads the items. If `data` is not an array, returns what it is instead.
     fn read_data(
         &mut self,
         scanner: &mut Scanner<'_>,
         text: &Text,
     ) -> Result<Option<Found>, Malformed> {
-        // The last of several members of this name counts.
+        // If the name repeats, the last value counts.
         self.index = 0;
         self.items.clear();
         self.refused.clear();
@@ -183,7 +182,7 @@ impl Request<'_> {
         let is_resent = self.resent.binary_search(&self.index).is_ok();
         match understood {
             Ok(item) => {
-                // A trace object that came before still says something about the spans that came now.
+                // A resent trace object still applies to the new spans of this request.
                 if let Item::Trace(trace) = &item {
                     self.traces.insert(trace.trace_id, Arc::clone(trace));
                 }
@@ -273,12 +272,12 @@ impl Request<'_> {
     }
 }
 
-/// The scope and resource of a request: the SDK names itself only in its user agent.
+/// Derives the scope and resource of a request. The SDK identifies itself only in its user agent.
 fn scope(source: &Source) -> Scope {
     let agent = source.header("user-agent").unwrap_or_default();
     let (language, version) = match agent.strip_prefix("Agents/JavaScript") {
         Some(version) => (Some("nodejs"), version.trim()),
-        // The Python SDK shows the name of its HTTP library, and no version of its own.
+        // The Python SDK sends its HTTP library's name, without a version of its own.
         None => (agent.starts_with("python-httpx").then_some("python"), ""),
     };
     let attributes = detail::attributes([

@@ -1,7 +1,7 @@
-//! The root that stands for a trace whose spans have none in common.
+//! Builds the synthetic root of a trace whose spans have no common root.
 //!
-//! The Agents SDK says what a trace is in an object without times, and not at all when it is over. The root is made from what its
-//! spans and its object said: the row `(trace record)` of the mapping to OTLP.
+//! The Agents SDK describes a trace in an object without times and does not report its end. The root is built from the facts of its spans
+//! and of its object: the row `(trace record)` of the mapping to OTLP.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::span::{
     TraceId, keys,
 };
 
-/// Where a root comes from: what one of the spans below it says that contexts do not hold.
+/// What the root needs from one of its spans in addition to the trace context.
 #[derive(Debug, Clone)]
 pub struct RootSource {
     /// The trace.
@@ -23,12 +23,12 @@ pub struct RootSource {
     pub sdk_id: Text,
     /// The root's id.
     pub span_id: SpanId,
-    /// What the spans were sent under.
+    /// The scope of the spans.
     pub scope: Arc<Scope>,
 }
 
 impl RootSource {
-    /// What a span without a parent says of its root. It shares no memory with the request.
+    /// Collects it from a span without a parent. It shares no memory with the request.
     pub fn of(span: &Span, root: SpanId) -> Self {
         let sdk_id = sdk_trace(span).unwrap_or_default();
         Self {
@@ -40,7 +40,7 @@ impl RootSource {
     }
 }
 
-/// The trace's id as the client wrote it.
+/// Returns the trace's id as the client wrote it.
 pub(super) fn sdk_trace(span: &Span) -> Option<&str> {
     match &span.trace {
         Some(trace) => Some(&trace.sdk_id),
@@ -48,7 +48,7 @@ pub(super) fn sdk_trace(span: &Span) -> Option<&str> {
     }
 }
 
-/// The root of a trace, as far as the trace is known: from its first start to its last end.
+/// Builds the root from what is known of the trace, from the first start to the last end.
 pub fn root_span(source: &RootSource, context: &TraceContext) -> Span {
     let outline = Outline {
         trace_id: source.trace_id,

@@ -1,7 +1,7 @@
-//! What is read of a protobuf request when it arrives: enough to answer the client, and nothing that allocates by the value.
+//! Decodes a protobuf request on arrival: enough to answer the client, without an allocation per value.
 //!
-//! `ResourceSpans` and `ScopeSpans` have the same shape: field 1 describes what the children were made by, field 2 are the
-//! children, field 3 is a schema URL. So both are read by the same few functions.
+//! `ResourceSpans` and `ScopeSpans` have the same form, so the same functions read both: field 1 is the resource or scope, field 2 the
+//! children, field 3 a schema URL.
 //! <https://github.com/open-telemetry/opentelemetry-proto/blob/main/opentelemetry/proto/trace/v1/trace.proto>
 
 use std::borrow::Cow;
@@ -17,7 +17,7 @@ use crate::normalize::{Decoded, Encoding, Envelope, Limits, Malformed, Refused};
 use crate::span::otlp::protobuf::write_bytes;
 use crate::span::{Item, Outline, Resource, Scope, Span, SpanId, TraceId};
 
-/// Reads a request.
+/// Decodes a request.
 pub(in crate::normalize) fn decode(
     envelope: &Envelope,
     body: &Bytes,
@@ -27,7 +27,7 @@ pub(in crate::normalize) fn decode(
     count_spans(body, &mut tally)?;
     let mut arrival =
         Arrival { body, items: Vec::with_capacity(tally.items()), refused: Vec::new(), tally };
-    // That was walked whole when it was counted.
+    // `count_spans` has already walked all of it.
     let mut requests = Children::new(body, 1);
     while let Ok(Some(resource_spans)) = requests.next() {
         arrival.resource_spans(resource_spans)?;
@@ -36,7 +36,7 @@ pub(in crate::normalize) fn decode(
     Ok(tally.decoded(envelope, body.len(), items, refused))
 }
 
-/// Hops over the whole envelope: whether it can be walked, and how many spans there are.
+/// Checks that the envelope can be walked, and counts its spans.
 fn count_spans(body: &Bytes, tally: &mut Tally<'_>) -> Result<(), Malformed> {
     let mut requests = Children::new(body, 1);
     while let Some(resource_spans) =
@@ -58,7 +58,7 @@ fn count_spans(body: &Bytes, tally: &mut Tally<'_>) -> Result<(), Malformed> {
 }
 
 fn malformed(broken: Broken, body: &Bytes, at: &Fields<'_>) -> Malformed {
-    // What is left to read is a slice of the body, so the difference of the two addresses is a place in the body.
+    // The unread rest is a slice of the body, so the difference of their addresses is an offset in the body.
     let offset = (at.rest().as_ptr() as usize).saturating_sub(body.as_ptr() as usize);
     unreadable(format!("{} at byte {offset}", broken.as_str()))
 }
@@ -67,13 +67,13 @@ fn unreadable(problem: String) -> Malformed {
     Malformed::Syntax { expected: "an OTLP protobuf message", problem }
 }
 
-/// The messages of one repeated field of an envelope.
+/// The messages in one repeated field of an envelope.
 struct Children<'a> {
     fields: Fields<'a>,
     number: u32,
 }
 
-/// The highest field number of `ResourceSpans` and `ScopeSpans` that is ours; all up to it are length-delimited.
+/// The highest known field number of `ResourceSpans` and `ScopeSpans`. All fields up to it are length-delimited.
 const ENVELOPE_FIELD_MAX: u32 = 3;
 
 impl<'a> Children<'a> {
@@ -86,7 +86,7 @@ impl<'a> Children<'a> {
             match content {
                 Content::Bytes(child) if number == self.number => return Ok(Some(child)),
                 Content::Bytes(_) => {}
-                // The request itself has one field only, and it has number 1.
+                // The request itself has only field 1.
                 _ if number <= ENVELOPE_FIELD_MAX && (1 < self.number || number == 1) => {
                     return Err(Broken::WireType);
                 }
@@ -110,7 +110,7 @@ impl<'a> Header<'a> {
             (1, Content::Bytes(maker)) if header.maker.is_empty() => {
                 header.maker = Cow::Borrowed(maker);
             }
-            // A message that is sent in parts is the parts in a row: so protobuf merges.
+            // Protobuf merges a message that is sent in parts by concatenating them.
             (1, Content::Bytes(more)) => header.maker.to_mut().extend_from_slice(more),
             (3, Content::Bytes(schema_url)) => header.schema_url = schema_url,
             _ => {}
@@ -136,7 +136,7 @@ struct Arrival<'a> {
 impl<'a> Arrival<'a> {
     fn resource_spans(&mut self, message: &'a [u8]) -> Result<(), Malformed> {
         let header = Header::read(message);
-        // Made for the first span, so that an envelope without any costs nothing.
+        // Built for the first span, so that an envelope without spans costs nothing.
         let mut resource = None;
         let mut scopes = Children::new(message, 2);
         while let Ok(Some(scope_spans)) = scopes.next() {
@@ -224,7 +224,7 @@ impl<'a> Arrival<'a> {
     }
 }
 
-/// What a span says of itself, as far as it is needed on arrival.
+/// The parts of a span that are needed on arrival.
 #[derive(Default)]
 struct Said<'a> {
     trace_id: &'a [u8],
@@ -235,7 +235,7 @@ struct Said<'a> {
     links_without_ids: usize,
 }
 
-/// Walks one span: its ids and times, and the count of everything it holds.
+/// Walks one span: reads its ids and times, and counts its values.
 fn outline(message: &[u8], body: &Bytes, tally: &mut Tally<'_>) -> Result<Outline, Flaw> {
     let said = walk_span(message, tally)?;
     let no_id = |id: &[u8], size, reasons: &NoId| {
@@ -285,7 +285,7 @@ fn walk<'a>(
     Ok(())
 }
 
-/// A field that nothing is read of: all is well with one of an unknown number, while one of ours is not of its wire type.
+/// Accepts a field that no reader handles if its number is unknown. A known field with another wire type is an error.
 #[inline]
 fn is_unknown(number: u32, ours: RangeInclusive<u32>) -> Result<(), Flaw> {
     if ours.contains(&number) { Err(Broken::WireType.into()) } else { Ok(()) }
@@ -336,7 +336,7 @@ fn walk_link(message: &[u8], tally: &mut Tally<'_>) -> Result<(), Flaw> {
     })
 }
 
-/// Whether a link points anywhere.
+/// Returns whether a link has valid ids.
 fn has_ids(link: &[u8]) -> bool {
     let (mut trace_id, mut span_id) = (None, None);
     detail::each(link, |number, content| match (number, content) {
@@ -354,7 +354,7 @@ fn walk_status(message: &[u8]) -> Result<(), Flaw> {
     })
 }
 
-/// Counts an attribute and what its value holds. `depth` is that of the value; an attribute's own is 1.
+/// Counts an attribute and its nested values. `depth` is the value's nesting; an attribute's own value has 1.
 fn key_value(message: &[u8], depth: usize, tally: &mut Tally<'_>) -> Result<(), Flaw> {
     tally.value()?;
     walk(message, |number, content| match (number, content) {
@@ -373,7 +373,7 @@ fn any_value(message: &[u8], depth: usize, tally: &mut Tally<'_>) -> Result<(), 
         (1 | 7, Content::Bytes(_)) | (2 | 3 | 8, Content::Varint(_)) | (4, Content::Fixed64(_)) => {
             Ok(())
         }
-        // An `ArrayValue` and a `KeyValueList` both have their elements in field 1.
+        // `ArrayValue` and `KeyValueList` both have their elements in field 1.
         (5 | 6, Content::Bytes(list)) => walk(list, |field, content| match (field, content) {
             (1, Content::Bytes(entry)) if number == 6 => key_value(entry, depth + 1, tally),
             (1, Content::Bytes(element)) => {
@@ -386,8 +386,8 @@ fn any_value(message: &[u8], depth: usize, tally: &mut Tally<'_>) -> Result<(), 
     })
 }
 
-/// The span without what makes other receivers refuse it, and with it the whole request it is passed on in: a parent id that is
-/// none, and links without ids. Everything else stays as sent, unknown fields included.
+/// Removes what would make other receivers refuse the complete request with this span: an invalid parent id, and links without ids.
+/// Everything else stays as sent, including unknown fields.
 fn mend(message: &[u8]) -> Vec<u8> {
     let mended = rebuilt(message, |number, content| match (number, content) {
         (4, Content::Bytes(id)) if !matches!(id.len(), 0 | 8) => Edit::Drop,
@@ -397,7 +397,7 @@ fn mend(message: &[u8]) -> Vec<u8> {
     mended.unwrap_or_else(|| message.to_vec())
 }
 
-/// The `Span` message with this parent, or without one; everything else stays as it is.
+/// Returns the `Span` message with this parent, or without one. Everything else stays unchanged.
 pub fn with_parent(wire: &[u8], parent: Option<SpanId>) -> Bytes {
     let rest = rebuilt(wire, |number, _| if number == 4 { Edit::Drop } else { Edit::Keep });
     let mut message = rest.unwrap_or_else(|| wire.to_vec());
@@ -407,7 +407,7 @@ pub fn with_parent(wire: &[u8], parent: Option<SpanId>) -> Bytes {
     Bytes::from(message)
 }
 
-/// A span from its wire alone, under this scope; `None` where it cannot be read.
+/// Decodes a span's wire under this scope. Returns `None` if it cannot be read.
 pub(in crate::normalize) fn span_of(wire: &Bytes, scope: Arc<Scope>) -> Option<Span> {
     let limits = Limits { values_max: usize::MAX, ..Limits::default() };
     let outline = outline(wire, wire, &mut Tally::new(&limits, &[])).ok()?;

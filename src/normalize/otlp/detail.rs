@@ -1,7 +1,7 @@
-//! OTLP messages read in full: spans when a sink first asks, resources and scopes on arrival.
+//! Reads complete OTLP messages: spans when a sink first needs them, resources and scopes on arrival.
 //!
-//! All readers are total. The arrival has walked these bytes and counted what is in them; where a message still cannot be read,
-//! what stands before that place is kept. Text is sliced, not copied, unless it has to be mended.
+//! Readers never fail. Arrival has walked these bytes and counted their values. If a message cannot be read nevertheless, everything before
+//! the error is kept. Text is sliced, not copied, unless it must be repaired.
 
 use std::sync::Arc;
 
@@ -24,10 +24,10 @@ pub(super) fn span(wire: &Bytes) -> Detail {
     read_span(wire, detail, |_| true)
 }
 
-/// Of most spans no more attributes are wanted.
+/// The usual number of attributes that are wanted of a span.
 const WANTED_GUESS: usize = 16;
 
-/// Reads a `Span` message without the attributes that are not wanted, by their keys and how many bytes they take.
+/// Reads a `Span` message with only those attributes that `wants` selects by key and size in bytes.
 pub(super) fn span_with(wire: &Bytes, mut wants: impl FnMut(&str, usize) -> bool) -> Detail {
     let attributes = Vec::with_capacity(WANTED_GUESS);
     read_span(wire, Detail { attributes, ..Detail::default() }, |attribute| {
@@ -83,7 +83,7 @@ pub fn scope_of(wire: Bytes, schema_url: Text, resource: Arc<Resource>) -> Scope
     Scope { wire, ..scope }
 }
 
-/// Calls `visit` with each field of a message, up to where it cannot be read.
+/// Calls `visit` with each field of a message, up to the first error.
 pub(super) fn each<'a>(message: &'a [u8], mut visit: impl FnMut(u32, Content<'a>)) {
     let mut fields = Fields::new(message);
     while let Ok(Some((number, content))) = fields.next() {
@@ -91,7 +91,7 @@ pub(super) fn each<'a>(message: &'a [u8], mut visit: impl FnMut(u32, Content<'a>
     }
 }
 
-/// How often each of these fields occurs, so that its list is allocated once.
+/// Counts these fields, so that each list is allocated once.
 fn count<const FIELDS: usize>(message: &[u8], wanted: [u32; FIELDS]) -> [usize; FIELDS] {
     let mut counts = [0; FIELDS];
     each(message, |number, _| {
@@ -138,7 +138,7 @@ fn link(wire: &Bytes, message: &[u8]) -> Option<Link> {
     })
 }
 
-/// Reads a `KeyValue`. `depth` is that of its value; an attribute's own is 1.
+/// Reads a `KeyValue`. `depth` is its value's nesting; an attribute's own value has 1.
 fn attribute(wire: &Bytes, message: &[u8], depth: usize) -> Attribute {
     let mut attribute = Attribute { key: Text::new(), value: Value::Empty };
     each(message, |number, content| match (number, content) {
@@ -149,8 +149,8 @@ fn attribute(wire: &Bytes, message: &[u8], depth: usize) -> Attribute {
     attribute
 }
 
-/// Reads an `AnyValue` into what was read before. Where a message comes in parts, protobuf has lists grow and the last of
-/// different kinds win.
+/// Reads an `AnyValue` and merges it into the earlier one. If a message comes in parts, protobuf appends to lists, and the last of several
+/// types wins.
 fn merge_value(value: &mut Value, wire: &Bytes, message: &[u8], depth: usize) {
     if Limits::default().depth_max < depth {
         *value = Value::Text(Text::from_static(TOO_DEEP_MARKER));
@@ -192,7 +192,7 @@ fn merge_value(value: &mut Value, wire: &Bytes, message: &[u8], depth: usize) {
     });
 }
 
-/// Text as a slice of the body; a copy only where it is not UTF-8.
+/// Returns text as a slice of the body, or as a copy if it is not UTF-8.
 pub(super) fn text(wire: &Bytes, bytes: &[u8]) -> Text {
     match Text::try_from(wire.slice_ref(bytes)) {
         Ok(text) => text,

@@ -1,17 +1,15 @@
-//! OTLP trace requests, in protobuf and in its JSON mapping.
+//! Decodes OTLP trace requests, in protobuf and in its JSON mapping.
 //!
-//! Protobuf bodies are walked twice on arrival and never copied: the first walk hops over the envelope and counts spans, the second
-//! reads each span's ids and times and counts what it holds ([`arrival`]). JSON bodies are transcoded to `Span` messages
-//! ([`json`]), so that everything behind the door reads one format. Names, attributes, events and links are read when a sink
-//! first asks ([`detail`]).
+//! Protobuf bodies are walked twice on arrival and never copied: the first walk skips through the envelope and counts spans, the second
+//! reads each span's ids and times and counts its values ([`arrival`]). JSON bodies are transcoded to `Span` messages ([`json`]), so that
+//! all later code reads one format. Names, attributes, events and links are read when a sink first needs them ([`detail`]).
 //!
 //! The rules:
-//! * A request whose envelope cannot be walked is refused whole. A span that cannot be walked, or that has no ids, is refused
-//!   alone, as long as its own frame is intact.
-//! * What can be mended is mended and said in a warning: an invalid parent id makes a root, a link without ids is left out, a
-//!   value nested deeper than [`Limits::depth_max`](crate::normalize::Limits::depth_max) is shown as [`TOO_DEEP_MARKER`]. Text that is not UTF-8 gets U+FFFD where it is
-//!   read; in protobuf it is not looked for on arrival, and the span is passed on with it.
-//! * Unknown fields are accepted, and stay in the slice that is the span.
+//! * A request with an invalid envelope is refused. An invalid span, or one without ids, is refused alone, if its own frame is intact.
+//! * Repairs are reported in warnings: a span with an invalid parent id becomes a root, a link without ids is omitted, and a value that
+//!   nests more deeply than [`Limits::depth_max`](crate::normalize::Limits::depth_max) becomes [`TOO_DEEP_MARKER`]. Invalid UTF-8 becomes
+//!   U+FFFD when text is read; in protobuf, arrival does not check for it, and the span is passed on unchanged.
+//! * Unknown fields are accepted, and stay in the span's slice of the body.
 
 pub mod wire;
 mod tally;
@@ -29,10 +27,10 @@ pub(super) use arrival::{decode as decode_protobuf, span_of};
 pub use detail::{resource_of, scope_of};
 pub(super) use json::decode as decode_json;
 
-/// Stands where a value was nested too deeply to be read.
+/// Replaces a value that is nested too deeply.
 pub(super) const TOO_DEEP_MARKER: &str = "[nested too deeply]";
 
-/// Reads OTLP `Span` messages.
+/// The format of OTLP `Span` messages.
 static OTLP: Otlp = Otlp;
 
 #[derive(Debug)]

@@ -1,16 +1,16 @@
-//! What a request was found to hold, held against the limits, and what was mended in it.
+//! Counts the contents of a request against the limits, and collects warnings about repairs.
 
 use super::wire::Broken;
 use crate::normalize::{Decoded, Envelope, Limits, Malformed, Refused, Warning};
 use crate::span::{Attribute, Batch, Item};
 
-/// Counts of one request.
+/// The counts of one request.
 #[derive(Debug)]
 pub(super) struct Tally<'a> {
     limits: &'a Limits,
-    /// What is left of the places that are not to be delivered again.
+    /// The remaining indices of spans that must not be delivered again.
     resent: &'a [u32],
-    /// The place of the next span among all spans of the body.
+    /// The index of the next span among all spans of the body.
     place: u32,
     items: usize,
     values: usize,
@@ -18,12 +18,12 @@ pub(super) struct Tally<'a> {
     warnings: Vec<Warning>,
 }
 
-/// Why a span goes no further.
+/// Why a span is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flaw {
-    /// It is refused, alone.
+    /// Only the span is refused.
     Refused(&'static str),
-    /// With it the request holds more values than allowed, and is refused whole.
+    /// The span brings the request over the limit for values, so the complete request is refused.
     TooManyValues,
 }
 
@@ -34,7 +34,7 @@ impl From<Broken> for Flaw {
 }
 
 impl<'a> Tally<'a> {
-    /// Nothing counted yet.
+    /// Starts without counts.
     pub(super) fn new(limits: &'a Limits, resent: &'a [u32]) -> Self {
         Self { limits, resent, place: 0, items: 0, values: 0, odd_times: 0, warnings: Vec::new() }
     }
@@ -48,7 +48,7 @@ impl<'a> Tally<'a> {
         Ok(())
     }
 
-    /// The place of the next span among all spans of the body; `None` for one that is not to be delivered again.
+    /// Returns the index of the next span among all spans of the body; `None` for one that must not be delivered again.
     pub(super) fn next_place(&mut self) -> Option<u32> {
         let place = self.place;
         self.place = place.saturating_add(1);
@@ -68,7 +68,7 @@ impl<'a> Tally<'a> {
         if self.limits.values_max < self.values { Err(Flaw::TooManyValues) } else { Ok(()) }
     }
 
-    /// The refusal that goes with [`Flaw::TooManyValues`].
+    /// Returns the error for [`Flaw::TooManyValues`].
     pub(super) fn too_many_values(&self) -> Malformed {
         Malformed::TooMany {
             what: "attributes, array elements, events and links",
@@ -76,13 +76,13 @@ impl<'a> Tally<'a> {
         }
     }
 
-    /// Whether a value at this depth, the attribute's own being 1, is nested too deeply to be read.
+    /// Returns whether a value at this depth, where an attribute's own value has 1, is nested too deeply.
     #[inline]
     pub(super) fn is_too_deep(&self, depth: usize) -> bool {
         self.limits.depth_max < depth
     }
 
-    /// Looks at a kept span's times, which stay as they were sent.
+    /// Checks a kept span's times, which stay as sent.
     #[inline]
     pub(super) fn times(&mut self, start_ns: u64, end_ns: u64) {
         let is_odd = |time: &u64| *time != 0 && !is_of_our_days(*time, NS);
@@ -101,7 +101,7 @@ impl<'a> Tally<'a> {
         self.warn(unit.map_or(ODD_TIME, |(_, what)| what));
     }
 
-    /// Notes something that was mended.
+    /// Counts a repair.
     #[cold]
     pub(super) fn warn(&mut self, what: &'static str) {
         match self.warnings.iter_mut().find(|warning| warning.what == what) {
@@ -110,12 +110,12 @@ impl<'a> Tally<'a> {
         }
     }
 
-    /// Spans counted so far.
+    /// Returns the number of spans counted so far.
     pub(super) fn items(&self) -> usize {
         self.items
     }
 
-    /// What was decoded, when the spans are made. `bytes` is what their memory takes beside them.
+    /// Builds the result from the spans. `bytes` is the memory that they need in addition to their own size.
     pub(super) fn decoded(
         self,
         envelope: &Envelope,
@@ -130,16 +130,16 @@ impl<'a> Tally<'a> {
     }
 }
 
-/// Nanoseconds in a second.
+/// Nanoseconds per second.
 const NS: u64 = 1_000_000_000;
 
-/// 2000-01-01 and 2100-01-01 in seconds since 1970. No program of an agent ran before the one, and backends show nothing of what lies
-/// outside of their last days.
+/// 2000-01-01 and 2100-01-01 in seconds since 1970. No agent ran before the first, and backends do not show times far outside of their
+/// recent days.
 const YEAR_2000: u64 = 946_684_800;
 const YEAR_2100: u64 = 4_102_444_800;
 
-/// Units that hand-written exporters send times in, by how many there are in a second, and what is said of them. The two years are so
-/// close that a number fits one unit at most.
+/// Units of hand-written exporters' times, as units per second, with their warnings. The two years are so close that a number fits at most
+/// one unit.
 const UNITS: [(u64, &str); 3] = [
     (1, "a span's time looks like seconds, not nanoseconds: it is kept as sent"),
     (1000, "a span's time looks like milliseconds, not nanoseconds: it is kept as sent"),
@@ -147,13 +147,13 @@ const UNITS: [(u64, &str); 3] = [
 ];
 const ODD_TIME: &str = "a span's time is before 2000 or after 2100: it is kept as sent";
 
-/// Whether a time, in this unit, lies between 2000 and 2100.
+/// Returns whether a time in this unit is between 2000 and 2100.
 #[inline]
 fn is_of_our_days(time: u64, in_a_second: u64) -> bool {
     (YEAR_2000 * in_a_second..YEAR_2100 * in_a_second).contains(&time)
 }
 
-/// What is mended, in the words of the warning. Both encodings use them.
+/// Warnings about repairs in both encodings.
 pub(super) mod mended {
     pub(crate) const PARENT: &str = "a parent span id is not 8 bytes: the span is kept as a root";
     pub(crate) const LINK: &str = "a link has no valid ids: the span is kept without it";
@@ -161,7 +161,7 @@ pub(super) mod mended {
     pub(crate) const END: &str = "a span ends before it starts: its duration counts as zero";
 }
 
-/// Why a span is refused for its id, or for that of its trace.
+/// Reasons for refusing a span for its own id or its trace id.
 pub(super) struct NoId {
     pub(super) missing: &'static str,
     pub(super) zero: &'static str,

@@ -1,17 +1,17 @@
-//! The protobuf wire format, read from a slice without copying: fields one after the other, each with its number and content.
+//! Reads the protobuf wire format from a slice without copying: consecutive fields, each with its number and content.
 //!
-//! Facts of the format: <https://protobuf.dev/programming-guides/encoding/>. Lengths are trusted for nothing but slicing, and
-//! a slice is only ever taken when it lies inside its message.
+//! The format is documented at <https://protobuf.dev/programming-guides/encoding/>. Lengths are trusted for nothing but slicing, and every
+//! slice is checked to lie inside its message.
 
 use crate::span::otlp::protobuf::write_bytes;
 
-/// The fields of one message, in the order they stand on the wire.
+/// The fields of one message, in their order on the wire.
 #[derive(Debug, Clone)]
 pub struct Fields<'a> {
     rest: &'a [u8],
 }
 
-/// What a field holds. Which of these it is, is its wire type.
+/// A field's content; the variant is its wire type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content<'a> {
     /// Wire type 0: integers, booleans and enums.
@@ -20,29 +20,29 @@ pub enum Content<'a> {
     Fixed64(u64),
     /// Wire type 2: strings, bytes and messages.
     Bytes(&'a [u8]),
-    /// Wire type 3, out of use: a group, skipped to its end.
+    /// Wire type 3, deprecated: a group, skipped to its end.
     Group,
     /// Wire type 5: `fixed32`.
     Fixed32(u32),
 }
 
-/// Why a message cannot be walked. Fields read before it remain good.
+/// Why a message cannot be walked. The fields before the error are valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Broken {
-    /// A field reaches beyond the end of its message.
+    /// A field extends beyond the end of its message.
     Truncated,
     /// A varint is longer than ten bytes.
     Varint,
     /// A field number is zero or too large, or a wire type is unknown.
     Tag,
-    /// A group has no end, ends another, or is nested too deeply.
+    /// A group has no end, has another group's end, or is nested too deeply.
     Group,
-    /// A field of ours has a wire type that is not its own.
+    /// A known field has the wrong wire type.
     WireType,
 }
 
 impl Broken {
-    /// The problem in words.
+    /// Describes the error.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Truncated => "a field reaches beyond the end of its message",
@@ -54,19 +54,19 @@ impl Broken {
     }
 }
 
-/// What becomes of a field.
+/// How a field is edited.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edit {
-    /// It stays as it is.
+    /// The field is kept.
     Keep,
-    /// It goes.
+    /// The field is removed.
     Drop,
-    /// It becomes a field of the same number with this content, length-delimited.
+    /// The field is replaced by a length-delimited one of the same number with this content.
     Replace(Vec<u8>),
 }
 
-/// The message with some of its fields edited, and all others byte for byte as they are; `None` where all stay. What stands
-/// behind a place that cannot be read goes.
+/// Returns the message with some fields edited and all others byte for byte unchanged; `None` if all are kept. Everything after an
+/// unreadable field is removed.
 pub fn rebuilt(message: &[u8], mut edit: impl FnMut(u32, Content<'_>) -> Edit) -> Option<Vec<u8>> {
     let mut fields = Fields::new(message);
     let mut out: Option<Vec<u8>> = None;
@@ -95,7 +95,7 @@ pub fn rebuilt(message: &[u8], mut edit: impl FnMut(u32, Content<'_>) -> Edit) -
     out
 }
 
-/// What a message holds under a number, length-delimited: the last, as protobuf has it; nothing where it has none.
+/// Returns a length-delimited field's content, or an empty slice without one. The last one counts, as in protobuf.
 pub fn last_bytes(message: &[u8], wanted: u32) -> &[u8] {
     let (mut fields, mut found) = (Fields::new(message), &[][..]);
     while let Ok(Some((number, content))) = fields.next() {
@@ -108,24 +108,24 @@ pub fn last_bytes(message: &[u8], wanted: u32) -> &[u8] {
     found
 }
 
-/// Nested groups are followed this far. OTLP has never had any; the number is prost's.
+/// The deepest nesting of groups that is followed. OTLP has never had groups; the number is prost's.
 const GROUP_DEPTH_MAX: usize = 100;
 
-/// Field numbers end at 2^29 - 1, so a tag fits 32 bits.
+/// Field numbers end at 2^29 - 1, so a tag fits into 32 bits.
 const TAG_MAX: u64 = u32::MAX as u64;
 
 impl<'a> Fields<'a> {
-    /// The fields of this message.
+    /// Starts at the message's first field.
     pub fn new(message: &'a [u8]) -> Self {
         Self { rest: message }
     }
 
-    /// What has not been read yet.
+    /// Returns the unread rest.
     pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
-    /// The next field's number and content; `None` at the message's end.
+    /// Returns the next field's number and content; `None` at the message's end.
     #[inline]
     #[expect(
         clippy::should_implement_trait,
@@ -192,7 +192,7 @@ impl<'a> Fields<'a> {
             self.rest = rest;
             value |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
-                // The tenth byte has room for one bit only.
+                // The tenth byte has room for only one bit.
                 return if shift == 63 && 1 < byte { Err(Broken::Varint) } else { Ok(value) };
             }
         }

@@ -1,5 +1,5 @@
-//! Conventions as data: which attribute says what (`attributes.txt`, and by their beginnings `beginnings.txt`), which words name kinds
-//! (`kinds.txt`), and what providers are called (`providers.txt`). This reads the files; what the words in them mean is with who asks.
+//! Reads the tables of conventions: attributes (`attributes.txt`, by prefix `beginnings.txt`), kinds (`kinds.txt`) and providers
+//! (`providers.txt`). The callers interpret the words in them.
 
 use std::sync::LazyLock;
 
@@ -9,19 +9,19 @@ pub(super) struct Row {
     pub(super) section: Section,
     pub(super) key: &'static str,
     pub(super) fact: &'static str,
-    /// How the value is written, or the way to it inside JSON; empty for as what it is.
+    /// How the value is written, or its path inside JSON; empty for a value of its own type.
     pub(super) coercion: &'static str,
 }
 
-/// What a section's header says.
+/// A section's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Section {
-    /// The words before conditions: a fact and a convention, or a convention alone.
+    /// The words before the conditions: a fact and a convention, or only a convention.
     pub(super) fact: &'static str,
     pub(super) convention: &'static str,
-    /// The instrumentation scope, or its beginning with a `*` behind it; empty for any.
+    /// The instrumentation scope, or its prefix followed by `*`; empty for any.
     pub(super) scope: &'static str,
-    /// The span's name, likewise.
+    /// The span's name, in the same form.
     pub(super) span: &'static str,
 }
 
@@ -29,13 +29,13 @@ const ATTRIBUTES: &str = include_str!("attributes.txt");
 const KINDS: &str = include_str!("kinds.txt");
 const BEGINNINGS: &str = include_str!("beginnings.txt");
 
-/// Providers, each with the names that others have for it.
+/// Providers, each with its other names.
 pub(super) static PROVIDERS: LazyLock<Vec<(&str, Vec<&str>)>> = LazyLock::new(|| {
     let names = lines(include_str!("providers.txt")).filter_map(|(_, line)| line.split_once(": "));
     names.map(|(name, names)| (name, names.split(", ").collect())).collect()
 });
 
-/// The ways into JSON that rows name (`.usage.total`), each once.
+/// The paths into JSON in all rows (`.usage.total`), without duplicates.
 pub(super) static PATHS: LazyLock<Vec<&str>> = LazyLock::new(|| {
     let mut paths: Vec<_> =
         rows().map(|row| row.coercion).filter(|coercion| coercion.starts_with('.')).collect();
@@ -44,7 +44,7 @@ pub(super) static PATHS: LazyLock<Vec<&str>> = LazyLock::new(|| {
     paths
 });
 
-/// The rows of `attributes.txt`, in its order.
+/// Iterates over the rows of `attributes.txt`, in their order.
 pub(super) fn rows() -> impl Iterator<Item = Row> {
     lines(ATTRIBUTES).filter_map(|(section, line)| {
         let mut words = line.split_whitespace();
@@ -53,8 +53,8 @@ pub(super) fn rows() -> impl Iterator<Item = Row> {
     })
 }
 
-/// The sections of `kinds.txt`, in its order: words, each with the kind that it means. A section that says `as: fact` has the words of
-/// that fact's sections.
+/// Returns the sections of `kinds.txt` in their order, each with words and the kinds that they stand for. A section with `as: fact` has the
+/// words of that fact's sections.
 pub(super) fn kinds() -> Vec<(Section, Vec<(&'static str, &'static str)>)> {
     let mut sections: Vec<(Section, Vec<_>)> = Vec::new();
     for (section, line) in lines(KINDS) {
@@ -73,7 +73,7 @@ pub(super) fn kinds() -> Vec<(Section, Vec<(&'static str, &'static str)>)> {
     sections
 }
 
-/// A section of `beginnings.txt`: what texts begin with, and what `named` says that this means.
+/// Iterates over a section of `beginnings.txt`: prefixes, and what `named` makes of the word after each.
 pub(super) fn beginnings<T>(
     section: &'static str,
     named: impl Fn(&str) -> Option<T>,
@@ -83,11 +83,11 @@ pub(super) fn beginnings<T>(
     words.filter_map(move |(beginning, word)| Some((beginning, named(word)?)))
 }
 
-/// A section of `beginnings.txt` by first letters, in which most of the many beginnings differ.
+/// A section of `beginnings.txt`, grouped by first byte, in which most prefixes differ.
 pub(super) struct Beginnings<T>([Vec<(&'static str, T)>; 128]);
 
 impl<T: Copy> Beginnings<T> {
-    /// See [`beginnings`].
+    /// Reads a section; see [`beginnings`].
     pub(super) fn of(section: &'static str, named: impl Fn(&str) -> Option<T>) -> Self {
         let mut by_first = [const { Vec::new() }; 128];
         for row in beginnings(section, named) {
@@ -97,7 +97,7 @@ impl<T: Copy> Beginnings<T> {
         Self(by_first)
     }
 
-    /// Those that a text begins with, in the table's order: what is behind each, and what it means.
+    /// Iterates over the prefixes of a text, in the table's order. Returns the text after the prefix, and the prefix's meaning.
     pub(super) fn all<'t>(&self, text: &'t str) -> impl Iterator<Item = (&'t str, T)> {
         let like = text.bytes().next().and_then(|first| self.0.get(usize::from(first)));
         let like = like.into_iter().flatten();
@@ -110,7 +110,7 @@ fn words_in(line: &'static str) -> impl Iterator<Item = (&'static str, &'static 
     words.split(", ").map(move |word| (word, kind))
 }
 
-/// The lines that say something, each with its section.
+/// Iterates over the lines except comments and blank ones, each with its section.
 fn lines(text: &'static str) -> impl Iterator<Item = (Section, &'static str)> {
     let mut section = Section::default();
     text.lines().filter_map(move |line| {
@@ -136,7 +136,7 @@ fn header_of(header: &'static str) -> Section {
     section
 }
 
-/// Whether a word is one of a pattern's: the same but for case, or with the same beginning or end where the pattern has a `*` there.
+/// Returns whether a word matches a pattern, ignoring case. A `*` at the pattern's end or beginning matches any text.
 pub(super) fn matches(pattern: &str, word: &str) -> bool {
     let (pattern, word) = (pattern.as_bytes(), word.as_bytes());
     match (pattern.strip_suffix(b"*"), pattern.strip_prefix(b"*")) {

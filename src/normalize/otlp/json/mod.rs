@@ -1,9 +1,9 @@
-//! OTLP/JSON requests, read leniently and transcoded: every span becomes a `Span` message in protobuf, so that everything behind
-//! the door reads one format. <https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding>
+//! Decodes OTLP/JSON leniently and transcodes each span to a protobuf `Span` message, so that all later code reads one format.
+//! <https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding>
 //!
-//! What other parsers refuse with the whole request is taken here: `snake_case` names, enums by name, numbers as strings and
-//! strings as numbers, nulls, ids in base64. A value that does not fit a field of a span costs that span only; an attribute's
-//! value that does not fit its type is kept as text. Members that are sent twice: the last wins, lists grow.
+//! Other parsers refuse the complete request for these, but this one accepts them: `snake_case` names, enums by name, numbers as strings
+//! and the reverse, nulls, ids in base64. An invalid field of a span affects only that span. An attribute's value of the wrong type is kept
+//! as text. If a member repeats, the last one wins, and lists grow.
 
 mod span;
 mod value;
@@ -24,7 +24,7 @@ use crate::normalize::{Decoded, Encoding, Envelope, Limits, Malformed, Refused};
 use crate::span::{Item, Outline, Span, Text};
 use crate::support::json::scan::Broken;
 
-/// Reads a request.
+/// Decodes a request.
 pub(in crate::normalize) fn decode(
     envelope: &Envelope,
     body: &Bytes,
@@ -33,7 +33,7 @@ pub(in crate::normalize) fn decode(
     let (text, replaced) = utf8(body);
     let mut transcoder = Transcoder {
         scanner: Scanner::new(&text),
-        // Names, quotes and digits are longer in JSON; where text prevails the output grows once.
+        // Names, quotes and digits are longer in JSON. If text prevails, the output grows once.
         out: Vec::with_capacity(text.len() / 2),
         tally: Tally::new(limits, &envelope.resent),
         spans: Vec::new(),
@@ -55,12 +55,12 @@ pub(in crate::normalize) fn decode(
 
 const NOT_UTF8: &str = "the body is not UTF-8: invalid bytes became U+FFFD";
 
-/// Why reading goes no further.
+/// Why decoding stops.
 #[derive(Debug)]
 enum Fault {
-    /// The request is refused whole.
+    /// The complete request is refused.
     Malformed(Malformed),
-    /// A value is not what its place asks for. Inside a span this costs the span, outside of one the request.
+    /// A value of the wrong type. Inside a span, only the span is refused, elsewhere the complete request.
     Misfit(&'static str),
 }
 
@@ -70,13 +70,13 @@ impl<E: Into<Malformed>> From<E> for Fault {
     }
 }
 
-/// Reads JSON and writes protobuf. What lies in the output is known by its place until the output is complete.
+/// Reads JSON and writes protobuf. Offsets refer to the output until it is complete.
 struct Transcoder<'a> {
     scanner: Scanner<'a>,
     out: Vec<u8>,
     tally: Tally<'a>,
     spans: Vec<DraftSpan>,
-    /// Each with the place of its resource.
+    /// Each with the index of its resource.
     scopes: Vec<(usize, Maker)>,
     resources: Vec<Maker>,
     refused: Vec<DraftRefused<'a>>,
@@ -84,7 +84,7 @@ struct Transcoder<'a> {
 
 struct DraftSpan {
     scope: usize,
-    /// All but its wire, which is here.
+    /// Everything but the wire, whose range follows.
     outline: Outline,
     wire: Range<usize>,
 }
@@ -96,7 +96,7 @@ struct DraftRefused<'a> {
     text: &'a str,
 }
 
-/// What spans were made by: a `Resource` or `InstrumentationScope` message, and its schema URL.
+/// A `Resource` or `InstrumentationScope` message and its schema URL.
 #[derive(Default)]
 struct Maker {
     wire: Range<usize>,
@@ -144,7 +144,7 @@ impl<'a> Transcoder<'a> {
             "schemaUrl" | "schema_url" => this.schema_url().map(|url| maker.schema_url = url),
             _ => this.skip(),
         })?;
-        // Kept for its scopes' sake only, so that an envelope without spans costs nothing.
+        // It is kept only if it has scopes, so that an envelope without spans costs nothing.
         if scopes < self.scopes.len() {
             self.resources.push(maker);
         }
@@ -161,7 +161,7 @@ impl<'a> Transcoder<'a> {
             "schemaUrl" | "schema_url" => this.schema_url().map(|url| maker.schema_url = url),
             _ => this.skip(),
         })?;
-        // Kept for its spans' sake only. Its resource is the one that is being read.
+        // It is kept only if it has spans. Its resource is the one that is being read.
         if spans < self.spans.len() + self.refused.len() {
             self.scopes.push((self.resources.len(), maker));
         }
@@ -200,8 +200,8 @@ impl<'a> Transcoder<'a> {
         self.tally.value().map_err(|_: Flaw| Fault::Malformed(self.tally.too_many_values()))
     }
 
-    /// Reads an object with `read`, which is called at every member's value. Null stands for an object without members; returns
-    /// whether it was one.
+    /// Reads an object by calling `read` at the value of each member. Null counts as an object without members. Returns whether it was an
+    /// object.
     fn members(
         &mut self,
         misfit: &'static str,
@@ -219,7 +219,7 @@ impl<'a> Transcoder<'a> {
         Ok(true)
     }
 
-    /// Reads an array with `read`, which is called at every element. Null stands for an array without elements.
+    /// Reads an array by calling `read` at each element. Null counts as an empty array.
     fn each(
         &mut self,
         misfit: &'static str,
@@ -237,7 +237,7 @@ impl<'a> Transcoder<'a> {
         Ok(())
     }
 
-    /// Reads a string; an empty one for null.
+    /// Reads a string. Null counts as an empty one.
     fn text(&mut self, misfit: &'static str) -> Result<Quoted<'a>, Fault> {
         match self.scanner.token()? {
             Token::Text(text) => Ok(text),
@@ -246,13 +246,13 @@ impl<'a> Transcoder<'a> {
         }
     }
 
-    /// Passes a value that nothing here reads.
+    /// Skips a value that no reader handles.
     fn skip(&mut self) -> Result<(), Fault> {
         self.scanner.skip()?;
         Ok(())
     }
 
-    /// Makes spans of what was read, now that the output moves no more.
+    /// Builds the spans, because the output no longer moves.
     fn finish(self, envelope: &Envelope, source: &Text) -> Decoded {
         let Self { out, tally, spans, scopes, resources, refused, .. } = self;
         let kept_bytes = out.capacity();

@@ -1,4 +1,4 @@
-//! Scalars in OTLP/JSON: numbers and strings stand for each other, enums may be named, ids may be base64.
+//! Reads scalars in OTLP/JSON. Numbers may be strings and the reverse, enums may be names, and ids may be base64.
 
 use crate::normalize::json::{Quoted, Token};
 use crate::normalize::otlp::tally::{NO_SPAN_ID, NO_TRACE_ID, NoId};
@@ -6,7 +6,7 @@ use crate::normalize::tables::matches;
 use crate::span::{SpanId, TraceId};
 use crate::support::base64;
 
-/// The number that a number or a string stands for, if it is an integer: `5`, `"5"`, `5.0` and `5e0` are the same.
+/// Reads a number or string as an integer, if it is one: `5`, `"5"`, `5.0` and `5e0` are the same.
 pub(super) fn integer(token: Token<'_>) -> Option<i128> {
     match token {
         Token::Number(digits) => exact_integer(digits),
@@ -15,7 +15,7 @@ pub(super) fn integer(token: Token<'_>) -> Option<i128> {
     }
 }
 
-/// The double that a number or a string stands for: proto3's `NaN` and infinities too.
+/// Reads a number or string as a double, including proto3's `NaN` and infinities.
 pub(super) fn double(token: Token<'_>) -> Option<f64> {
     match token {
         Token::Number(digits) => digits.parse().ok(),
@@ -24,7 +24,7 @@ pub(super) fn double(token: Token<'_>) -> Option<f64> {
     }
 }
 
-/// The boolean, also as a string.
+/// Reads a boolean, also as a string.
 pub(super) fn boolean(token: Token<'_>) -> Option<bool> {
     match token {
         Token::Bool(value) => Some(value),
@@ -33,7 +33,7 @@ pub(super) fn boolean(token: Token<'_>) -> Option<bool> {
     }
 }
 
-/// The bytes of base64 in either alphabet, with or without padding.
+/// Reads base64 in either alphabet, with or without padding.
 pub(super) fn bytes(token: Token<'_>) -> Option<Vec<u8>> {
     match token {
         Token::Text(text) => base64::read(&text.text()),
@@ -41,7 +41,7 @@ pub(super) fn bytes(token: Token<'_>) -> Option<Vec<u8>> {
     }
 }
 
-/// The number of an enum's value: itself, as a string, or by name, which programs print without its prefix (`SERVER`, `Error`).
+/// Reads an enum: a number, also as a string, or a name, which some programs print without its prefix (`SERVER`, `Error`).
 pub(super) fn enumeration(token: Token<'_>, names: &[&str]) -> Option<i32> {
     if let Some(number) = integer(token) {
         return i32::try_from(number).ok();
@@ -53,18 +53,18 @@ pub(super) fn enumeration(token: Token<'_>, names: &[&str]) -> Option<i32> {
     i32::try_from(number).ok()
 }
 
-/// A trace id: 32 hexadecimal digits, or base64 of 16 bytes, which protobuf's own JSON printers write, or of the digits
+/// Parses a trace id: 32 hexadecimal digits, or base64. Base64 encodes the 16 bytes, as protobuf's JSON printers write ids, or the digits
 /// (open-telemetry/opentelemetry-swift issue 537).
 pub(super) fn trace_id(text: Quoted<'_>) -> Result<TraceId, &'static str> {
     id(&text.text(), 16, &NO_TRACE_ID, TraceId::from_hex, TraceId::from_slice)
 }
 
-/// A span id: 16 hexadecimal digits, or base64 of 8 bytes or of the digits.
+/// Parses a span id: 16 hexadecimal digits, or base64 of 8 bytes or of the digits.
 pub(super) fn span_id(text: Quoted<'_>) -> Result<SpanId, &'static str> {
     id(&text.text(), 8, &NO_SPAN_ID, SpanId::from_hex, SpanId::from_slice)
 }
 
-/// Ids in base64 are told from those in hexadecimal by their length alone.
+/// Only their length distinguishes ids in base64 from those in hexadecimal.
 #[inline]
 fn id<Id>(
     text: &str,
@@ -92,10 +92,10 @@ fn no_id(text: &str, digits: usize, reasons: &NoId) -> &'static str {
     if is_hex_zero || is_base64_zero { reasons.zero } else { reasons.no_digits }
 }
 
-/// The integer that decimal digits with point and exponent stand for, without rounding; `None` where that is no integer or has more than
+/// Parses a decimal number with an optional point and exponent, without rounding. Returns `None` if it is not an integer or has more than
 /// 38 digits.
 fn exact_integer(text: &str) -> Option<i128> {
-    // 19 digits, which times have, fit 64 bits.
+    // 19 digits, as times have, fit into 64 bits.
     if let 1..=19 = text.len()
         && let Some(number) = text.bytes().try_fold(0_u64, |number, byte| {
             let digit = byte.wrapping_sub(b'0');

@@ -1,4 +1,4 @@
-//! Spans, events, links, and what they were made by.
+//! Transcodes spans, events, links, resources and scopes.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ use crate::span::otlp::protobuf::{
     write_int32, write_uint32,
 };
 
-/// The fields of a span that are written when all its members are read, so that of two members with one name the last wins.
+/// The fields of a span that are written after all its members were read, because the last of several members with one name wins.
 #[derive(Default)]
 struct SpanFields<'a> {
     trace_id: Quoted<'a>,
@@ -33,7 +33,7 @@ struct SpanFields<'a> {
     dropped_links_count: u32,
 }
 
-/// By number, from 0.
+/// Names by number, starting at 0.
 const KINDS: &[&str] = &[
     "SPAN_KIND_UNSPECIFIED",
     "SPAN_KIND_INTERNAL",
@@ -43,7 +43,7 @@ const KINDS: &[&str] = &[
     "SPAN_KIND_CONSUMER",
 ];
 
-/// By number, from 0.
+/// Names by number, starting at 0.
 const STATUS_CODES: &[&str] = &["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR"];
 
 const NO_SPAN: &str = "the span is not an object";
@@ -62,7 +62,7 @@ const NO_SCOPE: &str = "a scope is not an object";
 const NO_SCOPE_TEXT: &str = "a scope's name or version is not a string";
 
 impl<'a> Transcoder<'a> {
-    /// Reads a span and writes the fields of a `Span` message. The outline lacks the wire.
+    /// Reads a span and writes the fields of a `Span` message. The outline has no wire yet.
     pub(super) fn span(&mut self) -> Result<Outline, Fault> {
         let mut fields = SpanFields::default();
         let is_object = self.members(NO_SPAN, |this, name| this.span_member(name, &mut fields))?;
@@ -106,7 +106,7 @@ impl<'a> Transcoder<'a> {
         write_bytes(&mut self.out, 1, trace_id.as_bytes());
         write_bytes(&mut self.out, 2, span_id.as_bytes());
         self.write_quoted(3, fields.trace_state);
-        // An invalid parent id makes a root; only one that is written wrongly is worth a word.
+        // A span with an invalid parent id becomes a root. Only an id of the wrong form is worth a warning.
         let parent_id = scalar::span_id(fields.parent_id);
         if fields.has_odd_parent || parent_id == Err(NO_SPAN_ID.no_digits) {
             self.tally.warn(mended::PARENT);
@@ -173,7 +173,7 @@ impl<'a> Transcoder<'a> {
         Ok(())
     }
 
-    /// Reads a link, and leaves it out where it points nowhere.
+    /// Reads a link, and omits it if its ids are invalid.
     fn link(&mut self) -> Result<(), Fault> {
         self.count_value()?;
         let start = self.out.len();
@@ -206,7 +206,7 @@ impl<'a> Transcoder<'a> {
         Ok(())
     }
 
-    /// Reads a resource and says where its message lies in the output.
+    /// Reads a resource and returns the range of its message in the output.
     pub(super) fn resource(&mut self) -> Result<Range<usize>, Fault> {
         let start = self.out.len();
         let mut dropped = 0;
@@ -222,7 +222,7 @@ impl<'a> Transcoder<'a> {
         Ok(start..self.out.len())
     }
 
-    /// References to entities are passed on with the resource; nothing here reads them.
+    /// Transcodes references to entities, which are only passed on with the resource.
     fn entity_ref(&mut self) -> Result<(), Fault> {
         self.count_value()?;
         let message = open_message(&mut self.out, 3, SMALL_BYTES);
@@ -250,7 +250,7 @@ impl<'a> Transcoder<'a> {
         })
     }
 
-    /// Reads a scope and says where its message lies in the output.
+    /// Reads a scope and returns the range of its message in the output.
     pub(super) fn scope(&mut self) -> Result<Range<usize>, Fault> {
         let start = self.out.len();
         let (mut text, mut version, mut dropped) = (Quoted::default(), Quoted::default(), 0);
@@ -285,8 +285,8 @@ impl<'a> Transcoder<'a> {
         number.and_then(|number| number.try_into().ok()).ok_or(Fault::Misfit(misfit))
     }
 
-    /// The halves of an integer, `{"low":-1013133952,"high":395276536}`: so OpenTelemetry's exporter for JavaScript 0.44 sends times
-    /// (open-telemetry/opentelemetry-js issue 4216).
+    /// Reads an integer from its halves, `{"low":-1013133952,"high":395276536}`, the form in which OpenTelemetry's exporter for JavaScript
+    /// 0.44 sends times (open-telemetry/opentelemetry-js issue 4216).
     fn long(&mut self) -> Result<Option<i128>, Fault> {
         let (mut low, mut high) = (None, None);
         let mut is_begun = false;

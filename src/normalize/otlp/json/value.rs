@@ -1,4 +1,4 @@
-//! Attributes and their values.
+//! Transcodes attributes and their values.
 
 use super::scalar;
 use super::{Fault, Transcoder};
@@ -10,11 +10,11 @@ use crate::span::otlp::protobuf::{
     write_text_attribute, write_varint_field,
 };
 
-/// Where an attribute's value is not of the type its member names, it is kept as text.
+/// For values that are not of the type that their member names.
 const MISFIT: &str = "an attribute's value does not fit its type: it is kept as text";
-/// Sent by exporters for a NaN.
+/// Exporters send null for a NaN.
 const NULL_VALUE: &str = "an attribute's value is null: it is kept without a value";
-/// From a later version of OTLP, or from an encoder that we have not met.
+/// For types of a later version of OTLP, or of an unknown encoder.
 const FOREIGN: &str = "an attribute's value is of an unknown type: it is kept without a value";
 const ESCAPE: &str = "a string has an escape of no character: it became U+FFFD";
 const NO_ATTRIBUTE: &str = "an attribute is not an object";
@@ -22,12 +22,12 @@ const NO_KEY: &str = "an attribute's key is not a string";
 const NO_LIST: &str = "an attribute's list of values is not an array";
 const NO_SCALAR: &str = "an attribute's value does not fit its type";
 
-/// Messages nested deeper than this get a length wide enough for anything. A guess that is too low has the content moved, and
-/// many wrong guesses inside each other would move a large text many times.
+/// The deepest nesting at which a message's length is guessed to be small. Too low a guess moves the content, and many of them, nested,
+/// would move a large text many times. Deeper messages get room for any length.
 const GUESS_DEPTH_MAX: usize = 4;
 
 impl<'a> Transcoder<'a> {
-    /// Reads a list of attributes into this repeated field. `depth` is that of their values; an attribute's own is 1.
+    /// Reads a list of attributes into this repeated field. `depth` is their values' nesting; an attribute's own value has 1.
     pub(super) fn attributes(
         &mut self,
         number: u32,
@@ -53,7 +53,7 @@ impl<'a> Transcoder<'a> {
         self.members(NO_ATTRIBUTE, |this, name| match name {
             "key" => this.text(NO_KEY).map(|text| key = text),
             "value" => {
-                // A value that came before gives way to this one.
+                // This value replaces an earlier one.
                 this.out.truncate(start);
                 this.write_quoted(1, key);
                 written_key = key;
@@ -68,8 +68,8 @@ impl<'a> Transcoder<'a> {
         Ok(())
     }
 
-    /// Reads an attribute with a scalar in the form that nearly every client sends: key first, no space. Nothing is written where it
-    /// has another.
+    /// Reads an attribute with a scalar in the form that nearly every client sends: key first, without spaces. Writes nothing if it has
+    /// another form.
     fn usual_attribute(&mut self, number: u32, depth: usize) -> Option<Result<(), Fault>> {
         let key = self.scanner.string_after("{\"key\":")?;
         let name = self.scanner.string_after(",\"value\":{")?;
@@ -86,7 +86,7 @@ impl<'a> Transcoder<'a> {
             write_text_attribute(&mut self.out, number, key, text);
             return Some(Ok(()));
         }
-        // A number of ten bytes or fewer.
+        // A number usually has at most ten bytes.
         let guess = text.raw().len() + 12;
         let message = open_message(&mut self.out, number, key.raw().len() + guess + 4);
         self.write_quoted(1, key);
@@ -126,7 +126,7 @@ impl<'a> Transcoder<'a> {
             match (member(&name), token) {
                 (Some(_), Token::Null) => self.tally.warn(NULL_VALUE),
                 (Some(member), _) => {
-                    // Of several members the last wins.
+                    // If there are several members, the last one wins.
                     self.out.truncate(start);
                     self.value_member(member, token, depth)?;
                 }
@@ -134,7 +134,7 @@ impl<'a> Transcoder<'a> {
                     self.out.truncate(start);
                     self.value_members(depth, OneOf::Wrapped)?;
                 }
-                // Go's way to say that there is no value, which OTLP allows.
+                // Go writes a missing value this way, which OTLP allows.
                 (None, Token::Null) if is_wrapper() => {}
                 (None, _) => {
                     has_unknown = true;
@@ -148,7 +148,7 @@ impl<'a> Transcoder<'a> {
         Ok(())
     }
 
-    /// Reads the member of a value that has this field number, given the beginning of what it holds.
+    /// Reads the member of a value with this field number. `token` is the beginning of its content.
     fn value_member(&mut self, member: u32, token: Token<'a>, depth: usize) -> Result<(), Fault> {
         let out = &mut self.out;
         let written = match (member, token) {
@@ -171,7 +171,7 @@ impl<'a> Transcoder<'a> {
         if written.is_some() { Ok(()) } else { self.keep_as_text(token) }
     }
 
-    /// Reads an `ArrayValue` or `KeyValueList` of which the brace was read: an object with one member, `values`.
+    /// Reads an `ArrayValue` or `KeyValueList` after its brace: an object with one member, `values`.
     fn list(&mut self, member: u32, depth: usize) -> Result<(), Fault> {
         let message = self.open(member, depth);
         let mut is_begun = false;
@@ -189,7 +189,7 @@ impl<'a> Transcoder<'a> {
         Ok(())
     }
 
-    /// Keeps a scalar that does not fit its type.
+    /// Keeps a scalar of the wrong type as text.
     fn keep_as_text(&mut self, token: Token<'a>) -> Result<(), Fault> {
         match token {
             Token::Text(text) => self.write_quoted_always(1, text),
@@ -224,13 +224,13 @@ impl<'a> Transcoder<'a> {
     }
 }
 
-/// The member under which Go's `encoding/json` writes the one-of of an `AnyValue`. The structs that `protoc-gen-go` makes have JSON
-/// names for plain fields only: the one-of's own field, and the struct around each of its members, are written by their names in Go
-/// (`{"Value":{"StringValue":"a"}}`). Those of gogo have names for the inner ones (`{"Value":{"string_value":"a"}}`).
+/// The member in which Go's `encoding/json` writes the oneof of an `AnyValue`. The structs of `protoc-gen-go` have JSON names only for
+/// plain fields. Therefore the oneof's field, and the struct around each of its members, are written under their Go names
+/// (`{"Value":{"StringValue":"a"}}`). gogo's structs have JSON names for the inner ones (`{"Value":{"string_value":"a"}}`).
 /// <https://github.com/open-telemetry/opentelemetry-proto-go/blob/main/otlp/common/v1/common.pb.go>
 const GO_WRAPPER: &str = "Value";
 
-/// Where the members of a value stand: right in it, or in Go's wrapper, which holds no other.
+/// The place of a value's members: directly in it, or in Go's wrapper, which cannot contain another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OneOf {
     Bare,
@@ -246,7 +246,7 @@ const ARRAY: u32 = 5;
 const MAP: u32 = 6;
 const BYTES: u32 = 7;
 
-/// The field number of a member of an `AnyValue`.
+/// Returns the field number of a member of an `AnyValue`.
 fn member(name: &str) -> Option<u32> {
     match name {
         "stringValue" | "string_value" | "StringValue" => Some(STRING),
