@@ -1,8 +1,8 @@
-//! Sinks: the contract [`Sink`], what it answers for each item ([`Report`]), and the table of kinds ([`KINDS`]).
+//! Sinks: the contract [`Sink`], a sink's answer for each item ([`Report`]), and the table of kinds ([`KINDS`]).
 //!
-//! A sink only speaks a protocol. It knows no journal, no retry loop and no other sink: a lane hands it a [`Delivery`], and it says
-//! how that went. Lifecycle: a kind's options are parsed and checked without any input or output, built, then asked to deliver until
-//! the lane ends.
+//! A sink only speaks a protocol. It knows no journal, no retry loop and no other sink: a lane hands it a [`Delivery`], and the sink
+//! reports the result. Lifecycle: a kind's options are parsed and checked without any input or output, the sink is built, and it delivers
+//! until the lane ends.
 
 pub mod http;
 mod report;
@@ -51,85 +51,85 @@ pub use size_limit::SizeLimit;
 use tests::samples;
 pub use trace_url::TraceUrl;
 
-/// A future on the heap, since a lane does not know which kind of sink it drives.
+/// A boxed future, because a lane does not know the kind of its sink.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A place where spans go.
+/// A destination for spans.
 pub trait Sink: Send + Sync + 'static {
-    /// How many deliveries it takes at once. With one, they come in the order of the journal; with more, those of one trace do. A
-    /// sink with a checkpoint takes one.
+    /// Returns the highest number of concurrent deliveries. With one, deliveries keep the order of the journal; with more, only those of
+    /// the same trace do. A sink with a checkpoint takes one.
     fn concurrency_max(&self) -> usize {
         1
     }
 
-    /// What the lane is to find out about traces before it delivers; `None` where the spans alone are enough.
+    /// Returns what the lane must learn about traces before it delivers; `None` if the spans suffice.
     fn trace_needs(&self) -> Option<TraceNeeds> {
         None
     }
 
-    /// Whether, as far as is known of the backend by now, a span that is sent again takes the place of the one before
+    /// Returns whether a span that is sent again replaces the earlier one, as far as is known of the backend
     /// ([`TraceNeeds::replaces_by_id`]).
     fn replaces_by_id(&self) -> bool {
         self.trace_needs().is_some_and(|needs| needs.replaces_by_id)
     }
 
-    /// What an operator should know although the sink works; it degrades health. Asked after each delivery.
+    /// Returns a notice for the operator although the sink works; it degrades health. It is called after each delivery.
     fn notice(&self) -> Option<String> {
         None
     }
 
-    /// Whether items with the verdict [`Verdict::Defer`] that wait for this key have still to wait. Asked often, so it must be cheap.
+    /// Returns whether items with the verdict [`Verdict::Defer`] under this key must wait longer. It is called often, so it must be cheap.
     fn is_deferred(&self, _key: &str) -> bool {
         false
     }
 
-    /// Hands over a delivery. What did not arrive comes again, alone or with others. Nothing here or in [`Sink::checkpoint`] may block
-    /// the thread that polls it.
+    /// Sends a delivery. Items that did not arrive are delivered again, alone or with others. Neither this nor [`Sink::checkpoint`] may
+    /// block the thread that polls it.
     fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report>;
 
-    /// Makes everything delivered so far durable and returns what the sink wants to find again after a restart. The lane stores it
-    /// together with its cursor, in one step. After [`Pace::Checkpoint`] the next delivery comes only when such a checkpoint was saved.
+    /// Makes everything delivered so far durable and returns the state that the sink needs after a restart. The lane saves it atomically
+    /// with its cursor. After [`Pace::Checkpoint`], the next delivery begins only after such a checkpoint was saved.
     fn checkpoint(&self) -> Pending<'_, Result<Bytes, Pace>> {
         Box::pin(async { Ok(Bytes::new()) })
     }
 
-    /// [`Sink::checkpoint`] for a sink that writes the lane's place, which is opaque to it, beside what it has by then. It may send the lane to
-    /// another place than this one: all before that it has, and what it had behind it is gone.
+    /// Does the same as [`Sink::checkpoint`] for a sink that stores the lane's opaque position together with its data. It may move the lane
+    /// to another position: the sink has everything before it, and lost what it had after it.
     fn checkpoint_at(&self, _place: Bytes) -> Pending<'_, Result<Checkpoint, Pace>> {
         let checkpoint = self.checkpoint();
         Box::pin(async { Ok(Checkpoint { state: checkpoint.await?, go_on: None }) })
     }
 
-    /// Whether it gathers what was delivered until a checkpoint, which may be minutes: until then it counts as pending.
+    /// Returns whether the sink collects deliveries until a checkpoint, possibly for minutes. Until then, they count as pending.
     fn gathers(&self) -> bool {
         false
     }
 
-    /// Until when what was delivered may wait for its checkpoint; `None` where the lane's options say how often there is one.
+    /// Returns until when deliveries may wait for their checkpoint; `None` if the lane's options set the interval.
     fn open_until(&self) -> Option<Instant> {
         None
     }
 
-    /// Forgets what was delivered since the last checkpoint, because its user gives it up. Returns whether there was anything that only
-    /// a checkpoint makes durable.
+    /// Drops what was delivered since the last checkpoint, because the lane evicts it. Returns whether there was anything that only a
+    /// checkpoint makes durable.
     fn discard(&self) -> bool {
         false
     }
 }
 
-/// What a checkpoint comes to.
+/// The result of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// What the sink wants to find again after a restart.
+    /// The state that the sink needs after a restart.
     pub state: Bytes,
-    /// The place where the lane goes on, if it is not the one that was given.
+    /// The position where the lane continues, if it differs from the given one.
     pub go_on: Option<Bytes>,
 }
 
 /// A kind of sink. Help, documentation, the example configuration and the checks are made from [`KINDS`].
 #[derive(Debug)]
 pub struct Kind {
-    /// What `type` says.
+    /// The value of `type`.
     pub name: &'static str,
     /// One sentence for lists.
     pub summary: &'static str,
@@ -137,13 +137,13 @@ pub struct Kind {
     pub example: &'static str,
     /// The JSON Schema of its options.
     pub schema: fn() -> serde_json::Value,
-    /// Reads and checks its options: all mistakes at once, no input or output. `type` and the options that every sink has
-    /// (`batch`, `retry` ...) were taken out of the table before, and `${...}` was expanded.
+    /// Reads and checks its options, without input or output, and returns all mistakes. `type` and the options that every sink has
+    /// (`batch`, `retry` ...) are already removed from the table, and `${...}` is expanded.
     pub parse: Parse,
 }
 
 impl Kind {
-    /// What is missing in this build for sinks of this kind, and what to do; `None` where nothing is.
+    /// Returns what this build lacks for sinks of this kind, and the remedy; `None` if nothing is missing.
     pub fn missing(&self) -> Option<(&'static str, &'static str)> {
         (self.name == kafka::KIND.name && !IS_BUILT).then_some(NOT_BUILT)
     }
@@ -152,50 +152,50 @@ impl Kind {
 /// See [`Kind::parse`].
 pub type Parse = fn(Spanned<DeTable<'_>>) -> Result<Box<dyn Plan>, Vec<Problem>>;
 
-/// Options that were read and checked, ready to be built.
+/// Checked options from which a sink can be built.
 pub trait Plan: Send + Sync + std::fmt::Debug {
-    /// Makes the sink. This may open files; a backend that is not there is no error.
+    /// Builds the sink. This may open files. An unreachable backend is not an error.
     fn build(&self, parts: Parts) -> Result<Arc<dyn Sink>, BuildError>;
 
-    /// What the options came to, with defaults and presets filled in and credentials redacted, for `config show`.
+    /// Returns the options with defaults and presets filled in and credentials redacted, for `config show`.
     fn expanded(&self) -> toml::Table {
         toml::Table::new()
     }
 
-    /// Rules that options stand for, in the words of the configuration (`[[rules]]`): the last ones for this sink.
+    /// Returns the rules that options stand for, in the format of the configuration (`[[rules]]`). The sink applies them last.
     fn rules(&self) -> &'static str {
         ""
     }
 
-    /// Where a browser shows a trace that the sink has, as far as its address tells.
+    /// Returns where a browser shows a trace of the sink, if its address tells.
     fn trace_url(&self) -> Option<TraceUrl> {
         None
     }
 
-    /// Whether it acts in the name of callers, so that their keys have to be kept in memory for it.
+    /// Returns whether it uses callers' keys, which must then be kept in memory.
     fn uses_keys(&self) -> bool {
         false
     }
 
-    /// Asks the backend whether it would take what is configured, for `doctor`. It leaves nothing there. A sentence says
-    /// what was found, or what is wrong and how to mend it; `None` for kinds that have no backend.
+    /// Asks the backend whether it would accept deliveries as configured, for `doctor`, and leaves nothing there. Returns a sentence with
+    /// the finding, or with the problem and its remedy; `None` for kinds without a backend.
     fn probe(&self) -> Option<Pending<'_, Result<String, String>>> {
         None
     }
 
-    /// How it reaches the store of its objects, for `import`; `None` for kinds without objects.
+    /// Returns the options of its object store, for `import`; `None` for kinds without objects.
     fn objects(&self) -> Option<&object_store::Options> {
         None
     }
 
-    /// What the sink installs at the backend, as commands for somebody who has the right to run them where the sink has not;
-    /// `None` for kinds that install nothing.
+    /// Returns what the sink installs at the backend, as commands for an administrator if the sink lacks the permission; `None` for kinds
+    /// that install nothing.
     fn commands(&self) -> Option<String> {
         None
     }
 }
 
-/// Every place spans can go. `kinds`, `config default`, `validate`, the example file and the documentation are made from this list.
+/// All kinds of sinks. `kinds`, `config default`, `validate`, the example file and the documentation are made from this list.
 pub static KINDS: &[&Kind] = &[
     &langfuse::KIND,
     &elasticsearch::KIND,
@@ -208,27 +208,27 @@ pub static KINDS: &[&Kind] = &[
     &blackhole::KIND,
 ];
 
-/// What a sink is built with.
+/// Everything that a sink needs to be built, except its options.
 #[derive(Debug, Clone, Default)]
 pub struct Parts {
     /// Its name in the configuration.
     pub name: String,
-    /// What [`Sink::checkpoint`] returned when the cursor was last saved; empty for a new sink.
+    /// The state that [`Sink::checkpoint`] returned when the cursor was last saved; empty for a new sink.
     pub state: Bytes,
-    /// Keys of callers, for a sink that acts in their name.
+    /// Callers' keys, for a sink that uses them.
     pub keys: Arc<Keyring>,
-    /// Where it counts what only its kind has.
+    /// Metrics that only its kind has.
     pub figures: SinkFigures,
-    /// What calls cost whose clients do not say it.
+    /// Prices for calls whose clients report no cost.
     pub prices: Arc<Prices>,
 }
 
-/// Why a sink could not be made.
+/// Why a sink could not be built.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct BuildError(pub String);
 
-/// What a lane hands its sink in one go: items of one or more batches, in the order of the journal.
+/// The items that a lane gives to its sink in one call. They come from one or more batches and keep the order of the journal.
 #[derive(Debug, Clone, Default)]
 pub struct Delivery {
     batches: Vec<Arc<Batch>>,
@@ -237,11 +237,11 @@ pub struct Delivery {
     contexts: TraceContexts,
 }
 
-/// Where an item is: the place of its batch among those of the delivery, and its own place in that.
+/// The position of an item: the index of its batch in the delivery, and its index in the batch.
 type Pick = (usize, usize);
 
 impl Delivery {
-    /// Adds items of a batch, by their places in it.
+    /// Adds items of a batch, by their indices in it.
     pub fn add(&mut self, batch: &Arc<Batch>, items: Range<usize>) {
         let added = batch.items.get(items.clone()).unwrap_or_default();
         self.bytes += added.iter().map(|item| item.wire().len()).sum::<usize>();
@@ -250,7 +250,7 @@ impl Delivery {
         self.picks.extend(items.map(|item| (at, item)));
     }
 
-    /// The items, each with the batch it came in.
+    /// Iterates over the items, each with its batch.
     pub fn items(&self) -> impl Iterator<Item = (&Batch, &Item)> {
         self.picks.iter().filter_map(|pick| self.picked(*pick))
     }
@@ -260,17 +260,17 @@ impl Delivery {
         Some((batch, batch.items.get(item)?))
     }
 
-    /// The item at a place.
+    /// Returns the item at an index.
     pub fn item(&self, place: usize) -> Option<&Item> {
         self.picked(*self.picks.get(place)?).map(|(_, item)| item)
     }
 
-    /// The requests that its items came in, whole: with what is in other parts, in other deliveries or left out.
+    /// Iterates over the complete requests of its items, including items of other parts or deliveries and filtered ones.
     pub fn batches(&self) -> impl Iterator<Item = &Batch> {
         self.batches.iter().map(AsRef::as_ref)
     }
 
-    /// Who sent its items, when and how; each request at least once.
+    /// Iterates over the sources of its items; each request occurs at least once.
     pub fn sources(&self) -> impl Iterator<Item = &Source> {
         let mut last = None;
         self.picks.iter().filter_map(move |(batch, _)| {
@@ -279,7 +279,7 @@ impl Delivery {
         })
     }
 
-    /// Through which daemons its items came.
+    /// Returns the forwarding path of its items.
     fn hops(&self) -> Hops {
         let mut hops = Hops::default();
         for header in self.sources().filter_map(|source| source.header(SENDER_HEADER)) {
@@ -288,33 +288,33 @@ impl Delivery {
         hops
     }
 
-    /// Which of the batches that were added an item came in, counted from 0: the same in every part of the delivery.
+    /// Returns the index of an item's batch among all that were added. It is the same in every part of the delivery.
     pub fn batch_of(&self, place: usize) -> Option<usize> {
         self.picks.get(place).map(|(batch, _)| *batch)
     }
 
-    /// Gives the delivery what is known of its traces. It stays the same for all attempts and all parts.
+    /// Sets the trace contexts. They stay the same for all attempts and all parts.
     #[must_use]
     pub fn with_contexts(self, contexts: TraceContexts) -> Self {
         Self { contexts, ..self }
     }
 
-    /// Whether anything is known of its traces.
+    /// Returns whether it has any trace context.
     pub fn has_contexts(&self) -> bool {
         !self.contexts.is_empty()
     }
 
-    /// What is known of a trace; `None` where the sink did not ask for it.
+    /// Returns the context of a trace; `None` if the sink did not ask for it.
     pub fn context(&self, trace: TraceId) -> Option<&TraceContext> {
         self.contexts.get(&trace)
     }
 
-    /// The spans among the items.
+    /// Iterates over the spans among the items.
     pub fn spans(&self) -> impl Iterator<Item = &Span> {
         self.items().filter_map(|(_, item)| item.as_span())
     }
 
-    /// The delivery of only these items, by their places; the way to try a part of it alone.
+    /// Returns a delivery with only the items at these indices, to try a part alone.
     #[must_use]
     pub fn only(&self, places: &[usize]) -> Self {
         let picks = places.iter().filter_map(|&place| self.picks.get(place).copied()).collect();
@@ -324,7 +324,7 @@ impl Delivery {
         part
     }
 
-    /// The same without the batches that it has nothing of, so that it keeps no more in memory than it must.
+    /// Releases the batches without any of its items, to save memory.
     #[must_use]
     pub fn alone(mut self) -> Self {
         static NOTHING: LazyLock<Arc<Batch>> = LazyLock::new(|| {
@@ -333,25 +333,25 @@ impl Delivery {
         let used: HashSet<usize> = self.picks.iter().map(|(batch, _)| *batch).collect();
         for (at, batch) in self.batches.iter_mut().enumerate() {
             if !used.contains(&at) {
-                // Their numbers stay: `batch_of` is the same in every part.
+                // The indices must not change, because `batch_of` is the same in every part.
                 *batch = Arc::clone(&NOTHING);
             }
         }
         self
     }
 
-    /// How many batches it was made of.
+    /// Returns the number of batches that were added.
     pub fn batch_count(&self) -> usize {
         self.batches.len()
     }
 
-    /// Whether both can be one delivery: what they know of their traces is the same.
+    /// Returns whether both can be merged, because they have the same trace contexts.
     pub fn goes_with(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.contexts, &other.contexts)
             || !self.has_contexts() && !other.has_contexts()
     }
 
-    /// Adds the items of another delivery behind its own, with the batches that they came in.
+    /// Appends the items of another delivery, with their batches.
     pub fn append(&mut self, other: Self) {
         let before = self.batches.len();
         self.batches.extend(other.batches);
@@ -360,7 +360,7 @@ impl Delivery {
         self.bytes += other.bytes;
     }
 
-    /// The delivery cut into parts by trace, each with its number; the parts keep the order. `part_of` answers below `count`.
+    /// Splits the delivery by trace into numbered parts that keep the order. `part_of` returns a number below `count`.
     pub fn partition(self, count: usize, part_of: impl Fn(TraceId) -> usize) -> Vec<(usize, Self)> {
         if self.is_empty() {
             return Vec::new();
@@ -378,17 +378,17 @@ impl Delivery {
         parts.map(|(part, places)| (part, self.only(places))).collect()
     }
 
-    /// How many items it has.
+    /// Returns the number of items.
     pub fn len(&self) -> usize {
         self.picks.len()
     }
 
-    /// Whether it has none.
+    /// Returns whether it has no items.
     pub fn is_empty(&self) -> bool {
         self.picks.is_empty()
     }
 
-    /// The size of its items on the wire, in bytes.
+    /// Returns the size of its items on the wire, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -405,8 +405,8 @@ fn read_options<T: DeserializeOwned + JsonSchema>(
     })
 }
 
-/// Reads a kind's options from its table, and says what they come to. A mistake is shown at its option's value, or at the whole table
-/// where the option was not written.
+/// Reads a kind's options from its table and resolves them. A mistake is reported at its option's value, or at the complete table if the
+/// option was not set.
 fn settle_options<T: DeserializeOwned + JsonSchema, Settings, Words: Into<String>>(
     table: Spanned<DeTable<'_>>,
     settle: impl FnOnce(T) -> Result<Settings, Vec<Mistake<Words>>>,

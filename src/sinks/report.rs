@@ -1,122 +1,122 @@
-//! What a sink answers for a delivery: a [`Verdict`] for each item, and the [`Pace`] for what comes next. Pure.
+//! A sink's answer for a delivery: a [`Verdict`] for each item, and the [`Pace`] of the next deliveries. Pure.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::span::named;
 
-/// What a sink answers for a delivery.
+/// A sink's answer for a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// What became of each item.
+    /// The result of each item.
     pub verdicts: Verdicts,
-    /// What the backend wants of whatever comes next.
+    /// How the lane should proceed with the next deliveries.
     pub pace: Pace,
-    /// What the backend left out of items that arrived.
+    /// Items that the backend dropped from a delivery that arrived.
     pub omitted: Option<Omitted>,
 }
 
 /// The verdict of each item of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdicts {
-    /// All items share one.
+    /// All items have the same verdict.
     All(Verdict),
-    /// One for each item, by its place in the delivery.
+    /// One verdict for each item, by its index in the delivery.
     Each(Vec<Verdict>),
 }
 
-/// What became of an item.
+/// The result of one item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// It arrived.
     Delivered,
-    /// It is not known to have arrived, and is worth sending again as it is.
+    /// It may not have arrived, and should be sent again unchanged.
     Retry,
-    /// The backend broke (500, INTERNAL) while it worked on a request with this item, perhaps because of it: it is sent again some
-    /// times, then in halves.
+    /// The backend failed (500, INTERNAL) on a request with this item, perhaps because of it. The request is retried a few times and then
+    /// split in halves.
     Fault(Arc<Refusal>),
-    /// The backend refused the request that this item was in: it is sent again in halves. Alone, it will never be taken.
+    /// The backend rejected the request with this item. The request is split in halves; a single item will never be accepted.
     Split(Arc<Refusal>),
-    /// It will never be taken.
+    /// The backend will never accept it.
     Reject(Arc<Refusal>),
-    /// It cannot go yet for a reason of its own, which says nothing about the backend: it waits aside until
-    /// [`Sink::is_deferred`](super::Sink::is_deferred) says no, and others go past it. Where there is no room for more of it, the oldest
-    /// becomes a dead letter. Only for sinks that take several deliveries at once.
+    /// It cannot be sent yet, for a reason that says nothing about the backend. It waits separately until
+    /// [`Sink::is_deferred`](super::Sink::is_deferred) returns false, and other items overtake it. If there is no room for more, the oldest
+    /// one becomes a dead letter. Only for sinks that take several concurrent deliveries.
     Defer(Arc<Deferral>),
 }
 
-/// Why items are not taken.
+/// Why items are rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// What kind of refusal it is.
+    /// The class of the reason.
     pub class: RejectClass,
-    /// Why, without payload text.
+    /// The reason, without payload text.
     pub reason: String,
-    /// What the backend answered. It may quote payload: it goes to the dead letter only.
+    /// The backend's answer. It may quote payload, so it goes only to the dead letter.
     pub answer: String,
 }
 
-/// What items wait for.
+/// What deferred items wait for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deferral {
-    /// What they wait for, in the sink's own words; no secret.
+    /// The sink's own name for it; not a secret.
     pub key: String,
-    /// Why, without payload text.
+    /// The reason, without payload text.
     pub reason: String,
 }
 
 named! {
-    /// Why items are not taken, coarsely enough for a label.
+    /// The class of a rejection, few enough for a metric's label.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     RejectClass {
         /// The sink named the item.
         Item "item",
-        /// The backend refused a request with nothing but this item in it.
+        /// The backend rejected a request that contained only this item.
         Malformed "malformed",
-        /// The item alone is larger than the backend takes.
+        /// The item alone exceeds the backend's size limit.
         TooLarge "too_large",
-        /// The backend breaks on this item, again and again.
+        /// The backend fails on this item repeatedly.
         Fault "fault",
-        /// It waited for something of its own for as long as there was room.
+        /// It was deferred for as long as there was room.
         Deferred "deferred",
-        /// This version does not understand its record.
+        /// This version cannot decode its record.
         NotUnderstood "not_understood",
-        /// Our own code panics on it.
+        /// Spanferry panics on it.
         Panic "panic",
     }
 }
 
-/// What the backend wants of whatever comes next. Reasons are without payload text.
+/// How the lane should proceed with the next deliveries. Reasons contain no payload text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Pace {
-    /// It works: go on. What comes again may come at once, so [`Verdict::Retry`] goes with another pace.
+    /// The backend works: continue. Retries may start immediately, so [`Verdict::Retry`] needs another pace.
     #[default]
     Go,
-    /// It asks for less at a time (429, 503, `RESOURCE_EXHAUSTED`).
+    /// It asks for a lower rate (429, 503, `RESOURCE_EXHAUSTED`).
     Slow {
         /// The wait that it asked for.
         after: Option<Duration>,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// It cannot be reached, or does not work: try again after a wait.
+    /// It is unreachable or does not work: retry after a wait.
     Down {
         /// The wait that it asked for.
         after: Option<Duration>,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// It cannot work as configured (credentials, address): try again slowly until an operator has mended it.
+    /// It cannot work as configured (credentials, address): retry slowly until an operator has fixed it.
     Hold {
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// Nothing is wrong, but the sink's checkpoint must be saved before anything else is handed over.
+    /// Nothing is wrong, but the sink's checkpoint must be saved before the next delivery.
     Checkpoint,
 }
 
 impl Pace {
-    /// Why it does not just go on.
+    /// Returns the reason for anything but continuing.
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Go | Self::Checkpoint => None,
@@ -127,17 +127,17 @@ impl Pace {
     }
 }
 
-/// Items that a backend left out of a delivery that arrived, without saying which: there is nothing to send again.
+/// Items that a backend dropped from a delivery that arrived, without naming them, so that none can be sent again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Omitted {
-    /// How many.
+    /// The number of items.
     pub items: u64,
-    /// Why, without payload text.
+    /// The reason, without payload text.
     pub reason: String,
 }
 
 impl Verdicts {
-    /// The verdict of the item at a place. An item that the sink does not speak of did not arrive.
+    /// Returns the verdict of the item at an index. An item without a verdict did not arrive.
     pub fn of(&self, place: usize) -> &Verdict {
         match self {
             Self::All(verdict) => verdict,
@@ -147,56 +147,56 @@ impl Verdicts {
 }
 
 impl Report {
-    /// All items share this verdict.
+    /// Reports the same verdict for all items.
     pub fn all(verdict: Verdict, pace: Pace) -> Self {
         Self { verdicts: Verdicts::All(verdict), pace, omitted: None }
     }
 
-    /// Every item arrived.
+    /// Reports that every item arrived.
     pub fn delivered() -> Self {
         Self::all(Verdict::Delivered, Pace::Go)
     }
 
-    /// The backend is down: everything again, not before `after`.
+    /// Reports that the backend is down: all items are retried, not before `after`.
     pub fn down(after: Option<Duration>, reason: impl Into<String>) -> Self {
         Self::all(Verdict::Retry, Pace::Down { after, reason: reason.into() })
     }
 
-    /// The backend asks for less: everything again, not before `after`.
+    /// Reports that the backend throttles: all items are retried, not before `after`.
     pub fn slow(after: Option<Duration>, reason: impl Into<String>) -> Self {
         Self::all(Verdict::Retry, Pace::Slow { after, reason: reason.into() })
     }
 
-    /// An operator has to mend something: everything again after that.
+    /// Reports that an operator must fix something: all items are retried afterwards.
     pub fn hold(reason: impl Into<String>) -> Self {
         Self::all(Verdict::Retry, Pace::Hold { reason: reason.into() })
     }
 
-    /// The backend refused the request as a whole, for what is in it.
+    /// Reports that the backend rejected the complete request because of its contents.
     pub fn split(class: RejectClass, reason: String, answer: String) -> Self {
         Self::all(Verdict::Split(Arc::new(Refusal { class, reason, answer })), Pace::Go)
     }
 
-    /// The backend broke on the request.
+    /// Reports that the backend failed on the request.
     pub fn fault(reason: String, answer: String) -> Self {
         let pace = Pace::Down { after: None, reason: reason.clone() };
         let refusal = Refusal { class: RejectClass::Fault, reason, answer };
         Self::all(Verdict::Fault(Arc::new(refusal)), pace)
     }
 
-    /// The backend will never take any of it.
+    /// Reports that the backend will never accept any of the items.
     pub fn reject(reason: impl Into<String>, answer: impl Into<String>) -> Self {
         let (reason, answer) = (reason.into(), answer.into());
         let refusal = Refusal { class: RejectClass::Item, reason, answer };
         Self::all(Verdict::Reject(Arc::new(refusal)), Pace::Go)
     }
 
-    /// Whether the next request would go no better: a backend that broke on this one may well take another.
+    /// Returns whether the next request would fail, too. A backend that failed on this one may well accept another.
     pub(super) fn ends_attempt(&self) -> bool {
         self.pace != Pace::Go && *self.verdicts.of(0) == Verdict::Retry
     }
 
-    /// The first item's refusal; `None` where it was not refused.
+    /// Returns the first item's rejection; `None` if it was not rejected.
     pub fn refusal(&self) -> Option<&Refusal> {
         match self.verdicts.of(0) {
             Verdict::Fault(refusal) | Verdict::Split(refusal) | Verdict::Reject(refusal) => {
@@ -206,13 +206,13 @@ impl Report {
         }
     }
 
-    /// Whether the first item was refused like this.
+    /// Returns whether the first item was rejected with this class.
     pub fn is_refused(&self, class: RejectClass) -> bool {
         self.refusal().is_some_and(|refusal| refusal.class == class)
     }
 }
 
-/// Makes one report out of those of several requests.
+/// Merges the reports of several requests.
 #[derive(Debug, Default)]
 pub(super) struct Reports {
     verdicts: Vec<Verdict>,
@@ -221,12 +221,12 @@ pub(super) struct Reports {
 }
 
 impl Reports {
-    /// Of a delivery with so many items. What no request is said to have had in it did not arrive.
+    /// Starts for a delivery of this many items. An item that is in no reported request did not arrive.
     pub(super) fn new(items: usize) -> Self {
         Self { verdicts: vec![Verdict::Retry; items], ..Self::default() }
     }
 
-    /// Adds the report of a request with the items at these places, whose verdicts are by their order in the request.
+    /// Adds the report of a request whose items have these indices, in the order of the request.
     pub(super) fn add(&mut self, places: impl IntoIterator<Item = usize>, report: Report) {
         for (at, place) in places.into_iter().enumerate() {
             self.set(place, report.verdicts.of(at).clone());
@@ -240,14 +240,14 @@ impl Reports {
         }
     }
 
-    /// Says what became of one item.
+    /// Sets the verdict of one item.
     pub(super) fn set(&mut self, place: usize, verdict: Verdict) {
         if let Some(known) = self.verdicts.get_mut(place) {
             *known = verdict;
         }
     }
 
-    /// The report of all.
+    /// Returns the merged report.
     pub(super) fn finish(self) -> Report {
         let Self { verdicts, pace, omitted } = self;
         let shared = match verdicts.first() {

@@ -1,19 +1,19 @@
-//! How large a delivery or request a backend takes, as far as refusals have shown. Pure: it is told the time.
+//! Learns from rejections how large a delivery or request a backend accepts. Pure: the caller passes the time.
 //!
-//! What a backend takes is seldom documented and changes with what stands in front of it. So the first refusal is believed for
-//! a while, and later deliveries are cut before they are sent. The belief fades, since a limit can be raised.
+//! A backend's limit is seldom documented and changes with the proxies in front of it. Therefore the first rejection counts for a while,
+//! and later deliveries are split before they are sent. The limit expires, because it can be raised.
 
 use std::time::{Duration, Instant};
 
-/// A single refusal of something smaller says more about its items than about sizes, and requests below this gain nothing.
+/// The smallest limit. A rejection of something smaller is more likely due to its items, and smaller requests gain nothing.
 const BYTES_MIN: usize = 64 << 10;
-/// The limit doubles after each such time without a refusal: one that was raised is found within the hour, one that was not costs
-/// one refused request in ten minutes.
+/// The limit doubles after each such period without a rejection. A raised limit is found within the hour, and an unchanged one costs one
+/// rejected request in ten minutes.
 const DOUBLES_EVERY: Duration = Duration::from_mins(10);
-/// After so many doublings nothing is left of it.
+/// The limit expires after this many doublings.
 const DOUBLINGS_MAX: u32 = 4;
 
-/// What a sink is known to refuse, in bytes of its items on the wire.
+/// The learned limit, in bytes of items on the wire.
 #[derive(Debug, Default)]
 pub struct SizeLimit {
     learned: Option<Learned>,
@@ -26,16 +26,16 @@ struct Learned {
 }
 
 impl SizeLimit {
-    /// Notes that a delivery of so many bytes was too large.
+    /// Records that a delivery of this many bytes was too large.
     pub fn refused(&mut self, bytes: usize, now: Instant) {
-        // Nine tenths: items of one size are not written to requests of one size.
+        // Nine tenths, because items of the same size do not make requests of the same size.
         let bytes_max = (bytes / 10 * 9).max(BYTES_MIN);
-        // A refusal that was under way since before the last one teaches nothing new.
+        // A larger delivery that was in flight when the limit was learned teaches nothing new.
         let bytes_max = self.bytes_max(now).map_or(bytes_max, |known| known.min(bytes_max));
         self.learned = Some(Learned { bytes_max, at: now });
     }
 
-    /// The most that should be sent in one go; `None` when nothing is known.
+    /// Returns the most bytes to send in one request; `None` if no limit is known.
     pub fn bytes_max(&self, now: Instant) -> Option<usize> {
         let learned = self.learned?;
         let age = now.saturating_duration_since(learned.at);

@@ -1,4 +1,4 @@
-//! Where a browser shows a trace that a sink has: an address with places for the ids of the trace and of a span. Pure.
+//! The address at which a browser shows a trace of a sink, with placeholders for the ids of the trace and of a span. Pure.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use crate::span::{SpanId, TraceId};
 const TRACE: &str = "{trace_id}";
 const SPAN: &str = "{span_id}";
 
-// None of these quotes the text, which may hold a credential in the wrong place.
+// These do not quote the text, because it may contain a credential.
 const NO_TRACE: &str = "an address without `{trace_id}`; write for example \"http://localhost:16686/trace/{trace_id}\"";
 const NO_ADDRESS: &str =
     "not an address that begins with http:// or https:// and holds no credentials";
@@ -20,13 +20,13 @@ const NO_ADDRESS: &str =
 pub struct TraceUrl(String);
 
 impl TraceUrl {
-    /// The address of one trace, and of one of its spans where that is meant and the address has a place for it.
+    /// Returns the address of a trace, or of one of its spans if the address has a placeholder for it.
     pub fn of(&self, trace: TraceId, span: Option<SpanId>) -> String {
         let span = span.map(|span| span.to_string()).unwrap_or_default();
         self.0.replace(TRACE, &trace.to_string()).replace(SPAN, &span)
     }
 
-    /// Addresses below that of a backend, whose query is left out: it may hold a key.
+    /// Appends a path to a backend's address. Its query is dropped, because it may contain a key.
     pub(super) fn below(base: &str, path: &str) -> Option<Self> {
         let base = base.split('?').next().unwrap_or_default().trim_end_matches('/');
         format!("{base}{path}").try_into().ok()

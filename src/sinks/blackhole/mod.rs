@@ -1,4 +1,4 @@
-//! `type = "blackhole"`: takes everything and keeps nothing. For measuring, and for trying a configuration.
+//! `type = "blackhole"`: accepts everything and keeps nothing. For benchmarks, and for trying out a configuration.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{BuildError, Delivery, Kind, Parts, Pending, Plan, Report, Sink, read_options};
 
-/// Nothing at all.
+/// The kind `blackhole`.
 pub static KIND: Kind = Kind {
     name: "blackhole",
     summary: "accepts everything and keeps nothing; for measuring, and for trying out a configuration",
@@ -26,7 +26,7 @@ impl Plan for Options {
     }
 }
 
-/// Takes everything and keeps nothing.
+/// Accepts everything and keeps nothing.
 #[derive(Debug, Default)]
 pub struct Blackhole;
 
