@@ -1,10 +1,9 @@
-//! Large writes past the page cache (`O_DIRECT`).
+//! Writes large buffers past the page cache (`O_DIRECT`).
 //!
-//! Lines are written once and seldom read soon, so a page of the cache for each 4 KiB of them is of use to nobody, and filling new
-//! pages costs more than making the lines: a third of all that an agent span of 6.6 KB costs on its way to a file, and on a busy machine
-//! twice as many spans get there without it. Only the blocks
-//! that are whole go past the cache; what stands before and behind them in a block that is not goes through it, so nothing is ever
-//! written twice or filled up, and whoever follows the file sees each line at once.
+//! Lines are written once and seldom read soon, so caching them is of no use, and filling new pages costs more than encoding the lines: a
+//! third of the total cost of an agent span of 6.6 KB on its way to a file. On a busy machine, twice as many spans get through without it.
+//! Only complete blocks bypass the cache. The partial blocks before and after them go through it, so nothing is written twice or padded,
+//! and a reader that follows the file sees each line immediately.
 #![expect(clippy::disallowed_types, reason = "this sink writes files")]
 
 use std::fs::File;
@@ -15,10 +14,10 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use crate::support::pool::{ALIGNMENT, Pool};
 
-/// Less than this is cheaper through the cache.
+/// Smaller writes are cheaper through the cache.
 pub(super) const DIRECT_BYTES_MIN: usize = 64 << 10;
 
-/// Writes all of these bytes at this place of a file that nobody else writes to.
+/// Writes all bytes at this offset. The file must have no other writer.
 pub(super) fn write(file: &File, bytes: &[u8], at: u64, pool: &Pool) -> io::Result<()> {
     let before = at.next_multiple_of(ALIGNMENT as u64) - at;
     let before = usize::try_from(before).unwrap_or_default().min(bytes.len());
@@ -30,7 +29,7 @@ pub(super) fn write(file: &File, bytes: &[u8], at: u64, pool: &Pool) -> io::Resu
     let from = at + head.len() as u64;
     file.write_all_at(head, at)?;
     if write_blocks(file, blocks, from, pool).is_err() {
-        // Not every file system can do that. Any other problem comes again here.
+        // Not every file system supports `O_DIRECT`. Any other error recurs here.
         file.write_all_at(blocks, from)?;
     }
     file.write_all_at(tail, from + blocks.len() as u64)
@@ -52,7 +51,7 @@ fn write_blocks(file: &File, blocks: &[u8], at: u64, pool: &Pool) -> io::Result<
     written
 }
 
-/// Copied into aligned memory and written in one call: whole blocks, and few enough for the processor's cache.
+/// Bytes that are copied into aligned memory and written in one call: complete blocks that fit into the processor's cache.
 const CALL_BYTES_MAX: usize = 1 << 20;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Items become lines, in each of the formats.
+//! Encodes items as lines, in each of the formats.
 
 use std::io;
 
@@ -14,11 +14,11 @@ use crate::support::json::object::Object;
 use crate::support::json::{write_compact, write_str};
 use crate::support::rfc3339;
 
-/// Spans of one OTLP line have at most this many bytes as they came in, unless one alone has more: the Collector's file receiver
-/// cuts lines longer than 1 MiB in its default configuration, and JSON is longer than protobuf.
+/// The most bytes of spans, as received, in one OTLP line, unless a single span has more. By default, the Collector's file receiver cuts
+/// lines longer than 1 MiB, and JSON is longer than protobuf.
 const OTLP_LINE_BYTES_MAX: usize = 256 << 10;
 
-/// Appends the lines of these items of a delivery. After each of them `spill` may take what was written so far; its error ends the work.
+/// Appends the lines of these items. After each item, `spill` may take what was written so far; its error ends the encoding.
 pub(super) fn encode<'a>(
     (format, prices): (Format, &'a Prices),
     delivery: &'a Delivery,
@@ -49,7 +49,7 @@ pub(super) fn encode<'a>(
     Ok(())
 }
 
-/// Compresses the lines of one delivery, as one whole gzip member or zstd frame. An error would be a defect of the compressor.
+/// Compresses the lines of one delivery as one complete gzip member or zstd frame. Only a defect of the compressor causes an error.
 pub(super) fn compress(options: &Options, lines: &[u8]) -> io::Result<Bytes> {
     let default = match options.compression {
         Compression::Zstd => DEFAULT_ZSTD_LEVEL,
@@ -82,14 +82,14 @@ fn otlp_lines(
     Ok(())
 }
 
-/// Appends a span that came as OTLP as a custom span of the Agents SDK, with its attributes as data.
+/// Appends an OTLP span as a custom span of the Agents SDK, with its attributes as data.
 fn write_as_item(out: &mut Vec<u8>, span: &Span) {
     let detail = span.detail();
     let agents_sdk = |key: &str| {
         let found = Attribute::last(&detail.attributes, key)?;
         found.as_text().filter(|text| !text.is_empty()).map(ToString::to_string)
     };
-    // The id that the client had, or OpenTelemetry's in the Agents SDK's form.
+    // The client's own id, or OpenTelemetry's in the form of the Agents SDK.
     let span_id = |key, id: SpanId| agents_sdk(key).unwrap_or_else(|| format!("span_{id}00000000"));
     let trace_id = agents_sdk(keys::OPENAI_AGENTS_TRACE_ID);
     let parent_id = span.parent_id.map(|id| span_id(keys::OPENAI_AGENTS_PARENT_ID, id));

@@ -1,4 +1,4 @@
-//! One file that lines are added to, of which everything beyond a settled length can be taken back.
+//! Appends lines to one file. Everything beyond a settled length can be rolled back.
 #![expect(clippy::disallowed_types, reason = "this sink writes files")]
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -14,33 +14,33 @@ use super::direct;
 use super::path::{Period, number_of, numbered};
 use crate::support::pool::Pool;
 
-/// The disk as this sink uses it, so that tests can fill and break it.
+/// The file operations of this sink, so that tests can simulate a full or broken disk.
 pub(super) trait Disk: Send + Sync {
-    /// Opens a file for reading and writing, and makes it where there is none.
+    /// Opens a file for reading and writing, and creates it if it does not exist.
     fn open(&self, path: &Path) -> io::Result<File> {
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
     }
 
-    /// Writes all of these bytes at this place.
+    /// Writes all bytes at this offset.
     fn write(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
         file.write_all_at(bytes, at)
     }
 
-    /// Returns when what was written is on stable storage.
+    /// Syncs the file's data to stable storage.
     fn sync(&self, file: &File) -> io::Result<()> {
         file.sync_data()
     }
 
-    /// Returns when the names in a folder are on stable storage.
+    /// Syncs the names in a folder to stable storage.
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         File::open(folder)?.sync_all()
     }
 }
 
-/// The real one.
+/// The real disk.
 #[derive(Default)]
 pub(super) struct RealDisk {
-    /// Aligned memory for what is written past the page cache.
+    /// Aligned memory for writes past the page cache.
     pool: Pool,
 }
 
@@ -50,51 +50,51 @@ impl Disk for RealDisk {
     }
 }
 
-/// A file as a checkpoint has it.
+/// A file's entry in a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SavedFile {
     /// Its path without its number.
     pub(super) base: PathBuf,
-    /// The hour or day it is for.
+    /// The hour or day of its items.
     pub(super) period: Period,
     /// Its number.
     pub(super) number: u32,
-    /// How much of it is settled. What lies beyond was written later and is delivered again.
+    /// Its settled length, in bytes. Anything beyond it was written later and is delivered again.
     pub(super) length: u64,
 }
 
-/// A file that lines are added to.
+/// A file that lines are appended to.
 pub(super) struct Log {
     disk: Arc<dyn Disk>,
     pub(super) at: SavedFile,
     pub(super) path: PathBuf,
-    /// None of a file with nothing to sync.
+    /// `None` if the file has nothing to sync.
     handle: Option<Handle>,
-    /// How long it will be once what was written last is settled.
+    /// Its length once the last write is settled.
     written: u64,
-    /// Whether there may be bytes beyond the settled length. They are cut before anything else happens.
+    /// Whether there may be bytes beyond the settled length. They are cut before any other operation.
     torn: bool,
-    /// Whether somebody else changed it, and not so that it ends with a whole line.
+    /// Whether another process changed it so that it does not end with a complete line.
     pub(super) is_spoilt: bool,
     pub(super) note: Note,
-    /// When it was last asked for; counts deliveries.
+    /// The number of the last delivery that used it.
     pub(super) used: u64,
 }
 
-/// What is known of a file in what is saved with the cursor. Nothing may be written before the file is there with its length.
+/// Whether the saved state contains the file. Nothing may be written before it does, with the file's length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Note {
-    /// No checkpoint has it.
+    /// No checkpoint contains it.
     Missing,
-    /// A checkpoint was handed to the lane with it, which may have failed to save it.
+    /// The lane got a checkpoint that contains it, but may have failed to save it.
     HandedOver,
-    /// It was saved: the lane went on with a delivery although it was asked to save first.
+    /// It was saved: the lane was asked to save before the next delivery, and that delivery came.
     Saved,
 }
 
 struct Handle {
     file: File,
-    /// Device and inode, by which a file that was replaced is told.
+    /// Device and inode, which reveal a file that was replaced.
     identity: (u64, u64),
 }
 
@@ -105,12 +105,12 @@ impl Log {
         Self { disk, at, path, handle: None, written, torn, is_spoilt, note, used: 0 }
     }
 
-    /// A file of the last checkpoint. What is beyond its length is cut when it is first used.
+    /// Restores a file of the last checkpoint. Bytes beyond its length are cut when it is first used.
     pub(super) fn recall(disk: &Arc<dyn Disk>, saved: SavedFile) -> Self {
         Self::new(disk, saved, Note::Saved)
     }
 
-    /// The file to go on with for a path, never one below `number_min`. It is made if need be, with its folders.
+    /// Opens the file to continue with for a path, with a number of at least `number_min`. Creates it and its folders if necessary.
     pub(super) fn begin(
         disk: &Arc<dyn Disk>,
         base: PathBuf,
@@ -127,8 +127,8 @@ impl Log {
         Ok(log)
     }
 
-    /// Whether it can be added to without harm although no checkpoint knows it: it ends with a whole line. Whether compressed
-    /// content is whole cannot be told without reading all of it, so that is never added to.
+    /// Returns whether a file without a checkpoint can safely be appended to, because it ends with a complete line. Compressed files are
+    /// never appended to, because checking them would require reading all of them.
     pub(super) fn ends_whole(&mut self) -> io::Result<bool> {
         let Some(last) = self.at.length.checked_sub(1) else { return Ok(true) };
         let packed = self.at.base.extension().is_some_and(|end| end == "gz" || end == "zst");
@@ -137,7 +137,7 @@ impl Log {
         Ok(!packed && byte == *b"\n")
     }
 
-    /// Writes behind what was written before. Until it is settled it can be taken back.
+    /// Appends bytes. They can be rolled back until they are settled.
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.torn = true;
         let (disk, at) = (Arc::clone(&self.disk), self.written);
@@ -146,16 +146,16 @@ impl Log {
         Ok(())
     }
 
-    /// What was written counts.
+    /// Marks everything written as settled.
     pub(super) fn settle(&mut self) {
-        // What is known only from a checkpoint may still be followed by what came behind that.
+        // A file that is known only from a checkpoint may still contain bytes that were written after it.
         if self.written != self.at.length {
             self.at.length = self.written;
             self.torn = false;
         }
     }
 
-    /// Cuts what is not settled. A file that is shorter than what was settled is never made longer.
+    /// Cuts everything that is not settled. A file that is shorter than its settled length is never extended.
     pub(super) fn take_back(&mut self) -> io::Result<()> {
         if self.torn {
             let settled = self.at.length;
@@ -181,7 +181,7 @@ impl Log {
         Ok(())
     }
 
-    /// Brings what is settled to stable storage, and the file's name where no checkpoint has it.
+    /// Syncs everything settled to stable storage, and also the file's name if no checkpoint contains it.
     pub(super) fn sync(&self) -> io::Result<()> {
         if let Some(handle) = &self.handle {
             self.disk.sync(&handle.file)?;
@@ -189,13 +189,13 @@ impl Log {
         if self.note == Note::Missing { self.sync_folders() } else { Ok(()) }
     }
 
-    /// Syncs the folder, and the folders above it, which may be new as well.
+    /// Syncs the folder and those above it, which may be new as well.
     fn sync_folders(&self) -> io::Result<()> {
         let folders = self.path.ancestors().skip(1);
         for folder in folders.filter(|folder| !folder.as_os_str().is_empty()) {
             match self.disk.sync_folder(folder) {
-                // Nobody can make such a folder durable: it may not be read or written, so it was there before us, or its file
-                // system does not do that.
+                // Such a folder cannot be made durable. Either it may not be read or written, so it existed before, or its file system does
+                // not support it.
                 Err(error)
                     if matches!(
                         error.kind(),
@@ -210,7 +210,7 @@ impl Log {
         Ok(())
     }
 
-    /// Whether the file is gone, or another has its name. One that somebody else changed goes on from the length it has now.
+    /// Returns whether the file was removed or replaced. If another process changed it, the sink continues from its current length.
     pub(super) fn is_gone(&mut self) -> io::Result<bool> {
         let seen = match fs::metadata(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
@@ -233,7 +233,7 @@ impl Log {
         Ok(())
     }
 
-    /// Closes the file, which is synced or empty; it is opened again when it is needed.
+    /// Closes the file, which is synced or empty. It is opened again on demand.
     pub(super) fn close(&mut self) {
         self.handle = None;
     }
@@ -259,14 +259,14 @@ fn open(disk: &dyn Disk, path: &Path) -> io::Result<Handle> {
             let what = "another sink or process is writing to it";
             Err(io::Error::new(io::ErrorKind::ResourceBusy, what))
         }
-        // Where the file system knows no locks, two writers are the operator's concern.
+        // If the file system does not support locks, the operator must prevent two writers.
         Ok(()) | Err(TryLockError::Error(_)) => {
             Ok(Handle { identity: (seen.dev(), seen.ino()), file })
         }
     }
 }
 
-/// The highest number among the files of a path; `None` when there is none.
+/// Returns the highest number among the files of a path; `None` without files.
 fn highest_number(base: &Path) -> io::Result<Option<u32>> {
     let mut highest = None;
     let folder = base.parent().filter(|folder| !folder.as_os_str().is_empty());

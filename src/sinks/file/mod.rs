@@ -1,4 +1,4 @@
-//! `type = "file"`: one line for each item, in files that hold everything exactly once.
+//! `type = "file"`: writes one line for each item, exactly once.
 //!
 //! ```toml
 //! [sinks.archive]
@@ -6,26 +6,26 @@
 //! path = "traces/{date}.jsonl"
 //! ```
 //!
-//! **Formats.** `jsonl` (the default) is one span or trace object a line in flat columns, described in [`jsonl`](super::jsonl).
-//! `otlp-json` is one `{"resourceSpans":[...]}` a line, with as many spans as stay below the line length that the OpenTelemetry
-//! Collector's `otlpjsonfile` receiver reads; the Agents SDK's trace objects have no counterpart in OTLP and are left out.
-//! `openai` is one item of the Agents SDK a line, as it came; a span that came as OTLP becomes a `custom` span with its
-//! attributes as `data` and its ids as `trace_` and `span_` strings.
+//! **Formats.** `jsonl` (the default) is one span or trace object per line in flat columns, described in [`jsonl`](super::jsonl).
+//! `otlp-json` is one `{"resourceSpans":[...]}` per line, with as many spans as fit into the line length that the OpenTelemetry Collector's
+//! `otlpjsonfile` receiver reads. The Agents SDK's trace objects have no counterpart in OTLP and are omitted. `openai` is one item of the
+//! Agents SDK per line, as received. An OTLP span becomes a `custom` span with its attributes as `data` and its ids as `trace_` and `span_`
+//! strings.
 //!
-//! **Files.** `{date}` and `{hour}` come from when the daemon received the item, in UTC, so that an item goes to the same file however late
-//! it is delivered. Directories are created as needed. With `rotate_bytes`, a file that has reached this size is left alone and the next
-//! one is begun: `traces.jsonl`, `traces.1.jsonl`, `traces.2.jsonl`; nothing is renamed or deleted. A delivery is never cut in two, so a
-//! file may exceed the size by one. A compressed file is a chain of whole gzip members or zstd frames, one for each delivery; `zcat` and
-//! `zstdcat` read it. A file that is moved or deleted is begun anew.
+//! **Files.** `{date}` and `{hour}` are the time at which the daemon received the item, in UTC, so an item goes to the same file however
+//! late it is delivered. Directories are created as needed. With `rotate_bytes`, a file that has reached this size is complete, and the
+//! next one is started: `traces.jsonl`, `traces.1.jsonl`, `traces.2.jsonl`; nothing is renamed or deleted. A delivery is never split, so a
+//! file may exceed the size by one delivery. A compressed file consists of complete gzip members or zstd frames, one for each delivery;
+//! `zcat` and `zstdcat` read it. A file that is moved or deleted is replaced by a new one.
 //!
-//! **What is durable when.** Lines can be read as soon as they were delivered. They are synced, and the cursor saved with the
-//! files' lengths, about once a second. After a crash each file is cut to its saved length and what followed is delivered again:
-//! every span is in the file exactly once. A file that lost bytes meanwhile is not filled up; that is logged as an error and
-//! the sink goes on behind what is left. Two sinks or processes cannot write the same file: the second one waits.
+//! **Durability.** Lines are readable as soon as they are delivered. About once a second they are synced, and the cursor is saved with the
+//! files' lengths. After a crash, each file is cut to its saved length and everything after it is delivered again, so every span is in the
+//! file exactly once. A file that lost bytes meanwhile is not padded: the loss is logged as an error, and the sink continues after the
+//! remaining bytes. Two sinks or processes cannot write the same file: the second one waits.
 //!
-//! **Trouble.** A full disk or a failed write is tried again, and whatever was written of the delivery is cut. A path that may not
-//! be written makes the lane hold. After a failed sync nothing more is written, since nobody knows what is on the disk; a restart
-//! goes on from the last checkpoint. Nothing is rejected: every item can be a line.
+//! **Failures.** A full disk or a failed write is retried, after the partial delivery was cut. A path without write permission makes the
+//! lane hold. After a failed sync, nothing more is written, because the contents of the disk are unknown; a restart continues from the last
+//! checkpoint. Nothing is rejected, because every item can be a line.
 
 mod direct;
 mod encode;
@@ -51,7 +51,7 @@ pub use options::{Compression, Format, Options};
 use path::Template;
 use store::{Place, Store};
 
-/// Files of JSON.
+/// The kind `file`.
 pub static KIND: Kind = Kind {
     name: "file",
     summary: "JSON lines on disk, exactly once, for pandas, DuckDB and SQLite; also OTLP/JSON and the Agents SDK's own format",
@@ -73,16 +73,16 @@ impl Plan for Options {
     }
 }
 
-/// Writes files. The disk is touched on threads that may block only.
+/// Writes files. Only threads that may block access the disk.
 pub struct FileSink {
     format: Format,
     store: Arc<Mutex<Store>>,
-    /// Whether the lane has heard that the last delivery arrived, and the store has not been told yet.
+    /// Whether the lane learned that the last delivery arrived, but the store has not settled it yet.
     has_arrived: Arc<AtomicBool>,
 }
 
 impl FileSink {
-    /// Opens no file. What lies beyond the saved lengths is cut before anything is written.
+    /// Opens no file. Bytes beyond the saved lengths are cut before anything is written.
     pub fn new(options: &Options, parts: Parts) -> Result<Self, BuildError> {
         let place = Place { prices: parts.prices, ..place(options, parts.name)? };
         let disk = Arc::new(log::RealDisk::default());
@@ -93,8 +93,8 @@ impl FileSink {
         Self { format, store: Arc::new(Mutex::new(store)), has_arrived: Arc::default() }
     }
 
-    /// Works with the files on a thread that may block. Work that was given up before it began is left, since another may have been
-    /// done in its place.
+    /// Runs work on the files on a thread that may block. Work that was abandoned before it started is skipped, because other work may have
+    /// replaced it.
     async fn work<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Store) -> Result<T, Pace> + Send + 'static,
@@ -123,7 +123,7 @@ impl FileSink {
         let delivery = delivery.clone();
         match self.work(move |store| store.write(&delivery)).await {
             Ok(()) => {
-                // Nobody can give the delivery up between here and the lane's hearing of it.
+                // The delivery cannot be abandoned between here and the lane's receipt of the report.
                 self.has_arrived.store(true, Ordering::SeqCst);
                 Report::delivered()
             }
@@ -134,7 +134,7 @@ impl FileSink {
 
 fn place(options: &Options, sink: String) -> Result<Place, BuildError> {
     let failed = |problem: String| BuildError(format!("{}: {problem}", options.path));
-    // A restart in another working directory would otherwise look for the files elsewhere.
+    // Otherwise a restart in another working directory would look for the files elsewhere.
     let path =
         std::path::absolute(options.full_path()).map_err(|error| failed(error.to_string()))?;
     let path =
@@ -145,7 +145,7 @@ fn place(options: &Options, sink: String) -> Result<Place, BuildError> {
 
 impl Sink for FileSink {
     fn trace_needs(&self) -> Option<TraceNeeds> {
-        // The other formats are what the client sent.
+        // The other formats contain only what the client sent.
         (self.format == Format::Jsonl).then_some(TraceNeeds::AS_KNOWN)
     }
 

@@ -1,7 +1,7 @@
-//! Paths with places to fill in: `traces/{date}/{hour}.jsonl`.
+//! Paths with placeholders: `traces/{date}/{hour}.jsonl`.
 //!
-//! What is filled in never holds a separator and is never `.` or `..`, and the text after the first place may not either, so a
-//! rendered path cannot leave the folder that the text before it names.
+//! Values never contain a separator and are never `.` or `..`, and no part of the path after the first placeholder is `..`. Therefore a
+//! rendered path cannot leave the folder that the text before the placeholder names.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::support::rfc3339::{NS_PER_SECOND, SECONDS_PER_DAY, write_date};
 
-/// A path that may depend on when an item was received.
+/// A path that may depend on the time at which an item was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Template {
     text: String,
@@ -24,16 +24,16 @@ enum Step {
     Hourly,
 }
 
-/// The hours or days since 1970 for which a path holds; 0 for a path that never changes.
+/// The hour or day, counted from 1970, that a path belongs to; 0 for a path that never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Period(pub(super) u64);
 
-/// Why a text is no path. It does not quote the text.
+/// Why a text is not a valid path. It does not quote the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BadPath {
-    /// What is wrong.
+    /// The problem.
     pub(super) what: &'static str,
-    /// What to do about it.
+    /// The remedy.
     pub(super) hint: &'static str,
 }
 
@@ -42,7 +42,7 @@ const KNOWN_PLACES: &str = "the placeholders are {date}, {hour} and {sink}";
 const SECONDS_PER_HOUR: u64 = 3600;
 
 impl Template {
-    /// Reads a path with `{date}`, `{hour}` and `{sink}` in it.
+    /// Parses a path with the placeholders `{date}`, `{hour}` and `{sink}`.
     pub(super) fn parse(text: &str) -> Result<Self, BadPath> {
         let bad = |what, hint| Err(BadPath { what, hint });
         if text.is_empty() || text.ends_with('/') || text.contains('\0') {
@@ -72,7 +72,7 @@ impl Template {
         Ok(Self { text: text.to_owned(), step })
     }
 
-    /// The period of an item received then, in nanoseconds since 1970.
+    /// Returns the period of an item by its time of arrival, in nanoseconds since 1970.
     pub(super) fn period(&self, received_at_ns: u64) -> Period {
         let seconds = received_at_ns / NS_PER_SECOND;
         Period(match self.step {
@@ -82,7 +82,7 @@ impl Template {
         })
     }
 
-    /// The path of a period for a sink of this name.
+    /// Returns the path of a period for a sink of this name.
     pub(super) fn render(&self, period: Period, sink: &str) -> PathBuf {
         let (day, hour) = match self.step {
             Step::Never | Step::Daily => (period.0, 0),
@@ -96,7 +96,7 @@ impl Template {
     }
 }
 
-/// The path with a number before its last extension, `traces.2.jsonl`; without one for the first file, 0.
+/// Inserts a number before the path's last extension, `traces.2.jsonl`. The first file, 0, has none.
 pub(super) fn numbered(base: &Path, number: u32) -> PathBuf {
     if number == 0 {
         return base.to_owned();
@@ -105,7 +105,7 @@ pub(super) fn numbered(base: &Path, number: u32) -> PathBuf {
     base.with_file_name(format!("{stem}.{number}{extension}"))
 }
 
-/// The number that a file beside `base` has in its name, if it is one of its files.
+/// Returns the number in a file's name, if the file next to `base` belongs to it.
 pub(super) fn number_of(base: &Path, name: &str) -> Option<u32> {
     let (stem, extension) = split_name(base);
     let middle = name.strip_prefix(&stem)?.strip_suffix(&extension)?;
@@ -114,11 +114,11 @@ pub(super) fn number_of(base: &Path, name: &str) -> Option<u32> {
     }
     let digits = middle.strip_prefix('.')?;
     let number: u32 = digits.parse().ok()?;
-    // `traces.01.jsonl` is somebody else's.
+    // This sink did not write `traces.01.jsonl`.
     (number != 0 && number.to_string() == digits).then_some(number)
 }
 
-/// A file's name up to its extension, and the extension with its point; that of the compression belongs to it.
+/// Splits a file's name into stem and extension. The extension includes its dot and that of the compression.
 fn split_name(path: &Path) -> (String, String) {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let packed = [".gz", ".zst"].into_iter().find(|packed| name.ends_with(packed)).unwrap_or("");
@@ -131,7 +131,7 @@ fn split_name(path: &Path) -> (String, String) {
     }
 }
 
-/// A name that can be one part of a path: other characters than letters, digits, `-`, `_` and inner points become `_`.
+/// Makes a name safe as one part of a path: characters other than letters, digits, `-`, `_` and inner dots become `_`.
 fn harmless(name: &str) -> String {
     let keep = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
     let clean: String = name.chars().map(|c| if keep(c) { c } else { '_' }).collect();

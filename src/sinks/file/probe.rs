@@ -1,11 +1,11 @@
-//! Whether the files could be written. Nothing is made or opened.
+//! Checks whether the files could be written, without creating or opening any.
 
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-/// Looks for the folder that a path's files will be in: the part of the path before the first place to fill in. What is not there
-/// yet is made when the first file is, so the nearest folder that is there decides.
+/// Checks the folder of a path's files, the part of the path before the first placeholder. Missing folders are created with the first file,
+/// so the nearest existing one decides.
 pub(super) fn probe(path: &Path) -> Result<String, String> {
     if path.is_dir() {
         return Err(format!("{} is a directory, not a file", path.display()));

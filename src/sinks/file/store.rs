@@ -1,9 +1,9 @@
-//! The writing part: which files are open, what is in them for certain, and what is taken back.
+//! Manages the files of one sink: which are open, what they certainly contain, and what is rolled back.
 //!
-//! Exactly once rests on three rules. A file is written to only after a checkpoint was saved that names it and its length. A
-//! delivery is written behind the settled lengths and settled when the lane hears that it arrived; what is not settled (an error,
-//! a delivery given up, a crash) is cut before anything else happens. A checkpoint brings the files to stable storage and returns
-//! their settled lengths, which the lane saves together with its cursor.
+//! Exactly-once delivery rests on three rules. A file is written only after a checkpoint with its name and length was saved. A delivery is
+//! written after the settled lengths, and settled when the lane learns that it arrived; anything unsettled (after an error, an abandoned
+//! delivery, a crash) is cut before any other operation. A checkpoint syncs the files to stable storage and returns their settled lengths,
+//! which the lane saves together with its cursor.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,21 +22,21 @@ use crate::prices::Prices;
 use crate::sinks::{Delivery, Pace};
 use crate::span::{Batch, Item};
 
-/// Files of past hours that are kept open: items arrive almost in the order of time, so that one is enough, and a few do no harm.
+/// Files of past hours that stay open. Items arrive almost in the order of time, so one would suffice, and a few do no harm.
 const PAST_FILES_MAX: usize = 4;
 
-/// Files that are open at the same time. A delivery that was long in the journal may hold items of many hours.
+/// The number of open files. A delivery that waited long in the journal may have items of many hours.
 const OPEN_FILES_MAX: usize = 64;
 
-/// Lines are written when there are this many bytes of them: few calls, and what is written is still in the processor's cache
-/// when it is copied.
+/// The size in bytes at which lines are written: large enough for few calls, and small enough that they are still in the processor's cache
+/// when they are copied.
 pub(super) const PIECE_BYTES: usize = 512 << 10;
 
-/// Memory that is kept from one delivery to the next for its lines. Only compressed deliveries and very long lines need more than
-/// a piece; such a delivery has about half of this.
+/// The most memory, in bytes, that is kept between deliveries for their lines. Only compressed deliveries and very long lines need more
+/// than [`PIECE_BYTES`]; such a delivery has about half of this.
 const KEPT_BYTES_MAX: usize = 16 << 20;
 
-/// Where lines go, and how.
+/// Where and how lines are written.
 pub(super) struct Place {
     pub(super) options: Options,
     pub(super) template: Template,
@@ -49,15 +49,15 @@ pub(super) struct Place {
 pub(super) struct Store {
     place: Place,
     disk: Arc<dyn Disk>,
-    /// The file that is added to in each hour or day.
+    /// The current file of each hour or day.
     current: BTreeMap<Period, Log>,
-    /// Files that nothing is added to any more, to be cut to what is settled, synced and closed at the next checkpoint.
+    /// Files that are complete. The next checkpoint cuts them to their settled length, syncs and closes them.
     past: Vec<Log>,
     /// Counts deliveries.
     turn: u64,
-    /// Whether the lane was told to save a checkpoint before it goes on. When it goes on, it has.
+    /// Whether the lane was asked to save a checkpoint before it continues. If it continues, it has saved one.
     awaits_checkpoint: bool,
-    /// Why nothing more is written: after a failed sync nobody knows what is on stable storage.
+    /// Why nothing more is written. After a failed sync, the contents of stable storage are unknown.
     poisoned: Option<String>,
     lines: Vec<u8>,
 }
@@ -65,14 +65,14 @@ pub(super) struct Store {
 type Items<'a> = Vec<(&'a Batch, &'a Item)>;
 
 impl Store {
-    /// Goes on from the last checkpoint. It looks at no file: what was written after that checkpoint is cut before anything else is done.
+    /// Continues from the last checkpoint without accessing files. Anything written after it is cut before any other operation.
     pub(super) fn recall(place: Place, disk: Arc<dyn Disk>, state: &[u8]) -> Self {
         let files = read_state(state).unwrap_or_else(|problem| {
             error!(sink = place.sink, problem, "the file sink's checkpoint cannot be read; after a crash some spans may be in the file twice");
             Vec::new()
         });
         let logs = files.into_iter().map(|saved| Log::recall(&disk, saved));
-        // Of another path the options said something else then. What is in such a file too early comes again in another one.
+        // Files of another path come from earlier options. Anything in them after the checkpoint is delivered again, to the new path.
         let (current, past): (Vec<_>, Vec<_>) =
             logs.partition(|log| place.template.render(log.at.period, &place.sink) == log.at.base);
         let current = current.into_iter().map(|log| (log.at.period, log)).collect();
@@ -80,7 +80,7 @@ impl Store {
         Self { place, disk, current, past, turn, awaits_checkpoint, poisoned, lines }
     }
 
-    /// Writes a delivery. It does not count before [`Store::settle`].
+    /// Writes a delivery. It stays unsettled until [`Store::settle`].
     pub(super) fn write(&mut self, delivery: &Delivery) -> Result<(), Pace> {
         self.take_back()?;
         let mut groups: BTreeMap<Period, Items<'_>> = BTreeMap::new();
@@ -91,7 +91,7 @@ impl Store {
         self.prepare(groups.keys())?;
         for (period, items) in groups {
             if let Err(pace) = self.write_items(period, delivery, &items) {
-                // All or nothing: the whole delivery will come again. If this fails too, it is tried again then.
+                // All or nothing: the complete delivery is retried. If the rollback fails as well, the retry repeats it.
                 self.take_back().ok();
                 return Err(pace);
             }
@@ -101,12 +101,12 @@ impl Store {
         Ok(())
     }
 
-    /// The lane has heard that the delivery arrived.
+    /// Settles the last delivery, because the lane learned that it arrived.
     pub(super) fn settle(&mut self) {
         self.current.values_mut().for_each(Log::settle);
     }
 
-    /// Brings everything settled to stable storage and returns the state to save with the cursor.
+    /// Syncs everything settled to stable storage and returns the state to save with the cursor.
     pub(super) fn checkpoint(&mut self) -> Result<Bytes, Pace> {
         self.take_back()?;
         let synced = self.current.values().chain(&self.past);
@@ -125,7 +125,7 @@ impl Store {
         Ok(state_of(self.current.values().map(|log| log.at.clone()).collect()))
     }
 
-    /// Cuts whatever is not settled.
+    /// Cuts everything unsettled.
     fn take_back(&mut self) -> Result<(), Pace> {
         if let Some(reason) = &self.poisoned {
             return Err(Pace::Hold { reason: reason.clone() });
@@ -146,7 +146,7 @@ impl Store {
         Pace::Hold { reason }
     }
 
-    /// Finds or makes the files that a delivery goes to. Fails when one of them is not saved with the cursor yet.
+    /// Finds or creates the files of a delivery. Fails if the saved state does not contain all of them yet.
     fn prepare<'a>(&mut self, periods: impl Iterator<Item = &'a Period>) -> Result<(), Pace> {
         self.turn += 1;
         if std::mem::take(&mut self.awaits_checkpoint) {
@@ -162,7 +162,7 @@ impl Store {
         if self.awaits_checkpoint { Err(Pace::Checkpoint) } else { Ok(()) }
     }
 
-    /// The file that items of this period are added to. It is made, or the next one begun, where that is due.
+    /// Returns the current file of this period. Creates it, or the next one if it has reached its size.
     fn current_log(&mut self, period: Period, base: &Path) -> io::Result<&Log> {
         let rotate_bytes = self.place.options.rotate_bytes.map_or(u64::MAX, |bytes| bytes.0);
         let number_min = match self.current.get_mut(&period) {
@@ -229,17 +229,17 @@ impl Store {
     }
 }
 
-/// Saved together with the lane's cursor, which checks that it is whole.
+/// The state saved together with the lane's cursor, which verifies its integrity.
 #[derive(Serialize, Deserialize)]
 struct State {
     version: u32,
-    /// The files that may be written to next.
+    /// The files that may be written next.
     files: Vec<SavedFile>,
 }
 
 const VERSION: u32 = 1;
 
-/// The files in a state; of no bytes, none. An error is a sentence without its end.
+/// Decodes a state. No bytes mean no files. An error is a sentence without its full stop.
 fn read_state(bytes: &[u8]) -> Result<Vec<SavedFile>, String> {
     if bytes.is_empty() {
         return Ok(Vec::new());
@@ -251,17 +251,17 @@ fn read_state(bytes: &[u8]) -> Result<Vec<SavedFile>, String> {
     }
 }
 
-/// The state with these files, whose paths are UTF-8.
+/// Encodes the state with these files, whose paths are UTF-8.
 pub(super) fn state_of(files: Vec<SavedFile>) -> Bytes {
     Bytes::from(serde_json::to_vec(&State { version: VERSION, files }).unwrap_or_default())
 }
 
-/// Which errors an operator has to mend, and which may pass.
+/// Distinguishes errors that an operator must fix from those that may pass.
 fn pace_of(path: &Path, error: &io::Error) -> Pace {
     let reason = format!("{}: {error}", path.display());
     match error.kind() {
         io::ErrorKind::PermissionDenied
-        // A file stands where a folder should be made.
+        // A file exists where a folder should be created.
         | io::ErrorKind::AlreadyExists
         | io::ErrorKind::NotADirectory
         | io::ErrorKind::IsADirectory
