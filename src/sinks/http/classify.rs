@@ -1,4 +1,4 @@
-//! What a status means for whoever sent the request. Pure: even the time comes from the answer.
+//! Classifies HTTP statuses. Pure: even the time comes from the answer.
 
 use std::time::Duration;
 
@@ -6,51 +6,51 @@ use crate::sinks::{RejectClass, Report};
 use hyper::header::{DATE, LOCATION, RETRY_AFTER};
 use hyper::{HeaderMap, StatusCode};
 
-/// What a status says. Sinks refine it where their backend means something else.
+/// The class of a status. Sinks refine it if their backend uses a status differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StatusClass {
-    /// It was taken.
+    /// The request was accepted.
     Taken,
-    /// It may work later.
+    /// A retry may succeed.
     Retry {
-        /// How long the backend asks to wait.
+        /// The wait that the backend asks for.
         after: Option<Duration>,
     },
-    /// The backend has too much to do: it may work later, and less at a time.
+    /// The backend is overloaded: a retry may succeed, at a lower rate.
     Throttled {
-        /// How long the backend asks to wait.
+        /// The wait that the backend asks for.
         after: Option<Duration>,
     },
-    /// The backend failed, perhaps because of what was sent.
+    /// The backend failed, perhaps because of the request.
     Fault,
-    /// The body is larger than the backend takes.
+    /// The body exceeds the backend's size limit.
     TooLarge,
-    /// The body is not what the backend takes.
+    /// The backend rejects the body as invalid.
     Malformed,
-    /// It cannot work before somebody changes the configuration here or there.
+    /// No retry succeeds until someone changes the configuration on either side.
     Stop,
 }
 
-/// What an answer's status and headers say.
+/// Classifies an answer by its status and headers.
 pub fn classify(status: StatusCode, headers: &HeaderMap) -> StatusClass {
     match status.as_u16() {
         200..=299 => StatusClass::Taken,
         429 | 503 => StatusClass::Throttled { after: retry_after(headers) },
-        // 408: the backend waited in vain for our body. 425: early data. 502, 504: who stands before it cannot reach it.
-        // 521..=525: the same, said by Cloudflare.
+        // 408: the backend timed out waiting for the body. 425: early data. 502, 504: a proxy cannot reach the backend. 521..=525: the
+        // same, from Cloudflare.
         408 | 425 | 502 | 504 | 521..=525 => StatusClass::Retry { after: retry_after(headers) },
         413 => StatusClass::TooLarge,
         400 | 411 | 414 | 422 | 431 => StatusClass::Malformed,
-        // What we send comes back to us, or goes round between others.
+        // The request loops back to this daemon, or among others.
         508 => StatusClass::Stop,
         500..=599 => StatusClass::Fault,
-        // Redirects, 401, 402, 403, 404, 405, 410, 415 and whatever else: the address, the key or the plan is wrong.
+        // Redirects, 401, 402, 403, 404, 405, 410, 415 and all others: the address, the key or the plan is wrong.
         _ => StatusClass::Stop,
     }
 }
 
 impl StatusClass {
-    /// What follows from it for everything that was sent. `answer` is what the backend said of it.
+    /// Returns the report for everything that was sent. `answer` is the backend's text.
     pub fn report(self, reason: String, answer: impl FnOnce() -> String) -> Report {
         match self {
             Self::Taken => Report::delivered(),
@@ -64,8 +64,8 @@ impl StatusClass {
     }
 }
 
-/// How long an answer asks to wait: `Retry-After` in seconds or as a date, which is compared with the answer's own `Date`, so
-/// that neither clock has to be right.
+/// Returns the wait that an answer asks for. `Retry-After` is in seconds or a date; the date is compared with the answer's own `Date`, so
+/// neither clock has to be right.
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = if let Ok(seconds) = text.parse() {
@@ -77,7 +77,7 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(wait.min(RETRY_AFTER_MAX))
 }
 
-/// A status in words, with where a redirect leads: scheme and host, no more.
+/// Describes a status. For a redirect it adds the target's scheme and host, but nothing more.
 pub fn describe(status: StatusCode, headers: &HeaderMap) -> String {
     let name = status.canonical_reason().unwrap_or("unknown status");
     let target = headers
@@ -94,7 +94,7 @@ pub fn describe(status: StatusCode, headers: &HeaderMap) -> String {
     }
 }
 
-/// The longest that a backend can make us wait: an operator who mends it should not have to wait for more.
+/// The longest wait that a backend can impose. An operator who fixed the backend should not have to wait longer.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_mins(15);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The client: one request out, one whole answer back, within a time.
+//! The client: sends one request and returns the complete answer, within a timeout.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,20 +19,20 @@ use crate::sinks::{BuildError, Delivery};
 use crate::support::base64;
 use crate::support::hops::{self, SENDER_HEADER};
 
-/// How a client behaves. Everything has a bound.
+/// The client's limits. Everything is bounded.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
-    /// Which versions of HTTP it offers.
+    /// The versions of HTTP that it offers.
     pub protocol: Protocol,
-    /// The longest that a request may take, from the first byte sent to the last byte received.
+    /// The longest time for a request, from the first byte sent to the last byte received.
     pub timeout: Duration,
-    /// Timeout of connecting.
+    /// The timeout for connecting.
     pub connect_timeout: Duration,
-    /// Idle connections kept for each host.
+    /// The most idle connections per host.
     pub idle_connections_max: usize,
-    /// Bytes of an answer that are kept; what comes after them is not read.
+    /// The most bytes that are kept of an answer; the rest is not read.
     pub response_bytes_max: usize,
-    /// Whom to trust, and who we are.
+    /// The trusted authorities, and the client certificate.
     pub tls: TlsOptions,
 }
 
@@ -42,41 +42,41 @@ impl Default for ClientOptions {
             protocol: Protocol::Negotiated,
             // The OTLP exporters' default, which backends expect.
             timeout: Duration::from_secs(10),
-            // Several tries of a lost SYN (1 s, 3 s), but well below the time for all.
+            // Long enough for several retries of a lost SYN (1 s, 3 s), but well below the total timeout.
             connect_timeout: Duration::from_secs(5),
-            // As many as a lane has requests under way.
+            // A lane's usual number of concurrent requests.
             idle_connections_max: 10,
-            // Answers are short; only bulk answers name each item, in about 300 bytes.
+            // Answers are short. Only bulk answers name each item, in about 300 bytes.
             response_bytes_max: 8 << 20,
             tls: TlsOptions::default(),
         }
     }
 }
 
-/// Which versions of HTTP a client offers.
+/// The versions of HTTP that a client offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// HTTP/1.1 in the clear; under TLS whichever of HTTP/2 and HTTP/1.1 the backend prefers.
+    /// HTTP/1.1 without TLS; with TLS, HTTP/2 or HTTP/1.1, as the backend prefers.
     Negotiated,
-    /// HTTP/2 only, in the clear too: what gRPC needs.
+    /// Only HTTP/2, also without TLS, as gRPC requires.
     Http2,
 }
 
-/// A request, ready to be sent as often as it takes: each time the same bytes.
+/// A request that can be sent repeatedly with the same bytes.
 #[derive(Clone)]
 pub struct Request {
     /// The method.
     pub method: Method,
     /// The address, with scheme and host.
     pub uri: Uri,
-    /// The headers. Values that are credentials are marked sensitive ([`secret_header`]).
+    /// The headers. Credentials are marked sensitive ([`secret_header`]).
     pub headers: HeaderMap,
-    /// The body, compressed where it is to be.
+    /// The body, compressed if so configured.
     pub body: Bytes,
 }
 
 impl Request {
-    /// One that only asks.
+    /// Creates a GET request.
     pub fn get(uri: Uri, headers: HeaderMap) -> Self {
         Self { method: Method::GET, uri, headers, body: Bytes::new() }
     }
@@ -84,7 +84,7 @@ impl Request {
 
 impl fmt::Debug for Request {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The body is payload, and a query may hold a key.
+        // The body is payload, and a query may contain a key.
         write!(out, "{} {} ({} bytes)", self.method, self.uri.path(), self.body.len())
     }
 }
@@ -95,39 +95,39 @@ pub struct Response {
     pub status: StatusCode,
     /// The headers.
     pub headers: HeaderMap,
-    /// The body, or the beginning of one that was longer than [`ClientOptions::response_bytes_max`].
+    /// The body, or the beginning of one that exceeded [`ClientOptions::response_bytes_max`].
     pub body: Bytes,
-    /// Whether the body was cut.
+    /// Whether the body was truncated.
     pub is_cut: bool,
-    /// The trailers, where gRPC says how it went.
+    /// The trailers, in which gRPC reports the status.
     pub trailers: HeaderMap,
 }
 
 impl Response {
-    /// What the status says.
+    /// Classifies the status.
     pub fn class(&self) -> StatusClass {
         classify(self.status, &self.headers)
     }
 
-    /// The status in words.
+    /// Describes the status.
     pub fn reason(&self) -> String {
         describe(self.status, &self.headers)
     }
 
-    /// The kind of the body, in lowercase and without parameters.
+    /// Returns the media type of the body, in lowercase and without parameters.
     pub fn media_type(&self) -> String {
         let value = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let value = value.unwrap_or_default().split(';').next().unwrap_or_default();
         value.trim().to_ascii_lowercase()
     }
 
-    /// What the backend says, as far as a dead letter keeps it. It may quote payload.
+    /// Returns the backend's text, shortened for a dead letter. It may quote payload.
     pub fn answer(&self) -> String {
         shortened(&String::from_utf8_lossy(&self.body))
     }
 }
 
-/// A backend's text, as far as a dead letter keeps it: an error is a sentence.
+/// Shortens a backend's text for a dead letter; an error is a sentence.
 pub fn shortened(text: &str) -> String {
     text.chars().take(2_000).collect()
 }
@@ -139,7 +139,7 @@ impl fmt::Debug for Response {
     }
 }
 
-/// Sends requests and keeps connections. Cheap to clone; clones share their connections.
+/// Sends requests and pools connections. Clones are cheap and share the pool.
 #[derive(Clone)]
 pub struct Client {
     inner: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
@@ -153,22 +153,22 @@ impl fmt::Debug for Client {
     }
 }
 
-/// A header's value that is never printed.
+/// Returns a header value that is never printed.
 pub fn secret_header(value: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(value).ok()?;
     value.set_sensitive(true);
     Some(value)
 }
 
-/// What `authorization` says of a user and a password.
+/// Returns the `authorization` header of a user and a password.
 pub fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", base64::text(format!("{user}:{password}").as_bytes()))
 }
 
-/// Says in a request's headers through which daemons what is delivered went, where that is more than this one.
+/// Adds the delivery's forwarding path to a request's headers, if it came from other daemons.
 pub fn add_hops(headers: &mut HeaderMap, delivery: &Delivery) {
     let hops = delivery.hops();
-    // Not what the configuration says of it: nobody can know that beforehand.
+    // A configured value is never right, because the path is not known beforehand.
     headers.remove(SENDER_HEADER);
     if !hops.is_empty()
         && let Ok(value) = HeaderValue::try_from(hops.header())
@@ -178,7 +178,7 @@ pub fn add_hops(headers: &mut HeaderMap, delivery: &Delivery) {
 }
 
 impl Client {
-    /// Reads the certificates that the options name; connects to nobody.
+    /// Reads the certificates that the options name, without connecting.
     pub fn new(options: &ClientOptions) -> Result<Self, BuildError> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
@@ -205,7 +205,7 @@ impl Client {
         Ok(Self { inner, timeout: options.timeout, response_bytes_max: options.response_bytes_max })
     }
 
-    /// Sends a request once and reads the whole answer.
+    /// Sends a request once and reads the complete answer.
     pub async fn send(&self, request: &Request) -> Result<Response, Failure> {
         let mut outgoing = hyper::Request::new(Full::new(request.body.clone()));
         *outgoing.method_mut() = request.method.clone();
@@ -223,7 +223,7 @@ impl Client {
         if let Ok(answer) = tokio::time::timeout(self.timeout, exchange).await {
             return answer;
         }
-        // Requests share an HTTP/2 connection: one that does not answer must not be given the next request too.
+        // Requests share an HTTP/2 connection, so one that does not answer must not get the next request, too.
         if let Some(connected) = connection.connection_metadata().as_ref() {
             connected.poison();
         }
@@ -253,17 +253,17 @@ impl Client {
     }
 }
 
-/// Who we say we are.
+/// The client's name.
 const AGENT: &str = concat!("spanferry/", env!("CARGO_PKG_VERSION"));
 
-/// Idle connections are closed before common load balancers do (AWS 60 s, nginx 75 s), so that seldom a request meets a closed one.
+/// The idle timeout is shorter than that of common load balancers (AWS 60 s, nginx 75 s), so a request seldom meets a closed connection.
 const POOL_IDLE: Duration = Duration::from_secs(50);
 
-/// When an idle connection is probed, so that NAT tables keep it and a dead peer is noticed.
+/// The interval of probes on an idle connection, so that NAT tables keep it and a dead peer is noticed.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// Headers of an answer, in bytes: what common servers send fits many times.
+/// The most bytes in an answer's headers, many times what common servers send.
 const HEADER_BYTES_MAX: u32 = 64 << 10;
 
-/// HTTP/1.1 read ahead, in bytes: headers have to fit, bodies are taken out as they come.
+/// The HTTP/1.1 read buffer, in bytes. Headers must fit into it; bodies are consumed as they arrive.
 const HTTP1_READ_BYTES_MAX: usize = 128 << 10;

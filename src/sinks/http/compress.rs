@@ -1,4 +1,4 @@
-//! Bodies compressed for the way out.
+//! Compresses the bodies of requests.
 
 use std::io;
 use std::net::IpAddr;
@@ -24,12 +24,12 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// What is used where the user says nothing: compressing for a neighbour on the same machine costs more than it saves.
+    /// Returns the default. Compression for a backend on the same machine costs more than it saves.
     pub fn toward<'a>(addresses: impl IntoIterator<Item = &'a Uri>) -> Self {
         if addresses.into_iter().all(is_loopback) { Self::None } else { Self::Gzip }
     }
 
-    /// What `content-encoding` or `grpc-encoding` says; none for a plain body.
+    /// Returns the value of `content-encoding` or `grpc-encoding`; `None` for an uncompressed body.
     pub fn header(self) -> Option<HeaderValue> {
         match self {
             Self::None => None,
@@ -38,18 +38,18 @@ impl Compression {
         }
     }
 
-    /// The body as it is sent. The same body gives the same bytes each time. Bodies longer than [`INLINE_BYTES_MAX`] take long
-    /// enough to be compressed off the reactor.
+    /// Compresses a body. The same body always yields the same bytes. Bodies longer than [`INLINE_BYTES_MAX`] take long enough that they
+    /// should be compressed off the reactor.
     pub fn apply(self, body: Vec<u8>) -> io::Result<Bytes> {
         if self == Self::None { Ok(Bytes::from(body)) } else { self.of(&body) }
     }
 
-    /// [`Compression::apply`] for who still needs the body.
+    /// Does the same as [`Compression::apply`] if the caller still needs the body.
     pub fn of(self, body: &[u8]) -> io::Result<Bytes> {
         self.at_level(body, FAST_LEVEL)
     }
 
-    /// The body at a level: 0 to 9 for gzip, 1 to 22 for zstd.
+    /// Compresses a body at a level: 0 to 9 for gzip, 1 to 22 for zstd.
     pub fn at_level(self, body: &[u8], level: i32) -> io::Result<Bytes> {
         Ok(match self {
             Self::None => Bytes::copy_from_slice(body),
@@ -64,10 +64,10 @@ fn is_loopback(address: &Uri) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// What may be encoded and compressed on a thread of the reactor: about a quarter of a millisecond of work.
+/// The most bytes to encode and compress on a thread of the reactor: about a quarter of a millisecond of work.
 pub const INLINE_BYTES_MAX: usize = 32 << 10;
 
-/// Spans repeat themselves so much that the fastest level of either already finds nearly everything.
+/// Spans are so repetitive that the fastest level of either already finds nearly everything.
 const FAST_LEVEL: i32 = 1;
 
 #[cfg(test)]

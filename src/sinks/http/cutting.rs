@@ -1,4 +1,4 @@
-//! What is due at once and too large for one request is cut into several, at the same places each time. Pure.
+//! Splits a delivery that is too large for one request, at the same places each time. Pure.
 
 use std::io;
 use std::ops::Range;
@@ -9,17 +9,17 @@ use super::Ready;
 use crate::sinks::Delivery;
 use crate::span::Span;
 
-/// The body of one request, and what is in it.
+/// The body of one request, and its items.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::sinks) struct Body {
-    /// Places of its items in the delivery. Trace objects are among them, and nothing is written for these.
+    /// The indices of its items in the delivery. They include trace objects, for which nothing is written.
     pub(in crate::sinks) items: Range<usize>,
     /// The message, before compression and framing; empty without spans.
     pub(in crate::sinks) message: Vec<u8>,
 }
 
 impl Body {
-    /// The request, with its message compressed and framed.
+    /// Compresses and frames the message.
     pub(in crate::sinks) fn ready(
         self,
         seal: impl FnOnce(Vec<u8>) -> io::Result<Bytes>,
@@ -30,8 +30,8 @@ impl Body {
     }
 }
 
-/// Writes a delivery: as many items together as fit into `bytes_max`, going by the size in which they came and what is added to each
-/// span in the mean; in halves as long as what was written is too large. An item that is larger alone is alone.
+/// Writes a delivery as requests with as many items as fit into `bytes_max`, by their received size plus the average addition to a span. A
+/// request that is still too large is split in halves. An item that is too large gets its own request.
 pub(in crate::sinks) fn cut(
     delivery: &Delivery,
     bytes_max: usize,
@@ -78,5 +78,5 @@ pub(in crate::sinks) fn cut_items(
     bodies
 }
 
-/// A usual resource and scope.
+/// The size of a usual resource and scope, in bytes.
 const ENVELOPE_BYTES: usize = 1 << 10;

@@ -1,4 +1,4 @@
-//! Why there was no answer.
+//! Failures of requests without an answer.
 
 use std::error::Error;
 use std::io;
@@ -9,22 +9,22 @@ use crate::sinks::Report;
 /// Why a request got no answer. Reasons name addresses and system errors, never what was sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// There is no way to it: the name has no address, nobody listens there, or the connection cannot be secured.
+    /// The backend cannot be reached: its name has no address, nothing listens there, or the connection cannot be secured.
     #[error("no connection: {0}")]
     Connect(String),
-    /// The backend's certificate cannot be trusted, or it does not trust ours.
+    /// The backend's certificate is not trusted, or it does not trust the client's.
     #[error("no trust: {0}")]
     Trust(String),
-    /// There was no whole answer in time. The backend may have taken what was sent.
+    /// The answer was not complete in time. The backend may have accepted the request.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
-    /// The connection broke. The backend may have taken what was sent.
+    /// The connection broke. The backend may have accepted the request.
     #[error("the connection broke: {0}")]
     Broken(String),
 }
 
 impl Failure {
-    /// What a lane should do: a certificate is a matter of configuration, everything else passes.
+    /// Returns the report for the lane: a certificate is a matter of configuration, and everything else may pass.
     pub fn report(&self) -> Report {
         match self {
             Self::Trust(_) => Report::hold(self.to_string()),
@@ -32,7 +32,7 @@ impl Failure {
         }
     }
 
-    /// Reads the chain of causes that the client library returns.
+    /// Classifies the chain of causes that the client library returns.
     pub(super) fn of(error: &hyper_util::client::legacy::Error) -> Self {
         let mut cause: Option<&(dyn Error + 'static)> = Some(error);
         let mut last = error.to_string();
@@ -46,7 +46,7 @@ impl Failure {
             }
             last = current.to_string();
             cause = match current.downcast_ref::<io::Error>() {
-                // An io error hides what it wraps from `source`.
+                // An `io::Error` does not return its inner error as `source`.
                 Some(wrapped) => wrapped.get_ref().map(|inner| inner as &(dyn Error + 'static)),
                 None => current.source(),
             };

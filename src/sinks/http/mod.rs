@@ -1,23 +1,23 @@
-//! One HTTP client for every sink that speaks it.
+//! The HTTP client of all sinks that use HTTP.
 //!
-//! [`Client`] sends a [`Request`] once, within a time, and returns the whole [`Response`] or a [`Failure`]. It never retries, never
-//! follows a redirect and never goes through a proxy: a lane retries, a redirect is a wrong address that an operator should see,
-//! and a proxy would have to be asked for (`HTTPS_PROXY` is not read). HTTP/1.1 and HTTP/2 are agreed on by ALPN.
+//! [`Client`] sends a [`Request`] once, within a timeout, and returns the complete [`Response`] or a [`Failure`]. It never retries, because
+//! lanes do. It never follows redirects, because a redirect is a wrong address that an operator should see. It uses no proxy, and
+//! `HTTPS_PROXY` is not read. HTTP/1.1 or HTTP/2 is negotiated by ALPN.
 //!
-//! TLS is rustls with ring. Trusted are the certificate authorities of the system (`SSL_CERT_FILE` and `SSL_CERT_DIR` are
-//! honoured), or those of Mozilla, which are built in, where the system has none; or only those that a sink names ([`TlsOptions`]).
-//! Certificates are always verified; there is no option against that.
+//! TLS is rustls with ring. The client trusts the system's certificate authorities (`SSL_CERT_FILE` and `SSL_CERT_DIR` are respected), or
+//! Mozilla's built-in ones if the system has none, or only those that a sink names ([`TlsOptions`]). Certificates are always verified,
+//! without an option to disable that.
 //!
-//! Every request says which process sent it, and through which others what is in it came ([`hops`](crate::support::hops)): where an
-//! address leads back to us, through a proxy, under another name or by way of other daemons, a receiver of ours answers 508 and the lane
-//! of whoever sent it holds.
+//! Every request names the process that sends it and the forwarding path of its items ([`hops`](crate::support::hops)). If an address leads
+//! back to this daemon, through a proxy, under another name or by way of other daemons, its receiver answers 508 and the sender's lane
+//! holds.
 //!
-//! **The kit.** [`Address`] is an address that is never printed with its query; `Limits` checks what all HTTP sinks limit; `cut` makes
-//! the bodies of requests that are no larger than that; `deliver`
-//! encodes a delivery where it blocks nobody, sends its requests in order and makes one report of theirs; `Endpoint` is where they go.
-//! How large they may be is learned in the lane. `CONTRIBUTING.md` walks through a sink that uses them.
+//! **Shared parts.** [`Address`] is an address whose query is never printed; `Limits` checks the limits of all HTTP sinks; `cut` splits
+//! deliveries into bodies of at most that size; `deliver` encodes a delivery without blocking the reactor, sends its requests in order and
+//! merges their reports; `Endpoint` is their destination. The lane learns the size that a backend accepts. `CONTRIBUTING.md` walks through
+//! a sink that uses them.
 //!
-//! [`classify`] says what a status means. Nothing here prints a body or a credential.
+//! [`classify`] interprets statuses. Nothing here prints a body or a credential.
 
 mod client;
 pub mod classify;

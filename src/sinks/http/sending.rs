@@ -1,4 +1,4 @@
-//! How a delivery gets to one address: encoded where it blocks nobody, sent as one request after the other, answered as one report.
+//! Delivers to one address: encodes off the reactor, sends one request after another, and merges the answers into one report.
 
 use std::fmt;
 use std::future::Future;
@@ -18,7 +18,7 @@ use super::{
 use crate::sinks::report::Reports;
 use crate::sinks::{BuildError, Delivery, Report};
 
-/// One address that deliveries are posted to, with a client and the headers of every request.
+/// An address that deliveries are posted to, with a client and the headers of every request.
 pub(in crate::sinks) struct Endpoint {
     client: Client,
     uri: Uri,
@@ -27,13 +27,13 @@ pub(in crate::sinks) struct Endpoint {
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A query may hold a key, and headers do.
+        // A query may contain a key, and headers do.
         write!(out, "Endpoint({})", self.uri.path())
     }
 }
 
 impl Endpoint {
-    /// Reads certificates; connects to nobody.
+    /// Reads certificates, without connecting.
     pub(in crate::sinks) fn new(
         options: &ClientOptions,
         address: &Address,
@@ -44,38 +44,38 @@ impl Endpoint {
         Ok(Self { client: Client::new(options)?, uri, headers })
     }
 
-    /// A request with a body, which says through which daemons what is in it came.
+    /// Creates a request with a body and the delivery's forwarding path.
     pub(in crate::sinks) fn request(&self, delivery: &Delivery, body: Bytes) -> Request {
         let mut headers = self.headers.clone();
         add_hops(&mut headers, delivery);
         Request { method: Method::POST, uri: self.uri.clone(), headers, body }
     }
 
-    /// Sends a request once; without an answer, what follows for its items.
+    /// Sends a request once. Without an answer, returns the report for its items.
     pub(in crate::sinks) async fn send(&self, request: &Request) -> Result<Response, Report> {
         self.client.send(request).await.map_err(|failure: Failure| failure.report())
     }
 
-    /// The client, for requests to other addresses.
+    /// Returns the client, for requests to other addresses.
     pub(in crate::sinks) fn client(&self) -> &Client {
         &self.client
     }
 }
 
-/// A request that is ready, and what is in it.
+/// An encoded request and its items.
 pub(in crate::sinks) struct Ready {
-    /// Places of its items in the delivery.
+    /// The indices of its items in the delivery.
     pub(in crate::sinks) items: Range<usize>,
-    /// The body as it is sent; none where the items are nothing to send.
+    /// The body as sent; `None` if the items need no request.
     pub(in crate::sinks) body: Option<Bytes>,
 }
 
-/// As many deliveries are encoded at once as there are processors: more would only hold their buffers longer, and a backend that is away
-/// has all lanes encode again at the same moments.
+/// Limits concurrent encoding to the number of processors. More would only hold buffers longer, and after an outage of a backend all lanes
+/// encode again at the same moments.
 static ENCODING: LazyLock<Semaphore> =
     LazyLock::new(|| Semaphore::new(thread::available_parallelism().map_or(1, NonZero::get)));
 
-/// Does the work of encoding a delivery: here where it is small, else on a thread that may block.
+/// Encodes a delivery: a small one on this thread, a large one on a thread that may block.
 pub(in crate::sinks) async fn encode<T: Send + 'static>(
     delivery: &Delivery,
     work: impl FnOnce(&Delivery) -> T + Send + 'static,
@@ -87,21 +87,21 @@ pub(in crate::sinks) async fn encode<T: Send + 'static>(
     in_turn(move || work(&delivery)).await
 }
 
-/// Does work of encoding or compressing on a thread that may block, when it is its turn.
+/// Encodes or compresses on a thread that may block, within the limit of concurrent encoding.
 pub(in crate::sinks) async fn in_turn<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
     let turn = ENCODING.acquire().await.map_err(io::Error::other)?;
     let working = move || {
-        // Held by the work itself, which goes on when nobody waits for it any more.
+        // The work itself holds the permit, because it continues even if its caller stops waiting.
         let _turn = turn;
         work()
     };
     Ok(tokio::task::spawn_blocking(working).await?)
 }
 
-/// Encodes a delivery and sends its requests one after the other, given the items and the body of each. The first whose report would
-/// be no different for those behind it ends the attempt.
+/// Encodes a delivery and sends its requests in order; `send` gets the items and the body of each. The attempt ends at the first report
+/// that would be the same for the next requests.
 pub(in crate::sinks) async fn deliver<Sending>(
     delivery: &Delivery,
     prepare: impl FnOnce(&Delivery) -> io::Result<Vec<Ready>> + Send + 'static,

@@ -1,4 +1,4 @@
-//! TLS: whom to trust, and who we are.
+//! TLS: trusted authorities and the client certificate.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,12 +35,12 @@ pub struct TlsOptions {
 }
 
 impl TlsOptions {
-    /// Whether none was given.
+    /// Returns whether no option is set.
     pub(in crate::sinks) fn is_default(&self) -> bool {
         *self == Self::default()
     }
 
-    /// What is wrong with the option `tls`, without looking at any file.
+    /// Returns the mistakes in the option `tls`, without accessing files.
     pub(in crate::sinks) fn check(&self) -> Vec<Mistake> {
         let mut found = Mistakes::default();
         let what = "`tls.ca_file` and `tls.ca_fingerprint` are mutually exclusive";
@@ -55,7 +55,7 @@ impl TlsOptions {
         found.0
     }
 
-    /// Reads the files and makes the configuration.
+    /// Reads the files and builds the configuration.
     pub fn config(&self) -> Result<ClientConfig, BuildError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -80,7 +80,7 @@ impl TlsOptions {
             return read(ca_file, pem::roots);
         }
         let mut roots = RootCertStore::empty();
-        // A system has some that cannot be parsed; what matters is whether any can.
+        // Some certificates of a system may be unparsable. It suffices that any can be parsed.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if roots.is_empty() {
             roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
@@ -89,7 +89,7 @@ impl TlsOptions {
     }
 }
 
-/// What a file holds.
+/// Reads and parses a file.
 fn read<T>(path: &Path, parse: fn(&[u8]) -> Result<T, String>) -> Result<T, BuildError> {
     let pem = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
     parse(&pem).map_err(|problem| unreadable(path, &problem))
@@ -99,7 +99,7 @@ fn unreadable(path: &Path, problem: &dyn std::fmt::Display) -> BuildError {
     BuildError(format!("{}: {problem}", path.display()))
 }
 
-/// The bytes of a SHA-256 as people write it.
+/// Parses a SHA-256 in the form that people write.
 fn fingerprint(text: &str) -> Option<[u8; 32]> {
     let digits = text.replace(':', "");
     let is_whole = digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
@@ -108,7 +108,7 @@ fn fingerprint(text: &str) -> Option<[u8; 32]> {
     bytes.filter(|_| is_whole)?.try_into().ok()
 }
 
-/// Trusts the one authority with this fingerprint, which the backend has to send along.
+/// Trusts only the authority with this fingerprint, which the backend must send.
 fn pinned(fingerprint: [u8; 32], provider: Arc<CryptoProvider>) -> Arc<dyn ServerCertVerifier> {
     let signatures = Arc::clone(&provider);
     Arc::new(Verifier::new(signatures, move |shown| {
@@ -119,7 +119,7 @@ fn pinned(fingerprint: [u8; 32], provider: Arc<CryptoProvider>) -> Arc<dyn Serve
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone().into_owned())?;
         let Shown { end_entity, intermediates, server_name, ocsp_response, now } = shown;
-        // From here on it is an ordinary check: the chain, the name and the time.
+        // From here on, it is an ordinary check of the chain, the name and the time.
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
             .build()
             .map_err(|error| rustls::Error::General(error.to_string()))?
