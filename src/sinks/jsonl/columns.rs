@@ -1,4 +1,4 @@
-//! The columns of an item, in their order: one table for all who write rows. Pure.
+//! The columns of an item, in their order: one table for all sinks that write rows. Pure.
 
 use std::collections::BTreeMap;
 use std::ptr;
@@ -23,38 +23,38 @@ use crate::support::rfc3339;
 pub(in crate::sinks) struct Column {
     /// Its name.
     pub(in crate::sinks) name: &'static str,
-    /// The name with what stands before and behind it in a line of JSON: it is copied as one.
+    /// The name with the JSON punctuation around it in a line, so that it is copied at once.
     pub(super) key: &'static str,
-    /// What it says of an item.
+    /// Its value for an item.
     pub(in crate::sinks) cell: Cell,
 }
 
-/// What a column says of an item, by its type. What is not said is `None`, or nothing is appended.
+/// A column's value for an item, by type. A missing value is `None`, or nothing is appended.
 #[derive(Debug)]
 pub(in crate::sinks) enum Cell {
     /// An integer.
     Number(fn(&Row<'_>) -> Option<u64>),
-    /// A number that is finite.
+    /// A finite number.
     Money(fn(&Row<'_>) -> Option<f64>),
     /// A boolean.
     Flag(fn(&Row<'_>) -> Option<bool>),
     /// Nanoseconds since 1970.
     Time(fn(&Row<'_>) -> Option<u64>),
-    /// Text that needs no escape in JSON, appended.
+    /// Text without characters that JSON must escape, appended.
     Plain(fn(&Row<'_>, &mut Vec<u8>)),
     /// Text.
     Text(for<'r> fn(&'r Row<'r>) -> Option<&'r str>),
-    /// Text that an item of the Agents SDK may have in it.
+    /// Text that may be contained in an Agents SDK item.
     Payload(for<'r> fn(&'r Row<'r>) -> Option<&'r Payload>),
-    /// Strings; none where they are not said.
+    /// Strings; empty if missing.
     Texts(for<'r> fn(&'r Row<'r>) -> &'r [Text]),
     /// An object, or an array of objects, appended as JSON.
     Json(fn(&Row<'_>, &mut Vec<u8>)),
-    /// An item of the Agents SDK as it came.
+    /// An Agents SDK item, as received.
     Item(for<'r> fn(&'r Row<'r>) -> Option<&'r [u8]>),
 }
 
-/// An item with all that its columns are taken from.
+/// An item with everything that its columns need.
 pub(in crate::sinks) struct Row<'a> {
     item: &'a Item,
     span: Option<&'a Span>,
@@ -65,17 +65,17 @@ pub(in crate::sinks) struct Row<'a> {
     tokens: Tokens<'a>,
     /// The attributes whose texts are the columns `input`, `output` and `tool_definitions`.
     columns_of: [Option<&'a Attribute>; 3],
-    /// What a span was sent under.
+    /// The scope that a span was sent under.
     pub(in crate::sinks) scope: Option<&'a Scope>,
-    /// The request that it came in.
+    /// The request of the item.
     pub(in crate::sinks) source: &'a Source,
 }
 
-/// What a trace object does not say.
+/// Defaults for a trace object.
 static NOTHING: LazyLock<(Detail, Facts)> = LazyLock::new(Default::default);
 
 impl<'a> Row<'a> {
-    /// An item of a batch of this delivery.
+    /// Collects the values for an item of a batch of this delivery.
     pub(in crate::sinks) fn of(
         (delivery, prices): (&'a Delivery, &'a Prices),
         (batch, item): (&'a Batch, &'a Item),
@@ -129,7 +129,7 @@ impl<'a> Row<'a> {
         known.unwrap_or(&self.facts.tags)
     }
 
-    /// What an OTLP client sent beside the facts.
+    /// Returns the rest of what an OTLP client sent, in addition to the facts.
     fn sent(&self) -> Option<&Detail> {
         self.span.filter(|span| span.is_otlp()).map(|_| self.detail)
     }
@@ -145,7 +145,7 @@ macro_rules! columns {
     };
 }
 
-/// What an item says itself, or its trace.
+/// Columns from the item itself or its trace.
 pub(in crate::sinks) static OF_ITEM: &[Column] = columns![
     "schema_version" Number(|_| Some(SCHEMA_VERSION)),
     "record" Plain(|row, out| out.extend_from_slice(if row.trace.is_some() { b"trace" } else { b"span" })),
@@ -162,8 +162,8 @@ pub(in crate::sinks) static OF_ITEM: &[Column] = columns![
     "span_kind" Plain(|row, out| if row.span.is_some() { write_code(out, SPAN_KINDS, row.detail.kind) }),
     "start_time" Time(|row| row.span.map(|span| span.start_ns).filter(|at| *at != 0)),
     "end_time" Time(|row| row.span.map(|span| span.end_ns).filter(|at| *at != 0)),
-    // A trace object has no times: they are 0, as those of a span that does not say them. A column that is null in some lines and a number
-    // in others is read by pandas as one of floats, which have no room for nanoseconds.
+    // A trace object, like a span without times, has the times 0. pandas would read a column that is null in some lines and a number in
+    // others as floats, which are too imprecise for nanoseconds.
     "start_time_unix_nano" Number(|row| Some(row.span.map_or(0, |span| span.start_ns))),
     "end_time_unix_nano" Number(|row| Some(row.span.map_or(0, |span| span.end_ns))),
     "duration_ns" Number(|row| Some(row.span.map_or(0, Span::duration_ns))),
@@ -241,7 +241,7 @@ pub(in crate::sinks) static OF_ITEM: &[Column] = columns![
     "dropped_links_count" Number(|row| count(row.sent()?.dropped_links_count)),
 ];
 
-/// What a span was sent under. Many spans share it.
+/// Columns from a span's resource and scope. Many spans share them.
 pub(in crate::sinks) static OF_SCOPE: &[Column] = columns![
     "resource" Json(|row, out| if let Some(scope) = row.scope { write_said(out, &scope.resource.attributes) }),
     "resource_dropped_attributes_count" Number(|row| count(row.scope?.resource.dropped_attributes_count)),
@@ -254,7 +254,7 @@ pub(in crate::sinks) static OF_SCOPE: &[Column] = columns![
     "service_name" Text(|row| fact(row.scope?.resource.service_name())),
 ];
 
-/// What is known of the request. All its items share it.
+/// Columns from the request. All its items share them.
 pub(in crate::sinks) static OF_SOURCE: &[Column] = columns![
     "received_at" Time(|row| Some(row.source.received_at_ns)),
     "receiver" Plain(|row, out| out.extend_from_slice(row.source.receiver.as_str().as_bytes())),
@@ -317,7 +317,7 @@ fn is_json(payload: &Payload) -> bool {
     matches!(payload, Payload::Json(_))
 }
 
-/// The word for a number of OTLP, or the number itself.
+/// Writes the name of an OTLP enum's number, or the number itself if it is unknown.
 fn write_code(out: &mut Vec<u8>, words: &[&str], code: i32) {
     match usize::try_from(code).ok().and_then(|code| words.get(code)) {
         Some(word) => out.extend_from_slice(word.as_bytes()),
@@ -325,14 +325,14 @@ fn write_code(out: &mut Vec<u8>, words: &[&str], code: i32) {
     }
 }
 
-/// Appends attributes as one object, as they stand in lines and in other outputs that are read as lines are.
+/// Appends attributes as one object, in the form of lines and of similar outputs.
 pub fn write_attributes(out: &mut Vec<u8>, attributes: &[Attribute]) {
     let mut object = Object::open(out);
     join_attributes_but(&mut object, attributes, |_| false);
     object.close();
 }
 
-/// Adds attributes to an object, without those for which `skip` says true.
+/// Adds attributes to an object, except those for which `skip` returns true.
 pub fn join_attributes_but<'a>(
     object: &mut Object<'_>,
     attributes: &'a [Attribute],
@@ -341,8 +341,8 @@ pub fn join_attributes_but<'a>(
     plain::join_attributes_but(object, attributes, Style::Strict, skip);
 }
 
-/// The attributes that the columns `input`, `output` and `tool_definitions` were taken from: the same bytes of the same request, not
-/// only equal ones. One that says the same again is no source.
+/// Finds the attributes that the columns `input`, `output` and `tool_definitions` come from. They must share the same memory; an attribute
+/// with merely equal text is not the source.
 fn columns_of<'a>(detail: &'a Detail, facts: &Facts) -> [Option<&'a Attribute>; 3] {
     let columns = [&facts.input, &facts.output, &facts.tool_definitions];
     let mut found = [None; 3];
@@ -361,7 +361,7 @@ fn columns_of<'a>(detail: &'a Detail, facts: &Facts) -> [Option<&'a Attribute>; 
     found
 }
 
-/// The attributes that are no columns.
+/// Writes the attributes that are not columns.
 fn write_sent_attributes(row: &Row<'_>, out: &mut Vec<u8>) {
     let Some(sent) = row.sent() else { return };
     let columns = row.columns_of;
@@ -372,10 +372,10 @@ fn write_sent_attributes(row: &Row<'_>, out: &mut Vec<u8>) {
     object.close();
 }
 
-/// Metadata: names to strings, in the order of names. Of a repeated name the last.
+/// Writes metadata as an object of strings, sorted by name. If a name repeats, the last value counts.
 fn write_metadata(row: &Row<'_>, out: &mut Vec<u8>) {
     if let Some(metadata) = row.trace.and_then(|trace| trace.metadata.as_ref()) {
-        // What is no object is left to `openai_item`.
+        // `openai_item` has metadata that is not an object.
         let members = serde_json::from_str::<BTreeMap<String, &RawValue>>(metadata);
         let texts = members.unwrap_or_default().into_iter().map(|(name, value)| {
             let text = serde_json::from_str(value.get());
@@ -406,7 +406,7 @@ fn write_said(out: &mut Vec<u8>, attributes: &[Attribute]) {
     }
 }
 
-/// Appends an array; nothing where it is empty.
+/// Appends an array; nothing if it is empty.
 pub(super) fn write_list<T>(out: &mut Vec<u8>, elements: &[T], write: impl Fn(&mut Vec<u8>, &T)) {
     for (index, element) in elements.iter().enumerate() {
         out.push(if index == 0 { b'[' } else { b',' });
@@ -448,7 +448,7 @@ fn write_link(out: &mut Vec<u8>, link: &Link) {
     write_more(object, &link.attributes, link.dropped_attributes_count);
 }
 
-/// What an event and a link end with.
+/// Writes the common end of an event and a link.
 fn write_more(mut object: Object<'_>, attributes: &[Attribute], dropped: u32) {
     if !attributes.is_empty() {
         write_attributes(object.member("attributes"), attributes);

@@ -1,4 +1,4 @@
-//! Spans and trace objects become lines.
+//! Encodes spans and trace objects as lines.
 
 use std::ops::Range;
 use std::ptr;
@@ -11,7 +11,7 @@ use crate::support::find::place_of;
 use crate::support::json::{write_compact, write_f64, write_inside, write_str, write_u64};
 use crate::support::rfc3339;
 
-/// Writes lines. What many lines share (resource and scope, the request) is encoded once and copied.
+/// Writes lines. Shared columns (resource and scope, the request) are encoded once and copied.
 pub struct Lines<'a> {
     delivery: &'a Delivery,
     prices: &'a Prices,
@@ -20,12 +20,12 @@ pub struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    /// For items of this delivery, with what it knows of their traces; calls without a cost get one by these prices.
+    /// Creates a writer for items of this delivery, with its trace contexts. Calls without a cost get one from these prices.
     pub fn of(delivery: &'a Delivery, prices: &'a Prices) -> Self {
         Self { delivery, prices, scope: None, source: None }
     }
 
-    /// Appends an item of a batch as one line, with the line break.
+    /// Appends an item of a batch as one line, including the line break.
     pub fn write(&mut self, out: &mut Vec<u8>, batch: &'a Batch, item: &'a Item) {
         let row = Row::of((self.delivery, self.prices), (batch, item));
         let start = out.len();
@@ -42,7 +42,7 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// The columns that the last line had of the same thing, or new ones.
+/// Returns the columns of the last line if they belong to the same object, or encodes new ones.
 fn shared<'k, 'a, T>(
     known: &'k mut Option<(&'a T, Vec<u8>)>,
     of: &'a T,
@@ -109,7 +109,7 @@ fn write_columns(out: &mut Vec<u8>, columns: &[Column], row: &Row<'_>) {
     }
 }
 
-/// Adds a column, where it says something.
+/// Adds a column if it has a value.
 fn add<T>(out: &mut Vec<u8>, key: &str, value: Option<T>, write: impl FnOnce(&mut Vec<u8>, T)) {
     if let Some(value) = value {
         out.extend_from_slice(key.as_bytes());
@@ -123,14 +123,14 @@ fn quoted(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     out.push(b'"');
 }
 
-/// Text that was written as a string, and where it stands in the output without its quotes.
+/// Text that was written as a string, and its range in the output without the quotes.
 #[derive(Debug, Default)]
 struct Written<'a> {
     text: &'a str,
     inside: Range<usize>,
 }
 
-/// The item as sent. Line breaks outside of strings would only be escaped. Pieces of it that are columns already are copied from there.
+/// Writes the item as sent, or compactly if it has line breaks. Payloads that are already columns are copied from there.
 fn write_item_inside(out: &mut Vec<u8>, wire: &[u8], written: &[Written<'_>]) {
     if memchr::memchr(b'\n', wire).is_some() {
         let mut compact = Vec::new();
@@ -139,14 +139,14 @@ fn write_item_inside(out: &mut Vec<u8>, wire: &[u8], written: &[Written<'_>]) {
     }
     out.reserve(wire.len());
     let mut done = 0;
-    // What came out may have been sent before what went in.
+    // The output may precede the input in the item.
     let mut pieces: [Option<(Range<usize>, &Range<usize>)>; 2] = [None, None];
     for (piece, written) in pieces.iter_mut().zip(written) {
         *piece = place_of(written.text.as_bytes(), wire).map(|place| (place, &written.inside));
     }
     pieces.sort_unstable_by_key(|piece| piece.as_ref().map(|(place, _)| place.start));
     for (place, inside) in pieces.into_iter().flatten() {
-        // An empty text may have any place, and one payload may be a part of the other.
+        // An empty text may have any position, and one payload may be a part of the other.
         let Some(before) = wire.get(done..place.start) else { continue };
         write_inside(out, before);
         out.extend_from_within(inside.clone());

@@ -1,4 +1,4 @@
-//! JSON lines: one span or trace object a line, in flat columns that pandas, DuckDB and SQLite read directly.
+//! JSON lines: one span or trace object per line, in flat columns that pandas, DuckDB and SQLite read directly.
 //!
 //! `file` and `object_store` write them with `format = "jsonl"`, and `stdout` with `format = "json"`. `columns.md` is their schema.
 #![doc = include_str!("columns.md")]
