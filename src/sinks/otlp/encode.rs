@@ -1,8 +1,8 @@
-//! Spans become request bodies. Pure.
+//! Encodes spans as request bodies. Pure.
 //!
-//! Spans that came as OTLP go out as the bytes that came in, unless their tokens repeat those of others: then the attributes that say
-//! them get other names, since backends add up all they see. Agents SDK ones are written from their detail and what is known of their
-//! trace, in the words of the dialect.
+//! OTLP spans are sent as received, byte for byte, unless their tokens repeat those of other spans. In that case the attributes with tokens
+//! are renamed, because backends sum all that they see. Agents SDK spans are written from their detail and the trace context, under the
+//! names of the dialect.
 
 use std::sync::LazyLock;
 
@@ -35,24 +35,24 @@ pub(super) fn encode(delivery: &Delivery, settings: &Settings) -> Vec<Body> {
     })
 }
 
-/// Tag and length of a span, rounded up.
+/// The tag and length of a span, in bytes, rounded up.
 pub(in crate::sinks) const FRAME_BYTES: usize = 8;
 
-/// The service that spans of the Agents SDK belong to where nobody says. OpenTelemetry wants one in every resource, and backends group
-/// by it; `unknown_service`, its own default, would bring them together with whatever else has no name.
+/// The default service of Agents SDK spans. OpenTelemetry requires one in every resource, and backends group by it. OpenTelemetry's own
+/// default, `unknown_service`, would group them with everything else that has no name.
 static SDK_SERVICE: LazyLock<Attribute> = LazyLock::new(|| Attribute {
     key: Text::from_static(keys::SERVICE_NAME),
-    // The SDK's name in `telemetry.sdk.name`.
+    // The value that `telemetry.sdk.name` has for this SDK.
     value: Value::Text(Text::from_static("openai-agents")),
 });
 
-/// Writes spans as they leave.
+/// Writes spans in the form in which they are sent.
 pub(in crate::sinks) struct Encoder<'a> {
     pub(in crate::sinks) delivery: &'a Delivery,
     pub(in crate::sinks) dialect: Dialect,
     pub(in crate::sinks) root: RootSpan,
     pub(in crate::sinks) resource_attributes: &'a [Attribute],
-    /// Whether those who get the spans add up all tokens that they see; else what came as OTLP goes out as it is.
+    /// Whether the receiving backend sums all tokens that it sees. If not, OTLP spans are sent as received.
     pub(in crate::sinks) is_for_backend: bool,
 }
 
@@ -82,7 +82,7 @@ impl<E: Encoding> Words<E> for Encoder<'_> {
     }
 }
 
-/// Attributes that say the same: in GenAI's words, and in OpenInference's.
+/// Pairs of attributes with the same meaning, under GenAI's and OpenInference's names.
 const TWINS: &[(&str, &str)] = &[
     (keys::GEN_AI_OPERATION_NAME, keys::OPENINFERENCE_SPAN_KIND),
     (keys::GEN_AI_CONVERSATION_ID, keys::SESSION_ID),
@@ -102,11 +102,11 @@ const TWINS: &[(&str, &str)] = &[
     (keys::GEN_AI_USAGE_REASONING_OUTPUT_TOKENS, keys::LLM_TOKEN_COUNT_REASONING),
 ];
 
-/// Every token count of a span is the sum of two that GenAI has words for.
+/// The total, which GenAI does not name because it is the sum of two counts that it names.
 const SUMMED_IN_GENAI: &str = keys::LLM_TOKEN_COUNT_TOTAL;
 
-/// An Agents SDK span's detail in a dialect, with what it does not say itself but its trace does. An attribute goes only where its twin
-/// says the same, so nothing is lost.
+/// Returns an Agents SDK span's detail in a dialect, with missing facts from the trace context. An attribute is removed only if its twin
+/// has the same value, so nothing is lost.
 pub(super) fn in_dialect(span: &Span, context: Option<&TraceContext>, dialect: Dialect) -> Detail {
     let mut detail = span.detail().clone();
     if let Some(context) = context {
@@ -133,7 +133,7 @@ pub(super) fn in_dialect(span: &Span, context: Option<&TraceContext>, dialect: D
     detail
 }
 
-/// The detail of a span that came as OTLP and whose tokens repeat those of others; none where they do not.
+/// Returns the changed detail of an OTLP span whose tokens repeat those of others; `None` if they do not.
 fn without_aggregates(span: &Span, context: Option<&TraceContext>) -> Option<Detail> {
     if !span.may_spend() || !repeats(context, span) {
         return None;
@@ -146,7 +146,7 @@ fn without_aggregates(span: &Span, context: Option<&TraceContext>) -> Option<Det
     Some(detail)
 }
 
-/// Has an Agents SDK span that counts although it mostly sums up others say so in the words of a model call, and the other way round.
+/// Renames the tokens of an Agents SDK span: to those of a model call if it counts although it mostly sums up others, and the reverse.
 fn name_tokens(tokens: Tokens<'_>, facts: &Facts, attributes: &mut Vec<Attribute>) {
     if tokens.speaks_for_others(facts) {
         attributes.retain(|known| !known.key.starts_with(keys::OPENAI_AGENTS_AGGREGATE_USAGE));
@@ -165,8 +165,8 @@ fn name_tokens(tokens: Tokens<'_>, facts: &Facts, attributes: &mut Vec<Attribute
     }
 }
 
-/// Facts that came apart from the span: conversation, user, tags and agent for every span, the workflow and the metadata for those
-/// without a parent, which tell them for all.
+/// Adds facts from the trace context: conversation, user, tags and agent to every span, and the workflow and the metadata to spans without
+/// a parent, which carry them for the complete trace.
 fn add_context(span: &Span, context: &TraceContext, attributes: &mut Vec<Attribute>) {
     let mut add = |keys: &[&'static str], value: Option<Value>| {
         let is_said = |known: &Attribute| keys.iter().any(|key| *known.key == **key);
@@ -186,7 +186,7 @@ fn add_context(span: &Span, context: &TraceContext, attributes: &mut Vec<Attribu
         return;
     }
     add(&[keys::GEN_AI_WORKFLOW_NAME], text(&context.workflow));
-    // Where the trace object came with the span, it was told already.
+    // If the trace object came with the span, the detail already has them.
     let Some(trace) = context.trace.as_ref().filter(|_| span.trace.is_none()) else { return };
     add(&[keys::METADATA], text(&trace.metadata));
     attributes.extend(context.metadata.iter().map(|(name, payload)| Attribute {
@@ -195,7 +195,7 @@ fn add_context(span: &Span, context: &TraceContext, attributes: &mut Vec<Attribu
     }));
 }
 
-/// OpenInference shows what went in and out of any span as `input.value` and `output.value`.
+/// Adds `input.value` and `output.value`, which OpenInference shows as the input and output of any span.
 fn add_values(span: &Span, attributes: &mut Vec<Attribute>) {
     let facts = span.facts();
     let sides = [

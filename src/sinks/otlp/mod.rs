@@ -6,24 +6,23 @@
 //! endpoint = "https://otel.example.com:4318"
 //! ```
 //!
-//! **What arrives.** Spans that came as OTLP go out as the bytes that came in, unknown fields included; only the order may change,
-//! since the spans of a delivery are brought together under their resource and scope. Over `http/json` they are written anew. So is a
-//! span whose tokens repeat those of others (an agent's, of the calls below it): the attributes that say them get the prefix
-//! `spanferry.aggregate.`, since backends add up all they see. Most backends do not replace a span by its id, so none is sent again
-//! when it turns out later that it repeats another, or that its trace has a root or a session. Spans
-//! of the Agents SDK become OTLP spans in the words of `dialect`, each with the conversation and the agent that it belongs to, as far
-//! as these are known when it is sent. Its trace objects are no spans: nothing is sent for them. Spans without a parent are brought
-//! together under a root as `root_span` says; the root is sent once the trace has been quiet for a while.
+//! **Spans.** OTLP spans are sent as received, byte for byte, including unknown fields. Only their order may change, because the spans of a
+//! delivery are grouped by resource and scope. Spans are rewritten for `http/json`, or if their tokens repeat those of others (an agent's,
+//! of the calls below it): the attributes with tokens get the prefix `spanferry.aggregate.`, because backends sum all that they see. Most
+//! backends do not replace spans by id, so no span is sent again when a later one shows that it repeats another, or that its trace has a
+//! root or a session. Agents SDK spans become OTLP spans under the names of `dialect`, each with its conversation and agent, as far as
+//! these are known when it is sent. Trace objects are not spans, and nothing is sent for them. Spans without a parent get a common root
+//! according to `root_span`, which is sent after the trace has been idle for a while.
 //!
-//! **Requests.** A delivery larger than `request_bytes_max` goes out in several requests, one after the other; the first that has
-//! to be tried again ends the attempt. The same delivery gives the same requests, byte for byte. gRPC is a unary call for each
-//! request, with our own framing over the HTTP client that all sinks share.
+//! **Requests.** A delivery larger than `request_bytes_max` is sent as several consecutive requests; the first one that must be retried
+//! ends the attempt. The same delivery always yields the same requests, byte for byte. A gRPC request is a unary call with Spanferry's own
+//! framing over the HTTP client that all sinks share.
 //!
-//! **Answers** are read as the table in `response.rs` says. Where the backend took a request but left out some of its spans, OTLP
-//! does not say which: that is counted and logged, and nothing is sent again.
+//! **Answers** are interpreted by the table in `response.rs`. If the backend accepted a request but dropped some of its spans, OTLP does
+//! not name them: they are counted and logged, and nothing is sent again.
 //!
-//! **Presets** know a backend's address, headers, project and words: `preset = "phoenix"` and an `api_key` are enough.
-//! `spanferry config show` prints what a preset comes to.
+//! **Presets** contain a backend's address, headers, project and names: `preset = "phoenix"` and an `api_key` suffice. `spanferry config
+//! show` prints a preset's effective options.
 
 pub(super) mod encode;
 mod options;
@@ -52,7 +51,7 @@ pub use settings::Settings;
 pub use token::Exchange;
 use token::Token;
 
-/// Backends that speak OTLP.
+/// The kind `otlp`.
 pub static KIND: Kind = Kind {
     name: "otlp",
     summary: "any OTLP backend, over gRPC or HTTP, with presets for the well-known ones",
@@ -84,15 +83,15 @@ impl Plan for Settings {
 pub struct Otlp {
     settings: Arc<Settings>,
     endpoint: Endpoint,
-    /// For a backend that takes no key.
+    /// For a backend that does not accept the key itself.
     token: Option<Token>,
 }
 
-/// Requests under way at once: as many as the Collector has consumers, so that no backend sees more of us than of it.
+/// Concurrent requests: as many as the Collector has consumers, so that Spanferry loads a backend no more than the Collector does.
 const REQUESTS_MAX: usize = 10;
 
 impl Otlp {
-    /// Reads certificates; connects to nobody.
+    /// Reads certificates, without connecting.
     pub fn new(settings: Settings) -> Result<Self, BuildError> {
         let endpoint = Endpoint::new(&settings.client, &settings.uri, headers(&settings))?;
         let token = settings.exchange.clone().map(Token::new);
@@ -114,14 +113,14 @@ impl Otlp {
         let spans = items.clone().filter(|is_span| *is_span).count();
         let mut report = response::read(self.settings.wire, &response, spans);
         if let Verdicts::All(of_spans) = &report.verdicts {
-            // There is nothing to send for a trace object.
+            // Nothing is sent for a trace object.
             let verdict = |is_span| if is_span { of_spans.clone() } else { Verdict::Delivered };
             report.verdicts = Verdicts::Each(items.map(verdict).collect());
         }
         report
     }
 
-    /// Sends a body, with a token where that is wanted; with another where it is refused.
+    /// Sends a body, with a token if the backend needs one, and once more with a new token if the backend rejects it.
     async fn post(&self, delivery: &Delivery, body: Bytes) -> Result<Response, Report> {
         let mut request = self.endpoint.request(delivery, body);
         let mut refused = None;
@@ -161,19 +160,19 @@ fn prepare(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Ready>> {
     bodies.into_iter().map(|body| body.ready(|message| sealed(message, settings))).collect()
 }
 
-/// A message as it is sent. Over gRPC a byte that says whether it is compressed and its length stand before it.
+/// Returns a message as it is sent: over gRPC, a byte that tells whether it is compressed and its length precede it.
 fn sealed(message: Vec<u8>, settings: &Settings) -> io::Result<Bytes> {
     let message = settings.compression.apply(message)?;
     if settings.wire != Wire::Grpc {
         return Ok(message);
     }
-    // No request is near 4 GiB: `request_bytes_max` and the largest span a receiver takes are far below.
+    // No request is near 4 GiB, because `request_bytes_max` and the largest span that a receiver accepts are far below.
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
     let is_compressed = u8::from(settings.compression != Compression::None);
     Ok([&[is_compressed][..], &length.to_be_bytes(), &message].concat().into())
 }
 
-/// The headers of every request.
+/// Returns the headers of every request.
 fn headers(settings: &Settings) -> HeaderMap {
     let mut headers = settings.headers.clone();
     let (content_type, coding) = match settings.wire {
@@ -187,7 +186,7 @@ fn headers(settings: &Settings) -> HeaderMap {
     }
     if settings.wire == Wire::Grpc {
         headers.insert(TE, HeaderValue::from_static("trailers"));
-        // Tells the backend when nobody waits any more.
+        // Tells the backend when the client stops waiting.
         let deadline = format!("{}m", settings.client.timeout.as_millis().min(99_999_999));
         headers.extend(
             HeaderValue::try_from(deadline).map(|it| (HeaderName::from_static("grpc-timeout"), it)),

@@ -1,11 +1,11 @@
-//! Asks a backend whether it would take what is configured: with an export of no spans, which leaves nothing there.
+//! Asks a backend whether it would accept deliveries as configured, with an export without spans that leaves nothing there.
 
 use super::options::Wire;
 use super::settings::Settings;
 use super::{Otlp, response, sealed};
 use crate::sinks::{Delivery, Pace, Refusal, RejectClass, Report};
 
-/// What was found, or what is wrong.
+/// Returns the finding, or the problem.
 pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
     let sink = Otlp::new(settings.clone()).map_err(|error| error.to_string())?;
     let nothing = match settings.wire {
@@ -13,7 +13,7 @@ pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
         Wire::HttpProtobuf | Wire::Grpc => Vec::new(),
     };
     let body = sealed(nothing, settings).map_err(|error| format!("cannot compress: {error}"))?;
-    // Without its query, which may hold a key.
+    // The query is omitted, because it may contain a key.
     let uri = settings.uri.uri().cloned().unwrap_or_default().into_parts();
     let place = uri.scheme.zip(uri.authority).map(|(scheme, host)| format!("{scheme}://{host}"));
     let place = place.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Answers become reports. Pure.
+//! Converts answers to reports. Pure.
 //!
 //! | answer | report |
 //! |---|---|
@@ -11,7 +11,7 @@
 //! | 500; gRPC 2, 13 | fault: some times, then halves |
 //! | redirects, 401, 403, 404, 405, 415; gRPC 5, 7, 12, 16 | stop |
 //!
-//! <https://opentelemetry.io/docs/specs/otlp/#failures>, and what receivers really do.
+//! See <https://opentelemetry.io/docs/specs/otlp/#failures>, and the behaviour of real receivers.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use crate::sinks::http::{Response, shortened};
 use crate::sinks::{Omitted, RejectClass, Report};
 use crate::support::base64;
 
-/// Reads the answer to a request with so many spans.
+/// Reads the answer to a request with this many spans.
 pub(super) fn read(wire: Wire, response: &Response, spans: usize) -> Report {
     match wire {
         Wire::Grpc => read_grpc(response, spans),
@@ -55,7 +55,7 @@ fn read_http(response: &Response, spans: usize) -> Report {
     }
 }
 
-/// The status of gRPC is in the trailers, or in the headers where there is nothing else.
+/// Reads a gRPC answer. Its status is in the trailers, or in the headers if there is nothing else.
 fn read_grpc(response: &Response, spans: usize) -> Report {
     let said = [&response.trailers, &response.headers]
         .into_iter()
@@ -80,7 +80,7 @@ fn read_grpc(response: &Response, spans: usize) -> Report {
     class.report(format!("gRPC status {} {}", code as i32, name(code)), || shortened(&message))
 }
 
-/// A code's name as gRPC's documents and other people's logs spell it: `PERMISSION_DENIED`.
+/// Returns a code's name as gRPC's documentation and other logs spell it: `PERMISSION_DENIED`.
 fn name(code: Code) -> String {
     let mut name = String::new();
     for letter in format!("{code:?}").chars() {
@@ -92,10 +92,10 @@ fn name(code: Code) -> String {
     name
 }
 
-/// Before each message over gRPC stand a byte that says whether it is compressed, and its length.
+/// Each gRPC message is preceded by a byte that tells whether it is compressed, and by its length.
 const GRPC_PREFIX_BYTES: usize = 5;
 
-/// 400 has more meanings than one. The Collector says it of bodies over its limit, and of codings that it does not know.
+/// Interprets a 400, which has several meanings. The Collector sends it for bodies over its limit and for unknown compressions.
 fn bad_request(reason: String, answer: String) -> Report {
     let text = answer.to_ascii_lowercase();
     if text.contains("body too large") || text.contains("larger than max") {
@@ -110,7 +110,7 @@ fn bad_request(reason: String, answer: String) -> Report {
 fn class_of_code(code: Code, message: &str, after: Option<Duration>) -> StatusClass {
     use Code as C;
     match code {
-        // tonic says that a message is too large with the second, others with the first.
+        // tonic uses the second code for a message that is too large, others the first.
         C::ResourceExhausted | C::OutOfRange if is_about_size(message) => StatusClass::TooLarge,
         C::ResourceExhausted | C::Unavailable => StatusClass::Throttled { after },
         C::Cancelled | C::DeadlineExceeded | C::Aborted | C::OutOfRange | C::DataLoss => {
@@ -124,7 +124,7 @@ fn class_of_code(code: Code, message: &str, after: Option<Duration>) -> StatusCl
     }
 }
 
-/// What grpc-go, grpc-java, the C core and tonic say of a message that is too large.
+/// Recognizes the error messages of grpc-go, grpc-java, the C core and tonic for a message that is too large.
 fn is_about_size(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     ["larger than max", "exceeds maximum size", "too large", "size limit"]
@@ -132,10 +132,9 @@ fn is_about_size(message: &str) -> bool {
         .any(|phrase| message.contains(phrase))
 }
 
-// === What was left out ===
+// === Partial success ===
 
-/// How many spans were left out, and why. An answer that cannot be read is still a success; a present but empty `partial_success` is
-/// none.
+/// Returns the number of dropped spans and the reason. An unreadable answer is still a success; so is an empty `partial_success`.
 fn partial_of_protobuf(body: &[u8]) -> Option<(i64, String)> {
     let partial = ExportTraceServiceResponse::decode(body).ok()?.partial_success?;
     Some((partial.rejected_spans, partial.error_message))
@@ -152,7 +151,7 @@ fn partial_of_json(body: &[u8]) -> Option<(i64, String)> {
     Some((rejected.unwrap_or(0), message.unwrap_or_default().to_owned()))
 }
 
-/// OTLP does not say which spans were left out, unless it can only be all of them.
+/// Reports a success. OTLP does not name the dropped spans, unless all of them were dropped.
 fn taken(partial: Option<(i64, String)>, spans: usize) -> Report {
     const REASON: &str = "rejected, by the answer's partial success";
     let Some((rejected, message)) = partial else { return Report::delivered() };
@@ -168,7 +167,7 @@ fn taken(partial: Option<(i64, String)>, spans: usize) -> Report {
 
 // === Parts of answers ===
 
-/// What an error says: the message of a `google.rpc.Status` where it is one, else the body.
+/// Returns an error's text: the message of a `google.rpc.Status`, or otherwise the body.
 fn answer(response: &Response) -> String {
     if matches!(&*response.media_type(), "application/x-protobuf" | "application/protobuf")
         && let Ok(status) = pb::Status::decode(&*response.body)
@@ -178,7 +177,7 @@ fn answer(response: &Response) -> String {
     response.answer()
 }
 
-/// How long gRPC asks to wait. `tonic::Status` panics on details that are not base64.
+/// Returns the wait that gRPC asks for. `tonic::Status` is not used, because it panics on details that are not base64.
 fn retry_info(headers: &HeaderMap) -> Option<Duration> {
     let details = headers.get("grpc-status-details-bin")?.to_str().ok()?;
     let status = pb::Status::decode(&*base64::read(details)?).ok()?;

@@ -1,4 +1,4 @@
-//! What the options of the OTLP sink come to, with what a preset (`presets.toml`) knows of its backend behind them.
+//! Resolves the options of the OTLP sink. A preset (`presets.toml`) supplies defaults for its backend.
 
 use std::sync::LazyLock;
 
@@ -22,37 +22,37 @@ use crate::support::options::did_you_mean;
 use crate::support::problem::Problem;
 use crate::support::secret::{REDACTED, Secret};
 
-/// What the options came to.
+/// The resolved options.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where requests go.
+    /// The address of requests.
     pub uri: Address,
     /// The protocol.
     pub wire: Wire,
-    /// What Agents SDK spans look like.
+    /// The attribute names of Agents SDK spans.
     pub dialect: Dialect,
-    /// What is to be known of traces.
+    /// The trace context that the sink needs.
     pub needs: TraceNeeds,
     /// How requests are compressed.
     pub compression: Compression,
-    /// The headers that the user or the preset wants.
+    /// The headers of the user and the preset.
     pub headers: HeaderMap,
-    /// Attributes for resources that do not have them.
+    /// Attributes that are added to resources without them.
     pub resource_attributes: Vec<Attribute>,
-    /// Where a token is to be had, for a backend that takes no key.
+    /// Where to get a token, for a backend that does not accept the key itself.
     pub exchange: Option<Exchange>,
     /// The largest request, in bytes before compression.
     pub request_bytes_max: usize,
     /// The client.
     pub client: ClientOptions,
-    /// Where a browser shows a trace, where the preset knows it.
+    /// Where a browser shows a trace, if the preset knows.
     pub trace_url: Option<TraceUrl>,
-    /// The options with all that was filled in, without credentials.
+    /// The effective options, without credentials.
     pub shown: toml::Table,
 }
 
 impl Settings {
-    /// The options with all that they came to.
+    /// Returns the options with all effective values.
     fn filled_in(&self, options: &Options) -> toml::Table {
         let is_grpc = self.wire == Wire::Grpc;
         let host = self.uri.reveal().trim_end_matches(GRPC_PATH).to_owned();
@@ -64,7 +64,7 @@ impl Settings {
             dialect: Some(self.dialect),
             compression: Some(self.compression),
             request_bytes_max: Some(ByteSize(self.request_bytes_max as u64)),
-            // What these are for is in the headers and attributes.
+            // The headers and attributes contain these.
             api_key: None,
             project: None,
             account: None,
@@ -80,14 +80,14 @@ impl Settings {
     }
 }
 
-/// What is known of a backend.
+/// The defaults for a backend.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Preset {
     pub(super) name: String,
-    /// What goes behind the user's own options.
+    /// Defaults for the user's options.
     pub(super) options: Options,
-    /// In their order; the values have blanks.
+    /// In their order; the values have placeholders.
     #[serde(default)]
     pub(super) headers: toml::Table,
     #[serde(default)]
@@ -95,7 +95,7 @@ pub(super) struct Preset {
     trace_url: Option<String>,
 }
 
-/// A test reads all of them.
+/// All presets. A test reads them.
 pub(super) static PRESETS: LazyLock<Vec<Preset>> = LazyLock::new(|| {
     #[derive(Default, Deserialize)]
     struct File {
@@ -104,20 +104,20 @@ pub(super) static PRESETS: LazyLock<Vec<Preset>> = LazyLock::new(|| {
     toml::from_str::<File>(include_str!("presets.toml")).unwrap_or_default().preset
 });
 
-/// The gRPC libraries' own limit for a message is 4 MiB; a request and its frame stay below.
+/// The default of the largest request. gRPC libraries limit messages to 4 MiB; a request and its frame stay below.
 const DEFAULT_REQUEST_BYTES_MAX: ByteSize = ByteSize((4 << 20) - (64 << 10));
 
-/// Where a message of gRPC is posted to.
+/// The path of a gRPC request.
 const GRPC_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
 const HTTP_PATH: &str = "/v1/traces";
 
-/// Reads a sink's table and says everything that is wrong with it.
+/// Parses a sink's table, and returns all mistakes.
 pub(super) fn parse(table: Spanned<DeTable<'_>>) -> Result<Settings, Vec<Problem>> {
     settle_options(table, |options| Settler { options: &options, mistakes: Vec::new() }.settle())
 }
 
-/// Brings options and preset together.
+/// Combines options and preset.
 struct Settler<'a> {
     options: &'a Options,
     mistakes: Vec<Mistake<String>>,
@@ -154,7 +154,7 @@ impl Settler<'_> {
             wire,
             dialect: options.dialect.or(preset.options.dialect).unwrap_or_default(),
             needs: TraceNeeds {
-                // What came as OTLP goes out as it is, but for tokens.
+                // OTLP spans are sent as received, except for tokens.
                 traced: Traced::Spending,
                 root: options.root_span,
                 context_wait: options.context_wait.into(),
@@ -198,7 +198,7 @@ impl Settler<'_> {
         Some(preset)
     }
 
-    /// Addresses of the user go before all of the preset's, which are for HTTP.
+    /// Returns the address. The user's addresses precede the preset's, which are for HTTP.
     fn uri(&mut self, preset: &Preset, wire: Wire) -> Option<Uri> {
         let of_preset = Some(&preset.options).filter(|_| wire != Wire::Grpc);
         let given = [Some(self.options), of_preset].into_iter().flatten();
@@ -213,7 +213,7 @@ impl Settler<'_> {
                     let what = format!("the preset `{name}` has no address for gRPC");
                     self.wrong("preset", what, "add `endpoint = ...`");
                 }
-                // It was said that the preset needs one.
+                // The missing address was reported when the preset was read.
                 _ => {}
             }
             return None;
@@ -245,7 +245,7 @@ impl Settler<'_> {
         let address = self.options.auth_endpoint.as_ref().or(of_preset)?;
         let address = self.address("auth_endpoint", address)?.to_string().into();
         let Some(api_key) = self.options.api_key.clone() else {
-            // Where it is the preset that needs one, that was said.
+            // If the preset needs the key, its absence was already reported.
             if of_preset.is_none() {
                 let what = "there is no key to exchange for a token";
                 self.wrong("auth_endpoint", what, "add `api_key = ...`");
@@ -293,10 +293,10 @@ impl Settler<'_> {
 
 const ADDRESS_HINT: &str = "write for example \"https://otel.example.com:4318\"";
 
-/// A preset's template below the address that traces are sent to.
+/// Fills a preset's template with the address that traces are sent to.
 fn trace_url(template: &str, uri: &Uri) -> Option<TraceUrl> {
     match template.strip_prefix("{base}") {
-        // What gRPC is sent to is no page.
+        // A gRPC address has no web page.
         Some(path) => TraceUrl::below(uri.to_string().split_once(HTTP_PATH)?.0, path),
         None => template.replace("{host}", uri.host()?).try_into().ok(),
     }
@@ -308,13 +308,13 @@ fn with_path(base: &Uri, path: &str) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-/// Whether a header is the sink's own matter.
+/// Returns whether the sink sets the header itself.
 fn is_ours(name: &HeaderName, wire: Wire) -> bool {
     [CONTENT_TYPE, CONTENT_LENGTH, TRANSFER_ENCODING, CONTENT_ENCODING].contains(name)
         || (wire == Wire::Grpc && (name == "te" || name.as_str().starts_with("grpc-")))
 }
 
-/// A preset's value with its blanks filled; none where one has nothing to be filled with.
+/// Fills the placeholders of a preset's value. Returns `None` if a placeholder has no value.
 fn filled(template: &str, options: &Options) -> Option<String> {
     let key = options.api_key.as_ref().map(Secret::reveal);
     let mut value = template.to_owned();

@@ -1,7 +1,7 @@
-//! A token for a key, where a backend takes no key: asked for before the first request, kept, and asked for anew once it is refused.
+//! Exchanges a key for a token that a backend wants instead. It is requested before the first request, and again when it is rejected.
 //!
-//! AgentOps answers `{"api_key": ...}` with `{"token": ...}`. That holds for 30 days or until the customer's plan changes, and is
-//! then refused with 401 (<https://github.com/AgentOps-AI/agentops>, `app/api/agentops/api/{auth.py,routes/v3.py}`).
+//! AgentOps answers `{"api_key": ...}` with `{"token": ...}`. The token is valid for 30 days or until the customer's plan changes, and is
+//! then rejected with 401 (<https://github.com/AgentOps-AI/agentops>, `app/api/agentops/api/{auth.py,routes/v3.py}`).
 
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -14,16 +14,16 @@ use crate::sinks::http::classify::StatusClass;
 use crate::sinks::http::{Address, Client, Request, Response, secret_header};
 use crate::support::secret::Secret;
 
-/// Where a key becomes a token.
+/// Where a key is exchanged for a token.
 #[derive(Debug, Clone)]
 pub struct Exchange {
-    /// The address that is asked.
+    /// The address of the exchange.
     pub address: Address,
     /// The key.
     pub api_key: Secret,
 }
 
-/// The token in force. Requests that need one at the same time wait for the one that asks.
+/// The current token. Concurrent requests that need one wait for a single exchange.
 #[derive(Debug)]
 pub(super) struct Token {
     exchange: Exchange,
@@ -31,12 +31,12 @@ pub(super) struct Token {
 }
 
 impl Token {
-    /// None yet.
+    /// Starts without a token.
     pub(super) fn new(exchange: Exchange) -> Self {
         Self { exchange, kept: Mutex::default() }
     }
 
-    /// What `authorization` is to say, but not what was `refused`; or what becomes of the request without it.
+    /// Returns an `authorization` header other than `refused`. Without a token, returns the report for the request.
     pub(super) async fn authorization(
         &self,
         client: &Client,
@@ -80,7 +80,7 @@ fn read(response: &Response) -> Result<HeaderValue, Report> {
                 .and_then(|answer| secret_header(&format!("Bearer {}", answer.token.reveal())))
                 .ok_or_else(|| Report::hold(format!("{reason}, but without a token")))
         }
-        // It has seen none of the items.
+        // The backend has not seen any of the items.
         StatusClass::Fault => Err(Report::down(None, reason)),
         StatusClass::TooLarge | StatusClass::Malformed => Err(Report::hold(reason)),
         class => Err(class.report(reason, String::new)),
