@@ -1,7 +1,7 @@
-//! Payloads that are larger than a backend takes, cut as the Agents SDK cuts them: the largest parts first, until the whole fits. Pure.
+//! Cuts payloads that exceed a backend's limit as the Agents SDK does: the largest parts first, until the payload fits. Pure.
 //!
-//! [`otlp`] does it to the texts of a whole span. The steps are the exporter's of Python 0.24, so that what arrives is the same to the byte: sizes are those of the shortest JSON
-//! text in UTF-8, and divisions are those of doubles.
+//! [`otlp`] cuts the texts of a complete span. The steps are those of the exporter of Python 0.24, so the result is the same to the byte:
+//! sizes are those of the shortest JSON text in UTF-8, and divisions are those of doubles.
 
 pub(super) mod otlp;
 
@@ -15,21 +15,21 @@ use crate::support::json::raw::inside;
 use crate::support::json::scan::{Broken, Scanner};
 use crate::support::json::{write_shortest, write_str};
 
-/// What stands at the end of a string that was cut.
+/// The end of a string that was cut.
 const SUFFIX: &str = "... [truncated]";
 /// The suffix with its quotes.
 const SUFFIX_BYTES: usize = SUFFIX.len() + 2;
-/// Levels that are looked into; what lies deeper is kept or left out as a whole. Python itself ends near 960.
+/// The deepest level that is cut. Deeper values are kept or removed as a unit. Python itself ends near 960 levels.
 const DEPTH_MAX: usize = 512;
 
-/// Appends a JSON value cut to so many bytes, if it is valid.
+/// Appends a JSON value cut to this many bytes, if it is valid.
 pub(super) fn write_shrunk(out: &mut Vec<u8>, json: &str, bytes_max: usize) {
     let Some(mut tree) = Tree::read(json) else { return };
     tree.shrink(bytes_max);
     tree.write(out);
 }
 
-/// A text cut to so many bytes. A JSON object or list stays one, so that backends still show it as such.
+/// Cuts a text to this many bytes. A JSON object or list stays valid JSON, so that backends still show it as such.
 fn shortened(text: &str, bytes_max: usize) -> String {
     if text.starts_with(['{', '[']) && serde_json::from_str::<IgnoredAny>(text).is_ok() {
         let mut out = Vec::new();
@@ -45,13 +45,13 @@ fn shortened(text: &str, bytes_max: usize) -> String {
 /// A value with its size.
 struct Tree<'a> {
     node: Node<'a>,
-    /// Bytes of its shortest text.
+    /// The length of its shortest JSON text, in bytes.
     size: usize,
 }
 
 enum Node<'a> {
     Text(Cow<'a, str>),
-    /// The shortest text of a value that is not looked into: a number, `true`, `false`, `null`, or a container that lies too deep.
+    /// The shortest text of a value that is not cut inside: a number, `true`, `false`, `null`, or a container at too deep a level.
     Whole(Cow<'a, str>),
     /// An array, or an object whose children have names.
     Container {
@@ -60,7 +60,7 @@ enum Node<'a> {
     },
 }
 
-/// What a container holds; no value where it was left out.
+/// An element of a container; its value is `None` if it was removed.
 struct Child<'a> {
     name: Cow<'a, str>,
     value: Option<Tree<'a>>,
@@ -124,7 +124,7 @@ impl<'a> Tree<'a> {
         Ok(Self { node: Node::Container { is_object, children }, size })
     }
 
-    /// Cuts the value to so many bytes, as far as it can be; says whether anything became of that.
+    /// Cuts the value to this many bytes, as far as possible. Returns whether it changed.
     fn shrink(&mut self, bytes_max: usize) -> bool {
         if self.size <= bytes_max {
             return false;
@@ -137,7 +137,7 @@ impl<'a> Tree<'a> {
                 has_changed
             }
             Node::Whole(text) => {
-                // A note stands in a value's place, if the note is small enough.
+                // A note replaces the value, if the note is small enough.
                 let kind = kind_of(text);
                 let note = format!(
                     "{{\"truncated\":true,\"original_type\":\"{kind}\",\"preview\":\"<{kind} truncated>\"}}"
@@ -179,15 +179,14 @@ impl<'a> Tree<'a> {
 }
 
 impl Child<'_> {
-    /// Bytes of the child in its container, without a comma.
+    /// Returns the bytes of the child in its container, without a comma.
     fn size(&self, has_name: bool) -> usize {
         let name = if has_name { text_size(&self.name) + 1 } else { 0 };
         name + self.value.as_ref().map_or(0, |value| value.size)
     }
 }
 
-/// Cuts the largest child again and again, the first of equals first; one that cannot get smaller is left out. Returns the
-/// container's size.
+/// Cuts the largest child repeatedly, the first among equals. A child that cannot get smaller is removed. Returns the container's size.
 fn shrink_children(
     children: &mut [Child<'_>],
     is_object: bool,
@@ -214,12 +213,12 @@ fn shrink_children(
     size
 }
 
-/// Bytes of a string's shortest text, quotes included.
+/// Returns the bytes of a string's shortest text, including quotes.
 fn text_size(text: &str) -> usize {
     2 + text.bytes().map(byte_size).sum::<usize>()
 }
 
-/// Bytes that one byte of a string takes in JSON.
+/// Returns the bytes that one byte of a string takes in JSON.
 fn byte_size(byte: u8) -> usize {
     match byte {
         b'"' | b'\\' | 8 | 9 | 10 | 12 | 13 => 2,
@@ -228,7 +227,7 @@ fn byte_size(byte: u8) -> usize {
     }
 }
 
-/// Python's name for a value's type.
+/// Returns Python's name for a value's type.
 fn kind_of(text: &str) -> &'static str {
     match text {
         "true" | "false" => "bool",
@@ -240,7 +239,7 @@ fn kind_of(text: &str) -> &'static str {
     }
 }
 
-/// As many characters from the beginning as fit together with the suffix, or a few less: the SDK guesses and then steps down.
+/// Keeps as many characters as fit together with the suffix, or a few less, because the SDK guesses and then steps down.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,

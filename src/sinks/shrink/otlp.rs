@@ -1,9 +1,9 @@
-//! A span in OTLP that is larger than its backend takes, cut until it fits. Pure.
+//! Cuts an OTLP span that exceeds its backend's limit until it fits. Pure.
 //!
-//! The steps, each only where the one before is not enough:
-//! 1. The longest texts are cut, all to the same length. What is shorter than [`KEPT_BYTES`] stays: names, ids, models, tokens.
-//! 2. Events and links are left out, and counted as dropped.
-//! 3. The largest attributes that the backend does not need are left out, no more than must be, and counted as dropped.
+//! Each step is taken only if the previous one does not suffice:
+//! 1. The longest texts are cut, all to the same length. Texts shorter than [`KEPT_BYTES`] stay: names, ids, models, tokens.
+//! 2. Events and links are removed, and counted as dropped.
+//! 3. The largest attributes that the backend does not need are removed, as few as possible, and counted as dropped.
 
 use std::cmp::Reverse;
 
@@ -16,18 +16,18 @@ use serde_json::json;
 
 use super::shortened;
 
-/// Texts up to here are not cut.
+/// The longest text that is never cut, in bytes.
 const KEPT_BYTES: usize = 1 << 10;
 
-/// What the note may take, its key included.
+/// The most bytes of the note, including its key.
 const NOTE_BYTES: usize = 2 << 10;
 
-/// Keys that a note names at most, and the longest that it names.
+/// The most keys that a note names, and the longest key that it names, in bytes.
 const NOTE_KEYS_MAX: usize = 8;
 const NOTE_KEY_BYTES_MAX: usize = 128;
 
-/// Cuts a request with one span to so many bytes and says so in an attribute under the key `note`; `None` where that is not
-/// possible. Attributes under keys that `is_needed` names stay.
+/// Cuts a request with one span to this many bytes and adds an attribute with the key `note` that describes the cuts. Returns `None` if
+/// that is impossible. Attributes for whose keys `is_needed` returns true are kept.
 pub(in crate::sinks) fn shrink(
     message: &[u8],
     bytes_max: usize,
@@ -59,7 +59,7 @@ fn span(request: &mut ExportTraceServiceRequest) -> Option<&mut Span> {
 
 // === Texts ===
 
-/// Cuts the longest texts; returns the keys that they stand under.
+/// Cuts the longest texts and returns their keys.
 fn cut_texts(request: &mut ExportTraceServiceRequest, bytes_max: usize) -> Vec<String> {
     let excess = request.encoded_len().saturating_sub(bytes_max);
     let mut lengths = Vec::new();
@@ -77,7 +77,7 @@ fn cut_texts(request: &mut ExportTraceServiceRequest, bytes_max: usize) -> Vec<S
     cut
 }
 
-/// The length to which texts are cut so that they have so many bytes less together.
+/// Returns the length to which texts must be cut so that their total shrinks by `excess` bytes.
 fn longest_that_fits(mut lengths: Vec<usize>, excess: usize) -> usize {
     lengths.sort_unstable_by_key(|length| Reverse(*length));
     let mut sum = 0;
@@ -91,7 +91,7 @@ fn longest_that_fits(mut lengths: Vec<usize>, excess: usize) -> usize {
     KEPT_BYTES
 }
 
-/// Hands over every text of the request, with the key that it stands under.
+/// Visits every text of the request, with its key.
 fn each_text(request: &mut ExportTraceServiceRequest, visit: &mut dyn FnMut(&str, &mut String)) {
     for resource in &mut request.resource_spans {
         of_attributes(resource.resource.iter_mut().flat_map(|found| &mut found.attributes), visit);
@@ -120,7 +120,7 @@ fn of_attributes<'a>(
     }
 }
 
-/// Decoding bounds how deep values lie in each other.
+/// Recursion is safe, because decoding limits the nesting of values.
 fn of_value(key: &str, value: &mut AnyValue, visit: &mut dyn FnMut(&str, &mut String)) {
     match &mut value.value {
         Some(Value::StringValue(text)) => visit(key, text),
@@ -135,7 +135,7 @@ fn of_value(key: &str, value: &mut AnyValue, visit: &mut dyn FnMut(&str, &mut St
     }
 }
 
-// === What is left out ===
+// === Removal ===
 
 fn leave_out_events(span: &mut Span, _: usize, _: fn(&str) -> bool) {
     span.dropped_events_count = dropped(span.dropped_events_count, span.events.len());
@@ -159,7 +159,7 @@ fn dropped(before: u32, more: usize) -> u32 {
     before.saturating_add(u32::try_from(more).unwrap_or(u32::MAX))
 }
 
-/// What was cut, as a JSON object.
+/// Describes the cuts as a JSON object.
 fn note_of(bytes: usize, cut: &[String]) -> String {
     let named = cut.iter().filter(|key| key.len() <= NOTE_KEY_BYTES_MAX).take(NOTE_KEYS_MAX);
     json!({ "original_bytes": bytes, "cut": named.collect::<Vec<_>>() }).to_string()
