@@ -1,4 +1,4 @@
-//! Spans become lines that people read.
+//! Formats spans as lines for people.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::sinks::jsonl::Lines;
 use crate::span::{Facts, Item, STATUS_ERROR, Span, TraceObject, Usage, tokens_of};
 use crate::support::rfc3339;
 
-/// How to print.
+/// The style of the output.
 #[derive(Debug, Clone)]
 pub(super) struct Style {
     pub(super) options: Options,
@@ -18,7 +18,7 @@ pub(super) struct Style {
     pub(super) prices: Arc<Prices>,
 }
 
-/// The lines of a delivery.
+/// Formats a delivery.
 pub(super) fn encode(style: &Style, delivery: &Delivery) -> Vec<u8> {
     let mut out = Vec::new();
     let mut lines = Lines::of(delivery, &style.prices);
@@ -37,16 +37,16 @@ pub(super) fn encode(style: &Style, delivery: &Delivery) -> Vec<u8> {
     out
 }
 
-// Select graphic rendition of ECMA-48.
+// Select Graphic Rendition (SGR) codes of ECMA-48.
 const DIM: &str = "2";
 const BOLD: &str = "1";
 const RED: &str = "31";
 const CYAN: &str = "36";
 
-/// Between two fields.
+/// The separator between fields.
 const GAP: &str = "  ";
 
-/// Width of the longest kind, `transcription`.
+/// The width of the longest kind, `transcription`.
 const KIND_WIDTH: usize = 13;
 
 fn pretty(style: &Style, span: &Span, usage: &Usage) -> String {
@@ -108,14 +108,14 @@ impl Style {
     }
 }
 
-/// `05:15:09.529` in UTC.
+/// Formats a time as `05:15:09.529` in UTC.
 fn time_of_day(unix_ns: u64) -> String {
     let text = rfc3339::text(unix_ns);
     let clock = text.split_once('T').map_or("", |(_, clock)| clock);
     clock.chars().take("05:15:09.529".len()).collect()
 }
 
-/// Three digits or so, with a unit for people.
+/// Formats a duration with about three digits and a suitable unit.
 fn duration(nanoseconds: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
     let seconds = nanoseconds as f64 / 1e9;
@@ -129,7 +129,7 @@ fn duration(nanoseconds: u64) -> String {
     }
 }
 
-/// `812 (512 cached) > 96 tokens`.
+/// Formats usage as `812 (512 cached) > 96 tokens`.
 fn tokens(usage: &Usage) -> Option<String> {
     let count = |count: Option<u64>| count.map_or("?".to_owned(), |count| count.to_string());
     usage.input.or(usage.output)?;
@@ -141,7 +141,7 @@ fn tokens(usage: &Usage) -> Option<String> {
     Some(text + &format!(" > {} tokens", count(usage.output)))
 }
 
-/// Text without characters that move the cursor or change the terminal: they are shown as escapes.
+/// Escapes characters that move the cursor or change the terminal.
 fn printable(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for character in text.chars() {
@@ -154,7 +154,7 @@ fn printable(text: &str) -> String {
     clean
 }
 
-/// Marks that make text read in another order than it is written.
+/// Returns whether a character changes the direction of text.
 fn is_direction_mark(character: char) -> bool {
     matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

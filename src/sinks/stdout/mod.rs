@@ -1,15 +1,15 @@
-//! `type = "stdout"`: spans on the standard output, for people (`format = "pretty"`) or for pipes (`format = "json"`).
+//! `type = "stdout"`: spans on standard output, for people (`format = "pretty"`) or for pipes (`format = "json"`).
 //!
 //! ```toml
 //! [sinks.screen]
 //! type = "stdout"
 //! ```
 //!
-//! `pretty` is a line for each span: when it started, its kind and name, how long it took, agent, model and tokens, and what went
-//! wrong. What went in and came out is shown with `payloads = true` only. `json` is the lines of [`jsonl`](super::jsonl), whole.
+//! `pretty` prints a line for each span: start time, kind, name, duration, agent, model, tokens and error. Input and output are shown only
+//! with `payloads = true`. `json` prints the complete lines of [`jsonl`](super::jsonl).
 //!
-//! Nobody can take back what was printed, so after a crash the last second of lines comes again. When the reader of the pipe has
-//! gone, the lane holds.
+//! Printed lines cannot be taken back, so after a crash the lines of the last second are repeated. When the pipe's reader exits, the lane
+//! holds.
 
 mod encode;
 mod options;
@@ -22,7 +22,7 @@ use crate::span::TraceNeeds;
 use crate::support::lock::lock;
 pub use options::{Color, Format, Options};
 
-/// The standard output.
+/// The kind `stdout`.
 pub static KIND: Kind = Kind {
     name: "stdout",
     summary: "spans on standard output, for people or as JSON lines",
@@ -43,7 +43,7 @@ impl Plan for Options {
     }
 }
 
-/// Prints.
+/// Prints spans to standard output.
 pub struct Stdout {
     style: encode::Style,
     output: Arc<Mutex<Box<dyn Write + Send>>>,
