@@ -1,4 +1,4 @@
-//! What the options of all HTTP sinks have in common: addresses whose query is never printed, limits, and how options are shown.
+//! Shared parts of the options of all HTTP sinks: addresses whose query is never printed, limits, and their display.
 
 use std::fmt;
 
@@ -11,8 +11,8 @@ use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
 use crate::support::secret::REDACTED;
 
-/// The address of a backend. Its query may hold a key, so only [`Address::uri`] and [`Address::reveal`] give it: `Debug`, `Display`
-/// and `Serialize` redact it. Any text is read; whoever checks the options says what is wrong with one that is no address.
+/// The address of a backend. Its query may contain a key, so only [`Address::uri`] and [`Address::reveal`] return it; `Debug`, `Display`
+/// and `Serialize` redact it. Any text is accepted, and the check of the options reports an invalid address.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
     text: String,
@@ -20,17 +20,17 @@ pub struct Address {
 }
 
 impl Address {
-    /// The text itself, for the one place that completes or sends it.
+    /// Returns the unredacted text, for completing or sending it.
     pub fn reveal(&self) -> &str {
         &self.text
     }
 
-    /// The address, where requests can be sent to it: http or https, a host, no credentials.
+    /// Returns the address if requests can be sent to it: http or https, a host, no credentials.
     pub fn uri(&self) -> Option<&Uri> {
         self.uri.as_ref().filter(|_| !self.has_credentials())
     }
 
-    /// Whether a user's name stands before the host.
+    /// Returns whether it has credentials before the host.
     pub fn has_credentials(&self) -> bool {
         let authority = self.uri.as_ref().and_then(Uri::authority);
         authority.is_some_and(|authority| authority.as_str().contains('@'))
@@ -76,7 +76,7 @@ impl<'de> Deserialize<'de> for Address {
     }
 }
 
-/// The default of the option `connect_timeout`.
+/// Returns the default of the option `connect_timeout`.
 pub(in crate::sinks) fn default_connect_timeout() -> Duration {
     ClientOptions::default().connect_timeout.into()
 }
@@ -84,7 +84,7 @@ pub(in crate::sinks) fn default_connect_timeout() -> Duration {
 /// Smaller requests spend more on headers than on items.
 const REQUEST_BYTES_MIN: ByteSize = ByteSize(1 << 10);
 
-/// The limits that a table of every HTTP sink says, as they were read.
+/// The limits in the options of every HTTP sink.
 pub(in crate::sinks) struct Limits<'a> {
     pub(in crate::sinks) timeout: &'a Duration,
     pub(in crate::sinks) connect_timeout: &'a Duration,
@@ -93,7 +93,7 @@ pub(in crate::sinks) struct Limits<'a> {
 }
 
 impl Limits<'_> {
-    /// What is wrong with them.
+    /// Returns the mistakes in them.
     pub(in crate::sinks) fn check(&self) -> Vec<Mistake> {
         let mut found = Mistakes::default();
         let what = "`request_bytes_max` is less than 1KiB";
@@ -109,7 +109,7 @@ impl Limits<'_> {
         found.0
     }
 
-    /// What the client of a backend with short answers is made with: a success is about 1 KB, and an error a sentence.
+    /// Returns the options of a client whose backend sends short answers: about 1 KB for a success, and a sentence for an error.
     pub(in crate::sinks) fn client(&self) -> ClientOptions {
         ClientOptions {
             timeout: self.timeout.0,
@@ -121,7 +121,7 @@ impl Limits<'_> {
     }
 }
 
-/// Options as `config show` prints them. Their types redact what is secret.
+/// Returns options in the form of `config show`. Their types redact secrets.
 pub(in crate::sinks) fn shown(options: &impl Serialize) -> toml::Table {
     toml::Table::try_from(options).unwrap_or_default()
 }
