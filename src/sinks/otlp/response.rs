@@ -2,13 +2,13 @@
 //!
 //! | answer | report |
 //! |---|---|
-//! | 2xx, or gRPC 0 | delivered; what `partial_success` says was left out is counted, or rejected where it can only be all |
-//! | 2xx with a web page | stop: this is no receiver of OTLP |
+//! | 2xx, or gRPC 0 | delivered; spans that `partial_success` drops are counted, or rejected if it drops all |
+//! | 2xx with a web page | stop: the address is not an OTLP receiver |
 //! | 429, 503; gRPC 8 with `RetryInfo`, 14 | throttled, for as long as asked |
 //! | 408, 502, 504, no connection, no answer; gRPC 1, 4, 10, 11, 15 | retry |
-//! | 413, or 400 that says so (the Collector); gRPC 8 or 11 that says so | too large: halves |
+//! | 413, or 400 about the size (the Collector); gRPC 8 or 11 about the size | too large: halves |
 //! | 400, 422; gRPC 3, 9 | malformed: halves |
-//! | 500; gRPC 2, 13 | fault: some times, then halves |
+//! | 500; gRPC 2, 13 | fault: some retries, then halves |
 //! | redirects, 401, 403, 404, 405, 415; gRPC 5, 7, 12, 16 | stop |
 //!
 //! See <https://opentelemetry.io/docs/specs/otlp/#failures>, and the behaviour of real receivers.
