@@ -48,17 +48,17 @@ fn uncompressed() -> Compression {
     Compression::None
 }
 
-/// gzip's own default: beyond it, time doubles for a hundredth less.
+/// gzip's default level. Higher levels double the time to save one hundredth.
 pub(super) const DEFAULT_GZIP_LEVEL: i32 = 6;
 
-/// zstd's own default.
+/// zstd's default level.
 pub(super) const DEFAULT_ZSTD_LEVEL: i32 = 3;
 
-/// A file is not begun anew for less than this: every file costs a checkpoint, and a folder of a million files is of no use.
+/// The smallest size for rotation. Every file costs a checkpoint, and a folder of a million files is of no use.
 pub(super) const ROTATE_BYTES_MIN: ByteSize = ByteSize(1 << 20);
 
 impl Options {
-    /// Every mistake that can be seen without looking at the disk.
+    /// Returns all mistakes that are visible without accessing the disk.
     pub(super) fn check(&self) -> Vec<Mistake> {
         let mut mistakes = Vec::new();
         if let Err(BadPath { what, hint }) = Template::parse(&self.path) {
@@ -82,7 +82,7 @@ impl Options {
         mistakes
     }
 
-    /// The path with the compression's extension.
+    /// Returns the path with the compression's extension.
     pub(super) fn full_path(&self) -> String {
         let extension = match self.compression {
             Compression::None => "",
