@@ -1,56 +1,55 @@
-//! Traces whose summary is stale: which, since when, and when each is made anew. Pure: it is told the time.
+//! Tracks traces whose summary is stale: since when, and when each is rebuilt. Pure: the caller passes the time.
 //!
-//! The table is bounded in bytes. What has no room in it is not lost: the time since which something was received that no summary
-//! counts is remembered, and the traces of that time are looked up once there is room. That one number is also all that has to
-//! survive a restart ([`Changes::owed_since_ms`]): it goes with the cursor, so a trace is either named by it or its spans are
-//! delivered again.
+//! The table is bounded in bytes. A trace without room is not lost: the earliest time at which an uncounted span was received is
+//! remembered, and the traces since then are searched once there is room. Only this number must survive a restart
+//! ([`Changes::owed_since_ms`]). It is saved with the cursor, so every trace is either covered by it, or its spans are delivered again.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-/// Memory that the table may take, in bytes: some 45,000 traces.
+/// The most memory of the table, in bytes: some 45,000 traces.
 pub(super) const BYTES_MAX: usize = 16 << 20;
-/// What the table takes for a trace beside its id at most, which is just after it grew: an entry, its share of what a table keeps free and
-/// of the smaller table before, and what an allocation costs.
+/// The most memory that a trace needs in addition to its id, in bytes. It is reached just after the table grew: an entry, its share of the
+/// free slots and of the previous, smaller table, and the overhead of an allocation.
 const ENTRY_BYTES: usize = (size_of::<(Box<str>, Change)>() + 1) * 7 / 2 + 24;
-/// A busy trace's summary is made after so many times the wait that a quiet one's takes.
+/// A busy trace's summary is rebuilt after this multiple of the wait of an idle one.
 const BUSY_WAITS: u32 = 4;
-/// How often a sum that lacks spans is asked for again, each time after twice as long. What is still missing then was deleted.
+/// How often an incomplete sum is retried, each time after twice the wait. Spans that are still missing then were deleted.
 const MISSES_MAX: u32 = 5;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Change {
-    /// The first change that no summary counts, and the last.
+    /// The first and the last change that no summary counts.
     first: Instant,
     last: Instant,
-    /// It is not looked at before, because that was in vain.
+    /// The earliest time of the next attempt, because the last one was incomplete.
     not_before: Instant,
-    /// When the first of it was received, in milliseconds since 1970.
+    /// When the first changed span was received, in milliseconds since 1970.
     pub(super) received_ms: u64,
-    /// Documents that are there for certain.
+    /// Documents that certainly exist.
     pub(super) created: u64,
     misses: u32,
 }
 
-/// A look for the traces of a time.
+/// A search for the traces since a time.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Scan {
-    /// Since when, in milliseconds since 1970.
+    /// The start of this time, in milliseconds since 1970.
     pub(super) since_ms: u64,
     /// The last trace that was found.
     pub(super) after: Option<String>,
-    /// When everything that it is about can be found.
+    /// When all of its documents can be found.
     due: Instant,
 }
 
 #[derive(Debug)]
 pub(super) struct Changes {
     bytes_max: usize,
-    /// How long it takes until a document can be found.
+    /// The time after which a document can be found.
     refresh_wait: Duration,
     table: HashMap<Box<str>, Change>,
     bytes: usize,
-    /// The look that comes next or is under way, and one for what had no room meanwhile.
+    /// The next or current search, and another one for traces that had no room meanwhile.
     scans: VecDeque<Scan>,
 }
 
@@ -60,7 +59,7 @@ impl Changes {
         Self { bytes_max, refresh_wait, table, bytes, scans: VecDeque::new() }
     }
 
-    /// Documents of a trace were stored, `created` of them new. The first was received at this time.
+    /// Records that documents of a trace were stored, `created` of them new, the first of them received at this time.
     pub(super) fn note(&mut self, trace: &str, received_ms: u64, created: u64, now: Instant) {
         if let Some(change) = self.table.get_mut(trace) {
             change.last = now;
@@ -78,11 +77,11 @@ impl Changes {
         self.table.insert(trace.into(), change);
     }
 
-    /// Everything received since then is to be looked for.
+    /// Schedules a search for everything received since this time.
     pub(super) fn owe(&mut self, since_ms: u64, now: Instant) {
         let due = now + self.refresh_wait;
         match self.scans.back_mut() {
-            // One that has not begun takes it in.
+            // A search that has not started is extended.
             Some(Scan { since_ms: since, after: None, due: when }) => {
                 (*since, *when) = (since_ms.min(*since), due);
             }
@@ -90,13 +89,13 @@ impl Changes {
         }
     }
 
-    /// When the first of what no summary counts was received; `None` where all is counted.
+    /// Returns when the first uncounted span was received; `None` if all are counted.
     pub(super) fn owed_since_ms(&self) -> Option<u64> {
         let scans = self.scans.iter().map(|scan| scan.since_ms);
         self.table.values().map(|change| change.received_ms).chain(scans).min()
     }
 
-    /// The traces whose summary is due, those that have waited longest first.
+    /// Returns the traces whose summary is due, those that have waited longest first.
     pub(super) fn due(&self, count: usize, now: Instant) -> Vec<(Box<str>, Change)> {
         let mut due: Vec<_> =
             self.table.iter().filter(|(_, change)| self.due_at(change) <= now).collect();
@@ -104,19 +103,19 @@ impl Changes {
         due.into_iter().take(count).map(|(name, change)| (name.clone(), *change)).collect()
     }
 
-    /// When there is something to do; `None` where nothing waits.
+    /// Returns when the next work is due; `None` without any.
     pub(super) fn next_due(&self) -> Option<Instant> {
         let scan = self.scans.front().filter(|_| self.has_room()).map(|scan| scan.due);
         self.table.values().map(|change| self.due_at(change)).chain(scan).min()
     }
 
-    /// A quiet trace is due as soon as all of it can be found; a busy one some time after its first change.
+    /// Returns when a trace is due: an idle one as soon as all of it can be found, a busy one some time after its first change.
     fn due_at(&self, change: &Change) -> Instant {
         let quiet = change.last + self.refresh_wait;
         quiet.min(change.first + self.refresh_wait * BUSY_WAITS).max(change.not_before)
     }
 
-    /// A trace's summary is made of everything that could be found at this time.
+    /// Records that a trace's summary counts everything that could be found at this time.
     pub(super) fn settled(&mut self, trace: &str, read_at: Instant) {
         let Some(change) = self.table.get_mut(trace) else { return };
         if change.last + self.refresh_wait <= read_at {
@@ -124,12 +123,12 @@ impl Changes {
             self.bytes -= trace.len() + ENTRY_BYTES;
             return;
         }
-        // What came after that is not in it.
+        // The summary does not count later changes.
         change.first = change.first.max(read_at.checked_sub(self.refresh_wait).unwrap_or(read_at));
         change.misses = 0;
     }
 
-    /// The backend does not find yet what it has, because it refreshes more slowly than we were told. Returns whether to wait.
+    /// Defers an incomplete trace, because the backend refreshes more slowly than configured. Returns whether to wait.
     pub(super) fn must_wait(&mut self, trace: &str, now: Instant) -> bool {
         let Some(change) = self.table.get_mut(trace) else { return false };
         change.misses += 1;
@@ -137,12 +136,12 @@ impl Changes {
         change.misses <= MISSES_MAX
     }
 
-    /// The look that is to be gone on with now.
+    /// Returns the search that is due.
     pub(super) fn scan_due(&self, now: Instant) -> Option<Scan> {
         self.scans.front().cloned().filter(|scan| self.has_room() && scan.due <= now)
     }
 
-    /// These traces were found, and there may be more. Those that have no room are found again.
+    /// Adds the traces of a search, which may have more. Those without room are found again.
     pub(super) fn scanned(&mut self, traces: &[String], has_more: bool, now: Instant) {
         let Some(since_ms) = self.scans.front().map(|scan| scan.since_ms) else { return };
         let long_ago = now.checked_sub(self.refresh_wait).unwrap_or(now);
@@ -166,7 +165,7 @@ impl Changes {
         self.bytes + trace.len() + ENTRY_BYTES <= self.bytes_max
     }
 
-    /// Whether the traces that a scan finds at once have room.
+    /// Returns whether there is room for the traces of one page of a search.
     fn has_room(&self) -> bool {
         self.bytes <= self.bytes_max / 2
     }

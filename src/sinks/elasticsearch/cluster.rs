@@ -1,4 +1,4 @@
-//! The endpoints of one cluster: which of them is asked next, and for how long one that fails is left alone.
+//! The endpoints of one cluster: the order in which they are tried, and how long a failed one is avoided.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::sinks::{BuildError, Report};
 use crate::support::backoff::Backoff;
 use crate::support::lock::lock;
 
-/// Sends requests to whichever endpoint is the least busy.
+/// Sends requests to the least busy endpoint.
 #[derive(Debug)]
 pub(super) struct Cluster {
     client: Client,
@@ -27,13 +27,13 @@ pub(super) struct Cluster {
 #[derive(Debug)]
 struct Endpoint {
     base: String,
-    /// As many times shared as it has requests, and once more. A request that is given up is no longer in flight either.
+    /// Its reference count is one more than its number of requests, so a cancelled request no longer counts either.
     in_flight: Arc<()>,
-    /// How long it is left alone after the next failure, and until when it is now.
+    /// The wait after the next failure, and until when the endpoint is avoided now.
     rest: Mutex<(Backoff, Option<Instant>)>,
 }
 
-/// Why the backend did not do what it was asked for, in words without payload text.
+/// Why the backend did not fulfil a request, without payload text.
 #[derive(Debug, thiserror::Error)]
 #[error("{reason}")]
 pub(super) struct Obstacle {
@@ -43,13 +43,13 @@ pub(super) struct Obstacle {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Why {
-    /// It cannot be reached, fails, or does not know the key: it may work later.
+    /// It is unreachable, fails, or does not know the key: a retry may succeed.
     Away,
-    /// The key may not.
+    /// The key lacks a privilege.
     Forbidden,
-    /// It has no such thing.
+    /// The resource does not exist.
     Missing,
-    /// It will not take it as it is.
+    /// It rejects the request as invalid.
     Refused,
 }
 
@@ -58,7 +58,7 @@ impl Obstacle {
         Self { why: Why::Away, reason: reason.into() }
     }
 
-    /// What it means for a delivery.
+    /// Returns the report for a delivery.
     pub(super) fn report(self) -> Report {
         match self.why {
             Why::Away => Report::down(None, self.reason),
@@ -67,13 +67,13 @@ impl Obstacle {
     }
 }
 
-/// The first wait after a failure of an endpoint, where there are others.
+/// The first wait after a failure of an endpoint, if there are others.
 const REST_FIRST: Duration = Duration::from_secs(1);
-/// The longest: a node that is back should not stay idle for long.
+/// The longest wait, short enough that a recovered node is soon used again.
 const REST_LONGEST: Duration = Duration::from_mins(1);
 
 impl Cluster {
-    /// Reads certificates; connects to nobody.
+    /// Reads certificates, without connecting.
     pub(super) fn new(settings: &Settings) -> Result<Self, BuildError> {
         let endpoint = |uri: &Uri| Endpoint {
             base: uri.to_string().trim_end_matches('/').to_owned(),
@@ -91,7 +91,7 @@ impl Cluster {
         self.endpoints.len()
     }
 
-    /// Asks for something, with JSON, and returns an answer that says yes.
+    /// Sends a request with JSON and returns a successful answer.
     pub(super) async fn ask(
         &self,
         method: Method,
@@ -103,12 +103,12 @@ impl Cluster {
         let (error, reason) = error_of(&response.body);
         let why = match (response.class(), response.status) {
             (StatusClass::Taken, _) => return Ok(response),
-            // Elasticsearch's and OpenSearch's status for some conflicts of mappings, such as "the [enabled] parameter can't be updated".
-            // Which of several conflicts is said first differs from one start of a server to the next.
+            // Elasticsearch and OpenSearch use this status for some mapping conflicts, such as "the [enabled] parameter can't be updated".
+            // Which of several conflicts is reported first varies between starts of a server.
             (StatusClass::Fault, _) if error == "mapper_exception" => Why::Refused,
             (StatusClass::TooLarge | StatusClass::Malformed, _) => Why::Refused,
             (StatusClass::Stop, StatusCode::FORBIDDEN) => Why::Forbidden,
-            // A key that is not known now says nothing about what it may do when it is.
+            // If the key is unknown now, its privileges are unknown, too.
             (StatusClass::Stop, status) if status != StatusCode::UNAUTHORIZED => Why::Missing,
             _ => Why::Away,
         };
@@ -117,7 +117,7 @@ impl Cluster {
         Err(Obstacle { why, reason: said })
     }
 
-    /// The same, whatever the answer says.
+    /// Does the same, but returns any answer.
     pub(super) async fn ask_plainly(
         &self,
         method: Method,
@@ -126,7 +126,7 @@ impl Cluster {
     ) -> Result<Response, Failure> {
         let mut headers = HeaderMap::new();
         if body.is_some() {
-            // Where an answer to several questions is asked for, each stands on a line.
+            // A multi search has one query per line.
             let is_lines = path.ends_with("/_msearch");
             let kind = if is_lines { "application/x-ndjson" } else { "application/json" };
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -134,8 +134,8 @@ impl Cluster {
         self.send(method, path, headers, body.map(Bytes::from).unwrap_or_default()).await
     }
 
-    /// Sends a request to one endpoint after the other until one of them can answer it: the least busy first, and those that failed of
-    /// late last. Requests may be sent twice: what they store has an id.
+    /// Tries the endpoints until one can answer: the least busy first, and recently failed ones last. A request may be sent twice, because
+    /// documents have ids.
     pub(super) async fn send(
         &self,
         method: Method,
@@ -165,7 +165,7 @@ impl Cluster {
                 rest.1 = None;
                 break;
             }
-            // Another endpoint may do better.
+            // Another endpoint may succeed.
             rest.1 = Some(Instant::now() + rest.0.next_wait());
         }
         last

@@ -1,8 +1,8 @@
-//! A delivery is sent, its answer read line by line, and what became of each item told.
+//! Sends a delivery, reads its answer line by line, and reports the result of each item.
 //!
-//! Only what failed is sent again, so everything arrives however little of a request a busy server takes. A document that is refused
-//! for what is in it is sent once more with everything free-form folded into one text, and only then rejected. An index that is
-//! missing is made with our mapping.
+//! Only failed items are sent again, so everything arrives, however little of a request a busy server accepts. A document that is rejected
+//! because of its contents is sent once more with all free-form data as a single text before it is finally rejected. A missing index is
+//! created with the sink's mapping.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -26,20 +26,20 @@ use crate::sinks::report::Reports;
 use crate::sinks::{Delivery, Omitted, Pace, RejectClass, Report, Verdict};
 use crate::span::Item;
 
-/// A connection that breaks during a request larger than this may be the answer to its size.
+/// A connection that breaks during a request larger than this, in bytes, may mean that the request is too large.
 const LARGE_BYTES: usize = 1 << 20;
-/// That many times in a row it is.
+/// After this many consecutive breaks, it counts as too large.
 const BROKEN_MAX: u32 = 2;
 
 #[derive(Debug, Default)]
 struct Progress {
     rung: Rung,
     reports: Reports,
-    /// Items to send once more in their plainest form.
+    /// Items to send once more in degraded form.
     to_fold: BTreeSet<usize>,
-    /// Items whose documents were stored, and whether these are new.
+    /// Items whose documents were stored, and whether they are new.
     stored: BTreeMap<usize, bool>,
-    /// Whether there was no answer to a request that may have made an index.
+    /// Whether a request that may have created an index got no answer.
     is_unanswered: bool,
     tally: Tally,
 }
@@ -67,7 +67,7 @@ impl Backend {
         }
         self.report(delivery, &progress.tally);
         self.note_changes(delivery, &progress.stored);
-        // Nothing is delivered to an index with a mapping that was guessed, whichever delivery made it.
+        // Nothing may be delivered to an index with a guessed mapping, whichever delivery created it.
         let prepared = self.prepare().await;
         if progress.is_unanswered {
             self.doubt_all();
@@ -82,7 +82,7 @@ impl Backend {
         let mut has_ended = false;
         for bulk in &encoded.bulks {
             let sent = if has_ended {
-                // It would go no better; what no request is said to have had in it comes again.
+                // The next request would fail, too. Items that are in no reported request are retried.
                 Err(Report::all(Verdict::Retry, Pace::Go))
             } else {
                 self.send_bulk(bulk, progress).await
@@ -95,7 +95,7 @@ impl Backend {
         }
     }
 
-    /// The summaries of the traces of what was stored are stale.
+    /// Marks the summaries of the stored items' traces as stale.
     fn note_changes(&self, delivery: &Delivery, stored: &BTreeMap<usize, bool>) {
         if stored.is_empty() || !self.encoder().has_summaries() {
             return;
@@ -117,11 +117,11 @@ impl Backend {
         self.has_changed.notify_one();
     }
 
-    /// Sends one request and reads its answer. An error is what all of its lines share.
+    /// Sends one request and reads its answer. An error applies to all of its lines.
     async fn send_bulk(&self, bulk: &Bulk, progress: &mut Progress) -> Result<(), Report> {
         let Err(report) = self.exchange(bulk, progress).await else { return Ok(()) };
         let refusal = report.refusal().filter(|refusal| refusal.class == RejectClass::TooLarge);
-        // In halves; and a document alone in its plainest form, cut to what is taken.
+        // The request is split in halves. A single document is degraded and cut to the accepted size.
         match (bulk.lines.as_slice(), refusal) {
             ([line], Some(_)) if progress.can_fold(line) => {
                 progress.fold(line);
@@ -134,21 +134,21 @@ impl Backend {
         }
     }
 
-    /// One request and its answers, where each line has its own.
+    /// Sends one request and reads the answer for each line.
     async fn exchange(&self, bulk: &Bulk, progress: &mut Progress) -> Result<(), Report> {
         let mut answers = self.post(bulk).await?;
         let is_missing =
             |(line, answer): &(&Line, &Answer)| judge(answer, line.action) == Class::NoIndex;
         let missing = bulk.indices_of(&answers, is_missing);
         if self.make_indices(missing).await {
-            // What was stored is stored again under the same ids.
+            // Stored documents are stored again under the same ids.
             answers = self.post(bulk).await?;
         }
         bulk.lines.iter().zip(&answers).for_each(|(line, answer)| progress.answered(line, answer));
         Ok(())
     }
 
-    /// Makes indices that are missing, where the first document was to make them and may not. Returns whether any is there now.
+    /// Creates missing indices that the first document could not create. Returns whether any exists now.
     async fn make_indices(&self, indices: BTreeSet<String>) -> bool {
         let mut has_made = false;
         for index in indices {
@@ -186,7 +186,7 @@ impl Backend {
                 self.broken.store(0, Ordering::Relaxed);
                 response::read(&response, bulk.lines.len())
             }
-            // Some servers say that a request is too large by closing the connection while it is sent.
+            // Some servers close the connection while a request that is too large is sent.
             Err(Failure::Broken(reason))
                 if LARGE_BYTES < bytes
                     && BROKEN_MAX <= self.broken.fetch_add(1, Ordering::Relaxed) + 1 =>
@@ -198,7 +198,7 @@ impl Backend {
             Err(failure) => Err(failure.report()),
         };
         match &answers {
-            // Indices that were made just now, by their first document.
+            // Indices that their first document has just created.
             Ok(answers) => self.doubt(bulk.indices_of(answers, |(_, answer)| answer.is_first)),
             Err(report) if report.is_refused(RejectClass::TooLarge) => {
                 lock(&self.size_limit).refused(bytes, Instant::now().into_std());
@@ -216,7 +216,7 @@ impl Backend {
         }
     }
 
-    /// Counts what happened, and says in the log what nobody else says.
+    /// Counts the results, and logs those that are reported nowhere else.
     fn report(&self, delivery: &Delivery, tally: &Tally) {
         figures::count(&self.figures, tally);
         let odd_times = delivery.spans().filter(|span| document::has_odd_time(span)).count();
@@ -231,9 +231,9 @@ impl Backend {
     }
 }
 
-/// How many documents a request has, for those who meter by them.
+/// The number of documents in a request, for proxies that meter by it.
 const EVENT_COUNT: HeaderName = HeaderName::from_static("x-elastic-event-count");
-/// How long a request is before compression, likewise.
+/// The length of a request before compression, for the same purpose.
 const UNCOMPRESSED_LENGTH: HeaderName =
     HeaderName::from_static("x-elastic-uncompressed-request-length");
 
@@ -254,7 +254,7 @@ impl Progress {
         }
         let reason = || explain(answer, class);
         let report = match class {
-            // A document that is there already is one that we have sent before.
+            // An existing document is one that was sent before.
             Class::Stored | Class::Conflict => {
                 self.stored.insert(line.place, answer.status == 201);
                 Report::delivered()

@@ -1,5 +1,4 @@
-//! A delivery becomes bulk requests: a document for each span, and what each trace object says joined to the document of its trace.
-//! Pure.
+//! Encodes a delivery as bulk requests: a document for each span, and an update of its trace's document for each trace object. Pure.
 
 use std::collections::BTreeSet;
 use std::mem;
@@ -22,7 +21,7 @@ use crate::support::sha256;
 
 pub(super) use super::document::Rung;
 
-/// The body of one request, and what its lines are.
+/// The body of one request, with its lines.
 #[derive(Debug)]
 pub(super) struct Bulk {
     /// Actions and documents, each with its line break.
@@ -32,7 +31,7 @@ pub(super) struct Bulk {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Line {
-    /// What it is about: the place of an item in the delivery, or of a trace in a round.
+    /// The index of the item in the delivery, or of the trace in a round.
     pub(super) place: usize,
     pub(super) action: Action,
     pub(super) at: usize,
@@ -42,7 +41,7 @@ pub(super) struct Line {
 pub(super) struct Encoder<'a> {
     pub(super) settings: &'a Settings,
     pub(super) server: Server,
-    /// Bytes of a request; only a single larger document is sent alone.
+    /// The most bytes of a request; only a single larger document exceeds it.
     pub(super) request_bytes_max: usize,
     pub(super) doc_bytes_max: usize,
 }
@@ -50,7 +49,7 @@ pub(super) struct Encoder<'a> {
 #[derive(Debug)]
 pub(super) struct Encoded {
     pub(super) bulks: Vec<Bulk>,
-    /// Items that are nothing to send.
+    /// Items that need no request.
     pub(super) unsent: Vec<usize>,
 }
 
@@ -59,12 +58,12 @@ impl Encoder<'_> {
         self.settings.options.trace_summary != TraceSummary::Off && self.server.has_indices()
     }
 
-    /// Whether documents can be changed once they are there.
+    /// Returns whether existing documents can be changed.
     pub(super) fn has_patches(&self) -> bool {
         self.server.has_indices() && self.settings.replaces_by_id()
     }
 
-    /// Everything that a delivery sends of the items that `is_wanted` names.
+    /// Encodes those items of a delivery for which `is_wanted` returns true.
     pub(super) fn delivery(
         &self,
         delivery: &Delivery,
@@ -80,7 +79,7 @@ impl Encoder<'_> {
         let places = self.places(&subjects);
         let mut spans = subjects.iter().zip(&places);
         let mut bulks = Bulks::new(self.request_bytes_max);
-        // About a quarter more than came: names, times, and what is written twice.
+        // The output is about a quarter larger: names, times, and data that is written twice.
         bulks.body.reserve((delivery.bytes() / 4 * 5).min(self.request_bytes_max));
         let mut unsent = Vec::new();
         let index = self.settings.spans_index();
@@ -102,7 +101,7 @@ impl Encoder<'_> {
         Encoded { bulks: bulks.done(), unsent }
     }
 
-    /// What the spans of a delivery say of each other, and what the lane knows of them: one for each span.
+    /// Returns for each span what the other spans of the delivery and the lane tell about it.
     fn places<'a>(&self, subjects: &'a [Subject<'_>]) -> Vec<Place<'a>> {
         tree::places(subjects.iter().map(|subject| {
             let (span, facts) = (subject.span, subject.span.facts());
@@ -154,8 +153,8 @@ impl Encoder<'_> {
         });
     }
 
-    /// What a trace object says stands in no document of a span: it is joined to the document of its trace, and makes one where
-    /// there is none yet.
+    /// Adds a trace object. No span's document contains its facts, so it updates the document of its trace, and creates it if there is none
+    /// yet.
     fn object(&self, bulks: &mut Bulks, at: usize, object: &TraceObject, received_ns: u64) {
         bulks.add(at, Action::Update, |out| {
             let (index, name) = (self.settings.traces_index(), names::of_object(object));
@@ -165,7 +164,7 @@ impl Encoder<'_> {
     }
 }
 
-/// Appends the line of an action on a document, by its index and id. With a version it is done only where this is still there.
+/// Appends an action on a document, by its index and id. With a version, it applies only if the document still has this version.
 pub(super) fn write_action(
     out: &mut Vec<u8>,
     action: Action,
@@ -203,8 +202,8 @@ impl Bulks {
         Self { bytes_max, done: Vec::new(), body: Vec::new(), lines: Vec::new() }
     }
 
-    /// Adds an action and its document, which `write` appends without the line break at its end. If the request becomes too large by it,
-    /// it begins the next one.
+    /// Adds an action and its document, which `write` appends without the final line break. If the request becomes too large, they start
+    /// the next one.
     pub(super) fn add(&mut self, place: usize, action: Action, write: impl FnOnce(&mut Vec<u8>)) {
         let mut at = self.body.len();
         write(&mut self.body);
@@ -231,7 +230,7 @@ impl Bulks {
 }
 
 impl Bulk {
-    /// The indices of those lines that this is said of, going by their answers.
+    /// Returns the indices of the lines that match, given their answers.
     pub(super) fn indices_of(
         &self,
         answers: &[Answer],

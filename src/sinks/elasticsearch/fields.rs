@@ -1,23 +1,23 @@
-//! Facts become fields: which is in which object, under which name, and how it is written. Pure.
+//! Writes facts as fields: each row has an object, a name and a value. Pure.
 
 use crate::support::json::{write_f64, write_str, write_u64};
 use crate::support::rfc3339;
 
-/// A field: the object that it is in, none for that which is open; its name, which needs no escape; what it says.
+/// A field: its object, empty for the open one; its name, which needs no escape; its value.
 pub(super) type Row<'t> = (&'static str, &'static str, Field<'t>);
 
-/// What a field says.
+/// The value of a field.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Field<'t> {
     Nothing,
-    /// Text; nothing where it is empty.
+    /// Text; missing if empty.
     Words(&'t str),
     Number(u64),
     Decimal(f64),
     Truth(bool),
     /// Nanoseconds since 1970.
     Time(u64),
-    /// JSON as it is.
+    /// JSON, written unchanged.
     Json(&'t str),
 }
 
@@ -37,14 +37,14 @@ pub(super) fn words(text: Option<&str>) -> Field<'_> {
     Words(text.unwrap_or_default())
 }
 
-/// Adds fields to the object that is open. Those of one object stand together, and what says nothing is left out.
+/// Adds fields to the open object. Rows of the same object must be consecutive, and missing values are omitted.
 pub(super) fn write_fields<'t>(out: &mut Vec<u8>, rows: impl IntoIterator<Item = Row<'t>>) {
     let mut inside = "";
     for (object, name, field) in rows {
         if !field.is_said() {
             continue;
         }
-        // Mostly it is the same literal; comparing the letters of each took a tenth of all the sink's time.
+        // It is mostly the same literal, and comparing characters took a tenth of the sink's time.
         let is_other = !std::ptr::eq(inside, object) && inside != object;
         if is_other && !inside.is_empty() {
             out.push(b'}');
@@ -69,7 +69,7 @@ pub(super) fn write_fields<'t>(out: &mut Vec<u8>, rows: impl IntoIterator<Item =
     }
 }
 
-/// Begins a field of the object that is open. No value ends with the brace that tells the first.
+/// Starts a field of the open object. A trailing opening brace marks the first field, because no value ends with one.
 pub(super) fn write_key<'o>(out: &'o mut Vec<u8>, name: &'static str) -> &'o mut Vec<u8> {
     out.extend_from_slice(if out.last() == Some(&b'{') { b"\"" } else { b",\"" });
     out.extend_from_slice(name.as_bytes());
@@ -83,7 +83,7 @@ pub(super) fn write_time(out: &mut Vec<u8>, unix_ns: u64) {
     out.push(b'"');
 }
 
-/// Adds a list of texts; nothing where there are none.
+/// Adds a list of texts, unless it is empty.
 pub(super) fn write_texts<'t>(
     out: &mut Vec<u8>,
     name: &'static str,

@@ -1,19 +1,19 @@
-//! What this sink counts of its own, for `/metrics`: what became of documents and of summaries.
+//! The metrics that only this sink has: results of documents and summaries.
 
 use std::collections::BTreeMap;
 
 use super::response::Class;
 use crate::telemetry::{SinkFigure, SinkFigures};
 
-/// How many documents of a delivery had which outcome.
+/// The number of documents of a delivery by outcome.
 pub(super) type Tally = BTreeMap<&'static str, u64>;
 
-/// Documents that have to be sent again, for themselves or because their whole request was not taken.
+/// Documents that are retried, alone or because their complete request was not accepted.
 pub(super) const RETRIED: &str = "retried";
-/// Spans that went out in their plainest form.
+/// Spans that were sent in degraded form.
 pub(super) const DEGRADED: &str = "degraded";
 
-/// All outcomes: made anew, put in the place of one that was there, and left as it was, to begin with.
+/// All outcomes. The first three: a new document, a replaced one, and an unchanged one.
 const OUTCOMES: [&str; 6] = ["created", "updated", "duplicate", RETRIED, DEGRADED, "failure_store"];
 
 pub(super) static ODD_TIMES: SinkFigure = figure(
@@ -31,7 +31,7 @@ const fn figure(name: &'static str, help: &'static str) -> SinkFigure {
     SinkFigure { name, help, label: None }
 }
 
-/// The outcome of a document, by its answer; none where no figure counts it.
+/// Returns the outcome of a document by its answer; `None` if no metric counts it.
 pub(super) fn outcome(status: u16, class: Class) -> Option<&'static str> {
     match (class, status) {
         (Class::Stored, 201) => Some("created"),
@@ -52,7 +52,7 @@ pub(super) fn count(figures: &SinkFigures, tally: &Tally) {
     }
 }
 
-/// Makes all figures visible.
+/// Makes all metrics visible.
 pub(super) fn show(figures: &SinkFigures) {
     count(figures, &OUTCOMES.map(|outcome| (outcome, 0)).into());
     for figure in [&ODD_TIMES, &CONFLICTS, &RESOLVED] {

@@ -1,4 +1,4 @@
-//! The members of an Agents SDK item, of a repeated name the last: Elasticsearch takes no object with a name twice. Pure.
+//! The members of an Agents SDK item. If a name repeats, the last value counts, because Elasticsearch rejects repeated names. Pure.
 
 use std::collections::HashSet;
 
@@ -10,14 +10,14 @@ use crate::support::json::raw::{Object, Raw};
 /// The members of an item and of its `span_data`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ItemMembers<'a> {
-    /// The item's own.
+    /// The members of the item.
     pub(super) own: Object<'a>,
-    /// Those of `span_data`; none where it is no object.
+    /// The members of `span_data`; empty if it is not an object.
     pub(super) data: Object<'a>,
 }
 
 impl<'a> ItemMembers<'a> {
-    /// Those of a span's item; none where it came as OTLP.
+    /// Returns the members of a span's item; none for an OTLP span.
     pub(super) fn of(span: &'a Span) -> Self {
         let is_item = !span.is_otlp() && !span.wire.is_empty();
         let text = std::str::from_utf8(&span.wire).ok().filter(|_| is_item);
@@ -28,7 +28,7 @@ impl<'a> ItemMembers<'a> {
     }
 }
 
-/// The members of a value; none where it is no object.
+/// Returns the members of a value; none if it is not an object.
 pub(super) fn members_of(value: Raw<'_>) -> Object<'_> {
     last_of_each(value.object())
 }

@@ -1,4 +1,4 @@
-//! `type = "elasticsearch"`: Elasticsearch 7 to 9, OpenSearch 1 to 3, and what speaks their `_bulk`.
+//! `type = "elasticsearch"`: Elasticsearch 7 to 9, OpenSearch 1 to 3, and compatible `_bulk` endpoints.
 //!
 //! ```toml
 //! [sinks.search]
@@ -7,21 +7,21 @@
 //! api_key = "${ELASTICSEARCH_API_KEY}"
 //! ```
 //!
-//! **What arrives.** One document for each span in `<prefix>-spans`, one for each trace in `<prefix>-traces`, under the names that
-//! exporters copied from articles use, so that dashboards made for those work. What is searched and summed up has a typed field;
-//! everything else is kept as it came and not indexed, so no document can conflict with another one's types.
+//! **Documents.** Each span becomes a document in `<prefix>-spans`, and each trace one in `<prefix>-traces`. The field names are those of
+//! widely copied exporters, so that their dashboards work. Data that is searched and aggregated has a typed field. Everything else is kept
+//! as sent and not indexed, so no document can conflict with another one's types.
 //!
-//! **Once.** A document's id is the span's, so sending it again changes nothing. Spans are the truth: a trace's document is always
-//! made of the documents of its spans (`summaries.rs`), some seconds after these arrived, and written only under the condition that
-//! nobody else wrote in between. It is exact whatever the order, however often spans come, and however many daemons write.
+//! **Exactly once.** A document's id is the span's, so sending it again changes nothing. Spans are the source of truth: a trace's document
+//! is always built from the documents of its spans (`summaries.rs`), some seconds after they arrived, and written only if no other writer
+//! has written it meanwhile. It is exact in any order, however often spans are resent, and however many daemons write.
 //!
-//! **Agents.** The Agents SDK sends an agent's span after everything below it. What comes together gets the agent's name on the way;
-//! what was sent before is changed when the trace's document is made, and so is whose tokens count.
+//! **Agents.** The Agents SDK sends an agent's span after everything below it. Spans of the same delivery get the agent's name when they
+//! are written. Earlier spans are updated when the trace's document is built; so is the decision whose tokens count.
 //!
-//! **Answers** are read document by document (`response.rs`), and what failed is sent again alone (`deliver.rs`).
+//! **Answers** are read document by document (`response.rs`), and only failed documents are sent again (`deliver.rs`).
 //!
-//! **Templates** are installed before the first document (`templates.rs`). They have a version, and a hash of what they were made
-//! from. Where that is forbidden, the log has the commands for somebody who may.
+//! **Templates** are installed before the first document (`templates.rs`). They have a version, and a hash of their source. If installing
+//! them is forbidden, the log has the commands for an administrator.
 
 mod cluster;
 mod changes;
@@ -64,7 +64,7 @@ use options::TraceSummary;
 pub use options::{Options, Settings, parse};
 use setup::Setup;
 
-/// Elasticsearch and its like.
+/// The kind `elasticsearch`.
 pub static KIND: Kind = Kind {
     name: "elasticsearch",
     summary: "Elasticsearch or OpenSearch, with a document for each span and each trace",
@@ -76,7 +76,7 @@ pub static KIND: Kind = Kind {
 impl Plan for Settings {
     fn build(&self, parts: Parts) -> Result<Arc<dyn Sink>, BuildError> {
         let sink = Elasticsearch::new(self.clone(), &parts, changes::BYTES_MAX)?;
-        // What an earlier life owed need not wait for the next delivery.
+        // Work that remains from before the restart need not wait for the next delivery.
         if tokio::runtime::Handle::try_current().is_ok() {
             sink.start_summaries();
         }
@@ -104,7 +104,7 @@ pub struct Elasticsearch {
     summaries: OnceLock<AbortOnDropHandle<()>>,
 }
 
-/// The cluster, and what is known of it and of the traces there.
+/// The cluster, with what is known of it and of its traces.
 #[derive(Debug)]
 struct Backend {
     name: String,
@@ -114,15 +114,15 @@ struct Backend {
     setup: Setup,
     changes: Mutex<Changes>,
     has_changed: tokio::sync::Notify,
-    /// The largest request that is tried, in bytes before compression.
+    /// The largest request to try, in bytes before compression.
     size_limit: Mutex<SizeLimit>,
     unreadable: Mutex<Option<String>>,
-    /// Large requests in a row during which the connection broke.
+    /// Consecutive large requests during which the connection broke.
     broken: AtomicU32,
 }
 
 impl Elasticsearch {
-    /// Reads certificates; connects to nobody. What is kept in mind of traces takes no more than so many bytes.
+    /// Reads certificates, without connecting. The table of changed traces takes at most `changes_bytes_max`.
     fn new(
         settings: Settings,
         parts: &Parts,
@@ -158,7 +158,7 @@ impl Elasticsearch {
         backend.deliver(delivery).await
     }
 
-    /// Starts the task that makes summaries, where there are any and it does not run yet.
+    /// Starts the task that builds summaries, if they are enabled and it is not running.
     fn start_summaries(&self) {
         if self.backend.encoder().has_summaries() {
             self.summaries.get_or_init(|| summaries::start(&self.backend));
@@ -166,8 +166,8 @@ impl Elasticsearch {
     }
 }
 
-/// Since when something may be that no summary counts, going by a checkpoint. One that cannot be read was written by another
-/// version; an hour has all that a daemon that works ever owes.
+/// Returns since when there may be uncounted spans, according to a checkpoint. An unreadable one is from another version. In that case, an
+/// hour covers everything that a working daemon can have left uncounted.
 fn owed_since(checkpoint: &[u8]) -> u64 {
     const HOUR_MS: u64 = 3_600_000;
     let read = std::str::from_utf8(checkpoint).ok().and_then(|text| text.parse().ok());
@@ -175,7 +175,7 @@ fn owed_since(checkpoint: &[u8]) -> u64 {
     read.unwrap_or_else(|| now_ms().saturating_sub(HOUR_MS))
 }
 
-/// The bodies of the requests that a delivery becomes, compressed: what a delivery costs before it is sent, for whoever measures it.
+/// Encodes and compresses the request bodies of a delivery, for benchmarks of the cost before sending.
 pub fn bodies(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Bytes>> {
     let encoder = Encoder {
         settings,
@@ -212,8 +212,8 @@ impl Sink for Elasticsearch {
         Box::pin(self.send(delivery))
     }
 
-    /// When the first of what no summary counts was received. What was received before is counted; what is delivered after this
-    /// is delivered again, or is in the next one.
+    /// Saves when the first uncounted span was received. Everything received earlier is counted. Everything delivered after this checkpoint
+    /// is delivered again, or is in the next checkpoint.
     fn checkpoint(&self) -> Pending<'_, Result<Bytes, Pace>> {
         let since = self.backend.changes().owed_since_ms();
         let since = since.map(|since| since.to_string()).unwrap_or_default();
@@ -226,7 +226,7 @@ impl Backend {
         let now = Instant::now().into_std();
         let learned = lock(&self.size_limit).bytes_max(now).unwrap_or(usize::MAX);
         let request_bytes_max = self.settings.options.request_bytes_max.as_usize().min(learned);
-        // A document alone has to fit as well, with the line before it.
+        // A single document must fit as well, with its action line.
         let doc_bytes_max = self.settings.options.doc_bytes_max.as_usize();
         Encoder {
             settings: &self.settings,

@@ -1,7 +1,7 @@
-//! What spans, traces, documents and indices are called. Pure.
+//! Names of spans, traces, documents and indices. Pure.
 //!
-//! Documents keep the client's own ids (`span_...`, `trace_...`); spans of OTLP have the usual hexadecimal digits. A root that
-//! stands for a trace has no id of a client, so it and what refers to it use digits too.
+//! Documents keep the client's own ids (`span_...`, `trace_...`); OTLP spans have the usual hexadecimal digits. A synthetic root has no id
+//! from a client, so the root and references to it use digits, too.
 
 use std::borrow::Cow;
 
@@ -13,21 +13,21 @@ use crate::support::json::raw::Object;
 use crate::support::rfc3339::{self, NS_PER_SECOND, SECONDS_PER_DAY};
 use crate::support::sha256;
 
-/// The ids of a span as its document has them.
+/// The ids of a span in its document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Names<'a> {
     pub(super) trace: Cow<'a, str>,
     pub(super) span: Cow<'a, str>,
     pub(super) parent: Option<Cow<'a, str>>,
-    /// Whether `span` is the client's own, which names the document alone.
+    /// Whether `span` is the client's own id, which alone names the document.
     pub(super) is_agents_sdk: bool,
 }
 
-/// A document id longer than this, in bytes, fails the whole bulk request.
+/// The longest document id, in bytes. A longer one fails the complete bulk request.
 const DOC_ID_BYTES_MAX: usize = 512;
 
 impl<'a> Names<'a> {
-    /// The ids of a span. `members` are those of its item, where it came as one.
+    /// Returns the ids of a span. `members` are those of its item, if it is an Agents SDK span.
     pub(super) fn of(
         span: &'a Span,
         members: &Object<'a>,
@@ -53,7 +53,7 @@ impl<'a> Names<'a> {
         Self { trace, span: searchable(of_span.unwrap_or(own)), parent, is_agents_sdk }
     }
 
-    /// The document's id: a client's own span id, or `<trace>-<span>`.
+    /// Returns the document's id: a client's own span id, or `<trace>-<span>`.
     pub(super) fn doc_id(&self) -> Cow<'_, str> {
         if self.is_agents_sdk {
             return bounded(&self.span);
@@ -62,16 +62,16 @@ impl<'a> Names<'a> {
     }
 }
 
-/// Characters of an id that can be searched for, as UTF-16 counts them; see the mapping.
+/// The longest searchable id, in UTF-16 units; see the mapping.
 pub(super) const SEARCHED_UNITS_MAX: usize = 256;
 
-/// An id that can be searched for: longer ones become their SHA-256, and stand in the attributes as they are.
+/// Makes an id searchable. A longer one is replaced by its SHA-256; the attributes contain the original.
 pub(super) fn searchable(id: Cow<'_, str>) -> Cow<'_, str> {
     let is_short = |id: &str| id.encode_utf16().count() <= SEARCHED_UNITS_MAX;
     if id.len() <= SEARCHED_UNITS_MAX || is_short(&id) { id } else { hashed(&id) }
 }
 
-/// An id that may name a document: longer ones become their SHA-256.
+/// Makes an id valid as a document id. A longer one is replaced by its SHA-256.
 pub(super) fn bounded(id: &str) -> Cow<'_, str> {
     if id.len() <= DOC_ID_BYTES_MAX { Cow::Borrowed(id) } else { hashed(id) }
 }
@@ -80,7 +80,7 @@ fn hashed(id: &str) -> Cow<'static, str> {
     sha256::hex(id.as_bytes()).into()
 }
 
-/// What a span's trace is called: as its client calls it, as far as that is known.
+/// Returns the id of a span's trace, in the client's form if that is known.
 pub(super) fn trace_of<'a>(span: &'a Span, context: Option<&'a TraceContext>) -> Cow<'a, str> {
     let own = || Cow::Owned(span.trace_id.to_string());
     if span.is_otlp() {
@@ -99,7 +99,7 @@ pub(super) fn trace_of<'a>(span: &'a Span, context: Option<&'a TraceContext>) ->
     searchable(id.unwrap_or_else(own))
 }
 
-/// What the trace of a trace object is called.
+/// Returns the id of a trace object's trace.
 pub(super) fn of_object(object: &TraceObject) -> Cow<'_, str> {
     searchable(Cow::Borrowed(&object.sdk_id))
 }
@@ -108,14 +108,13 @@ fn said(id: &Text) -> Option<Cow<'_, str>> {
     Some(Cow::Borrowed(&**id)).filter(|id| !id.is_empty())
 }
 
-/// Who made a root that stands for a trace, as its document says in `source`.
+/// The value of `source` in the document of a synthetic root.
 pub(super) const OURS: &str = "spanferry";
 
 // === Indices and times ===
 
-/// When a span happened, as far as its document and index are concerned: when it started, else ended, else was received. Times
-/// that are odd or far from when it was received do not count: a client with a broken clock must not make an index for every day of
-/// history.
+/// Returns the time of a span for its document and index: its start, or else its end, or else its arrival. Invalid times, and those far
+/// from its arrival, are ignored, because a client with a broken clock must not create an index for every day of history.
 pub(super) fn event_ns(span: &Span, source: &Source) -> u64 {
     let near = |at: &u64| {
         !is_odd(*at) && (source.received_at_ns == 0 || at.abs_diff(source.received_at_ns) <= FAR_NS)
@@ -126,11 +125,11 @@ pub(super) fn event_ns(span: &Span, source: &Source) -> u64 {
         .unwrap_or_else(|| source.received_at_ns.min(TIME_NS_MAX))
 }
 
-/// The last nanosecond that `date_nanos` knows.
+/// The last nanosecond of `date_nanos`.
 pub(super) const TIME_NS_MAX: u64 = i64::MAX as u64;
 
-/// Whether a time is outside of 2000 to 2100, and so none at which an agent was at work. One such time would stand for the whole
-/// trace, and in the average of all durations.
+/// Returns whether a time is outside 2000 to 2100, when no agent can have run. A single such time would distort the complete trace and the
+/// average of all durations.
 pub(super) fn is_odd(unix_ns: u64) -> bool {
     const YEAR_2000_NS: u64 = 946_684_800 * NS_PER_SECOND;
     const YEAR_2100_NS: u64 = 4_102_444_800 * NS_PER_SECOND;
@@ -145,10 +144,10 @@ pub(super) fn milliseconds(ns: u64) -> f64 {
     ns as f64 / NS_PER_MS as f64
 }
 
-/// Ten years: more than anybody replays, and at most that many daily indices.
+/// Ten years: longer than any replay, and a bound for the number of daily indices.
 const FAR_NS: u64 = 10 * 366 * SECONDS_PER_DAY * NS_PER_SECOND;
 
-/// The name of the index that a document of this time belongs to.
+/// Returns the name of the index for documents of this time.
 pub(super) fn index_at(spans: &str, rotation: Rotation, event_ns: u64) -> Cow<'_, str> {
     let kept = match rotation {
         Rotation::None | Rotation::DataStream => return Cow::Borrowed(spans),

@@ -1,4 +1,4 @@
-//! Options of the Elasticsearch sink, and what they come to.
+//! Options of the Elasticsearch sink, and their resolution.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -191,47 +191,47 @@ pub enum IdMode {
     Auto,
 }
 
-/// What the options came to.
+/// The resolved options.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The options themselves.
+    /// The options as set.
     pub options: Options,
-    /// Base addresses, without a slash at the end.
+    /// Base addresses, without a trailing slash.
     pub endpoints: Vec<Uri>,
-    /// The headers of every request, credentials among them.
+    /// The headers of every request, including credentials.
     pub headers: HeaderMap,
     /// How bodies are compressed.
     pub compression: Compression,
-    /// What calls cost whose clients do not say it; the sink is told when it is made.
+    /// Prices for calls whose clients report no cost. They are set when the sink is built.
     pub prices: Arc<Prices>,
 }
 
-/// What copied exporters use, so that dashboards made for them keep working.
+/// The prefix of widely copied exporters, so that their dashboards keep working.
 fn default_prefix() -> String {
     "agent-traces".to_owned()
 }
 
-/// The templates' own refresh interval is 5 s.
+/// The templates' refresh interval of 5 s, plus a second.
 fn default_refresh_wait() -> Duration {
     time::Duration::from_secs(6).into()
 }
 
-/// Dashboards made for copied exporters look for tool calls.
+/// The name that dashboards of widely copied exporters use for tool calls.
 fn default_span_type_map() -> BTreeMap<String, String> {
     BTreeMap::from([("function".to_owned(), "tool_call".to_owned())])
 }
 
-/// A cluster that merges or recovers may take long; what it has taken meanwhile would only be sent again.
+/// A cluster that merges or recovers may be slow, and whatever it accepted meanwhile would only be sent again.
 fn default_timeout() -> Duration {
     time::Duration::from_mins(1).into()
 }
 
-/// What the Collector and Jaeger use; well below the 10 MB that small instances at AWS, and Quickwit, take.
+/// The size of the Collector and Jaeger, well below the 10 MB that small instances at AWS, and Quickwit, accept.
 fn default_request_bytes_max() -> ByteSize {
     ByteSize(5 << 20)
 }
 
-/// A document always fits a request.
+/// Less than a request, so that a document always fits into one.
 fn default_doc_bytes_max() -> ByteSize {
     ByteSize(4 << 20)
 }
@@ -240,24 +240,24 @@ fn default_concurrency() -> u32 {
     2
 }
 
-/// A document of which nothing but its typed fields is left takes a few KiB.
+/// The smallest limit of a document, in bytes. Typed fields alone take a few KiB.
 const DOC_BYTES_MIN: u64 = 16 << 10;
-/// More would only fill the cluster's write queue.
+/// The most concurrent requests. More would only fill the cluster's write queue.
 const CONCURRENCY_MAX: u32 = 64;
-/// Elasticsearch takes names of 255 bytes, and ours have a word and a date behind the prefix.
+/// The longest prefix, in bytes. Elasticsearch accepts names of 255 bytes, and a word and a date follow the prefix.
 const PREFIX_BYTES_MAX: usize = 200;
-/// What Elasticsearch's own templates claim as data streams.
+/// Prefixes that Elasticsearch's own templates claim for data streams.
 const CLAIMED: &[&str] = &["logs-", "metrics-", "traces-", "synthetics-"];
-/// A bulk answer names each document: 100 bytes for each that was stored, some more with its error.
+/// The longest answer, in bytes. A bulk answer has 100 bytes for each stored document, and more for each error.
 const RESPONSE_BYTES_MAX: usize = 32 << 20;
 
-/// Reads a sink's table and says everything that is wrong with it.
+/// Parses a sink's table, and returns all mistakes.
 pub fn parse(table: Spanned<DeTable<'_>>) -> Result<Settings, Vec<Problem>> {
     settle_options(table, Settings::of)
 }
 
 impl Options {
-    /// The addresses of the cluster.
+    /// Returns the addresses of the cluster.
     fn addresses(&mut self, found: &mut Mistakes) -> Vec<Uri> {
         let example = "write for example endpoints = [\"https://es.example.com:9200\"]";
         if let Some(cloud_id) = self.cloud_id.take() {
@@ -283,7 +283,7 @@ impl Options {
         addresses
     }
 
-    /// The headers of every request.
+    /// Returns the headers of every request.
     fn all_headers(&self, found: &mut Mistakes) -> HeaderMap {
         let has_user = self.user.is_some() || self.password.is_some();
         let given = [self.api_key.is_some(), has_user, self.bearer.is_some()];
@@ -330,7 +330,7 @@ impl Options {
         found.0.extend(self.limits().check());
     }
 
-    /// The limits that all HTTP sinks have.
+    /// Returns the limits that all HTTP sinks have.
     pub(super) fn limits(&self) -> Limits<'_> {
         let Self { timeout, connect_timeout, request_bytes_max, tls, .. } = self;
         Limits { timeout, connect_timeout, request_bytes_max, tls }
@@ -367,13 +367,13 @@ fn read_header((name, value): (&String, &Secret)) -> Option<(HeaderName, HeaderV
     Some((name, secret_header(value.reveal())?)).filter(|_| !is_ours)
 }
 
-/// An endpoint, without a slash at its end and without query.
+/// Returns an endpoint without a trailing slash; `None` if it has a query.
 fn base(address: &Address) -> Option<Uri> {
     let address = Address::from(address.reveal().trim_end_matches('/').to_owned());
     address.uri().filter(|uri| uri.query().is_none()).cloned()
 }
 
-/// `name:base64(host[:port]$elasticsearch$kibana)`; the port is 443 where there is none.
+/// Decodes `name:base64(host[:port]$elasticsearch$kibana)`; the default port is 443.
 /// <https://www.elastic.co/docs/deploy-manage/deploy/elastic-cloud/find-cloud-id>
 fn address_of_cloud(cloud_id: &str) -> Option<Address> {
     let encoded = cloud_id.rsplit_once(':').map_or(cloud_id, |(_, encoded)| encoded);
@@ -384,14 +384,14 @@ fn address_of_cloud(cloud_id: &str) -> Option<Address> {
     if host.is_empty() || deployment.is_empty() {
         return None;
     }
-    // A deployment's part may have a port of its own.
+    // A deployment may have its own port.
     let (deployment, port) = deployment.split_once(':').unwrap_or((deployment, port));
     Some(Address::from(format!("https://{deployment}.{host}:{port}")))
         .filter(|it| base(it).is_some())
 }
 
 impl Settings {
-    /// What options come to, or everything that is wrong with them.
+    /// Resolves options, or returns all mistakes.
     fn of(mut options: Options) -> Result<Self, Vec<Mistake>> {
         let mut found = Mistakes::default();
         let endpoints = options.addresses(&mut found);
@@ -405,44 +405,44 @@ impl Settings {
         Ok(Self { options, endpoints, headers, compression, prices: Arc::default() })
     }
 
-    /// How the cluster is reached.
+    /// Returns the options of the client.
     pub(super) fn client(&self) -> ClientOptions {
         let response_bytes_max = RESPONSE_BYTES_MAX;
         ClientOptions { response_bytes_max, ..self.options.limits().client() }
     }
 
-    /// The index or data stream of spans, without a date.
+    /// Returns the index or data stream of spans, without a date.
     pub(super) fn spans_index(&self) -> String {
         format!("{}-spans", self.options.index_prefix)
     }
 
-    /// The index of trace documents.
+    /// Returns the index of trace documents.
     pub(super) fn traces_index(&self) -> String {
         format!("{}-traces", self.options.index_prefix)
     }
 
-    /// Both.
+    /// Returns both.
     pub(super) fn indices(&self) -> [String; 2] {
         [self.spans_index(), self.traces_index()]
     }
 
-    /// Whether an index is that of spans, or one of them.
+    /// Returns whether an index contains spans, including dated ones.
     pub(super) fn is_of_spans(&self, index: &str) -> bool {
         index.starts_with(&self.spans_index())
     }
 
-    /// Whether spans go into a data stream.
+    /// Returns whether spans go into a data stream.
     pub(super) fn is_stream(&self) -> bool {
         self.options.rotation == Rotation::DataStream
     }
 
-    /// Whether a span that is sent again takes the place of the one before. Where documents have names of their own making, or are
-    /// appended only, it is another one.
+    /// Returns whether a span that is sent again replaces the earlier one. With other ids, or in an append-only data stream, it becomes
+    /// another document.
     pub(super) fn replaces_by_id(&self) -> bool {
         self.options.id_mode == IdMode::Ids && !self.is_stream()
     }
 
-    /// Whether an index is that data stream.
+    /// Returns whether an index is this data stream.
     pub(super) fn is_streamed(&self, index: &str) -> bool {
         self.is_stream() && self.is_of_spans(index)
     }

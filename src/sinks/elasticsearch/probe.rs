@@ -1,5 +1,5 @@
-//! What `doctor` finds out: whether the backend is there, takes the credentials, grants the privileges, and which of
-//! our templates it has. Nothing is left there.
+//! The checks of `doctor`: whether the backend is reachable, accepts the credentials, grants the privileges, and which templates it has.
+//! They leave nothing there.
 
 use std::error::Error;
 
@@ -11,10 +11,10 @@ use super::options::{ManageTemplates, Settings, TraceSummary};
 use super::server::{Flavor, Server};
 use super::templates::{self, Installed, SCHEMA_VERSION};
 
-/// What was found, or what is wrong and how to mend it.
+/// The finding, or the problem and its remedy.
 type Answer<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Asks; the sentence says what was found, or what is wrong and how to mend it.
+/// Checks the backend. Returns a sentence with the finding, or with the problem and its remedy.
 pub(super) async fn probe(settings: &Settings) -> Answer<String> {
     let cluster = Cluster::new(settings)?;
     let response = cluster.ask_plainly(Method::GET, "", None).await?;
@@ -47,7 +47,7 @@ pub(super) async fn probe(settings: &Settings) -> Answer<String> {
     Ok(said.join("; "))
 }
 
-/// Which privileges are missing. A cluster without security has nothing to say, and that is fine.
+/// Reports missing privileges. A cluster without security does not answer the question, which is fine.
 async fn privileges(
     settings: &Settings,
     cluster: &Cluster,
@@ -88,7 +88,7 @@ async fn privileges(
     }
 }
 
-/// Which templates are there, and what would be done about them.
+/// Reports which templates are installed, and what would be changed.
 async fn template_difference(
     settings: &Settings,
     server: Server,
@@ -117,14 +117,14 @@ async fn template_difference(
     Ok(format!("would install {}", due.join(", ")))
 }
 
-/// Fields of the index that is there that have other types than ours, which holds the sink.
+/// Fails if an existing index has fields with other types than the sink's, which would make the sink hold.
 async fn mapping_difference(settings: &Settings, server: Server, cluster: &Cluster) -> Answer<()> {
     for index in settings.indices() {
         let path = format!("/{index}/_mapping");
         let response = cluster.ask_plainly(Method::GET, &path, None).await?;
-        // An index that is not there has no other mapping; a key may not be allowed to look.
+        // A missing index has no other mapping, and a key may not be allowed to look.
         let Ok(Value::Object(there)) = serde_json::from_slice(&response.body) else { continue };
-        // Of a data stream the next index will be right.
+        // The next index of a data stream will be right.
         if settings.is_streamed(&index) && 1 < there.len() {
             continue;
         }

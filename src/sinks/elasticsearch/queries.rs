@@ -1,13 +1,12 @@
-//! What is asked of the backend about traces, and what it answers. Pure.
+//! Queries about traces, and their answers. Pure.
 //!
-//! First come the documents of the traces with their versions (`_mget`, which reads what is there now), then in one request
-//! (`_msearch`) the sums of their spans, made by the server so that a trace of a million spans costs no more than one of ten, and the
-//! spans themselves as far as it takes to put them together, up to [`SPANS_MAX`]. In this order the sums count at least what the
-//! writer of that version counted: it had waited until every copy of an index could find it.
+//! First the documents of the traces are read with their versions (`_mget`, which reads current data). Then one request (`_msearch`) reads
+//! the sums of their spans, and the spans themselves as far as needed for their tree, up to [`SPANS_MAX`]. The server computes the sums, so
+//! a trace of a million spans costs no more than one of ten. In this order, the sums count at least what the writer of that version
+//! counted, because it had waited until every copy of an index could find it.
 //!
-//! `queries/` has the searches. In `sums.json` a name of an aggregation is that of a field of the summary: names come in the order of
-//! the alphabet, at most 100 of a sort, since more would make no list that anybody reads; of a fact the value of the span that began
-//! first.
+//! `queries/` has the searches. In `sums.json` an aggregation has the name of its field in the summary. Names are sorted alphabetically, at
+//! most 100 of each kind, because nobody reads a longer list. The value of a fact is that of the span that started first.
 
 use std::collections::HashMap;
 
@@ -21,9 +20,9 @@ use super::tree::{Agent, LOG, MODEL, Node, OTHER, RECORD, SILENT, STEP};
 use crate::span::{Own, Spends};
 use crate::support::json::raw::{Object, Raw};
 
-/// Spans that are looked at together: what a server returns at once, unless it was told otherwise.
+/// Spans that are read at once: a server's default limit.
 pub(super) const SPANS_MAX: usize = 10_000;
-/// Traces that a look for those of a time finds at once.
+/// Traces in one page of a search.
 const PAGE: usize = 1_000;
 
 // === Documents of traces ===
@@ -37,12 +36,12 @@ pub(super) struct Seq {
     pub(super) term: u64,
 }
 
-/// The document of a trace that is there.
+/// An existing document of a trace.
 #[derive(Debug, Default)]
 pub(super) struct Found<'a> {
-    /// Its version; none where there is none.
+    /// Its version; `None` if it does not exist.
     pub(super) seq: Option<Seq>,
-    /// What it says. Not made of spans are `metadata` and `trace_object`.
+    /// Its contents. `metadata` and `trace_object` are not derived from spans.
     pub(super) document: Object<'a>,
 }
 
@@ -68,7 +67,7 @@ impl<S> Stored<S> {
     }
 }
 
-/// Reads the answer to `_mget`: documents by their ids. None where one could not be read.
+/// Reads the answer to `_mget`: documents by id. Returns `None` if one could not be read.
 pub(super) fn read_found(body: &[u8]) -> Option<HashMap<String, Found<'_>>> {
     #[derive(Deserialize)]
     struct Answer<'a> {
@@ -77,7 +76,7 @@ pub(super) fn read_found(body: &[u8]) -> Option<HashMap<String, Found<'_>>> {
     }
     let answer: Answer<'_> = serde_json::from_slice(body).ok()?;
     let found = answer.docs.into_iter().map(|doc| {
-        // An index that is not there yet has no documents. Anything else may have one.
+        // An index that does not exist yet has no documents. With any other error, there may be one.
         let is_missing = |error: &Value| {
             error.get("type").is_some_and(|kind| kind == "index_not_found_exception")
         };
@@ -92,7 +91,7 @@ pub(super) fn read_found(body: &[u8]) -> Option<HashMap<String, Found<'_>>> {
 
 // === Sums and spans ===
 
-/// The body of the request that [`read_looked`] reads the answer to.
+/// Builds the body of the request whose answer [`read_looked`] reads.
 pub(super) fn look(names: &[&str]) -> String {
     let mut sums = data(include_str!("queries/sums.json"));
     put(&mut sums, "/query/bool/filter/0/terms", "trace_id", json!(names));
@@ -112,13 +111,13 @@ pub(super) struct Looked<'a> {
 }
 
 impl Looked<'_> {
-    /// Whether there may be more spans than those that were returned.
+    /// Returns whether there may be more spans than were returned.
     pub(super) fn is_cut(&self) -> bool {
         SPANS_MAX <= self.spans.len()
     }
 }
 
-/// What the backend says of a trace's spans, by the names of its aggregations.
+/// The aggregations of a trace's spans, by name.
 #[derive(Debug, Default)]
 pub(super) struct Sum(pub(super) Value);
 
@@ -132,7 +131,7 @@ impl Sum {
         value.filter(|value| value.is_finite()).unwrap_or_default()
     }
 
-    /// As a whole number. Aggregations answer in doubles, which are exact up to 2^53.
+    /// Returns an integer. Aggregations return doubles, which are exact up to 2^53.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -142,7 +141,7 @@ impl Sum {
         self.number(name) as u64
     }
 
-    /// A time in microseconds since 1970. Documents of an earlier version may say odd ones.
+    /// Returns a time in microseconds since 1970. Documents of an earlier version may have invalid ones.
     pub(super) fn time_us(&self, name: &str) -> Option<u64> {
         Some(self.whole(name)).filter(|at| !is_odd(at.saturating_mul(NS_PER_US)))
     }
@@ -163,7 +162,7 @@ impl Sum {
     }
 }
 
-/// The document of a span, as far as it says what is above it and whose tokens count.
+/// The parts of a span's document that decide its place in the tree and whether its tokens count.
 pub(super) type Hit<'a> = Stored<Source<'a>>;
 
 #[derive(Debug, Default, Deserialize)]
@@ -188,7 +187,7 @@ pub(super) struct KnownAgent {
     span_id: Option<String>,
 }
 
-/// What a document says beside its tokens of whether they count.
+/// The document's evidence whether its tokens count, in addition to the tokens.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Counting {
@@ -203,7 +202,7 @@ impl Hit<'_> {
         Some(Agent { name: agent.name.as_deref()?, span: agent.span_id.as_deref() })
     }
 
-    /// Whether it says that its tokens count; none where it says no tokens.
+    /// Returns whether the document counts its tokens; `None` without tokens.
     pub(super) fn counts(&self) -> Option<bool> {
         let Source { usage, aggregate_usage, .. } = self.source;
         usage.or(aggregate_usage).map(|_| usage.is_some())
@@ -236,7 +235,7 @@ impl Hit<'_> {
     }
 }
 
-/// What a search answers.
+/// The answer to a search.
 #[derive(Deserialize)]
 struct Search<'a> {
     #[serde(default)]
@@ -261,7 +260,7 @@ struct Hits<'a> {
 }
 
 impl<'a> Search<'a> {
-    /// The buckets of traces, none without any index, and the documents; nothing where the answer is not whole.
+    /// Returns the buckets of traces, none without an index, and the documents; `None` if the answer is incomplete.
     fn whole(mut self) -> Option<(Vec<Value>, Vec<Hit<'a>>)> {
         let is_whole = !self.timed_out && self.shards.failed == 0;
         let buckets = match self.aggregations.pointer_mut("/traces/buckets").map(Value::take) {
@@ -272,7 +271,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Reads sums and spans; none where they are not whole.
+/// Reads sums and spans. Returns `None` if they are incomplete.
 pub(super) fn read_looked(body: &[u8]) -> Option<Looked<'_>> {
     #[derive(Deserialize)]
     struct Answer<'a> {
@@ -293,7 +292,7 @@ pub(super) fn read_looked(body: &[u8]) -> Option<Looked<'_>> {
 
 // === Traces of a time ===
 
-/// Asks which traces there are of what was received since then.
+/// Builds a search for the traces of everything received since this time.
 pub(super) fn page(since_ms: u64, after: Option<&str>) -> String {
     let mut page = data(include_str!("queries/page.json"));
     put(&mut page, "/query/range/ingested_at", "gte", json!(since_ms));
@@ -304,7 +303,7 @@ pub(super) fn page(since_ms: u64, after: Option<&str>) -> String {
     page.to_string()
 }
 
-/// Reads the traces in the answer, and whether there may be more; none where it is not whole.
+/// Reads the traces in the answer, and whether there may be more. Returns `None` if the answer is incomplete.
 pub(super) fn read_page(body: &[u8]) -> Option<(Vec<String>, bool)> {
     let (buckets, _) = serde_json::from_slice::<Search<'_>>(body).ok()?.whole()?;
     let key = |bucket: &Value| bucket.pointer("/key/trace")?.as_str().map(str::to_owned);

@@ -1,19 +1,20 @@
-//! Answers become classes, document by document. Pure.
+//! Classifies answers, document by document. Pure.
 //!
-//! A whole answer:
+//! The complete answer:
 //!
-//! | answer | what becomes of the request |
+//! | answer | result of the request |
 //! |---|---|
 //! | 200 with as many items as were sent | each item is judged alone, whatever `errors` says |
-//! | 200 with another number of items, or that cannot be read | again: documents have ids |
-//! | 400 | halves: one bad action line fails the whole request |
-//! | 413 | too large: less from now on, and halves |
+//! | 200 with another number of items, or unreadable | retry: documents have ids |
+//! | 400 | halves: one invalid action line fails the complete request |
+//! | 413 | too large: smaller requests from now on, and halves |
 //! | 429, 503 | throttled |
-//! | 401, 402, 403, 404, 405, redirects, web pages | stop: an operator has to mend it |
-//! | 408, 502, 504, no answer | again |
-//! | 500 | fault: some times, then halves |
+//! | 401, 402, 403, 404, 405, redirects, web pages | stop: an operator must fix it |
+//! | 408, 502, 504, no answer | retry |
+//! | 500 | fault: some retries, then halves |
 //!
-//! An item: [`Class`], by [`ERRORS`] and its status. Elasticsearch 7 to 9 and OpenSearch 1 to 3 differ in a status here and there, seldom in `error.type`.
+//! Items: a [`Class`], by [`ERRORS`] and status. Elasticsearch 7 to 9 and OpenSearch 1 to 3 differ in few statuses, and seldom in
+//! `error.type`.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -23,15 +24,15 @@ use crate::sinks::Report;
 use crate::sinks::http::classify::StatusClass;
 use crate::sinks::http::{Response, shortened};
 
-/// What an answer to a bulk request needs to have. `failure_store` says of a document that it was set aside although its status
-/// is 201.
+/// The members of a bulk answer that are needed. `failure_store` marks a document that went to the failure store although its status is
+/// 201.
 pub(super) const FILTER_PATH: &str = "errors,items.*.status,items.*.error.type,items.*.error.reason,\
      items.*._seq_no,items.*.failure_store";
 
-/// What a bulk answer says of one document.
+/// The answer for one document of a bulk request.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
-    /// The status; 0 where there is none.
+    /// The status; 0 if missing.
     pub(super) status: u16,
     /// `error.type`; empty without an error.
     pub(super) error: String,
@@ -44,46 +45,46 @@ pub(super) struct Answer {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
-    /// `create`: there must be none yet.
+    /// `create`: no document may exist yet.
     Create,
-    /// `index`: it takes the place of what is there.
+    /// `index`: replaces an existing document.
     Index,
-    /// `update`: part of one that is there.
+    /// `update`: changes a part of an existing document.
     Update,
-    /// `index` under a condition.
+    /// `index` with a condition.
     Conditional,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
-    /// It is there.
+    /// The document is stored.
     Stored,
-    /// Somebody else's version is there.
+    /// Another writer's version is stored.
     Conflict,
-    /// There is nothing to update.
+    /// There is no document to update.
     Missing,
-    /// It is not where it can be searched, but in the failure store. Sending it again would put it there again.
+    /// The document is in the failure store, where searches do not find it. Sending it again would put it there again.
     SetAside,
     Retry,
-    /// The server broke, perhaps on the document.
+    /// The server failed, perhaps because of the document.
     Fault,
     Throttled,
     Stop,
-    /// There is no index for it; it may help to make one.
+    /// The index does not exist; creating it may help.
     NoIndex,
-    /// The document was refused for what is in it.
+    /// The document was rejected because of its contents.
     Refused,
 }
 
-/// A block of an index or of the cluster: a full disk, read-only. It passes, or an operator lifts it.
+/// A block of an index or the cluster (full disk, read-only). It passes, or an operator removes it.
 const BLOCK: &str = "cluster_block_exception";
-/// Errors that say how an index is set up, or what is in the document.
+/// Errors about the setup of an index, or the contents of the document.
 const ILLEGAL: &str = "illegal_argument_exception";
-/// What is said of a value for a field that only names another one: the index was made for another `rotation`, and no document fits.
+/// The reason for a value in an alias field: the index was created for another `rotation`, and rejects every document.
 const FIELD_ALIAS: &str = "Cannot write to a field alias [";
 
-/// Errors of documents that say more than their status: type (any where it is empty), what the reason has in it, and what it means.
-/// The first row that fits counts.
+/// Errors of documents that are more specific than their status: type (any if empty), a part of the reason, and the class. The first match
+/// counts.
 const ERRORS: &[(&str, &str, Class)] = &[
     (BLOCK, "", Class::Stop),
     ("document_missing_exception", "", Class::Missing),
@@ -100,7 +101,7 @@ const ERRORS: &[(&str, &str, Class)] = &[
     ("", FIELD_ALIAS, Class::Stop),
 ];
 
-/// Reads the answer to a bulk request of so many documents: one for each, or what all share.
+/// Reads the answer to a bulk request of this many documents: one result for each, or a common report.
 pub(super) fn read(response: &Response, documents: usize) -> Result<Vec<Answer>, Report> {
     let (status, class) = (response.reason(), response.class());
     if class == StatusClass::Taken {
@@ -126,7 +127,7 @@ pub(super) fn read(response: &Response, documents: usize) -> Result<Vec<Answer>,
     })
 }
 
-/// What an answer says of a document that was sent like this.
+/// Classifies the answer for a document that was sent with this action.
 pub(super) fn judge(answer: &Answer, action: Action) -> Class {
     let Answer { status, error, reason, .. } = answer;
     if answer.is_set_aside {
@@ -140,13 +141,13 @@ pub(super) fn judge(answer: &Answer, action: Action) -> Class {
         return *class;
     }
     match (status, action) {
-        // Another version that is newer.
+        // A newer version exists.
         (409, Action::Index) => Class::Stored,
         (409, Action::Create | Action::Conditional) => Class::Conflict,
-        // Somebody else changed it meanwhile; the change is not in it.
+        // Another writer changed the document meanwhile, without this change.
         (409, Action::Update) | (0 | 408 | 501..=599, _) => Class::Retry,
         (500, _) => Class::Fault,
-        // Imitations say no more than that.
+        // Compatible servers give no type.
         (404, Action::Update) if error.is_empty() => Class::Missing,
         (404, _) => Class::NoIndex,
         (429, _) => Class::Throttled,
@@ -155,8 +156,8 @@ pub(super) fn judge(answer: &Answer, action: Action) -> Class {
     }
 }
 
-/// What an operator needs to know of an answer, without payload text. Reasons of errors about privileges, indices and blocks
-/// name these; all others may quote the document and are left out.
+/// Explains an answer to an operator, without payload text. Errors about privileges, indices and blocks name only these; other reasons may
+/// quote the document and are omitted.
 pub(super) fn explain(answer: &Answer, class: Class) -> String {
     if answer.reason.contains(FIELD_ALIAS) {
         return "the index was made for another `rotation` and takes no such documents; set `rotation` back, or give a new \
@@ -182,7 +183,7 @@ fn explained(status: &str, error: &str, reason: &str) -> String {
 
 // === Reading ===
 
-/// `{"index": {...}}`, whatever the action was: Quickwit answers `index` to a `create`.
+/// `{"index": {...}}` for any action, because Quickwit answers `index` to a `create`.
 #[derive(Deserialize)]
 struct Item<'a> {
     #[serde(borrow, default, alias = "create", alias = "update", alias = "delete")]
@@ -193,7 +194,7 @@ struct Item<'a> {
 #[serde(default)]
 struct Said<'a> {
     status: u16,
-    /// It may quote what is no text, such as half a surrogate pair.
+    /// Kept raw, because it may quote invalid text, such as half of a surrogate pair.
     #[serde(borrow)]
     error: Option<&'a RawValue>,
     #[serde(rename = "_seq_no")]
@@ -218,15 +219,15 @@ fn items(body: &[u8]) -> Option<Vec<Answer>> {
     Some(bulk.items.into_iter().map(answer).collect())
 }
 
-/// The type and reason of the error in an answer's body; empty where it has none.
+/// Returns the type and reason of the error in an answer's body; empty if there is none.
 pub(super) fn error_of(body: &[u8]) -> (String, String) {
     let answer: Value = serde_json::from_slice(body).unwrap_or_default();
     answer.get("error").map(parts_of).unwrap_or_default()
 }
 
-/// The type and reason of an error. What is wrong as a whole may say nothing of why, so the innermost cause is said too: "template
-/// ... is invalid" because of an "unknown field [`data_stream`]" is how Elasticsearch 7.17 without x-pack says it. Old and odd servers
-/// say only a text.
+/// Returns the type and reason of an error. The outer reason may not tell the cause, so the innermost cause is added: Elasticsearch 7.17
+/// without x-pack says that "template ... is invalid" because of an "unknown field [`data_stream`]". Old and compatible servers return only
+/// a text.
 fn parts_of(error: &Value) -> (String, String) {
     if let Some(text) = error.as_str() {
         return ("error".to_owned(), text.to_owned());

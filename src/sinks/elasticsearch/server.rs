@@ -1,26 +1,26 @@
-//! What the backend is, going by what it says of itself. Pure.
+//! Identifies the backend by its own description. Pure.
 
 use serde_json::Value;
 
 pub(super) use super::options::Flavor;
 
-/// A backend, as far as it is known.
+/// What is known of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Server {
     /// Never [`Flavor::Auto`].
     pub(super) flavor: Flavor,
-    /// Major and minor version; `None` where it did not say.
+    /// Major and minor version; `None` if unknown.
     pub(super) version: Option<(u32, u32)>,
 }
 
 impl Server {
-    /// What is assumed of a backend that does not answer: the least that is common.
+    /// Returns the assumption about a backend that does not answer: the smallest common set of features.
     pub(super) fn assumed(option: Flavor) -> Self {
         let flavor = if option == Flavor::Auto { Flavor::Elasticsearch } else { option };
         Self { flavor, version: None }
     }
 
-    /// Reads the answer to `GET /`. What the options say goes before what the server says.
+    /// Reads the answer to `GET /`. The options take precedence over the server's description.
     pub(super) fn read(option: Flavor, body: &[u8]) -> Self {
         let answer: Value = serde_json::from_slice(body).unwrap_or_default();
         let said = |at| answer.pointer(at).and_then(Value::as_str).unwrap_or_default();
@@ -36,18 +36,18 @@ impl Server {
         Self { flavor, version }
     }
 
-    /// Whether it is at least this version; an unknown version is taken for a current one.
+    /// Returns whether it has at least this version. An unknown version counts as current.
     fn is_from(self, elasticsearch: (u32, u32), opensearch: (u32, u32)) -> bool {
         let is_reached = |since| self.version.is_none_or(|version| since <= version);
         match self.flavor {
             Flavor::Elasticsearch => is_reached(elasticsearch),
-            // In compatibility mode it says that it is Elasticsearch 7.10.2, which is more than any version of its own.
+            // In compatibility mode, OpenSearch claims to be Elasticsearch 7.10.2, which exceeds all of its own versions.
             Flavor::OpenSearch => is_reached(opensearch),
             Flavor::Quickwit | Flavor::BulkOnly | Flavor::Auto => false,
         }
     }
 
-    /// Whether documents have ids, versions and updates, and indices mappings.
+    /// Returns whether documents have ids, versions and updates, and indices have mappings.
     pub(super) fn has_indices(self) -> bool {
         matches!(self.flavor, Flavor::Elasticsearch | Flavor::OpenSearch)
     }
@@ -60,7 +60,7 @@ impl Server {
         self.is_from((7, 9), (1, 0))
     }
 
-    /// Whether words can be searched for without being ranked.
+    /// Returns whether text can be indexed without data for ranking.
     pub(super) fn has_match_only_text(self) -> bool {
         self.is_from((7, 14), (2, 12))
     }

@@ -1,9 +1,9 @@
-//! What happens before the first document: finding out what the backend is, installing templates, and seeing to it that the indices
-//! that are there have our mapping.
+//! Prepares the backend before the first document: identifies it, installs templates, and ensures that existing indices have the sink's
+//! mapping.
 //!
-//! No document is sent to an index that lacks it: a mapping that a server guesses from the first document stays for good. What differs
-//! is migrated where it can be (templates, fields that are new, a data stream's next index), said where the next index makes it right,
-//! and holds the sink where only an operator can.
+//! No document is sent to an index without this mapping, because a server that guesses one from the first document keeps it forever.
+//! Differences are migrated if possible (templates, new fields, a data stream's next index), or reported if the next index will be right.
+//! If only an operator can fix them, the sink holds.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,22 +21,22 @@ use super::{Backend, lock};
 use crate::sinks::Report;
 use crate::sinks::http::classify::StatusClass;
 
-/// What is known of the backend, and what was done there.
+/// What is known of the backend, and the state of the setup.
 #[derive(Debug, Default)]
 pub(super) struct Setup {
-    /// What it is, once it was asked.
+    /// The identified server.
     server: OnceLock<Server>,
-    /// What an operator should know although documents arrive.
+    /// A notice for the operator although documents arrive.
     pub(super) notice: Mutex<Option<String>>,
-    /// Indices that may have been made by a document of ours just now, until they are known to have our mapping.
+    /// Indices that a document may just have created, until their mapping is verified.
     doubted: Mutex<BTreeSet<String>>,
-    /// Held while something is done.
+    /// Held during the setup.
     stage: tokio::sync::Mutex<()>,
     is_done: AtomicBool,
 }
 
 impl Backend {
-    /// What the backend is, or is assumed to be.
+    /// Returns the identified server, or the assumed one.
     pub(super) fn server(&self) -> Server {
         let known = self.setup.server.get().copied();
         known.unwrap_or_else(|| Server::assumed(self.settings.options.flavor))
@@ -47,13 +47,13 @@ impl Backend {
         *lock(&self.setup.notice) = Some(text);
     }
 
-    /// Whether templates and mappings are ours to see to.
+    /// Returns whether the sink manages templates and mappings.
     fn is_managed(&self) -> bool {
         let manage = self.settings.options.manage_templates;
         manage != ManageTemplates::Off && self.server().has_indices()
     }
 
-    /// Makes ready, once. A report says why nothing can be delivered now.
+    /// Runs the setup once. A report explains why nothing can be delivered now.
     pub(super) async fn prepare(&self) -> Result<(), Report> {
         let setup = &self.setup;
         if setup.is_done.load(Ordering::Acquire) {
@@ -71,14 +71,14 @@ impl Backend {
         if self.is_managed() {
             self.install().await.map_err(Obstacle::report)?;
         }
-        // What was doubted meanwhile is looked at before the next delivery.
+        // Indices that were doubted meanwhile are checked before the next delivery.
         let doubted = lock(&setup.doubted);
         setup.is_done.store(doubted.is_empty(), Ordering::Release);
         Ok(())
     }
 
-    /// Has everything looked at again before more is delivered: these indices were made by their first document, which a server does
-    /// with a mapping that it guesses where the template was deleted.
+    /// Repeats the setup before the next delivery, because these indices were created by their first document. If the template was deleted,
+    /// the server guessed their mapping.
     pub(super) fn doubt(&self, indices: impl IntoIterator<Item = String>) {
         let mut doubted = lock(&self.setup.doubted);
         doubted.extend(indices.into_iter().filter(|_| self.is_managed()));
@@ -87,17 +87,17 @@ impl Backend {
         }
     }
 
-    /// The same, where an answer is missing that would have said which index is new. Of an index for each day that is not known: its
-    /// mapping may be an older one, which stays.
+    /// Does the same if a missing answer would have named the new index. The name of a daily index is unknown; if it has an older mapping,
+    /// it keeps it.
     pub(super) fn doubt_all(&self) {
         let is_one = self.settings.options.rotation == Rotation::None;
         let indices = self.settings.indices().into_iter();
         self.doubt(indices.filter(|index| is_one || !self.settings.is_of_spans(index)));
     }
 
-    /// Asks what the backend is.
+    /// Asks the backend to identify itself.
     async fn detect(&self) -> Result<Server, Report> {
-        // A document sent now would make an index without our mapping, should the backend come back in between.
+        // If the backend recovered after this failed, a document sent now would create an index without the sink's mapping.
         let answer = self.cluster.ask_plainly(Method::GET, "", None).await;
         let response = answer.map_err(|failure| failure.report())?;
         if response.status == StatusCode::UNAUTHORIZED {
@@ -106,11 +106,11 @@ impl Backend {
         if let StatusClass::Throttled { after } | StatusClass::Retry { after } = response.class() {
             return Err(Report::down(after, response.reason()));
         }
-        // A key with few privileges may not be allowed to ask; then the usual is assumed.
+        // A key with few privileges may not be allowed to ask. Then the usual features are assumed.
         Ok(Server::read(self.settings.options.flavor, &response.body))
     }
 
-    /// Installs what is missing, older or made from other options, and sees to the indices that are there.
+    /// Installs what is missing, older or made from other options, and updates existing indices.
     async fn install(&self) -> Result<(), Obstacle> {
         *lock(&self.setup.notice) = None;
         let sink = &self.name;
@@ -123,7 +123,7 @@ impl Backend {
             match obstacle.why {
                 Why::Away => return Err(obstacle),
                 _ if step.is_retention() => {
-                    // A cluster without this feature, or a key without the privilege: the indices are kept until somebody deletes them.
+                    // The cluster lacks this feature, or the key the privilege: indices are kept until someone deletes them.
                     warn!(
                         sink,
                         reason, "the policy that deletes old indices could not be installed"
@@ -153,7 +153,7 @@ impl Backend {
         Ok(())
     }
 
-    /// Gives an index that is there the fields that it lacks. An error says why nothing must be delivered to it.
+    /// Adds missing fields to an existing index. An error explains why nothing may be delivered to it.
     async fn check(&self, index: &str) -> Result<(), Obstacle> {
         let rotation = self.settings.options.rotation;
         let is_rotated = matches!(rotation, Rotation::Daily | Rotation::Monthly)
@@ -163,7 +163,7 @@ impl Backend {
         match obstacle.why {
             Why::Refused => {}
             Why::Away => return Err(obstacle),
-            // Where there is none, the template makes it; who may not change it may still write to it.
+            // A missing index is created by the template. A key that may not change an index may still write to it.
             Why::Missing | Why::Forbidden => return Ok(()),
         }
         let reason = &obstacle.reason;
@@ -186,7 +186,7 @@ impl Backend {
         Err(Obstacle { reason, ..obstacle })
     }
 
-    /// Adds fields to an index that is there, or to all whose names go on like this.
+    /// Adds fields to an existing index, or to all indices with this name and suffix.
     async fn update_mapping(&self, index: &str, more: &str) -> Result<(), Obstacle> {
         let path = format!("/{index}{more}/_mapping");
         let put = |mut body: Value, at: &str| {
@@ -198,7 +198,7 @@ impl Backend {
             Err(obstacle) if obstacle.why == Why::Refused => obstacle,
             answer => return answer.map(drop),
         };
-        // A user's `@custom` may say other types than we do, and an index that has them was made as it should be.
+        // A user's `@custom` template may override types, and an index that has them is correct.
         let simulate = format!("/_index_template/_simulate_index/{index}");
         let composed = self.cluster.ask(Method::POST, &simulate, None).await.ok();
         let composed = composed.and_then(|answer| serde_json::from_slice(&answer.body).ok());
@@ -208,7 +208,7 @@ impl Backend {
         }
     }
 
-    /// Makes the indices by hand, where there may be no templates.
+    /// Creates the indices directly, if templates may not be installed.
     async fn make_bare_indices(&self) -> Result<(), Obstacle> {
         let mut indices = vec![self.settings.traces_index()];
         if self.settings.options.rotation == Rotation::None {
@@ -219,7 +219,7 @@ impl Backend {
             if matches!(refused.why, Why::Away | Why::Refused) {
                 return Err(refused);
             }
-            // Somebody may have made it. Where nobody has, its first document would, without our mapping.
+            // Another writer may have created it. Otherwise its first document would, without the sink's mapping.
             let there = self.cluster.ask(Method::HEAD, &format!("/{index}"), None).await;
             let Err(obstacle) = there else { continue };
             let Obstacle { why, reason } = refused;
@@ -235,7 +235,7 @@ impl Backend {
         Ok(())
     }
 
-    /// Makes an index with our mapping. One that is there already is as good.
+    /// Creates an index with the sink's mapping. An existing one is accepted.
     pub(super) async fn make_index(&self, index: &str) -> Result<(), Obstacle> {
         let body = templates::index_body(&self.settings, self.server(), index).to_string();
         match self.cluster.ask(Method::PUT, &format!("/{index}"), Some(body)).await {
@@ -244,9 +244,9 @@ impl Backend {
         }
     }
 
-    /// Puts what is to be installed before these. Elasticsearch refuses the part of a template for plain indices ("data stream timestamp
-    /// field [@timestamp] is of type [alias]") while the template that is there is still that of a data stream: then the template goes
-    /// before its parts, or nobody could set `rotation` back.
+    /// Installs a step. Elasticsearch rejects the part of a template for plain indices ("data stream timestamp field [@timestamp] is of
+    /// type [alias]") while the installed template is still that of a data stream. In this case, the template is installed before its
+    /// parts; otherwise `rotation` could not be changed back.
     async fn put_in_order(&self, step: &Step, behind: &[Step]) -> Result<(), Obstacle> {
         let Err(refused) = self.put(step).await else { return Ok(()) };
         let is_part = step.path.starts_with("_component_template/") && refused.why == Why::Refused;
@@ -267,7 +267,7 @@ impl Backend {
         }
         let path = format!("/{}", step.path);
         match self.cluster.ask(Method::PUT, &path, Some(step.body.to_string())).await {
-            // Somebody was faster.
+            // Another writer was faster.
             Err(faster) if is_theirs && faster.reason.contains("already exists") => {}
             answer => drop(answer?),
         }
@@ -283,7 +283,7 @@ impl Backend {
 }
 
 impl Installed {
-    /// Looks at what is there of something that we would install.
+    /// Looks up what is installed.
     pub(super) async fn find(path: &str, cluster: &Cluster) -> Result<Self, Obstacle> {
         match cluster.ask(Method::GET, &format!("/{path}"), None).await {
             Ok(response) => Ok(Self::read(&response.body)),

@@ -1,10 +1,9 @@
-//! The task that makes summaries of traces, always of the documents of their spans.
+//! The task that builds summaries of traces, always from the documents of their spans.
 //!
-//! A round takes the traces that are due: it reads their documents with their versions, has the backend sum up their spans, corrects
-//! documents of spans that were written before the rest of their trace was there, and writes each summary under the condition that
-//! nobody else wrote it in between. Whoever wrote has waited, as we have, until its spans could be found, so the sums that are read
-//! after its version count them; whoever finds a newer version reads again. Spans have their ids for names, so the sums are exact
-//! however often each was sent.
+//! A round takes the traces that are due. It reads their documents with their versions, has the backend sum up their spans, corrects
+//! documents of spans that were written before the rest of their trace arrived, and writes each summary only if no other writer has written
+//! it meanwhile. Every writer waits until its spans can be found, so sums that are read after its version count them, and a writer that
+//! finds a newer version reads again. Spans are stored under their ids, so the sums are exact, however often each was sent.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,22 +34,22 @@ use crate::span::Spends;
 use crate::support::backoff::Backoff;
 use crate::support::json::raw::Raw;
 
-/// Traces that one round is about.
+/// The most traces in one round.
 const TRACES_MAX: usize = 500;
-/// The shortest time between two rounds, so that many traces are asked about together.
+/// The shortest interval between rounds, so that many traces are handled together.
 const ROUND_MIN: Duration = Duration::from_secs(1);
-/// The longest wait after rounds that failed.
+/// The longest wait after failed rounds.
 const RETRY_LONGEST: Duration = Duration::from_mins(1);
-/// A key that may not read tries again after so many times the wait for what was stored.
+/// With a key that may not read, the next attempt comes after this multiple of the refresh wait.
 const UNREADABLE_WAITS: u32 = 10;
 
 struct Work<'a> {
     summary: Summary<'a>,
-    /// As [`Change`] has it.
+    /// See [`Change`].
     received_ms: u64,
     /// Whether documents were changed whose tokens the sum counts.
     is_moved: bool,
-    /// What was not taken so far. With any left, the trace stays due.
+    /// The number of lines not accepted yet. If any is left, the trace stays due.
     open: usize,
 }
 
@@ -91,7 +90,7 @@ async fn run(backend: Arc<Backend>) {
 }
 
 impl Backend {
-    /// Says once that the key may not read, or that it may again.
+    /// Reports once that the key may not read, or that it may again.
     fn set_unreadable(&self, reason: Option<&str>) {
         let mut unreadable = lock(&self.unreadable);
         if let (None, Some(reason)) = (&*unreadable, reason) {
@@ -100,7 +99,7 @@ impl Backend {
         *unreadable = reason.map(|reason| format!("{UNREADABLE} ({reason})"));
     }
 
-    /// Makes the summaries that are due. Returns whether there may be more.
+    /// Builds the summaries that are due. Returns whether there may be more.
     async fn round(&self, traces_max: &mut usize) -> Result<bool, Obstacle> {
         self.prepare().await.map_err(|report| obstacle_of(&report))?;
         self.scan().await?;
@@ -113,10 +112,10 @@ impl Backend {
         let path = format!("/{}/_mget", self.settings.traces_index());
         let documents = self.ask(&path, json!({ "ids": ids }).to_string()).await?;
         let found = queries::read_found(&documents.body).ok_or_else(unclear)?;
-        // Everything that is there now is counted, so this comes after the versions.
+        // Everything that exists now is counted, so this follows the versions.
         let read_at = Instant::now();
         let (is_full, more) = (due.len() == *traces_max, (*traces_max * 2).min(TRACES_MAX));
-        // Should these be too many.
+        // Halved in case these are too many.
         *traces_max = (due.len() / 2).max(1);
         let path = format!("/{}/_msearch", self.spans_pattern());
         let answer = self.ask(&path, queries::look(&names)).await?;
@@ -129,7 +128,7 @@ impl Backend {
         Ok(is_full)
     }
 
-    /// Looks for traces that nobody kept in mind: those of an earlier life, and those that were too many.
+    /// Searches for traces that are not in the table: those from before a restart, and those without room.
     async fn scan(&self) -> Result<(), Obstacle> {
         let Some(scan) = self.changes().scan_due(Instant::now().into_std()) else { return Ok(()) };
         let path = format!(
@@ -148,7 +147,7 @@ impl Backend {
         if response.is_cut { Err(unclear()) } else { Ok(response) }
     }
 
-    /// Where all spans are searched; whatever was rotated too.
+    /// Returns the pattern of all indices with spans, including rotated ones.
     fn spans_pattern(&self) -> String {
         let spans = self.settings.spans_index();
         format!("{spans},{spans}-*")
@@ -178,7 +177,7 @@ impl Backend {
         let bulks = self.encode_round(&mut works, &looked);
         let mut written = self.send_round(bulks, &mut works).await;
         if let Err(held) = self.prepare().await {
-            // What was written has a mapping that was guessed, and has to be written again.
+            // The documents were written with a guessed mapping and must be written again.
             works.clear();
             written = Err(obstacle_of(&held));
         }
@@ -194,11 +193,11 @@ impl Backend {
         written
     }
 
-    /// What a round writes: corrections of documents of spans, and behind them the summaries.
+    /// Encodes a round: corrections of spans' documents, followed by the summaries.
     fn encode_round(&self, works: &mut [Work<'_>], looked: &Looked<'_>) -> Vec<Bulk> {
         let encoder = self.encoder();
         let mut bulks = Bulks::new(encoder.request_bytes_max);
-        // Of a trace that was not returned whole nobody knows what is above what.
+        // The tree of a trace is unknown unless all of its spans were returned.
         if !looked.is_cut() {
             let by_name: HashMap<&str, usize> =
                 works.iter().enumerate().map(|(at, work)| (work.summary.name, at)).collect();
@@ -272,7 +271,7 @@ impl Backend {
             }
         }
         match refused {
-            // The rest comes in the next round.
+            // The rest follows in the next round.
             Some(reason) if !has_taken => Err(Obstacle::away(reason)),
             _ => Ok(()),
         }
@@ -292,7 +291,7 @@ fn obstacle_of(report: &Report) -> Obstacle {
     Obstacle::away(reason.unwrap_or("trace documents were not accepted"))
 }
 
-/// What the document of a span says wrong or not at all; tokens where it says wrongly whether they count.
+/// Returns what a span's document has wrong or lacks. Tokens are included if the document is wrong about whether they count.
 fn correction<'a>(hit: &'a Hit<'_>, place: &Place<'a>) -> [Row<'a>; 6] {
     let known = hit.agent();
     let is_news = |agent: &tree::Agent<'_>| {

@@ -1,7 +1,7 @@
-//! The document of a trace: what its spans add up to, and what its trace object says. Pure.
+//! The document of a trace: the sums of its spans, and the facts of its trace object. Pure.
 //!
-//! It is a function of the documents of its spans and of the part that [`write_object`] joined to it, so whoever makes it makes the
-//! same.
+//! It is a function of the documents of its spans and of the part that [`write_object`] added to it, so every writer builds the same
+//! document.
 
 use std::borrow::Cow;
 
@@ -20,7 +20,7 @@ use crate::support::json::object::Object;
 use crate::support::json::raw::Raw;
 use crate::support::json::{write_compact, write_str};
 
-/// The largest number that the field type `integer` knows.
+/// The largest number of the field type `integer`.
 const INTEGER_MAX: u64 = i32::MAX as u64;
 
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(super) struct Summary<'a> {
     pub(super) name: &'a str,
     pub(super) sum: Sum,
     pub(super) found: Found<'a>,
-    /// The most spans above one.
+    /// The largest number of ancestors of a span.
     pub(super) max_depth: u64,
 }
 
@@ -46,7 +46,7 @@ impl Summary<'_> {
         };
         let max_depth = self.max_depth.max(sum.whole("max_depth")).min(i16::MAX as u64);
         let count = |count: u64| Number(count.min(INTEGER_MAX));
-        // A sum of numbers with a fraction is a little off: what spans cost is whole billionths of a dollar.
+        // A sum of fractions is slightly inexact, but the costs of spans are whole billionths of a dollar.
         let cost = (sum.number("cost_usd") * 1e9).round() / 1e9;
         let tokens = ["input_tokens", "output_tokens", "total_tokens"].map(|name| sum.whole(name));
         let no_usage = tokens == [0; 3] && cost == 0.0;
@@ -80,8 +80,8 @@ impl Summary<'_> {
         out.push(b'}');
     }
 
-    /// What is said of the trace as a whole: its trace object comes first, and then the span that began first and says it. What the trace
-    /// object says is kept apart too, so that it is known whose word a field is.
+    /// Writes facts about the complete trace: from its trace object, or else from the first span that has them. The facts of the trace
+    /// object are also kept separately, so that their source stays known.
     fn write_facts(&self, out: &mut Vec<u8>) {
         let before = &self.found.document;
         let object = before.get_object("trace_object");
@@ -108,7 +108,7 @@ impl Summary<'_> {
     }
 }
 
-/// Appends what a trace object says as a change to its trace's document, and as the document of a trace without spans.
+/// Appends a trace object's facts as an update of its trace's document, and as the document of a trace without spans.
 pub(super) fn write_object(
     out: &mut Vec<u8>,
     object: &TraceObject,

@@ -1,42 +1,42 @@
-//! What is installed at the backend before the first document: mappings, settings, templates and retention. Pure.
+//! The mappings, settings, templates and retention that are installed at the backend before the first document. Pure.
 //!
-//! `templates/` has what an index is made with, as JSON. The mapping is closed: what has no field is kept and not indexed, so no
-//! document can conflict with another one's types, and no client can grow the index without end. Of the 300 fields that an index may
-//! have ours are about 55; the rest is for `@custom`.
+//! `templates/` has the bodies as JSON. The mapping is closed: data without a field is kept but not indexed, so no document can conflict
+//! with another one's types, and no client can grow the index without limit. The sink uses about 55 of the 300 fields that an index may
+//! have; the rest is for `@custom`.
 
 use serde_json::{Value, json};
 
 use super::options::{AttributesMapping, Rotation, Settings};
 use super::server::{Flavor, Server};
 
-/// The version of what is installed, which `templates/` says too, in `_meta.schema_version`. Raise it with every change of a mapping
-/// or setting.
+/// The version of the templates, which must equal `_meta.schema_version` in `templates/`. Increment it with every change of a mapping or
+/// setting.
 pub const SCHEMA_VERSION: u64 = 4;
 
-/// One request that installs something.
+/// A request that installs something.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
-    /// Of ours the hash of what it is made from: it is replaced when it is older, or of this version and made from something else. What
-    /// has none is the user's from the moment it exists.
+    /// The hash of the source of the sink's own resource, which is replaced if it is older, or of this version with another hash. A
+    /// resource without a hash belongs to the user once it exists.
     pub hash: Option<String>,
-    /// The address below the endpoint, with its query.
+    /// The path below the endpoint, with its query.
     pub path: String,
     /// The body.
     pub body: Value,
 }
 
-/// What is there of something that we would install.
+/// The installed version of a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Installed {
     Nothing,
-    /// In this version (0 where it does not say), made from what this is the hash of.
+    /// The version (0 if it has none), and the hash of its source.
     Version(u64, String),
     /// The key may not look.
     Hidden,
 }
 
 impl Installed {
-    /// Reads the answer about a template: the members stand in its `_meta` or that of its mapping.
+    /// Reads the answer about a template. The members are in its `_meta` or that of its mapping.
     pub(super) fn read(body: &[u8]) -> Self {
         fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
             match value {
@@ -56,7 +56,7 @@ impl Installed {
 }
 
 impl Step {
-    /// Our own, signed with the hash of what it is.
+    /// Creates a resource of the sink, signed with its hash.
     fn ours(path: String, mut body: Value) -> Self {
         let mut hash = crate::support::sha256::hex(body.to_string().as_bytes());
         hash.truncate(HASH_CHARACTERS);
@@ -69,7 +69,7 @@ impl Step {
         self.path.split('?').next().unwrap_or_default()
     }
 
-    /// Whether it is to be installed where this is there.
+    /// Returns whether it must be installed, given what is installed.
     pub(super) fn is_due(&self, installed: &Installed) -> bool {
         match (installed, &self.hash) {
             (Installed::Nothing | Installed::Hidden, _) => true,
@@ -80,12 +80,12 @@ impl Step {
         }
     }
 
-    /// Whether it says when indices are deleted.
+    /// Returns whether it is the retention policy.
     pub fn is_retention(&self) -> bool {
         self.path.starts_with("_ilm/") || self.path.starts_with("_plugins/_ism/")
     }
 
-    /// Takes out what refers to a rule for deleting indices.
+    /// Removes the reference to the retention policy.
     pub fn forget_retention(&mut self) {
         for pointer in ["/template/settings/index", "/settings/index"] {
             if let Some(Value::Object(index)) = self.body.pointer_mut(pointer) {
@@ -95,7 +95,7 @@ impl Step {
     }
 }
 
-/// Everything to install, in this order.
+/// Returns everything to install, in this order.
 pub(super) fn steps(settings: &Settings, server: Server) -> Vec<Step> {
     if !server.has_indices() {
         return Vec::new();
@@ -105,7 +105,7 @@ pub(super) fn steps(settings: &Settings, server: Server) -> Vec<Step> {
         let mut body = index_body(settings, server, &index);
         let patterns = json!([index, format!("{index}-*")]);
         if !server.has_components() {
-            // Before 7.8 a template itself has no place for notes: the version is in the mapping's.
+            // Before 7.8, a template itself has no metadata, so the version is in the mapping's.
             put(&mut body, "", "index_patterns", patterns);
             put(&mut body, "", "order", json!(1));
             put(&mut body, "", "version", json!(SCHEMA_VERSION));
@@ -133,16 +133,16 @@ pub(super) fn steps(settings: &Settings, server: Server) -> Vec<Step> {
     steps
 }
 
-/// The steps as commands to paste into a console, for whoever has the right to run them.
+/// Prints the steps as console commands, for an administrator.
 pub fn print(steps: &[Step]) -> String {
     let commands = steps.iter().map(|step| format!("PUT {}\n{}\n", step.path, step.body));
     commands.collect::<Vec<_>>().join("\n")
 }
 
-/// As much of a hash as tells what was made from other options.
+/// The length of a hash, enough to distinguish other options.
 const HASH_CHARACTERS: usize = 16;
 
-/// When indices go, where they are cut by time.
+/// Returns the retention policy, if indices are rotated.
 fn retention(settings: &Settings, server: Server) -> Option<Step> {
     let rotation = settings.options.rotation;
     if rotation == Rotation::None {
@@ -154,7 +154,7 @@ fn retention(settings: &Settings, server: Server) -> Option<Step> {
         ("_ilm/policy", include_str!("templates/ilm.json"), "/policy/phases/hot")
     };
     let mut body = data(text);
-    // Only a data stream rolls over, well before it deletes, or its only index would be due.
+    // Only a data stream rolls over, well before indices are deleted. Otherwise its only index would be deleted.
     if rotation != Rotation::DataStream {
         let none = if server.flavor == Flavor::OpenSearch { json!([]) } else { json!({}) };
         put(&mut body, at, "actions", none);
@@ -165,7 +165,7 @@ fn retention(settings: &Settings, server: Server) -> Option<Step> {
     Some(Step { hash: None, path, body })
 }
 
-/// What makes an index by hand, where no template may be installed (`PUT /<index>`): its mapping and its settings.
+/// Returns the body that creates an index directly (`PUT /<index>`), without templates: its mapping and its settings.
 pub(super) fn index_body(settings: &Settings, server: Server, index: &str) -> Value {
     if !settings.is_of_spans(index) {
         return data(include_str!("templates/traces.json"));
@@ -201,12 +201,12 @@ pub(super) fn index_body(settings: &Settings, server: Server, index: &str) -> Va
     body
 }
 
-/// What a file of ours says.
+/// Parses an embedded JSON file.
 pub(super) fn data(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_default()
 }
 
-/// Sets a member of the object at a place.
+/// Sets a member of the object at this JSON pointer.
 pub(super) fn put(body: &mut Value, at: &str, key: &str, value: Value) {
     if let Some(Value::Object(members)) = body.pointer_mut(at) {
         members.insert(key.to_owned(), value);

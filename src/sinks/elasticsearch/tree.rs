@@ -1,7 +1,7 @@
-//! What spans that are put together say of each other: their depths, their agents, and whose tokens count. Pure.
+//! Derives what spans tell about each other: their depths, their agents, and whose tokens count. Pure.
 //!
-//! It serves a delivery, whose spans are written with it, and the documents of a whole trace, which are corrected where they were
-//! written before the rest of their trace was there. What stands above what, and whose tokens count, is [`Tree`]'s to decide.
+//! It serves a delivery, whose spans are written with the result, and the documents of a complete trace, which are corrected if they were
+//! written before the rest of their trace arrived. [`Tree`] decides the structure and whose tokens count.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -10,14 +10,14 @@ use foldhash::fast::RandomState;
 
 use crate::span::{Own, Spends, Spent, Tree};
 
-/// What documents say of their tokens, beside where these stand: see [`Spends`].
+/// Values for the source of a document's tokens, apart from their place: see [`Spends`].
 pub(super) const MODEL: &str = "model";
 pub(super) const LOG: &str = "log";
 pub(super) const OTHER: &str = "other";
-/// What says [`OTHER`], and may be a part of the model call above it.
+/// Like [`OTHER`], but possibly a part of the model call above it.
 pub(super) const STEP: &str = "step";
 pub(super) const RECORD: &str = "record";
-/// A model call that says no tokens.
+/// A model call without tokens.
 pub(super) const SILENT: &str = "silent";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,19 +32,19 @@ pub(super) struct Agent<'a> {
 pub(super) struct Node<'a, T, K> {
     pub(super) trace: T,
     pub(super) id: K,
-    /// What it says by itself.
+    /// Its own facts.
     pub(super) own: Own<K, Agent<'a>>,
-    /// How many spans are above one without a parent: a root of ours, which is not among those that are put together.
+    /// The number of spans above it if it has no parent: a synthetic root, which is not among the given spans.
     pub(super) depth: u16,
     pub(super) start_us: u64,
 }
 
-/// What follows for each span, in the order in which they were given.
+/// The result for each span, in the given order.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Place<'a> {
-    /// The nearest agent at or above it. For a span whose tokens stand for those of agents below it: the first of these.
+    /// The nearest agent at or above it. For a span whose tokens stand for agents below it, the first of them.
     pub(super) agent: Option<Agent<'a>>,
-    /// Spans above it, where all of them are there.
+    /// The number of spans above it, if all of them are known.
     pub(super) depth: Option<u16>,
     pub(super) counts: bool,
 }
@@ -52,13 +52,13 @@ pub(super) struct Place<'a> {
 /// The spans of one trace.
 struct Whole<'a, K> {
     tree: Tree<K, Agent<'a>, { usize::MAX }>,
-    /// Those without a parent, and how many are above each.
+    /// Spans without a parent, and the number of spans above each.
     tops: HashMap<K, u16, RandomState>,
-    /// Those that are agents, by when they begin.
+    /// Spans that are agents, with their start times.
     agents: Vec<(u64, Agent<'a>, K)>,
 }
 
-/// Puts spans together, those of each trace. A parent that is not among them joins its children all the same.
+/// Builds the trees of all traces. A parent that is missing still connects its children.
 pub(super) fn places<'a, T: Copy + Eq + Hash, K: Copy + Ord + Hash>(
     spans: impl Iterator<Item = Node<'a, T, K>>,
 ) -> Vec<Place<'a>> {
@@ -76,7 +76,7 @@ pub(super) fn places<'a, T: Copy + Eq + Hash, K: Copy + Ord + Hash>(
 
 impl<'a, K: Copy + Ord + Hash> Whole<'a, K> {
     fn add<T>(&mut self, Node { id, own, depth, start_us, .. }: Node<'a, T, K>) {
-        // Its own parent is no parent.
+        // A span that is its own parent has none.
         if own.parent.is_none_or(|parent| parent == id) {
             self.tops.insert(id, depth);
         }
@@ -101,13 +101,13 @@ impl<'a, K: Copy + Ord + Hash> Whole<'a, K> {
         })
     }
 
-    /// The first agent below each span, where there is one.
+    /// Returns the first agent below each span that has one.
     fn first_below(&mut self) -> HashMap<K, Agent<'a>, RandomState> {
         let mut first = HashMap::default();
         self.agents.sort_by_key(|(start_us, agent, _)| (*start_us, agent.span));
         for (_, agent, id) in &self.agents {
             for above in self.tree.path(*id).skip(1) {
-                // What is above this has one, too.
+                // Every span above this one has one, too.
                 if first.contains_key(&above) {
                     break;
                 }
@@ -118,8 +118,8 @@ impl<'a, K: Copy + Ord + Hash> Whole<'a, K> {
     }
 }
 
-/// A span without an agent has that of the span above it. One that only says its agent's name learns which span that is where the
-/// nearest agent above has the same name.
+/// Returns the agent of a span. Without its own, it inherits that of the span above. If it has only a name, it learns the agent's span from
+/// the nearest agent above with the same name.
 fn inherited<'a>(own: Option<Agent<'a>>, above: Option<Agent<'a>>) -> Option<Agent<'a>> {
     match (own, above) {
         (Some(own), Some(above)) if own.span.is_none() && own.name == above.name => Some(above),

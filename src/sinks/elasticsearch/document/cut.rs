@@ -1,4 +1,4 @@
-//! What is too long: of texts their beginning and how much is missing, of containers their text. Pure.
+//! Cuts values that are too long: a text to its beginning and the length of the rest, a container to its JSON text. Pure.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -11,15 +11,15 @@ use crate::support::sha256;
 /// How much of a value is kept.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// Values that take at most so many bytes are not looked into.
+    /// Values of at most this size, in bytes, are kept without inspection.
     pub(super) whole_bytes: usize,
-    /// Containers within each other that stay what they are.
+    /// Levels of nested containers that are kept as such.
     pub(super) levels: usize,
     pub(super) key_bytes: usize,
     pub(super) text_bytes: usize,
 }
 
-/// Appends as much of a value as its limits let through.
+/// Appends as much of a value as its limits allow.
 pub(super) fn write_cut(out: &mut Vec<u8>, value: Raw<'_>, limits: Limits) {
     let Limits { whole_bytes, levels, key_bytes, text_bytes } = limits;
     let json = value.text();
@@ -55,7 +55,7 @@ pub(super) fn write_cut(out: &mut Vec<u8>, value: Raw<'_>, limits: Limits) {
     }
 }
 
-/// A text of at most so many bytes, or nearly: its beginning, and how much is missing.
+/// Shortens a text to about this many bytes: its beginning, and the length of the rest.
 pub(super) fn shortened(text: &str, bytes_max: usize) -> Cow<'_, str> {
     if text.len() <= bytes_max {
         return Cow::Borrowed(text);
@@ -65,10 +65,10 @@ pub(super) fn shortened(text: &str, bytes_max: usize) -> Cow<'_, str> {
     format!("{kept}...[truncated {missing} bytes, sha256 {whole}]").into()
 }
 
-/// What says how much is missing.
+/// The room for the note about the missing rest, in bytes.
 const MARKER_BYTES: usize = 112;
 
-/// As much of a text as fits so many bytes.
+/// Returns as much of a text as fits into this many bytes.
 pub(super) fn beginning(text: &str, bytes_max: usize) -> &str {
     let end = text.floor_char_boundary(bytes_max.min(text.len()));
     text.get(..end).unwrap_or_default()

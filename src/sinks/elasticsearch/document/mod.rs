@@ -1,7 +1,7 @@
-//! Spans become documents: typed fields that are indexed, and everything else as it came, unindexed. Pure.
+//! Converts spans to documents: typed, indexed fields, and everything else as sent, without an index. Pure.
 //!
-//! Fields are those of `templates.rs`. What the client said and no field has stays in `attributes`: for OTLP the attributes, for
-//! the Agents SDK the item's own members (`attributes.span_data.type` ...). Inputs and outputs are not written twice.
+//! The fields are those of `templates.rs`. Data without a field stays in `attributes`: for OTLP the attributes, for the Agents SDK the
+//! item's own members (`attributes.span_data.type` ...). Inputs and outputs are not written twice.
 
 mod sent;
 pub(super) mod pairs;
@@ -27,7 +27,7 @@ use crate::span::{
 use crate::support::json::object::Object;
 use crate::support::json::{write_compact, write_str};
 
-/// A span, and what is read of it before it is written.
+/// A span with what is parsed of it before it is written.
 pub(super) struct Subject<'a> {
     pub(super) span: &'a Span,
     pub(super) source: &'a Source,
@@ -54,12 +54,12 @@ impl<'a> Subject<'a> {
 pub(super) enum Rung {
     #[default]
     Full,
-    /// Everything, but what has no type of its own as one text that nobody looks into: for a backend that refused the rest.
+    /// Everything, but untyped data as a single text that is not indexed, for a backend that rejected the full document.
     Folded,
 }
 
-/// Appends a document on one line, without the line break; `place` is what others of its trace say of the span. It is at most
-/// `bytes_max` long: in a longer one the longest texts are cut, and say how much of them is missing.
+/// Appends a document on one line, without the line break. `place` is what other spans of the trace tell about the span. The document has
+/// at most `bytes_max` bytes: if it is longer, the longest texts are cut and note the length of the rest.
 pub(super) fn write(
     out: &mut Vec<u8>,
     (subject, place): (&Subject<'_>, &Place<'_>),
@@ -70,11 +70,11 @@ pub(super) fn write(
     let start = out.len();
     let span = subject.span;
     let detail = (span.is_otlp() || span.is_synthetic()).then(|| span.detail());
-    // Texts are cut to an eighth of what is allowed, then to ever less, until the whole fits.
+    // Texts are cut to an eighth of the limit, then to ever less, until the document fits.
     let limits = std::iter::successors(Some(bytes_max / 8), |limit| Some(limit / 4));
     let limits = limits.take_while(|limit| SHORT_TEXT_BYTES <= *limit);
     let attempts = std::iter::once(usize::MAX).chain(limits).map(|text_max| (Some(rung), text_max));
-    // Thousands of attributes: what is typed is small.
+    // A span with thousands of attributes is reduced to its typed fields, which are small.
     for (rung, text_max) in attempts.chain([(None, SHORT_TEXT_BYTES)]) {
         out.truncate(start);
         let facts = span.facts();
@@ -85,13 +85,13 @@ pub(super) fn write(
     }
 }
 
-/// Texts are not cut shorter than this, in bytes.
+/// The shortest length to which texts are cut, in bytes.
 const SHORT_TEXT_BYTES: usize = 256;
-/// Entries of `tags`, `attr_kv` and `metadata_kv`. What a client said beyond that is in the attributes.
+/// The most entries of `tags`, `attr_kv` and `metadata_kv`. The attributes contain the rest.
 pub(super) const ENTRIES_MAX: usize = 64;
-/// Bytes of an entry there; longer ones would not be indexed.
+/// The most bytes of such an entry; longer ones would not be indexed.
 pub(super) const ENTRY_BYTES_MAX: usize = 1024;
-/// The largest number that the field type `long` knows.
+/// The largest number of the field type `long`.
 pub(super) const LONG_MAX: u64 = i64::MAX as u64;
 
 struct Document<'a, 'o> {
@@ -101,14 +101,14 @@ struct Document<'a, 'o> {
     settings: &'a Settings,
     span: &'a Span,
     facts: &'a Facts,
-    /// Only where it is all there is: for an item it would have to be made up first.
+    /// `None` for an Agents SDK item, whose detail would have to be derived first.
     detail: Option<&'a Detail>,
     /// Texts longer than this, in bytes, are cut.
     text_max: usize,
 }
 
 impl Document<'_, '_> {
-    /// Writes everything; without a rung only what is typed.
+    /// Writes the document; without a rung, only typed fields.
     fn write(mut self, rung: Option<Rung>) {
         self.out.push(b'{');
         self.typed(rung);
@@ -137,12 +137,12 @@ impl Document<'_, '_> {
         let own_name = self.detail.map_or(&*raw_type, |detail| &detail.name);
         let name = Some(&*facts.name).filter(|name| !name.is_empty()).unwrap_or(own_name);
         let known = |of: fn(&TraceContext) -> &Option<Text>| of(subject.context?).as_deref();
-        // As it came with the span, and as the lane knows it.
+        // The trace object that came with the span, and the one of the trace context.
         let objects = [span.trace.as_ref(), subject.context.and_then(|it| it.trace.as_ref())];
         let object = |of: fn(&TraceObject) -> &Option<Text>| {
             objects.into_iter().flatten().find_map(|object| of(object).as_deref())
         };
-        // The name of a task of the Agents SDK, which is a workflow too, comes after that of its trace.
+        // The trace's name takes precedence over that of an Agents SDK task, which is also a workflow.
         let workflow = object(|it| &it.workflow).filter(|name| !name.is_empty());
         let workflow = workflow.or(facts.workflow.as_deref()).or(known(|it| &it.workflow));
         let group = facts.session.as_deref().or(object(|it| &it.group)).or(known(|it| &it.session));
@@ -199,7 +199,7 @@ impl Document<'_, '_> {
         write_fields(self.out, rows);
     }
 
-    /// The labels of a span; where it has none, those of its trace.
+    /// Writes the span's tags, or its trace's if it has none.
     fn tags(&mut self) {
         let (context, own) = (self.subject.context, &self.facts.tags);
         let tags = context.map(|it| &it.tags).filter(|_| own.is_empty()).unwrap_or(own).iter();
@@ -207,7 +207,7 @@ impl Document<'_, '_> {
         write_texts(self.out, "tags", tags.take(ENTRIES_MAX).map(|tag| &**tag));
     }
 
-    /// Tokens and money that count, or those that repeat what others say; and what decides which.
+    /// Writes the tokens and costs that count, those that repeat other spans', and the evidence for this.
     fn usage(&mut self) {
         let tokens = self.settings.prices.tokens_of(self.subject.context, self.span);
         let source = tokens.cost_source.filter(|_| tokens.counts);
@@ -272,7 +272,7 @@ impl Document<'_, '_> {
         self.out.push(b'}');
     }
 
-    /// Text; nothing when it is empty.
+    /// Writes a text unless it is empty.
     fn text(&mut self, name: &'static str, text: &str) {
         if !text.is_empty() {
             write_str(self.key(name), text);
@@ -287,13 +287,13 @@ impl Document<'_, '_> {
         }
     }
 
-    /// A member as the client named and wrote it.
+    /// Writes a member as the client sent it.
     fn member(&mut self, name: &str, json: &str) {
         write_json(Object::within(self.out).member(name), json);
     }
 }
 
-/// Whether a span has an invalid time. 0 stands for a missing one.
+/// Returns whether a span has an invalid time. 0 means a missing one.
 pub(super) fn has_odd_time(span: &Span) -> bool {
     [span.start_ns, span.end_ns].into_iter().any(|at| at != 0 && is_odd(at))
 }
@@ -302,12 +302,12 @@ fn is_error(span: &Span) -> bool {
     span.facts().error.is_some() || (span.is_otlp() && span.detail().status_code == STATUS_ERROR)
 }
 
-/// Input and output together, where the client did not add them up.
+/// Returns the total, or the sum of input and output if the client sent none.
 fn total_tokens(usage: &Usage) -> Option<u64> {
     usage.total.or_else(|| Some(usage.input?.saturating_add(usage.output?)))
 }
 
-/// What the Agents SDK calls such a span, whoever made it.
+/// Returns the Agents SDK's type of such a span, whichever client sent it.
 fn raw_type<'a>(subject: &'a Subject<'_>) -> Cow<'a, str> {
     let span = subject.span;
     if let Some(said) = subject.item.data.get_string("type") {
@@ -320,7 +320,7 @@ fn raw_type<'a>(subject: &'a Subject<'_>) -> Cow<'a, str> {
     })
 }
 
-/// Appends JSON on one line. Clients send it without line breaks, and then it is copied as it is.
+/// Appends JSON on one line. Most clients send it without line breaks, and then it is copied unchanged.
 fn write_json(out: &mut Vec<u8>, json: &str) {
     if memchr2(b'\n', b'\r', json.as_bytes()).is_none() {
         out.extend_from_slice(json.as_bytes());

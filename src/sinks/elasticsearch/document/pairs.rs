@@ -1,4 +1,4 @@
-//! What can be searched although it has no field: `key=value` of everything that is one value, and texts word by word.
+//! Makes data without a field searchable: `key=value` for every scalar, and texts by words.
 
 use std::borrow::Cow;
 
@@ -10,11 +10,11 @@ use crate::span::{Attribute, Payload, Value};
 use crate::support::json::raw::Raw;
 use crate::support::json::write_str;
 
-/// Texts that are indexed word by word, in bytes: of longer ones only the beginning is.
+/// The most bytes of a text that are indexed by words; only the beginning of a longer one is.
 const SEARCHED_BYTES_MAX: usize = 1 << 20;
 
 impl Document<'_, '_> {
-    /// `key=value` of everything that is one value.
+    /// Writes `key=value` for every scalar.
     pub(super) fn pairs(&mut self) {
         let start = self.out.len();
         self.key("attr_kv").push(b'[');
@@ -69,7 +69,7 @@ impl Document<'_, '_> {
     }
 }
 
-/// One value as text; none of a list, an object or nothing.
+/// Returns a scalar as text; `None` for a list, an object or an empty value.
 fn scalar_of(value: &Value) -> Option<Cow<'_, str>> {
     match value {
         Value::Text(text) => Some(Cow::Borrowed(text)),
@@ -80,11 +80,11 @@ fn scalar_of(value: &Value) -> Option<Cow<'_, str>> {
     }
 }
 
-/// The same of JSON.
+/// Does the same for JSON.
 pub(in crate::sinks::elasticsearch) fn scalar_of_json(value: Raw<'_>) -> Option<Cow<'_, str>> {
     let json = value.text();
     match json.as_bytes().first()? {
-        // A character takes six bytes at most. A longer text would be no entry, so it is not read.
+        // A character has at most six bytes. A longer text is no entry, so it is not parsed.
         b'"' if json.len() <= 6 * ENTRY_BYTES_MAX + 2 => {
             value.string().filter(|text| is_text(json, text))
         }
@@ -93,7 +93,7 @@ pub(in crate::sinks::elasticsearch) fn scalar_of_json(value: Raw<'_>) -> Option<
     }
 }
 
-/// Whether no escape stands for half a character.
+/// Returns whether no escape is half of a surrogate pair.
 fn is_text(json: &str, text: &str) -> bool {
     !text.contains(char::REPLACEMENT_CHARACTER) || json.contains(text)
 }

@@ -1,4 +1,4 @@
-//! What has no type of its own: as the client sent it, or folded into one text.
+//! Writes untyped data, as the client sent it or as a single text.
 
 use std::ptr;
 
@@ -15,9 +15,9 @@ use crate::support::json::object::Object;
 use crate::support::json::raw::Raw;
 use crate::support::json::write_str;
 
-/// What a field takes that indexes every attribute. `flattened` takes 20 levels, and values of 32,766 bytes with their keys.
+/// The limits of a field that indexes every attribute. `flattened` accepts 20 levels, and values of 32,766 bytes including their keys.
 const GUARD: Limits = Limits { whole_bytes: 0, levels: 8, key_bytes: 256, text_bytes: 30_000 };
-/// Names that are ours, behind `otel.`: attributes that clients call the same are left out.
+/// Names below `otel.` that the sink writes. Attributes of clients with these names are omitted.
 const OURS: [&str; 10] = [
     "span_kind",
     "flags",
@@ -30,11 +30,11 @@ const OURS: [&str; 10] = [
     "scope.version",
     "scope.attributes",
 ];
-/// Containers within each other down to an attribute: of a link, the list, the link and its attributes.
+/// The nesting of containers above an attribute: for a link, the list, the link and its attributes.
 const LEVELS: usize = 3;
 
 impl<'a> Document<'a, '_> {
-    /// Everything that has no type of its own, with texts cut that are too long: member by member, or as one text.
+    /// Writes all untyped data, with long texts cut: member by member, or as a single text.
     pub(super) fn free(&mut self, rung: Rung) {
         let start = self.out.len();
         if let Some(error) = self.facts.error.as_ref().filter(|_| rung == Rung::Folded) {
@@ -52,7 +52,7 @@ impl<'a> Document<'a, '_> {
         if rung == Rung::Full && text_max == usize::MAX {
             return;
         }
-        // Its members, as an object of their own.
+        // The members just written, as an object.
         let members = String::from_utf8(self.out.split_off(start)).unwrap_or_default();
         let members = format!("{{{}}}", members.trim_start_matches(','));
         let mut cut = Vec::new();
@@ -104,7 +104,7 @@ impl<'a> Document<'a, '_> {
         self.join_attributes(&detail.attributes);
     }
 
-    /// Adds attributes to the object that is open.
+    /// Adds attributes to the open object.
     fn join_attributes(&mut self, attributes: &[Attribute]) {
         let sides = [self.facts.input.as_ref(), self.facts.output.as_ref()];
         let is_elsewhere =
@@ -115,7 +115,7 @@ impl<'a> Document<'a, '_> {
         });
     }
 
-    /// The members of an item that have no field of their own.
+    /// Writes the members of an item that have no field.
     fn item_members(&mut self) {
         let ItemMembers { own, data } = &self.subject.item;
         for (name, value) in &own.members {
@@ -136,7 +136,7 @@ impl<'a> Document<'a, '_> {
         }
     }
 
-    /// Members of `span_data` that are the document's input and output, word for word.
+    /// Returns the members of `span_data` that are identical to the document's input and output.
     fn written_elsewhere(&self) -> [Option<&'static str>; 2] {
         let kind = self.subject.item.data.get_string("type").unwrap_or_default();
         let Facts { input, output, .. } = self.facts;
@@ -201,7 +201,7 @@ impl<'a> Document<'a, '_> {
     }
 }
 
-/// Whether an attribute is the very text that an input or output was taken from.
+/// Returns whether an attribute is the same memory as an input or output.
 pub(super) fn is_same_text(side: Option<&Payload>, value: &Value) -> bool {
     let (Some(side), Value::Text(text)) = (side, value) else { return false };
     let side = side.as_str();
