@@ -234,7 +234,7 @@ mod tests {
         }
     }
 
-    /// Counts what a decoder is asked for.
+    /// Counts the bytes that are read from a decoder's input.
     struct Counted<'a> {
         zeros: usize,
         read: &'a mut usize,

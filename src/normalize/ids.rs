@@ -95,7 +95,7 @@ mod tests {
     fn eight_bytes_survive_the_way_there_and_back() {
         let id = SpanId::from_hex("eee19b7ec3c1b174").unwrap();
         assert_eq!(span_id("any", "span_eee19b7ec3c1b17400000000"), id);
-        // Twelve zero bytes are no id, so they are hashed.
+        // Twelve zero bytes are not a valid id, so they are hashed.
         assert_ne!(span_id("any", "span_000000000000000000000000").to_string(), "0000000000000000");
     }
 

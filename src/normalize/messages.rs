@@ -415,7 +415,7 @@ mod tests {
             let taken = messages.put(path, "1".into()).is_some();
             assert_eq!(taken, path == "0", "{path}");
             if taken {
-                // An index alone replaces what was there: the last value counts.
+                // A bare index replaces the earlier value, because the last one counts.
                 assert!(messages.put("0.message.role", "\"assistant\"".into()).is_none());
             }
         }

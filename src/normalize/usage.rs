@@ -301,7 +301,7 @@ mod tests {
         }
     }
 
-    /// Input, output, total, cached read, cache write and reasoning; 0 stands for not said.
+    /// Input, output, total, cached read, cache write and reasoning; 0 stands for a missing count.
     fn usage([input, output, total, cached_read, cache_write, reasoning]: [u64; 6]) -> Usage {
         let said = |count: u64| (count != 0).then_some(count);
         Usage {
@@ -319,24 +319,24 @@ mod tests {
     fn counts_that_exclude_each_other_become_inclusive_by_evidence() {
         const KNOWN: bool = true;
         for (sent, is_known, expected) in [
-            // More cached than input: Anthropic's counts as they are.
+            // More cached than input: Anthropic's counts.
             ([5, 50, 0, 10_000, 100, 0], !KNOWN, [10_105, 50, 0, 10_000, 100, 0]),
             // The total is the sum of all parts: Bedrock's.
             ([12, 80, 9_592, 9_000, 500, 0], !KNOWN, [9_512, 80, 9_592, 9_000, 500, 0]),
             ([9_000, 80, 9_180, 100, 0, 0], !KNOWN, [9_100, 80, 9_180, 100, 0, 0]),
             // Input and output are the total: inclusive.
             ([10_105, 50, 10_155, 10_000, 100, 0], !KNOWN, [10_105, 50, 10_155, 10_000, 100, 0]),
-            // Nothing decides: as sent.
+            // No evidence: as sent.
             ([500, 50, 0, 100, 0, 0], !KNOWN, [500, 50, 0, 100, 0, 0]),
-            // The client is known, and its total may be input and output alone.
+            // The client is known, and its total may be only input plus output.
             ([500, 50, 550, 100, 0, 0], KNOWN, [600, 50, 650, 100, 0, 0]),
             ([500, 50, 0, 0, 0, 0], KNOWN, [500, 50, 0, 0, 0, 0]),
-            // Gemini counts thoughts beside the answer.
+            // Gemini counts thoughts separately from the answer.
             ([10, 20, 130, 0, 0, 100], !KNOWN, [10, 120, 130, 0, 0, 100]),
             ([10, 20, 0, 0, 0, 100], !KNOWN, [10, 120, 0, 0, 0, 100]),
-            // Both at once.
+            // Both parts are exclusive.
             ([10, 20, 170, 40, 0, 100], !KNOWN, [50, 120, 170, 40, 0, 100]),
-            // A gateway guesses more reasoning than there is output (langfuse/langfuse issue 14987).
+            // A gateway estimates more reasoning than output (langfuse/langfuse issue 14987).
             ([1_640, 102, 1_742, 0, 0, 109], !KNOWN, [1_640, 102, 1_742, 0, 0, 109]),
         ] {
             let mut found = usage(sent);

@@ -1,4 +1,4 @@
-//! The same runs natively and through each bridge say the same, but for what a bridge is known to lose.
+//! The same runs, sent by the Agents SDK and through each bridge, yield the same facts, except for those that a bridge is known to lose.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,16 +9,16 @@ use crate::normalize::{Decoded, attributes};
 use crate::span::{Detail, Facts, Format, Kind, Outline, Said, Span, Usage};
 use crate::support::golden;
 
-/// What a bridge loses or adds, beside the trace itself, which every bridge sends as a span of its own.
+/// What a bridge loses or adds, apart from the span for the trace itself, which every bridge adds.
 struct Bridge {
     folder: &'static str,
     /// Kinds that arrive as another kind.
     kinds: &'static [(Kind, Kind)],
-    /// Guardrails' names or results are lost.
+    /// Whether guardrails' names or results are lost.
     guardrails: Loss,
-    /// Session and workflow metadata are lost.
+    /// Whether session and workflow metadata are lost.
     group_is_lost: Loss,
-    /// Counts of cached and reasoning tokens are lost in these scenarios.
+    /// Scenarios in which counts of cached and reasoning tokens are lost.
     token_details_lost: &'static [&'static str],
 }
 
@@ -30,7 +30,7 @@ enum Loss {
     Half,
 }
 
-/// `reference`: what each bridge does was measured on these captures.
+/// The bridges, as measured on these captures.
 const BRIDGES: [Bridge; 3] = [
     Bridge {
         folder: "openinference-openai-agents",
@@ -38,7 +38,7 @@ const BRIDGES: [Bridge; 3] = [
         kinds: &[(Kind::Custom, Kind::Chain)],
         guardrails: Loss::Half,
         group_is_lost: Loss::Lost,
-        // The Chat Completions model is mapped by other code than the Responses model.
+        // Different code maps the Chat Completions model and the Responses model.
         token_details_lost: &["chatcompletions-model"],
     },
     Bridge {
@@ -52,7 +52,7 @@ const BRIDGES: [Bridge; 3] = [
     Bridge {
         folder: "logfire-openai-agents",
         kinds: &[],
-        // It scrubs the name by a pattern; the result arrives.
+        // It redacts the name by a pattern, but sends the result.
         guardrails: Loss::Half,
         group_is_lost: Loss::Kept,
         token_details_lost: &[],
@@ -68,7 +68,7 @@ const SCENARIOS: [&str; 6] = [
     "no-outer-trace-two-runs",
 ];
 
-/// What two ways of sending a run must agree on.
+/// The facts of a run that must be the same however it was sent.
 #[derive(Debug, PartialEq)]
 struct Run {
     kinds: BTreeMap<&'static str, usize>,
@@ -114,7 +114,7 @@ fn run(requests: &[Decoded], rename: &[(Kind, Kind)]) -> Run {
     }
 }
 
-/// The span that a bridge makes of the trace object.
+/// Returns whether a span stands for the trace object.
 fn is_trace_span(span: &Span) -> bool {
     span.is_otlp() && span.parent_id.is_none()
 }
@@ -173,7 +173,7 @@ fn what_a_bridge_keeps_of_group_and_guardrail_is_found() {
     }
 }
 
-/// Agents SDK spans that were turned into OTLP, as another Spanferry would receive them.
+/// The format of Agents SDK spans that were converted to OTLP, as another Spanferry receives them.
 #[derive(Debug)]
 struct SentOn(Detail);
 
@@ -193,8 +193,8 @@ impl Format for SentOn {
 
 #[test]
 fn sdk_spans_sent_on_as_otlp_keep_their_facts() {
-    // What changes its form on the way: messages become parts, parameters become a list of their own, audio and payloads that
-    // OTLP has no name for stay in attributes.
+    // Facts that change their form: messages become parts, parameters become a separate list, and audio and payloads without a name
+    // in OTLP stay in attributes.
     const RESHAPED: [&str; 7] =
         ["input", "output", "parameters", "metadata", "tags", "user", "tool_definitions"];
     for fixture in golden::fixtures("agents-sdk") {
@@ -213,7 +213,7 @@ fn sdk_spans_sent_on_as_otlp_keep_their_facts() {
             for facts in [&mut expected, &mut found] {
                 let facts = facts.as_object_mut().unwrap();
                 facts.retain(|name, _| !RESHAPED.contains(&&**name));
-                // Only spans without a parent carry the workflow; a failure has no class of its own.
+                // Only spans without a parent have the workflow, and a failure has no type.
                 if span.parent_id.is_some() {
                     facts.remove("workflow");
                 }

@@ -1,4 +1,4 @@
-//! Every convention on the traffic of its own clients, and on spans made by hand for what they never sent.
+//! Every convention, tested on captures of its clients, and on handmade spans for what these lack.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::span::{
 };
 use crate::support::golden;
 
-/// A span that is only its detail.
+/// A format whose spans have only a detail.
 #[derive(Debug)]
 struct Made(Detail);
 
@@ -60,7 +60,7 @@ fn made(scope: &str, detail: Detail) -> Facts {
     span.facts().clone()
 }
 
-/// An attribute's value of a JSON value; objects become maps.
+/// Converts a JSON value to an attribute's value; objects become maps.
 fn value(json: &Json) -> Value {
     match json {
         Json::Null => Value::Empty,
@@ -79,12 +79,12 @@ fn attributes(json: &Json) -> Vec<Attribute> {
     members.map(|(key, json)| Attribute { key: key.as_str().into(), value: value(json) }).collect()
 }
 
-/// The facts of a span with these attributes.
+/// Returns the facts of a span with these attributes.
 pub(super) fn named_facts(scope: &str, name: &str, json: &Json) -> Facts {
     made(scope, Detail { name: name.into(), attributes: attributes(json), ..Detail::default() })
 }
 
-/// The members that were expected, as they were found.
+/// Compares the expected members of the facts with the actual ones.
 fn check(scope: &str, sent: &Json, expected: &Json) {
     let found = facts_json(&named_facts(scope, "name", sent));
     for (name, value) in expected.as_object().unwrap() {
@@ -168,7 +168,7 @@ fn facts_in_brief_lack_contents_and_what_is_in_no_sum_and_nothing_else() {
     assert!(500 < spans && 50 < shorter, "{shorter} of {spans} lack something");
 }
 
-/// Every model call of the captures went to one server, which always counts the same.
+/// All model calls of the captures went to a single server that always returns the same counts.
 #[test]
 fn model_calls_of_every_client_have_the_servers_usage() {
     for (client, details) in [
@@ -189,10 +189,10 @@ fn model_calls_of_every_client_have_the_servers_usage() {
             .filter(|facts| facts.kind == Kind::Generation && !facts.usage.is_empty())
         {
             assert_eq!((facts.usage.input, facts.usage.output), (Some(120), Some(30)), "{client}");
-            // OpenInference leaves them out of the Agents SDK's Chat Completions spans.
+            // OpenInference omits them from the Agents SDK's Chat Completions spans.
             if details && &*facts.name != "generation" {
                 assert_eq!(facts.usage.cached_read, Some(64), "{client} {}", facts.name);
-                // OpenLLMetry leaves them out of streams.
+                // OpenLLMetry omits them for streams.
                 let is_streamed_by_openllmetry =
                     client == "traceloop-openai" && facts.usage.reasoning.is_none();
                 assert!(

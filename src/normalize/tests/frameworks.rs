@@ -1,5 +1,5 @@
-//! Spans of frameworks as their sources write them, and what each must come to. Keys and values are those of the versions that
-//! `docs/conventions.md` names; what is expected follows from what each framework documents.
+//! Spans of frameworks as their sources write them, and the expected facts. Keys and values are those of the versions in
+//! `docs/conventions.md`; the expectations follow from each framework's documentation.
 
 #![expect(clippy::too_many_lines, reason = "tables of cases")]
 
@@ -58,7 +58,7 @@ fn coding_agents_say_kinds_and_tokens_in_their_own_words() {
                 "first_token_ns": 812_500_000, "request_model": "claude-opus-4-7", "finish_reasons": ["end_turn"],
                 "response_id": "req_1", "input": "[USER] hi", "output": "hello"}),
         ),
-        // 2.1.332 says the same once more in OpenTelemetry's words, added up.
+        // 2.1.332 also sends the same counts under OpenTelemetry's names, inclusively.
         (
             CLAUDE,
             "claude_code.llm_request",

@@ -1,4 +1,4 @@
-//! Both formats on real traffic, and what they must agree on.
+//! Both formats on real traffic, and the facts on which they must agree.
 
 mod openai;
 mod conventions;
@@ -36,7 +36,7 @@ fn decode_fixture(fixture: &Fixture) -> Decoded {
         .unwrap_or_else(|error| panic!("{}: {error}", fixture.name))
 }
 
-/// The spans of a fixture's folder (or of one scenario in it), from all its requests.
+/// Decodes all requests in a folder of fixtures, or of one scenario in it.
 fn decode_all(folder: &str, scenario: &str) -> Vec<Decoded> {
     let fixtures = golden::fixtures(folder);
     let wanted =
@@ -48,7 +48,7 @@ fn is_traces(fixture: &Fixture) -> bool {
     fixture.name.contains("_traces.") || fixture.name.contains(".body.")
 }
 
-/// Facts as JSON, without what is not set.
+/// Encodes facts as JSON, without missing ones.
 fn facts_json(facts: &Facts) -> Value {
     let text = |text: &Option<Text>| text.as_deref().map(Value::from);
     let payload = |payload: &Option<Payload>| payload.as_ref().map(payload_json);
@@ -113,12 +113,12 @@ fn facts_json(facts: &Facts) -> Value {
     Value::Object(set.collect())
 }
 
-/// Text as a string, JSON as what it is: so a golden shows which of the two it was.
+/// Encodes text as a string, and JSON as JSON, so that a golden file shows which of the two it was.
 fn payload_json(payload: &Payload) -> Value {
     match payload {
         Payload::Text(text) => Value::from(&**text),
         Payload::Json(text) => {
-            // Values nest far deeper here than serde_json takes by default.
+            // Values nest far more deeply here than serde_json accepts by default.
             let mut json = serde_json::Deserializer::from_str(text);
             json.disable_recursion_limit();
             let parsed =
@@ -154,7 +154,7 @@ fn check_golden(name: &str, lines: &[Value]) {
     );
 }
 
-/// A body of the ingest format.
+/// Decodes a body of the ingest format.
 fn agents_sdk(body: impl Into<Bytes>) -> Decoded {
     decode(&envelope(Receiver::OpenAi, Encoding::Json, &[]), &body.into(), &Limits::default())
         .unwrap()

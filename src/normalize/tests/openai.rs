@@ -1,4 +1,4 @@
-//! The ingest format as real SDKs, hostile hands and chance send it.
+//! The ingest format from real SDKs, hostile clients and random generators.
 
 use std::collections::{HashMap, HashSet};
 
@@ -27,7 +27,7 @@ fn body_of(items: &[String]) -> String {
     format!(r#"{{"data":[{}]}}"#, items.join(","))
 }
 
-/// Bodies with values that JSON does not know: the old Python SDK's NaN and surrogates, and JavaScript's surrogates.
+/// Bodies with values that JSON does not allow: the old Python SDK's NaN and surrogates, and JavaScript's surrogates.
 const MENDED: [&str; 5] = [
     "old_sdk_0.0.7_hostile/001.body.json",
     "old_sdk_0.0.7_hostile/002.body.json",
@@ -515,7 +515,7 @@ fn the_brief_detail_is_the_detail_without_the_messages_of_model_calls() {
     const MESSAGES: [&str; 2] = [keys::GEN_AI_INPUT_MESSAGES, keys::GEN_AI_OUTPUT_MESSAGES];
     for fixture in golden::fixtures("agents-sdk") {
         for span in decode_fixture(&fixture).batch.spans() {
-            // First, while nothing is remembered.
+            // This must come first, while nothing is cached.
             let brief = span.brief_detail().into_owned();
             let mut whole = span.detail().clone();
             whole.attributes.retain(|attribute| !MESSAGES.contains(&&*attribute.key));

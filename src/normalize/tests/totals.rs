@@ -1,11 +1,11 @@
-//! Whose tokens count, read off the whole of a trace at once. The table of traces, which sees spans one by one, is held against it.
+//! Decides whose tokens count from the complete trace. The table of traces, which sees spans one by one, is compared with it.
 
 use std::collections::BTreeMap;
 
 use crate::span::{Kind, Span, SpanId, Usage};
 
 impl Usage {
-    /// Adds the counts of another call. A total that is not said is the sum of input and output.
+    /// Adds the counts of another call. A missing total is the sum of input and output.
     pub(crate) fn add(&mut self, more: &Self) {
         let mut more = *more;
         if let (None, Some(input), Some(output)) = (more.total, more.input, more.output) {
@@ -19,7 +19,7 @@ impl Usage {
     }
 }
 
-/// What one span is to the others.
+/// The role of a span among the others.
 #[expect(clippy::struct_excessive_bools, reason = "facts of a span that do not exclude each other")]
 struct Said<'a> {
     span: &'a Span,
@@ -30,7 +30,7 @@ struct Said<'a> {
 }
 
 impl Said<'_> {
-    /// Whether it says what another span beside it took.
+    /// Returns whether it repeats the tokens of a sibling.
     fn records(&self, other: &Self) -> bool {
         let is_beside = other.span.parent_id == self.span.parent_id;
         let is_record = self.span.facts().sdk_span_type.as_deref() == Some("subtask");
@@ -38,7 +38,7 @@ impl Said<'_> {
     }
 }
 
-/// The tokens of each span of one trace that count, by its id. Parents form no circle, and of a span that is there twice the first is it.
+/// Returns the counting tokens of each span of a trace, by id. Parents form no cycle, and of two spans with the same id the first counts.
 pub(crate) fn counted(spans: &[&Span]) -> BTreeMap<SpanId, Usage> {
     let mut said: BTreeMap<SpanId, Said<'_>> = BTreeMap::new();
     for span in spans {
@@ -58,7 +58,7 @@ pub(crate) fn counted(spans: &[&Span]) -> BTreeMap<SpanId, Usage> {
                 || marked == Some("task"),
         });
     }
-    // All above a span, the nearest first.
+    // A span's ancestors, the nearest first.
     let above = |id: SpanId| {
         let next = |id: &SpanId| said.get(id)?.span.parent_id;
         std::iter::successors(said[&id].span.parent_id, next).collect::<Vec<_>>()
@@ -110,7 +110,7 @@ pub(crate) fn counted(spans: &[&Span]) -> BTreeMap<SpanId, Usage> {
     said.keys().filter(|id| counts(**id)).map(|id| (*id, usage(&said[id]))).collect()
 }
 
-/// The tokens of one trace.
+/// Returns the tokens of one trace.
 pub(crate) fn trace_total<'a>(spans: impl IntoIterator<Item = &'a Span>) -> Usage {
     let spans: Vec<&Span> = spans.into_iter().collect();
     let mut total = Usage::default();

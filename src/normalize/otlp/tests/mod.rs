@@ -1,4 +1,4 @@
-//! OTLP as real clients, hostile hands and chance send it.
+//! OTLP from real clients, hostile clients and random generators.
 
 mod odd_clients;
 mod properties;
@@ -19,7 +19,7 @@ use crate::support::golden::{self, Fixture};
 const BODY_BYTES_MAX: usize = 64 << 20;
 
 fn envelope(encoding: Encoding) -> Envelope {
-    // From nobody in particular, over OTLP/HTTP.
+    // From an unknown client, over OTLP/HTTP.
     Envelope::new(Source::unknown(), encoding, 0)
 }
 
@@ -44,7 +44,7 @@ fn decode_fixture(fixture: &Fixture, body: &Bytes) -> Result<Decoded, Malformed>
     if is_json { json(body) } else { protobuf(body) }
 }
 
-/// Our OTLP/JSON of what was decoded.
+/// Encodes what was decoded as OTLP/JSON.
 pub(super) fn written(decoded: &Decoded) -> Value {
     let mut out = Vec::new();
     otlp::json::write_request(&mut out, decoded.batch.spans());
@@ -53,8 +53,8 @@ pub(super) fn written(decoded: &Decoded) -> Value {
     Value::deserialize(&mut json).unwrap()
 }
 
-/// Makes two decodings comparable: members that hold a default may be there or not, and only spans under the same resource and
-/// scope are brought together.
+/// Makes two decodings comparable: members with default values are optional, and only spans under the same resource and scope are
+/// grouped.
 pub(super) fn canonical(request: &Value) -> Vec<(String, String, Value)> {
     let mut spans = Vec::new();
     for resource in request["resourceSpans"].as_array().into_iter().flatten() {
@@ -83,7 +83,7 @@ fn without_defaults(value: &Value) -> Value {
         }
         Value::Array(elements) => elements.iter().map(without_defaults).collect(),
         Value::Null => json!({}),
-        // Numbers are kept as they are written, and 1e-5 is also 1e-05.
+        // Numbers keep their spelling, and 1e-5 equals 1e-05.
         Value::Number(number) => json!(number.as_f64()),
         plain => plain.clone(),
     }
@@ -112,7 +112,7 @@ fn every_captured_trace_request_decodes_as_its_golden_says() {
     assert_eq!(compared, 81);
 }
 
-/// The spans of a request as the oracle understands them, each with what it was sent under.
+/// Returns the spans of a request as the oracle decodes them, each with its resource and scope.
 pub(super) fn oracle_spans(request: &ExportTraceServiceRequest) -> Vec<String> {
     let mut spans = Vec::new();
     for resource in &request.resource_spans {
@@ -135,7 +135,7 @@ pub(super) fn passed_on(decoded: &Decoded) -> ExportTraceServiceRequest {
     ExportTraceServiceRequest::decode(out.as_slice()).unwrap()
 }
 
-/// The request rebuilt from what was read of every span, none of it from the slices.
+/// Rebuilds the request from the decoded details of every span, without using the slices.
 pub(super) fn rebuilt(decoded: &Decoded) -> ExportTraceServiceRequest {
     let resource_spans = decoded.batch.spans().map(|span| {
         let resource =
@@ -206,7 +206,7 @@ fn the_oracle_reads_the_same_spans_passed_on_and_rebuilt() {
     }
 }
 
-/// A status that says nothing is the same as none, and entity references are passed on but not read.
+/// Removes empty statuses, which equal missing ones, and entity references, which are passed on but not read.
 pub(super) fn without_empty_status(
     mut request: ExportTraceServiceRequest,
 ) -> ExportTraceServiceRequest {
@@ -221,7 +221,7 @@ pub(super) fn without_empty_status(
     request
 }
 
-/// What the decoder makes of each case of `json-mapping/cases.json`: the file `ours.json` beside it.
+/// Compares the decoder's results for the cases in `json-mapping/cases.json` with `ours.json` in the same folder.
 #[test]
 fn every_case_of_the_json_mapping_is_decided_as_written_down() {
     let cases: Vec<Value> =
@@ -259,7 +259,7 @@ fn every_case_of_the_json_mapping_is_decided_as_written_down() {
     assert_eq!(ours, written_down);
 }
 
-/// Fixtures whose fate is decided before the body is decoded: by content type, coding, method, path or gRPC framing.
+/// Returns whether a fixture is refused or accepted before its body is decoded: by content type, compression, method, path or gRPC framing.
 fn is_decided_at_the_door(fixture: &Fixture) -> bool {
     const AT_THE_DOOR: &[&str] =
         &["003", "004", "010", "011", "012", "014", "015", "063", "064", "065"];
@@ -267,7 +267,7 @@ fn is_decided_at_the_door(fixture: &Fixture) -> bool {
     AT_THE_DOOR.iter().any(starts_with) || fixture.name.ends_with(".grpcframe")
 }
 
-/// Where a sidecar leaves a choice, ours.
+/// Expected statuses where a sidecar allows several.
 const OUR_CHOICES: &[(&str, u64)] = &[
     ("hostile/021_amplify-4M-empty-spans.pb.gz", 413),
     ("hostile/041_deep-array-100.pb", 200),
@@ -303,7 +303,7 @@ fn every_hostile_body_gets_its_expected_answer() {
         if let (Ok(decoded), Some(rejected)) = (&decoded, expect["rejected_spans"].as_u64()) {
             assert_eq!(decoded.refused.len() as u64, rejected, "{}", fixture.name);
         }
-        // Whatever arrived can be read, written and passed on.
+        // Whatever was accepted can be read, written and passed on.
         if let Ok(decoded) = &decoded {
             assert_eq!(
                 canonical(&written(decoded)).len(),
@@ -354,7 +354,7 @@ fn what_is_mended_is_said_and_shown() {
     for name in ["032_parent-7", "033_parent-zero"] {
         assert_eq!(hostile(name).batch.spans().next().unwrap().parent_id, None, "{name}");
     }
-    // What other receivers would refuse a whole request for is not passed on.
+    // Parts for which other receivers would refuse the complete request are not passed on.
     for name in ["032_parent-7", "034_link-bad-id"] {
         let request = passed_on(&hostile(name));
         let span = &request.resource_spans[0].scope_spans[0].spans[0];
@@ -381,7 +381,7 @@ fn a_value_is_read_as_deep_as_the_limit_and_a_marker_stands_below() {
     assert_eq!(deepest(&hostile("040_deep-array-40")).0, 41);
 }
 
-/// A message with these fields, all of them length-delimited.
+/// Encodes a message with these fields, all of them length-delimited.
 fn message(fields: &[(u8, &[u8])]) -> Vec<u8> {
     let mut out = Vec::new();
     for (number, content) in fields {

@@ -1,4 +1,4 @@
-//! What encoders send that do not know the JSON mapping, and clients that do not know the unit of times.
+//! Requests of encoders that ignore the JSON mapping, and of clients that use the wrong unit for times.
 
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -9,7 +9,7 @@ use crate::normalize::Decoded;
 use crate::span::otlp;
 use crate::support::golden;
 
-/// A request with one span, which has these members beside its ids.
+/// Builds a request with one span, which has these members in addition to its ids.
 fn request(members: &str) -> Bytes {
     Bytes::from(format!(
         r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{{"traceId":"5b8efff798038103d269b633813fc60c",
@@ -17,7 +17,7 @@ fn request(members: &str) -> Bytes {
     ))
 }
 
-/// What is said of a request, and what is passed on of the value of its span's only attribute.
+/// Returns a request's warnings, and the value that is passed on for its span's only attribute.
 fn of_value(value: &str) -> (Vec<&'static str>, String) {
     let body = request(&format!(r#""attributes":[{{"key":"k","value":{value}}}]"#));
     let decoded = json(&body).unwrap();
@@ -61,7 +61,7 @@ fn a_value_in_a_wrapper_is_the_same_as_one_without_in_every_spelling() {
             format!(r#"{{"Value":{{"StringValue":{long}}}}}"#),
             format!(r#"{{"stringValue":{long}}}"#),
         ),
-        // What gogo makes of the same messages has names in JSON.
+        // gogo's structs of the same messages have JSON names.
         (r#"{"Value":{"string_value":"a"}}"#.to_owned(), r#"{"stringValue":"a"}"#.to_owned()),
         (
             r#"{"Value":{"ArrayValue":{"Values":[{"Value":{"BoolValue":false}}]}}}"#.to_owned(),
@@ -88,7 +88,7 @@ fn a_value_of_an_unknown_kind_is_kept_empty_and_that_is_said() {
         r#"{"Value":"a"}"#,
         r#"{"Value":["a"]}"#,
         r#"{"Value":{"Text":{"a":[1]}}}"#,
-        // A wrapper in a wrapper is none, however many there are.
+        // A wrapper inside a wrapper is not a wrapper, at any depth.
         r#"{"Value":{"Value":{"StringValue":"a"}}}"#,
         &deep,
     ] {
@@ -117,7 +117,7 @@ fn times_in_another_unit_are_kept_as_sent_and_said_to_be_odd_in_both_encodings()
         (4_102_444_800_000_000_000, 0, Some(outside.clone())),
         (5, 7, Some(outside.clone())),
         (u64::MAX, u64::MAX, Some(outside)),
-        // Not known yet, or not at all.
+        // Unknown, or not known yet.
         (0, 0, None),
         (1_795_880_000_000_000_000, 0, None),
         (1_795_880_000_000_000_000, 1_795_880_000_000_000_001, None),

@@ -52,7 +52,7 @@ fn attributes() -> impl Strategy<Value = Vec<KeyValue>> {
     vec((".{0,12}", any_value()), 0..4).prop_map(key_values)
 }
 
-/// Ids that are ids: not all zeros.
+/// Generates valid ids, which are not all zero.
 fn id(bytes: usize) -> impl Strategy<Value = Vec<u8>> {
     vec(1_u8.., bytes)
 }
@@ -137,7 +137,7 @@ fn request() -> impl Strategy<Value = ExportTraceServiceRequest> {
         .prop_map(|resource_spans| ExportTraceServiceRequest { resource_spans })
 }
 
-/// One change to a body.
+/// A change of a body.
 #[derive(Debug, Clone)]
 enum Mutation {
     Set(prop::sample::Index, u8),
@@ -171,7 +171,7 @@ fn mutated(mut body: Vec<u8>, mutations: &[Mutation]) -> Bytes {
     Bytes::from(body)
 }
 
-/// Whatever a body is: no panic, and what is read of it can be written in both encodings and read again.
+/// Checks that no body causes a panic, and that the decoded spans can be written in both encodings and decoded again.
 fn survives(body: &Bytes) {
     for decoded in [protobuf(body), json(body)].into_iter().flatten() {
         let spans = decoded.batch.items.len();
@@ -202,7 +202,7 @@ proptest! {
         let from_json = json(&Bytes::from(serde_json::to_vec(&request).unwrap())).unwrap();
         prop_assert!(from_json.refused.is_empty());
         prop_assert_eq!(canonical(&written(&from_json)), canonical(&written(&from_protobuf)));
-        // And our own JSON reads back as what it was written from.
+        // Encoded JSON decodes to its source.
         let mut text = Vec::new();
         crate::span::otlp::json::write_request(&mut text, from_protobuf.batch.spans());
         let read_back = json(&Bytes::from(text)).unwrap();
