@@ -271,7 +271,7 @@ mod tests {
         assert_eq!((scan.since_ms, &scan.after), (14, &None));
         changes.scanned(&["e".to_owned()], true, later);
         assert_eq!(changes.due(9, later).len(), 1, "what is found can be found");
-        // What comes while it goes on is looked for by the next.
+        // Changes during a search are found by the next one.
         changes.owe(3, later);
         changes.scanned(&["f".to_owned()], false, later);
         assert_eq!(changes.scans.front().map(|scan| scan.since_ms), Some(3));

@@ -147,7 +147,7 @@ mod tests {
         Node { id, own: Own { parent, ..node.own }, ..node }
     }
 
-    /// Whether each counts, of spans that say what is above them.
+    /// Returns for each span with its parent whether its tokens count.
     fn counts(spans: &[(Option<usize>, Span)]) -> Vec<bool> {
         let all = spans.iter().enumerate().map(|(id, (parent, node))| at(id, *parent, *node));
         places(all).into_iter().map(|place| place.counts).collect()
@@ -173,7 +173,7 @@ mod tests {
             (vec![(None, call), (Some(0), tool), (Some(1), call)], vec![true, false, true]),
             (vec![(None, tool), (Some(0), call), (Some(0), log)], vec![false, true, false]),
             (vec![(None, tool), (Some(0), silent), (Some(0), log)], vec![false, false, true]),
-            // Beside each other below a span that is not there.
+            // Siblings below a missing span.
             (vec![(Some(9), call), (Some(9), log)], vec![true, false]),
             (vec![(None, silent), (None, log)], vec![false, true]),
         ] {
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_long_chain_of_tasks_takes_one_step_for_each() {
-        // With a step for each pair of them, this would take minutes; for each three, for ever.
+        // With quadratic time, this would take minutes, and with cubic time forever.
         let count = 200_000;
         let chain = |at: usize| (at.checked_sub(1), node(Spends::Other));
         let tasks: Vec<_> = (0..count).map(chain).collect();
@@ -233,7 +233,7 @@ mod tests {
         assert!(counted[0] && !counted[1..].contains(&true), "the first speaks for all");
     }
 
-    /// A tree: each span's parent comes before it in the list; and which of them are agents.
+    /// Generates a tree in which each span's parent precedes it, with a flag for agents.
     fn tree() -> impl Strategy<Value = Vec<(Option<usize>, bool)>> {
         proptest::collection::vec((any::<prop::sample::Index>(), any::<bool>()), 1..24).prop_map(
             |spans| {

@@ -1,4 +1,4 @@
-//! Every span exactly once: through crashes, full disks, deliveries given up, and whatever others do to the files.
+//! Every span exactly once: through crashes, full disks, abandoned deliveries, and changes of the files by other processes.
 #![expect(clippy::disallowed_types, reason = "a test disk is given files")]
 
 use std::io::{self, Read as _};
@@ -21,7 +21,7 @@ use crate::support::byte_size::ByteSize;
 use crate::support::golden;
 
 impl Options {
-    /// The plainest options for a path.
+    /// Returns the default options for a path.
     pub(crate) fn at(path: String) -> Self {
         Self {
             path,
@@ -35,7 +35,7 @@ impl Options {
 
 const HOUR_NS: u64 = 3_600_000_000_000;
 
-/// A disk with little room, and with syncs that fail when told to.
+/// A disk with little room, whose syncs fail on demand.
 struct SmallDisk {
     room: Arc<AtomicU64>,
     syncs_fail: bool,
@@ -55,7 +55,7 @@ impl Disk for SmallDisk {
     }
 }
 
-/// A sink and the lane that drives it: what it has saved, and what it delivers again after a crash.
+/// A sink and its lane: the saved state, and the deliveries that a crash repeats.
 struct World {
     dir: TempDir,
     options: Options,
@@ -91,7 +91,7 @@ impl World {
         text_of(&self.path(name))
     }
 
-    /// Items of one request, each a span that says its number.
+    /// Creates the items of one request, each a span with a number.
     fn make(&mut self, count: u64) -> Delivery {
         let numbers = self.next_span..self.next_span + count;
         self.next_span += count;
@@ -107,14 +107,14 @@ impl World {
         self.since.push(delivery);
     }
 
-    /// As the lane does it.
+    /// Delivers like a lane.
     fn hand_over(&mut self, delivery: &Delivery) -> Result<(), Pace> {
         self.write(delivery)?;
         self.store.settle();
         Ok(())
     }
 
-    /// Without hearing that it arrived.
+    /// Writes a delivery without settling it.
     fn write(&mut self, delivery: &Delivery) -> Result<(), Pace> {
         match self.store.write(delivery) {
             Err(Pace::Checkpoint) => {
@@ -130,7 +130,7 @@ impl World {
         self.since.clear();
     }
 
-    /// The process dies and a new one delivers again what the cursor does not cover.
+    /// Replaces the process with a new one, which delivers again what the cursor does not cover.
     fn crash(&mut self) {
         self.store = open(&self.options, &self.room, &self.saved);
         for delivery in std::mem::take(&mut self.since) {
@@ -139,7 +139,7 @@ impl World {
         }
     }
 
-    /// The numbers of all spans in all files, file by file.
+    /// Returns the numbers of all spans, file by file.
     fn numbers(&self) -> Vec<u64> {
         let mut files = Vec::new();
         collect(self.dir.path(), &mut files);
@@ -168,7 +168,7 @@ fn collect(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Files sort by their time, then by their number.
+/// Returns the sort key of a file: its time, then its number.
 fn place_of(path: &Path) -> (String, u32) {
     let name = path.file_name().unwrap().to_str().unwrap();
     let mut parts = name.split('.');
@@ -192,7 +192,7 @@ fn text_of(path: &Path) -> String {
     text
 }
 
-/// The kinds of files, each of which must keep the promise.
+/// Returns a world for each kind of file; all must be exact.
 fn worlds() -> Vec<World> {
     let compressed =
         |compression| World::with("traces.jsonl", |options| options.compression = compression);
@@ -253,7 +253,7 @@ fn a_crash_in_the_middle_of_a_write_leaves_whole_lines_only() {
         world.checkpoint();
         let delivery = world.make(5);
         world.room.store(100, Ordering::SeqCst);
-        // The new process finds a hundred bytes of the delivery: its predecessor could not even cut them.
+        // The new process finds a hundred bytes of the delivery, which its predecessor could not even cut.
         let grown = world.write(&delivery);
         world.room.store(u64::MAX, Ordering::SeqCst);
         assert!(grown.is_err());
@@ -267,7 +267,7 @@ fn a_crash_in_the_middle_of_a_write_leaves_whole_lines_only() {
 fn a_new_file_is_in_a_checkpoint_before_it_is_written() {
     for mut world in worlds() {
         let first = world.make(1);
-        // A checkpoint that nobody was asked to save may not have been saved.
+        // A checkpoint that the lane was not asked to save may not have been saved.
         world.store.checkpoint().unwrap();
         assert!(matches!(world.store.write(&first), Err(Pace::Checkpoint)));
         assert!(matches!(world.store.write(&first), Err(Pace::Checkpoint)), "still not noted");
@@ -287,7 +287,7 @@ fn a_delivery_that_was_given_up_leaves_nothing_behind() {
     for mut world in worlds() {
         world.deliver(2);
         let delivery = world.make(3);
-        // Written, but the lane never heard of it.
+        // Written, but the lane did not learn of it.
         world.write(&delivery).unwrap();
         world.checkpoint();
         assert_eq!(world.numbers(), [0, 1]);
@@ -573,7 +573,7 @@ async fn the_sink_delivers_and_a_delivery_that_was_dropped_does_not_count() {
     sink.checkpoint().await.unwrap();
     for _ in 0..20 {
         let mut given_up = sink.deliver(&delivery);
-        // One poll starts the write; then the lane's deadline comes.
+        // One poll starts the write; then the lane's deadline passes.
         let polled =
             std::future::poll_fn(|context| std::task::Poll::Ready(given_up.as_mut().poll(context)))
                 .await;
@@ -591,7 +591,7 @@ async fn the_sink_delivers_and_a_delivery_that_was_dropped_does_not_count() {
     assert_eq!(text_of(&path).lines().count(), 2);
 }
 
-/// A disk whose files cannot be opened before somebody says so, as over a file system that is gone.
+/// A disk on which opening a file blocks until the test allows it, like an unreachable network file system.
 struct HungDisk(Mutex<std::sync::mpsc::Receiver<()>>);
 
 impl Disk for HungDisk {

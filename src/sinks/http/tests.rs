@@ -1,4 +1,4 @@
-//! The client against servers of this process: in the clear and under TLS, well-behaved and not.
+//! The client against in-process servers: without and with TLS, well-behaved and not.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ use crate::support::authority::Authority;
 
 type Body = BoxBody<Bytes, Infallible>;
 
-/// What a server saw.
+/// A request that a server received.
 #[derive(Debug, Clone, PartialEq)]
 struct Seen {
     version: Version,
@@ -39,7 +39,7 @@ struct Seen {
     body: Bytes,
 }
 
-/// A server on a port of its own that answers every request alike.
+/// A server on its own port that gives every request the same answer.
 struct Server {
     uri: Uri,
     seen: Arc<Mutex<Vec<Seen>>>,
@@ -74,7 +74,7 @@ async fn secure_and_serve(
     log: Arc<Mutex<Vec<Seen>>>,
 ) {
     let Some(acceptor) = acceptor else { return serve(stream, answer, log).await };
-    // A client that does not trust us goes away.
+    // A client that does not trust this server disconnects.
     let Ok(stream) = acceptor.accept(stream).await else { return };
     serve(stream, answer, log).await;
 }
@@ -94,7 +94,7 @@ async fn serve(
             Ok::<_, Infallible>(answer())
         }
     });
-    // A client that goes away is no failure of the test.
+    // A client that disconnects does not fail the test.
     auto::Builder::new(TokioExecutor::new())
         .serve_connection(TokioIo::new(stream), service)
         .await
@@ -177,7 +177,7 @@ async fn an_answer_that_does_not_come_or_does_not_end_is_given_up() {
     assert_eq!(server.seen().len(), 4);
 }
 
-/// A body of one piece after which nothing comes, not even the end.
+/// A body of one chunk that never ends.
 struct Endless(Option<Bytes>);
 
 impl hyper::body::Body for Endless {
@@ -234,7 +234,7 @@ fn neither_bodies_nor_credentials_are_printed() {
 // === TLS ===
 
 impl Authority {
-    /// A server that shows a certificate for this name, and may want one of the client.
+    /// A server with a certificate for this name, which may require one from the client.
     fn server(&self, name: &str, clients: Option<&Self>) -> ServerConfig {
         let (certificate, key) = self.sign(name);
         let chain = vec![certificate.der().clone(), self.issuer.der().clone()];

@@ -1,4 +1,4 @@
-//! The schema is what `columns.md` says, and the lines are what the goldens hold.
+//! The schema equals `columns.md`, and the lines equal the golden files.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ fn every_line() -> String {
     lines(&samples::delivery(samples::START_NS, samples::every_item()))
 }
 
-/// Columns and types as the page has them.
+/// Returns the columns and types of the page.
 fn columns() -> BTreeMap<&'static str, &'static str> {
     let rows = include_str!("columns.md").lines().filter_map(|line| line.strip_prefix("| `"));
     rows.map(|row| {
@@ -48,7 +48,7 @@ fn type_of(value: &Json) -> &'static str {
     }
 }
 
-/// The names of an object, repeated ones too.
+/// The names in an object, including repeated ones.
 struct Names(Vec<String>);
 
 impl<'de> serde::Deserialize<'de> for Names {
@@ -99,7 +99,7 @@ fn every_line_has_only_columns_of_the_front_page_with_their_types_and_no_name_tw
         }
     }
     for (column, _) in columns.into_iter().filter(|(column, _)| !used.contains_key(*column)) {
-        // What no sample says.
+        // Columns that no sample has.
         assert!(
             ["tenant", "openai_organization", "output_attribute", "tool_definitions_attribute"]
                 .contains(&column),
@@ -129,7 +129,7 @@ fn an_attribute_that_is_a_column_is_written_once_and_its_twin_is_kept() {
     let object: Json = serde_json::from_str(&line).unwrap();
     assert_eq!(object["input_attribute"], "gen_ai.input.messages");
     assert_eq!(object["attributes"].get("gen_ai.input.messages"), None);
-    // Another attribute with the same bytes came as well, and is not the column's.
+    // Another attribute has the same text, but is not the column's source.
     assert_eq!(object["attributes"]["input.value"], object["input"]);
 }
 

@@ -104,7 +104,7 @@ fn every_mistake_is_said_and_no_value_is_quoted() {
 
 // === Presets ===
 
-/// Everything that any preset asks for.
+/// All options that any preset needs.
 const GIVEN: &str = "api_key = \"sk-hunter2\"\nproject = \"shop\"\naccount = \"4711\"\n";
 
 #[test]
@@ -275,7 +275,7 @@ fn tokens_that_repeat_others_get_names_that_nobody_adds_up() {
         let sent = &request.resource_spans[0].scope_spans[0].spans[0].attributes;
         assert_eq!(sent.iter().map(|it| &*it.key).collect::<Vec<_>>(), expected);
     }
-    // A task that speaks for its run, and an Agents SDK call around another.
+    // A task whose tokens count for its run, and an Agents SDK call around another.
     let aggregate = vec![said("openai.agents.aggregate_usage.input_tokens"), said("k")];
     let own = vec![said("gen_ai.usage.input_tokens"), said("llm.token_count.prompt"), said("k")];
     let call = Facts { kind: Work::Generation, usage: tokens, ..Facts::default() };
@@ -427,7 +427,7 @@ fn answer(status: u16, headers: &[(&'static str, &str)], body: &[u8]) -> Respons
     }
 }
 
-/// Spans of the request that is answered.
+/// The number of spans in the request.
 const SPANS: usize = 3;
 
 fn http(status: u16, headers: &[(&'static str, &str)], body: &[u8]) -> Report {
@@ -496,7 +496,7 @@ fn a_web_page_is_no_success() {
 fn a_partial_success_is_counted_and_named_where_it_can_only_be_all() {
     let protobuf = [("content-type", "application/x-protobuf")];
     let json = [("content-type", "application/json")];
-    // What the Collector answers: a partial success that is there and empty.
+    // The Collector's answer: an empty partial success.
     assert_eq!(http(200, &protobuf, b"\x0a\x00"), Report::delivered());
     assert_eq!(http(200, &json, br#"{"partialSuccess":{}}"#), Report::delivered());
     assert_eq!(http(200, &json, br#"{"partialSuccess":null}"#), Report::delivered());

@@ -1,4 +1,4 @@
-//! What people see, and what happens when nobody looks.
+//! The output for people, and the behaviour without a reader.
 
 use std::sync::mpsc::{SyncSender, sync_channel};
 
@@ -70,7 +70,7 @@ fn text_of_a_span_cannot_take_over_the_terminal() {
     assert!(!lines.contains('\u{202e}'));
 }
 
-/// Somebody who reads, or has gone.
+/// A reader, or a closed pipe.
 struct Pipe(Option<SyncSender<Vec<u8>>>);
 
 impl Write for Pipe {

@@ -1,4 +1,4 @@
-//! The table of kinds, and where mistakes in a sink's table are shown.
+//! The table of kinds, and the positions at which mistakes in a sink's table are reported.
 
 pub(super) mod samples;
 

@@ -1,4 +1,4 @@
-//! Spans made for tests: each says exactly the detail and facts it is given.
+//! Spans for tests, each with exactly the given detail and facts.
 
 use std::sync::Arc;
 
@@ -45,11 +45,11 @@ fn span_of(number: u64, wire: Bytes, scope: &Arc<Scope>, format: Fixed) -> Span 
         end_ns: START_NS + number + 1_234_567_890,
         wire,
     };
-    // A format lives as long as the program; so do these few.
+    // A format must be `'static`, so these few are leaked.
     Span::new(outline, Arc::clone(scope), None, Box::leak(Box::new(format)))
 }
 
-/// A span that came as OTLP.
+/// An OTLP span.
 pub(in crate::sinks) fn otlp_span(
     number: u64,
     scope: &Arc<Scope>,
@@ -59,7 +59,7 @@ pub(in crate::sinks) fn otlp_span(
     span_of(number, Bytes::from_static(&[0; 100]), scope, Fixed { is_otlp: true, detail, facts })
 }
 
-/// A span that came from the Agents SDK as this item.
+/// An Agents SDK span with this item.
 pub(in crate::sinks) fn sdk_span(
     number: u64,
     item: &'static str,
@@ -70,13 +70,13 @@ pub(in crate::sinks) fn sdk_span(
     span_of(number, wire, &Arc::default(), Fixed { is_otlp: false, detail, facts })
 }
 
-/// A span that says its number and nothing else.
+/// A span with only a number.
 pub(in crate::sinks) fn numbered_span(number: u64) -> Span {
     let name = Text::from(number.to_string());
     otlp_span(number, &Arc::default(), Detail { name, ..Detail::default() }, Facts::default())
 }
 
-/// A delivery of one batch, received then.
+/// A delivery of one batch with this time of arrival.
 pub(in crate::sinks) fn delivery(received_at_ns: u64, items: Vec<Item>) -> Delivery {
     let source = Source {
         receiver: Receiver::OtlpHttp,
@@ -106,7 +106,7 @@ fn attribute(key: &'static str, value: Value) -> Attribute {
     Attribute { key: text(key), value }
 }
 
-/// One span of each kind, one with everything set, one with everything that is hard to write, and Agents SDK items.
+/// One span of each kind, one with everything set, one with everything that is hard to encode, and Agents SDK items.
 pub(in crate::sinks) fn every_item() -> Vec<Item> {
     let scope = Arc::new(scope());
     let mut items: Vec<_> = (0..)
@@ -147,7 +147,7 @@ fn scope() -> Scope {
     }
 }
 
-/// Everything that a span can say.
+/// Every value that a span can have.
 #[expect(clippy::too_many_lines, reason = "it is a list")]
 fn full() -> (Detail, Facts) {
     let input = text(r#"[{"role":"user","content":"hello"}]"#);
@@ -250,7 +250,7 @@ fn full() -> (Detail, Facts) {
     (detail, facts)
 }
 
-/// Everything that is hard to write as JSON, or that readers stumble over.
+/// Values that are hard to encode as JSON, or to read.
 fn hard() -> (Detail, Facts) {
     let deep = (0..60).fold(Value::Int(1), |inner, _| Value::Array(vec![inner]));
     let detail = Detail {
@@ -302,7 +302,7 @@ fn agents_sdk() -> Span {
         ..Detail::default()
     };
     let facts = Facts {
-        // What is below it cost that.
+        // The cost of the spans below it.
         cost: Cost { total: Some(0.125), ..Cost::default() },
         kind: Kind::Tool,
         convention: Convention::OpenAiAgents,

@@ -1,4 +1,4 @@
-//! Answers of real servers, and what they mean.
+//! Answers of real servers, and their classes.
 
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -6,7 +6,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use super::*;
 use crate::sinks::elasticsearch::response::{Action, Answer, Class, judge};
 
-/// Items as real servers answer them (Elasticsearch 7 to 9, OpenSearch 2 and 3, Quickwit), how they were sent, and their class.
+/// Items of real servers' answers (Elasticsearch 7 to 9, OpenSearch 2 and 3, Quickwit), with their action and class.
 const TRANSCRIPTS: &[(&str, Action, Class, &str)] = &[
     (
         "stored",

@@ -1,4 +1,4 @@
-//! What spans and traces look like as documents.
+//! The documents of spans and traces.
 
 use std::collections::BTreeSet;
 
@@ -26,15 +26,15 @@ fn encoder(settings: &Settings) -> Encoder<'_> {
     }
 }
 
-/// The requests that a delivery makes, one after the other.
+/// Encodes a delivery and concatenates its requests.
 fn bulk(settings: &Settings, delivery: &Delivery) -> String {
     let bulks = encoder(settings).delivery(delivery, Rung::Full, |_| true).bulks;
     bulks.into_iter().map(|bulk| String::from_utf8(bulk.body.into()).unwrap()).collect()
 }
 
-/// Actions with their documents.
+/// Parses actions with their documents.
 fn pairs(bulk: &str) -> Vec<(Json, Json)> {
-    // One sample has half of a surrogate pair, which servers take and serde does not.
+    // One sample has half of a surrogate pair, which servers accept and serde does not.
     let read = |line: &str| serde_json::from_str(&line.replace("\\ud83d", "?")).unwrap();
     let lines: Vec<Json> = bulk.lines().map(read).collect();
     lines.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
@@ -44,12 +44,12 @@ fn every_item() -> Delivery {
     samples::delivery(samples::START_NS, samples::every_item())
 }
 
-/// One span's document.
+/// Returns the document of a span.
 pub(super) fn document(settings: &Settings, item: &Item, rung: Rung, bytes_max: usize) -> String {
     document_in(settings, item, None, rung, bytes_max)
 }
 
-/// The same, where this is known of its trace.
+/// Returns the document of a span, given a trace context.
 fn document_in(
     settings: &Settings,
     item: &Item,
@@ -85,7 +85,7 @@ fn the_documents_of_every_item_are_those_of_the_golden() {
 
 // === The mapping ===
 
-/// Fields of a document that its mapping does not have.
+/// Finds fields of a document that its mapping lacks.
 fn unmapped(doc: &Json, properties: &Json, path: &str, found: &mut BTreeSet<String>) {
     for (name, value) in doc.as_object().unwrap() {
         let path = format!("{path}{name}");
@@ -135,7 +135,7 @@ fn every_field_that_is_written_is_in_the_mapping() {
             names.extend(doc.as_object().unwrap().keys().cloned());
         }
         assert_eq!(found, BTreeSet::new(), "{options}");
-        // Whoever adds a field to the mapping fills it.
+        // Every field of the mapping must be filled.
         let mapped = [SPANS, TRACES].into_iter().flat_map(|index| {
             let mapping = templates::index_body(&settings, server, index);
             let properties = mapping["mappings"]["properties"].as_object().unwrap().clone();
@@ -147,7 +147,7 @@ fn every_field_that_is_written_is_in_the_mapping() {
     }
 }
 
-/// A summary that has every field.
+/// Builds a summary that has every field.
 fn summary_of_everything(settings: &Settings) -> Json {
     let value = |value: f64| json!({ "value": value });
     let names = json!({ "buckets": [{ "key": "agent", "doc_count": 2 }] });
@@ -315,7 +315,7 @@ fn an_index_is_named_after_when_a_span_started() {
         (Rotation::DataStream, day, day, "agent-traces-spans"),
         (Rotation::Daily, day, day, "agent-traces-spans-2026.11.21"),
         (Rotation::Monthly, day, day, "agent-traces-spans-2026.11"),
-        // Without a start, and with a clock that is broken.
+        // Without a start, and with a broken clock.
         (Rotation::Daily, 0, day, "agent-traces-spans-2026.11.21"),
         (Rotation::Daily, 0, 0, "agent-traces-spans-2026.11.22"),
         (Rotation::Daily, 1, 2, "agent-traces-spans-2026.11.22"),
@@ -355,7 +355,7 @@ fn a_root_of_our_own_and_what_is_below_it_spell_its_id_alike() {
     assert_eq!(action["index"]["_id"], id.as_str());
 }
 
-// === Anything ===
+// === Arbitrary values ===
 
 fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
@@ -380,7 +380,7 @@ fn attributes(entries: Vec<(String, Value)>) -> Vec<Attribute> {
     entries.map(|(key, value)| Attribute { key: Text::from(key), value }).collect()
 }
 
-/// JSON in which no object has a name twice.
+/// Returns whether a text is JSON without repeated names in an object.
 fn is_strict(text: &str) -> bool {
     struct Strict;
     impl<'de> serde::Deserialize<'de> for Strict {
@@ -419,7 +419,7 @@ fn is_strict(text: &str) -> bool {
         fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Strict, A::Error> {
             let mut names = BTreeSet::new();
             while let Some(name) = map.next_key::<String>()? {
-                // Numbers of any size come as an object with a name of its own.
+                // serde represents numbers of any size as an object with a special name.
                 let is_new = names.insert(name);
                 if !is_new {
                     return Err(serde::de::Error::custom("a name twice"));

@@ -77,13 +77,13 @@ async fn sums_beyond_the_largest_number_of_a_field_are_cut_to_it_and_the_trace_h
 async fn what_an_earlier_life_owed_is_found_by_its_checkpoint() {
     let fake = Fake::start(Manner::default()).await;
     let first = sink(&fake, "");
-    // More traces than one look finds.
+    // More traces than one page of a search.
     let spans: Vec<Told> = (0..1500).map(|n| Told::new(n, n, None, Kind::Custom)).collect();
     assert_eq!(first.deliver(&told(&spans)).await, Report::delivered());
     let state = first.checkpoint().await.unwrap();
     assert!(state.len() < 32, "however much is owed: {state:?}");
     drop(first);
-    // Whatever was made before this life ended is made again.
+    // Everything that was built before the restart is built again.
     for (id, _) in fake.docs(TRACES) {
         fake.delete(TRACES, &id);
     }
@@ -102,7 +102,7 @@ async fn a_trace_object_is_there_at_once_whoever_wrote_the_summary() {
     let other = sink(&fake, "");
     let outcome = other.deliver(&delivery(vec![trace_object(1, "checkout")])).await;
     assert_eq!(outcome, Report::delivered());
-    // Already now: a crash would lose it otherwise.
+    // It must already be stored; otherwise a crash would lose it.
     let said = |trace: &Json| (trace["workflow_name"].clone(), trace["span_count"].clone());
     assert_eq!(said(&doc(&fake, TRACES, &trace_name(1))), (json!("checkout"), json!(1)));
     settled(&other).await;
@@ -158,7 +158,7 @@ async fn a_trace_that_stays_busy_has_a_summary_meanwhile() {
     let fake = Fake::start(Manner::default()).await;
     let sink = sink(&fake, "");
     let counted = || doc(&fake, TRACES, &trace_name(1))["span_count"].as_u64().unwrap_or_default();
-    // Each span makes the trace wait anew.
+    // Each span restarts the trace's wait.
     for number in 0..20_000 {
         let span = Told::new(1, number, None, Kind::Custom);
         assert_eq!(sink.deliver(&told(&[span])).await, Report::delivered());
@@ -189,7 +189,7 @@ async fn a_trace_object_alone_makes_a_document() {
     assert_eq!(trace["timestamp"], "2026-11-21T05:15:14.529000000Z");
 }
 
-/// A task of the SDK that says tokens, two agents in turn below it, and a model call of each that says none.
+/// A task of the SDK with tokens, two consecutive agents below it, and a model call without tokens of each.
 fn run_of_a_task() -> Vec<Told> {
     let mut task = Told::new(1, 1, None, Kind::Chain);
     task.facts.sdk_span_type = Some(Text::from_static("task"));
@@ -203,7 +203,7 @@ fn run_of_a_task() -> Vec<Told> {
     ]
 }
 
-/// Tokens by agent, as a dashboard sums them up, and those of the summary.
+/// Returns the sum of tokens over all agents, as a dashboard computes it, and the tokens of the summary.
 fn tokens(fake: &Fake) -> (u64, u64) {
     let input = |doc: &Json| doc["usage"]["input_tokens"].as_u64();
     let spans = fake.docs(SPANS);
@@ -219,7 +219,7 @@ async fn tokens_that_only_a_task_says_count_and_have_an_agent_whoever_sent_it() 
     for cut in 0..5 {
         let fake = Fake::start(Manner::default()).await;
         let spans = run_of_a_task();
-        // The task may come after a restart, or from another daemon, which has not seen the rest.
+        // The task may arrive after a restart, or at another daemon, which has not seen the other spans.
         for some in [&spans[..cut], &spans[cut..]] {
             let sink = sink(&fake, "");
             assert_eq!(sink.deliver(&told(some)).await, Report::delivered());
@@ -267,11 +267,11 @@ async fn a_trace_costs_exactly_what_its_spans_do() {
     let calls = (0..300_u64).map(|n| {
         let mut call = Told::model_call(1, 10 + n, Some(1), 7 * n + 10, 13 * n);
         call.facts.request_model = Some(Text::from_static("dear"));
-        // Every third says its own.
+        // Every third has its own cost.
         call.facts.cost.total = n.is_multiple_of(3).then_some(0.000_000_1);
         call
     });
-    // What an agent repeats of them costs nothing.
+    // Tokens that an agent repeats cost nothing.
     let mut agent = Told::agent(1, 1, None, "Triage");
     agent.facts.request_model = Some(Text::from_static("dear"));
     agent.facts.aggregate_usage = Usage { input: Some(5_000_000), ..Usage::default() };
@@ -282,7 +282,7 @@ async fn a_trace_costs_exactly_what_its_spans_do() {
     }
     let nanos = (0..300_u64).map(|n| {
         let tenths = (7 * n + 10) + 7 * 13 * n;
-        // 0.1 dollars a million tokens are 100 billionths a token.
+        // 0.1 dollars per million tokens are 100 billionths of a dollar per token.
         if n.is_multiple_of(3) { 100 } else { tenths * 100 }
     });
     #[expect(clippy::cast_precision_loss, reason = "few billionths")]
@@ -298,26 +298,26 @@ async fn a_trace_costs_exactly_what_its_spans_do() {
     assert_eq!(cost(1), (None, None));
 }
 
-// === Any history ===
+// === Arbitrary histories ===
 
 const TRACES_OF_CASE: u64 = 6;
-/// So many take longer than what is stored takes to be found.
+/// The number of changes that take longer than stored documents take to become searchable.
 const BUSY_CHANGES: usize = 16;
 
-/// What happens.
+/// An event.
 #[derive(Debug, Clone)]
 enum Event {
-    /// This writer delivers these spans, by their places among all.
+    /// This writer delivers these spans, by index.
     Deliver(usize, Vec<usize>),
     /// This writer saves its checkpoint with its cursor.
     Save(usize),
-    /// This writer is killed and comes back with what it had saved, which may be long ago.
+    /// This writer is killed and restarts with its last checkpoint, which may be old.
     Restart(usize),
     /// The next requests fail.
     Faults,
-    /// Nobody's key is known for a moment.
+    /// All keys are unknown for a moment.
     Revoked,
-    /// The largest trace changes again and again while this writer works.
+    /// The largest trace keeps changing while this writer works.
     Busy(usize),
 }
 
@@ -339,7 +339,7 @@ fn all_spans() -> Vec<Told> {
                 _ => {
                     let mut failed = Told::new(trace, id(number), parent, Kind::Handoff);
                     failed.facts.error = Some(crate::span::Failure::default());
-                    // A clock that was never set, and one that is broken.
+                    // A clock that was never set, and a broken one.
                     failed.start_ns = (trace == 4).then_some(1_000_000_000);
                     failed.end_ns = (trace == 4).then_some(u64::MAX);
                     failed
@@ -350,7 +350,7 @@ fn all_spans() -> Vec<Told> {
     spans
 }
 
-/// Each span at least once, some of them more often, in any order, by any writer.
+/// Generates histories in which each span is delivered at least once, in any order, by any writer.
 fn history(writers: usize) -> impl Strategy<Value = Vec<Event>> {
     let count = all_spans().len();
     let duplicates = proptest::collection::vec(0..count, 0..count);
@@ -382,7 +382,7 @@ fn history(writers: usize) -> impl Strategy<Value = Vec<Event>> {
     })
 }
 
-/// A daemon: its sink, what it delivered, and what it had saved when.
+/// A daemon: its sink, its deliveries, and its checkpoints.
 struct Writer {
     sink: Elasticsearch,
     delivered: Vec<Vec<usize>>,
@@ -390,7 +390,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// One that has room for two traces, and looks for all others.
+    /// Creates a sink with room for two traces, which must search for all others.
     fn sink(fake: &Fake, state: Bytes) -> Elasticsearch {
         let text = format!("endpoints = [{:?}]\nrefresh_wait = \"5ms\"", fake.address);
         let parts = Parts { name: "search".to_owned(), state, ..Parts::default() };

@@ -1,4 +1,4 @@
-//! Documents, options, answers, templates; then everything against a backend of this process.
+//! Documents, options, answers, templates; then everything against an in-process backend.
 
 mod answers;
 mod documents;
@@ -26,7 +26,7 @@ use crate::span::{
 use crate::support::problem::Problem;
 use fake::Fake;
 
-/// Settings for a cluster that nobody asks.
+/// Settings for a cluster that is never contacted.
 fn settings(more: &str) -> Settings {
     parse(&format!("endpoints = [\"http://127.0.0.1:9200\"]\n{more}")).unwrap()
 }
@@ -35,12 +35,12 @@ fn parse(text: &str) -> Result<Settings, Vec<Problem>> {
     super::options::parse(DeTable::parse(text).unwrap())
 }
 
-/// A sink for a backend of this process. What is sent can be found soon.
+/// A sink for an in-process backend. Stored documents become searchable soon.
 fn sink(fake: &Fake, more: &str) -> Elasticsearch {
     restarted(fake, more, Bytes::new())
 }
 
-/// A sink that goes on where another one stopped.
+/// A sink that continues where another one stopped.
 fn restarted(fake: &Fake, more: &str, state: Bytes) -> Elasticsearch {
     let text = format!("endpoints = [{:?}]\nrefresh_wait = \"5ms\"\n{more}", fake.address);
     let parts = Parts { name: "search".to_owned(), state, ..Parts::default() };
@@ -53,16 +53,16 @@ const TRACES: &str = "agent-traces-traces";
 /// 2026-11-21T05:15:09.529503Z.
 const START_NS: u64 = 1_795_238_109_529_503_000;
 
-/// A span of the Agents SDK that says nothing but this.
+/// An Agents SDK span with only these facts.
 #[derive(Debug, Clone)]
 struct Told {
     trace: u64,
     span: u64,
     parent: Option<u64>,
     facts: Facts,
-    /// The root of our own that it is to be below.
+    /// The synthetic root above it.
     below_root: Option<u64>,
-    /// Other times than the usual ones.
+    /// A start other than the default.
     start_ns: Option<u64>,
     end_ns: Option<u64>,
 }
@@ -108,7 +108,7 @@ impl Told {
         let detail = Detail { agents_sdk: Some(agents_sdk), ..Detail::default() };
         let root = self.below_root.map(span_id);
         let format = Fixed { detail, facts: self.facts.clone(), root };
-        // A format lives as long as the program; so do these few.
+        // A format must be `'static`, so these few are leaked.
         Item::Span(Span::new(outline, Arc::default(), None, Box::leak(Box::new(format))))
     }
 
@@ -197,7 +197,7 @@ async fn settled(sink: &Elasticsearch) {
     tokio::time::timeout(longest, settled).await.expect("summaries are made");
 }
 
-/// What is still to be delivered after a report, as a lane has it.
+/// Returns what remains to be delivered after a report, as a lane computes it.
 fn rest(delivery: &Delivery, report: &Report) -> Option<Delivery> {
     let again = |place: &usize| match report.verdicts.of(*place) {
         Verdict::Delivered => false,

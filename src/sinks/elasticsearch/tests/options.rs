@@ -1,4 +1,4 @@
-//! What the options come to.
+//! The resolution of options.
 
 use super::*;
 use crate::sinks::http::Compression;

@@ -1,4 +1,4 @@
-//! A backend that takes but a part of each request: everything arrives, in no more requests than there is to send.
+//! A backend that accepts only a part of each request: everything arrives, and no request is in vain.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,8 @@ use super::*;
 
 const TRACES_OF_CASE: u64 = 5;
 
-/// Deliveries as they come from agents: what is below an agent first, so that each later one changes documents of those before,
-/// and some traces with an object of their own.
+/// Deliveries in the order of the Agents SDK: spans below an agent first, so that each later delivery changes documents of earlier
+/// ones, and some traces with a trace object.
 fn deliveries() -> Vec<Delivery> {
     let id = |trace: u64, number: u64| trace * 20 + number;
     let mut deepest = Vec::new();
@@ -31,7 +31,7 @@ fn deliveries() -> Vec<Delivery> {
     [deepest, middle, top].map(delivery).into()
 }
 
-/// Delivers until everything has arrived, and asserts that each request brings something new.
+/// Delivers until everything has arrived, and asserts that each request stores something new.
 async fn deliver_in(sink: &Elasticsearch, fake: &Fake, deliveries: &[Delivery], lines_max: usize) {
     for delivery in deliveries {
         let before = fake.bulks().len();
@@ -50,12 +50,12 @@ fn lines(fake: &Fake) -> usize {
     fake.bulks().iter().map(|bulk| lines(&bulk.body)).sum()
 }
 
-/// Every document of both indices.
+/// Returns every document of both indices.
 fn everything(fake: &Fake) -> BTreeMap<String, Json> {
     fake.docs(SPANS).into_iter().chain(fake.docs(TRACES)).collect()
 }
 
-/// One part of each request, whatever the parts are: a few shards, and nearly every document in a shard of its own.
+/// Iterates over queues with room for one part of each request: with a few shards, and with nearly one shard for each document.
 fn rooms() -> impl Iterator<Item = Room> {
     let sizes = [(1, 1), (3, 1), (3, 2), (1_000, 1)];
     sizes

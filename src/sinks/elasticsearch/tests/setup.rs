@@ -1,4 +1,4 @@
-//! What is made before the first document, and that no document goes where it was not made.
+//! The setup before the first document, without which no document is sent.
 
 use super::fake::{Fault, Manner};
 use super::*;
@@ -8,7 +8,7 @@ fn one() -> Delivery {
     told(&[Told::model_call(1, 3, None, 100, 20)])
 }
 
-/// Why the sink is held.
+/// Returns why the sink holds.
 fn reason(report: Report) -> String {
     assert_eq!(report.verdicts, crate::sinks::Verdicts::All(Verdict::Retry));
     let Pace::Hold { reason } = report.pace else { panic!("{report:?}") };
@@ -142,11 +142,11 @@ async fn indices_deleted_under_a_running_daemon_never_keep_a_guessed_mapping() {
     let sink = sink(&fake, "");
     assert_eq!(sink.deliver(&one()).await, Report::delivered());
     settled(&sink).await;
-    // With the templates there, the index that the next document makes is ours.
+    // With templates, the index that the next document creates has the sink's mapping.
     fake.delete_index(SPANS);
     assert_eq!(sink.deliver(&one()).await, Report::delivered());
     assert!(fake.mapping(SPANS).is_some());
-    // Without them, what is in the index that was guessed is not taken for delivered.
+    // Without them, documents in an index with a guessed mapping do not count as delivered.
     fake.delete_index(SPANS);
     fake.delete_templates();
     for _ in 0..2 {

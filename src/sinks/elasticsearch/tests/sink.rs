@@ -1,4 +1,4 @@
-//! The sink against a backend of this process: what arrives, and what becomes of what does not.
+//! The sink against an in-process backend: what arrives, and what happens to the rest.
 
 use super::fake::{Fault, Manner};
 use super::*;
@@ -21,13 +21,13 @@ fn busy() -> Json {
     json!({"type": "es_rejected_execution_exception", "reason": "rejected execution"})
 }
 
-/// The first word of what something is called.
+/// Returns the first word of a value's debug form.
 fn word(value: &impl std::fmt::Debug) -> String {
     let text = format!("{value:?}");
     text.split([' ', '(', '{']).next().unwrap().to_owned()
 }
 
-/// What became of each item of so many, and of the sink, in one word each.
+/// Returns the verdict of each item and the pace, in one word each.
 fn words(report: &Report, items: usize) -> String {
     let verdicts = (0..items).map(|place| word(report.verdicts.of(place)));
     verdicts.chain([word(&report.pace)]).collect::<Vec<_>>().join(" ")
@@ -129,7 +129,7 @@ async fn a_summary_that_is_not_taken_is_made_again_and_no_span_waits_for_it() {
     assert_eq!(fake.bulks().iter().filter(|bulk| is_of(bulk, SPANS)).count(), 1);
 }
 
-/// Whether a request is about an index.
+/// Returns whether a request concerns an index.
 fn is_of(bulk: &fake::Seen, index: &str) -> bool {
     String::from_utf8_lossy(&bulk.body).contains(&format!("\"_index\":\"{index}\""))
 }
@@ -176,7 +176,7 @@ async fn what_becomes_of_documents_is_counted() {
     let settings = parse(&format!("endpoints = [{:?}]\n{off}", fake.address)).unwrap();
     let sink = Elasticsearch::new(settings, &made_of, changes::BYTES_MAX).unwrap();
     fake.poison("note of 2");
-    // The model call is refused for now, and then in a request that is refused as a whole.
+    // The model call is throttled first, and then in a request that is throttled completely.
     fake.fail([Fault::Items(4, 429, busy()), Fault::None, Fault::Whole(503, json!({}))]);
     let outcome = sink.deliver(&told(&run())).await;
     assert_eq!(words(&outcome, 3), "Retry Delivered Delivered Slow");
@@ -268,9 +268,9 @@ async fn the_size_that_is_taken_is_learnt() {
     let spans: Vec<Told> = (0..800).map(|n| Told::new(n, n, None, Kind::Custom)).collect();
     let all = told(&spans);
     let everything: Vec<usize> = (0..800).collect();
-    // What is learnt at first may still be too much: each time it is a tenth less.
+    // The first learned limit may still be too large; each rejection reduces it by a tenth.
     let mut waiting = vec![everything; 6];
-    // As a lane does: what is too large is tried in halves.
+    // Like a lane, retry what is too large in halves.
     while let Some(places) = waiting.pop() {
         let report = sink.deliver(&all.only(&places)).await;
         let is_open = |at: &usize| *report.verdicts.of(*at) != Verdict::Delivered;
@@ -400,7 +400,7 @@ async fn data_streams_get_created_documents_and_no_changes() {
 #[tokio::test]
 async fn one_endpoint_that_is_gone_costs_nothing() {
     let fake = Fake::start(Manner::default()).await;
-    // Nobody listens on the port of a listener that is gone.
+    // Nothing listens on the port of a dropped listener.
     let gone = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap()

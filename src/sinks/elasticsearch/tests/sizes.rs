@@ -1,4 +1,4 @@
-//! Documents that are too large, and attributes that a server indexes one by one.
+//! Documents that are too large, and attributes that a server indexes individually.
 
 use super::documents::{document, read};
 use super::*;

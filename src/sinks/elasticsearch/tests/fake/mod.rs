@@ -1,5 +1,5 @@
-//! A backend of this process: what the real one does with documents, versions, order, size and `filter_path`, and what it does
-//! when it is told to fail. Statuses and error types are those of real servers; see the table of transcripts in `answers.rs`.
+//! An in-process backend. It treats documents, versions, order, size and `filter_path` like a real one, and fails on demand.
+//! Statuses and error types are those of real servers; see the table of transcripts in `answers.rs`.
 
 mod search;
 
@@ -20,7 +20,7 @@ use serde_json::{Map, Value as Json, json};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-/// A server on a port of its own.
+/// A server on its own port.
 pub(crate) struct Fake {
     pub(crate) address: String,
     state: Arc<Mutex<State>>,
@@ -30,48 +30,48 @@ pub(crate) struct Fake {
 #[derive(Debug, Clone)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a habit of its own")]
 pub(crate) struct Manner {
-    /// What `GET /` answers.
+    /// The answer to `GET /`.
     pub(super) root: Json,
-    /// Whether it is Quickwit's imitation: `create` only, no ids, no filter, no templates, no updates.
+    /// Whether it behaves like Quickwit: only `create`, no ids, no filter, no templates, no updates.
     pub(super) is_quickwit: bool,
-    /// The largest body, in bytes after inflating.
+    /// The largest body, in bytes after decompression.
     pub(super) content_bytes_max: usize,
-    /// Whether a larger one is answered by closing the connection.
+    /// Whether it closes the connection on a larger one.
     pub(super) resets_large: bool,
-    /// Whether an index is made by its first document.
+    /// Whether the first document creates its index.
     pub(super) makes_indices: bool,
-    /// How long it takes until a document can be found.
+    /// The time after which a document can be found.
     pub(super) refresh: Duration,
-    /// Whether `_seq_no` is answered.
+    /// Whether answers contain `_seq_no`.
     pub(super) has_seq: bool,
     /// Whether documents may be read.
     pub(super) may_read: bool,
     /// Whether the key is known at all.
     pub(super) is_authorized: bool,
-    /// Types of fields that no template may name.
+    /// Field types that it rejects in templates.
     pub(super) unknown_types: Vec<&'static str>,
     /// Whether templates may be installed.
     pub(super) may_manage: bool,
-    /// Whether indices may be made by hand.
+    /// Whether indices may be created directly.
     pub(super) may_make: bool,
-    /// How much of one bulk request it takes; none for everything.
+    /// How much of one bulk request it accepts; `None` for everything.
     pub(super) room: Option<Room>,
 }
 
-/// A write queue that is shorter than a request has parts. A request is cut into parts by shard, which are put into the queue in an
-/// order that is the same each time; what has no room is answered with 429.
+/// A write queue that is shorter than the number of a request's parts. A request is split by shard, and the parts are queued in a
+/// fixed order. Parts without room get a 429.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Room {
     /// Shards of each index.
     pub(super) shards: u64,
-    /// Parts of one request that have room.
+    /// The number of a request's parts that have room.
     pub(super) parts: usize,
-    /// Decides the order.
+    /// The seed of the order.
     pub(super) order: u64,
 }
 
 impl Room {
-    /// Where a document's part stands in the order of all.
+    /// Returns the position of a document's part in the order.
     fn place(self, index: &str, id: &str) -> u64 {
         let hash = |value: &dyn Fn(&mut DefaultHasher)| {
             let mut hasher = DefaultHasher::new();
@@ -82,7 +82,7 @@ impl Room {
         hash(&|hasher| (self.order, index, shard).hash(hasher))
     }
 
-    /// The parts of a request that have room.
+    /// Returns the parts of a request that have room.
     fn taken(self, body: &str) -> BTreeSet<u64> {
         let places = body.lines().step_by(2).map(|action| {
             let action: Json = serde_json::from_str(action).unwrap();
@@ -113,14 +113,14 @@ impl Default for Manner {
     }
 }
 
-/// What goes wrong with one bulk request.
+/// A fault of one bulk request.
 #[derive(Debug, Clone)]
 pub(super) enum Fault {
-    /// The whole request is answered like this, and nothing is stored.
+    /// The complete request gets this answer, and nothing is stored.
     Whole(u16, Json),
-    /// Every so many-th line is answered like this, beginning with the first, and not stored.
+    /// Every n-th line, starting with the first, gets this answer and is not stored.
     Items(usize, u16, Json),
-    /// Everything is stored, and the answer is cut in half.
+    /// Everything is stored, and the answer is truncated to its first half.
     Cut,
     /// Everything is stored, and the answer names one document more.
     Extra,
@@ -134,7 +134,7 @@ pub(super) enum Fault {
 struct State {
     manner: Manner,
     indices: BTreeMap<String, BTreeMap<String, Doc>>,
-    /// Of indices that were made by hand or from a template. Others have one that was guessed.
+    /// Mappings of indices that were created directly or from a template. The others are guessed.
     mappings: BTreeMap<String, Json>,
     installed: BTreeMap<String, Json>,
     faults: VecDeque<Fault>,
@@ -148,26 +148,26 @@ struct State {
 struct Doc {
     source: Json,
     seq: u64,
-    /// When it was first written since it was last found.
+    /// The first write since it was last searchable.
     at: Instant,
-    /// What is found until this can be.
+    /// The version that is found until this one is searchable.
     before: Option<Json>,
 }
 
 impl Doc {
-    /// What a search finds of it.
+    /// Returns the version that a search finds.
     fn found(&self, refresh: Duration, now: Instant) -> Option<&Json> {
         if self.at + refresh <= now { Some(&self.source) } else { self.before.as_ref() }
     }
 }
 
-/// A request that came.
+/// A received request.
 #[derive(Debug, Clone)]
 pub(super) struct Seen {
     pub(super) method: String,
     pub(super) path: String,
     pub(super) headers: hyper::HeaderMap,
-    /// After inflating.
+    /// The decompressed body.
     pub(super) body: Bytes,
 }
 
@@ -182,7 +182,7 @@ impl Fake {
                 let state = Arc::clone(&served);
                 let service = service_fn(move |request| answer(Arc::clone(&state), request));
                 tokio::spawn(async move {
-                    // A connection that a test has closed is no failure.
+                    // A connection that a test has closed is not a failure.
                     auto::Builder::new(TokioExecutor::new())
                         .serve_connection(TokioIo::new(stream), service)
                         .await
@@ -197,12 +197,12 @@ impl Fake {
         self.state.lock().unwrap()
     }
 
-    /// Makes the next bulk requests fail, one after the other.
+    /// Makes the next bulk requests fail, in this order.
     pub(super) fn fail(&self, faults: impl IntoIterator<Item = Fault>) {
         self.state().faults.extend(faults);
     }
 
-    /// Refuses documents that hold this text, unless it is in `raw_json`.
+    /// Rejects documents that contain this text, unless it is in `raw_json`.
     pub(super) fn poison(&self, text: &'static str) {
         self.state().poison.push(text);
     }
@@ -228,7 +228,7 @@ impl Fake {
         state.mappings.remove(index);
     }
 
-    /// Installs a user's own part of a template.
+    /// Installs a user's part of a template.
     pub(super) fn install(&self, path: &str, body: Json) {
         self.state().installed.insert(path.to_owned(), body);
     }
@@ -238,7 +238,7 @@ impl Fake {
         self.state().installed.retain(|path, _| !path.contains("template"));
     }
 
-    /// An index's mapping; none where it was guessed.
+    /// Returns an index's mapping; `None` if it was guessed.
     pub(super) fn mapping(&self, index: &str) -> Option<Json> {
         self.state().mappings.get(index).cloned()
     }
@@ -289,7 +289,7 @@ async fn answer(
     Ok(response)
 }
 
-/// The connection is closed without an answer.
+/// Closes the connection without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("closed")]
 struct Reset;
@@ -401,7 +401,7 @@ impl State {
         (200, json!({"acknowledged": true}))
     }
 
-    /// Adds fields to an index. The type of one that is there stays.
+    /// Adds fields to an index. Existing fields keep their types.
     fn put_mapping(&mut self, path: &str, body: &[u8]) -> Answer {
         let target = path.trim_matches('/').split('/').next().unwrap();
         let named = |name: &&String| {
@@ -413,7 +413,7 @@ impl State {
             return error(404, "index_not_found_exception", "no such index");
         }
         let Some(mapping) = self.mappings.get_mut(&index) else {
-            // Seen on Elasticsearch 7.17; other conflicts are 400.
+            // Observed with Elasticsearch 7.17; other conflicts are 400.
             let reason = "the [enabled] parameter can't be updated for the object mapping [input]";
             return error(500, "mapper_exception", reason);
         };
@@ -429,7 +429,7 @@ impl State {
         (200, json!({"acknowledged": true}))
     }
 
-    /// Makes an index for its first document, from its template where it has one.
+    /// Creates an index for its first document, from its template if it has one.
     fn make_index(&mut self, index: &str) {
         self.indices.insert(index.to_owned(), BTreeMap::new());
         let named = |prefix: &str| index == prefix || index.starts_with(&format!("{prefix}-"));
@@ -442,7 +442,7 @@ impl State {
         }
     }
 
-    /// The mapping that an index gets from its template.
+    /// Returns the mapping that an index gets from its template.
     fn composed(&self, prefix: &str) -> Json {
         let part = |name: &str| {
             let path = format!("/_component_template/{prefix}@{name}");
@@ -583,7 +583,7 @@ impl State {
     fn insert(&mut self, index: &str, id: Option<String>, source: Json, is_new: bool) -> Answer {
         self.generated += 1;
         let id = id.unwrap_or_else(|| format!("generated-{}", self.generated));
-        // An index that is made counts from 0.
+        // A new index counts from 0.
         let is_first = self.indices.get(index).is_none_or(BTreeMap::is_empty);
         self.next_seq += 1;
         let seq = if is_first { 0 } else { self.next_seq };

@@ -1,4 +1,4 @@
-//! What the backend of this process finds: documents that were refreshed, their sums and their traces.
+//! Searches of the in-process backend: refreshed documents, their sums and their traces.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -129,7 +129,7 @@ fn terms(docs: &[&Json], path: &str, aggregation: &Json, size: u64) -> Json {
     json!({ "buckets": buckets })
 }
 
-/// The distinct values of one field behind a last one.
+/// Returns the distinct values of a field after the last one.
 fn composite(docs: &[&Json], body: &Json) -> Json {
     let path = body["sources"][0]["trace"]["terms"]["field"].as_str().unwrap();
     let after = body["after"]["trace"].as_str().unwrap_or_default();
@@ -143,7 +143,7 @@ fn composite(docs: &[&Json], body: &Json) -> Json {
     json!({ "buckets": buckets.collect::<Vec<_>>() })
 }
 
-/// Numbers, and times as milliseconds.
+/// Returns a number, or a time in milliseconds.
 fn number(value: &Json) -> Option<f64> {
     match value {
         Json::String(time) => {
