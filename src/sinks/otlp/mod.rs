@@ -21,8 +21,8 @@
 //! **Answers** are interpreted by the table in `response.rs`. If the backend accepted a request but dropped some of its spans, OTLP does
 //! not name them: they are counted and logged, and nothing is sent again.
 //!
-//! **Presets** contain a backend's address, headers, project and names: `preset = "phoenix"` and an `api_key` suffice. `spanferry config
-//! show` prints a preset's effective options.
+//! **Presets** contain a backend's address, headers, project and names: `preset = "phoenix"` and an `api_key` suffice.
+//! `spanferry config show` prints a preset's effective options.
 
 pub(super) mod encode;
 mod options;
