@@ -65,7 +65,7 @@ pub(super) fn decide(slots: &Slots<'_>) -> Decision {
             let embeds = *kind == Kind::Generation && is_open && embeds(slots);
             return decided(words.convention, if embeds { Kind::Embedding } else { *kind });
         }
-        // `logfire.span_type` does not describe agents, so other fields decide the kind. A span's name is not a kind either.
+        // An unknown word identifies its convention, unless it is a span's name or Logfire's span type, which does not describe agents.
         if words.field.is_some_and(|field| field != Field::LogfireSpanType) {
             first.get_or_insert(words.convention);
         }
