@@ -1,6 +1,6 @@
-//! What reading and writing OTLP costs per span: `cargo bench --bench decode`. Criterion's `elem` is a span.
+//! Cost per span of reading and writing OTLP: `cargo bench --bench decode`. Criterion's `elem` is a span.
 //!
-//! Small spans are about 300 bytes in protobuf, 100 in a request; agent spans about 6.7 KB, 20 in a request.
+//! Small spans take about 300 bytes in protobuf, 100 per request; agent spans about 6.7 KB, 20 per request.
 #![expect(clippy::expect_used, reason = "a bench may panic")]
 
 use std::hint::black_box;
@@ -19,7 +19,7 @@ use spanferry::normalize::{Coding, Decoded, Encoding, Envelope, Limits, decode, 
 use spanferry::span::{Source, otlp};
 use spanferry::support::compress;
 
-/// One kind of request.
+/// A kind of request.
 struct Load {
     name: &'static str,
     spans: u32,
@@ -114,7 +114,7 @@ fn request(load: &Load) -> ExportTraceServiceRequest {
 }
 
 fn envelope(encoding: Encoding) -> Envelope {
-    // From nobody in particular, over OTLP/HTTP.
+    // From an unidentified client, over OTLP/HTTP.
     Envelope::new(Source::unknown(), encoding, 0)
 }
 

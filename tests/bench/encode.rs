@@ -1,9 +1,8 @@
-//! What a line costs per span: `cargo bench --bench encode`. Criterion's `elem` is a span.
+//! Cost per span of encoding a line: `cargo bench --bench encode`. Criterion's `elem` is a span.
 //!
-//! Agent spans are about 6.7 KB in protobuf, 20 in a request, small ones about 300 bytes, 100 in a request. What a span says
-//! (detail and facts) is read before, except in the groups named `read and write`: there it is part of the figure, as in the
-//! daemon when the file is the only sink. Agents that all say the same compress better than real ones do: in the group `agent_words` each
-//! says something else.
+//! Agent spans take about 6.7 KB in protobuf, 20 per request; small ones about 300 bytes, 100 per request. A span's detail and facts are
+//! read before the measurement, except in the groups named `read and write`: these include reading, as in a daemon whose only sink is the
+//! file. Identical agents compress better than real ones do, so each agent in the group `agent_words` has its own text.
 #![expect(clippy::expect_used, reason = "a bench may panic")]
 
 use std::hint::black_box;
@@ -58,7 +57,7 @@ fn agent() -> Vec<KeyValue> {
     agent_that_says(|| "Where is my order?\\nIt is late by two days.".to_owned())
 }
 
-/// Words as frequent as those of a language are, others for each number.
+/// Returns an agent's attributes with words as frequent as in natural language, different for each number.
 fn words(number: u8) -> Vec<KeyValue> {
     let mut state = u64::from(number) + 1;
     agent_that_says(|| {
@@ -167,7 +166,7 @@ fn search_settings() -> elasticsearch::Settings {
     elasticsearch::parse(table).expect("they are options")
 }
 
-/// Where an object ends, as the sink ends them.
+/// Size at which an object ends, as in the sink.
 const OBJECT_BYTES: usize = 128 << 20;
 
 fn parquet(group: &mut BenchmarkGroup<'_, WallTime>, known: &Delivery) {
@@ -216,7 +215,7 @@ fn encode(criterion: &mut Criterion) {
             );
         });
         parquet(&mut group, &known);
-        // What is read is there, and the model was met before.
+        // The facts are read already, and the model has been seen before.
         let read = || {
             let delivery = fresh();
             delivery.spans().for_each(|span| _ = black_box(span.facts()));

@@ -1,4 +1,4 @@
-//! What it costs to understand a request: the ingest format beside a parse into `serde_json::Value`, and facts per span.
+//! Cost of decoding a request: the ingest format compared with a parse into `serde_json::Value`, and facts per span.
 //!
 //! `cargo bench --bench normalize`. Throughput is in spans, so times read as time per span.
 #![expect(clippy::unwrap_used, reason = "a benchmark may panic")]
@@ -33,10 +33,10 @@ const OTLP: [&str; 6] = [
     "otlp/py-otel-sdk-http/001_none_traces.pb",
 ];
 
-/// Requests of frameworks, of which the large spans are taken: model calls with their messages, tools and answers.
+/// Requests of frameworks that contain large spans: model calls with their messages, tools and answers.
 const FRAMEWORKS: [&str; 5] =
     ["langsmith-agent", "langsmith-anthropic", "llamaindex-native", "mlflow-agents", "lite"];
-/// How large such a span is in protobuf, in bytes: around 6.7 KB.
+/// Size of such a span in protobuf, in bytes: around 6.7 KB.
 const AGENT_BYTES: Range<usize> = 5_000..8_500;
 
 fn body(name: &str) -> Bytes {
@@ -57,7 +57,7 @@ fn otlp(body: &Bytes) -> Decoded {
     understand(Receiver::OtlpHttp, Encoding::Protobuf, body)
 }
 
-/// The agent spans of [`FRAMEWORKS`].
+/// Returns the agent spans of [`FRAMEWORKS`].
 fn agents() -> Batch {
     let decoded = FRAMEWORKS.map(|name| {
         let body = body(&format!("programs/{name}/body.json"));
@@ -68,7 +68,7 @@ fn agents() -> Batch {
     Batch { source: Source::unknown(), items, bytes: 0 }
 }
 
-/// The scenario's name without what is the same in all.
+/// Returns the scenario's name without the part that all share.
 fn label(name: &str) -> &str {
     name.trim_end_matches("/001.body.json").rsplit('/').next().unwrap()
 }
@@ -115,7 +115,7 @@ fn conventions(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(format!("conventions/{name}"));
         group.throughput(Throughput::Elements(otlp(&body).batch.items.len() as u64));
         group.bench_function("facts", |bencher| {
-            // The attributes are read before, so that only what they mean is measured.
+            // The attributes are read before, so only their interpretation is measured.
             let with_detail = || {
                 let decoded = otlp(&body);
                 decoded.batch.spans().for_each(|span| _ = black_box(span.detail()));
@@ -132,7 +132,7 @@ fn conventions(criterion: &mut Criterion) {
             bencher
                 .iter(|| batch.spans().for_each(|span| _ = black_box(span.clone().brief_facts())));
         });
-        // All that normalizing is: from the body to the facts of each span.
+        // The entire normalization: from the body to the facts of each span.
         group.bench_function("all", |bencher| {
             bencher.iter(|| {
                 let decoded = otlp(black_box(&body));
@@ -143,7 +143,7 @@ fn conventions(criterion: &mut Criterion) {
     }
 }
 
-/// Twenty patterns looked for in spans that hold none of them.
+/// Searches for twenty patterns in spans that contain none of them.
 fn redact(criterion: &mut Criterion) {
     let names: Vec<_> =
         PATTERNS.iter().rev().take(20).map(|found| format!("'{}'", found.name)).collect();

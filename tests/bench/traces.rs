@@ -1,5 +1,5 @@
-//! What it costs a lane to remember facts of traces, and the index and the metrics of agents to add to what they know: per span fed, with one open trace, with ten
-//! thousand, and with a million.
+//! Cost per span fed of a lane's table of traces, and of updating the index and the agent metrics: with one open trace, with ten thousand,
+//! and with a million.
 //!
 //! `cargo bench --bench traces`. Facts are read before the clock starts, since a sink reads them anyway. Throughput is in spans.
 #![expect(clippy::unwrap_used, reason = "a benchmark may panic")]
@@ -17,11 +17,11 @@ use spanferry::normalize::{Encoding, Envelope, Limits, decode};
 use spanferry::prices::{PriceOptions, Prices};
 use spanferry::span::{Batch, Receiver, Source, TraceNeeds};
 
-/// Spans of a request.
+/// Spans per request.
 const SPANS: u64 = 128;
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// A request with its facts read: model calls below an agent, in traces of 16 spans each, or all in one.
+/// Builds a request with its facts read: model calls below an agent, in traces of 16 spans each, or all in one.
 fn request(number: u64, traces: u64) -> Batch {
     let mut body = String::from(r#"{"data":["#);
     for index in 0..SPANS {
@@ -69,7 +69,7 @@ fn feed(criterion: &mut Criterion) {
     for open in [1, 10_000, 1_000_000] {
         let mut table = Traces::new(TraceNeeds::default(), 0);
         let mut number = 0;
-        // The table is bounded, so this many requests have met each bound there is.
+        // The table is bounded; this many requests reach each of its bounds.
         while number < (open / 8).clamp(10, 20_000) {
             table.feed(&request(number, open), Position::default());
             number += 1;
@@ -82,7 +82,7 @@ fn feed(criterion: &mut Criterion) {
                 },
                 |batch| {
                     table.feed(&batch, Position::default());
-                    // As a lane does: what is due goes out.
+                    // As a lane does: take the roots that are due.
                     black_box(table.take_roots(1024));
                     batch
                 },

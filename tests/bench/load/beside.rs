@@ -1,4 +1,5 @@
-//! What something beside costs: a sink that is dead for the whole run, TLS, or others at the same port. Runs without and with it take turns.
+//! The cost of something next to the measured load: a sink that is dead for the entire run, TLS, or other clients at the same port. Runs
+//! without and with it alternate.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -13,40 +14,40 @@ use super::authority::Authority;
 use super::run::{Load, Measured};
 use super::strangers::Strangers;
 
-/// Runs without and with the dead sink, each. They take turns, so that whatever else the machine does falls on both.
+/// Number of runs without and with the dead sink, each. They alternate, so that other load on the machine affects both.
 const ROUNDS: usize = 3;
 
 /// How a sink is dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum DeadSink {
-    /// Nobody listens there.
+    /// Nothing listens at the address.
     Refusing,
-    /// Connections are accepted, and nothing is ever answered.
+    /// Accepts connections, and never answers.
     Silent,
 }
 
-/// Reads a figure off a run.
+/// Reads a figure from a run.
 type Figure<'a> = &'a dyn Fn(&Measured) -> f64;
 
-/// With a dead sink the journal keeps all of a run, and a full journal would refuse the load.
+/// With a dead sink the journal keeps the entire run, and a full journal would refuse the load.
 const ROOM: &str = "bytes_max = \"16GiB\"";
 
-/// What a daemon has beside the measured sink.
+/// An addition to the daemon with the measured sink.
 #[derive(Default)]
 pub(crate) struct Beside {
-    /// What it is called.
+    /// Its name in the output.
     name: &'static str,
     pub(crate) tables: String,
     /// Lines for `[receivers]`.
     pub(crate) receivers: String,
     pub(crate) tls: Option<rustls::ClientConfig>,
     pub(crate) strangers: Option<Strangers>,
-    /// Where its certificates are.
+    /// Holds the directory of the certificates.
     _authority: Option<Authority>,
 }
 
 impl Beside {
-    /// A sink that is dead.
+    /// Adds a dead sink.
     pub(crate) async fn dead_sink(how: DeadSink) -> std::io::Result<Self> {
         let address = address(how).await?;
         let tables = format!("\n[sinks.dead]\ntype = \"otlp\"\nendpoint = \"http://{address}\"\n");
@@ -57,12 +58,12 @@ impl Beside {
         Ok(Self { name, tables, ..Self::default() })
     }
 
-    /// Others at the port that is measured.
+    /// Adds other clients at the measured port.
     pub(crate) fn strangers(strangers: Strangers) -> Self {
         Self { name: strangers.name(), strangers: Some(strangers), ..Self::default() }
     }
 
-    /// TLS 1.3 on the receivers.
+    /// Adds TLS 1.3 on the receivers.
     pub(crate) fn tls() -> Self {
         let authority = Authority::new();
         authority.renew("localhost");
@@ -77,7 +78,7 @@ impl Beside {
     }
 }
 
-/// Measures without and with it, and says how they compare.
+/// Measures without and with the addition, and returns the comparison.
 pub(crate) async fn compare(
     arguments: &Arguments,
     load: &Load,
@@ -128,7 +129,7 @@ fn median(runs: &[Measured], figure: impl Fn(&Measured) -> f64) -> f64 {
     figures[figures.len() / 2]
 }
 
-/// Where the dead sink is sent to.
+/// Returns the address of the dead sink.
 async fn address(how: DeadSink) -> std::io::Result<SocketAddr> {
     if how == DeadSink::Refusing {
         return Ok(super::process::free_port());

@@ -1,4 +1,4 @@
-//! Request bodies that are built once and get fresh ids in place for every request, so that the generator costs little.
+//! Request bodies that are built once and get new ids in place for every request, so that the generator costs little.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -20,12 +20,12 @@ use serde_json::json;
 
 use crate::process::client::Protocol;
 
-/// How large spans are.
+/// Size of spans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Size {
-    /// About 300 bytes on the wire, 100 in a request.
+    /// About 300 bytes on the wire, 100 per request.
     Small,
-    /// About 6.7 KB on the wire, mostly two long texts, 20 in a request.
+    /// About 6.7 KB on the wire, mostly two long texts, 20 per request.
     Agent,
 }
 
@@ -67,7 +67,7 @@ impl Random {
     }
 }
 
-/// A body with the places of its ids.
+/// A body and the places of its ids.
 #[derive(Debug, Clone)]
 pub(crate) struct Template {
     body: Vec<u8>,
@@ -78,7 +78,7 @@ pub(crate) struct Template {
     random: Random,
 }
 
-/// A place where an id stands.
+/// A place of an id.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     at: usize,
@@ -91,7 +91,7 @@ enum Form {
     Hex,
 }
 
-/// The longest id, a trace id. A span id is a beginning of it.
+/// Length of the longest id, a trace id. A span id is a prefix of one.
 const ID_BYTES: usize = 16;
 /// The id of the trace; spans are numbered from 1.
 const TRACE: usize = 0;
@@ -124,7 +124,7 @@ impl Template {
         template
     }
 
-    /// The next body: the same spans with ids that were never used before.
+    /// Returns the next body: the same spans with ids that were never used before.
     pub(crate) fn next(&mut self) -> Bytes {
         let mut ids = std::mem::take(&mut self.ids);
         for id in &mut ids {
@@ -152,7 +152,7 @@ impl Template {
         }
     }
 
-    /// Every span has an id and names its trace.
+    /// Asserts that every span has an id and names its trace.
     fn check(&self, size: Size) {
         let spans = size.spans_per_request();
         for id in 1..=spans {
@@ -185,7 +185,7 @@ const fn hex_pairs() -> [[u8; 2]; 256] {
     pairs
 }
 
-/// Bytes that stand for an id while the body is built and occur nowhere else in it.
+/// Returns bytes that represent an id while the body is built, and occur nowhere else in it.
 fn marker(id: usize) -> [u8; ID_BYTES] {
     let mut random = Random::new(0x00c0_ffee + id as u64);
     let mut bytes = [0; ID_BYTES];
@@ -201,9 +201,9 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-// === What is said ===
+// === Contents ===
 
-/// Text of about this many bytes, from 1,024 words that repeat about as often as in prose, so that compression does not cheat.
+/// Returns text of about this many bytes, from 1,024 words that repeat about as often as in prose, for a realistic compression ratio.
 fn prose(random: &mut Random, bytes: usize) -> String {
     let mut text = String::with_capacity(bytes + 16);
     while text.len() < bytes {

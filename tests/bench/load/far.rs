@@ -1,4 +1,5 @@
-//! A far side for sinks that send over HTTP: it takes everything and answers as soon as it can, so that what is measured is ours.
+//! A stub backend for sinks that send over HTTP. It accepts everything and answers as fast as it can, so that only Spanferry's cost is
+//! measured.
 
 use std::fmt::Write as _;
 use std::io::Read as _;
@@ -11,14 +12,14 @@ use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 
-/// Starts one for a sink of this kind, and returns the options that send there; none for kinds that send nowhere.
+/// Starts a stub for a sink of this kind, and returns the options that send to it; empty for kinds that send nothing over HTTP.
 pub(crate) fn options(kind: &str) -> std::io::Result<String> {
     let options = match kind {
         "otlp" => "endpoint = \"{}\"\ncompression = \"gzip\"",
         "langfuse" => "base_url = \"{}\"\npublic_key = \"pk-lf-load\"\nsecret_key = \"sk-lf-load\"",
-        // Compressed as it would be on the way to another machine.
+        // Compressed as it would be for another machine.
         "elasticsearch" => "endpoints = [\"{}\"]\ncompression = \"gzip\"",
-        // What comes without a key goes out with this one, and so do spans from OTLP.
+        // Items without a key, including spans from OTLP, are sent with this one.
         "openai" => {
             "endpoint = \"{}/v1/traces/ingest\"\napi_key = \"sk-load\"\nforward_otlp = true"
         }
@@ -30,7 +31,7 @@ pub(crate) fn options(kind: &str) -> std::io::Result<String> {
     Ok(options.replace("{}", &format!("http://{}", serve()?)))
 }
 
-/// Serves on a thread of its own until the process ends.
+/// Serves on a separate thread until the process ends.
 fn serve() -> std::io::Result<SocketAddr> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
@@ -59,7 +60,7 @@ async fn answer(uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
 const PRODUCT: (axum::http::HeaderName, &str) =
     (axum::http::HeaderName::from_static("x-elastic-product"), "Elasticsearch");
 
-/// Says of every operation that it was done.
+/// Answers that every operation succeeded.
 fn bulk_answer(headers: &HeaderMap, body: &Bytes) -> String {
     let mut text = String::new();
     if headers.contains_key(CONTENT_ENCODING) {

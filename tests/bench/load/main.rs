@@ -1,4 +1,4 @@
-//! The load tool: drives a running daemon over every protocol and prints what that cost. `tests/bench/README.md` says how to use it.
+//! The load tool: drives a running daemon over every protocol and prints the cost. `tests/bench/README.md` describes its use.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -36,10 +36,10 @@ use strangers::Strangers;
 #[derive(Debug, Clone, Parser)]
 #[command(name = "load", bin_name = "cargo bench --bench load --")]
 struct Arguments {
-    /// Start the daemon itself, in a directory of its own that is removed afterwards.
+    /// Start the daemon in a separate directory that is removed afterwards.
     #[arg(long)]
     spawn: bool,
-    /// Run every protocol with both sizes, each with a daemon of its own, and print a Markdown table.
+    /// Run every protocol with both sizes, each with a separate daemon, and print a Markdown table.
     #[arg(long)]
     matrix: bool,
     /// The HTTP port of a running daemon.
@@ -51,29 +51,29 @@ struct Arguments {
     /// The admin port of a running daemon, to know when everything was delivered.
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
-    /// The process id of a running daemon, to measure what it costs.
+    /// The process id of a running daemon, to measure its cost.
     #[arg(long)]
     pid: Option<u32>,
     /// The daemon that --spawn and --matrix start.
     #[arg(long, value_name = "FILE", default_value = env!("CARGO_BIN_EXE_spanferry"))]
     program: PathBuf,
-    /// The kind of the only sink of a daemon that is started here. One that sends over HTTP gets a far side that takes everything,
-    /// unless --sink-option says where to send.
+    /// The kind of the only sink of a daemon started here. A sink that sends over HTTP gets a stub backend that accepts everything, unless
+    /// --sink-option sets an address.
     #[arg(long, value_name = "KIND", default_value = "blackhole")]
     sink: String,
-    /// With --spawn: run by turns without and with a second sink that is dead, three times each, and print what it costs the rest.
+    /// With --spawn: alternate runs without and with a second, dead sink, three times each, and print the effect on the rest.
     #[arg(long, value_enum, value_name = "HOW", requires = "spawn", num_args = 0..=1, default_missing_value = "refusing")]
     dead_sink: Option<DeadSink>,
-    /// With --spawn: run by turns in the clear and over TLS, three times each, and print what TLS costs.
+    /// With --spawn: alternate plain runs and runs over TLS, three times each, and print what TLS costs.
     #[arg(long, requires = "spawn", conflicts_with = "dead_sink")]
     tls: bool,
-    /// With --spawn: run by turns without and with others at the same port, three times each, and print what they cost who sends.
+    /// With --spawn: alternate runs without and with other clients at the same port, three times each, and print the effect on the senders.
     #[arg(long, value_enum, value_name = "WHAT", requires = "spawn", conflicts_with_all = ["dead_sink", "tls"])]
     strangers: Option<Strangers>,
-    /// A line for that sink's table, for example `endpoint = "http://127.0.0.1:9999"`. May be given more than once.
+    /// A line for that sink's table, for example `endpoint = "http://127.0.0.1:9999"`. Can be repeated.
     #[arg(long, value_name = "TOML")]
     sink_option: Vec<String>,
-    /// A line for the `[journal]` table. May be given more than once.
+    /// A line for the `[journal]` table. Can be repeated.
     #[arg(long, value_name = "TOML")]
     journal_option: Vec<String>,
     #[arg(long, value_enum, default_value = "otlp-http")]
@@ -94,10 +94,10 @@ struct Arguments {
     /// Compress every body. This costs the generator more than the daemon.
     #[arg(long)]
     gzip: bool,
-    /// How many seconds CPU time is counted after the load at least, so that nothing put off is missed.
+    /// Minimum number of seconds for which CPU time is counted after the load, to include deferred work.
     #[arg(long, default_value_t = 3.0, value_name = "SECONDS")]
     settle: f64,
-    /// What cargo passes to every benchmark.
+    /// Passed by cargo to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -178,11 +178,11 @@ impl Arguments {
     }
 }
 
-/// The table of `tests/bench/README.md`.
+/// Prints the table of `tests/bench/README.md`.
 async fn matrix(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     const PROTOCOLS: [Protocol; 4] =
         [Protocol::Openai, Protocol::OtlpHttp, Protocol::OtlpJson, Protocol::OtlpGrpc];
-    // Requests a second that every sink keeps up with. Saturated, more comes in than it takes out, and most is read back from the disk.
+    // Requests a second that every sink keeps up with. Saturated, more comes in than goes out, and most is read back from disk.
     const KEEPS_UP: f64 = 400.0;
     let mut runs = Vec::new();
     for (size, sink) in
@@ -214,7 +214,7 @@ async fn matrix(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>>
     Ok(())
 }
 
-/// Starts a daemon, with something beside the measured sink, measures, and ends it.
+/// Starts a daemon with this addition, measures it, and stops it.
 async fn measure_alone(
     arguments: &Arguments,
     load: &Load,
@@ -222,7 +222,7 @@ async fn measure_alone(
     beside: &Beside,
 ) -> Result<run::Measured, Box<dyn std::error::Error>> {
     const DRAIN_MAX: Duration = Duration::from_mins(1);
-    // Inside the target folder, because /tmp may be a disk in memory, where a sync costs nothing.
+    // Inside the target folder, because /tmp may be a tmpfs, where a sync costs nothing.
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let place = Place::new(dir.path());
     let mut config = arguments.config(sink)?;
@@ -239,7 +239,7 @@ async fn measure_alone(
     };
     let presence = beside.strangers.map(|strangers| strangers.come(target.address)).transpose()?;
     if presence.is_some() {
-        // All at once they fill the system's own queue, where it tells nobody apart.
+        // While they all connect, they fill the kernel's accept queue, which makes no difference between clients.
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
     let measured = run::measure(load, &target).await;
@@ -250,7 +250,7 @@ async fn measure_alone(
     Ok(measured)
 }
 
-/// What an acknowledgement cannot be faster than: the median and the 99th percentile of a write with fdatasync.
+/// Returns lower bounds for an acknowledgement: the median and the 99th percentile of a write with fdatasync.
 fn sync_times() -> std::io::Result<(Duration, Duration)> {
     const ROUNDS: usize = 300;
     let mut file = tempfile::tempfile_in(Path::new(env!("CARGO_TARGET_TMPDIR")))?;

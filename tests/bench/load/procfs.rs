@@ -1,4 +1,4 @@
-//! What a process has cost so far, from `/proc`.
+//! Resource usage of a process so far, from `/proc`.
 
 use std::fs;
 use std::time::Duration;
@@ -11,10 +11,10 @@ pub(crate) struct Cpu {
 }
 
 impl Cpu {
-    /// The CPU time of a process up to now, in the kernel's clock ticks of usually 10 ms.
+    /// Returns the CPU time of a process so far, in the kernel's clock ticks of usually 10 ms.
     pub(crate) fn of(pid: u32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The second field is the program's name in brackets and may hold anything; the times are fields 14 and 15.
+        // The second field is the program's name in parentheses and may contain anything; the times are fields 14 and 15.
         let (_, rest) = stat.rsplit_once(") ")?;
         let mut fields = rest.split(' ').skip(11).map(str::parse::<u64>);
         let tick =
@@ -53,7 +53,7 @@ impl Memory {
     }
 }
 
-/// The CPU time of the calling thread so far, to the nanosecond.
+/// Returns the CPU time of the calling thread so far, to the nanosecond.
 pub(crate) fn thread_cpu() -> Duration {
     let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     Duration::from_nanos(

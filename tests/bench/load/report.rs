@@ -1,4 +1,4 @@
-//! What is printed: one run as lines, many as a Markdown table.
+//! The output: one run as lines, several as a Markdown table.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use super::procfs::thread_cpu;
 use super::run::{Load, Measured};
 use crate::process::client::Protocol;
 
-/// The cost of one `serde_json::Value` parse of the same body, per span: what the whole `OpenAI` path may cost at most.
+/// Returns the cost per span of one `serde_json::Value` parse of the same body: the budget of the entire `OpenAI` path.
 pub(crate) fn value_parse_per_span(protocol: Protocol, size: Size) -> Option<Duration> {
     const ROUNDS: u32 = 200;
     if protocol != Protocol::Openai {
@@ -24,7 +24,7 @@ pub(crate) fn value_parse_per_span(protocol: Protocol, size: Size) -> Option<Dur
     Some(thread_cpu().saturating_sub(before) / ROUNDS / spans)
 }
 
-/// A run as lines.
+/// Formats a run as lines.
 pub(crate) fn lines(
     load: &Load,
     sink: &str,
@@ -79,12 +79,12 @@ pub(crate) fn lines(
     format!("{} -> {sink}\n{text}", title(load))
 }
 
-/// The head of the table of [`row`].
+/// The header of the table of [`row`].
 pub(crate) const HEAD: &str = "\
 | in | spans | sink | load | spans/s | p50 ms | p90 ms | p99 ms | max ms | CPU us/span | budget | user | system | peak MiB | errors |
 | --- | --- | --- | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --- |";
 
-/// A run as a row of the table.
+/// Formats a run as a row of the table.
 pub(crate) fn row(
     load: &Load,
     sink: &str,
@@ -112,7 +112,7 @@ pub(crate) fn row(
     format!("| {} |", cells.join(" | "))
 }
 
-/// What a span may cost at most in CPU microseconds, saturated: the budgets that the project set itself.
+/// Returns the maximum cost of a span in CPU microseconds, saturated: the project's own budgets.
 fn budget(load: &Load, sink: &str, baseline: Option<Duration>) -> String {
     let limit = match (load.protocol, load.size, sink) {
         (_, Size::Small, _) if load.pace.is_some() => None,

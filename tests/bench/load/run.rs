@@ -1,4 +1,4 @@
-//! One measurement: load over some connections, then a while to settle, and what both have cost the daemon.
+//! One measurement: load over some connections, then time to settle, and what both have cost the daemon.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -12,50 +12,50 @@ use super::procfs::{Cpu, Memory};
 use crate::process::client::{Answer, Client, NoAnswer, Protocol};
 use crate::process::{self, Place};
 
-/// What is sent.
+/// The load to send.
 #[derive(Debug, Clone)]
 pub(crate) struct Load {
     pub(crate) protocol: Protocol,
     pub(crate) size: Size,
     pub(crate) connections: usize,
     pub(crate) until: Until,
-    /// Requests a second over all connections; as many as are answered when not given.
+    /// Requests a second over all connections; without it, as many as are answered.
     pub(crate) pace: Option<f64>,
     pub(crate) gzip: bool,
-    /// How the daemon is spoken to where it speaks TLS.
+    /// How to connect if the daemon uses TLS.
     pub(crate) tls: Option<rustls::ClientConfig>,
-    /// How long CPU time is counted after the load at least.
+    /// Minimum time for which CPU time is counted after the load.
     pub(crate) settle: Duration,
 }
 
-/// When a load ends.
+/// When the load ends.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Until {
     Time(Duration),
     Requests(u64),
 }
 
-/// What is driven and watched.
+/// The daemon to drive and watch.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     pub(crate) pid: Option<u32>,
-    /// Where `/metrics` tells whether everything was delivered.
+    /// The place whose `/metrics` show whether everything was delivered.
     pub(crate) place: Option<Place>,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Measured {
     pub(crate) spans: u64,
     pub(crate) requests: u64,
     pub(crate) body_bytes: u64,
     pub(crate) took: Duration,
-    /// Of every request that was answered, in ascending order.
+    /// Latencies of all answered requests, in ascending order.
     pub(crate) latencies: Vec<Duration>,
     /// CPU time from the start of the load to the end of the settling.
     pub(crate) cpu: Option<Cpu>,
-    /// The part of it that fell into the load itself.
+    /// The part of it during the load.
     pub(crate) cpu_under_load: Option<Cpu>,
     pub(crate) memory: Option<Memory>,
     pub(crate) settled: Settled,
@@ -66,15 +66,15 @@ pub(crate) struct Measured {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Settled {
     pub(crate) took: Duration,
-    /// What every sink still had to take, where `/metrics` told.
+    /// Spans pending at all sinks, if `/metrics` answered.
     pub(crate) pending: Option<f64>,
 }
 
-/// What the sink is called that is measured, in a daemon that is started here.
+/// Name of the measured sink in a daemon started here.
 pub(crate) const MEASURED: &str = "measured";
-/// A sink that does not catch up in this time is behind for good.
+/// A sink that has not caught up by then never will.
 const SETTLE_MAX: Duration = Duration::from_mins(2);
-/// A connection that breaks is opened again after this long.
+/// How long to wait before a broken connection is opened again.
 const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// Drives the target, on one thread.
@@ -110,7 +110,7 @@ impl Measured {
         }
     }
 
-    /// The latency that this share of requests did not exceed.
+    /// Returns the latency that this share of requests did not exceed.
     pub(crate) fn latency(&self, share: f64) -> Duration {
         #[expect(
             clippy::cast_possible_truncation,
@@ -125,12 +125,12 @@ impl Measured {
             .unwrap_or_default()
     }
 
-    /// Spans a second.
+    /// Returns spans a second.
     pub(crate) fn rate(&self) -> f64 {
         per(self.spans, self.took.as_secs_f64())
     }
 
-    /// Microseconds of a time for each span.
+    /// Returns microseconds per span.
     pub(crate) fn micros_per_span(&self, time: Duration) -> f64 {
         if self.spans == 0 { f64::NAN } else { per(1, per(self.spans, time.as_secs_f64() * 1e6)) }
     }
@@ -157,7 +157,7 @@ async fn drive(load: Load, address: SocketAddr, number: usize, started: Instant)
         }
         turn += 1;
         let bytes = body.len() as u64;
-        // A paced request that is sent late, because the answer before it came late, has waited since it was due.
+        // A paced request that is late because the previous answer was late has waited since it was due.
         let sent = due.unwrap_or_else(Instant::now);
         match send(&mut client, &load, address, body).await {
             Ok(Answer::Kept) => {
@@ -186,7 +186,7 @@ impl Load {
         }
     }
 
-    /// When a paced request is to be sent: the connections take turns.
+    /// Returns when a paced request is due: the connections take turns.
     #[expect(clippy::cast_precision_loss, reason = "turns stay far below 2^52")]
     fn due(&self, started: Instant, number: usize, turn: u64) -> Option<Instant> {
         let turn = turn * self.connections as u64 + number as u64;
@@ -213,7 +213,7 @@ async fn send(
     }
 }
 
-/// Waits for `at_least`, and until `/metrics` says that the measured sink has everything, or all of a daemon that was there.
+/// Waits for `at_least`, and until `/metrics` shows nothing pending: at the measured sink, or at any sink of a daemon not started here.
 async fn settle(at_least: Duration, target: &Target) -> Settled {
     let began = Instant::now();
     tokio::time::sleep(at_least).await;

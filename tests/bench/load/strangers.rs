@@ -1,4 +1,4 @@
-//! What others do at the daemon's port while a load is measured: connections that take something and send nothing of use.
+//! Other clients at the daemon's port while a load is measured: their connections use resources and send nothing useful.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-/// What they do.
+/// The behaviour of these clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Strangers {
     /// Two connections announce a body of 64 MiB each and send none of it.
@@ -18,7 +18,7 @@ pub(crate) enum Strangers {
     Idle,
     /// 100 connections send a byte of their body every 100 ms.
     Slow,
-    /// One connection begins 2,000 HTTP/2 streams a second and resets each at once.
+    /// One connection begins 2,000 HTTP/2 streams a second and resets each immediately.
     Resetting,
 }
 
@@ -41,7 +41,7 @@ impl Strangers {
         }
     }
 
-    /// Comes, on a thread of its own so that who measures has time, and goes when what is returned is dropped.
+    /// Starts these clients on a separate thread, so that they do not delay the measurement, until the returned value is dropped.
     pub(crate) fn come(self, address: SocketAddr) -> io::Result<Presence> {
         let (go, gone) = oneshot::channel::<()>();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -57,7 +57,7 @@ impl Strangers {
         Ok(Presence { go: Some(go), thread: Some(thread) })
     }
 
-    /// Comes again whenever it is sent away.
+    /// Connects again whenever the connection is closed.
     async fn stay(self, address: SocketAddr) {
         const AGAIN_AFTER: Duration = Duration::from_secs(1);
         loop {
@@ -83,7 +83,7 @@ impl Strangers {
             }
             Self::Resetting => return reset(stream).await,
         }
-        // Until the other side closes.
+        // Until the server closes the connection.
         while stream.read(&mut [0; 1024]).await? != 0 {}
         Ok(())
     }
@@ -126,7 +126,7 @@ fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// Their stay.
+/// Keeps the clients running; stops them when dropped.
 pub(crate) struct Presence {
     go: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
