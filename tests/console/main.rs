@@ -1,14 +1,15 @@
 //! The console in a real browser: Debian's Chromium, driven by playwright-core, on the real binary and captured requests.
 //!
-//! `drive.mjs` is the reader: a list that goes on by itself, filters, a trace with its tree, conversation and delivery, a trace of 32,843
-//! spans, sessions, sums and the pipeline with a replay, all of it also by keyboard; what it sees is compared with what the same port
-//! answers, and Delivery and the marks of sinks with `/status`, also after a `kill -9`, for which it asks here. In light, dark and on a phone, axe must find nothing, nothing may be asked of anywhere but this
-//! machine, and what clients send must stay text. A second daemon asks for a token, and one that everybody reaches shows no console.
+//! `drive.mjs` is the reader. It visits a list that continues automatically, filters, a trace with its tree, conversation and delivery, a
+//! trace of 32,843 spans, sessions, sums and the pipeline with a replay, all of it also by keyboard. It compares what it sees with what the
+//! same port answers, and Delivery and the marks of sinks with `/status`, also after a `kill -9`, which it requests from this suite. In
+//! light, in dark and on a phone, axe must find nothing, no request may go anywhere but this machine, and what clients send must stay text.
+//! A second daemon requires a token, and one that listens on all addresses shows no console.
 //!
-//! npm puts the packages into `target/tmp/console`, once. Pictures of the pages are left there too, and `UPDATE_GOLDENS=1` renews
+//! npm installs the packages into `target/tmp/console`, once. Screenshots of the pages are left there too, and `UPDATE_GOLDENS=1` renews
 //! those in `docs/images/`: look at them before committing.
 //!
-//! Not proven here: other browsers, and how long anything takes, which is printed.
+//! Not proven here: other browsers; timings, which are only printed.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -30,7 +31,7 @@ use std::process::{Command, Stdio};
 
 use process::{Config, Daemon, Place, free_port};
 
-/// The sinks: one that works, one where nobody listens, and one that `drive.mjs` is, which takes nothing until it is told to.
+/// The sinks: one that works, one without a listener, and one whose backend is `drive.mjs`, which accepts nothing until it is told to.
 const SINKS: &str = "[sinks.lines]\ntype = \"file\"\npath = \"lines.jsonl\"\n\n\
                      [sinks.collector]\ntype = \"otlp\"\nendpoint = \"http://NOBODY\"\n\
                      trace_url = \"http://127.0.0.1:9/{trace_id}?span={span_id}\"\n\n\
@@ -87,7 +88,7 @@ async fn a_reader_sees_what_agents_did_and_whether_it_arrived() {
     }
 }
 
-/// A daemon at a place; its admin port has these lines, or another address.
+/// Starts a daemon at a place, with these lines for its admin port, or at another admin address.
 async fn start(place: &Place, sinks: &str, admin: &str) -> Daemon {
     place.configure(&Config { tables: sinks.to_owned(), ..Config::default() }).unwrap();
     let listen = format!("listen = \"{}\"\n", place.admin);
@@ -101,7 +102,7 @@ async fn start(place: &Place, sinks: &str, admin: &str) -> Daemon {
     Daemon::start(place, command).await.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// A folder with the packages and the program.
+/// Installs the packages and the program; returns the folder.
 fn install() -> PathBuf {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("console");
     let wanted = fs::read(source("tests/console/package.json")).unwrap();
@@ -122,7 +123,7 @@ fn source(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// No test: it ends the suite's output. See `opt_in.rs`.
+/// Not a test: it ends the suite's output. See `opt_in.rs`.
 #[test]
 fn zz_what_was_skipped_is_said() {
     opt_in::say_what_was_skipped();
