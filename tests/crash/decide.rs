@@ -1,4 +1,4 @@
-//! Rules that decide of whole traces, through kills: the file has what somebody decides who sees all that was received at once.
+//! Rules that decide on whole traces, across kills: the file must equal the decisions computed from all received spans together.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ const SECOND: u64 = 1_000_000_000;
 const QUIET: u64 = SECOND / 2;
 const LONGEST: u64 = 2 * SECOND;
 
-/// All traces to one sink, and to the other those with a span whose number ends with 00.
+/// All traces go to one sink; the other gets those with a span whose number ends with 00.
 fn tables() -> String {
     let decided = file_sink("decided.jsonl").replace("sinks.archive", "sinks.decided");
     format!(
@@ -69,12 +69,12 @@ async fn kills_while_traces_are_open_change_no_decision_and_lose_and_repeat_noth
     }
 }
 
-/// The lines of a file, which are in the order of the journal.
+/// Returns the lines of a file, which are in the order of the journal.
 fn lines(file: &Path) -> Vec<String> {
     fs::read_to_string(file).unwrap().lines().map(str::to_owned).collect()
 }
 
-/// Those of traces that are to be kept.
+/// Returns the lines of the traces to keep.
 fn kept(all: &[String]) -> Vec<&String> {
     let (mut now_ns, mut traces) = (0, BTreeMap::<String, Vec<(u64, bool)>>::new());
     let mut of = Vec::new();
@@ -98,7 +98,7 @@ fn kept(all: &[String]) -> Vec<&String> {
     lines.filter(|(_, trace)| is_kept(&traces[trace])).map(|(line, _)| line).collect()
 }
 
-/// The time of a text such as `2026-11-29T08:21:00.123456789Z`, counted from the beginning of its month.
+/// Parses a time such as `2026-11-29T08:21:00.123456789Z`, counted from the beginning of its month.
 fn time_ns(text: &str) -> u64 {
     let number = |from: usize, to: usize| text[from..to].parse::<u64>().unwrap();
     let seconds =

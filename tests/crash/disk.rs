@@ -10,8 +10,8 @@ use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use super::process::{Daemon, Place};
 use super::{opt_in, program};
 
-/// The command that runs a daemon with a disk of this size at `dir`, in a mount namespace of its own: the disk goes when the daemon
-/// goes. `None` where this is not allowed.
+/// Returns the command that runs a daemon with a disk of this size at `dir`, in its own mount namespace, so that the disk disappears with
+/// the daemon. `None` if this is not permitted.
 pub(crate) fn with_small_disk(place: &Place, dir: &Path, bytes: u64) -> Option<Command> {
     const MOUNT_AND_RUN: &str = r#"mount -t tmpfs -o "size=$1" small "$2" && shift 2 && exec "$@""#;
     fs::create_dir_all(dir).unwrap();
@@ -37,8 +37,8 @@ pub(crate) fn with_small_disk(place: &Place, dir: &Path, bytes: u64) -> Option<C
     Some(command)
 }
 
-/// Makes a file that nobody can open (1024 is `F_SETLEASE` of Linux): the kernel has who tries wait until the lease on it is given up, which the process here never
-/// does, or for three quarters of a minute. `None` where that is not possible.
+/// Makes a file that cannot be opened (1024 is `F_SETLEASE` of Linux): an open blocks until the lease on the file is released, which this
+/// process never does, or for 45 seconds. `None` if this is not possible.
 pub(crate) fn hang(file: &Path) -> Option<Child> {
     const LEASE: &str = r#"use Fcntl; $SIG{IO} = "IGNORE"; $| = 1; open(F, "+>>", $ARGV[0]) or die; fcntl(F, 1024, F_WRLCK) or die; print "has it\n"; sleep 600"#;
     File::create(file).unwrap();
@@ -56,18 +56,18 @@ pub(crate) fn hang(file: &Path) -> Option<Child> {
     None
 }
 
-/// A path as the daemon sees it.
+/// Returns a path as the daemon sees it.
 pub(crate) fn seen_by(daemon: &Daemon, path: &Path) -> PathBuf {
     Path::new(&format!("/proc/{}/root", daemon.pid())).join(path.strip_prefix("/").unwrap())
 }
 
-/// A file that takes the place of a small disk.
+/// A file that fills a small disk.
 pub(crate) struct Filler {
     path: PathBuf,
 }
 
 impl Filler {
-    /// Fills the disk at `dir` but for some bytes.
+    /// Fills the disk at `dir` except for some bytes.
     pub(crate) fn fill(daemon: &Daemon, dir: &Path, left: u64) -> Self {
         let dir = seen_by(daemon, dir);
         let disk = statvfs(&dir).unwrap();

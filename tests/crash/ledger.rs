@@ -1,4 +1,4 @@
-//! What was acknowledged, one bit a span, and what of it is in a file.
+//! The set of acknowledged spans, one bit each, and its comparison with a file.
 
 use std::fmt;
 use std::fs::File;
@@ -16,18 +16,18 @@ pub(crate) struct Ledger {
     spans: u32,
 }
 
-/// How a file differs from what was acknowledged.
+/// The differences between a file and the acknowledged spans.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    /// Lines with a span of ours.
+    /// Number of lines with a span of the test.
     pub(crate) lines: u64,
-    /// Acknowledged and not there. Must never be.
+    /// Acknowledged and absent. Must be empty.
     pub(crate) missing: Vec<u32>,
-    /// There more than once. Must never be.
+    /// Present more than once. Must be empty.
     pub(crate) doubled: Vec<u32>,
-    /// There, but not as sent: no JSON, or another text. Must never be.
+    /// Present, but not as sent: invalid JSON, or another text. Must be empty.
     pub(crate) damaged: Vec<String>,
-    /// There although no acknowledgement arrived. May be, when the daemon was killed in between.
+    /// Present without an acknowledgement, which is possible if the daemon was killed before it answered.
     pub(crate) early: u64,
 }
 
@@ -36,7 +36,7 @@ impl Ledger {
         Self { bits: vec![0; spans.div_ceil(64) as usize], spans }
     }
 
-    /// Adds a span; whether it is new.
+    /// Adds a span; returns whether it is new.
     pub(crate) fn add(&mut self, number: u32) -> bool {
         let (word, bit) = (&mut self.bits[number as usize / 64], 1 << (number % 64));
         let new = *word & bit == 0;
@@ -48,7 +48,7 @@ impl Ledger {
         self.bits[number as usize / 64] & (1 << (number % 64)) != 0
     }
 
-    /// Reads a file of JSON lines, in memory that does not grow with it.
+    /// Reads a file of JSON lines, in constant memory.
     pub(crate) fn compare(&self, file: &Path) -> Found {
         let mut found = Found::default();
         let mut seen = Self::new(self.spans);
@@ -83,7 +83,7 @@ impl Found {
         );
     }
 
-    /// Some may have come twice.
+    /// Asserts that nothing is missing or damaged; spans may be there twice.
     pub(crate) fn lacks_nothing(&self) {
         assert!(
             self.missing.is_empty(),
@@ -93,7 +93,7 @@ impl Found {
         assert!(self.damaged.is_empty(), "not as sent: {self}; first {:?}", first(&self.damaged));
     }
 
-    /// Once everything was acknowledged, nothing can be early either.
+    /// Asserts in addition that nothing is early, once everything was acknowledged.
     pub(crate) fn is_exactly_once(&self) {
         self.has_all_that_was_acknowledged();
         assert_eq!(self.early, 0, "in the file, but never acknowledged");
@@ -117,7 +117,7 @@ fn first<T>(all: &[T]) -> &[T] {
     &all[..all.len().min(SHOWN)]
 }
 
-/// Which span a line holds, or why it is not as sent; `None` for a line without one, such as a trace object.
+/// Returns the number of a line's span, or why it is not as sent; `None` for a line without one, such as a trace object.
 fn number_of(line: &str) -> Result<Option<u32>, String> {
     let shown = || line.chars().take(300).collect::<String>();
     if !line.ends_with('\n') || serde_json::from_str::<IgnoredAny>(line).is_err() {

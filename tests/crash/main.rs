@@ -1,21 +1,20 @@
 //! A real daemon is killed under load, and every acknowledged span must be in the file exactly once.
 //!
-//! Six clients, two for each of the Agents SDK's ingest, OTLP/HTTP protobuf and OTLP/gRPC, number their spans and send a request again,
-//! unchanged, until it is acknowledged, which is what SDKs do. The daemon gets SIGKILL at random moments, sometimes again while it
-//! recovers, and goes on on the same directory. At the end every acknowledged span must be in the file once: none missing, none twice
-//! (a request that was kept but not answered before the kill comes again and is recognised), none changed. After every start the
-//! figures of `/metrics` must add up: accepted = delivered + pending + dead letters + filtered + dropped. The checker takes two bits a
-//! span, however long the file is.
+//! Six clients, two each for the Agents SDK's ingest, OTLP/HTTP protobuf and OTLP/gRPC, number their spans and send a request again,
+//! unchanged, until it is acknowledged, as SDKs do. The daemon gets SIGKILL at random moments, sometimes again while it recovers, and
+//! continues on the same directory. At the end every acknowledged span must be in the file once: none missing, none twice (a request that
+//! was kept but not answered before the kill is sent again and recognized), none changed. After every start the metrics of `/metrics` must
+//! add up: accepted = delivered + pending + dead letters + filtered + dropped. The checker needs two bits a span, however long the file is.
 //!
-//! `reloads.rs`: the configuration changes all the time meanwhile, and a kill comes in the middle of that.
+//! `reloads.rs`: the same while the configuration changes all the time, with a kill in the middle of a reload.
 //!
-//! `decide.rs`: rules decide of whole traces meanwhile.
+//! `decide.rs`: the same while rules decide on whole traces.
 //!
-//! Further cases: SIGKILL at a dozen moments of one recovery; SIGTERM under load leaves nothing pending; a full disk under the journal,
-//! and a sink that takes nothing until the journal is at its limit, are answered with 503 and `UNAVAILABLE`, and everything arrives
-//! once there is room, without a restart; a second daemon on the same directory refuses to start and names the first; a file sink whose
-//! file system hangs says so and keeps nobody from stopping. The full-disk cases mount a small disk in memory that only the daemon under
-//! test sees, which takes root and `unshare`; the file system hangs because somebody else has a lease on the file, which takes perl.
+//! Further cases: SIGKILL at a dozen moments of one recovery; SIGTERM under load leaves nothing pending; a full disk under the journal, and
+//! a sink that accepts nothing until the journal is at its limit, are answered with 503 and `UNAVAILABLE`, and everything arrives once
+//! there is space, without a restart; a second daemon on the same directory refuses to start and names the first; a file sink whose file
+//! system hangs reports it and does not prevent a stop. The full-disk cases mount a small tmpfs that only the daemon under test sees, which
+//! requires root and `unshare`; the file system hangs because another process has a lease on the file, which requires perl.
 //!
 //! ```sh
 //! cargo test --test crash                                   # short: some seconds
@@ -25,9 +24,9 @@
 //! SPANFERRY_CRASH_SEED=4711 cargo test --test crash         # the same requests and waits again; what the kernel does in between varies
 //! ```
 //!
-//! Not proven here: loss of power. SIGKILL leaves the kernel's page cache intact, so a sync that is missing would not show; that
-//! acknowledgements wait for the sync, and what happens when a sync fails or lies, is tested against a storage in memory in
-//! `src/journal/tests`. Nor what more than one sink, or a window of resends longer than the daemon remembers, would do.
+//! Not proven here: loss of power. SIGKILL leaves the kernel's page cache intact, so a missing sync would not show; `src/journal/tests`
+//! tests against a storage in memory that acknowledgements wait for the sync, and what happens when a sync fails or lies. Nor what happens
+//! with more than one sink, or when resends come after the daemon has forgotten the first request.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -57,12 +56,12 @@ use std::time::{Duration, Instant};
 use process::{Config, Daemon, POLL_EVERY, Place, sum_figure};
 use senders::{Crowd, Random};
 
-/// What the short form sends, in the ordinary test run.
+/// Number of spans of the short form, in the ordinary test run.
 const SPANS: u32 = 30_000;
 const KILLS: u32 = 5;
 /// A lane that has not caught up by then never will.
 const DELIVERY_MAX: Duration = Duration::from_mins(2);
-/// How long an orderly end may take: the grace period, and then what is still to be delivered.
+/// Maximum time of an orderly stop: the grace period, and then the remaining deliveries.
 const DRAIN_MAX: Duration = Duration::from_mins(1);
 
 #[tokio::test]
@@ -77,7 +76,7 @@ async fn what_was_acknowledged_is_in_the_file_exactly_once_through_random_kills(
     let mut daemon = world.start().await;
     let crowd = Crowd::begin(&world.place, spans, seed);
     for kill in 1..=kills {
-        // Somewhere after this kill's share of the spans, and then at any point of what the daemon does in some milliseconds.
+        // Somewhere after this kill's share of the spans, and then at a random point within some milliseconds.
         let share = u64::from(spans) * u64::from(kill) / (u64::from(kills) + 1);
         crowd.reaches(u32::try_from(share).unwrap(), &mut daemon).await;
         tokio::time::sleep(random.duration_below(Duration::from_millis(50))).await;
@@ -118,7 +117,7 @@ async fn a_kill_in_the_middle_of_recovery_loses_nothing() {
     let sent = crowd.finish(&mut daemon).await;
     world.all_delivered(&mut daemon).await;
     daemon.kill().unwrap();
-    // Killed after everything was delivered: the file may be ahead of the cursor, and is cut back by the next start.
+    // Killed after everything was delivered: the file may be ahead of the cursor, and the next start truncates it.
     let mut daemon = world.start().await;
     world.all_delivered(&mut daemon).await;
     daemon.terminate(DRAIN_MAX).await.unwrap();
@@ -133,7 +132,7 @@ async fn an_orderly_end_under_load_leaves_nothing_pending() {
     crowd.reaches(5_000, &mut daemon).await;
     let end = daemon.terminate(DRAIN_MAX).await.unwrap();
     assert!(end.is_some_and(|status| status.success()), "{end:?}\n{}", world.place.said());
-    // Nobody answers now, so what is acknowledged does not change while the file is read.
+    // No daemon answers now, so the set of acknowledged spans does not change while the file is read.
     let found = crowd.ledger().compare(&world.place.dir.join("traces.jsonl"));
     println!("{} acknowledged before the end; {found}", crowd.acknowledged());
     assert!(5_000 <= crowd.acknowledged());
@@ -192,13 +191,13 @@ async fn a_sink_that_takes_nothing_fills_the_journal_to_its_limit_and_no_further
     filler.remove();
     let sent = crowd.finish(&mut daemon).await;
     world.all_delivered(&mut daemon).await;
-    // The small disk goes with the process.
+    // The small disk disappears with the process.
     let found = sent.ledger.compare(&disk::seen_by(&daemon, &out.join("traces.jsonl")));
     daemon.terminate(DRAIN_MAX).await.unwrap();
     found.is_exactly_once();
 }
 
-/// What this sink would give up makes no room: the other one holds everything.
+/// Dropping what this sink has not delivered would free no space: the other sink needs all of it.
 #[tokio::test]
 async fn a_sink_that_may_drop_its_oldest_loses_nothing_while_another_one_fills_the_journal() {
     let dead = "[sinks.dead]\ntype = \"otlp\"\nendpoint = \"http://127.0.0.1:9\"\n";
@@ -224,7 +223,7 @@ async fn a_sink_that_may_drop_its_oldest_loses_nothing_while_another_one_fills_t
     daemon.kill().unwrap();
 }
 
-/// A sink whose cursor is gone is no new sink: it gets again what the journal keeps.
+/// A sink whose cursor is lost is not a new sink: it gets everything that the journal keeps again.
 #[tokio::test]
 async fn a_sink_whose_cursor_is_damaged_emptied_or_deleted_gets_everything_again() {
     let world = World::new(&Config { tables: file_sink("traces.jsonl"), ..Config::default() });
@@ -249,7 +248,7 @@ async fn a_sink_whose_cursor_is_damaged_emptied_or_deleted_gets_everything_again
     }
 }
 
-/// Where the daemon keeps the cursor of the file sink.
+/// Returns the path of the file sink's cursor.
 fn cursor_of(dir: &Path) -> PathBuf {
     let mut folders = vec![dir.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -324,7 +323,7 @@ async fn a_second_daemon_on_the_same_directory_refuses_and_names_the_first() {
     );
 }
 
-/// A directory with a configuration, on which daemons come and go.
+/// A directory with a configuration, on which daemons start and end.
 struct World {
     place: Place,
     _dir: tempfile::TempDir,
@@ -332,7 +331,7 @@ struct World {
 
 impl World {
     fn new(config: &Config) -> Self {
-        // Inside the target folder, because /tmp may be a disk in memory.
+        // Inside the target folder, because /tmp may be a tmpfs.
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let place = Place::new(dir.path());
         place.configure(config).unwrap();
@@ -369,7 +368,7 @@ impl World {
         }
     }
 
-    /// Every accepted item is delivered, pending, a dead letter, or was dropped by a rule: in one look at the figures.
+    /// Asserts that every accepted item is delivered, pending, a dead letter, filtered or dropped, in one reading of the metrics.
     fn counts_add_up(&self) {
         let metrics = self.place.ask("/metrics").expect("the daemon answers");
         let figure = |name: &str| {
@@ -410,7 +409,7 @@ fn from_environment(name: &str) -> Option<u32> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
-/// No test: it ends the suite's output. See `opt_in.rs`.
+/// Not a test: it ends the suite's output. See `opt_in.rs`.
 #[test]
 fn zz_what_was_skipped_is_said() {
     opt_in::say_what_was_skipped();

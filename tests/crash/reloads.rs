@@ -1,4 +1,4 @@
-//! Reloads under load: no request is refused, nothing is lost or sent twice, and nothing is left behind.
+//! Reloads under load: no request is refused, nothing is lost or sent twice, and no resources leak.
 
 use std::time::Duration;
 use std::{fs, io};
@@ -7,16 +7,16 @@ use super::process::{Config, Daemon, Place};
 use super::senders::{Crowd, Random};
 use super::{DRAIN_MAX, World, file_sink, from_environment};
 
-/// How often the short form reloads.
+/// Number of reloads in the short form.
 const RELOADS: u32 = 40;
-/// Spans to each reload.
+/// Spans per reload.
 const SPANS_EACH: u32 = 300;
-/// More file descriptors than there were are connections that are being closed.
+/// Maximum number of additional file descriptors: of connections that are being closed.
 const FILES_MORE_MAX: usize = 16;
-/// More memory than there was is what a run of this length fills: tables with bounds.
+/// Maximum additional memory: a run of this length fills tables with bounds.
 const BYTES_MORE_MAX: f64 = 64e6;
 
-/// The file's sink is another with each turn, and another sink comes and goes; one is never touched.
+/// The file's sink changes with each turn, another sink is added and removed; one never changes.
 fn configure(place: &Place, turn: u32) {
     let archive = file_sink("traces.jsonl");
     let kept = archive.replace("sinks.archive", "sinks.kept").replace("traces", "kept");
@@ -51,7 +51,7 @@ async fn reloads_under_load_refuse_nobody_and_lose_and_repeat_nothing() {
         let (status, answer) = reload(&world.place).await.unwrap();
         assert_eq!(status, 200, "{answer}");
         assert!(answer.contains("\"kept\":[\"kept\"]"), "{answer}");
-        // What is taken once, threads and buffers, is there after some.
+        // Threads and buffers that are allocated once exist after some reloads.
         if turn == reloads / 4 {
             let bytes = world.place.figure("spanferry_process_resident_memory_bytes").unwrap();
             before = Some((open_files(&daemon), bytes));

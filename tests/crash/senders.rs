@@ -1,4 +1,4 @@
-//! Clients that number their spans and send a request again, unchanged, until it is acknowledged: what the SDKs do.
+//! Clients that number their spans and send a request again, unchanged, until it is acknowledged, as SDKs do.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -17,18 +17,18 @@ use super::ledger::Ledger;
 use super::process::client::{Answer, Client, Protocol};
 use super::process::{Daemon, POLL_EVERY, Place};
 
-/// Every span is called this and its number.
+/// Prefix of every span's name; its number follows.
 pub(crate) const NAME: &str = "crash-span-";
 /// Two clients for each.
 const PROTOCOLS: [Protocol; 3] = [Protocol::Openai, Protocol::OtlpHttp, Protocol::OtlpGrpc];
 const CLIENTS_EACH: usize = 2;
-/// Requests carry one span up to this many.
+/// Maximum number of spans per request.
 const SPANS_PER_REQUEST_MAX: u32 = 50;
-/// A client without an answer after this long gives up and sends again.
+/// A client without an answer by then gives up and sends again.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
-/// How long a client waits before it sends again. Shorter than in the SDKs, so that kills come often.
+/// Time before a client sends again. It is shorter than in the SDKs, so that more requests are hit by a kill.
 const AGAIN_AFTER: Duration = Duration::from_millis(20);
-/// Without any acknowledgement for this long the daemon hangs.
+/// A daemon that acknowledges nothing for this long hangs.
 const PROGRESS_MAX: Duration = Duration::from_mins(1);
 
 /// A pseudo-random sequence (splitmix64).
@@ -64,29 +64,29 @@ pub(crate) struct Sent {
     pub(crate) ledger: Ledger,
     pub(crate) acknowledged: u32,
     pub(crate) resent: u64,
-    /// How often clients were told to come again.
+    /// Number of requests that the daemon refused for now.
     pub(crate) refused: u64,
 }
 
 struct Shared {
-    /// Each client sends to one of them.
+    /// Each client sends to one of these.
     places: Vec<Place>,
     spans: u32,
     form: Form,
     state: Mutex<State>,
 }
 
-/// What is sent.
+/// The form of the spans.
 #[derive(Debug, Clone, Copy, Default)]
 struct Form {
     /// Bytes of text added to every span.
     ballast: usize,
-    /// Whether traces go on over several requests.
+    /// Whether traces extend over several requests.
     is_interleaved: bool,
 }
 
 impl Form {
-    /// The trace of a request whose first span has this number.
+    /// Returns the trace of a request whose first span has this number.
     fn trace(self, first: u32) -> u32 {
         if self.is_interleaved { first / 2000 * 2000 + first % 30 } else { first }
     }
@@ -99,28 +99,28 @@ struct State {
     acknowledged: u32,
     resent: u64,
     refused: u64,
-    /// An answer that no client should have got.
+    /// An answer that no client should get.
     wrong: Option<String>,
 }
 
 impl Crowd {
-    /// Clients begin to send spans of some hundred bytes.
+    /// Starts clients that send spans of some hundred bytes.
     pub(crate) fn begin(place: &Place, spans: u32, seed: u32) -> Self {
         Self::begin_with(&[place], spans, seed, Form::default())
     }
 
-    /// Clients begin to send spans of some hundred bytes to several daemons.
+    /// Starts clients that send spans of some hundred bytes to several daemons.
     #[allow(dead_code, reason = "not every suite has several")]
     pub(crate) fn begin_at(places: &[&Place], spans: u32, seed: u32) -> Self {
         Self::begin_with(places, spans, seed, Form::default())
     }
 
-    /// Clients begin to send spans of traces that go on over several requests, among others.
+    /// Starts clients whose spans belong, among others, to traces that extend over several requests.
     pub(crate) fn begin_interleaved(place: &Place, spans: u32, seed: u32) -> Self {
         Self::begin_with(&[place], spans, seed, Form { is_interleaved: true, ..Form::default() })
     }
 
-    /// Clients begin to send spans of more than two kilobytes.
+    /// Starts clients that send spans of more than two kilobytes.
     pub(crate) fn begin_large(place: &Place, spans: u32, seed: u32) -> Self {
         Self::begin_with(&[place], spans, seed, Form { ballast: 2000, ..Form::default() })
     }
@@ -150,7 +150,7 @@ impl Crowd {
         self.shared.with(|state| state.acknowledged)
     }
 
-    /// What is acknowledged now.
+    /// Returns what is acknowledged now.
     pub(crate) fn ledger(&self) -> Ledger {
         self.shared.with(|state| state.ledger.clone())
     }
@@ -160,7 +160,7 @@ impl Crowd {
         self.wait_until(daemon, |state| spans <= state.acknowledged).await;
     }
 
-    /// Waits until clients are told to come again, or are left without an answer for some seconds, which a full disk may cause too.
+    /// Waits until a request is refused or has no answer for some seconds, which a full disk may cause too.
     pub(crate) async fn is_refused(&self, daemon: &mut Daemon) {
         self.wait_until(daemon, |state| 10 <= state.refused).await;
     }
@@ -205,7 +205,7 @@ impl Shared {
         read(&mut self.state.lock().unwrap())
     }
 
-    /// The numbers of the next request.
+    /// Returns the numbers of the next request.
     fn take(&self) -> Range<u32> {
         self.with(|state| {
             let count =
@@ -242,7 +242,7 @@ async fn send_all(shared: Arc<Shared>, protocol: Protocol, number: usize) {
     }
 }
 
-/// Sends once; whether it was acknowledged.
+/// Sends once; returns whether it was acknowledged.
 async fn send(
     shared: &Shared,
     place: &Place,
@@ -256,18 +256,18 @@ async fn send(
     let Some(connected) = client else { return false };
     match tokio::time::timeout(ANSWER_MAX, connected.send(body)).await {
         Ok(Ok(Answer::Kept)) => return true,
-        // Full, or about to end: the only refusals that every client answers by sending again.
+        // Full, or about to stop: the only refusals after which every client sends again.
         Ok(Ok(Answer::Status(503) | Answer::Code(14))) => shared.with(|state| state.refused += 1),
         Ok(Ok(wrong)) => {
             shared.with(|state| state.wrong = Some(format!("{wrong} over {}", protocol.name())));
         }
-        // The connection is of no more use, and whether the request was kept is not known.
+        // The connection is unusable, and it is unknown whether the request was kept.
         Ok(Err(_)) | Err(_) => *client = None,
     }
     false
 }
 
-/// A text that only this span has, of a length that differs from span to span.
+/// Returns a text that only this span has, of a length that differs from span to span.
 pub(crate) fn text_of(number: u32) -> String {
     let mut random = Random::new(number.into());
     let length = 16 + random.below(240);
