@@ -1,4 +1,4 @@
-//! The same captured requests through every kind of sink at once, and what each place then shows.
+//! The same captured requests through every kind of sink at once, compared with what each backend then shows.
 
 use std::fmt::Write as _;
 

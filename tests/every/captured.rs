@@ -1,4 +1,4 @@
-//! The captured requests of the Agents SDKs, as they were sent, and one more with what no capture has: an end user and tags.
+//! The captured requests of the Agents SDKs, as sent, and an additional one with facts that no capture has: an end user and tags.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ pub(crate) struct Captured {
     body: Bytes,
 }
 
-/// All of them, in the order of their names.
+/// Returns all of them, in the order of their names.
 pub(crate) fn requests() -> Vec<Captured> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/agents-sdk");
     let mut requests = Vec::new();
@@ -47,7 +47,7 @@ fn read(root: &Path, path: &Path) -> Option<Captured> {
     let headers = headers.map(|pair| {
         (pair[0].as_str().unwrap().to_lowercase(), pair[1].as_str().unwrap().to_owned())
     });
-    // Of the connection, not of the request.
+    // Headers of the connection, not of the request.
     let own = ["host", "connection", "content-length", "transfer-encoding", "accept-encoding"];
     Some(Captured {
         name: Path::new(stem).strip_prefix(root).unwrap().display().to_string(),
@@ -56,7 +56,7 @@ fn read(root: &Path, path: &Path) -> Option<Captured> {
     })
 }
 
-/// A run for a known user, with tags: metadata of the names that people use.
+/// Builds a run for a known user, with tags, in metadata with commonly used names.
 fn tagged() -> Captured {
     let trace = "trace_5eed5eed5eed5eed5eed5eed5eed5eed";
     let span = |id: &str, parent: Value, data: Value| {
@@ -91,7 +91,7 @@ fn tagged() -> Captured {
 }
 
 impl Captured {
-    /// Sends it as it was sent.
+    /// Sends it unchanged.
     pub(crate) async fn send(&self, world: &World) {
         let url = format!("http://{}/v1/traces/ingest", world.place().http);
         let mut request = Request::post(url);
@@ -102,7 +102,7 @@ impl Captured {
         assert_eq!(status, 204, "{}", self.name);
     }
 
-    /// Its trace objects and spans.
+    /// Returns its trace objects and spans.
     pub(crate) fn items(&self) -> Vec<Value> {
         let text = std::str::from_utf8(&self.body).unwrap();
         let body = parse(text).or_else(|_| parse(&strict(text)).map(finite));
@@ -111,20 +111,20 @@ impl Captured {
     }
 }
 
-/// What stands for half of a surrogate pair.
+/// Replaces half of a surrogate pair.
 const LONE: char = '?';
 
-/// What stands for a number that is none, until it is left out.
+/// Stands for NaN and infinities until they are removed.
 const NO_NUMBER: &str = "no number";
 
-/// Spans nest deeper than the parser likes by itself.
+/// Parses without a depth limit: spans nest deeper than the parser's default allows.
 pub(crate) fn parse(text: &str) -> serde_json::Result<Value> {
     let mut reader = serde_json::Deserializer::from_str(text);
     reader.disable_recursion_limit();
     Value::deserialize(&mut reader)
 }
 
-/// What old SDKs send is not always JSON: numbers that are none, and halves of surrogate pairs.
+/// Makes valid JSON of what old SDKs send, which can contain NaN, infinities, and halves of surrogate pairs.
 fn strict(text: &str) -> String {
     let no_number = |text: String, number| text.replace(number, &format!("{NO_NUMBER:?}"));
     let text = ["NaN", "-Infinity", "Infinity"].into_iter().fold(text.to_owned(), no_number);
@@ -134,7 +134,7 @@ fn strict(text: &str) -> String {
         let (before, escape) = (&rest[..at], &rest[at..at + 6]);
         out.push_str(before);
         rest = &rest[at + 6..];
-        // An escaped backslash before it makes it plain text.
+        // An odd number of backslashes before it escapes it: it is plain text.
         let backslashes = before.len() - before.trim_end_matches('\\').len();
         let is_text = backslashes % 2 == 1;
         let is_high = matches!(&escape[3..4], "8" | "9" | "a" | "b");
@@ -151,7 +151,7 @@ fn strict(text: &str) -> String {
     out + rest
 }
 
-/// Leaves out what stands for numbers that are none, as newer SDKs do before they send.
+/// Removes the stand-ins for NaN and infinities, as newer SDKs do before they send.
 fn finite(value: Value) -> Value {
     match value {
         Value::Array(elements) => {

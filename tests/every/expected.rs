@@ -1,4 +1,4 @@
-//! What every item has to become, by the rules in `src/normalize`: worked out here from what the SDKs sent.
+//! What every item must become by the rules in `src/normalize`, computed here from what the SDKs sent.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,35 +12,35 @@ use super::seen::Seen;
 /// A trace id and a span id, in hexadecimal digits.
 pub(crate) type Id = (String, String);
 
-/// What all requests together have to become.
+/// What all requests together must become.
 pub(crate) struct Expected {
     /// The spans, by their ids.
     pub(crate) spans: BTreeMap<Id, Span>,
-    /// The items as they were sent, by the client's own ids.
+    /// The items as sent, by the client's own ids.
     pub(crate) items: BTreeMap<String, Value>,
 }
 
-/// What one span has to become.
+/// What one span must become.
 #[derive(Debug, Clone)]
 pub(crate) struct Span {
     pub(crate) parent: Option<String>,
-    /// In OpenTelemetry's words.
+    /// By OpenTelemetry's conventions.
     pub(crate) name: String,
-    /// Without OpenTelemetry's verb before what has a name of its own.
+    /// Without OpenTelemetry's verb if the span has a name apart from it.
     pub(crate) plain_name: String,
     pub(crate) kind: &'static str,
     /// The type of its `span_data`.
     pub(crate) data_type: String,
-    /// `task` or `turn`, where the SDK marks it as one.
+    /// `task` or `turn`, if the SDK marks it as one.
     pub(crate) sdk_type: Option<String>,
-    /// The model that was asked for, and the one that answered, as far as they are known.
+    /// The requested model and the one that answered, as far as they are known.
     pub(crate) models: Vec<String>,
     pub(crate) input_tokens: Option<u64>,
     pub(crate) output_tokens: Option<u64>,
-    /// Of an outermost task above model calls that do not say their tokens: what it says of them, in and out.
+    /// For an outermost task above model calls without tokens: the task's own tokens, in and out.
     pub(crate) task_tokens: Option<(Option<u64>, Option<u64>)>,
     pub(crate) error: Option<String>,
-    /// In microseconds since 1970, the least that every place keeps.
+    /// In microseconds since 1970, the coarsest resolution of all backends.
     pub(crate) start_us: Option<i64>,
     pub(crate) session: Option<String>,
     pub(crate) user: Option<String>,
@@ -53,7 +53,7 @@ impl Expected {
         Self::of_items(&requests.iter().flat_map(Captured::items).collect::<Vec<_>>())
     }
 
-    /// The same for items that come without their requests.
+    /// Computes the same from items without their requests.
     pub(crate) fn of_items(items: &[Value]) -> Self {
         let mut expected = Self { spans: BTreeMap::new(), items: BTreeMap::new() };
         let is_trace = |item: &&Value| item["object"] == "trace";
@@ -72,8 +72,8 @@ impl Expected {
         expected
     }
 
-    /// Where no model call below a task says its tokens, as with the SDK for JavaScript and the Responses API, the outermost task
-    /// speaks for them.
+    /// If no model call below a task has tokens, as with the SDK for JavaScript and the Responses API, the tokens of the outermost task
+    /// count.
     fn let_tasks_speak(&mut self, items: &[Value]) {
         let parents: BTreeMap<_, _> =
             self.spans.iter().map(|(id, span)| (id.clone(), span.parent.clone())).collect();
@@ -97,7 +97,7 @@ impl Expected {
         }
     }
 
-    /// What a place shows that shows all there is to a span, in our own words; none for a trace object.
+    /// Returns what a backend with all facts and our own terms shows; `None` for a trace object.
     pub(crate) fn as_seen(&self, item: &Value) -> Option<Seen> {
         if item["object"] == "trace" {
             return None;
@@ -120,24 +120,24 @@ impl Expected {
         })
     }
 
-    /// The ids in hexadecimal digits of a span that has the client's own ids, or partly ours.
+    /// Returns the hexadecimal ids of a span with the client's own ids, some of which may be ours.
     pub(crate) fn hexadecimal(&self, trace: &str, span: &str) -> Id {
         let of_client = self.items.contains_key(span);
         let digits = if of_client { span_id(&trace.into(), &span.into()) } else { span.to_owned() };
         (trace_id(&trace.into()), digits)
     }
 
-    /// How many traces have spans.
+    /// Returns the number of traces with spans.
     pub(crate) fn distinct_traces(&self) -> usize {
         self.spans.keys().map(|id| &id.0).collect::<BTreeSet<_>>().len()
     }
 
-    /// The sum of a figure over all spans.
+    /// Sums a figure over all spans.
     pub(crate) fn sum(&self, figure: impl Fn(&Span) -> Option<u64>) -> u64 {
         self.spans.values().filter_map(figure).sum()
     }
 
-    /// The different values of a fact.
+    /// Returns the distinct values of a fact.
     pub(crate) fn distinct(&self, fact: impl Fn(&Span) -> Option<&String>) -> BTreeSet<&String> {
         self.spans.values().filter_map(fact).collect()
     }
@@ -175,9 +175,9 @@ fn span(item: &Value, trace: &Value) -> Span {
     }
 }
 
-/// A model call's own usage; that of tasks and turns repeats what is below them.
+/// Returns a model call's own usage; that of tasks and turns repeats what is below them.
 fn usage(data: &Value) -> &Value {
-    // The JS SDK leaves it in the answer.
+    // The JS SDK puts it into the response.
     let places = [&data["usage"], &data["output"][0]["usage"], &data["response"]["usage"]];
     let is_model = ["generation", "response"].contains(&data["type"].as_str().unwrap_or_default());
     let found = places.into_iter().find(|usage| usage.is_object() && is_model);
@@ -245,7 +245,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("a text was expected, not {value}")).to_owned()
 }
 
-/// `trace_` and 32 digits are the 16 bytes themselves; of any other text it is the beginning of a hash.
+/// `trace_` and 32 digits are the 16 bytes themselves; any other text becomes the beginning of a hash.
 fn trace_id(agents_sdk: &Value) -> String {
     let agents_sdk = text(agents_sdk);
     let digits = agents_sdk.strip_prefix("trace_").filter(|digits| digits.len() == 32);

@@ -1,20 +1,20 @@
 //! Every kind of sink at once behind one daemon, and the same daemon while one of them is dead.
 //!
-//! A place to send to is one row of [`backends::all`]: a module that says how its sink is configured and reads back what a user of
-//! that place sees. What it must hold is worked out in [`expected`] from the captured items, without any of the daemon's code.
+//! Each backend is one row of [`backends::all`]: a module that configures its sink and reads back what a user of that backend sees. What it
+//! must hold is computed in [`expected`] from the captured items, without any of the daemon's code.
 //!
-//! One daemon gets every captured Agents SDK request, and one more with an end user and tags. Each place is read back: files and standard
-//! output; an OTLP receiver over gRPC and JSON; Langfuse and `OpenAI` as their own suites have them; and, where they are opted in, a real
-//! Collector, a real search server, a real Jaeger and a real Phoenix, through their query APIs. Of every span: name, kind, parent, model,
-//! tokens, session, user, tags, error and start; no span twice, none without its parent. What the place counts itself must agree
-//! (Phoenix's project page, Jaeger's search, the summaries of traces in the search server). It prints a table with what each place shows.
+//! One daemon gets every captured Agents SDK request, and one more with an end user and tags. Each backend is read back: files and standard
+//! output; an OTLP receiver over gRPC and JSON; Langfuse and `OpenAI` as in their own suites; and, if opted in, a real Collector, a real
+//! search server, a real Jaeger and a real Phoenix, through their query APIs. Compared are each span's name, kind, parent, model, tokens,
+//! session, user, tags, error and start; no span may be there twice or without its parent. The backend's own counts must agree (Phoenix's
+//! project page, Jaeger's search, the summaries of traces in the search server). The suite prints a table of what each backend shows.
 //!
-//! Then one daemon with two dead sinks, one that refuses connections and one that never answers: the others get the same as without
-//! them; when the dead come back, they get everything from the journal, once, each trace in its order. And with every sink down, and
-//! more sent than the journal takes, memory stays within the bound of the design. What a dead sink costs the others in throughput and
-//! latency is measured, not tested: `cargo bench --bench load -- --spawn --dead-sink`.
+//! Then one daemon has two dead sinks, one that refuses connections and one that never answers: the others get the same as without them;
+//! when the dead ones recover, they get everything from the journal, once, each trace in its order. And with every sink down, and more sent
+//! than fits into the journal, memory stays within the bound of the design. The cost of a dead sink to the others in throughput and latency
+//! is measured, not tested: `cargo bench --bench load -- --spawn --dead-sink`.
 //!
-//! Not proven here: that nobody sees a dead sink on a machine that is busy with other things, and viewers other than these two.
+//! Not proven here: that a dead sink has no effect on a machine that is busy with other work; viewers other than these two.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -83,10 +83,10 @@ use serde_json::Value;
 /// What has not been delivered by then never will be.
 const DELIVERY_MAX: Duration = Duration::from_mins(2);
 
-/// How often a place is read that does not show everything yet.
+/// Time between two readings of an incomplete backend.
 const READ_EVERY: Duration = Duration::from_millis(500);
 
-/// A daemon in a directory of its own; its standard output goes to `stdout` there.
+/// A daemon in its own directory; its standard output goes to `stdout` there.
 struct World {
     daemon: Daemon,
     _dir: tempfile::TempDir,
@@ -108,14 +108,14 @@ impl World {
         &self.daemon.place
     }
 
-    /// What the daemon says of a sink.
+    /// Returns the daemon's status of a sink.
     fn sink(&self, name: &str) -> Value {
         let status: Value = serde_json::from_str(&self.place().ask("/status").unwrap()).unwrap();
         let sinks = status["sinks"].as_array().unwrap();
         sinks.iter().find(|sink| sink["name"] == name).cloned().unwrap()
     }
 
-    /// Waits until these sinks say that they do not work.
+    /// Waits until these sinks report that they do not work.
     async fn in_trouble(&self, names: &[&str]) {
         for name in names {
             let begun = Instant::now();
@@ -139,12 +139,12 @@ impl World {
     }
 }
 
-/// A directory inside the target folder, because /tmp may be a disk in memory.
+/// Makes a directory inside the target folder, because /tmp may be a tmpfs.
 fn directory() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-/// What a place shows, once it shows everything: some store after they have answered.
+/// Returns what a backend shows once it is complete: some store after they have answered.
 async fn whole(backend: &dyn Backend, expected: &Expected) -> Vec<Seen> {
     let begun = Instant::now();
     loop {
@@ -156,7 +156,7 @@ async fn whole(backend: &dyn Backend, expected: &Expected) -> Vec<Seen> {
     }
 }
 
-/// No test: it ends the suite's output. See `opt_in.rs`.
+/// Not a test: it ends the suite's output. See `opt_in.rs`.
 #[test]
 fn zz_what_was_skipped_is_said() {
     opt_in::say_what_was_skipped();

@@ -1,4 +1,4 @@
-//! Memory stays bounded while every sink is down and clients send more than the journal takes.
+//! Memory stays bounded while every sink is down and clients send more than fits into the journal.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -9,16 +9,16 @@ use super::process::{Config, Place, free_port};
 use super::procfs::Memory;
 use super::{World, directory};
 
-/// What the design allows beside the budgets that are configured: 128 MiB.
+/// Memory that the design allows in addition to the configured budgets: 128 MiB.
 const OWN_BYTES_MAX: u64 = 128 << 20;
-/// `tail_bytes_max` and `in_flight_bytes_max` below, the index of traces and what agents are counted by.
+/// `tail_bytes_max` and `in_flight_bytes_max` below, the index of traces and the table for agent metrics.
 const BUDGET_BYTES: u64 = (16 << 20) + (8 << 20) + (64 << 20) + (16 << 20);
-/// More than all that, so that a daemon which keeps in memory what waits in the journal is found out.
+/// More than all of these, to detect a daemon that keeps the journal's backlog in memory.
 const JOURNAL_BYTES_MAX: u32 = 288 << 20;
-/// How much may come on top once nothing more is taken.
+/// Maximum growth once requests are refused.
 const GROWTH_BYTES_MAX: u64 = 16 << 20;
 const CLIENTS: u64 = 8;
-/// Refusals after which a client stops.
+/// Number of refusals after which a client stops.
 const REFUSALS: u32 = 25;
 /// A client that waits longer for its refusals is stuck.
 const SEND_MAX: Duration = Duration::from_mins(2);
@@ -80,7 +80,7 @@ async fn memory_stays_bounded_while_every_sink_is_down() {
     );
 }
 
-/// Sends until that was refused some times: how many spans were kept, and the daemon's memory at the first refusal.
+/// Sends until enough requests were refused; returns how many spans were kept, and the daemon's memory at the first refusal.
 async fn send(protocol: Protocol, seed: u64, place: Place, pid: u32) -> (u64, Memory) {
     let begun = Instant::now();
     let mut template = Template::new(protocol, Size::Agent, seed);

@@ -1,5 +1,5 @@
-//! Two sinks are dead for a whole run, one because nobody listens, one because whoever listens never answers: what the others get is
-//! what they get without them, and once the dead come back, they catch up from the journal, in order.
+//! Two sinks are dead for an entire run, one because nothing listens, one because its listener never answers. The others get the same as
+//! without them, and once the dead ones recover, they catch up from the journal, in order.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,7 +16,7 @@ use super::process::{Config, free_port};
 use super::seen::{self, Seen};
 use super::{World, directory, whole};
 
-/// The tail is small, so that what waited is read from disk; attempts are soon given up and soon made again.
+/// The tail is small, so that the backlog is read from disk; attempts time out and are repeated early.
 const CONFIG: &str = r#"
 [feed]
 tail_bytes_max = "256KiB"
@@ -34,7 +34,7 @@ async fn two_dead_sinks_change_nothing_for_the_others_and_catch_up_in_order() {
     let mut tables = CONFIG.to_owned();
     write!(tables, "[sinks.lines]\n{}\n\n", lines.table()).unwrap();
     for sink in [&alive, &refused, &unanswered] {
-        // Long enough for an answer on a busy machine: what was taken and not answered in time would rightly come again.
+        // Long enough for an answer on a busy machine: a delivery without an answer in time would rightly be sent again.
         let impatient = "timeout = \"5s\"\nretry = { longest = \"300ms\" }";
         write!(tables, "[sinks.{}]\n{}\n{impatient}\n\n", sink.name(), sink.table()).unwrap();
     }
@@ -72,7 +72,7 @@ async fn shows_everything(sink: &dyn Backend, expected: &Expected) {
     println!("{}", seen::check(sink.name(), &seen, expected, &sink.words()));
 }
 
-/// The spans that were sent of each trace, in the order in which they arrived.
+/// Returns the sent spans of each trace, in the order in which they arrived.
 fn by_trace(seen: &[Seen], expected: &Expected) -> BTreeMap<String, Vec<String>> {
     let mut traces: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for Seen { id, .. } in seen.iter().filter(|span| expected.spans.contains_key(&span.id)) {
@@ -81,7 +81,7 @@ fn by_trace(seen: &[Seen], expected: &Expected) -> BTreeMap<String, Vec<String>>
     traces
 }
 
-/// Accepts connections, and that is all it does.
+/// Accepts connections, and never answers.
 struct BlackHole {
     close: oneshot::Sender<()>,
     closed: JoinHandle<TcpListener>,
@@ -104,7 +104,7 @@ impl BlackHole {
         (address, Self { close, closed })
     }
 
-    /// Drops all connections; the socket listens on.
+    /// Drops all connections; the socket keeps listening.
     async fn close(self) -> TcpListener {
         self.close.send(()).unwrap();
         self.closed.await.unwrap()

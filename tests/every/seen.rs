@@ -1,17 +1,17 @@
-//! What a user of a place sees of the spans there, and whether that is what was sent.
+//! What a user of a backend sees of the spans there, compared with what was sent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::expected::{Expected, Id, Span};
 
-/// A span as a place shows it. What the place has no word for, or was not told, is `None` or empty.
+/// A span as a backend shows it. Facts that the backend does not have are `None` or empty.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Seen {
     pub(crate) id: Id,
     pub(crate) parent: Option<String>,
     pub(crate) name: String,
-    /// In the place's own words.
+    /// By the backend's own name.
     pub(crate) kind: Option<String>,
     pub(crate) model: Option<String>,
     pub(crate) input_tokens: Option<u64>,
@@ -23,27 +23,27 @@ pub(crate) struct Seen {
     pub(crate) tags: Vec<String>,
 }
 
-/// How a place shows spans, where that is its own matter.
+/// How a backend shows spans, if it differs from others.
 pub(crate) struct Words {
-    /// What it calls a span.
+    /// The name that it shows for a span.
     pub(crate) name: fn(&Span) -> &str,
-    /// Its word for the kind of a span; none where it has no word for this one.
+    /// Its name for the kind of a span; `None` if it has none for this kind.
     pub(crate) kind: fn(&Span) -> Option<&str>,
     /// Whether it shows model and tokens of a call.
     pub(crate) model_of: fn(&Span) -> Shown,
-    /// Whether the outermost task speaks for a trace whose model calls do not say their tokens.
+    /// Whether the outermost task's tokens count for a trace whose model calls have none.
     pub(crate) tokens_of_tasks: Shown,
-    /// Whether it tells apart no tokens, and tokens that nobody said.
+    /// Whether it distinguishes zero tokens from unknown tokens.
     pub(crate) zero: Shown,
-    /// The shortest time it knows, in microseconds.
+    /// Its time resolution, in microseconds.
     pub(crate) tick_us: i64,
-    /// Which facts of their trace it shows on spans.
+    /// Which facts of the trace it shows on spans.
     pub(crate) session: Shown,
     pub(crate) user: Shown,
     pub(crate) tags: Shown,
 }
 
-/// Whether a place shows something.
+/// Whether a backend shows something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shown {
     Yes,
@@ -57,7 +57,7 @@ impl Shown {
 }
 
 impl Words {
-    /// OpenTelemetry's names, our own kinds, and every fact.
+    /// Returns OpenTelemetry's names, our own kinds, and every fact.
     pub(crate) fn own() -> Self {
         Self {
             name: |span| &span.name,
@@ -73,7 +73,7 @@ impl Words {
     }
 }
 
-/// Whether everything is there that will be: every span, and every parent.
+/// Returns whether every span and every parent is there.
 pub(crate) fn is_complete(seen: &[Seen], expected: &Expected) -> bool {
     let ids: BTreeSet<_> = seen.iter().map(|span| &span.id).collect();
     expected.spans.keys().all(|id| ids.contains(id)) && dangling(seen) == 0
@@ -85,7 +85,7 @@ fn dangling(seen: &[Seen]) -> usize {
     seen.iter().filter_map(parent).filter(|parent| !ids.contains(parent)).count()
 }
 
-/// Holds a place to what it must show, and returns the row of the table that says what it does show.
+/// Asserts that a backend shows what it must, and returns the row of the table with what it shows.
 pub(crate) fn check(place: &str, seen: &[Seen], expected: &Expected, words: &Words) -> String {
     let mut by_id: BTreeMap<&Id, &Seen> = BTreeMap::new();
     let twice: Vec<_> = seen.iter().filter(|span| by_id.insert(&span.id, span).is_some()).collect();
@@ -97,7 +97,7 @@ pub(crate) fn check(place: &str, seen: &[Seen], expected: &Expected, words: &Wor
     }
     let mut roots = 0;
     for root in seen.iter().filter(|span| !expected.spans.contains_key(&span.id)) {
-        // What was not sent can only be the root that stands for a trace without one.
+        // A span that was not sent can only be the root that Spanferry creates for a trace without one.
         roots += 1;
         assert_eq!(root.parent, None, "{place}: {root:?}");
         let below = seen.iter().filter(|span| span.parent.as_ref() == Some(&root.id.1));
@@ -116,7 +116,7 @@ fn check_span(place: &str, seen: &Seen, expected: &Span, words: &Words) {
     if expected.parent.is_some() {
         assert_eq!(seen.parent, expected.parent, "parent, {}", case());
     }
-    // Places show the model that was asked for, or the one that answered.
+    // Backends show the requested model, or the one that answered.
     match &seen.model {
         Some(model) => assert!(expected.models.contains(model), "model, {}", case()),
         None => assert!(
@@ -148,12 +148,12 @@ fn check_span(place: &str, seen: &Seen, expected: &Span, words: &Words) {
     assert_eq!(seen.tags, tags, "tags, {}", case());
 }
 
-/// The head of the table of [`check`]'s rows.
+/// The header of the table of [`check`]'s rows.
 pub(crate) const HEAD: &str = "\
 | place | spans | roots added | traces | twice | without parent | input tokens | output tokens | models | sessions | users | tags | errors | kinds |
 | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --- |";
 
-/// What a place shows, counted from what was read back.
+/// Returns what a backend shows, counted from what was read back.
 fn row(place: &str, seen: &[Seen], roots: usize) -> String {
     fn distinct<'a, T: Ord + 'a>(values: impl Iterator<Item = &'a T>) -> usize {
         values.collect::<BTreeSet<_>>().len()

@@ -43,9 +43,9 @@ pub(super) fn all(dir: &Path) -> Vec<Box<dyn Backend>> {
             "otlp_file",
             "type = \"file\"\nformat = \"otlp-json\"\npath = \"otlp.jsonl\"",
             "otlp.jsonl",
-            // A file takes spans as they come, without what others of the trace say.
+            // A file gets spans as they come, without the context of their trace.
             || Words {
-                // Nothing is known there but what the client sent.
+                // Only what the client sent is known there.
                 tokens_of_tasks: Shown::No,
                 user: Shown::No,
                 tags: Shown::No,
@@ -74,7 +74,7 @@ impl Backend for File {
             let mut text = String::new();
             let bytes = fs::read(&self.path).unwrap_or_default();
             if self.path.extension().is_some_and(|extension| extension == "gz") {
-                // The last member may be on its way.
+                // The last member may be incomplete.
                 std::io::Read::read_to_string(
                     &mut flate2::read::MultiGzDecoder::new(&*bytes),
                     &mut text,
@@ -95,7 +95,7 @@ impl Backend for File {
     }
 }
 
-/// The columns of `src/sinks/jsonl`.
+/// Reads the columns of `src/sinks/jsonl`.
 fn lines(lines: &[Value], _: &Expected) -> Vec<Seen> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let spans = lines.iter().filter(|line| line["record"] == "span");
@@ -116,7 +116,7 @@ fn lines(lines: &[Value], _: &Expected) -> Vec<Seen> {
     seen.collect()
 }
 
-/// The items as they were sent, trace objects too; that they show what they must is then a matter of course.
+/// Reads the items as sent, with trace objects; their equality implies everything else.
 fn items(items: &[Value], expected: &Expected) -> Vec<Seen> {
     let mut seen = Vec::new();
     for item in items {

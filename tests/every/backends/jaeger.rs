@@ -34,7 +34,7 @@ impl Backend for Jaeger {
 
     fn own_figures<'a>(&'a self, expected: &'a Expected) -> BoxFuture<'a, Option<String>> {
         Box::pin(async {
-            // Jaeger sorts by service, and the Agents SDK does not name one.
+            // Jaeger groups by service, and the Agents SDK does not name one.
             assert_eq!(self.services().await, ["openai-agents"]);
             let traces = self.traces().await;
             let all = || traces.iter().flat_map(|trace| trace["spans"].as_array().unwrap());

@@ -1,4 +1,4 @@
-//! Langfuse: the one of `tests/langfuse`, which takes and maps what the real one takes and maps.
+//! Langfuse: the fake of `tests/langfuse`, which accepts and maps what the real one accepts and maps.
 
 use futures_util::future::BoxFuture;
 
@@ -35,7 +35,7 @@ impl Backend for Fake {
         Words {
             name: |span| &span.plain_name,
             kind,
-            // Zeros are sent to keep it from counting itself.
+            // Zeros are sent to keep Langfuse from counting tokens itself.
             zero: Shown::No,
             tick_us: 1000,
             ..Words::own()
@@ -62,7 +62,7 @@ impl Backend for Fake {
 
 fn seen(row: &Row) -> Seen {
     let said = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
-    // Its buckets exclude each other. What it counted itself was not sent.
+    // Its buckets exclude each other. Tokens that it counted itself were not sent.
     let is_said = !row.usage.is_empty() && !row.is_invented;
     let tokens = |side: &str| {
         let buckets = row.usage.iter().filter(|(bucket, _)| bucket.starts_with(side));

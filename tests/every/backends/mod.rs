@@ -1,4 +1,4 @@
-//! The places to send to: one module each, one row in [`all`].
+//! The backends: one module each, one row in [`all`].
 
 mod files;
 mod jaeger;
@@ -16,27 +16,27 @@ use super::expected::Expected;
 use super::seen::{Seen, Words};
 pub(crate) use otlp::Here;
 
-/// A place to send to.
+/// A backend.
 pub(crate) trait Backend {
-    /// What its sink is called, and its row.
+    /// Returns the name of its sink and of its row.
     fn name(&self) -> &'static str;
 
-    /// Its sink's table, as TOML without the header.
+    /// Returns its sink's table, as TOML without the header.
     fn table(&self) -> String;
 
-    /// How it shows spans.
+    /// Returns how it shows spans.
     fn words(&self) -> Words;
 
-    /// What it holds now.
+    /// Returns what it holds now.
     fn read<'a>(&'a self, expected: &'a Expected) -> BoxFuture<'a, Vec<Seen>>;
 
-    /// Holds what the place itself made of the spans (its lists, sums and counts) to what it must be, and returns it as text.
+    /// Checks what the backend computed from the spans (its lists, sums and counts), and returns it as text.
     fn own_figures<'a>(&'a self, _expected: &'a Expected) -> BoxFuture<'a, Option<String>> {
         Box::pin(async { None })
     }
 }
 
-/// Every place that can be had, started. `dir` is the daemon's directory.
+/// Starts every available backend. `dir` is the daemon's directory.
 pub(crate) async fn all(dir: &Path) -> Vec<Box<dyn Backend>> {
     let mut all = files::all(dir);
     all.extend(otlp::all().await);
@@ -48,7 +48,7 @@ pub(crate) async fn all(dir: &Path) -> Vec<Box<dyn Backend>> {
     all
 }
 
-/// Only the plainest of them.
+/// Returns only the simplest of them.
 pub(crate) fn lines(dir: &Path) -> Box<dyn Backend> {
     files::all(dir).swap_remove(0)
 }

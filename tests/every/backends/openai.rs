@@ -37,7 +37,7 @@ impl Backend for OpenAi {
     }
 
     fn words(&self) -> Words {
-        // It takes no usage but that of generations, knows responses by their ids, and has no tags.
+        // It accepts usage only on generations, knows responses by their ids, and has no tags.
         Words {
             name: |span| match &*span.data_type {
                 "response" => "chat",

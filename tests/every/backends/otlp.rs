@@ -1,4 +1,4 @@
-//! OTLP over gRPC and HTTP: to a receiver in this process, and to a real Collector where there is one.
+//! OTLP over gRPC and HTTP: to a receiver in this process, and to a real Collector if there is one.
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
@@ -34,13 +34,13 @@ pub(super) async fn all() -> Vec<Box<dyn Backend>> {
 }
 
 impl Here {
-    /// One that takes protobuf over HTTP.
+    /// Starts one for protobuf over HTTP.
     pub(crate) async fn http(name: &'static str) -> Self {
         let receiver = Receiver::default();
         Self { name, protocol: "http/protobuf", endpoint: receiver.http().await, receiver }
     }
 
-    /// The same at an address where it does not listen yet.
+    /// Makes the same for an address at which it does not listen yet.
     pub(crate) fn at(name: &'static str, endpoint: String) -> Self {
         Self { name, protocol: "http/protobuf", endpoint, receiver: Receiver::default() }
     }
@@ -89,7 +89,7 @@ impl Backend for There {
     }
 }
 
-/// What a receiver got, as OTLP/JSON.
+/// Returns what a receiver got, as OTLP/JSON.
 pub(crate) fn requests(receiver: &Receiver) -> Vec<Value> {
     let got = receiver.got().into_iter();
     got.map(|got| match &got.message {
@@ -101,7 +101,7 @@ pub(crate) fn requests(receiver: &Receiver) -> Vec<Value> {
     .collect()
 }
 
-/// In OpenInference's words.
+/// By OpenInference's conventions.
 pub(super) fn openinference_words() -> Words {
     let kind = |span: &Span| {
         Some(match span.kind {
@@ -115,7 +115,7 @@ pub(super) fn openinference_words() -> Words {
     Words { kind, ..Words::own() }
 }
 
-/// In OpenTelemetry's words.
+/// By OpenTelemetry's conventions.
 pub(super) fn genai_words() -> Words {
     let kind = |span: &Span| match (span.kind, span.sdk_type.as_deref()) {
         ("agent", _) => Some("invoke_agent"),
@@ -129,12 +129,12 @@ pub(super) fn genai_words() -> Words {
     Words { kind, ..openinference_words() }
 }
 
-/// The spans of requests as OTLP/JSON.
+/// Reads the spans of requests as OTLP/JSON.
 pub(super) fn read(requests: &[Value]) -> Vec<Seen> {
     read_kind(requests, "openinference.span.kind")
 }
 
-/// The same, with the kind from this attribute.
+/// Reads the same, with the kind from this attribute.
 pub(super) fn read_kind(requests: &[Value], kind: &str) -> Vec<Seen> {
     fn list<'a>(value: &'a Value, member: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
         value[member].as_array().into_iter().flatten()
@@ -173,7 +173,7 @@ fn seen(span: &Value, kind: &str) -> Seen {
     }
 }
 
-/// 64-bit numbers are text in OTLP/JSON, and may be numbers.
+/// Reads a 64-bit number, which OTLP/JSON writes as text or as a number.
 fn number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }

@@ -1,4 +1,4 @@
-//! A real Phoenix behind `preset = "phoenix"`, read back through its REST API, and through what its pages ask.
+//! A real Phoenix behind `preset = "phoenix"`, read back through its REST API and through the queries of its pages.
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;

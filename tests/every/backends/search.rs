@@ -1,4 +1,4 @@
-//! A real Elasticsearch or OpenSearch: the first of those that `tests/search` is to run on.
+//! A real Elasticsearch or OpenSearch: the first of those on which `tests/search` runs.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::seen::{Seen, Words};
 use crate::{DELIVERY_MAX, READ_EVERY};
 
 const PREFIX: &str = "agent-traces";
-/// The most that a search gives in one answer.
+/// Maximum number of documents in one search answer.
 const DOCUMENTS_MAX: usize = 10_000;
 
 pub(super) async fn start() -> Option<Box<dyn Backend>> {
@@ -20,7 +20,7 @@ pub(super) async fn start() -> Option<Box<dyn Backend>> {
     Some(Box::new(Node::start(&server, &[]).await))
 }
 
-/// All documents of an index.
+/// Returns all documents of an index.
 async fn documents(node: &Node, kind: &str) -> Vec<Value> {
     node.post(&format!("/{PREFIX}-{kind}/_refresh"), json!({})).await;
     let all = json!({ "size": DOCUMENTS_MAX, "query": { "match_all": {} } });
