@@ -26,7 +26,7 @@ pub(crate) struct Span {
     pub(crate) parent: Option<String>,
     /// By OpenTelemetry's conventions.
     pub(crate) name: String,
-    /// Without OpenTelemetry's verb if the span has a name apart from it.
+    /// The bare name of an agent, tool or guardrail; for other kinds as `name`.
     pub(crate) plain_name: String,
     pub(crate) kind: &'static str,
     /// The type of its `span_data`.
