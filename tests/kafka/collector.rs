@@ -9,7 +9,7 @@ use super::servers::collector::{Collector, program};
 use super::servers::kafka::Kafka;
 use super::{Member, PATIENCE, topic};
 
-/// Sends every captured request; returns how many spans are in them.
+/// Sends every captured request; returns the spans in them.
 async fn send_captured(address: std::net::SocketAddr) -> Spans {
     let mut client = Client::connect(Protocol::OtlpHttp, address, None).await.unwrap();
     let mut expected = Vec::new();

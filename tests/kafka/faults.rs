@@ -1,4 +1,4 @@
-//! What goes wrong between a daemon and the cluster, and what is said of it.
+//! Faults between a daemon and the cluster, and how the daemon reports them.
 
 use std::fmt::Write as _;
 use std::time::Instant;
@@ -12,7 +12,7 @@ use super::servers::POLL_EVERY;
 use super::servers::kafka::Kafka;
 use super::{Member, PATIENCE, topic};
 
-/// A request with spans in one trace whose texts have so many bytes.
+/// Builds a request with spans in one trace, whose texts have these lengths in bytes.
 pub(crate) fn request(trace: u8, texts: &[usize]) -> Vec<u8> {
     let mut spans = String::new();
     for (number, bytes) in texts.iter().enumerate() {
@@ -37,7 +37,7 @@ pub(crate) async fn send(member: &Member, body: Vec<u8>) {
     assert_eq!(client.send(body.into()).await.unwrap(), Answer::Kept);
 }
 
-/// Waits until its file has this.
+/// Waits until the daemon's file contains this.
 pub(crate) async fn has(member: &Member, what: &str) {
     let begun = Instant::now();
     while !member.lines().contains(what) {
@@ -46,7 +46,7 @@ pub(crate) async fn has(member: &Member, what: &str) {
     }
 }
 
-/// The reason of the only sink's state.
+/// Returns the reason of the only sink's state.
 pub(crate) fn problem(status: &serde_json::Value) -> &str {
     status["sinks"][0]["problem"].as_str().unwrap_or_default()
 }
@@ -80,7 +80,7 @@ async fn while_all_brokers_are_away_both_sides_say_so_and_go_on_when_they_are_ba
         assert!(begun.elapsed() < PATIENCE, "{}", delivering.place.said());
         tokio::time::sleep(POLL_EVERY).await;
     }
-    // With the brokers away an orderly end ends as well.
+    // An orderly stop must also end while the brokers are away.
     kafka.kill();
     delivering.terminate().await;
 }
@@ -133,7 +133,7 @@ async fn a_topic_that_may_lose_what_it_acknowledged_holds_the_sink_until_it_may_
     assert_eq!(receiving.status()["sinks"][0]["delivered"], 0);
     topic::set(&kafka, "otlp_spans", "min.insync.replicas", "2").await;
     receiving.delivered().await;
-    // Whoever accepts that says so.
+    // With `allow_weak_acks` the topic is accepted.
     topic::set(&kafka, "otlp_spans", "min.insync.replicas", "1").await;
     let mut weak = Member::receiving(&kafka, "otlp_spans", "allow_weak_acks = true").await;
     send(&weak, request(2, &[10])).await;
@@ -162,7 +162,7 @@ async fn a_message_that_is_no_otlp_goes_to_the_quarantine_with_its_place_and_the
     for offset in 0..3 {
         assert!(said.contains(&format!("otlp_spans/0/{offset}")), "{said}");
     }
-    // They are behind us: a restart reads none again.
+    // Their offsets are committed: a restart does not read them again.
     delivering.terminate().await;
     delivering.again().await;
     topic::write(&kafka, "otlp_spans", "application/x-protobuf", &request(10, &[10])).await;
@@ -192,7 +192,7 @@ async fn a_journal_that_is_full_pauses_the_partitions_and_goes_on_once_there_is_
     let mut receiving = Member::receiving(&kafka, "otlp_spans", "").await;
     let sent = Crowd::begin_large(&receiving.place, 12_000, 4).finish(receiving.daemon()).await;
     receiving.delivered().await;
-    // Nobody listens at its sink.
+    // Nothing listens at the sink's address.
     let receivers = format!("[receivers.kafka]\nbrokers = [\"{}\"]\n", kafka.broker());
     let journal = "bytes_max = \"16MiB\"\nsegment_bytes_max = \"2MiB\"".to_owned();
     let dead = "[sinks.file]\ntype = \"otlp\"\nendpoint = \"http://127.0.0.1:9\"\n".to_owned();

@@ -1,11 +1,11 @@
 //! The sink and the receiver `kafka` with a real Kafka: two tiers of daemons with a topic between them, and real Collectors on either side.
 //!
-//! Clients number their spans and send a request again until it is acknowledged (`../crash/senders.rs`). What they were acknowledged must
-//! be in the files behind the topic exactly once: while brokers and daemons of both tiers get SIGKILL at random moments, while all
-//! brokers are away, and while daemons come into the group and leave it.
+//! Clients number their spans and send a request again until it is acknowledged (`../crash/senders.rs`). The acknowledged spans must be in
+//! the files after the topic exactly once: while brokers and daemons of both tiers get SIGKILL at random moments, while all brokers are
+//! away, and while daemons join and leave the group.
 //!
-//! Further cases: TLS, SASL and certificates; messages that are larger than the topic takes, a topic that is deleted or never was, or that may
-//! lose what it acknowledged; and messages that are no OTLP.
+//! Further cases: TLS, SASL and certificates; messages that are too large for the topic; a topic that is deleted, never existed, or may
+//! lose acknowledged messages; and messages that are not OTLP.
 //!
 //! ```sh
 //! SPANFERRY_REAL=kafka,collector cargo test --features kafka --test kafka              # a minute or two
@@ -13,7 +13,7 @@
 //!   cargo test --release --features kafka --test kafka -- --nocapture through_kills    # minutes
 //! ```
 //!
-//! Not proven here: what several brokers do when one is lost; that acknowledgements wait for all replicas in sync is Kafka's.
+//! Not proven here: the loss of one of several brokers; that acknowledgements wait for all in-sync replicas is up to Kafka.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -58,10 +58,10 @@ use servers::kafka::Kafka;
 
 /// What has not happened by then never will.
 const PATIENCE: Duration = Duration::from_mins(2);
-/// How long an orderly end may take.
+/// Maximum time of an orderly stop.
 const DRAIN_MAX: Duration = Duration::from_mins(1);
 
-/// A daemon of one of the tiers, in a directory of its own.
+/// A daemon of one of the tiers, in its own directory.
 struct Member {
     _dir: tempfile::TempDir,
     place: Place,
@@ -69,7 +69,7 @@ struct Member {
 }
 
 impl Member {
-    /// One that writes what it is sent to a topic.
+    /// Starts one that receives from clients and writes to a topic.
     async fn receiving(kafka: &Kafka, topic: &str, more: &str) -> Self {
         let tables = format!(
             "[sinks.topic]\ntype = \"kafka\"\nbrokers = [\"{}\"]\ntopic = \"{topic}\"\n{more}\n",
@@ -78,7 +78,7 @@ impl Member {
         Self::start(&Config { tables, ..Config::default() }).await
     }
 
-    /// One that writes what comes from a topic to a file.
+    /// Starts one that reads a topic and writes to a file.
     async fn delivering(kafka: &Kafka, topic: &str, more: &str) -> Self {
         let receivers = format!(
             "[receivers.kafka]\nbrokers = [\"{}\"]\ntopics = [\"{topic}\"]\n{more}\n",
@@ -97,7 +97,7 @@ impl Member {
         member
     }
 
-    /// Starts it on what it kept.
+    /// Starts it on its existing directory.
     async fn again(&mut self) {
         let command = self.place.command(Path::new(env!("CARGO_BIN_EXE_spanferry"))).unwrap();
         self.running = Some(Daemon::start(&self.place, command).await.unwrap());
@@ -121,7 +121,7 @@ impl Member {
         serde_json::from_str(&self.place.ask("/status").unwrap_or_default()).unwrap_or_default()
     }
 
-    /// Waits until its status is like this.
+    /// Waits until its status satisfies this.
     async fn until(&mut self, what: &str, is_so: impl Fn(&serde_json::Value) -> bool) {
         let begun = Instant::now();
         while !is_so(&self.status()) {
@@ -141,7 +141,7 @@ impl Member {
         .await;
     }
 
-    /// Waits until it has partitions of a topic since it was started.
+    /// Waits until it has been assigned partitions of a topic since its start.
     async fn assigned(&self) {
         let begun = Instant::now();
         let has_some =
@@ -156,13 +156,13 @@ impl Member {
         }
     }
 
-    /// What its file has, if there is one.
+    /// Returns the contents of its file, or nothing if there is none.
     fn lines(&self) -> String {
         std::fs::read_to_string(self.place.dir.join("out.jsonl")).unwrap_or_default()
     }
 }
 
-/// No test: it ends the suite's output. See `opt_in.rs`.
+/// Not a test: it ends the suite's output. See `opt_in.rs`.
 #[test]
 fn zz_what_was_skipped_is_said() {
     opt_in::say_what_was_skipped();

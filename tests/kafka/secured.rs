@@ -1,4 +1,4 @@
-//! TLS and SASL towards a real broker, and what is said where one does not let us in.
+//! TLS and SASL with a real broker, and what is reported when the broker refuses access.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use super::servers::POLL_EVERY;
 use super::servers::kafka::{Kafka, PASSWORD, USER};
 use super::{Authority, Config, Member, PATIENCE, topic};
 
-/// Each way into the cluster: its security protocol, and the options beside `brokers`.
+/// Returns each way into the cluster: its security protocol, and the options in addition to `brokers`.
 fn ways(authority: &Authority) -> Vec<(&'static str, String)> {
     let file = |name: &str| authority.path(name).display().to_string();
     let tls = format!("tls = {{ ca_file = '{}' }}\n", file("ca.pem"));
@@ -35,7 +35,7 @@ async fn cluster() -> Option<(Kafka, Authority)> {
     Some((Kafka::start_secure(&chain, &key, &ca).await?, authority))
 }
 
-/// A daemon with a sink for each of these: the brokers, the topic, and what else there is.
+/// Starts a daemon with a sink for each of these: the brokers, the topic, and more options.
 async fn receiving(sinks: &[(String, String, String)]) -> Member {
     let sink = |(brokers, topic, more): &(String, String, String)| {
         format!(
@@ -47,7 +47,7 @@ async fn receiving(sinks: &[(String, String, String)]) -> Member {
 }
 
 async fn delivering(brokers: &str, topic: &str, more: &str) -> Member {
-    // A group of its own: in one of those before it, it would wait until they are given up.
+    // A separate group: in an earlier one it would wait until partitions are released.
     let receivers = format!(
         "[receivers.kafka]\nbrokers = [\"{brokers}\"]\ntopics = [\"{topic}\"]\ngroup = \"{topic}\"\n{more}"
     );

@@ -10,12 +10,12 @@ use super::servers::POLL_EVERY;
 use super::servers::kafka::Kafka;
 use super::{Member, PATIENCE, topic};
 
-/// A daemon that is killed has its partitions back as the same member, so it recognises what it had taken.
+/// Returns the option for a static group member, so that a killed daemon gets its partitions back and recognizes what it had received.
 fn named(number: usize) -> String {
     format!("instance = \"delivering-{number}\"")
 }
 
-/// The files of delivering daemons against what clients were acknowledged, once all of it is there.
+/// Compares the files of delivering daemons with the acknowledged spans, once all of them are there.
 async fn found(sent: &Sent, delivering: &mut [Member]) -> Found {
     let begun = Instant::now();
     loop {
@@ -32,7 +32,7 @@ async fn found(sent: &Sent, delivering: &mut [Member]) -> Found {
     }
 }
 
-/// Each trace, and in whose files it is.
+/// Returns the daemons whose files have spans of each trace.
 fn owners(delivering: &[Member]) -> HashMap<String, HashSet<usize>> {
     let mut owners: HashMap<_, HashSet<_>> = HashMap::new();
     for (number, member) in delivering.iter().enumerate() {
@@ -57,7 +57,7 @@ async fn what_two_daemons_take_is_once_behind_two_others_and_each_trace_whole_at
         Member::delivering(&kafka, "otlp_spans", "").await,
         Member::delivering(&kafka, "otlp_spans", "").await,
     ];
-    // What moves between them once something comes is another test's.
+    // Another test covers partitions that move after messages arrive.
     delivering[0].assigned().await;
     delivering[1].assigned().await;
     let crowd = Crowd::begin_at(&[&receiving[0].place, &receiving[1].place], 20_000, 1);
@@ -93,7 +93,7 @@ async fn what_was_acknowledged_is_in_the_files_once_through_kills_of_brokers_and
         Member::delivering(&kafka, "otlp_spans", &named(0)).await,
         Member::delivering(&kafka, "otlp_spans", &named(1)).await,
     ];
-    // From one that is killed before that, partitions are on their way to another.
+    // If a daemon is killed before its assignment, its partitions move to another one.
     members[2].assigned().await;
     members[3].assigned().await;
     let mut random = Random::new(7);
@@ -102,7 +102,7 @@ async fn what_was_acknowledged_is_in_the_files_once_through_kills_of_brokers_and
         let share = u64::from(spans) * u64::from(kill) / (u64::from(kills) + 1);
         crowd.reaches(u32::try_from(share).unwrap(), members[0].daemon()).await;
         tokio::time::sleep(random.duration_below(Duration::from_millis(200))).await;
-        // Each in turn, the broker as well.
+        // Each daemon in turn, then the broker.
         if let Some(member) = members.get_mut(usize::try_from(kill).unwrap() % 5) {
             member.kill();
             member.again().await;
@@ -139,13 +139,13 @@ async fn daemons_that_leave_the_group_and_come_again_one_by_one_lose_nothing() {
         crowd.reaches(round * 5_000, receiving.daemon()).await;
         let member = &mut delivering[usize::try_from(round).unwrap() % 3];
         member.terminate().await;
-        // Others are still on their way in when the next one leaves.
+        // Others are still joining when the next one leaves.
         member.again().await;
     }
     let sent = crowd.finish(receiving.daemon()).await;
     receiving.delivered().await;
     let found = found(&sent, &mut delivering).await;
     println!("{found}");
-    // Where the group stands still meanwhile, what could not be committed is taken by the next owner as well.
+    // Uncommitted messages are read again by the next owner, if the group rebalances meanwhile.
     found.lacks_nothing();
 }

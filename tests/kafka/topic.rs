@@ -1,4 +1,4 @@
-//! Topics of the broker, made, looked at and written to by the library that the daemon has as well.
+//! Topics of the broker, created, inspected and written to through the library that the daemon also uses.
 
 use std::time::{Duration, Instant};
 
@@ -23,28 +23,28 @@ fn config(kafka: &Kafka) -> ClientConfig {
     config
 }
 
-/// Makes a topic with three partitions and perhaps a limit to its messages.
+/// Creates a topic with three partitions and an optional message size limit.
 pub(crate) async fn create(kafka: &Kafka, name: &str, message_bytes_max: Option<usize>) {
     let limit = message_bytes_max.map(|max| max.to_string());
     let limit: Vec<_> = limit.iter().map(|max| ("max.message.bytes", max.as_str())).collect();
     create_with(kafka, name, 1, &limit).await;
 }
 
-/// Makes a topic with three partitions, so many replicas of each, and this configuration.
+/// Creates a topic with three partitions, this number of replicas, and this configuration.
 pub(crate) async fn create_with(kafka: &Kafka, name: &str, replicas: i32, more: &[(&str, &str)]) {
     let mut topic = NewTopic::new(name, 3, TopicReplication::Fixed(replicas));
     topic.config.extend(more);
     let admin: AdminClient<DefaultClientContext> = config(kafka).create().unwrap();
     let options = AdminOptions::new().operation_timeout(Some(ANSWER_MAX));
     let begun = Instant::now();
-    // A topic of the same name may still be on its way out, and a second broker on its way in.
+    // A topic of the same name may still be going away, and a second broker still be joining.
     while admin.create_topics([&topic], &options).await.unwrap()[0].is_err() {
         assert!(begun.elapsed() < PATIENCE, "{name} cannot be made");
         tokio::time::sleep(POLL_EVERY).await;
     }
 }
 
-/// Changes one of the topic's own settings.
+/// Changes a setting of the topic.
 pub(crate) async fn set(kafka: &Kafka, name: &str, key: &str, value: &str) {
     let admin: AdminClient<DefaultClientContext> = config(kafka).create().unwrap();
     let change = AlterConfig::new(ResourceSpecifier::Topic(name)).set(key, value);
@@ -68,7 +68,7 @@ pub(crate) async fn write(kafka: &Kafka, name: &str, media: &str, value: &[u8]) 
     producer.send(record, ANSWER_MAX).await.unwrap();
 }
 
-/// The keys of all messages, by partition.
+/// Returns the keys of all messages, by partition.
 pub(crate) fn keys(kafka: &Kafka, name: &str) -> [Vec<String>; 3] {
     let consumer: BaseConsumer = config(kafka).set("group.id", "looks").create().unwrap();
     let mut all: [Vec<String>; 3] = Default::default();
@@ -78,7 +78,7 @@ pub(crate) fn keys(kafka: &Kafka, name: &str) -> [Vec<String>; 3] {
         list.add_partition_offset(name, partition, Offset::Beginning).unwrap();
         consumer.assign(&list).unwrap();
         while keys.len() < usize::try_from(end).unwrap() {
-            // What is no message is no answer.
+            // A poll without a message is not an answer.
             let Some(message) = consumer.poll(ANSWER_MAX) else { continue };
             let message = message.unwrap();
             let key = rdkafka::Message::key(&message).unwrap_or_default();
