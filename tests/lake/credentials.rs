@@ -1,4 +1,4 @@
-//! Where the credentials for S3 come from: `spanferry doctor` with an environment, before a server that plays STS, a machine's metadata
+//! The sources of credentials for S3: `spanferry doctor` with an environment, against a server that plays STS, a machine's metadata service
 //! and the store.
 
 use std::path::Path;
@@ -11,7 +11,7 @@ const GIVEN: &str = "2999-01-01T00:00:00Z";
 
 type Asked = Arc<Mutex<Vec<String>>>;
 
-/// Answers as each of the three, and remembers who was asked for what, with which credentials.
+/// Answers as each of the three, and records which server was asked for what, with which credentials.
 fn answer(asked: &Asked, request: &Request) -> (u16, String) {
     let header = |name: &str| {
         let value = request.headers().get(name).map(|value| value.to_str().unwrap());
@@ -69,7 +69,7 @@ impl World {
         Self { dir: tempfile::tempdir().unwrap(), address, asked }
     }
 
-    /// What a doctor says of a sink with these options in this environment, and what was asked of the servers.
+    /// Returns a doctor's output for a sink with these options in this environment, and the requests to the servers.
     async fn doctor(&self, options: &str, environment: &[(&str, &str)]) -> (String, Vec<String>) {
         let file = self.dir.path().join("spanferry.toml");
         let ports = "[receivers]\nhttp = '127.0.0.1:0'\ngrpc = '127.0.0.1:0'\n[admin]\nlisten = '127.0.0.1:0'\n";

@@ -1,9 +1,9 @@
 //! The sink for object stores against real ones, with a daemon that is killed and a network that fails: each row once.
 //!
-//! The stores are versitygw 1.8.0 (S3; a Go module) and Azurite (Microsoft's own, from npm), which check signatures and conditions, moto (S3;
-//! a package of Python's), and a folder. A proxy before all but the last answers 503, answers late, takes the request and does not answer,
-//! cuts answers, and passes requests on when nobody waits for them any more (`proxy.rs`). Clients number their spans and send again until each is acknowledged (`../crash/senders.rs`). At the end every
-//! acknowledged span must be in the objects once: none missing, none twice, none changed.
+//! The stores are versitygw 1.8.0 (S3; a Go module) and Azurite (Microsoft's own, from npm), which check signatures and conditions, moto
+//! (S3; a Python package), and a folder. In front of all but the last, a proxy answers 503, answers late, forwards the request without an
+//! answer, cuts answers, and forwards requests after the client has given up (`proxy.rs`). Clients number their spans and send again until
+//! each is acknowledged (`../crash/senders.rs`). At the end every acknowledged span must be in the objects once and unchanged.
 //!
 //! ```sh
 //! SPANFERRY_REAL=versitygw cargo test --test lake -- --nocapture            # short
@@ -11,8 +11,8 @@
 //! SPANFERRY_REAL=versitygw SPANFERRY_LAKE_RUNS=1 SPANFERRY_LAKE_SPANS=1000000 cargo test --profile dist --test lake kills
 //! ```
 //!
-//! Where credentials come from is asked of servers that the suite plays (`credentials.rs`). Not proven here: Amazon's, Google's and
-//! Microsoft's own services, and encryption with keys of KMS. No emulator that a registry has speaks the XML API of Google.
+//! The sources of credentials are tested against servers that the suite plays (`credentials.rs`). Not proven here: Amazon's, Google's and
+//! Microsoft's own services, and encryption with KMS keys. No emulator in a package registry speaks Google's XML API.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -53,10 +53,10 @@ use senders::{Crowd, Random};
 use stores::{KEYS, Kind, Store};
 
 const RUNS: u32 = 8;
-/// Runs mostly wait.
+/// Number of concurrent runs, which mostly wait.
 const AT_ONCE: usize = 6;
 const SPANS: u32 = 600;
-/// How long an orderly end may take: the last object is put within it.
+/// Maximum time of an orderly stop, in which the last object is put.
 const DRAIN_MAX: Duration = Duration::from_mins(1);
 
 fn sink(store: &Store, port: u16, prefix: &str, options: &str) -> String {
@@ -107,7 +107,7 @@ async fn one_run(store: &Store, seed: u32, spans: u32) -> u64 {
     }
     let sent = crowd.finish(&mut daemon).await;
     proxy.behave();
-    // A put that came late may have sent the first back to before its end.
+    // A late put may have made the first one repeat from before its end.
     for _ in 0..2 {
         let end = daemon.terminate(DRAIN_MAX).await.unwrap();
         assert!(end.is_some_and(|status| status.success()), "{end:?}\n{}", place.said());
@@ -215,7 +215,7 @@ async fn what_is_gathered_is_pending_until_it_is_put() {
             sink.clone(),
         )
     };
-    // The lane has handed all over.
+    // The lane has delivered everything to the sink.
     until(|| figures().1["in_flight"] == 0 && figures().1["deliveries"] != 0).await;
     let (counts, sink) = figures();
     // Trace objects are items, too.
@@ -244,7 +244,7 @@ async fn a_doctor_finds_that_it_may_write_to_each_and_leaves_nothing() {
     }
 }
 
-/// What a daemon put into a store, as an archive and as lines, another has from it by `import`: each span once, whatever the network does.
+/// Asserts that `import` into another daemon restores each span of a store once, from archives and lines, whatever the network does.
 async fn comes_back(store: &Store, format: &str) {
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let prefix = match store.kind {
@@ -294,7 +294,7 @@ async fn until(holds: impl Fn() -> bool) {
     }
 }
 
-/// No test: it ends the suite's output. See `opt_in.rs`.
+/// Not a test: it ends the suite's output. See `opt_in.rs`.
 #[test]
 fn zz_what_was_skipped_is_said() {
     opt_in::say_what_was_skipped();

@@ -1,4 +1,4 @@
-//! A network before a store that fails in all ways. What is signed stays as it is: the host that the client names too.
+//! A network with every kind of failure in front of a store. Everything that is signed passes unchanged, including the client's host.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -28,7 +28,7 @@ struct Shared {
     faults: AtomicU64,
 }
 
-/// What became of a request that nobody is to hear of.
+/// The error of a request that gets no answer.
 #[derive(Debug, thiserror::Error)]
 #[error("cut")]
 struct Cut;
@@ -58,7 +58,7 @@ impl Proxy {
         Self { port, shared }
     }
 
-    /// From now on it only passes on.
+    /// Ends the faults: from now on every request is forwarded.
     pub(crate) fn behave(&self) {
         self.shared.behaves.store(true, Ordering::SeqCst);
     }
@@ -98,9 +98,9 @@ async fn answer(
             let body = "<Error><Code>SlowDown</Code></Error>";
             Ok(Response::builder().status(503).body(Full::from(body)).unwrap())
         }
-        // Done, and nobody hears of it.
+        // Forwarded, without an answer.
         1 => forward.await.and(Err(Cut)),
-        // Done when nobody waits any more.
+        // Forwarded after the client's connection is cut.
         2 => {
             tokio::spawn(async move {
                 tokio::time::sleep(wait).await;
@@ -108,12 +108,12 @@ async fn answer(
             });
             Err(Cut)
         }
-        // Slow: perhaps longer than the client waits.
+        // Forwarded late, perhaps after the client's timeout.
         3 => {
             tokio::time::sleep(wait).await;
             forward.await
         }
-        // Nothing at all.
+        // Not forwarded, no answer.
         4 => Err(Cut),
         _ => forward.await,
     }

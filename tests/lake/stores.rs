@@ -1,4 +1,4 @@
-//! The stores, as the suite starts them.
+//! The stores that the suite starts.
 
 use std::path::Path;
 use std::process::Command;
@@ -43,7 +43,7 @@ const AZURITE: Recipe = Recipe {
     },
 };
 
-/// The account that Azurite has, with the key that its documentation says.
+/// Azurite's account, with the key from its documentation.
 const ACCOUNT: &str = "devstoreaccount1";
 const ACCOUNT_KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
@@ -52,7 +52,7 @@ const START_MAX: Duration = Duration::from_secs(30);
 
 /// A running store with a bucket.
 pub(crate) struct Store {
-    /// None where the store is a folder.
+    /// `None` for a folder.
     server: Option<Server>,
     pub(crate) port: u16,
     pub(crate) kind: Kind,
@@ -69,7 +69,7 @@ pub(crate) enum Kind {
 pub(crate) const KEYS: (&str, &str) = ("k1234567890", "s1234567890");
 
 impl Store {
-    /// None where it was not opted in.
+    /// `None` if it was not opted in.
     pub(crate) async fn versitygw() -> Option<Self> {
         let program = VERSITYGW.have()?.join("versitygw");
         let (dir, port) = (tempfile::tempdir().unwrap(), free_port().port());
@@ -83,7 +83,7 @@ impl Store {
         Some(Self { server: Some(server), port, kind: Kind::Versitygw })
     }
 
-    /// None where it was not opted in.
+    /// `None` if it was not opted in.
     pub(crate) async fn moto() -> Option<Self> {
         let program = MOTO.have()?.join("venv/bin/moto_server");
         let (dir, port) = (tempfile::tempdir().unwrap(), free_port().port());
@@ -96,7 +96,7 @@ impl Store {
         Some(store)
     }
 
-    /// None where it was not opted in.
+    /// `None` if it was not opted in.
     pub(crate) async fn azurite() -> Option<Self> {
         let program = AZURITE.have()?.join("node_modules/.bin/azurite-blob");
         let (dir, port) = (tempfile::tempdir().unwrap(), free_port().port());
@@ -109,12 +109,12 @@ impl Store {
         Some(store)
     }
 
-    /// A folder of each run is its store.
+    /// The store is a folder of each run.
     pub(crate) fn folder() -> Self {
         Self { server: None, port: 0, kind: Kind::Folder }
     }
 
-    /// The address and the credentials, for a sink that speaks to this port.
+    /// Returns the address and the credentials for a sink that uses this port.
     pub(crate) fn options(&self, port: u16, prefix: &str) -> String {
         match self.kind {
             Kind::Versitygw | Kind::Moto => format!(
@@ -130,7 +130,7 @@ impl Store {
         }
     }
 
-    /// The objects below a prefix.
+    /// Returns the objects below a prefix.
     pub(crate) async fn objects(&self, prefix: &str) -> Vec<Vec<u8>> {
         let mut found = Vec::new();
         match (&self.server, self.kind) {
@@ -157,7 +157,7 @@ impl Store {
 
     async fn get(&self, rest: &str) -> Vec<u8> {
         let request = hyper::Request::get(self.container(rest)).header("x-ms-version", VERSION);
-        // moto gives nobody an object without a signature, whatever it is; Azurite would check it.
+        // moto returns no object without a signature, which it does not check; Azurite would check it.
         let request = match self.kind {
             Kind::Moto => request.header("authorization", ANY_SIGNATURE),
             _ => request,
@@ -170,7 +170,7 @@ impl Store {
         format!("http://127.0.0.1:{}{account}/{BUCKET}{rest}", self.port)
     }
 
-    /// Makes the container, which everybody may read. It is signed as "Authorize with Shared Key" of Azure Storage says.
+    /// Creates a publicly readable container. The request is signed according to "Authorize with Shared Key" of Azure Storage.
     async fn make_container(&self) {
         use base64::Engine as _;
         let date = httpdate::fmt_http_date(SystemTime::now());
@@ -207,7 +207,7 @@ impl Store {
 }
 
 const ANY_SIGNATURE: &str = "AWS4-HMAC-SHA256 Credential=any/20261121/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=any";
-/// A version of Azure's API that Azurite knows.
+/// A version of Azure's API that Azurite supports.
 const VERSION: &str = "2021-12-02";
 
 fn files(dir: &Path, found: &mut Vec<Vec<u8>>) {
