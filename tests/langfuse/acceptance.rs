@@ -1,4 +1,4 @@
-//! Everything that real SDKs were seen to send goes through a daemon, and then Langfuse is asked what it has, trace by trace.
+//! Everything that real SDKs were seen to send goes through a daemon; then Langfuse's rows are checked, trace by trace.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,13 +17,13 @@ const OPTIONS: &str = "environment = \"acceptance\"\nrelease = \"r1\"\n\
     models = { default = \"gpt-5-mini\" }\nbatch = { age_max = \"50ms\" }\n";
 const DEFAULT_MODEL: &str = "gpt-5-mini";
 
-/// A body of the Agents SDK, and where it was found.
+/// The bodies of an Agents SDK scenario, and its name.
 struct Scenario {
     name: String,
     bodies: Vec<Vec<u8>>,
 }
 
-/// Those of both SDKs whose bodies are JSON as everybody reads it: what the lenient reader mends is its own matter.
+/// Returns the scenarios of both SDKs with standard JSON bodies: repairs of the lenient reader are tested elsewhere.
 fn scenarios() -> Vec<Scenario> {
     let mut found = Vec::new();
     for language in ["python", "js"] {
@@ -52,7 +52,7 @@ fn parsed(body: &[u8]) -> Option<Value> {
     serde::Deserialize::deserialize(&mut reader).ok()
 }
 
-/// A trace as its items tell it.
+/// A trace, as its items describe it.
 #[derive(Default)]
 struct Sent {
     scenario: String,
@@ -87,14 +87,14 @@ fn is_task(span: &Value) -> bool {
 }
 
 impl Sent {
-    /// Whether the trace gets a root of its own.
+    /// Returns whether Spanferry creates a root for the trace.
     fn needs_root(&self) -> bool {
         let tops = self.spans.values().filter(|span| span["parent_id"].is_null());
         let (tasks, others): (Vec<_>, Vec<_>) = tops.partition(|span| is_task(span));
         !others.is_empty() || 1 < tasks.len()
     }
 
-    /// Whether a model call said how many tokens it took.
+    /// Returns whether a model call reported tokens.
     fn has_model_usage(&self) -> bool {
         self.spans
             .values()
@@ -110,7 +110,7 @@ impl Sent {
     }
 }
 
-// === What is expected, from the items alone ===
+// === Expectations, from the items alone ===
 
 fn expected_type(span: &Value) -> &'static str {
     let data = &span["span_data"];
@@ -136,7 +136,7 @@ fn expected_level(span: &Value) -> &'static str {
     }
 }
 
-/// The usage of a model call, wherever it stands.
+/// Returns the usage of a model call, wherever it is.
 fn model_usage(data: &Value) -> Option<Value> {
     let is_model = ["generation", "response", "transcription", "speech"]
         .iter()
@@ -155,7 +155,7 @@ fn count(usage: &Value, names: &[&str]) -> u64 {
     names.iter().find_map(|name| usage[*name].as_u64()).unwrap_or_default()
 }
 
-/// Buckets as 5.3 of the mapping says. Reasoning is apart only where the model has a price for it.
+/// Returns the buckets according to 5.3 of the mapping. Reasoning is separate only if the model has a price for it.
 fn buckets(usage: &Value, model: Option<&str>) -> BTreeMap<String, u64> {
     let nested = |objects: [&str; 2], name: &str| {
         objects.iter().find_map(|object| usage[*object][name].as_u64()).unwrap_or_default()
@@ -222,7 +222,7 @@ async fn every_captured_run_of_the_agents_sdk_is_as_it_should_be() {
     world.stop().await;
 }
 
-/// Everything once, nothing lost, nothing that an older server would have lost, nothing made up.
+/// Asserts that everything is there once: nothing lost, nothing that an older server would have lost, no tokens invented.
 fn assert_whole(fake: &Fake, count: usize) {
     assert_eq!(fake.lost(), Vec::<String>::new());
     let rows = fake.rows();
@@ -291,7 +291,7 @@ fn check_tokens(trace: &Sent, span: &Value, row: &Row) {
         None if speaks && 0 < total(&data["data"]["usage"]) => {
             buckets(&data["data"]["usage"], Some(DEFAULT_MODEL))
         }
-        // Said to be none, so that Langfuse makes none up.
+        // Reported as zero, so that Langfuse invents none.
         None if model.is_some()
             && row.level != "ERROR"
             && (row.input.is_some() || row.output.is_some()) =>
@@ -344,7 +344,7 @@ fn check_trace(trace: &Sent, row: &Row) {
     }
 }
 
-/// What a user sees of each scenario.
+/// Prints what a user sees of each scenario.
 fn print_table(table: &BTreeMap<String, Vec<Row>>) {
     println!(
         "{:<36} {:>6} {:>5}  {:<62} {:>7} {:>10}  {:<14} name",
@@ -423,12 +423,12 @@ async fn every_captured_request_of_an_otlp_client_is_as_it_should_be() {
     world.stop().await;
 }
 
-/// Every model call of these went to a scripted server that always counts the same: 120 in, 64 of them cached, 30 out, 12 of them
+/// Checks a client whose model calls all went to a scripted server with constant counts: 120 in, 64 of them cached, 30 out, 12 of them
 /// reasoning.
 fn check_client(client: &str, rows: &[Row]) {
     for row in rows {
         if let Some(total) = row.usage.get("total").filter(|total| **total != 0) {
-            // A hand-made span that says tokens and no kind is left as it is.
+            // A hand-made span with tokens and without a kind is left unchanged.
             let is_call = ["generation", "embedding", "span"].contains(&row.kind.as_str());
             assert!(is_call || client == "langfuse-py", "{client}: tokens on {row:?}");
             if row.kind == "generation" && client != "langfuse-py" && !row.is_invented {
@@ -438,7 +438,7 @@ fn check_client(client: &str, rows: &[Row]) {
     }
 }
 
-/// What the span says of itself is what Langfuse shows.
+/// Asserts that Langfuse shows the span's own facts.
 fn check_otlp(span: &Span, row: &Row) {
     let (detail, facts) = (span.detail(), span.facts());
     let expected = match facts.kind {
@@ -450,10 +450,10 @@ fn check_otlp(span: &Span, row: &Row) {
         Kind::Embedding => "embedding",
         Kind::Chain => "chain",
         Kind::Evaluator => "evaluator",
-        // It has the tokens of a streamed call, which says none itself.
+        // It has the tokens of a streamed call that has none itself.
         Kind::Event if facts.aggregate_usage.has_tokens() => "generation",
         Kind::Event => "event",
-        // Nobody below says its tokens, and what has none of Langfuse's types is priced as this one.
+        // No span below it has tokens, and Langfuse has no type for it, so it is priced as a generation.
         Kind::Custom if facts.aggregate_usage.has_tokens() && row.usage.contains_key("total") => {
             "generation"
         }

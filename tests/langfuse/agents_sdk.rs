@@ -1,4 +1,4 @@
-//! Spans of the Agents SDK: every type of both SDKs, and every shape of usage they were seen to send.
+//! Spans of the Agents SDK: every type of both SDKs, and every shape of usage that they were seen to send.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::fake::Fake;
 use crate::mapping::Row;
 use crate::{arrived, delivery, fixtures, known, sink};
 
-/// What a run of this scenario becomes.
+/// Returns the rows of a run of this scenario.
 async fn scenario(name: &str) -> Vec<Row> {
     let path = fixtures::golden().join(format!("agents-sdk/{name}/001.body.json"));
     arrived("", &delivery(Receiver::OpenAi, std::fs::read(path).unwrap())).await
@@ -40,7 +40,7 @@ async fn one(options: &str, span_data: &Value) -> Row {
     rows.remove(0)
 }
 
-/// Types by the name of each span's own type, in order.
+/// Returns the Langfuse types by each span's own type, in order.
 fn types(rows: &[Row]) -> Vec<(String, String)> {
     let span_type = |row: &Row| row.metadata["span_type"].as_str().unwrap().to_owned();
     let mut all: Vec<_> = rows.iter().map(|row| (span_type(row), row.kind.clone())).collect();
@@ -204,7 +204,7 @@ async fn every_shape_of_usage_becomes_buckets_that_exclude_each_other() {
             json!({ "type": "generation", "usage": { "input_tokens": 7, "output_tokens": 3 } }),
             json!({ "input": 7, "output": 3, "total": 10 }),
         ),
-        // Python, when it streams from a server that says nothing of tokens.
+        // Python, when it streams from a server that reports no tokens.
         (
             json!({ "type": "generation", "model": "gpt-4o", "output": "text",
                     "usage": { "input_tokens": 0, "output_tokens": 0, "total_tokens": 0 } }),

@@ -1,10 +1,10 @@
-//! Input and output, from wherever Langfuse finds them first. What it puts together from several values is only said to be there.
+//! Input and output, from the first place where Langfuse finds them. Content assembled from several values is only noted as present.
 
 use opentelemetry_proto::tonic::trace::v1::Span;
 
 use super::{Attributes, attributes, plain};
 
-/// Attributes that hold input and output, in this order: where one of a pair is there, later ones are not looked at.
+/// Attributes with input and output, in order of precedence: the first pair with a value decides.
 const PAIRS: [[&str; 2]; 6] = [
     ["mlflow.spanInputs", "mlflow.spanOutputs"],
     ["traceloop.entity.input", "traceloop.entity.output"],
@@ -14,10 +14,10 @@ const PAIRS: [[&str; 2]; 6] = [
     ["pydantic_ai.all_messages", "final_result"],
     ["tool_arguments", "tool_response"],
 ];
-/// The same for attributes that are spread over many.
+/// The same for content that is spread over many attributes.
 const PREFIXES: [[&str; 2]; 2] =
     [["gen_ai.prompt", "gen_ai.completion"], ["llm.input_messages", "llm.output_messages"]];
-/// The semantic conventions'.
+/// Those of the semantic conventions.
 const MESSAGES: [[&str; 2]; 2] = [
     ["gen_ai.input.messages", "gen_ai.output.messages"],
     ["gen_ai.tool.call.arguments", "gen_ai.tool.call.result"],
@@ -25,7 +25,7 @@ const MESSAGES: [[&str; 2]; 2] = [
 
 type Content = (Option<String>, Option<String>);
 
-/// What a span says.
+/// Returns a span's input and output.
 pub(super) fn of(span: &Span, own: &Attributes, scope: &str) -> Content {
     let said = ["langfuse.observation.input", "langfuse.observation.output"]
         .map(|key| own.get(key).map(plain));
@@ -82,7 +82,7 @@ fn of_vercel(own: &Attributes) -> Content {
     (own_input.or(input), own_output.or(output))
 }
 
-/// The event of semantic conventions from 1.37 on.
+/// From the event of semantic conventions since 1.37.
 fn of_details(span: &Span) -> Content {
     let is_details = |name: &str| name == "gen_ai.client.inference.operation.details";
     let events = span.events.iter().filter(|event| is_details(&event.name));
@@ -90,7 +90,7 @@ fn of_details(span: &Span) -> Content {
     attributes.map(|own| first(&own, &MESSAGES)).find(is_there).unwrap_or_default()
 }
 
-/// Events of semantic conventions before that.
+/// From the events of semantic conventions before that.
 fn of_events(span: &Span) -> Content {
     let from = |names: &[&str]| {
         let is_there = span.events.iter().any(|event| names.contains(&event.name.as_str()));
@@ -102,7 +102,7 @@ fn of_events(span: &Span) -> Content {
     if is_there(&content) {
         return content;
     }
-    // Where one is there, the other is an empty object.
+    // If one is present, the other is an empty object.
     let either = from(&["gen_ai.content.prompt", "gen_ai.content.completion"]);
     (either.clone(), either)
 }

@@ -1,4 +1,4 @@
-//! A Langfuse of this process: it answers as Langfuse 4.16.0 does, takes what that takes, and loses what that loses.
+//! A Langfuse in this process: it answers, accepts and loses requests as Langfuse 4.16.0 does.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Read as _;
@@ -23,24 +23,24 @@ pub(crate) const SECRET_KEY: &str = "sk-lf-5678";
 /// `pk-lf-1234:sk-lf-5678` in base64.
 const BASIC: &str = "Basic cGstbGYtMTIzNDpzay1sZi01Njc4";
 
-/// What is wrong with the server.
+/// The fault of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Its blob storage is down.
     NoStorage,
     /// Its queue is down: it never answers. The request is not kept.
     NoQueue,
-    /// Its queue went down just after it kept the request: it never answers either.
+    /// Its queue failed just after it kept the request: it never answers either.
     KeptWithoutAnswer,
     /// Its database is down.
     NoDatabase,
-    /// Too many requests; wait so many seconds.
+    /// Too many requests; the client must wait this many seconds.
     Limited(u64),
     /// The body is too large, whatever its size.
     TooLarge,
-    /// The keys were taken away.
+    /// The keys were revoked.
     Unauthorized,
-    /// Nothing is.
+    /// No fault.
     Good,
 }
 
@@ -48,31 +48,31 @@ pub(crate) enum Step {
 #[derive(Debug, Clone)]
 pub(crate) struct Post {
     pub(crate) headers: BTreeMap<String, String>,
-    /// As it was sent.
+    /// As sent.
     pub(crate) body: Bytes,
-    /// Its compression undone.
+    /// Decompressed.
     pub(crate) message: Bytes,
 }
 
 #[derive(Default)]
 struct Kept {
     script: VecDeque<Step>,
-    /// Every request, also those that were not kept.
+    /// Every request, including those that were not kept.
     seen: Vec<Post>,
     posts: Vec<Post>,
     rows: Vec<Row>,
     /// Requests that were answered with 200 and then lost.
     lost: Vec<String>,
     has_revoked_keys: bool,
-    /// Of more projects, as their keys are sent.
+    /// Keys of additional projects, as sent.
     more_keys: Vec<String>,
     body_bytes_max: Option<usize>,
-    /// A span of this name makes its whole request a bad one.
+    /// A span of this name makes its entire request invalid.
     poison: Option<String>,
     version: String,
 }
 
-/// A server; clones share what it keeps.
+/// A server; clones share its state.
 #[derive(Clone)]
 pub(crate) struct Fake {
     kept: Arc<Mutex<Kept>>,
@@ -80,7 +80,7 @@ pub(crate) struct Fake {
 }
 
 impl Fake {
-    /// Listens.
+    /// Starts to listen.
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -96,7 +96,7 @@ impl Fake {
         fake
     }
 
-    /// Options of a sink that sends here.
+    /// Returns the options of a sink that sends here.
     pub(crate) fn options(&self) -> String {
         format!(
             "base_url = {:?}\npublic_key = \"{PUBLIC_KEY}\"\nsecret_key = \"{SECRET_KEY}\"\n",
@@ -104,7 +104,7 @@ impl Fake {
         )
     }
 
-    /// What happens to the next requests; those behind them are taken.
+    /// Sets the faults of the next requests; those after them are accepted.
     pub(crate) fn script(&self, steps: impl IntoIterator<Item = Step>) {
         self.kept.lock().unwrap().script.extend(steps);
     }
@@ -113,7 +113,7 @@ impl Fake {
         self.kept.lock().unwrap().has_revoked_keys = is_revoked;
     }
 
-    /// Takes these keys, as they are sent, for those of another project.
+    /// Accepts these keys, as sent, as those of another project.
     pub(crate) fn add_project(&self, basic: &str) {
         self.kept.lock().unwrap().more_keys.push(basic.to_owned());
     }
@@ -130,12 +130,12 @@ impl Fake {
         version.clone_into(&mut self.kept.lock().unwrap().version);
     }
 
-    /// Every row that was written, in order.
+    /// Returns every row that was written, in order.
     pub(crate) fn rows(&self) -> Vec<Row> {
         self.kept.lock().unwrap().rows.clone()
     }
 
-    /// Rows once the database has merged: one for each trace, id and start, the last one written.
+    /// Returns the rows after the database has merged them: for each trace, id and start, the last one written.
     pub(crate) fn merged(&self) -> Vec<Row> {
         let rows = self.rows().into_iter();
         let key = |row: &Row| (row.trace.clone(), row.id.clone(), row.start_ms);
@@ -146,7 +146,7 @@ impl Fake {
         self.kept.lock().unwrap().posts.clone()
     }
 
-    /// Every request, also those that were not kept.
+    /// Returns every request, including those that were not kept.
     pub(crate) fn seen(&self) -> Vec<Post> {
         self.kept.lock().unwrap().seen.clone()
     }
@@ -160,7 +160,7 @@ impl Fake {
         kept.posts.push(post);
         match mapping::rows(request) {
             Ok(rows) => kept.rows.extend(rows),
-            // The queue tries six times, and then forgets.
+            // The queue tries six times, and then drops the job.
             Err(reason) => kept.lost.push(reason),
         }
     }
@@ -232,7 +232,7 @@ async fn traces(State(fake): State<Fake>, headers: HeaderMap, body: Bytes) -> Re
     if step == Step::KeptWithoutAnswer {
         tokio::time::sleep(Duration::from_mins(10)).await;
     }
-    // The job of a queue, for protobuf too: no ExportTraceServiceResponse.
+    // The job of a queue, also for protobuf: not an ExportTraceServiceResponse.
     let job = json!({
         "name": "otel-ingestion-job", "id": "123", "opts": { "attempts": 6 }, "data": { "payload": {} },
         "stacktrace": [], "returnvalue": null
@@ -240,7 +240,7 @@ async fn traces(State(fake): State<Fake>, headers: HeaderMap, body: Bytes) -> Re
     ([("content-type", "application/json")], job.to_string()).into_response()
 }
 
-/// Anything but gzip is not undone, and then is no message.
+/// Decompresses gzip; other encodings stay as they are, and are then invalid messages.
 fn inflated(coding: &str, body: &Bytes) -> Option<Bytes> {
     if coding != "gzip" {
         return Some(body.clone());
@@ -250,7 +250,7 @@ fn inflated(coding: &str, body: &Bytes) -> Option<Bytes> {
     Some(out.into())
 }
 
-/// How keys are refused; `None` where they are good.
+/// Returns the refusal of invalid keys; `None` if they are valid.
 fn refused(fake: &Fake, given: &str, step: Step) -> Option<Response> {
     if given.starts_with("Bearer ") {
         return Some(error(403, "Access denied - need to use basic auth with secret key"));

@@ -1,5 +1,4 @@
-//! What becomes of each way in which Langfuse does not take spans: through the sink alone, and through a daemon that has to lose
-//! nothing.
+//! Each way in which Langfuse does not accept spans: through the sink alone, and through a daemon that must lose nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -137,7 +136,7 @@ async fn a_span_that_stays_too_large_however_it_is_cut_is_refused_in_the_end() {
 const QUICK: &str = "context_wait = \"10ms\"\ntimeout = \"300ms\"\n\
     retry = { first = \"10ms\", longest = \"50ms\", hold = \"50ms\" }\nbatch = { age_max = \"20ms\" }\n";
 
-/// Runs whose spans all hang below a task, so that no roots are made.
+/// Runs whose spans are all below a task, so that no roots are created.
 const RUNS: [&str; 6] = [
     "python/p01_hello_responses",
     "python/p02_handoff_chain",
@@ -162,7 +161,7 @@ fn spans_sent() -> usize {
     RUNS.into_iter().map(count).sum()
 }
 
-/// Everything arrived, and no span under two starts, which Langfuse would count twice for ever.
+/// Asserts that everything arrived, and no span under two starts, which Langfuse would count twice forever.
 fn assert_whole(fake: &Fake, spans: usize) {
     assert_eq!(fake.lost(), Vec::<String>::new());
     let merged = fake.merged();
@@ -184,7 +183,7 @@ async fn nothing_is_lost_whatever_is_down() {
         Step::Limited(0),
     ] {
         let world = World::start(QUICK).await;
-        // More often than a lane tries a whole delivery that breaks a server.
+        // More often than a lane tries an entire delivery that breaks a server.
         world.fake.script(vec![fault; 5]);
         send(&world).await;
         let sink = world.settled().await;

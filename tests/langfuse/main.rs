@@ -1,18 +1,18 @@
-//! The Langfuse sink and a whole daemon against a Langfuse of this process: each rule, each fault, every captured request.
+//! The Langfuse sink and a whole daemon against a Langfuse in this process: each rule, each fault, every captured request.
 //!
-//! No Langfuse can be had for a test, so `fake.rs` answers as version 4.16.0 does (keys, codings, the 200 that is a queue's job,
-//! 429, 413, 500, 503, no answer at all), `mapping.rs` makes rows of what it took as Langfuse's worker does, and loses a whole
-//! request where that would, and `prices.rs` has some rows of its price table. They are written from what was measured and read
-//! of Langfuse, not from the sink's code. Then: each sanitising rule on hand-made spans, each shape of usage, every type of both SDKs, and
-//! every captured request through a daemon, after which each trace is compared with what its items say: spans once, no parent missing,
-//! types, levels, tokens to the last and dollars to 1e-9, session, user, tags and environment on every row. The table it prints is what
-//! a user sees. Each fault is run through a daemon that must lose nothing and send no span under two starts.
+//! A test cannot have a real Langfuse. Therefore `fake.rs` answers as version 4.16.0 does (keys, encodings, the 200 that is a queue's job,
+//! 429, 413, 500, 503, no answer at all), `mapping.rs` makes rows of accepted requests as Langfuse's worker does, and loses an entire
+//! request if the worker would, and `prices.rs` has some rows of its price table. They are written from measurements and from reading
+//! Langfuse, not from the sink's code. Tested are each sanitising rule on hand-made spans, each shape of usage, every type of both SDKs,
+//! and every captured request through a daemon. Each of its traces is compared with its items: spans once, no parent missing, types,
+//! levels, exact tokens, dollars to 1e-9, and session, user, tags and environment on every row. The printed table is what a user sees. Each
+//! fault hits a daemon that must lose nothing and send no span under two starts.
 //!
-//! Nothing may be worse than without Spanferry: for every captured request, report and program `untouched.rs` compares what
-//! Langfuse makes of the body as its client sent it with what it makes of what the sink sends. Types, sessions, users, tags, input and
-//! output must be there, and sums must be right. Where Langfuse by itself has others, a table says why those are wrong.
+//! Nothing may be worse than without Spanferry: for every captured request, report and program, `untouched.rs` compares what Langfuse makes
+//! of the client's body with what it makes of the sink's. Types, sessions, users, tags, input and output must be there, and sums must be
+//! right. Where Langfuse's own sums differ, a table explains why they are wrong.
 //!
-//! Not proven here: that Langfuse is as it was read, or what it will be.
+//! Not proven here: that the real Langfuse is as it was read, or stays so.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -62,14 +62,14 @@ use mapping::Row;
 /// 2026-11-21T05:15:09.529503Z.
 pub(crate) const START_NS: u64 = 1_795_238_109_529_503_000;
 
-/// A sink with these options.
+/// Creates a sink with these options.
 pub(crate) fn sink(options: &str) -> Arc<dyn Sink> {
     let table = toml::de::DeTable::parse(options).unwrap();
     let plan = (langfuse::KIND.parse)(table).unwrap_or_else(|problems| panic!("{problems:?}"));
     plan.build(Parts { name: "langfuse".to_owned(), ..Parts::default() }).unwrap()
 }
 
-/// What a client sent, as a lane hands it over.
+/// Makes a delivery of a client's body, as a lane does.
 pub(crate) fn delivery(receiver: Receiver, body: impl Into<Bytes>) -> Delivery {
     let body = body.into();
     let is_agents_sdk = receiver == Receiver::OpenAi;
@@ -86,14 +86,14 @@ pub(crate) fn delivery(receiver: Receiver, body: impl Into<Bytes>) -> Delivery {
     delivery
 }
 
-/// The same context for every trace of a delivery.
+/// Sets the same context for every trace of a delivery.
 pub(crate) fn known(delivery: Delivery, context: &TraceContext) -> Delivery {
     let ids: Vec<TraceId> = delivery.items().map(|(_, item)| item.trace_id()).collect();
     let contexts: HashMap<_, _> = ids.into_iter().map(|id| (id, context.clone())).collect();
     delivery.with_contexts(Arc::new(contexts))
 }
 
-/// What Langfuse has after a delivery with these options more.
+/// Returns Langfuse's rows after a delivery with these additional options.
 pub(crate) async fn arrived(options: &str, delivery: &Delivery) -> Vec<Row> {
     let fake = Fake::start().await;
     let sink = sink(&format!("{}{options}", fake.options()));
@@ -107,7 +107,7 @@ pub(crate) async fn arrived(options: &str, delivery: &Delivery) -> Vec<Row> {
     rows
 }
 
-// === Spans made by hand ===
+// === Hand-made spans ===
 
 pub(crate) fn any(value: Any) -> AnyValue {
     AnyValue { value: Some(value) }
@@ -125,7 +125,7 @@ pub(crate) fn number(key: &str, value: i64) -> KeyValue {
     attribute(key, Any::IntValue(value))
 }
 
-/// A sound span with these attributes.
+/// Returns a valid span with these attributes.
 pub(crate) fn span(attributes: Vec<KeyValue>) -> Span {
     Span {
         trace_id: vec![7; 16],
@@ -141,7 +141,7 @@ pub(crate) fn span(attributes: Vec<KeyValue>) -> Span {
     }
 }
 
-/// A request with these spans under a resource with these attributes.
+/// Builds a request with these spans under a resource with these attributes.
 pub(crate) fn request(resource: Vec<KeyValue>, spans: Vec<Span>) -> ExportTraceServiceRequest {
     let scope =
         InstrumentationScope { name: "by hand".to_owned(), ..InstrumentationScope::default() };
@@ -158,7 +158,7 @@ pub(crate) fn otlp(spans: Vec<Span>) -> Delivery {
     delivery(Receiver::OtlpHttp, request(Vec::new(), spans).encode_to_vec())
 }
 
-/// The row of one span with these attributes.
+/// Returns the row of one span with these attributes.
 pub(crate) async fn row(attributes: Vec<KeyValue>) -> Row {
     arrived("", &otlp(vec![span(attributes)])).await.remove(0)
 }

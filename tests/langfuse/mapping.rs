@@ -1,5 +1,5 @@
-//! What Langfuse makes of a request once it has said yes: one row a span. Written from what is known of Langfuse 4.16.0, and on
-//! purpose not from the sink's code.
+//! The rows that Langfuse makes of an accepted request: one a span. Written from what is known of Langfuse 4.16.0, and intentionally not
+//! from the sink's code.
 
 use std::collections::BTreeMap;
 
@@ -47,15 +47,15 @@ pub(crate) struct Row {
     pub(crate) trace_metadata: BTreeMap<String, Value>,
     pub(crate) metadata: BTreeMap<String, Value>,
     pub(crate) prompt: Option<(String, i64)>,
-    /// What Langfuse 3 would have lost this for.
+    /// Reasons for which Langfuse 3 would have lost this.
     pub(crate) lost_on_v3: Vec<String>,
-    /// Values that are shown as raw OTLP, or with other digits than they had.
+    /// Values that are shown as raw OTLP, or with other digits than were sent.
     pub(crate) garbled: Vec<String>,
 }
 
 pub(super) type Attributes = BTreeMap<String, Value>;
 
-/// Maps a request. `Err` when the worker fails on it, and with it loses all of it.
+/// Maps a request. `Err` if the worker fails on it, and thereby loses all of it.
 pub(crate) fn rows(request: &ExportTraceServiceRequest) -> Result<Vec<Row>, String> {
     let mut rows = Vec::new();
     for resource_spans in &request.resource_spans {
@@ -75,11 +75,11 @@ pub(crate) fn rows(request: &ExportTraceServiceRequest) -> Result<Vec<Row>, Stri
     Ok(rows)
 }
 
-/// Decodes attributes as Langfuse does: neither maps nor bytes, and numbers as JavaScript has them.
+/// Decodes attributes as Langfuse does: without maps and bytes, and with JavaScript's numbers.
 fn attributes(list: &[KeyValue], garbled: &mut Vec<String>) -> Result<Attributes, String> {
     let mut found = Attributes::new();
     for KeyValue { key, value, .. } in list {
-        // The worker reads a property of nothing.
+        // The worker reads a property of an undefined value.
         let value = value.as_ref().ok_or_else(|| format!("{key} has no value"))?;
         let decoded = decoded(value);
         let is_whole = decoded.is_some();
@@ -117,7 +117,7 @@ fn row(span: &Span, resource: &Attributes, scope: &str) -> Result<Row, String> {
     }
     let text = |key: &str| own.get(key).map(plain).filter(|text| !text.is_empty());
     let first = |keys: &[&str]| keys.iter().find_map(|key| text(key));
-    // Langfuse's own SDK writes pieces of metadata as JSON, text in quotes.
+    // Langfuse's own SDK writes members of metadata as JSON, with texts in quotes.
     let in_metadata = |keys: &[&str]| {
         first(keys).map(|text| serde_json::from_str::<String>(&text).unwrap_or(text))
     };
@@ -210,10 +210,10 @@ const TYPES: [&str; 10] = [
     "evaluator",
 ];
 
-/// An attribute whose words mean types.
+/// An attribute whose values name types.
 type Words = (&'static str, &'static [(&'static str, &'static str)]);
 
-/// In this order; a word that is not here leaves it to the next one.
+/// In order of precedence; an unlisted value leaves the type to the next attribute.
 const WORDS: [Words; 3] = [
     (
         "openinference.span.kind",
@@ -267,7 +267,7 @@ fn kind(own: &Attributes, scope: &str, name: &str) -> &'static str {
             return found;
         }
     }
-    // The name may have the function's name behind it.
+    // The name may be followed by the function's name.
     let is_operation = |operation: &str| {
         word("operation.name").starts_with(operation) || word("ai.operationId") == operation
     };
@@ -315,7 +315,7 @@ fn operation_of_vercel(own: &Attributes) -> Option<String> {
     Some(if function.is_empty() { operation } else { format!("{function}:{operation}") })
 }
 
-/// When the first piece of an answer came, as Vercel's SDK says it: in milliseconds from the start.
+/// Returns when the first chunk of an answer came: Vercel's SDK reports it in milliseconds from the start.
 fn first_chunk(own: &Attributes, start_ns: u64) -> Option<String> {
     let keys = ["ai.response.msToFirstChunk", "ai.stream.msToFirstChunk"];
     let passed_ms = keys.iter().find_map(|key| own.get(*key)?.as_f64())?.ceil();
@@ -356,7 +356,7 @@ fn environment(said: Option<String>) -> String {
     if text.is_empty() || !text.chars().all(is_good) { "default".to_owned() } else { text }
 }
 
-/// One JSON object, and single pieces beside it; nested objects get dotted names, and what is JSON is read as JSON.
+/// Reads one JSON object, and additional single members; nested objects get dotted names, and JSON texts are parsed.
 fn metadata(own: &Attributes, key: &str) -> BTreeMap<String, Value> {
     let mut found = BTreeMap::new();
     let parsed = |value: &Value| match value {
@@ -454,7 +454,7 @@ fn tokens_and_cost(own: &Attributes, scope: &str, row: &mut Row) {
 
 // === Langfuse 3 ===
 
-/// Its schemas are strict: what does not fit loses the observation or its whole trace.
+/// Its schemas are strict: an invalid value loses the observation or its entire trace.
 fn lost_on_v3(span: &Span, own: &Attributes, resource: &Attributes) -> Vec<String> {
     let mut reasons = Vec::new();
     let mut lose = |is_lost: bool, why: &str| {

@@ -1,4 +1,4 @@
-//! Tenants whose traces go to projects of their own.
+//! Tenants whose traces go to separate projects.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::world::World;
 const RED: &str = "Basic cGstbGYtMTIzNDpzay1sZi01Njc4";
 const BLUE: &str = "Basic cGstbGYtYmx1ZTpzay1sZi1ibHVl";
 
-/// A trace object and a span of it.
+/// Builds a trace object and a span of it.
 fn body(tenant: &str, number: usize) -> String {
     let trace = format!("trace_{number:032x}");
     json!({ "data": [

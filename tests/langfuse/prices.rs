@@ -1,8 +1,8 @@
-//! A few rows of Langfuse's price table: dollars for a token of each bucket.
+//! A few rows of Langfuse's price table: dollars per token of each bucket.
 
 use std::collections::BTreeMap;
 
-/// Input, cached input, written cache, output, reasoning; in dollars for a million. 0 where the table has none.
+/// Input, cached input, written cache, output, reasoning; in dollars per million. 0 if the table has none.
 const MILLIONS: &[(&str, [f64; 5])] = &[
     ("gpt-5-mini", [0.25, 0.025, 0.0, 2.0, 2.0]),
     ("gpt-5.4", [2.5, 0.25, 0.0, 15.0, 15.0]),
@@ -20,17 +20,17 @@ const MILLIONS: &[(&str, [f64; 5])] = &[
 const BUCKETS: [&str; 5] =
     ["input", "input_cached_tokens", "input_cache_creation", "output", "output_reasoning_tokens"];
 
-/// Models of Anthropic have the provider's own names for the same prices.
+/// Anthropic's models also have the same prices under the provider's own names.
 const ALIASES: [(&str, &str); 4] = [
     ("input_tokens", "input"),
     ("output_tokens", "output"),
     ("cache_read_input_tokens", "input_cached_tokens"),
     ("cache_creation_input_tokens", "input_cache_creation"),
 ];
-/// Embeddings have one price, in dollars for a million: the total's.
+/// Embeddings have one price, for the total, in dollars per million.
 const TOTALS: [(&str, f64); 1] = [("text-embedding-3-small", 0.02)];
 
-/// What a token of each bucket costs; none where no row matches the model's whole name.
+/// Returns the price of a token of each bucket; `None` if no row matches the model's full name.
 pub(crate) fn of(model: &str) -> Option<BTreeMap<&'static str, f64>> {
     let model = model.to_lowercase();
     let bare = model.strip_prefix("openai/").unwrap_or(&model);

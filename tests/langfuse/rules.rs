@@ -1,4 +1,4 @@
-//! Spans that came as OTLP, rule by rule: what goes through untouched, what is added, and what is mended.
+//! Spans that came as OTLP, rule by rule: what passes unchanged, what is added, and what is repaired.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ fn without_value(key: &str) -> KeyValue {
     KeyValue { key: key.to_owned(), value: None, ..KeyValue::default() }
 }
 
-// === Untouched ===
+// === Unchanged ===
 
 #[tokio::test]
 async fn a_span_that_langfuse_understands_goes_out_byte_by_byte() {
@@ -245,7 +245,7 @@ async fn the_type_is_said_where_langfuse_has_no_word_for_the_kind() {
             "chain",
         ),
         (vec![text("openinference.span.kind", "PROMPT")], "chain"),
-        // What has no type of its own stays what Langfuse takes it for.
+        // A kind without a type of its own keeps the type that Langfuse finds.
         (vec![text("gen_ai.operation.name", "handoff")], "span"),
         (vec![text("openinference.span.kind", "RERANKER")], "span"),
         (vec![text("http.route", "/")], "span"),
@@ -292,7 +292,7 @@ async fn every_shape_of_usage_becomes_buckets_that_exclude_each_other() {
         text("langfuse.observation.model.name", "gpt-5-mini"),
         text("langfuse.observation.usage_details", &openai.to_string()),
     ];
-    // What Langfuse makes of it without help: every number is a bucket.
+    // Without Spanferry, Langfuse treats every number as a bucket.
     let unhelped = mapping::rows(&request(Vec::new(), vec![span(verbatim.clone())])).unwrap();
     assert_eq!(unhelped[0].usage["total_tokens"] + unhelped[0].usage["input_tokens"], 285);
     assert_eq!(unhelped[0].usage["total"], 331);
@@ -442,7 +442,7 @@ async fn parents_that_repeat_the_tokens_of_their_children_carry_none() {
     assert_eq!(chain.metadata["llm.token_count.total"], 9, "it can still be read");
 }
 
-/// The row of a span whose tokens count otherwise than its kind says.
+/// Returns the row of a span whose tokens count contrary to its kind.
 async fn exception(attributes: Vec<KeyValue>) -> Row {
     let delivery = otlp(vec![span(attributes)]);
     let exceptions = delivery.spans().map(|span| span.span_id).collect();
@@ -460,7 +460,7 @@ async fn a_span_that_speaks_for_those_below_it_carries_their_tokens_and_a_type_t
         ]
     };
     for (own, kind) in [
-        // Langfuse takes nothing from a span of this operation, whatever else it says.
+        // Langfuse reads no tokens from a span of this operation, whatever other attributes it has.
         (text("gen_ai.operation.name", "invoke_agent"), "agent"),
         (text("openinference.span.kind", "CHAIN"), "chain"),
         (text("logfire.span_type", "log"), "generation"),
@@ -593,7 +593,7 @@ async fn a_call_around_another_carries_nothing_that_is_added_up() {
             "{attributes:?}: {row:?}"
         );
     }
-    // Of a kind that nobody knows: the orchestration around the calls of Microsoft's framework.
+    // An unknown kind: the orchestration around the calls of Microsoft's framework.
     let around = row(vec![
         text("gen_ai.operation.name", "orchestrate_tools"),
         text("gen_ai.request.model", "gpt-4o"),
@@ -734,7 +734,7 @@ async fn the_first_token_is_a_point_in_time() {
     assert_eq!(row.completion_start.as_deref(), Some("2026-11-21T05:15:09.779503000Z"));
 }
 
-// === What has nothing to do with models ===
+// === Spans unrelated to models ===
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn spans_of_http_and_databases_are_left_out_and_counted_where_that_is_asked_for() {
@@ -746,7 +746,8 @@ async fn spans_of_http_and_databases_are_left_out_and_counted_where_that_is_aske
             ..span(vec![attribute])
         };
         vec![
-            // A request came in from elsewhere, asked a database, and through another span of the app a model, which called a tool.
+            // A request came in from elsewhere, queried a database, and through another span of the app called a model, which called a
+            // tool.
             with(1, &[99; 8], 2, text("http.route", "/ask")),
             with(2, &[1; 8], 3, text("db.system", "postgresql")),
             with(3, &[1; 8], 1, text("app.step", "answer")),
@@ -767,7 +768,7 @@ async fn spans_of_http_and_databases_are_left_out_and_counted_where_that_is_aske
         let mut ids: Vec<_> = world.fake.rows().into_iter().map(|row| row.id).collect();
         ids.sort();
         assert_eq!(ids, kept.iter().map(|id| format!("{id:02x}").repeat(8)).collect::<Vec<_>>());
-        // The trace is listed by the first span that is kept, and by no other; none hangs below what is not there.
+        // The trace is listed by the first span that is kept, and by no other; no span is below a missing one.
         let mut parents: Vec<_> =
             world.fake.posts().iter().flat_map(|post| parents(&post.message)).collect();
         parents.sort();
@@ -779,7 +780,7 @@ async fn spans_of_http_and_databases_are_left_out_and_counted_where_that_is_aske
     }
 }
 
-/// Each span with its parent.
+/// Returns each span with its parent.
 fn parents(message: &[u8]) -> Vec<(u8, Option<u8>)> {
     let request = ExportTraceServiceRequest::decode(message).unwrap();
     let scopes = request.resource_spans.iter().flat_map(|group| &group.scope_spans);

@@ -1,4 +1,4 @@
-//! Secrets planted in every place of both formats, through every door: none of them leaves for Langfuse.
+//! Secrets planted in every place of both formats, through every receiver: none of them is sent to Langfuse.
 
 use crate::planted::{self, SECRETS, found_in};
 use crate::world::World;

@@ -1,4 +1,4 @@
-//! What a server is told and asked beside spans: headers, the probe, and OpenAI for answers.
+//! Requests to a server other than spans: headers, the probe, and reading answers from OpenAI.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -42,7 +42,7 @@ async fn a_request_says_who_sends_it_and_how_it_is_to_be_taken() {
 async fn requests_are_compressed_unless_the_server_is_on_this_machine() {
     let fake = Fake::start().await;
     let near = fake.options();
-    // Linux connects to this machine, but the address does not say so.
+    // Linux connects to this machine, but the address does not show it.
     let far = near.replace("127.0.0.1", "0.0.0.0");
     for (options, coding) in [(near, None), (far, Some("gzip"))] {
         let report = sink(&options).deliver(&otlp(vec![span(Vec::new())])).await;
@@ -100,11 +100,11 @@ async fn the_probe_says_what_it_found_or_how_to_mend_it() {
 
 // === Answers ===
 
-/// An OpenAI that knows answers, or is out of order.
+/// An OpenAI that returns stored responses or fails.
 #[derive(Clone, Default)]
 struct OpenAi {
     asked: Arc<Mutex<Vec<String>>>,
-    /// 0 for an answer; else a status, or 1 for none at all.
+    /// 0 for an answer; else a status, or 1 for no answer at all.
     status: Arc<AtomicUsize>,
 }
 

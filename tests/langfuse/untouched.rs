@@ -1,7 +1,7 @@
-//! Nobody may see less in Langfuse because Spanferry is in between: what Langfuse makes of a body as its client sent it is compared
-//! with what it makes of what the sink sends, for every captured request, program and report.
+//! Spanferry must not reduce what Langfuse shows: for every captured request, program and report, what Langfuse makes of a body as its
+//! client sent it is compared with what it makes of the sink's request.
 //!
-//! What it makes of the untouched bodies is kept in `tests/golden/langfuse-untouched`, so that a change of the model of Langfuse shows.
+//! The rows of the untouched bodies are kept in `tests/golden/langfuse-untouched`, so that a change of the model of Langfuse shows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -17,18 +17,18 @@ use crate::mapping::{self, Row};
 use crate::world::World;
 use crate::{cases, fixtures};
 
-/// What the sink says again of a span comes when its trace has been quiet for ten seconds.
+/// The sink sends a span again when its trace has been quiet for ten seconds.
 const QUIET_MAX: Duration = Duration::from_secs(20);
 const POLL_EVERY: Duration = Duration::from_millis(50);
 const NEAR: f64 = 1e-9;
 
-/// What a call of the captures costs in dollars by its tokens in and out: all went to a scripted server that always counts the same.
+/// The cost of the captures' calls in dollars by their tokens in and out: all went to a scripted server with constant counts.
 const CALLS: [Sums; 2] = [Sums([120.0, 30.0, 0.000_076_8]), Sums([16.0, 0.0, 0.000_000_32])];
 
-/// Bodies of which Langfuse by itself makes other sums than are right, by the beginning of their names, and why it does.
+/// Bodies for which Langfuse's own sums are wrong, by prefix of their names, and the reason.
 ///
-/// What is right is in `expected.json`; for captures it is the sum over the calls, each once, and for those named here at the price
-/// in [`CALLS`].
+/// The right sums are in `expected.json`; for captures they are the sums over the calls, each once, and for the captures named here at the
+/// price in [`CALLS`].
 const EXCEPTIONS: &[(&str, &str)] = &[
     ("langfuse-py/004", REASONING),
     ("logfire-openai/", RAW),
@@ -94,7 +94,7 @@ const RAW: &str = "it does not read the cost, and cached tokens are only in `gen
 const WRITTEN: &str = "it counts what is written to a cache beside the input that has it in it";
 const EXCLUSIVE: &str = "it takes cached tokens out of an input that does not have them in it";
 
-/// Rows whose tokens another one beside or around them says, so that they may go, by body and name.
+/// Rows whose tokens another row next to or around them has, so that they may be absent, by body and name.
 const REPEATED: [(&str, &str); 4] = [
     ("programs/anthropic-beside-openllmetry", "anthropic."),
     ("programs/ag2-telemetry", "record_usage"),
@@ -107,13 +107,13 @@ struct Sent {
     /// `<client>/<file>`, `programs/<name>` or `reports/<name>`.
     name: String,
     bodies: Vec<(&'static str, Bytes)>,
-    /// What Langfuse makes of them, each span once.
+    /// The rows that Langfuse makes of them, each span once.
     rows: Vec<Row>,
-    /// The sums that are right, where somebody worked them out.
+    /// The right sums, if they were worked out.
     expected: Option<Sums>,
 }
 
-/// Tokens in, tokens out and dollars. A sum that nobody said is not a number, and like any other.
+/// Tokens in, tokens out and dollars. An unknown sum is NaN, and matches any other.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sums([f64; 3]);
 
@@ -123,7 +123,7 @@ impl Sums {
     }
 
     fn of_row(row: &Row) -> Self {
-        // What Langfuse counts itself is a guess.
+        // Tokens that Langfuse counted itself are a guess.
         if row.is_invented {
             return Self::default();
         }
@@ -132,7 +132,7 @@ impl Sums {
             buckets.map(|(_, count)| *count).sum::<u64>()
         };
         let (input, output) = (side("input"), side("output"));
-        // Of embeddings Vercel's SDK says only the total.
+        // For embeddings, Vercel's SDK reports only the total.
         let total = row.usage.get("total").copied().unwrap_or_default();
         let input = if input + output == 0 { total } else { input };
         #[expect(clippy::cast_precision_loss, reason = "token counts are small")]
@@ -173,7 +173,7 @@ fn sent() -> Vec<Sent> {
     all
 }
 
-/// Reads OTLP/JSON. The library's reader takes no numbers with a fraction while other crates want those of any precision, so they go
+/// Reads OTLP/JSON. The library's reader rejects numbers with a fraction while other crates enable those of any precision, so they pass
 /// through it as text.
 fn from_json(body: &[u8]) -> Option<ExportTraceServiceRequest> {
     const FLOAT: &str = "float:";
@@ -205,7 +205,7 @@ fn from_json(body: &[u8]) -> Option<ExportTraceServiceRequest> {
 }
 
 impl Sent {
-    /// `None` for what is no OTLP: Langfuse would not take it.
+    /// `None` if it is not OTLP: Langfuse would not accept it.
     fn new(name: String, bodies: Vec<(&'static str, Bytes)>, sums: &Value) -> Option<Self> {
         let mut rows = BTreeMap::new();
         for (media, body) in &bodies {
@@ -222,7 +222,7 @@ impl Sent {
         (!is_empty).then(|| Self { name, bodies, rows, expected: Sums::expected(sums) })
     }
 
-    /// Spans above a model call that counts: what they say, they repeat.
+    /// Returns the spans above a model call that counts: they repeat its facts.
     fn repeating(&self) -> BTreeSet<&str> {
         let parents: BTreeMap<_, _> =
             self.rows.iter().map(|row| (row.id.as_str(), row.parent.as_str())).collect();
@@ -236,7 +236,7 @@ impl Sent {
         repeating
     }
 
-    /// The sums that must come out.
+    /// Returns the right sums.
     fn right(&self) -> Sums {
         let repeating = self.repeating();
         let calls = self.rows.iter().filter(|row| !repeating.contains(row.id.as_str()));
@@ -289,7 +289,7 @@ fn shown(name: &str, row: &Row) -> Value {
     })
 }
 
-// === Compared ===
+// === Comparison ===
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_worse_than_without_spanferry() {
@@ -317,7 +317,7 @@ async fn nothing_is_worse_than_without_spanferry() {
 }
 
 fn worse(all: &[Sent], rows: &[Row]) -> Vec<String> {
-    // The last form of each span counts.
+    // The last version of each span counts.
     let ours: BTreeMap<_, _> = rows.iter().map(|row| ((&row.trace, &row.id), row)).collect();
     let mut worse = Vec::new();
     for sent in all {
@@ -361,7 +361,7 @@ fn worse_row(untouched: &Row, ours: &Row, repeats: bool) -> Vec<String> {
     worse
 }
 
-/// Whether a row has tokens that Langfuse can price.
+/// Returns whether a row has tokens that Langfuse can price.
 fn counts(row: &Row) -> bool {
     row.model.is_some() && !row.is_invented && row.usage.values().any(|count| *count != 0)
 }

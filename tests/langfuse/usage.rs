@@ -1,4 +1,4 @@
-//! Tokens and money that a span says, as Langfuse reads them.
+//! A span's tokens and costs, as Langfuse reads them.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,10 @@ use serde_json::Value;
 
 use super::{Attributes, plain};
 
-/// A bucket of Langfuse and the names that fill it, the first that is there.
+/// A bucket of Langfuse and the names that fill it; the first one present counts.
 type Names = (&'static str, &'static [&'static str]);
 
-/// Names behind `gen_ai.usage.` and `llm.token_count.`. Any other name there is a bucket of its own.
+/// Names after `gen_ai.usage.` and `llm.token_count.`. Any other name there is a separate bucket.
 const NAMES: [Names; 7] = [
     ("input", &["prompt_tokens", "input_tokens", "prompt"]),
     ("output", &["completion_tokens", "output_tokens", "completion"]),
@@ -44,7 +44,7 @@ const NAMES: [Names; 7] = [
 
 type Counts = BTreeMap<String, f64>;
 
-/// The buckets.
+/// Returns the buckets.
 pub(super) fn of(own: &Attributes, scope: &str) -> BTreeMap<String, u64> {
     if let Some(details) = own.get("langfuse.observation.usage_details") {
         // Anything but a string disables it.
@@ -67,12 +67,12 @@ pub(super) fn of(own: &Attributes, scope: &str) -> BTreeMap<String, u64> {
     counts.filter_map(|(bucket, count)| Some((bucket, whole(count)? as u64))).collect()
 }
 
-/// As JavaScript makes numbers of values.
+/// Converts values to numbers as JavaScript does.
 fn number(value: &Value) -> Option<f64> {
     value.as_f64().or_else(|| value.as_str()?.trim().parse().ok())
 }
 
-/// What is left of a count of which others are parts.
+/// Returns the remainder of a count after subtracting its parts.
 fn rest(counts: &Counts, whole: &str, parts: &[&str]) -> f64 {
     let count = |bucket: &str| counts.get(bucket).copied().unwrap_or_default();
     (count(whole) - parts.iter().map(|part| count(part)).sum::<f64>()).max(0.0)
@@ -104,7 +104,7 @@ fn generic(own: &Attributes) -> Counts {
     counts
 }
 
-/// Prompt tokens of ADK have the cached ones in them, of which only the answer itself may tell.
+/// ADK's prompt tokens include the cached ones, which may be reported only in the answer itself.
 fn of_adk(own: &Attributes) -> Counts {
     let mut counts = generic(own);
     let answer = own.get("gcp.vertex.agent.llm_response").map(plain).unwrap_or_default();
@@ -136,7 +136,7 @@ fn of_genkit(own: &Attributes) -> Option<Counts> {
     Some(counts)
 }
 
-/// Vercel's SDK has its own names, and what the provider said beside them. Input and output are always there.
+/// Vercel's SDK has its own names, and those of the provider in addition. Input and output are always there.
 fn of_vercel(own: &Attributes) -> Counts {
     let metadata = own.get("ai.response.providerMetadata").map(plain).unwrap_or_default();
     let metadata: Value = serde_json::from_str(&metadata).unwrap_or_default();
@@ -174,7 +174,7 @@ fn of_vercel(own: &Attributes) -> Counts {
     counts
 }
 
-/// A flat object of counts. Only an object of exactly OpenAI's shape is taken apart; with any key more, all its numbers are buckets.
+/// Reads a flat object of counts. Only an object of exactly OpenAI's shape is split; with any additional key, all its numbers are buckets.
 fn buckets(details: &serde_json::Map<String, Value>) -> BTreeMap<String, u64> {
     const SHAPES: [[&str; 5]; 2] = [
         [
@@ -213,7 +213,7 @@ fn buckets(details: &serde_json::Map<String, Value>) -> BTreeMap<String, u64> {
     counts.collect()
 }
 
-/// Dollars that the span says itself.
+/// Returns the span's own costs in dollars.
 pub(super) fn cost(own: &Attributes) -> BTreeMap<String, f64> {
     let amount = |value: &Value| if value.is_string() { Some(0.0) } else { value.as_f64() };
     if let Some(details) = own.get("langfuse.observation.cost_details") {

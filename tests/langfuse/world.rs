@@ -1,4 +1,4 @@
-//! A daemon in this process, with a Langfuse behind it.
+//! A daemon in this process with a Langfuse as its backend.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::fake::Fake;
 
-/// What is waited for takes seconds at most; roots wait until their trace has been quiet for ten.
+/// Everything takes seconds at most; roots wait until their trace has been quiet for ten.
 const PATIENCE: Duration = Duration::from_mins(1);
 const POLL_EVERY: Duration = Duration::from_millis(10);
 
@@ -32,7 +32,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A daemon whose only sink is Langfuse, with these options more.
+    /// Starts a daemon whose only sink is Langfuse, with these additional options.
     pub(crate) async fn start(options: &str) -> Self {
         let fake = Fake::start().await;
         let dir = tempfile::tempdir().unwrap();
@@ -56,7 +56,7 @@ impl World {
         Self { fake, addresses, stop, running, client, _dir: dir }
     }
 
-    /// Where it takes OTLP over HTTP and the Agents SDK's items, and gRPC.
+    /// Returns the addresses for OTLP over HTTP and the Agents SDK's items, and for gRPC.
     pub(crate) fn doors(&self) -> (SocketAddr, SocketAddr) {
         let Addresses { http, grpc, .. } = &self.addresses;
         (http.socket().unwrap(), grpc.socket().unwrap())
@@ -97,12 +97,12 @@ impl World {
         self.client.request(request).await.unwrap().status().as_u16()
     }
 
-    /// What the daemon says of its sink.
+    /// Returns the daemon's status of its sink.
     pub(crate) async fn sink(&self) -> Value {
         self.status().await["sinks"][0].clone()
     }
 
-    /// What the daemon says of itself.
+    /// Returns the daemon's status.
     pub(crate) async fn status(&self) -> Value {
         let address: SocketAddr = self.addresses.admin.socket().unwrap();
         let uri = format!("http://{address}/status").parse().unwrap();
@@ -111,7 +111,7 @@ impl World {
         serde_json::from_slice(&body).unwrap()
     }
 
-    /// Waits until the sink is as wanted.
+    /// Waits until the sink satisfies this.
     pub(crate) async fn until(&self, what: &str, is_so: impl Fn(&Value, &Fake) -> bool) -> Value {
         let started = Instant::now();
         loop {
@@ -124,7 +124,7 @@ impl World {
         }
     }
 
-    /// Waits until nothing is pending, and looks whether the figures add up.
+    /// Waits until nothing is pending, and checks that the counts add up.
     pub(crate) async fn settled(&self) -> Value {
         let sink = self.until("pending", |sink, _| sink["pending"] == 0).await;
         let count = |name: &str| sink[name].as_u64().unwrap();
