@@ -1,4 +1,4 @@
-//! What the index of traces says of captured traffic equals what anybody computes from the lines of the same traffic.
+//! The index of traces shows for captured traffic the same as the lines of that traffic.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::{batches, delivery, parse};
 
 const FOLDERS: [&str; 2] = ["agents-sdk", "otlp"];
 
-/// A trace or a row of `stats`, as both sides say it.
+/// A trace or a row of `stats`, from either source.
 #[derive(Debug, Default, PartialEq)]
 struct Computed {
     spans: BTreeSet<String>,
@@ -31,7 +31,7 @@ struct Computed {
 const KINDS: [By; 4] = [By::Agent, By::Tool, By::Model, By::Handoff];
 const MODEL_KINDS: [&str; 5] = ["generation", "embedding", "reranker", "speech", "transcription"];
 
-/// The lines that the file sink writes of traffic, once the whole of it is known. Of a span that came twice the last line stands for both.
+/// Returns the lines that the file sink writes once all traffic is known. For a span that came twice, only the last line is kept.
 pub(super) fn lines_of(batches: &[Arc<Batch>]) -> Vec<Value> {
     let mut traces = Traces::new(TraceNeeds::AS_KNOWN, 0);
     for (at, batch) in batches.iter().enumerate() {
@@ -54,7 +54,7 @@ pub(super) fn lines_of(batches: &[Arc<Batch>]) -> Vec<Value> {
     last.into_values().collect()
 }
 
-/// As a daemon without options has them.
+/// Returns the prices of a daemon without options.
 pub(super) fn prices() -> Arc<Prices> {
     Arc::new(Prices::new(&PriceOptions::default(), None))
 }
@@ -71,7 +71,7 @@ fn text<'v>(line: &'v Value, column: &str) -> Option<&'v str> {
     line[column].as_str()
 }
 
-/// What a line is the call of, and its name.
+/// Returns the kind and the name of a line's call.
 fn call(line: &Value) -> Option<(usize, String)> {
     let name = || text(line, "display_name").or(text(line, "name")).unwrap_or_default();
     let named = |column| text(line, column).unwrap_or_else(name).to_owned();
@@ -127,7 +127,7 @@ fn by_trace(lines: &[Value]) -> BTreeMap<String, Computed> {
     traces
 }
 
-/// Lines by the ids of trace and span.
+/// Lines by trace and span id.
 pub(super) type ById<'v> = BTreeMap<(&'v str, &'v str), &'v Value>;
 
 pub(super) fn by_id(lines: &[Value]) -> ById<'_> {
@@ -135,7 +135,7 @@ pub(super) fn by_id(lines: &[Value]) -> ById<'_> {
     lines.iter().map(|line| ((id(line, "trace_id"), id(line, "span_id")), line)).collect()
 }
 
-/// The agent at or above a line.
+/// Returns the agent at or above a line.
 pub(super) fn agent_above(lines: &ById<'_>, line: &Value) -> Option<String> {
     let trace = text(line, "trace_id")?;
     let mut line = line;
@@ -194,7 +194,7 @@ fn every_trace_of_captured_traffic_says_what_its_lines_say() {
         let List { traces, count, .. } = list;
         let mut computed = by_trace(&lines_of(&batches));
         for trace in &traces {
-            // A trace object alone has no lines of spans.
+            // A trace object without spans has no lines.
             let expected = computed.remove(&trace.trace_id).unwrap_or_default();
             let names = [&trace.agents, &trace.tools, &trace.models];
             let names = names.map(|names| names.iter().cloned().collect::<BTreeSet<_>>());
@@ -223,12 +223,12 @@ fn every_trace_of_captured_traffic_says_what_its_lines_say() {
         assert!(computed.is_empty() && count == traces.len() as u64, "{folder}: {computed:?}");
         assert!(traces.iter().any(|trace| trace.total_tokens > 0), "{folder} says tokens");
         let costs = traces.iter().any(|trace| trace.cost_usd > Some(0.0));
-        // The models of the Agents SDK's captures are made up.
+        // The models in the Agents SDK's captures are fictitious.
         assert_eq!(costs, folder == "otlp", "{folder}");
     }
 }
 
-/// The smallest of these that so many of a hundred do not exceed.
+/// Returns the smallest duration that this percentage of all does not exceed.
 fn percentile(durations: &[u64], percent: usize) -> u64 {
     let enough = |limit: &&u64| {
         let within = durations.iter().filter(|duration| *duration <= *limit).count();

@@ -1,5 +1,5 @@
-//! Real traffic becomes lines: every captured request goes through the file sink, and what is in the file is compared with what
-//! was sent, with the schema's page, and with what SQLite makes of it.
+//! Real traffic becomes lines: every captured request goes through the file sink, and the file is compared with the requests, with the
+//! schema's page, and with SQLite's results.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -46,7 +46,7 @@ fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Every captured request below a folder, understood.
+/// Decodes every captured request below a folder.
 fn batches(folder: &str) -> Vec<Arc<Batch>> {
     let mut paths = Vec::new();
     walk(&golden(folder), &mut paths);
@@ -98,7 +98,7 @@ fn delivery(batches: &[Arc<Batch>]) -> Delivery {
     delivery
 }
 
-/// What a file sink with these options makes of a delivery.
+/// Writes a delivery through a file sink with these options.
 fn written(options: &str, delivery: &Delivery) -> (TempDir, PathBuf) {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("traces.jsonl");
@@ -128,7 +128,7 @@ fn parse(line: &str) -> Value {
     Value::deserialize(&mut deserializer).unwrap_or_else(|error| panic!("{error}: {line}"))
 }
 
-/// Columns and types as the schema's page has them.
+/// Returns columns and types according to the schema's page.
 fn columns() -> BTreeMap<&'static str, &'static str> {
     let page = include_str!("../../src/sinks/jsonl/columns.md");
     let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
@@ -182,7 +182,7 @@ fn items_of_the_agents_sdk_are_kept_whole_in_both_formats() {
     }
 }
 
-/// Everything OTLP knows of the spans, in order.
+/// Returns the OTLP contents of the spans, in order.
 fn details(batches: &[Arc<Batch>]) -> Vec<String> {
     let spans = batches.iter().flat_map(|batch| &batch.items).filter_map(Item::as_span);
     let texts = spans.map(|span| {
@@ -195,7 +195,7 @@ fn details(batches: &[Arc<Batch>]) -> Vec<String> {
 
 #[test]
 fn otlp_lines_are_read_back_with_nothing_missing() {
-    // The folder has Agents SDK runs as well, for comparison; their own ids travel as attributes.
+    // The folder also has Agents SDK runs, for comparison; their own ids travel as attributes.
     let mut sent = batches("otlp");
     sent.retain(|batch| batch.source.receiver != Receiver::OpenAi);
     let text = lines("format = \"otlp-json\"", &delivery(&sent));
@@ -205,7 +205,7 @@ fn otlp_lines_are_read_back_with_nothing_missing() {
         Arc::new(decode(&envelope, &body, &Limits::default()).unwrap().batch)
     });
     let (mut read, mut sent) = (details(&read.collect::<Vec<_>>()), details(&sent));
-    // Spans of one resource and scope are brought together.
+    // Spans of one resource and scope are grouped.
     read.sort();
     sent.sort();
     assert_eq!(read.len(), sent.len());
@@ -214,7 +214,7 @@ fn otlp_lines_are_read_back_with_nothing_missing() {
     }
 }
 
-/// One run of each: Agents SDK, Agents SDK with chat completions, and through two bridges.
+/// One run each of the Agents SDK, of the Agents SDK with chat completions, and through two bridges.
 const GOLDENS: [(&str, &str); 3] = [
     ("sinks/p02_handoff_chain.jsonl", "agents-sdk/python/p02_handoff_chain"),
     ("sinks/p10_chat_completions.jsonl", "agents-sdk/python/p10_chat_completions"),
@@ -228,7 +228,7 @@ fn a_run_has_the_lines_of_its_golden() {
     }
 }
 
-/// Counts and sums by kind, as SQLite's JSON functions see them.
+/// Counts and sums by kind, computed with SQLite's JSON functions.
 const SQLITE: &str = r"
 import json, sqlite3, sys
 base = sqlite3.connect(':memory:')
@@ -283,7 +283,7 @@ fn sqlite_reads_the_file() {
     assert_eq!(seen, Value::from(expected));
 }
 
-/// No test: it ends the suite's output. See `opt_in.rs`.
+/// Not a test: it ends the suite's output. See `opt_in.rs`.
 #[test]
 fn zz_what_was_skipped_is_said() {
     opt_in::say_what_was_skipped();

@@ -1,4 +1,4 @@
-//! What `/metrics` says of agents after captured traffic equals what anybody computes from the lines of the same traffic.
+//! The agent metrics of `/metrics` for captured traffic equal those computed from the lines of that traffic.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use spanferry::journal::Position;
 use super::batches;
 use super::look::{agent_above, by_id, lines_of};
 
-/// Sums by the values of some labels.
+/// Sums by label values.
 type Sums = BTreeMap<Vec<String>, f64>;
 
 const FOLDERS: [&str; 2] = ["agents-sdk", "otlp"];
@@ -25,7 +25,7 @@ const OPERATIONS: [(&str, &str); 9] = [
     ("", ""),
 ];
 
-/// The page once everything has waited for long enough.
+/// Returns the page after every waiting time has passed.
 fn page(folder: &str) -> String {
     let kept = Kept { traces: false, agents: true };
     let metrics = Index::keeping(kept, super::look::prices());
@@ -37,7 +37,7 @@ fn page(folder: &str) -> String {
     page
 }
 
-/// A metric's series, summed by these labels. No name of the captured traffic has a comma or a quotation mark.
+/// Sums a metric's series by these labels. No name in the captured traffic contains a comma or a quotation mark.
 fn metric(page: &str, name: &str, by: &[&str]) -> Sums {
     let mut sums = Sums::new();
     for line in page.lines().filter_map(|line| line.strip_prefix(name)) {
@@ -56,7 +56,7 @@ fn metric(page: &str, name: &str, by: &[&str]) -> Sums {
     sums
 }
 
-/// The same from lines: what each adds, if anything.
+/// Computes the same from lines; `of` returns a line's contribution, if any.
 fn computed(lines: &[Value], of: impl Fn(&Value) -> Option<(Vec<String>, f64)>) -> Sums {
     let mut sums = Sums::new();
     for (key, value) in lines.iter().filter_map(of) {
@@ -80,7 +80,7 @@ fn text_of(line: &Value, column: &str) -> String {
     line[column].as_str().unwrap_or_default().to_owned()
 }
 
-/// Its own name, or that of the span.
+/// Returns the line's own name, or that of the span.
 fn named(line: &Value, column: &str) -> String {
     let names = [column, "display_name", "name"];
     names
