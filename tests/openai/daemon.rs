@@ -14,10 +14,10 @@ use spanferry::daemon::Daemon;
 use spanferry::support::stop::Stop;
 use tokio::task::JoinHandle;
 
-/// The longest that a test waits for something that must happen.
+/// Maximum time to wait for an expected event.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A daemon that runs.
+/// A running daemon.
 pub(crate) struct Running {
     pub(crate) http: SocketAddr,
     pub(crate) admin: SocketAddr,
@@ -26,7 +26,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// A daemon with its state in this directory and these lines for `[sinks.openai]`.
+    /// Starts a daemon with its state in this directory and these lines for `[sinks.openai]`.
     pub(crate) async fn start(dir: &Path, options: &str) -> Self {
         let file = dir.join("spanferry.toml");
         let text = format!(
@@ -50,25 +50,25 @@ impl Running {
         Self { http, admin, stop, task }
     }
 
-    /// Posts a body of the ingest format; it must be taken.
+    /// Posts a body of the ingest format, which must be accepted.
     pub(crate) async fn ingest(&self, headers: &[(&str, &str)], body: impl Into<Bytes>) {
         let status = post(self.http, "/v1/traces/ingest", headers, body.into()).await;
         assert_eq!(status, 204);
     }
 
-    /// What `/status` says of the sink.
+    /// Returns the `/status` of the sink.
     pub(crate) async fn sink(&self) -> Value {
         let status: Value = get(self.admin, "/status").await;
         status["sinks"][0].clone()
     }
 
-    /// Waits until nothing is pending; returns what `/status` says then.
+    /// Waits until nothing is pending; returns the `/status` of the sink.
     pub(crate) async fn settled(&self) -> Value {
         self.until("everything is settled", |sink| sink["pending"] == 0 && sink["accepted"] != 0)
             .await
     }
 
-    /// Waits until `/status` says this of the sink.
+    /// Waits until the `/status` of the sink satisfies this.
     pub(crate) async fn until(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let began = Instant::now();
         loop {
@@ -81,12 +81,12 @@ impl Running {
         }
     }
 
-    /// What `/health` says.
+    /// Returns the answer of `/health`.
     pub(crate) async fn health(&self) -> Value {
         get(self.admin, "/health").await
     }
 
-    /// Stops it in order.
+    /// Stops it in an orderly way.
     pub(crate) async fn stop(self) {
         self.stop.stop();
         self.task.await.unwrap().unwrap();

@@ -1,8 +1,8 @@
-//! OpenAI's ingest in this process, as far as it is known: what it takes, what it refuses, and in which words.
+//! OpenAI's ingest in this process, as far as it is known: what it accepts, what it refuses, and with which messages.
 //!
-//! What the real one refuses is known from issues of both SDKs: values over 100 kB, unknown members of `span_data` and of `usage`,
-//! `usage` where there is none, metadata of traces that is not text, keys that are not known, and organisations without data
-//! retention. It refuses a request as a whole and names the first item that is wrong.
+//! The refusals of the real one are known from issues of both SDKs: values over 100 kB, unknown members of `span_data` and of `usage`,
+//! `usage` on other types of spans, non-text metadata of traces, unknown keys, and organisations without data retention. It refuses a
+//! request as a whole and names the first invalid item.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -15,21 +15,21 @@ use serde_json::{Value, json};
 use spanferry::support::json::raw::Raw;
 use tokio::net::TcpListener;
 
-/// The most items of a request.
+/// Maximum number of items per request.
 const ITEMS_MAX: usize = 128;
-/// The most bytes of `input` and `output`.
+/// Maximum size of `input` and `output`.
 const FIELD_BYTES_MAX: usize = 100_000;
 
-/// A request that was taken.
+/// An accepted request.
 #[derive(Debug, Clone)]
 pub(crate) struct Got {
     pub(crate) headers: HashMap<String, String>,
-    /// Its items, as they were written.
+    /// Its items, as sent.
     pub(crate) items: Vec<String>,
     pub(crate) body: String,
 }
 
-/// What an organisation's key is worth.
+/// State of an organisation's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyState {
     Good,
@@ -37,7 +37,7 @@ pub(crate) enum KeyState {
     Zdr,
 }
 
-/// What is answered instead of looking at the request.
+/// An answer that replaces the check of the request.
 #[derive(Debug, Clone)]
 pub(crate) struct Scripted {
     pub(crate) status: u16,
@@ -45,19 +45,19 @@ pub(crate) struct Scripted {
     pub(crate) body: String,
 }
 
-/// OpenAI; clones share everything.
+/// OpenAI; clones share their state.
 #[derive(Clone, Default)]
 pub(crate) struct FarSide {
     script: Arc<Mutex<VecDeque<Scripted>>>,
     got: Arc<Mutex<Vec<Got>>>,
     refused: Arc<Mutex<Vec<(u16, String)>>>,
     keys: Arc<Mutex<HashMap<String, KeyState>>>,
-    /// Takes whatever is a list of items, so that it can be looked at.
+    /// Accepts any list of items, so that tests can inspect it.
     is_lenient: bool,
 }
 
 impl FarSide {
-    /// One that takes every item, whatever is in it.
+    /// Returns one that accepts every item, whatever its contents.
     pub(crate) fn lenient() -> Self {
         Self { is_lenient: true, ..Self::default() }
     }
@@ -74,34 +74,34 @@ impl FarSide {
         format!("http://{address}/v1/traces/ingest")
     }
 
-    /// The next requests are answered like this.
+    /// Sets the answers to the next requests.
     pub(crate) fn script(&self, steps: impl IntoIterator<Item = (u16, Option<u32>, String)>) {
         let scripted = |(status, retry_after, body)| Scripted { status, retry_after, body };
         self.script.lock().unwrap().extend(steps.into_iter().map(scripted));
     }
 
-    /// From now on a key is worth this; keys are good where nothing is said.
+    /// Sets the state of a key; keys are good by default.
     pub(crate) fn set_key(&self, key: &str, state: KeyState) {
         self.keys.lock().unwrap().insert(key.to_owned(), state);
     }
 
-    /// The requests that were taken.
+    /// Returns the accepted requests.
     pub(crate) fn got(&self) -> Vec<Got> {
         self.got.lock().unwrap().clone()
     }
 
-    /// The items that were taken.
+    /// Returns the accepted items.
     pub(crate) fn items(&self) -> Vec<String> {
         self.got().into_iter().flat_map(|got| got.items).collect()
     }
 
-    /// The items that were taken with this key.
+    /// Returns the items accepted with this key.
     pub(crate) fn items_of(&self, key: &str) -> Vec<String> {
         let of_key = |got: &Got| got.headers["authorization"] == format!("Bearer {key}");
         self.got().into_iter().filter(of_key).flat_map(|got| got.items).collect()
     }
 
-    /// Status and body of the answers to requests that were refused.
+    /// Returns status and body of all refusals.
     pub(crate) fn refused(&self) -> Vec<(u16, String)> {
         self.refused.lock().unwrap().clone()
     }
@@ -194,7 +194,7 @@ impl Refusal {
         Self::new(400, "Unknown parameter: '%'.", Some(param), Some("unknown_parameter"))
     }
 
-    /// Says where the item stands.
+    /// Adds the item's index to the message.
     fn put_at(&mut self, item: &str) {
         let whole = match self.param.as_deref() {
             Some("") | None => item.to_owned(),
@@ -268,7 +268,7 @@ fn check_item(item: &str) -> Result<(), Refusal> {
     }
 }
 
-/// Members of `span_data` by its type.
+/// Returns the members of `span_data` by its type.
 fn known_of(kind: &str) -> Option<&'static [&'static str]> {
     Some(match kind {
         "agent" => &["name", "handoffs", "tools", "output_type"],
@@ -306,7 +306,7 @@ fn check_data(data: Raw<'_>) -> Result<(), Refusal> {
             text.len()
         };
         if ["input", "output"].contains(&&*name) && FIELD_BYTES_MAX < size(value) {
-            // This one comes without a code, and is found in the sentence only.
+            // This refusal has no code; only the message identifies it.
             let said = "Invalid '%': data payload too large. Expected a JSON value under 100KB.";
             return Err(Refusal::new(400, said, Some(&format!("span_data.{name}")), None));
         }
@@ -322,7 +322,7 @@ fn check_data(data: Raw<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// An item as a tree.
+/// Parses an item.
 pub(crate) fn tree(item: &str) -> Value {
     serde_json::from_str(item).unwrap()
 }

@@ -1,12 +1,12 @@
-//! The sink for OpenAI, most of it through a daemon, against an ingest of this process.
+//! The sink for OpenAI, mostly through a daemon, against an ingest in this process.
 //!
-//! OpenAI cannot be had for a test, so `far_side.rs` refuses what issues of both SDKs say that it refuses, in its words: values over
-//! 100 kB, unknown members of `span_data` and `usage`, metadata that is no text, more than 128 items, keys that are not known, organisations
-//! without data retention. Every case of `golden/agents-sdk/golden`, which says what the SDKs' own exporters send there, must arrive with
-//! its SHA-256; all captured traffic must arrive once, each item under its caller's key and byte for byte unless a rule speaks of it. Keys
-//! must be found in no file and no log.
+//! A test cannot use the real OpenAI, so `far_side.rs` refuses what it refuses according to issues of both SDKs, with its messages: values
+//! over 100 kB, unknown members of `span_data` and `usage`, non-text metadata, more than 128 items, unknown keys, organisations without
+//! data retention. Every case of `golden/agents-sdk/golden`, which records what the SDKs' own exporters send there, must arrive with its
+//! SHA-256; all captured traffic must arrive once, each item under its caller's key, and byte for byte unless a rule applies to it. Keys
+//! must not be in any file or log.
 //!
-//! Not proven here: what the real one refuses beyond that, and its limits of items and bytes.
+//! Not proven here: other refusals of the real one, and its limits of items and bytes.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -71,11 +71,11 @@ fn golden_lines(name: &str) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// A request that was captured.
+/// A captured request.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Captured {
     file: String,
-    /// Those that matter, with their names in lowercase.
+    /// The relevant headers, with lowercase names.
     headers: Vec<(String, String)>,
     body: Vec<u8>,
 }
@@ -92,7 +92,7 @@ impl Captured {
     }
 }
 
-/// Every request that a real SDK sent.
+/// Returns every request that a real SDK sent.
 fn captured() -> Vec<Captured> {
     let mut found = Vec::new();
     for language in ["python", "js"] {
@@ -155,7 +155,7 @@ async fn every_golden_item_arrives_as_the_sdk_would_have_sent_it() {
     }
 }
 
-/// Whether a rule of section 5 of the SDK's format speaks of an item, so that it may arrive in another form.
+/// Returns whether a rule of section 5 of the SDK's format applies to an item, so that it may arrive in another form.
 fn a_rule_speaks_of(item: &str) -> bool {
     let tree = tree(item);
     let data = &tree["span_data"];
@@ -249,7 +249,7 @@ fn fingerprint(key: &str) -> String {
     sha256(key)[..16].to_owned()
 }
 
-/// An item with an id of its own.
+/// Builds an item with a unique id.
 fn span(trace: usize, number: usize, data: &Value) -> String {
     json!({
         "object": "trace.span", "id": format!("span_{number:024x}"),
@@ -332,7 +332,7 @@ async fn an_organisation_without_data_retention_is_said_and_counted_and_not_aske
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endpoint_that_leads_back_here_is_answered_with_a_clear_word_and_held() {
-    // Over a relay, so that no look at the addresses could tell.
+    // Through a relay, so that comparing addresses cannot reveal the loop.
     let relay = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}/v1/traces/ingest", relay.local_addr().unwrap());
     let dir = tempfile::tempdir().unwrap();
@@ -354,7 +354,7 @@ async fn an_endpoint_that_leads_back_here_is_answered_with_a_clear_word_and_held
 
 // === Keys ===
 
-/// Everything below a directory that holds a text.
+/// Returns all files below a directory that contain a text.
 fn files_with(dir: &Path, text: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -383,7 +383,7 @@ async fn after_a_restart_items_wait_for_their_caller_and_keys_are_nowhere_on_dis
         ..process::Config::default()
     };
     let program = Path::new(env!("CARGO_BIN_EXE_spanferry"));
-    // At first nobody listens there, so that everything stays in the journal.
+    // At first nothing listens there, so that everything stays in the journal.
     place.configure(&config("http://127.0.0.1:9/v1/traces/ingest")).unwrap();
     let first = process::Daemon::start(&place, place.command(program).unwrap()).await.unwrap();
     let send = async |key: &str, number: usize| {
@@ -428,13 +428,13 @@ async fn a_caller_who_is_not_heard_of_again_holds_up_nobody_and_goes_as_soon_as_
             daemon.ingest(&headers, body(&[function(number, number)])).await;
         }
     };
-    // At first nobody listens there, so that everything stays in the journal.
+    // At first nothing listens there, so that everything stays in the journal.
     let first = Running::start(dir.path(), &options("http://127.0.0.1:9/v1/traces/ingest")).await;
     send(&first, ABSENT, 0..REQUESTS).await;
     first.stop().await;
     let far_side = FarSide::default();
     let endpoint = far_side.listen().await;
-    // Twice, since what is deferred must outlive a second stop as well.
+    // Twice, since deferred items must also survive a second stop.
     for round in 1..3 {
         let daemon = Running::start(dir.path(), &options(&endpoint)).await;
         let numbers = round * REQUESTS..(round + 1) * REQUESTS;
@@ -472,7 +472,7 @@ async fn wait_for(is_so: impl Fn() -> bool) {
 
 // === The sink alone ===
 
-/// A sink with these options, and keys that are known.
+/// Creates a sink with these options and these known keys.
 fn sink(endpoint: &str, options: &str, keys: &[&str]) -> Arc<dyn Sink> {
     let keyring = Arc::new(Keyring::default());
     for key in keys {
@@ -716,7 +716,7 @@ async fn spans_from_otlp_become_items_that_are_taken_with_one_trace_object_befor
     assert!(items.all(|item| tree(item)["object"] == "trace.span"), "a trace is announced once");
 }
 
-/// Spans as OTLP, understood as such.
+/// Encodes spans as OTLP and decodes them as such.
 fn as_otlp<'a>(spans: impl IntoIterator<Item = &'a Span>) -> spanferry::span::Batch {
     let mut body = Vec::new();
     spanferry::span::otlp::protobuf::write_request(&mut body, spans);
