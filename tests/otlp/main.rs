@@ -1,4 +1,4 @@
-//! The OTLP sink against a receiver of this process: what arrives, and what becomes of each answer.
+//! The OTLP sink against a receiver in this process: what arrives, and how each answer is handled.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -29,19 +29,19 @@ use tonic::Code;
 use fixtures::{AGGREGATE, Fixture, Spans};
 use receiver::{Receiver, Step};
 
-/// A sink's options, checked.
+/// Parses and checks a sink's options.
 fn plan(options: &str) -> Box<dyn Plan> {
     let table = toml::de::DeTable::parse(options).unwrap();
     (otlp::KIND.parse)(table).unwrap_or_else(|problems| panic!("{problems:?}"))
 }
 
-/// A sink with these options.
+/// Creates a sink with these options.
 fn sink(options: &str) -> Arc<dyn Sink> {
     let parts = Parts { name: "test".to_owned(), ..Parts::default() };
     plan(options).build(parts).unwrap()
 }
 
-/// Spans with their resource and scope, in an order of their own, and with the keys that they had.
+/// Returns spans with their resource and scope, sorted, and with their original keys.
 fn flat(requests: &[ExportTraceServiceRequest]) -> Vec<(Vec<u8>, Vec<u8>, Span)> {
     let mut spans = Vec::new();
     for resource in requests.iter().flat_map(|request| &request.resource_spans) {
@@ -70,7 +70,7 @@ fn flat(requests: &[ExportTraceServiceRequest]) -> Vec<(Vec<u8>, Vec<u8>, Span)>
     spans
 }
 
-/// What a library of another author reads from the captured bodies.
+/// Decodes the captured bodies with an independent library.
 fn expected(fixtures: &[Fixture]) -> Vec<(Vec<u8>, Vec<u8>, Span)> {
     let read = |fixture: &Fixture| ExportTraceServiceRequest::decode(&*fixture.body).unwrap();
     flat(&fixtures.iter().map(read).collect::<Vec<_>>())
@@ -143,7 +143,7 @@ async fn spans_pass_through_byte_by_byte_and_a_retry_sends_the_same_bytes() {
     assert!((10..100).contains(&changed), "{changed}");
 }
 
-/// What arrived as JSON.
+/// Returns what arrived as JSON.
 fn got_json(receiver: &Receiver) -> Spans {
     let messages = receiver.got().into_iter().filter_map(|got| got.message);
     Spans::of(messages.map(|message| serde_json::from_slice(&message).unwrap()))
@@ -182,7 +182,7 @@ async fn sdk_items_arrive_as_spans_alike_in_both_encodings() {
     assert_eq!(got_json(&json), binary);
 }
 
-/// What an Agents SDK run looks like in a dialect: names, and attributes with the beginning of their values.
+/// Describes an Agents SDK run in a dialect: names, and attributes with the beginning of their values.
 async fn written(dialect: &str) -> Value {
     let fixtures = fixtures::agents_sdk_of_the_bridges();
     let receiver = Receiver::default();
@@ -209,9 +209,9 @@ async fn each_dialect_is_written_as_its_golden_says() {
     }
 }
 
-// === A token for the key ===
+// === Exchange of the key for a token ===
 
-/// What changes keys for tokens: `t1`, `t2` and so on, or answers with a status.
+/// The server that exchanges keys for tokens: `t1`, `t2` and so on, or answers with a status.
 #[derive(Clone, Default)]
 struct Authority {
     asked: Arc<AtomicU16>,
@@ -273,7 +273,7 @@ async fn a_key_is_exchanged_for_a_token_and_the_token_anew_once_it_is_refused() 
     }
 }
 
-// === Asked beforehand ===
+// === Probes ===
 
 #[tokio::test]
 async fn a_probe_sends_no_span_and_says_what_a_delivery_would_meet() {
@@ -302,7 +302,7 @@ async fn a_probe_sends_no_span_and_says_what_a_delivery_would_meet() {
 
 #[tokio::test]
 async fn a_probe_of_a_place_where_nobody_is_says_so() {
-    // Port 9 is "discard", where nobody listens.
+    // Port 9 is "discard", where nothing listens.
     let plan = plan("endpoint = \"http://127.0.0.1:9/?key=hunter2\"");
     let said = plan.probe().unwrap().await.unwrap_err();
     assert!(
@@ -311,9 +311,9 @@ async fn a_probe_of_a_place_where_nobody_is_says_so() {
     );
 }
 
-// === What becomes of it ===
+// === Handling of answers ===
 
-/// A sink over each protocol, with the receiver behind it.
+/// Creates a sink for each protocol, with its receiver.
 async fn both_protocols(options: &str) -> Vec<(Receiver, Arc<dyn Sink>)> {
     let (http, grpc) = (Receiver::default(), Receiver::default());
     let over_http = sink(&format!("endpoint = {:?}\n{options}", http.http().await));

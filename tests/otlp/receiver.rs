@@ -1,4 +1,4 @@
-//! A receiver of OTLP in this process, over HTTP and gRPC, that answers as a script says.
+//! A receiver of OTLP in this process, over HTTP and gRPC, that answers according to a script.
 
 use std::collections::VecDeque;
 use std::io::Read as _;
@@ -24,31 +24,31 @@ use tonic::{Code, Request, Response, Status};
 /// What the receiver does with a request.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
-    /// Takes it.
+    /// Accepts it.
     Take,
-    /// Takes it, and says that it left out so many spans.
+    /// Accepts it, and reports this number of rejected spans.
     TakeBut(i64),
     /// Answers with this status, over HTTP or over gRPC.
     Fail(u16, Code),
-    /// Takes it, and never answers.
+    /// Receives it, and never answers.
     Hang,
 }
 
-/// What the receiver got.
+/// A received request.
 #[derive(Debug, Clone)]
 pub(crate) struct Got {
     /// Its headers or metadata.
     pub(crate) headers: Vec<(String, String)>,
-    /// The message as bytes; none over gRPC, where the library decodes.
+    /// The message as bytes; `None` over gRPC, where the library decodes.
     pub(crate) message: Option<Bytes>,
-    /// The request; empty where it came as JSON.
+    /// The request; empty if it came as JSON.
     pub(crate) request: ExportTraceServiceRequest,
 }
 
 /// More than a sink sends in one request.
 const MESSAGE_BYTES_MAX: usize = 8 << 20;
 
-/// A receiver; clones share what it got and its script.
+/// A receiver; clones share its requests and its script.
 #[derive(Clone, Default)]
 pub(crate) struct Receiver {
     script: Arc<Mutex<VecDeque<Step>>>,
@@ -56,17 +56,17 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
-    /// The next requests are answered like this, all others are taken.
+    /// Sets the answers to the next requests; all others are accepted.
     pub(crate) fn script(&self, steps: impl IntoIterator<Item = Step>) {
         self.script.lock().unwrap().extend(steps);
     }
 
-    /// The requests that it took.
+    /// Returns the accepted requests.
     pub(crate) fn got(&self) -> Vec<Got> {
         self.got.lock().unwrap().clone()
     }
 
-    /// How many spans it took.
+    /// Returns the number of accepted spans.
     pub(crate) fn spans(&self) -> usize {
         let got = self.got.lock().unwrap();
         let resources = got.iter().flat_map(|got| &got.request.resource_spans);
@@ -82,7 +82,7 @@ impl Receiver {
         self.serve_http(TcpListener::bind("127.0.0.1:0").await.unwrap())
     }
 
-    /// The same on a socket that listens already.
+    /// Serves the same on a socket that already listens.
     pub(crate) fn serve_http(&self, listener: TcpListener) -> String {
         let address = listener.local_addr().unwrap();
         let app = axum::Router::new()
@@ -132,7 +132,7 @@ async fn take_http(
         _ => body.to_vec(),
     };
     let is_json = header("content-type") == Some("application/json");
-    // JSON is for the test to read.
+    // JSON is kept as bytes for the test.
     let request = if is_json {
         ExportTraceServiceRequest::default()
     } else {

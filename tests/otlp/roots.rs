@@ -1,4 +1,4 @@
-//! Traces of the Agents SDK through a whole lane: what a backend gets has a root for every trace, and no parent is missing.
+//! Traces of the Agents SDK through an entire lane: the backend gets a root for every trace, and no parent is missing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,15 +21,15 @@ use super::{Span, fixtures, got, sink};
 /// Trace and span.
 type Id = (Vec<u8>, Vec<u8>);
 
-/// What was captured, each item once.
+/// The captured items, each once.
 #[derive(Default)]
 struct Captured {
     /// The trace objects.
     objects: Vec<Bytes>,
-    /// The spans with the last first: parents come before their children.
+    /// The spans, last one first: parents come before their children.
     wires: Vec<Bytes>,
     spans: BTreeSet<Id>,
-    /// Traces with a span that has no parent and is no task, or with several tasks, and those with any span without a parent.
+    /// Traces with a parentless span that is not a task, or with several tasks; and traces with any parentless span.
     need_a_root: [BTreeSet<Vec<u8>>; 2],
     groups: BTreeMap<Vec<u8>, String>,
 }
@@ -89,7 +89,7 @@ impl World {
         Self { intake: feed.intake(), feed, status }
     }
 
-    /// Delivers what is there.
+    /// Starts the lane, which delivers the contents of the journal.
     fn start(&self, options: &str) -> Stop {
         let sink = sink(options);
         let options = LaneOptions {
@@ -116,7 +116,7 @@ impl World {
         stop
     }
 
-    /// Sends some items, as received a minute ago: their traces are quiet as soon as all is read.
+    /// Sends some items, as if received a minute ago: their traces are quiet as soon as everything is read.
     async fn send(&self, items: &[Bytes]) {
         let body = Bytes::from([b"{\"data\":[", &*items.join(&b","[..]), b"]}"].concat());
         let envelope = Envelope::new(
@@ -145,7 +145,7 @@ fn text<'a>(span: &'a Span, key: &str) -> Option<&'a str> {
     }
 }
 
-/// Sends everything through a lane with this rule; returns the spans that arrive once as many have as should.
+/// Sends everything through a lane with this rule; returns the spans that arrive, once the expected number has.
 async fn arrived(rule: &str, captured: &Captured, roots: usize) -> Vec<Span> {
     let receiver = Receiver::default();
     let world = World::new();
@@ -155,7 +155,7 @@ async fn arrived(rule: &str, captured: &Captured, roots: usize) -> Vec<Span> {
     let stop =
         world.start(&format!("endpoint = {:?}\nroot_span = {rule:?}", receiver.http().await));
     let all = async {
-        // Roots are made after the last span was read, and then delivered like any other.
+        // Roots are created after the last span was read, and then delivered like any other.
         while world.status.cursor().mark != world.feed.journal().end()
             || world.status.roots.load(Ordering::Relaxed) < roots as u64
             || receiver.spans() < captured.spans.len() + roots
@@ -214,7 +214,7 @@ async fn no_parent_is_missing_and_every_trace_has_its_root() {
     }
 }
 
-/// The group of the trace object is on every span, and the agent on those below one, although these came in requests of their own.
+/// Asserts that every span has its trace object's group, and the spans below an agent have its name, although these came in other requests.
 fn check_stamps(captured: &Captured, spans: &[Span]) {
     let mut in_groups = 0;
     for span in spans {
