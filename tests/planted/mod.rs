@@ -1,4 +1,4 @@
-//! Secrets of every kind, in every place of both formats, through every door.
+//! Secrets of every kind, in every place of both formats, through every input.
 
 #[path = "../../src/support/tests/planted.rs"]
 #[allow(dead_code, reason = "a part of it is used here")]
@@ -20,7 +20,7 @@ use serde_json::json;
 
 use data::{IN_CONTEXT, PLANTED, agents_sdk_everywhere, otlp_everywhere};
 
-/// A way in for what is in one format: the path, the media type and compression, and how it is written there.
+/// An input for one format: the path, the media type and compression, and the encoder.
 type Door = (&'static str, &'static str, &'static str, fn(&str, usize) -> Vec<u8>);
 
 const INGEST: &str = "/v1/traces/ingest";
@@ -38,13 +38,13 @@ const DOORS: [Door; 5] = [
     (RPC, GRPC, "", framed),
 ];
 
-/// Of each secret through each door: items that are taken, spans among them, and items that cannot be understood.
+/// For each secret, over all inputs: number of accepted items, of spans among them, and of invalid items.
 pub(crate) const ITEMS: usize = 2 * 5 + 3;
 pub(crate) const SPANS: usize = 2 * 4 + 3;
 pub(crate) const BROKEN: usize = DOORS.len();
 pub(crate) const SECRETS: usize = PLANTED.len() + IN_CONTEXT.len();
 
-/// A rule that takes them all out, and what more it says.
+/// Returns a rule that redacts all of them, with additional options.
 pub(crate) fn rule(more: &str) -> String {
     let names = PLANTED.map(|(name, _)| name).into_iter().chain(IN_CONTEXT.map(|(name, ..)| name));
     let names: BTreeSet<_> = names.map(|name| format!("'{name}'")).collect();
@@ -52,7 +52,7 @@ pub(crate) fn rule(more: &str) -> String {
     format!("[[rules]]\nname = 'secrets'\nredact = {{ patterns = [{names}] }}\n{more}\n")
 }
 
-/// The secrets that are in these bytes.
+/// Returns the secrets contained in these bytes.
 pub(crate) fn found_in(bytes: &[u8]) -> Vec<&'static str> {
     let secrets = PLANTED.map(|(_, secret)| secret).into_iter();
     let secrets = secrets.chain(IN_CONTEXT.map(|(_, _, secret)| secret));
@@ -60,7 +60,7 @@ pub(crate) fn found_in(bytes: &[u8]) -> Vec<&'static str> {
     secrets.filter(has).collect()
 }
 
-/// Sends each secret through each door.
+/// Sends each secret through each input.
 pub(crate) async fn send_all(http: SocketAddr, grpc: SocketAddr) {
     let client = || Client::builder(TokioExecutor::new());
     let (plain, http2) = (client().build_http(), client().http2_only(true).build_http());
@@ -104,7 +104,7 @@ fn agents_sdk_behind_escapes(secret: &str, id: usize) -> Vec<u8> {
     body.replace("HIDDEN", hidden.trim_matches('"')).into()
 }
 
-/// A span with the secret in every place, and one that cannot be understood.
+/// Builds a span with the secret in every place, and an invalid one.
 fn otlp(secret: &str, id: usize) -> ExportTraceServiceRequest {
     let mut request = otlp_everywhere(secret);
     let spans = &mut request.resource_spans[0].scope_spans[0].spans;
