@@ -1,4 +1,4 @@
-//! A client for every protocol that the daemon takes: one connection, one request at a time, cheap enough for a load generator.
+//! A client for every protocol of the daemon: one connection, one request at a time, cheap enough for a load generator.
 
 use std::fmt;
 use std::io;
@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 
 use super::Place;
 
-/// What a request is sent as.
+/// The protocol of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Protocol {
     /// `POST /v1/traces/ingest`
@@ -33,7 +33,7 @@ pub(crate) enum Protocol {
 }
 
 impl Protocol {
-    /// As it is called on the command line.
+    /// Returns its name on the command line.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Openai => "openai",
@@ -59,7 +59,7 @@ impl Protocol {
         }
     }
 
-    /// The port of a daemon that takes it.
+    /// Returns the address at which a daemon receives it.
     pub(crate) fn address(self, place: &Place) -> SocketAddr {
         match self {
             Self::OtlpGrpc => place.grpc,
@@ -68,14 +68,14 @@ impl Protocol {
     }
 }
 
-/// What was answered.
+/// The answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Answer {
-    /// Everything was taken.
+    /// Everything was accepted.
     Kept,
-    /// Success, but some items were not taken.
+    /// Success, but some items were not accepted.
     Partial,
-    /// An HTTP status that is no success.
+    /// An HTTP status other than success.
     Status(u16),
     /// A gRPC code that is not OK.
     Code(u16),
@@ -101,7 +101,7 @@ pub(crate) enum NoAnswer {
     Broken(#[from] hyper::Error),
 }
 
-/// One connection. After [`NoAnswer`] it is of no more use.
+/// One connection. After [`NoAnswer`] it is unusable.
 #[derive(Debug)]
 pub(crate) struct Client {
     protocol: Protocol,
@@ -134,7 +134,7 @@ impl Channel {
 }
 
 impl Client {
-    /// Connects. Bodies will be sent as they are; `coding` names how they are compressed.
+    /// Connects. Bodies are sent as they are; `coding` names their compression.
     pub(crate) async fn connect(
         protocol: Protocol,
         address: SocketAddr,
@@ -146,7 +146,7 @@ impl Client {
         Ok(Self { protocol, address, coding, channel })
     }
 
-    /// Connects over TLS to a daemon whose certificate calls it `localhost`.
+    /// Connects over TLS to a daemon whose certificate is for `localhost`.
     pub(crate) async fn connect_tls(
         protocol: Protocol,
         address: SocketAddr,
@@ -205,7 +205,7 @@ impl Client {
     }
 }
 
-/// Puts the five bytes before a body that gRPC wants.
+/// Prefixes a body with gRPC's five-byte header.
 fn frame(body: &[u8], compressed: bool) -> Bytes {
     let mut framed = BytesMut::with_capacity(5 + body.len());
     framed.put_u8(u8::from(compressed));
@@ -228,7 +228,7 @@ async fn grpc_answer(response: Response<Incoming>) -> Result<Answer, NoAnswer> {
     if !head.status.is_success() {
         return Ok(Answer::Status(head.status.as_u16()));
     }
-    // An answer without a body has its code among the headers.
+    // An answer without a body has its code in the headers.
     if let Some(code) = grpc_code(&head.headers).filter(|code| *code != 0) {
         return Ok(Answer::Code(code));
     }
@@ -249,7 +249,7 @@ fn grpc_code(headers: &HeaderMap) -> Option<u16> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 
-/// Whether an OTLP answer says anything but plain success. A present but empty `partial_success` says nothing.
+/// Returns whether an OTLP answer reports anything but full success. A present but empty `partial_success` is full success.
 fn says_partial(body: &[u8]) -> bool {
     !matches!(body, b"" | b"\x0a\x00" | b"{}" | br#"{"partialSuccess":{}}"#)
 }

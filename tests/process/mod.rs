@@ -1,4 +1,4 @@
-//! The daemon as a process of its own: where it lives, how it is started, asked and killed. Shared by the suites that drive it from
+//! The daemon as a separate process: its directory, its start, requests to it, and its end. Shared by the suites that drive it from
 //! outside; each includes this folder by path and uses a part of it.
 #![allow(dead_code, reason = "each suite that includes this folder uses a part of it")]
 
@@ -15,14 +15,14 @@ use std::{fs, io};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How often something is asked again while it is waited for.
+/// Time between two polls.
 pub(crate) const POLL_EVERY: Duration = Duration::from_millis(5);
-/// A start with a large journal to recover on a busy machine takes seconds; more than this is a failure.
+/// On a busy machine, a start with a large journal to recover takes seconds; more than this is a failure.
 pub(crate) const START_MAX: Duration = Duration::from_mins(1);
-/// What a question to the admin port may take.
+/// Maximum time of an answer of the admin port.
 const ADMIN_ANSWER_MAX: Duration = Duration::from_secs(5);
 
-/// A directory and three ports: what stays the same while the daemon on it is killed and started again.
+/// A directory and three ports, which stay the same while daemons are killed and started on them.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) dir: PathBuf,
@@ -31,14 +31,14 @@ pub(crate) struct Place {
     pub(crate) admin: SocketAddr,
 }
 
-/// What the configuration says beyond addresses and directories, as TOML.
+/// The configuration in addition to addresses and directories, as TOML.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Config {
     /// Lines for `[receivers]`.
     pub(crate) receivers: String,
     /// Lines for `[journal]`.
     pub(crate) journal: String,
-    /// Whole tables, `[sinks.NAME]` and others.
+    /// Entire tables, `[sinks.NAME]` and others.
     pub(crate) tables: String,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct Daemon {
     pub(crate) place: Place,
 }
 
-/// Why a daemon did not come up.
+/// Why a daemon did not start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
     #[error("cannot start the process: {0}")]
@@ -61,20 +61,20 @@ pub(crate) enum StartError {
 }
 
 impl Place {
-    /// A place in this directory, on ports that are free now.
+    /// Creates a place in this directory, on free ports.
     ///
-    /// They lie below the range from which the kernel draws the ports of outgoing connections: a client that connects again and
-    /// again to a dead port inside that range ends up connected to itself.
+    /// The ports are below the range from which the kernel assigns the ports of outgoing connections: a client that keeps connecting to a
+    /// dead port inside that range ends up connected to itself.
     pub(crate) fn new(dir: &Path) -> Self {
         Self { dir: dir.to_owned(), http: free_port(), grpc: free_port(), admin: free_port() }
     }
 
-    /// Where the configuration lies.
+    /// Returns the path of the configuration.
     pub(crate) fn config_file(&self) -> PathBuf {
         self.dir.join("spanferry.toml")
     }
 
-    /// Where the journal lies, unless a test puts it elsewhere.
+    /// Returns the path of the journal, unless a test configures another one.
     pub(crate) fn journal_dir(&self) -> PathBuf {
         self.dir.join("journal")
     }
@@ -92,7 +92,7 @@ impl Place {
         fs::write(self.config_file(), text)
     }
 
-    /// The command that runs a daemon here, its log appended to `log` in the directory.
+    /// Returns the command that runs a daemon here; its log is appended to `log` in the directory.
     pub(crate) fn command(&self, program: &Path) -> io::Result<Command> {
         let mut command = Command::new(program);
         command.arg("run").arg("-c").arg(self.config_file());
@@ -100,41 +100,41 @@ impl Place {
         Ok(command)
     }
 
-    /// Gives a command this directory to run in and to log to.
+    /// Sets this directory as the command's working directory, and its log for the output.
     pub(crate) fn at_home(&self, command: &mut Command) -> io::Result<()> {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_file())?;
         command.current_dir(&self.dir).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        // What it says of an error counts here, not where in the code that came from.
+        // Only the error message matters here, not its origin in the code.
         command.env("RUST_BACKTRACE", "0");
         Ok(())
     }
 
-    /// The last of what daemons here said.
+    /// Returns the last part of the log.
     pub(crate) fn said(&self) -> String {
         const SHOWN_BYTES: usize = 4000;
         let log = fs::read(self.log_file()).unwrap_or_default();
         String::from_utf8_lossy(&log[log.len().saturating_sub(SHOWN_BYTES)..]).into_owned()
     }
 
-    /// Asks the admin port; `None` when nothing answers with success.
+    /// Queries the admin port; `None` without a successful answer.
     pub(crate) fn ask(&self, path: &str) -> Option<String> {
         let (status, body) = self.get(path).ok()?;
         (200..300).contains(&status).then_some(body)
     }
 
-    /// Asks the admin port for a media type; `None` when nothing answers with success.
+    /// Queries the admin port for a media type; `None` without a successful answer.
     pub(crate) fn ask_for(&self, path: &str, accept: &str) -> Option<String> {
         let (status, body) =
             self.request("GET", path, &format!("Accept: {accept}\r\n\r\n")).ok()?;
         (200..300).contains(&status).then_some(body)
     }
 
-    /// Asks the admin port: the status and the body.
+    /// Queries the admin port; returns the status and the body.
     pub(crate) fn get(&self, path: &str) -> io::Result<(u16, String)> {
         self.request("GET", path, "")
     }
 
-    /// Gives the admin port a command: the status and the body.
+    /// Sends a command to the admin port; returns the status and the body.
     pub(crate) fn command_over_http(&self, path: &str) -> io::Result<(u16, String)> {
         let body = "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
         self.request("POST", path, body)
@@ -153,12 +153,12 @@ impl Place {
         status.map(|status| (status, body.to_owned())).ok_or(io::ErrorKind::InvalidData.into())
     }
 
-    /// The sum of a figure of `/metrics` over its labels; `None` when nothing answers or it is not there.
+    /// Sums a metric of `/metrics` over its labels; `None` without an answer or without the metric.
     pub(crate) fn figure(&self, name: &str) -> Option<f64> {
         sum_figure(&self.ask("/metrics")?, name)
     }
 
-    /// A figure of `/metrics` that each sink has, of one sink.
+    /// Returns one sink's value of a metric of `/metrics`.
     pub(crate) fn figure_of(&self, name: &str, sink: &str) -> Option<f64> {
         let metrics = self.ask("/metrics")?;
         let is_of_sink = |line: &&str| line.contains(&format!("sink=\"{sink}\""));
@@ -183,7 +183,7 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Waits until the daemon says that it is ready.
+    /// Waits until the daemon reports that it is ready.
     pub(crate) async fn ready(&mut self) -> Result<(), StartError> {
         let started = Instant::now();
         while self.place.ask("/readyz").is_none() {
@@ -198,29 +198,29 @@ impl Daemon {
         Ok(())
     }
 
-    /// The process id.
+    /// Returns the process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Whether it has ended by itself.
+    /// Returns the exit status if it has ended by itself.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub(crate) fn kill(mut self) -> io::Result<ExitStatus> {
         self.child.kill()?;
         self.child.wait()
     }
 
-    /// SIGTERM, then waits for the end; `None` when it has not come in time.
+    /// Sends SIGTERM, then waits for the end; `None` if it takes longer than `patience`.
     pub(crate) async fn terminate(mut self, patience: Duration) -> io::Result<Option<ExitStatus>> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
         self.wait(patience).await
     }
 
-    /// Waits for the end; `None` when it has not come in time.
+    /// Waits for the end; `None` if it takes longer than `patience`.
     pub(crate) async fn wait(&mut self, patience: Duration) -> io::Result<Option<ExitStatus>> {
         let asked = Instant::now();
         while asked.elapsed() < patience {
@@ -240,7 +240,7 @@ impl Drop for Daemon {
     }
 }
 
-/// The sum of a figure over its labels in a text of `/metrics`.
+/// Sums a metric over its labels in a text of `/metrics`.
 pub(crate) fn sum_figure(metrics: &str, name: &str) -> Option<f64> {
     let of_name = |line: &str| {
         let rest = line.strip_prefix(name)?;
@@ -250,12 +250,12 @@ pub(crate) fn sum_figure(metrics: &str, name: &str) -> Option<f64> {
     values.peek().is_some().then(|| values.sum())
 }
 
-/// An address on loopback that nobody listens on.
+/// Returns a loopback address on which nothing listens.
 pub(crate) fn free_port() -> SocketAddr {
     const FIRST: u16 = 15_000;
     const COUNT: u16 = 15_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Processes that look at the same time begin at different places.
+    // Concurrent processes begin at different ports.
     let begin = u16::try_from(std::process::id() * 37 % u32::from(COUNT)).unwrap_or_default();
     loop {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
