@@ -1,4 +1,4 @@
-//! What is made once from published packages is made again where it must be. It needs none of them.
+//! Packages that are installed once are installed again when necessary. This test needs none of them.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};

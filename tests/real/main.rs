@@ -1,17 +1,17 @@
-//! Sinks and receivers against a real OpenTelemetry Collector, which `../servers/collector.rs` makes.
+//! Sinks and receivers against a real OpenTelemetry Collector, built by `../servers/collector.rs`.
 //!
-//! Behind the OTLP sink: every captured trace request goes through the Collector over gRPC, HTTP protobuf and HTTP JSON, and what it wrote
-//! to its file is compared with the decoded goldens: every span once, with all its attributes, resource and scope. Its ways to say "too
-//! large" (gRPC code 8, HTTP 400) must be understood.
+//! The Collector as the backend of the OTLP sink: every captured trace request goes through it over gRPC, HTTP protobuf and HTTP JSON, and
+//! the file that it writes is compared with the decoded goldens: every span once, with all its attributes, resource and scope. The sink
+//! must recognize its answers for "too large" (gRPC code 8, HTTP 400).
 //!
-//! In front of the daemon: the same requests go into the Collector's own OTLP receiver and through its gRPC and HTTP exporters, gzip and
-//! zstd, into a file. Then a sink is down until the journal is full: the daemon answers 503 and `UNAVAILABLE`, the Collector tries again,
-//! and once the sink is back every span is there once, in the file and behind the sink that was down.
+//! The Collector as the client of the daemon: the same requests go into its own OTLP receiver and through its gRPC and HTTP exporters, gzip
+//! and zstd, into a file. Then a sink is down until the journal is full: the daemon answers 503 and `UNAVAILABLE`, the Collector retries,
+//! and once the sink has recovered every span is there once, in the file and at the backend of the sink that was down.
 //!
-//! Behind `/metrics`: a real Prometheus scrapes a daemon that takes the captured requests. Every query of the dashboards in
-//! `config/dashboards/` has an answer, every alert of `config/prometheus-alerts.yml` fires when it should and not else.
+//! Prometheus as the client of `/metrics`: it scrapes a daemon that receives the captured requests. Every query of the dashboards in
+//! `config/dashboards/` has an answer, and every alert of `config/prometheus-alerts.yml` fires when it should and only then.
 //!
-//! Over TLS: `openssl s_client` and `curl`, with and without certificates, in each version of TLS and HTTP.
+//! TLS: `openssl s_client` and `curl`, with and without certificates, in each version of TLS and HTTP.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -45,7 +45,7 @@ mod otlp_sender;
 mod prometheus;
 mod tls_clients;
 
-/// No test: it ends the suite's output. See `opt_in.rs`.
+/// Not a test: it ends the suite's output. See `opt_in.rs`.
 #[test]
 fn zz_what_was_skipped_is_said() {
     opt_in::say_what_was_skipped();

@@ -1,4 +1,4 @@
-//! The OpenTelemetry Collector behind the OTLP sink, over gRPC and HTTP: what it wrote to its file is compared with what was sent.
+//! The OpenTelemetry Collector as the backend of the OTLP sink, over gRPC and HTTP: its file is compared with what was sent.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::fixtures;
 use super::fixtures::Spans;
 use super::servers::collector::{Collector, program};
 
-/// The sink that sends to it.
+/// Creates the sink that sends to it.
 fn sink_to(collector: &Collector, protocol: &str, more: &str) -> Arc<dyn Sink> {
     let port = if protocol == "grpc" { collector.grpc } else { collector.http };
     let options =
@@ -47,7 +47,7 @@ async fn sdk_items_reach_the_collector_with_names_and_parents() {
     let delivery = fixtures::delivery(&fixtures);
     let spans = fixtures.iter().map(|fixture| fixture.batch.spans().count()).sum();
     let collector = Collector::writing(&program).await;
-    // Roots of traces that have none come from the lane, which is not part of this.
+    // Roots of traces without one come from the lane, which is not part of this test.
     let sink = sink_to(&collector, "grpc", "root_span = \"never\"");
     assert_eq!(sink.deliver(&delivery).await, Report::delivered());
     let written = collector.written(spans).await;
@@ -71,7 +71,7 @@ async fn sdk_items_reach_the_collector_with_names_and_parents() {
 
 // === What it refuses ===
 
-/// More than so many bytes of spans.
+/// Builds a delivery with more than this number of bytes of spans.
 fn larger_than(bytes: usize) -> Delivery {
     let fixtures = fixtures::captured();
     let mut delivery = Delivery::default();
@@ -87,7 +87,7 @@ fn larger_than(bytes: usize) -> Delivery {
 async fn what_the_collector_finds_too_large_is_known_as_that() {
     let Some(program) = program() else { return };
     let collector = Collector::writing(&program).await;
-    // Its limits: 4 MiB a message over gRPC, 20 MiB a body over HTTP, and there it says 400.
+    // Its limits: 4 MiB per message over gRPC, 20 MiB per body over HTTP, which it answers with 400.
     for (protocol, bytes) in [("grpc", 4 << 20), ("http/protobuf", 20 << 20)] {
         let delivery = larger_than(bytes);
         let sink =

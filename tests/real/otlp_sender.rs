@@ -1,5 +1,5 @@
-//! The OpenTelemetry Collector in front of Spanferry, over gRPC and HTTP: captured requests go into its own OTLP receiver, and what
-//! Spanferry wrote to its file is compared with what was sent.
+//! The OpenTelemetry Collector as a client of Spanferry, over gRPC and HTTP: captured requests go into its own OTLP receiver, and the file
+//! that Spanferry writes is compared with what was sent.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ use super::process::{Config, Daemon, POLL_EVERY, Place, free_port};
 use super::receiver::Receiver;
 use super::servers::collector::{Collector, program};
 
-/// The Collector waits up to 30 s between attempts unless it is told otherwise, as it is here.
+/// By default the Collector waits up to 30 s between attempts; here it is configured to wait less.
 const ARRIVE_MAX: Duration = Duration::from_mins(1);
 
 const FILE: &str =
@@ -45,7 +45,7 @@ async fn every_captured_span_comes_through_a_collector_over_each_protocol() {
 
 #[tokio::test]
 async fn a_collector_tries_again_while_the_journal_is_full_and_nothing_is_lost() {
-    // Twice what the journal takes: it keeps them compressed, as they come.
+    // Twice the capacity of the journal, which keeps them compressed, as received.
     const REQUESTS: usize = 200;
     let Some(program) = program() else { return };
     for exporter in ["otlp", "otlp_http"] {
@@ -70,7 +70,7 @@ async fn a_collector_tries_again_while_the_journal_is_full_and_nothing_is_lost()
         let expected = Spans::of(sent);
         world.refuses().await;
 
-        // Once the sink that is down takes spans, the journal has room again.
+        // Once the sink that was down delivers spans, the journal has space again.
         let receiver = Receiver::default();
         receiver.serve_http(TcpListener::bind(down).await.unwrap());
         let found = world.archived(expected.count, &collector).await;
@@ -81,7 +81,7 @@ async fn a_collector_tries_again_while_the_journal_is_full_and_nothing_is_lost()
     }
 }
 
-/// Every span once, with all that it had.
+/// Asserts that every span is there once, unchanged.
 fn assert_same(found: &Spans, expected: &Spans, case: &str) {
     for (id, spans) in &expected.by_id {
         assert_eq!(found.by_id.get(id), Some(spans), "{case}");
@@ -95,7 +95,7 @@ async fn send(collector: &Collector, protocol: Protocol, body: bytes::Bytes) {
     assert_eq!(client.send(body).await.unwrap(), Answer::Kept, "by the Collector itself");
 }
 
-/// A daemon that writes what it gets to a file.
+/// A daemon that writes what it receives to a file.
 struct World {
     daemon: Daemon,
     dir: TempDir,
@@ -111,7 +111,7 @@ impl World {
         Self { daemon, dir }
     }
 
-    /// A Collector that sends to it, and tries again soon and for ever.
+    /// Starts a Collector that sends to it, and retries soon and forever.
     async fn collector(&self, program: &Path, exporter: &str, compression: &str) -> Collector {
         let place = &self.daemon.place;
         let address = match exporter {
@@ -131,7 +131,7 @@ impl World {
         whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// What is in the file, once so many spans were accepted and every sink has them.
+    /// Returns the contents of the file, once this number of spans was accepted and every sink has them.
     async fn archived(&self, count: usize, collector: &Collector) -> Spans {
         let begun = Instant::now();
         let place = &self.daemon.place;

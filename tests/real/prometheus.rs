@@ -1,4 +1,4 @@
-//! A real Prometheus behind `/metrics`: what dashboards ask has an answer, and alerts fire when they should.
+//! A real Prometheus scrapes `/metrics`: the queries of dashboards have answers, and alerts fire when they should.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,14 +14,14 @@ use super::process::client::{Answer, Client, Protocol};
 use super::process::{Config, Daemon, Place};
 use super::servers::prometheus::{Prometheus, programs, value};
 
-/// Scrapes are a second apart; a trace counts as over after half a minute.
+/// Scrapes are a second apart; a trace counts as complete after half a minute.
 const PATIENCE: Duration = Duration::from_mins(2);
 
 fn config(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)
 }
 
-/// The queries of a dashboard: the panel, and what it asks.
+/// Returns the queries of a dashboard: the panel's title and the query.
 fn queries(file: &str) -> Vec<(String, String)> {
     let text = fs::read_to_string(config("dashboards").join(file)).unwrap();
     let dashboard: Value = serde_json::from_str(&text).unwrap();
@@ -37,14 +37,14 @@ fn queries(file: &str) -> Vec<(String, String)> {
     queries
 }
 
-/// A request in other traces, so that it is none that came before.
+/// Returns a request with other trace ids, so that it is not a resend.
 fn in_other_traces(fixture: &Fixture) -> Bytes {
     let mut body = fixture.body.to_vec();
     let ids: BTreeSet<_> = fixture.batch.spans().map(|span| span.trace_id).collect();
     for id in ids {
         let (id, hex) = (id.as_bytes(), id.to_string());
         for known in [&id[..], hex.as_bytes()] {
-            // Of 16 bytes or 32 digits this is another id.
+            // Both the 16 bytes and the 32 digits become another id.
             let other = [&known[1..], &known[..1]].concat();
             replace(&mut body, known, &other);
         }
@@ -90,7 +90,7 @@ async fn every_query_of_the_dashboards_has_an_answer_after_captured_traffic() {
     send(&place, |fixture| fixture.body.clone()).await;
     prometheus.reaches("sum(spanferry_sink_sent_spans_total)", 500.0, PATIENCE).await;
     let first = prometheus.query("sum(spanferry_spans_total)").await;
-    // What has labels is an increase only the second time.
+    // A series with labels shows an increase only the second time.
     send(&place, in_other_traces).await;
     let all = 1.9 * first.first().map_or(0.0, value);
     prometheus.reaches("sum(spanferry_spans_total)", all, PATIENCE).await;

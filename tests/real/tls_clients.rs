@@ -33,7 +33,7 @@ impl World {
         Self { authority, daemon, _dir: dir }
     }
 
-    /// Runs a program that knows the authority's files; returns whether it succeeded, and what it said.
+    /// Runs a program in the directory of the authority's files; returns whether it succeeded, and its output.
     fn run(&self, program: &str, arguments: &[&str]) -> (bool, String) {
         let mut command = Command::new(program);
         command.current_dir(self.authority.dir.path()).args(arguments).stdin(Stdio::null());
