@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-/// Stands for an image in a body, and in what is expected of it.
+/// Stands for an image in a body, and in expected values.
 const IMAGE: &str = "@IMAGE@";
 /// Six megabytes of base64.
 const IMAGE_PIECE: &str = "QUJD";
 const IMAGE_PIECES: usize = 1_500_000;
 
-/// Members of `expected.json`; a word that is none of them would be expected by nobody.
+/// Members of `expected.json`; an unknown member would never be checked.
 const MEMBERS: [&str; 15] = [
     "source",
     "symptom",
@@ -30,11 +30,11 @@ const MEMBERS: [&str; 15] = [
     "agents",
 ];
 
-/// Something that was sent, and what must come of it.
+/// A request, and the expected result.
 pub(crate) struct Case {
     /// The folder's name.
     pub(crate) name: String,
-    /// Sent first, where there is one.
+    /// Sent first, if there is one.
     pub(crate) before: Option<Request>,
     pub(crate) request: Request,
     pub(crate) expected: Value,
@@ -47,7 +47,7 @@ pub(crate) struct Request {
     pub(crate) body: String,
 }
 
-/// Every case of a folder below `tests/golden`, by name.
+/// Returns every case of a folder below `tests/golden`, by name.
 pub(crate) fn read(folder: &str) -> Vec<Case> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(folder);
     let mut folders: Vec<PathBuf> =
@@ -75,7 +75,7 @@ impl Case {
         }
     }
 
-    /// The ids of its traces.
+    /// Returns the ids of its traces.
     pub(crate) fn traces(&self) -> Vec<String> {
         let traces = self.expected["traces"].as_array().unwrap();
         traces.iter().map(|id| id.as_str().unwrap().to_owned()).collect()
@@ -96,7 +96,7 @@ impl Request {
         Self { path, headers: pairs.iter().map(pair).collect(), body }
     }
 
-    /// How many spans it has.
+    /// Returns the number of its spans.
     pub(crate) fn spans(&self) -> usize {
         self.body.matches("\"spanId\"").count()
     }

@@ -1,4 +1,4 @@
-//! Compares what the sinks have with what is expected; every difference is a line of text.
+//! Compares what the sinks have with the expected values; every difference is a line of text.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use super::compare::{NEAR, Shown, cut, facts};
 use super::seen::{self, Seen};
 use super::world::Answer;
 
-/// Before the names of attributes with usage that spans below count.
+/// Prefix of attributes with usage that spans below count.
 const AGGREGATE: &str = "spanferry.aggregate.";
 
-/// What is wrong with the answer.
+/// Returns the errors in the answer.
 pub(crate) fn answer(case: &Case, answer: &Answer) -> Vec<String> {
     let expected = &case.expected["answer"];
     let texts = |member: &str| {
@@ -33,7 +33,7 @@ pub(crate) fn answer(case: &Case, answer: &Answer) -> Vec<String> {
     wrong.iter().map(|what| format!("{}: {what}: {body}", case.name)).collect()
 }
 
-/// What is wrong at the sinks.
+/// Returns the errors at the sinks.
 pub(crate) fn case(case: &Case, seen: &Seen) -> Vec<String> {
     let mut wrong = Vec::new();
     for (sink, shown) in seen.sinks() {
@@ -50,7 +50,7 @@ pub(crate) fn case(case: &Case, seen: &Seen) -> Vec<String> {
     wrong
 }
 
-/// What an OTLP backend does not have as it was sent.
+/// Returns the attributes that an OTLP backend does not have as they were sent.
 fn as_sent(case: &Case, got: &[Shown]) -> Vec<String> {
     let body: Value = serde_json::from_str(&case.request.body).unwrap_or_default();
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
@@ -58,7 +58,7 @@ fn as_sent(case: &Case, got: &[Shown]) -> Vec<String> {
     let scopes = resources.flat_map(|resource| list(&resource["scopeSpans"]));
     let mut wrong = Vec::new();
     for span in scopes.flat_map(|scope| list(&scope["spans"])) {
-        // Whether it is there is another question.
+        // Its presence is checked elsewhere.
         let Some(got) = got.iter().find(|got| span["spanId"] == *got.id) else { continue };
         for pair in list(&span["attributes"]) {
             let key = pair["key"].as_str().unwrap();
@@ -72,19 +72,19 @@ fn as_sent(case: &Case, got: &[Shown]) -> Vec<String> {
     wrong
 }
 
-/// A value of OTLP/JSON.
+/// Converts a value of OTLP/JSON.
 fn sent(value: &Value) -> Value {
     let (kind, value) = value.as_object().and_then(|value| value.iter().next()).unwrap();
     match (kind.as_str(), value) {
         ("intValue", Value::String(text)) => text.parse::<i64>().unwrap().into(),
-        // However it is written.
+        // With any spelling of the number.
         ("doubleValue", Value::Number(number)) => number.as_f64().into(),
         ("arrayValue", array) => array["values"].as_array().unwrap().iter().map(sent).collect(),
         _ => value.clone(),
     }
 }
 
-/// Each span is there, and where nothing replaces it, once.
+/// Checks that each span is there, and once unless the sink replaces it.
 fn counts(case: &Case, sink: &str, arrived: &[&Shown]) -> Vec<String> {
     let mut by_id: BTreeMap<_, Vec<&Shown>> = BTreeMap::new();
     for span in arrived {
@@ -117,7 +117,7 @@ fn sums(expected: &Value, spans: &[&Shown]) -> Vec<String> {
     wrong
 }
 
-/// What a span adds to a sum: a column of a line, what Langfuse shows, or what most backends of OTLP read.
+/// Returns a span's contribution to a sum: from a column of a line, what Langfuse shows, or what most OTLP backends read.
 fn amount(key: &str, span: &Shown) -> Option<f64> {
     let is_line = span.facts.contains_key("schema_version");
     let names: &[&str] = match key {

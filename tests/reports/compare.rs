@@ -1,25 +1,25 @@
-//! Facts of spans compared with what is expected of them; every difference is a line of text.
+//! Compares facts of spans with the expected ones; every difference is a line of text.
 
 use serde_json::{Map, Number, Value};
 
-/// How much of a value is shown.
+/// Maximum length of a value in a message.
 const SHOWN_CHARS: usize = 300;
-/// How far two numbers with a fraction may be apart.
+/// Maximum difference of two numbers with a fraction.
 pub(crate) const NEAR: f64 = 1e-9;
 
-/// A span as one place has it.
+/// A span at one sink.
 #[derive(Debug, Clone)]
 pub(crate) struct Shown {
     pub(crate) trace: String,
     pub(crate) id: String,
-    /// Its name, and the one that is shown where that is another.
+    /// Its name, and the displayed one if that differs.
     pub(crate) names: [String; 2],
     pub(crate) start_ns: u64,
-    /// Columns, attributes, or what a reader of them makes of them.
+    /// Columns, attributes, or their interpretation by a reader.
     pub(crate) facts: Map<String, Value>,
 }
 
-/// What is wrong with spans, of which each name says what is expected.
+/// Returns the errors of spans; each name has its expected facts.
 pub(crate) fn facts(expected: &Value, spans: &[&Shown]) -> Vec<String> {
     let mut wrong = Vec::new();
     for (name, facts) in expected.as_object().unwrap_or(&Map::new()) {
@@ -40,7 +40,7 @@ pub(crate) fn facts(expected: &Value, spans: &[&Shown]) -> Vec<String> {
     wrong
 }
 
-/// The spans of a name, or the one of them that `#` and a number say.
+/// Returns the spans of a name, or the one that `#` and a number select.
 fn named<'a>(name: &str, spans: &[&'a Shown]) -> Vec<&'a Shown> {
     let of = |name: &str| -> Vec<&'a Shown> {
         let is_so = |span: &&&Shown| span.names.iter().any(|one| one == name);
@@ -70,7 +70,7 @@ fn is_same(key: &str, wanted: &Value, got: &Value) -> bool {
     }
 }
 
-/// Large whole numbers are no floats.
+/// Compares large integers as integers, since floats are not exact.
 fn is_same_number(wanted: &Number, got: &Number) -> bool {
     match (wanted.as_i64(), got.as_i64(), wanted.as_f64(), got.as_f64()) {
         (Some(wanted), Some(got), ..) => wanted == got,
@@ -79,7 +79,7 @@ fn is_same_number(wanted: &Number, got: &Number) -> bool {
     }
 }
 
-/// The beginning of a text.
+/// Returns the beginning of a text.
 pub(crate) fn cut(text: &str) -> String {
     let beginning: String = text.chars().take(SHOWN_CHARS).collect();
     let is_whole = beginning.len() == text.len();

@@ -1,30 +1,30 @@
-//! What users reported, and whole runs of real programs: each is sent to a daemon, and what its sinks then have is compared with
-//! what is right.
+//! Users' reports, and entire runs of real programs: each is sent to a daemon, and the contents of its sinks are compared with the right
+//! values.
 //!
-//! A case is a folder of `tests/golden/reports` or `tests/golden/programs`: `body.json` is sent with what `headers.json` says;
-//! `pre-body.json`, where there is one, is sent before it, and is at every sink by then. `@IMAGE@` in them stands for 6 MB of base64.
-//! `expected.json` says what is right:
+//! A case is a folder of `tests/golden/reports` or `tests/golden/programs`: `body.json` is sent with the path and headers in
+//! `headers.json`; `pre-body.json`, if there is one, is sent first, and has reached every sink before `body.json` is sent. `@IMAGE@` in
+//! them stands for 6 MB of base64. `expected.json` has the right values:
 //!
-//! | member | what it holds |
+//! | member | contents |
 //! |---|---|
 //! | `source`, `symptom`, `why` | where the case comes from, what was wrong, why the values below are right |
 //! | `answer` | `status`; texts that the answer to `body.json` `contains` and `lacks` |
 //! | `traces` | the ids of the case's traces; nothing else may reach a sink |
-//! | `spans` | how many spans each sink has of them, each once |
+//! | `spans` | how many of their spans each sink has, each once |
 //! | `lines` | of the file sink: span name -> column -> value |
 //! | `line_sums` | column -> its sum over all lines |
 //! | `langfuse` | of Langfuse: name -> what it shows (`type model input output session user tags level status_message usage cost input_total output_total time_to_first_token_ms`, see [`seen`]), or an attribute that it was sent |
 //! | `langfuse_sums` | `input_total`, `output_total`, `cost` over all observations |
 //! | `otlp` | of an OTLP backend: span name -> attribute -> value |
-//! | `otlp_sums` | `input_tokens`, `output_tokens`: what a backend has that adds up `gen_ai.usage.*`, or `llm.token_count.*` where a span has none |
+//! | `otlp_sums` | `input_tokens`, `output_tokens`: the totals of a backend that adds up `gen_ai.usage.*`, or `llm.token_count.*` if a span has none |
 //! | `documents`, `summary`, `agents` | of a search server: see `tests/search/sink/reports.rs` |
 //!
-//! A name stands for all spans that have it, `name#2` for the second of them by start. `null` is absent. Numbers compare as numbers,
-//! costs to 1e-9. `usage` compares as a whole; of other objects the members that are named; `{}` is an empty one.
+//! A name stands for all spans with that name, `name#2` for the second of them by start. `null` means absent. Numbers compare as numbers,
+//! costs to 1e-9. `usage` must match entirely; of other objects only the named members are compared; `{}` is an empty object.
 //!
-//! Of every span an OTLP backend gets each attribute as it was sent; where it repeats usage, behind `spanferry.aggregate.`.
+//! An OTLP backend gets each attribute of every span as it was sent, with the prefix `spanferry.aggregate.` if it repeats usage.
 //!
-//! Langfuse replaces a span that comes again, so its last form counts; it must start when it started before.
+//! Langfuse replaces a span that is sent again, so its last version counts; its start must not change.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -84,7 +84,7 @@ async fn come_out_right(cases: &[Case]) {
         wrong.extend(check::answer(case, &answer));
     }
     world.settled().await;
-    // What is said of a span can change until its trace is quiet.
+    // A span's facts can change until its trace is quiet.
     world.until(|seen| cases.iter().all(|case| check::case(case, seen).is_empty())).await;
     let seen = world.stop().await;
     wrong.extend(cases.iter().flat_map(|case| check::case(case, &seen)));

@@ -1,4 +1,4 @@
-//! What the sinks have, span by span.
+//! The contents of the sinks, span by span.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use super::case::Case;
 use super::compare::Shown;
 use super::mapping::{self, Row};
 
-/// What all sinks have, each span as often as it came.
+/// The contents of all sinks, with duplicates.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) lines: Vec<Shown>,
@@ -29,7 +29,7 @@ impl Seen {
         otlp: impl Iterator<Item = ExportTraceServiceRequest>,
     ) -> Self {
         let langfuse = langfuse.map(|post| ExportTraceServiceRequest::decode(&*post).unwrap());
-        // The last line may be half written.
+        // The last line may be incomplete.
         let lines = lines.lines().filter_map(|line| line_shown(&serde_json::from_str(line).ok()?));
         Self {
             lines: lines.collect(),
@@ -38,17 +38,17 @@ impl Seen {
         }
     }
 
-    /// Each sink, by the member of `expected.json` that speaks of it.
+    /// Returns each sink with its member of `expected.json`.
     pub(crate) fn sinks(&self) -> [(&'static str, &[Shown]); 3] {
         [("lines", &self.lines), ("langfuse", &self.langfuse), ("otlp", &self.otlp)]
     }
 
-    /// Whether so many spans of a case are at every sink.
+    /// Returns whether every sink has this number of spans of a case.
     pub(crate) fn has(&self, case: &Case, count: usize) -> bool {
         self.sinks().iter().all(|(_, shown)| count <= of(case, shown).len())
     }
 
-    /// Traces that no case has.
+    /// Returns spans of traces that belong to no case.
     pub(crate) fn strangers(&self, known: &BTreeSet<String>) -> Vec<String> {
         let all = self.sinks().into_iter().flat_map(|(sink, shown)| {
             shown.iter().filter(|span| !known.contains(&span.trace)).map(move |span| (sink, span))
@@ -57,7 +57,7 @@ impl Seen {
     }
 }
 
-/// The spans of a case, in the order of their start.
+/// Returns the spans of a case, in the order of their start.
 pub(crate) fn of<'a>(case: &Case, shown: &'a [Shown]) -> Vec<&'a Shown> {
     let traces = case.traces();
     let mut spans: Vec<_> = shown.iter().filter(|span| traces.contains(&span.trace)).collect();
@@ -65,7 +65,7 @@ pub(crate) fn of<'a>(case: &Case, shown: &'a [Shown]) -> Vec<&'a Shown> {
     spans
 }
 
-/// The last form of each span.
+/// Returns the last version of each span.
 pub(crate) fn last<'a>(spans: &[&'a Shown]) -> Vec<&'a Shown> {
     let by_id: BTreeMap<_, _> =
         spans.iter().map(|span| ((span.start_ns, &span.trace, &span.id), *span)).collect();
@@ -118,7 +118,7 @@ fn plain(value: &AnyValue) -> Value {
     }
 }
 
-// === What Langfuse makes of them ===
+// === Langfuse's interpretation of them ===
 
 fn observations(request: &ExportTraceServiceRequest) -> Vec<Shown> {
     let rows = mapping::rows(request).unwrap_or_default();

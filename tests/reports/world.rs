@@ -1,4 +1,4 @@
-//! A daemon with a file, a Langfuse and an OTLP backend behind it.
+//! A daemon with three sinks: a file, a Langfuse and an OTLP backend.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -19,14 +19,14 @@ use super::seen::Seen;
 
 /// What has not been delivered by then never will be.
 const DELIVERY_MAX: Duration = Duration::from_mins(1);
-/// What a sink is told later of a span comes when its trace has been quiet for a while: ten seconds, on a busy machine more.
+/// A sink gets corrections of a span when its trace has been quiet for ten seconds; on a busy machine it takes longer.
 const QUIET_MAX: Duration = Duration::from_secs(20);
-/// How often the sinks are read again while they do not show what is wanted.
+/// Time between two readings of the sinks while they are incomplete.
 const READ_EVERY: Duration = Duration::from_millis(100);
-/// What an orderly end may take.
+/// Maximum time of an orderly stop.
 const END_MAX: Duration = Duration::from_secs(30);
 
-/// The whole of it.
+/// The daemon and its backends.
 pub(crate) struct World {
     daemon: Daemon,
     langfuse: Fake,
@@ -34,7 +34,7 @@ pub(crate) struct World {
     dir: tempfile::TempDir,
 }
 
-/// What a client is told.
+/// The answer to a client.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) body: String,
@@ -63,7 +63,7 @@ impl World {
         }
     }
 
-    /// Sends a request over a connection of its own.
+    /// Sends a request over a separate connection.
     pub(crate) async fn post(&self, request: &Request) -> Answer {
         let address = self.daemon.place.http;
         let stream = TcpStream::connect(address).await.unwrap();
@@ -97,7 +97,7 @@ impl World {
         }
     }
 
-    /// Waits until the sinks show what is wanted, but not for ever: the test then says what is missing.
+    /// Waits until the sinks satisfy this, but not forever: the test then reports what is missing.
     pub(crate) async fn until(&self, is_so: impl Fn(&Seen) -> bool) {
         let begun = Instant::now();
         while begun.elapsed() < QUIET_MAX && !is_so(&self.read()) {
@@ -105,7 +105,7 @@ impl World {
         }
     }
 
-    /// Ends the daemon in order; what the sinks have in the end.
+    /// Stops the daemon in an orderly way; returns the final contents of the sinks.
     pub(crate) async fn stop(self) -> Seen {
         let Self { daemon, langfuse, otlp, dir } = self;
         let place = daemon.place.clone();
