@@ -1,6 +1,6 @@
-//! Whether the daemon's files hold what an SDK says it exported: every item, its ids, tree, times, name, usage and errors.
+//! Compares the daemon's files with what an SDK reports as exported: every item, its ids, tree, times, name, usage and errors.
 //!
-//! What is expected is worked out here from the SDK's own words, by the mapping in `src/sinks/jsonl` and the id rules in
+//! The expected values are computed here from the SDK's own output, by the mapping in `src/sinks/jsonl` and the id rules in
 //! `src/normalize/ids.rs`, without calling any of the daemon's code.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-/// A file with `format = "openai"` holds the very items.
+/// Asserts that a file with `format = "openai"` holds exactly these items.
 pub(crate) fn agents_sdk(exported: &[Value], lines: &[Value]) {
     let exported = by_key(exported, item_key);
     let lines = by_key(lines, item_key);
@@ -19,12 +19,12 @@ pub(crate) fn agents_sdk(exported: &[Value], lines: &[Value]) {
     }
 }
 
-/// A file with `format = "jsonl"` holds every trace object and span of an Agents SDK.
+/// Asserts that a file with `format = "jsonl"` holds every trace object and span of an Agents SDK.
 pub(crate) fn agents(exported: &[Value], lines: &[Value]) {
     let exported = by_key(exported, item_key);
     let lines = by_key(lines, line_key);
     same_keys(&exported, &lines);
-    // Traces whose model calls say their tokens.
+    // Traces whose model calls report tokens.
     let told = exported.values().filter(|item| model_usage(&item["span_data"]).is_object());
     let told: BTreeSet<String> = told.map(|item| text(&item["trace_id"])).collect();
     for (key, item) in &exported {
@@ -40,7 +40,7 @@ pub(crate) fn agents(exported: &[Value], lines: &[Value]) {
     runs_were_rich(&lines);
 }
 
-/// The comparison means something only if the program did what it is for.
+/// Asserts that the program produced everything that the comparison is meant to cover.
 fn runs_were_rich(lines: &BTreeMap<String, &Value>) {
     let has = |column: &str, value: Value| lines.values().any(|line| line[column] == value);
     for kind in ["agent", "generation", "tool", "handoff", "guardrail", "custom"] {
@@ -53,7 +53,7 @@ fn runs_were_rich(lines: &BTreeMap<String, &Value>) {
     assert!(3 <= errors, "only {errors} errors");
 }
 
-/// A file with `format = "jsonl"` holds every span of an OpenTelemetry SDK.
+/// Asserts that a file with `format = "jsonl"` holds every span of an OpenTelemetry SDK.
 pub(crate) fn opentelemetry(exported: &[Value], lines: &[Value]) {
     let exported = by_key(exported, |span| text(&span["span_id"]));
     let lines = by_key(lines, |line| text(&line["span_id"]));
@@ -85,7 +85,7 @@ fn item_key(item: &Value) -> String {
     text(&item["id"])
 }
 
-/// The client's own id of what is in a line.
+/// Returns the client's own id of a line's item.
 fn line_key(line: &Value) -> String {
     text(&line[if line["record"] == "trace" { "openai_trace_id" } else { "openai_span_id" }])
 }
@@ -98,7 +98,7 @@ fn parse(value: &Value) -> Value {
     serde_json::from_str(&text(value)).unwrap()
 }
 
-/// Compares columns; `null` stands for a column that is left out.
+/// Compares columns; `null` stands for an absent column.
 fn check(what: &Value, line: &Value, columns: &[(&str, Value)]) {
     for (column, expected) in columns {
         assert_eq!(line[*column], *expected, "column {column} of {what:#}\nin {line:#}");
@@ -183,13 +183,13 @@ fn check_facts(item: &Value, line: &Value) {
     }
 }
 
-/// The usage of a model span. The JS SDK leaves it in the answer.
+/// Returns the usage of a model span. The JS SDK puts it into the response.
 fn model_usage(data: &Value) -> &Value {
     if data["usage"].is_object() { &data["usage"] } else { &data["output"][0]["usage"] }
 }
 
-/// Usage of a model span is its own; a task's or turn's is that of the spans below it, and must not be counted again. Where none of these
-/// says any, as in the JS SDK with the Responses API, the task's counts.
+/// Checks usage: a model span's is its own; a task's or turn's is that of the spans below it, and must not be counted again. If none of
+/// these reports any, as in the JS SDK with the Responses API, the task's counts.
 fn check_usage(item: &Value, line: &Value, is_told: bool) {
     let data = &item["span_data"];
     let (prefix, usage) = match data["data"]["sdk_span_type"].as_str() {
@@ -228,7 +228,7 @@ fn name(data: &Value) -> String {
     let part = |key: &str| text(&data[key]);
     match part("type").as_str() {
         "agent" => format!("invoke_agent {}", part("name")),
-        // Old JS SDKs leave the model out.
+        // Old JS SDKs omit the model.
         "generation" => {
             data["model"].as_str().map_or("chat".to_owned(), |model| format!("chat {model}"))
         }

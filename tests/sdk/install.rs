@@ -1,4 +1,4 @@
-//! Puts the SDKs where the programs find them: once, in a cache under the target folder, from pinned versions.
+//! Installs the SDKs where the programs find them: once, in a cache under the target folder, in pinned versions.
 
 use std::collections::HashMap;
 use std::fs;
@@ -8,16 +8,16 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::opt_in;
 
-/// What a program is run with.
+/// An interpreter and a program for it.
 #[derive(Debug, Clone)]
 pub(crate) struct Installed {
     /// Python's or Node's binary.
     pub(crate) interpreter: PathBuf,
-    /// The program, in a place from which it finds its libraries.
+    /// The program, at a path from which it finds its libraries.
     pub(crate) program: PathBuf,
 }
 
-/// A virtual environment with what `requirements-VERSION.txt` lists, for a program in `tests/sdk/python`. `None` where SDKs were not opted in.
+/// Installs what `requirements-VERSION.txt` lists for a program in `tests/sdk/python`. `None` if SDKs were not opted in.
 pub(crate) fn python(version: &str, program: &str) -> Option<Installed> {
     let requirements = source(&format!("python/requirements-{version}.txt"));
     let venv = once(&format!("python-{version}"), &requirements, |dir| {
@@ -39,7 +39,7 @@ pub(crate) fn python(version: &str, program: &str) -> Option<Installed> {
     })
 }
 
-/// Node modules that `VERSION/package.json` lists, for a program in `tests/sdk/js`. `None` where SDKs were not opted in.
+/// Installs the Node modules in `VERSION/package.json` for a program in `tests/sdk/js`. `None` if SDKs were not opted in.
 pub(crate) fn node(version: &str, program: &str) -> Option<Installed> {
     let package = source(&format!("js/{version}/package.json"));
     let modules = once(&format!("js-{version}"), &package, |dir| {
@@ -49,13 +49,13 @@ pub(crate) fn node(version: &str, program: &str) -> Option<Installed> {
             .args(["install", "--no-audit", "--no-fund", "--ignore-scripts"])
             .current_dir(dir))
     })?;
-    // Node looks for modules beside the program.
+    // Node looks for modules next to the program.
     let copy = modules.join(program);
     fs::copy(source(&format!("js/{program}")), &copy).unwrap();
     Some(Installed { interpreter: PathBuf::from("node"), program: copy })
 }
 
-/// Installs into a folder of the cache unless that was done before for the same list. What was opted in must be there.
+/// Installs into a folder of the cache unless that was done before for the same list. Fails the test if the installation fails.
 fn once(
     name: &str,
     list: &Path,
@@ -66,7 +66,7 @@ fn once(
         return None;
     }
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sdk").join(name);
-    // Held while installing, so that tests which need the same folder wait for it.
+    // Held while installing, so that tests that need the same folder wait for it.
     let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
     let good = done.get_or_insert_default().entry(name.to_owned()).or_insert_with(|| {
         let stamp = dir.join("installed");

@@ -1,4 +1,4 @@
-//! Real, unmodified SDKs send to the daemon, and what arrived is compared with what the SDK says it exported.
+//! Real, unmodified SDKs send to the daemon, and its files are compared with what the SDK reports as exported.
 //!
 //! | program | SDKs |
 //! | --- | --- |
@@ -6,16 +6,16 @@
 //! | `js/agents_run.mjs` | JS Agents SDK 0.20.0 and 0.0.17 |
 //! | `python/otel_run.py` | OpenTelemetry Python SDK 1.45.2, over gRPC and HTTP, plain and gzip |
 //!
-//! The agents talk to a scripted model server inside the test (`model.rs`): a greeting, a handoff with a tool, a tool that raises,
-//! a guardrail that trips, Chat Completions, both APIs streamed, a model that fails, nested custom spans. They are pointed at the daemon
-//! with the documented line. A second processor in the program writes down what the SDK exports; the test compares it with the daemon's
-//! files: the same items and no others, ids, parents, times, names, kinds, usage, errors and metadata, and the
-//! whole item as JSON. What is expected is worked out in `compare.rs` without any of the daemon's code.
+//! The agents use a scripted model server inside the test (`model.rs`): a greeting, a handoff with a tool, a tool that raises, a guardrail
+//! that trips, Chat Completions, both APIs streamed, a model that fails, nested custom spans. The documented line points them at the
+//! daemon. A second processor in the program records what the SDK exports; the test compares it with the daemon's files: the same items and
+//! no others, ids, parents, times, names, kinds, usage, errors and metadata, and the whole item as JSON. `compare.rs` computes the expected
+//! values without any of the daemon's code.
 //!
 //! Python with `venv` and npm install the SDKs into `target/tmp/sdk` from pinned versions, once (about a minute).
 //!
-//! Not proven here: spans of kinds that these programs do not make (MCP, voice; they are in the captures under `golden/`), SDK versions
-//! in between, and what an SDK loses by itself (a process killed before its own flush).
+//! Not proven here: spans of kinds that these programs do not make (MCP, voice; they are in the captures under `golden/`), SDK versions in
+//! between, and what an SDK itself loses (a process killed before its own flush).
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -114,7 +114,7 @@ async fn opentelemetry(protocol: &str, compression: &str) {
     compare::opentelemetry(&exported, &lines);
 }
 
-/// A daemon that writes what it gets to two files, and the program that sends to it.
+/// A daemon that writes what it receives to two files, and the program that sends to it.
 struct World {
     daemon: Daemon,
     dir: tempfile::TempDir,
@@ -133,7 +133,7 @@ impl World {
         Self { daemon, dir }
     }
 
-    /// Runs a program to its end; what its SDK exported.
+    /// Runs a program to its end; returns what its SDK exported.
     async fn run(&self, mut command: Command) -> Vec<Value> {
         let (record, log) = (self.file("exported.jsonl"), self.file("program.log"));
         let output = File::create(&log).unwrap();
@@ -162,7 +162,7 @@ impl World {
         exported
     }
 
-    /// Waits until everything was delivered, and ends the daemon: the lines of both files.
+    /// Waits until everything was delivered, and stops the daemon; returns the lines of both files.
     async fn finish(self, items: u32) -> (Vec<Value>, Vec<Value>) {
         let place = &self.daemon.place;
         let asked = Instant::now();
@@ -197,7 +197,7 @@ fn read_lines(file: &Path) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// No test: it ends the suite's output. See `opt_in.rs`.
+/// Not a test: it ends the suite's output. See `opt_in.rs`.
 #[test]
 fn zz_what_was_skipped_is_said() {
     opt_in::say_what_was_skipped();

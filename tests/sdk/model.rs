@@ -1,5 +1,5 @@
-//! A model server for programs under test: speaks enough of the Responses and the Chat Completions API, streamed or not, and answers
-//! by a script that the model's name tells.
+//! A model server for programs under test: it speaks enough of the Responses and the Chat Completions API, streamed or not, and answers by
+//! a script that the model's name selects.
 //!
 //! `answers` answers with a text; `calls-NAME` calls the tool NAME first and answers once it has the result; `fails` gets a 400.
 
@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// What every answer says. Not ASCII, since that is where text breaks.
+/// The text of every answer. It is not ASCII, to test the encoding of text.
 const TEXT: &str = "It is 21 \u{b0}C and sunny in Bern. \u{1f31e}";
 
 /// Starts the server; it runs as long as the runtime.
@@ -75,7 +75,7 @@ fn error(message: &str) -> String {
     json!({"error": {"message": message, "type": "invalid_request_error", "param": null, "code": null}}).to_string()
 }
 
-/// Whether the conversation holds this tool's result.
+/// Returns whether the conversation contains this tool's result.
 fn was_called(question: &Value, tool: &str) -> bool {
     let call_id = call_id(tool);
     let is_result =
