@@ -1,14 +1,14 @@
-//! No suite: which real servers and SDKs the tests run with. One variable names them; what it names must then be there.
+//! Not a suite: the selection of real servers and SDKs for the tests. One variable names them; what it names must then be available.
 #![allow(dead_code, reason = "each suite that includes this file uses a part of it")]
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
 
-/// `1` for what is made in a minute, `all`, or names from [`NAMES`] with commas. Not set, tests need nothing but this repository.
+/// `1` for what is installed within a minute, `all`, or names from [`NAMES`] with commas. If unset, tests need only this repository.
 const VARIABLE: &str = "SPANFERRY_REAL";
 
-/// What can be named, and whether `1` means it too.
+/// The possible names, and whether `1` includes them.
 const NAMES: &[(&str, bool)] = &[
     ("sdk", true),
     ("console", true),
@@ -29,11 +29,11 @@ const NAMES: &[(&str, bool)] = &[
     ("phoenix", false),
 ];
 
-/// What was not opted in, and what this machine cannot run.
+/// What was not opted in, and what cannot run on this machine.
 static UNWANTED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 static SKIPPED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// Whether a test runs with this. Where it does not, the suite says so at its end.
+/// Returns whether a test runs with this. If not, the suite reports it at its end.
 pub(crate) fn wants(name: &str) -> bool {
     let choice = std::env::var(VARIABLE).unwrap_or_default();
     let is_wanted = chosen(&choice).unwrap_or_else(|error| panic!("{error}")).contains(&name);
@@ -43,7 +43,7 @@ pub(crate) fn wants(name: &str) -> bool {
     is_wanted
 }
 
-/// The names that a value of the variable means.
+/// Returns the names that a value of the variable selects.
 pub(crate) fn chosen(choice: &str) -> Result<Vec<&'static str>, String> {
     let names = NAMES.iter().filter(|(_, is_quick)| *is_quick || choice == "all");
     match choice {
@@ -62,13 +62,13 @@ pub(crate) fn chosen(choice: &str) -> Result<Vec<&'static str>, String> {
     }
 }
 
-/// Notes what cannot run on this machine.
+/// Records what cannot run on this machine.
 pub(crate) fn skip(what: &str) {
     SKIPPED.lock().unwrap_or_else(PoisonError::into_inner).insert(what.to_owned());
 }
 
-/// Says what was skipped. Each suite calls it in a test that is last in the alphabet, because the test runner starts tests in that
-/// order. It writes past the runner, which would keep what a test prints to itself.
+/// Prints what was skipped. Each suite calls it in the alphabetically last test, because the test runner starts tests in that order. It
+/// bypasses the runner, which captures the output of tests.
 pub(crate) fn say_what_was_skipped() {
     let mut all = SKIPPED.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let unwanted = UNWANTED.lock().unwrap_or_else(PoisonError::into_inner).clone();
