@@ -1,5 +1,5 @@
-//! The fields of the sink's indices and their types: what dashboards can count on. The list is compared with what the sink installs
-//! on every server.
+//! The fields of the sink's indices and their types, on which dashboards can rely. The list is compared with what the sink installs on
+//! every server.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::check::check_golden;
 use super::servers::Node;
 
-/// Types by field, by index.
+/// Field types, by index and field.
 type Fields = BTreeMap<String, BTreeMap<String, String>>;
 
 const INDICES: [&str; 2] = ["agent-traces-spans", "agent-traces-traces"];
@@ -23,12 +23,12 @@ fn golden() -> Fields {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-/// The type of a field of an index.
+/// Returns the type of a field of an index.
 pub(crate) fn type_of(index: &str, field: &str) -> Option<String> {
     golden()[index].get(field).cloned()
 }
 
-/// What the sink has installed is the list.
+/// Asserts that the sink has installed exactly the list.
 pub(crate) async fn assert_installed(node: &Node) {
     let mut installed = Fields::new();
     for index in INDICES {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::objects::text;
 use super::panel::{Bucket, Metric, Panel};
 
-/// Every panel, in the order of the file.
+/// Returns every panel, in the order of the file.
 pub(super) fn panels(dashboard: &Value) -> Vec<Panel> {
     dashboard["panels"].as_array().unwrap().iter().map(|panel| read(dashboard, panel)).collect()
 }
@@ -18,8 +18,8 @@ fn read(dashboard: &Value, panel: &Value) -> Panel {
     let metrics = target["metrics"].as_array().unwrap();
     let ids: Vec<&str> = metrics.iter().map(|metric| text(&metric["id"])).collect();
     let buckets = target["bucketAggs"].as_array().unwrap();
-    // Without a group Grafana would ask for the documents themselves; without a query some versions ask for `*`, which means the
-    // index's default fields only.
+    // Without a group Grafana would query the documents themselves; without a query some versions use `*`, which means the index's default
+    // fields only.
     assert!(!buckets.is_empty() && target["query"] != "");
     Panel {
         title: text(&panel["title"]).to_owned(),
@@ -31,7 +31,7 @@ fn read(dashboard: &Value, panel: &Value) -> Panel {
     }
 }
 
-/// The index that a query's data source is for: in Grafana that is the data source's own setting, so the variable says it.
+/// Returns the index of a query's data source: in Grafana the data source itself configures it, so the variable's label names it.
 fn index(dashboard: &Value, target: &Value) -> String {
     let uid = text(&target["datasource"]["uid"]);
     let variables = dashboard["templating"]["list"].as_array().unwrap();

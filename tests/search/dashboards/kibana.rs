@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::objects::{Objects, text};
 use super::panel::{Bucket, Metric, Panel, Range};
 
-/// Every panel, in the order of the file.
+/// Returns every panel, in the order of the file.
 pub(super) fn panels(objects: &Objects) -> Vec<Panel> {
     let dashboard = objects.dashboard();
     let panels = dashboard["attributes"]["panelsJSON"].as_array().unwrap();
@@ -44,7 +44,7 @@ fn read(objects: &Objects, dashboard: &Value, panel: &Value) -> Panel {
     }
 }
 
-/// The columns that the picture is made of.
+/// Returns the columns that the visualization uses.
 fn shown(visualization: &Value) -> Vec<&str> {
     let parts = visualization["layers"].as_array().into_iter().flatten().chain([visualization]);
     let named =
@@ -77,7 +77,7 @@ fn bucket(column: &Value, metrics: &[&str]) -> Bucket {
             }
         }
         "range" => {
-            // The other type, histogram, chooses its steps by the size of the screen.
+            // The other type, histogram, chooses its intervals by the size of the screen.
             assert_eq!(params["type"], "range");
             let range = |range: &Value| Range {
                 from: range["from"].as_f64().unwrap(),

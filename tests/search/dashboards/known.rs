@@ -1,18 +1,18 @@
-//! Data whose answers are known: a few hundred documents, and what each panel must say of them.
+//! Data with known answers: a few hundred documents, and what each panel must show for them.
 
 use serde_json::{Value, json};
 
-/// The range of time that the dashboards are asked for. One span and one trace lie outside.
+/// The time range of the queries. One span and one trace are outside.
 pub(super) const FROM: &str = "2026-11-20T00:00:00Z";
 pub(super) const TO: &str = "2026-11-21T00:00:00Z";
 
 const INSIDE: &str = "2026-11-20T10:00:00.123456789Z";
 const BEFORE: &str = "2026-11-19T23:59:59.999999999Z";
 
-/// The prefix of the indices that the dashboards are about.
+/// The prefix of the dashboards' indices.
 const PREFIX: &str = "agent-traces";
 
-/// Every document with its index and id.
+/// Returns every document with its index and id.
 pub(super) fn documents() -> Vec<(String, String, Value)> {
     let index = |kind: &str| format!("{PREFIX}-{kind}");
     let numbered = |kind: &'static str, documents: Vec<Value>| {
@@ -34,7 +34,7 @@ fn spans() -> Vec<Value> {
             "agent": { "name": "Researcher" }, "duration_ms": duration, "error_flag": i32::from(failed),
         }));
     }
-    // Tools called once, at the edges of the ranges; one in five failed here too.
+    // Tools that were called once, at the edges of the ranges; one in five failed here too.
     for (at, duration) in [100.0, 250.0, 9999.999, 10000.0, 60000.0].into_iter().enumerate() {
         spans.push(json!({
             "timestamp": INSIDE, "span_type": "tool_call", "tool": { "name": format!("edge {at}") },
@@ -66,7 +66,7 @@ fn spans() -> Vec<Value> {
             "duration_ms": 2000, "error_flag": i32::from(number == 0),
         }));
     }
-    // Roots that nobody sent, and that fail with what is below them.
+    // Roots that no client sent, and that fail with the spans below them.
     for kind in ["chain", "agent", "tool_call"] {
         spans.push(json!({
             "timestamp": INSIDE, "span_type": kind, "source": "spanferry", "error_flag": 1,
@@ -81,7 +81,7 @@ fn spans() -> Vec<Value> {
 }
 
 fn traces() -> Vec<Value> {
-    // How many agents took their turn, and how deep the trace is. The deepest is no runaway.
+    // The number of agents that took a turn, and the depth of the trace. The deepest is not a runaway.
     let runs = [
         (0, 1),
         (1, 2),
@@ -112,7 +112,7 @@ fn traces() -> Vec<Value> {
     traces
 }
 
-/// What every panel must say, by its title: the groups' names from the outermost to the innermost, and the values.
+/// Returns what each panel must show, by its title: the groups' names from the outermost to the innermost, and the values.
 pub(super) fn answers(title: &str) -> Vec<(Vec<&'static str>, Vec<f64>)> {
     let counts = |labels: &[&'static str], counts: &[f64]| {
         labels.iter().zip(counts).map(|(label, count)| (vec![*label], vec![*count])).collect()

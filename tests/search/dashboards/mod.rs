@@ -1,5 +1,5 @@
-//! The dashboards in `config/dashboards/`: that the files hold together, and that what each panel asks has the right answer on every
-//! server. The questions are read from the files that users import, not from a copy of them.
+//! The dashboards in `config/dashboards/`: their files are consistent, and each panel's query has the right answer on every server. The
+//! queries are read from the files that users import, not from a copy of them.
 
 mod grafana;
 mod kibana;
@@ -18,7 +18,7 @@ use super::sink::World;
 use objects::{Objects, folder};
 use panel::{Bucket, Panel, Row};
 
-/// Files for import that are made from sources.
+/// Files for import, generated from sources.
 const IMPORTED: [(&str, &str); 2] = [
     ("kibana-8.ndjson", "kibana-8.json"),
     ("opensearch-dashboards.ndjson", "opensearch-dashboards.json"),
@@ -37,14 +37,14 @@ const TITLES: [&str; 9] = [
     "Trace depth",
 ];
 
-/// What percentiles may be off: servers estimate them.
+/// Tolerance for percentiles, which servers estimate.
 const ESTIMATE: f64 = 0.02;
 
 fn grafana_file() -> Value {
     serde_json::from_str(&fs::read_to_string(folder().join("grafana.json")).unwrap()).unwrap()
 }
 
-/// The panels of each file.
+/// Returns the panels of each file.
 fn all() -> [(&'static str, Vec<Panel>); 3] {
     let [kibana, opensearch] = IMPORTED.map(|(file, _)| Objects::imported(file));
     [
@@ -159,7 +159,7 @@ fn panels_stand_beside_each_other() {
     }
 }
 
-// === The questions ===
+// === The queries ===
 
 #[tokio::test]
 async fn every_panel_has_the_right_answer_on_known_data() {
@@ -189,7 +189,7 @@ fn check(case: &str, rows: &[Row], expected: &[(Vec<&str>, Vec<f64>)]) {
     assert_eq!(rows.len(), expected.len(), "{case}: {rows:?}");
     let is_estimate = case.ends_with("percentiles");
     for ((keys, values), (expected_keys, expected_values)) in rows.iter().zip(expected) {
-        // Groups without names are told by their order; Grafana's are padded, since it sorts them as texts.
+        // Groups without names are compared by position; Grafana's names are padded, since it sorts them as texts.
         let keys: Vec<&str> = keys.iter().flatten().map(|key| key.trim_start()).collect();
         assert!(
             keys.is_empty() || keys == *expected_keys,
@@ -206,7 +206,7 @@ fn check(case: &str, rows: &[Row], expected: &[(Vec<&str>, Vec<f64>)]) {
     }
 }
 
-/// Every panel shows something on real data.
+/// Asserts that every panel shows something on real data.
 pub(crate) async fn assert_alive(node: &Node) {
     for (tool, panels) in all() {
         for panel in panels.iter().filter(|panel| panel.title != "Runaway runs") {

@@ -1,5 +1,5 @@
-//! Saved objects: files for import have one JSON object a line, in which some members hold JSON as text; the sources beside them are
-//! the same objects written to be read.
+//! Saved objects: files for import have one JSON object a line, in which some members hold JSON as text; the sources next to them are the
+//! same objects in readable form.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,12 +10,12 @@ use serde_json::Value;
 const TEXTS: [&str; 5] =
     ["panelsJSON", "optionsJSON", "searchSourceJSON", "visState", "uiStateJSON"];
 
-/// The objects of a file, their texts read as what they hold.
+/// The objects of a file, with their texts parsed.
 #[derive(Debug, PartialEq)]
 pub(super) struct Objects(Vec<Value>);
 
 impl Objects {
-    /// Those of a file for import.
+    /// Reads those of a file for import.
     pub(super) fn imported(name: &str) -> Self {
         let text = fs::read_to_string(folder().join(name)).unwrap();
         assert!(text.ends_with('\n') && text.is_ascii(), "{name}");
@@ -23,13 +23,13 @@ impl Objects {
         Self(objects.map(|object| map_texts(object, &|value| read_text(&value))).collect())
     }
 
-    /// Those of a source.
+    /// Reads those of a source.
     pub(super) fn source(name: &str) -> Self {
         let text = fs::read_to_string(folder().join("source").join(name)).unwrap();
         Self(serde_json::from_str(&text).unwrap())
     }
 
-    /// As a file for import has them.
+    /// Formats them as a file for import.
     pub(super) fn to_ndjson(&self) -> String {
         let write = |value: Value| Value::String(value.to_string());
         let lines =
@@ -37,7 +37,7 @@ impl Objects {
         lines.collect()
     }
 
-    /// The one dashboard.
+    /// Returns the only dashboard.
     pub(super) fn dashboard(&self) -> &Value {
         let mut dashboards = self.0.iter().filter(|object| object["type"] == "dashboard");
         let dashboard = dashboards.next().unwrap();
@@ -45,7 +45,7 @@ impl Objects {
         dashboard
     }
 
-    /// The object that an object refers to by a name.
+    /// Returns the object to which an object refers by a name.
     pub(super) fn referred(&self, from: &Value, name: &str) -> &Value {
         let references = from["references"].as_array().unwrap();
         let reference = references.iter().find(|reference| reference["name"] == name);
@@ -60,7 +60,7 @@ impl Objects {
         self.0.iter().find(is_meant).unwrap_or_else(|| panic!("{reference} leads nowhere"))
     }
 
-    /// Every object has an id of its own and every reference leads to one of them; nothing is there in vain.
+    /// Asserts that every object has a unique id, every reference resolves, and every object is used.
     pub(super) fn check(&self) {
         let references =
             || self.0.iter().flat_map(|object| object["references"].as_array().unwrap());
@@ -78,12 +78,12 @@ impl Objects {
     }
 }
 
-/// Where the dashboards lie.
+/// Returns the folder of the dashboards.
 pub(super) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config/dashboards")
 }
 
-/// What must be text.
+/// Returns a value that must be text.
 pub(super) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
 }

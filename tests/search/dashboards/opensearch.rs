@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::objects::{Objects, text};
 use super::panel::{Bucket, Metric, Panel, Range};
 
-/// Every panel, in the order of the dashboard.
+/// Returns every panel, in the order of the dashboard.
 pub(super) fn panels(objects: &Objects) -> Vec<Panel> {
     let dashboard = objects.dashboard();
     let panels = dashboard["attributes"]["panelsJSON"].as_array().unwrap();

@@ -1,14 +1,14 @@
-//! A panel as a question to a search server, whichever tool it was written for, and the server's answer as rows.
+//! A panel as a query to a search server, whichever tool it was written for, and the server's answer as rows.
 
 use serde_json::{Map, Value, json};
 
-/// What a panel asks. Made from the dashboard's own file.
+/// A panel's query, read from the dashboard's own file.
 #[derive(Debug)]
 pub(super) struct Panel {
     pub(super) title: String,
     /// An index pattern.
     pub(super) index: String,
-    /// The field that the dashboard's time range is about.
+    /// The field to which the dashboard's time range applies.
     pub(super) time_field: String,
     /// In Lucene's syntax; empty for everything.
     pub(super) query: String,
@@ -17,18 +17,18 @@ pub(super) struct Panel {
     pub(super) metrics: Vec<Metric>,
 }
 
-/// How documents are grouped.
+/// Grouping of documents.
 #[derive(Debug)]
 pub(super) enum Bucket {
-    /// By the values of a field: those that come first by a metric of the panel, most first.
+    /// By the values of a field: the first ones by a metric of the panel, in descending order.
     Terms { field: String, size: u64, order: usize },
-    /// By a number: from this on, and below that.
+    /// By a number: from `from` (inclusive) to `to` (exclusive).
     Ranges { field: String, ranges: Vec<Range> },
     /// By queries.
     Filters(Vec<(String, String)>),
 }
 
-/// A range of numbers, and what it is called where the dashboard says so.
+/// A range of numbers, and its label if the dashboard has one.
 #[derive(Debug)]
 pub(super) struct Range {
     pub(super) from: f64,
@@ -36,7 +36,7 @@ pub(super) struct Range {
     pub(super) label: Option<String>,
 }
 
-/// What is computed for each group.
+/// The metric of each group.
 #[derive(Debug, PartialEq)]
 pub(super) enum Metric {
     Count,
@@ -46,7 +46,7 @@ pub(super) enum Metric {
     Percentiles(String, Vec<f64>),
 }
 
-/// One line of an answer: the keys of its groups, and the metrics' values. A group without a name has none.
+/// One row of an answer: the keys of its groups, and the metrics' values. The key of a group without a name is `None`.
 pub(super) type Row = (Vec<Option<String>>, Vec<f64>);
 
 impl Metric {
@@ -73,7 +73,7 @@ impl Metric {
         })
     }
 
-    /// Its values in a group.
+    /// Returns its values in a group.
     fn values(&self, name: &str, group: &Value) -> Vec<f64> {
         match self {
             Self::Count => vec![group["doc_count"].as_f64().unwrap()],
@@ -93,7 +93,7 @@ impl Metric {
 }
 
 impl Panel {
-    /// Every field that the panel aggregates or is limited by in time.
+    /// Returns every field that the panel aggregates or filters by time.
     pub(super) fn fields(&self) -> Vec<&str> {
         let grouped = self.buckets.iter().filter_map(|bucket| match bucket {
             Bucket::Terms { field, .. } | Bucket::Ranges { field, .. } => Some(field.as_str()),
@@ -103,7 +103,7 @@ impl Panel {
         grouped.chain(computed).chain([self.time_field.as_str()]).collect()
     }
 
-    /// Every query in Lucene's syntax that is part of the panel.
+    /// Returns every Lucene query of the panel.
     pub(super) fn queries(&self) -> Vec<&str> {
         let filters = self.buckets.iter().filter_map(|bucket| match bucket {
             Bucket::Filters(filters) => Some(filters),
@@ -113,7 +113,7 @@ impl Panel {
         filters.chain([self.query.as_str()]).collect()
     }
 
-    /// The search that the tools make of it, for this range of time.
+    /// Returns the search that the tools make of it, for this time range.
     pub(super) fn search(&self, from: &str, to: &str) -> Value {
         let time = json!({ "range": { &self.time_field: { "gte": from, "lte": to } } });
         let mut conditions = vec![time];
@@ -154,7 +154,7 @@ impl Panel {
         };
         let mut below = self.aggregations(level + 1);
         if let (Bucket::Terms { .. }, Some(below)) = (bucket, below.as_object_mut()) {
-            // What a group is ordered by has to be computed at its own level as well.
+            // The metric that orders a group must also be computed at the group's own level.
             below.extend(self.computed().as_object().unwrap().clone());
         }
         group["aggs"] = below;
@@ -167,7 +167,7 @@ impl Panel {
         Value::Object(named.collect())
     }
 
-    /// What the server answered, one row for each innermost group.
+    /// Reads the server's answer, one row for each innermost group.
     pub(super) fn rows(&self, answer: &Value) -> Vec<Row> {
         let mut whole = answer["aggregations"].clone();
         if whole.is_null() {
@@ -201,7 +201,7 @@ impl Panel {
 }
 
 impl Bucket {
-    /// The groups of an answer with their names.
+    /// Returns the groups of an answer with their names.
     fn groups<'a>(&self, answered: &'a Value) -> Vec<(Option<String>, &'a Value)> {
         match self {
             Self::Terms { .. } => {
@@ -215,7 +215,7 @@ impl Bucket {
                 named.map(|(range, group)| (range.label.clone(), group)).collect()
             }
             Self::Filters(filters) => {
-                // One filter does not tell anything apart: it is there because the tool wants a group.
+                // A single filter has no name: it is there only because the tool requires a group.
                 let name = |label: &String| (filters.len() > 1).then(|| label.clone());
                 filters.iter().map(|(label, _)| (name(label), &answered[label])).collect()
             }
@@ -237,7 +237,7 @@ fn metric_name(at: usize) -> String {
     format!("metric{at}")
 }
 
-/// What all three tools make of a query in Lucene's syntax.
+/// Returns what all three tools make of a Lucene query.
 fn query_string(query: &str) -> Value {
     json!({ "query_string": { "query": query, "analyze_wildcard": true } })
 }

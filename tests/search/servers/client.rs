@@ -1,4 +1,4 @@
-//! A plain HTTP client for a node: JSON there, JSON back.
+//! A plain HTTP client for a node, with JSON bodies.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use hyper_util::rt::TokioExecutor;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-/// Asks one node.
+/// A client of one node.
 pub(crate) struct Client {
     port: u16,
     http: legacy::Client<HttpConnector, Full<Bytes>>,
@@ -19,17 +19,17 @@ pub(crate) struct Client {
 
 impl Client {
     pub(super) fn new(port: u16) -> Self {
-        // A connection would end with the test that opened it, and others may use the node.
+        // A pooled connection would end with the test that opened it, but other tests may use the node.
         let mut http = legacy::Client::builder(TokioExecutor::new());
         Self { port, http: http.pool_max_idle_per_host(0).build_http() }
     }
 
-    /// Asks; `None` when nothing answers.
+    /// Sends a GET; `None` without an answer.
     pub(super) async fn try_get(&self, path: &str) -> Option<(u16, Value)> {
         self.send(Method::GET, path, "application/json", Bytes::new()).await.ok()
     }
 
-    /// What is at a path. Anything but success is a failure of the test.
+    /// Returns the contents of a path. Fails the test on anything but success.
     pub(crate) async fn get(&self, path: &str) -> Value {
         self.expect(Method::GET, path, &Value::Null).await
     }
@@ -38,7 +38,7 @@ impl Client {
         self.expect(Method::PUT, path, &body).await
     }
 
-    /// Whether it takes what is put there.
+    /// Returns whether the server accepts a PUT.
     pub(crate) async fn takes(&self, path: &str, body: &Value) -> bool {
         let body = body.to_string().into();
         self.send(Method::PUT, path, "application/json", body).await.unwrap().0 == 200
@@ -52,7 +52,7 @@ impl Client {
         self.expect(Method::POST, path, &body).await
     }
 
-    /// Writes documents, each with its index and id, and makes them visible. Every one must be taken.
+    /// Writes documents, each with its index and id, and makes them visible. Fails the test unless all are accepted.
     pub(crate) async fn fill<'a>(
         &self,
         documents: impl IntoIterator<Item = (&'a str, &'a str, Value)>,
@@ -68,7 +68,7 @@ impl Client {
         assert!(status == 200 && answer["errors"] == false, "{status} {answer}");
     }
 
-    /// The whole answer to a search.
+    /// Returns the complete answer to a search.
     pub(crate) async fn search(&self, index: &str, body: Value) -> Value {
         self.post(&format!("/{index}/_search"), body).await
     }
@@ -100,7 +100,7 @@ impl Client {
     }
 }
 
-/// Null for what is no JSON. Without a limit to nesting: documents hold whatever clients sent.
+/// Parses JSON; invalid JSON becomes null. Nesting is unlimited, since documents hold whatever clients sent.
 fn parse(body: &[u8]) -> Value {
     let mut reader = serde_json::Deserializer::from_slice(body);
     reader.disable_recursion_limit();

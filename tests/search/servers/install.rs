@@ -1,4 +1,4 @@
-//! Packages of a server, brought by Maven's ordinary client into `target/real-servers/`, and the Java to run them.
+//! Packages of a server, downloaded by Maven's ordinary client into `target/real-servers/`, and the Java to run them.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use super::{Product, Server};
 
-/// The largest package has 124 MB, and a slow line brings that in ten minutes.
+/// The largest package has 124 MB, which takes ten minutes on a slow connection.
 const DOWNLOAD_MAX: Duration = Duration::from_mins(10);
 
-/// Maven's own patience with a machine that has no way out is minutes; the first of these is of Maven 3.8, the second of 3.9.
+/// By default Maven waits minutes on a machine without a network; the first option is for Maven 3.8, the second for 3.9.
 const CONNECT_TIMEOUTS: [&str; 2] =
     ["-Dmaven.wagon.http.connectionTimeout=10000", "-Daether.connector.connectTimeout=10000"];
 
-/// A server whose packages and Java are there.
+/// A server whose packages and Java are installed.
 #[derive(Debug)]
 pub(crate) struct Installed {
     pub(crate) server: &'static Server,
@@ -26,7 +26,7 @@ pub(crate) struct Installed {
     pub(super) java_home: PathBuf,
 }
 
-/// Brings a server, unless it was brought before.
+/// Installs a server, unless it is installed already.
 pub(super) fn install(server: &'static Server) -> Result<Installed, String> {
     let java_home = java_home(server.java).ok_or_else(|| {
         let (lowest, highest) = server.java;
@@ -35,7 +35,7 @@ pub(super) fn install(server: &'static Server) -> Result<Installed, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/real-servers");
     let dir = root.join(format!("{}-{}", server.product.name(), server.version));
     if !dir.exists() {
-        // Under a name of its own until it is whole: a test that is stopped, or another one beside it, must not leave half of it.
+        // Downloads go into a temporary folder: an aborted or concurrent test must not leave an incomplete one.
         let partial = root.join(format!("{}.{}.partial", server.name, std::process::id()));
         let brought = match server.product {
             Product::Elasticsearch => bring_distribution(server, &java_home, &partial),
@@ -48,7 +48,7 @@ pub(super) fn install(server: &'static Server) -> Result<Installed, String> {
         }
     }
     if server.product == Product::OpenSearch {
-        // Once for all nodes: a start from the source takes a second more of a core.
+        // Compiled once for all nodes: a start from the source takes a second more of a core.
         let program =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/search/servers/SingleNode.java");
         let mut javac = Command::new(java_home.join("bin/javac"));
@@ -63,7 +63,7 @@ pub(super) fn install(server: &'static Server) -> Result<Installed, String> {
 }
 
 impl Installed {
-    /// Elasticsearch refuses to run as root.
+    /// Returns whether the server must run as another user: Elasticsearch refuses to run as root.
     pub(super) fn runs_as_other(&self) -> bool {
         self.server.product == Product::Elasticsearch && rustix::process::geteuid().is_root()
     }
@@ -80,14 +80,14 @@ impl Product {
 
 // === Packages ===
 
-/// The distribution that Elastic makes for integration tests: the real start-up, few modules.
+/// Downloads the distribution that Elastic makes for integration tests: the real start-up, few modules.
 fn bring_distribution(server: &Server, java_home: &Path, into: &Path) -> Result<PathBuf, String> {
     let version = server.version;
     let artifact =
         format!("org.elasticsearch.distribution.integ-test-zip:elasticsearch:{version}:zip");
     fs::create_dir_all(into).map_err(said)?;
     maven(into, &["dependency:copy", &format!("-Dartifact={artifact}"), "-DoutputDirectory=."])?;
-    // A JDK can unpack a zip, so that nothing else is needed.
+    // A JDK can unpack a zip, so no other program is needed.
     let zip = format!("elasticsearch-{version}.zip");
     finish(
         Command::new(java_home.join("bin/jar")).args(["-x", "-f", &zip]).current_dir(into),
@@ -98,7 +98,7 @@ fn bring_distribution(server: &Server, java_home: &Path, into: &Path) -> Result<
     Ok(unpacked)
 }
 
-/// OpenSearch's jars, in `lib/`.
+/// Downloads OpenSearch's jars into `lib/`.
 fn bring_jars(server: &Server, into: &Path) -> Result<PathBuf, String> {
     const PLUGINS: [&str; 5] = [
         "transport-netty4-client",
@@ -135,7 +135,7 @@ fn maven(dir: &Path, arguments: &[&str]) -> Result<(), String> {
     finish(&mut command, DOWNLOAD_MAX)
 }
 
-/// Runs a command to its end, and takes the first error that it says for the reason where it fails.
+/// Runs a command to its end; if it fails, the first error in its output is the reason.
 fn finish(command: &mut Command, patience: Duration) -> Result<(), String> {
     let program = command.get_program().display().to_string();
     let log = tempfile::NamedTempFile::new().map_err(said)?;
@@ -163,7 +163,7 @@ fn finish(command: &mut Command, patience: Duration) -> Result<(), String> {
 
 // === Rights ===
 
-/// `jar` does not keep who may run what.
+/// Restores permissions, which `jar` does not keep.
 fn make_readable(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
@@ -177,7 +177,7 @@ fn make_readable(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a user without rights of its own comes as far as this directory.
+/// Checks that an unprivileged user can enter this directory.
 fn others_can_read(dir: &Path) -> Result<(), String> {
     for above in dir.ancestors() {
         let mode = fs::metadata(above).map_err(said)?.permissions().mode();
@@ -191,7 +191,7 @@ fn others_can_read(dir: &Path) -> Result<(), String> {
 
 // === Java ===
 
-/// A JDK of a version between these two, the lowest that there is.
+/// Returns the oldest JDK with a version in this range.
 fn java_home(versions: (u32, u32)) -> Option<PathBuf> {
     let named = std::env::var_os("JAVA_HOME").map(PathBuf::from);
     let listed = fs::read_dir("/usr/lib/jvm").into_iter().flatten();
@@ -204,7 +204,7 @@ fn java_home(versions: (u32, u32)) -> Option<PathBuf> {
     homes.filter_map(suits).min().map(|(_, home)| home)
 }
 
-/// The first number of a JDK's version, from the file that every JDK has.
+/// Returns the major version of a JDK, from the file that every JDK has.
 fn java_version(home: &Path) -> Option<u32> {
     let release = fs::read_to_string(home.join("release")).ok()?;
     let version = release.lines().find_map(|line| line.strip_prefix("JAVA_VERSION="))?;

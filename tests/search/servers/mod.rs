@@ -1,4 +1,4 @@
-//! Real search servers, each started from Maven packages on a port of its own on loopback, and ended with the test that uses it.
+//! Real search servers, each started from Maven packages on its own port on loopback, and stopped with the test that uses it.
 
 mod client;
 mod install;
@@ -12,24 +12,24 @@ pub(crate) use node::Node;
 
 use crate::opt_in;
 
-/// A kind of server and how old it is: what differs in its packages, settings and answers.
+/// The product, which determines packages, settings and answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Product {
     Elasticsearch,
     OpenSearch,
 }
 
-/// A server that the tests can run on.
+/// A server on which the tests can run.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Server {
-    /// What it is called when it is opted in.
+    /// Its name for opting in.
     pub(crate) name: &'static str,
     pub(crate) product: Product,
     pub(crate) major: u32,
     version: &'static str,
-    /// The Java versions that it was seen to run on: the lowest and the highest.
+    /// The lowest and the highest Java version on which it was seen to run.
     java: (u32, u32),
-    /// The version of log4j-core that goes with it, which OpenSearch's packages leave to whoever starts them.
+    /// The matching version of log4j-core, which OpenSearch's packages do not include.
     log4j: &'static str,
 }
 
@@ -77,12 +77,12 @@ const SERVERS: &[Server] = &[
     },
 ];
 
-/// The servers that were opted in (`opt_in.rs`).
+/// Returns the servers that were opted in (`opt_in.rs`).
 pub(crate) fn available() -> Vec<Arc<Installed>> {
     SERVERS.iter().filter(|server| opt_in::wants(server.name)).map(installed).collect()
 }
 
-/// Installed once for all tests, and tried once: what cannot be had now will not be had a second later.
+/// Installs a server once for all tests. A failed installation is not tried again.
 fn installed(server: &'static Server) -> Arc<Installed> {
     static KNOWN: Mutex<BTreeMap<&Server, Result<Arc<Installed>, String>>> =
         Mutex::new(BTreeMap::new());

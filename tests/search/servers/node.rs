@@ -1,4 +1,4 @@
-//! One running node: its directory, its process, and how it ends.
+//! A running node: its directory, its process, and its end.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,37 +17,37 @@ use super::client::Client;
 use super::install::Installed;
 use super::{Product, Server};
 
-/// How often something is asked again while it is waited for.
+/// Time between two polls.
 pub(crate) const POLL_EVERY: Duration = Duration::from_millis(20);
-/// A start takes 3 to 6 s on an idle machine, and a multiple where tests beside it compile or load it.
+/// A start takes 3 to 6 s on an idle machine, and a multiple if concurrent tests compile or load it.
 const START_MAX: Duration = Duration::from_mins(2);
 /// An orderly stop takes a tenth of a second or two.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
-/// Half of the memory and half of the start that the defaults would take; nothing here runs long enough to be optimised.
+/// Half of the memory and half of the start time of the defaults; nothing here runs long enough to be optimised.
 const JVM: [&str; 4] = ["-Xms512m", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"];
 
-/// What every node has, beside what a test sets.
+/// The settings of every node, in addition to a test's own.
 const SETTINGS: [(&str, &str); 4] = [
     ("discovery.type", "single-node"),
     ("network.host", "127.0.0.1"),
     ("transport.port", "0"),
-    // A full disk of the machine is not what is tested.
+    // A full disk of the machine is not under test.
     ("cluster.routing.allocation.disk.threshold_enabled", "false"),
 ];
 
 /// The user "nobody" of every Linux.
 const NOBODY: u32 = 65534;
 
-/// A node takes half a gigabyte and a core; no more than two at a time, however many tests there are.
+/// A node takes half a gigabyte and a core; at most two run at a time, however many tests there are.
 static ROOM: Semaphore = Semaphore::const_new(2);
 
-/// Runs a program until it ends or standard input does, which is when the test that started it has ended, however that came.
+/// Runs a program until it ends or standard input closes, which happens when the test that started it ends in any way.
 const GUARD: &str = "exec 3<&0\n\
     \"$@\" </dev/null 3<&- & node=$!\n\
     { cat <&3 >/dev/null; kill $node 2>/dev/null; } & wait $node";
 
-/// A node that answers. Ended when dropped; its directory is kept when the test fails.
+/// A running node. Stopped when dropped; its directory is kept if the test fails.
 pub(crate) struct Node {
     installed: Arc<Installed>,
     settings: Vec<(String, String)>,
@@ -59,7 +59,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Starts a node with these settings beside the usual ones.
+    /// Starts a node with these settings in addition to the usual ones.
     pub(crate) async fn start(installed: &Arc<Installed>, settings: &[(&str, &str)]) -> Self {
         let room = ROOM.acquire().await.unwrap();
         let home = TempDir::with_prefix("spanferry-search-").unwrap();
@@ -79,7 +79,7 @@ impl Node {
         node
     }
 
-    /// The node of tests that change nothing on it but what has a prefix of their own. It ends with the last of them.
+    /// Returns the shared node of tests that change only data with their own prefix. It stops with the last of them.
     pub(crate) async fn shared(installed: &Arc<Installed>) -> Arc<Self> {
         static SHARED: Mutex<BTreeMap<&Server, Weak<Node>>> = Mutex::const_new(BTreeMap::new());
         let mut shared = SHARED.lock().await;
@@ -91,20 +91,20 @@ impl Node {
         node
     }
 
-    /// SIGKILL to the server itself, as the kernel does when memory is short.
+    /// Sends SIGKILL to the server itself, as the kernel does when memory is short.
     pub(crate) fn kill(&mut self) {
         let server = server_below(self.process.id()).expect("the server's process is there");
         kill_process(server, Signal::KILL).unwrap();
         self.process.wait().unwrap();
     }
 
-    /// Starts it again, where it was, with what it had.
+    /// Starts it again on the same directory.
     pub(crate) async fn restart(&mut self) {
         self.process = spawn(&self.installed, self.home(), &self.settings, self.port);
         self.ready().await;
     }
 
-    /// Where it answers.
+    /// Returns its address.
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
@@ -119,7 +119,7 @@ impl Node {
             if let Some(port) = self.port_said() {
                 self.port = port;
                 self.client = Client::new(port);
-                // The port is open a little before the node knows itself to be the whole cluster.
+                // The port opens shortly before the node has formed its cluster.
                 let path = "/_cluster/health?wait_for_status=yellow&timeout=5s";
                 if self.client.try_get(path).await.is_some_and(|(status, _)| status == 200) {
                     return;
@@ -133,7 +133,7 @@ impl Node {
         }
     }
 
-    /// The port that it says it answers on.
+    /// Returns the port that the node reports in its log.
     fn port_said(&self) -> Option<u16> {
         let said = self.said();
         match self.server().product {
@@ -169,7 +169,7 @@ impl std::ops::Deref for Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // Both products end in order when their input does.
+        // Both products stop in an orderly way when their input closes.
         drop(self.process.stdin.take());
         let asked = Instant::now();
         while asked.elapsed() < STOP_MAX && matches!(self.process.try_wait(), Ok(None)) {
@@ -224,7 +224,7 @@ fn elasticsearch(installed: &Installed, home: &Path, settings: &[(String, String
     lines.push(format!("path.logs: {}", home.join("logs").display()));
     lines.push("xpack.security.enabled: false".to_owned());
     fs::write(config.join("elasticsearch.yml"), lines.join("\n")).unwrap();
-    // Its configuration must not lie below its directory for temporary files.
+    // Its configuration must not be below its directory for temporary files.
     let jvm = format!("-Djava.io.tmpdir=${{ES_TMPDIR}}\n{}\n", JVM.join("\n"));
     fs::write(config.join("jvm.options"), jvm).unwrap();
     let log4j = "log4j2.properties";
@@ -242,7 +242,7 @@ fn elasticsearch(installed: &Installed, home: &Path, settings: &[(String, String
     command
 }
 
-/// Gives a directory and all that is in it to a user.
+/// Gives a directory and its contents to a user.
 fn give(dir: &Path, user: u32) {
     chown(dir, Some(user), Some(user)).unwrap();
     for entry in fs::read_dir(dir).unwrap() {
@@ -255,7 +255,7 @@ fn give(dir: &Path, user: u32) {
     }
 }
 
-/// The server among a process and its descendants: launchers stand above it, so it is the deepest Java.
+/// Finds the server among a process and its descendants: its launchers are its ancestors, so it is the deepest Java process.
 fn server_below(process: u32) -> Option<Pid> {
     let children = format!("/proc/{process}/task/{process}/children");
     let children = fs::read_to_string(children).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Documents of a real server compared with what was sent.
+//! Compares documents of a real server with what was sent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -9,10 +9,10 @@ use super::truth::{Span, Truth, duration_ms};
 use super::{PATIENCE, World};
 use crate::process::POLL_EVERY;
 
-/// Times are exact to the microsecond, and these are milliseconds.
+/// Tolerance in milliseconds; times are exact to the microsecond.
 const TIME_ROUNDING_MS: f64 = 0.002;
 
-/// Everything that is not as it should be, by what it is about: how often, and the first.
+/// All differences, by subject: their number, and the first one.
 #[derive(Debug, Default)]
 struct Differences(BTreeMap<String, (usize, String)>);
 
@@ -26,7 +26,7 @@ impl Differences {
     }
 }
 
-/// Waits until the documents say what was sent: agents are filled in and summaries made some time after the spans were delivered.
+/// Waits until the documents match what was sent: agents are filled in and summaries made some time after the spans were delivered.
 pub(super) async fn assert_is_there(world: &World, truth: &Truth) {
     let started = std::time::Instant::now();
     loop {
@@ -55,7 +55,7 @@ fn compare_spans(documents: &[(String, Value)], truth: &Truth, differences: &mut
     differences.expect("all", "missing spans", names(sent.difference(&ids).collect()), vec![]);
     differences.expect("all", "unknown spans", names(ids.difference(&sent).collect()), vec![]);
 
-    // One document for each pair of ids, and no parent that is not there.
+    // There must be one document for each pair of ids, and no parent may be missing.
     let mut by_ids: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for (_, document) in documents {
         *by_ids.entry((text(document, "trace_id"), text(document, "span_id"))).or_default() += 1;

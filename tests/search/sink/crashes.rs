@@ -7,7 +7,7 @@ use super::compare::assert_is_there;
 use super::truth::{Truth, captured};
 use crate::servers;
 
-/// Moments after the last acknowledgement at which something is killed: before anything is delivered, and while it is.
+/// Times of a kill after the last acknowledgement: before anything is delivered, and during delivery.
 const MOMENTS_MS: [u64; 6] = [0, 20, 60, 150, 250, 400];
 
 #[tokio::test]
@@ -23,7 +23,7 @@ async fn what_was_acknowledged_is_there_once_whoever_is_killed() {
             tokio::time::sleep(Duration::from_millis(moment)).await;
             world.kill();
             if number % 2 == 1 {
-                // What the server had acknowledged before is on its disk.
+                // What the server acknowledged before is on its disk.
                 world.node_mut().kill();
                 world.start().await;
                 let part_again = &part[..1];

@@ -1,5 +1,4 @@
-//! Faults of a real server, induced one after the other: nothing is lost, nothing waits behind one bad document, and every figure
-//! adds up.
+//! Faults of a real server, induced one after the other: nothing is lost, nothing waits for one invalid document, and all counts add up.
 
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use super::compare::assert_is_there;
 use super::truth::{Captured, Truth, captured};
 use crate::servers::{self, Node};
 
-/// A fault that an operator can induce and mend while the server runs.
+/// A fault that an operator can induce and repair while the server runs.
 struct Fault {
     name: &'static str,
     induce: Change,
@@ -76,7 +75,7 @@ async fn change(node: &Node, (method, path, body): Change) {
     assert_eq!(answer["acknowledged"], true, "{path}: {answer}");
 }
 
-/// Requests of a moderate size.
+/// Returns requests of moderate size.
 fn some() -> Vec<Captured> {
     captured().into_iter().filter(|request| !request.name.contains("old_sdk")).collect()
 }
@@ -106,8 +105,8 @@ async fn a_server_that_takes_nothing_for_a_while_gets_everything_afterwards() {
     }
 }
 
-/// A write queue with room for two beside the one that is worked on, in front of four shards: of many a request some documents are
-/// refused.
+/// The write queue has space for two requests in addition to the current one, in front of four shards: of many concurrent requests, some
+/// documents are refused.
 #[tokio::test]
 async fn what_a_full_write_queue_refuses_is_sent_again() {
     let (requests, settings) =
@@ -157,7 +156,7 @@ async fn an_index_that_the_server_does_not_make_is_made() {
     }
 }
 
-/// A document that the user's mapping has no room for is stored with everything free-form folded into one text.
+/// A document that the user's mapping cannot hold is stored with all free-form fields folded into one text.
 #[tokio::test]
 async fn what_a_users_own_mapping_refuses_is_folded_and_its_neighbours_are_not() {
     let requests = some();
@@ -165,7 +164,7 @@ async fn what_a_users_own_mapping_refuses_is_folded_and_its_neighbours_are_not()
     for server in servers::available() {
         let node = Node::shared(&server).await;
         for (prefix, custom) in [
-            // Attributes are indexed by whatever name and type they come with, up to a limit.
+            // Attributes are indexed by any name and type, up to a limit.
             (
                 "limited",
                 json!({
@@ -173,7 +172,7 @@ async fn what_a_users_own_mapping_refuses_is_folded_and_its_neighbours_are_not()
                     "mappings": { "properties": { "attributes": { "type": "object", "enabled": true, "dynamic": true } } },
                 }),
             ),
-            // No attribute is foreseen.
+            // No attribute is in the mapping.
             (
                 "strict",
                 json!({ "mappings": { "properties": { "attributes": { "type": "object", "enabled": true, "dynamic": "strict" } } } }),
@@ -202,7 +201,7 @@ async fn what_a_users_own_mapping_refuses_is_folded_and_its_neighbours_are_not()
     }
 }
 
-/// A mapping that knows not even our own fields takes a document in no form: each becomes a dead letter, and what can be stored is.
+/// A mapping without the sink's own fields accepts no form of a document: each becomes a dead letter, and the storable ones are stored.
 #[tokio::test]
 async fn what_is_taken_in_no_form_becomes_a_dead_letter() {
     let requests = some();
@@ -214,7 +213,7 @@ async fn what_is_taken_in_no_form_becomes_a_dead_letter() {
         let template =
             json!({ "index_patterns": ["refusing-spans*"], "template": { "mappings": mappings } });
         node.put("/_index_template/refusing-spans", template).await;
-        // What trace objects say is taken.
+        // Trace objects are accepted.
         let mappings =
             json!({ "properties": { "metadata": { "type": "object", "enabled": false } } });
         let template =
@@ -230,7 +229,7 @@ async fn what_is_taken_in_no_form_becomes_a_dead_letter() {
     }
 }
 
-/// A body larger than the server takes is an empty answer with status 413: it is halved, and the next ones are smaller.
+/// The server answers a body that is too large with an empty 413: the request is halved, and the next ones are smaller.
 #[tokio::test]
 async fn a_request_that_is_too_large_is_halved_until_it_fits() {
     const LIMIT_KB: u64 = 700;

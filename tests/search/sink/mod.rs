@@ -1,4 +1,4 @@
-//! The Elasticsearch sink against real servers: a real daemon takes captured requests, and the documents are compared with what was
+//! The Elasticsearch sink against real servers: a real daemon receives captured requests, and the documents are compared with what was
 //! sent.
 
 mod compare;
@@ -21,10 +21,10 @@ use super::process::{Config, Daemon, POLL_EVERY, Place};
 use super::servers::{Installed, Node};
 use truth::{Captured, captured};
 
-/// How long anything may take: a wait for the trace's root, one for the resolver, both on a busy machine.
+/// Maximum time of any wait: one for the trace's root, one for the resolver, both on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Waits that are short, so that a test of a sink that is held takes no minute.
+/// Short waits, so that a test of a held sink does not take a minute.
 const WAITS: &str = "retry = { first = \"50ms\", longest = \"500ms\", hold = \"500ms\" }\ncommit_every = \"200ms\"\n";
 
 /// A node, and a daemon that delivers to it.
@@ -37,20 +37,20 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A daemon with these options of the sink on a node of its own with these settings.
+    /// Starts a daemon with these sink options on a separate node with these settings.
     async fn alone(server: &Arc<Installed>, settings: &[(&str, &str)], options: &str) -> Self {
         let node = Arc::new(Node::start(server, settings).await);
         Self::new(node, "agent-traces", options).await
     }
 
-    /// A daemon with these options of the sink on a node that others may use too, with other prefixes.
+    /// Starts a daemon with these sink options on a node that others may use too, with other prefixes.
     pub(crate) async fn new(node: Arc<Node>, prefix: &'static str, options: &str) -> Self {
         let mut world = Self::with(node, prefix, options);
         world.start().await;
         world
     }
 
-    /// A daemon that was not started yet.
+    /// Prepares a daemon without starting it.
     fn with(node: Arc<Node>, prefix: &'static str, options: &str) -> Self {
         let dir = TempDir::with_prefix("spanferry-search-daemon-").unwrap();
         let place = Place::new(dir.path());
@@ -68,17 +68,17 @@ impl World {
         self.daemon = Some(Daemon::start(&self.place, command).await.unwrap());
     }
 
-    /// The node, where nobody else uses it.
+    /// Returns the node, which must not be shared.
     fn node_mut(&mut self) -> &mut Node {
         Arc::get_mut(&mut self.node).unwrap()
     }
 
-    /// SIGKILL to the daemon.
+    /// Sends SIGKILL to the daemon.
     fn kill(&mut self) {
         self.daemon.take().unwrap().kill().unwrap();
     }
 
-    /// Sends requests one after the other. Each must be acknowledged.
+    /// Sends requests sequentially. Each must be acknowledged.
     async fn send<'a>(&self, requests: impl IntoIterator<Item = &'a Captured>) {
         let protocol = Protocol::Openai;
         let mut client =
@@ -89,13 +89,13 @@ impl World {
         }
     }
 
-    /// Has the sink make its indices: it does so before the first document.
+    /// Makes the sink create its indices, which it does before the first document.
     pub(crate) async fn install(&self) {
         self.send(&captured()[..1]).await;
         self.settled().await;
     }
 
-    /// What the admin port says of the sink.
+    /// Returns the admin port's status of the sink.
     fn sink(&self) -> Value {
         self.sinks().swap_remove(0)
     }
@@ -106,7 +106,7 @@ impl World {
         status["sinks"].as_array().unwrap().clone()
     }
 
-    /// Waits until the sink is in a state.
+    /// Waits until the sink satisfies this.
     async fn until(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let started = Instant::now();
         loop {
@@ -120,14 +120,14 @@ impl World {
         }
     }
 
-    /// Waits until the sink has everything, and is well.
+    /// Waits until the sink has delivered everything, and is healthy.
     async fn settled(&self) -> Value {
         self.until("settled", |sink| sink["pending"] == 0 && sink["state"] == "running").await
     }
 
-    /// Every document of an index and its rotations, with its id.
+    /// Returns every document of an index and its rotations, with its id.
     async fn documents(&self, kind: &str) -> Vec<(String, Value)> {
-        // More than all captures have; a search answers with no more than that.
+        // More than all captures have, and the maximum of a search.
         const MOST: usize = 10_000;
         let index = format!("{}-{kind}*", self.prefix);
         self.node.post(&format!("/{index}/_refresh"), Value::Null).await;
@@ -149,7 +149,7 @@ impl Drop for World {
     }
 }
 
-/// At any moment: accepted = delivered + pending + dead letters + filtered + dropped.
+/// Asserts that accepted = delivered + pending + dead letters + filtered + dropped, which holds at any moment.
 fn assert_adds_up(sink: &Value) {
     let count = |name: &str| sink[name].as_u64().unwrap();
     let parts = ["delivered", "pending", "dead_lettered", "filtered", "dropped"];

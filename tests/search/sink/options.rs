@@ -1,5 +1,5 @@
-//! Options that change after indices were made from others: what can be is migrated, and what cannot holds the sink. No span becomes
-//! a dead letter, and no mapping is guessed.
+//! Options that change after indices were made with others: what can be migrated is migrated, and anything else holds the sink. No span
+//! becomes a dead letter, and no mapping is guessed.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::{Captured, World};
 use crate::servers::{self, Node};
 
 impl World {
-    /// Another daemon on the same node, with other options.
+    /// Starts another daemon on the same node, with other options.
     async fn other(&self, options: &str) -> Self {
         Self::new(Arc::clone(&self.node), self.prefix, options).await
     }
@@ -27,8 +27,8 @@ impl World {
         assert!(self.place.ask("/health").unwrap().contains("degraded"));
     }
 
-    /// Why the sink is held by an option. Elastic's packages come without some types of fields, and 7.17's without data streams ("unknown
-    /// field `data_stream`"), which is as good as another server's: so the server is asked whether it takes such a template.
+    /// Returns why an option holds the sink. Elastic's packages lack some field types, and 7.17's lack data streams ("unknown field
+    /// `data_stream`"), as another server might: so the server is asked whether it accepts such a template.
     async fn why(&self, mut template: Value) -> &'static str {
         template["index_patterns"] = json!(["probe-*"]);
         let is_known = self.node.takes("/_index_template/probe", &template).await;
@@ -82,7 +82,7 @@ async fn an_index_that_is_deleted_with_its_template_gets_no_guessed_mapping() {
         world.send(&requests[..1]).await;
         world.settled().await;
         let spans = world.spans();
-        // In this order: the root that is sent some seconds after its trace must not find the template, nor so make a good index.
+        // The template goes first: the root that is sent some seconds after its trace must not find it and thereby create a valid index.
         world.node.delete(&format!("/_index_template/{spans}")).await;
         world.node.delete(&format!("/{spans}")).await;
         world.is_held(&requests[1], &spans).await;

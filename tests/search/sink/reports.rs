@@ -1,8 +1,8 @@
-//! What users reported and whole runs of programs, from `tests/reports`: what of them a search server must have.
+//! Users' reports and entire runs of programs, from `tests/reports`: what a search server must have of them.
 //!
-//! Of a case's `expected.json` this reads `documents` (span name -> field with dots -> value), `summary` (trace id -> field -> value,
-//! of the trace's document) and `agents` (agent's name -> field of `usage` -> its sum over all documents with this agent, as a
-//! dashboard asks for it).
+//! Of a case's `expected.json` this reads `documents` (span name -> field with dots -> value), `summary` (trace id -> field -> value, of
+//! the trace's document) and `agents` (agent's name -> field of `usage` -> its sum over all documents with this agent, as in a dashboard's
+//! query).
 
 #[path = "../../reports/case.rs"]
 #[allow(dead_code, reason = "a part of it is used here")]
@@ -50,10 +50,10 @@ impl World {
         assert_eq!(answer, Answer::Kept);
     }
 
-    /// Waits until so many spans of a case can be found.
+    /// Waits until this number of spans of a case can be found.
     async fn until_shown(&self, case: &Case, count: usize) {
         let (begun, traces) = (Instant::now(), case.traces());
-        // An index that is being made cannot be asked.
+        // An index that is being created cannot be queried.
         self.settled().await;
         loop {
             let spans = self.shown("spans").await;
@@ -89,13 +89,13 @@ impl World {
         }
     }
 
-    /// Documents with their fields as names with dots.
+    /// Returns documents with dotted field names.
     async fn shown(&self, kind: &str) -> Vec<Shown> {
         let documents = self.documents(kind).await;
         documents.iter().map(|(_, document)| shown(document)).collect()
     }
 
-    /// What a dashboard that adds up tokens by agent says of a case.
+    /// Returns the errors in a dashboard's token sums by agent for a case.
     async fn agents(&self, case: &Case) -> Vec<String> {
         let expected = &case.expected["agents"];
         let sum = |field: &str| json!({ "sum": { "field": format!("usage.{field}") } });
@@ -140,7 +140,7 @@ fn shown(document: &Value) -> Shown {
     let start_us = document["start_us"].as_u64().unwrap_or_default();
     let mut facts = Map::new();
     flatten("", document, &mut facts);
-    // A summary goes by its trace's id.
+    // A summary is identified by its trace's id.
     let names = [text("name"), text("trace_id")];
     Shown { trace: text("trace_id"), id: text("span_id"), names, start_ns: 1000 * start_us, facts }
 }

@@ -10,7 +10,7 @@ use crate::dashboards;
 use crate::process::POLL_EVERY;
 use crate::servers::{self, Node};
 
-/// Every span is there once with its parent, agent, tokens and errors; every trace has the summary that the spans add up to.
+/// Every span is there once with its parent, agent, tokens and errors; every trace has the summary that its spans add up to.
 #[tokio::test]
 async fn every_captured_run_is_there_with_its_tree_names_tokens_and_summary() {
     let requests = captured();
@@ -26,7 +26,7 @@ async fn every_captured_run_is_there_with_its_tree_names_tokens_and_summary() {
     }
 }
 
-/// The same, while every request comes again and the daemon forgets in between: nothing is there twice, and summaries stay exact.
+/// The same with every request sent again after a kill, when the daemon has forgotten it: no duplicates, and summaries stay exact.
 #[tokio::test]
 async fn what_is_sent_again_after_a_restart_changes_nothing() {
     let requests: Vec<_> =
@@ -34,7 +34,7 @@ async fn what_is_sent_again_after_a_restart_changes_nothing() {
     let truth = Truth::of(&requests);
     for server in servers::available() {
         let mut world = World::new(Node::shared(&server).await, "again", "").await;
-        // The second half comes in another life, and out of order.
+        // The second half comes after a restart, and out of order.
         let (first, second) = requests.split_at(requests.len() / 2);
         world.send(first).await;
         world.kill();
@@ -45,7 +45,7 @@ async fn what_is_sent_again_after_a_restart_changes_nothing() {
     }
 }
 
-/// What a first daemon wrote beside the server comes through another: the documents and summaries are those of the live run.
+/// JSON lines of a first daemon are imported through a second one: the documents and summaries are those of the live run.
 #[tokio::test]
 async fn what_is_imported_from_lines_has_the_documents_and_summaries_of_the_live_run() {
     let requests = captured();
@@ -70,7 +70,7 @@ async fn what_is_imported_from_lines_has_the_documents_and_summaries_of_the_live
     }
 }
 
-/// What a user sees, in figures read back from the server.
+/// Prints what a user sees, in counts read back from the server.
 async fn report(world: &World, truth: &Truth) {
     let (spans, traces) = (world.documents("spans").await, world.documents("traces").await);
     let sum = |field: &str| {

@@ -1,4 +1,4 @@
-//! What was sent, read from the captured requests without any of the daemon's code: what the documents must say.
+//! The expected contents of the documents, read from the captured requests without any of the daemon's code.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,23 +8,23 @@ use jiff::Timestamp;
 use serde::Deserialize as _;
 use serde_json::Value;
 
-/// An Agents SDK request, as it was captured.
+/// A captured Agents SDK request.
 pub(super) struct Captured {
     /// `<language>/<scenario>/<file>`.
     pub(super) name: String,
     pub(super) body: Vec<u8>,
 }
 
-/// Everything that a set of requests says.
+/// The contents of a set of requests.
 #[derive(Debug, Default)]
 pub(super) struct Truth {
     /// By span id.
     pub(super) spans: BTreeMap<String, Span>,
-    /// By trace id, also those without spans.
+    /// By trace id, including traces without spans.
     pub(super) traces: BTreeMap<String, Trace>,
 }
 
-/// A span as its client sent it.
+/// A span as sent by its client.
 #[derive(Debug)]
 pub(super) struct Span {
     pub(super) trace: String,
@@ -36,7 +36,7 @@ pub(super) struct Span {
     pub(super) end: Timestamp,
 }
 
-/// A trace object as its client sent it.
+/// A trace object as sent by its client.
 #[derive(Debug)]
 pub(super) struct Trace {
     pub(super) workflow: Option<String>,
@@ -44,7 +44,7 @@ pub(super) struct Trace {
     pub(super) metadata: Value,
 }
 
-/// Every captured request of the Agents SDK, in order.
+/// Returns every captured request of the Agents SDK, in order.
 pub(super) fn captured() -> Vec<Captured> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/agents-sdk");
     let mut paths = Vec::new();
@@ -70,7 +70,7 @@ fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
 }
 
 impl Truth {
-    /// What these requests say.
+    /// Reads these requests.
     pub(super) fn of<'a>(requests: impl IntoIterator<Item = &'a Captured>) -> Self {
         let mut truth = Self::default();
         for request in requests {
@@ -104,12 +104,12 @@ impl Truth {
         assert!(self.spans.insert(id, span).is_none(), "{name}: a span twice");
     }
 
-    /// The spans of a trace.
+    /// Returns the spans of a trace.
     pub(super) fn of_trace(&self, trace: &str) -> Vec<&Span> {
         self.spans.values().filter(|span| span.trace == trace).collect()
     }
 
-    /// The name of the nearest agent at or above a span.
+    /// Returns the name of the nearest agent at or above a span.
     pub(super) fn agent(&self, span: &Span) -> Option<String> {
         let mut at = Some(span);
         while let Some(span) = at {
@@ -121,28 +121,28 @@ impl Truth {
         None
     }
 
-    /// The span above one.
+    /// Returns a span's parent.
     fn parent(&self, span: &Span) -> Option<&Span> {
         self.spans.get(span.parent.as_ref()?)
     }
 
-    /// The spans above one, from the nearest on.
+    /// Returns a span's ancestors, nearest first.
     fn above<'a>(&'a self, span: &'a Span) -> impl Iterator<Item = &'a Span> {
         std::iter::successors(self.parent(span), |span| self.parent(span))
     }
 
-    /// How many spans stand above one, and the root that stands for a trace where there is one.
+    /// Returns the number of a span's ancestors, including Spanferry's root if there is one.
     pub(super) fn depth(&self, span: &Span, roots: &BTreeSet<&str>) -> u64 {
         self.above(span).count() as u64 + u64::from(roots.contains(&*span.trace))
     }
 
-    /// Tokens in and out of a trace.
+    /// Returns a trace's tokens in and out.
     pub(super) fn tokens_of_trace(&self, trace: &str) -> (u64, u64) {
         let tokens = self.of_trace(trace).into_iter().map(|span| self.tokens(span));
         tokens.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
-    /// Tokens in and out that count: those of a model call, and those of an outermost task below which none says any.
+    /// Returns the tokens in and out that count: those of a model call, and those of an outermost task without any below it.
     pub(super) fn tokens(&self, span: &Span) -> (u64, u64) {
         if !span.is_task() || self.above(span).any(Span::is_task) {
             return span.tokens();
@@ -155,12 +155,12 @@ impl Truth {
         tokens(&span.data["data"]["usage"])
     }
 
-    /// Agents' names of a trace.
+    /// Returns the names of a trace's agents.
     pub(super) fn agents(&self, trace: &str) -> BTreeSet<String> {
         self.of_trace(trace).into_iter().filter_map(|span| self.agent(span)).collect()
     }
 
-    /// Traces that have a root of Spanferry's own: all but those whose only span without a parent is a task.
+    /// Returns traces with a root of Spanferry's own: all but those whose only parentless span is a task.
     pub(super) fn traces_with_roots(&self) -> BTreeSet<&str> {
         let (mut tasks, mut roots) = (BTreeSet::new(), BTreeSet::new());
         for span in self.spans.values().filter(|span| span.parent.is_none()) {
@@ -173,12 +173,12 @@ impl Truth {
 }
 
 impl Span {
-    /// The SDK's type.
+    /// Returns the SDK's type.
     pub(super) fn kind(&self) -> &str {
         self.data["type"].as_str().unwrap()
     }
 
-    /// A text of `span_data`.
+    /// Returns a text of `span_data`.
     pub(super) fn text(&self, key: &str) -> Option<String> {
         self.data[key].as_str().map(str::to_owned)
     }
@@ -187,7 +187,7 @@ impl Span {
         self.data["data"]["sdk_span_type"] == "task"
     }
 
-    /// Tokens in and out, of a model call: said beside its answer, or in it.
+    /// Returns a model call's tokens in and out, from next to its answer or from inside it.
     fn tokens(&self) -> (u64, u64) {
         if !["generation", "response", "speech", "transcription"].contains(&self.kind()) {
             return (0, 0);
@@ -197,13 +197,13 @@ impl Span {
         said.map(tokens).find(|tokens| *tokens != (0, 0)).unwrap_or_default()
     }
 
-    /// From start to end, in milliseconds.
+    /// Returns the time from start to end, in milliseconds.
     pub(super) fn duration_ms(&self) -> f64 {
         milliseconds(self.start, self.end)
     }
 }
 
-/// From the first start to the last end, in milliseconds.
+/// Returns the time from the first start to the last end, in milliseconds.
 pub(super) fn duration_ms(spans: &[&Span]) -> f64 {
     let start = spans.iter().map(|span| span.start).min();
     let end = spans.iter().map(|span| span.end).max();
@@ -220,21 +220,21 @@ fn tokens(usage: &Value) -> (u64, u64) {
     (count(["input_tokens", "prompt_tokens"]), count(["output_tokens", "completion_tokens"]))
 }
 
-// === What real SDKs send that is not JSON ===
+// === Invalid JSON from real SDKs ===
 
 fn read(body: &[u8]) -> Value {
     let text = std::str::from_utf8(body).unwrap();
     parse(text).unwrap_or_else(|_| parse(&mended(text)).unwrap())
 }
 
-/// Without a limit to nesting: a capture has 400 levels.
+/// Parses without a depth limit: a capture has 400 levels.
 fn parse(text: &str) -> serde_json::Result<Value> {
     let mut reader = serde_json::Deserializer::from_str(text);
     reader.disable_recursion_limit();
     Value::deserialize(&mut reader)
 }
 
-/// Numbers that are none become null, and the half of a surrogate pair that the captures have a question mark.
+/// Replaces NaN and infinities by null, and the unpaired surrogate in the captures by a question mark.
 fn mended(text: &str) -> String {
     const HALF: &str = "\\ud83d";
     let text = text.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null");
