@@ -1,7 +1,7 @@
-//! The OpenTelemetry Collector 0.159.0, as a receiver that writes what it gets to a file, or as a sender that passes it on.
+//! The OpenTelemetry Collector 0.159.0, as a receiver that writes to a file, or as a sender that forwards.
 //!
-//! Made from its Go modules by its own builder, which takes a minute or two and needs `go` and its module proxy. Started as
-//! `otelcol --config config.yaml`; ready when its ports accept.
+//! Built from its Go modules by its own builder, which takes a minute or two and requires `go` and its module proxy. Started as
+//! `otelcol --config config.yaml`; ready when its ports accept connections.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ fn make(folder: &Path) -> Result<(), String> {
         .env("CGO_ENABLED", "0"))
 }
 
-/// The program; none where it was not opted in.
+/// Returns the program; `None` if it was not opted in.
 pub(crate) fn program() -> Option<PathBuf> {
     Some(RECIPE.have()?.join("out/otelcol"))
 }
@@ -62,18 +62,18 @@ pub(crate) struct Collector {
 }
 
 impl Collector {
-    /// One that writes what it gets to a file.
+    /// Starts one that writes what it receives to a file.
     pub(crate) async fn writing(program: &Path) -> Self {
         Self::start(program, "file: {path: ./out.jsonl, flush_interval: 100ms}").await
     }
 
-    /// One that writes what comes from this receiver as well, as YAML in one line: `name: {...}`.
+    /// Starts the same with this additional receiver, as YAML in one line: `name: {...}`.
     pub(crate) async fn writing_from(program: &Path, receiver: &str) -> Self {
         let exporter = "file: {path: ./out.jsonl, flush_interval: 100ms}";
         Self::start_with(program, &format!(", {receiver}"), exporter).await
     }
 
-    /// One with this exporter, as YAML in one line: `name: {...}`.
+    /// Starts one with this exporter, as YAML in one line: `name: {...}`.
     pub(crate) async fn start(program: &Path, exporter: &str) -> Self {
         Self::start_with(program, "", exporter).await
     }
@@ -95,20 +95,20 @@ impl Collector {
         Self { server, grpc, http }
     }
 
-    /// What it has said so far.
+    /// Returns its log so far.
     pub(crate) fn said(&self) -> String {
         fs::read_to_string(self.server.dir().join("said")).unwrap()
     }
 
-    /// The requests that it has written so far, as OTLP/JSON.
+    /// Returns the requests that it has written so far, as OTLP/JSON.
     pub(crate) fn requests(&self) -> Vec<serde_json::Value> {
         let text = fs::read_to_string(self.server.dir().join("out.jsonl")).unwrap_or_default();
-        // A line that is being written has no end yet.
+        // The last line may be incomplete.
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// The spans that it wrote, once there are so many: those of each id, without their order.
+    /// Returns the spans that it wrote, once this number is there: by id, regardless of order.
     pub(crate) async fn written(&self, count: usize) -> Spans {
         let started = Instant::now();
         loop {

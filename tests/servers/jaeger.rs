@@ -1,7 +1,7 @@
 //! Jaeger 2.13.0 with its storage in memory, and its query API.
 //!
-//! Made from its Go modules (v1.76.0 is the last tag that is usable as one), which takes about four minutes and needs `go` and its
-//! module proxy. `go install` refuses it because of a replace directive, so a module of our own takes it as a tool. Started as
+//! Built from its Go modules (v1.76.0 is the last tag that is usable as one), which takes about four minutes and requires `go` and its
+//! module proxy. `go install` refuses it because of a replace directive, so a module of our own uses it as a tool. Started as
 //! `jaeger --config jaeger.yaml`, with `OTEL_TRACES_SAMPLER=always_off` so that it does not trace itself.
 
 use std::fs;
@@ -25,9 +25,9 @@ const RECIPE: Recipe = Recipe {
 };
 
 const START_MAX: Duration = Duration::from_secs(30);
-/// More traces than any test sends; a query for as many as are kept is refused.
+/// More traces than any test sends; Jaeger refuses a query for as many as it keeps.
 const TRACES_MAX: u32 = 200_000;
-/// A query must say how many traces it wants.
+/// The number of traces in a query, which is required.
 const ASKED_MAX: u32 = 100_000;
 
 fn make(folder: &Path) -> Result<(), String> {
@@ -40,7 +40,7 @@ fn make(folder: &Path) -> Result<(), String> {
         "github.com/Shopify/sarama=github.com/Shopify/sarama@v1.33.0",
     ])?;
     go(&["mod", "download", MODULE])?;
-    // The look-up of one checksum fails, and Jaeger's own list has it.
+    // The lookup of one checksum fails, but Jaeger's own list has it.
     let cache = Command::new("go").args(["env", "GOMODCACHE"]).output();
     let cache = cache.map_err(|error| error.to_string())?.stdout;
     let sums = Path::new(String::from_utf8_lossy(&cache).trim()).join(MODULE).join("go.sum");
@@ -54,7 +54,7 @@ fn make(folder: &Path) -> Result<(), String> {
         .env("CGO_ENABLED", "0"))
 }
 
-/// The program; none where it was not opted in.
+/// Returns the program; `None` if it was not opted in.
 pub(crate) fn program() -> Option<PathBuf> {
     Some(RECIPE.have()?.join("jaeger"))
 }
@@ -62,7 +62,7 @@ pub(crate) fn program() -> Option<PathBuf> {
 /// A running Jaeger.
 pub(crate) struct Jaeger {
     _server: Server,
-    /// Where it takes OTLP over HTTP.
+    /// The port for OTLP over HTTP.
     pub(crate) http: u16,
     query: u16,
 }
@@ -87,11 +87,11 @@ impl Jaeger {
         Self { _server: server, http, query }
     }
 
-    /// All spans, as OTLP/JSON: one request for each service.
+    /// Returns all spans, as OTLP/JSON: one request for each service.
     pub(crate) async fn spans(&self) -> Vec<Value> {
         let mut requests = Vec::new();
         for service in self.services().await {
-            // Both times are required. The captures are of one day, and what clocks said then is not what they say now.
+            // Both times are required. They cover everything, because the captures' times are in the past.
             let (status, answer) = self
                 .get(&format!(
                     "/api/v3/traces?query.service_name={service}&query.start_time_min=1970-01-01T00:00:00Z\
@@ -104,7 +104,7 @@ impl Jaeger {
         requests
     }
 
-    /// What its search page shows: every trace of every service, with spans, tags and references.
+    /// Returns what its search page shows: every trace of every service, with spans, tags and references.
     pub(crate) async fn traces(&self) -> Vec<Value> {
         let mut traces = Vec::new();
         for service in self.services().await {
@@ -118,7 +118,7 @@ impl Jaeger {
         traces
     }
 
-    /// The names in its list of services.
+    /// Returns the names in its list of services.
     pub(crate) async fn services(&self) -> Vec<String> {
         let (_, answer) = self.get("/api/services").await;
         let names = answer["data"].as_array().cloned().unwrap_or_default();

@@ -1,6 +1,6 @@
-//! Kafka 4.3.1 as one broker that is its own controller (`KRaft`), from Maven Central; it needs `mvn` and a JDK.
+//! Kafka 4.3.1 as one broker that is its own controller (`KRaft`), from Maven Central; it requires `mvn` and a JDK.
 //!
-//! It can be killed and started again on the same files and ports, have a listener with TLS and SASL, and a second broker beside it.
+//! It can be killed and started again on the same files and ports, have listeners with TLS and SASL, and get a second broker.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -21,7 +21,7 @@ const RECIPE: Recipe =
     Recipe { name: "kafka", folder: "kafka-4.3.1", source: POM, is_bound_to_its_path: false, make };
 
 const START_MAX: Duration = Duration::from_mins(1);
-/// Half the CPU time of a start.
+/// Halves the CPU time of a start.
 const JAVA: [&str; 3] = ["-Xmx384m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"];
 
 fn make(folder: &Path) -> Result<(), String> {
@@ -31,30 +31,30 @@ fn make(folder: &Path) -> Result<(), String> {
     run(Command::new("mvn").args(["-q", "-B"]).args(arguments).current_dir(folder))
 }
 
-/// A broker, and perhaps a second one.
+/// A broker, and an optional second one.
 pub(crate) struct Kafka {
     lib: PathBuf,
-    /// Of the listeners in [`LISTENERS`], then that of the controller.
+    /// The ports of [`LISTENERS`], then that of the controller.
     ports: [u16; 5],
     files: tempfile::TempDir,
     server: Option<Server>,
     second: Option<Server>,
 }
 
-/// A listener for each security protocol. Without keys there is only the first.
+/// A listener for each security protocol. Without keys only the first is used.
 const LISTENERS: [&str; 4] = ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
-/// Where there are listeners with SASL, this user has this password.
+/// The user and the password on listeners with SASL.
 pub(crate) const USER: &str = "spanferry";
 pub(crate) const PASSWORD: &str = "hush-hush";
 
 impl Kafka {
-    /// A broker with nothing in it; none where it was not opted in.
+    /// Starts an empty broker; `None` if it was not opted in.
     pub(crate) async fn start() -> Option<Self> {
         Self::start_with(&LISTENERS[..1], "").await
     }
 
-    /// One with all listeners: `SSL` wants a certificate that the authority signed, those with `SASL` the user's password, plainly over TLS only.
-    /// What the broker shows is in PEM, with the authority's own certificate last.
+    /// Starts one with all listeners: `SSL` requires a certificate that the authority signed, those with `SASL` the user's password,
+    /// `PLAIN` over TLS only. The broker's certificate chain is in PEM, with the authority's own certificate last.
     pub(crate) async fn start_secure(chain: &str, key: &str, authority: &str) -> Option<Self> {
         let [chain, key, authority] = [chain, key, authority].map(|pem| pem.replace('\n', "\\n"));
         let mut properties = format!(
@@ -100,7 +100,7 @@ impl Kafka {
         Some(kafka)
     }
 
-    /// Makes the files of a broker.
+    /// Creates the files of a broker.
     fn format(&self, node: usize, own: &str, more: &[String]) {
         let properties = format!(
             "node.id={node}\nlog.dirs={}/logs-{node}\n{own}\n\
@@ -131,7 +131,7 @@ impl Kafka {
         server
     }
 
-    /// Starts a second broker beside it.
+    /// Starts a second broker.
     pub(crate) async fn add_second(&mut self) {
         let port = free_port().port();
         let address = format!("PLAINTEXT://127.0.0.1:{port}");
@@ -146,22 +146,22 @@ impl Kafka {
         command
     }
 
-    /// Starts the broker, on what it kept.
+    /// Starts the broker on its existing files.
     pub(crate) async fn again(&mut self) {
         self.server = Some(self.run(1, self.ports[0]).await);
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.server = None;
     }
 
-    /// Where it listens.
+    /// Returns the broker's address.
     pub(crate) fn broker(&self) -> String {
         self.broker_with("PLAINTEXT")
     }
 
-    /// Where it listens with a security protocol.
+    /// Returns the address for a security protocol.
     pub(crate) fn broker_with(&self, protocol: &str) -> String {
         let place = LISTENERS.iter().position(|listener| *listener == protocol).unwrap();
         format!("127.0.0.1:{}", self.ports[place])

@@ -1,7 +1,7 @@
-//! No suite: real servers, made once from published packages below `target/real-servers/`, for the suites that need them. Each file
-//! says at its top how its server is made and started. `tests/README.md` says how to run with all of them.
+//! Not a suite: real servers, installed once from published packages below `target/real-servers/`, for the suites that need them. Each
+//! file's module docs describe how its server is installed and started; `tests/README.md` describes how to run with all of them.
 //!
-//! A server is made when it is first wanted (`../opt_in.rs`). One that is wanted and cannot be made fails its test.
+//! A server is installed when a test first needs it (`../opt_in.rs`). If the installation fails, so does the test.
 #![allow(dead_code, reason = "each suite that includes this folder uses a part of it")]
 
 pub(crate) mod collector;
@@ -27,34 +27,34 @@ use tempfile::TempDir;
 
 use crate::opt_in;
 
-/// How often something is asked again while it is waited for.
+/// Time between two polls.
 pub(crate) const POLL_EVERY: Duration = Duration::from_millis(20);
 /// An answer that takes longer never comes.
 const ANSWER_MAX: Duration = Duration::from_mins(1);
 
-/// How a server is made.
+/// How to install a server.
 pub(crate) struct Recipe {
-    /// What it is called when it is opted in.
+    /// Its name for opting in.
     pub(crate) name: &'static str,
     /// Its folder below `target/real-servers/`.
     pub(crate) folder: &'static str,
-    /// Whatever it is made from, as text: it is made anew when this changes.
+    /// All inputs of the installation, as text: it is repeated if they change.
     pub(crate) source: &'static str,
-    /// Whether it works only where it was made, because its own path is written in it. Copied elsewhere it is made anew.
+    /// Whether the installation contains its own path and so works only there. A copy elsewhere is installed again.
     pub(crate) is_bound_to_its_path: bool,
-    /// Makes it in its folder.
+    /// Installs it in its folder.
     pub(crate) make: fn(&Path) -> Result<(), String>,
 }
 
 impl Recipe {
-    /// The folder with the server in it; none where it was not opted in.
+    /// Returns the folder of the installed server; `None` if it was not opted in.
     pub(crate) fn have(&self) -> Option<PathBuf> {
         static TRIED: Mutex<Option<HashMap<&'static str, Result<PathBuf, String>>>> =
             Mutex::new(None);
         if !opt_in::wants(self.name) {
             return None;
         }
-        // Held while it is made, so that tests that want the same wait for it.
+        // Held during the installation, so that tests that need the same server wait for it.
         let mut tried = TRIED.lock().unwrap_or_else(PoisonError::into_inner);
         let had =
             tried.get_or_insert_default().entry(self.folder).or_insert_with(|| self.made()).clone();
@@ -66,7 +66,7 @@ impl Recipe {
         self.made_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("target/real-servers"))
     }
 
-    /// The folder with the server in it, below this one; made if it is not there.
+    /// Returns the server's folder below this one, and installs the server if it is absent.
     pub(crate) fn made_below(&self, parent: &Path) -> Result<PathBuf, String> {
         let folder = parent.join(self.folder);
         let stamp = folder.join("made-from");
@@ -82,7 +82,7 @@ impl Recipe {
         Ok(folder)
     }
 
-    /// What is written beside a server that was made: it is used again as long as this is the same.
+    /// Returns the contents of the stamp next to an installed server, which is used again while this is unchanged.
     fn made_from(&self, folder: &Path) -> String {
         if self.is_bound_to_its_path {
             format!("{}\nin {}", self.source, folder.display())
@@ -92,7 +92,7 @@ impl Recipe {
     }
 }
 
-/// Runs a command that makes a server; the last line of what it said is the reason when it fails.
+/// Runs an installation command; if it fails, the last line of its errors is the reason.
 pub(crate) fn run(command: &mut Command) -> Result<(), String> {
     let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
     if output.status.success() {
@@ -103,14 +103,14 @@ pub(crate) fn run(command: &mut Command) -> Result<(), String> {
     Err(format!("{command:?} failed: {last}"))
 }
 
-/// A running server in a directory of its own. Killed when dropped.
+/// A running server in its own directory. Killed when dropped.
 pub(crate) struct Server {
     process: Child,
     dir: TempDir,
 }
 
 impl Server {
-    /// Starts a command; what it says goes to `said` in the directory.
+    /// Starts a command; its output goes to `said` in the directory.
     pub(crate) fn start(command: &mut Command, dir: TempDir) -> Self {
         let said = File::create(dir.path().join("said")).unwrap();
         command.stdin(Stdio::null()).stdout(said.try_clone().unwrap()).stderr(said);
@@ -144,7 +144,7 @@ impl Drop for Server {
     }
 }
 
-/// Asks for JSON: the status and the answer, null where that is no JSON.
+/// Sends a GET; returns the status and the answer, null if that is not JSON.
 pub(crate) async fn get(url: &str) -> (u16, Value) {
     ask(Request::get(url).body(Full::default()).unwrap()).await
 }

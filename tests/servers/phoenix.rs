@@ -1,8 +1,8 @@
-//! Arize Phoenix 20.26.1 with its database in a directory of its own, and its APIs.
+//! Arize Phoenix 20.26.1 with its database in its own directory, and its APIs.
 //!
-//! The Python package `arize-phoenix` in a virtual environment of its own (855 MB), which takes a minute and needs Python with `venv`
-//! and `PyPI`. Started as `phoenix serve` with its ports and directory in the environment, it takes 10 to 20 s until it answers. It
-//! takes OTLP as protobuf only, and acknowledges before it stores.
+//! The Python package `arize-phoenix` in its own virtual environment (855 MB), which takes a minute and requires Python with `venv` and
+//! `PyPI`. Started as `phoenix serve` with its ports and directory in the environment, it answers after 10 to 20 s. It accepts OTLP as
+//! protobuf only, and acknowledges before it stores.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,7 +24,7 @@ const RECIPE: Recipe = Recipe {
 };
 
 const START_MAX: Duration = Duration::from_mins(2);
-/// The most that its list of spans gives in one answer.
+/// Maximum number of spans in one page of its list.
 const PAGE_SPANS: usize = 1000;
 
 fn make(folder: &Path) -> Result<(), String> {
@@ -35,7 +35,7 @@ fn make(folder: &Path) -> Result<(), String> {
         .arg(PACKAGE))
 }
 
-/// The program; none where it was not opted in.
+/// Returns the program; `None` if it was not opted in.
 pub(crate) fn program() -> Option<PathBuf> {
     Some(RECIPE.have()?.join("venv/bin/phoenix"))
 }
@@ -43,7 +43,7 @@ pub(crate) fn program() -> Option<PathBuf> {
 /// A running Phoenix.
 pub(crate) struct Phoenix {
     _server: Server,
-    /// Where it takes OTLP over HTTP and answers.
+    /// The port for OTLP over HTTP and for its APIs.
     pub(crate) http: u16,
 }
 
@@ -65,7 +65,7 @@ impl Phoenix {
         Self { _server: server, http }
     }
 
-    /// All spans of a project, as its REST API lists them; none while there is no such project.
+    /// Returns all spans of a project, as its REST API lists them; empty while the project does not exist.
     pub(crate) async fn spans(&self, project: &str) -> Vec<Value> {
         let (mut spans, mut cursor) = (Vec::new(), String::new());
         loop {
@@ -85,7 +85,7 @@ impl Phoenix {
         }
     }
 
-    /// What its pages show of a project: asked with GraphQL, as they do.
+    /// Returns what its pages show of a project, with a GraphQL query as they use it.
     pub(crate) async fn project(&self, name: &str, fields: &str) -> Value {
         let query = format!("{{ projects {{ edges {{ node {{ name {fields} }} }} }} }}");
         let url = format!("http://127.0.0.1:{}/graphql", self.http);

@@ -1,6 +1,6 @@
-//! Prometheus and its `promtool`, from Debian's package, which needs nothing beside the C library.
+//! Prometheus and its `promtool`, from Debian's package, which requires only the C library.
 //!
-//! Made by `apt-get download` and `dpkg -x`, in seconds. Started as `prometheus --config.file prometheus.yml`; ready when `/-/ready` says so.
+//! Installed by `apt-get download` and `dpkg -x`, in seconds. Started as `prometheus --config.file prometheus.yml`; `/-/ready` tells when.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -32,7 +32,7 @@ fn make(folder: &Path) -> Result<(), String> {
     run(Command::new("dpkg").arg("-x").args([&package, folder]))
 }
 
-/// The folder with the programs; none where it was not opted in.
+/// Returns the folder of the programs; `None` if they were not opted in.
 pub(crate) fn programs() -> Option<PathBuf> {
     Some(RECIPE.have()?.join("usr/bin"))
 }
@@ -44,7 +44,7 @@ pub(crate) struct Prometheus {
 }
 
 impl Prometheus {
-    /// One that scrapes this address each second.
+    /// Starts one that scrapes this address every second.
     pub(crate) async fn start(programs: &Path, target: SocketAddr) -> Self {
         let (dir, address) = (tempfile::tempdir().unwrap(), free_port());
         let config = format!(
@@ -66,12 +66,12 @@ impl Prometheus {
         Self { _server: server, address }
     }
 
-    /// What it answers to a query, as rows with their labels and values.
+    /// Returns the answer to a query, as rows with their labels and values.
     pub(crate) async fn query(&self, query: &str) -> Vec<Value> {
         self.ask("query", query, "").await
     }
 
-    /// The examples of traces that it has seen in a metric.
+    /// Returns the exemplars that it has for a metric.
     pub(crate) async fn exemplars(&self, metric: &str) -> Vec<Value> {
         self.ask("query_exemplars", metric, "&start=0&end=9999999999").await
     }
@@ -100,7 +100,7 @@ impl Prometheus {
     }
 }
 
-/// The value of a row.
+/// Returns the value of a row.
 pub(crate) fn value(row: &Value) -> f64 {
     row["value"][1].as_str().unwrap().parse().unwrap()
 }
