@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{report, sources};
 
-/// Circles that are left, by folder. An entry goes when its circle goes; none comes.
+/// Known circles, by folder. Entries may only be removed.
 const KNOWN: &[(&str, &[&str])] = &[];
 
 /// The names from the root of the crate to a module.
 type Module = Vec<String>;
-/// Who imports whom among the children of one folder.
+/// The imports among the children of one folder.
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
 fn module(path: &str) -> Module {
@@ -18,7 +18,7 @@ fn module(path: &str) -> Module {
     names.filter(|name| !matches!(name.as_str(), "mod" | "lib" | "main")).collect()
 }
 
-/// The paths that a tree of imports holds: `a::{B, c::D}` is `a::B` and `a::c::D`. Returns what stands behind it.
+/// Collects the paths of a tree of imports: `a::{B, c::D}` is `a::B` and `a::c::D`. Returns the remaining text.
 fn paths<'t>(mut text: &'t str, before: &[String], found: &mut Vec<Module>) -> &'t str {
     let mut path = before.to_vec();
     loop {
@@ -35,7 +35,7 @@ fn paths<'t>(mut text: &'t str, before: &[String], found: &mut Vec<Module>) -> &
         let end = text.find(|letter: char| !letter.is_alphanumeric() && letter != '_');
         let (name, rest) = text.split_at(end.unwrap_or(text.len()));
         path.extend((!name.is_empty()).then(|| name.to_owned()));
-        // Behind the name of a leaf stands nothing that matters, such as `as Other`.
+        // The text after a leaf's name, such as `as Other`, is irrelevant.
         let Some(next) = rest.strip_prefix("::") else {
             found.push(path);
             let end = rest.find([',', '}', ';', '\n']).unwrap_or(rest.len());
@@ -45,7 +45,7 @@ fn paths<'t>(mut text: &'t str, before: &[String], found: &mut Vec<Module>) -> &
     }
 }
 
-/// What a module names that stands elsewhere in the crate.
+/// Returns the paths elsewhere in the crate that a module names.
 fn named(text: &str, module: &Module) -> Vec<Module> {
     let mut found = Vec::new();
     let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
@@ -59,7 +59,7 @@ fn named(text: &str, module: &Module) -> Vec<Module> {
     found
 }
 
-/// The children of each folder with those that they import.
+/// Returns the children of each folder with their imports.
 fn graphs() -> BTreeMap<Module, Graph> {
     let sources = sources();
     let texts: BTreeMap<Module, &str> = sources
@@ -73,7 +73,7 @@ fn graphs() -> BTreeMap<Module, Graph> {
             let known = (1..=path.len()).rev().find(|len| texts.contains_key(&path[..*len]));
             let Some(to) = known.map(|len| &path[..len]) else { continue };
             let common = from.iter().zip(to).take_while(|(one, other)| one == other).count();
-            // The import table has the folders of the root.
+            // The import table covers the folders of the root.
             if let (1.., Some(one), Some(other)) = (common, from.get(common), to.get(common)) {
                 let graph = graphs.entry(from[..common].to_vec()).or_default();
                 graph.entry(one.clone()).or_default().insert(other.clone());
@@ -83,7 +83,7 @@ fn graphs() -> BTreeMap<Module, Graph> {
     graphs
 }
 
-/// All that can be reached from a child, itself only where a circle leads back.
+/// Returns everything reachable from a child, including itself only if a circle leads back.
 fn reached<'g>(graph: &'g Graph, from: &'g str) -> BTreeSet<&'g str> {
     let (mut found, mut open) = (BTreeSet::new(), vec![from]);
     while let Some(name) = open.pop() {
@@ -93,7 +93,7 @@ fn reached<'g>(graph: &'g Graph, from: &'g str) -> BTreeSet<&'g str> {
     found
 }
 
-/// The circles of a folder, each as those that are on it.
+/// Returns the circles of a folder, each as the set of its members.
 fn circles(graph: &Graph) -> BTreeSet<Vec<&str>> {
     let names = graph.keys().map(String::as_str);
     let on_circles = names.filter(|name| reached(graph, name).contains(name));

@@ -12,7 +12,7 @@ mod size;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Which folder may import which, in the order of dependency: a folder may only name folders that stand above it.
+/// Which folder may import which, in the order of dependency: a folder may only name folders above it.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("support", &[]),
     ("span", &["support"]),
@@ -118,7 +118,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Computing code: no task, clock, disk, network or environment.
+/// Pure code: no task, clock, disk, network or environment.
 const PURE: &[&str] = &[
     "span/",
     "normalize/",
@@ -173,7 +173,7 @@ impl Source {
         self.path.split('/').next().unwrap()
     }
 
-    /// The code without its unit tests, which may do what the code may not.
+    /// Returns the code without its unit tests, to which the rules do not apply.
     fn production(&self) -> &str {
         self.text.split("#[cfg(test)]\nmod tests {").next().unwrap()
     }
@@ -205,7 +205,7 @@ fn walk(dir: &Path, visit: &mut impl FnMut(&PathBuf)) {
     }
 }
 
-/// Folders named after `crate::`, also inside `crate::{a::B, c}`.
+/// Returns the folders named after `crate::`, also inside `crate::{a::B, c}`.
 fn imports(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     for (at, _) in text.match_indices("crate::") {
@@ -244,7 +244,7 @@ fn report(broken: &[String]) {
 #[test]
 fn imports_go_one_way() {
     let mut broken = Vec::new();
-    // Tests may build the world around what they test.
+    // Tests may import more, to build the world around what they test.
     for source in sources().iter().filter(|source| !source.is_test()) {
         let Some((_, allowed)) = MAY_IMPORT.iter().find(|(folder, _)| *folder == source.folder())
         else {
@@ -361,7 +361,7 @@ fn every_file_is_part_of_the_program() {
         };
         let declares =
             |text: &str| text.lines().any(|line| line.trim().ends_with(&format!("mod {module};")));
-        // A test module may be declared by the file it tests.
+        // A test module may be declared by the file that it tests.
         let is_part = sources.iter().any(|other| {
             (Path::new(&other.path) == home
                 || (source.is_test() && other.path.starts_with(declared_in.to_str().unwrap())))

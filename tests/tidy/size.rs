@@ -1,4 +1,4 @@
-//! How much code there is. Small is a feature: the ceilings may only come down.
+//! The amount of code. Small is a feature: the ceilings may only come down.
 
 use std::io::Write as _;
 
@@ -23,7 +23,7 @@ fn the_tree_is_no_larger_than_it_may_be() {
     let code = production.iter().flat_map(|text| text.lines()).filter(|line| is_code(line)).count();
     let said =
         format!("\nproduction lines: {lines} of {LINES_MAX}, of code: {code} of {CODE_MAX}\n");
-    // Past the test runner, which keeps what a test prints to itself.
+    // Bypasses the test runner, which captures the output of tests.
     std::io::stdout().write_all(said.as_bytes()).unwrap();
     assert!(lines <= LINES_MAX, "{lines} production lines; {LINES_MAX} are allowed");
     assert!(code <= CODE_MAX, "{code} lines of production code; {CODE_MAX} are allowed");
