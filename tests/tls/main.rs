@@ -1,5 +1,5 @@
 //! The real binary over TLS and Unix sockets: certificates that change under load or break, vendors that push from outside, tenants, and
-//! operators who need a key.
+//! operators with keys.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -24,10 +24,10 @@ use std::process::{Command, Output, Stdio};
 use authority::Authority;
 use process::{Config, Daemon, Place};
 
-/// Where the binary is.
+/// The path of the binary.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_spanferry");
 
-/// A daemon that speaks TLS, in a directory of its own.
+/// A daemon with TLS, in its own directory.
 struct World {
     authority: Authority,
     daemon: Daemon,
@@ -35,7 +35,7 @@ struct World {
 }
 
 impl World {
-    /// Started and ready; `receivers` is what its table says beside TLS, `tls` what that says beside the certificate.
+    /// Starts a daemon and waits until it is ready; `receivers` extends its table, `tls` the table with the certificate.
     async fn new(receivers: &str, tls: &str) -> Self {
         let (authority, dir) = (Authority::new(), tempfile::tempdir().unwrap());
         authority.renew("localhost");
@@ -57,7 +57,7 @@ impl World {
         serde_json::from_str(&self.place().ask(path).unwrap()).unwrap()
     }
 
-    /// What is in the file once the sink has everything.
+    /// Returns the file's lines once the sink has everything.
     async fn lines(&self) -> Vec<serde_json::Value> {
         while self.json("/status")["sinks"][0]["pending"] != 0 {
             tokio::time::sleep(process::POLL_EVERY).await;
@@ -67,7 +67,7 @@ impl World {
     }
 }
 
-/// Runs the binary in a directory, with nothing of this machine's environment.
+/// Runs the binary in a directory, without this machine's environment.
 fn run(dir: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(PROGRAM);
     command.current_dir(dir).env_clear().stdin(Stdio::null()).args(arguments);

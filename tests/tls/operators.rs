@@ -1,4 +1,4 @@
-//! Operators: Unix sockets end to end, keys for the admin port, and what is said of a port that everybody reaches.
+//! Operators: Unix sockets end to end, keys for the admin port, and the warning about a port that is open to everyone.
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -8,7 +8,7 @@ use super::{Authority, PROGRAM, run, said};
 
 const START_MAX: Duration = Duration::from_secs(30);
 
-/// A daemon in a directory with a configuration; killed when it is forgotten.
+/// A daemon in a directory with a configuration; killed when dropped.
 struct Running {
     child: Child,
     dir: tempfile::TempDir,
@@ -95,7 +95,7 @@ fn with_keys_only_operators_command_and_look() {
     );
     let daemon = Running::start(&config);
     daemon.wait();
-    // By the configuration it is known.
+    // The command finds the key in the configuration.
     assert!(daemon.run(&["dead-letter", "list"]).0);
     let url = format!("https://{port}");
     let listing = ["dead-letter", "list", "--url", &url];

@@ -12,11 +12,11 @@ use super::authority::connect;
 use super::process::POLL_EVERY;
 use super::process::client::{Answer, Client, Protocol};
 
-/// A new pair must be in use within three seconds; on a machine that is busy with other tests more may pass.
+/// A new pair must be in use within three seconds; a machine that is busy with other tests may take longer.
 const SOON: Duration = Duration::from_secs(30);
 const ROTATIONS: usize = 3;
 
-/// Sends until it is told to stop, on one connection or on a new one each time; counts what was kept.
+/// Sends until told to stop, on one connection or on a new one each time; counts acknowledged requests.
 async fn send(
     world: Arc<World>,
     protocol: Protocol,
@@ -65,7 +65,7 @@ async fn no_request_fails_while_certificates_change() {
         }
     }
     watched.0.store(true, Ordering::Relaxed);
-    // A request that failed made its client panic.
+    // A failed request makes its client panic.
     while let Some(ended) = clients.join_next().await {
         ended.unwrap();
     }

@@ -1,10 +1,10 @@
-//! What vendors document that they push to an address of ours, through TLS and with a credential.
+//! Requests that vendors document to push to a user's address, through TLS and with a credential.
 //!
 //! * Anthropic's API exports spans of Messages and Managed Agents over OTLP/HTTP in protobuf, to an HTTPS address, with a credential in a
-//!   header: <https://platform.claude.com/docs/en/manage-claude/opentelemetry/api>. Claude Code and the Agent SDK, which runs it, export from
-//!   where they run, by any protocol of OTLP: <https://code.claude.com/docs/en/monitoring-usage>.
-//! * `OpenRouter`'s Broadcast exports over OTLP/HTTP in JSON, to the whole address that is entered, with headers as they are entered. A test
-//!   sends an empty request with `X-Test-Connection: true`, and nothing is saved unless it succeeds:
+//!   header: <https://platform.claude.com/docs/en/manage-claude/opentelemetry/api>. Claude Code and the Agent SDK, which runs it, export
+//!   from where they run, by any protocol of OTLP: <https://code.claude.com/docs/en/monitoring-usage>.
+//! * `OpenRouter`'s Broadcast exports over OTLP/HTTP in JSON, to the entire entered address, with the entered headers. A test sends an
+//!   empty request with `X-Test-Connection: true`, and nothing is saved unless it succeeds:
 //!   <https://openrouter.ai/docs/guides/features/broadcast/otel-collector>, <https://openrouter.ai/docs/guides/features/broadcast/webhook>.
 
 use std::path::Path;
@@ -26,14 +26,14 @@ use super::World;
 const TOKENS: &str = "base_path = '/otel'\n\
     tokens = [{ token = 'sk-vendor', tenant = 'claude' }, { token = 'sk-router', tenant = 'openrouter' }]";
 
-/// What a vendor sends as it documents it, from `tests/golden/vendors/`, which says where.
+/// A vendor's documented request, from `tests/golden/vendors/`, which names the source.
 #[derive(Deserialize)]
 struct Document {
     tenant: String,
     path: String,
     headers: Vec<(String, String)>,
     body: Value,
-    /// Of each span, what is to be known of it in the sink.
+    /// The expected facts of each span in the sink.
     expected: Vec<Map<String, Value>>,
 }
 
@@ -44,14 +44,14 @@ impl Document {
         serde_json::from_slice(&text).unwrap()
     }
 
-    /// Its headers, the credential in another place or another one.
+    /// Returns its headers with this credential instead of its own.
     fn headers<'d>(&'d self, credential: (&'d str, &'d str)) -> Vec<(&'d str, &'d str)> {
         let others = self.headers.iter().filter(|(name, _)| name != "authorization");
         let others = others.map(|(name, value)| (name.as_str(), value.as_str()));
         others.chain([credential]).collect()
     }
 
-    /// The body in the format that its headers say.
+    /// Returns the body in the format of its headers.
     fn body(&self) -> Vec<u8> {
         let is_json = self.headers.iter().any(|(_, value)| value == "application/json");
         if is_json { self.body.to_string().into() } else { self.message().encode_to_vec() }
@@ -61,7 +61,7 @@ impl Document {
         serde_json::from_value(self.body.clone()).unwrap()
     }
 
-    /// Fails where a sink knows something else of one of the spans.
+    /// Asserts that a sink has the expected facts of the spans.
     fn check(&self, lines: &[Value]) {
         assert_eq!(lines.len(), self.expected.len(), "{lines:#?}");
         for (line, expected) in lines.iter().zip(&self.expected) {
@@ -72,7 +72,7 @@ impl Document {
     }
 }
 
-/// Posts to the daemon over HTTPS, by whichever version of HTTP is agreed on.
+/// Posts to the daemon over HTTPS, with the negotiated version of HTTP.
 async fn post(world: &World, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> StatusCode {
     let mut config = world.authority.client(&[&TLS12, &TLS13], None);
     config.alpn_protocols.clear();
@@ -107,7 +107,7 @@ async fn what_vendors_push_is_taken_with_a_credential_of_theirs_and_understood()
             let answer = post(&world, &document.path, &headers, document.body()).await;
             assert_eq!(answer, status, "{name}: {credential:?}");
         }
-        // What was sent a second time is a resend.
+        // The second request is a resend.
         document.check(&world.lines().await);
         let tenant = world.json("/status")["tenants"][&document.tenant].clone();
         assert_eq!(
@@ -133,7 +133,7 @@ async fn grpc_is_spoken_over_tls_with_a_certificate_that_names_its_tenant() {
     let world = World::new("", "").await;
     let ca = world.authority.path("ca.pem").display().to_string();
     drop(world);
-    // The authority of one daemon signs the clients of another.
+    // One daemon's authority signs the clients of another.
     let clients = super::Authority::new();
     let clients_ca = clients.path("ca.pem").display().to_string();
     assert_ne!(ca, clients_ca);
