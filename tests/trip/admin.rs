@@ -1,4 +1,4 @@
-//! What an operator sees on the admin port, also when a sink is down.
+//! The admin port as an operator sees it, also while a sink is down.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
@@ -22,7 +22,7 @@ const ITEM: &str = r#"{"data":[{"object":"trace","id":"trace_0000000000000000000
 
 #[tokio::test]
 async fn a_sink_that_is_down_degrades_health_and_nothing_else() {
-    // A file below a file: the sink cannot work until somebody mends its configuration.
+    // A file below a file: the sink cannot work until its configuration is repaired.
     let world = World::new(
         "[sinks.down]\ntype = \"file\"\npath = \"spanferry.toml/below/a/file.jsonl\"\n\n[sinks.up]\ntype = \"blackhole\"\n",
     )
@@ -60,7 +60,7 @@ async fn a_sink_that_is_down_degrades_health_and_nothing_else() {
 async fn the_console_is_one_page_under_strict_rules_and_asks_for_its_parts_alone() {
     let world = World::new("[sinks.none]\ntype = \"blackhole\"\n").await;
     let place = world.place();
-    // A probe learns of health at the same address that leads a person here.
+    // The same address serves health to probes and leads browsers to the console.
     assert_eq!(place.get("/").unwrap().0, 200);
     let person = hyper::Request::get(format!("http://{}/", place.admin));
     let person = person.header("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
@@ -112,7 +112,7 @@ async fn the_figures_of_each_sink_are_on_the_metrics_page_and_add_up() {
     let settled: f64 = parts.iter().map(|part| figure(&format!("spanferry_sink_{part}"))).sum();
     let pending = figure("spanferry_sink_pending_spans");
     assert!((figure("spanferry_sink_accepted_spans_total") - settled - pending).abs() < 0.1);
-    // An error of ours degrades health, so who watches the figures must see it too.
+    // An internal error degrades health, so the metrics must show it too.
     for error_of_ours in ["panics_total", "miscounted_spans_total"] {
         assert!(figure(&format!("spanferry_sink_{error_of_ours}")).abs() < 0.1);
     }
@@ -129,7 +129,7 @@ async fn the_figures_of_each_sink_are_on_the_metrics_page_and_add_up() {
     assert!(page.ends_with("# EOF\n"));
 }
 
-/// The names of metrics in a text, without what a histogram or a counter appends.
+/// Returns the names of metrics in a text, without the suffixes of histograms and counters.
 fn metrics_in(text: &str) -> BTreeSet<&str> {
     let is_of_a_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
     let words = text.split(|letter| !is_of_a_name(letter));
@@ -152,7 +152,7 @@ async fn every_metric_is_documented_and_dashboards_and_alerts_ask_for_no_other()
     let there: BTreeSet<_> = types.filter_map(|line| line.split(' ').next()).collect();
     let documented = metrics_in(include_str!("../../docs/metrics.md"));
     let missing: Vec<_> = there.difference(&documented).collect();
-    // That of a build has an ending of its own.
+    // The build's metric has a different suffix.
     assert_eq!(missing, [&"spanferry_build"]);
     for text in [
         include_str!("../../config/dashboards/grafana-agents.json"),
@@ -192,7 +192,7 @@ async fn a_path_that_is_not_there_is_told_what_is() {
     assert!(body.contains("/metrics"), "{body}");
 }
 
-/// What a receiver of metrics was sent, and how it answers.
+/// The requests to a receiver of metrics, and how it answers.
 #[derive(Default)]
 struct Sent {
     bodies: Mutex<Vec<(HeaderMap, Bytes)>>,
@@ -218,7 +218,7 @@ async fn receiver(refuses: bool) -> (String, Arc<Sent>) {
 }
 
 impl Sent {
-    /// Waits for one more than there are, and the one after: its page was made from now on.
+    /// Waits for two more requests: the second one's page is newer than the call.
     async fn next(&self) -> (HeaderMap, Bytes) {
         let count = || self.bodies.lock().unwrap().len();
         let wanted = count() + 2;
@@ -232,7 +232,7 @@ impl Sent {
 /// Each series with its labels in order, and its value.
 type SeriesValues = BTreeMap<(String, BTreeSet<String>), f64>;
 
-/// Reads a page; labels in these tests hold nothing that has to be escaped.
+/// Reads a page; labels in these tests need no escaping.
 fn on_the_page(page: &str) -> SeriesValues {
     let lines = page.lines().filter(|line| !line.starts_with('#'));
     let read = lines.map(|line| {
@@ -245,7 +245,7 @@ fn on_the_page(page: &str) -> SeriesValues {
     read.collect()
 }
 
-/// The same of what was sent. All must begin when the process did.
+/// Reads the same from a request. All series must begin when the process did.
 #[expect(clippy::cast_precision_loss, reason = "as on the page")]
 fn in_the_request(metrics: &[Metric]) -> SeriesValues {
     let mut found = SeriesValues::new();

@@ -1,4 +1,4 @@
-//! Attributes that only the user's configuration knows: a span that has no others arrives with its facts, and again when it is replayed.
+//! Attributes that only the user's configuration maps: a span without other attributes arrives with its facts, also when it is replayed.
 
 use std::fs;
 use std::path::Path;
@@ -24,7 +24,7 @@ type = "file"
 path = "lines.jsonl"
 "#;
 
-/// A request with one span, which has these attributes.
+/// Builds a request with one span, which has these attributes.
 pub(super) fn request(scope: &str, attributes: &[(&str, Value)]) -> Vec<u8> {
     let value = |value: &Value| match value {
         Value::Number(_) => json!({ "intValue": value }),
@@ -63,7 +63,7 @@ async fn a_span_with_the_user_s_own_attributes_arrives_with_its_facts() {
     daemon.terminate(super::process::START_MAX).await.unwrap().unwrap();
     check(&dir.path().join("lines.jsonl"), 1);
 
-    // What reads spans without a daemon reads them in the same way.
+    // A replay without a daemon must read spans in the same way.
     let mut replay = Command::new(env!("CARGO_BIN_EXE_spanferry"));
     replay.current_dir(dir.path()).args(["replay", "--sink", "lines", "-c"]).arg(config);
     let output = replay.output().unwrap();
@@ -79,7 +79,7 @@ async fn a_span_of_which_the_user_maps_any_attribute_counts_as_understood() {
     assert_eq!(Client::new().post(&url, "application/json", "", body).await, 200);
     world.settled().await;
     let text = fs::read_to_string(world.dir.path().join("lines.jsonl")).unwrap();
-    // They are counted in the order in which they came, so one that is not understood shows that the one before was looked at.
+    // Spans are counted in the order of their arrival, so once this one is counted as unrecognized, the previous one was checked.
     let body = request("acme", &[("acme.other", json!("thread-7"))]);
     assert_eq!(Client::new().post(&url, "application/json", "", body).await, 200);
     let strange = || world.status()["understanding"]["without_convention"].clone();

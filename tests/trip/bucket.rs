@@ -1,4 +1,4 @@
-//! `import` out of a store, which the suite plays: S3's listing and ranges, with answers that fail, stop half way or come late.
+//! `import` from a store played by the suite: S3's listing and ranges, with answers that fail, stop half-way or come late.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,12 +15,12 @@ use serde_json::Value;
 
 use super::World;
 
-/// Objects by their names, and what was asked of them.
+/// Objects by their names, and the requests for them.
 #[derive(Default)]
 struct Bucket {
     objects: BTreeMap<String, Vec<u8>>,
     asked: Mutex<Vec<String>>,
-    /// Every so manyth answer is wrong, each time in another way.
+    /// One in this number of answers is wrong, each time in another way.
     fails_each: Option<usize>,
     is_forbidden: bool,
 }
@@ -35,7 +35,7 @@ impl Bucket {
         (bucket, port)
     }
 
-    /// The objects that were read, each once.
+    /// Returns the objects that were read, each once.
     fn read(&self) -> Vec<String> {
         let mut all = self.asked.lock().unwrap().clone();
         all.retain(|asked| asked.contains(".jsonl"));
@@ -105,7 +105,7 @@ async fn answer(State(bucket): State<Arc<Bucket>>, request: Request) -> Response
     (StatusCode::PARTIAL_CONTENT, headers, body).into_response()
 }
 
-/// So many lines of spans, with ids from this number on, which cannot be compressed to less than several ranges.
+/// Returns this number of lines of spans, with ids from `first` on, which do not compress to less than several ranges.
 fn lines(first: u64, count: u64) -> Vec<u8> {
     let mut random = first;
     let mut line = |number: u64| {
@@ -174,7 +174,7 @@ fn expected(numbers: impl IntoIterator<Item = u64>) -> Vec<String> {
     numbers.into_iter().map(|number| format!("\"{number:016x}\"")).collect()
 }
 
-/// Two hours of a lake, and what does not belong to it.
+/// Returns two hours of a lake, and objects outside of them.
 fn hours() -> BTreeMap<String, Vec<u8>> {
     BTreeMap::from([
         (
@@ -215,7 +215,7 @@ async fn objects_come_out_of_a_store_that_fails_and_each_span_is_there_once() {
         (&9_010.into(), &2.into(), &2.into())
     );
     assert_eq!(bucket.read().len(), 2, "{:?}", bucket.read());
-    // What was read to its end is not read again.
+    // Objects that were read to their end are not read again.
     bucket.asked.lock().unwrap().clear();
     assert_eq!(sums(&world.import_from(port, true, &arguments).await)["accepted"], 0);
     assert_eq!(bucket.read(), [""; 0]);
@@ -236,7 +236,7 @@ async fn one_object_is_named_as_well_and_goes_to_one_sink_with_the_environments_
     assert_eq!(bucket.read(), ["a/dt=2026-11-21/hour=06/3.jsonl"]);
     world.settled().await;
     assert_eq!(world.ids("lines.jsonl"), expected(20_000..20_010));
-    // The second time it is no resend of what was for all, and the third time it is one of the second.
+    // The second import is not a resend of the first, which was for all sinks; the third is a resend of the second.
     let twice = (20_000..20_010).flat_map(|number| [number, number]);
     assert_eq!(world.ids("other.jsonl"), expected(twice));
 }

@@ -1,4 +1,4 @@
-//! What a user of the command line sees: exit codes, mistakes, and that `send` puts a trace into the file.
+//! The command line as a user sees it: exit codes, mistakes, and `send`, which puts a trace into the file.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,11 +7,11 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// A start with an empty journal takes milliseconds; on a busy machine it may be seconds.
+/// A start with an empty journal takes milliseconds; on a busy machine it can take seconds.
 const START_MAX: Duration = Duration::from_secs(30);
 const POLL_EVERY: Duration = Duration::from_millis(20);
 
-/// The binary, in a directory of its own, with nothing of this machine's environment but what a process needs.
+/// Returns the binary in its own directory, with only the environment that a process needs.
 fn spanferry(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_spanferry"));
     command.current_dir(dir).env_clear().env("SPANFERRY_STATE_DIR", dir.join("state"));
@@ -27,7 +27,7 @@ fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
 }
 
-/// A daemon that is killed when it is forgotten.
+/// A daemon that is killed when dropped.
 struct Running(Child);
 
 impl Drop for Running {
@@ -37,7 +37,7 @@ impl Drop for Running {
     }
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
@@ -139,7 +139,7 @@ fn a_doctor_looks_at_everything_leaves_nothing_and_says_what_would_not_work() {
     }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was made");
 
-    // Port 9 is "discard", where nobody listens.
+    // Port 9 is "discard", where nothing listens.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let bad = "[sinks.nobody]\ntype = 'otlp'\nendpoint = 'http://127.0.0.1:9'\nheaders = { x-key = 'hunter2' }\n";
@@ -274,7 +274,7 @@ fn kinds_and_version_are_told() {
 #[test]
 fn without_a_daemon_nothing_is_sent_and_nothing_is_healthy() {
     let dir = tempfile::tempdir().unwrap();
-    // Port 9 is "discard", where nobody listens.
+    // Port 9 is "discard", where nothing listens.
     let nowhere = "http://127.0.0.1:9/";
     let sent = run(dir.path(), &["send", "--endpoint", nowhere, "--otlp-endpoint", nowhere]);
     assert_eq!(sent.status.code(), Some(1));
@@ -285,7 +285,7 @@ fn without_a_daemon_nothing_is_sent_and_nothing_is_healthy() {
     assert!(said(&inspected).contains("there is no journal in"), "{}", said(&inspected));
 }
 
-/// What a running daemon exports is what its file has, and what it gets is told of.
+/// Asserts that a running daemon exports what its file has, and announces what it receives.
 fn looked_at(dir: &Path, admin: &str, lines: &[serde_json::Value], send: impl Fn()) {
     let items = |lines: &[serde_json::Value]| {
         let id =
@@ -307,7 +307,7 @@ fn looked_at(dir: &Path, admin: &str, lines: &[serde_json::Value], send: impl Fn
     }
     let top = run(dir, &["top", "--json", "--window", "1h", "--url", admin]);
     let top: serde_json::Value = serde_json::from_slice(&top.stdout).unwrap();
-    // Options may stand behind words; words that begin with `-` stand behind `--`.
+    // Options may follow words; words that begin with `-` follow `--`.
     let list =
         run(dir, &["traces", "spans:>0", "--json", "--url", admin, "--", "-tokens:>1000000"]);
     let list: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap();
@@ -340,7 +340,7 @@ fn looked_at(dir: &Path, admin: &str, lines: &[serde_json::Value], send: impl Fn
         told.send(line).unwrap();
     });
     let mut line = String::new();
-    // It tells only of what comes once it listens.
+    // It announces only what comes once it listens.
     until("nothing was told of", || {
         send();
         heard.try_recv().map(|heard| line = heard).is_ok()
@@ -400,7 +400,7 @@ fn a_demo_trace_goes_through_a_daemon_into_its_file() {
 
     let verified = run(dir.path(), &["journal", "verify", "--json"]);
     assert_eq!(verified.status.code(), Some(0), "{}", said(&verified));
-    // SIGHUP stops nothing: the configuration is read again, and a command does the same and says what came of it.
+    // SIGHUP stops nothing: the configuration is read again. A command does the same and prints the result.
     let pid = rustix::process::Pid::from_child(&daemon.0);
     rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
     until("no word about a reload", || {
@@ -413,7 +413,7 @@ fn a_demo_trace_goes_through_a_daemon_into_its_file() {
     assert!(said(&reloaded).contains("nothing is new; kept: "), "{}", said(&reloaded));
     let alive = run(dir.path(), &["healthcheck", "--url", &url("admin", "/health")]);
     assert_eq!(alive.status.code(), Some(0), "{}", said(&alive));
-    // What the shell does: SIGTERM, then the end of the process says whether that was orderly.
+    // As a shell does: SIGTERM, then the exit status shows whether the stop was orderly.
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert!(daemon.0.wait().unwrap().success(), "{}", fs::read_to_string(&log).unwrap());
 }

@@ -1,4 +1,4 @@
-//! `import`: what one daemon has written comes back through the doors of another as the same spans, also after a kill.
+//! `import`: the files of one daemon come back through the receivers of another as the same spans, also after a kill.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -28,11 +28,11 @@ format = "openai"
 path = "items.jsonl"
 "#;
 
-/// What is of an arrival and not of a span.
+/// Columns that belong to an arrival and not to a span.
 const OF_ARRIVAL: [&str; 2] = ["received_at", "receiver"];
-/// What a span of the Agents SDK has from its trace object, if that came in the same request; batches cut requests in another way.
+/// An Agents SDK span has this from its trace object, if that came in the same request; batches cut requests differently.
 const OF_REQUEST: &str = "workflow_name";
-/// What a span of Logfire has from the root of its trace, if that had come when its line was written.
+/// A Logfire span has these from the root of its trace, if that came before its line was written.
 const OF_ROOT: [&str; 2] = ["session_id", "user_id"];
 
 impl World {
@@ -54,14 +54,14 @@ impl World {
     }
 }
 
-/// The sums that an import printed; it ended well or not, as is expected.
+/// Returns the sums that an import printed; it must have the expected exit code.
 fn sums(output: &Output, is_good: bool) -> Value {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(i32::from(!is_good)), "{said}");
     serde_json::from_slice(&output.stdout).expect(&said)
 }
 
-/// Lines without what is of their arrival.
+/// Parses lines and removes what depends on their arrival.
 fn lasting(lines: &[String]) -> Vec<Value> {
     let lines = lines.iter().map(|line| {
         let mut line: Value = serde_json::from_str(line).unwrap();
@@ -133,7 +133,7 @@ async fn otlp_and_items_come_back_with_every_id() {
     }
 }
 
-/// A line of a span with this number, so long that a few hundred make a batch.
+/// Returns a line of a span with this number, so long that a few hundred make a batch.
 fn line(number: usize) -> String {
     let text = "x".repeat(4000);
     format!(
@@ -144,7 +144,7 @@ fn line(number: usize) -> String {
     )
 }
 
-/// Writes so many lines; returns the file.
+/// Writes this number of lines; returns the file.
 fn write_lines(world: &World, count: usize) -> PathBuf {
     let path = world.path("source.jsonl");
     let mut file = File::create(&path).unwrap();
@@ -152,7 +152,7 @@ fn write_lines(world: &World, count: usize) -> PathBuf {
     path
 }
 
-/// Waits until the daemon acknowledged something and that is noted: that a source has begun is noted before.
+/// Waits until an acknowledgement is recorded in the state file, which records the start of a source before.
 async fn wait_for(file: &Path, child: &mut Child) {
     let is_noted = || {
         let state: Value = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
@@ -175,7 +175,7 @@ async fn an_import_that_was_killed_goes_on_and_nothing_is_lost_or_there_twice() 
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().unwrap()
     };
-    // Half of it, and the end does not come: it waits for more when it is killed.
+    // Sends half of it without an end: the import waits for more when it is killed.
     let mut child = import();
     let mut input = child.stdin.take().unwrap();
     input.write_all(&source[..source.len() / 2]).unwrap();
@@ -191,7 +191,7 @@ async fn an_import_that_was_killed_goes_on_and_nothing_is_lost_or_there_twice() 
     };
     let accepted = finish();
     assert!(0 < accepted && accepted < LINES as u64, "{accepted} were sent by the second run");
-    // What was acknowledged but not noted is sent again, and recognised.
+    // Spans that were acknowledged but not recorded are sent again, and recognized.
     fs::write(&state, noted).unwrap();
     assert_eq!(finish(), accepted);
     assert_eq!(finish(), 0, "all is noted");

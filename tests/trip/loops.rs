@@ -1,4 +1,4 @@
-//! A sink whose address leads back to the daemon, which no configuration shows: it goes through a proxy.
+//! A sink whose address leads back to the daemon through a proxy, which no configuration shows.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -11,7 +11,7 @@ use super::traffic::Client;
 
 const ITEM: &str = r#"{"data":[{"object":"trace.span","id":"span_000000000000000000000001","trace_id":"trace_00000000000000000000000000000001","parent_id":null,"started_at":"2026-01-01T00:00:00Z","ended_at":"2026-01-01T00:00:01Z","span_data":{"type":"custom","name":"n","data":{}},"error":null}]}"#;
 
-/// A proxy that passes bytes on to wherever `target` says once it is known.
+/// Starts a proxy that forwards bytes to `target` once it is set.
 async fn proxy(target: Arc<OnceLock<SocketAddr>>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -53,7 +53,7 @@ async fn what_comes_back_through_another_daemon_is_not_taken_and_that_daemon_hol
         let target = Arc::new(OnceLock::new());
         let to_second = proxy(Arc::clone(&target)).await;
         let first = World::new(&sink_to(protocol, to_second)).await;
-        // Each protocol has a port of its own, and all of them are taken on either.
+        // The protocols have different ports, but each port accepts all of them.
         let second = World::new(&sink_to(protocol, first.place().http)).await;
         target.set(second.place().http).unwrap();
         let url = format!("http://{}/v1/traces/ingest", first.place().http);

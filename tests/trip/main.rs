@@ -1,4 +1,4 @@
-//! The whole trip, as a user sees it: the real binary, real captured requests, and what is on disk and on the admin port afterwards.
+//! The whole trip, as a user sees it: the real binary, real captured requests, and the resulting files and answers of the admin port.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -29,14 +29,14 @@ use std::path::Path;
 
 use process::{Config, Daemon, Place};
 
-/// A daemon in a directory of its own.
+/// A daemon in its own directory.
 struct World {
     dir: tempfile::TempDir,
     daemon: Daemon,
 }
 
 impl World {
-    /// Started and ready, with these sinks.
+    /// Starts a daemon with these sinks and waits until it is ready.
     async fn new(sinks: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let place = Place::new(dir.path());
@@ -54,7 +54,7 @@ impl World {
         serde_json::from_str(&self.place().ask("/status").unwrap()).unwrap()
     }
 
-    /// Waits until every sink but those in trouble has everything.
+    /// Waits until every running sink has everything.
     async fn settled(&self) {
         let pending = |sink: &serde_json::Value| sink["state"] == "running" && sink["pending"] != 0;
         while self.status()["sinks"].as_array().unwrap().iter().any(pending) {

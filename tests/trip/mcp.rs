@@ -1,4 +1,4 @@
-//! A language model looks at traces through the official client of the Model Context Protocol, in both of the protocol's lifecycles.
+//! A language model reads traces through the official client of the Model Context Protocol, in both of the protocol's lifecycles.
 
 use rmcp::model::{CallToolRequestParams, ClientConfig, JsonObject, ProtocolVersion};
 use rmcp::service::RunningService;
@@ -13,14 +13,14 @@ use super::traffic::Client;
 
 const HANDOFFS: &str = "trace_61740b306e17493389aee8e0f4480a92";
 const FAILED: &str = "trace_f9662e472828449ab467468cbe1ab009";
-/// How often an answer is asked for until it is as expected.
+/// Maximum number of polls for an expected answer.
 const POLLS_MAX: usize = 2_000;
 /// Some hundred tokens of four letters.
 const LETTERS_MAX: usize = 4_000;
 
 type Model = RunningService<RoleClient, ClientConfig>;
 
-/// A daemon that has a run with handoffs and one that failed.
+/// Starts a daemon that has a run with handoffs and a failed run.
 async fn world() -> World {
     let world = World::new("[sinks.none]\ntype = \"blackhole\"\n").await;
     let url = format!("http://{}/v1/traces/ingest", world.place().http);
@@ -33,7 +33,7 @@ async fn world() -> World {
     world
 }
 
-/// Connected. This build of the client speaks over Unix sockets only, so one leads to the port.
+/// Connects a client. This build of the client speaks over Unix sockets only, so one is forwarded to the port.
 async fn connected(world: &World, name: &str, lifecycle: ClientLifecycleMode) -> Model {
     let (socket, port) = (world.dir.path().join(name), world.place().admin);
     let listener = UnixListener::bind(&socket).unwrap();
@@ -51,7 +51,7 @@ async fn connected(world: &World, name: &str, lifecycle: ClientLifecycleMode) ->
     ClientConfig::default().serve_with_lifecycle(transport, lifecycle).await.unwrap()
 }
 
-/// What a tool says, and whether that is a mistake.
+/// Returns a tool's answer, and whether it is an error.
 async fn call(model: &Model, tool: &'static str, arguments: Value) -> (String, bool) {
     let arguments: JsonObject = serde_json::from_value(arguments).unwrap();
     let asked = CallToolRequestParams::new(tool).with_arguments(arguments);
@@ -63,7 +63,7 @@ async fn call(model: &Model, tool: &'static str, arguments: Value) -> (String, b
 
 async fn told(model: &Model, tool: &'static str, arguments: Value, expected: &[&str]) -> String {
     let mut said = String::new();
-    // What was acknowledged is in the index a moment later.
+    // Acknowledged items reach the index a moment later.
     for _ in 0..POLLS_MAX {
         let (text, is_mistake) = call(model, tool, arguments.clone()).await;
         assert!(!is_mistake, "{text}");
@@ -157,7 +157,7 @@ async fn a_mistake_is_told_to_the_model_that_made_it() {
     }
 }
 
-/// Asks without the official client, which makes no such mistakes.
+/// Sends a request without the official client, which makes no such mistakes.
 async fn ask(world: &World, body: &str, headers: &[(&str, &str)]) -> (u16, Value) {
     let address = format!("http://{}/mcp", world.place().admin);
     let mut request = hyper::Request::post(address).header("content-type", "application/json");

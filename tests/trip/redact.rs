@@ -1,5 +1,5 @@
-//! Secrets planted in requests of every form: where rules hold before the journal, none of them is anywhere on disk, in what sinks are
-//! sent, or in what the daemon says of itself.
+//! Secrets planted in requests of every form: if rules apply before the journal, none of them is anywhere on disk, in requests of sinks, or
+//! in the daemon's own output.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use super::World;
 use super::planted::{self, BROKEN, ITEMS, SECRETS, SPANS, found_in};
 
-/// A backend that takes nothing, and what it was sent.
+/// Starts a backend that accepts nothing, and records what it receives.
 fn refusing_backend() -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, sent) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<u8>>>::default());
@@ -46,7 +46,7 @@ fn is_whole(request: &[u8]) -> bool {
     start + length <= request.len()
 }
 
-/// Everything below a directory, as one.
+/// Returns the contents of all files below a directory, concatenated.
 pub(super) fn everything_in(dir: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {

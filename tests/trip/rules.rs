@@ -1,4 +1,4 @@
-//! Rules from end to end: what they leave is on disk and what they take is counted, also after a kill, and the command line shows why.
+//! Rules from end to end: what they keep is on disk and what they drop is counted, also after a kill, and the command line explains it.
 
 use std::fs;
 use std::path::Path;
@@ -39,7 +39,7 @@ span = { name = "GET /healthz" }
 expect = "dropped"
 "#;
 
-/// A request with a trace of an app: a request came in, asked a database, and a model below an internal step, and was looked after.
+/// Builds a request with a trace of an app: an incoming request, a query, an agent, a model below an internal step, and a health check.
 fn request(trace: u8) -> Vec<u8> {
     let span = |id: u8, parent: u8, name: &str, seconds: u64, attributes: &[(&str, &str)]| {
         let hex = |id: u8| if id == 0 { String::new() } else { format!("{id:016x}") };
@@ -65,7 +65,7 @@ fn request(trace: u8) -> Vec<u8> {
     json!({ "resourceSpans": [{ "scopeSpans": [{ "spans": spans }] }] }).to_string().into_bytes()
 }
 
-/// Each span of a file with its parent, in order.
+/// Returns each span of a file with its parent, in order.
 fn tree(file: &Path) -> Vec<(u64, u64)> {
     let id = |line: &Value, column: &str| {
         line[column].as_str().map_or(0, |id| u64::from_str_radix(id, 16).unwrap())
@@ -179,7 +179,7 @@ fn rules_try_takes_the_file_for_all_there_is_of_its_traces() {
         spans.retain(|span| keep.contains(&span["name"].as_str().unwrap()));
         request.to_string()
     };
-    // What keeps the first trace comes last.
+    // The span that keeps the first trace comes last.
     let file =
         [spans(1, &["SELECT"]), spans(2, &["SELECT", "agent"]), spans(1, &["prepare", "chat"])];
     fs::write(dir.path().join("spans.jsonl"), file.join("\n")).unwrap();
@@ -194,7 +194,7 @@ fn rules_try_takes_the_file_for_all_there_is_of_its_traces() {
     }
 }
 
-/// What the command says in a directory; it must succeed.
+/// Returns the output of a command in a directory; it must succeed.
 fn run(dir: &Path, arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_spanferry"));
     let output = command.current_dir(dir).args(arguments).output().unwrap();
@@ -203,7 +203,7 @@ fn run(dir: &Path, arguments: &[&str]) -> String {
     String::from_utf8(out).unwrap()
 }
 
-/// What the file sink wrote shows the same decisions on the command line.
+/// Asserts that the command line shows the same decisions for what the file sink wrote.
 fn check_the_command_line(dir: &Path) {
     let run = |arguments: &[&str]| run(dir, arguments);
     fs::write(dir.join("rules.toml"), TABLES).unwrap();

@@ -1,4 +1,4 @@
-//! Everything that real SDKs were seen to send arrives, item by item, in every sink.
+//! Everything that real SDKs were seen to send arrives, item by item, at every sink.
 
 use http_body_util::BodyExt as _;
 use std::collections::BTreeSet;
@@ -38,7 +38,7 @@ async fn every_captured_request_arrives_in_every_sink() {
     let quarantined = status["journal"]["quarantined"].as_u64().unwrap();
     assert_eq!(lines.len() as u64, accepted);
     let agents_sdk = lines.iter().filter(|line| line["receiver"] == "openai").count() as u64;
-    // Runs that two scenarios share byte for byte are resends; there are none among these.
+    // Runs that two scenarios share byte for byte would be resends; these have none.
     assert_eq!(agents_sdk + quarantined, sdk_items);
     let in_lines: BTreeSet<_> = lines
         .iter()
@@ -54,7 +54,7 @@ async fn every_captured_request_arrives_in_every_sink() {
     assert_trees_are_whole(&lines);
 }
 
-/// Sends every captured request. How many items of the Agents SDK those have, and the ids of the spans of OTLP.
+/// Sends every captured request. Returns their number of Agents SDK items, and the ids of their OTLP spans.
 pub(super) async fn send_captured(world: &World) -> (u64, BTreeSet<(String, String)>) {
     let client = Client::new();
     let mut sdk_items = 0;
@@ -83,7 +83,7 @@ pub(super) async fn send_captured(world: &World) -> (u64, BTreeSet<(String, Stri
     (sdk_items, otlp_spans)
 }
 
-/// Within what one capture sent, no span of the Agents SDK points to a parent that is not there.
+/// Asserts that within one capture, no span of the Agents SDK refers to a missing parent.
 fn assert_trees_are_whole(lines: &[Value]) {
     let agents_sdk =
         lines.iter().filter(|line| line["receiver"] == "openai" && line["record"] == "span");
@@ -122,7 +122,7 @@ fn sidecar(body: &Path, ending: &str) -> Value {
     serde_json::from_slice(&fs::read(sidecar).unwrap()).unwrap()
 }
 
-/// Captured files below `tests/golden/`, by the end of their names, in order.
+/// Returns captured files below `tests/golden/`, by the end of their names, in order.
 fn bodies(folder: &str, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     walk(
@@ -175,7 +175,7 @@ impl Client {
         self.ask(request).await.0
     }
 
-    /// The status and the body of the answer.
+    /// Returns the status and the body of the answer.
     pub(super) async fn ask(
         &self,
         request: hyper::Request<http_body_util::Full<bytes::Bytes>>,

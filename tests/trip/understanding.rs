@@ -1,4 +1,4 @@
-//! What is not understood of spans shows on the admin port, by name and never by value.
+//! Unrecognized parts of spans show on the admin port, by name and never by value.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::World;
 use super::attributes::request;
 use super::traffic::Client;
 
-/// In no figure and no line of the log.
+/// Must not be in any metric or line of the log.
 const SECRET: &str = "hunter2 bought 3 llamas";
 
 #[tokio::test]
@@ -33,13 +33,13 @@ async fn what_is_not_understood_is_counted_and_never_shown() {
         let body = request(scope, attributes);
         assert_eq!(client.post(&url, "application/json", "", body).await, 200);
     }
-    // In seconds.
+    // Times in seconds.
     let body = String::from_utf8(request("genai", &[operation("chat")])).unwrap();
     let body = body.replace("1796000000000000000", "1796000000");
     assert_eq!(client.post(&url, "application/json", "", body.into()).await, 200);
     world.settled().await;
 
-    // It is counted a moment behind the sinks, from what they have read.
+    // It is counted a moment after the sinks have read it.
     let place = world.place();
     while world.status()["understanding"]["unpriced_models"]["__other__"].is_null() {
         tokio::time::sleep(super::process::POLL_EVERY).await;
