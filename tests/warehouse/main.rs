@@ -1,8 +1,9 @@
-//! Captured traffic as analysts read it: every statement of `docs/warehouse.md` runs in its engine, over Parquet and over JSON lines, and must
-//! come to what is worked out here from the spans themselves. No bucket is needed: `object_store` has its own suite.
+//! Captured traffic as analysts read it: every statement of `docs/warehouse.md` runs in its engine, over Parquet and over JSON lines, and
+//! its result must equal what is computed here from the spans themselves. No bucket is needed: `object_store` has its own suite.
 //!
-//! Engines: `duckdb`, `pandas` with `pyarrow`, `chdb` (`ClickHouse`), `pyspark` and `sqlite3`, as Python packages in a virtual environment below
-//! `target/real-servers/` (1.5 GB, a minute); `pyspark` needs Java 17 or later. What reads buckets by name (Athena and others) is not run.
+//! Engines: `duckdb`, `pandas` with `pyarrow`, `chdb` (`ClickHouse`), `pyspark` and `sqlite3`, as Python packages in a virtual environment
+//! below `target/real-servers/` (1.5 GB, a minute); `pyspark` needs Java 17 or later. Services that read buckets by name (Athena and
+//! others) are not tested.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -81,7 +82,7 @@ fn parquet(fixtures: &[Fixture], prices: &Prices) -> Vec<u8> {
     rows.finish().unwrap()
 }
 
-/// Traffic in two partitions, as Parquet and as lines of many zstd frames, and all lines in one file.
+/// Writes traffic in two partitions, as Parquet and as lines of many zstd frames, and all lines in one file.
 fn bucket(traffic: &[Fixture]) -> TempDir {
     let (dir, prices) = (TempDir::new().unwrap(), prices());
     let mut all = Vec::new();
@@ -101,7 +102,7 @@ fn bucket(traffic: &[Fixture]) -> TempDir {
     dir
 }
 
-/// The value between those of a sorted list, in proportion.
+/// Interpolates linearly between the values of a sorted list.
 fn percentile(sorted: &[u64], share: f64) -> f64 {
     let place = (sorted.len() - 1) as f64 * share;
     let weight =
@@ -109,7 +110,7 @@ fn percentile(sorted: &[u64], share: f64) -> f64 {
     sorted.iter().enumerate().map(weight).sum()
 }
 
-/// What spans say, by what a question groups by.
+/// Facts of spans, by the grouping of a question.
 #[derive(Default)]
 struct Sums {
     durations: BTreeMap<[Option<String>; 2], Vec<u64>>,
@@ -124,7 +125,7 @@ fn add(sum: &mut Option<f64>, value: Option<f64>) {
     }
 }
 
-/// The Monday of a week.
+/// Returns the Monday of a week.
 fn monday(unix_ns: u64) -> String {
     // 1970-01-01 was a Thursday.
     let day = unix_ns / 86_400_000_000_000;
@@ -133,10 +134,10 @@ fn monday(unix_ns: u64) -> String {
     String::from_utf8(out).unwrap()
 }
 
-/// Each question's rows, from the spans.
+/// Computes each question's rows from the spans.
 fn expected(traffic: &[Fixture]) -> Value {
     let (delivery, prices, mut sums) = (delivery(traffic), prices(), Sums::default());
-    // A trace object is a row as well, of no agent.
+    // A trace object is a row too, without an agent.
     let objects = delivery.len() - delivery.spans().count();
     assert!(objects > 0);
     sums.tokens.entry(None).or_default();
@@ -194,7 +195,7 @@ fn rows(mut sums: Sums) -> Value {
     })
 }
 
-/// How many rows have each column, from the lines.
+/// Counts the rows with each column, from the lines.
 fn expected_columns(traffic: &[Fixture]) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for line in String::from_utf8(lines(traffic, &prices())).unwrap().lines() {
@@ -300,13 +301,13 @@ fn sqlite_answers_as_computed() {
     answers_as_computed("sqlite", &["jsonl"]);
 }
 
-/// A folder as the sink writes it.
+/// Writes a folder through the sink.
 async fn written_by_the_sink(traffic: &[Fixture], folder: &Path) {
     let options = format!("url = \"file://{}\"\nformat = \"parquet\"", folder.display());
     let options: Options = toml::from_str(&options).unwrap();
     let parts = Parts { name: "lake".to_owned(), prices: Arc::new(prices()), ..Parts::default() };
     let (sink, delivery) = (options.build(parts).unwrap(), delivery(traffic));
-    // First it wants its number to be saved.
+    // The first delivery only makes the sink have its number saved.
     for place in ["0", "1"] {
         sink.deliver(&delivery).await;
         sink.checkpoint_at(place.into()).await.unwrap();
@@ -347,7 +348,7 @@ fn parquet_has_at_most_a_quarter_of_the_bytes_of_lines() {
     assert!(parquet * 4 <= lines, "{parquet} bytes of Parquet, {lines} of lines");
 }
 
-/// No test: it ends the suite's output. See `opt_in.rs`.
+/// Not a test: it ends the suite's output. See `opt_in.rs`.
 #[test]
 fn zz_what_was_skipped_is_said() {
     opt_in::say_what_was_skipped();
