@@ -1,4 +1,4 @@
-// Writes built/ from src/, or with `test` the tests into tested/. The same sources and lockfile give the same bytes.
+// Writes built/ from src/, or with `test` the tests into tested/. The same sources and lockfile produce the same bytes.
 import { build } from "esbuild";
 import { copyFile, mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { gzipSync } from "node:zlib";

@@ -1,4 +1,4 @@
-// Sums by agent, tool and model over the traces that are meant.
+// Sums by agent, tool and model over the selected traces.
 import { command, type Stats, type StatsRow } from "./api";
 import { FilterBar, which } from "./filter";
 import { brief, count, dollars, duration, plural } from "./format";
@@ -87,7 +87,7 @@ function Sums({ kind, title, rows }: { kind: string; title: string; rows: StatsR
   );
 }
 
-/** Who hands over to whom, and how often: one row for each agent that hands over, one column for each that takes over. */
+/** A table of handoffs: one row for each giving agent, one column for each taking agent. */
 function Handoffs({ rows }: { rows: StatsRow[] }) {
   const { from, to, counts } = matrix(rows);
   const most = Math.max(...rows.map((row) => row.count), 1);
@@ -119,7 +119,7 @@ function Handoffs({ rows }: { rows: StatsRow[] }) {
   );
 }
 
-/** From the median to the slowest of a hundred, against the slowest row. */
+/** The range from the median to the 99th percentile, relative to the slowest row. */
 function Range({ row, slowest }: { row: StatsRow; slowest: number }) {
   const at = (ns: number) => (ns / slowest) * 100;
   return (

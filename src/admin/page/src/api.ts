@@ -1,4 +1,4 @@
-// What the admin port answers, and how it is asked. The names are those of the commands' answers.
+// The admin port's answers, and requests to it. Names are those of the commands' answers.
 import { signal } from "@preact/signals";
 import type { Fate } from "./fates";
 
@@ -63,7 +63,7 @@ export interface Traces {
   traces: TraceSummary[];
 }
 
-/** Where a sink shows a trace, or one of its spans, in a browser. */
+/** The address at which a sink shows a trace, or one of its spans, in a browser. */
 export interface Link {
   sink: string;
   url: string;
@@ -76,7 +76,7 @@ export interface Trace {
   conversation?: Turn[];
   unreadable: number;
   document?: string;
-  /** All that a single span holds. */
+  /** The full contents of a single span. */
   line?: Record<string, unknown>;
 }
 
@@ -88,7 +88,7 @@ export interface SinkLedger {
   filtered?: number | null;
   dropped: number;
   before_it_joined: number;
-  /** What became of spans that were not delivered. */
+  /** The fates of undelivered spans. */
   spans?: Record<string, Fate>;
 }
 
@@ -187,7 +187,7 @@ export interface Progress {
   reasons: Record<string, number>;
 }
 
-/** Why nothing came of a question. */
+/** A failed request, and the reason. */
 export class Refused extends Error {
   constructor(
     readonly status: number,
@@ -197,9 +197,9 @@ export class Refused extends Error {
   }
 }
 
-/** Turned when the port wants to know who asks. */
+/** Set when the port requires a token. */
 export const asksToken = signal(false);
-/** Counts the tokens that were given, so that what failed for want of one is asked again. */
+/** Number of tokens entered so far, so that requests that failed without one are repeated. */
 export const tokens = signal(0);
 
 const TOKEN = "spanferry.token";
@@ -211,7 +211,7 @@ export function giveToken(token: string): void {
   tokens.value += 1;
 }
 
-/** Whether there is a token; where one is asked for all the same, it is none of the right ones. */
+/** Returns whether there is a token; if the port still requires one, this token is wrong. */
 export const hasToken = () => sessionStorage.getItem(TOKEN) !== null;
 
 async function ask(path: string, init: RequestInit): Promise<string> {
@@ -238,7 +238,7 @@ function errorOf(text: string): string {
   }
 }
 
-/** Gives a command: its answer, the last line of what comes back. */
+/** Sends a command; returns its result, which is the last line of the answer. */
 export async function command<T>(path: string, body: object, signal?: AbortSignal): Promise<T> {
   const init: RequestInit = {
     method: "POST",
@@ -253,7 +253,7 @@ export async function command<T>(path: string, body: object, signal?: AbortSigna
   return reply.done;
 }
 
-/** What /status says. */
+/** Returns the contents of /status. */
 export async function status(signal?: AbortSignal): Promise<Status> {
   return JSON.parse(await ask("/status", signal ? { signal } : {})) as Status;
 }

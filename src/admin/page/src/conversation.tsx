@@ -1,19 +1,19 @@
-// What was said, as turns. What somebody sent is only ever text.
+// A conversation, as turns. Client content is always displayed as text.
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Turn } from "./api";
 import { Sent } from "./parts";
 
-/** Turns that are drawn at once, and again when somebody asks for more. */
+/** Number of turns drawn initially, and added by each "Show more". */
 const TURNS_AT_ONCE = 200;
-/** Room above the turn that stands out. */
+/** Space above the highlighted turn, in pixels. */
 const ROOM_ABOVE = 14;
 
 interface Props {
   turns: Turn[];
-  /** The span whose turns stand out. */
+  /** The span whose turns are highlighted. */
   chosen?: string | undefined;
   choose?: (span: string) => void;
-  /** What went wrong in spans. */
+  /** Errors by span id. */
   failed?: Map<string, string>;
 }
 
@@ -64,7 +64,7 @@ export interface Piece {
   text: string;
 }
 
-/** Takes calls (`-> name(arguments)`, and what a tool was called with) out of a turn. Pure. */
+/** Separates calls (`-> name(arguments)`, and a tool's own arguments) from a turn's text. Pure. */
 export function split(text: string): Piece[] {
   const pieces: Piece[] = [];
   for (const line of text.split("\n")) {
@@ -77,7 +77,7 @@ export function split(text: string): Piece[] {
   return pieces.filter((piece) => piece.call !== undefined || piece.text.trim() !== "");
 }
 
-/** The pieces of turns. What a tool was called with is left out where the model has just said it. Pure. */
+/** Returns the pieces of turns. A tool's arguments are left out if the model's turn has just shown them. Pure. */
 export function paired(turns: Turn[]): Piece[][] {
   const said = new Set<string>();
   return turns.map(({ role, text }) =>

@@ -1,4 +1,4 @@
-// Which sinks have a trace or a span: marks for lists and trees, and all of it in words.
+// The delivery state of a trace or a span at each sink: marks for lists and trees, and everything in words.
 import { signal } from "@preact/signals";
 import { useRef, useState } from "preact/hooks";
 import { command, type SinkLedger, type SinkView, status, type TraceSummary, type Verified } from "./api";
@@ -7,20 +7,20 @@ import { clock, count, plural } from "./format";
 import { Facts, useAnswer } from "./parts";
 
 const EVERY_MS = 2_000;
-/** What is read of large traces and many dead letters must not keep the daemon busy. */
+/** Ratio of pause to answer time: reading large traces and many dead letters must not keep the daemon busy. */
 const REST = 20;
 
-/** The sinks that there were last; pages keep room for their marks. */
+/** The sinks of the last answer; pages reserve space for their marks. */
 export const sinks = signal<SinkView[]>([]);
 
 export interface Delivery {
-  /** What is known of a trace. */
+  /** Returns what is known of a trace. */
   of: (trace: TraceSummary) => Verified | undefined;
   /** Why no more is known. */
   error: Error | undefined;
 }
 
-/** Asks what became of traces, and again when something has become of anything while they lack something somewhere. */
+/** Requests the delivery state of traces, and again when a count has changed while a sink does not have all of them. */
 export function useDelivery(traces: TraceSummary[], ask: (ids: string[], signal: AbortSignal) => Promise<Verified[]>): Delivery {
   const all = useRef(new Map<string, Known>());
   const said = useRef("");
@@ -45,13 +45,13 @@ export function useDelivery(traces: TraceSummary[], ask: (ids: string[], signal:
   return { of: (trace) => known(trace)?.verified, error: answer.error };
 }
 
-/** Asks for many at once, without their spans. */
+/** Requests the state of several traces, without their spans. */
 export const ofMany = (ids: string[], signal: AbortSignal) => command<Verified[]>("traces/delivery", { ids }, signal);
 
-/** Asks for one, with its spans. */
+/** Requests the state of one trace, with its spans. */
 export const ofOne = async ([id]: string[], signal: AbortSignal) => [await command<Verified>("traces/verify", { id }, signal)];
 
-/** What became of something, as a mark. Its shape says it too. */
+/** A fate as a mark. Its shape shows it too, not only its color. */
 export function Mark({ fate }: { fate: Fate | undefined }) {
   return <span class={`mark ${fate ?? "unknown"}`} aria-hidden="true" />;
 }
@@ -67,7 +67,7 @@ export function Marks({ told }: { told: Told[] }) {
   );
 }
 
-/** The same with the names of the sinks. */
+/** The same with the sinks' names. */
 export function NamedMarks({ told }: { told: Told[] }) {
   return (
     <span class="marks named">
@@ -80,7 +80,7 @@ export function NamedMarks({ told }: { told: Told[] }) {
   );
 }
 
-/** What the marks mean, and of which sinks they are. */
+/** The meaning of the marks, and the names of their sinks. */
 export function Legend() {
   return (
     <p class="legend muted">
@@ -92,7 +92,7 @@ export function Legend() {
 
 const LEGEND: [Fate, string][] = [["delivered", "delivered"], ["pending", "pending"], ["dead_lettered", "dead letter"], ["filtered", "filtered"]];
 
-/** The tab of a trace that says all of it. */
+/** The tab with a trace's complete delivery state. */
 export function DeliveryTab({ verified, span }: { verified: Verified | undefined; span: string | undefined }) {
   if (!verified) return <p class="muted" role="status">Checking the sinks...</p>;
   const told = span === undefined ? [] : ofSpans(verified)(span);

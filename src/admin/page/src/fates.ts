@@ -1,15 +1,15 @@
-// What became of a trace's items at each sink, in words. Pure.
+// The fates of a trace's items at each sink, in words. Pure.
 import type { SinkLedger, SinkView, TraceSummary, Verified } from "./api";
 import { count, plural } from "./format";
 
-/** What becomes of items, in the order in which it is shown. */
+/** The fates of items, in display order. */
 export const FATES = ["delivered", "pending", "dead_lettered", "filtered", "dropped", "before_it_joined"] as const;
 export type Fate = (typeof FATES)[number];
 
-/** What somebody should know first. */
+/** The fates by urgency. */
 const FIRST: Fate[] = ["dead_lettered", "dropped", "pending", "delivered", "filtered", "before_it_joined"];
 
-/** What became of a single span. */
+/** The words for the fate of a single span. */
 export const WORDS: Record<Fate, string> = {
   delivered: "delivered",
   pending: "pending",
@@ -19,32 +19,32 @@ export const WORDS: Record<Fate, string> = {
   before_it_joined: "from before it joined",
 };
 
-/** Spans whose fate the port tells one by one; of further ones nothing is known. */
+/** The port reports the fates of this many spans individually; those of further ones are unknown. */
 const TOLD_MAX = 1_000;
 
-/** The items of a sink by what became of them. */
+/** Returns the number of a sink's items for each fate that occurs. */
 export const shares = (sink: SinkLedger) => FATES.map((fate) => [fate, sink[fate] ?? 0] as const).filter(([, items]) => items > 0);
 
-/** What stands out of what became of a trace at a sink; nothing where nothing of it is meant for the sink. */
+/** Returns the most urgent fate of a trace's items at a sink; `undefined` if none of them is meant for the sink. */
 export const foremost = (sink: SinkLedger): Fate | undefined => FIRST.find((fate) => (sink[fate] ?? 0) > 0);
 
-/** All of it in words. */
+/** Returns all fates in words. */
 export function outcome(sink: SinkLedger): string {
   const said = shares(sink).map(([fate, items]) => (fate === "dead_lettered" ? plural(items, "dead letter") : `${count(items)} ${WORDS[fate]}`));
   return said.join(", ") || "nothing is meant for it";
 }
 
-/** What became of something at a sink, as a mark and in words. */
+/** The fate of something at a sink, as a mark and in words. */
 export interface Told {
   sink: string;
   fate: Fate | undefined;
   words: string;
 }
 
-/** What became of a trace at each sink. */
+/** Returns the fate of a trace at each sink. */
 export const ofTrace = (verified: Verified): Told[] => verified.sinks.map((sink) => ({ sink: sink.sink, fate: foremost(sink), words: outcome(sink) }));
 
-/** What became of single spans at each sink, by their ids; no fate where the port did not tell. */
+/** Returns the fates of single spans at each sink, by their ids; no fate if the port did not report it. */
 export function ofSpans(verified: Verified): (id: string) => Told[] {
   const sinks = verified.sinks.map(({ spans = {}, ...sink }) => {
     const all = shares(sink).map(([fate]) => fate);
@@ -58,22 +58,22 @@ export function ofSpans(verified: Verified): (id: string) => Told[] {
     });
 }
 
-/** What is known of a trace's delivery, and of how much of the trace that is. */
+/** What is known of a trace's delivery, and the position of the trace to which it applies. */
 export interface Known {
   verified: Verified;
   last_position: number;
 }
 
-/** Whether more may become of what is known of a trace: it has grown, or a sink lacks some of it. */
+/** Returns whether a trace's delivery can still change: the trace has grown, or a sink does not have all of it. */
 export function isOpen(trace: TraceSummary, known: Known | undefined): boolean {
   if (known?.last_position !== trace.last_position) return true;
   return known.verified.sinks.some((sink) => sink.pending > 0 || sink.dead_lettered > 0);
 }
 
-/** Spans of the traces that are asked for at once: what large ones take is not waited for by small ones. */
+/** Maximum number of spans of the traces in one request, so that small traces do not wait for large ones. */
 const AT_ONCE_SPANS = 5_000;
 
-/** Traces in portions, the small ones first. */
+/** Divides traces into portions, small ones first. */
 export function portions(traces: TraceSummary[]): TraceSummary[][] {
   const all: TraceSummary[][] = [];
   let room = 0;
@@ -88,5 +88,5 @@ export function portions(traces: TraceSummary[]): TraceSummary[][] {
   return all;
 }
 
-/** Changes whenever something has become of an item at a sink, or there are other sinks. */
+/** Returns a text that changes with every fate of an item at a sink, and with the list of sinks. */
 export const news = (sinks: SinkView[]) => sinks.map((sink) => [sink.name, ...FATES.map((fate) => sink[fate as keyof SinkView])].join()).join(";");

@@ -1,4 +1,4 @@
-// Which traces are meant: the words of the filter and the time, both in the address.
+// The selection of traces: the filter's terms and the time, both in the address.
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Problem } from "./parts";
 import { place, set } from "./route";
@@ -14,13 +14,13 @@ const TIMES = [
 const PARTS = "agent: tool: model: workflow: session: user:";
 const OTHERS = "status:error dur:>2s tokens:>1000 cost:>0.05 spans:>100";
 
-/** What a question about traces says of which are meant. */
+/** Returns the part of a request that selects traces. */
 export function which(params: Record<string, string>): { filter?: string[]; from?: string; to?: string } {
   const { q, from, to } = params;
   return { ...(q ? { filter: [q] } : {}), ...(from ? { from } : {}), ...(to ? { to } : {}) };
 }
 
-/** The field for the filter, and for the time. */
+/** The fields for the filter and for the time. */
 export function FilterBar({ error }: { error: Error | undefined }) {
   const { q = "", from = "", to = "" } = place.value.params;
   const field = useRef<HTMLInputElement>(null);

@@ -1,16 +1,16 @@
-// Lists of traces that go on by themselves: what is behind a position is asked for, and nothing else.
+// Lists of traces that update themselves: only traces after the known position are requested.
 import { useRef, useState } from "preact/hooks";
 import { command, type IndexView, Refused, type TraceSummary, type Traces } from "./api";
 import { merged, sorted } from "./lists";
 import { type Answer, useAnswer } from "./parts";
 
 const EVERY_MS = 2_000;
-/** How often it is looked while there is nothing to see. */
+/** Time between two requests while the index has no traces. */
 const EMPTY_EVERY_MS = 500;
 
 export interface List {
   shown: TraceSummary[];
-  /** The ids of those that came since. */
+  /** The ids of traces that arrived since. */
   fresh: Set<string>;
   count: number;
   index?: IndexView;
@@ -21,13 +21,13 @@ const NONE: List = { shown: [], fresh: new Set(), count: 0 };
 interface Followed {
   list: List;
   answer: Answer<unknown>;
-  /** Reads those before the last one. */
+  /** Reads older traces, before the last one. */
   older: () => void;
-  /** Reads all anew, with what came since. */
+  /** Reads the list again, with the traces that arrived since. */
   show: () => void;
 }
 
-/** Follows the traces that are meant: what grows changes in its place, and what is new waits until it is asked for, unless it is taken `atOnce`. */
+/** Follows the selected traces: known ones are updated in place; new ones wait until they are requested, unless `atOnce` is set. */
 export function useTraces(asked: object, limit: number, atOnce = false): Followed {
   const key = JSON.stringify(asked);
   const [list, setList] = useState(NONE);
@@ -37,7 +37,7 @@ export function useTraces(asked: object, limit: number, atOnce = false): Followe
     const { since } = follows.current;
     const read = await command<Traces>("traces", { ...asked, limit, ...(since === undefined ? {} : { since }) }, signal);
     if (signal.aborted) return;
-    // What is empty is read whole: it costs nothing, and the first record may stand where the journal begins.
+    // An empty list is read completely again: this is cheap, and the first record may be at the start of the journal.
     follows.current = read.traces.length === 0 && since === undefined ? { key } : { key, since: read.position };
     setList((now) => taken(since === undefined ? NONE : now, read, atOnce));
   };
@@ -49,7 +49,7 @@ export function useTraces(asked: object, limit: number, atOnce = false): Followe
   const older = () => {
     const before = list.shown[list.shown.length - 1]?.trace_id;
     const read = command<Traces>("traces", { ...asked, limit, before });
-    // The last one is gone: the list is another one by now.
+    // The last trace has been evicted, so the list has changed: read it again.
     read.then((read) => setList((now) => ({ ...now, shown: merged(now.shown, read.traces) })), show);
   };
   const isMistake = answer.error instanceof Refused && answer.error.status === 400;

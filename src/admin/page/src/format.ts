@@ -1,6 +1,6 @@
-// How figures and times are written. Pure.
+// Formats numbers and times. Pure.
 
-/** A length of time in the unit that suits it. */
+/** Formats a duration in a suitable unit. */
 export function duration(ns: number): string {
   if (!Number.isFinite(ns) || ns < 0) return "-";
   if (ns === 0) return "0";
@@ -11,7 +11,7 @@ export function duration(ns: number): string {
   return `${(ns / 3600e9).toFixed(1)} h`;
 }
 
-/** How long ago, in seconds. */
+/** Formats how long ago something happened, in seconds. */
 export function age(seconds: number): string {
   if (!(seconds > 0)) return "0 s";
   if (seconds < 60) return `${seconds.toFixed(0)} s`;
@@ -20,12 +20,12 @@ export function age(seconds: number): string {
   return `${(seconds / 86400).toFixed(1)} d`;
 }
 
-/** A count with its thousands apart. */
+/** Formats a count with thousands separators. */
 export function count(value: number): string {
   return Math.round(value).toString().replace(/\B(?=(\d{3})+$)/g, ",");
 }
 
-/** A count in few letters: 999, 12.3k, 4.5M. */
+/** Formats a count in few characters: 999, 12.3k, 4.5M. */
 export function brief(value: number): string {
   if (value < 1e4) return count(value);
   if (value < 1e6) return `${(value / 1e3).toFixed(value < 1e5 ? 1 : 0)}k`;
@@ -33,7 +33,7 @@ export function brief(value: number): string {
   return `${(value / 1e9).toFixed(1)}G`;
 }
 
-/** Bytes. */
+/** Formats a number of bytes. */
 export function bytes(value: number): string {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   let unit = 0;
@@ -41,7 +41,7 @@ export function bytes(value: number): string {
   return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`;
 }
 
-/** Dollars, with as many digits as a small sum needs. */
+/** Formats dollars, with enough digits for a small sum. */
 export function dollars(value: number | undefined): string {
   if (value === undefined) return "";
   if (value === 0) return "$0";
@@ -52,7 +52,7 @@ const two = (value: number) => String(value).padStart(2, "0");
 
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-/** A time of day in the reader's zone, with the day where it is not today, and the year where it is not this one. */
+/** Formats a time of day in the reader's time zone, with the date if it is not today, and the year if it is not the current one. */
 export function clock(ms: number, now = Date.now()): string {
   const [at, today] = [new Date(ms), new Date(now)];
   const time = `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
@@ -61,10 +61,10 @@ export function clock(ms: number, now = Date.now()): string {
   return `${MONTHS[at.getMonth()]} ${at.getDate()}${year} ${time}`;
 }
 
-/** JSON of fewer letters stays on one line. */
+/** Maximum length of JSON on one line. */
 const LINE_LETTERS = 60;
 
-/** JSON with indents, where it is long; anything else as it is. */
+/** Indents JSON if it is long; returns anything else unchanged. */
 export function pretty(text: string): string {
   const first = text.trimStart()[0];
   if (first !== "{" && first !== "[") return text;
@@ -76,7 +76,7 @@ export function pretty(text: string): string {
   }
 }
 
-/** One word for one, another for any other number. */
+/** Chooses the word for a count: one for exactly one, another for any other number. */
 export function plural(value: number, one: string, many = `${one}s`): string {
   return `${count(value)} ${value === 1 ? one : many}`;
 }

@@ -1,26 +1,26 @@
-// What lists of traces become: one list, a strip of counts, sessions. Pure.
+// Computations on lists of traces: merging, a strip of counts, sessions. Pure.
 import type { StatsRow, Trace, TraceSummary, Turn } from "./api";
 
-/** Lists, the newest start first, as one: of a trace that is in several the last says how it is. */
+/** Merges lists, newest start first; if a trace is in several, the last one counts. */
 export function merged(...lists: TraceSummary[][]): TraceSummary[] {
   const all = new Map(lists.flat().map((trace) => [trace.trace_id, trace]));
   return [...all.values()].sort((one, other) => other.start_unix_nano - one.start_unix_nano || (other.trace_id < one.trace_id ? -1 : 1));
 }
 
-/** What was read since a list was shown: that which is in it, and the ids of what is new. */
+/** Divides traces that were read after a list was shown: those in the list, and the ids of new ones. */
 export function sorted(shown: TraceSummary[], read: TraceSummary[]): { grown: TraceSummary[]; fresh: string[] } {
   const known = new Set(shown.map((trace) => trace.trace_id));
   const fresh = read.flatMap(({ trace_id: id }) => (known.has(id) ? [] : [id]));
   return { grown: read.filter((trace) => known.has(trace.trace_id)), fresh };
 }
 
-/** A piece of the strip. */
+/** A segment of the strip. */
 export interface Bucket {
   ok: number;
   failed: number;
 }
 
-/** Traces by when they began, in pieces of equal length between two times in milliseconds. */
+/** Counts traces by their start, in segments of equal length between two times in milliseconds. */
 export function strip(traces: TraceSummary[], from: number, to: number, pieces: number): Bucket[] {
   const buckets: Bucket[] = Array.from({ length: pieces }, () => ({ ok: 0, failed: 0 }));
   for (const trace of traces) {
@@ -31,7 +31,7 @@ export function strip(traces: TraceSummary[], from: number, to: number, pieces: 
   return buckets;
 }
 
-/** The traces of one session. */
+/** The traces of a session. */
 export interface Session {
   id: string;
   turns: number;
@@ -45,7 +45,7 @@ export interface Session {
   last: number;
 }
 
-/** The sessions of these traces, in the order in which they come. */
+/** Returns the sessions of these traces, in the order of their first trace. */
 export function sessions(traces: TraceSummary[]): Session[] {
   const all = new Map<string, Session>();
   for (const trace of traces) {
@@ -67,7 +67,7 @@ export function sessions(traces: TraceSummary[]): Session[] {
   return [...all.values()];
 }
 
-/** The turns that were not said before: each request of a session repeats those before it. */
+/** Returns the new turns: each request of a session repeats the previous ones. */
 export function unsaid(seen: Set<string>, turns: Turn[]): Turn[] {
   const key = (turn: Turn) => `${turn.role}\n${turn.text}`;
   const first = turns.findIndex((turn) => !seen.has(key(turn)));
@@ -75,25 +75,25 @@ export function unsaid(seen: Set<string>, turns: Turn[]): Turn[] {
   return first < 0 ? [] : turns.slice(first);
 }
 
-/** What went wrong in which span of a trace. */
+/** Returns the errors of a trace's spans, by span id. */
 export function failures(trace: Trace): Map<string, string> {
   return new Map(trace.spans?.flatMap(({ span_id: id, error }) => (error === undefined ? [] : [[id, error]])));
 }
 
-/** The filter's word for just this name. Quotes have no way into it: of a name with some the longest piece has to be enough. */
+/** Returns the filter term for exactly this name. Quotes cannot be escaped: for a name with quotes, the longest piece must suffice. */
 export function wordFor(key: string, name: string): string {
   const pieces = name.split('"').sort((one, other) => other.length - one.length);
   return `${key}:"${pieces.length === 1 ? "=" : ""}${pieces[0]}"`;
 }
 
-/** A command line that sends a document once more. */
+/** Returns a command line that sends a document again. */
 export function curl(document: string, host: string): string {
   let mark = "SPANFERRY";
   while (document.includes(mark)) mark += "_";
   return `curl -sS -X POST 'http://${host}:4318/v1/traces' -H 'Content-Type: application/json' --data-binary @- <<'${mark}'\n${document}\n${mark}\n`;
 }
 
-/** Handoffs, which the API names `from -> to`, as a table: who hands over, who takes over, and how often, the most busy first. */
+/** Returns handoffs, which the API names `from -> to`, as a table of counts by giver and taker, the busiest first. */
 export function matrix(rows: StatsRow[]): { from: string[]; to: string[]; counts: Map<string, Map<string, number>> } {
   const counts = new Map<string, Map<string, number>>();
   const to = new Set<string>();

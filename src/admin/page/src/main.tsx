@@ -1,4 +1,4 @@
-// The console: which page is shown, and what is around it.
+// The console: the current page, and the frame around it.
 import { render } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { asksToken, giveToken, hasToken } from "./api";

@@ -1,4 +1,4 @@
-// What a span or the whole trace says, in tabs.
+// The contents of a span or of the entire trace, in tabs.
 import type { ComponentChildren } from "preact";
 import { useMemo, useRef } from "preact/hooks";
 import { command, type SpanView, type Trace, type Verified } from "./api";
@@ -92,7 +92,7 @@ function Head({ span, start, verified }: { span: SpanView; start: number; verifi
   );
 }
 
-/** The tabs that need all that a span holds. */
+/** The tabs that need the full contents of a span. */
 function Line({ tab, trace, span }: { tab: Tab; trace: Trace; span: SpanView }) {
   const [id, spanId] = [trace.summary.trace_id, span.span_id];
   const answer = useAnswer((signal) => command<Trace>("traces/show", { id, span: spanId }, signal), `${id} ${spanId}`);
@@ -120,7 +120,7 @@ function Side({ title, value }: { title: string; value: unknown }) {
 
 const written = (value: unknown) => (typeof value === "string" ? value : JSON.stringify(value));
 
-/** What is shown elsewhere. */
+/** Members that are shown elsewhere. */
 const ELSEWHERE = new Set(["input", "output", "attributes", "resource", "events", "links", "openai_item"]);
 
 function Attributes({ line }: { line: Record<string, unknown> }) {

@@ -1,4 +1,4 @@
-// Small parts that several pages are made of.
+// Small parts shared by several pages.
 import type { ComponentChildren } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { type Link, Refused, tokens } from "./api";
@@ -23,7 +23,7 @@ const ICONS: Record<string, string> = {
   custom: "M8 3l5 5-5 5-5-5z",
 };
 
-/** What kind of work it is, as a drawing that says its name. */
+/** The kind of work, as a drawing with its name as label. */
 export function Icon({ kind }: { kind: string }) {
   return (
     <svg class={`icon kind-${kind}`} viewBox="0 0 16 16" role="img" aria-label={kind}>
@@ -32,12 +32,12 @@ export function Icon({ kind }: { kind: string }) {
   );
 }
 
-/** `ok` or `error`, in words for who sees no colours. */
+/** `ok` or `error`, in words for readers who cannot see colors. */
 export function State({ status }: { status: string }) {
   return <span class={`state ${status === "error" ? "bad" : "good"}`}>{status}</span>;
 }
 
-/** What went wrong, as it was said; a caret stands below what it points at. What fails for want of a token is asked for by the page. */
+/** An error message; a caret stays below the text that it points at. The page itself handles a missing token. */
 export function Problem({ error }: { error: Error | undefined }) {
   if (!error || (error instanceof Refused && error.status === 401)) return null;
   const lines = error.message.split("\n");
@@ -48,7 +48,7 @@ export function Problem({ error }: { error: Error | undefined }) {
   );
 }
 
-/** A place without anything, and what to do about it. */
+/** An empty place, with what to do about it. */
 export function Nothing({ title, children }: { title: string; children?: ComponentChildren }) {
   return (
     <div class="nothing">
@@ -61,7 +61,7 @@ export function Nothing({ title, children }: { title: string; children?: Compone
 /** Texts longer than this are folded. */
 const FOLDED_LETTERS = 4_000;
 
-/** A text that somebody sent: JSON with indents, and no more than a page unless it is asked for. */
+/** A text from a client: indented if it is JSON, and shortened to a page until expanded. */
 export function Sent({ text }: { text: string }) {
   const [open, setOpen] = useState(false);
   const all = useMemo(() => pretty(text), [text]);
@@ -78,7 +78,7 @@ export function Sent({ text }: { text: string }) {
   );
 }
 
-/** Names and what they are. */
+/** A list of names and values. */
 export function Facts({ facts }: { facts: [string, ComponentChildren][] }) {
   return (
     <dl class="facts">
@@ -92,7 +92,7 @@ export function Facts({ facts }: { facts: [string, ComponentChildren][] }) {
   );
 }
 
-/** The same trace or span in other consoles. The addresses are the configuration's, not a client's. */
+/** Links to the same trace or span in other consoles. The addresses come from the configuration, not from a client. */
 export function Links({ links = [] }: { links?: Link[] | undefined }) {
   return (
     <>
@@ -103,19 +103,19 @@ export function Links({ links = [] }: { links?: Link[] | undefined }) {
   );
 }
 
-/** What came of a question. */
+/** The result of a request. */
 export interface Answer<T> {
   value?: T;
   error?: Error;
   /** Whether there was an answer. */
   isDone: boolean;
-  /** Asks again. */
+  /** Repeats the request. */
   again: () => void;
 }
 
 /**
- * Asks when the page comes up and whenever what is asked changes; with `every`, again after so many milliseconds while the tab is seen, and not
- * before it has rested so many times as long as the answer took.
+ * Sends a request when the page opens and whenever `key` changes. With `every`, repeats it after so many milliseconds while the tab is visible, but
+ * waits at least `rest` times as long as the answer took.
  */
 export function useAnswer<T>(ask: (signal: AbortSignal) => Promise<T>, key: string, every = 0, rest = 0): Answer<T> {
   const [answer, setAnswer] = useState<{ key?: string; isDone?: boolean; value?: T; error?: Error }>({});
@@ -135,7 +135,7 @@ export function useAnswer<T>(ask: (signal: AbortSignal) => Promise<T>, key: stri
       } catch (error) {
         if (stop.signal.aborted) return;
         setAnswer((now) => ({ ...(now.key === key ? now : { key }), error: error as Error }));
-        // What is a mistake now is one in two seconds too.
+        // An invalid request stays invalid, so it is not repeated.
         if (error instanceof Refused && error.status === 400) return;
       }
       if (every > 0) timer = setTimeout(look, Math.max(every, rest * (performance.now() - begun)));
@@ -157,7 +157,7 @@ export function useAnswer<T>(ask: (signal: AbortSignal) => Promise<T>, key: stri
   return { ...now, isDone: now.isDone ?? false, again: () => setTurn((turn) => turn + 1) };
 }
 
-/** Takes keys that are pressed outside of fields, each by its name. */
+/** Handles keys that are pressed outside of fields, each by its name. */
 export function useKeys(keys: Record<string, () => void>): void {
   const now = useRef(keys);
   now.current = keys;
@@ -176,14 +176,14 @@ export function useKeys(keys: Record<string, () => void>): void {
   }, []);
 }
 
-/** The title of the page, of its tab too. */
+/** Sets the title of the page and of its tab. */
 export function useTitle(title: string): void {
   useEffect(() => {
     document.title = title === "" ? "Spanferry" : `${title} - Spanferry`;
   }, [title]);
 }
 
-/** Copies a text, also where the browser lets no page at the clipboard. */
+/** Copies a text, also if the browser denies access to the clipboard. */
 export async function copy(text: string): Promise<void> {
   try {
     await navigator.clipboard.writeText(text);

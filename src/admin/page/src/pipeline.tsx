@@ -1,4 +1,4 @@
-// Where everything is: what is received, what the journal keeps, what each sink has, and what was set aside.
+// The state of the pipeline: the receivers, the journal, each sink, quarantine and dead letters.
 import { useRef, useState } from "preact/hooks";
 import { command, type Group, type Listed, type Progress, type SinkView, status, type Status } from "./api";
 import { age, brief, bytes, clock, count, plural } from "./format";
@@ -125,7 +125,7 @@ function SinkCard({ sink, rate }: { sink: SinkView; rate: number }) {
   );
 }
 
-/** What was set aside, by reason, each with a button that gives it another try. */
+/** Quarantined items or dead letters by reason, each with a button that replays them. */
 function Aside({ title, which, none }: { title: string; which: object; none: string }) {
   const answer = useAnswer((signal) => command<Listed>("dead-letters/list", { which, limit: 0 }, signal), title, 5_000);
   const listed = answer.value;

@@ -1,4 +1,4 @@
-// Which page an address means, and the address of a page.
+// Converts addresses to pages and back.
 import { signal } from "@preact/signals";
 
 export const BASE = "/ui";
@@ -6,13 +6,13 @@ export const BASE = "/ui";
 export interface Place {
   /** The page: traces, trace, sessions, session, agents or pipeline. */
   page: string;
-  /** Of a trace or a session. */
+  /** The id of a trace or a session. */
   id: string;
-  /** What stands behind the question mark. */
+  /** The query parameters. */
   params: Record<string, string>;
 }
 
-/** Reads an address below the base; what is no page is the first one. Pure. */
+/** Reads an address below the base; an unknown page is the first one. Pure. */
 export function read(pathname: string, search: string): Place {
   const [page = "", ...rest] = pathname.slice(BASE.length).split("/").filter((part) => part !== "");
   const params = Object.fromEntries(new URLSearchParams(search));
@@ -30,7 +30,7 @@ function decode(text: string): string {
   }
 }
 
-/** The address of a page, without parameters that say nothing. Pure. */
+/** Returns the address of a page, without empty parameters. Pure. */
 export function address(page: string, id = "", params: Record<string, string | undefined> = {}): string {
   const folder = { trace: "traces", session: "sessions" }[page] ?? page;
   const said = Object.entries(params).filter((pair): pair is [string, string] => !!pair[1]);
@@ -38,10 +38,10 @@ export function address(page: string, id = "", params: Record<string, string | u
   return `${BASE}/${folder}${id === "" ? "" : `/${encodeURIComponent(id)}`}${query === "" ? "" : `?${query}`}`;
 }
 
-/** Where the reader is. */
+/** The current page. */
 export const place = signal<Place>({ page: "traces", id: "", params: {} });
 
-/** Where the reader was before this page. */
+/** The previous page. */
 export let came: Place = place.value;
 
 const look = () => {
@@ -50,7 +50,7 @@ const look = () => {
   place.value = to;
 };
 
-/** Follows the address from now on, and takes links to pages without loading anything anew. */
+/** Follows the address from now on, and opens links to pages without reloading. */
 export function follow(): void {
   look();
   addEventListener("popstate", look);
@@ -63,7 +63,7 @@ export function follow(): void {
   });
 }
 
-/** Goes to an address; with `replace` the way back leads past where the reader was. */
+/** Goes to an address; with `replace`, the current page is left out of the history. */
 export function go(to: string, replace = false): void {
   if (replace) history.replaceState(history.state, "", to);
   else history.pushState({ inside: true }, "", to);
@@ -76,7 +76,7 @@ export function set(params: Record<string, string | undefined>, replace = false)
   go(address(page, id, { ...now, ...params }), replace);
 }
 
-/** Back to where the reader came from, or up. */
+/** Goes back to the previous page, or up. */
 export function leave(up: string): void {
   if ((history.state as { inside?: boolean } | null)?.inside) history.back();
   else go(up);

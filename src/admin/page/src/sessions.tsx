@@ -1,4 +1,4 @@
-// Sessions, and the turns of one as one conversation.
+// Sessions, and the turns of a session as one conversation.
 import { useEffect, useState } from "preact/hooks";
 import { command, type Trace, type TraceSummary, type Turn } from "./api";
 import { Conversation } from "./conversation";
@@ -11,7 +11,7 @@ import { address, leave, place } from "./route";
 import { Names } from "./traces";
 
 const TRACES_MAX = 1_000;
-/** Traces of one session whose words are read. */
+/** Maximum number of a session's traces whose turns are read. */
 const READ_MAX = 100;
 
 export function SessionsPage() {
@@ -100,7 +100,7 @@ export function SessionPage() {
   );
 }
 
-/** What was said in a trace of a session, and what went wrong in it. */
+/** The new turns in a trace of a session, and the trace's errors. */
 interface Part {
   turns?: Turn[];
   failed?: Map<string, string>;
@@ -110,7 +110,7 @@ function Said({ turns, failed }: Part) {
   return turns && failed ? <Conversation turns={turns} failed={failed} /> : <p class="muted">Reading...</p>;
 }
 
-/** What was said in each of these traces that was not said in those before. They are read one by one. */
+/** Returns the turns of each trace that are not in previous ones. Traces are read sequentially. */
 function useTurns(traces: TraceSummary[]): Map<string, Part> {
   const [parts, setParts] = useState(new Map<string, Part>());
   const key = traces.map((trace) => `${trace.trace_id} ${trace.last_position}`).join();

@@ -1,4 +1,4 @@
-// Traces over time, by status; a piece of it can be chosen.
+// Traces over time, by status; a segment can be selected.
 import { useRef, useState } from "preact/hooks";
 import type { TraceSummary } from "./api";
 import { clock, plural } from "./format";

@@ -1,4 +1,4 @@
-// One trace: its summary, its tree with times, and what one of its spans or the whole of it says.
+// A trace: its summary, its tree with times, and the contents of the trace or of a span.
 import type { ComponentChildren } from "preact";
 import { useMemo, useRef, useState } from "preact/hooks";
 import { command, type Trace, type TraceSummary, type Traces, type Verified } from "./api";
@@ -12,7 +12,7 @@ import { address, leave, place, set } from "./route";
 import { busy, collapsible, found, next, readEvery, type Row, rows, uncover, visible } from "./tree";
 import { Tree } from "./waterfall";
 
-/** Shows a trace, and again when something has arrived of it. */
+/** Shows a trace, and updates it when more of it arrives. */
 export function TracePage() {
   const { id } = place.value;
   const [grown, setGrown] = useState("");
@@ -36,7 +36,7 @@ export function TracePage() {
   return <main class="trace">{trace ? <Whole key={id} trace={trace} /> : <p class="muted" role="status">Reading the trace...</p>}</main>;
 }
 
-/** Tells when something has arrived of a trace behind what is known of it. */
+/** Reports when more of a trace has arrived. */
 function useGrowth(id: string, known: TraceSummary | undefined, tell: (position: number) => void): void {
   const looked = useRef<{ id: string; at: number } | undefined>(undefined);
   const look = async (signal: AbortSignal) => {
@@ -54,7 +54,7 @@ function Whole({ trace }: { trace: Trace }) {
   const { span: chosenId = "" } = place.value.params;
   const all = useMemo(() => rows(trace.spans ?? []), [trace]);
   const byId = useMemo(() => new Map(all.map(({ span }, at) => [span.span_id, at])), [all]);
-  // Of spans that say the same id, the one that was chosen.
+  // The chosen one among spans with the same id.
   const [taken, setTaken] = useState(-1);
   const chosen = all[taken]?.span.span_id === chosenId ? taken : (byId.get(chosenId) ?? -1);
   const [collapsed, setCollapsed] = useState<ReadonlySet<string>>(new Set());
@@ -127,7 +127,7 @@ interface SummaryProps {
   trace: Trace;
   rows: Row[];
   verified: Verified | undefined;
-  /** Why no more is known of it. */
+  /** Why no more is known. */
   error: Error | undefined;
 }
 
@@ -163,7 +163,7 @@ function Summary({ trace, rows, verified, error }: SummaryProps) {
   );
 }
 
-/** Kinds of work that a model does. */
+/** Kinds of work done by a model. */
 const MODELS = ["generation", "embedding", "reranker", "speech", "transcription"];
 
 const FORMS: [string, string, (text: string) => string][] = [
@@ -173,7 +173,7 @@ const FORMS: [string, string, (text: string) => string][] = [
   ["curl", "otlp-json", (text) => curl(text, location.hostname)],
 ];
 
-/** Copies the trace in a form. */
+/** Copies the trace in one of several forms. */
 function Copies({ trace }: { trace: TraceSummary }) {
   const menu = useRef<HTMLDetailsElement>(null);
   const [said, setSaid] = useState("");

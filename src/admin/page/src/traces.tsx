@@ -1,4 +1,4 @@
-// The list of traces, which goes on by itself.
+// The list of traces, which updates itself.
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { TraceSummary, Verified } from "./api";
 import { Legend, Marks, ofMany, sinks, useDelivery } from "./delivery";
@@ -72,10 +72,10 @@ function NoneYet() {
   );
 }
 
-/** How long no row has come into sight before it is asked what became of those that have. */
+/** Delay after the last row has come into view before the delivery states of visible rows are requested. */
 const STILL_MS = 100;
 
-/** The traces whose rows can be seen. */
+/** Returns the traces whose rows are visible. */
 function useInSight(table: { current: HTMLTableElement | null }, traces: TraceSummary[]): TraceSummary[] {
   const [ids, setIds] = useState<ReadonlySet<string>>(new Set());
   const key = traces.map((trace) => trace.trace_id).join();
@@ -159,7 +159,7 @@ function TraceRow({ trace, hasCost, hasSinks, verified }: { trace: TraceSummary;
   );
 }
 
-/** The first of some names, and how many others there are. Each keeps the direction of its letters to itself. */
+/** The first names, and the number of others. Each name keeps its own text direction. */
 export function Names({ all }: { all: string[] }) {
   return (
     <>

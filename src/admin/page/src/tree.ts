@@ -1,16 +1,16 @@
-// The rows of a trace's tree and where their bars stand. Pure.
+// The rows of a trace's tree and the positions of their bars. Pure.
 import type { SpanView } from "./api";
 
 /** A span's row. */
 export interface Row {
   span: SpanView;
-  /** The place of the row above it in the tree; -1 at the top. */
+  /** The index of the parent row; -1 at the top. */
   parent: number;
-  /** The place behind its last descendant. */
+  /** The index after the last descendant. */
   end: number;
 }
 
-/** Rows of spans that come each behind the one above it. */
+/** Makes rows of spans in depth-first order. */
 export function rows(spans: SpanView[]): Row[] {
   const all: Row[] = [];
   const above: number[] = [];
@@ -27,7 +27,7 @@ function close(all: Row[], above: number[], at: number): void {
   if (row) row.end = at;
 }
 
-/** The places of the rows that are not below a collapsed one, which are known by their spans: a trace grows. */
+/** Returns the indexes of the rows that are not below a collapsed one. These are identified by span id, since a trace grows. */
 export function visible(all: Row[], collapsed: ReadonlySet<string>): number[] {
   const places: number[] = [];
   for (let at = 0; at < all.length; ) {
@@ -38,25 +38,25 @@ export function visible(all: Row[], collapsed: ReadonlySet<string>): number[] {
   return places;
 }
 
-/** The collapsed rows without those above a row, so that it is seen. */
+/** Returns the collapsed rows without the ancestors of a row, so that the row is visible. */
 export function uncover(all: Row[], collapsed: ReadonlySet<string>, at: number): Set<string> {
   const left = new Set(collapsed);
   for (let up = all[all[at]?.parent ?? -1]; up; up = all[up.parent]) left.delete(up.span.span_id);
   return left;
 }
 
-/** All rows that have some below them, the top ones aside. */
+/** Returns all rows with children, except the top ones. */
 export function collapsible(all: Row[]): Set<string> {
   return new Set(all.flatMap((row, at) => (row.end > at + 1 && row.parent >= 0 ? [row.span.span_id] : [])));
 }
 
-/** Which rows are to be drawn: those in sight, and some around them. */
+/** Returns the range of rows to draw: the visible ones, and some around them. */
 export function inSight(scrolled: number, height: number, rowHeight: number, total: number, around = 10): [number, number] {
   const first = Math.max(0, Math.min(total, Math.floor(scrolled / rowHeight) - around));
   return [first, Math.min(total, Math.ceil((scrolled + height) / rowHeight) + around)];
 }
 
-/** Where a bar stands, in hundredths of the width. Times that make no sense stand at the beginning. */
+/** Returns the position of a bar, in percent of the width. Invalid times are at the beginning. */
 export function bar(span: SpanView, start: number, length: number): { left: number; width: number } {
   if (!(length > 0)) return { left: 0, width: 100 };
   const after = span.start_unix_nano === 0 ? 0 : span.start_unix_nano - start;
@@ -65,7 +65,7 @@ export function bar(span: SpanView, start: number, length: number): { left: numb
   return { left: Number.isFinite(left) ? left : 0, width: Number.isFinite(width) ? width : 0 };
 }
 
-/** Round times for a scale of this length, at most six, each with room for its words before the end. */
+/** Returns round times for a scale of this length, at most six, each with space for its label before the end. */
 export function ticks(length: number): number[] {
   if (!(length > 0) || !Number.isFinite(length)) return [];
   const rough = length / 4;
@@ -76,7 +76,7 @@ export function ticks(length: number): number[] {
   return marks;
 }
 
-/** The places of rows that have a text in what they say. */
+/** Returns the indexes of rows that contain a text. */
 export function found(all: Row[], text: string): number[] {
   const wanted = text.trim().toLowerCase();
   if (wanted === "") return [];
@@ -86,13 +86,13 @@ export function found(all: Row[], text: string): number[] {
   });
 }
 
-/** The next of these places behind one, or before it; around the end. */
+/** Returns the next or the previous index in this list, wrapping around at the end. */
 export function next(places: number[], at: number, step: 1 | -1): number | undefined {
   const beyond = step === 1 ? places.find((place) => place > at) : places.findLast((place) => place < at);
   return beyond ?? (step === 1 ? places[0] : places[places.length - 1]);
 }
 
-/** How long some kinds of work were under way, overlaps once, in nanoseconds. */
+/** Returns the time during which spans of these kinds were running, without counting overlaps twice, in nanoseconds. */
 export function busy(spans: SpanView[], kinds: string[]): number {
   const parts = spans.filter((span) => kinds.includes(span.kind) && span.start_unix_nano > 0);
   parts.sort((one, other) => one.start_unix_nano - other.start_unix_nano);
@@ -105,5 +105,5 @@ export function busy(spans: SpanView[], kinds: string[]): number {
   return sum;
 }
 
-/** How often a trace of so many spans is read again, in milliseconds: what is large costs the daemon more. */
+/** Returns the interval for reading a trace of this size again, in milliseconds: large traces cost the daemon more. */
 export const readEvery = (spans: number) => (spans < 2_000 ? 2_000 : 15_000);

@@ -1,4 +1,4 @@
-// The tree and the times of a trace in one grid. Only rows in sight are drawn.
+// The tree and the times of a trace in one grid. Only visible rows are drawn.
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { SpanView, TraceSummary } from "./api";
 import { Marks, sinks } from "./delivery";
@@ -13,13 +13,13 @@ const INDENTS_MAX = 24;
 
 interface Props {
   rows: Row[];
-  /** The places of the rows that are not folded away. */
+  /** The indexes of the rows that are not below a collapsed one. */
   shown: number[];
   chosen: number;
   collapsed: ReadonlySet<string>;
   matches: number[];
   summary: TraceSummary;
-  /** What became of a span at each sink, once that is known. */
+  /** Returns the fates of a span at each sink, once they are known. */
   toldOf: ((id: string) => Told[]) | undefined;
   choose: (at: number | undefined) => void;
   step: (by: number) => void;
