@@ -1,4 +1,4 @@
-// A reader of the console: what they see is compared with what the same port answers. `main.rs` starts the daemons.
+// A reader of the console: what they see is compared with the answers of the same port. `main.rs` starts the daemons.
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
@@ -13,7 +13,7 @@ const FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-backgro
 const AXE = readFileSync(new URL(import.meta.resolve("axe-core/axe.min.js")), "utf8");
 const SPANS = 32_843;
 
-// === The daemon and its world ===
+// === The daemon and its environment ===
 
 async function ask(path, body = {}, port = PLAIN) {
   const init = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
@@ -31,7 +31,7 @@ async function send(path, headers, body) {
 
 const sendItems = (data) => send("/v1/traces/ingest", { "Content-Type": "application/json" }, JSON.stringify({ data }));
 
-/** What the Agents SDK has sent in a scenario, moved in time so that it ended so many seconds ago. */
+/** Returns what the Agents SDK sent in a scenario, with times shifted so that it ended this many seconds ago. */
 function captured(scenario, ago) {
   const folder = `${GOLDEN}/agents-sdk/${scenario}`;
   const bodies = readdirSync(folder).filter((name) => name.endsWith(".body.json")).sort().map((name) => readFileSync(`${folder}/${name}`, "utf8"));
@@ -42,7 +42,7 @@ function captured(scenario, ago) {
   return bodies.flatMap((body) => JSON.parse(body.replace(time, moved)).data);
 }
 
-/** A customer who wants their money back, and how two agents and a tool that fails once go about it. */
+/** A customer who asks for a refund, handled by two agents and a tool that fails once. */
 function refund(ago, session) {
   const [trace, end] = [`trace_${randomUUID().replaceAll("-", "")}`, Date.now() - ago * 1000];
   const at = (seconds) => new Date(end + (seconds - 9.4) * 1000).toISOString();
@@ -82,7 +82,7 @@ const SCENARIOS = [
   "js/j07_mcp", "js/j10_chat_stream", "python/p23_all_span_types", "python/p04_tool_error_soft", "js/ext_full_content_response",
 ];
 
-/** What OpenTelemetry exporters have sent, as it was. */
+/** Sends captured requests of OpenTelemetry exporters unchanged. */
 async function sendOtlp() {
   for (const folder of ["openinference-openai-agents", "traceloop-openai", "logfire-openai-agents", "vercel-ai-sdk", "otel-openai-agents-v2"]) {
     for (const name of readdirSync(`${GOLDEN}/otlp/${folder}`).filter((name) => name.endsWith(".headers.json"))) {
@@ -94,7 +94,7 @@ async function sendOtlp() {
   }
 }
 
-/** Has `main.rs` kill the daemon and start it again. */
+/** Makes `main.rs` kill the daemon and start it again. */
 async function restarted() {
   await page.goto("about:blank");
   console.log("restart");
@@ -360,7 +360,7 @@ await step("a trace is copied as Markdown, JSON, OTLP/JSON and curl, and what is
   await send("/v1/traces", { "Content-Type": "application/json" }, otlp);
 });
 
-// === How it looks ===
+// === Appearance ===
 
 async function picture(name) {
   await page.screenshot({ path: `${IMAGES}/${name}.png` });
@@ -390,7 +390,7 @@ await step("pages in light, in dark and on a phone have no fault that axe knows"
   page = first;
 });
 
-/** What the marks of the list say, each row as it comes into sight, and all of it added up. */
+/** Returns the marks of the list, row by row as each comes into view, and their sums. */
 async function marks() {
   await page.goto(`${UI}/traces`);
   const rows = page.locator("table.list tbody tr");
@@ -423,7 +423,7 @@ await step("the marks of the list add up to what /status says, and a kill -9 cha
   assert.deepEqual(again.sums, await figures());
 });
 
-// === What else there is ===
+// === The other pages ===
 
 await step("a trace that goes on is shown as it grows, and what is folded stays so", async () => {
   await page.goto(`${UI}/traces/${refunded.trace_id}`);
