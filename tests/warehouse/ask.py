@@ -18,7 +18,7 @@ def statements(page, engine):
 
 
 def plain(value):
-    """A cell as JSON: what is nothing is null, a time is its day."""
+    """Converts a cell to JSON: null for a missing value, the day for a time."""
     if value is None or value != value or isinstance(value, float) and math.isnan(value):
         return None
     if isinstance(value, str):
@@ -36,7 +36,7 @@ def duckdb(known, run, answers):
         base.execute(known[f"open-{form}"])
         run(form, lambda statement: base.execute(statement).fetchall())
         if form == "parquet":
-            # A maximum cannot be told without reading all.
+            # A maximum requires reading everything.
             base.execute("SELECT max(COLUMNS(*)) FROM spans").fetchall()
             counts = base.execute("SELECT count(COLUMNS(*)) FROM spans")
             answers["columns"] = dict(zip((column[0] for column in counts.description), counts.fetchone()))

@@ -1,4 +1,4 @@
-// Runs agents with an unmodified Agents SDK against a scripted model server, traces sent to the daemon.
+// Runs agents with an unmodified Agents SDK against a scripted model server, and sends traces to the daemon.
 //
 // Environment: MODEL_URL, INGEST_URL, RECORD (a file: what the SDK exported, one JSON object a line). Works with @openai/agents 0.0.17
 // to 0.20.0, so it uses only what both have.
@@ -28,7 +28,7 @@ const recorder = {
   shutdown: async () => {},
   forceFlush: async () => {},
 };
-// The line from the documentation. A second processor watches.
+// The line from the documentation. A second processor records.
 const exporter = new OpenAITracingExporter({ endpoint: INGEST_URL, apiKey: 'local' });
 setTraceProcessors([new BatchTraceProcessor(exporter), recorder]);
 
@@ -77,7 +77,7 @@ async function fails(promise, kind) {
 async function streamed(runner, agent) {
   const result = await runner.run(agent, 'weather in Bern?', { stream: true });
   for await (const _ of result) {
-    // Everything is read, as an application would.
+    // Reads everything, as an application would.
   }
   await result.completed;
 }

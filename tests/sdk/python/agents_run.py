@@ -1,4 +1,4 @@
-"""Runs agents with an unmodified Agents SDK against a scripted model server, traces sent to the daemon.
+"""Runs agents with an unmodified Agents SDK against a scripted model server, and sends traces to the daemon.
 
 Environment: MODEL_URL, INGEST_URL, RECORD (a file: what the SDK exported, one JSON object a line). Works with openai-agents 0.0.7 to
 0.24.0, so it uses only what both have.
@@ -28,7 +28,7 @@ from openai import AsyncOpenAI
 
 
 class Recorder(TracingProcessor):
-    """Writes down what the SDK exports."""
+    """Records what the SDK exports."""
 
     def __init__(self, path):
         self.file = open(path, "w", encoding="utf-8")
@@ -56,7 +56,7 @@ class Recorder(TracingProcessor):
         pass
 
 
-# The line from the documentation. A second processor watches.
+# The line from the documentation. A second processor records.
 default_exporter().endpoint = os.environ["INGEST_URL"]
 add_trace_processor(Recorder(os.environ["RECORD"]))
 

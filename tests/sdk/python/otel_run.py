@@ -28,7 +28,7 @@ else:
 
 
 class Recorder(SpanExporter):
-    """Writes down what the SDK exports."""
+    """Records what the SDK exports."""
 
     def __init__(self, path):
         self.file = open(path, "w", encoding="utf-8")
