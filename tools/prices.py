@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Makes the table of prices that is built into spanferry, and what tests expect of it, from the package genai-prices.
+"""Generates the table of prices that is built into spanferry, and the values that tests expect, from the package genai-prices.
 
-Run by hand, in an environment of its own, and read the difference before it is committed:
+Run it by hand, in a separate environment, and read the difference before committing it:
 
     python3 -m venv /path/to/venv && /path/to/venv/bin/pip install --upgrade genai-prices
     /path/to/venv/bin/python tools/prices.py 2026-11-29
 
-The date says how new the table is; it stands behind `table:` in `cost_source`. The table has the shape of the package's own data
-(version 2), with what is asked of it alone, and its numbers are the package's. All expected costs are worked out by the package.
+The date is that of the table; it follows `table:` in `cost_source`. The table has the shape of the package's own data (version 2),
+reduced to what is used, and its numbers are the package's. The package computes all expected costs.
 """
 
 import gzip
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "src/prices/table.json.gz"
 EXPECTED = ROOT / "tests/golden/prices/expected.jsonl"
 
-# What a span says the count of.
+# The counts that spans report.
 KEYS = [
     "input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok", "cache_write_1h_mtok", "input_audio_mtok",
     "output_audio_mtok", "output_reasoning_mtok", "cache_audio_read_mtok", "requests_kcount",
@@ -89,14 +89,14 @@ AT = "2026-11-01T12:00:00"
 
 
 def cost(provider_id, model_ref, at, usage):
-    """In billionths of a dollar; nothing where the package knows no price or finds the counts contradictory."""
+    """Returns billionths of a dollar; None if the package knows no price or finds the counts contradictory."""
     time = datetime.fromisoformat(at).replace(tzinfo=timezone.utc)
     try:
         found, it = SNAPSHOT.find_provider_model(model_ref, None, provider_id, None)
         priced = it.get_prices(time)
         if not rates(priced):
             return None
-        # What spans do not count costs nothing, and neither does it here.
+        # Kinds of usage that spans do not count are free here too.
         total = it.calc_price(Usage(**usage), found, genai_request_timestamp=time).total_price
     except (LookupError, ValueError):
         return None

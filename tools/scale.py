@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""How much disk, lag and catch-up an outage costs, with one tier of Spanferry and with two and Kafka between them.
+"""Disk, lag and catch-up time of an outage, with one tier of Spanferry and with two tiers and Kafka between them.
 
     python3 tools/scale.py --spans 20000 --exporters 2 --outage 6
     python3 tools/scale.py --help
 
-It is a model, minute by minute and without chance: the same arguments print the same text. What it assumes is printed with the result.
-Where spans wait: behind a backend that is down the journals of the delivering tier fill first; then that tier stops reading, and the
-topic holds the rest for as long as its retention is; what the topic cannot hold any longer is lost. With one tier (`--partitions 0`) the
-journals are all there is, and when they are full clients are told to retry. Behind a topic that is down, the gateways' journals wait.
+The model works minute by minute and without randomness: the same arguments print the same text. Its assumptions are printed with the
+result. While a backend is down, spans first fill the journals of the delivering tier; then that tier stops reading, and the topic holds
+the rest for the time of its retention; older spans are lost. With one tier (`--partitions 0`) there are only the journals, and once they
+are full clients are told to retry. While a topic is down, spans wait in the gateways' journals.
 """
 
 import argparse
@@ -20,20 +20,20 @@ GIB = 1 << 30
 
 @dataclass
 class Plan:
-    spans: float  # a second, all gateways together, on average over a day
-    peak: float  # the busiest minute of the day over the average
+    spans: float  # per second, all gateways together, on average over a day
+    peak: float  # ratio of the day's busiest minute to the average
     span_bytes: int  # as received
     gateways: int
-    partitions: int  # 0: one tier
+    partitions: int  # 0 for one tier
     replicas: int  # copies of the topic
     retention_hours: float
     exporters: int
-    cores: float  # of each daemon
-    in_us: float  # CPU for a span, at a receiver
-    hop_us: float  # CPU for a span, into the topic and again out of it
-    out_us: float  # CPU for a span, into the backend
-    share: float  # of its cores that a daemon should use at most
-    backend: float  # spans a second that the backend takes
+    cores: float  # per daemon
+    in_us: float  # CPU per span at a receiver
+    hop_us: float  # CPU per span into the topic and again out of it
+    out_us: float  # CPU per span into the backend
+    share: float  # maximum share of its cores that a daemon should use
+    backend: float  # spans per second that the backend accepts
     journal_gib: float  # `journal.bytes_max` of each daemon
     outage: float  # hours
     down: str  # what is down: backend or topic
@@ -41,16 +41,16 @@ class Plan:
     gib_month: float  # price of disk
 
     def load(self, minute):
-        """Spans a second at a minute of the simulation, which begins at the busiest hour: a day is a sine around the average."""
+        """Returns spans per second at a minute of the simulation, which begins at the busiest hour: a day is a sine around the average."""
         return self.spans * (1 + (self.peak - 1) * math.cos(2 * math.pi * minute / (24 * 60)))
 
     def gateway_rate(self):
-        """Spans a second that all gateways can take. With one tier they deliver as well."""
+        """Returns the spans per second that all gateways can receive. With one tier they also deliver."""
         cost = self.in_us + (self.hop_us if self.partitions else self.out_us)
         return self.gateways * self.cores * self.share * 1e6 / cost
 
     def exporter_rate(self):
-        """Spans a second that the delivering tier can move; no more daemons work than there are partitions."""
+        """Returns the spans per second that the delivering tier can move. Only as many daemons work as there are partitions."""
         if not self.partitions:
             return self.gateway_rate()
         return min(self.exporters, self.partitions) * self.cores * self.share * 1e6 / (self.hop_us + self.out_us)
@@ -59,24 +59,24 @@ class Plan:
 @dataclass
 class Result:
     offered: float = 0.0  # spans that clients sent
-    refused: float = 0.0  # of them those that clients were told to send later
-    lost: float = 0.0  # those that left the topic before anybody read them
+    refused: float = 0.0  # number of these that clients were told to send later
+    lost: float = 0.0  # left the topic before they were read
     delivered: float = 0.0
     waiting: float = 0.0  # at the end
-    gateway_max: float = 0.0  # most spans that waited in the journals of the gateways
-    topic_max: float = 0.0  # in the topic
-    exporter_max: float = 0.0  # in the journals of the delivering tier
-    lag_max_minutes: float = 0.0  # age of the oldest span that waited
-    caught_up_minutes: float | None = None  # after the end of the outage; None: never within the simulation
-    hours: list = field(default_factory=list)  # (hour, load, waiting at each of the three, delivered a second)
+    gateway_max: float = 0.0  # maximum number of spans in the journals of the gateways
+    topic_max: float = 0.0  # maximum in the topic
+    exporter_max: float = 0.0  # maximum in the journals of the delivering tier
+    lag_max_minutes: float = 0.0  # maximum age of the oldest waiting span
+    caught_up_minutes: float | None = None  # after the end of the outage; None if never within the simulation
+    hours: list = field(default_factory=list)  # (hour, load, spans waiting at each of the three, spans delivered per second)
 
 
 def simulate(plan: Plan, days: float = 7) -> Result:
     room = plan.journal_gib * GIB / plan.span_bytes
     two_tiers = plan.partitions > 0
     room_in, room_out = room * plan.gateways, room * plan.exporters
-    gateway = topic = exporter = 0.0  # spans that wait in each place
-    accepted, gone, oldest = [0.0], 0.0, 0  # accepted until each minute, which tells how old the oldest is
+    gateway = topic = exporter = 0.0  # spans waiting in each place
+    accepted, gone, oldest = [0.0], 0.0, 0  # spans accepted until each minute, to compute the age of the oldest
     result = Result()
     for minute in range(int(days * 24 * 60)):
         is_down = minute < plan.outage * 60
@@ -84,7 +84,7 @@ def simulate(plan: Plan, days: float = 7) -> Result:
         topic_up = two_tiers and not (is_down and plan.down == "topic")
         can_move, can_send = plan.gateway_rate() * MINUTE, min(plan.exporter_rate(), plan.backend) * MINUTE
         offered = plan.load(minute) * MINUTE
-        # What leaves a journal in this minute makes room in it.
+        # Spans that leave a journal in this minute free space in it.
         leaves = can_move if topic_up else can_send if backend_up and not two_tiers else 0.0
         taken = min(offered, can_move, room_in - gateway + min(gateway + offered, leaves))
         gateway += taken
@@ -125,7 +125,7 @@ def simulate(plan: Plan, days: float = 7) -> Result:
 
 
 def cost_of_a_month(plan: Plan, result: Result) -> tuple[float, float]:
-    """Cores, and disk: journals as large as they may be, the topic as large as it got or is in its retention."""
+    """Returns the cost of cores and of disk: journals at their maximum, the topic at its largest or at its size after a full retention."""
     daemons = plan.gateways + (plan.exporters if plan.partitions else 0)
     topic = max(result.topic_max, plan.spans * plan.retention_hours * 3600) if plan.partitions else 0.0
     disk = daemons * plan.journal_gib + topic * plan.span_bytes * plan.replicas / GIB

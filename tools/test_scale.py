@@ -1,4 +1,4 @@
-"""What the model of scale.py must keep to: nothing comes from nowhere, and more of anything that helps does not hurt."""
+"""Properties of the model of scale.py: spans are conserved, and more of anything useful does no harm."""
 
 import unittest
 
