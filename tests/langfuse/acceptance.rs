@@ -155,7 +155,7 @@ fn count(usage: &Value, names: &[&str]) -> u64 {
     names.iter().find_map(|name| usage[*name].as_u64()).unwrap_or_default()
 }
 
-/// Returns the buckets according to 5.3 of the mapping. Reasoning is separate only if the model has a price for it.
+/// Returns the expected Langfuse buckets. Reasoning is separate only if the model has a price for it.
 fn buckets(usage: &Value, model: Option<&str>) -> BTreeMap<String, u64> {
     let nested = |objects: [&str; 2], name: &str| {
         objects.iter().find_map(|object| usage[*object][name].as_u64()).unwrap_or_default()

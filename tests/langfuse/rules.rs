@@ -71,7 +71,7 @@ async fn what_is_added_stands_behind_the_bytes_that_came() {
     assert!((row.cost["total"] - cost).abs() < 1e-9, "{row:?}");
 }
 
-// === 3.7: what Langfuse cannot use ===
+// === Values that Langfuse cannot use ===
 
 #[tokio::test]
 async fn attributes_without_a_value_are_left_out_wherever_they_are() {
@@ -278,7 +278,7 @@ async fn a_type_that_langfuse_finds_itself_is_not_said_again() {
     }
 }
 
-// === 3.5: tokens and cost ===
+// === Tokens and cost ===
 
 #[tokio::test]
 async fn every_shape_of_usage_becomes_buckets_that_exclude_each_other() {

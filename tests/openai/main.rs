@@ -155,7 +155,7 @@ async fn every_golden_item_arrives_as_the_sdk_would_have_sent_it() {
     }
 }
 
-/// Returns whether a rule of section 5 of the SDK's format applies to an item, so that it may arrive in another form.
+/// Returns whether a rule of `src/sinks/openai/sanitize.rs` applies to an item, so that it may arrive in another form.
 fn a_rule_speaks_of(item: &str) -> bool {
     let tree = tree(item);
     let data = &tree["span_data"];
