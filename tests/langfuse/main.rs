@@ -12,7 +12,7 @@
 //! of the client's body with what it makes of the sink's. Types, sessions, users, tags, input and output must be there, and sums must be
 //! right. Where Langfuse's own sums differ, a table explains why they are wrong.
 //!
-//! Not proven here: that the real Langfuse is as it was read, or stays so.
+//! Not proven here: that the real Langfuse behaves as it was read, now or in future.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

@@ -1,4 +1,4 @@
-//! The rows that Langfuse makes of an accepted request: one a span. Written from what is known of Langfuse 4.16.0, and intentionally not
+//! The rows that Langfuse makes of an accepted request: one per span. Written from what is known of Langfuse 4.16.0, and intentionally not
 //! from the sink's code.
 
 use std::collections::BTreeMap;

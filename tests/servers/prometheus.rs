@@ -1,6 +1,6 @@
 //! Prometheus and its `promtool`, from Debian's package, which requires only the C library.
 //!
-//! Installed by `apt-get download` and `dpkg -x`, in seconds. Started as `prometheus --config.file prometheus.yml`; `/-/ready` tells when.
+//! Installed by `apt-get download` and `dpkg -x`, in seconds. Started as `prometheus --config.file prometheus.yml`; ready by `/-/ready`.
 
 use std::fs;
 use std::net::SocketAddr;

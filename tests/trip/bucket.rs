@@ -20,7 +20,7 @@ use super::World;
 struct Bucket {
     objects: BTreeMap<String, Vec<u8>>,
     asked: Mutex<Vec<String>>,
-    /// One in this number of answers is wrong, each time in another way.
+    /// One answer in this many is wrong, each time in another way.
     fails_each: Option<usize>,
     is_forbidden: bool,
 }
