@@ -3,7 +3,7 @@
 //! Six clients, two each for the Agents SDK's ingest, OTLP/HTTP protobuf and OTLP/gRPC, number their spans and send a request again,
 //! unchanged, until it is acknowledged, as SDKs do. The daemon gets SIGKILL at random moments, sometimes again while it recovers, and
 //! continues on the same directory. At the end every acknowledged span must be in the file once: none missing, none twice (a request that
-//! was kept but not answered before the kill is sent again and recognized), none changed. After every start the metrics of `/metrics` must
+//! was kept but not answered before the kill is sent again and recognized), none changed. After every start the counts in `/metrics` must
 //! add up: accepted = delivered + pending + dead letters + filtered + dropped. The checker needs two bits a span, however long the file is.
 //!
 //! `reloads.rs`: the same while the configuration changes all the time, with a kill in the middle of a reload.

@@ -14,7 +14,7 @@
 //! than fits into the journal, memory stays within the bound of the design. The cost of a dead sink to the others in throughput and latency
 //! is measured, not tested: `cargo bench --bench load -- --spawn --dead-sink`.
 //!
-//! Not proven here: that a dead sink has no effect on a machine that is busy with other work; viewers other than these two.
+//! Not proven here: that a dead sink has no effect on a machine that is busy with other work; viewers other than Jaeger and Phoenix.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

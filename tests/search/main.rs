@@ -10,7 +10,7 @@
 //! | `elasticsearch-8` | Elasticsearch 8.19.9, the same | 17 to 25 | 98 MB | 6 s |
 //! | `elasticsearch-9` | Elasticsearch 9.4.3, the same | 25 | 124 MB | 6 s |
 //!
-//! `mvn` downloads the packages the first time, into `target/real-servers/`. JDKs are searched in `JAVA_HOME` and `/usr/lib/jvm`.
+//! `mvn` downloads the packages the first time, into `target/real-servers/`. JDKs are looked up in `JAVA_HOME` and `/usr/lib/jvm`.
 //! Elasticsearch does not run as root: started by root it runs as `nobody`, who must be able to enter this directory. If a test fails, the
 //! logs of the server and the daemon are kept, and the test prints their location.
 //!
@@ -29,7 +29,7 @@
 //!   space (fields limit, types in conflict) or tolerance (strict) for attributes, one that accepts no document in any form, and a limit
 //!   on the size of requests. During a fault the daemon keeps accepting, its health is degraded, and at any moment
 //!   accepted = delivered + pending + dead letters + filtered + dropped. Afterwards everything is there.
-//! * **sink/crashes**: SIGKILL to the daemon at several moments, and to the server while the daemon is down and recovers first.
+//! * **sink/crashes**: SIGKILL to the daemon at several moments, and to the server while the daemon is down; the daemon starts again first.
 //!
 //! Not proven here: authentication and TLS (these packages come without users), more than one node, ILM and ISM, AWS's and Elastic's hosted
 //! forms, Quickwit. The dashboards are not rendered: their tools are in no package registry.
