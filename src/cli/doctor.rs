@@ -230,12 +230,11 @@ impl Findings {
         let question = Question { url: &url, headers, patience: STATUS_MAX, ..Question::default() };
         let answer = ask(question).await.ok();
         let status = answer.and_then(|answer| serde_json::from_slice::<Value>(&answer.body).ok());
-        match &status {
-            Some(status) => self.running(status),
-            None => {
-                self.add("daemon", format!("no daemon answers at {admin}"), None);
-                self.stopped(&config.state_dir);
-            }
+        if let Some(status) = &status {
+            self.running(status);
+        } else {
+            self.add("daemon", format!("no daemon answers at {admin}"), None);
+            self.stopped(&config.state_dir);
         }
         for (option, address) in addresses(config) {
             self.address(option, address, status.is_some()).await;
