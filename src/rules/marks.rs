@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Marks(u32);
 
-/// The number of bits; half of them for [[rules]], half for a sink's own rules.
+/// The number of bits; half of them for `[[rules]]`, half for a sink's own rules.
 pub(super) const WHOLE_MAX: usize = 32;
 
 impl Marks {

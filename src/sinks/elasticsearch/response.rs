@@ -226,7 +226,7 @@ pub(super) fn error_of(body: &[u8]) -> (String, String) {
 }
 
 /// Returns the type and reason of an error. The outer reason may not tell the cause, so the innermost cause is added: Elasticsearch 7.17
-/// without x-pack says that "template ... is invalid" because of an "unknown field [`data_stream`]". Old and compatible servers return only
+/// without x-pack says that "template ... is invalid" because of an unknown field `data_stream`. Old and compatible servers return only
 /// a text.
 fn parts_of(error: &Value) -> (String, String) {
     if let Some(text) = error.as_str() {

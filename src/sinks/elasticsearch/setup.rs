@@ -244,8 +244,8 @@ impl Backend {
         }
     }
 
-    /// Installs a step. Elasticsearch rejects the part of a template for plain indices ("data stream timestamp field [@timestamp] is of
-    /// type [alias]") while the installed template is still that of a data stream. In this case, the template is installed before its
+    /// Installs a step. Elasticsearch rejects the part of a template for plain indices (its timestamp field
+    /// would be an alias) while the installed template is still that of a data stream. In this case, the template is installed before its
     /// parts; otherwise `rotation` could not be changed back.
     async fn put_in_order(&self, step: &Step, behind: &[Step]) -> Result<(), Obstacle> {
         let Err(refused) = self.put(step).await else { return Ok(()) };
