@@ -59,7 +59,7 @@ struct Message {
 }
 
 /// Why a request fails: the status, the protocol's code, and a message.
-type Fault = (StatusCode, i64, String);
+type RpcError = (StatusCode, i64, String);
 
 async fn answer(State(view): State<Arc<View>>, request: Request) -> Result<Response, Denied> {
     let (headers, address) = (request.headers().clone(), address(&request));
@@ -94,7 +94,7 @@ fn text_at<'a>(params: &'a Value, key: &str) -> Option<&'a str> {
 }
 
 /// Returns whether a request is of the revision without `initialize`; fails if it does not follow its rules.
-fn is_stateless(headers: &HeaderMap, method: &str, params: &Value) -> Result<bool, Fault> {
+fn is_stateless(headers: &HeaderMap, method: &str, params: &Value) -> Result<bool, RpcError> {
     let text = |name| header_text(headers, name);
     let wrong = |code, message: String| Err((StatusCode::BAD_REQUEST, code, message));
     let meant = params.pointer("/_meta/io.modelcontextprotocol~1protocolVersion");
@@ -150,7 +150,7 @@ impl Tools<'_> {
         headers: &HeaderMap,
         method: &str,
         params: Value,
-    ) -> Result<Value, Fault> {
+    ) -> Result<Value, RpcError> {
         let is_stateless = is_stateless(headers, method, &params)?;
         let server = json!({ "name": "spanferry", "version": env!("CARGO_PKG_VERSION") });
         let mut result = match (method, is_stateless) {
@@ -194,7 +194,7 @@ impl Tools<'_> {
         Ok(result)
     }
 
-    async fn tell(&self, tool: &str, arguments: Value) -> Told {
+    async fn tell(&self, tool: &str, arguments: Value) -> ToolResult {
         let console = self.console;
         Ok(match tool {
             "list_traces" => {
@@ -222,7 +222,7 @@ impl Tools<'_> {
         })
     }
 
-    async fn failures(&self, mut asked: TracesRequest) -> Told {
+    async fn failures(&self, mut asked: TracesRequest) -> ToolResult {
         asked.which.filter.push("status:error".to_owned());
         asked.limit = Some(asked.limit.unwrap_or(LIST_DEFAULT).min(FAILURES_MAX));
         let answer = self.ask(asked).await?;
@@ -243,7 +243,7 @@ impl Tools<'_> {
     }
 }
 
-type Told = Result<String, CommandError>;
+type ToolResult = Result<String, CommandError>;
 
 fn read<C: Command>(arguments: Value) -> Result<C, CommandError> {
     serde_json::from_value(arguments).map_err(|problem| CommandError::Mistake(problem.to_string()))

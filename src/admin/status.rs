@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::View;
 use crate::journal::{Cursor, Health, Mark};
 use crate::operate::RefusedReload;
-use crate::pipeline::{LaneHandle, LaneState, LaneStatus, Latency, Settled};
+use crate::pipeline::{LaneHandle, LaneState, LaneStatus, Latency, OutcomeCounts};
 use crate::receivers::{FILTERED, RECEIVER_FIGURES, TENANT_FIGURES};
 use crate::server::Tls;
 use crate::support::clock;
@@ -239,7 +239,7 @@ impl SinkView {
 #[rustfmt::skip]
 fn items(view: &View, lane: &LaneStatus) -> Vec<Figure> {
     let cursor = lane.safe(view.feed.journal());
-    let Settled { delivered, dead_lettered, filtered, dropped } = settled(view, lane, &cursor);
+    let OutcomeCounts { delivered, dead_lettered, filtered, dropped } = settled(view, lane, &cursor);
     // The end is read after the cursor, so no number is negative; if the cursor moved in between, fewer are pending.
     let end = view.feed.journal().end();
     let accepted = end.items.saturating_sub(cursor.joined);
@@ -300,7 +300,7 @@ fn work(lane: &LaneStatus, state: LaneState) -> Vec<Figure> {
     ]
 }
 
-fn settled(view: &View, lane: &LaneStatus, cursor: &Cursor) -> Settled {
+fn settled(view: &View, lane: &LaneStatus, cursor: &Cursor) -> OutcomeCounts {
     LaneStatus::settled(cursor, view.operator.dead_letters.resolved(&lane.sink))
 }
 

@@ -78,7 +78,7 @@ struct Finding {
 }
 
 /// Severity of a problem, and what to do about it.
-type Trouble = Option<(Level, &'static str)>;
+type Concern = Option<(Level, &'static str)>;
 
 #[derive(Debug, Default)]
 struct Findings(Vec<Finding>);
@@ -110,7 +110,7 @@ pub(super) fn doctor(arguments: &DoctorArguments, shell: Shell<'_>) -> Ended {
 }
 
 impl Findings {
-    fn add(&mut self, what: &str, found: impl Into<String>, trouble: Trouble) {
+    fn add(&mut self, what: &str, found: impl Into<String>, trouble: Concern) {
         let (level, advice) =
             trouble.map_or((Level::Ok, None), |(level, to_do)| (level, Some(to_do)));
         self.0.push(Finding { level, what: what.to_owned(), found: found.into(), advice });

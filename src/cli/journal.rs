@@ -41,7 +41,7 @@ pub(super) struct JournalArguments {
 }
 
 /// The result for one log: for people, for programs, and whether it is intact.
-struct Found {
+struct LogReport {
     text: String,
     value: Value,
     is_good: bool,
@@ -95,7 +95,7 @@ pub(super) fn logs_of(dir: &Path) -> Vec<PathBuf> {
     if inside.is_empty() && is_log { vec![dir.to_owned()] } else { inside }
 }
 
-fn look(verb: &JournalVerb, log: &Path) -> anyhow::Result<Found> {
+fn look(verb: &JournalVerb, log: &Path) -> anyhow::Result<LogReport> {
     let storage = DirStorage::existing(log)?;
     Ok(match verb {
         JournalVerb::Inspect(_) => inspected(&inspect(&storage)?),
@@ -104,7 +104,7 @@ fn look(verb: &JournalVerb, log: &Path) -> anyhow::Result<Found> {
     })
 }
 
-fn inspected(found: &Inspection) -> Found {
+fn inspected(found: &Inspection) -> LogReport {
     let segment = |segment: &SegmentView| {
         json!({
             "name": segment.name(),
@@ -144,10 +144,10 @@ fn inspected(found: &Inspection) -> Found {
         "cursors": cursors,
         "damages": damages_value(&found.damages),
     });
-    Found { text, value, is_good: true }
+    LogReport { text, value, is_good: true }
 }
 
-fn verified(found: &Verification) -> Found {
+fn verified(found: &Verification) -> LogReport {
     let segment = |check: &SegmentCheck| {
         json!({
             "name": check.segment.name(),
@@ -172,7 +172,7 @@ fn verified(found: &Verification) -> Found {
     }
     text.push_str(if is_good { "whole\n" } else { "NOT whole\n" });
     let value = json!({ "whole": is_good, "torn_bytes": found.torn_bytes, "segments": segments });
-    Found { text, value, is_good }
+    LogReport { text, value, is_good }
 }
 
 fn state(segment: &SegmentCheck) -> &'static str {
@@ -183,12 +183,12 @@ fn state(segment: &SegmentCheck) -> &'static str {
     }
 }
 
-fn repaired(settled: &[Damage]) -> Found {
+fn repaired(settled: &[Damage]) -> LogReport {
     let text = match settled {
         [] => "no damage to settle\n".to_owned(),
         settled => format!("settled:{}", damages_text(settled)),
     };
-    Found { text, value: json!({ "settled": damages_value(settled) }), is_good: true }
+    LogReport { text, value: json!({ "settled": damages_value(settled) }), is_good: true }
 }
 
 fn damages_text(damages: &[Damage]) -> String {

@@ -12,7 +12,7 @@ use super::operator::{Place, operate};
 use super::output::{Column, harmless, say, say_json, table, table_of};
 use super::{Ended, Shell};
 use crate::operate::{
-    Census, Command, DropRequest, Dropped, EntryView, Group, ListRequest, Listed, ReloadRequest,
+    Command, DropRequest, Dropped, EntryView, Group, ItemCount, ListRequest, Listed, ReloadRequest,
     Reloaded, ReplayEntriesRequest, ReplayJournalRequest, Replayed, ShowRequest,
 };
 use crate::support::rfc3339;
@@ -187,7 +187,7 @@ fn replayed_text(replayed: &Replayed) -> (String, Ended) {
     (text, if has_all { Ok(()) } else { Err(ExitCode::FAILURE) })
 }
 
-fn census_text(census: &Census) -> String {
+fn census_text(census: &ItemCount) -> String {
     let rows = census.receivers.iter().map(|(name, receiver)| {
         let (first, last) = (time(receiver.first_ns), time(receiver.last_ns));
         vec![name.clone(), receiver.records.to_string(), receiver.items.to_string(), first, last]

@@ -63,7 +63,7 @@ pub(super) fn operate<C: Command>(
 ) -> Result<C::Answer, ExitCode> {
     let output = shell.output;
     let carried_out = async {
-        let mut told = Told::default();
+        let mut told = ShownProgress::default();
         match place.carrier(C::NEEDS, shell)? {
             Carrier::Here(offline) => {
                 let tell = |working| told.tell(&working);
@@ -144,7 +144,7 @@ async fn ask_daemon(
     question: Question<'_>,
     found: Option<String>,
     output: Output,
-    told: &mut Told,
+    told: &mut ShownProgress,
 ) -> Result<Value, ExitCode> {
     let url = question.url;
     let (mut ended, mut text) = (None, Vec::new());
@@ -177,11 +177,11 @@ async fn ask_daemon(
 
 /// Prints the progress of a replay whenever it has changed.
 #[derive(Default)]
-struct Told {
+struct ShownProgress {
     last: String,
 }
 
-impl Told {
+impl ShownProgress {
     fn tell(&mut self, working: &Working) {
         let progress = &working.progress;
         let mut line = format!(

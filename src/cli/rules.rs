@@ -12,7 +12,7 @@ use serde_json::{Deserializer, Value, json};
 use super::output::{explain, say, table};
 use super::{ConfigArguments, Ended, Shell};
 use crate::normalize;
-use crate::rules::{Decided, Effect, Known, Rules, batch_of, explained};
+use crate::rules::{Decided, Effect, KnownTraces, Rules, batch_of, explained};
 use crate::span::{Batch, Item};
 use crate::support::options::did_you_mean;
 
@@ -84,7 +84,7 @@ pub(super) fn run(verb: &RulesVerb, shell: Shell<'_>) -> Ended {
 
 impl Totals {
     fn try_batch(&mut self, (rules, known): (&Rules, &Decided), batch: &Arc<Batch>, as_json: bool) {
-        let (_, steps) = rules.explain(batch, Known::Decided(known));
+        let (_, steps) = rules.explain(batch, KnownTraces::Decided(known));
         for (item, steps) in batch.items.iter().zip(steps) {
             self.items += 1;
             let has = |wanted| steps.iter().any(|(_, effect)| *effect == wanted);

@@ -12,7 +12,7 @@ use tracing::{error, warn};
 
 use super::stores::Stores;
 use crate::config::{Config, SinkConfig};
-use crate::feed::Arrived;
+use crate::feed::Attachment;
 use crate::journal::{Cursor, Journal};
 use crate::normalize;
 use crate::pipeline::{DeadLetters, Lane, LaneHandle, LaneState, LaneStatus, Lanes};
@@ -136,7 +136,7 @@ impl Workshop {
 
 /// Returns the cursor of a new sink, which gets what is accepted from now on. It is saved immediately, because after a crash it must not be
 /// later. If the list of sinks is lost, the sink may not be new, and gets everything that the journal keeps.
-fn first_cursor(journal: &Journal<Arrived>, sink: &str) -> Cursor {
+fn first_cursor(journal: &Journal<Attachment>, sink: &str) -> Cursor {
     let is_new = !journal.recovery().consumers_unknown;
     let mark = if is_new { journal.end() } else { journal.start() };
     if !is_new {

@@ -40,7 +40,7 @@ use crate::pipeline::Lane;
 use crate::receivers::Receivers;
 use crate::support::address::Address;
 use crate::support::stop::Stop;
-use crate::telemetry::{Metrics, Said};
+use crate::telemetry::{LogLine, Metrics};
 use access::{Encryption, policy};
 use lanes::{Running, Workshop};
 use listeners::{ADMIN, GRPC, HTTP, Listeners, Socket};
@@ -177,7 +177,7 @@ impl Daemon {
         }
         // The task ends with this set.
         let mut telling = JoinSet::new();
-        telling.spawn(serving.view.metrics.understanding().clone().tell(Said::log));
+        telling.spawn(serving.view.metrics.understanding().clone().tell(LogLine::log));
         if let Some(push) = push {
             telling.spawn(push.run(Arc::clone(&serving.view)));
         }

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 
-use super::{Arrived, Feed};
+use super::{Attachment, Feed};
 use crate::journal::{AppendError, Entry};
-use crate::normalize::{Aside, Decoded, Encoding, Envelope, Refused};
+use crate::normalize::{Decoded, Encoding, Envelope, Refused, SetAside};
 use crate::span::{Batch, Item, Source};
 use crate::support::clock;
 
 /// A decoded request to store.
 #[derive(Debug)]
-pub struct Arrival {
+pub struct DecodedRequest {
     /// Its metadata.
     pub envelope: Envelope,
     /// Its body as the client sent it, still compressed.
@@ -62,8 +62,8 @@ impl Intake {
     }
 
     /// Stores a request. When this returns, its valid items are on stable storage in the journal, and its invalid ones in the quarantine.
-    pub async fn accept(&self, arrival: Arrival) -> Result<Accepted, Refusal> {
-        let Arrival { mut envelope, sent, mut decoded } = arrival;
+    pub async fn accept(&self, arrival: DecodedRequest) -> Result<Accepted, Refusal> {
+        let DecodedRequest { mut envelope, sent, mut decoded } = arrival;
         let wires = decoded.batch.items.iter().map(Item::wire);
         let reservation = self.feed.dedup.reserve(&envelope.source, wires).await;
         let resent = count(reservation.resent.len());
@@ -85,8 +85,8 @@ impl Intake {
         if items > 0 {
             envelope.items = items;
             let head = envelope.head(sent.len());
-            let passenger = Arrived { batch: Arc::new(decoded.batch), reservation };
-            let entry = Entry { head, body: sent, items, passenger };
+            let attachment = Attachment { batch: Arc::new(decoded.batch), reservation };
+            let entry = Entry { head, body: sent, items, attachment };
             self.feed.journal.append_within(entry, self.feed.ack_wait).await?;
         }
         Ok(Accepted { items, resent, quarantined })
@@ -150,13 +150,13 @@ fn unknown(mut envelope: Envelope, body: Bytes, reason: &str) -> Entry<()> {
     envelope.items = 1;
     envelope.aside = Some(aside("", reason, ""));
     let head = envelope.head(body.len());
-    Entry { head, body, items: 1, passenger: () }
+    Entry { head, body, items: 1, attachment: () }
 }
 
 /// Describes a quarantined item or dead letter: the reason, the sink and its answer, and the current time.
-pub fn aside(sink: &str, reason: &str, answer: &str) -> Aside {
+pub fn aside(sink: &str, reason: &str, answer: &str) -> SetAside {
     let [sink, reason, answer] = [sink, reason, answer].map(str::to_owned);
-    Aside { sink, reason, answer, at_ns: clock::unix_now_ns() }
+    SetAside { sink, reason, answer, at_ns: clock::unix_now_ns() }
 }
 
 impl From<AppendError> for Refusal {

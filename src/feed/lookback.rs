@@ -6,10 +6,10 @@ use bytes::Bytes;
 use tracing::warn;
 
 use super::traces::FORGET_AFTER;
-use super::{Arrived, Decisions, Records, Traces};
+use super::{Attachment, Decisions, Records, Traces};
 use crate::journal::{Journal, Mark, Position};
 use crate::normalize::{Envelope, decode_record};
-use crate::rules::{Decided, Known, REMEMBER, Rules};
+use crate::rules::{Decided, KnownTraces, REMEMBER, Rules};
 use crate::span::{Batch, Item};
 use crate::support::clock::nanos;
 use crate::support::lock::lock;
@@ -26,7 +26,7 @@ const NEWEST_WITHIN_BYTES: u64 = 64 << 10;
 ///
 /// Damaged, removed or undecodable records are skipped: contexts miss their facts, and the lanes report the records where it matters.
 pub fn look_back(
-    journal: &Journal<Arrived>,
+    journal: &Journal<Attachment>,
     before: Mark,
     (rules, decisions): (&Rules, Option<&Mutex<Decisions>>),
     traces: &mut Traces,
@@ -47,7 +47,7 @@ pub fn look_back(
         {
             let batch = Arc::new(decoded.batch);
             let known = decisions.map(|decisions| lock(decisions).of_batch(&batch));
-            let left = rules.apply_again(&batch, Known::of(known.as_ref()));
+            let left = rules.apply_again(&batch, KnownTraces::of(known.as_ref()));
             traces.feed_ruled(&left, start);
         }
     });
@@ -62,7 +62,7 @@ const DECIDED_BYTES_FIRST: u64 = 1 << 20;
 /// Returns the decisions on traces at a lane's mark, and the mark up to which the table was fed. All requests received before `now_ns` are
 /// already in the journal. Blocks on the disk.
 pub fn recall(
-    journal: &Journal<Arrived>,
+    journal: &Journal<Attachment>,
     before: Mark,
     rules: &Arc<Rules>,
     now_ns: u64,
@@ -92,7 +92,7 @@ pub struct Deciding {
 impl Deciding {
     /// Starts at a mark. It feeds the records before the mark, from twice as far back as a decision is remembered (traces that are older
     /// and still continue are kept), and as many of the records after it as the decisions at the mark depend on.
-    pub fn new(journal: &Journal<Arrived>, rules: &Arc<Rules>, before: Mark) -> Self {
+    pub fn new(journal: &Journal<Attachment>, rules: &Arc<Rules>, before: Mark) -> Self {
         let mut decisions = Decisions::new(rules.decide(), rules.kept());
         fill(journal, before, rules, &mut decisions);
         let until_ns = decisions.time.now_ns().saturating_add(nanos(rules.decide().longest));
@@ -140,7 +140,7 @@ impl Deciding {
     }
 }
 
-fn fill(journal: &Journal<Arrived>, before: Mark, rules: &Rules, decisions: &mut Decisions) {
+fn fill(journal: &Journal<Attachment>, before: Mark, rules: &Rules, decisions: &mut Decisions) {
     let Some((bytes, oldest_ns)) = far_enough(journal, before) else { return };
     let is_start = before.position.0.saturating_sub(bytes) <= journal.start().position.0;
     let is_whole = is_start && journal.start().position.0 == 0;
@@ -159,7 +159,7 @@ fn fill(journal: &Journal<Arrived>, before: Mark, rules: &Rules, decisions: &mut
 }
 
 /// Returns how many bytes before a mark reach back far enough, and the time to which they must reach.
-fn far_enough(journal: &Journal<Arrived>, before: Mark) -> Option<(u64, u64)> {
+fn far_enough(journal: &Journal<Attachment>, before: Mark) -> Option<(u64, u64)> {
     let (mut bytes, mut oldest_ns) = (DECIDED_BYTES_FIRST, None);
     loop {
         let (mut first_ns, mut last_ns) = (None, None);
@@ -199,7 +199,7 @@ fn received_at_ns(payload: &Bytes) -> Option<u64> {
 
 /// Visits the records of the last `bytes_max` bytes before a mark, each with its start.
 fn read(
-    journal: &Journal<Arrived>,
+    journal: &Journal<Attachment>,
     before: Mark,
     bytes_max: u64,
     mut visit: impl FnMut(Position, &Bytes),

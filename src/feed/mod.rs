@@ -29,9 +29,9 @@ use crate::journal::{Journal, Mark, OpenError, Options, Storage, Synced};
 
 pub use decisions::{Decisions, Undecided};
 use dedup::{DedupWindow, Reservation};
-pub use intake::{Accepted, Arrival, Intake, Refusal, aside};
+pub use intake::{Accepted, DecodedRequest, Intake, Refusal, aside};
 pub use lookback::{Deciding, look_back, recall};
-pub use reader::{Fed, Reader};
+pub use reader::{FeedEntry, Reader};
 pub use records::Records;
 use tail::Tail;
 pub use traces::{Agents, DueRoot, DueRoots, Fill, SpanTree, Traces};
@@ -40,7 +40,7 @@ use crate::span::Batch;
 
 /// The attachment of a record in the journal.
 #[derive(Debug)]
-pub struct Arrived {
+pub struct Attachment {
     batch: Arc<Batch>,
     reservation: Reservation,
 }
@@ -68,7 +68,7 @@ impl Default for FeedOptions {
 /// The journal with its tail. This is a handle: clones share it.
 #[derive(Debug, Clone)]
 pub struct Feed {
-    journal: Journal<Arrived>,
+    journal: Journal<Attachment>,
     quarantine: Journal<()>,
     tail: Arc<Tail>,
     dedup: Arc<DedupWindow>,
@@ -86,9 +86,9 @@ impl Feed {
         let tail = Arc::new(Tail::new(options.tail_bytes_max));
         let observer = {
             let tail = Arc::clone(&tail);
-            move |synced: Synced<Arrived>| {
-                synced.passenger.reservation.settle();
-                tail.publish(synced.start, synced.end, synced.passenger.batch);
+            move |synced: Synced<Attachment>| {
+                synced.attachment.reservation.settle();
+                tail.publish(synced.start, synced.end, synced.attachment.batch);
             }
         };
         let journal = Journal::open(journal_options, storage, observer)?;
@@ -113,7 +113,7 @@ impl Feed {
     }
 
     /// Returns the main journal, for cursors and marks.
-    pub fn journal(&self) -> &Journal<Arrived> {
+    pub fn journal(&self) -> &Journal<Attachment> {
         &self.journal
     }
 }

@@ -11,14 +11,14 @@ use tokio::time::{Instant, sleep_until};
 use tracing::error;
 
 use super::tail::{Look, ReaderId, Tail};
-use super::{Arrived, Feed};
+use super::{Attachment, Feed};
 use crate::journal::{self, Journal, Mark, Position, Record};
 use crate::normalize::decode_record;
 use crate::span::{Batch, Source};
 
 /// A batch and its position in the journal.
 #[derive(Debug, Clone)]
-pub struct Fed {
+pub struct FeedEntry {
     /// Start of its record.
     pub start: Mark,
     /// Start of the next record.
@@ -31,7 +31,7 @@ pub struct Fed {
     pub filtered: u64,
 }
 
-impl Fed {
+impl FeedEntry {
     /// Returns the number of items that the journal counts but that could not be read.
     pub fn unreadable(&self) -> u64 {
         self.end
@@ -60,13 +60,13 @@ const RETRY_READ: Duration = Duration::from_secs(1);
 /// One consumer's path through the journal.
 #[derive(Debug)]
 pub struct Reader {
-    journal: Journal<Arrived>,
+    journal: Journal<Attachment>,
     tail: Arc<Tail>,
     id: ReaderId,
     end: watch::Receiver<Mark>,
     /// Everything before this was returned.
     at: Mark,
-    ready: VecDeque<Fed>,
+    ready: VecDeque<FeedEntry>,
     disk: Option<journal::Reader>,
     /// A read in progress. Cancelling the wait does not cancel the read; the next call gets its result.
     reading: Option<JoinHandle<Read>>,
@@ -80,7 +80,7 @@ impl Reader {
         Self::of(feed.journal.clone(), Arc::clone(&feed.tail), from)
     }
 
-    fn of(journal: Journal<Arrived>, tail: Arc<Tail>, at: Mark) -> Self {
+    fn of(journal: Journal<Attachment>, tail: Arc<Tail>, at: Mark) -> Self {
         let (id, end) = (tail.join(at.position), journal.watch_end());
         Self {
             journal,
@@ -97,7 +97,7 @@ impl Reader {
     }
 
     /// Returns the next batch; waits until there is one. Safe to cancel: nothing is lost or skipped.
-    pub async fn next(&mut self) -> Fed {
+    pub async fn next(&mut self) -> FeedEntry {
         loop {
             if let Some(fed) = self.ready.pop_front() {
                 self.at = fed.end;
@@ -196,7 +196,7 @@ impl Drop for Reader {
 #[derive(Debug)]
 struct Read {
     disk: journal::Reader,
-    ready: VecDeque<Fed>,
+    ready: VecDeque<FeedEntry>,
     failed: Option<String>,
 }
 
@@ -218,7 +218,7 @@ fn read_some(mut disk: journal::Reader, from: Mark, up_to: Position) -> Read {
     Read { disk, ready, failed: None }
 }
 
-fn decoded(record: &Record) -> Fed {
+fn decoded(record: &Record) -> FeedEntry {
     let payload = match &record.payload {
         Some(short) if short.len() <= COPIED_BYTES_MAX => Some(Bytes::copy_from_slice(short)),
         payload => payload.clone(),
@@ -244,7 +244,7 @@ fn decoded(record: &Record) -> Fed {
             (nothing(), payload)
         }
     };
-    Fed {
+    FeedEntry {
         start: record.start,
         end: record.end,
         batch: Arc::new(batch),
@@ -277,7 +277,7 @@ mod tests {
     }
 
     /// Polls once, and gives up if there is nothing yet.
-    async fn ask(reader: &mut Reader) -> Option<Fed> {
+    async fn ask(reader: &mut Reader) -> Option<FeedEntry> {
         let mut next = std::pin::pin!(reader.next());
         poll_fn(|context| match next.as_mut().poll(context) {
             Poll::Ready(fed) => Poll::Ready(Some(fed)),

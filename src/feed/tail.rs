@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::Fed;
+use super::FeedEntry;
 use crate::journal::{Mark, Position};
 use crate::span::Batch;
 use crate::support::lock::lock;
@@ -17,7 +17,7 @@ pub(super) struct Tail {
 
 #[derive(Debug, Default)]
 struct State {
-    batches: VecDeque<Fed>,
+    batches: VecDeque<FeedEntry>,
     bytes: usize,
     /// Everything before this has left the tail.
     low: Position,
@@ -31,7 +31,7 @@ pub(super) type ReaderId = u64;
 /// What the tail has for a reader.
 pub(super) enum Look {
     /// Batches from the reader's position, up to the requested number.
-    Here(Vec<Fed>),
+    Here(Vec<FeedEntry>),
     /// No new batch yet.
     AtEnd,
     /// The reader is behind the tail and must read the journal up to this position.
@@ -50,7 +50,7 @@ impl Tail {
             state.low = start.position;
         }
         state.bytes += batch.bytes_when_read();
-        state.batches.push_back(Fed { start, end, batch, not_understood: None, filtered: 0 });
+        state.batches.push_back(FeedEntry { start, end, batch, not_understood: None, filtered: 0 });
         while state.bytes > self.bytes_max {
             state.let_oldest_go();
         }
@@ -116,7 +116,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::feed::Arrival;
+    use crate::feed::DecodedRequest;
     use crate::feed::tests::{arrival, otlp_arrival};
     use crate::span::Source;
     use crate::support::memory::{alone, assert_within, resident_bytes};
@@ -178,7 +178,7 @@ mod tests {
 
     const BOUND_BYTES: usize = 32 << 20;
     /// Fills a tail with such requests, reads everything in their spans, and returns the memory that this took.
-    fn taken_by(arrival: impl Fn(usize) -> Arrival) -> usize {
+    fn taken_by(arrival: impl Fn(usize) -> DecodedRequest) -> usize {
         let read = |at: u64| {
             let batch = Arc::new(arrival(usize::try_from(at).unwrap()).decoded.batch);
             for span in batch.spans() {

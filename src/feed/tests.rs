@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Accepted, Arrival, Feed, FeedOptions};
+use super::{Accepted, DecodedRequest, Feed, FeedOptions};
 use crate::journal::{Journal, MemoryStorage, Options};
 use crate::normalize::{Encoding, Envelope, Limits, decode};
 use crate::span::{Receiver, Source};
@@ -17,7 +17,7 @@ pub(crate) fn item(id: &str) -> String {
 }
 
 /// Creates an OTLP request in JSON with these spans.
-pub(crate) fn otlp_arrival(spans: &[String]) -> Arrival {
+pub(crate) fn otlp_arrival(spans: &[String]) -> DecodedRequest {
     let body = format!(
         r#"{{"resourceSpans":[{{"resource":{{}},"scopeSpans":[{{"scope":{{}},"spans":[{}]}}]}}]}}"#,
         spans.join(",")
@@ -26,15 +26,15 @@ pub(crate) fn otlp_arrival(spans: &[String]) -> Arrival {
 }
 
 /// Creates a request with these items.
-pub(crate) fn arrival(items: &[String]) -> Arrival {
+pub(crate) fn arrival(items: &[String]) -> DecodedRequest {
     understood(Receiver::OpenAi, Bytes::from(format!(r#"{{"data":[{}]}}"#, items.join(","))))
 }
 
-fn understood(receiver: Receiver, body: Bytes) -> Arrival {
+fn understood(receiver: Receiver, body: Bytes) -> DecodedRequest {
     let envelope =
         Envelope::new(Source { receiver, ..Source::unknown() }, Encoding::Json, body.len());
     let decoded = decode(&envelope, &body, &Limits::default()).unwrap();
-    Arrival { envelope, sent: body, decoded }
+    DecodedRequest { envelope, sent: body, decoded }
 }
 
 /// Accepts a request with these items.

@@ -13,7 +13,7 @@ use std::cmp::Ordering;
 use std::ops::Range;
 
 use super::By;
-use super::summary::Known;
+use super::summary::SettledTrace;
 use super::trace::nanos_of;
 use crate::support::clock::nanos;
 use crate::support::duration::Duration;
@@ -48,8 +48,8 @@ enum Test {
     Compares(FigureOf, &'static [Ordering], u64),
 }
 
-type NamesOf = for<'t> fn(&Known<'t>) -> Vec<&'t str>;
-type FigureOf = fn(&Known<'_>) -> u64;
+type NamesOf = for<'t> fn(&SettledTrace<'t>) -> Vec<&'t str>;
+type FigureOf = fn(&SettledTrace<'_>) -> u64;
 
 /// The meaning of a word.
 enum Kind {
@@ -101,7 +101,7 @@ const WORDS: [(&str, Kind); 12] = [
 ];
 
 /// Returns the names that a word without a key is compared with.
-fn any_names<'t>(trace: &Known<'t>) -> Vec<&'t str> {
+fn any_names<'t>(trace: &SettledTrace<'t>) -> Vec<&'t str> {
     let lists = [By::Agent, By::Tool, By::Model].into_iter().flat_map(|by| trace.all(by));
     let own = trace.text(trace.trace.name).unwrap_or_default();
     lists.chain(trace.text(trace.trace.workflow)).chain([own]).collect()
@@ -127,7 +127,7 @@ impl Filter {
     }
 
     /// Returns whether a trace matches.
-    pub(super) fn takes(&self, trace: &Known<'_>) -> bool {
+    pub(super) fn takes(&self, trace: &SettledTrace<'_>) -> bool {
         self.0.iter().all(|term| term.test.holds(trace) != term.is_negated)
     }
 }
@@ -199,7 +199,7 @@ impl Kind {
 }
 
 impl Test {
-    fn holds(&self, trace: &Known<'_>) -> bool {
+    fn holds(&self, trace: &SettledTrace<'_>) -> bool {
         match self {
             Self::Has(of, text) => of(trace).iter().any(|name| match text.strip_prefix('=') {
                 Some(whole) => name.to_lowercase() == whole,

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use super::{Index, read};
-use crate::feed::{Arrived, Fed, Feed, Records};
+use crate::feed::{Attachment, Feed, FeedEntry, Records};
 use crate::journal::{Journal, Mark, Position};
 use crate::normalize::{Decoded, decode_record};
 use crate::prices::Prices;
@@ -72,10 +72,10 @@ impl Index {
     }
 
     /// Adds records read from the journal up to a position, on a blocking thread.
-    async fn take(&self, (taken, until): (Vec<Fed>, Position), lacks: &Understanding) {
+    async fn take(&self, (taken, until): (Vec<FeedEntry>, Position), lacks: &Understanding) {
         let (index, lacks, prices) = (self.clone(), lacks.clone(), self.prices());
         let take = move || {
-            for Fed { start, batch, .. } in taken {
+            for FeedEntry { start, batch, .. } in taken {
                 index.feed(&batch, start.position);
                 batch.spans().for_each(|span| lacks.note(span, prices.lacks(span)));
             }
@@ -87,7 +87,7 @@ impl Index {
     }
 
     /// Reads all that the journal keeps before a mark. Blocks on the disk. Damaged records are skipped, because the lanes report them.
-    pub fn rebuild(&self, journal: &Journal<Arrived>, until: Mark, is_over: impl Fn() -> bool) {
+    pub fn rebuild(&self, journal: &Journal<Attachment>, until: Mark, is_over: impl Fn() -> bool) {
         let first = journal.start().position;
         let all = until.position.0.saturating_sub(first.0);
         let prices = &*self.prices();

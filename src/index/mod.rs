@@ -15,12 +15,12 @@
 //! |---|---|---|
 //! | memory | [`BYTES_MAX`] | the trace quiet for longest is evicted, which is counted; if it continues, it starts over |
 //! | trees of traces that may grow | [`OPEN_BYTES_MAX`], [`TREE_KEPT`] without a span | everything is counted with what is known, and it is final whose tokens count |
-//! | calls of a trace that remain to be counted | see `doings.rs`; `COUNTED_AFTER` without a span | all are counted with what is known |
+//! | calls of a trace that remain to be counted | see `pending.rs`; `COUNTED_AFTER` without a span | all are counted with what is known |
 //! | calls, names of a trace | `CALLS_MAX`, `NAMES_MAX` | further ones are only part of its sums; their names are unknown |
 //! | evicted traces whose positions are remembered | see `gone.rs` | others are searched for up to the last of them |
 //! | traces that the journal no longer keeps | | removed at the next query |
 
-mod doings;
+mod pending;
 mod filter;
 mod follow;
 mod gone;
@@ -46,7 +46,7 @@ use crate::journal::Position;
 use crate::prices::Prices;
 use crate::span::{Batch, TraceId};
 use crate::support::lock::lock;
-use summary::Known;
+use summary::SettledTrace;
 use table::Table;
 
 pub use filter::{Filter, FilterMistake};
@@ -97,7 +97,7 @@ pub struct Query {
 }
 
 impl Query {
-    fn takes(&self, trace: &Known<'_>) -> bool {
+    fn takes(&self, trace: &SettledTrace<'_>) -> bool {
         let began_ns = trace.trace.start_ns;
         self.from_ns.is_none_or(|from| from <= began_ns)
             && self.to_ns.is_none_or(|to| began_ns < to)
@@ -217,7 +217,7 @@ impl Index {
     ) -> Option<List> {
         let mut table = lock(&self.0.table);
         table.forget_before(kept_from);
-        let key = |known: &Known<'_>| (known.trace.start_ns, known.id);
+        let key = |known: &SettledTrace<'_>| (known.trace.start_ns, known.id);
         let before = match before {
             Some((id, Some(began_ns))) => Some((began_ns, id)),
             Some((id, None)) => Some(key(&table.of(id)?)),
@@ -232,7 +232,7 @@ impl Index {
             meant.truncate(limit);
         }
         meant.sort_unstable_by_key(|trace| Reverse(key(trace)));
-        let traces = meant.iter().map(Known::summary).collect();
+        let traces = meant.iter().map(SettledTrace::summary).collect();
         let index = self.view_of(&table);
         Some(List { index, position, count, traces })
     }

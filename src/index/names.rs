@@ -10,7 +10,7 @@ use foldhash::fast::RandomState;
 const NAME_BYTES_MAX: usize = 256;
 /// Memory of a name besides its text: slots in a map and a list that may be half empty, and the text's header.
 const ENTRY_BYTES: usize =
-    2 * size_of::<(Arc<str>, Name)>() + 2 * size_of::<Held>() + 2 * size_of::<usize>();
+    2 * size_of::<(Arc<str>, Name)>() + 2 * size_of::<NameEntry>() + 2 * size_of::<usize>();
 
 /// The number of a name, one more than its index. Each owner holds a reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,13 +20,13 @@ pub(super) struct Name(NonZeroU32);
 #[derive(Debug, Default)]
 pub(super) struct Names {
     known: HashMap<Arc<str>, Name, RandomState>,
-    held: Vec<Held>,
+    held: Vec<NameEntry>,
     free: Vec<Name>,
     bytes: usize,
 }
 
 #[derive(Debug)]
-struct Held {
+struct NameEntry {
     text: Arc<str>,
     /// Number of references.
     count: u32,
@@ -54,7 +54,7 @@ impl Names {
         // A copy, because a slice would keep the whole request in memory.
         let text: Arc<str> = text.into();
         self.bytes += ENTRY_BYTES + text.len();
-        let held = Held { text: Arc::clone(&text), count: 1 };
+        let held = NameEntry { text: Arc::clone(&text), count: 1 };
         let name = if let Some(name) = self.free.pop() {
             *self.held.get_mut(name.place())? = held;
             name

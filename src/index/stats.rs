@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::By;
-use super::summary::Known;
+use super::summary::SettledTrace;
 use super::trace::Sums;
 
 /// Maximum number of rows in an answer: names come from clients, which may invent one per call.
@@ -49,7 +49,10 @@ struct Gathered {
 }
 
 /// Returns the rows of these traces, most calls first, and the number of traces.
-pub(super) fn rows<'t>(known: impl Iterator<Item = Known<'t>>, by: By) -> (Vec<StatsRow>, u64) {
+pub(super) fn rows<'t>(
+    known: impl Iterator<Item = SettledTrace<'t>>,
+    by: By,
+) -> (Vec<StatsRow>, u64) {
     let mut gathered: HashMap<String, Gathered> = HashMap::new();
     let mut traces = 0;
     for trace in known {

@@ -78,13 +78,13 @@ pub struct TraceSummary {
 
 /// A trace as of its last evaluation, with its names.
 #[derive(Clone, Copy)]
-pub(super) struct Known<'t> {
+pub(super) struct SettledTrace<'t> {
     pub(super) id: TraceId,
     pub(super) trace: &'t Trace,
     pub(super) names: &'t Names,
 }
 
-impl<'t> Known<'t> {
+impl<'t> SettledTrace<'t> {
     /// Returns the text of one of its names.
     pub(super) fn text(&self, word: Option<Name>) -> Option<&'t str> {
         word.map(|name| self.names.text(name))

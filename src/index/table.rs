@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::gone::Gone;
 use super::names::Names;
-use super::summary::Known;
-use super::trace::{Means, Trace};
+use super::summary::SettledTrace;
+use super::trace::{AddContext, Trace};
 use super::{BYTES_MAX, Kept, OPEN_BYTES_MAX, Part, Places, Query, TREE_KEPT};
 use crate::journal::Position;
 use crate::prices::Prices;
@@ -72,7 +72,7 @@ impl Table {
         for items in items.chunk_by(|one, next| one.trace_id() == next.trace_id()) {
             let Some(id) = items.first().map(Item::trace_id) else { continue };
             let (is_listed, series) = (self.is_listed, self.series.as_mut().filter(|_| !again));
-            let mut with = Means { names: &mut self.names, series, prices, is_listed };
+            let mut with = AddContext { names: &mut self.names, series, prices, is_listed };
             self.traces.touch(id, |trace| trace.add(items, (at, received_ns), &mut with));
             self.keep_within();
         }
@@ -162,7 +162,7 @@ impl Table {
     pub(super) fn meant<'t>(
         &'t mut self,
         query: &'t Query,
-    ) -> impl Iterator<Item = Known<'t>> + 't {
+    ) -> impl Iterator<Item = SettledTrace<'t>> + 't {
         let since = query.since.unwrap_or_default();
         let is_recent = move |(_, trace): &(_, &Trace)| since <= trace.last_position().0;
         let stale = self.traces.newest_first().take_while(is_recent);
@@ -171,14 +171,14 @@ impl Table {
             self.traces.change(&id, |trace| trace.settle(&mut self.names));
         }
         let recent = self.traces.newest_first().take_while(is_recent);
-        let known = recent.map(|(id, trace)| Known { id, trace, names: &self.names });
+        let known = recent.map(|(id, trace)| SettledTrace { id, trace, names: &self.names });
         known.filter(|trace| query.takes(trace))
     }
 
     /// Returns a trace, evaluated with what is known now.
-    pub(super) fn of(&mut self, id: TraceId) -> Option<Known<'_>> {
+    pub(super) fn of(&mut self, id: TraceId) -> Option<SettledTrace<'_>> {
         self.traces.change(&id, |trace| trace.settle(&mut self.names))?;
-        Some(Known { id, trace: self.traces.get(&id)?, names: &self.names })
+        Some(SettledTrace { id, trace: self.traces.get(&id)?, names: &self.names })
     }
 
     /// Returns where a trace may be: everywhere possible if `is_whole`, otherwise only where it is fast to read.

@@ -4,15 +4,15 @@
 use std::num::NonZeroU64;
 
 use super::By;
-use super::doings::Doings;
 use super::names::{Name, Names};
+use super::pending::PendingMetrics;
 use crate::feed::{Agents, SpanTree};
 use crate::journal::Position;
 use crate::normalize::trace_facts;
 use crate::prices::Prices;
 use crate::span::{
-    Facts, Found, Item, Kind, Span, SpanId, Spending, Spends, Spent, Text, TraceId, TraceObject,
-    said_of,
+    AncestorCache, Facts, Item, Kind, Span, SpanId, Spending, Spends, Spent, Text, TraceId,
+    TraceObject, said_of,
 };
 use crate::support::by_touch::Weighed;
 use crate::telemetry::AgentSeries;
@@ -130,11 +130,11 @@ struct Open {
     agents: Agents,
     /// The last calls, for which nothing is final yet.
     calls: Vec<(SpanId, Spending)>,
-    doings: Doings,
+    pending: PendingMetrics,
 }
 
 /// What adding to a trace requires.
-pub(super) struct Means<'a> {
+pub(super) struct AddContext<'a> {
     pub(super) names: &'a mut Names,
     /// Agent metrics, if they are on.
     pub(super) series: Option<&'a mut AgentSeries>,
@@ -149,7 +149,7 @@ impl Trace {
         &mut self,
         items: &[Item],
         (at, at_ns): (Position, u64),
-        with: &mut Means<'_>,
+        with: &mut AddContext<'_>,
     ) {
         if with.is_listed && self.records.last() != Some(&at) {
             self.records.push(at);
@@ -182,19 +182,19 @@ impl Trace {
         }
     }
 
-    fn add_span(&mut self, span: &Span, with: &mut Means<'_>) {
+    fn add_span(&mut self, span: &Span, with: &mut AddContext<'_>) {
         let facts = span.brief_facts();
         let (is, own_name) = call_of(facts).unzip();
         let own_name = own_name.flatten();
         let agent = facts.agent.as_ref().or(own_name.filter(|_| is == Some(By::Agent)));
         let (spending, has_failed) = (span.spending(), facts.error.is_some());
-        let Open { tree, agents, doings, .. } = &mut **self.open.get_or_insert_default();
+        let Open { tree, agents, pending, .. } = &mut **self.open.get_or_insert_default();
         let news = tree.add(span.span_id, agents.own(span, spending, agent, has_failed));
         tree.forget_doubts();
         let is_call = is.is_some() || spending.spends != Spends::Nothing;
         let said = if is_call { Sums::of(span, with.prices) } else { Sums::default() };
         if let Some(series) = &mut with.series {
-            doings.add(span, (facts, spending, said.cost_nanos().unwrap_or(0)), news, series);
+            pending.add(span, (facts, spending, said.cost_nanos().unwrap_or(0)), news, series);
         }
         let is_first_root = span.is_otlp() && span.parent_id.is_none() && self.name.is_none();
         self.learn(facts, is_first_root, with.names);
@@ -284,14 +284,14 @@ impl Trace {
     fn count(&mut self, all: bool, names: &Names, series: &mut AgentSeries) {
         if let Some(open) = &mut self.open {
             let workflow = self.workflow.map_or("", |name| names.text(name));
-            open.doings.count(all, (&open.tree, &open.agents), workflow, series);
+            open.pending.count(all, (&open.tree, &open.agents), workflow, series);
         }
     }
 
     /// Counts a quiet trace as a trace, unless parts of it may be missing.
     pub(super) fn quiet(&mut self, id: TraceId, series: &mut AgentSeries) {
         if let Some(open) = self.open.as_mut().filter(|open| open.tree.is_whole()) {
-            open.doings.end(id, &open.tree, series);
+            open.pending.end(id, &open.tree, series);
         }
     }
 
@@ -299,8 +299,8 @@ impl Trace {
     pub(super) fn count_all(&mut self, id: TraceId, names: &Names, series: &mut AgentSeries) {
         self.count(true, names, series);
         if let Some(open) = &mut self.open {
-            open.doings.end(id, &open.tree, series);
-            open.doings = Doings::default();
+            open.pending.end(id, &open.tree, series);
+            open.pending = PendingMetrics::default();
         }
     }
 
@@ -311,7 +311,7 @@ impl Trace {
         }
         if let Some(open) = self.open.take() {
             let first = self.calls.len() - open.calls.len();
-            let (mut counted, mut found) = (Spent::default(), Found::default());
+            let (mut counted, mut found) = (Spent::default(), AncestorCache::default());
             for (at, (span, spending)) in (first..).zip(&open.calls) {
                 let Some(Call { is, says_agent, agent, .. }) = self.calls.get(at).copied() else {
                     continue;
@@ -369,7 +369,7 @@ impl Weighed for Trace {
                 + open.tree.bytes()
                 + open.agents.bytes()
                 + open.calls.capacity() * size_of::<(SpanId, Spending)>()
-                + open.doings.bytes()
+                + open.pending.bytes()
         })
     }
 }

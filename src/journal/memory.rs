@@ -240,7 +240,7 @@ mod tests {
             while journal.end().position.0 < 128 << 20 {
                 let appends = (0..=(128 << 10) / size).map(|_| {
                     let (head, body) = (Vec::new(), Bytes::from(vec![b'x'; size]));
-                    journal.append(Entry { head, body, items: 1, passenger: () })
+                    journal.append(Entry { head, body, items: 1, attachment: () })
                 });
                 runtime.block_on(futures_util::future::join_all(appends));
                 most = most.max(resident_bytes() - before);

@@ -128,7 +128,7 @@ pub struct Entry<P> {
     /// Number of items in the record.
     pub items: u32,
     /// Passed to the observer after the sync.
-    pub passenger: P,
+    pub attachment: P,
 }
 
 /// A record that has just reached stable storage. The observer gets records in log order, without gaps, before their callers get an answer.
@@ -139,7 +139,7 @@ pub struct Synced<P> {
     /// End of the record, which is the start of the next one.
     pub end: Mark,
     /// The attachment of the [`Entry`].
-    pub passenger: P,
+    pub attachment: P,
 }
 
 /// A record that was read, or a range in which no record can be read.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::damage::Damage;
 use super::log::{self, Log};
-use super::segment::{Found, Records, name_of};
+use super::segment::{FoundRecord, Records, name_of};
 use super::{Mark, Position, Record};
 
 /// Reads records in order, up to the end of the data on stable storage. Blocks on the disk.
@@ -70,7 +70,7 @@ impl Reader {
             };
             let limit = open.limit.position.min(end);
             let record = match open.records.read(self.position, limit)? {
-                Some(Found { start, end, payload, .. }) => {
+                Some(FoundRecord { start, end, payload, .. }) => {
                     Record { start, end, payload: Some(payload) }
                 }
                 None if self.items.is_none() && self.step_back(&mut open)? => continue,

@@ -102,7 +102,7 @@ pub(super) fn offset_in(base: Position, position: Position) -> u64 {
 
 /// An intact record, with the start of its group.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct FoundRecord {
     pub(super) start: Mark,
     pub(super) end: Mark,
     pub(super) payload: Bytes,
@@ -147,7 +147,7 @@ impl Records {
         &mut self,
         position: Position,
         limit: Position,
-    ) -> io::Result<Option<Found>> {
+    ) -> io::Result<Option<FoundRecord>> {
         let Some((at, frame)) = self.frame(position, limit)? else { return Ok(None) };
         let (start, end) = (Mark { position, items: frame.items_before }, frame.end(at));
         if end.position > limit {
@@ -158,7 +158,7 @@ impl Records {
         let is_whole = payload.len() as u64 == u64::from(frame.length)
             && payload_checksum(&payload, &[]) == frame.payload_checksum;
         let group_start = frame.group_start(at);
-        Ok(is_whole.then_some(Found { start, end, payload, group_start }))
+        Ok(is_whole.then_some(FoundRecord { start, end, payload, group_start }))
     }
 
     /// Returns the frame of the record that starts at `position`, and the position of the frame: after the record's padding, if it has any.
@@ -182,7 +182,7 @@ impl Records {
         &mut self,
         position: Position,
         limit: Position,
-    ) -> io::Result<Option<Found>> {
+    ) -> io::Result<Option<FoundRecord>> {
         let here = self.read(position, limit)?;
         if here.is_some() { Ok(here) } else { self.find_after(position, limit) }
     }
@@ -192,7 +192,7 @@ impl Records {
         &mut self,
         position: Position,
         limit: Position,
-    ) -> io::Result<Option<Found>> {
+    ) -> io::Result<Option<FoundRecord>> {
         let mut from = Position(position.0 + 1);
         while from < limit {
             let chunk = self.slice_up_to(from, limit)?;

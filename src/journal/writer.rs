@@ -127,7 +127,7 @@ impl<P> Writer<P> {
                 for (submitted, place) in group.into_iter().zip(&plan.places) {
                     let end = place.end;
                     admitted += submitted.admission.take();
-                    (self.observer)(Synced { start, end, passenger: submitted.entry.passenger });
+                    (self.observer)(Synced { start, end, attachment: submitted.entry.attachment });
                     answers.push((submitted.answer, end));
                     start = end;
                 }

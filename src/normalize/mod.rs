@@ -37,7 +37,7 @@ pub use attributes::{Fact, Mapping, Parts, install, parts_of, tells};
 pub use coding::{Coding, InflateError, inflate};
 pub use openai::{RootSource, root_span, scrub_credentials, trace_facts};
 pub use otlp::{resource_of, scope_of, wire, with_parent};
-pub use record::{Aside, Encoding, Envelope, Kept, NotARecord, Outcome, Resolution};
+pub use record::{Encoding, Envelope, Kept, NotARecord, Outcome, Resolution, SetAside};
 
 /// The most that one request may hold. It is counted in the body before anything is built from it.
 #[derive(Debug, Clone, Copy)]

@@ -32,7 +32,7 @@ pub struct Envelope {
     /// Indices, in ascending order, of items that are exact resends and are not delivered again.
     pub resent: Vec<u32>,
     /// Why the record is in the quarantine or a dead letter; `None` in the journal.
-    pub aside: Option<Aside>,
+    pub aside: Option<SetAside>,
 }
 
 impl Envelope {
@@ -52,7 +52,7 @@ impl Envelope {
 
 /// Why an item was quarantined or became a dead letter.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
-pub struct Aside {
+pub struct SetAside {
     /// The sink that rejected it; empty in the quarantine.
     #[prost(string, tag = "1")]
     pub sink: String,
@@ -225,7 +225,7 @@ mod wire {
         #[prost(uint32, repeated, tag = "10")]
         pub resent_items: Vec<u32>,
         #[prost(message, optional, tag = "11")]
-        pub aside: Option<super::Aside>,
+        pub aside: Option<super::SetAside>,
         #[prost(message, optional, tag = "12")]
         pub resolution: Option<super::Resolution>,
         #[prost(bytes = "bytes", tag = "15")]

@@ -7,7 +7,7 @@ const NAME_CHARACTERS_MAX: usize = 40;
 
 /// What a body turned out to be.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum BodyShape {
     /// An object without the expected member; these are its members, as far as they are shown.
     Members(Vec<String>),
     /// An object whose `data` is of this type.
@@ -53,10 +53,10 @@ pub(super) fn is_telling(name: &str, remembered: usize) -> bool {
 }
 
 /// Builds the error message for the client.
-pub(super) fn sentence(expected: &str, found: &Found) -> String {
+pub(super) fn sentence(expected: &str, found: &BodyShape) -> String {
     let what = match found {
-        Found::Members(names) if names.is_empty() => "the object is empty".to_owned(),
-        Found::Members(names) => {
+        BodyShape::Members(names) if names.is_empty() => "the object is empty".to_owned(),
+        BodyShape::Members(names) => {
             let shown = names.iter().take(NAMES_MAX).map(|name| {
                 let shown: String = name.chars().take(NAME_CHARACTERS_MAX).collect();
                 format!("{shown:?}")
@@ -64,10 +64,10 @@ pub(super) fn sentence(expected: &str, found: &Found) -> String {
             let more = if NAMES_MAX < names.len() { " and more" } else { "" };
             format!("found an object with {}{more}", shown.collect::<Vec<_>>().join(", "))
         }
-        Found::Data(kind) => format!("\"data\" is {kind}"),
-        Found::Other(kind) => format!("the body is {kind}"),
+        BodyShape::Data(kind) => format!("\"data\" is {kind}"),
+        BodyShape::Other(kind) => format!("the body is {kind}"),
     };
-    let names = if let Found::Members(names) = found { names.as_slice() } else { &[] };
+    let names = if let BodyShape::Members(names) = found { names.as_slice() } else { &[] };
     let known = FOREIGN.iter().find(|(member, _)| names.iter().any(|name| name == member));
     let advice = known.map(|(_, advice)| format!(": {advice}")).unwrap_or_default();
     format!("expected {expected}, but {what}{advice}")

@@ -201,7 +201,7 @@ pub struct Replayed {
     pub progress: Progress,
     /// What the journal holds of the range; `None` for entries.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub census: Option<Census>,
+    pub census: Option<ItemCount>,
 }
 
 /// Progress of a replay. Items are spans and trace objects.
@@ -223,7 +223,7 @@ pub struct Progress {
 
 /// The contents of a range of the journal.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Census {
+pub struct ItemCount {
     /// By the receiver's name.
     pub receivers: BTreeMap<String, ReceiverCensus>,
     /// Selected items that the sink's own lane has yet to deliver; they are not replayed.
@@ -356,7 +356,7 @@ impl Progress {
     }
 }
 
-impl Census {
+impl ItemCount {
     pub(super) fn count(&mut self, receiver: &str, items: u64, is_pending: bool, at_ns: u64) {
         if is_pending {
             self.pending += items;

@@ -13,15 +13,15 @@ mod replay;
 mod store;
 
 pub use command::{
-    Census, CommandError, DropRequest, Dropped, EntryView, Group, ListRequest, Listed, Progress,
+    CommandError, DropRequest, Dropped, EntryView, Group, ItemCount, ListRequest, Listed, Progress,
     ReceiverCensus, ReplayEntriesRequest, ReplayJournalRequest, Replayed, Reply, ShowRequest,
     Which, Working,
 };
 pub use look::brief;
 pub use look::{
-    DeliveryRequest, Fate, Form, Link, SinkLedger, SpanView, StatsRequest, TraceRequest, TraceView,
-    TracesRequest, Turn, Verified, VerifyRequest, WhichTraces, dollars_text, duration_text,
-    one_line, tree_text,
+    DeliveryRequest, Form, Link, SinkLedger, SinkOutcome, SpanView, StatsRequest, TraceRequest,
+    TraceView, TracesRequest, Turn, Verified, VerifyRequest, WhichTraces, dollars_text,
+    duration_text, one_line, tree_text,
 };
 pub use operator::{Command, Needs, Operator, Replays};
 pub use reload::{Asked, Rebuilt, RefusedReload, ReloadRequest, Reloaded, Reloads, Reread};

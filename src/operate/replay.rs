@@ -11,13 +11,15 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::command::{Census, CommandError, Progress, off_thread};
+use super::command::{CommandError, ItemCount, Progress, off_thread};
 use super::store::{Entry, Range, Resolver, Selection};
-use crate::feed::{Arrival, Arrived, Deciding, Decisions, Intake, Records, Traces, look_back};
+use crate::feed::{
+    Attachment, Deciding, Decisions, DecodedRequest, Intake, Records, Traces, look_back,
+};
 use crate::journal::{Journal, Mark, Position, Record};
 use crate::normalize::{Envelope, Limits, Outcome, decode_record};
 use crate::pipeline::{BatchLimits, JobHandle, Rejected, delivery_of};
-use crate::rules::{BeforeJournal, Known, Ruled, Rules};
+use crate::rules::{BeforeJournal, KnownTraces, Ruled, Rules};
 use crate::sinks::Delivery;
 use crate::span::{Batch, TraceId, TraceNeeds};
 use crate::support::clock::nanos;
@@ -143,7 +145,7 @@ impl Chunk {
         };
         // It was kept when it became a dead letter.
         let Ruled { batch, filtered, .. } =
-            rules.apply_again(&Arc::new(decoded.batch), Known::Kept);
+            rules.apply_again(&Arc::new(decoded.batch), KnownTraces::Kept);
         if batch.items.is_empty() && filtered > 0 {
             self.filtered.push((entry.id, entry.items));
         } else {
@@ -213,16 +215,16 @@ pub async fn receive_entries(
 
 /// Turns an entry of the quarantine, named by its id and its number of items, into a new request. No rule has seen its items yet, and rules
 /// may have changed. Returns `None` if this version cannot decode all of it, or if it cannot be redacted as the rules require.
-fn again(entry: Entry, rules: Option<&BeforeJournal>) -> ((u64, u64), Option<Arrival>) {
+fn again(entry: Entry, rules: Option<&BeforeJournal>) -> ((u64, u64), Option<DecodedRequest>) {
     let (name, decoded) = ((entry.id, entry.items), entry.understood());
     let Entry { mut envelope, body, .. } = entry;
     let clean = |decoded| match rules {
-        None => Some(Arrival { envelope, sent: body, decoded }),
+        None => Some(DecodedRequest { envelope, sent: body, decoded }),
         Some(rules) => {
             // Decodable entries of the quarantine are not compressed.
             let kept = rules.clean(&mut envelope, body.clone(), &body, decoded, &Limits::default());
             let kept = kept.ok().filter(|(_, decoded, _)| decoded.refused.is_empty());
-            kept.map(|(sent, decoded, _)| Arrival { envelope, sent, decoded })
+            kept.map(|(sent, decoded, _)| DecodedRequest { envelope, sent, decoded })
         }
     };
     (name, decoded.and_then(clean))
@@ -233,11 +235,11 @@ fn again(entry: Entry, rules: Option<&BeforeJournal>) -> ((u64, u64), Option<Arr
 /// Delivers a range of the journal, up to a position, again, or only counts it if there is no lane. Records after the position are pending
 /// and will be delivered by the sink's lane, whose cursor does not move. Updates `progress`.
 pub async fn replay_journal(
-    journal: &Journal<Arrived>,
+    journal: &Journal<Attachment>,
     (range, until): (Range, Position),
     jobs: Option<&JobHandle>,
     progress: &watch::Sender<Progress>,
-) -> Result<Census, CommandError> {
+) -> Result<ItemCount, CommandError> {
     let source = JournalReplay {
         journal: journal.clone(),
         range,
@@ -247,7 +249,7 @@ pub async fn replay_journal(
         decided: None,
         trace_needs: jobs.and_then(|jobs| jobs.lane.trace_needs),
         traces: None,
-        census: Census::default(),
+        census: ItemCount::default(),
     };
     match jobs {
         Some(jobs) => deliver(reading(|give| source.read(give)), jobs, None, progress).await,
@@ -257,7 +259,7 @@ pub async fn replay_journal(
 
 /// Reads a range of the journal and counts its items.
 struct JournalReplay {
-    journal: Journal<Arrived>,
+    journal: Journal<Attachment>,
     range: Range,
     until: Position,
     /// The size of deliveries; `None` if nothing is delivered.
@@ -266,11 +268,11 @@ struct JournalReplay {
     decided: Option<Deciding>,
     trace_needs: Option<TraceNeeds>,
     traces: Option<ReplayTraces>,
-    census: Census,
+    census: ItemCount,
 }
 
 impl JournalReplay {
-    fn read(mut self, give: &mut dyn FnMut(Chunk) -> bool) -> io::Result<Census> {
+    fn read(mut self, give: &mut dyn FnMut(Chunk) -> bool) -> io::Result<ItemCount> {
         let mut chunk = Chunk::default();
         for record in Records::all(&self.journal) {
             self.add(&record?, &mut chunk);
@@ -351,13 +353,13 @@ impl JournalReplay {
     fn ruled(&mut self, record: &Record, batch: Batch) -> Arc<Batch> {
         let batch = Arc::new(batch);
         if !self.rules.wait_for_traces() {
-            return self.rules.apply_again(&batch, Known::Request).batch;
+            return self.rules.apply_again(&batch, KnownTraces::Request).batch;
         }
         let (journal, rules) = (&self.journal, &self.rules);
         let decided =
             (self.decided).get_or_insert_with(|| Deciding::new(journal, rules, record.start));
         let known = decided.of(&batch, record.end);
-        self.rules.apply_again(&batch, Known::Decided(&known)).batch
+        self.rules.apply_again(&batch, KnownTraces::Decided(&known)).batch
     }
 }
 
@@ -381,7 +383,7 @@ impl ReplayTraces {
     /// Fills the table from the records before the replay's first one.
     fn new(
         needs: TraceNeeds,
-        journal: &Journal<Arrived>,
+        journal: &Journal<Attachment>,
         rules: (&Rules, Option<&Mutex<Decisions>>),
         start: Mark,
     ) -> Self {

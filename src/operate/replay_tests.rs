@@ -10,14 +10,14 @@ use tokio::sync::watch;
 use super::*;
 use crate::feed::Records;
 use crate::journal::{self, MemoryStorage};
-use crate::normalize::{Aside, Encoding, Envelope, Outcome};
+use crate::normalize::{Encoding, Envelope, Outcome, SetAside};
 use crate::pipeline::tests::{World, down, name, span_item};
 use crate::pipeline::{DeadLetters, LaneGone, LaneStatus, Resolved};
 use crate::rules::{BeforeJournal, Rules, of_text};
 use crate::sinks::{Delivery, Pace, Pending, RejectClass, Report, Sink};
 use crate::span::{Receiver, Source, sdk_request};
 
-impl Census {
+impl ItemCount {
     /// Returns the number of items to be replayed.
     pub(crate) fn items(&self) -> u64 {
         self.receivers.values().map(|receiver| receiver.items).sum()
@@ -258,7 +258,7 @@ async fn replay_all(world: &World, range: Range) -> Progress {
 }
 
 /// Counts what a replay would deliver.
-async fn count(world: &World, range: Range, until: journal::Position) -> Census {
+async fn count(world: &World, range: Range, until: journal::Position) -> ItemCount {
     let journal = world.feed.journal();
     replay_journal(journal, (range, until), None, &watch::Sender::default()).await.unwrap()
 }
@@ -366,7 +366,7 @@ async fn quarantine(world: &World, item: &str) {
     let body = sdk_request(item.as_bytes());
     let envelope = Envelope {
         items: 1,
-        aside: Some(Aside {
+        aside: Some(SetAside {
             sink: String::new(),
             reason: "not an object".to_owned(),
             answer: String::new(),
@@ -378,7 +378,7 @@ async fn quarantine(world: &World, item: &str) {
             body.len(),
         )
     };
-    let entry = journal::Entry { head: envelope.head(body.len()), body, items: 1, passenger: () };
+    let entry = journal::Entry { head: envelope.head(body.len()), body, items: 1, attachment: () };
     world.feed.quarantine().append(entry).await.unwrap();
 }
 

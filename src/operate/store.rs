@@ -18,7 +18,7 @@ use tracing::{error, warn};
 use crate::feed::Records;
 use crate::journal::{AppendError, Cursor, Journal, Mark, Record};
 use crate::normalize::{
-    Aside, Decoded, Envelope, Kept, Outcome, Resolution, Unreadable, decode_record,
+    Decoded, Envelope, Kept, Outcome, Resolution, SetAside, Unreadable, decode_record,
 };
 use crate::pipeline::Resolved;
 use crate::span::{Item, TraceId};
@@ -73,7 +73,7 @@ pub struct Entry {
     /// The envelope of its original request.
     pub envelope: Envelope,
     /// Why it is here.
-    pub aside: Aside,
+    pub aside: SetAside,
     /// Its body as stored.
     pub body: Bytes,
     record: Bytes,
@@ -276,7 +276,7 @@ impl Resolver {
         let (sink, at_ns) = (sink.to_owned(), clock::unix_now_ns());
         let resolution = Resolution { sink, outcome: outcome.into(), letters, items, at_ns };
         let head = resolution.clone().record();
-        let entry = crate::journal::Entry { head, body: Bytes::new(), items: 0, passenger: () };
+        let entry = crate::journal::Entry { head, body: Bytes::new(), items: 0, attachment: () };
         let mark = self.store.shared.journal.append(entry).await?;
         self.store.counters().count(&resolution, mark);
         let store = self.store.clone();
@@ -309,7 +309,7 @@ impl Entry {
     fn of(record: &Record) -> Option<Self> {
         let payload = record.payload.clone()?;
         let Ok(Kept::Letter(mut envelope, body)) = Kept::read(&payload) else { return None };
-        let unknown = || Aside { reason: "unknown".to_owned(), ..Aside::default() };
+        let unknown = || SetAside { reason: "unknown".to_owned(), ..SetAside::default() };
         Some(Self {
             id: record.start.position.0,
             items: record.items(),

@@ -40,7 +40,7 @@ pub(super) struct Ended {
     /// The task that was attempted.
     pub(super) task: Task,
     /// The work that the report leaves.
-    pub(super) rest: Rest,
+    pub(super) rest: Remaining,
     /// The pace for the next deliveries.
     pub(super) pace: Pace,
     /// Start of the attempt.
@@ -51,7 +51,7 @@ pub(super) struct Ended {
 
 /// The work that a report leaves.
 #[derive(Default)]
-pub(super) struct Rest {
+pub(super) struct Remaining {
     /// Tasks to send again, in order.
     pub(super) tasks: Vec<Task>,
     /// Tasks that are deferred, and what each waits for.
@@ -92,7 +92,7 @@ impl Attempts {
         let refusal = Arc::new(Refusal { class, reason, answer: String::new() });
         let all = 0..task.delivery.len();
         let refused = all.map(|place| (place, Arc::clone(&refusal))).collect();
-        let rest = Rest { refused, ..Rest::default() };
+        let rest = Remaining { refused, ..Remaining::default() };
         self.refused(&work.purpose, &task.delivery, &rest.refused).await;
         Ended { work, task, rest, pace: Pace::Go, began, was_asked: false }
     }
@@ -203,8 +203,8 @@ pub(super) fn in_parts(delivery: &Delivery, bytes_max: usize) -> Vec<Delivery> {
 }
 
 /// Determines the remaining work from the verdicts, given the `arrivals` before. Pure.
-fn sort(task: &Task, verdicts: &Verdicts, arrivals: u64) -> Rest {
-    let mut rest = Rest::default();
+fn sort(task: &Task, verdicts: &Verdicts, arrivals: u64) -> Remaining {
+    let mut rest = Remaining::default();
     let mut groups: Vec<(&Verdict, Vec<usize>)> = Vec::new();
     for place in 0..task.delivery.len() {
         match verdicts.of(place) {
@@ -240,7 +240,7 @@ fn sort(task: &Task, verdicts: &Verdicts, arrivals: u64) -> Rest {
     rest
 }
 
-impl Rest {
+impl Remaining {
     /// Retries a task on which the backend failed, then halves it. A single item is deferred, and given up once others are delivered.
     fn fault(&mut self, task: Task, places: &[usize], refusal: &Arc<Refusal>, arrivals: u64) {
         let broken_since = task.broken_since.unwrap_or(arrivals);

@@ -9,7 +9,7 @@ use tracing::error;
 
 use super::status::LaneStatus;
 use super::tracker::Progress;
-use crate::feed::Arrived;
+use crate::feed::Attachment;
 use crate::journal::{Cursor, Journal, Mark};
 use crate::sinks::{Pace, Sink};
 
@@ -67,7 +67,7 @@ impl LaneStatus {
 /// position.
 pub(super) async fn save(
     sink: Arc<dyn Sink>,
-    journal: Journal<Arrived>,
+    journal: Journal<Attachment>,
     status: Arc<LaneStatus>,
 ) -> (Result<(), Pace>, bool) {
     // The cursor is read before the checkpoint. Items settled in between are in the checkpoint but not in the cursor, which is safe only if
@@ -103,7 +103,7 @@ pub(super) async fn save(
 const OTHER_JOURNAL: &str = "this sink has written items that this journal does not have; the journal may be an old copy: give the sink a new name";
 
 /// Decodes the cursor that a sink returned. Items that the journal has already removed count as dropped.
-fn place_in(journal: &Journal<Arrived>, place: &[u8]) -> Option<Cursor> {
+fn place_in(journal: &Journal<Attachment>, place: &[u8]) -> Option<Cursor> {
     let mut cursor = Cursor::from_bytes(place)?;
     let (start, end) = (journal.start(), journal.end());
     if cursor.mark.position < start.position {

@@ -100,7 +100,7 @@ impl DeadLetters {
         let identity = self.identity(&envelope, &body);
         if !self.known().contains(&identity) {
             let (head, items) = (envelope.head(body.len()), envelope.items);
-            self.journal.append(Entry { head, body, items, passenger: () }).await?;
+            self.journal.append(Entry { head, body, items, attachment: () }).await?;
             self.known().insert(identity);
         }
         Ok(identity)

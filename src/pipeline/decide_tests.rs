@@ -46,7 +46,8 @@ fn span(trace: u32, id: &str) -> String {
 /// Returns delivered and filtered items; all settled items are one of these.
 fn counted(world: &World) -> (u64, u64) {
     let cursor = world.status.cursor();
-    let Settled { delivered, filtered, .. } = LaneStatus::settled(&cursor, Resolved::default());
+    let OutcomeCounts { delivered, filtered, .. } =
+        LaneStatus::settled(&cursor, Resolved::default());
     assert_eq!(delivered + filtered, cursor.mark.items - cursor.joined);
     (delivered, filtered)
 }

@@ -303,7 +303,7 @@ const TINY: Duration = Duration::from_micros(20);
 fn a_count_that_differs_from_what_was_accepted_is_noticed() {
     let status = Arc::new(LaneStatus::new("told".to_owned(), "told", Cursor::default()));
     let mark = |items| Some(Mark { position: Position(items), items });
-    let delivered = |delivered| Settled { delivered, ..Settled::default() };
+    let delivered = |delivered| OutcomeCounts { delivered, ..OutcomeCounts::default() };
     status.commit(Progress { mark: mark(3), settled: delivered(3), ..Progress::default() });
     assert_eq!(status.notice(None), None);
     status.commit(Progress { mark: mark(5), settled: delivered(1), ..Progress::default() });

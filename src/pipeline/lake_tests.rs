@@ -10,7 +10,7 @@ use super::tests::*;
 use crate::journal::{Cursor, MemoryStorage, Storage as _, WhenFull};
 use crate::sinks::object_store::Lake;
 use crate::sinks::object_store::folder_tests::{files_in, folder_lake};
-use crate::sinks::object_store::tests::{Fate, Told, lake, plain};
+use crate::sinks::object_store::tests::{SinkOutcome, Told, lake, plain};
 use crate::support::clock::unix_now_ns;
 use crate::support::lock::lock;
 
@@ -63,10 +63,10 @@ const HOUR_NS: u64 = 3_600_000_000_000;
 /// Chooses how the next puts and queries fail.
 fn trouble(dice: &mut Dice, store: &Store, may_hang: bool) {
     let fates = (0..dice.below(4)).map(|_| match dice.below(6) {
-        0 => Some(Fate::Refused),
-        1 => Some(Fate::Unheard),
-        2 => Some(Fate::Late),
-        3 if may_hang => Some(Fate::Hangs),
+        0 => Some(SinkOutcome::Refused),
+        1 => Some(SinkOutcome::Unheard),
+        2 => Some(SinkOutcome::Late),
+        3 if may_hang => Some(SinkOutcome::Hangs),
         _ => None,
     });
     let (fates, deaf): (Vec<_>, _) = (fates.collect(), dice.below(2));
@@ -191,7 +191,7 @@ async fn a_lake_without_its_store_gives_way_and_goes_on_with_what_is_left() {
     let saved = r#"{"writer":"00000000000000aa","next":0,"hour":1}"#;
     for (state, puts, questions) in [("", FOR_LONG, 0), (saved, 0, FOR_LONG)] {
         let told = Arc::<Told>::default();
-        told.tell((0..puts).map(|_| Some(Fate::Refused)));
+        told.tell((0..puts).map(|_| Some(SinkOutcome::Refused)));
         *lock(&told.deaf) = u32::try_from(questions).unwrap();
         let sink = lake(&told, "object = { age = \"1ms\" }", Bytes::from_static(state.as_bytes()));
         let world = World::small(Arc::new(sink), WhenFull::DropOldest);

@@ -19,14 +19,14 @@ use tracing::{error, warn};
 use super::attempt::{Attempts, Ended};
 use super::breaker::Breaker;
 use super::commit::save;
+use super::input::{LaneInput, instant_of};
 use super::job::{Job, Jobs};
 use super::status::{LaneState, LaneStatus};
 use super::traces::LaneTraces;
 use super::tracker::Tracker;
-use super::way::{Way, instant_of};
 use super::window::{Purpose, Window};
 use super::{DeadLetters, LaneHandle, LaneOptions};
-use crate::feed::{Arrived, Fed, Reader};
+use crate::feed::{Attachment, FeedEntry, Reader};
 use crate::journal::{Journal, Mark, Position, WhenFull};
 use crate::sinks::{Delivery, Pace, Sink, SizeLimit};
 use crate::support::backoff::Backoff;
@@ -52,9 +52,9 @@ const PANICS_MAX: u32 = 3;
 )]
 pub struct Lane {
     pub(super) sink: Arc<dyn Sink>,
-    pub(super) way: Way,
+    pub(super) way: LaneInput,
     /// A record that was read and waits for space in the window.
-    pub(super) pending: Option<Fed>,
+    pub(super) pending: Option<FeedEntry>,
     /// When to retry the pending record after a failure.
     pub(super) pending_at: Instant,
     /// The record that is being processed, in case that panics.
@@ -86,7 +86,7 @@ pub struct Lane {
     pub(super) jobs_done: Vec<Arc<Job>>,
     /// Whether it follows the journal, or only runs jobs.
     pub(super) follows: bool,
-    pub(super) journal: Journal<Arrived>,
+    pub(super) journal: Journal<Attachment>,
     pub(super) dead_letters: DeadLetters,
     pub(super) options: LaneOptions,
     pub(super) status: Arc<LaneStatus>,
@@ -103,7 +103,7 @@ impl Lane {
     pub fn new(
         reader: Reader,
         sink: Arc<dyn Sink>,
-        journal: Journal<Arrived>,
+        journal: Journal<Attachment>,
         dead_letters: DeadLetters,
         options: LaneOptions,
         status: Arc<LaneStatus>,
@@ -130,7 +130,7 @@ impl Lane {
         };
         Self {
             sink,
-            way: Way::new(reader, &status.rules),
+            way: LaneInput::new(reader, &status.rules),
             pending: None,
             pending_at: Instant::now(),
             taking: None,
@@ -473,7 +473,7 @@ async fn either(one: &Stop, other: &Stop) {
 /// Waits until the journal is full, the saved cursor of this sink is in a closed segment, no other sink needs an older record, and this
 /// sink can free space: by dropping items in that segment, or because its cursor has left it. Returns whether the cursor has left it.
 async fn journal_full(
-    journal: &Journal<Arrived>,
+    journal: &Journal<Attachment>,
     status: &LaneStatus,
     (within, behind): (bool, bool),
 ) -> bool {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::status::LaneStatus;
 use super::traces::LaneTraces;
 use super::window::{Admission, DEFERRED_BYTES_MAX, Purpose, Task, Wait, Window, Work};
-use super::work::{Deferred, Piece};
+use super::work::{Deferred, PartitionItems};
 use super::*;
 use crate::feed::tests::{arrival, item};
 use crate::journal::Cursor;
@@ -97,7 +97,7 @@ fn what_is_deferred_counts_each_request_once_and_for_as_long_as_it_is_held() {
         let mut delivery = Delivery::default();
         delivery.add(&batch, place..place + 1);
         let since = Instant::now();
-        let piece = Piece { purpose: Purpose::Journal, entry: 0, delivery, since };
+        let piece = PartitionItems { purpose: Purpose::Journal, entry: 0, delivery, since };
         let mut work = Work::of(piece, 0);
         work.wait = wait;
         work

@@ -13,7 +13,7 @@
 //! knows when it begins. Synthetic roots are delivered like other spans but are not items: the cursor does not count them.
 
 mod lane;
-mod way;
+mod input;
 mod options;
 mod read;
 mod send;
@@ -34,7 +34,7 @@ pub use job::{LaneGone, Rejected};
 pub use lane::Lane;
 pub use lanes::{JobHandle, LaneHandle, Lanes};
 pub use options::{BatchLimits, LaneOptions, RetryOptions};
-pub use status::{LaneState, LaneStatus, Latency, Resolved, Settled};
+pub use status::{LaneState, LaneStatus, Latency, OutcomeCounts, Resolved};
 pub use traces::delivery_of;
 
 #[cfg(test)]

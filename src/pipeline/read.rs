@@ -5,14 +5,14 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::error;
 
+use super::input::is_much;
 use super::lane::Lane;
-use super::status::Settled;
+use super::status::OutcomeCounts;
 use super::tracker::Entry;
-use super::way::is_much;
 use super::window::Purpose;
-use crate::feed::Fed;
+use crate::feed::FeedEntry;
 use crate::journal::AppendError;
-use crate::rules::{Decided, Known, Ruled, Rules};
+use crate::rules::{Decided, KnownTraces, Ruled, Rules};
 use crate::sinks::{Delivery, RejectClass};
 use crate::span::Batch;
 use crate::support::clock;
@@ -23,7 +23,7 @@ const PANICKED: &str = "this version panicked on the record";
 
 impl Lane {
     /// Registers a record that was read, without the items that rules remove.
-    pub(super) async fn read(&mut self, mut fed: Fed, known: Option<Decided>) {
+    pub(super) async fn read(&mut self, mut fed: FeedEntry, known: Option<Decided>) {
         self.taking = Some(fed.start.position);
         if self.poisonous != self.taking {
             let ruled = Self::ruled(&self.status.rules, &fed.batch, known).await;
@@ -38,14 +38,14 @@ impl Lane {
         let known = Arc::new(known);
         if is_much(batch) && rules.read_spans() {
             let (rules, batch, known) = (Arc::clone(rules), Arc::clone(batch), Arc::clone(&known));
-            let apply = move || rules.apply(&batch, Known::of(known.as_ref().as_ref()));
+            let apply = move || rules.apply(&batch, KnownTraces::of(known.as_ref().as_ref()));
             let left = tokio::task::spawn_blocking(apply).await;
             // A panic occurs again below, where it is handled.
             if let Ok(left) = left {
                 return left;
             }
         }
-        rules.apply(batch, Known::of(known.as_ref().as_ref()))
+        rules.apply(batch, KnownTraces::of(known.as_ref().as_ref()))
     }
 
     /// Queues the pending record after the amendments that it makes due, because the cursor cannot pass it before they are done. A record
@@ -71,7 +71,7 @@ impl Lane {
     }
 
     /// Turns a record that cannot be delivered into a dead letter.
-    async fn set_aside(&mut self, fed: &Fed) -> Result<Settled, AppendError> {
+    async fn set_aside(&mut self, fed: &FeedEntry) -> Result<OutcomeCounts, AppendError> {
         let items = fed.unreadable();
         let (record, reason, class, items) = match &fed.not_understood {
             _ if self.poisonous == Some(fed.start.position) => {
@@ -82,16 +82,16 @@ impl Lane {
             record => (record.clone(), NOT_UNDERSTOOD, RejectClass::NotUnderstood, items),
         };
         let Some(record) = record else {
-            return Ok(Settled { dropped: items, ..Settled::default() });
+            return Ok(OutcomeCounts { dropped: items, ..OutcomeCounts::default() });
         };
         let sink = &self.status.sink;
         self.dead_letters.keep_record(sink, &record, items, reason).await?;
         self.status.count_dead_letters(class, items);
         error!(sink, items, reason, "a record is now a dead letter");
-        Ok(Settled { dead_lettered: items, ..Settled::default() })
+        Ok(OutcomeCounts { dead_lettered: items, ..OutcomeCounts::default() })
     }
 
-    fn queue(&mut self, fed: &Fed, settled: Settled) {
+    fn queue(&mut self, fed: &FeedEntry, settled: OutcomeCounts) {
         let mut delivery = Delivery::default();
         if self.poisonous.take_if(|poisonous| *poisonous == fed.start.position).is_none() {
             delivery.add(&fed.batch, 0..fed.batch.items.len());
@@ -99,7 +99,7 @@ impl Lane {
         let entry = Entry {
             end: Some(fed.end),
             received_at_ns: fed.batch.source.received_at_ns,
-            settled: Settled { filtered: fed.filtered, ..settled },
+            settled: OutcomeCounts { filtered: fed.filtered, ..settled },
             ..Entry::default()
         };
         self.enqueue(&Purpose::Journal, entry, delivery);

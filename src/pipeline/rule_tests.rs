@@ -79,7 +79,7 @@ fn names(sink: &Reader) -> Vec<String> {
 fn counted(world: &World) -> (u64, u64, u64) {
     let cursor = world.status.cursor();
     let settled = LaneStatus::settled(&cursor, Resolved::default());
-    let Settled { delivered, dead_lettered, filtered, dropped } = settled;
+    let OutcomeCounts { delivered, dead_lettered, filtered, dropped } = settled;
     let all = delivered + dead_lettered + filtered + dropped;
     assert_eq!(all, cursor.mark.items - cursor.joined);
     assert_eq!(world.status.miscounted.load(Ordering::Relaxed), 0);

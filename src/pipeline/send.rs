@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::attempt::{Ended, Rest, in_parts, is_root};
+use super::attempt::{Ended, Remaining, in_parts, is_root};
 use super::job::Rejected;
 use super::lane::{Lane, UnderWay};
 use super::status::{LaneState, LaneStatus};
@@ -146,7 +146,7 @@ impl Lane {
         self.status.deferred.store(self.window.items_deferred() as u64, Ordering::Relaxed);
     }
 
-    fn items_done(&mut self, work: &Work, delivery: &Delivery, rest: &Rest) {
+    fn items_done(&mut self, work: &Work, delivery: &Delivery, rest: &Remaining) {
         let arrived = rest.arrived.iter().filter(|place| !is_root(delivery, **place)).count();
         if let Purpose::Replay(job) = &work.purpose {
             let rejected = rest.refused.iter().filter_map(|(place, refusal)| {

@@ -175,7 +175,7 @@ impl LaneStatus {
 
     /// Computes the outcomes of all settled items. Dead letters that an operator has since delivered or discarded, or that were evicted for
     /// newer ones, no longer count as dead letters.
-    pub fn settled(cursor: &Cursor, resolved: Resolved) -> Settled {
+    pub fn settled(cursor: &Cursor, resolved: Resolved) -> OutcomeCounts {
         let settled = cursor.mark.items.saturating_sub(cursor.joined);
         // After a crash, an item may have two dead letters, and both may be resolved.
         let dead_lettered = cursor.dead_lettered.saturating_sub(resolved.items());
@@ -183,7 +183,7 @@ impl LaneStatus {
         let dropped = cursor.dropped + lost.min(cursor.dead_lettered - dead_lettered);
         let filtered = cursor.filtered;
         let delivered = settled.saturating_sub(dead_lettered + dropped + filtered);
-        Settled { delivered, dead_lettered, filtered, dropped }
+        OutcomeCounts { delivered, dead_lettered, filtered, dropped }
     }
 
     /// Returns the fill of the lane's table of traces; `None` if the sink needs no trace contexts.
@@ -308,7 +308,7 @@ impl Resolved {
     }
 }
 
-impl Settled {
+impl OutcomeCounts {
     /// Returns the number of all settled items.
     pub(super) fn items(self) -> u64 {
         self.delivered + self.dead_lettered + self.filtered + self.dropped
@@ -324,7 +324,7 @@ impl Settled {
 
 /// Outcomes of a sink's items. Together they are all settled items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Settled {
+pub struct OutcomeCounts {
     /// Delivered, some perhaps only by a replay.
     pub delivered: u64,
     /// Dead letters.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::feed::{Arrival, Feed, FeedOptions, Intake};
+use crate::feed::{DecodedRequest, Feed, FeedOptions, Intake};
 use crate::journal::{Cursor, Journal, MemoryStorage, Options, WhenFull};
 use crate::normalize::{Encoding, Envelope, Limits, decode, decode_record};
 use crate::rules::{DecideOptions, Rules};
@@ -250,7 +250,7 @@ impl World {
         );
         let understood = Bytes::from(format!(r#"{{"data":[{}]}}"#, understood.join(",")));
         let decoded = decode(&envelope, &understood, &Limits::default()).unwrap();
-        self.intake.accept(Arrival { envelope, sent: body, decoded }).await.unwrap();
+        self.intake.accept(DecodedRequest { envelope, sent: body, decoded }).await.unwrap();
     }
 
     pub(crate) async fn settled(&self) {

@@ -9,10 +9,10 @@ use tracing::warn;
 
 use super::BatchLimits;
 use super::status::LaneStatus;
-use crate::feed::{Arrived, Decisions, DueRoot, Fed, Traces, look_back};
+use crate::feed::{Attachment, Decisions, DueRoot, FeedEntry, Traces, look_back};
 use crate::journal::{Journal, Position};
 use crate::normalize::decode_record;
-use crate::rules::{Known, Ruled, Rules};
+use crate::rules::{KnownTraces, Ruled, Rules};
 use crate::sinks::Delivery;
 use crate::span::{Batch, Item, Span, TraceId, TraceNeeds, Traced};
 use crate::support::clock::nanos;
@@ -50,7 +50,7 @@ impl LaneTraces {
     /// Fills the table from the journal before the cursor. A sink gets no roots from before it joined.
     pub(super) async fn look_back(
         &mut self,
-        journal: &Journal<Arrived>,
+        journal: &Journal<Attachment>,
         decisions: Option<Arc<Mutex<Decisions>>>,
     ) {
         let Some(needs) = self.needs else { return };
@@ -73,7 +73,7 @@ impl LaneTraces {
     }
 
     /// Registers a record. Sinks read the facts later anyway; this only decides where they are read first.
-    pub(super) async fn add(&mut self, fed: &Fed, ruled: &Ruled) {
+    pub(super) async fn add(&mut self, fed: &FeedEntry, ruled: &Ruled) {
         let Some(needs) = self.needs else { return };
         let batch = &fed.batch;
         let traced = needs.traced;
@@ -160,7 +160,7 @@ impl LaneTraces {
     /// Reads one delivery of amendments from the journal. Items that are gone from the journal are skipped.
     pub(super) async fn take_amendments(
         &mut self,
-        journal: &Journal<Arrived>,
+        journal: &Journal<Attachment>,
         decisions: Option<Arc<Mutex<Decisions>>>,
         limits: BatchLimits,
     ) -> Delivery {
@@ -226,7 +226,7 @@ struct Again {
 
 /// Reads items again, as many as fit in one delivery; the indexes are those at which they were received. Blocks on the disk.
 fn read_again(
-    journal: &Journal<Arrived>,
+    journal: &Journal<Attachment>,
     (rules, decisions): (&Rules, Option<&Mutex<Decisions>>),
     wanted: Places,
     limits: BatchLimits,
@@ -246,7 +246,7 @@ fn read_again(
         };
         let sent = Arc::new(decoded.batch);
         let known = decisions.map(|decisions| lock(decisions).of_batch(&sent));
-        let left = rules.apply_again(&sent, Known::of(known.as_ref()));
+        let left = rules.apply_again(&sent, KnownTraces::of(known.as_ref()));
         again.lost += places.len() as u64;
         for place in 0..left.batch.items.len() {
             if places.contains(&left.place_before(place)) {

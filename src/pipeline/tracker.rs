@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::status::Settled;
+use super::status::OutcomeCounts;
 use crate::journal::Mark;
 
 /// Entries in journal order.
@@ -29,7 +29,7 @@ pub(super) struct Entry {
     /// Number of items that are not done.
     pub(super) left: usize,
     /// Outcomes of the others.
-    pub(super) settled: Settled,
+    pub(super) settled: OutcomeCounts,
     /// With its roots, those of all traces whose last record is before this are sent; 0 if it has no roots.
     pub(super) roots_until: u64,
 }
@@ -40,7 +40,7 @@ pub(super) struct Progress {
     /// `None` while no record is done.
     pub(super) mark: Option<Mark>,
     /// Outcomes of the items in passed records.
-    pub(super) settled: Settled,
+    pub(super) settled: OutcomeCounts,
     /// The roots of all traces whose last record is before this have arrived; 0 if no roots were passed.
     pub(super) roots_until: u64,
 }
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn a_record_without_items_is_passed_with_what_was_filtered_or_lost() {
         let mut tracker = Tracker::default();
-        let settled = Settled { dropped: 7, filtered: 2, ..Settled::default() };
+        let settled = OutcomeCounts { dropped: 7, filtered: 2, ..OutcomeCounts::default() };
         tracker.push(Entry { settled, ..record(9, 0) });
         assert_eq!(tracker.advance().unwrap().settled, settled);
     }

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use super::BatchLimits;
 use super::traces::LaneTraces;
-use super::work::{Deferred, Piece};
+use super::work::{Deferred, PartitionItems};
 pub(super) use super::work::{Purpose, Task, Wait, Work};
 use crate::sinks::{Deferral, Delivery, Sink};
 
@@ -43,7 +43,7 @@ pub(super) struct Window {
 
 #[derive(Debug, Default)]
 struct Partition {
-    queue: VecDeque<Piece>,
+    queue: VecDeque<PartitionItems>,
     items: usize,
     bytes: usize,
     is_busy: bool,
@@ -109,7 +109,7 @@ impl Window {
             if let Some(partition) = self.partitions.get_mut(at) {
                 partition.items += delivery.len();
                 partition.bytes += delivery.bytes();
-                partition.queue.push_back(Piece {
+                partition.queue.push_back(PartitionItems {
                     purpose: purpose.clone(),
                     entry,
                     delivery,

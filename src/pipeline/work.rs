@@ -11,7 +11,7 @@ use crate::support::backoff::Backoff;
 
 /// Items of one entry that go to one partition.
 #[derive(Debug)]
-pub(super) struct Piece {
+pub(super) struct PartitionItems {
     pub(super) purpose: Purpose,
     pub(super) entry: u64,
     pub(super) delivery: Delivery,
@@ -122,7 +122,7 @@ impl Deferred {
     }
 }
 
-impl Piece {
+impl PartitionItems {
     /// Keeps the first `items_max` items; returns the others.
     pub(super) fn cut(&mut self, items_max: usize) -> Self {
         let places: Vec<usize> = (0..self.delivery.len()).collect();
@@ -139,7 +139,7 @@ impl Piece {
 }
 
 impl Work {
-    pub(super) fn of(piece: Piece, partition: usize) -> Self {
+    pub(super) fn of(piece: PartitionItems, partition: usize) -> Self {
         let entries = vec![piece.entry; piece.delivery.batch_count()];
         let task = Task { delivery: piece.delivery, faults: 0, broken_since: None, backoff: None };
         Self {
@@ -155,13 +155,13 @@ impl Work {
     }
 
     /// Returns whether a piece may be in the same delivery.
-    pub(super) fn goes_with(&self, piece: &Piece) -> bool {
+    pub(super) fn goes_with(&self, piece: &PartitionItems) -> bool {
         self.purpose.goes_with(&piece.purpose)
             && self.tasks.front().is_none_or(|task| task.delivery.goes_with(&piece.delivery))
     }
 
     /// Adds a piece of the same partition, before the first attempt.
-    pub(super) fn add(&mut self, piece: Piece) {
+    pub(super) fn add(&mut self, piece: PartitionItems) {
         let Some(task) = self.tasks.front_mut() else { return };
         self.entries.extend(std::iter::repeat_n(piece.entry, piece.delivery.batch_count()));
         task.delivery.append(piece.delivery);

@@ -53,18 +53,18 @@ const OVERRIDE: &str = "override";
 pub struct Prices {
     is_on: bool,
     /// By the model's name in lowercase.
-    overrides: BTreeMap<String, Found>,
+    overrides: BTreeMap<String, PricedModel>,
     /// The table that replaces the built-in one.
     table: Option<Table>,
     /// Cached lookups: by model, then by provider.
     found: RwLock<HashMap<Box<str>, ByProvider, RandomState>>,
 }
 
-type ByProvider = Vec<(Box<str>, Option<Found>)>;
+type ByProvider = Vec<(Box<str>, Option<PricedModel>)>;
 
 /// The prices of a model, and their source.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Found {
+struct PricedModel {
     prices: Dated,
     source: Text,
 }
@@ -85,7 +85,10 @@ impl Prices {
     pub fn new(options: &PriceOptions, table: Option<Table>) -> Self {
         let overrides = options.overrides.iter().filter_map(|(model, own)| {
             let prices = Arc::new([(When::Always, own.rates()?)]);
-            Some((model.to_lowercase(), Found { prices, source: Text::from_static(OVERRIDE) }))
+            Some((
+                model.to_lowercase(),
+                PricedModel { prices, source: Text::from_static(OVERRIDE) },
+            ))
         });
         let overrides = overrides.collect();
         Self { is_on: options.enabled, overrides, table, ..Self::default() }
@@ -133,7 +136,7 @@ impl Prices {
     }
 
     /// Returns the prices of a span's model, and its time in seconds since 1970, if there is a price for that.
-    fn found(&self, span: &Span) -> Option<(Found, u64)> {
+    fn found(&self, span: &Span) -> Option<(PricedModel, u64)> {
         let facts = span.brief_facts();
         let mut all = models(facts).filter_map(|name| self.find(facts.provider.as_deref(), name));
         // The first one found, but the user's own price takes precedence over the table.
@@ -153,7 +156,7 @@ impl Prices {
     }
 
     /// Finds a model of a provider; lookups are cached.
-    fn find(&self, provider: Option<&str>, model: &str) -> Option<Found> {
+    fn find(&self, provider: Option<&str>, model: &str) -> Option<PricedModel> {
         let of = provider.unwrap_or_default();
         if model.len().max(of.len()) > NAME_BYTES_MAX {
             return None;
@@ -174,10 +177,13 @@ impl Prices {
         found
     }
 
-    fn look_up(&self, provider: Option<&str>, model: &str) -> Option<Found> {
+    fn look_up(&self, provider: Option<&str>, model: &str) -> Option<PricedModel> {
         let of_table = || {
             let (_, model) = self.table().find(provider.filter(|it| !it.is_empty()), model)?;
-            Some(Found { prices: Arc::clone(&model.prices), source: self.table().source.clone() })
+            Some(PricedModel {
+                prices: Arc::clone(&model.prices),
+                source: self.table().source.clone(),
+            })
         };
         self.overrides.get(&model.to_lowercase()).cloned().or_else(of_table)
     }
@@ -197,7 +203,7 @@ impl Prices {
     }
 }
 
-impl Found {
+impl PricedModel {
     /// Returns the prices at a time, in seconds since 1970; `None` if spans do not count what is charged for.
     fn rates_at(&self, unix_second: u64) -> Option<&Rates> {
         let holds = |(when, _): &&(When, Rates)| when.holds_at(unix_second);

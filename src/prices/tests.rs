@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::*;
-use crate::span::{Cost, Detail, Kind, Outline, Scope, SpanId, TraceId};
+use crate::span::{Cost, Detail, Kind, Scope, SpanHeader, SpanId, TraceId};
 use crate::support::golden;
 
 /// 2026-11-01T12:00:00Z.
@@ -21,7 +21,7 @@ fn prices(toml: &str) -> Prices {
 }
 
 fn span(start_ns: u64, facts: Facts) -> Span {
-    let outline = Outline {
+    let outline = SpanHeader {
         trace_id: TraceId::from_hex("5b8efff798038103d269b633813fc60c").unwrap(),
         span_id: SpanId::from_hex("eee19b7ec3c1b174").unwrap(),
         parent_id: None,
@@ -158,7 +158,7 @@ fn what_repeats_others_has_no_cost() {
     (agent.usage, agent.aggregate_usage) = (Usage::default(), usage);
     let span = {
         let made = span(START_NS, Facts::default());
-        let outline = Outline {
+        let outline = SpanHeader {
             trace_id: made.trace_id,
             span_id: made.span_id,
             parent_id: None,

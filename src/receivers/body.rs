@@ -19,7 +19,7 @@ use super::budget::ROOM_WAIT;
 use super::options::ReceiverOptions;
 use super::refusal::Refusal;
 use crate::support::lock::lock;
-use crate::support::pool::{Piece, Pool};
+use crate::support::pool::{Pool, PoolBuffer};
 use crate::support::stop::Stop;
 
 /// Initial buffer of a body whose length is not announced, or for which there is little memory.
@@ -68,7 +68,7 @@ struct Holder {
 
 /// The budget taken by one body, released on drop.
 #[derive(Debug)]
-pub(super) struct Arrival {
+pub(super) struct BodyReservation {
     shared: Arc<Shared>,
     number: u64,
     since: Instant,
@@ -81,18 +81,18 @@ pub(super) struct Body {
     /// The bytes on the wire.
     pub(super) bytes: Bytes,
     /// Held until the request has reserved its memory.
-    pub(super) arrival: Arrival,
+    pub(super) arrival: BodyReservation,
 }
 
 /// A body that is arriving.
 #[derive(Debug)]
 pub(super) struct BodyReader<'a> {
     incoming: &'a mut Incoming,
-    arrival: Arrival,
+    arrival: BodyReservation,
     bytes_max: usize,
     /// The bytes received so far. They are copied out of the connection's read buffer immediately: while a slice of that is held, the
     /// connection allocates a new one, and a stored body would keep all of it alive for as long as a sink is behind.
-    piece: Piece,
+    piece: PoolBuffer,
     /// Number of bytes before the part to store.
     lead: usize,
     /// The announced length, if it is within the limit.
@@ -118,20 +118,20 @@ impl Bodies {
             incoming,
             arrival: self.begin(),
             bytes_max: self.0.body_bytes_max.saturating_add(lead),
-            piece: Piece::default(),
+            piece: PoolBuffer::default(),
             lead,
             announced: None,
         }
     }
 
-    pub(super) fn begin(&self) -> Arrival {
+    pub(super) fn begin(&self) -> BodyReservation {
         let (since, gives_way) = (Instant::now(), Stop::default());
         let mut coming = lock(&self.0.coming);
         coming.last += 1;
         let number = coming.last;
         coming.bodies.insert(number, Holder { since, bytes: 0, gives_way: gives_way.clone() });
         drop(coming);
-        Arrival { shared: Arc::clone(&self.0), number, since, gives_way }
+        BodyReservation { shared: Arc::clone(&self.0), number, since, gives_way }
     }
 
     /// Aborts the body that has been arriving longest, unless it only just began, because its connection is needed.
@@ -170,7 +170,7 @@ impl Coming {
     }
 }
 
-impl Arrival {
+impl BodyReservation {
     /// Reserves space for an announced length, if there is plenty.
     fn try_announce(&self, bytes: usize) -> bool {
         lock(&self.shared.coming).try_take(self.number, bytes, self.shared.arriving_bytes_max / 2)
@@ -203,7 +203,7 @@ impl Arrival {
     }
 }
 
-impl Drop for Arrival {
+impl Drop for BodyReservation {
     fn drop(&mut self) {
         let mut coming = lock(&self.shared.coming);
         coming.taken -= coming.bodies.remove(&self.number).map_or(0, |holder| holder.bytes);

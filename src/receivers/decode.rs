@@ -18,7 +18,7 @@ use super::budget::{Memory, Reservation};
 use super::estimate::{memory_bound, worst_bound};
 use super::options::ReceiverOptions;
 use super::refusal::Refusal;
-use crate::feed::Arrival;
+use crate::feed::DecodedRequest;
 use crate::normalize::{
     Coding, Decoded, Encoding, Envelope, InflateError, Limits, Refused, decode, inflate,
     scrub_credentials,
@@ -89,7 +89,7 @@ impl Decoder {
         source: Source,
         form: Form,
         body: Body,
-    ) -> Result<(Arrival, usize, Reservation), Refusal> {
+    ) -> Result<(DecodedRequest, usize, Reservation), Refusal> {
         let mut envelope =
             Envelope { coding: form.coding, ..Envelope::new(source, form.encoding, 0) };
         let (wire_bytes, limits) = (body.bytes.len(), self.limits);
@@ -102,7 +102,7 @@ impl Decoder {
                 Some(rules) => rules.clean(&mut envelope, sent, &body, decoded, &limits)?,
                 None => (sent, decoded, 0),
             };
-            Ok((Arrival { envelope, sent, decoded }, dropped))
+            Ok((DecodedRequest { envelope, sent, decoded }, dropped))
         });
         let ((arrival, dropped), mut reservation) = decoding.await?;
         let body_bytes = usize::try_from(arrival.envelope.body_bytes).unwrap_or(usize::MAX);

@@ -197,7 +197,7 @@ const SCRUBBED_RATIO: usize = 6;
 
 /// Counts of brackets, commas and strings in a text.
 #[derive(Debug, Default)]
-struct Found {
+struct TokenCounts {
     opens: usize,
     commas: usize,
     strings: usize,
@@ -218,8 +218,8 @@ struct Found {
     flaws: usize,
 }
 
-fn scan(body: &[u8], elements_depth: usize) -> Found {
-    let mut found = Found::default();
+fn scan(body: &[u8], elements_depth: usize) -> TokenCounts {
+    let mut found = TokenCounts::default();
     let (mut at, mut depth, mut is_inside) = (0, 0_usize, false);
     while let Some(&byte) = body.get(at) {
         at += 1;
@@ -260,7 +260,7 @@ fn scan(body: &[u8], elements_depth: usize) -> Found {
 }
 
 /// Scans a string that starts here; returns the offset after it.
-fn string(body: &[u8], start: usize, found: &mut Found) -> usize {
+fn string(body: &[u8], start: usize, found: &mut TokenCounts) -> usize {
     let (mut at, mut escapes, mut halves) = (start, 0, 0);
     while let Some(next) = body.get(at..).and_then(|rest| find::either(rest, b'"', b'\\')) {
         at += next;

@@ -74,7 +74,7 @@ use crate::rules::BeforeJournal;
 use crate::server::{Handler, HangUp, Limits, Peer, Tls, header_text};
 use crate::span::{ONLY_SINK_HEADER, Receiver, Source};
 use crate::support::clock;
-use crate::support::hops::{Hops, SENDER_HEADER};
+use crate::support::forwarding::{ForwardingPath, SENDER_HEADER};
 use crate::support::keyring::Keyring;
 use crate::support::lock::lock;
 use crate::support::stop::Stop;
@@ -493,7 +493,8 @@ fn source_of(receiver: Receiver, head: &Parts, identity: Identity) -> Source {
 /// Returns whether a sink of this process sent the request, perhaps through other daemons, or so many daemons forwarded it that it must be
 /// in a loop.
 fn is_from_ourselves(headers: &HeaderMap) -> bool {
-    header_text(headers, SENDER_HEADER).is_some_and(|sender| Hops::read(sender).is_circle())
+    header_text(headers, SENDER_HEADER)
+        .is_some_and(|sender| ForwardingPath::read(sender).is_circle())
 }
 
 /// Returns whether part of the body is still to come that a client must send before it reads the answer.

@@ -13,7 +13,7 @@ use super::condition::Condition;
 use super::example::{batch_of_item, batch_of_span, span_schema};
 use super::read::DEPTH_MAX;
 use super::reading::{Reading, texts};
-use super::{Beside, Known, Rules, explained};
+use super::{Beside, KnownTraces, Rules, explained};
 use crate::span::{Batch, Item};
 use crate::support::options::{check, did_you_mean};
 use crate::support::problem::Problem;
@@ -126,7 +126,7 @@ fn plain(value: &Spanned<DeValue<'_>>) -> Value {
 impl Test {
     /// Runs the test and returns the differences from the expected result.
     pub fn run(&self, rules: &Rules) -> Vec<Problem> {
-        let (left, steps) = rules.explain(&self.batch, Known::Request);
+        let (left, steps) = rules.explain(&self.batch, KnownTraces::Request);
         let did = explained(steps.first().into_iter().flatten());
         let failed = |at: &Range<usize>, what: &str| {
             Problem::new(Some(at.clone()), format!("the test fails: {what}"), &*did)

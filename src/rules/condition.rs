@@ -2,7 +2,7 @@
 
 use regex::Regex;
 
-use super::field::{Beside, Fact, Field, Found};
+use super::field::{Beside, Fact, Field, FieldValue};
 use crate::span::Item;
 
 /// A condition on an item.
@@ -88,21 +88,21 @@ fn decide(several: &[Condition], decisive: bool, beside: Beside<'_>, item: &Item
 
 impl Test {
     /// Tests a value. Clients also write numbers and flags as texts, so texts are parsed if the test is for one of these.
-    fn is_met_by(&self, found: Found<'_>) -> bool {
+    fn is_met_by(&self, found: FieldValue<'_>) -> bool {
         match (self, found) {
             (Self::Exists, _) => true,
-            (Self::Text(wanted), Found::Text(text)) => text == wanted,
-            (Self::Text(wanted), Found::Number(number)) => wanted.parse() == Ok(number),
-            (Self::Text(wanted), Found::Flag(flag)) => wanted.parse() == Ok(flag),
-            (Self::Pattern(pattern), Found::Text(text)) => pattern.is_match(text),
-            (Self::Number(comparison, wanted), Found::Number(number)) => {
+            (Self::Text(wanted), FieldValue::Text(text)) => text == wanted,
+            (Self::Text(wanted), FieldValue::Number(number)) => wanted.parse() == Ok(number),
+            (Self::Text(wanted), FieldValue::Flag(flag)) => wanted.parse() == Ok(flag),
+            (Self::Pattern(pattern), FieldValue::Text(text)) => pattern.is_match(text),
+            (Self::Number(comparison, wanted), FieldValue::Number(number)) => {
                 comparison.holds(number, *wanted)
             }
-            (Self::Number(comparison, wanted), Found::Text(text)) => {
+            (Self::Number(comparison, wanted), FieldValue::Text(text)) => {
                 text.parse().is_ok_and(|number| comparison.holds(number, *wanted))
             }
-            (Self::Flag(wanted), Found::Flag(flag)) => flag == *wanted,
-            (Self::Flag(wanted), Found::Text(text)) => text.parse() == Ok(*wanted),
+            (Self::Flag(wanted), FieldValue::Flag(flag)) => flag == *wanted,
+            (Self::Flag(wanted), FieldValue::Text(text)) => text.parse() == Ok(*wanted),
             _ => false,
         }
     }

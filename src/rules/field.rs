@@ -78,7 +78,7 @@ pub(super) enum Takes {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Found<'a> {
+pub(super) enum FieldValue<'a> {
     Text(&'a str),
     Number(f64),
     Flag(bool),
@@ -94,7 +94,7 @@ pub(super) struct Beside<'a> {
 }
 
 /// Receives values until it returns true.
-pub(super) type Visit<'v> = dyn FnMut(Found<'_>) -> bool + 'v;
+pub(super) type Visit<'v> = dyn FnMut(FieldValue<'_>) -> bool + 'v;
 
 const STATUSES: [&str; 3] = ["ok", "error", "unset"];
 const RECEIVERS: [Receiver; 4] =
@@ -129,11 +129,13 @@ impl Field {
     ) -> Option<bool> {
         match (self, item) {
             (Self::Fact(Fact::Tenant), _) => {
-                Some(!source.tenant.is_empty() && visit(Found::Text(&source.tenant)))
+                Some(!source.tenant.is_empty() && visit(FieldValue::Text(&source.tenant)))
             }
-            (Self::Fact(Fact::Receiver), _) => Some(visit(Found::Text(source.receiver.as_str()))),
+            (Self::Fact(Fact::Receiver), _) => {
+                Some(visit(FieldValue::Text(source.receiver.as_str())))
+            }
             (Self::Fact(Fact::Cost), Item::Span(span)) => {
-                Some(prices.cost_of(span).is_some_and(|cost| visit(Found::Number(cost))))
+                Some(prices.cost_of(span).is_some_and(|cost| visit(FieldValue::Number(cost))))
             }
             (_, Item::Span(span)) => Some(self.any_of_span(span, visit)),
             (_, Item::Trace(trace)) => self.any_of_trace(&trace_facts(trace), visit),
@@ -158,15 +160,15 @@ impl Field {
             }
             Self::Fact(Fact::Duration) => {
                 let duration_ns = span.duration_ns();
-                duration_ns != 0 && visit(Found::Number(as_f64(duration_ns)))
+                duration_ns != 0 && visit(FieldValue::Number(as_f64(duration_ns)))
             }
-            Self::Fact(Fact::Status) => visit(Found::Text(status(span))),
+            Self::Fact(Fact::Status) => visit(FieldValue::Text(status(span))),
             Self::Fact(Fact::Llm) => {
                 let facts = span.facts();
                 let is_plain = span.is_otlp()
                     && facts.convention == Convention::Generic
                     && facts.kind == Kind::Custom;
-                visit(Found::Flag(!is_plain))
+                visit(FieldValue::Flag(!is_plain))
             }
             Self::Fact(fact) => fact.any_of_facts(span.facts(), visit),
             Self::Attribute(key) => any_attribute(&span.detail().attributes, key, visit),
@@ -180,7 +182,7 @@ impl Fact {
     fn any_of_facts(self, facts: &Facts, visit: &mut Visit<'_>) -> bool {
         let mut text = |text: &Option<Text>| is_text(text.as_ref(), visit);
         match self {
-            Self::Kind => visit(Found::Text(facts.kind.as_str())),
+            Self::Kind => visit(FieldValue::Text(facts.kind.as_str())),
             Self::Name => is_text(Some(&facts.name), visit),
             Self::Agent => text(&facts.agent),
             Self::Tool => text(&facts.tool),
@@ -189,7 +191,9 @@ impl Fact {
             Self::Session => text(&facts.session),
             Self::User => text(&facts.user),
             Self::Tag => facts.tags.iter().any(|tag| is_text(Some(tag), visit)),
-            Self::Tokens => tokens(facts).is_some_and(|count| visit(Found::Number(as_f64(count)))),
+            Self::Tokens => {
+                tokens(facts).is_some_and(|count| visit(FieldValue::Number(as_f64(count))))
+            }
             // The others are not among the facts; see `any` and `any_of_span`.
             _ => false,
         }
@@ -197,7 +201,7 @@ impl Fact {
 }
 
 fn is_text(text: Option<&Text>, visit: &mut Visit<'_>) -> bool {
-    text.is_some_and(|text| !text.is_empty() && visit(Found::Text(text)))
+    text.is_some_and(|text| !text.is_empty() && visit(FieldValue::Text(text)))
 }
 
 fn status(span: &Span) -> &'static str {
@@ -227,27 +231,27 @@ fn any_attribute(attributes: &[Attribute], key: &str, visit: &mut Visit<'_>) -> 
 fn any_value(value: &Value, visit: &mut Visit<'_>) -> bool {
     match value {
         Value::Empty => false,
-        Value::Text(text) => visit(Found::Text(text)),
-        Value::Bool(flag) => visit(Found::Flag(*flag)),
+        Value::Text(text) => visit(FieldValue::Text(text)),
+        Value::Bool(flag) => visit(FieldValue::Flag(*flag)),
         #[expect(clippy::cast_precision_loss, reason = "see `as_f64`")]
-        Value::Int(number) => visit(Found::Number(*number as f64)),
-        Value::Double(number) => visit(Found::Number(*number)),
+        Value::Int(number) => visit(FieldValue::Number(*number as f64)),
+        Value::Double(number) => visit(FieldValue::Number(*number)),
         Value::Array(elements) => elements.iter().any(|element| match element {
-            Value::Array(_) => visit(Found::Other),
+            Value::Array(_) => visit(FieldValue::Other),
             plain => any_value(plain, visit),
         }),
-        Value::Bytes(_) | Value::Map(_) => visit(Found::Other),
+        Value::Bytes(_) | Value::Map(_) => visit(FieldValue::Other),
     }
 }
 
 fn any_metadata(facts: &Facts, key: &str, visit: &mut Visit<'_>) -> bool {
     let found = facts.metadata.iter().rfind(|(known, _)| *known == key);
     found.is_some_and(|(_, payload)| match payload {
-        Payload::Text(text) => visit(Found::Text(text)),
+        Payload::Text(text) => visit(FieldValue::Text(text)),
         Payload::Json(json) => match (json.parse(), json.parse()) {
-            (Ok(number), _) => visit(Found::Number(number)),
-            (_, Ok(flag)) => visit(Found::Flag(flag)),
-            _ => visit(Found::Other),
+            (Ok(number), _) => visit(FieldValue::Number(number)),
+            (_, Ok(flag)) => visit(FieldValue::Flag(flag)),
+            _ => visit(FieldValue::Other),
         },
     })
 }

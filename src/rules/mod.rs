@@ -59,7 +59,7 @@ use reparent::Gone;
 pub use reparent::{Dropped, Elsewhere, Key};
 use sample::Sample;
 pub use schema::schema;
-pub use whole::{DecideOptions, Decided, Known, REMEMBER, Survey};
+pub use whole::{DecideOptions, Decided, KnownTraces, REMEMBER, UndecidedRequest};
 
 use crate::prices::Prices;
 use crate::span::{Batch, Item, Source, TraceObject, named};
@@ -310,7 +310,7 @@ impl Rules {
     }
 
     /// Applies the rules to a request that is read for the first time.
-    pub fn apply(&self, batch: &Arc<Batch>, known: Known<'_>) -> Ruled {
+    pub fn apply(&self, batch: &Arc<Batch>, known: KnownTraces<'_>) -> Ruled {
         self.apply_noting(batch, known, |_, rule, effect| {
             let Some(rule) = self.all.get(rule) else { return };
             rule.matched.fetch_add(1, Ordering::Relaxed);
@@ -319,7 +319,7 @@ impl Rules {
     }
 
     /// Applies the rules to a request that was read before, without counting.
-    pub fn apply_again(&self, batch: &Arc<Batch>, known: Known<'_>) -> Ruled {
+    pub fn apply_again(&self, batch: &Arc<Batch>, known: KnownTraces<'_>) -> Ruled {
         self.apply_noting(batch, known, |_, _, _| ())
     }
 
@@ -327,7 +327,7 @@ impl Rules {
     pub fn explain(
         &self,
         batch: &Arc<Batch>,
-        known: Known<'_>,
+        known: KnownTraces<'_>,
     ) -> (Ruled, Vec<Vec<(&str, Effect)>>) {
         let before: Vec<_> = self.all.iter().filter(|rule| rule.before_journal).collect();
         let rules = Self::compile(None, before.iter().map(|rule| Arc::clone(&rule.rule)));
@@ -358,7 +358,7 @@ impl Rules {
     fn apply_noting(
         &self,
         batch: &Arc<Batch>,
-        known: Known<'_>,
+        known: KnownTraces<'_>,
         mut note: impl FnMut(usize, usize, Effect),
     ) -> Ruled {
         if self.is_for_another(&batch.source) {
@@ -374,11 +374,11 @@ impl Rules {
         if let Some(before) = self.before {
             before(batch);
         }
-        let here = (matches!(known, Known::Request) && self.decide_of_traces())
+        let here = (matches!(known, KnownTraces::Request) && self.decide_of_traces())
             .then(|| Decided { traces: self.survey(batch).traces, ..Decided::default() });
         let decided = match known {
-            Known::Request | Known::Kept => here.as_ref(),
-            Known::Decided(known) => Some(known),
+            KnownTraces::Request | KnownTraces::Kept => here.as_ref(),
+            KnownTraces::Decided(known) => Some(known),
         };
         // Ancestors of its spans in other requests, if any were dropped.
         let elsewhere = decided.map(|decided| &decided.elsewhere);

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::marks::Marks;
 use crate::normalize::with_parent;
-use crate::span::{Item, Landmarks, Span, SpanId, TraceId};
+use crate::span::{Item, Span, SpanId, TraceId, ValueOffsets};
 use crate::support::json::raw::Raw;
 
 /// A span of a trace.
@@ -134,7 +134,7 @@ fn below(span: &Span, gone: Option<&Dropped>) -> Option<Span> {
     }
     let wire = with_sdk_parent(&span.wire, gone.and_then(|gone| gone.named.as_deref()))?;
     // The value offsets refer to the old wire.
-    let mut other = span.with_trace(span.trace.clone()).with_landmarks(Landmarks::default());
+    let mut other = span.with_trace(span.trace.clone()).with_value_offsets(ValueOffsets::default());
     (other.parent_id, other.wire) = (parent_id, wire);
     Some(other)
 }

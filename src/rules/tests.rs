@@ -8,7 +8,8 @@ use toml::de::DeTable;
 use super::*;
 use crate::normalize::{Encoding, Envelope, Limits, decode};
 use crate::span::{
-    Detail, Format, ONLY_SINK_HEADER, Outline, Receiver, Said, Scope, Span, SpanId, TraceId,
+    Detail, Format, ONLY_SINK_HEADER, Receiver, Scope, Span, SpanHeader, SpanId, SpanReading,
+    TraceId,
 };
 
 /// Returns the rules of this text for a sink named `here`, or their mistakes.
@@ -41,7 +42,7 @@ fn line(span: Value) -> Arc<Batch> {
 }
 
 fn filtered(rules: &Rules, batch: &Arc<Batch>) -> u64 {
-    let left = rules.apply(batch, Known::Request);
+    let left = rules.apply(batch, KnownTraces::Request);
     assert_eq!(left.batch.items.len() as u64 + left.filtered, batch.items.len() as u64);
     left.filtered
 }
@@ -179,7 +180,10 @@ fn what_rules_leave_as_it_is_is_the_same_request() {
     for text in
         ["", "[[rules]]\nmatch = { kind = \"tool\" }\ndrop = true", "[[rules]]\nkeep = true"]
     {
-        assert!(Arc::ptr_eq(&rules(text).apply(&call, Known::Request).batch, &call), "{text}");
+        assert!(
+            Arc::ptr_eq(&rules(text).apply(&call, KnownTraces::Request).batch, &call),
+            "{text}"
+        );
     }
 }
 
@@ -191,8 +195,8 @@ fn a_trace_object_that_is_dropped_speaks_through_no_span() {
     let batch = agents_sdk(&[object, span]);
     let before = batch.spans().next().unwrap();
     assert_eq!(before.facts().session.as_deref(), Some("g"));
-    let left =
-        rules("[[rules]]\nmatch = { name = \"w\" }\ndrop = true").apply(&batch, Known::Request);
+    let left = rules("[[rules]]\nmatch = { name = \"w\" }\ndrop = true")
+        .apply(&batch, KnownTraces::Request);
     let span = left.batch.spans().next().unwrap();
     assert_eq!((left.filtered, span.trace.is_none()), (1, true));
     assert_eq!((&span.facts().session, &span.facts().workflow), (&None, &None));
@@ -292,12 +296,12 @@ fn every_item_that_a_rule_matches_is_counted_once_and_not_when_it_is_read_again(
         "[[rules]]\nname = \"all\"\nkeep = true\n[[rules]]\nmatch = { name = \"b\" }\ndrop = true",
     );
     for name in ["a", "b", "b"] {
-        rules.apply(&line(json!({ "name": name })), Known::Request);
-        rules.apply_again(&line(json!({ "name": name })), Known::Request);
+        rules.apply(&line(json!({ "name": name })), KnownTraces::Request);
+        rules.apply_again(&line(json!({ "name": name })), KnownTraces::Request);
     }
     let figures: Vec<_> = rules.figures().collect();
     assert_eq!(figures, [("all", 3, 0), ("rule_2", 2, 0)]);
-    let (_, steps) = rules.explain(&line(json!({ "name": "b" })), Known::Request);
+    let (_, steps) = rules.explain(&line(json!({ "name": "b" })), KnownTraces::Request);
     assert_eq!(steps, [[("all", Effect::Kept), ("rule_2", Effect::Spared)]]);
 }
 
@@ -309,9 +313,9 @@ fn what_is_explained_is_what_becomes_of_what_a_client_sends() {
          [[rules]]\nname = \"mail\"\nredact = { patterns = [\"email\"] }\nbefore_journal = true",
     );
     let failed = |name: &str| line(json!({ "name": name, "status": "error" }));
-    let (left, steps) = rules.explain(&failed("GET /"), Known::Request);
+    let (left, steps) = rules.explain(&failed("GET /"), KnownTraces::Request);
     assert_eq!((left.batch.items.len(), steps), (0, vec![vec![("before", Effect::Dropped)]]));
-    let (left, steps) = rules.explain(&failed("to a@b.example"), Known::Request);
+    let (left, steps) = rules.explain(&failed("to a@b.example"), KnownTraces::Request);
     assert_eq!(steps, [[("mail", Effect::Changed), ("kept", Effect::Kept)]]);
     assert_eq!(&*left.batch.spans().next().unwrap().facts().name, "to [email]");
 }
@@ -326,7 +330,7 @@ impl Format for Panics {
     fn detail(&self, _: &Span) -> Detail {
         panic!("no detail")
     }
-    fn said(&self, _: &Span) -> Said {
+    fn said(&self, _: &Span) -> SpanReading {
         panic!("no facts")
     }
 }
@@ -334,7 +338,7 @@ impl Format for Panics {
 #[test]
 fn a_rule_that_panics_leaves_the_item_as_it_is_but_where_it_says_whose_it_is() {
     let span = || {
-        let outline = Outline {
+        let outline = SpanHeader {
             trace_id: TraceId::new([1; 16]).unwrap(),
             span_id: SpanId::new([1; 8]).unwrap(),
             parent_id: None,
@@ -348,18 +352,18 @@ fn a_rule_that_panics_leaves_the_item_as_it_is_but_where_it_says_whose_it_is() {
     let batch = Arc::new(Batch { source, items: vec![span(), span()], bytes: 0 });
     let text = "[[rules]]\nmatch = { kind = \"tool\" }\ndrop = true\n";
     let one = rules(text);
-    assert!(Arc::ptr_eq(&one.apply(&batch, Known::Request).batch, &batch));
+    assert!(Arc::ptr_eq(&one.apply(&batch, KnownTraces::Request).batch, &batch));
     assert_eq!(one.figures().collect::<Vec<_>>(), [("rule_1", 2, 2)]);
     let two = rules(&format!("{text}[[rules]]\nmatch = {{ tenant = \"t\" }}\ndrop = true"));
     assert_eq!(
-        two.apply(&batch, Known::Request).filtered,
+        two.apply(&batch, KnownTraces::Request).filtered,
         2,
         "a rule that asks for the tenant reads no facts"
     );
     let options = DeTable::parse("only = { kind = \"tool\" }").unwrap();
     let only = Rule::of_option("only", &options.get_ref()["only"], &mut Vec::new()).unwrap();
     let only = Rules::compile(["a"], [only]);
-    assert_eq!(only.apply(&batch, Known::Request).filtered, 2, "it may be for another sink");
+    assert_eq!(only.apply(&batch, KnownTraces::Request).filtered, 2, "it may be for another sink");
     assert_eq!(only.figures().collect::<Vec<_>>(), [("only", 2, 2)]);
     let only = only.waiting(DecideOptions { reparent: true, ..DecideOptions::default() });
     assert_eq!(only.survey(&batch).dropped.len(), 2, "what is below them has to know");
@@ -377,13 +381,13 @@ fn kept_headers_lose_what_is_redacted_but_not_whose_the_request_is() {
     let source = Source { headers: headers.clone(), ..span.source.clone() };
     let batch = Arc::new(Batch { source, items: span.items.clone(), bytes: 0 });
     let sink = Rules { sinks: vec!["acme-lake".to_owned()], ..rules };
-    let left = sink.apply(&batch, Known::Request);
+    let left = sink.apply(&batch, KnownTraces::Request);
     let kept = vec![header("user-agent", "agents of [customer]"), headers[1].clone()];
     assert_eq!((left.batch.source.headers.clone(), left.filtered), (kept, 0));
     assert_eq!(left.batch.items.len(), 1);
     assert_eq!(sink.survey(&left.batch).traces.len(), 1);
     let others = Rules { sinks: vec!["lake".to_owned()], ..sink };
-    assert_eq!(others.apply(&left.batch, Known::Request).filtered, 1);
+    assert_eq!(others.apply(&left.batch, KnownTraces::Request).filtered, 1);
     assert!(others.survey(&left.batch).traces.is_empty(), "nothing of it waits to be decided");
 }
 
@@ -398,7 +402,7 @@ fn what_is_for_every_trace_is_also_for_one_of_which_nothing_has_reached_it_yet()
     let decided = Decided { traces, ..Decided::default() };
     let late = line(json!({ "name": "chat", "attributes": { "gen_ai.operation.name": "chat" } }));
     assert!(decided.traces.contains_key(&late.items[0].trace_id()));
-    assert_eq!(rules.apply(&late, Known::Decided(&decided)).filtered, 1);
+    assert_eq!(rules.apply(&late, KnownTraces::Decided(&decided)).filtered, 1);
 }
 
 // === Parents ===
@@ -447,7 +451,7 @@ fn what_is_below_dropped_spans_hangs_under_the_nearest_that_is_left() {
         ("nobody below", vec![(1, 0, 1), (2, 1, 1)], vec![2], vec![(1, 0)]),
     ] {
         let text = format!("[[rules]]\nmatch = {{ name = [{}] }}\ndrop = true", names(&drops));
-        let left = rules(&text).apply(&tree(&spans), Known::Request);
+        let left = rules(&text).apply(&tree(&spans), KnownTraces::Request);
         let id = |id: SpanId| id.as_bytes()[0];
         let found: Vec<_> = left
             .batch
@@ -482,7 +486,7 @@ fn an_item_of_the_agents_sdk_hangs_under_the_nearest_that_is_left_in_its_own_wor
         span("span_d", Value::Null, "custom"),
     ]);
     let left = rules("[[rules]]\nmatch = { kind = \"custom\" }\ndrop = true")
-        .apply(&batch, Known::Request);
+        .apply(&batch, KnownTraces::Request);
     let items: Vec<Value> = (left.batch.items.iter())
         .map(|item| serde_json::from_slice(item.wire()).unwrap())
         .collect();

@@ -1,7 +1,7 @@
 //! Rules that decide whole traces (`decide = "trace"`): such a rule applies to all items of a trace if it matches one of them. Pure.
 //!
 //! First, each item is tested alone against these rules ([`Rules::survey`]). The code that has seen enough of a trace combines the results
-//! and passes them along when the rules are applied ([`Known`]).
+//! and passes them along when the rules are applied ([`KnownTraces`]).
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -61,7 +61,7 @@ impl DecideOptions {
 
 /// What is known about traces when rules are applied.
 #[derive(Debug, Clone, Copy)]
-pub enum Known<'k> {
+pub enum KnownTraces<'k> {
     /// Only what the request itself contains.
     Request,
     /// They were kept, and are not decided again.
@@ -70,7 +70,7 @@ pub enum Known<'k> {
     Decided(&'k Decided),
 }
 
-impl<'k> Known<'k> {
+impl<'k> KnownTraces<'k> {
     /// Returns the decisions, if there are any.
     pub fn of(decided: Option<&'k Decided>) -> Self {
         decided.map_or(Self::Request, Self::Decided)
@@ -88,7 +88,7 @@ pub struct Decided {
 
 /// What must be remembered of a request until its traces are decided.
 #[derive(Debug, Default)]
-pub struct Survey {
+pub struct UndecidedRequest {
     /// Its traces, each with the rules that match one of its items here.
     pub traces: HashMap<TraceId, Marks>,
     /// Spans that rules drop.
@@ -143,8 +143,8 @@ impl Rules {
     }
 
     /// Collects what must be remembered of a request. It does not panic: a rule that panics on an item does not match it.
-    pub fn survey(&self, batch: &Batch) -> Survey {
-        let (mut survey, mut shared) = (Survey::default(), Shared::default());
+    pub fn survey(&self, batch: &Batch) -> UndecidedRequest {
+        let (mut survey, mut shared) = (UndecidedRequest::default(), Shared::default());
         let reparent = self.reparent();
         let last = self.all.iter().rposition(|rule| rule.mark.is_some());
         let count = if reparent { self.all.len() } else { last.map_or(0, |last| last + 1) };

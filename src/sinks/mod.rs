@@ -39,7 +39,7 @@ use crate::span::{
     TraceNeeds,
 };
 use crate::support::duration;
-use crate::support::hops::{Hops, SENDER_HEADER};
+use crate::support::forwarding::{ForwardingPath, SENDER_HEADER};
 use crate::support::kafka::{IS_BUILT, NOT_BUILT};
 use crate::support::keyring::Keyring;
 use crate::support::options::{position, read};
@@ -280,10 +280,10 @@ impl Delivery {
     }
 
     /// Returns the forwarding path of its items.
-    fn hops(&self) -> Hops {
-        let mut hops = Hops::default();
+    fn hops(&self) -> ForwardingPath {
+        let mut hops = ForwardingPath::default();
         for header in self.sources().filter_map(|source| source.header(SENDER_HEADER)) {
-            hops.join(&Hops::read(header));
+            hops.join(&ForwardingPath::read(header));
         }
         hops
     }

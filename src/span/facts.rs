@@ -197,7 +197,7 @@ pub struct Priced {
 
 /// An error.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Failure {
+pub struct SpanError {
     /// The error's type or class, if known.
     pub kind: Option<Text>,
     /// The message.
@@ -289,7 +289,7 @@ pub struct Facts {
     /// The MCP method.
     pub mcp_method: Option<Text>,
     /// The error.
-    pub error: Option<Failure>,
+    pub error: Option<SpanError>,
     /// Evaluations.
     pub scores: Vec<Score>,
     /// The deployment environment.

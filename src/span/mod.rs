@@ -9,7 +9,7 @@ mod value;
 mod facts;
 mod context;
 mod tree;
-mod landmarks;
+mod value_offsets;
 mod sdk_request;
 pub mod keys;
 pub mod plain;
@@ -27,12 +27,12 @@ pub use context::{
     TraceContexts, TraceNeeds, Traced, repeats, said_of, tokens_of,
 };
 pub(crate) use facts::named;
-pub use facts::{Convention, Cost, Facts, Failure, Kind, Notes, Priced, Score, Usage};
+pub use facts::{Convention, Cost, Facts, Kind, Notes, Priced, Score, SpanError, Usage};
 pub use ids::{SpanId, TraceId};
-pub use landmarks::{Landmarks, Opened};
 pub use sdk_request::{sdk_request, sdk_requests};
-pub use tree::{Found, News, Own, Spent, Tree};
+pub use tree::{AncestorCache, News, Own, Spent, Tree};
 pub use value::{Attribute, Payload, Text, Value, payload, payloads, share};
+pub use value_offsets::{Opened, ValueOffsets};
 
 /// The items of one request, in the order in which the client sent them.
 #[derive(Debug, Clone)]
@@ -212,18 +212,18 @@ pub struct Span {
     pub scope: Arc<Scope>,
     /// The trace object of the same request, if there was one.
     pub trace: Option<Arc<TraceObject>>,
-    landmarks: Landmarks,
+    value_offsets: ValueOffsets,
     format: &'static dyn Format,
     spending: OnceLock<Spending>,
     detail: OnceLock<Arc<Detail>>,
-    facts: OnceLock<Arc<Said>>,
+    facts: OnceLock<Arc<SpanReading>>,
     brief_facts: OnceLock<Arc<Facts>>,
     priced: OnceLock<Option<Arc<Priced>>>,
 }
 
 /// What is read of a span in one pass.
 #[derive(Debug, Default)]
-pub struct Said {
+pub struct SpanReading {
     /// What agents, models and tools did.
     pub facts: Facts,
     /// The detail without attributes, events and links; `None` if the complete detail is as quick to read.
@@ -232,7 +232,7 @@ pub struct Said {
 
 /// What is known of a new span.
 #[derive(Debug, Clone)]
-pub struct Outline {
+pub struct SpanHeader {
     /// See [`Span::trace_id`].
     pub trace_id: TraceId,
     /// See [`Span::span_id`].
@@ -260,7 +260,7 @@ pub trait Format: Sync {
         self.detail(span)
     }
     /// Reads what agents, models and tools did, and what else is found in the same pass.
-    fn said(&self, span: &Span) -> Said;
+    fn said(&self, span: &Span) -> SpanReading;
     /// Reads the facts for sums: contents and other facts that are not summed may be missing.
     fn brief_facts(&self, span: &Span) -> Facts {
         self.said(span).facts
@@ -288,8 +288,8 @@ impl Format for Synthetic {
         Detail::default()
     }
 
-    fn said(&self, _span: &Span) -> Said {
-        Said::default()
+    fn said(&self, _span: &Span) -> SpanReading {
+        SpanReading::default()
     }
 
     fn is_synthetic(&self) -> bool {
@@ -300,12 +300,12 @@ impl Format for Synthetic {
 impl Span {
     /// Creates a span of which only the outline has been read.
     pub fn new(
-        outline: Outline,
+        outline: SpanHeader,
         scope: Arc<Scope>,
         trace: Option<Arc<TraceObject>>,
         format: &'static dyn Format,
     ) -> Self {
-        let Outline { trace_id, span_id, parent_id, start_ns, end_ns, wire } = outline;
+        let SpanHeader { trace_id, span_id, parent_id, start_ns, end_ns, wire } = outline;
         Self {
             trace_id,
             span_id,
@@ -315,7 +315,7 @@ impl Span {
             wire,
             scope,
             trace,
-            landmarks: Landmarks::default(),
+            value_offsets: ValueOffsets::default(),
             format,
             spending: OnceLock::new(),
             detail: OnceLock::new(),
@@ -327,8 +327,8 @@ impl Span {
 
     /// Returns the span with the value offsets found on arrival.
     #[must_use]
-    pub fn with_landmarks(self, landmarks: Landmarks) -> Self {
-        Self { landmarks, ..self }
+    pub fn with_value_offsets(self, value_offsets: ValueOffsets) -> Self {
+        Self { value_offsets, ..self }
     }
 
     /// Returns the span with another trace object, or none. Everything derived from it is read again.
@@ -339,15 +339,15 @@ impl Span {
     }
 
     /// Returns the value offsets in [`Span::wire`] that were found on arrival.
-    pub fn landmarks(&self) -> &Landmarks {
-        &self.landmarks
+    pub fn value_offsets(&self) -> &ValueOffsets {
+        &self.value_offsets
     }
 
     /// Creates a synthetic span from all of its data.
-    pub fn synthetic(outline: Outline, scope: Arc<Scope>, detail: Detail, facts: Facts) -> Self {
+    pub fn synthetic(outline: SpanHeader, scope: Arc<Scope>, detail: Detail, facts: Facts) -> Self {
         Self {
             detail: OnceLock::from(Arc::new(detail)),
-            facts: OnceLock::from(Arc::new(Said { facts, head: None })),
+            facts: OnceLock::from(Arc::new(SpanReading { facts, head: None })),
             ..Self::new(outline, scope, None, &Synthetic)
         }
     }
@@ -385,7 +385,7 @@ impl Span {
         &self.said().facts
     }
 
-    fn said(&self) -> &Said {
+    fn said(&self) -> &SpanReading {
         self.facts.get_or_init(|| Arc::new(self.format.said(self)))
     }
 

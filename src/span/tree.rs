@@ -123,10 +123,10 @@ pub struct News {
 }
 
 /// Cached values found at or above spans. They are valid until the tree changes.
-pub type Found<K, T> = HashMap<K, Option<T>, RandomState>;
+pub type AncestorCache<K, T> = HashMap<K, Option<T>, RandomState>;
 
 /// The caches that decide whose tokens count: whether the nearest span that sums up others counts, and whether a model call does.
-pub type Spent<K> = (Found<K, bool>, Found<K, bool>);
+pub type Spent<K> = (AncestorCache<K, bool>, AncestorCache<K, bool>);
 
 impl<K, A> Node<K, A> {
     fn named() -> Self {
@@ -267,7 +267,7 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
     }
 
     /// Returns whether a span is a part of a model call that spends.
-    fn is_within_a_call(&self, own: &Own<K, A>, calls: &mut Found<K, bool>) -> bool {
+    fn is_within_a_call(&self, own: &Own<K, A>, calls: &mut AncestorCache<K, bool>) -> bool {
         let is_call = |node: &Node<K, A>| match node.own? {
             own if own.spends == Spends::Model => Some(true),
             own => own.is_boundary.then_some(false),
@@ -276,7 +276,7 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
     }
 
     /// Returns whether a span above sums up others and counts for them.
-    fn is_summed_up(&self, own: &Own<K, A>, sums: &mut Found<K, bool>) -> bool {
+    fn is_summed_up(&self, own: &Own<K, A>, sums: &mut AncestorCache<K, bool>) -> bool {
         let speaks =
             |node: &Node<K, A>| (node.spends() == Spends::Other).then_some(!node.below.has_spender);
         self.nearest(own.parent, sums, speaks) == Some(true)
@@ -411,7 +411,7 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
     }
 
     /// Returns the nearest agent at or above a span that was added.
-    pub fn agent_at(&self, id: K, memo: &mut Found<K, A>) -> Option<A> {
+    pub fn agent_at(&self, id: K, memo: &mut AncestorCache<K, A>) -> Option<A> {
         self.nearest(Some(id), memo, |node| node.own?.agent)
     }
 
@@ -440,7 +440,7 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
     fn nearest<T: Copy>(
         &self,
         from: Option<K>,
-        found: &mut Found<K, T>,
+        found: &mut AncestorCache<K, T>,
         said: impl Fn(&Node<K, A>) -> Option<T>,
     ) -> Option<T> {
         let (mut next, mut answer, mut steps) = (from, None, 0);

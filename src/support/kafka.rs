@@ -117,7 +117,7 @@ impl Cluster<'_> {
 }
 
 #[cfg(feature = "kafka")]
-pub use client::{Context, Trouble, is_refusal};
+pub use client::{ClientTrouble, Context, is_refusal};
 
 #[cfg(feature = "kafka")]
 mod client {
@@ -176,7 +176,7 @@ mod client {
 
     /// What a client last found wrong by itself, beside the requests that failed.
     #[derive(Debug, Clone, PartialEq, Eq)]
-    pub struct Trouble {
+    pub struct ClientTrouble {
         /// Whether an operator has to mend it: credentials or certificates.
         pub is_refusal: bool,
         /// What it is. The library's words, which hold no payload and no credential.
@@ -185,24 +185,24 @@ mod client {
 
     /// Hears what the client says of itself. A handle: clones share it.
     #[derive(Debug, Clone, Default)]
-    pub struct Context(Arc<Mutex<Option<Trouble>>>);
+    pub struct Context(Arc<Mutex<Option<ClientTrouble>>>);
 
     impl Context {
         /// What is wrong.
-        pub fn trouble(&self) -> Option<Trouble> {
+        pub fn trouble(&self) -> Option<ClientTrouble> {
             lock(&self.0).clone()
         }
 
         /// What an error of the client's own says beyond what is known.
-        pub fn news(&self, error: &KafkaError, reason: &str) -> Option<Trouble> {
+        pub fn news(&self, error: &KafkaError, reason: &str) -> Option<ClientTrouble> {
             let is_refusal = error.rdkafka_error_code().is_some_and(is_refusal);
             // With wrong credentials all brokers are "down" too: that says less.
             let is_known = !is_refusal && self.trouble().is_some_and(|known| known.is_refusal);
-            (!is_known).then(|| Trouble { is_refusal, what: reason.to_owned() })
+            (!is_known).then(|| ClientTrouble { is_refusal, what: reason.to_owned() })
         }
 
         /// Notes what is wrong, or that nothing is any more.
-        pub fn set_trouble(&self, trouble: Option<Trouble>) {
+        pub fn set_trouble(&self, trouble: Option<ClientTrouble>) {
             *lock(&self.0) = trouble;
         }
     }

@@ -20,7 +20,7 @@ pub mod pem;
 pub mod pool;
 pub mod problem;
 pub mod process;
-pub mod hops;
+pub mod forwarding;
 pub mod recent;
 pub mod rfc3339;
 pub mod secret;

@@ -31,7 +31,7 @@ struct Waiting {
 
 /// A buffer that is being filled.
 #[derive(Debug, Default)]
-pub struct Piece {
+pub struct PoolBuffer {
     memory: Vec<u8>,
     /// Offset of its first byte in the memory.
     start: usize,
@@ -41,7 +41,7 @@ pub struct Piece {
     room: usize,
 }
 
-impl Piece {
+impl PoolBuffer {
     /// Returns the capacity in bytes.
     pub fn room(&self) -> usize {
         self.room
@@ -76,9 +76,9 @@ impl Piece {
 impl Pool {
     /// Returns an empty buffer for so many bytes, of at most about twice the size. In a large one, the memory after the first `lead` bytes
     /// is aligned.
-    pub fn take(&self, room: usize, lead: usize) -> Piece {
+    pub fn take(&self, room: usize, lead: usize) -> PoolBuffer {
         if room < PIECE_BYTES_MIN {
-            return Piece { memory: vec![0; room], start: 0, filled: 0, room };
+            return PoolBuffer { memory: vec![0; room], start: 0, filled: 0, room };
         }
         let bytes = room + 2 * ALIGNMENT;
         let mut waiting = lock(&self.0);
@@ -89,11 +89,11 @@ impl Pool {
         };
         drop(waiting);
         let start = memory.as_ptr().wrapping_add(lead).align_offset(ALIGNMENT);
-        Piece { memory, start, filled: 0, room }
+        PoolBuffer { memory, start, filled: 0, room }
     }
 
     /// Converts a buffer to shared bytes. It returns to the pool with the last clone, or immediately if it is much too large.
-    pub fn share(&self, piece: Piece) -> Bytes {
+    pub fn share(&self, piece: PoolBuffer) -> Bytes {
         if piece.filled < piece.memory.len() / 2 {
             let bytes = Bytes::copy_from_slice(piece.bytes());
             self.give_back(piece);
@@ -106,7 +106,7 @@ impl Pool {
     }
 
     /// Returns a buffer to the pool.
-    pub fn give_back(&self, piece: Piece) {
+    pub fn give_back(&self, piece: PoolBuffer) {
         let memory = piece.memory;
         if !is_kept(&memory) {
             return;
@@ -135,7 +135,7 @@ fn is_kept(memory: &[u8]) -> bool {
 
 /// A buffer behind shared bytes.
 struct Shared {
-    piece: Piece,
+    piece: PoolBuffer,
     pool: Pool,
 }
 

@@ -23,7 +23,7 @@ pub use agents::{AgentSeries, Call};
 pub use counters::{Figure, Label, SinkFigure, SinkFigures};
 pub use otlp::{Between, request};
 pub use series::{Name, Role};
-pub use understanding::{Said, Understanding};
+pub use understanding::{LogLine, Understanding};
 
 /// The metrics that components count themselves. A handle: clones share it.
 #[derive(Debug, Clone)]

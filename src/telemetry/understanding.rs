@@ -125,14 +125,14 @@ struct Met {
 
 /// A message for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
+pub struct LogLine {
     lack: usize,
     /// Number of spans since the last message.
     spans: u64,
     example: String,
 }
 
-impl Said {
+impl LogLine {
     /// Logs the message.
     pub fn log(&self) {
         let Self { lack, spans, example } = self;
@@ -198,7 +198,7 @@ impl Understanding {
     }
 
     /// Logs what is new, for ever: each kind soon after its first occurrence, and at most once an hour.
-    pub async fn tell(self, mut say: impl FnMut(&Said)) {
+    pub async fn tell(self, mut say: impl FnMut(&LogLine)) {
         loop {
             sleep(LOOK_EVERY).await;
             self.due(Instant::now()).iter().for_each(&mut say);
@@ -206,14 +206,14 @@ impl Understanding {
     }
 
     /// Returns the messages that are due, and marks them as logged.
-    fn due(&self, now: Instant) -> Vec<Said> {
+    fn due(&self, now: Instant) -> Vec<LogLine> {
         let mut due = Vec::new();
         for (lack, met) in lock(&self.met).iter_mut().enumerate() {
             let is_time = met.said.is_none_or(|said| SAY_EVERY <= now.duration_since(said));
             if is_time && 0 < met.spans {
                 met.said = Some(now);
                 let (spans, example) = (take(&mut met.spans), take(&mut met.example));
-                due.push(Said { lack, spans, example });
+                due.push(LogLine { lack, spans, example });
             }
         }
         due
@@ -251,11 +251,11 @@ mod tests {
     use prometheus_client::registry::Registry;
 
     use super::*;
-    use crate::span::{Facts, Notes, Outline, Scope, SpanId, Text, TraceId};
+    use crate::span::{Facts, Notes, Scope, SpanHeader, SpanId, Text, TraceId};
     use crate::telemetry::Metrics;
 
     fn span(scope: &str, facts: Facts) -> Span {
-        let outline = Outline {
+        let outline = SpanHeader {
             trace_id: TraceId::new([1; 16]).unwrap(),
             span_id: SpanId::new([1; 8]).unwrap(),
             parent_id: None,
@@ -350,7 +350,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_new_is_said_after_a_minute_and_then_once_an_hour() {
         let understanding = Metrics::default().understanding().clone();
-        let heard: Arc<Mutex<Vec<Said>>> = Arc::default();
+        let heard: Arc<Mutex<Vec<LogLine>>> = Arc::default();
         let ears = Arc::clone(&heard);
         tokio::spawn(
             understanding.clone().tell(move |said| ears.lock().unwrap().push(said.clone())),
@@ -358,7 +358,7 @@ mod tests {
         let wait = async |minutes| sleep(Duration::from_mins(minutes) + LOOK_EVERY / 2).await;
         let heard = || take(&mut *heard.lock().unwrap());
         let said = |spans, example: &str| {
-            vec![Said { lack: UNCOUNTED, spans, example: example.to_owned() }]
+            vec![LogLine { lack: UNCOUNTED, spans, example: example.to_owned() }]
         };
         wait(3).await;
         assert_eq!(heard(), []);
@@ -384,7 +384,7 @@ mod tests {
             tracing_subscriber::fmt().with_writer(Mutex::new(log)).with_ansi(false).finish();
         tracing::subscriber::with_default(lines, || {
             for lack in 0..LACKS.len() {
-                Said { lack, spans: 7, example: "acme.in".to_owned() }.log();
+                LogLine { lack, spans: 7, example: "acme.in".to_owned() }.log();
             }
         });
         let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();

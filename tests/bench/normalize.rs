@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use spanferry::normalize::{Decoded, Encoding, Envelope, Limits, decode};
-use spanferry::rules::{Known, PATTERNS, Rules, of_text};
+use spanferry::rules::{KnownTraces, PATTERNS, Rules, of_text};
 use spanferry::span::{Batch, Receiver, Source};
 
 /// Ingest bodies, from small spans to large ones.
@@ -156,7 +156,7 @@ fn redact(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(format!("redact/{}", label(name)));
         group.throughput(Throughput::Elements(batch.items.len() as u64));
         group.bench_function("20 patterns", |bencher| {
-            bencher.iter(|| rules.apply_again(black_box(&batch), Known::Request));
+            bencher.iter(|| rules.apply_again(black_box(&batch), KnownTraces::Request));
         });
         group.finish();
     }

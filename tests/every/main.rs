@@ -54,9 +54,9 @@ mod mapping;
 #[path = "../langfuse/prices.rs"]
 #[allow(dead_code, reason = "a part of it is used here")]
 mod prices;
-#[path = "../openai/far_side.rs"]
+#[path = "../openai/backend.rs"]
 #[allow(dead_code, reason = "a part of it is used here")]
-mod far_side;
+mod backend;
 #[path = "../search/servers/mod.rs"]
 #[allow(dead_code, reason = "a part of it is used here")]
 mod search_servers;

@@ -1,6 +1,6 @@
 //! The sink for OpenAI, mostly through a daemon, against an ingest in this process.
 //!
-//! A test cannot use the real OpenAI, so `far_side.rs` refuses what it refuses according to issues of both SDKs, with its messages: values
+//! A test cannot use the real OpenAI, so `backend.rs` refuses what it refuses according to issues of both SDKs, with its messages: values
 //! over 100 kB, unknown members of `span_data` and `usage`, non-text metadata, more than 128 items, unknown keys, organisations without
 //! data retention. Every case of `golden/agents-sdk/golden`, which records what the SDKs' own exporters send there, must arrive with its
 //! SHA-256; all captured traffic must arrive once, each item under its caller's key, and byte for byte unless a rule applies to it. Keys
@@ -17,7 +17,7 @@
 )]
 
 mod daemon;
-mod far_side;
+mod backend;
 #[path = "../fixtures/mod.rs"]
 mod fixtures;
 #[path = "../process/mod.rs"]
@@ -43,8 +43,8 @@ use spanferry::span::{Receiver, Source, Span};
 use spanferry::support::json::raw::Raw;
 use spanferry::support::keyring::Keyring;
 
+use backend::{KeyState, OpenAiBackend, tree};
 use daemon::Running;
-use far_side::{FarSide, KeyState, tree};
 
 const PYTHON: &str = "python-httpx2/2.16.2";
 const JAVASCRIPT: &str = "Agents/JavaScript 0.20.0";
@@ -132,8 +132,8 @@ async fn every_golden_item_arrives_as_the_sdk_would_have_sent_it() {
         ("golden_hostile_shared.jsonl.gz", PYTHON),
         ("golden_js_shared.jsonl", JAVASCRIPT),
     ] {
-        let (dir, far_side) = (tempfile::tempdir().unwrap(), FarSide::lenient());
-        let endpoint = far_side.listen().await;
+        let (dir, backend) = (tempfile::tempdir().unwrap(), OpenAiBackend::lenient());
+        let endpoint = backend.listen().await;
         let daemon = Running::start(dir.path(), &format!("endpoint = {endpoint:?}")).await;
         let mut expected = BTreeMap::new();
         for line in golden_lines(file) {
@@ -147,7 +147,7 @@ async fn every_golden_item_arrives_as_the_sdk_would_have_sent_it() {
         }
         let sink = daemon.settled().await;
         assert_eq!(sink["dead_lettered"], 0, "{sink}");
-        let got: BTreeSet<String> = far_side.items().iter().map(|item| sha256(item)).collect();
+        let got: BTreeSet<String> = backend.items().iter().map(|item| sha256(item)).collect();
         let missing: Vec<_> = expected.iter().filter(|(hash, _)| !got.contains(*hash)).collect();
         assert!(missing.is_empty(), "{file}: {missing:?}");
         assert_eq!(got.len(), expected.len(), "{file}");
@@ -172,8 +172,8 @@ fn a_rule_speaks_of(item: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_captured_traffic_arrives_once_with_its_callers_headers_and_untouched_bytes() {
-    let (dir, far_side) = (tempfile::tempdir().unwrap(), FarSide::default());
-    let endpoint = far_side.listen().await;
+    let (dir, backend) = (tempfile::tempdir().unwrap(), OpenAiBackend::default());
+    let endpoint = backend.listen().await;
     let daemon = Running::start(dir.path(), &format!("endpoint = {endpoint:?}")).await;
     let (mut sent, mut untouched) = (0, 0);
     let mut accounts: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -192,10 +192,10 @@ async fn all_captured_traffic_arrives_once_with_its_callers_headers_and_untouche
         sent += batch.items.len();
     }
     let sink = daemon.settled().await;
-    assert_eq!(sink["dead_lettered"], 0, "{sink} {:?}", far_side.refused());
+    assert_eq!(sink["dead_lettered"], 0, "{sink} {:?}", backend.refused());
     assert_eq!(sink["delivered"], sent);
     let mut arrived = HashMap::new();
-    for got in far_side.got() {
+    for got in backend.got() {
         assert!(got.items.len() <= 128);
         let account = ["authorization", "openai-organization", "openai-project"]
             .map(|name| got.headers.get(name).cloned());
@@ -272,8 +272,8 @@ fn body(items: &[String]) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_callers_interleaved_each_arrive_under_their_own_key() {
-    let (dir, far_side) = (tempfile::tempdir().unwrap(), FarSide::default());
-    let endpoint = far_side.listen().await;
+    let (dir, backend) = (tempfile::tempdir().unwrap(), OpenAiBackend::default());
+    let endpoint = backend.listen().await;
     let daemon = Running::start(dir.path(), &format!("endpoint = {endpoint:?}")).await;
     for round in 0..40 {
         let (key, organization) =
@@ -290,7 +290,7 @@ async fn two_callers_interleaved_each_arrive_under_their_own_key() {
     let sink = daemon.settled().await;
     assert_eq!(sink["delivered"], 80, "{sink}");
     for (at, key) in ["sk-one", "sk-two"].into_iter().enumerate() {
-        let numbers: Vec<usize> = far_side
+        let numbers: Vec<usize> = backend
             .items_of(key)
             .iter()
             .map(|item| {
@@ -300,7 +300,7 @@ async fn two_callers_interleaved_each_arrive_under_their_own_key() {
         assert_eq!(numbers.len(), 40);
         assert!(numbers.iter().all(|number| number / 2 % 2 == at), "{key}: {numbers:?}");
     }
-    for got in far_side.got() {
+    for got in backend.got() {
         let is_one = got.headers["authorization"] == "Bearer sk-one";
         assert_eq!(got.headers["openai-organization"], if is_one { "org-1" } else { "org-2" });
     }
@@ -309,9 +309,9 @@ async fn two_callers_interleaved_each_arrive_under_their_own_key() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_organisation_without_data_retention_is_said_and_counted_and_not_asked_again() {
-    let (dir, far_side) = (tempfile::tempdir().unwrap(), FarSide::default());
-    let endpoint = far_side.listen().await;
-    far_side.set_key("sk-zdr", KeyState::Zdr);
+    let (dir, backend) = (tempfile::tempdir().unwrap(), OpenAiBackend::default());
+    let endpoint = backend.listen().await;
+    backend.set_key("sk-zdr", KeyState::Zdr);
     let daemon = Running::start(dir.path(), &format!("endpoint = {endpoint:?}")).await;
     for round in 0..3 {
         for key in ["Bearer sk-zdr", "Bearer sk-good"] {
@@ -325,8 +325,8 @@ async fn an_organisation_without_data_retention_is_said_and_counted_and_not_aske
     assert!(sink["problem"].as_str().unwrap().contains("zdr_forbidden"), "{sink}");
     let health = daemon.health().await;
     assert_eq!(health["status"], "degraded", "{health}");
-    assert_eq!(far_side.refused().len(), 1, "it is asked once");
-    assert_eq!(far_side.items_of("sk-good").len(), 3);
+    assert_eq!(backend.refused().len(), 1, "it is asked once");
+    assert_eq!(backend.items_of("sk-good").len(), 3);
     daemon.stop().await;
 }
 
@@ -373,8 +373,8 @@ async fn after_a_restart_items_wait_for_their_caller_and_keys_are_nowhere_on_dis
     const KEYS: [&str; 2] = ["sk-first-caller-1f0c", "sk-second-caller-77ab"];
     let dir = tempfile::tempdir().unwrap();
     let place = process::Place::new(dir.path());
-    let far_side = FarSide::default();
-    let endpoint = far_side.listen().await;
+    let backend = OpenAiBackend::default();
+    let endpoint = backend.listen().await;
     let config = |endpoint: &str| process::Config {
         tables: format!(
             "[log]\nlevel = \"trace\"\n[sinks.openai]\ntype = \"openai\"\nendpoint = {endpoint:?}\nkey_wait = \"30s\"\n\
@@ -399,13 +399,13 @@ async fn after_a_restart_items_wait_for_their_caller_and_keys_are_nowhere_on_dis
     place.configure(&config(&endpoint)).unwrap();
     let second = process::Daemon::start(&place, place.command(program).unwrap()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
-    assert!(far_side.items().is_empty(), "nothing goes out under another key");
+    assert!(backend.items().is_empty(), "nothing goes out under another key");
     for (number, key) in KEYS.into_iter().enumerate() {
         send(key, 10 + number).await;
     }
-    wait_for(|| far_side.items().len() == 8).await;
+    wait_for(|| backend.items().len() == 8).await;
     for key in KEYS {
-        assert_eq!(far_side.items_of(key).len(), 4, "{key}");
+        assert_eq!(backend.items_of(key).len(), 4, "{key}");
     }
     second.terminate(Duration::from_secs(30)).await.unwrap();
     for key in KEYS {
@@ -432,8 +432,8 @@ async fn a_caller_who_is_not_heard_of_again_holds_up_nobody_and_goes_as_soon_as_
     let first = Running::start(dir.path(), &options("http://127.0.0.1:9/v1/traces/ingest")).await;
     send(&first, ABSENT, 0..REQUESTS).await;
     first.stop().await;
-    let far_side = FarSide::default();
-    let endpoint = far_side.listen().await;
+    let backend = OpenAiBackend::default();
+    let endpoint = backend.listen().await;
     // Twice, since deferred items must also survive a second stop.
     for round in 1..3 {
         let daemon = Running::start(dir.path(), &options(&endpoint)).await;
@@ -441,12 +441,12 @@ async fn a_caller_who_is_not_heard_of_again_holds_up_nobody_and_goes_as_soon_as_
         send(&daemon, PRESENT, numbers.clone()).await;
         let is_there = |number: usize| {
             let id = tree(&function(number, number))["id"].clone();
-            far_side.items_of(PRESENT).iter().any(|item| tree(item)["id"] == id)
+            backend.items_of(PRESENT).iter().any(|item| tree(item)["id"] == id)
         };
         wait_for(|| numbers.clone().all(is_there)).await;
         let sink = daemon.until("all of it waits", |sink| sink["deferred"] == REQUESTS).await;
         assert_eq!(sink["delivered"], 0, "the cursor stands before what waits");
-        assert_eq!(far_side.items_of(ABSENT).len(), 0);
+        assert_eq!(backend.items_of(ABSENT).len(), 0);
         if round == 1 {
             daemon.stop().await;
             continue;
@@ -457,7 +457,7 @@ async fn a_caller_who_is_not_heard_of_again_holds_up_nobody_and_goes_as_soon_as_
         assert_eq!(sink["delivered"], sink["accepted"]);
         daemon.stop().await;
     }
-    let absent = far_side.items_of(ABSENT);
+    let absent = backend.items_of(ABSENT);
     let ids: BTreeSet<_> = absent.iter().map(|item| tree(item)["id"].to_string()).collect();
     assert_eq!((absent.len(), ids.len()), (REQUESTS + 1, REQUESTS + 1), "none is missing or twice");
 }
@@ -504,11 +504,11 @@ fn one_item() -> Delivery {
 
 #[tokio::test]
 async fn each_answer_has_its_outcome() {
-    let far_side = FarSide::default();
-    let endpoint = far_side.listen().await;
+    let backend = OpenAiBackend::default();
+    let endpoint = backend.listen().await;
     let sink = sink(&endpoint, "", &["sk-a"]);
     let none = String::new;
-    far_side.script([
+    backend.script([
         (429, Some(7), none()),
         (503, None, none()),
         (502, None, none()),
@@ -543,8 +543,8 @@ async fn each_answer_has_its_outcome() {
 
 #[tokio::test]
 async fn one_poisoned_item_among_128_is_set_aside_and_others_are_mended() {
-    let far_side = FarSide::default();
-    let endpoint = far_side.listen().await;
+    let backend = OpenAiBackend::default();
+    let endpoint = backend.listen().await;
     let sink = sink(&endpoint, "", &["sk-a"]);
     let mut items: Vec<String> = (0..128).map(|number| function(1, number)).collect();
     items[77] = span(1, 77, &json!({ "type": "hologram", "secret": "payload" }));
@@ -567,7 +567,7 @@ async fn one_poisoned_item_among_128_is_set_aside_and_others_are_mended() {
             verdict => assert_eq!(*verdict, Verdict::Delivered, "{place}"),
         }
     }
-    let got = far_side.got();
+    let got = backend.got();
     assert_eq!(got.len(), 1, "the others went in one request");
     let arrived = &got[0].items;
     assert_eq!(arrived.len(), 127);
@@ -581,18 +581,18 @@ async fn one_poisoned_item_among_128_is_set_aside_and_others_are_mended() {
 
 #[tokio::test]
 async fn requests_have_128_items_and_the_configured_size_at_most() {
-    let far_side = FarSide::default();
-    let endpoint = far_side.listen().await;
+    let backend = OpenAiBackend::default();
+    let endpoint = backend.listen().await;
     let items: Vec<String> = (0..300).map(|number| function(number, number)).collect();
     let body = body(&items);
     let sink_of_many = sink(&endpoint, "", &["sk-a"]);
     assert_eq!(sink_of_many.deliver(&delivery(&[("sk-a", &body)])).await, Report::delivered());
-    let sizes: Vec<usize> = far_side.got().iter().map(|got| got.items.len()).collect();
+    let sizes: Vec<usize> = backend.got().iter().map(|got| got.items.len()).collect();
     assert_eq!(sizes, [128, 128, 44]);
-    assert_eq!(far_side.items(), items, "in order, byte for byte");
+    assert_eq!(backend.items(), items, "in order, byte for byte");
     let small = sink(&endpoint, "request_bytes_max = \"4KiB\"", &["sk-a"]);
     assert_eq!(small.deliver(&delivery(&[("sk-a", &body)])).await, Report::delivered());
-    let later = far_side.got().split_off(3);
+    let later = backend.got().split_off(3);
     assert!(later.iter().all(|got| got.body.len() <= 4096));
     assert_eq!(later.iter().map(|got| got.items.len()).sum::<usize>(), 300);
     assert!(later.len() < 30, "requests are filled");
@@ -600,8 +600,8 @@ async fn requests_have_128_items_and_the_configured_size_at_most() {
 
 #[tokio::test]
 async fn a_key_that_nobody_brings_costs_its_items_the_wait_and_others_nothing() {
-    let far_side = FarSide::default();
-    let endpoint = far_side.listen().await;
+    let backend = OpenAiBackend::default();
+    let endpoint = backend.listen().await;
     let sink = sink(&endpoint, "key_wait = \"1s\"", &["sk-a"]);
     let mixed = delivery(&[
         ("sk-gone", &body(&[function(1, 1)])),
@@ -615,7 +615,7 @@ async fn a_key_that_nobody_brings_costs_its_items_the_wait_and_others_nothing() 
     assert_eq!(*report.verdicts.of(1), Verdict::Delivered);
     let Verdict::Reject(refusal) = report.verdicts.of(2) else { panic!("{report:?}") };
     assert!(refusal.reason.contains("without a key"), "{refusal:?}");
-    assert_eq!(far_side.items().len(), 1);
+    assert_eq!(backend.items().len(), 1);
     wait_for(|| !sink.is_deferred(&deferral.key)).await;
     let again = sink.deliver(&delivery(&[("sk-gone", &body(&[function(4, 4)]))])).await;
     assert!(again.is_refused(RejectClass::Item), "the wait is over for all: {again:?}");
@@ -623,8 +623,8 @@ async fn a_key_that_nobody_brings_costs_its_items_the_wait_and_others_nothing() 
 
 #[tokio::test]
 async fn a_configured_key_stands_in_for_unknown_ones_or_goes_before_all() {
-    let far_side = FarSide::default();
-    let endpoint = far_side.listen().await;
+    let backend = OpenAiBackend::default();
+    let endpoint = backend.listen().await;
     let requests = [
         ("sk-gone", body(&[function(1, 1)])),
         ("sk-a", body(&[function(2, 2)])),
@@ -634,26 +634,26 @@ async fn a_configured_key_stands_in_for_unknown_ones_or_goes_before_all() {
     let own = "api_key = \"sk-own\"\norganization = \"org-own\"\nproject = \"proj-own\"";
     let fallback = sink(&endpoint, own, &["sk-a"]);
     assert_eq!(fallback.deliver(&delivery(&requests)).await, Report::delivered());
-    assert_eq!((far_side.items_of("sk-own").len(), far_side.items_of("sk-a").len()), (2, 1));
-    let got = far_side.got();
+    assert_eq!((backend.items_of("sk-own").len(), backend.items_of("sk-a").len()), (2, 1));
+    let got = backend.got();
     let with_own = got.iter().find(|got| got.headers["authorization"] == "Bearer sk-own").unwrap();
     assert_eq!(with_own.headers["openai-organization"], "org-own");
     assert_eq!(with_own.headers["openai-project"], "proj-own");
     let first = sink(&endpoint, &format!("{own}\nprefer = \"configured\""), &["sk-a"]);
     assert_eq!(first.deliver(&delivery(&requests)).await, Report::delivered());
-    assert_eq!((far_side.items_of("sk-own").len(), far_side.items_of("sk-a").len()), (5, 1));
+    assert_eq!((backend.items_of("sk-own").len(), backend.items_of("sk-a").len()), (5, 1));
 }
 
 #[tokio::test]
 async fn a_refused_key_waits_alone_and_the_configured_one_holds_the_lane() {
-    let far_side = FarSide::default();
-    let endpoint = far_side.listen().await;
-    far_side.set_key("sk-bad", KeyState::Bad);
+    let backend = OpenAiBackend::default();
+    let endpoint = backend.listen().await;
+    backend.set_key("sk-bad", KeyState::Bad);
     let waiting = sink(&endpoint, "refused_key_wait = \"1s\"", &["sk-a", "sk-bad"]);
     let mixed =
         || delivery(&[("sk-bad", &body(&[function(1, 1)])), ("sk-a", &body(&[function(2, 2)]))]);
     let report = waiting.deliver(&mixed()).await;
-    assert_eq!(far_side.items_of("sk-a").len(), 1);
+    assert_eq!(backend.items_of("sk-a").len(), 1);
     let Verdict::Defer(deferral) = report.verdicts.of(0) else { panic!("{report:?}") };
     assert!(deferral.reason.contains("invalid_api_key"), "{deferral:?}");
     assert_eq!((report.verdicts.of(1), &report.pace), (&Verdict::Delivered, &Pace::Go));
@@ -662,15 +662,15 @@ async fn a_refused_key_waits_alone_and_the_configured_one_holds_the_lane() {
     let report = waiting.deliver(&mixed()).await;
     let Verdict::Reject(refusal) = report.verdicts.of(0) else { panic!("{report:?}") };
     assert!(refusal.reason.contains("invalid_api_key"), "{refusal:?}");
-    assert_eq!(far_side.refused().len(), 1, "it is not asked again at once");
-    far_side.set_key("sk-own", KeyState::Bad);
+    assert_eq!(backend.refused().len(), 1, "it is not asked again at once");
+    backend.set_key("sk-own", KeyState::Bad);
     let own = sink(&endpoint, "api_key = \"sk-own\"", &[]);
     let outcome = own.deliver(&one_item()).await;
     assert!(
         matches!(&outcome.pace, Pace::Hold { reason } if !reason.contains("sk-")),
         "{outcome:?}"
     );
-    far_side.set_key("sk-own", KeyState::Good);
+    backend.set_key("sk-own", KeyState::Good);
     assert_eq!(own.deliver(&one_item()).await, Report::delivered());
 }
 
@@ -680,17 +680,17 @@ async fn a_refused_key_waits_alone_and_the_configured_one_holds_the_lane() {
 async fn spans_from_otlp_become_items_that_are_taken_with_one_trace_object_before_them() {
     let fixtures = fixtures::captured();
     let delivery = fixtures::delivery(&fixtures);
-    let far_side = FarSide::default();
-    let endpoint = far_side.listen().await;
+    let backend = OpenAiBackend::default();
+    let endpoint = backend.listen().await;
     let off = sink(&endpoint, "api_key = \"sk-own\"", &[]);
     assert_eq!(off.deliver(&delivery).await, Report::delivered());
-    assert!(far_side.got().is_empty(), "nothing is sent unless it is asked for");
+    assert!(backend.got().is_empty(), "nothing is sent unless it is asked for");
     let on = sink(&endpoint, "api_key = \"sk-own\"\nforward_otlp = true", &[]);
-    assert_eq!(on.deliver(&delivery).await, Report::delivered(), "{:?}", far_side.refused());
-    assert_eq!(far_side.refused(), [], "nothing had to be mended");
+    assert_eq!(on.deliver(&delivery).await, Report::delivered(), "{:?}", backend.refused());
+    assert_eq!(backend.refused(), [], "nothing had to be mended");
     let (mut traces, mut spans) = (BTreeSet::new(), 0);
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
-    for item in far_side.items() {
+    for item in backend.items() {
         let item = tree(&item);
         if item["object"] == "trace" {
             assert!(traces.insert(item["id"].as_str().unwrap().to_owned()), "{item}");
@@ -709,9 +709,9 @@ async fn spans_from_otlp_become_items_that_are_taken_with_one_trace_object_befor
     for kind in ["agent", "generation", "function", "handoff", "guardrail", "custom"] {
         assert!(kinds.get(kind).is_some_and(|count| 0 < *count), "{kind}: {kinds:?}");
     }
-    let before = far_side.got().len();
+    let before = backend.got().len();
     assert_eq!(on.deliver(&delivery).await, Report::delivered());
-    let again = far_side.got().split_off(before);
+    let again = backend.got().split_off(before);
     let mut items = again.iter().flat_map(|got| &got.items);
     assert!(items.all(|item| tree(item)["object"] == "trace.span"), "a trace is announced once");
 }
@@ -727,8 +727,8 @@ fn as_otlp<'a>(spans: impl IntoIterator<Item = &'a Span>) -> spanferry::span::Ba
 
 #[tokio::test]
 async fn items_that_went_through_otlp_come_back_with_their_ids_types_and_facts() {
-    let far_side = FarSide::default();
-    let endpoint = far_side.listen().await;
+    let backend = OpenAiBackend::default();
+    let endpoint = backend.listen().await;
     let on = sink(&endpoint, "api_key = \"sk-own\"\nforward_otlp = true", &[]);
     let mut sent: BTreeMap<String, Value> = BTreeMap::new();
     for request in captured() {
@@ -746,10 +746,10 @@ async fn items_that_went_through_otlp_come_back_with_their_ids_types_and_facts()
         let batch = Arc::new(as_otlp(agents_sdk.spans()));
         let mut delivery = Delivery::default();
         delivery.add(&batch, 0..batch.items.len());
-        assert_eq!(on.deliver(&delivery).await, Report::delivered(), "{:?}", far_side.refused());
+        assert_eq!(on.deliver(&delivery).await, Report::delivered(), "{:?}", backend.refused());
     }
     let mut types = BTreeSet::new();
-    let got: Vec<Value> = far_side.items().iter().map(|item| tree(item)).collect();
+    let got: Vec<Value> = backend.items().iter().map(|item| tree(item)).collect();
     for item in got.iter().filter(|item| item["object"] == "trace.span") {
         let agents_sdk = &sent[item["id"].as_str().unwrap()];
         for name in ["trace_id", "parent_id"] {
@@ -797,14 +797,14 @@ async fn items_that_went_through_otlp_come_back_with_their_ids_types_and_facts()
 #[tokio::test]
 async fn ids_of_otlp_read_back_as_themselves() {
     let fixtures = fixtures::captured();
-    let far_side = FarSide::default();
-    let endpoint = far_side.listen().await;
+    let backend = OpenAiBackend::default();
+    let endpoint = backend.listen().await;
     let on = sink(&endpoint, "api_key = \"sk-own\"\nforward_otlp = true", &[]);
     let delivery = fixtures::delivery(&fixtures);
     assert_eq!(on.deliver(&delivery).await, Report::delivered());
     let ids = |span: &Span| (span.trace_id, span.span_id, span.parent_id, span.start_ns / 1000);
     let mut expected: Vec<_> = delivery.spans().map(ids).collect();
-    let bodies = far_side.got();
+    let bodies = backend.got();
     let batches: Vec<_> = bodies.iter().map(|got| batch(&got.body, PYTHON, "")).collect();
     let mut found: Vec<_> =
         batches.iter().flat_map(spanferry::span::Batch::spans).map(ids).collect();
@@ -817,10 +817,10 @@ async fn ids_of_otlp_read_back_as_themselves() {
 
 #[tokio::test]
 async fn a_probe_says_what_is_wrong_and_leaves_nothing_there() {
-    let far_side = FarSide::default();
-    let endpoint = far_side.listen().await;
-    far_side.set_key("sk-bad", KeyState::Bad);
-    far_side.set_key("sk-zdr", KeyState::Zdr);
+    let backend = OpenAiBackend::default();
+    let endpoint = backend.listen().await;
+    backend.set_key("sk-bad", KeyState::Bad);
+    backend.set_key("sk-zdr", KeyState::Zdr);
     let probe = async |options: &str| plan(&endpoint, options).probe().unwrap().await;
     assert!(probe("api_key = \"sk-good\"").await.unwrap().contains("accepts `api_key`"));
     assert!(probe("").await.unwrap().contains("it answers"));
@@ -828,5 +828,5 @@ async fn a_probe_says_what_is_wrong_and_leaves_nothing_there() {
     assert!(probe("api_key = \"sk-zdr\"").await.unwrap_err().contains("zero data retention"));
     let nobody = plan("http://127.0.0.1:9/v1/traces/ingest", "").probe().unwrap().await;
     assert!(nobody.unwrap_err().contains("no connection"));
-    assert!(far_side.items().is_empty());
+    assert!(backend.items().is_empty());
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use opentelemetry_proto::tonic::common::v1::any_value;
-use spanferry::feed::{Arrival, Feed, FeedOptions, Intake};
+use spanferry::feed::{DecodedRequest, Feed, FeedOptions, Intake};
 use spanferry::journal::{Cursor, Journal, MemoryStorage, Options, WhenFull};
 use spanferry::normalize::{Encoding, Envelope, Limits, decode};
 use spanferry::pipeline::{BatchLimits, DeadLetters, Lane, LaneOptions, LaneStatus, RetryOptions};
-use spanferry::span::{Item, Receiver as Door, Source};
+use spanferry::span::{Item, Receiver as Via, Source};
 use spanferry::support::clock::unix_now_ns;
 use spanferry::support::stop::Stop;
 
@@ -121,7 +121,7 @@ impl World {
         let body = Bytes::from([b"{\"data\":[", &*items.join(&b","[..]), b"]}"].concat());
         let envelope = Envelope::new(
             Source {
-                receiver: Door::OpenAi,
+                receiver: Via::OpenAi,
                 received_at_ns: unix_now_ns() - 60_000_000_000,
                 ..Source::unknown()
             },
@@ -129,7 +129,7 @@ impl World {
             body.len(),
         );
         let decoded = decode(&envelope, &body, &Limits::default()).unwrap();
-        self.intake.accept(Arrival { envelope, sent: body, decoded }).await.unwrap();
+        self.intake.accept(DecodedRequest { envelope, sent: body, decoded }).await.unwrap();
     }
 }
 

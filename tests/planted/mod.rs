@@ -21,14 +21,14 @@ use serde_json::json;
 use data::{IN_CONTEXT, PLANTED, agents_sdk_everywhere, otlp_everywhere};
 
 /// An input for one format: the path, the media type and compression, and the encoder.
-type Door = (&'static str, &'static str, &'static str, fn(&str, usize) -> Vec<u8>);
+type Receiver = (&'static str, &'static str, &'static str, fn(&str, usize) -> Vec<u8>);
 
 const INGEST: &str = "/v1/traces/ingest";
 const JSON: &str = "application/json";
 const GRPC: &str = "application/grpc";
 const RPC: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
-const DOORS: [Door; 5] = [
+const DOORS: [Receiver; 5] = [
     (INGEST, JSON, "", agents_sdk),
     (INGEST, JSON, "", agents_sdk_behind_escapes),
     ("/v1/traces", JSON, "gzip", |secret, id| {

@@ -8,7 +8,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::formats;
-use super::pieces::Piece;
+use super::pieces::Chunk;
 use super::set_aside::SetAside;
 use super::sources::{Progress, Source, State};
 use crate::span::{Item, Source as Client, Span};
@@ -109,7 +109,7 @@ impl Batch {
         self.set_aside.push(SetAside { place, reason, bytes });
     }
 
-    fn add(&mut self, place: &str, piece: Piece, window: &Range<u64>) {
+    fn add(&mut self, place: &str, piece: Chunk, window: &Range<u64>) {
         let bytes = Bytes::from(piece.bytes);
         let decoded = match piece.flaw.map_or_else(|| formats::read(&bytes), Err) {
             Ok(decoded) => decoded,

@@ -45,7 +45,7 @@ enum Cut {
 
 /// A part of a stream.
 #[derive(Debug, Default)]
-pub(super) struct Piece {
+pub(super) struct Chunk {
     /// The number of its first line, or its own; from 1.
     pub(super) place: u64,
     /// As it stands in the stream; a row as JSON.
@@ -62,7 +62,7 @@ pub(super) struct Pieces {
     /// The first row of a table.
     names: Vec<String>,
     /// A line that was read to see where the one before ends.
-    ahead: Option<Piece>,
+    ahead: Option<Chunk>,
     /// Lines, or pieces, that were read.
     read: u64,
     is_over: bool,
@@ -98,7 +98,7 @@ impl Pieces {
     }
 
     /// The next piece; `None` at the end, and behind a flaw from which there is no way on.
-    pub(super) fn next(&mut self) -> io::Result<Option<Piece>> {
+    pub(super) fn next(&mut self) -> io::Result<Option<Chunk>> {
         match self.cut {
             Cut::Lines => return self.value(),
             Cut::Elements => return self.element(),
@@ -126,7 +126,7 @@ impl Pieces {
     }
 
     /// An element of an array: an object.
-    fn element(&mut self) -> io::Result<Option<Piece>> {
+    fn element(&mut self) -> io::Result<Option<Chunk>> {
         while !self.is_over {
             let next = self.stream.fill_buf()?.first().copied();
             if next == Some(b'{') {
@@ -151,7 +151,7 @@ impl Pieces {
     }
 
     /// A row of a table.
-    fn row(&mut self) -> io::Result<Option<Piece>> {
+    fn row(&mut self) -> io::Result<Option<Chunk>> {
         if self.names.is_empty() {
             self.names = self.cells()?;
         }
@@ -191,19 +191,19 @@ impl Pieces {
     }
 
     /// What cannot be read, and nothing behind it.
-    fn broken(&mut self, flaw: &str) -> io::Result<Option<Piece>> {
+    fn broken(&mut self, flaw: &str) -> io::Result<Option<Chunk>> {
         self.is_over = true;
         self.piece(Vec::new(), Some(flaw.to_owned()))
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "the shape of what gives pieces out")]
-    fn piece(&mut self, bytes: Vec<u8>, flaw: Option<String>) -> io::Result<Option<Piece>> {
+    fn piece(&mut self, bytes: Vec<u8>, flaw: Option<String>) -> io::Result<Option<Chunk>> {
         self.read += 1;
-        Ok(Some(Piece { place: self.read, bytes, flaw }))
+        Ok(Some(Chunk { place: self.read, bytes, flaw }))
     }
 
     /// A JSON value: a line, or several.
-    fn value(&mut self) -> io::Result<Option<Piece>> {
+    fn value(&mut self) -> io::Result<Option<Chunk>> {
         let next = self.ahead.take().map_or_else(|| self.line(), |piece| Ok(Some(piece)));
         let Some(mut piece) = next? else { return Ok(None) };
         let goes_on = |bytes: &[u8]| {
@@ -227,7 +227,7 @@ impl Pieces {
     }
 
     /// The next line that says something, with its line break.
-    fn line(&mut self) -> io::Result<Option<Piece>> {
+    fn line(&mut self) -> io::Result<Option<Chunk>> {
         loop {
             let mut bytes = Vec::new();
             let most = self.bytes_max as u64;

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::*;
 use crate::normalize::{Encoding, Envelope, Limits, decode};
-use crate::rules::{Known, Rules, of_text};
+use crate::rules::{KnownTraces, Rules, of_text};
 use crate::sinks::Delivery;
 use crate::span::{Receiver, Source, Span, SpanId};
 use crate::support::golden;
@@ -106,7 +106,7 @@ fn one_by_one(rules: &Rules, items: &[Item]) -> Vec<Arc<Batch>> {
     decisions.time.pass(times.next().unwrap() + 10 * SECOND);
     let left = batches.iter().map(|batch| {
         let known = decisions.of_batch(batch);
-        rules.apply(batch, Known::Decided(&known)).batch
+        rules.apply(batch, KnownTraces::Decided(&known)).batch
     });
     left.filter(|batch| !batch.items.is_empty()).collect()
 }
@@ -120,7 +120,7 @@ pub(crate) fn each_cut(mut check: impl FnMut(&Cut)) {
             let ids = |items: &[Item]| -> HashSet<SpanId> {
                 items.iter().filter_map(|item| Some(item.as_span()?.span_id)).collect()
             };
-            let whole = rules.apply(&batch(items.clone(), SECOND), Known::Request).batch;
+            let whole = rules.apply(&batch(items.clone(), SECOND), KnownTraces::Request).batch;
             let dropped: HashSet<_> = ids(&items).difference(&ids(&whole.items)).copied().collect();
             dropped_at_all += dropped.len();
             let spans = items.iter().filter_map(Item::as_span);
@@ -146,7 +146,7 @@ fn what_is_cut_into_requests_of_one_span_hangs_as_if_it_came_in_one() {
     let mut whole = HashMap::new();
     for (name, items) in captured() {
         for text in RULES {
-            let left = rules(text).apply(&batch(items.clone(), SECOND), Known::Request).batch;
+            let left = rules(text).apply(&batch(items.clone(), SECOND), KnownTraces::Request).batch;
             let hangs = left.spans().map(|span| ((span.trace_id, span.span_id), span.parent_id));
             let hangs: HashMap<_, _> = hangs.collect();
             for is_reverse in [false, true] {
@@ -171,7 +171,7 @@ fn without_waiting_the_same_cuts_leave_orphans() {
         let rules = rules(RULES[1]);
         let left = items
             .iter()
-            .map(|item| rules.apply(&batch(vec![item.clone()], SECOND), Known::Request));
+            .map(|item| rules.apply(&batch(vec![item.clone()], SECOND), KnownTraces::Request));
         let left: Vec<_> = left.flat_map(|left| left.batch.items.clone()).collect();
         let spans = left.iter().filter_map(Item::as_span);
         let ids: HashSet<_> = spans.clone().map(|span| span.span_id).collect();
@@ -209,7 +209,7 @@ fn spans_without_room_are_counted_and_what_is_below_them_keeps_its_parent() {
     let mut decisions = Decisions { spans_max: 2, ..Decisions::new(options, rules.kept()) };
     let items = captured().into_values().flatten();
     let dropped =
-        |item: &Item| rules.apply(&batch(vec![item.clone()], 1), Known::Request).filtered > 0;
+        |item: &Item| rules.apply(&batch(vec![item.clone()], 1), KnownTraces::Request).filtered > 0;
     for item in items.filter(|item| item.as_span().is_some() && dropped(item)).take(5) {
         decisions.feed(SECOND, rules.survey(&batch(vec![item], SECOND)));
     }

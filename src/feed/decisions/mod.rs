@@ -22,7 +22,9 @@ use std::collections::hash_map::Entry as Place;
 use std::collections::{HashMap, HashSet};
 
 use crate::feed::journal_time::JournalTime;
-use crate::rules::{DecideOptions, Decided, Dropped, Elsewhere, Key, Marks, REMEMBER, Survey};
+use crate::rules::{
+    DecideOptions, Decided, Dropped, Elsewhere, Key, Marks, REMEMBER, UndecidedRequest,
+};
 use crate::span::{Batch, Item, TraceId};
 use crate::support::clock::nanos;
 
@@ -106,7 +108,7 @@ impl Decisions {
 
     /// Adds the traces of a request, each with the rules that match one of its items there. Callers first release all records that are
     /// decided by this time, so that no awaited trace is forgotten.
-    pub fn feed(&mut self, received_at_ns: u64, survey: Survey) {
+    pub fn feed(&mut self, received_at_ns: u64, survey: UndecidedRequest) {
         self.time.tell(received_at_ns);
         let now_ns = self.time.now_ns();
         for (id, marks) in &survey.traces {
@@ -133,7 +135,7 @@ impl Decisions {
         self.remember_spans(survey);
     }
 
-    fn remember_spans(&mut self, survey: Survey) {
+    fn remember_spans(&mut self, survey: UndecidedRequest) {
         let more = survey.dropped.len() + survey.callers.len();
         if self.spans_max < self.spans() + more {
             let (now_ns, after_ns) = (self.time.now_ns(), self.waits.1);

@@ -44,8 +44,8 @@ struct Request {
 }
 
 impl Request {
-    fn survey(&self) -> Survey {
-        Survey { traces: self.traces.clone(), ..Survey::default() }
+    fn survey(&self) -> UndecidedRequest {
+        UndecidedRequest { traces: self.traces.clone(), ..UndecidedRequest::default() }
     }
 }
 

@@ -36,7 +36,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::roots::{EarlyRoots, Owed, Root, SENT_MAX};
+use self::roots::{EarlyRoots, Pending, Root, SENT_MAX};
 use self::sent::Amendments;
 use self::trace::Trace;
 use super::journal_time::JournalTime;
@@ -288,7 +288,7 @@ impl Traces {
         let root =
             self.entries.change(&id, |entry| std::mem::replace(&mut entry.root, Root::Sent))?;
         self.pass_rootless();
-        let Root::Owed(owed) = root else { return None };
+        let Root::Pending(owed) = root else { return None };
         self.sent.insert(id, ());
         let context = self.entries.get(&id)?.trace.context_of_root(owed.root.span_id);
         let span = root_span(&owed.root, &context);
@@ -353,7 +353,7 @@ impl Entry {
             Root::Sent
         } else {
             let root = RootSource::of(span, root);
-            Root::Owed(Box::new(Owed { root, source: source.clone() }))
+            Root::Pending(Box::new(Pending { root, source: source.clone() }))
         };
     }
 }

@@ -26,14 +26,14 @@ pub(super) enum Root {
     #[default]
     Unneeded,
     /// The root is pending: it is sent once the trace is quiet.
-    Owed(Box<Owed>),
+    Pending(Box<Pending>),
     /// The root was sent.
     Sent,
 }
 
 /// The source of the root, in addition to the trace's context.
 #[derive(Debug)]
-pub(super) struct Owed {
+pub(super) struct Pending {
     pub(super) root: RootSource,
     /// The sender of the trace.
     pub(super) source: Source,
@@ -41,7 +41,7 @@ pub(super) struct Owed {
 
 impl Root {
     pub(super) fn is_owed(&self) -> bool {
-        matches!(self, Self::Owed(_))
+        matches!(self, Self::Pending(_))
     }
 
     /// Returns its memory, in bytes.

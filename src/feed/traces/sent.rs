@@ -24,7 +24,7 @@ pub(super) type Amendments = BTreeMap<Position, BTreeSet<usize>>;
 pub(super) struct Sent {
     spans: HashMap<SpanId, Entry>,
     /// The context for which every span was checked last.
-    looked_for: Told,
+    looked_for: SentFacts,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -37,13 +37,13 @@ struct Entry {
     /// Whether it is below the trace's synthetic root, once that exists.
     is_top: bool,
     /// The context it was sent with; `None` while it is queued, because it gets the context known when it is sent.
-    told: Option<(Told, bool)>,
+    told: Option<(SentFacts, bool)>,
     amended: u8,
 }
 
 /// The parts of a trace's context for which spans are sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Told {
+pub(super) struct SentFacts {
     /// Hashes of session and user; 0 for none.
     pub(super) words: [u64; 2],
     /// Number of tags.
@@ -51,7 +51,7 @@ pub(super) struct Told {
     pub(super) root: bool,
 }
 
-impl Told {
+impl SentFacts {
     pub(super) fn of(context: &TraceContext) -> Self {
         let hash = |it: &Option<Text>| it.as_ref().map_or(0, |it| xxh3_64(it.as_bytes()));
         Self {
@@ -87,7 +87,7 @@ impl Sent {
 
     /// Notes that spans are sent with this context.
     pub(super) fn told(&mut self, ids: impl IntoIterator<Item = SpanId>, context: &TraceContext) {
-        let told = Told::of(context);
+        let told = SentFacts::of(context);
         for id in ids {
             if let Some(entry) = self.spans.get_mut(&id) {
                 entry.told = Some((told, context.exceptions.contains(&id)));
@@ -101,7 +101,7 @@ impl Sent {
     }
 
     /// Returns the spans that may have been sent with a wrong context: all of them if the trace's context changed, else the doubtful ones.
-    pub(super) fn suspects(&mut self, known: Told, doubtful: Vec<SpanId>) -> Vec<SpanId> {
+    pub(super) fn suspects(&mut self, known: SentFacts, doubtful: Vec<SpanId>) -> Vec<SpanId> {
         if std::mem::replace(&mut self.looked_for, known) == known { doubtful } else { self.ids() }
     }
 
@@ -109,7 +109,7 @@ impl Sent {
     pub(super) fn amend(
         &mut self,
         id: SpanId,
-        known: Told,
+        known: SentFacts,
         is_exception: bool,
         amendments: &mut Amendments,
     ) {

@@ -10,7 +10,7 @@ use super::*;
 use crate::normalize::tests::totals::{counted, trace_total};
 use crate::normalize::{Encoding, Envelope, Limits, decode};
 use crate::span::{
-    Cost, Detail, Facts, Kind, Outline, Payload, Receiver, RootSpan, SpanId, Text, TraceContext,
+    Cost, Detail, Facts, Kind, Payload, Receiver, RootSpan, SpanHeader, SpanId, Text, TraceContext,
     Usage, tokens_of,
 };
 use crate::support::golden;
@@ -465,7 +465,7 @@ fn made_up(place: usize, parent: Option<usize>, word: usize) -> Span {
         sdk_span_type: marked.map(Text::from_static),
         ..Facts::default()
     };
-    let outline = Outline {
+    let outline = SpanHeader {
         trace_id: TraceId::new([7; 16]).unwrap(),
         span_id: id(place).unwrap(),
         parent_id: parent.and_then(id),
@@ -532,7 +532,7 @@ fn a_cost_counts_where_its_tokens_do() {
     let priced = |place, parent, word, total| {
         let span = made_up(place, parent, word);
         let facts = Facts { cost: cost(total), ..span.facts().clone() };
-        let outline = Outline {
+        let outline = SpanHeader {
             trace_id: span.trace_id,
             span_id: span.span_id,
             parent_id: span.parent_id,

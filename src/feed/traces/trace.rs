@@ -8,12 +8,12 @@ use bytes::Bytes;
 use super::agents::{Agents, SpanTree};
 use super::bounds::{METADATA_BYTES_MAX, TAGS_MAX, copied, cut};
 use super::contents::Contents;
-use super::sent::{Amendments, Sent, Told};
+use super::sent::{Amendments, Sent, SentFacts};
 use crate::journal::Position;
 use crate::normalize::trace_facts;
 use crate::span::{
-    Facts, Found, Own, Payload, RootSpan, Span, SpanId, Spending, Spent, Text, TraceContext,
-    TraceNeeds, TraceObject,
+    AncestorCache, Facts, Own, Payload, RootSpan, Span, SpanId, Spending, Spent, Text,
+    TraceContext, TraceNeeds, TraceObject,
 };
 
 /// One trace.
@@ -156,7 +156,7 @@ impl Trace {
         if self.agents.is_empty() {
             return HashMap::new();
         }
-        let mut memo = Found::default();
+        let mut memo = AncestorCache::default();
         let name = |span: &&Span| {
             let place = self.tree.agent_at(self.known_at(span)?, &mut memo)?;
             Some((span.span_id, self.agents.name(place)?.clone()))
@@ -219,7 +219,7 @@ impl Trace {
 
     /// Adds the spans that were sent with a context that is now wrong.
     pub(super) fn amend(&mut self, amendments: &mut Amendments) {
-        let known = Told { tags: self.tags_of_tops, ..Told::of(&self.known) };
+        let known = SentFacts { tags: self.tags_of_tops, ..SentFacts::of(&self.known) };
         let ids = self.sent.suspects(known, self.tree.take_doubts());
         let exceptions = self.exceptions(ids.iter().copied());
         for id in ids {

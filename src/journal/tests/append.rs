@@ -106,14 +106,14 @@ fn the_observer_sees_each_record_in_order_before_its_caller_is_answered() {
         &Options::default(),
         Arc::new(MemoryStorage::default()),
         move |synced: Synced<u64>| {
-            observed.lock().unwrap().push((synced.start, synced.end, synced.passenger));
+            observed.lock().unwrap().push((synced.start, synced.end, synced.attachment));
         },
     )
     .unwrap();
     let mut at = Mark::default();
     for number in 0..20 {
         let end =
-            append(&journal, Entry { passenger: number, ..entry(numbered(number), 2) }).unwrap();
+            append(&journal, Entry { attachment: number, ..entry(numbered(number), 2) }).unwrap();
         assert_eq!(seen.lock().unwrap().last(), Some(&(at, end, number)));
         at = end;
     }
@@ -126,7 +126,7 @@ fn empty_records_and_empty_parts_are_kept() {
         [(b"", b""), (b"head", b""), (b"", b"body"), (b"head", b"body")];
     for (head, body) in parts {
         let body = Bytes::from_static(body);
-        append(&journal, Entry { head: head.to_vec(), body, items: 0, passenger: 0 }).unwrap();
+        append(&journal, Entry { head: head.to_vec(), body, items: 0, attachment: 0 }).unwrap();
     }
     let (records, _) = read_all(&journal, Position(0));
     let payloads: Vec<_> =

@@ -79,7 +79,7 @@ impl World {
 fn entry(payload: impl Into<Vec<u8>>, items: u32) -> Entry<u64> {
     let mut head = payload.into();
     let body = Bytes::from(head.split_off(head.len() / 3));
-    Entry { head, body, items, passenger: 0 }
+    Entry { head, body, items, attachment: 0 }
 }
 
 /// Appends records of 100 bytes one by one: `from`, `from` + 1 ... each with one item. Returns their ends.

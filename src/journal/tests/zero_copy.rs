@@ -19,7 +19,7 @@ fn entry_of(head: usize, body: usize, off: usize, seed: u8) -> Entry<u64> {
         *slot = byte(place);
     }
     let body = Bytes::from(memory).slice(start..start + body);
-    Entry { head: (0..head).map(byte).collect(), body, items: 1, passenger: 0 }
+    Entry { head: (0..head).map(byte).collect(), body, items: 1, attachment: 0 }
 }
 
 fn payload(entry: &Entry<u64>) -> Vec<u8> {

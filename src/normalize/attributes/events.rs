@@ -2,7 +2,7 @@
 
 use super::value::{self, Read};
 use crate::normalize::raw::written;
-use crate::span::{Attribute, Detail, Facts, Failure, Payload, Score, Span, SpanEvent, Value};
+use crate::span::{Attribute, Detail, Facts, Payload, Score, Span, SpanError, SpanEvent, Value};
 use crate::support::json::object::Object;
 use crate::support::json::write_str;
 
@@ -64,9 +64,9 @@ pub(super) fn nanoseconds(seconds: f64) -> Option<u64> {
     (seconds > 0.0 && seconds <= 86_400.0).then(|| (seconds * 1e9).round() as u64)
 }
 
-fn exception(event: &SpanEvent) -> Failure {
+fn exception(event: &SpanEvent) -> SpanError {
     let text = |key| get(event, key).and_then(|value| value::text(value, Read::Plain));
-    Failure {
+    SpanError {
         kind: text("exception.type"),
         message: text("exception.message").unwrap_or_default(),
         data: text("exception.stacktrace").map(Payload::Text),

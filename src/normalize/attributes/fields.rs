@@ -1,4 +1,4 @@
-//! The fields that an attribute can fill ([`Field`]), and the condition under which a row applies ([`Gate`]).
+//! The fields that an attribute can fill ([`Field`]), and the condition under which a row applies ([`Condition`]).
 
 use super::value::{self, Read};
 use crate::normalize::tables::Section;
@@ -7,7 +7,7 @@ use crate::span::Value;
 
 /// The condition under which a row applies. Plain names such as `name` and `input` are meaningful only under their own scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Gate {
+pub(super) enum Condition {
     Always,
     /// The instrumentation scope has this name.
     Scope(&'static str),
@@ -17,7 +17,7 @@ pub(super) enum Gate {
     SpanPrefix(&'static str),
 }
 
-impl Gate {
+impl Condition {
     /// Returns the condition of a section of the tables.
     pub(super) fn of(section: &Section) -> Self {
         match (section.scope.strip_suffix('*'), section.span.strip_suffix('*')) {

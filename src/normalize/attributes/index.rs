@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::fields::{Field, Gate};
+use super::fields::{Condition, Field};
 use super::value::Read;
 use crate::normalize::tables;
 use crate::span::{Convention, Kind, named};
@@ -84,8 +84,8 @@ facts! {
 pub(super) struct Index {
     /// The rules of a key, in the order of precedence.
     rules: HashMap<Box<str>, Vec<Rule>, BuildHasherDefault<KeyHasher>>,
-    /// The first one is [`Gate::Always`].
-    gates: Vec<Gate>,
+    /// The first one is [`Condition::Always`].
+    gates: Vec<Condition>,
     mapping: Mapping,
 }
 
@@ -131,8 +131,11 @@ pub fn install(mapping: &Mapping) -> bool {
 
 impl Index {
     pub(super) fn build(mapping: &Mapping) -> Self {
-        let mut index =
-            Self { rules: HashMap::default(), gates: vec![Gate::Always], mapping: mapping.clone() };
+        let mut index = Self {
+            rules: HashMap::default(),
+            gates: vec![Condition::Always],
+            mapping: mapping.clone(),
+        };
         let configured = |(field, read)| {
             let convention = Convention::Configured;
             Rule { rank: 0, field, read, convention, gate: 0 }
@@ -154,7 +157,7 @@ impl Index {
     fn rule(&mut self, row: &tables::Row) -> Option<Rule> {
         let convention = Convention::named(row.section.convention)?;
         let (field, read) = (Field::named(row.fact)?, Read::named(row.coercion)?);
-        let gate = Gate::of(&row.section);
+        let gate = Condition::of(&row.section);
         let known = self.gates.iter().position(|known| *known == gate);
         let gate = known.unwrap_or_else(|| {
             self.gates.push(gate);

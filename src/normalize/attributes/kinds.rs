@@ -3,35 +3,40 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use super::fields::{Field, Gate};
+use super::fields::{Condition, Field};
 use super::slots::Slots;
 use crate::normalize::tables::{self, Section, matches};
 use crate::span::{Convention, Kind, Text};
 
 /// One section of `kinds.txt`: words and the kinds that they stand for.
-struct Words {
+struct KindRule {
     /// The field that holds the word; `None` for the span's name.
     field: Option<Field>,
     convention: Convention,
-    gate: Gate,
+    gate: Condition,
     kinds: Vec<(&'static str, Kind)>,
 }
 
 /// All sections, in the order of precedence.
-static WORDS: LazyLock<Vec<Words>> = LazyLock::new(|| {
+static WORDS: LazyLock<Vec<KindRule>> = LazyLock::new(|| {
     let sections = tables::kinds().into_iter();
     sections.filter_map(|(section, words)| words_of(&section, &words)).collect()
 });
 
 /// Converts a section. Returns `None` for an unknown name, which a test rules out.
-fn words_of(section: &Section, words: &[(&'static str, &str)]) -> Option<Words> {
+fn words_of(section: &Section, words: &[(&'static str, &str)]) -> Option<KindRule> {
     let field = match section.fact {
         "span" => None,
         fact => Some(Field::named(fact)?),
     };
     let convention = Convention::named(section.convention)?;
     let kinds = words.iter().map(|(word, kind)| Some((*word, Kind::named(kind)?)));
-    Some(Words { field, convention, gate: Gate::of(section), kinds: kinds.collect::<Option<_>>()? })
+    Some(KindRule {
+        field,
+        convention,
+        gate: Condition::of(section),
+        kinds: kinds.collect::<Option<_>>()?,
+    })
 }
 
 /// A kind, the convention that decided it, and the operation's name if it is unknown.

@@ -28,7 +28,7 @@ use self::value::Read;
 use super::raw::{Raw, share, with_first};
 use super::{raw, time, usage};
 use crate::span::{
-    Convention, Cost, Detail, Facts, Failure, Kind, Notes, Payload, STATUS_ERROR, Span, Text,
+    Convention, Cost, Detail, Facts, Kind, Notes, Payload, STATUS_ERROR, Span, SpanError, Text,
     Usage, keys,
 };
 
@@ -301,7 +301,7 @@ fn tokens(slots: &Slots<'_>, facts: &mut Facts) -> bool {
 }
 
 /// Combines the failure in attributes and status with an exception from the events.
-fn failure(slots: &Slots<'_>, exception: Option<Failure>) -> Option<Failure> {
+fn failure(slots: &Slots<'_>, exception: Option<SpanError>) -> Option<SpanError> {
     let status =
         (slots.detail.status_code == STATUS_ERROR).then(|| slots.detail.status_message.clone());
     let object = slots.object(Field::ErrorObject).or_else(|| value::of_python(status.as_ref()?));

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use super::fields::Gate::{self, Scope, ScopePrefix};
+use super::fields::Condition::{self, Scope, ScopePrefix};
 use super::fields::{Field, begins};
 use super::provider;
 use super::slots::Slots;
@@ -291,7 +291,7 @@ fn not_a_tool(slots: &Slots<'_>, facts: &mut Facts) {
 
 /// Clients that count a part exclusively: under which scope, and for which providers or models (all if none is listed). Anthropic and
 /// Bedrock count cached tokens this way, and Gemini its thoughts; whether a client corrects this differs.
-static BESIDE: [(Part, Gate, &[&str]); 17] = [
+static BESIDE: [(Part, Condition, &[&str]); 17] = [
     // AgentScope 2.0, Agno 3.1 and Microsoft's Agent Framework 1.23 pass on Anthropic's `usage.input_tokens`.
     (Part::Cached, Scope("agentscope"), ANTHROPIC),
     (Part::Cached, Scope("openinference.instrumentation.agno"), ANTHROPIC),
@@ -333,7 +333,7 @@ pub(super) fn is_beside(part: Part, slots: &Slots<'_>, facts: &Facts) -> bool {
         let mut names = names.iter().filter_map(|name| name.as_deref());
         names.any(|name| makers.iter().any(|maker| name.contains(maker)))
     };
-    let is_listed = |(listed, gate, makers): &(Part, Gate, &[&str])| {
+    let is_listed = |(listed, gate, makers): &(Part, Condition, &[&str])| {
         *listed == part
             && gate.is_open(slots.scope, &slots.detail.name)
             && (makers.is_empty() || is_of(makers))

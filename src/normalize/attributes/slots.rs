@@ -5,7 +5,7 @@ use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use super::fields::{Field, Gate};
+use super::fields::{Condition, Field};
 use super::index::{Index, Rule, index};
 use super::value::{self, Read};
 use crate::normalize::messages::{Flattened, index as index_of};
@@ -67,7 +67,8 @@ pub(super) struct Slots<'a> {
 }
 
 /// Clients that write a cost of 0 for models without a known price: OpenLIT, in Python and JavaScript.
-const UNPRICED: [Gate; 2] = [Gate::ScopePrefix("openlit."), Gate::ScopePrefix("@openlit/")];
+const UNPRICED: [Condition; 2] =
+    [Condition::ScopePrefix("openlit."), Condition::ScopePrefix("@openlit/")];
 
 /// Scope of `LlamaIndex`'s own tracer.
 const LLAMA_INDEX: &str = "llamaindex.opentelemetry.tracer";

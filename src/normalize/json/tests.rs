@@ -88,19 +88,19 @@ fn what_is_no_json_is_told_with_its_place() {
 #[test]
 fn escapes_are_undone_and_what_stands_for_nothing_is_mended() {
     let fine = |text: &str| (text.to_owned(), false);
-    let mended = |text: &str| (text.to_owned(), true);
+    let repaired = |text: &str| (text.to_owned(), true);
     assert_eq!(string(r#""plain""#), fine("plain"));
     assert_eq!(string(r#""\"\\\/\b\f\n\r\t""#), fine("\"\\/\u{8}\u{c}\n\r\t"));
     assert_eq!(
         string(r#""a\u0000\u00e9\u20AC\ud83c\udf1eb""#),
         fine("a\0\u{e9}\u{20ac}\u{1f31e}b")
     );
-    assert_eq!(string(r#""\ud800""#), mended("\u{fffd}"));
-    assert_eq!(string(r#""\udc00x""#), mended("\u{fffd}x"));
-    assert_eq!(string(r#""\ud800\ud83c\udf1e""#), mended("\u{fffd}\u{1f31e}"));
-    assert_eq!(string(r#""\u12""#), mended("\u{fffd}12"));
-    assert_eq!(string(r#""\x41""#), mended("\\x41"));
-    assert_eq!(string("\"\\\u{e9}\""), mended("\\\u{e9}"));
+    assert_eq!(string(r#""\ud800""#), repaired("\u{fffd}"));
+    assert_eq!(string(r#""\udc00x""#), repaired("\u{fffd}x"));
+    assert_eq!(string(r#""\ud800\ud83c\udf1e""#), repaired("\u{fffd}\u{1f31e}"));
+    assert_eq!(string(r#""\u12""#), repaired("\u{fffd}12"));
+    assert_eq!(string(r#""\x41""#), repaired("\\x41"));
+    assert_eq!(string("\"\\\u{e9}\""), repaired("\\\u{e9}"));
 }
 
 #[test]

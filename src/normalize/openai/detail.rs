@@ -10,8 +10,8 @@ use crate::normalize::messages::{Side, to_parts};
 use crate::normalize::raw::{Object, Raw, payload_of_text, share};
 use crate::normalize::usage;
 use crate::span::{
-    Attribute, Detail, Facts, Opened, Payload, STATUS_ERROR, Said, SdkIds, Span, Text, Usage,
-    Value, keys,
+    Attribute, Detail, Facts, Opened, Payload, STATUS_ERROR, SdkIds, Span, SpanReading, Text,
+    Usage, Value, keys,
 };
 
 pub(super) const KIND_INTERNAL: i32 = 1;
@@ -44,13 +44,13 @@ pub(super) fn detail(span: &Span, messages: Messages) -> Detail {
 }
 
 /// Reads the facts of an item, and its detail without attributes.
-pub(super) fn said(span: &Span) -> Said {
+pub(super) fn said(span: &Span) -> SpanReading {
     // Arrival verified that the wire is UTF-8.
     let source = Text::try_from(span.wire.clone()).unwrap_or_default();
     let opened = Opened::of(span, &source);
     let facts = facts::facts(span, &source, &opened);
     let head = Some(Box::new(head(&source, &opened, &facts)));
-    Said { facts, head }
+    SpanReading { facts, head }
 }
 
 /// Reads the facts of an item without its input and output. A generation keeps them, because its output may hold its tokens.

@@ -8,7 +8,7 @@ use crate::normalize::raw::{
 use crate::normalize::time;
 use crate::normalize::usage;
 use crate::span::{
-    Convention, Facts, Failure, Kind, Opened, Payload, Span, Text, TraceObject, Usage, keys,
+    Convention, Facts, Kind, Opened, Payload, Span, SpanError, Text, TraceObject, Usage, keys,
 };
 use crate::support::json::object;
 
@@ -397,13 +397,13 @@ fn add_trace(trace: &TraceObject, facts: &mut Facts) {
     facts.metadata.extend(payloads(source, metadata.raw));
 }
 
-fn failure(source: &Text, error: Raw<'_>) -> Option<Failure> {
+fn failure(source: &Text, error: Raw<'_>) -> Option<SpanError> {
     let error = error.set()?;
     if let Some(message) = error.string() {
-        return Some(Failure { message: share(source, message), ..Failure::default() });
+        return Some(SpanError { message: share(source, message), ..SpanError::default() });
     }
     let message = error.get_string("message").map(|message| share(source, message));
-    Some(Failure {
+    Some(SpanError {
         kind: None,
         message: message.unwrap_or_else(|| Text::from_static("error")),
         data: error.get("data").and_then(|data| payload(source, data)),

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::mend::NESTING_MAX;
+use super::repair::NESTING_MAX;
 use crate::normalize::raw::inside;
-use crate::span::Landmarks;
+use crate::span::ValueOffsets;
 use crate::support::json::scan::{Broken, Scanner};
 
 /// An item's text, and what was parsed of it.
@@ -19,7 +19,7 @@ pub(super) struct Item<'a> {
     /// Whether it nests more deeply than is accepted.
     pub too_deep: bool,
     /// The offsets of its long values.
-    pub landmarks: Landmarks,
+    pub value_offsets: ValueOffsets,
 }
 
 /// The members needed on arrival. If a name repeats, the last value counts.
@@ -43,9 +43,9 @@ impl<'a> Item<'a> {
         (scanner.flawed, scanner.deepest) = (false, 0);
         let is_object = scanner.peek() == Some(b'{');
         let start = scanner.at;
-        let mut landmarks = Landmarks::default();
+        let mut value_offsets = ValueOffsets::default();
         let members = if is_object {
-            Some(read_members(scanner, text, &mut landmarks)?)
+            Some(read_members(scanner, text, &mut value_offsets)?)
         } else {
             scanner.skip_value()?;
             None
@@ -56,7 +56,7 @@ impl<'a> Item<'a> {
             flawed: scanner.flawed,
             // The item itself is one level.
             too_deep: NESTING_MAX <= scanner.deepest,
-            landmarks,
+            value_offsets,
         })
     }
 }
@@ -64,7 +64,7 @@ impl<'a> Item<'a> {
 fn read_members<'a>(
     scanner: &mut Scanner<'_>,
     text: &'a str,
-    landmarks: &mut Landmarks,
+    value_offsets: &mut ValueOffsets,
 ) -> Result<Members<'a>, Broken> {
     let mut members = Members::default();
     let item_start = scanner.at;
@@ -79,7 +79,7 @@ fn read_members<'a>(
             "workflow_name" => members.workflow_name = string(scanner, text)?,
             "group_id" => members.group_id = string(scanner, text)?,
             "metadata" => members.metadata = object(scanner, text)?,
-            SPAN_DATA => find_landmarks(scanner, item_start, landmarks)?,
+            SPAN_DATA => find_landmarks(scanner, item_start, value_offsets)?,
             _ => scanner.skip_value()?,
         }
         Ok::<_, Broken>(())
@@ -99,25 +99,25 @@ const LONG_MEMBERS_MAX: usize = 2;
 fn find_landmarks(
     scanner: &mut Scanner<'_>,
     item_start: usize,
-    landmarks: &mut Landmarks,
+    value_offsets: &mut ValueOffsets,
 ) -> Result<(), Broken> {
     if scanner.peek() != Some(b'{') {
         return scanner.skip_value();
     }
     let (data, deepest) = (scanner.at, std::mem::take(&mut scanner.deepest));
-    *landmarks = Landmarks::default();
+    *value_offsets = ValueOffsets::default();
     let mut kept = 0;
     scanner.each_member(|scanner, _| {
         scanner.peek();
         let member = scanner.at;
         scanner.skip_value()?;
         if LONG_BYTES <= scanner.at - member && kept < LONG_MEMBERS_MAX {
-            landmarks.add(member - item_start..scanner.at - item_start);
+            value_offsets.add(member - item_start..scanner.at - item_start);
             kept += 1;
         }
         Ok::<_, Broken>(())
     })?;
-    landmarks.add(data - item_start..scanner.at - item_start);
+    value_offsets.add(data - item_start..scanner.at - item_start);
     // The data itself is one level.
     scanner.deepest = deepest.max(scanner.deepest + 1);
     Ok(())

@@ -7,7 +7,7 @@
 mod detail;
 mod facts;
 mod item;
-mod mend;
+mod repair;
 mod root;
 
 use std::borrow::Cow;
@@ -20,16 +20,16 @@ use self::detail::Messages;
 use self::item::Members;
 use super::json::kind_of;
 use super::raw::{share, utf8};
-use super::shape::{self, Found};
+use super::shape::{self, BodyShape};
 use super::{Decoded, Encoding, Envelope, Limits, Malformed, Refused, Warning, ids, time};
 use crate::span::{
-    Batch, Detail, Facts, Format, Item, Outline, Resource, RootSpan, Said, Scope, Source, Span,
-    SpanId, Text, TraceId, TraceObject, keys,
+    Batch, Detail, Facts, Format, Item, Resource, RootSpan, Scope, Source, Span, SpanHeader,
+    SpanId, SpanReading, Text, TraceId, TraceObject, keys,
 };
 use crate::support::json::scan::Scanner;
 
 pub use facts::trace_facts;
-pub use mend::scrub_credentials;
+pub use repair::scrub_credentials;
 pub use root::{RootSource, root_span};
 
 /// Decodes a body of the ingest format.
@@ -61,7 +61,7 @@ pub(super) fn item_of(wire: Bytes, scope: Arc<Scope>) -> Option<Item> {
     let mut scanner = Scanner::new(source.as_bytes());
     let item = item::Item::read(&mut scanner, &source).ok()?;
     let members = item.members.as_ref().filter(|_| !item.flawed && !item.too_deep)?;
-    Request { scope, ..Request::default() }.understand(&source, &item, members).ok()
+    Request { scope, ..Request::default() }.decode_item(&source, &item, members).ok()
 }
 
 /// The format of ingest spans.
@@ -81,7 +81,7 @@ impl Format for OpenAi {
         detail::detail(span, Messages::LeftOut)
     }
 
-    fn said(&self, span: &Span) -> Said {
+    fn said(&self, span: &Span) -> SpanReading {
         detail::said(span)
     }
 
@@ -113,9 +113,9 @@ struct Request<'a> {
     items: Vec<Item>,
     refused: Vec<Refused>,
     traces: HashMap<TraceId, Arc<TraceObject>>,
-    mended: u32,
+    repaired: u32,
     /// Bytes of the repaired items, which do not share the body's memory.
-    mended_bytes: usize,
+    repaired_bytes: usize,
 }
 
 impl Request<'_> {
@@ -123,16 +123,19 @@ impl Request<'_> {
         let first = scanner.peek();
         if first != Some(b'{') {
             scanner.skip_value()?;
-            return Err(Malformed::Shape(shape::sentence(EXPECTED, &Found::Other(kind_of(first)))));
+            return Err(Malformed::Shape(shape::sentence(
+                EXPECTED,
+                &BodyShape::Other(kind_of(first)),
+            )));
         }
-        let mut found = Some(Found::Members(Vec::new()));
+        let mut found = Some(BodyShape::Members(Vec::new()));
         scanner.each_member(|scanner, name| {
             let name = text.get(name.start..name.end).unwrap_or_default();
             if name == "data" {
                 found = self.read_data(scanner, text)?;
                 return Ok(());
             }
-            if let Some(Found::Members(names)) = &mut found
+            if let Some(BodyShape::Members(names)) = &mut found
                 && shape::is_telling(name, names.len())
             {
                 names.push(name.to_owned());
@@ -150,7 +153,7 @@ impl Request<'_> {
         &mut self,
         scanner: &mut Scanner<'_>,
         text: &Text,
-    ) -> Result<Option<Found>, Malformed> {
+    ) -> Result<Option<BodyShape>, Malformed> {
         // If the name repeats, the last value counts.
         self.index = 0;
         self.items.clear();
@@ -158,7 +161,7 @@ impl Request<'_> {
         let first = scanner.peek();
         if first != Some(b'[') {
             scanner.skip_value()?;
-            return Ok(Some(Found::Data(kind_of(first))));
+            return Ok(Some(BodyShape::Data(kind_of(first))));
         }
         scanner.each_element(|scanner| {
             if self.items_max <= self.items.len() + self.refused.len() {
@@ -176,8 +179,8 @@ impl Request<'_> {
         let understood = match item {
             item::Item { members: None, .. } => Err("the item is not an object"),
             item::Item { too_deep: true, .. } => Err("the item is nested too deeply"),
-            item::Item { flawed: true, text, .. } => self.mend(text),
-            item::Item { members: Some(members), .. } => self.understand(source, item, members),
+            item::Item { flawed: true, text, .. } => self.repair(text),
+            item::Item { members: Some(members), .. } => self.decode_item(source, item, members),
         };
         let is_resent = self.resent.binary_search(&self.index).is_ok();
         match understood {
@@ -199,18 +202,18 @@ impl Request<'_> {
         }
     }
 
-    fn mend(&mut self, text: &str) -> Result<Item, &'static str> {
+    fn repair(&mut self, text: &str) -> Result<Item, &'static str> {
         const BEYOND_REPAIR: &str = "the item is not JSON and could not be repaired";
-        let mended = Text::from(mend::mend(text).ok_or(BEYOND_REPAIR)?);
-        let mut scanner = Scanner::new(mended.as_bytes());
-        let item = item::Item::read(&mut scanner, &mended).map_err(|_| BEYOND_REPAIR)?;
+        let repaired = Text::from(repair::repair(text).ok_or(BEYOND_REPAIR)?);
+        let mut scanner = Scanner::new(repaired.as_bytes());
+        let item = item::Item::read(&mut scanner, &repaired).map_err(|_| BEYOND_REPAIR)?;
         let members = item.members.as_ref().filter(|_| !item.flawed).ok_or(BEYOND_REPAIR)?;
-        self.mended += 1;
-        self.mended_bytes += mended.len();
-        self.understand(&mended, &item, members)
+        self.repaired += 1;
+        self.repaired_bytes += repaired.len();
+        self.decode_item(&repaired, &item, members)
     }
 
-    fn understand(
+    fn decode_item(
         &self,
         source: &Text,
         item: &item::Item<'_>,
@@ -233,7 +236,7 @@ impl Request<'_> {
                 let trace = members.trace_id.as_deref().filter(|id| !id.is_empty());
                 let trace = trace.ok_or("the span has no trace id")?;
                 let parent = members.parent_id.as_deref().filter(|id| !id.is_empty());
-                let outline = Outline {
+                let outline = SpanHeader {
                     trace_id: ids::trace_id(trace),
                     span_id: ids::span_id(trace, &id),
                     parent_id: parent.map(|parent| ids::span_id(trace, parent)),
@@ -242,7 +245,7 @@ impl Request<'_> {
                     wire,
                 };
                 let span = Span::new(outline, Arc::clone(&self.scope), None, &OpenAi);
-                Ok(Item::Span(span.with_landmarks(item.landmarks)))
+                Ok(Item::Span(span.with_value_offsets(item.value_offsets)))
             }
             Some(_) => Err("the item is neither a trace nor a trace.span"),
             None => Err("the item does not say what object it is"),
@@ -259,10 +262,10 @@ impl Request<'_> {
         }
         let warnings = [
             ("bytes that are not UTF-8 were replaced", replaced),
-            ("items with values that JSON does not allow were repaired", self.mended),
+            ("items with values that JSON does not allow were repaired", self.repaired),
         ];
         let warnings = warnings.into_iter().filter(|(_, count)| *count != 0);
-        let bytes = body_bytes + self.mended_bytes + self.items.capacity() * size_of::<Item>();
+        let bytes = body_bytes + self.repaired_bytes + self.items.capacity() * size_of::<Item>();
         Decoded {
             batch: Batch { source: envelope.source.clone(), items: self.items, bytes },
             refused: self.refused,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::detail::{self, FLAG_SAMPLED, KIND_INTERNAL};
 use super::facts;
 use crate::span::{
-    Content, Convention, Detail, Facts, Kind, Outline, Scope, Span, SpanId, Text, TraceContext,
+    Content, Convention, Detail, Facts, Kind, Scope, Span, SpanHeader, SpanId, Text, TraceContext,
     TraceId, keys,
 };
 
@@ -50,7 +50,7 @@ pub(super) fn sdk_trace(span: &Span) -> Option<&str> {
 
 /// Builds the root from what is known of the trace, from the first start to the last end.
 pub fn root_span(source: &RootSource, context: &TraceContext) -> Span {
-    let outline = Outline {
+    let outline = SpanHeader {
         trace_id: source.trace_id,
         span_id: source.span_id,
         parent_id: None,

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::detail;
-use super::tally::{Flaw, NO_SPAN_ID, NO_TRACE_ID, NoId, Tally, mended};
+use super::tally::{Counters, Flaw, NO_SPAN_ID, NO_TRACE_ID, NoId, repaired};
 use super::wire::{Broken, Content, Edit, Fields, rebuilt};
 use crate::normalize::{Decoded, Encoding, Envelope, Limits, Malformed, Refused};
 use crate::span::otlp::protobuf::write_bytes;
-use crate::span::{Item, Outline, Resource, Scope, Span, SpanId, TraceId};
+use crate::span::{Item, Resource, Scope, Span, SpanHeader, SpanId, TraceId};
 
 /// Decodes a request.
 pub(in crate::normalize) fn decode(
@@ -23,21 +23,21 @@ pub(in crate::normalize) fn decode(
     body: &Bytes,
     limits: &Limits,
 ) -> Result<Decoded, Malformed> {
-    let mut tally = Tally::new(limits, &envelope.resent);
+    let mut tally = Counters::new(limits, &envelope.resent);
     count_spans(body, &mut tally)?;
     let mut arrival =
-        Arrival { body, items: Vec::with_capacity(tally.items()), refused: Vec::new(), tally };
+        HeaderReader { body, items: Vec::with_capacity(tally.items()), refused: Vec::new(), tally };
     // `count_spans` has already walked all of it.
     let mut requests = Children::new(body, 1);
     while let Ok(Some(resource_spans)) = requests.next() {
         arrival.resource_spans(resource_spans)?;
     }
-    let Arrival { items, refused, tally, .. } = arrival;
+    let HeaderReader { items, refused, tally, .. } = arrival;
     Ok(tally.decoded(envelope, body.len(), items, refused))
 }
 
 /// Checks that the envelope can be walked, and counts its spans.
-fn count_spans(body: &Bytes, tally: &mut Tally<'_>) -> Result<(), Malformed> {
+fn count_spans(body: &Bytes, tally: &mut Counters<'_>) -> Result<(), Malformed> {
     let mut requests = Children::new(body, 1);
     while let Some(resource_spans) =
         requests.next().map_err(|broken| malformed(broken, body, &requests.fields))?
@@ -126,14 +126,14 @@ impl<'a> Header<'a> {
     }
 }
 
-struct Arrival<'a> {
+struct HeaderReader<'a> {
     body: &'a Bytes,
     items: Vec<Item>,
     refused: Vec<Refused>,
-    tally: Tally<'a>,
+    tally: Counters<'a>,
 }
 
-impl<'a> Arrival<'a> {
+impl<'a> HeaderReader<'a> {
     fn resource_spans(&mut self, message: &'a [u8]) -> Result<(), Malformed> {
         let header = Header::read(message);
         // Built for the first span, so that an envelope without spans costs nothing.
@@ -226,7 +226,7 @@ impl<'a> Arrival<'a> {
 
 /// The parts of a span that are needed on arrival.
 #[derive(Default)]
-struct Said<'a> {
+struct SpanFields<'a> {
     trace_id: &'a [u8],
     span_id: &'a [u8],
     parent_id: &'a [u8],
@@ -236,7 +236,7 @@ struct Said<'a> {
 }
 
 /// Walks one span: reads its ids and times, and counts its values.
-fn outline(message: &[u8], body: &Bytes, tally: &mut Tally<'_>) -> Result<Outline, Flaw> {
+fn outline(message: &[u8], body: &Bytes, tally: &mut Counters<'_>) -> Result<SpanHeader, Flaw> {
     let said = walk_span(message, tally)?;
     let no_id = |id: &[u8], size, reasons: &NoId| {
         Flaw::Refused(match id.len() {
@@ -251,18 +251,18 @@ fn outline(message: &[u8], body: &Bytes, tally: &mut Tally<'_>) -> Result<Outlin
         SpanId::from_slice(said.span_id).ok_or_else(|| no_id(said.span_id, 8, &NO_SPAN_ID))?;
     tally.times(said.start_ns, said.end_ns);
     for _ in 0..said.links_without_ids {
-        tally.warn(mended::LINK);
+        tally.warn(repaired::LINK);
     }
     let parent_is_broken = !matches!(said.parent_id.len(), 0 | 8);
     if parent_is_broken {
-        tally.warn(mended::PARENT);
+        tally.warn(repaired::PARENT);
     }
     let wire = if parent_is_broken || 0 < said.links_without_ids {
-        Bytes::from(mend(message))
+        Bytes::from(repair(message))
     } else {
         body.slice_ref(message)
     };
-    Ok(Outline {
+    Ok(SpanHeader {
         trace_id,
         span_id,
         parent_id: SpanId::from_slice(said.parent_id),
@@ -291,8 +291,8 @@ fn is_unknown(number: u32, ours: RangeInclusive<u32>) -> Result<(), Flaw> {
     if ours.contains(&number) { Err(Broken::WireType.into()) } else { Ok(()) }
 }
 
-fn walk_span<'a>(message: &'a [u8], tally: &mut Tally<'_>) -> Result<Said<'a>, Flaw> {
-    let mut said = Said::default();
+fn walk_span<'a>(message: &'a [u8], tally: &mut Counters<'_>) -> Result<SpanFields<'a>, Flaw> {
+    let mut said = SpanFields::default();
     walk(message, |number, content| {
         match (number, content) {
             (9, Content::Bytes(attribute)) => key_value(attribute, 1, tally)?,
@@ -318,7 +318,7 @@ fn walk_span<'a>(message: &'a [u8], tally: &mut Tally<'_>) -> Result<Said<'a>, F
     Ok(said)
 }
 
-fn walk_event(message: &[u8], tally: &mut Tally<'_>) -> Result<(), Flaw> {
+fn walk_event(message: &[u8], tally: &mut Counters<'_>) -> Result<(), Flaw> {
     tally.value()?;
     walk(message, |number, content| match (number, content) {
         (3, Content::Bytes(attribute)) => key_value(attribute, 1, tally),
@@ -327,7 +327,7 @@ fn walk_event(message: &[u8], tally: &mut Tally<'_>) -> Result<(), Flaw> {
     })
 }
 
-fn walk_link(message: &[u8], tally: &mut Tally<'_>) -> Result<(), Flaw> {
+fn walk_link(message: &[u8], tally: &mut Counters<'_>) -> Result<(), Flaw> {
     tally.value()?;
     walk(message, |number, content| match (number, content) {
         (4, Content::Bytes(attribute)) => key_value(attribute, 1, tally),
@@ -355,7 +355,7 @@ fn walk_status(message: &[u8]) -> Result<(), Flaw> {
 }
 
 /// Counts an attribute and its nested values. `depth` is the value's nesting; an attribute's own value has 1.
-fn key_value(message: &[u8], depth: usize, tally: &mut Tally<'_>) -> Result<(), Flaw> {
+fn key_value(message: &[u8], depth: usize, tally: &mut Counters<'_>) -> Result<(), Flaw> {
     tally.value()?;
     walk(message, |number, content| match (number, content) {
         (2, Content::Bytes(value)) => any_value(value, depth, tally),
@@ -364,9 +364,9 @@ fn key_value(message: &[u8], depth: usize, tally: &mut Tally<'_>) -> Result<(), 
     })
 }
 
-fn any_value(message: &[u8], depth: usize, tally: &mut Tally<'_>) -> Result<(), Flaw> {
+fn any_value(message: &[u8], depth: usize, tally: &mut Counters<'_>) -> Result<(), Flaw> {
     if tally.is_too_deep(depth) {
-        tally.warn(mended::TOO_DEEP);
+        tally.warn(repaired::TOO_DEEP);
         return Ok(());
     }
     walk(message, |number, content| match (number, content) {
@@ -388,13 +388,13 @@ fn any_value(message: &[u8], depth: usize, tally: &mut Tally<'_>) -> Result<(), 
 
 /// Removes what would make other receivers refuse the complete request with this span: an invalid parent id, and links without ids.
 /// Everything else stays as sent, including unknown fields.
-fn mend(message: &[u8]) -> Vec<u8> {
-    let mended = rebuilt(message, |number, content| match (number, content) {
+fn repair(message: &[u8]) -> Vec<u8> {
+    let repaired = rebuilt(message, |number, content| match (number, content) {
         (4, Content::Bytes(id)) if !matches!(id.len(), 0 | 8) => Edit::Drop,
         (13, Content::Bytes(link)) if !has_ids(link) => Edit::Drop,
         _ => Edit::Keep,
     });
-    mended.unwrap_or_else(|| message.to_vec())
+    repaired.unwrap_or_else(|| message.to_vec())
 }
 
 /// Returns the `Span` message with this parent, or without one. Everything else stays unchanged.
@@ -410,6 +410,6 @@ pub fn with_parent(wire: &[u8], parent: Option<SpanId>) -> Bytes {
 /// Decodes a span's wire under this scope. Returns `None` if it cannot be read.
 pub(in crate::normalize) fn span_of(wire: &Bytes, scope: Arc<Scope>) -> Option<Span> {
     let limits = Limits { values_max: usize::MAX, ..Limits::default() };
-    let outline = outline(wire, wire, &mut Tally::new(&limits, &[])).ok()?;
+    let outline = outline(wire, wire, &mut Counters::new(&limits, &[])).ok()?;
     Some(Span::new(outline, scope, None, &super::OTLP))
 }

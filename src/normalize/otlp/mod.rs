@@ -20,7 +20,7 @@ mod json;
 mod tests;
 
 use super::attributes;
-use crate::span::{Detail, Facts, Format, Said, Span};
+use crate::span::{Detail, Facts, Format, Span, SpanReading};
 
 pub use arrival::with_parent;
 pub(super) use arrival::{decode as decode_protobuf, span_of};
@@ -45,8 +45,8 @@ impl Format for Otlp {
         detail::span(&span.wire)
     }
 
-    fn said(&self, span: &Span) -> Said {
-        Said { facts: attributes::facts(span, span.detail()), head: None }
+    fn said(&self, span: &Span) -> SpanReading {
+        SpanReading { facts: attributes::facts(span, span.detail()), head: None }
     }
 
     fn brief_facts(&self, span: &Span) -> Facts {

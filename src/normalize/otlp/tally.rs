@@ -6,7 +6,7 @@ use crate::span::{Attribute, Batch, Item};
 
 /// The counts of one request.
 #[derive(Debug)]
-pub(super) struct Tally<'a> {
+pub(super) struct Counters<'a> {
     limits: &'a Limits,
     /// The remaining indices of spans that must not be delivered again.
     resent: &'a [u32],
@@ -33,7 +33,7 @@ impl From<Broken> for Flaw {
     }
 }
 
-impl<'a> Tally<'a> {
+impl<'a> Counters<'a> {
     /// Starts without counts.
     pub(super) fn new(limits: &'a Limits, resent: &'a [u32]) -> Self {
         Self { limits, resent, place: 0, items: 0, values: 0, odd_times: 0, warnings: Vec::new() }
@@ -87,7 +87,7 @@ impl<'a> Tally<'a> {
     pub(super) fn times(&mut self, start_ns: u64, end_ns: u64) {
         let is_odd = |time: &u64| *time != 0 && !is_of_our_days(*time, NS);
         if end_ns != 0 && end_ns < start_ns {
-            self.warn(mended::END);
+            self.warn(repaired::END);
         }
         if let Some(odd) = [start_ns, end_ns].into_iter().find(is_odd) {
             self.odd_time(odd);
@@ -154,7 +154,7 @@ fn is_of_our_days(time: u64, in_a_second: u64) -> bool {
 }
 
 /// Warnings about repairs in both encodings.
-pub(super) mod mended {
+pub(super) mod repaired {
     pub(crate) const PARENT: &str = "a parent span id is not 8 bytes: the span is kept as a root";
     pub(crate) const LINK: &str = "a link has no valid ids: the span is kept without it";
     pub(crate) const TOO_DEEP: &str = "a value is nested too deeply: it was replaced by a marker";

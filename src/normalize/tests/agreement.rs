@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::totals::trace_total;
 use super::{decode_all, facts_json};
 use crate::normalize::{Decoded, attributes};
-use crate::span::{Detail, Facts, Format, Kind, Outline, Said, Span, Usage};
+use crate::span::{Detail, Facts, Format, Kind, Span, SpanHeader, SpanReading, Usage};
 use crate::support::golden;
 
 /// What a bridge loses or adds, apart from the span for the trace itself, which every bridge adds.
@@ -186,8 +186,8 @@ impl Format for SentOn {
         self.0.clone()
     }
 
-    fn said(&self, span: &Span) -> Said {
-        Said { facts: attributes::facts(span, span.detail()), head: None }
+    fn said(&self, span: &Span) -> SpanReading {
+        SpanReading { facts: attributes::facts(span, span.detail()), head: None }
     }
 }
 
@@ -199,7 +199,7 @@ fn sdk_spans_sent_on_as_otlp_keep_their_facts() {
         ["input", "output", "parameters", "metadata", "tags", "user", "tool_definitions"];
     for fixture in golden::fixtures("agents-sdk") {
         for span in super::decode_fixture(&fixture).batch.spans() {
-            let outline = Outline {
+            let outline = SpanHeader {
                 trace_id: span.trace_id,
                 span_id: span.span_id,
                 parent_id: span.parent_id,

@@ -9,8 +9,8 @@ use serde_json::{Value as Json, json};
 use super::{check_golden, decode_all, decode_fixture, envelope, facts_json, is_traces};
 use crate::normalize::{Encoding, Limits, attributes, decode};
 use crate::span::{
-    Attribute, Convention, Detail, Facts, Failure, Format, Kind, Outline, Payload, Receiver,
-    Resource, Said, Scope, Span, SpanEvent, SpanId, Spending, Text, TraceId, Value,
+    Attribute, Convention, Detail, Facts, Format, Kind, Payload, Receiver, Resource, Scope, Span,
+    SpanError, SpanEvent, SpanHeader, SpanId, SpanReading, Spending, Text, TraceId, Value,
 };
 use crate::support::golden;
 
@@ -27,13 +27,13 @@ impl Format for Made {
         self.0.clone()
     }
 
-    fn said(&self, span: &Span) -> Said {
-        Said { facts: attributes::facts(span, span.detail()), head: None }
+    fn said(&self, span: &Span) -> SpanReading {
+        SpanReading { facts: attributes::facts(span, span.detail()), head: None }
     }
 }
 
 fn made(scope: &str, detail: Detail) -> Facts {
-    let outline = Outline {
+    let outline = SpanHeader {
         trace_id: TraceId::from_hex("5b8efff798038103d269b633813fc60c").unwrap(),
         span_id: SpanId::from_hex("eee19b7ec3c1b174").unwrap(),
         parent_id: None,
@@ -132,7 +132,7 @@ fn every_client_has_the_facts_of_its_golden() {
 #[test]
 fn facts_in_brief_lack_contents_and_what_is_in_no_sum_and_nothing_else() {
     let without_contents = |facts: &Facts| Facts {
-        error: facts.error.clone().map(|error| Failure { data: None, ..error }),
+        error: facts.error.clone().map(|error| SpanError { data: None, ..error }),
         input: None,
         output: None,
         tool_definitions: None,

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::totals::trace_total;
 use super::{agents_sdk, check_golden, decode_all, decode_fixture, envelope, facts_json};
 use crate::normalize::{Encoding, Limits, Malformed, decode, scrub_credentials, trace_facts};
-use crate::span::{Detail, Item, Kind, Landmarks, Receiver, Span, SpanId, Usage, keys, otlp};
+use crate::span::{Detail, Item, Kind, Receiver, Span, SpanId, Usage, ValueOffsets, keys, otlp};
 use crate::support::golden;
 
 fn refusal(body: &str) -> Malformed {
@@ -71,8 +71,8 @@ fn items_are_slices_of_the_body() {
         let body = fixture.body.as_ptr_range();
         let copies =
             decoded.batch.items.iter().filter(|item| !body.contains(&item.wire().as_ptr())).count();
-        let mended: u32 = decoded.warnings.iter().map(|warning| warning.count).sum();
-        assert_eq!(copies, mended as usize, "{}", fixture.name);
+        let repaired: u32 = decoded.warnings.iter().map(|warning| warning.count).sum();
+        assert_eq!(copies, repaired as usize, "{}", fixture.name);
     }
 }
 
@@ -530,11 +530,11 @@ fn a_span_reads_the_same_when_no_long_value_is_jumped_over() {
     for fixture in golden::fixtures("agents-sdk") {
         let walked =
             decode_fixture(&fixture).batch.items.into_iter().filter_map(|item| match item {
-                Item::Span(span) => Some(span.with_landmarks(Landmarks::default())),
+                Item::Span(span) => Some(span.with_value_offsets(ValueOffsets::default())),
                 Item::Trace(_) => None,
             });
         for (span, walked) in decode_fixture(&fixture).batch.spans().zip(walked) {
-            jumped += usize::from(*span.landmarks() != Landmarks::default());
+            jumped += usize::from(*span.value_offsets() != ValueOffsets::default());
             assert_eq!(span.facts(), walked.facts(), "{}", fixture.name);
             assert_eq!(span.detail(), walked.detail(), "{}", fixture.name);
         }

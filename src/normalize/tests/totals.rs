@@ -21,7 +21,7 @@ impl Usage {
 
 /// The role of a span among the others.
 #[expect(clippy::struct_excessive_bools, reason = "facts of a span that do not exclude each other")]
-struct Said<'a> {
+struct SpanReading<'a> {
     span: &'a Span,
     is_model: bool,
     is_log: bool,
@@ -29,7 +29,7 @@ struct Said<'a> {
     is_boundary: bool,
 }
 
-impl Said<'_> {
+impl SpanReading<'_> {
     /// Returns whether it repeats the tokens of a sibling.
     fn records(&self, other: &Self) -> bool {
         let is_beside = other.span.parent_id == self.span.parent_id;
@@ -40,7 +40,7 @@ impl Said<'_> {
 
 /// Returns the counting tokens of each span of a trace, by id. Parents form no cycle, and of two spans with the same id the first counts.
 pub(crate) fn counted(spans: &[&Span]) -> BTreeMap<SpanId, Usage> {
-    let mut said: BTreeMap<SpanId, Said<'_>> = BTreeMap::new();
+    let mut said: BTreeMap<SpanId, SpanReading<'_>> = BTreeMap::new();
     for span in spans {
         let facts = span.facts();
         let marked = facts.sdk_span_type.as_deref();
@@ -49,7 +49,7 @@ pub(crate) fn counted(spans: &[&Span]) -> BTreeMap<SpanId, Usage> {
         let is_model =
             facts.usage.has_tokens() || (facts.kind.counts_usage() && has_cost && !has_aggregate);
         let is_log = (facts.kind == Kind::Event || facts.adds_up_later) && has_aggregate;
-        said.entry(span.span_id).or_insert(Said {
+        said.entry(span.span_id).or_insert(SpanReading {
             span,
             is_model,
             is_log,
@@ -79,8 +79,8 @@ pub(crate) fn counted(spans: &[&Span]) -> BTreeMap<SpanId, Usage> {
             return !is_repeated(id);
         }
         if it.is_log {
-            let beside = |other: &Said<'_>| other.span.parent_id == it.span.parent_id;
-            let is_call = |it: &Said<'_>| it.span.facts().kind.counts_usage() && !it.is_log;
+            let beside = |other: &SpanReading<'_>| other.span.parent_id == it.span.parent_id;
+            let is_call = |it: &SpanReading<'_>| it.span.facts().kind.counts_usage() && !it.is_log;
             let mut calls = said.values().filter(|it| is_call(it) && beside(it)).peekable();
             let repeats_its_parent = it.span.parent_id.is_some_and(|parent| {
                 said.get(&parent).is_some_and(|it| it.is_model) && !is_repeated(parent)
@@ -103,7 +103,7 @@ pub(crate) fn counted(spans: &[&Span]) -> BTreeMap<SpanId, Usage> {
             && speaks(id)
             && !above(id).into_iter().any(speaks)
     };
-    let usage = |it: &Said<'_>| {
+    let usage = |it: &SpanReading<'_>| {
         let facts = it.span.facts();
         if it.is_model { facts.usage } else { facts.aggregate_usage }
     };

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io;
 
 use super::Form;
-use super::read::{Known, Read};
+use super::read::{Read, TraceState};
 use super::view::{TraceView, one_line, tree_text};
 use crate::sinks::Delivery;
 use crate::sinks::jsonl::Lines;
@@ -18,7 +18,7 @@ const BYTES_MAX: usize = 96 << 20;
 pub(super) fn document(
     form: Form,
     read: &Read,
-    known: &Known,
+    known: &TraceState,
     view: &TraceView,
 ) -> io::Result<String> {
     let mut out = Vec::new();
@@ -34,7 +34,7 @@ pub(super) fn document(
     String::from_utf8(out).map_err(io::Error::other)
 }
 
-fn write_lines(out: &mut Vec<u8>, read: &Read, known: &Known) {
+fn write_lines(out: &mut Vec<u8>, read: &Read, known: &TraceState) {
     let mut delivery = Delivery::default();
     for found in &read.records {
         delivery.add(&found.batch, 0..found.batch.items.len());

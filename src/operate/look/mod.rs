@@ -28,10 +28,10 @@ use crate::journal::Position;
 use crate::pipeline::LaneHandle;
 use crate::prices::Prices;
 use crate::span::{SpanId, TraceId, TraceNeeds};
-use read::{Found, Known, Read};
+use read::{Read, TraceRecord, TraceState};
 
 pub use conversation::Turn;
-pub use verify::{Fate, SinkLedger, Verified};
+pub use verify::{SinkLedger, SinkOutcome, Verified};
 pub use view::{Link, SpanView, TraceView, dollars_text, duration_text, one_line, tree_text};
 
 /// Default number of listed traces.
@@ -148,13 +148,13 @@ pub enum Form {
 fn words<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "a filter is a string, or a list of strings")]
-    enum Words {
+    enum OneOrMany {
         One(String),
         Many(Vec<String>),
     }
     Ok(match Option::deserialize(from)? {
-        Some(Words::One(words)) => vec![words],
-        Some(Words::Many(words)) => words,
+        Some(OneOrMany::One(words)) => vec![words],
+        Some(OneOrMany::Many(words)) => words,
         None => Vec::new(),
     })
 }
@@ -255,11 +255,11 @@ fn view(
 ) -> io::Result<Option<TraceView>> {
     let needs = TraceNeeds { agents: true, ..TraceNeeds::AS_KNOWN };
     let (index, mut traces) = (Index::new(Arc::clone(&prices)), Traces::new(needs, 0));
-    for Found { start, batch, .. } in &read.records {
+    for TraceRecord { start, batch, .. } in &read.records {
         index.feed(batch, start.position);
         traces.feed(batch, start.position);
     }
-    let known = Known { contexts: traces.contexts(read.items()), prices };
+    let known = TraceState { contexts: traces.contexts(read.items()), prices };
     let mut spans = view::spans(&read, &known);
     if let Some(span) = span {
         read.keep_only(span);

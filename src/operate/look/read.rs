@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::feed::{Arrived, Records};
+use crate::feed::{Attachment, Records};
 use crate::index::Places;
 use crate::journal::{Journal, Mark, Record};
 use crate::normalize::decode_record;
@@ -21,7 +21,7 @@ const NEAR_BYTES: u64 = 512 << 10;
 #[derive(Debug, Default)]
 pub(super) struct Read {
     /// Its items by record, in order.
-    pub(super) records: Vec<Found>,
+    pub(super) records: Vec<TraceRecord>,
     /// Items that are gone or damaged, in records that certainly belong to it.
     pub(super) unreadable: u64,
     bytes: usize,
@@ -29,14 +29,14 @@ pub(super) struct Read {
 
 /// A trace's items in one record.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct TraceRecord {
     pub(super) start: Mark,
     pub(super) end: Mark,
     pub(super) batch: Arc<Batch>,
 }
 
 /// What is known in addition to the spans of a trace.
-pub(super) struct Known {
+pub(super) struct TraceState {
     pub(super) contexts: TraceContexts,
     pub(super) prices: Arc<Prices>,
 }
@@ -82,14 +82,14 @@ impl Read {
             return Err(io::Error::other(what));
         }
         let batch = Arc::new(Batch { source, items, bytes });
-        self.records.push(Found { start: record.start, end: record.end, batch });
+        self.records.push(TraceRecord { start: record.start, end: record.end, batch });
         Ok(())
     }
 }
 
 /// Reads a trace from these places. Damaged records count only where they certainly belonged to the trace.
 pub(super) fn trace(
-    journal: &Journal<Arrived>,
+    journal: &Journal<Attachment>,
     trace: TraceId,
     places: &Places,
 ) -> io::Result<Read> {

@@ -299,7 +299,7 @@ async fn what_is_behind_a_cursor_is_pending_and_what_is_before_it_has_arrived() 
     let half = ledger(0, second, &none);
     assert_eq!(counts(&half), (1, 2, 0, 0));
     let fates: Vec<_> = half.spans.iter().map(|(id, fate)| (id.as_str(), *fate)).collect();
-    let pending = Fate::Pending;
+    let pending = SinkOutcome::Pending;
     assert_eq!(fates, [("0000000000000002", pending), ("0000000000000003", pending)]);
     assert_eq!(counts(&ledger(1, end, &none)), (2, 0, 0, 1));
 }
@@ -320,9 +320,9 @@ async fn what_a_rule_about_whole_traces_drops_is_filtered_behind_the_cursor_only
     let one = rules("[[rules]]\nmatch = { name = 'noise' }\ndrop = true\n");
     let all = rules("[[rules]]\nmatch = { name = 'noise' }\ndrop = true\ndecide = 'trace'\n");
     let end = feed.journal().end();
-    assert_eq!(fates(end, &one), [Fate::Filtered]);
-    assert_eq!(fates(end, &all), [Fate::Filtered, Fate::Filtered]);
-    assert_eq!(fates(Mark::default(), &all), [Fate::Pending, Fate::Pending]);
+    assert_eq!(fates(end, &one), [SinkOutcome::Filtered]);
+    assert_eq!(fates(end, &all), [SinkOutcome::Filtered, SinkOutcome::Filtered]);
+    assert_eq!(fates(Mark::default(), &all), [SinkOutcome::Pending, SinkOutcome::Pending]);
 }
 
 #[tokio::test]

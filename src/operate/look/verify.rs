@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::read::{Found, Read};
+use super::read::{Read, TraceRecord};
 use super::view::in_order;
-use crate::feed::{Arrived, Deciding};
+use crate::feed::{Attachment, Deciding};
 use crate::journal::{Cursor, Journal};
 use crate::normalize::Outcome;
 use crate::operate::Store;
 use crate::pipeline::{LaneHandle, Lanes};
-use crate::rules::{Known, Rules};
+use crate::rules::{KnownTraces, Rules};
 use crate::span::{Item, Span, SpanId, TraceId};
 use crate::support::rfc3339;
 
@@ -75,13 +75,13 @@ pub struct SinkLedger {
     pub before_it_joined: u64,
     /// The state of spans that are not delivered, by id; at most `SPANS_MAX`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub spans: BTreeMap<String, Fate>,
+    pub spans: BTreeMap<String, SinkOutcome>,
 }
 
 /// The state of an item at a sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Fate {
+pub enum SinkOutcome {
     /// The sink has accepted it.
     Delivered,
     /// It is yet to be delivered.
@@ -100,7 +100,7 @@ pub enum Fate {
 pub(super) type Reached = (String, Cursor, Arc<Rules>);
 
 /// Returns all sinks.
-pub(super) fn sinks(lanes: &Lanes, journal: &Journal<Arrived>) -> Vec<Reached> {
+pub(super) fn sinks(lanes: &Lanes, journal: &Journal<Attachment>) -> Vec<Reached> {
     let reached = |LaneHandle { status, .. }: LaneHandle| {
         (status.sink.clone(), status.safe(journal), Arc::clone(&status.rules))
     };
@@ -109,7 +109,7 @@ pub(super) fn sinks(lanes: &Lanes, journal: &Journal<Arrived>) -> Vec<Reached> {
 
 /// States of a trace's dead letters, by sink and span; a trace object has no span. An item that became a dead letter several times has one
 /// state for each time that it was received.
-pub(super) type Letters = HashMap<(String, Option<SpanId>), Vec<Fate>>;
+pub(super) type Letters = HashMap<(String, Option<SpanId>), Vec<SinkOutcome>>;
 
 /// Collects the states of these traces' dead letters. Reads all dead letters.
 pub(super) fn letters_of(
@@ -121,9 +121,9 @@ pub(super) fn letters_of(
         let (entry, outcome) = fate?;
         let Ok(decoded) = entry.decode() else { continue };
         let fate = match outcome {
-            None => Fate::DeadLettered,
-            Some(Outcome::Dropped) => Fate::Dropped,
-            Some(Outcome::Delivered) => Fate::Delivered,
+            None => SinkOutcome::DeadLettered,
+            Some(Outcome::Dropped) => SinkOutcome::Dropped,
+            Some(Outcome::Delivered) => SinkOutcome::Delivered,
         };
         for item in decoded.batch.items.iter().filter(|item| traces.contains(&item.trace_id())) {
             let of_trace = found.entry(item.trace_id()).or_default();
@@ -142,9 +142,9 @@ pub(super) fn verify(
     trace: TraceId,
     read: &Read,
     sinks: Vec<Reached>,
-    (journal, mut letters): (&Journal<Arrived>, Letters),
+    (journal, mut letters): (&Journal<Attachment>, Letters),
 ) -> Option<Verified> {
-    let received = |record: &Found| rfc3339::text(record.batch.source.received_at_ns);
+    let received = |record: &TraceRecord| rfc3339::text(record.batch.source.received_at_ns);
     let sinks = sinks.into_iter().map(|reached| ledger(read, reached, journal, &mut letters));
     Some(Verified {
         trace_id: trace.to_string(),
@@ -158,16 +158,16 @@ pub(super) fn verify(
 fn ledger(
     read: &Read,
     (sink, cursor, rules): Reached,
-    journal: &Journal<Arrived>,
+    journal: &Journal<Attachment>,
     letters: &mut Letters,
 ) -> SinkLedger {
     let mut ledger = SinkLedger { sink, ..SinkLedger::default() };
     let mut deciding = None;
-    for Found { start, end, batch } in &read.records {
+    for TraceRecord { start, end, batch } in &read.records {
         let of_all = if start.items < cursor.joined {
-            Some(Fate::BeforeItJoined)
+            Some(SinkOutcome::BeforeItJoined)
         } else {
-            (cursor.mark.position <= start.position).then_some(Fate::Pending)
+            (cursor.mark.position <= start.position).then_some(SinkOutcome::Pending)
         };
         // Items after the cursor may be undecided, and are pending anyway.
         let left = of_all.is_none().then(|| {
@@ -175,17 +175,17 @@ fn ledger(
                 let start_here = || Deciding::new(journal, &rules, *start);
                 deciding.get_or_insert_with(start_here).of(batch, *end)
             });
-            rules.apply_again(batch, Known::of(decided.as_ref()))
+            rules.apply_again(batch, KnownTraces::of(decided.as_ref()))
         });
         let places = left.and_then(|left| left.places);
         for (place, item) in batch.items.iter().enumerate() {
             let is_left = places.as_ref().is_none_or(|left| left.binary_search(&place).is_ok());
             let fate = match of_all {
                 Some(fate) => fate,
-                None if !is_left => Fate::Filtered,
+                None if !is_left => SinkOutcome::Filtered,
                 None => {
                     let said = letters.get_mut(&(ledger.sink.clone(), id_of(item)));
-                    said.and_then(Vec::pop).unwrap_or(Fate::Delivered)
+                    said.and_then(Vec::pop).unwrap_or(SinkOutcome::Delivered)
                 }
             };
             ledger.add(item, fate);
@@ -195,17 +195,17 @@ fn ledger(
 }
 
 impl SinkLedger {
-    fn add(&mut self, item: &Item, fate: Fate) {
+    fn add(&mut self, item: &Item, fate: SinkOutcome) {
         *match fate {
-            Fate::Delivered => &mut self.delivered,
-            Fate::Pending => &mut self.pending,
-            Fate::DeadLettered => &mut self.dead_lettered,
-            Fate::Filtered => &mut self.filtered,
-            Fate::Dropped => &mut self.dropped,
-            Fate::BeforeItJoined => &mut self.before_it_joined,
+            SinkOutcome::Delivered => &mut self.delivered,
+            SinkOutcome::Pending => &mut self.pending,
+            SinkOutcome::DeadLettered => &mut self.dead_lettered,
+            SinkOutcome::Filtered => &mut self.filtered,
+            SinkOutcome::Dropped => &mut self.dropped,
+            SinkOutcome::BeforeItJoined => &mut self.before_it_joined,
         } += 1;
         if let Some(id) = id_of(item)
-            && fate != Fate::Delivered
+            && fate != SinkOutcome::Delivered
             && self.spans.len() < SPANS_MAX
         {
             self.spans.insert(id.to_string(), fate);

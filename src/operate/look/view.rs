@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::conversation::Turn;
-use super::read::{Known, Read};
+use super::read::{Read, TraceState};
 use crate::index::TraceSummary;
 use crate::span::{Span, SpanId, Text};
 use crate::support::number::as_f64;
@@ -94,7 +94,7 @@ pub struct SpanView {
 }
 
 /// Returns the spans of a trace, in order.
-pub(super) fn spans(read: &Read, known: &Known) -> Vec<SpanView> {
+pub(super) fn spans(read: &Read, known: &TraceState) -> Vec<SpanView> {
     let all: Vec<&Span> = read.spans().collect();
     let placed = in_order(&all).0.into_iter().filter_map(|(at, depth, is_astray)| {
         let span = all.get(at)?;
@@ -183,7 +183,7 @@ pub fn dollars_text(usd: f64) -> String {
 }
 
 impl SpanView {
-    fn of(span: &Span, Known { contexts, prices }: &Known) -> Self {
+    fn of(span: &Span, TraceState { contexts, prices }: &TraceState) -> Self {
         let context = contexts.get(&span.trace_id);
         let (facts, tokens) = (span.facts(), prices.tokens_of(context, span));
         let text = |text: &Option<Text>| text.as_ref().map(ToString::to_string);

@@ -29,8 +29,8 @@ use crate::receivers::routes::{self, labels};
 use crate::receivers::{FAILED, KEPT_HEADER_BYTES_MAX, Receivers};
 use crate::span::{Receiver, Source};
 use crate::support::clock;
-use crate::support::hops::{Hops, SENDER_HEADER};
-use crate::support::kafka::{Context, RECEIVED_HEADER, TENANT_HEADER, Trouble, is_refusal};
+use crate::support::forwarding::{ForwardingPath, SENDER_HEADER};
+use crate::support::kafka::{ClientTrouble, Context, RECEIVED_HEADER, TENANT_HEADER, is_refusal};
 use crate::support::lock::lock;
 use crate::support::stop::Stop;
 
@@ -255,12 +255,12 @@ impl Shared {
         Some(Message { place, name, headers: headers.collect(), body })
     }
 
-    fn set_trouble(&self, trouble: Option<Trouble>) {
+    fn set_trouble(&self, trouble: Option<ClientTrouble>) {
         let known = self.context.trouble();
         if trouble.is_none() && known.is_some() {
             info!("the Kafka receiver works again");
         }
-        let what = trouble.as_ref().map(|Trouble { is_refusal, what }| {
+        let what = trouble.as_ref().map(|ClientTrouble { is_refusal, what }| {
             let hint = if *is_refusal {
                 "check receivers.kafka: `sasl`, `tls`, the topics and the rights of the user"
             } else {
@@ -271,7 +271,7 @@ impl Shared {
             )
         });
         // Two that alternate are one trouble.
-        let kind = |trouble: &Option<Trouble>| trouble.as_ref().map(|it| it.is_refusal);
+        let kind = |trouble: &Option<ClientTrouble>| trouble.as_ref().map(|it| it.is_refusal);
         if let Some(what) = what.as_ref().filter(|_| kind(&known) != kind(&trouble)) {
             warn!("{what}");
         }
@@ -280,8 +280,8 @@ impl Shared {
     }
 }
 
-fn no_topic(topic: &str) -> Trouble {
-    Trouble { is_refusal: true, what: format!("there is no topic {topic}") }
+fn no_topic(topic: &str) -> ClientTrouble {
+    ClientTrouble { is_refusal: true, what: format!("there is no topic {topic}") }
 }
 
 /// A member of the group, as the client knows it.
@@ -421,7 +421,10 @@ impl Receivers {
     /// Takes a message as a request is taken.
     async fn take_message(&self, form: Form, source: Source, body: Bytes) -> Result<(), Refusal> {
         let answering = self.now();
-        if source.header(SENDER_HEADER).is_some_and(|sender| Hops::read(sender).is_circle()) {
+        if source
+            .header(SENDER_HEADER)
+            .is_some_and(|sender| ForwardingPath::read(sender).is_circle())
+        {
             return Err(Refusal::Loop);
         }
         let tenant = answering.tenants.enter(&source.tenant)?;

@@ -12,8 +12,8 @@ use crate::receivers::{
     CorsOptions, DEFAULT_CORS_MAX_AGE, OtherSignals, ReceiverOptions, TokenOptions, Version,
 };
 use crate::span::ONLY_SINK_HEADER;
+use crate::support::forwarding::{ForwardingPath, HOPS_MAX, SENDER_HEADER, first_header};
 use crate::support::golden::{fixtures, read};
-use crate::support::hops::{HOPS_MAX, Hops, SENDER_HEADER, first_header};
 
 fn good() -> Vec<u8> {
     read("otlp/hostile/016_encoding-identity.pb")
@@ -166,8 +166,8 @@ async fn what_our_own_sinks_send_is_not_taken() {
     assert_eq!(world.post(TRACES, &[PROTOBUF, theirs], good()).await.status, 200);
     assert_eq!(world.counts().0, 1);
     let (envelope, _) = &world.kept()[0];
-    let kept = Hops::read(envelope.source.header(SENDER_HEADER).unwrap());
-    assert_eq!(kept, Hops::read(theirs.1), "what is sent on says it too");
+    let kept = ForwardingPath::read(envelope.source.header(SENDER_HEADER).unwrap());
+    assert_eq!(kept, ForwardingPath::read(theirs.1), "what is sent on says it too");
     world.close().await;
 }
 

@@ -20,7 +20,7 @@ use crate::rules::{self, Effect, Left, Placed, Rule, Ruled, Rules, Step, in_turn
 use crate::span::otlp::protobuf;
 use crate::span::{Item, ONLY_SINK_HEADER, Receiver, Source, sdk_requests};
 use crate::support::find::place_of;
-use crate::support::hops::SENDER_HEADER;
+use crate::support::forwarding::SENDER_HEADER;
 
 /// Rewritten items may together take this many half bodies; later ones lose all their texts. Labels are mostly shorter than what they
 /// replace.

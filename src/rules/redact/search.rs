@@ -17,7 +17,7 @@ use super::patterns::{Body, Edges, MayStand, NumberStart, Pattern, Start};
 
 /// A match and its pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct PatternMatch {
     pub(super) range: Range<usize>,
     /// The pattern's index in the search's names.
     pub(super) name: usize,
@@ -176,7 +176,7 @@ impl Search {
     }
 
     /// Returns all matches in a text without escapes, ordered and disjoint.
-    pub(super) fn find(&self, text: &[u8]) -> Vec<Found> {
+    pub(super) fn find(&self, text: &[u8]) -> Vec<PatternMatch> {
         let mut found = Vec::new();
         let mut done = 0;
         self.literals.each(text, |literal, start| {
@@ -204,13 +204,13 @@ impl Search {
         }
         for (place, (_, regex)) in (self.named.len()..).zip(&self.own) {
             let matches = regex.find_iter(text).filter(|found| !found.is_empty());
-            found.extend(matches.map(|found| Found { range: found.range(), name: place }));
+            found.extend(matches.map(|found| PatternMatch { range: found.range(), name: place }));
         }
         let found = found.into_iter().map(|found| (found, ()));
         apart(found.collect()).into_iter().map(|(found, ())| found).collect()
     }
 
-    fn try_numbers(&self, run: &Run<'_>, looks: Looks, found: &mut Vec<Found>) {
+    fn try_numbers(&self, run: &Run<'_>, looks: Looks, found: &mut Vec<PatternMatch>) {
         for (place, start) in &self.numbers {
             if let Some(start) = start(run) {
                 found.extend(self.try_named(*place, run.text, start, looks));
@@ -219,7 +219,13 @@ impl Search {
     }
 
     /// Tries a pattern at a possible start.
-    fn try_named(&self, place: usize, text: &[u8], start: usize, looks: Looks) -> Option<Found> {
+    fn try_named(
+        &self,
+        place: usize,
+        text: &[u8],
+        start: usize,
+        looks: Looks,
+    ) -> Option<PatternMatch> {
         let Named { pattern, regex } = self.named.get(place)?;
         let (whole, inner) = match (regex, pattern.body) {
             (Some(regex), _) => {
@@ -239,7 +245,7 @@ impl Search {
         let stands_alone =
             looks == Looks::Loosely || pattern.edges.hold(text, whole.start..inner.end);
         let is_it = stands_alone && (pattern.check)(text.get(inner.clone())?);
-        is_it.then_some(Found { range: inner, name: place })
+        is_it.then_some(PatternMatch { range: inner, name: place })
     }
 }
 
@@ -264,9 +270,9 @@ impl Edges {
 }
 
 /// Orders matches and merges those that overlap; the first one's name is kept.
-pub(super) fn apart<T>(mut found: Vec<(Found, T)>) -> Vec<(Found, T)> {
+pub(super) fn apart<T>(mut found: Vec<(PatternMatch, T)>) -> Vec<(PatternMatch, T)> {
     found.sort_by_key(|(found, _)| (found.range.start, found.name));
-    let mut apart: Vec<(Found, T)> = Vec::with_capacity(found.len());
+    let mut apart: Vec<(PatternMatch, T)> = Vec::with_capacity(found.len());
     for next in found {
         match apart.last_mut() {
             Some((last, _)) if next.0.range.start < last.range.end => {

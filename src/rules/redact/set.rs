@@ -20,7 +20,7 @@ use crate::support::problem::Problem;
 
 /// A fact that can be set, by its word in the configuration, and where it is written.
 #[derive(Debug)]
-struct Known {
+struct SettableFact {
     word: &'static str,
     /// The span attribute from which this version and the backends read it; a name has its own field.
     key: &'static str,
@@ -31,13 +31,13 @@ struct Known {
 }
 
 #[rustfmt::skip]
-static KNOWN: [Known; 6] = [
-    Known { word: "session", key: keys::SESSION_ID, fact: Some(Fact::Session), of_trace: "group_id" },
-    Known { word: "user", key: keys::USER_ID, fact: Some(Fact::User), of_trace: "user_id" },
-    Known { word: "environment", key: keys::ENVIRONMENT, fact: Some(Fact::Environment), of_trace: "environment" },
-    Known { word: "release", key: keys::RELEASE, fact: Some(Fact::Release), of_trace: "release" },
-    Known { word: "tags", key: keys::TAGS, fact: Some(Fact::Tags), of_trace: "tags" },
-    Known { word: "name", key: "name", fact: None, of_trace: "workflow_name" },
+static KNOWN: [SettableFact; 6] = [
+    SettableFact { word: "session", key: keys::SESSION_ID, fact: Some(Fact::Session), of_trace: "group_id" },
+    SettableFact { word: "user", key: keys::USER_ID, fact: Some(Fact::User), of_trace: "user_id" },
+    SettableFact { word: "environment", key: keys::ENVIRONMENT, fact: Some(Fact::Environment), of_trace: "environment" },
+    SettableFact { word: "release", key: keys::RELEASE, fact: Some(Fact::Release), of_trace: "release" },
+    SettableFact { word: "tags", key: keys::TAGS, fact: Some(Fact::Tags), of_trace: "tags" },
+    SettableFact { word: "name", key: "name", fact: None, of_trace: "workflow_name" },
 ];
 
 /// The word for `service.name`, which belongs to the resource.
@@ -49,7 +49,7 @@ struct Target {
     key: String,
     is_resource: bool,
     /// The word in the configuration.
-    known: Option<&'static Known>,
+    known: Option<&'static SettableFact>,
 }
 
 impl Target {
@@ -60,8 +60,8 @@ impl Target {
     /// Returns whether a span attribute with this key states the same fact and must be removed.
     fn replaces(&self, key: &str) -> bool {
         match self.known {
-            Some(Known { word: "name", .. }) => parts_of(key).touch(Parts::NAME),
-            Some(Known { fact: Some(fact), .. }) if tells(key, *fact) => true,
+            Some(SettableFact { word: "name", .. }) => parts_of(key).touch(Parts::NAME),
+            Some(SettableFact { fact: Some(fact), .. }) if tells(key, *fact) => true,
             _ => key == self.key,
         }
     }

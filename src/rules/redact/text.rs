@@ -11,7 +11,7 @@ use memchr::memchr;
 use ring::hmac;
 
 use super::Redaction;
-use super::search::{Found, apart};
+use super::search::{PatternMatch, apart};
 use crate::support::json::raw::unescape;
 use crate::support::json::scan::{Broken, Scanner, escaped_unit};
 use crate::support::json::write_str;
@@ -159,10 +159,10 @@ impl Redaction {
         token: Token,
         said: &str,
         depth: usize,
-        across: Option<&Found>,
+        across: Option<&PatternMatch>,
     ) -> Option<Vec<u8>> {
         let whole =
-            |found: &Found| self.action.label(self.search.name(found.name), said.as_bytes());
+            |found: &PatternMatch| self.action.label(self.search.name(found.name), said.as_bytes());
         match token {
             Token::Text if self.search.is_all => self.action.whole(unescape(said).as_bytes()),
             Token::Name => self.name(unescape(said).as_bytes()),
@@ -226,13 +226,13 @@ impl Redaction {
     /// Returns the edits of a text that is not JSON: matches in the text as it is, and with its escapes decoded.
     fn plain_edits(&self, text: &[u8]) -> Edits {
         let mut view = View { text: text.to_vec(), levels: Vec::new() };
-        let mut labels: Vec<(Found, Vec<u8>)> = Vec::new();
+        let mut labels: Vec<(PatternMatch, Vec<u8>)> = Vec::new();
         for _ in 0..=VIEWS_MAX {
             for found in self.search.find(&view.text) {
                 let matched = view.text.get(found.range.clone()).unwrap_or_default();
                 let label = self.action.label(self.search.name(found.name), matched);
                 let range = view.origin(found.range.start)..view.origin(found.range.end);
-                labels.push((Found { range, ..found }, label));
+                labels.push((PatternMatch { range, ..found }, label));
             }
             view = match view.unescaped() {
                 Some(next) => next,
@@ -244,7 +244,7 @@ impl Redaction {
 }
 
 /// Returns the first match that overlaps a token.
-fn touching<'f>(found: &'f [Found], token: &Range<usize>) -> Option<&'f Found> {
+fn touching<'f>(found: &'f [PatternMatch], token: &Range<usize>) -> Option<&'f PatternMatch> {
     let first = found.partition_point(|found| found.range.end <= token.start);
     found.get(first).filter(|found| found.range.start < token.end)
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::options::Settings;
 use super::response::error_of;
 use crate::sinks::http::classify::StatusClass;
-use crate::sinks::http::{Client, Failure, Request, Response};
+use crate::sinks::http::{Client, Request, RequestError, Response};
 use crate::sinks::{BuildError, Report};
 use crate::support::backoff::Backoff;
 use crate::support::lock::lock;
@@ -36,7 +36,7 @@ struct Endpoint {
 /// Why the backend did not fulfil a request, without payload text.
 #[derive(Debug, thiserror::Error)]
 #[error("{reason}")]
-pub(super) struct Obstacle {
+pub(super) struct ClusterError {
     pub(super) why: Why,
     pub(super) reason: String,
 }
@@ -53,7 +53,7 @@ pub(super) enum Why {
     Refused,
 }
 
-impl Obstacle {
+impl ClusterError {
     pub(super) fn away(reason: impl Into<String>) -> Self {
         Self { why: Why::Away, reason: reason.into() }
     }
@@ -97,9 +97,9 @@ impl Cluster {
         method: Method,
         path: &str,
         body: Option<String>,
-    ) -> Result<Response, Obstacle> {
+    ) -> Result<Response, ClusterError> {
         let answer = self.ask_plainly(method, path, body).await;
-        let response = answer.map_err(|failure| Obstacle::away(failure.to_string()))?;
+        let response = answer.map_err(|failure| ClusterError::away(failure.to_string()))?;
         let (error, reason) = error_of(&response.body);
         let why = match (response.class(), response.status) {
             (StatusClass::Taken, _) => return Ok(response),
@@ -114,7 +114,7 @@ impl Cluster {
         };
         let status = response.reason();
         let said = if error.is_empty() { status } else { format!("{status}: {error}: {reason}") };
-        Err(Obstacle { why, reason: said })
+        Err(ClusterError { why, reason: said })
     }
 
     /// Does the same, but returns any answer.
@@ -123,7 +123,7 @@ impl Cluster {
         method: Method,
         path: &str,
         body: Option<String>,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Response, RequestError> {
         let mut headers = HeaderMap::new();
         if body.is_some() {
             // A multi search has one query per line.
@@ -142,7 +142,7 @@ impl Cluster {
         path: &str,
         more_headers: HeaderMap,
         body: Bytes,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Response, RequestError> {
         let mut headers = self.headers.clone();
         headers.extend(more_headers);
         let now = Instant::now();
@@ -151,10 +151,10 @@ impl Cluster {
             let rests_until = lock(&endpoint.rest).1.filter(|until| now < *until);
             (rests_until, Arc::strong_count(&endpoint.in_flight))
         });
-        let mut last = Err(Failure::Connect("there is no endpoint".to_owned()));
+        let mut last = Err(RequestError::Connect("there is no endpoint".to_owned()));
         for endpoint in endpoints {
             let Ok(uri) = format!("{}{path}", endpoint.base).parse::<Uri>() else {
-                return Err(Failure::Connect("the address cannot be read".to_owned()));
+                return Err(RequestError::Connect("the address cannot be read".to_owned()));
             };
             let (method, headers, body) = (method.clone(), headers.clone(), body.clone());
             let _in_flight = Arc::clone(&endpoint.in_flight);

@@ -16,12 +16,12 @@ use hyper::{HeaderMap, Method};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::encode::{Bulk, Encoded, Line, Rung};
-use super::figures::{self, DEGRADED, ODD_TIMES, RETRIED, Tally};
+use super::encode::{Bulk, Degradation, Encoded, Line};
+use super::figures::{self, DEGRADED, DocumentCounts, ODD_TIMES, RETRIED};
 use super::names::{self, NS_PER_MS};
 use super::response::{self, Action, Answer, Class, explain, judge, kept};
 use super::{Backend, document, lock};
-use crate::sinks::http::{self, Compression, Failure, INLINE_BYTES_MAX};
+use crate::sinks::http::{self, Compression, INLINE_BYTES_MAX, RequestError};
 use crate::sinks::report::Reports;
 use crate::sinks::{Delivery, Omitted, Pace, RejectClass, Report, Verdict};
 use crate::span::Item;
@@ -33,7 +33,7 @@ const BROKEN_MAX: u32 = 2;
 
 #[derive(Debug, Default)]
 struct Progress {
-    rung: Rung,
+    degradation: Degradation,
     reports: Reports,
     /// Items to send once more in degraded form.
     to_fold: BTreeSet<usize>,
@@ -41,28 +41,29 @@ struct Progress {
     stored: BTreeMap<usize, bool>,
     /// Whether a request that may have created an index got no answer.
     is_unanswered: bool,
-    tally: Tally,
+    tally: DocumentCounts,
 }
 
 impl Backend {
     pub(super) async fn deliver(self: &Arc<Self>, delivery: &Delivery) -> Report {
         let reports = Reports::new(delivery.len());
         let mut progress = Progress { reports, ..Progress::default() };
-        for rung in [Rung::Full, Rung::Folded] {
+        for degradation in [Degradation::Full, Degradation::Folded] {
             let wanted = mem::take(&mut progress.to_fold);
-            if rung == Rung::Folded && wanted.is_empty() {
+            if degradation == Degradation::Folded && wanted.is_empty() {
                 break;
             }
             let this = Arc::clone(self);
             let work = move |delivery: &Delivery| {
-                let is_wanted = |at: usize| rung == Rung::Full || wanted.contains(&at);
-                this.encoder().delivery(delivery, rung, is_wanted)
+                let is_wanted =
+                    |at: usize| degradation == Degradation::Full || wanted.contains(&at);
+                this.encoder().delivery(delivery, degradation, is_wanted)
             };
             let encoded = match http::encode(delivery, work).await {
                 Ok(encoded) => encoded,
                 Err(error) => return Report::down(None, format!("cannot encode: {error}")),
             };
-            progress.rung = rung;
+            progress.degradation = degradation;
             self.send_all(encoded, &mut progress).await;
         }
         self.report(delivery, &progress.tally);
@@ -187,7 +188,7 @@ impl Backend {
                 response::read(&response, bulk.lines.len())
             }
             // Some servers close the connection while a request that is too large is sent.
-            Err(Failure::Broken(reason))
+            Err(RequestError::Broken(reason))
                 if LARGE_BYTES < bytes
                     && BROKEN_MAX <= self.broken.fetch_add(1, Ordering::Relaxed) + 1 =>
             {
@@ -217,7 +218,7 @@ impl Backend {
     }
 
     /// Counts the results, and logs those that are reported nowhere else.
-    fn report(&self, delivery: &Delivery, tally: &Tally) {
+    fn report(&self, delivery: &Delivery, tally: &DocumentCounts) {
         figures::count(&self.figures, tally);
         let odd_times = delivery.spans().filter(|span| document::has_odd_time(span)).count();
         self.figures.add(&ODD_TIMES, odd_times as u64);
@@ -239,7 +240,7 @@ const UNCOMPRESSED_LENGTH: HeaderName =
 
 impl Progress {
     fn can_fold(&self, line: &Line) -> bool {
-        self.rung == Rung::Full && line.action != Action::Update
+        self.degradation == Degradation::Full && line.action != Action::Update
     }
 
     fn fold(&mut self, line: &Line) {

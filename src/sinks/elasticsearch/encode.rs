@@ -19,7 +19,7 @@ use crate::sinks::Delivery;
 use crate::span::{Item, Kind, Own, TraceObject};
 use crate::support::sha256;
 
-pub(super) use super::document::Rung;
+pub(super) use super::document::Degradation;
 
 /// The body of one request, with its lines.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl Encoder<'_> {
     pub(super) fn delivery(
         &self,
         delivery: &Delivery,
-        rung: Rung,
+        degradation: Degradation,
         is_wanted: impl Fn(usize) -> bool,
     ) -> Encoded {
         let root = self.settings.options.root_span;
@@ -88,7 +88,7 @@ impl Encoder<'_> {
                 Item::Span(_) => {
                     let Some((subject, place)) = spans.next() else { break };
                     if is_wanted(at) {
-                        self.span(&mut bulks, at, (subject, place), (rung, &index));
+                        self.span(&mut bulks, at, (subject, place), (degradation, &index));
                     }
                 }
                 Item::Trace(_) if !self.has_summaries() => unsent.push(at),
@@ -131,7 +131,7 @@ impl Encoder<'_> {
         bulks: &mut Bulks,
         at: usize,
         (subject, place): (&Subject<'_>, &Place<'_>),
-        (rung, index): (Rung, &str),
+        (degradation, index): (Degradation, &str),
     ) {
         let Settings { options, .. } = self.settings;
         let is_quickwit = self.server.flavor == Flavor::Quickwit;
@@ -149,7 +149,7 @@ impl Encoder<'_> {
         };
         bulks.add(at, action, |out| {
             write_action(out, action, (&index, id.as_deref()), None);
-            document::write(out, (subject, place), self.settings, rung, self.doc_bytes_max);
+            document::write(out, (subject, place), self.settings, degradation, self.doc_bytes_max);
         });
     }
 

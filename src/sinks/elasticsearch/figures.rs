@@ -6,7 +6,7 @@ use super::response::Class;
 use crate::telemetry::{SinkFigure, SinkFigures};
 
 /// The number of documents of a delivery by outcome.
-pub(super) type Tally = BTreeMap<&'static str, u64>;
+pub(super) type DocumentCounts = BTreeMap<&'static str, u64>;
 
 /// Documents that are retried, alone or because their complete request was not accepted.
 pub(super) const RETRIED: &str = "retried";
@@ -44,7 +44,7 @@ pub(super) fn outcome(status: u16, class: Class) -> Option<&'static str> {
 }
 
 /// Counts the documents of a delivery.
-pub(super) fn count(figures: &SinkFigures, tally: &Tally) {
+pub(super) fn count(figures: &SinkFigures, tally: &DocumentCounts) {
     for (outcome, count) in tally {
         let label = Some(("outcome", *outcome));
         let docs = figure("es_docs", "Documents, by the backend's answer");

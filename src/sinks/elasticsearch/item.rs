@@ -47,21 +47,21 @@ fn last_of_each(mut object: Object<'_>) -> Object<'_> {
 mod tests {
     use super::*;
     use crate::sinks::samples::sdk_span;
-    use crate::span::{Detail, Facts, Landmarks};
+    use crate::span::{Detail, Facts, ValueOffsets};
 
     const ITEM: &str = r#" { "id" : "a", "span_data":{"type":"x"}, "span_data": {"type":"generation",
         "input": [{"content": "\"]}"}] ,"output" : "plain, {text", "\u00e9":1.50, "data":{} }, "id":"b\n","error":null } "#;
 
     #[test]
     fn members_are_the_same_whether_or_not_it_is_known_where_payloads_end() {
-        let mut known = Landmarks::default();
+        let mut known = ValueOffsets::default();
         for payload in [r#"[{"content": "\"]}"}]"#, "\"plain, {text\""] {
             let at = ITEM.find(payload).unwrap();
             known.add(at..at + payload.len());
         }
-        for landmarks in [Landmarks::default(), known] {
+        for value_offsets in [ValueOffsets::default(), known] {
             let span = sdk_span(0, ITEM, Detail::default(), Facts::default());
-            let span = span.with_landmarks(landmarks);
+            let span = span.with_value_offsets(value_offsets);
             let item = ItemMembers::of(&span);
             let names: Vec<_> = item.own.members.iter().map(|(name, _)| &**name).collect();
             assert_eq!(names, ["span_data", "id", "error"]);

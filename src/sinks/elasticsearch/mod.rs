@@ -59,7 +59,7 @@ use crate::support::lock::lock;
 use crate::telemetry::SinkFigures;
 use changes::Changes;
 use cluster::Cluster;
-use encode::{Encoder, Rung};
+use encode::{Degradation, Encoder};
 use options::TraceSummary;
 pub use options::{Options, Settings, parse};
 use setup::Setup;
@@ -183,7 +183,7 @@ pub fn bodies(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Bytes>
         request_bytes_max: settings.options.request_bytes_max.as_usize(),
         doc_bytes_max: settings.options.doc_bytes_max.as_usize(),
     };
-    let bulks = encoder.delivery(delivery, Rung::Full, |_| true).bulks;
+    let bulks = encoder.delivery(delivery, Degradation::Full, |_| true).bulks;
     bulks.iter().map(|bulk| super::http::Compression::Gzip.of(&bulk.body)).collect()
 }
 

@@ -38,7 +38,7 @@ pub(super) struct Seq {
 
 /// An existing document of a trace.
 #[derive(Debug, Default)]
-pub(super) struct Found<'a> {
+pub(super) struct StoredTrace<'a> {
     /// Its version; `None` if it does not exist.
     pub(super) seq: Option<Seq>,
     /// Its contents. `metadata` and `trace_object` are not derived from spans.
@@ -47,7 +47,7 @@ pub(super) struct Found<'a> {
 
 /// A document as the backend returns it, from `_mget` or a search.
 #[derive(Debug, Deserialize)]
-pub(super) struct Stored<S> {
+pub(super) struct StoredDocument<S> {
     #[serde(rename = "_index", default)]
     pub(super) index: String,
     #[serde(rename = "_id")]
@@ -61,18 +61,18 @@ pub(super) struct Stored<S> {
     error: Option<Value>,
 }
 
-impl<S> Stored<S> {
+impl<S> StoredDocument<S> {
     pub(super) fn seq(&self) -> Option<Seq> {
         self.number.zip(self.term).map(|(number, term)| Seq { number, term })
     }
 }
 
 /// Reads the answer to `_mget`: documents by id. Returns `None` if one could not be read.
-pub(super) fn read_found(body: &[u8]) -> Option<HashMap<String, Found<'_>>> {
+pub(super) fn read_found(body: &[u8]) -> Option<HashMap<String, StoredTrace<'_>>> {
     #[derive(Deserialize)]
     struct Answer<'a> {
         #[serde(borrow)]
-        docs: Vec<Stored<Option<&'a RawValue>>>,
+        docs: Vec<StoredDocument<Option<&'a RawValue>>>,
     }
     let answer: Answer<'_> = serde_json::from_slice(body).ok()?;
     let found = answer.docs.into_iter().map(|doc| {
@@ -84,7 +84,10 @@ pub(super) fn read_found(body: &[u8]) -> Option<HashMap<String, Found<'_>>> {
             return None;
         }
         let document = doc.source.map(|source| Raw::trusted(source.get()).object());
-        Some((doc.id.clone(), Found { seq: doc.seq(), document: document.unwrap_or_default() }))
+        Some((
+            doc.id.clone(),
+            StoredTrace { seq: doc.seq(), document: document.unwrap_or_default() },
+        ))
     });
     found.collect()
 }
@@ -163,7 +166,7 @@ impl Sum {
 }
 
 /// The parts of a span's document that decide its place in the tree and whether its tokens count.
-pub(super) type Hit<'a> = Stored<Source<'a>>;
+pub(super) type Hit<'a> = StoredDocument<Source<'a>>;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]

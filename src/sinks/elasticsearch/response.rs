@@ -187,12 +187,12 @@ fn explained(status: &str, error: &str, reason: &str) -> String {
 #[derive(Deserialize)]
 struct Item<'a> {
     #[serde(borrow, default, alias = "create", alias = "update", alias = "delete")]
-    index: Option<Said<'a>>,
+    index: Option<ItemAnswer<'a>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Said<'a> {
+struct ItemAnswer<'a> {
     status: u16,
     /// Kept raw, because it may quote invalid text, such as half of a surrogate pair.
     #[serde(borrow)]
@@ -210,7 +210,7 @@ fn items(body: &[u8]) -> Option<Vec<Answer>> {
     }
     let bulk: Bulk<'_> = serde_json::from_slice(body).ok()?;
     let answer = |item: Item<'_>| {
-        let Said { status, error, number, failure_store } = item.index.unwrap_or_default();
+        let ItemAnswer { status, error, number, failure_store } = item.index.unwrap_or_default();
         let is_set_aside = failure_store == "used" && (200..300).contains(&status);
         let error = error.and_then(|error| serde_json::from_str(error.get()).ok());
         let (error, reason) = parts_of(&error.unwrap_or_default());

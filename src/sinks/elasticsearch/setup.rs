@@ -13,7 +13,7 @@ use hyper::{Method, StatusCode};
 use serde_json::Value;
 use tracing::{info, warn};
 
-use super::cluster::{Cluster, Obstacle, Why};
+use super::cluster::{Cluster, ClusterError, Why};
 use super::options::{ManageTemplates, Rotation};
 use super::server::Server;
 use super::templates::{self, Installed, Step};
@@ -69,7 +69,7 @@ impl Backend {
             setup.server.set(server).ok();
         }
         if self.is_managed() {
-            self.install().await.map_err(Obstacle::report)?;
+            self.install().await.map_err(ClusterError::report)?;
         }
         // Indices that were doubted meanwhile are checked before the next delivery.
         let doubted = lock(&setup.doubted);
@@ -111,7 +111,7 @@ impl Backend {
     }
 
     /// Installs what is missing, older or made from other options, and updates existing indices.
-    async fn install(&self) -> Result<(), Obstacle> {
+    async fn install(&self) -> Result<(), ClusterError> {
         *lock(&self.setup.notice) = None;
         let sink = &self.name;
         let mut steps = templates::steps(&self.settings, self.server());
@@ -140,7 +140,7 @@ impl Backend {
                 Why::Refused => {
                     let path = &step.path;
                     let reason = format!("the backend refuses {path} as configured ({reason})");
-                    return Err(Obstacle { reason, ..obstacle });
+                    return Err(ClusterError { reason, ..obstacle });
                 }
             }
         }
@@ -154,7 +154,7 @@ impl Backend {
     }
 
     /// Adds missing fields to an existing index. An error explains why nothing may be delivered to it.
-    async fn check(&self, index: &str) -> Result<(), Obstacle> {
+    async fn check(&self, index: &str) -> Result<(), ClusterError> {
         let rotation = self.settings.options.rotation;
         let is_rotated = matches!(rotation, Rotation::Daily | Rotation::Monthly)
             && index == self.settings.spans_index();
@@ -183,11 +183,11 @@ impl Backend {
             "index {index} was made for other options, or while its template was missing, and cannot be changed ({reason}); set the \
              options back, give a new `index_prefix`, or reindex or delete what it has"
         );
-        Err(Obstacle { reason, ..obstacle })
+        Err(ClusterError { reason, ..obstacle })
     }
 
     /// Adds fields to an existing index, or to all indices with this name and suffix.
-    async fn update_mapping(&self, index: &str, more: &str) -> Result<(), Obstacle> {
+    async fn update_mapping(&self, index: &str, more: &str) -> Result<(), ClusterError> {
         let path = format!("/{index}{more}/_mapping");
         let put = |mut body: Value, at: &str| {
             let mapping = body.pointer_mut(at).map(|mapping| mapping.take().to_string());
@@ -209,7 +209,7 @@ impl Backend {
     }
 
     /// Creates the indices directly, if templates may not be installed.
-    async fn make_bare_indices(&self) -> Result<(), Obstacle> {
+    async fn make_bare_indices(&self) -> Result<(), ClusterError> {
         let mut indices = vec![self.settings.traces_index()];
         if self.settings.options.rotation == Rotation::None {
             indices.push(self.settings.spans_index());
@@ -222,21 +222,21 @@ impl Backend {
             // Another writer may have created it. Otherwise its first document would, without the sink's mapping.
             let there = self.cluster.ask(Method::HEAD, &format!("/{index}"), None).await;
             let Err(obstacle) = there else { continue };
-            let Obstacle { why, reason } = refused;
+            let ClusterError { why, reason } = refused;
             if obstacle.why == Why::Away {
                 return Err(obstacle);
             } else if obstacle.why == Why::Missing && reason.contains("security_exception") {
                 let reason = format!(
                     "index {index} is missing and this key may not create it ({reason}); the log has the commands for an administrator"
                 );
-                return Err(Obstacle { why, reason });
+                return Err(ClusterError { why, reason });
             }
         }
         Ok(())
     }
 
     /// Creates an index with the sink's mapping. An existing one is accepted.
-    pub(super) async fn make_index(&self, index: &str) -> Result<(), Obstacle> {
+    pub(super) async fn make_index(&self, index: &str) -> Result<(), ClusterError> {
         let body = templates::index_body(&self.settings, self.server(), index).to_string();
         match self.cluster.ask(Method::PUT, &format!("/{index}"), Some(body)).await {
             Err(made) if made.reason.contains("resource_already_exists_exception") => Ok(()),
@@ -247,7 +247,7 @@ impl Backend {
     /// Installs a step. Elasticsearch rejects the part of a template for plain indices (its timestamp field
     /// would be an alias) while the installed template is still that of a data stream. In this case, the template is installed before its
     /// parts; otherwise `rotation` could not be changed back.
-    async fn put_in_order(&self, step: &Step, behind: &[Step]) -> Result<(), Obstacle> {
+    async fn put_in_order(&self, step: &Step, behind: &[Step]) -> Result<(), ClusterError> {
         let Err(refused) = self.put(step).await else { return Ok(()) };
         let is_part = step.path.starts_with("_component_template/") && refused.why == Why::Refused;
         let template = behind.iter().find(|step| step.path.starts_with("_index_template/"));
@@ -256,7 +256,7 @@ impl Backend {
         self.put(step).await
     }
 
-    async fn put(&self, step: &Step) -> Result<(), Obstacle> {
+    async fn put(&self, step: &Step) -> Result<(), ClusterError> {
         let is_theirs = step.hash.is_none();
         let mut found = Installed::Nothing;
         if self.settings.options.manage_templates != ManageTemplates::Overwrite || is_theirs {
@@ -284,7 +284,7 @@ impl Backend {
 
 impl Installed {
     /// Looks up what is installed.
-    pub(super) async fn find(path: &str, cluster: &Cluster) -> Result<Self, Obstacle> {
+    pub(super) async fn find(path: &str, cluster: &Cluster) -> Result<Self, ClusterError> {
         match cluster.ask(Method::GET, &format!("/{path}"), None).await {
             Ok(response) => Ok(Self::read(&response.body)),
             Err(obstacle) => match obstacle.why {

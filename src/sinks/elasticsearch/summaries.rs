@@ -17,13 +17,13 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use super::changes::Change;
-use super::cluster::{Obstacle, Why};
+use super::cluster::{ClusterError, Why};
 use super::encode::{Bulk, Bulks, write_action};
 use super::fields::Field::{Json, Nothing, Number, Words};
 use super::fields::{Row, words, write_fields};
 use super::figures;
 use super::names::bounded;
-use super::queries::{self, Found, Hit, Looked};
+use super::queries::{self, Hit, Looked, StoredTrace};
 use super::response::{Action, Class, explain, judge};
 use super::summary::Summary;
 use super::tree::{self, Place};
@@ -76,11 +76,11 @@ async fn run(backend: Arc<Backend>) {
                     sleep(round_min).await;
                 }
             }
-            Err(Obstacle { why: Why::Forbidden, reason }) => {
+            Err(ClusterError { why: Why::Forbidden, reason }) => {
                 backend.set_unreadable(Some(&reason));
                 sleep(backend.settings.options.refresh_wait.0 * UNREADABLE_WAITS).await;
             }
-            Err(Obstacle { reason, .. }) => {
+            Err(ClusterError { reason, .. }) => {
                 let sink = &backend.name;
                 warn!(sink, reason, "trace documents could not be made; retried later");
                 sleep(backoff.next_wait().max(round_min)).await;
@@ -100,7 +100,7 @@ impl Backend {
     }
 
     /// Builds the summaries that are due. Returns whether there may be more.
-    async fn round(&self, traces_max: &mut usize) -> Result<bool, Obstacle> {
+    async fn round(&self, traces_max: &mut usize) -> Result<bool, ClusterError> {
         self.prepare().await.map_err(|report| obstacle_of(&report))?;
         self.scan().await?;
         let due = self.changes().due(*traces_max, Instant::now().into_std());
@@ -129,7 +129,7 @@ impl Backend {
     }
 
     /// Searches for traces that are not in the table: those from before a restart, and those without room.
-    async fn scan(&self) -> Result<(), Obstacle> {
+    async fn scan(&self) -> Result<(), ClusterError> {
         let Some(scan) = self.changes().scan_due(Instant::now().into_std()) else { return Ok(()) };
         let path = format!(
             "/{}/_search?ignore_unavailable=true&allow_no_indices=true&request_cache=false",
@@ -142,7 +142,7 @@ impl Backend {
         Ok(())
     }
 
-    async fn ask(&self, path: &str, body: String) -> Result<Response, Obstacle> {
+    async fn ask(&self, path: &str, body: String) -> Result<Response, ClusterError> {
         let response = self.cluster.ask(Method::POST, path, Some(body)).await?;
         if response.is_cut { Err(unclear()) } else { Ok(response) }
     }
@@ -156,10 +156,10 @@ impl Backend {
     async fn write(
         &self,
         due: &[(Box<str>, Change)],
-        mut found: HashMap<String, Found<'_>>,
+        mut found: HashMap<String, StoredTrace<'_>>,
         mut looked: Looked<'_>,
         read_at: Instant,
-    ) -> Result<(), Obstacle> {
+    ) -> Result<(), ClusterError> {
         let now = Instant::now().into_std();
         let mut works: Vec<Work<'_>> = Vec::with_capacity(due.len());
         for (name, change) in due {
@@ -242,7 +242,11 @@ impl Backend {
         bulks.done()
     }
 
-    async fn send_round(&self, bulks: Vec<Bulk>, works: &mut [Work<'_>]) -> Result<(), Obstacle> {
+    async fn send_round(
+        &self,
+        bulks: Vec<Bulk>,
+        works: &mut [Work<'_>],
+    ) -> Result<(), ClusterError> {
         let (mut has_taken, mut refused) = (false, None);
         for bulk in bulks {
             let answers = self.post(&bulk).await.map_err(|report| {
@@ -272,7 +276,7 @@ impl Backend {
         }
         match refused {
             // The rest follows in the next round.
-            Some(reason) if !has_taken => Err(Obstacle::away(reason)),
+            Some(reason) if !has_taken => Err(ClusterError::away(reason)),
             _ => Ok(()),
         }
     }
@@ -281,14 +285,14 @@ impl Backend {
 const UNREADABLE: &str = "the key may not read, so no trace documents are made; spans arrive as before. \
     Give it the privilege `read` on the indices, or set trace_summary = \"off\"";
 
-fn unclear() -> Obstacle {
-    Obstacle::away("the backend's answer about traces cannot be read, or is incomplete")
+fn unclear() -> ClusterError {
+    ClusterError::away("the backend's answer about traces cannot be read, or is incomplete")
 }
 
-fn obstacle_of(report: &Report) -> Obstacle {
+fn obstacle_of(report: &Report) -> ClusterError {
     let refused = || report.refusal().map(|refusal| &*refusal.reason);
     let reason = report.pace.reason().or_else(refused);
-    Obstacle::away(reason.unwrap_or("trace documents were not accepted"))
+    ClusterError::away(reason.unwrap_or("trace documents were not accepted"))
 }
 
 /// Returns what a span's document has wrong or lacks. Tokens are included if the document is wrong about whether they count.

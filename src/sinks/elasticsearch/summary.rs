@@ -14,7 +14,7 @@ use super::fields::{words, write_fields, write_key, write_texts};
 use super::item::members_of;
 use super::names::{NS_PER_MS, NS_PER_US, TIME_NS_MAX, milliseconds};
 use super::options::Settings;
-use super::queries::{Found, Sum};
+use super::queries::{StoredTrace, Sum};
 use crate::span::TraceObject;
 use crate::support::json::object::Object;
 use crate::support::json::raw::Raw;
@@ -27,7 +27,7 @@ const INTEGER_MAX: u64 = i32::MAX as u64;
 pub(super) struct Summary<'a> {
     pub(super) name: &'a str,
     pub(super) sum: Sum,
-    pub(super) found: Found<'a>,
+    pub(super) found: StoredTrace<'a>,
     /// The largest number of ancestors of a span.
     pub(super) max_depth: u64,
 }
@@ -130,7 +130,7 @@ pub(super) fn write_object(
     }
     writer.close();
     let said = String::from_utf8(said).unwrap_or_default();
-    let found = Found { seq: None, document: Raw::trusted(&said).object() };
+    let found = StoredTrace { seq: None, document: Raw::trusted(&said).object() };
     let received_at = json!({ "value": received_ns / NS_PER_MS });
     let sum = Sum(json!({ "received_at": received_at, "updated_at": received_at }));
     let summary = Summary { name, sum, found, max_depth: 0 };

@@ -14,10 +14,10 @@ use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::classify::{StatusClass, classify, describe};
-use super::{Failure, TlsOptions};
+use super::{RequestError, TlsOptions};
 use crate::sinks::{BuildError, Delivery};
 use crate::support::base64;
-use crate::support::hops::{self, SENDER_HEADER};
+use crate::support::forwarding::{self, SENDER_HEADER};
 
 /// The client's limits. Everything is bounded.
 #[derive(Debug, Clone)]
@@ -206,18 +206,18 @@ impl Client {
     }
 
     /// Sends a request once and reads the complete answer.
-    pub async fn send(&self, request: &Request) -> Result<Response, Failure> {
+    pub async fn send(&self, request: &Request) -> Result<Response, RequestError> {
         let mut outgoing = hyper::Request::new(Full::new(request.body.clone()));
         *outgoing.method_mut() = request.method.clone();
         *outgoing.uri_mut() = request.uri.clone();
         *outgoing.headers_mut() = request.headers.clone();
         outgoing.headers_mut().entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
-        let sender = HeaderValue::from_static(hops::first_header());
+        let sender = HeaderValue::from_static(forwarding::first_header());
         outgoing.headers_mut().entry(SENDER_HEADER).or_insert(sender);
         let connection = capture_connection(&mut outgoing);
         let exchange = async {
             let incoming =
-                self.inner.request(outgoing).await.map_err(|error| Failure::of(&error))?;
+                self.inner.request(outgoing).await.map_err(|error| RequestError::of(&error))?;
             self.read(incoming).await
         };
         if let Ok(answer) = tokio::time::timeout(self.timeout, exchange).await {
@@ -227,15 +227,15 @@ impl Client {
         if let Some(connected) = connection.connection_metadata().as_ref() {
             connected.poison();
         }
-        Err(Failure::Timeout(self.timeout))
+        Err(RequestError::Timeout(self.timeout))
     }
 
-    async fn read(&self, incoming: hyper::Response<Incoming>) -> Result<Response, Failure> {
+    async fn read(&self, incoming: hyper::Response<Incoming>) -> Result<Response, RequestError> {
         let (head, mut body) = incoming.into_parts();
         let mut kept = BytesMut::new();
         let (mut is_cut, mut trailers) = (false, HeaderMap::new());
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| Failure::Broken(error.to_string()))?;
+            let frame = frame.map_err(|error| RequestError::Broken(error.to_string()))?;
             match frame.into_data() {
                 Ok(data) => {
                     let room = self.response_bytes_max.saturating_sub(kept.len());

@@ -8,7 +8,7 @@ use crate::sinks::Report;
 
 /// Why a request got no answer. Reasons name addresses and system errors, never what was sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
+pub enum RequestError {
     /// The backend cannot be reached: its name has no address, nothing listens there, or the connection cannot be secured.
     #[error("no connection: {0}")]
     Connect(String),
@@ -23,7 +23,7 @@ pub enum Failure {
     Broken(String),
 }
 
-impl Failure {
+impl RequestError {
     /// Returns the report for the lane: a certificate is a matter of configuration, and everything else may pass.
     pub fn report(&self) -> Report {
         match self {

@@ -1,6 +1,6 @@
 //! The HTTP client of all sinks that use HTTP.
 //!
-//! [`Client`] sends a [`Request`] once, within a timeout, and returns the complete [`Response`] or a [`Failure`]. It never retries, because
+//! [`Client`] sends a [`Request`] once, within a timeout, and returns the complete [`Response`] or a [`RequestError`]. It never retries, because
 //! lanes do. It never follows redirects, because a redirect is a wrong address that an operator should see. It uses no proxy, and
 //! `HTTPS_PROXY` is not read. HTTP/1.1 or HTTP/2 is negotiated by ALPN.
 //!
@@ -8,7 +8,7 @@
 //! Mozilla's built-in ones if the system has none, or only those that a sink names ([`TlsOptions`]). Certificates are always verified,
 //! without an option to disable that.
 //!
-//! Every request names the process that sends it and the forwarding path of its items ([`hops`](crate::support::hops)). If an address leads
+//! Every request names the process that sends it and the forwarding path of its items ([`hops`](crate::support::forwarding)). If an address leads
 //! back to this daemon, through a proxy, under another name or by way of other daemons, its receiver answers 508 and the sender's lane
 //! holds.
 //!
@@ -37,7 +37,7 @@ pub use compress::{Compression, INLINE_BYTES_MAX};
 #[cfg(any(feature = "kafka", test))]
 pub(super) use cutting::cut_items;
 pub(super) use cutting::{Body, cut};
-pub use failure::Failure;
+pub use failure::RequestError;
 pub use options::Address;
 pub(super) use options::{Limits, default_connect_timeout, shown};
 pub(super) use sending::{Endpoint, Ready, deliver, encode, in_turn};

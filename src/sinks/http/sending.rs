@@ -13,7 +13,7 @@ use hyper::{HeaderMap, Method, Uri};
 use tokio::sync::Semaphore;
 
 use super::{
-    Address, Client, ClientOptions, Failure, INLINE_BYTES_MAX, Request, Response, add_hops,
+    Address, Client, ClientOptions, INLINE_BYTES_MAX, Request, RequestError, Response, add_hops,
 };
 use crate::sinks::report::Reports;
 use crate::sinks::{BuildError, Delivery, Report};
@@ -53,7 +53,7 @@ impl Endpoint {
 
     /// Sends a request once. Without an answer, returns the report for its items.
     pub(in crate::sinks) async fn send(&self, request: &Request) -> Result<Response, Report> {
-        self.client.send(request).await.map_err(|failure: Failure| failure.report())
+        self.client.send(request).await.map_err(|failure: RequestError| failure.report())
     }
 
     /// Returns the client, for requests to other addresses.

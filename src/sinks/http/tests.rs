@@ -170,7 +170,7 @@ async fn an_answer_that_does_not_come_or_does_not_end_is_given_up() {
         let client = client(&ClientOptions { protocol, ..options.clone() });
         for _ in 0..2 {
             let failure = client.send(&request(&server.uri)).await.unwrap_err();
-            assert_eq!(failure, Failure::Timeout(timeout));
+            assert_eq!(failure, RequestError::Timeout(timeout));
             assert!(matches!(failure.report().pace, Pace::Down { after: None, .. }));
         }
     }
@@ -203,10 +203,13 @@ async fn nobody_there_and_a_broken_connection_are_told_apart() {
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf").await.unwrap();
     });
     let failure = client.send(&request(&uri)).await.unwrap_err();
-    assert!(matches!(failure, Failure::Broken(_)), "{failure:?}");
+    assert!(matches!(failure, RequestError::Broken(_)), "{failure:?}");
     half.await.unwrap();
     let failure = client.send(&request(&uri)).await.unwrap_err();
-    assert!(matches!(&failure, Failure::Connect(why) if why.contains("refused")), "{failure:?}");
+    assert!(
+        matches!(&failure, RequestError::Connect(why) if why.contains("refused")),
+        "{failure:?}"
+    );
     assert!(matches!(failure.report().pace, Pace::Down { .. }));
 }
 
@@ -221,7 +224,10 @@ async fn read_head(stream: &mut TcpStream) {
 async fn a_name_that_is_none_is_named_as_the_trouble() {
     let uri = "http://no..name/".parse().unwrap();
     let failure = client(&ClientOptions::default()).send(&request(&uri)).await.unwrap_err();
-    assert!(matches!(&failure, Failure::Connect(why) if why.contains("resolved")), "{failure:?}");
+    assert!(
+        matches!(&failure, RequestError::Connect(why) if why.contains("resolved")),
+        "{failure:?}"
+    );
 }
 
 #[test]
@@ -263,14 +269,14 @@ impl Authority {
     }
 }
 
-async fn send_with(tls: TlsOptions, server: &Server) -> Result<StatusCode, Failure> {
+async fn send_with(tls: TlsOptions, server: &Server) -> Result<StatusCode, RequestError> {
     let client = client(&ClientOptions { tls, ..ClientOptions::default() });
     client.send(&request(&server.uri)).await.map(|answer| answer.status)
 }
 
-fn assert_stops(result: Result<StatusCode, Failure>) {
+fn assert_stops(result: Result<StatusCode, RequestError>) {
     let failure = result.unwrap_err();
-    assert!(matches!(failure, Failure::Trust(_)), "{failure:?}");
+    assert!(matches!(failure, RequestError::Trust(_)), "{failure:?}");
     assert!(matches!(failure.report().pace, Pace::Hold { .. }), "{failure:?}");
 }
 
@@ -316,7 +322,7 @@ async fn our_own_certificate_is_shown_where_it_is_wanted() {
     };
     assert_eq!(send_with(tls, &server).await, Ok(StatusCode::OK));
     let failure = send_with(servers.ca_file(), &server).await.unwrap_err();
-    assert!(matches!(failure, Failure::Trust(_) | Failure::Broken(_)), "{failure:?}");
+    assert!(matches!(failure, RequestError::Trust(_) | RequestError::Broken(_)), "{failure:?}");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use super::options::{Compression, Options};
 use crate::sinks::report::Reports;
 use crate::sinks::{Delivery, Pace, Pending, Refusal, RejectClass, Report, Sink, Verdict, http};
 use crate::span::{TraceNeeds, Traced};
-use crate::support::hops::SENDER_HEADER;
+use crate::support::forwarding::SENDER_HEADER;
 use crate::support::kafka::{Context, RECEIVED_HEADER, TENANT_HEADER, is_refusal};
 
 /// Deliveries under way at once: while one waits for its acknowledgements the next is encoded.
@@ -50,12 +50,12 @@ struct Link {
     /// Taken out only when this is dropped.
     producer: Option<FutureProducer<Context>>,
     context: Context,
-    found: Found,
+    found: TopicInfo,
 }
 
 /// What was found of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Found {
+struct TopicInfo {
     partitions: usize,
     replicas: usize,
     /// None where the topic's configuration may not be read.
@@ -235,7 +235,7 @@ impl Drop for Link {
     }
 }
 
-impl Found {
+impl TopicInfo {
     /// Why spans that the topic acknowledged could be lost nevertheless.
     fn weakness(self, options: &Options) -> Option<Report> {
         let topic = &options.topic;
@@ -257,7 +257,7 @@ impl Found {
 }
 
 /// What the topic is like.
-fn ask(options: &Options) -> Result<Found, Report> {
+fn ask(options: &Options) -> Result<TopicInfo, Report> {
     let (config, context) = (options.cluster().config(), Context::default());
     // A client whose own thread hears what is wrong, as the one that administers does not.
     let client: FutureProducer<Context> =
@@ -295,7 +295,7 @@ fn ask(options: &Options) -> Result<Found, Report> {
     };
     let number =
         |name: &str| -> Option<usize> { config.as_ref()?.get(name)?.value.as_ref()?.parse().ok() };
-    Ok(Found {
+    Ok(TopicInfo {
         partitions: topic.partitions().len(),
         replicas: replicas.unwrap_or_default(),
         in_sync_min: number("min.insync.replicas"),
@@ -307,7 +307,7 @@ fn ask(options: &Options) -> Result<Found, Report> {
 
 fn producer(
     options: &Options,
-    found: Found,
+    found: TopicInfo,
     context: Context,
 ) -> Result<FutureProducer<Context>, KafkaError> {
     let compression = match options.compression {
@@ -355,7 +355,7 @@ pub(super) async fn probe(options: Arc<Options>) -> Result<String, String> {
     let topic = options.topic.clone();
     let link = Link::open(options).await;
     let found = link.map_err(|report| report.pace.reason().unwrap_or_default().to_owned())?.found;
-    let Found { partitions, replicas, in_sync_min, message_bytes_max } = found;
+    let TopicInfo { partitions, replicas, in_sync_min, message_bytes_max } = found;
     let in_sync = in_sync_min.map_or_else(|| "unknown".to_owned(), |least| least.to_string());
     Ok(format!(
         "the topic {topic} has {partitions} partitions, {replicas} replicas, min.insync.replicas {in_sync}, and takes messages of \

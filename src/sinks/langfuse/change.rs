@@ -1,7 +1,7 @@
 //! What of a span that came as OTLP cannot stay as it came. Pure.
 
 use super::fields;
-use super::reads::{Fact, Found, PROMPT_VERSION, Reads, facts_of, usable};
+use super::reads::{Fact, FactSet, PROMPT_VERSION, Reads, facts_of, usable};
 use super::trace;
 use crate::span::{Attribute, Convention, Detail, Facts, Kind, Span, Text, Tokens, Value};
 use crate::support::json::object::Object;
@@ -19,9 +19,9 @@ pub(super) struct Change {
     /// What becomes metadata: all that is counted where it repeats other spans, since Langfuse would add it up; a cost that is none, with
     /// which it would work out no other; an operation that it takes no tokens from where those of this span count; name and version of a
     /// prompt that Langfuse 3 would drop the span for.
-    hidden: Found,
+    hidden: FactSet,
     /// What is said anew behind the other attributes, under the keys of [`REPLACED`].
-    replaced: Found,
+    replaced: FactSet,
     /// The costs that are said anew.
     pub(super) cost: Option<String>,
 }
@@ -40,39 +40,39 @@ impl Change {
         let mut change =
             Self { mends: reads.has(Fact::Unusable) || !is_sound(&detail.name), ..Self::default() };
         if hides_usage {
-            change.hidden.add(Found::of(COUNTED));
+            change.hidden.add(FactSet::of(COUNTED));
         }
         if reads.has(Fact::Aggregate) && speaks(facts, tokens) {
-            change.hidden.add(Found::of([Fact::Operation]));
+            change.hidden.add(FactSet::of([Fact::Operation]));
         }
         if has_odd_prompt(facts, detail, reads) {
-            change.hidden.add(Found::of([Fact::PromptName, Fact::PromptVersion]));
+            change.hidden.add(FactSet::of([Fact::PromptName, Fact::PromptVersion]));
         }
         let own = |key| last_text(detail, key).unwrap_or_default();
         let has_usage = reads.has(Fact::OwnUsage) && !hides_usage && !tokens.own.is_empty();
         if has_usage && is_inclusive(own(fields::USAGE)) {
-            change.replaced.add(Found::of([Fact::OwnUsage]));
+            change.replaced.add(FactSet::of([Fact::OwnUsage]));
         }
         if reads.has(Fact::OwnCost) && !hides_usage {
             change.cost = mended_cost(own(fields::COST), facts.cost.total);
-            change.replaced.add(Found::of(change.cost.is_some().then_some(Fact::OwnCost)));
+            change.replaced.add(FactSet::of(change.cost.is_some().then_some(Fact::OwnCost)));
         } else if reads.has(Fact::Cost) && !facts.cost.is_said() {
-            change.hidden.add(Found::of([Fact::Cost]));
+            change.hidden.add(FactSet::of([Fact::Cost]));
         }
         // Langfuse shows the tags of the span it got last.
         if reads.has(Fact::Tags) && tags.iter().any(|tag| !facts.tags.contains(tag)) {
-            change.replaced.add(Found::of([Fact::Tags]));
+            change.replaced.add(FactSet::of([Fact::Tags]));
         }
         change
     }
 
     /// Whether there is any.
     pub(super) fn is_needed(&self) -> bool {
-        self.mends || self.gone() != Found::default()
+        self.mends || self.gone() != FactSet::default()
     }
 
     /// What Langfuse finds no more.
-    pub(super) fn gone(&self) -> Found {
+    pub(super) fn gone(&self) -> FactSet {
         let mut gone = self.hidden;
         gone.add(self.replaced);
         gone
@@ -119,7 +119,7 @@ fn is_sound(name: &str) -> bool {
 fn hides_usage(facts: &Facts, reads: Reads, tokens: &Tokens<'_>) -> bool {
     let is_meant = facts.convention == Convention::Langfuse && !facts.kind.counts_usage();
     let is_parent = !tokens.counts && facts.kind != Kind::Custom;
-    reads.has_any(Found::of(COUNTED))
+    reads.has_any(FactSet::of(COUNTED))
         && !reads.has(Fact::Aggregate)
         && !is_meant
         && (tokens.repeats || is_parent)

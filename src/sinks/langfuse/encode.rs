@@ -10,20 +10,20 @@ use super::reads::usable_ones;
 use super::trace::{FirstStarts, Traces};
 use crate::sinks::Delivery;
 use crate::sinks::http::{Body, cut};
-use crate::span::otlp::Words;
+use crate::span::otlp::MessageWriter;
 use crate::span::otlp::protobuf::{write_request_in, write_resource, write_scope};
 use crate::span::{Resource, Scope, Span};
 
 /// What is known of a delivery's spans from elsewhere.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Known {
+pub(super) struct KnownFacts {
     pub(super) answers: Answers,
     /// The starts of spans that were delivered before.
     pub(super) starts: FirstStarts,
 }
 
 /// Encodes a delivery.
-pub(super) fn encode(delivery: &Delivery, settings: &Settings, known: &Known) -> Vec<Body> {
+pub(super) fn encode(delivery: &Delivery, settings: &Settings, known: &KnownFacts) -> Vec<Body> {
     let traces = Traces::of(delivery, settings, &known.starts);
     let encoding = Encoding { settings, traces: &traces, answers: &known.answers };
     let bytes_max = settings.options.request_bytes_max.as_usize();
@@ -36,15 +36,15 @@ pub(super) fn encode(delivery: &Delivery, settings: &Settings, known: &Known) ->
 const ADDED_BYTES: usize = 512;
 
 /// Resources and scopes go out as they came, unless they have attributes that Langfuse cannot use.
-impl Words for Encoding<'_> {
+impl MessageWriter for Encoding<'_> {
     fn write_resource(&self, out: &mut Vec<u8>, resource: &Resource, wire: &[u8], _: bool) {
         let attributes = usable_ones(&resource.attributes);
         if attributes == resource.attributes {
             return out.extend_from_slice(wire);
         }
         let dropped_attributes_count = resource.dropped_attributes_count;
-        let mended = Resource { attributes, dropped_attributes_count, ..Resource::default() };
-        write_resource(out, &mended, iter::empty());
+        let repaired = Resource { attributes, dropped_attributes_count, ..Resource::default() };
+        write_resource(out, &repaired, iter::empty());
     }
 
     fn write_scope(&self, out: &mut Vec<u8>, scope: &Scope, wire: &[u8]) {

@@ -7,7 +7,7 @@ use opentelemetry_proto::tonic::common::v1::any_value;
 use prost::Message as _;
 use toml::de::DeTable;
 
-use super::encode::{Known, encode};
+use super::encode::{KnownFacts, encode};
 use super::fields;
 use super::options::{Settings, parse};
 use crate::feed::decisions::cut_tests::each_cut;
@@ -25,7 +25,7 @@ fn settings() -> Settings {
 fn no_parent_is_told_that_rules_dropped_in_another_request() {
     let settings = settings();
     each_cut(|cut| {
-        for body in encode(&cut.delivery(), &settings, &Known::default()) {
+        for body in encode(&cut.delivery(), &settings, &KnownFacts::default()) {
             let request = ExportTraceServiceRequest::decode(&*body.message).unwrap();
             let scopes = request.resource_spans.iter().flat_map(|each| &each.scope_spans);
             for span in scopes.flat_map(|scope| &scope.spans) {
@@ -46,7 +46,7 @@ fn sent_cost(settings: &Settings, cost: Cost) -> Option<String> {
     };
     let span = samples::otlp_span(1, &Arc::default(), Detail::default(), facts);
     let delivery = samples::delivery(0, vec![Item::Span(span)]);
-    let body = encode(&delivery, settings, &Known::default()).remove(0);
+    let body = encode(&delivery, settings, &KnownFacts::default()).remove(0);
     let request = ExportTraceServiceRequest::decode(&*body.message).unwrap();
     let attributes = &request.resource_spans[0].scope_spans[0].spans[0].attributes;
     let found = attributes.iter().find(|attribute| attribute.key == fields::COST)?;

@@ -17,7 +17,7 @@ use tracing::warn;
 
 use super::observation::{Answer, Answers};
 use super::options::{Lookup as LookupOptions, Settings};
-use crate::sinks::http::{Client, ClientOptions, Failure, Request, secret_header};
+use crate::sinks::http::{Client, ClientOptions, Request, RequestError, secret_header};
 use crate::sinks::{BuildError, Delivery};
 use crate::span::{Kind, Payload, Span, Text, TraceId, Usage};
 use crate::support::json::raw::Raw;
@@ -179,7 +179,7 @@ impl Lookup {
         let uri = uri.parse().map_err(|_| Missing::This)?;
         let request = Request::get(uri, self.headers.clone());
         let response = self.client.send(&request).await.map_err(|failure| match failure {
-            Failure::Timeout(_) => Missing::Late,
+            RequestError::Timeout(_) => Missing::Late,
             other => Missing::All(other.to_string()),
         })?;
         match response.status {

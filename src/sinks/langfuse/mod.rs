@@ -68,13 +68,13 @@ use super::{
 use crate::span::{SpanId, TraceId, TraceNeeds};
 use crate::support::lock::lock;
 use crate::support::recent::Recent;
-use encode::Known;
+use encode::KnownFacts;
 use lookup::Lookup;
 use observation::Answers;
 pub use options::{
     Keep, Lookup as LookupOptions, Models, Options, ReasoningTokens, Settings, parse,
 };
-use reads::{Fact, Found, facts_of};
+use reads::{Fact, FactSet, facts_of};
 use trace::FirstStarts;
 
 /// What `keep = "llm"` stands for.
@@ -148,7 +148,7 @@ impl Langfuse {
             Some(lookup) => lookup.answers(delivery, &self.settings).await,
             None => Answers::default(),
         };
-        let known = Arc::new(Known { answers, starts: self.first_starts(delivery) });
+        let known = Arc::new(KnownFacts { answers, starts: self.first_starts(delivery) });
         let (settings, shared) = (Arc::clone(&self.settings), Arc::clone(&known));
         let prepare = move |delivery: &Delivery| prepare(delivery, &settings, &shared);
         let mut report =
@@ -165,7 +165,7 @@ impl Langfuse {
     async fn send_shrunk(
         &self,
         delivery: &Delivery,
-        known: &Arc<Known>,
+        known: &Arc<KnownFacts>,
         refused: Report,
     ) -> Report {
         let (mut report, mut bytes_max) = (refused, None);
@@ -228,11 +228,11 @@ impl Sink for Langfuse {
 
 /// The bodies of the requests that a delivery becomes, compressed: what a delivery costs before it is sent, for whoever measures it.
 pub fn bodies(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Bytes>> {
-    let requests = prepare(delivery, settings, &Known::default())?;
+    let requests = prepare(delivery, settings, &KnownFacts::default())?;
     Ok(requests.into_iter().filter_map(|request| request.body).collect())
 }
 
-fn prepare(delivery: &Delivery, settings: &Settings, known: &Known) -> io::Result<Vec<Ready>> {
+fn prepare(delivery: &Delivery, settings: &Settings, known: &KnownFacts) -> io::Result<Vec<Ready>> {
     let seal = |message| settings.compression.apply(message);
     let bodies = encode::encode(delivery, settings, known);
     bodies.into_iter().map(|body| body.ready(seal)).collect()
@@ -242,7 +242,7 @@ fn prepare(delivery: &Delivery, settings: &Settings, known: &Known) -> io::Resul
 fn shrunk(
     delivery: &Delivery,
     settings: &Settings,
-    known: &Known,
+    known: &KnownFacts,
     refused_bytes: Option<usize>,
 ) -> Option<(io::Result<Bytes>, usize)> {
     let message = encode::encode(delivery, settings, known).pop()?.message;
@@ -254,7 +254,7 @@ fn shrunk(
     }
     let cut = shrink(&message, bytes_max, TRUNCATED, |key| {
         let is_ours = key.starts_with("langfuse.") && !key.contains(".metadata.");
-        let counts = || Found::of([Fact::Usage, Fact::Cost, Fact::Model]);
+        let counts = || FactSet::of([Fact::Usage, Fact::Cost, Fact::Model]);
         is_ours || [trace::SESSION, trace::USER].contains(&key) || facts_of(key).has_any(counts())
     });
     Some((settings.compression.apply(cut?), bytes_max))

@@ -61,9 +61,9 @@ named! {
 
 /// Several facts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Found(u32);
+pub(super) struct FactSet(u32);
 
-impl Found {
+impl FactSet {
     pub(super) fn of(facts: impl IntoIterator<Item = Fact>) -> Self {
         Self(facts.into_iter().fold(0, |found, fact| found | 1 << fact as u32))
     }
@@ -88,8 +88,8 @@ impl Found {
 /// The rows of `reads.txt`.
 #[derive(Default)]
 struct Table {
-    by_key: HashMap<&'static str, Found, RandomState>,
-    by_beginning: Vec<(&'static str, Found)>,
+    by_key: HashMap<&'static str, FactSet, RandomState>,
+    by_beginning: Vec<(&'static str, FactSet)>,
     /// By key and value.
     types: HashMap<(&'static str, &'static str), &'static str>,
 }
@@ -102,7 +102,7 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
             table.types.insert(said, facts);
             continue;
         }
-        let found = Found::of(facts.split(' ').filter_map(Fact::named));
+        let found = FactSet::of(facts.split(' ').filter_map(Fact::named));
         match key.strip_suffix('*') {
             Some(beginning) => table.by_beginning.push((beginning, found)),
             None => drop(table.by_key.insert(key, found)),
@@ -112,7 +112,7 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
 });
 
 /// What Langfuse takes an attribute for.
-pub(super) fn facts_of(key: &str) -> Found {
+pub(super) fn facts_of(key: &str) -> FactSet {
     let begins = || TABLE.by_beginning.iter().find(|(beginning, _)| key.starts_with(beginning));
     TABLE.by_key.get(key).copied().or_else(|| Some(begins()?.1)).unwrap_or_default()
 }
@@ -120,7 +120,7 @@ pub(super) fn facts_of(key: &str) -> Found {
 /// What Langfuse finds in a span.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Reads {
-    found: Found,
+    found: FactSet,
     by_openinference: Option<&'static str>,
     by_operation: Option<&'static str>,
 }
@@ -136,7 +136,7 @@ impl Reads {
         }
         for event in &span.detail().events {
             if event.name.starts_with("gen_ai.") {
-                reads.found.add(Found::of([Fact::Input, Fact::Output]));
+                reads.found.add(FactSet::of([Fact::Input, Fact::Output]));
             }
             if !event.attributes.iter().all(|attribute| is_usable(&attribute.value)) {
                 reads.add(Fact::Unusable);
@@ -146,7 +146,7 @@ impl Reads {
             let facts = facts_of(&attribute.key);
             OF_RESOURCE.into_iter().filter(|fact| facts.has(*fact)).for_each(|it| reads.add(it));
         }
-        let text = Found::of([Fact::Input, Fact::Output]);
+        let text = FactSet::of([Fact::Input, Fact::Output]);
         if reads.has(Fact::EmptyPrompt) { reads.without(text) } else { reads }
     }
 
@@ -156,18 +156,18 @@ impl Reads {
     }
 
     /// Whether it finds any of that.
-    pub(super) fn has_any(&self, facts: Found) -> bool {
+    pub(super) fn has_any(&self, facts: FactSet) -> bool {
         self.found.has_any(facts)
     }
 
     /// What it finds once that is gone.
-    pub(super) fn without(self, gone: Found) -> Self {
+    pub(super) fn without(self, gone: FactSet) -> Self {
         let by_operation = self.by_operation.filter(|_| !gone.has(Fact::Operation));
         Self { found: self.found.without(gone), by_operation, ..self }
     }
 
     fn add(&mut self, fact: Fact) {
-        self.found.add(Found::of([fact]));
+        self.found.add(FactSet::of([fact]));
     }
 
     fn attribute(&mut self, Attribute { key, value }: &Attribute, is_vercel: bool) {
@@ -205,7 +205,7 @@ impl Reads {
 
     /// The type that it gives the span, first match first.
     pub(super) fn own_type(&self) -> Option<&'static str> {
-        let is_tool = Found::of([Fact::VercelTool, Fact::ToolName]);
+        let is_tool = FactSet::of([Fact::VercelTool, Fact::ToolName]);
         let has_model = self.has(Fact::Model);
         match self.by_openinference.or(self.by_operation) {
             Some(found) => Some(found),

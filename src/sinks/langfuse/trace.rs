@@ -50,7 +50,7 @@ pub(super) const NAME_UNITS_MAX: usize = 200;
 
 /// What a delivery itself says of a trace.
 #[derive(Default, Clone, Copy)]
-struct Said<'a> {
+struct DeliveredFacts<'a> {
     object: Option<&'a TraceObject>,
     facts: Option<&'a Facts>,
 }
@@ -58,7 +58,7 @@ struct Said<'a> {
 impl<'a> Traces<'a> {
     /// Reads a delivery and what the lane found out about its traces. Spans that were delivered before keep the start that they had.
     pub(super) fn of(delivery: &'a Delivery, settings: &Settings, first: &FirstStarts) -> Self {
-        let mut said: HashMap<TraceId, Said<'a>> = HashMap::new();
+        let mut said: HashMap<TraceId, DeliveredFacts<'a>> = HashMap::new();
         let mut starts = HashMap::new();
         for (batch, item) in delivery.items() {
             let said = said.entry(item.trace_id()).or_default();
@@ -74,7 +74,7 @@ impl<'a> Traces<'a> {
                     if let Some(object) = &span.trace
                         && said.facts.is_none()
                     {
-                        *said = Said { object: Some(object), facts: Some(span.facts()) };
+                        *said = DeliveredFacts { object: Some(object), facts: Some(span.facts()) };
                     }
                 }
             }
@@ -99,7 +99,11 @@ impl<'a> Traces<'a> {
 }
 
 impl<'a> Trace<'a> {
-    fn of(context: Option<&'a TraceContext>, said: Said<'a>, settings: &Settings) -> Self {
+    fn of(
+        context: Option<&'a TraceContext>,
+        said: DeliveredFacts<'a>,
+        settings: &Settings,
+    ) -> Self {
         let object = said.object.or(context.and_then(|context| context.trace.as_deref()));
         let metadata = match context {
             Some(context) if !context.metadata.is_empty() => context.metadata.clone(),

@@ -8,7 +8,7 @@ use hyper::{HeaderMap, Method};
 
 use crate::sinks::Pace;
 use crate::sinks::http::classify::{StatusClass, classify, describe};
-use crate::sinks::http::{Failure, Request, Response};
+use crate::sinks::http::{Request, RequestError, Response};
 use crate::support::lock::lock;
 
 /// The last answer that was none of success. The crate's own errors have texts only.
@@ -17,7 +17,7 @@ pub(super) struct Answers(Mutex<Option<Pace>>);
 
 /// What to do.
 #[derive(Clone, Copy)]
-enum Means {
+enum Remedy {
     Slow,
     Again,
     Hold,
@@ -37,26 +37,34 @@ const TOO_LARGE: &str = "the object is larger than the store takes: lower `objec
 const NO_ROLE: &str = "neither the options nor the environment have credentials, and this machine gives none: set them (the profiles of ~/.aws are not read), or give it a role";
 
 /// Codes that say more than their status, and what an operator can do.
-const CODES: &[(Means, &str, &str)] = &[
-    (Means::Hold, RIGHTS, "AccessDenied AuthorizationFailure AuthorizationPermissionMismatch"),
-    (Means::Hold, RIGHTS, "InsufficientAccountPermissions UnauthorizedBlobOverwrite"),
-    (Means::Hold, ACCOUNT, "AccountIsDisabled AccountProblem AllAccessDisabled UserProjectMissing"),
-    (Means::Hold, ACCOUNT, "AuthorizationSourceIPMismatch KeyBasedAuthenticationNotPermitted"),
-    (Means::Hold, CREDENTIALS, "InvalidAccessKeyId InvalidToken SignatureDoesNotMatch"),
-    (Means::Hold, CREDENTIALS, "AuthenticationFailed AuthenticationRequired XAdminUserNotFound"),
-    (Means::Hold, CREDENTIALS, "NoAuthenticationInformation InvalidAuthenticationInfo"),
-    (Means::Hold, CREDENTIALS, "InvalidIdentityToken ExpiredTokenException ExpiredToken"),
-    (Means::Hold, CREDENTIALS, "invalid_client invalid_grant unauthorized_client IDPRejectedClaim"),
-    (Means::Hold, BUCKET, "NoSuchBucket ContainerNotFound ContainerDisabled"),
-    (Means::Hold, REGION, "AuthorizationHeaderMalformed PermanentRedirect"),
-    (Means::Hold, REGION, "IllegalLocationConstraintException"),
-    (Means::Hold, CLOCK, "RequestTimeTooSkewed"),
-    (Means::Hold, TOO_LARGE, "EntityTooLarge RequestBodyTooLarge"),
-    (Means::Slow, FEWER, "SlowDown TooManyRequests ServerBusy"),
-    (Means::Slow, "the store is not available", "ServiceUnavailable"),
-    (Means::Again, SAME_NAME, "ConditionalRequestConflict OperationAborted ContainerBeingDeleted"),
-    (Means::Again, LATE, "RequestTimeout OperationTimedOut"),
-    (Means::Again, "the store failed", "InternalError"),
+const CODES: &[(Remedy, &str, &str)] = &[
+    (Remedy::Hold, RIGHTS, "AccessDenied AuthorizationFailure AuthorizationPermissionMismatch"),
+    (Remedy::Hold, RIGHTS, "InsufficientAccountPermissions UnauthorizedBlobOverwrite"),
+    (
+        Remedy::Hold,
+        ACCOUNT,
+        "AccountIsDisabled AccountProblem AllAccessDisabled UserProjectMissing",
+    ),
+    (Remedy::Hold, ACCOUNT, "AuthorizationSourceIPMismatch KeyBasedAuthenticationNotPermitted"),
+    (Remedy::Hold, CREDENTIALS, "InvalidAccessKeyId InvalidToken SignatureDoesNotMatch"),
+    (Remedy::Hold, CREDENTIALS, "AuthenticationFailed AuthenticationRequired XAdminUserNotFound"),
+    (Remedy::Hold, CREDENTIALS, "NoAuthenticationInformation InvalidAuthenticationInfo"),
+    (Remedy::Hold, CREDENTIALS, "InvalidIdentityToken ExpiredTokenException ExpiredToken"),
+    (
+        Remedy::Hold,
+        CREDENTIALS,
+        "invalid_client invalid_grant unauthorized_client IDPRejectedClaim",
+    ),
+    (Remedy::Hold, BUCKET, "NoSuchBucket ContainerNotFound ContainerDisabled"),
+    (Remedy::Hold, REGION, "AuthorizationHeaderMalformed PermanentRedirect"),
+    (Remedy::Hold, REGION, "IllegalLocationConstraintException"),
+    (Remedy::Hold, CLOCK, "RequestTimeTooSkewed"),
+    (Remedy::Hold, TOO_LARGE, "EntityTooLarge RequestBodyTooLarge"),
+    (Remedy::Slow, FEWER, "SlowDown TooManyRequests ServerBusy"),
+    (Remedy::Slow, "the store is not available", "ServiceUnavailable"),
+    (Remedy::Again, SAME_NAME, "ConditionalRequestConflict OperationAborted ContainerBeingDeleted"),
+    (Remedy::Again, LATE, "RequestTimeout OperationTimedOut"),
+    (Remedy::Again, "the store failed", "InternalError"),
 ];
 
 /// Where the paths of requests for a role's credentials begin: Amazon's, Google's and Microsoft's machines.
@@ -69,7 +77,7 @@ const ROLES: &[&str] = &[
 
 impl Answers {
     /// Takes note of an answer.
-    pub(super) fn note(&self, request: &Request, answer: &Result<Response, Failure>) {
+    pub(super) fn note(&self, request: &Request, answer: &Result<Response, RequestError>) {
         let host = request.uri.host().unwrap_or_default();
         *lock(&self.0) = match answer {
             Err(failure) => {
@@ -125,14 +133,14 @@ fn read(request: &Request, host: &str, response: &Response) -> Pace {
     let status = response.status.as_u16();
     let class = classify(response.status, &response.headers);
     let (means, advice) = match known {
-        _ if is_for_role(request) => (Means::of(&class), NO_ROLE),
+        _ if is_for_role(request) => (Remedy::of(&class), NO_ROLE),
         Some((means, advice, _)) => (*means, *advice),
-        None if status == 403 => (Means::Hold, RIGHTS),
+        None if status == 403 => (Remedy::Hold, RIGHTS),
         None if response.status.is_redirection() || (status == 400 && *method == Method::HEAD) => {
-            (Means::Hold, REGION)
+            (Remedy::Hold, REGION)
         }
-        None => match Means::of(&class) {
-            Means::Hold => (Means::Hold, "check `url`, `endpoint` and the credentials"),
+        None => match Remedy::of(&class) {
+            Remedy::Hold => (Remedy::Hold, "check `url`, `endpoint` and the credentials"),
             means => (means, ""),
         },
     };
@@ -146,13 +154,13 @@ fn read(request: &Request, host: &str, response: &Response) -> Pace {
         _ => None,
     };
     match means {
-        Means::Slow => Pace::Slow { after, reason },
-        Means::Again => Pace::Down { after, reason },
-        Means::Hold => Pace::Hold { reason },
+        Remedy::Slow => Pace::Slow { after, reason },
+        Remedy::Again => Pace::Down { after, reason },
+        Remedy::Hold => Pace::Hold { reason },
     }
 }
 
-impl Means {
+impl Remedy {
     fn of(class: &StatusClass) -> Self {
         match class {
             StatusClass::Throttled { .. } => Self::Slow,
@@ -261,11 +269,11 @@ mod tests {
         let answers = Answers::default();
         let error = || Error::Generic { store: "S3", source: "x".into() };
         let request = request(&Method::PUT, "/");
-        answers.note(&request, &Err(Failure::Trust("unknown issuer".to_owned())));
+        answers.note(&request, &Err(RequestError::Trust("unknown issuer".to_owned())));
         assert!(
             matches!(answers.pace(&error()), Pace::Hold { reason } if reason.contains("s3.example.com: no trust"))
         );
-        answers.note(&request, &Err(Failure::Broken("reset".to_owned())));
+        answers.note(&request, &Err(RequestError::Broken("reset".to_owned())));
         assert!(matches!(answers.pace(&error()), Pace::Down { .. }));
         assert!(matches!(answers.pace(&error()), Pace::Down { .. }), "an answer nobody could read");
     }
@@ -274,7 +282,7 @@ mod tests {
     fn where_nobody_has_credentials_it_is_said_where_they_were_looked_for() {
         for path in ["/latest/api/token", "/computeMetadata/v1/instance/service-accounts/x/token"] {
             let (answers, request) = (Answers::default(), request(&Method::PUT, path));
-            answers.note(&request, &Err(Failure::Connect("refused".to_owned())));
+            answers.note(&request, &Err(RequestError::Connect("refused".to_owned())));
             let error = Error::Generic { store: "S3", source: "x".into() };
             for pace in [answers.pace(&error), paced_of(&request, 404, "")] {
                 let reason = pace.reason().unwrap();

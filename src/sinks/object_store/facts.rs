@@ -18,7 +18,7 @@ pub(super) fn number_of(name: &str, stem: &str) -> Option<u64> {
 
 /// What is noted with an object: one text, because Azure takes no name with a hyphen and a file has one attribute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Facts {
+pub(super) struct ObjectNote {
     /// Where the lane goes on behind it, in base64.
     pub(super) place: String,
     pub(super) sha256: String,
@@ -26,7 +26,7 @@ pub(super) struct Facts {
     pub(super) format: String,
 }
 
-impl Facts {
+impl ObjectNote {
     /// What the text is called, in an object's metadata and behind `user.` as an attribute of a file.
     pub(super) const NAME: &str = "spanferry";
 

@@ -58,7 +58,7 @@ async fn a_file_has_its_rows_its_place_and_the_partition_of_its_hour() {
     assert_eq!(lines_of(&fs::read(&path).unwrap().into()), 3);
     let mut text = [0; 1024];
     let length = rustix::fs::getxattr(&path, "user.spanferry", &mut text).unwrap();
-    let facts = Facts::read(std::str::from_utf8(&text[..length]).unwrap()).unwrap();
+    let facts = ObjectNote::read(std::str::from_utf8(&text[..length]).unwrap()).unwrap();
     assert_eq!((facts.place(), facts.rows), (place("1"), 3));
 }
 
@@ -96,7 +96,7 @@ async fn a_put_that_is_repeated_is_recognised_and_anothers_file_is_never_touched
     let state = sink.checkpoint_at(place("1")).await.unwrap().state;
     let path = only_file(dir.path());
     let whole = fs::read(&path).unwrap();
-    let facts = |sha256: &str| Facts {
+    let facts = |sha256: &str| ObjectNote {
         place: base64::text(&place("9")),
         sha256: sha256.to_owned(),
         rows: 3,

@@ -103,7 +103,7 @@ async fn each_kind_of_store_is_asked_in_its_own_words_for_a_put_under_a_conditio
         let folder = if text.contains("az://") { "/acc" } else { "" };
         let options = options(&format!("{text}endpoint = \"{address}{folder}\"\n"));
         let store = connect::store(&options).unwrap();
-        let facts = Facts {
+        let facts = ObjectNote {
             place: base64::text(&place("1")),
             sha256: "abc".to_owned(),
             rows: 3,

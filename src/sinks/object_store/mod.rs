@@ -63,7 +63,7 @@ use crate::span::{Batch, TraceNeeds};
 use crate::support::lock::lock;
 use crate::support::rfc3339::{NS_PER_SECOND, write_date};
 use crate::support::{base64, clock, sha256};
-use facts::Facts;
+use facts::ObjectNote;
 use format::Encoder;
 use options::Scheme;
 pub use options::{Format, Options};
@@ -115,11 +115,11 @@ pub struct Lake {
     root: Path,
     options: Options,
     prices: Arc<Prices>,
-    ledger: Mutex<Ledger>,
+    ledger: Mutex<WriterState>,
 }
 
 /// Where the work stands.
-struct Ledger {
+struct WriterState {
     stage: Stage,
     /// What is saved with the cursor; none before the first delivery of a new sink.
     saved: Option<Saved>,
@@ -163,7 +163,7 @@ struct Sealed {
     hour: u64,
     path: Path,
     bytes: Bytes,
-    facts: Facts,
+    facts: ObjectNote,
 }
 
 /// What is saved with the cursor.
@@ -183,7 +183,7 @@ fn hour_of(batch: &Batch) -> u64 {
     batch.source.received_at_ns / (3600 * NS_PER_SECOND)
 }
 
-impl Ledger {
+impl WriterState {
     /// The object that rows of this hour go to, taken out until they are written; none where a checkpoint must come before.
     fn take(&mut self, hour: u64, encoder: impl FnOnce() -> Encoder) -> Option<Box<Open>> {
         match std::mem::replace(&mut self.stage, Stage::Torn) {
@@ -241,7 +241,7 @@ impl Lake {
             root: options.root(),
             options: options.clone(),
             prices: parts.prices,
-            ledger: Mutex::new(Ledger { stage, saved, place, waiting, is_careful: false }),
+            ledger: Mutex::new(WriterState { stage, saved, place, waiting, is_careful: false }),
         }
     }
 
@@ -370,7 +370,7 @@ impl Lake {
             let bytes = Bytes::from(encoder.finish()?);
             let sha256 = sha256::hex(&bytes);
             let (place, format) = (base64::text(&place), format.version());
-            let facts = Facts { place, sha256, rows, format };
+            let facts = ObjectNote { place, sha256, rows, format };
             Ok::<_, io::Error>(Arc::new(Sealed { hour, path, bytes, facts }))
         });
         let sealed = sealing.await.map_err(io::Error::other).flatten();

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 
 use super::answer::Answers;
-use super::facts::{Facts, Numbered, number_of};
+use super::facts::{Numbered, ObjectNote, number_of};
 use super::folder::Folder;
 use crate::sinks::Pace;
 
@@ -53,14 +53,14 @@ impl Store {
         &self,
         path: &Path,
         bytes: &Bytes,
-        facts: &Facts,
+        facts: &ObjectNote,
     ) -> Result<bool, Pace> {
         let (client, answers) = match self {
             Self::Http { client, answers } => (client, answers),
             Self::Folder(folder) => return folder.create(path, bytes.clone(), facts.text()).await,
         };
         let attributes =
-            Attributes::from_iter([(Attribute::Metadata(Facts::NAME.into()), facts.text())]);
+            Attributes::from_iter([(Attribute::Metadata(ObjectNote::NAME.into()), facts.text())]);
         let options = PutOptions { mode: PutMode::Create, attributes, ..PutOptions::default() };
         match client.put_opts(path, PutPayload::from(bytes.clone()), options).await {
             Ok(_) => Ok(true),
@@ -70,18 +70,18 @@ impl Store {
     }
 
     /// What is noted of an object.
-    pub(super) async fn facts_of(&self, path: &Path) -> Result<Facts, Pace> {
+    pub(super) async fn facts_of(&self, path: &Path) -> Result<ObjectNote, Pace> {
         let text = match self {
             Self::Folder(folder) => folder.text_of(path).await?,
             Self::Http { client, answers } => {
                 let asked = GetOptions { head: true, ..GetOptions::default() };
                 let found = client.get_opts(path, asked).await;
                 let found = found.map_err(|error| answers.pace(&error))?;
-                let text = found.attributes.get(&Attribute::Metadata(Facts::NAME.into()));
+                let text = found.attributes.get(&Attribute::Metadata(ObjectNote::NAME.into()));
                 text.map(|text| text.as_ref().to_owned()).unwrap_or_default()
             }
         };
-        Facts::read(&text).ok_or_else(|| Pace::Hold {
+        ObjectNote::read(&text).ok_or_else(|| Pace::Hold {
             reason: format!(
                 "{self}{path} is there without what this sink notes with its objects; it is not overwritten: move it away"
             ),

@@ -20,7 +20,7 @@ use crate::span::{Detail, Item, keys};
 
 /// What becomes of a put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum SinkOutcome {
     /// It is refused.
     Refused,
     /// It is done, and nobody hears of it.
@@ -35,13 +35,13 @@ pub(crate) enum Fate {
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     pub(crate) inner: Arc<InMemory>,
-    pub(crate) fates: Mutex<VecDeque<Option<Fate>>>,
+    pub(crate) fates: Mutex<VecDeque<Option<SinkOutcome>>>,
     /// How many of the next questions fail.
     pub(crate) deaf: Mutex<u32>,
 }
 
 impl Told {
-    pub(crate) fn tell(&self, fates: impl IntoIterator<Item = Option<Fate>>) {
+    pub(crate) fn tell(&self, fates: impl IntoIterator<Item = Option<SinkOutcome>>) {
         lock(&self.fates).extend(fates);
     }
 
@@ -91,9 +91,11 @@ impl ObjectStore for Told {
         };
         match fate {
             None => put(Arc::clone(&self.inner)).await,
-            Some(Fate::Refused) => Err(broken()),
-            Some(Fate::Unheard) => put(Arc::clone(&self.inner)).await.and_then(|_| Err(broken())),
-            Some(Fate::Late) => {
+            Some(SinkOutcome::Refused) => Err(broken()),
+            Some(SinkOutcome::Unheard) => {
+                put(Arc::clone(&self.inner)).await.and_then(|_| Err(broken()))
+            }
+            Some(SinkOutcome::Late) => {
                 let late = put(Arc::clone(&self.inner));
                 tokio::spawn(async {
                     for _ in 0..200 {
@@ -103,7 +105,7 @@ impl ObjectStore for Told {
                 });
                 Err(broken())
             }
-            Some(Fate::Hangs) => {
+            Some(SinkOutcome::Hangs) => {
                 put(Arc::clone(&self.inner)).await?;
                 std::future::pending().await
             }
@@ -239,7 +241,7 @@ async fn a_put_whose_answer_is_lost_is_repeated_and_recognised() {
     let store = Arc::new(Told::default());
     let sink = begun(&store, "").await;
     sink.deliver(&spans(HOUR_5, 0..3)).await;
-    store.tell([Some(Fate::Refused), Some(Fate::Unheard)]);
+    store.tell([Some(SinkOutcome::Refused), Some(SinkOutcome::Unheard)]);
     for _ in 0..2 {
         assert!(matches!(sink.checkpoint_at(place("1")).await, Err(Pace::Down { .. })));
         let meanwhile = sink.deliver(&spans(HOUR_5, 3..4)).await;
@@ -301,7 +303,7 @@ async fn what_somebody_else_wrote_under_our_name_is_never_overwritten() {
     let store = Arc::new(Told::default());
     let sink = begun(&store, "").await;
     sink.deliver(&spans(HOUR_5, 0..3)).await;
-    store.tell([Some(Fate::Unheard)]);
+    store.tell([Some(SinkOutcome::Unheard)]);
     assert!(sink.checkpoint_at(place("1")).await.is_err());
     let name = store.objects().await.into_keys().next().unwrap();
     store.inner.put(&Path::from(name.clone()), "another's".into()).await.unwrap();

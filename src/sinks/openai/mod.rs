@@ -36,7 +36,7 @@ mod usage;
 mod agents_sdk;
 mod response;
 mod repair;
-mod standing;
+mod key_status;
 #[cfg(test)]
 mod tests;
 
@@ -62,9 +62,9 @@ use crate::support::lock::lock;
 use accounts::{Account, Accounts, Key};
 pub use agents_sdk::write_items;
 use encode::{Body, Encoded, Group};
+use key_status::{KeyStatus, Standings};
 pub use options::{Options, Prefer};
 use response::{Answer, Complaint};
-use standing::{Standing, Standings};
 
 /// OpenAI.
 pub static KIND: Kind = Kind {
@@ -133,13 +133,13 @@ impl OpenAi {
         while let Some(group) = groups.pop() {
             match self.standing(&group.account.key) {
                 // A key that was refused is left to be looked at again.
-                Standing::Open => {
+                KeyStatus::Open => {
                     groups.extend(self.send_group(delivery, group, &mut reports).await);
                 }
-                Standing::Closed(reason) => {
+                KeyStatus::Closed(reason) => {
                     reports.add(group.places(), Report::reject(reason, ""));
                 }
-                Standing::Wait(reason) => reports.add(group.places(), deferred(&group, reason)),
+                KeyStatus::Wait(reason) => reports.add(group.places(), deferred(&group, reason)),
             }
         }
         reports.finish()
@@ -228,14 +228,14 @@ impl OpenAi {
             };
             let may_mend = entry.repairs < REPAIRS_MAX;
             let item = body.item(complaint.index).filter(|_| may_mend);
-            let mended = item.and_then(|item| repair::mended(item, &complaint));
-            if mended.is_none()
+            let repaired = item.and_then(|item| repair::repaired(item, &complaint));
+            if repaired.is_none()
                 && let Some(place) = entry.place
             {
                 let report = Report::reject(complaint.reason.clone(), complaint.answer.clone());
                 reports.add([place], report);
             }
-            body = body.with(complaint.index, mended.as_deref());
+            body = body.with(complaint.index, repaired.as_deref());
         }
     }
 
@@ -253,7 +253,7 @@ impl OpenAi {
         Some(headers)
     }
 
-    fn standing(&self, key: &Key) -> Standing {
+    fn standing(&self, key: &Key) -> KeyStatus {
         let is_known = self.accounts.key(key).is_some();
         lock(&self.standings).of(key, is_known, Instant::now().into_std())
     }
@@ -275,7 +275,7 @@ impl Sink for OpenAi {
     }
 
     fn is_deferred(&self, key: &str) -> bool {
-        matches!(self.standing(&Key::Caller(key.to_owned())), Standing::Wait(_))
+        matches!(self.standing(&Key::Caller(key.to_owned())), KeyStatus::Wait(_))
     }
 
     fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {

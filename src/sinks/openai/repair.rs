@@ -10,7 +10,7 @@ const NEEDED: [&str; 7] =
     ["object", "id", "trace_id", "parent_id", "started_at", "ended_at", "type"];
 
 /// The item without what the complaint is about; `None` where that cannot be mended.
-pub(super) fn mended(item: &str, complaint: &Complaint) -> Option<Vec<u8>> {
+pub(super) fn repaired(item: &str, complaint: &Complaint) -> Option<Vec<u8>> {
     let (parent, name) = complaint.path.rsplit_once('/')?;
     let mut tree: Value = serde_json::from_str(item).ok()?;
     let value = tree.pointer_mut(&complaint.path).filter(|_| !NEEDED.contains(&name))?;
@@ -55,7 +55,7 @@ fn shortened(value: &Value) -> Option<Value> {
 mod tests {
     use super::*;
 
-    fn mend(item: &str, path: &[&str], code: &str, answer: &str) -> Option<String> {
+    fn repair(item: &str, path: &[&str], code: &str, answer: &str) -> Option<String> {
         let complaint = Complaint {
             index: 0,
             path: [&[""][..], path].concat().join("/"),
@@ -63,22 +63,22 @@ mod tests {
             reason: String::new(),
             answer: answer.to_owned(),
         };
-        mended(item, &complaint).map(|text| String::from_utf8(text).unwrap())
+        repaired(item, &complaint).map(|text| String::from_utf8(text).unwrap())
     }
 
     #[test]
     fn only_what_the_complaint_is_about_changes() {
         let item = r#"{"id":"s","span_data":{"usage":{"input_tokens":1e+0,"requests":1},"list":[1,2]},"metadata":{"a":{"b":[1.50]},"c":"text"}}"#;
         assert_eq!(
-            mend(item, &["span_data", "usage", "requests"], "unknown_parameter", "").unwrap(),
+            repair(item, &["span_data", "usage", "requests"], "unknown_parameter", "").unwrap(),
             item.replace(r#","requests":1"#, "")
         );
         assert_eq!(
-            mend(item, &["span_data", "list", "0"], "unknown_parameter", "").unwrap(),
+            repair(item, &["span_data", "list", "0"], "unknown_parameter", "").unwrap(),
             item.replace("[1,2]", "[2]")
         );
         assert_eq!(
-            mend(item, &["metadata", "a"], "invalid_type", "").unwrap(),
+            repair(item, &["metadata", "a"], "invalid_type", "").unwrap(),
             item.replace(r#"{"b":[1.50]}"#, r#""{\"b\":[1.50]}""#)
         );
     }
@@ -86,7 +86,8 @@ mod tests {
     #[test]
     fn a_large_value_is_cut_to_half() {
         let item = format!(r#"{{"span_data":{{"input":"{}"}}}}"#, "x".repeat(1_000));
-        let shorter = mend(&item, &["span_data", "input"], "", "data payload too large.").unwrap();
+        let shorter =
+            repair(&item, &["span_data", "input"], "", "data payload too large.").unwrap();
         assert!(
             (400..600).contains(&shorter.len()) && shorter.contains("[truncated]"),
             "{shorter}"
@@ -104,7 +105,7 @@ mod tests {
             (&["metadata", "a"], "invalid_type"),
             (&["span_data"], "invalid_value"),
         ] {
-            assert_eq!(mend(item, path, code, ""), None, "{path:?}");
+            assert_eq!(repair(item, path, code, ""), None, "{path:?}");
         }
     }
 }

@@ -11,7 +11,7 @@ use super::settings::Settings;
 use crate::sinks::Delivery;
 use crate::sinks::http::{Body, cut};
 use crate::span::otlp::protobuf::{self, write_resource};
-use crate::span::otlp::{Encoding, Words, json};
+use crate::span::otlp::{Encoding, MessageWriter, json};
 use crate::span::{
     Attribute, Detail, Facts, Payload, Resource, RootSpan, Span, Text, Tokens, TraceContext, Value,
     keys, repeats, tokens_of,
@@ -56,7 +56,7 @@ pub(in crate::sinks) struct Encoder<'a> {
     pub(in crate::sinks) is_for_backend: bool,
 }
 
-impl<E: Encoding> Words<E> for Encoder<'_> {
+impl<E: Encoding> MessageWriter<E> for Encoder<'_> {
     fn write_resource(&self, out: &mut E, resource: &Resource, _wire: &[u8], is_agents_sdk: bool) {
         let given = self.resource_attributes;
         let is_in = |all: &[Attribute], new: &Attribute| all.iter().any(|one| one.key == new.key);

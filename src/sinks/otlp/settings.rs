@@ -114,16 +114,18 @@ const HTTP_PATH: &str = "/v1/traces";
 
 /// Parses a sink's table, and returns all mistakes.
 pub(super) fn parse(table: Spanned<DeTable<'_>>) -> Result<Settings, Vec<Problem>> {
-    settle_options(table, |options| Settler { options: &options, mistakes: Vec::new() }.settle())
+    settle_options(table, |options| {
+        SettingsResolver { options: &options, mistakes: Vec::new() }.settle()
+    })
 }
 
 /// Combines options and preset.
-struct Settler<'a> {
+struct SettingsResolver<'a> {
     options: &'a Options,
     mistakes: Vec<Mistake<String>>,
 }
 
-impl Settler<'_> {
+impl SettingsResolver<'_> {
     fn settle(mut self) -> Result<Settings, Vec<Mistake<String>>> {
         let options = self.options;
         let none = Preset::default();

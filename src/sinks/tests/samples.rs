@@ -6,9 +6,9 @@ use bytes::Bytes;
 
 use crate::sinks::Delivery;
 use crate::span::{
-    Attribute, Batch, Convention, Cost, Detail, Facts, Failure, Format, Item, Kind, Link, Outline,
-    Payload, Receiver, Resource, Said, Scope, Score, SdkIds, Source, Span, SpanEvent, SpanId, Text,
-    TraceId, TraceObject, Usage, Value,
+    Attribute, Batch, Convention, Cost, Detail, Facts, Format, Item, Kind, Link, Payload, Receiver,
+    Resource, Scope, Score, SdkIds, Source, Span, SpanError, SpanEvent, SpanHeader, SpanId,
+    SpanReading, Text, TraceId, TraceObject, Usage, Value,
 };
 
 /// 2026-11-21T05:15:09.529503Z.
@@ -30,14 +30,14 @@ impl Format for Fixed {
         self.detail.clone()
     }
 
-    fn said(&self, _: &Span) -> Said {
-        Said { facts: self.facts.clone(), head: None }
+    fn said(&self, _: &Span) -> SpanReading {
+        SpanReading { facts: self.facts.clone(), head: None }
     }
 }
 
 fn span_of(number: u64, wire: Bytes, scope: &Arc<Scope>, format: Fixed) -> Span {
     let span_id = |number: u64| SpanId::new(number.to_be_bytes());
-    let outline = Outline {
+    let outline = SpanHeader {
         trace_id: trace_id(),
         span_id: span_id(number + 1).unwrap(),
         parent_id: span_id(number),
@@ -231,7 +231,7 @@ fn full() -> (Detail, Facts) {
         guardrail_triggered: Some(true),
         mcp_server: Some(text("files")),
         mcp_method: Some(text("tools/list")),
-        error: Some(Failure {
+        error: Some(SpanError {
             kind: Some(text("RateLimitError")),
             message: text("too many requests"),
             data: Some(Payload::Json(text(r#"{"retry":true}"#))),

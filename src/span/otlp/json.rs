@@ -1,7 +1,7 @@
 //! OTLP in its JSON mapping: ids in hexadecimal, 64-bit integers as strings, enums as numbers, bytes in base64.
 //! <https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding>. Fields with their default value are omitted.
 
-use super::message::{self, AsSent, Encoding, Field, Words};
+use super::message::{self, AsSent, Encoding, Field, MessageWriter};
 use crate::span::ids::write_hex;
 use crate::span::plain::write_quoted;
 use crate::span::{Attribute, Scope, Span, Value};
@@ -16,7 +16,7 @@ pub fn write_request<'a>(out: &mut Vec<u8>, spans: impl IntoIterator<Item = &'a 
 pub fn write_request_in<'a>(
     out: &mut Vec<u8>,
     spans: impl IntoIterator<Item = &'a Span>,
-    words: &impl for<'m> Words<Members<'m>>,
+    words: &impl for<'m> MessageWriter<Members<'m>>,
 ) {
     write_object(out, |members| message::write_request_in(members, spans, words));
 }

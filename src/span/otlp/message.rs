@@ -62,7 +62,7 @@ const fn dropped_attributes(number: u32) -> Field {
 pub const SMALL_BYTES: usize = 127;
 
 /// Controls how the messages of a request are written. By default, OTLP spans are written as they came if the encoding allows it.
-pub trait Words<E: Encoding = Vec<u8>> {
+pub trait MessageWriter<E: Encoding = Vec<u8>> {
     /// Appends the fields of a resource, given the message in protobuf and whether its spans are of the Agents SDK.
     fn write_resource(&self, out: &mut E, resource: &Resource, _wire: &[u8], _is_agents_sdk: bool) {
         write_resource(out, resource, iter::empty());
@@ -89,13 +89,13 @@ pub trait Words<E: Encoding = Vec<u8>> {
 /// Writes everything unchanged.
 pub(super) struct AsSent;
 
-impl<E: Encoding> Words<E> for AsSent {}
+impl<E: Encoding> MessageWriter<E> for AsSent {}
 
 /// Appends the fields of an `ExportTraceServiceRequest` with these spans, as `words` writes them.
 pub fn write_request_in<'a, E: Encoding>(
     out: &mut E,
     spans: impl IntoIterator<Item = &'a Span>,
-    words: &impl Words<E>,
+    words: &impl MessageWriter<E>,
 ) {
     let bytes_of = |group: &ResourceGroup<'_>| group.scopes.iter().map(scope_bytes).sum();
     out.messages(RESOURCE_SPANS, &Groups::of(spans), bytes_of, |out, group| {

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::ptr;
 use std::sync::Arc;
 
-pub use message::{Encoding, Words};
+pub use message::{Encoding, MessageWriter};
 
 use super::{Resource, Scope, Span};
 

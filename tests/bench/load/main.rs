@@ -10,7 +10,7 @@
 mod authority;
 mod bodies;
 mod beside;
-mod far;
+mod backend;
 #[path = "../../process/mod.rs"]
 mod process;
 mod procfs;
@@ -170,7 +170,7 @@ impl Arguments {
         if self.sink_option.is_empty() {
             options = match sink {
                 "file" => "path = \"traces.jsonl\"".to_owned(),
-                _ => far::options(sink)?,
+                _ => backend::options(sink)?,
             };
         }
         let tables = format!("[sinks.{MEASURED}]\ntype = \"{sink}\"\n{options}\n");

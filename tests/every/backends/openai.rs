@@ -6,24 +6,24 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 
 use super::Backend;
+use crate::backend::OpenAiBackend;
 use crate::captured;
 use crate::expected::Expected;
-use crate::far_side::FarSide;
 use crate::seen::{Seen, Shown, Words};
 
 struct OpenAi {
     endpoint: String,
-    far_side: FarSide,
+    backend: OpenAiBackend,
 }
 
 pub(super) async fn start() -> Box<dyn Backend> {
-    let far_side = FarSide::default();
-    Box::new(OpenAi { endpoint: far_side.listen().await, far_side })
+    let backend = OpenAiBackend::default();
+    Box::new(OpenAi { endpoint: backend.listen().await, backend })
 }
 
 impl OpenAi {
     fn items(&self) -> Vec<Value> {
-        self.far_side.items().iter().map(|item| captured::parse(item).unwrap()).collect()
+        self.backend.items().iter().map(|item| captured::parse(item).unwrap()).collect()
     }
 }
 
@@ -64,7 +64,7 @@ impl Backend for OpenAi {
 
     fn own_figures<'a>(&'a self, expected: &'a Expected) -> BoxFuture<'a, Option<String>> {
         Box::pin(async {
-            let got = self.far_side.got();
+            let got = self.backend.got();
             let distinct = |header: &str| {
                 got.iter().filter_map(|got| got.headers.get(header)).collect::<BTreeSet<_>>().len()
             };
@@ -76,7 +76,7 @@ impl Backend for OpenAi {
                 got.len(),
                 distinct("authorization"),
                 distinct("openai-organization"),
-                self.far_side.refused().len()
+                self.backend.refused().len()
             ))
         })
     }

@@ -16,12 +16,12 @@ use bytes::Bytes;
 
 use super::OTLP;
 use super::detail::{resource_of, scope_of};
-use super::tally::{Flaw, Tally};
+use super::tally::{Counters, Flaw};
 use crate::normalize::json::{Quoted, Scanner, Token, kind_of};
 use crate::normalize::raw::utf8;
-use crate::normalize::shape::{self, Found};
+use crate::normalize::shape::{self, BodyShape};
 use crate::normalize::{Decoded, Encoding, Envelope, Limits, Malformed, Refused};
-use crate::span::{Item, Outline, Span, Text};
+use crate::span::{Item, Span, SpanHeader, Text};
 use crate::support::json::scan::Broken;
 
 /// Decodes a request.
@@ -35,7 +35,7 @@ pub(in crate::normalize) fn decode(
         scanner: Scanner::new(&text),
         // Names, quotes and digits are longer in JSON. If text prevails, the output grows once.
         out: Vec::with_capacity(text.len() / 2),
-        tally: Tally::new(limits, &envelope.resent),
+        tally: Counters::new(limits, &envelope.resent),
         spans: Vec::new(),
         scopes: Vec::new(),
         resources: Vec::new(),
@@ -45,8 +45,8 @@ pub(in crate::normalize) fn decode(
         transcoder.tally.warn(NOT_UTF8);
     }
     transcoder.request().map_err(|fault| match fault {
-        Fault::Malformed(malformed) => malformed,
-        Fault::Misfit(what) => {
+        ReadError::Malformed(malformed) => malformed,
+        ReadError::Misfit(what) => {
             Malformed::Shape(format!("the body is not an OTLP request in JSON: {what}"))
         }
     })?;
@@ -57,14 +57,14 @@ const NOT_UTF8: &str = "the body is not UTF-8: invalid bytes became U+FFFD";
 
 /// Why decoding stops.
 #[derive(Debug)]
-enum Fault {
+enum ReadError {
     /// The complete request is refused.
     Malformed(Malformed),
     /// A value of the wrong type. Inside a span, only the span is refused, elsewhere the complete request.
     Misfit(&'static str),
 }
 
-impl<E: Into<Malformed>> From<E> for Fault {
+impl<E: Into<Malformed>> From<E> for ReadError {
     fn from(malformed: E) -> Self {
         Self::Malformed(malformed.into())
     }
@@ -74,7 +74,7 @@ impl<E: Into<Malformed>> From<E> for Fault {
 struct Transcoder<'a> {
     scanner: Scanner<'a>,
     out: Vec<u8>,
-    tally: Tally<'a>,
+    tally: Counters<'a>,
     spans: Vec<DraftSpan>,
     /// Each with the index of its resource.
     scopes: Vec<(usize, Maker)>,
@@ -85,7 +85,7 @@ struct Transcoder<'a> {
 struct DraftSpan {
     scope: usize,
     /// Everything but the wire, whose range follows.
-    outline: Outline,
+    outline: SpanHeader,
     wire: Range<usize>,
 }
 
@@ -104,11 +104,11 @@ struct Maker {
 }
 
 impl<'a> Transcoder<'a> {
-    fn request(&mut self) -> Result<(), Fault> {
+    fn request(&mut self) -> Result<(), ReadError> {
         let first = self.scanner.peek();
         if first != Some(b'{') {
             self.scanner.token()?;
-            return Err(no_request(&Found::Other(kind_of(first))));
+            return Err(no_request(&BodyShape::Other(kind_of(first))));
         }
         let (mut others, mut is_request) = (Vec::new(), false);
         self.members("", |this, name| {
@@ -128,11 +128,11 @@ impl<'a> Transcoder<'a> {
         if is_request || others.is_empty() {
             Ok(())
         } else {
-            Err(no_request(&Found::Members(others)))
+            Err(no_request(&BodyShape::Members(others)))
         }
     }
 
-    fn resource_spans(&mut self) -> Result<(), Fault> {
+    fn resource_spans(&mut self) -> Result<(), ReadError> {
         self.count_value()?;
         let mut maker = Maker::default();
         let scopes = self.scopes.len();
@@ -151,7 +151,7 @@ impl<'a> Transcoder<'a> {
         Ok(())
     }
 
-    fn scope_spans(&mut self) -> Result<(), Fault> {
+    fn scope_spans(&mut self) -> Result<(), ReadError> {
         self.count_value()?;
         let mut maker = Maker::default();
         let spans = self.spans.len() + self.refused.len();
@@ -168,11 +168,11 @@ impl<'a> Transcoder<'a> {
         Ok(())
     }
 
-    fn schema_url(&mut self) -> Result<Text, Fault> {
+    fn schema_url(&mut self) -> Result<Text, ReadError> {
         Ok(self.text("schemaUrl is not a string")?.text().into_owned().into())
     }
 
-    fn next_span(&mut self) -> Result<(), Fault> {
+    fn next_span(&mut self) -> Result<(), ReadError> {
         self.tally.item()?;
         let Some(index) = self.tally.next_place() else { return self.skip() };
         let begun_at = self.scanner.value_position();
@@ -183,7 +183,7 @@ impl<'a> Transcoder<'a> {
             Ok(outline) => {
                 self.spans.push(DraftSpan { scope, outline, wire: written..self.out.len() });
             }
-            Err(Fault::Misfit(reason)) => {
+            Err(ReadError::Misfit(reason)) => {
                 self.out.truncate(written);
                 self.scanner.go_back(begun_at);
                 let text = self.scanner.skip()?;
@@ -196,8 +196,8 @@ impl<'a> Transcoder<'a> {
 
     /// Counts one attribute, array element, event, link or envelope.
     #[inline]
-    fn count_value(&mut self) -> Result<(), Fault> {
-        self.tally.value().map_err(|_: Flaw| Fault::Malformed(self.tally.too_many_values()))
+    fn count_value(&mut self) -> Result<(), ReadError> {
+        self.tally.value().map_err(|_: Flaw| ReadError::Malformed(self.tally.too_many_values()))
     }
 
     /// Reads an object by calling `read` at the value of each member. Null counts as an object without members. Returns whether it was an
@@ -205,12 +205,12 @@ impl<'a> Transcoder<'a> {
     fn members(
         &mut self,
         misfit: &'static str,
-        mut read: impl FnMut(&mut Self, &str) -> Result<(), Fault>,
-    ) -> Result<bool, Fault> {
+        mut read: impl FnMut(&mut Self, &str) -> Result<(), ReadError>,
+    ) -> Result<bool, ReadError> {
         match self.scanner.token()? {
             Token::Object => {}
             Token::Null => return Ok(false),
-            _ => return Err(Fault::Misfit(misfit)),
+            _ => return Err(ReadError::Misfit(misfit)),
         }
         let mut is_begun = false;
         while let Some(name) = self.scanner.next_member(&mut is_begun)? {
@@ -223,12 +223,12 @@ impl<'a> Transcoder<'a> {
     fn each(
         &mut self,
         misfit: &'static str,
-        mut read: impl FnMut(&mut Self) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
+        mut read: impl FnMut(&mut Self) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
         match self.scanner.token()? {
             Token::Array => {}
             Token::Null => return Ok(()),
-            _ => return Err(Fault::Misfit(misfit)),
+            _ => return Err(ReadError::Misfit(misfit)),
         }
         let mut is_begun = false;
         while self.scanner.next_element(&mut is_begun)? {
@@ -238,16 +238,16 @@ impl<'a> Transcoder<'a> {
     }
 
     /// Reads a string. Null counts as an empty one.
-    fn text(&mut self, misfit: &'static str) -> Result<Quoted<'a>, Fault> {
+    fn text(&mut self, misfit: &'static str) -> Result<Quoted<'a>, ReadError> {
         match self.scanner.token()? {
             Token::Text(text) => Ok(text),
             Token::Null => Ok(Quoted::default()),
-            _ => Err(Fault::Misfit(misfit)),
+            _ => Err(ReadError::Misfit(misfit)),
         }
     }
 
     /// Skips a value that no reader handles.
-    fn skip(&mut self) -> Result<(), Fault> {
+    fn skip(&mut self) -> Result<(), ReadError> {
         self.scanner.skip()?;
         Ok(())
     }
@@ -267,7 +267,7 @@ impl<'a> Transcoder<'a> {
         let scopes: Vec<_> = scopes.into_iter().map(scope).collect();
         let scope_at = |place: usize| scopes.get(place).cloned().unwrap_or_default();
         let item = |DraftSpan { scope, outline, wire }| {
-            let outline = Outline { wire: slice(&wire), ..outline };
+            let outline = SpanHeader { wire: slice(&wire), ..outline };
             Item::Span(Span::new(outline, scope_at(scope), None, &OTLP))
         };
         let refused = refused.into_iter().map(|DraftRefused { scope, index, reason, text }| {
@@ -279,6 +279,6 @@ impl<'a> Transcoder<'a> {
     }
 }
 
-fn no_request(found: &Found) -> Fault {
-    Fault::Malformed(Malformed::Shape(shape::sentence("an object with resourceSpans", found)))
+fn no_request(found: &BodyShape) -> ReadError {
+    ReadError::Malformed(Malformed::Shape(shape::sentence("an object with resourceSpans", found)))
 }

@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::{Fault, Transcoder, scalar};
+use super::{ReadError, Transcoder, scalar};
 use crate::normalize::json::{Quoted, Token};
-use crate::normalize::otlp::tally::{NO_SPAN_ID, NO_TRACE_ID, mended};
-use crate::span::Outline;
+use crate::normalize::otlp::tally::{NO_SPAN_ID, NO_TRACE_ID, repaired};
+use crate::span::SpanHeader;
 use crate::span::otlp::protobuf::{
     SMALL_BYTES, close_message, open_message, write_bytes, write_fixed32, write_fixed64,
     write_int32, write_uint32,
@@ -63,13 +63,13 @@ const NO_SCOPE_TEXT: &str = "a scope's name or version is not a string";
 
 impl<'a> Transcoder<'a> {
     /// Reads a span and writes the fields of a `Span` message. The outline has no wire yet.
-    pub(super) fn span(&mut self) -> Result<Outline, Fault> {
+    pub(super) fn span(&mut self) -> Result<SpanHeader, ReadError> {
         let mut fields = SpanFields::default();
         let is_object = self.members(NO_SPAN, |this, name| this.span_member(name, &mut fields))?;
-        if is_object { self.write_span(&fields) } else { Err(Fault::Misfit(NO_SPAN)) }
+        if is_object { self.write_span(&fields) } else { Err(ReadError::Misfit(NO_SPAN)) }
     }
 
-    fn span_member(&mut self, name: &str, fields: &mut SpanFields<'a>) -> Result<(), Fault> {
+    fn span_member(&mut self, name: &str, fields: &mut SpanFields<'a>) -> Result<(), ReadError> {
         match name {
             "traceId" | "trace_id" => fields.trace_id = self.text(NO_TRACE_ID.no_digits)?,
             "spanId" | "span_id" => fields.span_id = self.text(NO_SPAN_ID.no_digits)?,
@@ -100,16 +100,16 @@ impl<'a> Transcoder<'a> {
         Ok(())
     }
 
-    fn write_span(&mut self, fields: &SpanFields<'a>) -> Result<Outline, Fault> {
-        let trace_id = scalar::trace_id(fields.trace_id).map_err(Fault::Misfit)?;
-        let span_id = scalar::span_id(fields.span_id).map_err(Fault::Misfit)?;
+    fn write_span(&mut self, fields: &SpanFields<'a>) -> Result<SpanHeader, ReadError> {
+        let trace_id = scalar::trace_id(fields.trace_id).map_err(ReadError::Misfit)?;
+        let span_id = scalar::span_id(fields.span_id).map_err(ReadError::Misfit)?;
         write_bytes(&mut self.out, 1, trace_id.as_bytes());
         write_bytes(&mut self.out, 2, span_id.as_bytes());
         self.write_quoted(3, fields.trace_state);
         // A span with an invalid parent id becomes a root. Only an id of the wrong form is worth a warning.
         let parent_id = scalar::span_id(fields.parent_id);
         if fields.has_odd_parent || parent_id == Err(NO_SPAN_ID.no_digits) {
-            self.tally.warn(mended::PARENT);
+            self.tally.warn(repaired::PARENT);
         }
         if let Ok(parent_id) = parent_id {
             write_bytes(&mut self.out, 4, parent_id.as_bytes());
@@ -131,17 +131,17 @@ impl<'a> Transcoder<'a> {
         let (start_ns, end_ns) = (fields.start_ns, fields.end_ns);
         self.tally.times(start_ns, end_ns);
         let parent_id = parent_id.ok();
-        Ok(Outline { trace_id, span_id, parent_id, start_ns, end_ns, wire: Bytes::new() })
+        Ok(SpanHeader { trace_id, span_id, parent_id, start_ns, end_ns, wire: Bytes::new() })
     }
 
-    fn parent_id(&mut self, fields: &mut SpanFields<'a>) -> Result<(), Fault> {
+    fn parent_id(&mut self, fields: &mut SpanFields<'a>) -> Result<(), ReadError> {
         let token = self.scanner.token()?;
         fields.parent_id = if let Token::Text(text) = token { text } else { Quoted::default() };
         fields.has_odd_parent = !matches!(token, Token::Text(_) | Token::Null);
         Ok(self.scanner.finish(token)?)
     }
 
-    fn status(&mut self, fields: &mut SpanFields<'a>) -> Result<(), Fault> {
+    fn status(&mut self, fields: &mut SpanFields<'a>) -> Result<(), ReadError> {
         (fields.status_message, fields.status_code) = Default::default();
         self.members(NO_STATUS, |this, name| match name {
             "message" => this.text(NO_TEXT).map(|it| fields.status_message = it),
@@ -153,7 +153,7 @@ impl<'a> Transcoder<'a> {
         Ok(())
     }
 
-    fn event(&mut self) -> Result<(), Fault> {
+    fn event(&mut self) -> Result<(), ReadError> {
         self.count_value()?;
         let event = open_message(&mut self.out, 11, SMALL_BYTES);
         let (mut time_ns, mut text, mut dropped) = (0, Quoted::default(), 0);
@@ -174,7 +174,7 @@ impl<'a> Transcoder<'a> {
     }
 
     /// Reads a link, and omits it if its ids are invalid.
-    fn link(&mut self) -> Result<(), Fault> {
+    fn link(&mut self) -> Result<(), ReadError> {
         self.count_value()?;
         let start = self.out.len();
         let link = open_message(&mut self.out, 13, SMALL_BYTES);
@@ -194,7 +194,7 @@ impl<'a> Transcoder<'a> {
         let (Ok(trace_id), Ok(span_id)) = (scalar::trace_id(trace_id), scalar::span_id(span_id))
         else {
             self.out.truncate(start);
-            self.tally.warn(mended::LINK);
+            self.tally.warn(repaired::LINK);
             return Ok(());
         };
         write_bytes(&mut self.out, 1, trace_id.as_bytes());
@@ -207,7 +207,7 @@ impl<'a> Transcoder<'a> {
     }
 
     /// Reads a resource and returns the range of its message in the output.
-    pub(super) fn resource(&mut self) -> Result<Range<usize>, Fault> {
+    pub(super) fn resource(&mut self) -> Result<Range<usize>, ReadError> {
         let start = self.out.len();
         let mut dropped = 0;
         self.members(NO_RESOURCE, |this, name| match name {
@@ -223,7 +223,7 @@ impl<'a> Transcoder<'a> {
     }
 
     /// Transcodes references to entities, which are only passed on with the resource.
-    fn entity_ref(&mut self) -> Result<(), Fault> {
+    fn entity_ref(&mut self) -> Result<(), ReadError> {
         self.count_value()?;
         let message = open_message(&mut self.out, 3, SMALL_BYTES);
         self.members(NO_ENTITY, |this, name| match name {
@@ -237,13 +237,13 @@ impl<'a> Transcoder<'a> {
         Ok(())
     }
 
-    fn text_field(&mut self, number: u32) -> Result<(), Fault> {
+    fn text_field(&mut self, number: u32) -> Result<(), ReadError> {
         let text = self.text(NO_ENTITY)?;
         self.write_quoted(number, text);
         Ok(())
     }
 
-    fn text_list(&mut self, number: u32) -> Result<(), Fault> {
+    fn text_list(&mut self, number: u32) -> Result<(), ReadError> {
         self.each(NO_ENTITY, |this| {
             this.count_value()?;
             this.text_field(number)
@@ -251,7 +251,7 @@ impl<'a> Transcoder<'a> {
     }
 
     /// Reads a scope and returns the range of its message in the output.
-    pub(super) fn scope(&mut self) -> Result<Range<usize>, Fault> {
+    pub(super) fn scope(&mut self) -> Result<Range<usize>, ReadError> {
         let start = self.out.len();
         let (mut text, mut version, mut dropped) = (Quoted::default(), Quoted::default(), 0);
         self.members(NO_SCOPE, |this, name| match name {
@@ -269,25 +269,28 @@ impl<'a> Transcoder<'a> {
         Ok(start..self.out.len())
     }
 
-    fn enumeration(&mut self, names: &[&str], misfit: &'static str) -> Result<i32, Fault> {
+    fn enumeration(&mut self, names: &[&str], misfit: &'static str) -> Result<i32, ReadError> {
         match self.scanner.token()? {
             Token::Null => Ok(0),
-            token => scalar::enumeration(token, names).ok_or(Fault::Misfit(misfit)),
+            token => scalar::enumeration(token, names).ok_or(ReadError::Misfit(misfit)),
         }
     }
 
-    fn integer<N: TryFrom<i128> + Default>(&mut self, misfit: &'static str) -> Result<N, Fault> {
+    fn integer<N: TryFrom<i128> + Default>(
+        &mut self,
+        misfit: &'static str,
+    ) -> Result<N, ReadError> {
         let number = match self.scanner.token()? {
             Token::Null => return Ok(N::default()),
             Token::Object => self.long()?,
             token => scalar::integer(token),
         };
-        number.and_then(|number| number.try_into().ok()).ok_or(Fault::Misfit(misfit))
+        number.and_then(|number| number.try_into().ok()).ok_or(ReadError::Misfit(misfit))
     }
 
     /// Reads an integer from its halves, `{"low":-1013133952,"high":395276536}`, the form in which OpenTelemetry's exporter for JavaScript
     /// 0.44 sends times (open-telemetry/opentelemetry-js issue 4216).
-    fn long(&mut self) -> Result<Option<i128>, Fault> {
+    fn long(&mut self) -> Result<Option<i128>, ReadError> {
         let (mut low, mut high) = (None, None);
         let mut is_begun = false;
         while let Some(name) = self.scanner.next_member(&mut is_begun)? {

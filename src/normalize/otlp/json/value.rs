@@ -1,10 +1,10 @@
 //! Transcodes attributes and their values.
 
 use super::scalar;
-use super::{Fault, Transcoder};
+use super::{ReadError, Transcoder};
 use crate::normalize::json::{Quoted, Token};
 use crate::normalize::otlp::TOO_DEEP_MARKER;
-use crate::normalize::otlp::tally::mended;
+use crate::normalize::otlp::tally::repaired;
 use crate::span::otlp::protobuf::{
     Open, SMALL_BYTES, close_message, open_message, write_bytes, write_fixed64_bits, write_text,
     write_text_attribute, write_varint_field,
@@ -33,11 +33,11 @@ impl<'a> Transcoder<'a> {
         number: u32,
         depth: usize,
         misfit: &'static str,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ReadError> {
         self.each(misfit, |this| this.attribute(number, depth))
     }
 
-    fn attribute(&mut self, number: u32, depth: usize) -> Result<(), Fault> {
+    fn attribute(&mut self, number: u32, depth: usize) -> Result<(), ReadError> {
         self.count_value()?;
         let begun_at = self.scanner.value_position();
         if !self.tally.is_too_deep(depth)
@@ -70,7 +70,7 @@ impl<'a> Transcoder<'a> {
 
     /// Reads an attribute with a scalar in the form that nearly every client sends: key first, without spaces. Writes nothing if it has
     /// another form.
-    fn usual_attribute(&mut self, number: u32, depth: usize) -> Option<Result<(), Fault>> {
+    fn usual_attribute(&mut self, number: u32, depth: usize) -> Option<Result<(), ReadError>> {
         let key = self.scanner.string_after("{\"key\":")?;
         let name = self.scanner.string_after(",\"value\":{")?;
         let token = if self.scanner.eat(":") { self.scanner.token().ok()? } else { return None };
@@ -98,11 +98,11 @@ impl<'a> Transcoder<'a> {
     }
 
     /// Reads an `AnyValue` into this field.
-    fn value(&mut self, number: u32, depth: usize) -> Result<(), Fault> {
+    fn value(&mut self, number: u32, depth: usize) -> Result<(), ReadError> {
         let message = self.open(number, depth);
         if self.tally.is_too_deep(depth) {
             self.skip()?;
-            self.tally.warn(mended::TOO_DEEP);
+            self.tally.warn(repaired::TOO_DEEP);
             write_text(&mut self.out, 1, TOO_DEEP_MARKER);
         } else {
             match self.scanner.token()? {
@@ -115,7 +115,7 @@ impl<'a> Transcoder<'a> {
         Ok(())
     }
 
-    fn value_members(&mut self, depth: usize, one_of: OneOf) -> Result<(), Fault> {
+    fn value_members(&mut self, depth: usize, one_of: OneOf) -> Result<(), ReadError> {
         let start = self.out.len();
         let mut has_unknown = false;
         let mut is_begun = false;
@@ -149,7 +149,12 @@ impl<'a> Transcoder<'a> {
     }
 
     /// Reads the member of a value with this field number. `token` is the beginning of its content.
-    fn value_member(&mut self, member: u32, token: Token<'a>, depth: usize) -> Result<(), Fault> {
+    fn value_member(
+        &mut self,
+        member: u32,
+        token: Token<'a>,
+        depth: usize,
+    ) -> Result<(), ReadError> {
         let out = &mut self.out;
         let written = match (member, token) {
             (STRING, Token::Text(text)) => {
@@ -172,7 +177,7 @@ impl<'a> Transcoder<'a> {
     }
 
     /// Reads an `ArrayValue` or `KeyValueList` after its brace: an object with one member, `values`.
-    fn list(&mut self, member: u32, depth: usize) -> Result<(), Fault> {
+    fn list(&mut self, member: u32, depth: usize) -> Result<(), ReadError> {
         let message = self.open(member, depth);
         let mut is_begun = false;
         while let Some(name) = self.scanner.next_member(&mut is_begun)? {
@@ -190,14 +195,14 @@ impl<'a> Transcoder<'a> {
     }
 
     /// Keeps a scalar of the wrong type as text.
-    fn keep_as_text(&mut self, token: Token<'a>) -> Result<(), Fault> {
+    fn keep_as_text(&mut self, token: Token<'a>) -> Result<(), ReadError> {
         match token {
             Token::Text(text) => self.write_quoted_always(1, text),
             Token::Number(digits) => write_bytes(&mut self.out, 1, digits.as_bytes()),
             Token::Bool(value) => {
                 write_bytes(&mut self.out, 1, if value { b"true" } else { b"false" });
             }
-            Token::Object | Token::Array | Token::Null => return Err(Fault::Misfit(NO_SCALAR)),
+            Token::Object | Token::Array | Token::Null => return Err(ReadError::Misfit(NO_SCALAR)),
         }
         self.tally.warn(MISFIT);
         Ok(())

@@ -340,14 +340,14 @@ fn what_is_mended_is_said_and_shown() {
             .map(|warning| (warning.what, warning.count))
             .collect::<Vec<_>>()
     };
-    assert_eq!(said("032_parent-7"), [(super::tally::mended::PARENT, 1)]);
+    assert_eq!(said("032_parent-7"), [(super::tally::repaired::PARENT, 1)]);
     assert_eq!(said("033_parent-zero"), []);
-    assert_eq!(said("034_link-bad-id"), [(super::tally::mended::LINK, 1)]);
+    assert_eq!(said("034_link-bad-id"), [(super::tally::repaired::LINK, 1)]);
     assert_eq!(said("040_deep-array-40"), []);
-    assert_eq!(said("041_deep-array-100"), [(super::tally::mended::TOO_DEEP, 1)]);
-    assert_eq!(said("042_deep-array-100000"), [(super::tally::mended::TOO_DEEP, 1)]);
-    assert_eq!(said("043_deep-json-array"), [(super::tally::mended::TOO_DEEP, 1)]);
-    assert_eq!(said("050_end-before-start"), [(super::tally::mended::END, 1)]);
+    assert_eq!(said("041_deep-array-100"), [(super::tally::repaired::TOO_DEEP, 1)]);
+    assert_eq!(said("042_deep-array-100000"), [(super::tally::repaired::TOO_DEEP, 1)]);
+    assert_eq!(said("043_deep-json-array"), [(super::tally::repaired::TOO_DEEP, 1)]);
+    assert_eq!(said("050_end-before-start"), [(super::tally::repaired::END, 1)]);
 
     let name = |decoded: &Decoded| decoded.batch.spans().next().unwrap().detail().name.to_string();
     assert!(name(&hostile("047_invalid-utf8")).contains(char::REPLACEMENT_CHARACTER));

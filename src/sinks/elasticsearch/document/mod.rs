@@ -51,7 +51,7 @@ impl<'a> Subject<'a> {
 
 /// How much of a span is written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Rung {
+pub(super) enum Degradation {
     #[default]
     Full,
     /// Everything, but untyped data as a single text that is not indexed, for a backend that rejected the full document.
@@ -64,7 +64,7 @@ pub(super) fn write(
     out: &mut Vec<u8>,
     (subject, place): (&Subject<'_>, &Place<'_>),
     settings: &Settings,
-    rung: Rung,
+    degradation: Degradation,
     bytes_max: usize,
 ) {
     let start = out.len();
@@ -73,12 +73,14 @@ pub(super) fn write(
     // Texts are cut to an eighth of the limit, then to ever less, until the document fits.
     let limits = std::iter::successors(Some(bytes_max / 8), |limit| Some(limit / 4));
     let limits = limits.take_while(|limit| SHORT_TEXT_BYTES <= *limit);
-    let attempts = std::iter::once(usize::MAX).chain(limits).map(|text_max| (Some(rung), text_max));
+    let attempts =
+        std::iter::once(usize::MAX).chain(limits).map(|text_max| (Some(degradation), text_max));
     // A span with thousands of attributes is reduced to its typed fields, which are small.
-    for (rung, text_max) in attempts.chain([(None, SHORT_TEXT_BYTES)]) {
+    for (degradation, text_max) in attempts.chain([(None, SHORT_TEXT_BYTES)]) {
         out.truncate(start);
         let facts = span.facts();
-        Document { out, subject, place, settings, span, facts, detail, text_max }.write(rung);
+        Document { out, subject, place, settings, span, facts, detail, text_max }
+            .write(degradation);
         if out.len() - start <= bytes_max {
             return;
         }
@@ -109,27 +111,27 @@ struct Document<'a, 'o> {
 
 impl Document<'_, '_> {
     /// Writes the document; without a rung, only typed fields.
-    fn write(mut self, rung: Option<Rung>) {
+    fn write(mut self, degradation: Option<Degradation>) {
         self.out.push(b'{');
-        self.typed(rung);
+        self.typed(degradation);
         self.tags();
         self.usage();
-        if let Some(rung) = rung {
-            if rung == Rung::Full {
+        if let Some(degradation) = degradation {
+            if degradation == Degradation::Full {
                 self.pairs();
             }
-            self.free(rung);
-            if rung == Rung::Full {
+            self.free(degradation);
+            if degradation == Degradation::Full {
                 self.searchable();
             }
         }
-        if rung != Some(Rung::Full) || self.text_max != usize::MAX {
+        if degradation != Some(Degradation::Full) || self.text_max != usize::MAX {
             self.key("truncated").extend_from_slice(b"true");
         }
         self.out.push(b'}');
     }
 
-    fn typed(&mut self, rung: Option<Rung>) {
+    fn typed(&mut self, degradation: Option<Degradation>) {
         let (span, facts, subject) = (self.span, self.facts, self.subject);
         let (names, source, options) = (&subject.names, subject.source, &self.settings.options);
         let raw_type = raw_type(subject);
@@ -149,7 +151,7 @@ impl Document<'_, '_> {
         let (error, is_error) = (facts.error.as_ref(), is_error(span));
         let message = error.map(|error| &error.message);
         let message = message.or(self.detail.map(|detail| &detail.status_message));
-        let message = message.filter(|_| is_error && rung == Some(Rung::Full));
+        let message = message.filter(|_| is_error && degradation == Some(Degradation::Full));
         let message = shortened(message.map_or("", |message| message), self.text_max);
         let agent = self.place.agent;
         let (from, to) = (facts.handoff_from.as_deref(), facts.handoff_to.as_deref());

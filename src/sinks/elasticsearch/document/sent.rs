@@ -3,7 +3,7 @@
 use std::ptr;
 
 use super::cut::{Limits, write_cut};
-use super::{Document, Rung};
+use super::{Degradation, Document};
 use crate::sinks::elasticsearch::fields::Field::{Number, Time, Words};
 use crate::sinks::elasticsearch::fields::write_fields;
 use crate::sinks::elasticsearch::item::ItemMembers;
@@ -35,9 +35,11 @@ const LEVELS: usize = 3;
 
 impl<'a> Document<'a, '_> {
     /// Writes all untyped data, with long texts cut: member by member, or as a single text.
-    pub(super) fn free(&mut self, rung: Rung) {
+    pub(super) fn free(&mut self, degradation: Degradation) {
         let start = self.out.len();
-        if let Some(error) = self.facts.error.as_ref().filter(|_| rung == Rung::Folded) {
+        if let Some(error) =
+            self.facts.error.as_ref().filter(|_| degradation == Degradation::Folded)
+        {
             self.text("error.message", &error.message);
         }
         self.attributes();
@@ -49,7 +51,7 @@ impl<'a> Document<'a, '_> {
             self.list("links", &detail.links, Self::link);
         }
         let text_max = self.text_max;
-        if rung == Rung::Full && text_max == usize::MAX {
+        if degradation == Degradation::Full && text_max == usize::MAX {
             return;
         }
         // The members just written, as an object.
@@ -65,7 +67,7 @@ impl<'a> Document<'a, '_> {
         }
         object.close();
         let cut = String::from_utf8_lossy(&cut);
-        if rung == Rung::Folded {
+        if degradation == Degradation::Folded {
             write_str(self.key("raw_json"), &cut);
         } else {
             let members = cut.strip_prefix('{').and_then(|cut| cut.strip_suffix('}'));

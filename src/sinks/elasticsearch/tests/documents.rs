@@ -6,13 +6,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::feed::decisions::cut_tests::each_cut;
-use crate::sinks::elasticsearch::document::{Rung, Subject};
+use crate::sinks::elasticsearch::document::{Degradation, Subject};
 use crate::sinks::elasticsearch::names::{Names, event_ns, index_at};
 use crate::sinks::elasticsearch::options::Rotation;
 use crate::sinks::elasticsearch::server::Server;
 use crate::sinks::elasticsearch::tree::Place;
 use crate::sinks::samples;
-use crate::span::{Attribute, Failure, RootSpan, Scope, TraceContext, Value, keys};
+use crate::span::{Attribute, RootSpan, Scope, SpanError, TraceContext, Value, keys};
 use crate::support::golden;
 
 const GOLDEN: &str = "sinks-elasticsearch/bulk.ndjson";
@@ -28,7 +28,7 @@ fn encoder(settings: &Settings) -> Encoder<'_> {
 
 /// Encodes a delivery and concatenates its requests.
 fn bulk(settings: &Settings, delivery: &Delivery) -> String {
-    let bulks = encoder(settings).delivery(delivery, Rung::Full, |_| true).bulks;
+    let bulks = encoder(settings).delivery(delivery, Degradation::Full, |_| true).bulks;
     bulks.into_iter().map(|bulk| String::from_utf8(bulk.body.into()).unwrap()).collect()
 }
 
@@ -45,8 +45,13 @@ fn every_item() -> Delivery {
 }
 
 /// Returns the document of a span.
-pub(super) fn document(settings: &Settings, item: &Item, rung: Rung, bytes_max: usize) -> String {
-    document_in(settings, item, None, rung, bytes_max)
+pub(super) fn document(
+    settings: &Settings,
+    item: &Item,
+    degradation: Degradation,
+    bytes_max: usize,
+) -> String {
+    document_in(settings, item, None, degradation, bytes_max)
 }
 
 /// Returns the document of a span, given a trace context.
@@ -54,14 +59,14 @@ fn document_in(
     settings: &Settings,
     item: &Item,
     context: Option<&TraceContext>,
-    rung: Rung,
+    degradation: Degradation,
     bytes_max: usize,
 ) -> String {
     let span = item.as_span().unwrap();
     let source = Source { received_at_ns: START_NS, ..Source::unknown() };
     let subject = Subject::of(span, &source, context, RootSpan::Auto);
     let mut out = Vec::new();
-    document::write(&mut out, (&subject, &Place::default()), settings, rung, bytes_max);
+    document::write(&mut out, (&subject, &Place::default()), settings, degradation, bytes_max);
     String::from_utf8(out).unwrap()
 }
 
@@ -110,7 +115,7 @@ fn every_field_that_is_written_is_in_the_mapping() {
         let mut names = BTreeSet::new();
         let mut spans: Vec<Item> = samples::every_item();
         let mut agent = Told::agent(1, 1, Some(0), "Triage");
-        agent.facts.error = Some(Failure::default());
+        agent.facts.error = Some(SpanError::default());
         spans.extend([agent.item(), Told::model_call(1, 2, Some(1), 1, 1).item()]);
         let mut odd = Told::new(1, 9, None, Kind::Custom);
         odd.start_ns = Some(1);
@@ -129,7 +134,7 @@ fn every_field_that_is_written_is_in_the_mapping() {
             names.extend(doc.as_object().unwrap().keys().cloned());
         }
         for item in samples::every_item().iter().filter(|item| item.as_span().is_some()) {
-            let doc = read(&document(&settings, item, Rung::Folded, usize::MAX));
+            let doc = read(&document(&settings, item, Degradation::Folded, usize::MAX));
             let mapping = templates::index_body(&settings, server, SPANS);
             unmapped(&doc, &mapping["mappings"]["properties"], "", &mut found);
             names.extend(doc.as_object().unwrap().keys().cloned());
@@ -189,7 +194,7 @@ fn the_name_of_a_task_does_not_beat_that_of_its_trace() {
     let Item::Trace(object) = trace_object(1, "checkout") else { panic!() };
     let context = TraceContext { trace: Some(object), ..TraceContext::default() };
     let workflow = |context| {
-        let doc = document_in(&settings(""), &task.item(), context, Rung::Full, usize::MAX);
+        let doc = document_in(&settings(""), &task.item(), context, Degradation::Full, usize::MAX);
         read(&doc)["workflow_name"].clone()
     };
     assert_eq!((workflow(Some(&context)), workflow(None)), (json!("checkout"), json!("a task")));
@@ -202,7 +207,7 @@ fn times_at_which_no_agent_was_at_work_are_kept_apart() {
     {
         let mut odd = Told::new(1, 1, None, Kind::Custom);
         (odd.start_ns, odd.end_ns) = (Some(start_ns), Some(end_ns));
-        let doc = read(&document(&settings(""), &odd.item(), Rung::Full, usize::MAX));
+        let doc = read(&document(&settings(""), &odd.item(), Degradation::Full, usize::MAX));
         assert_eq!(doc.get("duration_ms"), None, "it would be in the average of all");
         assert_eq!(doc["odd_time"]["start_ns"], start_ns.to_string());
         assert_eq!(doc["odd_time"]["end_ns"], end_ns.to_string());
@@ -221,7 +226,7 @@ fn an_id_that_is_too_long_to_be_searched_for_is_hashed_everywhere_and_kept() {
     let detail = Detail { agents_sdk: Some(ids), ..Detail::default() };
     let mut span = samples::sdk_span(0, wire, detail, Facts::default());
     span.parent_id = Some(span_id(7));
-    let doc = read(&document(&settings(""), &Item::Span(span), Rung::Full, usize::MAX));
+    let doc = read(&document(&settings(""), &Item::Span(span), Degradation::Full, usize::MAX));
     for field in ["trace_id", "span_id", "parent_id"] {
         assert_eq!(doc[field].as_str().unwrap().len(), 64, "{field}");
     }
@@ -286,7 +291,7 @@ fn user_and_tags_are_the_spans_own_or_else_those_of_its_trace() {
         ),
     ] {
         let item = Item::Span(samples::sdk_span(0, "{}", Detail::default(), facts));
-        let doc = read(&document_in(&settings, &item, context, Rung::Full, usize::MAX));
+        let doc = read(&document_in(&settings, &item, context, Degradation::Full, usize::MAX));
         assert_eq!((&doc["user"], &doc["tags"]), (&user, &tags));
     }
 }
@@ -332,7 +337,7 @@ fn a_root_of_our_own_and_what_is_below_it_spell_its_id_alike() {
         value: Value::Text(Text::from(trace_name(1))),
     };
     let detail = Detail { attributes: vec![attribute], ..Detail::default() };
-    let outline = Outline {
+    let outline = SpanHeader {
         trace_id: trace_id(1),
         span_id: span_id(99),
         parent_id: None,
@@ -441,8 +446,8 @@ proptest! {
     ) {
         let detail = Detail { attributes: attributes(entries), ..Detail::default() };
         let span = samples::otlp_span(1, &Arc::<Scope>::default(), detail, Facts::default());
-        let rung = if is_folded { Rung::Folded } else { Rung::Full };
-        let text = document(&settings(""), &Item::Span(span), rung, bytes_max);
+        let degradation = if is_folded { Degradation::Folded } else { Degradation::Full };
+        let text = document(&settings(""), &Item::Span(span), degradation, bytes_max);
         prop_assert!(text.len() <= bytes_max);
         prop_assert!(!text.contains('\n') && !text.contains('\r'));
         prop_assert!(is_strict(&text), "{}", text);

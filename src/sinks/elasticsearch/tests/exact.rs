@@ -338,7 +338,7 @@ fn all_spans() -> Vec<Told> {
                 1 => Told::model_call(trace, id(number), parent, number * 100, number),
                 _ => {
                     let mut failed = Told::new(trace, id(number), parent, Kind::Handoff);
-                    failed.facts.error = Some(crate::span::Failure::default());
+                    failed.facts.error = Some(crate::span::SpanError::default());
                     // A clock that was never set, and a broken one.
                     failed.start_ns = (trace == 4).then_some(1_000_000_000);
                     failed.end_ns = (trace == 4).then_some(u64::MAX);

@@ -20,8 +20,8 @@ use toml::de::DeTable;
 use super::*;
 use crate::sinks::{Parts, Verdict};
 use crate::span::{
-    Batch, Detail, Facts, Format, Item, Kind, Outline, Receiver, Said, SdkIds, Source, Span,
-    SpanId, Text, TraceId, TraceObject, Usage,
+    Batch, Detail, Facts, Format, Item, Kind, Receiver, SdkIds, Source, Span, SpanHeader, SpanId,
+    SpanReading, Text, TraceId, TraceObject, Usage,
 };
 use crate::support::problem::Problem;
 use fake::Fake;
@@ -97,7 +97,7 @@ impl Told {
             "parent_id": agents_sdk.parent.as_deref(),
             "span_data": {"type": self.sdk_type(), "note": format!("note of {}", self.span)},
         });
-        let outline = Outline {
+        let outline = SpanHeader {
             trace_id: trace_id(self.trace),
             span_id: span_id(self.span),
             parent_id: self.parent.map(span_id),
@@ -133,8 +133,8 @@ impl Format for Fixed {
         self.detail.clone()
     }
 
-    fn said(&self, _: &Span) -> Said {
-        Said { facts: self.facts.clone(), head: None }
+    fn said(&self, _: &Span) -> SpanReading {
+        SpanReading { facts: self.facts.clone(), head: None }
     }
 
     fn synthetic_root(&self, _: &Span, _: crate::span::RootSpan) -> Option<SpanId> {

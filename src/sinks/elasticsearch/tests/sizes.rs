@@ -2,7 +2,7 @@
 
 use super::documents::{document, read};
 use super::*;
-use crate::sinks::elasticsearch::document::Rung;
+use crate::sinks::elasticsearch::document::Degradation;
 use crate::sinks::samples;
 use crate::span::{Attribute, Payload, Scope, Value};
 
@@ -22,7 +22,7 @@ fn large(texts: &[(&'static str, usize)]) -> Item {
 fn the_longest_texts_are_cut_and_say_so() {
     let item = large(&[("long", 30_000), ("short", 30)]);
     for (bytes_max, is_cut) in [(200_000, false), (60_000, true), (16_384, true)] {
-        let text = document(&settings(""), &item, Rung::Full, bytes_max);
+        let text = document(&settings(""), &item, Degradation::Full, bytes_max);
         assert!(text.len() <= bytes_max);
         let doc = read(&text);
         assert_eq!(doc.get("truncated").is_some(), is_cut, "{bytes_max}");
@@ -46,7 +46,7 @@ fn what_is_large_for_another_reason_keeps_what_is_typed() {
         ..Detail::default()
     };
     let span = samples::otlp_span(1, &Arc::<Scope>::default(), detail, Facts::default());
-    let text = document(&settings(""), &Item::Span(span), Rung::Full, 16_384);
+    let text = document(&settings(""), &Item::Span(span), Degradation::Full, 16_384);
     assert!(text.len() <= 16_384);
     let doc = read(&text);
     assert_eq!(doc["truncated"], true);
@@ -74,7 +74,7 @@ fn attributes_that_are_all_indexed_are_guarded() {
         Item::Span(samples::otlp_span(1, &Arc::<Scope>::default(), detail, Facts::default()));
     for option in ["flattened", "flat_object"] {
         let settings = settings(&format!("attributes_mapping = {option:?}"));
-        let doc = read(&document(&settings, &item, Rung::Full, usize::MAX));
+        let doc = read(&document(&settings, &item, Degradation::Full, usize::MAX));
         let attributes = &doc["attributes"];
         let mut at = &attributes["deep"];
         let mut depth = 1;

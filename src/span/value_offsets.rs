@@ -9,7 +9,7 @@ use crate::support::json::scan::{Broken, Lenient};
 
 /// The extents of a few values in the text of one item. Eight bytes each, because every queued span has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Landmarks([Extent; COUNT_MAX]);
+pub struct ValueOffsets([Extent; COUNT_MAX]);
 
 /// An item's data, and two long values in it: usually input and output.
 const COUNT_MAX: usize = 3;
@@ -21,7 +21,7 @@ struct Extent {
     end: u32,
 }
 
-impl Landmarks {
+impl ValueOffsets {
     /// Stores the extent of a value, as offsets in the item. There is space for a few; other values must be scanned.
     pub fn add(&mut self, value: Range<usize>) {
         let (Ok(start), Ok(end)) = (u32::try_from(value.start), u32::try_from(value.end)) else {
@@ -63,25 +63,25 @@ pub struct Opened<'a> {
 impl<'a> Opened<'a> {
     /// Parses a span's wire format, given as text.
     pub fn of(span: &Span, wire: &'a str) -> Self {
-        let landmarks = span.landmarks();
-        let item = open(wire, 0, landmarks);
+        let value_offsets = span.value_offsets();
+        let item = open(wire, 0, value_offsets);
         let data = item.members.iter().rev().find(|(name, _)| name == "span_data");
         let data = data.filter(|(_, data)| data.is_object()).and_then(|(_, data)| {
             let place = place_of(data.text().as_bytes(), wire.as_bytes())?;
-            Some(open(wire, place.start, landmarks))
+            Some(open(wire, place.start, value_offsets))
         });
         Self { item, data }
     }
 }
 
 /// Parses the object at an offset of an item. Values with known ends are not scanned.
-fn open<'a>(text: &'a str, start: usize, landmarks: &Landmarks) -> Object<'a> {
+fn open<'a>(text: &'a str, start: usize, value_offsets: &ValueOffsets) -> Object<'a> {
     let mut scanner = Lenient::lenient(text.as_bytes());
     scanner.at = start;
     let mut members = Vec::with_capacity(MEMBERS_GUESS);
     // The text was checked on arrival, so errors do not occur.
     let passed = scanner.each_member(|scanner, name| {
-        let value = text.get(landmarks.pass_value(scanner)?).unwrap_or_default();
+        let value = text.get(value_offsets.pass_value(scanner)?).unwrap_or_default();
         members.push((inside(text, name), Raw::trusted(value)));
         Ok::<_, Broken>(())
     });
@@ -98,13 +98,13 @@ mod tests {
 
     #[test]
     fn an_end_is_known_for_the_first_values_and_for_no_other_place() {
-        let mut landmarks = Landmarks::default();
-        assert_eq!(landmarks.end_of(0), None);
+        let mut value_offsets = ValueOffsets::default();
+        assert_eq!(value_offsets.end_of(0), None);
         for start in [10, 0, 20, 30] {
-            landmarks.add(start..start + 5);
+            value_offsets.add(start..start + 5);
         }
         for (start, end) in [(0, Some(5)), (10, Some(15)), (20, Some(25)), (30, None), (5, None)] {
-            assert_eq!(landmarks.end_of(start), end, "{start}");
+            assert_eq!(value_offsets.end_of(start), end, "{start}");
         }
     }
 }

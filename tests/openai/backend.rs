@@ -47,7 +47,7 @@ pub(crate) struct Scripted {
 
 /// OpenAI; clones share their state.
 #[derive(Clone, Default)]
-pub(crate) struct FarSide {
+pub(crate) struct OpenAiBackend {
     script: Arc<Mutex<VecDeque<Scripted>>>,
     got: Arc<Mutex<Vec<Got>>>,
     refused: Arc<Mutex<Vec<(u16, String)>>>,
@@ -56,7 +56,7 @@ pub(crate) struct FarSide {
     is_lenient: bool,
 }
 
-impl FarSide {
+impl OpenAiBackend {
     /// Returns one that accepts every item, whatever its contents.
     pub(crate) fn lenient() -> Self {
         Self { is_lenient: true, ..Self::default() }
@@ -148,8 +148,8 @@ impl FarSide {
     }
 }
 
-async fn ingest(State(far_side): State<FarSide>, headers: HeaderMap, body: Bytes) -> Response {
-    let scripted = far_side.script.lock().unwrap().pop_front();
+async fn ingest(State(backend): State<OpenAiBackend>, headers: HeaderMap, body: Bytes) -> Response {
+    let scripted = backend.script.lock().unwrap().pop_front();
     if let Some(Scripted { status, retry_after, body }) = scripted {
         let mut response = (StatusCode::from_u16(status).unwrap(), body).into_response();
         if let Some(seconds) = retry_after {
@@ -158,18 +158,18 @@ async fn ingest(State(far_side): State<FarSide>, headers: HeaderMap, body: Bytes
         return response;
     }
     let body = String::from_utf8(body.to_vec()).unwrap();
-    match far_side.look(&headers, &body) {
+    match backend.look(&headers, &body) {
         Ok(items) => {
             let pair = |(name, value): (&axum::http::HeaderName, &axum::http::HeaderValue)| {
                 (name.to_string(), value.to_str().unwrap().to_owned())
             };
             let headers = headers.iter().map(pair).collect();
-            far_side.got.lock().unwrap().push(Got { headers, items, body });
+            backend.got.lock().unwrap().push(Got { headers, items, body });
             StatusCode::NO_CONTENT.into_response()
         }
         Err(refusal) => {
             let body = refusal.body();
-            far_side.refused.lock().unwrap().push((refusal.status, body.clone()));
+            backend.refused.lock().unwrap().push((refusal.status, body.clone()));
             (StatusCode::from_u16(refusal.status).unwrap(), body).into_response()
         }
     }

@@ -11,9 +11,9 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 
 use super::traces::{IN_JOURNAL_WITHIN, READ_INLINE_ITEMS_MAX};
-use crate::feed::{Arrived, Decisions, Fed, Reader, Undecided, recall};
+use crate::feed::{Attachment, Decisions, FeedEntry, Reader, Undecided, recall};
 use crate::journal::{Journal, Mark, Position};
-use crate::rules::{Decided, Rules, Survey};
+use crate::rules::{Decided, Rules, UndecidedRequest};
 use crate::span::{Batch, Item};
 use crate::support::clock::{self, nanos};
 use crate::support::lock::lock;
@@ -22,10 +22,10 @@ use crate::support::lock::lock;
 const RULED_INLINE_BYTES_MAX: usize = 256 << 10;
 
 /// The next record, and the decisions on its traces.
-pub(super) type Next = (Fed, Option<Decided>);
+pub(super) type Next = (FeedEntry, Option<Decided>);
 
 /// See the module documentation.
-pub(super) struct Way {
+pub(super) struct LaneInput {
     reader: Reader,
     ahead: Option<Ahead>,
 }
@@ -37,18 +37,18 @@ struct Ahead {
     /// Everything before this was fed.
     fed_until: Position,
     /// A record that was read ahead and is not fed yet; the table knows its time.
-    peeked: Option<Fed>,
+    peeked: Option<FeedEntry>,
     /// Its survey, while that is computed off the runtime's threads.
-    surveying: Option<JoinHandle<Survey>>,
+    surveying: Option<JoinHandle<UndecidedRequest>>,
     /// The record to release next.
-    head: Option<Fed>,
+    head: Option<FeedEntry>,
     /// When `head` is decided, in the table's time, as far as known: it may be later.
     head_due_ns: u64,
     /// Whether the lane is ending while `head` waits for records that have not been received.
     is_stuck: bool,
 }
 
-impl Way {
+impl LaneInput {
     /// Creates a path along `reader`, with a second reader ahead if rules decide on traces.
     pub(super) fn new(reader: Reader, rules: &Arc<Rules>) -> Self {
         let ahead = rules.wait_for_traces().then(|| Ahead {
@@ -71,7 +71,7 @@ impl Way {
     }
 
     /// Restores the decisions on traces before `mark`, where the path continues.
-    pub(super) async fn look_back(&mut self, journal: &Journal<Arrived>, mark: Mark) {
+    pub(super) async fn look_back(&mut self, journal: &Journal<Attachment>, mark: Mark) {
         let Some(ahead) = &mut self.ahead else { return };
         let (journal, rules) = (journal.clone(), Arc::clone(&ahead.rules));
         let now_ns = everything_until_ns();
@@ -135,7 +135,7 @@ impl Way {
         self.head().map(|head| head.batch.source.received_at_ns)
     }
 
-    fn head(&self) -> Option<&Fed> {
+    fn head(&self) -> Option<&FeedEntry> {
         self.ahead.as_ref()?.head.as_ref()
     }
 
@@ -188,7 +188,7 @@ impl Ahead {
     }
 
     /// Advances the table's time to when this record was received, so that traces decided by then are released before it is fed.
-    fn peek(&mut self, peeked: Fed) {
+    fn peek(&mut self, peeked: FeedEntry) {
         lock(&self.table).time.tell(peeked.batch.source.received_at_ns);
         self.peeked = Some(peeked);
     }

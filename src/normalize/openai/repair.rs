@@ -33,7 +33,7 @@ pub fn scrub_credentials(body: Bytes) -> Bytes {
 
 /// Makes an item that a [`Scanner`] has accepted valid JSON. It removes members and elements that are not finite numbers, replaces halves
 /// of surrogate pairs with `?` (both as the SDK itself does since 0.23), and escapes raw control characters.
-pub(super) fn mend(item: &str) -> Option<String> {
+pub(super) fn repair(item: &str) -> Option<String> {
     let edits = edits(item.as_bytes(), Purpose::Mend).ok()?;
     String::from_utf8(apply(item.as_bytes(), &edits)).ok()
 }
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn numbers_that_are_none_leave_with_their_comma() {
-        for (sent, mended) in [
+        for (sent, repaired) in [
             (r#"{"a":NaN}"#, r"{}"),
             (r#"{"a":NaN,"b":1}"#, r#"{"b":1}"#),
             (r#"{"b":1, "a": -Infinity}"#, r#"{"b":1}"#),
@@ -238,21 +238,21 @@ mod tests {
             ("[NaN, NaN, 2, NaN]", "[2]"),
             (r#"{"\ud800": NaN, "k": "\ud800"}"#, r#"{"k": "?"}"#),
         ] {
-            let found = mend(sent).unwrap();
-            assert_eq!(found.replace(' ', ""), mended.replace(' ', ""), "{sent}");
+            let found = repair(sent).unwrap();
+            assert_eq!(found.replace(' ', ""), repaired.replace(' ', ""), "{sent}");
         }
     }
 
     #[test]
     fn half_a_surrogate_pair_becomes_a_question_mark_and_a_whole_one_stays() {
-        for (sent, mended) in [
+        for (sent, repaired) in [
             (r#"["a\ud83db"]"#, r#"["a?b"]"#),
             (r#"["\udf1e\ud83c\udf1e\ud83c"]"#, r#"["?\ud83c\udf1e?"]"#),
             (r#"["\\ud83d\"\ud83d"]"#, r#"["\\ud83d\"?"]"#),
             (r#"{"\udc00":"x"}"#, r#"{"?":"x"}"#),
             ("[\"a\nb\"]", r#"["a\u000ab"]"#),
         ] {
-            assert_eq!(mend(sent).unwrap(), mended);
+            assert_eq!(repair(sent).unwrap(), repaired);
         }
     }
 
@@ -282,7 +282,7 @@ mod tests {
     #[test]
     fn the_deepest_nesting_is_mended_without_recursion() {
         let sent = format!("{}NaN,1{}", "[".repeat(NESTING_MAX), "]".repeat(NESTING_MAX));
-        assert_eq!(mend(&sent).unwrap(), sent.replace("NaN,", ""));
+        assert_eq!(repair(&sent).unwrap(), sent.replace("NaN,", ""));
     }
 
     fn almost_json() -> impl Strategy<Value = String> {
@@ -314,14 +314,14 @@ mod tests {
         #[test]
         fn whatever_is_mended_is_json_and_stays_so(text in almost_json()) {
             let item = format!("{{\"x\":{text}}}");
-            let mended = mend(&item).unwrap();
-            prop_assert!(serde_json::from_str::<Value>(&mended).is_ok(), "{} -> {}", item, mended);
-            prop_assert!(!mended.contains("\"tracing_api_key\" :"));
-            prop_assert_eq!(mend(&mended).unwrap(), mended.clone());
+            let repaired = repair(&item).unwrap();
+            prop_assert!(serde_json::from_str::<Value>(&repaired).is_ok(), "{} -> {}", item, repaired);
+            prop_assert!(!repaired.contains("\"tracing_api_key\" :"));
+            prop_assert_eq!(repair(&repaired).unwrap(), repaired.clone());
             let scrubbed = scrub_credentials(Bytes::from(item));
-            let both = mend(std::str::from_utf8(&scrubbed).unwrap()).unwrap();
+            let both = repair(std::str::from_utf8(&scrubbed).unwrap()).unwrap();
             let parse = |json: &str| serde_json::from_str::<Value>(json).unwrap();
-            prop_assert_eq!(parse(&both), parse(&mended));
+            prop_assert_eq!(parse(&both), parse(&repaired));
         }
     }
 }

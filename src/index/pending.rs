@@ -18,7 +18,7 @@ const RUNS_MAX: usize = 4_096;
 
 /// What remains to be counted of a trace.
 #[derive(Debug, Default)]
-pub(super) struct Doings {
+pub(super) struct PendingMetrics {
     waiting: Vec<Call>,
     /// Calls before this index wait for a span that was missing when they were last examined.
     looked_at: usize,
@@ -30,7 +30,7 @@ pub(super) struct Doings {
     is_counted: bool,
 }
 
-impl Doings {
+impl PendingMetrics {
     /// Adds a span that was added to the tree.
     pub(super) fn add(
         &mut self,

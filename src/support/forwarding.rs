@@ -23,12 +23,12 @@ const NAME_CHARS: usize = 16;
 
 /// The path of data so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Hops {
+pub struct ForwardingPath {
     count: u32,
     names: Vec<String>,
 }
 
-impl Hops {
+impl ForwardingPath {
     /// Reads a header. An invalid header counts as none: the data then comes from a client.
     pub fn read(header: &str) -> Self {
         let mut words = header.split_ascii_whitespace();
@@ -76,7 +76,7 @@ impl Hops {
 
 /// Returns the header for data that comes directly from clients.
 pub fn first_header() -> &'static str {
-    static HEADER: LazyLock<String> = LazyLock::new(|| Hops::default().header());
+    static HEADER: LazyLock<String> = LazyLock::new(|| ForwardingPath::default().header());
     &HEADER
 }
 
@@ -90,20 +90,23 @@ mod tests {
 
     #[test]
     fn a_process_finds_itself_behind_others() {
-        let sent = Hops::read(first_header());
+        let sent = ForwardingPath::read(first_header());
         assert!(sent.is_circle());
-        let other = Hops::read(&format!("hops=1 {}", named(7)));
+        let other = ForwardingPath::read(&format!("hops=1 {}", named(7)));
         assert!(!other.is_circle() && !other.is_empty());
-        let sent_on = Hops::read(&other.header());
-        assert_eq!(sent_on, Hops { count: 2, names: vec![process::sender().to_owned(), named(7)] });
+        let sent_on = ForwardingPath::read(&other.header());
+        assert_eq!(
+            sent_on,
+            ForwardingPath { count: 2, names: vec![process::sender().to_owned(), named(7)] }
+        );
         for client in ["", "curl", "0123456789abcdef", "hops=x", "hops= 1"] {
-            assert_eq!(Hops::read(client), Hops::default(), "{client}");
+            assert_eq!(ForwardingPath::read(client), ForwardingPath::default(), "{client}");
         }
     }
 
     #[test]
     fn the_count_ends_what_the_names_do_not() {
-        let other = |count: u32| Hops::read(&format!("hops={count} {}", named(1)));
+        let other = |count: u32| ForwardingPath::read(&format!("hops={count} {}", named(1)));
         assert!(!other(HOPS_MAX).is_circle());
         assert!(other(HOPS_MAX + 1).is_circle());
         assert!(other(u32::MAX).header().starts_with("hops=4294967295 "));
@@ -111,16 +114,16 @@ mod tests {
 
     #[test]
     fn data_of_many_origins_goes_together_in_a_header_of_bounded_length() {
-        let mut joined = Hops::default();
+        let mut joined = ForwardingPath::default();
         for number in 0..1000 {
-            joined.join(&Hops { count: 1, names: vec![named(number)] });
+            joined.join(&ForwardingPath { count: 1, names: vec![named(number)] });
         }
-        joined.join(&Hops { count: 3, names: vec![named(0)] });
+        joined.join(&ForwardingPath { count: 3, names: vec![named(0)] });
         let header = joined.header();
         assert!(header.starts_with(&format!("hops=4 {}", process::sender())), "{header}");
         assert_eq!(header.split(' ').count(), 1 + NAMES_MAX);
         assert!(header.len() < 256, "it is kept with the record");
         let long = format!("hops=1 {}", vec![named(5); 100].join(" "));
-        assert_eq!(Hops::read(&long).names.len(), NAMES_MAX);
+        assert_eq!(ForwardingPath::read(&long).names.len(), NAMES_MAX);
     }
 }

@@ -19,12 +19,12 @@ pub(super) struct Standings {
     key_wait: Duration,
     /// How long a refused key is waited for.
     refused_key_wait: Duration,
-    troubled: HashMap<Key, Trouble>,
+    troubled: HashMap<Key, RefusedKey>,
 }
 
 /// Whether a key may be used.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum KeyStatus {
     /// It may.
     Open,
     /// Not yet, for this reason.
@@ -35,7 +35,7 @@ pub(super) enum Standing {
 
 /// A key that OpenAI did not take.
 #[derive(Debug)]
-struct Trouble {
+struct RefusedKey {
     /// When it was refused first.
     since: Instant,
     /// When it may be tried again; never where OpenAI said that it is for good.
@@ -62,22 +62,22 @@ impl Standings {
     }
 
     /// Whether a key may be used; `is_known` says whether it is there at all.
-    pub(super) fn of(&self, key: &Key, is_known: bool, now: Instant) -> Standing {
+    pub(super) fn of(&self, key: &Key, is_known: bool, now: Instant) -> KeyStatus {
         if *key == Key::None {
             let reason = "it came without a key, and no `api_key` is configured";
-            return Standing::Closed(reason.to_owned());
+            return KeyStatus::Closed(reason.to_owned());
         }
         match self.troubled.get(key) {
-            Some(Trouble { next_try: Some(at), .. }) if *at <= now => Standing::Open,
-            Some(Trouble { since, next_try: Some(_), reason })
+            Some(RefusedKey { next_try: Some(at), .. }) if *at <= now => KeyStatus::Open,
+            Some(RefusedKey { since, next_try: Some(_), reason })
                 if now < *since + self.refused_key_wait =>
             {
-                Standing::Wait(reason.clone())
+                KeyStatus::Wait(reason.clone())
             }
-            Some(Trouble { reason, .. }) => Standing::Closed(reason.clone()),
-            None if is_known => Standing::Open,
-            None if now < self.began + self.key_wait => Standing::Wait(NOT_KNOWN.to_owned()),
-            None => Standing::Closed(NOT_KNOWN.to_owned()),
+            Some(RefusedKey { reason, .. }) => KeyStatus::Closed(reason.clone()),
+            None if is_known => KeyStatus::Open,
+            None if now < self.began + self.key_wait => KeyStatus::Wait(NOT_KNOWN.to_owned()),
+            None => KeyStatus::Closed(NOT_KNOWN.to_owned()),
         }
     }
 
@@ -105,7 +105,7 @@ impl Standings {
         {
             self.troubled.remove(&any);
         }
-        self.troubled.insert(key.clone(), Trouble { since, next_try, reason });
+        self.troubled.insert(key.clone(), RefusedKey { since, next_try, reason });
         is_news
     }
 
@@ -144,13 +144,13 @@ mod tests {
     fn an_unknown_key_is_waited_for_once_after_the_start() {
         let (standings, began) = begun();
         for now in [began, began + WAIT / 2] {
-            assert!(matches!(standings.of(&caller("a"), false, now), Standing::Wait(_)));
+            assert!(matches!(standings.of(&caller("a"), false, now), KeyStatus::Wait(_)));
         }
-        assert_eq!(standings.of(&caller("a"), true, began), Standing::Open);
+        assert_eq!(standings.of(&caller("a"), true, began), KeyStatus::Open);
         let late = began + WAIT;
-        assert!(matches!(standings.of(&caller("b"), false, late), Standing::Closed(_)));
-        assert_eq!(standings.of(&caller("b"), true, late), Standing::Open);
-        assert!(matches!(standings.of(&Key::None, false, began), Standing::Closed(_)));
+        assert!(matches!(standings.of(&caller("b"), false, late), KeyStatus::Closed(_)));
+        assert_eq!(standings.of(&caller("b"), true, late), KeyStatus::Open);
+        assert!(matches!(standings.of(&Key::None, false, began), KeyStatus::Closed(_)));
     }
 
     #[test]
@@ -161,9 +161,9 @@ mod tests {
         let mut now = since;
         assert!(standings.refused(&key, "HTTP 401".to_owned(), false, now));
         let mut tries = Vec::new();
-        while let Standing::Wait(_) = standings.of(&key, true, now) {
+        while let KeyStatus::Wait(_) = standings.of(&key, true, now) {
             now += Duration::from_millis(500);
-            if standings.of(&key, true, now) == Standing::Open {
+            if standings.of(&key, true, now) == KeyStatus::Open {
                 assert!(!standings.refused(&key, "HTTP 401".to_owned(), false, now));
                 tries.push(now - since);
             }
@@ -171,18 +171,21 @@ mod tests {
         assert!(since + REFUSED_WAIT <= now && now <= since + REFUSED_WAIT + TRY_SELDOM_EVERY);
         let often = tries.iter().filter(|at| **at <= TRY_OFTEN_FOR).count();
         assert_eq!((often, tries.len() - often), (12, 11), "{tries:?}");
-        assert_eq!(standings.of(&key, true, now), Standing::Closed("HTTP 401".to_owned()));
-        assert_eq!(standings.of(&key, true, now + TRY_SELDOM_EVERY), Standing::Open);
+        assert_eq!(standings.of(&key, true, now), KeyStatus::Closed("HTTP 401".to_owned()));
+        assert_eq!(standings.of(&key, true, now + TRY_SELDOM_EVERY), KeyStatus::Open);
         standings.refused(&key, "HTTP 401".to_owned(), false, now + TRY_SELDOM_EVERY);
         let later = now + TRY_SELDOM_EVERY;
-        assert!(matches!(standings.of(&key, true, later), Standing::Closed(_)), "its time is over");
-        assert_eq!(standings.of(&caller("b"), true, now), Standing::Open);
+        assert!(
+            matches!(standings.of(&key, true, later), KeyStatus::Closed(_)),
+            "its time is over"
+        );
+        assert_eq!(standings.of(&caller("b"), true, now), KeyStatus::Open);
         assert_eq!(standings.notice().unwrap(), "one key is not taken: HTTP 401");
         standings.taken(&key);
-        assert_eq!(standings.of(&key, true, now), Standing::Open);
+        assert_eq!(standings.of(&key, true, now), KeyStatus::Open);
         assert_eq!(standings.notice(), None);
         standings.refused(&key, "HTTP 403".to_owned(), false, later);
-        assert!(matches!(standings.of(&key, true, later), Standing::Wait(_)), "it begins anew");
+        assert!(matches!(standings.of(&key, true, later), KeyStatus::Wait(_)), "it begins anew");
     }
 
     #[test]
@@ -191,7 +194,7 @@ mod tests {
         for minute in 0..2 * u32::try_from(TROUBLED_MAX).unwrap() {
             let (key, now) = (caller(&minute.to_string()), began + WAIT * minute);
             standings.refused(&key, "HTTP 401".to_owned(), false, now);
-            assert!(matches!(standings.of(&key, true, now), Standing::Wait(_)), "{minute}");
+            assert!(matches!(standings.of(&key, true, now), KeyStatus::Wait(_)), "{minute}");
         }
         assert_eq!(standings.troubled.len(), TROUBLED_MAX);
     }
@@ -202,7 +205,7 @@ mod tests {
         standings.refused(&caller("a"), "zdr".to_owned(), true, began);
         for hours in [0, 24] {
             let now = began + Duration::from_hours(hours);
-            assert_eq!(standings.of(&caller("a"), true, now), Standing::Closed("zdr".to_owned()));
+            assert_eq!(standings.of(&caller("a"), true, now), KeyStatus::Closed("zdr".to_owned()));
         }
     }
 }
