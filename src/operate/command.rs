@@ -12,7 +12,7 @@ use crate::pipeline::LaneGone;
 
 // === Requests ===
 
-/// Which entries are meant. Everything that is given must fit.
+/// Selects entries. All conditions must match.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Which {
@@ -33,7 +33,7 @@ pub struct Which {
     pub to: Option<String>,
 }
 
-/// Asks which entries there are.
+/// Lists entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ListRequest {
@@ -52,13 +52,13 @@ pub struct ListRequest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShowRequest {
-    /// Its id, as `list` says it
+    /// Its id, as printed by `list`
     pub id: u64,
     /// In the quarantine
     #[arg(long)]
     #[serde(default)]
     pub quarantine: bool,
-    /// Show the item itself, which is somebody's data
+    /// Show the item itself, which is user data
     #[arg(long)]
     #[serde(default)]
     pub payload: bool,

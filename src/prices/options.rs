@@ -8,7 +8,7 @@ use serde_json::Map;
 
 use super::money::{DOLLARS_MAX, Rates, price};
 
-/// What a model call costs where its client does not say it.
+/// The cost of model calls whose clients do not send it.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PriceOptions {
@@ -24,13 +24,13 @@ pub struct PriceOptions {
     pub overrides: BTreeMap<String, Override>,
 }
 
-/// What the tokens of a model cost, in dollars a million. What is not said costs as much as what it is part of.
+/// A model's prices in dollars per million tokens. A price that is left out is that of the tokens it is part of.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Override {
     /// Tokens that go in.
     pub input: f64,
-    /// Tokens that come out.
+    /// Output tokens.
     pub output: f64,
     /// Tokens that are read from a cache.
     pub cached: Option<f64>,
@@ -40,9 +40,9 @@ pub struct Override {
     pub cache_write_1h: Option<f64>,
     /// Tokens of audio that go in.
     pub input_audio: Option<f64>,
-    /// Tokens of audio that come out.
+    /// Audio output tokens.
     pub output_audio: Option<f64>,
-    /// Tokens that come out as reasoning.
+    /// Reasoning output tokens.
     pub reasoning: Option<f64>,
 }
 

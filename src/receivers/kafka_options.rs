@@ -11,13 +11,13 @@ use crate::support::problem::Mistake;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KafkaOptions {
-    /// Some of the cluster's brokers, as `host:port`; the others are learned from them.
+    /// Some of the cluster's brokers, as `host:port`; the rest are discovered.
     #[schemars(example = ["kafka-0.kafka:9092"])]
     pub brokers: Vec<String>,
     /// The topics.
     #[serde(default = "default_topics")]
     pub topics: Vec<String>,
-    /// The consumer group. Each partition goes to one daemon of the group, so a trace is whole at one of them.
+    /// The consumer group. Each partition goes to one daemon of the group, so each trace is complete in one of them.
     #[serde(default = "default_group")]
     pub group: String,
     /// A name for this daemon that is unique in the group and stays the same across restarts, such as a `StatefulSet` pod's. A daemon that
@@ -37,7 +37,7 @@ pub struct KafkaOptions {
     /// TLS to the brokers; `tls = {}` trusts the system's certificate authorities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsOptions>,
-    /// The user, if the cluster requires one.
+    /// Credentials, if the cluster requires them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sasl: Option<SaslOptions>,
 }

@@ -25,21 +25,21 @@ pub struct ReceiverOptions {
     pub http: Address,
     /// Where OTLP over gRPC is served, in the same form.
     pub grpc: Address,
-    /// The most that a request's body may take as it comes over the wire; above it the answer is 413.
+    /// The largest request body on the wire; larger ones get 413.
     #[serde(with = "As::<ByteSize>")]
     pub body_bytes_max: usize,
-    /// The most that a request's body may take once it is decompressed; above it the answer is 413.
+    /// The largest request body after decompression; larger ones get 413.
     #[serde(with = "As::<ByteSize>")]
     pub body_bytes_max_inflated: usize,
-    /// The most that all requests in flight may take in memory together. Above it requests wait a moment and are then told to retry; a
-    /// request that may need more than three quarters of it alone is refused with 413.
+    /// The most memory for all requests in flight. Above it requests wait a moment and are then told to retry; a request that may need more
+    /// than three quarters of it alone is refused with 413.
     // The other quarter, or one largest body, is for bodies that are still coming.
     #[serde(with = "As::<ByteSize>")]
     pub in_flight_bytes_max: usize,
-    /// The most connections on each port. Beyond it, a connection that never carried a request is closed, or the one that has been idle the
-    /// longest.
+    /// The maximum number of connections on each port. Beyond it, a connection that never carried a request is closed, or the one that has
+    /// been idle the longest.
     pub connections_max: usize,
-    /// How long a body may pause before its connection is closed.
+    /// How long a body may stall before its connection is closed.
     #[serde(with = "As::<duration::Duration>")]
     pub body_idle_timeout: Duration,
     /// How long requests in flight may take to finish when the daemon stops.
@@ -58,8 +58,8 @@ pub struct ReceiverOptions {
     pub tokens: Vec<TokenOptions>,
     /// TLS on both ports. Without it they speak plain HTTP.
     pub tls: Option<TlsOptions>,
-    /// How much each tenant may send. Beyond it OTLP clients get 429 (gRPC `RESOURCE_EXHAUSTED`) and the Agents SDK gets 503, both with the
-    /// time to wait. Clients without a tenant share one limit.
+    /// Limits for each tenant. Beyond it OTLP clients get 429 (gRPC `RESOURCE_EXHAUSTED`) and the Agents SDK gets 503, both with the time
+    /// to wait. Clients without a tenant share one limit.
     pub limits: Option<LimitOptions>,
     /// Web pages that may send from a browser: requests with any other `Origin` are refused. Without this, no page may.
     pub cors: Option<CorsOptions>,
@@ -73,18 +73,18 @@ pub struct ReceiverOptions {
 pub struct TokenOptions {
     /// The key: what follows `Bearer`, `user:password` for `Basic`, or the value of `x-api-key` or `api-key`.
     pub token: Secret,
-    /// What its holder is called in everything that is stored.
+    /// The tenant's name, which is stored with everything its holder sends.
     pub tenant: String,
 }
 
-/// How much each tenant may send.
+/// Limits for each tenant.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitOptions {
-    /// Spans, trace objects and other items a second; ten seconds' worth may come at once.
+    /// Spans, trace objects and other items per second; bursts of ten seconds' worth are allowed.
     #[schemars(example = 5000)]
     pub items_per_second: Option<u64>,
-    /// Bytes of bodies a second, as they come over the wire.
+    /// Bytes of request bodies per second, on the wire.
     #[schemars(example = "8MiB")]
     pub bytes_per_second: Option<ByteSize>,
     /// Tenants with their own limits, such as `shop = { items_per_second = 20000 }`; a limit that is left out is as above.
@@ -98,7 +98,7 @@ pub struct RateOptions {
     /// Spans, trace objects and other items a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub items_per_second: Option<u64>,
-    /// Bytes of bodies a second, as they come over the wire.
+    /// Bytes of request bodies per second, on the wire.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_per_second: Option<ByteSize>,
 }
@@ -134,11 +134,11 @@ pub struct CorsOptions {
     pub max_age: Duration,
 }
 
-/// What happens to signals that are not stored.
+/// How to answer signals that are not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OtherSignals {
-    /// They are answered with success, and with a partial success that says they are not stored. Nobody resends them.
+    /// Success, with a partial success that says they are not stored, so that clients do not resend them.
     #[default]
     Ack,
     /// They are answered like an unknown path.

@@ -30,7 +30,7 @@ pub const RECEIVED_HEADER: &str = "spanferry-received-at";
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsOptions {
-    /// A PEM file with the only certificate authorities to trust. Without it: those of the system.
+    /// A PEM file with the only certificate authorities to trust. Default: the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(example = "/etc/spanferry/tls/kafka-ca.crt")]
     pub ca_file: Option<PathBuf>,

@@ -94,7 +94,7 @@ pub struct Options {
     /// Timeout of connecting.
     #[serde(default = "crate::sinks::http::default_connect_timeout")]
     pub connect_timeout: Duration,
-    /// The largest request, before compression. What is due at once and larger is sent as several.
+    /// The largest request, before compression. Larger batches are split.
     #[serde(default = "default_request_bytes_max")]
     pub request_bytes_max: ByteSize,
     /// The largest document. In larger ones the longest texts are truncated, with a note.
@@ -119,7 +119,7 @@ pub enum Rotation {
     Daily,
     /// One for each month, in UTC.
     Monthly,
-    /// A data stream. What is in it cannot be changed: agents that become known later are not filled in.
+    /// A data stream. Its documents cannot be changed: agents that become known later are not filled in.
     DataStream,
 }
 
@@ -127,7 +127,7 @@ pub enum Rotation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ManageTemplates {
-    /// Where there are none, or older ones.
+    /// If there are none, or older ones.
     #[default]
     IfNewer,
     /// Never.

@@ -30,7 +30,7 @@ pub struct Options {
     pub rotate_bytes: Option<ByteSize>,
 }
 
-/// What a line is.
+/// The content of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {

@@ -17,9 +17,9 @@ use crate::support::compress;
 pub enum Compression {
     /// Not at all.
     None,
-    /// gzip, which every OTLP receiver takes.
+    /// gzip, which every OTLP receiver accepts.
     Gzip,
-    /// zstd: smaller and faster, taken by fewer.
+    /// zstd: smaller and faster, but accepted by fewer receivers.
     Zstd,
 }
 

@@ -19,14 +19,14 @@ use crate::support::verifier::{Shown, Verifier};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsOptions {
-    /// A PEM file with the only certificate authorities to trust. Without it: those of the system, or Mozilla's where it has none.
+    /// A PEM file with the only certificate authorities to trust. Default: the system's, or Mozilla's if it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
     /// SHA-256 of a certificate authority's certificate, in hexadecimal, with or without colons: only what it has signed is trusted.
     /// Elasticsearch 8 and later print it when they first start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_fingerprint: Option<String>,
-    /// A PEM file with our certificate and those that lead to its authority, where the backend wants one.
+    /// A PEM file with the client certificate and its chain, if the backend requires one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cert_file: Option<PathBuf>,
     /// A PEM file with the client certificate's private key.

@@ -13,7 +13,7 @@ use crate::support::kafka::{Cluster, DEFAULT_TOPIC, SaslOptions, TlsOptions};
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
-    /// Some of the cluster's brokers, as `host:port`; the others are learned from them.
+    /// Some of the cluster's brokers, as `host:port`; the rest are discovered.
     pub brokers: Vec<String>,
     /// The topic. It must exist: it is not created.
     #[serde(default = "default_topic")]
@@ -22,7 +22,7 @@ pub struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("examples" = [{ "ca_file": "/etc/spanferry/tls/kafka-ca.crt" }]))]
     pub tls: Option<TlsOptions>,
-    /// The user, if the cluster requires one.
+    /// Credentials, if the cluster requires them.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("examples" = [{ "username": "spanferry", "password": "..." }]))]
     pub sasl: Option<SaslOptions>,

@@ -117,7 +117,7 @@ pub struct Lookup {
     #[serde(default = "default_lookup_endpoint")]
     #[schemars(with = "String")]
     pub endpoint: Address,
-    /// Whether the answer's text is taken too. Leave it off where the app does not send it for good reasons.
+    /// Whether to add the response's text as well. Leave it off if the app withholds it for a reason.
     #[serde(default)]
     pub content: bool,
     /// The longest that a delivery waits for the answers it asks for.
@@ -139,7 +139,7 @@ pub struct Settings {
     pub authorization: HeaderMap,
     /// How requests are compressed: Langfuse knows gzip only.
     pub compression: Compression,
-    /// What calls cost, where Langfuse is not to find that out itself; the sink is told when it is made.
+    /// The price table, if Langfuse should not compute costs itself; set when the sink is built.
     pub prices: Arc<Prices>,
 }
 
@@ -165,7 +165,7 @@ fn default_tags_from() -> String {
     "tags".to_owned()
 }
 
-/// Langfuse's cloud takes 5 MB and does not say whether before or after compression.
+/// Langfuse's cloud accepts 5 MB and does not document whether before or after compression.
 fn default_request_bytes_max() -> ByteSize {
     ByteSize(4_000_000)
 }

@@ -82,7 +82,7 @@ pub enum Format {
     Jsonl,
     /// The columns of the lines, as [`crate::sinks::parquet`] describes them.
     Parquet,
-    /// Requests in protobuf, each behind its length.
+    /// Requests in protobuf, each preceded by its length.
     Otlp,
 }
 

@@ -26,7 +26,7 @@ pub enum Format {
     Json,
 }
 
-/// When there is color.
+/// When to use color.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Color {
