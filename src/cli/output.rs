@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use crate::config::{Environment, Paint};
+use crate::config::Environment;
+use crate::support::terminal::Paint;
+pub(super) use crate::support::terminal::{harmless, harmless_json};
 
 /// The destinations of output: results to standard output, everything else to stderr.
 #[derive(Debug, Clone, Copy)]
@@ -57,35 +59,6 @@ pub(super) fn say_json(value: &Value) {
     say(&harmless_json(&format!("{value:#}\n")));
 }
 
-/// Makes text from others safe for a terminal: characters that would move the cursor, set colours or reverse lines are escaped as `\u{1b}`.
-/// Line breaks and tabs stay.
-pub(super) fn harmless(text: &str) -> String {
-    written_out(text, "\n\t", |letter| letter.escape_unicode().to_string())
-}
-
-/// Makes JSON safe in the same way without changing its meaning: these characters all have four digits and occur only in strings.
-pub(super) fn harmless_json(json: &str) -> String {
-    written_out(json, "\n", |letter| format!("\\u{:04x}", u32::from(letter)))
-}
-
-fn written_out(text: &str, kept: &str, write: fn(char) -> String) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        if is_harmful(letter) && !kept.contains(letter) {
-            out.push_str(&write(letter));
-        } else {
-            out.push(letter);
-        }
-    }
-    out
-}
-
-/// Returns whether a character is a control character, or reverses or breaks lines.
-fn is_harmful(letter: char) -> bool {
-    letter.is_control()
-        || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
 /// Prints anything else.
 pub(super) fn explain(text: &str) {
     io::stderr().lock().write_all(text.as_bytes()).ok();
@@ -129,17 +102,6 @@ pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_others_wrote_moves_no_cursor_and_turns_no_line_around() {
-        let hostile = "a\u{1b}[31m\u{7}\u{9b}2J\u{202e}b\r\n\t\u{5d0}";
-        let shown = harmless(hostile);
-        assert_eq!(shown, "a\\u{1b}[31m\\u{7}\\u{9b}2J\\u{202e}b\\u{d}\n\t\u{5d0}");
-        let json = serde_json::to_string(&[hostile]).unwrap();
-        let shown = harmless_json(&json);
-        assert!(!shown.chars().any(is_harmful), "{shown}");
-        assert_eq!(serde_json::from_str::<Vec<String>>(&shown).unwrap(), [hostile]);
-    }
 
     #[test]
     fn a_table_is_as_wide_as_its_cells() {

@@ -1,24 +1,24 @@
 //! `rules try`: shows what the rules of a configuration do to the spans of a file. Starts and sends nothing.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Subcommand;
-use serde_json::{Deserializer, Value, json};
+use serde_json::json;
 
+use super::import::{of_piece, pieces_of};
 use super::output::{explain, say, table};
 use super::{ConfigArguments, Ended, Shell};
-use crate::normalize;
-use crate::rules::{Decided, Effect, KnownTraces, Rules, batch_of, explained};
+use crate::normalize::{self, Decoded};
+use crate::rules::{Decided, Effect, KnownTraces, Rules, explained};
 use crate::span::{Batch, Item};
 use crate::support::options::did_you_mean;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum RulesVerb {
-    /// Show what each rule does to each span of a file: JSON lines as a file sink writes them, or bodies of requests (OTLP/JSON, Agents SDK)
+    /// Show what each rule does to each span of a file: whatever can be imported, such as JSON lines and bodies of requests
     Try {
         #[command(flatten)]
         config: ConfigArguments,
@@ -51,28 +51,31 @@ pub(super) fn run(verb: &RulesVerb, shell: Shell<'_>) -> Ended {
         let hint = did_you_mean(name, &names);
         return Err(output.fail("there is no sink with this name", hint.as_deref()));
     }
-    let text = fs::read(file)
-        .map_err(|error| output.fail(&format!("cannot read {}: {error}", file.display()), None))?;
+    let cannot_read =
+        |error| output.fail(&format!("cannot read {}: {error}", file.display()), None);
+    let mut pieces = pieces_of(file).map_err(cannot_read)?;
     // No mapping was installed in this process before.
     normalize::install(&config.attributes);
     let rules = config.rules_of(sink.as_deref());
     let (mut totals, mut ended) = (Totals::default(), Ok(()));
     let (mut batches, mut known) = (Vec::new(), Decided::default());
-    for (number, value) in Deserializer::from_slice(&text).into_iter::<Value>().enumerate() {
-        let batch = value.map_err(|error| format!("not JSON: {error}; the rest is not read"));
-        match batch.and_then(|value| batch_of(&value, None)) {
-            Ok(batch) => {
+    while let Some(piece) = pieces.next().map_err(cannot_read)? {
+        let problems = match of_piece(&piece) {
+            Ok(Decoded { batch, refused, .. }) => {
                 // The file is assumed to contain all spans of its traces.
                 for (trace, marks) in rules.survey(&batch).traces {
                     let of_trace = known.traces.entry(trace).or_default();
                     *of_trace = of_trace.with(marks);
                 }
                 batches.push(Arc::new(batch));
+                refused.into_iter().map(|refused| refused.reason.to_owned()).collect()
             }
-            Err(problem) => {
-                explain(&format!("value {} of the file is skipped: {problem}\n", number + 1));
-                ended = Err(ExitCode::FAILURE);
-            }
+            Err(problem) => vec![problem],
+        };
+        for problem in problems {
+            let place = format!("{} {}", pieces.unit(), piece.place);
+            explain(&format!("{place} of the file is passed over: {problem}\n"));
+            ended = Err(ExitCode::FAILURE);
         }
     }
     for batch in &batches {

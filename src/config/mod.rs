@@ -44,12 +44,13 @@ use crate::rules::{self, Place, Rules};
 use crate::support::options::{position, read_on};
 use crate::support::problem::Problem;
 
+pub use crate::support::terminal::Paint;
 pub use again::{Effective, Origin};
 pub use environment::Environment;
 use layers::{Layers, Wins};
 use ourselves::Ourselves;
 pub use prices::table_of;
-pub use report::{Paint, Report};
+pub use report::Report;
 pub use schema::schema;
 pub use sections::{
     AdminOptions, Config, JournalMode, JournalOptions, LogFormat, LogOptions, OtlpMetrics,

@@ -18,6 +18,7 @@ use super::layers::{Layers, is_secret_name};
 use super::sources::{Source, SourceKind};
 use crate::support::options::position;
 use crate::support::problem::Problem;
+use crate::support::terminal::Paint;
 
 /// Only this much of a line is marked, so that the rest of a long one can be left out.
 const POINTED_BYTES_MAX: usize = 100;
@@ -52,25 +53,6 @@ struct Line {
     text: String,
     /// The marked bytes of `text`.
     at: Range<usize>,
-}
-
-/// How a report is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Paint {
-    /// Plain text.
-    Plain,
-    /// Terminal colours.
-    Colours,
-}
-
-impl Paint {
-    /// Returns the text in bold red, or as the escape codes say, if colours are on.
-    pub fn with(self, codes: &str, text: &str) -> String {
-        match self {
-            Self::Plain => text.to_owned(),
-            Self::Colours => format!("\x1b[{codes}m{text}\x1b[0m"),
-        }
-    }
 }
 
 impl Report {

@@ -21,7 +21,7 @@ use crate::server::TlsOptions;
 use crate::sinks::{Kind, Plan, http};
 use crate::support::address::Address;
 use crate::support::byte_size::ByteSize;
-use crate::support::duration::Duration;
+use crate::support::duration::{Duration, seconds};
 use crate::support::secret::Secret;
 use crate::support::written::As;
 
@@ -192,7 +192,8 @@ pub struct OtlpMetrics {
     #[serde(default)]
     pub headers: BTreeMap<String, Secret>,
     /// How often to push. A failed push is not repeated: the next one is complete again.
-    #[serde(default = "default_interval")]
+    // That of OpenTelemetry's SDKs.
+    #[serde(default = "seconds::<60>")]
     pub interval: Duration,
 }
 
@@ -248,11 +249,6 @@ pub(super) const LISTENERS: [([&str; 2], Address); 3] = [
     (["receivers", "grpc"], DEFAULT_GRPC),
     (["admin", "listen"], DEFAULT_ADMIN),
 ];
-
-/// The default of OpenTelemetry's SDKs.
-fn default_interval() -> Duration {
-    Duration(time::Duration::from_mins(1))
-}
 
 impl Config {
     /// Returns the options of the memory between the journal and the lanes.

@@ -22,6 +22,7 @@ mod otlp;
 mod time;
 mod record;
 pub mod ids;
+pub mod lines;
 #[cfg(test)]
 pub(crate) mod tests;
 

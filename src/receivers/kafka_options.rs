@@ -3,17 +3,17 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::support::duration::Duration;
-use crate::support::kafka::{Cluster, DEFAULT_TOPIC, SaslOptions, TlsOptions};
+use crate::support::duration::{Duration, seconds};
+use crate::support::kafka::{Cluster, DEFAULT_TOPIC};
 use crate::support::problem::Mistake;
 
 /// What `[receivers.kafka]` says.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KafkaOptions {
-    /// Some of the cluster's brokers, as `host:port`; the rest are discovered.
-    #[schemars(example = ["kafka-0.kafka:9092"])]
-    pub brokers: Vec<String>,
+    /// How the cluster is reached.
+    #[serde(flatten)]
+    pub cluster: Cluster,
     /// The topics.
     #[serde(default = "default_topics")]
     pub topics: Vec<String>,
@@ -26,7 +26,8 @@ pub struct KafkaOptions {
     #[schemars(example = "${HOSTNAME}")]
     pub instance: Option<String>,
     /// How long after a daemon's last heartbeat its partitions go to others.
-    #[serde(default = "default_session_timeout")]
+    // Kafka's own: a daemon that is killed is back within that.
+    #[serde(default = "seconds::<45>")]
     pub session_timeout: Duration,
     /// The tenant of messages, unless their header `spanferry-tenant` names one and is trusted.
     #[serde(default)]
@@ -34,12 +35,6 @@ pub struct KafkaOptions {
     /// Whether to trust the header `spanferry-tenant`. Anybody who may write to the topics can then send as any tenant.
     #[serde(default)]
     pub trust_tenants: bool,
-    /// TLS to the brokers; `tls = {}` trusts the system's certificate authorities.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<TlsOptions>,
-    /// Credentials, if the cluster requires them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sasl: Option<SaslOptions>,
 }
 
 fn default_topics() -> Vec<String> {
@@ -48,11 +43,6 @@ fn default_topics() -> Vec<String> {
 
 fn default_group() -> String {
     "spanferry".to_owned()
-}
-
-/// Kafka's own: a daemon that is killed is back within that.
-fn default_session_timeout() -> Duration {
-    std::time::Duration::from_secs(45).into()
 }
 
 impl KafkaOptions {
@@ -66,11 +56,6 @@ impl KafkaOptions {
         let own = own.into_iter().filter(|(is_wrong, _)| *is_wrong);
         let hint = "leave it out for the default";
         let own = own.map(|(_, what)| Mistake { option: "kafka", what, hint });
-        own.chain(self.cluster().mistakes()).next()
-    }
-
-    /// The cluster.
-    pub(super) fn cluster(&self) -> Cluster<'_> {
-        Cluster { brokers: &self.brokers, tls: self.tls.as_ref(), sasl: self.sasl.as_ref() }
+        own.chain(self.cluster.mistakes()).next()
     }
 }

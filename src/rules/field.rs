@@ -3,8 +3,8 @@
 use crate::normalize::trace_facts;
 use crate::prices::Prices;
 use crate::span::{
-    Attribute, Convention, Facts, Item, Kind, Payload, Receiver, STATUS_ERROR, STATUS_OK, Source,
-    Span, Text, Usage, Value, keys, named,
+    Attribute, Convention, Facts, Item, Kind, Payload, Receiver, STATUS_ERROR, STATUS_OK, STATUSES,
+    Source, Span, Text, Usage, Value, keys, named,
 };
 use crate::support::number::as_f64;
 
@@ -96,7 +96,6 @@ pub(super) struct Beside<'a> {
 /// Receives values until it returns true.
 pub(super) type Visit<'v> = dyn FnMut(FieldValue<'_>) -> bool + 'v;
 
-const STATUSES: [&str; 3] = ["ok", "error", "unset"];
 const RECEIVERS: [Receiver; 4] =
     [Receiver::OpenAi, Receiver::OtlpHttp, Receiver::OtlpGrpc, Receiver::Kafka];
 

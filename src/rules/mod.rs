@@ -46,7 +46,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use check::{Test, read_tests, tests_schema};
 use condition::Condition;
-pub use example::batch_of;
+#[cfg(test)]
+pub(crate) use example::batch_of_span;
 use field::Beside;
 pub use field::Fact;
 pub use glob::glob;

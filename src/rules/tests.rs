@@ -35,10 +35,8 @@ fn agents_sdk(items: &[Value]) -> Arc<Batch> {
     request(Receiver::OpenAi, &json!({ "data": items }))
 }
 
-fn line(span: Value) -> Arc<Batch> {
-    let mut span = span;
-    span["record"] = "span".into();
-    Arc::new(batch_of(&span, Some("team-a")).unwrap())
+fn line(span: &Value) -> Arc<Batch> {
+    Arc::new(batch_of_span(span, "team-a").unwrap())
 }
 
 fn filtered(rules: &Rules, batch: &Arc<Batch>) -> u64 {
@@ -49,8 +47,8 @@ fn filtered(rules: &Rules, batch: &Arc<Batch>) -> u64 {
 
 /// Returns a model call as OTLP, with every field that rules can test.
 fn call() -> Arc<Batch> {
-    line(json!({
-        "name": "chat gpt-5-mini", "duration": "3s", "status": "error", "service_name": "shop",
+    line(&json!({
+        "name": "chat gpt-5-mini", "duration": "3s", "status": "error", "resource": { "service.name": "shop" },
         "attributes": {
             "gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai",
             "gen_ai.request.model": "gpt-5-mini", "gen_ai.response.model": "gpt-5-mini-2026",
@@ -285,7 +283,7 @@ proptest! {
                     Step::SampleAll | Step::RouteHere => {}
                 }
             }
-            prop_assert_eq!(filtered(&rules, &line(json!({ "name": letter }))) == 0, is_there);
+            prop_assert_eq!(filtered(&rules, &line(&json!({ "name": letter }))) == 0, is_there);
         }
     }
 }
@@ -296,12 +294,12 @@ fn every_item_that_a_rule_matches_is_counted_once_and_not_when_it_is_read_again(
         "[[rules]]\nname = \"all\"\nkeep = true\n[[rules]]\nmatch = { name = \"b\" }\ndrop = true",
     );
     for name in ["a", "b", "b"] {
-        rules.apply(&line(json!({ "name": name })), KnownTraces::Request);
-        rules.apply_again(&line(json!({ "name": name })), KnownTraces::Request);
+        rules.apply(&line(&json!({ "name": name })), KnownTraces::Request);
+        rules.apply_again(&line(&json!({ "name": name })), KnownTraces::Request);
     }
     let figures: Vec<_> = rules.figures().collect();
     assert_eq!(figures, [("all", 3, 0), ("rule_2", 2, 0)]);
-    let (_, steps) = rules.explain(&line(json!({ "name": "b" })), KnownTraces::Request);
+    let (_, steps) = rules.explain(&line(&json!({ "name": "b" })), KnownTraces::Request);
     assert_eq!(steps, [[("all", Effect::Kept), ("rule_2", Effect::Spared)]]);
 }
 
@@ -312,7 +310,7 @@ fn what_is_explained_is_what_becomes_of_what_a_client_sends() {
          [[rules]]\nname = \"before\"\nmatch = { name = \"GET*\" }\ndrop = true\nbefore_journal = true\n\
          [[rules]]\nname = \"mail\"\nredact = { patterns = [\"email\"] }\nbefore_journal = true",
     );
-    let failed = |name: &str| line(json!({ "name": name, "status": "error" }));
+    let failed = |name: &str| line(&json!({ "name": name, "status": "error" }));
     let (left, steps) = rules.explain(&failed("GET /"), KnownTraces::Request);
     assert_eq!((left.batch.items.len(), steps), (0, vec![vec![("before", Effect::Dropped)]]));
     let (left, steps) = rules.explain(&failed("to a@b.example"), KnownTraces::Request);
@@ -377,7 +375,7 @@ fn kept_headers_lose_what_is_redacted_but_not_whose_the_request_is() {
     let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let headers =
         vec![header("user-agent", "agents of acme"), header(ONLY_SINK_HEADER, "acme-lake")];
-    let span = line(json!({ "name": "b" }));
+    let span = line(&json!({ "name": "b" }));
     let source = Source { headers: headers.clone(), ..span.source.clone() };
     let batch = Arc::new(Batch { source, items: span.items.clone(), bytes: 0 });
     let sink = Rules { sinks: vec!["acme-lake".to_owned()], ..rules };
@@ -398,9 +396,9 @@ fn what_is_for_every_trace_is_also_for_one_of_which_nothing_has_reached_it_yet()
          [[rules]]\nmatch = { status = \"error\" }\nkeep = true\ndecide = \"trace\"\n\
          [[rules]]\ndrop = true\ndecide = \"trace\"",
     );
-    let traces = rules.survey(&line(json!({ "name": "GET /" }))).traces;
+    let traces = rules.survey(&line(&json!({ "name": "GET /" }))).traces;
     let decided = Decided { traces, ..Decided::default() };
-    let late = line(json!({ "name": "chat", "attributes": { "gen_ai.operation.name": "chat" } }));
+    let late = line(&json!({ "name": "chat", "attributes": { "gen_ai.operation.name": "chat" } }));
     assert!(decided.traces.contains_key(&late.items[0].trace_id()));
     assert_eq!(rules.apply(&late, KnownTraces::Decided(&decided)).filtered, 1);
 }

@@ -483,6 +483,11 @@ pub struct SdkIds {
     pub parent: Option<Text>,
 }
 
+/// OTLP's `SpanKind`, by number.
+pub const SPAN_KINDS: &[&str] =
+    &["unspecified", "internal", "server", "client", "producer", "consumer"];
+/// OTLP's status codes, by number.
+pub const STATUSES: &[&str] = &["unset", "ok", "error"];
 /// OTLP's status code of a successful span.
 pub const STATUS_OK: i32 = 1;
 /// OTLP's status code of a failed span.

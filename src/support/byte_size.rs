@@ -12,6 +12,11 @@ use super::written::{Written, written_as};
 #[serde(try_from = "Written")]
 pub struct ByteSize(pub u64);
 
+/// Returns a number of bytes, as the default of an option.
+pub fn bytes<const BYTES: u64>() -> ByteSize {
+    ByteSize(BYTES)
+}
+
 // Messages for a text that is not a size. None of them quotes the text, which may be a misplaced secret.
 const FORM: &str = "not a size; write for example \"8MiB\", \"500MB\" or 4096";
 const UNIT: &str = "not a unit of size; the units are B, KiB, MiB, GiB, TiB, KB, MB, GB and TB";

@@ -24,6 +24,11 @@ impl Duration {
     pub(crate) const FORMAT: &str = "time-span";
 }
 
+/// So many seconds, as the default of an option.
+pub fn seconds<const SECONDS: u64>() -> Duration {
+    Duration(time::Duration::from_secs(SECONDS))
+}
+
 impl From<time::Duration> for Duration {
     fn from(duration: time::Duration) -> Self {
         Self(duration)

@@ -74,18 +74,23 @@ pub enum Mechanism {
     Plain,
 }
 
-/// A cluster, as options name it.
-#[derive(Debug, Clone, Copy)]
-pub struct Cluster<'a> {
-    /// `host:port` of some of its brokers.
-    pub brokers: &'a [String],
-    /// TLS, where it is wanted.
-    pub tls: Option<&'a TlsOptions>,
-    /// The user, where one is wanted.
-    pub sasl: Option<&'a SaslOptions>,
+/// How a cluster is reached: a part of the options of the sink and of the receiver.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub struct Cluster {
+    /// Some of the cluster's brokers, as `host:port`; the rest are discovered.
+    #[schemars(extend("examples" = [["kafka-0.kafka:9092"]]))]
+    pub brokers: Vec<String>,
+    /// TLS to the brokers; `tls = {}` trusts the system's certificate authorities.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = [{ "ca_file": "/etc/spanferry/tls/kafka-ca.crt" }]))]
+    pub tls: Option<TlsOptions>,
+    /// Credentials, if the cluster requires them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = [{ "username": "spanferry", "password": "..." }]))]
+    pub sasl: Option<SaslOptions>,
 }
 
-impl Cluster<'_> {
+impl Cluster {
     /// What is wrong with the options.
     pub fn mistakes(&self) -> Vec<Mistake> {
         let is_broker = |broker: &String| {
@@ -95,8 +100,8 @@ impl Cluster<'_> {
                     && port.parse::<u16>().is_ok_and(|port| port != 0)
             })
         };
-        let half_pair =
-            self.tls.is_some_and(|tls| tls.cert_file.is_some() != tls.key_file.is_some());
+        let (tls, sasl) = (self.tls.as_ref(), self.sasl.as_ref());
+        let half_pair = tls.is_some_and(|tls| tls.cert_file.is_some() != tls.key_file.is_some());
         let is_empty = |sasl: &SaslOptions| {
             sasl.username.trim().is_empty() || sasl.password.reveal().is_empty()
         };
@@ -106,9 +111,9 @@ impl Cluster<'_> {
                 ("brokers", "`brokers` is a list of hosts with ports", "write for example [\"kafka-0.kafka:9092\", \"kafka-1.kafka:9092\"]")),
             (half_pair,
                 ("tls", "`tls.cert_file` and `tls.key_file` go together", "set both or neither")),
-            (self.sasl.is_some_and(is_empty),
+            (sasl.is_some_and(is_empty),
                 ("sasl", "`sasl` needs a user and a password", "is the variable that they come from set?")),
-            (self.tls.is_none() && self.sasl.is_some_and(|sasl| sasl.mechanism == Mechanism::Plain),
+            (tls.is_none() && sasl.is_some_and(|sasl| sasl.mechanism == Mechanism::Plain),
                 ("sasl", "`sasl` with PLAIN and no TLS sends the password readably", "add `tls = {}`, or use SCRAM-SHA-512")),
         ];
         let wrong = all.into_iter().filter(|(is_wrong, _)| *is_wrong);
@@ -131,7 +136,7 @@ mod client {
     use super::{Cluster, Mechanism};
     use crate::support::lock::lock;
 
-    impl Cluster<'_> {
+    impl Cluster {
         /// The client's settings.
         pub fn config(&self) -> ClientConfig {
             let mut config = ClientConfig::new();
@@ -149,7 +154,7 @@ mod client {
                 .set("allow.auto.create.topics", "false")
                 .set("reconnect.backoff.max.ms", "2000")
                 .set("log.connection.close", "false");
-            let tls = self.tls.cloned().unwrap_or_default();
+            let tls = self.tls.clone().unwrap_or_default();
             for (key, file) in [
                 ("ssl.ca.location", tls.ca_file),
                 ("ssl.certificate.location", tls.cert_file),
@@ -159,7 +164,7 @@ mod client {
                     config.set(key, file.display().to_string());
                 }
             }
-            if let Some(sasl) = self.sasl {
+            if let Some(sasl) = &self.sasl {
                 let mechanism = match sasl.mechanism {
                     Mechanism::Plain => "PLAIN",
                     Mechanism::ScramSha256 => "SCRAM-SHA-256",
@@ -258,10 +263,15 @@ mod tests {
             (brokers(&["a:9092", "[::1]:1"]), None, None, &[][..]),
             (brokers(&[]), None, None, &["brokers"]),
             (brokers(&["a"]), None, None, &["brokers"]),
-            (brokers(&["http://a:1"]), Some(&half), Some(&plain), &["brokers", "tls", "sasl"]),
-            (brokers(&["a:1"]), None, Some(&plain), &["sasl", "sasl"]),
+            (
+                brokers(&["http://a:1"]),
+                Some(half),
+                Some(plain.clone()),
+                &["brokers", "tls", "sasl"],
+            ),
+            (brokers(&["a:1"]), None, Some(plain), &["sasl", "sasl"]),
         ] {
-            let mistakes = Cluster { brokers: &brokers, tls, sasl }.mistakes();
+            let mistakes = Cluster { brokers: brokers.clone(), tls, sasl }.mistakes();
             let options: Vec<_> = mistakes.iter().map(|mistake| mistake.option).collect();
             assert_eq!(options, expected, "{brokers:?}");
         }

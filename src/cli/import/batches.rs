@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::formats;
 use super::pieces::Chunk;
 use super::set_aside::SetAside;
-use super::sources::{Progress, Source, State};
+use super::sources::{Progress, Source};
 use crate::span::{Item, Source as Client, Span};
 
 /// A batch ends with the piece that makes it so heavy: much for one fsync, little for a receiver that takes 64 MiB.
@@ -44,27 +44,13 @@ pub(super) struct Batch {
     pub(super) weight: usize,
 }
 
-/// Reads all sources from where an earlier run ended, and gives out their batches until nobody takes one. Only spans that started in
-/// the window are given out, which is in nanoseconds since 1970.
+/// Reads what stands behind what is done in a source, and gives out its batches until nobody takes one. Only spans that started in the window
+/// are given out, which is in nanoseconds since 1970.
 pub(super) fn read(
-    sources: Vec<Source>,
-    earlier: &State,
-    window: &Range<u64>,
-    mut give: impl FnMut(Batch) -> Option<()>,
-) -> Option<()> {
-    let mut sources = sources.into_iter();
-    sources.try_for_each(|source| {
-        let before = earlier.sources.get(&source.name).cloned().unwrap_or_default();
-        read_one(source, before, window, &mut give)
-    })
-}
-
-/// Reads what stands behind what is done.
-fn read_one(
     source: Source,
     before: Progress,
     window: &Range<u64>,
-    give: &mut impl FnMut(Batch) -> Option<()>,
+    give: impl Fn(Batch) -> Option<()>,
 ) -> Option<()> {
     let (name, e_tag) = (source.name.clone(), source.e_tag.clone());
     if source.is_done(&before) {
@@ -110,12 +96,11 @@ impl Batch {
     }
 
     fn add(&mut self, place: &str, piece: Chunk, window: &Range<u64>) {
-        let bytes = Bytes::from(piece.bytes);
-        let decoded = match piece.flaw.map_or_else(|| formats::read(&bytes), Err) {
+        let decoded = match formats::of_piece(&piece) {
             Ok(decoded) => decoded,
-            Err(reason) => return self.set_aside(place.to_owned(), reason, bytes),
+            Err(reason) => return self.set_aside(place.to_owned(), reason, piece.bytes),
         };
-        self.weight += bytes.len() / READ_SHARE;
+        self.weight += piece.bytes.len() / READ_SHARE;
         for refused in decoded.refused {
             let place = format!("{place}, item {}", refused.index + 1);
             self.set_aside(place, refused.reason.to_owned(), refused.request());

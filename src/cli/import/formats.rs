@@ -5,33 +5,39 @@
 
 use bytes::Bytes;
 use memchr::memmem;
+use serde_json::Value as Json;
 
 use super::langfuse;
-use super::lines::{self, Body, body_of};
-use super::pieces::{FIELD_1, PIECE_BYTES_MAX, ZSTD_MAGIC};
+use super::pieces::{Chunk, FIELD_1, PIECE_BYTES_MAX, ZSTD_MAGIC};
 use super::set_aside::content_of;
 use crate::normalize::wire::{self, Content, Fields};
-use crate::normalize::{Coding, Decoded, Encoding, Limits, decode, inflate, resource_of};
-use crate::span::{Attribute, Receiver, Text, Value, keys, sdk_request};
+use crate::normalize::{
+    Coding, Decoded, Encoding, Envelope, Limits, decode, inflate, lines, resource_of,
+};
+use crate::sinks::jsonl::SCHEMA_VERSION;
+use crate::span::{Attribute, Receiver, Source, Text, Value, keys, sdk_request};
 use crate::support::json::scan::{Broken, Scanner};
 
 /// The field of `ResourceSpans` that is the resource.
 const RESOURCE: u32 = 1;
 
+/// A body as a receiver takes it, and what is known of its client.
+pub(super) type Body = (Envelope, Bytes);
+
 type AsBody = fn(&Bytes) -> Result<Body, String>;
 
 /// JSON: the member that gives a format away, and how it becomes a body.
 const FORMATS: &[(&str, AsBody)] = &[
-    ("resourceSpans", |otlp| Ok(body_of(Receiver::OtlpHttp, Encoding::Json, otlp.clone()))),
-    ("resource_spans", |otlp| Ok(body_of(Receiver::OtlpHttp, Encoding::Json, otlp.clone()))),
+    ("resourceSpans", |body| Ok(otlp(Encoding::Json, body))),
+    ("resource_spans", |body| Ok(otlp(Encoding::Json, body))),
     ("data", |body| Ok(agents_sdk(body.clone()))),
-    ("schema_version", |line| lines::body(line)),
+    ("schema_version", |line| of_line(line)),
     // A row of Langfuse's: one of these is in each, before the columns that it names after scores.
-    ("project_id", |row| langfuse::body(row)),
-    ("projectId", |row| langfuse::body(row)),
-    ("parentObservationId", |row| langfuse::body(row)),
-    ("parent_observation_id", |row| langfuse::body(row)),
-    ("bookmarked", |row| langfuse::body(row)),
+    ("project_id", |row| of_row(row)),
+    ("projectId", |row| of_row(row)),
+    ("parentObservationId", |row| of_row(row)),
+    ("parent_observation_id", |row| of_row(row)),
+    ("bookmarked", |row| of_row(row)),
     // An item of the Agents SDK by itself.
     ("object", |item| Ok(agents_sdk(sdk_request(item.trim_ascii())))),
     ("set_aside", |line| body(&content_of(line).ok_or("nothing stands in it")?)),
@@ -39,7 +45,14 @@ const FORMATS: &[(&str, AsBody)] = &[
 const UNKNOWN: &str = "it is none of: a JSON line of Spanferry, OTLP/JSON with resourceSpans, a body or an item of the Agents SDK, a row of \
                        Langfuse's export";
 
-/// Understands a piece. Its source has the headers that its client sent.
+/// Columns that were headers, whose names have hyphens.
+const HEADERS: [&str; 3] = ["user_agent", "openai_organization", "openai_project"];
+
+/// Understands a piece, or says why that is not possible. Its source has the headers that its client sent.
+pub(in crate::cli) fn of_piece(piece: &Chunk) -> Result<Decoded, String> {
+    piece.flaw.clone().map_or_else(|| read(&piece.bytes), Err)
+}
+
 pub(super) fn read(piece: &Bytes) -> Result<Decoded, String> {
     let coding = if piece.starts_with(ZSTD_MAGIC) { Coding::Zstd } else { Coding::Identity };
     let piece = inflate(coding, piece.clone(), PIECE_BYTES_MAX);
@@ -50,7 +63,7 @@ pub(super) fn read(piece: &Bytes) -> Result<Decoded, String> {
 fn body(piece: &Bytes) -> Result<Body, String> {
     match piece.first() {
         None | Some(&FIELD_1) => {
-            let otlp = || body_of(Receiver::OtlpHttp, Encoding::Protobuf, piece.clone());
+            let otlp = || otlp(Encoding::Protobuf, piece);
             return Ok(archived(piece).map_or_else(otlp, agents_sdk));
         }
         Some(b'{') => {}
@@ -85,4 +98,42 @@ fn archived(request: &Bytes) -> Option<Bytes> {
 
 fn agents_sdk(bytes: Bytes) -> Body {
     body_of(Receiver::OpenAi, Encoding::Json, bytes)
+}
+
+fn body_of(receiver: Receiver, encoding: Encoding, bytes: Bytes) -> Body {
+    let source = Source { receiver, ..Source::unknown() };
+    (Envelope::new(source, encoding, bytes.len()), bytes)
+}
+
+fn otlp(encoding: Encoding, body: &Bytes) -> Body {
+    body_of(Receiver::OtlpHttp, encoding, body.clone())
+}
+
+/// A span of OTLP from its columns.
+fn of_columns(line: Json) -> Body {
+    otlp(Encoding::Json, &Bytes::from(lines::request(line).to_string()))
+}
+
+fn of_row(row: &[u8]) -> Result<Body, String> {
+    langfuse::columns(row).map(of_columns)
+}
+
+/// One of our own lines: an item of the Agents SDK as it was, or a span of OTLP from its columns.
+fn of_line(line: &[u8]) -> Result<Body, String> {
+    let line: Json = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let text = |column: &str| line.get(column)?.as_str();
+    let version = line.get("schema_version").and_then(Json::as_u64);
+    if version.is_none_or(|version| SCHEMA_VERSION < version) {
+        return Err(format!("its schema_version is none of 1 to {SCHEMA_VERSION}"));
+    }
+    let header = |column: &str| Some((column.replace('_', "-"), text(column)?.to_owned()));
+    let headers = HEADERS.into_iter().filter_map(header).collect();
+    let tenant = text("tenant").unwrap_or_default().to_owned();
+    let (mut envelope, bytes) = match (text("openai_item"), text("record")) {
+        (Some(item), _) => agents_sdk(sdk_request(item.as_bytes())),
+        (None, Some("span")) => of_columns(line),
+        _ => return Err("it is neither a span nor an item of the Agents SDK".to_owned()),
+    };
+    (envelope.source.headers, envelope.source.tenant) = (headers, tenant);
+    Ok((envelope, bytes))
 }

@@ -11,12 +11,10 @@
 //!
 //! Ids that are none of OpenTelemetry's (a UUID is one of a trace) become some as those of the Agents SDK do, and are kept beside it.
 
-use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::lines::{Body, body_of, key_values};
-use crate::normalize::{Encoding, ids};
-use crate::span::{Receiver, SpanId, TraceId};
+use crate::normalize::ids;
+use crate::span::{SpanId, TraceId};
 use crate::support::{moment, rfc3339};
 
 /// A column a line, with the attribute that says the same; `-` where the span itself, other columns or nobody but Langfuse's database says
@@ -26,8 +24,8 @@ const COLUMNS: &str = include_str!("langfuse.txt");
 const LACKING: &str = "it lacks what makes it a span; of Langfuse's exports, take \"Enriched observations\" of the blob storage, as JSON Lines, or \
                        the table of observations, as JSON";
 
-/// A row as a request with one span.
-pub(super) fn body(row: &[u8]) -> Result<Body, String> {
+/// The columns that a line would have with the span that a row becomes.
+pub(super) fn columns(row: &[u8]) -> Result<Value, String> {
     let row: Map<String, Value> = serde_json::from_slice(row).map_err(|error| error.to_string())?;
     let row = row.into_iter().filter(|(_, value)| !text_of(value).is_empty());
     let mut row: Map<_, _> = row.map(|(column, value)| (snake(&column), value)).collect();
@@ -44,7 +42,7 @@ pub(super) fn body(row: &[u8]) -> Result<Body, String> {
     let own = if is_trace { ids::root_span_id(&trace) } else { span_id(&trace, &id) };
     let name = text("name").unwrap_or_default();
     let is_error = text("level").is_some_and(|level| level == "ERROR");
-    let (status, message) = (i32::from(is_error) * 2, text("status_message"));
+    let status_message = text("status_message");
     let events = row.get("data_type").map(|_| json!([evaluation(&row, start)]));
     if events.is_some() {
         row.insert("type".to_owned(), "evaluator".into());
@@ -58,20 +56,19 @@ pub(super) fn body(row: &[u8]) -> Result<Body, String> {
         (otlp_trace != trace).then(|| ("langfuse_trace_id".to_owned(), trace.clone().into())),
     );
     row.extend((own.to_string() != id).then(|| ("langfuse_id".to_owned(), id.into())));
-    let span = json!({
-        "traceId": otlp_trace,
-        "spanId": own.to_string(),
-        "parentSpanId": parent.map(|parent| span_id(&trace, &parent).to_string()),
+    Ok(json!({
+        "trace_id": otlp_trace,
+        "span_id": own.to_string(),
+        "parent_span_id": parent.map(|parent| span_id(&trace, &parent).to_string()),
         "name": name,
-        "startTimeUnixNano": start.to_string(),
-        "endTimeUnixNano": end.to_string(),
-        "attributes": key_values(attributes(row)),
+        "start_time_unix_nano": start,
+        "end_time_unix_nano": end,
+        "attributes": attributes(row),
         "events": events,
-        "status": {"code": status, "message": message},
-    });
-    let scope_spans = json!([{"scope": {"name": "langfuse-sdk"}, "spans": [span]}]);
-    let request = json!({"resourceSpans": [{"scopeSpans": scope_spans}]});
-    Ok(body_of(Receiver::OtlpHttp, Encoding::Json, Bytes::from(request.to_string())))
+        "status": if is_error { "error" } else { "unset" },
+        "status_message": status_message,
+        "scope_name": "langfuse-sdk",
+    }))
 }
 
 fn attributes(row: Map<String, Value>) -> Value {
@@ -104,8 +101,7 @@ fn evaluation(row: &Map<String, Value>, at: u64) -> Value {
     let said = said.into_iter().filter_map(|(key, value)| Some((key, value?)));
     let said: Map<_, _> =
         said.map(|(key, value)| (format!("gen_ai.evaluation.{key}"), value)).collect();
-    let (name, attributes) = ("gen_ai.evaluation.result", key_values(said.into()));
-    json!({"name": name, "timeUnixNano": at.to_string(), "attributes": attributes})
+    json!({"name": "gen_ai.evaluation.result", "time_unix_nano": at, "attributes": said})
 }
 
 /// A value as a text; nothing of what says nothing.

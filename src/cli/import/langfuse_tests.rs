@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::formats;
@@ -55,7 +54,7 @@ fn lines(stream: &str) -> Vec<Result<Value, String>> {
     let mut pieces = Pieces::of(stream, PIECE_BYTES_MAX).unwrap();
     let (mut found, prices) = (Vec::new(), Prices::default());
     while let Some(piece) = pieces.next().unwrap() {
-        match piece.flaw.map_or_else(|| formats::read(&Bytes::from(piece.bytes)), Err) {
+        match formats::of_piece(&piece) {
             Ok(decoded) => {
                 assert!(decoded.refused.is_empty(), "{:?}", decoded.refused);
                 let mut delivery = Delivery::default();

@@ -23,7 +23,6 @@
 mod batches;
 mod formats;
 mod langfuse;
-mod lines;
 mod patience;
 mod pieces;
 mod posts;
@@ -38,7 +37,7 @@ mod tests;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -48,9 +47,10 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use self::batches::Batch;
-use self::posts::Daemon;
+pub(super) use self::formats::of_piece;
+use self::pieces::Pieces;
 use self::set_aside::SetAside;
-use self::sources::{Source, State};
+use self::sources::{Progress, Source, State};
 use self::stores::Stores;
 use super::client::{TrustArguments, reachable};
 use super::output::{explain, harmless, say, say_json};
@@ -130,6 +130,8 @@ struct Sums {
 /// An import under way.
 struct Import<'a> {
     arguments: &'a ImportArguments,
+    /// Where the daemon listens, without a path.
+    url: String,
     state: State,
     rejects: Option<File>,
     sums: Sums,
@@ -165,12 +167,12 @@ pub(super) fn import(arguments: &ImportArguments, shell: Shell<'_>) -> Ended {
         opened.map_err(|error| fail(format!("{}: {error}", file.display())))
     });
     let state = state.transpose()?.unwrap_or_default();
-    let mut import =
-        Import { arguments, state, rejects: rejects.transpose()?, sums: Sums::default() };
+    let (rejects, sums) = (rejects.transpose()?, Sums::default());
+    let mut import = Import { arguments, url, state, rejects, sums };
     let stores = Stores { sinks, give_up_after: arguments.give_up_after.0 };
     let importing = async {
-        let sources = sources::find(&arguments.sources, &stores).await.map_err(fail)?;
-        Ok::<_, ExitCode>(import.run(sources, window, Daemon { url, arguments }).await)
+        let sources = stores.find(&arguments.sources).await.map_err(fail)?;
+        Ok::<_, ExitCode>(import.run(sources, window).await)
     };
     let ended = block_on(importing, output)??;
     let sums = import.sums;
@@ -189,25 +191,28 @@ pub(super) fn import(arguments: &ImportArguments, shell: Shell<'_>) -> Ended {
     }
 }
 
+/// The pieces of a file.
+pub(super) fn pieces_of(file: &Path) -> io::Result<Pieces> {
+    Ok(Source::of_file(file.to_owned()).open(&Progress::default())?.0)
+}
+
 impl Import<'_> {
     /// Reads in a thread of its own, because a read may block for long, and sends here.
-    async fn run(
-        &mut self,
-        mut sources: Vec<Source>,
-        window: Range<u64>,
-        daemon: Daemon<'_>,
-    ) -> Result<(), String> {
+    async fn run(&mut self, mut sources: Vec<Source>, window: Range<u64>) -> Result<(), String> {
         let found = sources.len();
         sources.retain(|source| sources::may_be_of(&window, &source.name));
         self.sums.left_out = (found - sources.len()) as u64;
         let (sender, mut read) = mpsc::channel(1);
-        let earlier = self.state.clone();
+        let earlier = self.state.sources.clone();
         thread::spawn(move || {
-            batches::read(sources, &earlier, &window, |batch| sender.blocking_send(batch).ok())
+            sources.into_iter().try_for_each(|source| {
+                let before = earlier.get(&source.name).cloned().unwrap_or_default();
+                batches::read(source, before, &window, |batch| sender.blocking_send(batch).ok())
+            })
         });
         let mut told = Instant::now();
         while let Some(mut batch) = read.recv().await {
-            daemon.take(&mut batch, &mut self.sums).await?;
+            self.take(&mut batch).await?;
             if TELL_EVERY < told.elapsed() {
                 told = Instant::now();
                 let (accepted, source) = (self.sums.accepted, harmless(&batch.source));

@@ -13,6 +13,7 @@
 
 use std::io::{self, BufRead, Cursor, Read as _};
 
+use bytes::Bytes;
 use serde::Deserialize as _;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -45,26 +46,24 @@ enum Cut {
 
 /// A part of a stream.
 #[derive(Debug, Default)]
-pub(super) struct Chunk {
+pub(in crate::cli) struct Chunk {
     /// The number of its first line, or its own; from 1.
-    pub(super) place: u64,
+    pub(in crate::cli) place: u64,
     /// As it stands in the stream; a row as JSON.
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Bytes,
     /// Why it is of no use.
     pub(super) flaw: Option<String>,
 }
 
 /// The pieces of a stream.
-pub(super) struct Pieces {
+pub(in crate::cli) struct Pieces {
     stream: Box<dyn BufRead>,
     cut: Cut,
     bytes_max: usize,
     /// The first row of a table.
     names: Vec<String>,
-    /// A line that was read to see where the one before ends.
-    ahead: Option<Chunk>,
-    /// Lines, or pieces, that were read.
-    read: u64,
+    /// Lines, or pieces, that were given out.
+    done: u64,
     is_over: bool,
 }
 
@@ -79,11 +78,11 @@ impl Pieces {
         let cut = cut_of(&head);
         let stream = Box::new(Cursor::new(head).chain(stream));
         let names = Vec::new();
-        Ok(Self { stream, cut, bytes_max, names, ahead: None, read: 0, is_over: false })
+        Ok(Self { stream, cut, bytes_max, names, done: 0, is_over: false })
     }
 
     /// What its places count.
-    pub(super) fn unit(&self) -> &'static str {
+    pub(in crate::cli) fn unit(&self) -> &'static str {
         match self.cut {
             Cut::Lines => "line",
             Cut::Elements => "element",
@@ -94,11 +93,11 @@ impl Pieces {
 
     /// Lines, or pieces, that were given out.
     pub(super) fn done(&self) -> u64 {
-        self.read - u64::from(self.ahead.is_some())
+        self.done
     }
 
     /// The next piece; `None` at the end, and behind a flaw from which there is no way on.
-    pub(super) fn next(&mut self) -> io::Result<Option<Chunk>> {
+    pub(in crate::cli) fn next(&mut self) -> io::Result<Option<Chunk>> {
         match self.cut {
             Cut::Lines => return self.value(),
             Cut::Elements => return self.element(),
@@ -198,53 +197,43 @@ impl Pieces {
 
     #[expect(clippy::unnecessary_wraps, reason = "the shape of what gives pieces out")]
     fn piece(&mut self, bytes: Vec<u8>, flaw: Option<String>) -> io::Result<Option<Chunk>> {
-        self.read += 1;
-        Ok(Some(Chunk { place: self.read, bytes, flaw }))
+        self.done += 1;
+        Ok(Some(Chunk { place: self.done, bytes: bytes.into(), flaw }))
     }
 
-    /// A JSON value: a line, or several.
+    /// A JSON value: a line that says something, and those behind it that go on with it.
     fn value(&mut self) -> io::Result<Option<Chunk>> {
-        let next = self.ahead.take().map_or_else(|| self.line(), |piece| Ok(Some(piece)));
-        let Some(mut piece) = next? else { return Ok(None) };
-        let goes_on = |bytes: &[u8]| {
-            serde_json::from_slice::<IgnoredAny>(bytes).is_err_and(|error| error.is_eof())
-        };
-        if piece.flaw.is_some() || !goes_on(&piece.bytes) {
-            return Ok(Some(piece));
-        }
-        while let Some(line) = self.line()? {
-            if line.flaw.is_some() || line.bytes.starts_with(b"{") || line.bytes.starts_with(b"[") {
-                self.ahead = Some(line);
-                break;
-            }
-            if piece.bytes.len() + line.bytes.len() <= self.bytes_max {
-                piece.bytes.extend_from_slice(&line.bytes);
-            } else {
-                piece.flaw = Some(self.too_long());
-            }
-        }
-        Ok(Some(piece))
-    }
-
-    /// The next line that says something, with its line break.
-    fn line(&mut self) -> io::Result<Option<Chunk>> {
-        loop {
-            let mut bytes = Vec::new();
-            let most = self.bytes_max as u64;
-            self.stream.by_ref().take(most).read_until(b'\n', &mut bytes)?;
-            if bytes.is_empty() {
+        let (mut place, mut bytes, mut is_whole) = (self.done, Vec::new(), true);
+        while bytes.trim_ascii_start().is_empty() {
+            if self.stream.fill_buf()?.is_empty() {
                 return Ok(None);
             }
-            let mut flaw = None;
-            if bytes.len() == self.bytes_max && !bytes.ends_with(b"\n") {
-                self.stream.skip_until(b'\n')?;
-                flaw = Some(self.too_long());
-            }
-            if !bytes.trim_ascii_start().is_empty() {
-                return self.piece(bytes, flaw);
-            }
-            self.read += 1;
+            bytes.clear();
+            is_whole = self.line(&mut bytes)?;
+            place += 1;
         }
+        let mut last = place;
+        let is_cut = |error: serde_json::Error| error.is_eof();
+        if is_whole && serde_json::from_slice::<IgnoredAny>(&bytes).is_err_and(is_cut) {
+            while self.stream.fill_buf()?.first().is_some_and(|first| !b"{[".contains(first)) {
+                is_whole &= self.line(&mut bytes)?;
+                last += 1;
+            }
+        }
+        self.done = last;
+        let flaw = (!is_whole).then(|| self.too_long());
+        Ok(Some(Chunk { place, bytes: bytes.into(), flaw }))
+    }
+
+    /// Appends the next line, with its line break; says whether there was room for it.
+    fn line(&mut self, bytes: &mut Vec<u8>) -> io::Result<bool> {
+        let most = self.bytes_max - bytes.len();
+        let read = self.stream.by_ref().take(most as u64).read_until(b'\n', bytes)?;
+        let is_whole = read < most || (read > 0 && bytes.ends_with(b"\n"));
+        if !is_whole {
+            self.stream.skip_until(b'\n')?;
+        }
+        Ok(is_whole)
     }
 
     fn too_long(&self) -> String {

@@ -7,34 +7,27 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message as _;
 
+use super::Import;
 use super::batches::{Batch, Post};
 use super::patience::patiently;
-use super::{ImportArguments, Sums};
 use crate::cli::client::{Question, ask, below};
 use crate::sinks::Pace;
-use crate::sinks::http::classify::{StatusClass, classify};
+use crate::sinks::http::classify::classify;
 use crate::span::otlp::protobuf::write_request;
 use crate::span::{Item, ONLY_SINK_HEADER, Receiver, sdk_requests};
 
 /// A journal that is full answers after `ack_wait`; this is well beyond.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A running daemon.
-pub(super) struct Daemon<'a> {
-    /// Where it listens, without a path.
-    pub(super) url: String,
-    pub(super) arguments: &'a ImportArguments,
-}
-
-impl Daemon<'_> {
+impl Import<'_> {
     /// Sends a batch. What the daemon refuses for good joins what was set aside. What ends the import is said.
-    pub(super) async fn take(&self, batch: &mut Batch, sums: &mut Sums) -> Result<(), String> {
+    pub(super) async fn take(&mut self, batch: &mut Batch) -> Result<(), String> {
         for post in std::mem::take(&mut batch.posts) {
             let (items, body) = (post.items.len() as u64, post.body());
             match self.send(&post, &body).await? {
                 Ok(quarantined) => {
-                    sums.accepted += items.saturating_sub(quarantined);
-                    sums.quarantined += quarantined;
+                    self.sums.accepted += items.saturating_sub(quarantined);
+                    self.sums.quarantined += quarantined;
                 }
                 Err(refusal) => {
                     let (source, done) = (&batch.source, batch.progress.done);
@@ -51,18 +44,14 @@ impl Daemon<'_> {
         let path = if post.is_otlp() { "/v1/traces" } else { "/v1/traces/ingest" };
         let url = below(&self.url, path);
         patiently(self.arguments.give_up_after.0, async || {
-            let asked = ask(self.question(&url, post, body)).await;
-            let down = |after, reason| Pace::Down { after, reason };
-            let answer = asked.map_err(|no_answer| down(None, no_answer))?;
+            let answer = ask(self.question(&url, post, body)).await;
+            let answer = answer.map_err(|reason| Pace::Down { after: None, reason })?;
             let reason = format!("{url} answers {}: {}", answer.status, answer.text());
-            match classify(answer.status, &answer.headers) {
-                StatusClass::Taken => Ok(Ok(post.quarantined(answer.body))),
-                StatusClass::TooLarge | StatusClass::Malformed => Ok(Err(reason)),
-                StatusClass::Stop => Err(Pace::Hold { reason }),
-                StatusClass::Retry { after } | StatusClass::Throttled { after } => {
-                    Err(down(after, reason))
-                }
-                StatusClass::Fault => Err(down(None, reason)),
+            let report = classify(answer.status, &answer.headers).report(reason, String::new);
+            match report.refusal() {
+                _ if report.pace != Pace::Go => Err(report.pace),
+                Some(refusal) => Ok(Err(refusal.reason.clone())),
+                None => Ok(Ok(post.quarantined(answer.body))),
             }
         })
         .await

@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Cursor, Read, Write as _};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern, glob_with};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::pieces::{PIECE_BYTES_MAX, Pieces, ZSTD_MAGIC};
-use super::stores::Stores;
 use crate::support::moment;
 use crate::support::rfc3339::NS_PER_SECOND;
 
@@ -65,11 +64,15 @@ impl Mark {
 }
 
 impl Source {
-    fn new(
+    pub(super) fn new(
         name: String,
         open: impl FnOnce() -> io::Result<Box<dyn Read + Send>> + Send + 'static,
     ) -> Self {
         Self { name, e_tag: None, open: Box::new(open) }
+    }
+
+    pub(super) fn of_file(path: PathBuf) -> Self {
+        Self::new(path.display().to_string(), || Ok(Box::new(File::open(path)?)))
     }
 
     /// Whether an earlier run is done with all of it. A file may have grown.
@@ -98,27 +101,6 @@ impl Source {
     }
 }
 
-/// What the arguments name, in the order of names where one names many.
-pub(super) async fn find(given: &[String], stores: &Stores<'_>) -> Result<Vec<Source>, String> {
-    let mut found = Vec::new();
-    for argument in given {
-        match argument.strip_prefix("file://").unwrap_or(argument) {
-            "-" => found.push(Source::new("-".to_owned(), || Ok(Box::new(io::stdin())))),
-            url if url.contains("://") => {
-                found.extend(stores.find(url).await?.into_iter().map(|(object, download)| {
-                    Source {
-                        name: object.url,
-                        e_tag: object.e_tag,
-                        open: Box::new(move || Ok(Box::new(download))),
-                    }
-                }));
-            }
-            path => found.extend(files(path)?),
-        }
-    }
-    Ok(found)
-}
-
 const HOUR_NS: u64 = 3600 * NS_PER_SECOND;
 const DAY_NS: u64 = 24 * HOUR_NS;
 /// Clients' clocks that are ahead let a span arrive before it starts.
@@ -137,7 +119,7 @@ pub(super) fn may_be_of(window: &Range<u64>, name: &str) -> bool {
 }
 
 /// A file, what is in a folder and below, or what a pattern matches. Hidden files are meant only where they are named.
-fn files(given: &str) -> Result<Vec<Source>, String> {
+pub(super) fn files(given: &str) -> Result<Vec<Source>, String> {
     let path = Path::new(given);
     let pattern = if path.is_dir() {
         format!("{}/**/*", Pattern::escape(given.trim_end_matches('/')))
@@ -151,8 +133,7 @@ fn files(given: &str) -> Result<Vec<Source>, String> {
     for path in glob_with(&pattern, options).map_err(|error| format!("{given}: {error}"))? {
         let path = path.map_err(|error| format!("{given}: {error}"))?;
         if !path.is_dir() {
-            let name = path.display().to_string();
-            found.push(Source::new(name, || Ok(Box::new(File::open(path)?))));
+            found.push(Source::of_file(path));
         }
     }
     if found.is_empty() { Err(format!("{given}: there is no such file")) } else { Ok(found) }

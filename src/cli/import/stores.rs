@@ -1,13 +1,13 @@
-//! Objects of stores, as byte streams.
+//! What arguments name: files, the standard input, and objects of stores, which are read as byte streams here.
 
 use std::io::{self, Read};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use tokio::runtime::Handle;
 
 use super::patience::patiently;
+use super::sources::{Source, files};
 use crate::config::SinkConfig;
 use crate::sinks::object_store::{Object, Objects, Options};
 
@@ -19,8 +19,20 @@ pub(super) struct Stores<'a> {
 }
 
 impl Stores<'_> {
-    /// What an address names, each object with what reads it.
-    pub(super) async fn find(&self, url: &str) -> Result<Vec<(Object, Download)>, String> {
+    /// What arguments name, in the order of names where one names many.
+    pub(super) async fn find(&self, given: &[String]) -> Result<Vec<Source>, String> {
+        let mut found = Vec::new();
+        for argument in given {
+            match argument.strip_prefix("file://").unwrap_or(argument) {
+                "-" => found.push(Source::new("-".to_owned(), || Ok(Box::new(io::stdin())))),
+                url if url.contains("://") => found.extend(self.objects(url).await?),
+                path => found.extend(files(path)?),
+            }
+        }
+        Ok(found)
+    }
+
+    async fn objects(&self, url: &str) -> Result<Vec<Source>, String> {
         let mut configured = self.sinks.iter().filter_map(|sink| sink.plan.objects());
         let options = configured.find_map(|options| options.at(url));
         let options = options.map_or_else(|| Options::of_url(url), Ok);
@@ -30,22 +42,21 @@ impl Stores<'_> {
         if found.is_empty() {
             return Err(format!("{url}: there is no such object"));
         }
-        let (store, runtime) = (Arc::new(store), Handle::current());
-        let download = |object: Object| Download {
-            store: Arc::clone(&store),
-            object,
-            at: 0,
-            ahead: Bytes::new(),
-            runtime: runtime.clone(),
-            give_up_after: self.give_up_after,
+        let (runtime, give_up_after) = (Handle::current(), self.give_up_after);
+        let source = |object: Object| {
+            let (name, e_tag, runtime) =
+                (object.url.clone(), object.e_tag.clone(), runtime.clone());
+            let download = Download { object, at: 0, ahead: Bytes::new(), runtime, give_up_after };
+            let mut source = Source::new(name, || Ok(Box::new(download)));
+            source.e_tag = e_tag;
+            source
         };
-        Ok(found.into_iter().map(|object| (object.clone(), download(object))).collect())
+        Ok(found.into_iter().map(source).collect())
     }
 }
 
 /// An object, as it is read. It blocks, so it is for a thread that may.
-pub(super) struct Download {
-    store: Arc<Objects>,
+struct Download {
     object: Object,
     at: u64,
     ahead: Bytes,
@@ -56,7 +67,7 @@ pub(super) struct Download {
 impl Read for Download {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if self.ahead.is_empty() && self.at < self.object.size {
-            let next = async || self.store.read(&self.object, self.at).await;
+            let next = async || self.object.read(self.at).await;
             let next = self.runtime.block_on(patiently(self.give_up_after, next));
             self.ahead = next.map_err(io::Error::other)?;
             self.at += self.ahead.len() as u64;

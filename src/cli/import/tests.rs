@@ -177,8 +177,7 @@ fn read(stream: &[u8]) -> (Vec<Item>, Vec<String>) {
         Pieces::of(Box::new(io::Cursor::new(stream.to_vec())), pieces::PIECE_BYTES_MAX).unwrap();
     let (mut items, mut flaws) = (Vec::new(), Vec::new());
     while let Some(piece) = pieces.next().unwrap() {
-        let bytes = Bytes::from(piece.bytes);
-        match piece.flaw.map_or_else(|| formats::read(&bytes), Err) {
+        match of_piece(&piece) {
             Ok(decoded) => items.extend(decoded.batch.items),
             Err(reason) => flaws.push(reason),
         }
@@ -254,7 +253,7 @@ fn what_was_set_aside_can_be_imported_again() {
 /// Files that are there at once.
 fn find(given: &str) -> Result<Vec<Source>, String> {
     let stores = Stores { sinks: &[], give_up_after: Duration::ZERO };
-    sources::find(&[given.to_owned()], &stores).now_or_never().unwrap()
+    stores.find(&[given.to_owned()]).now_or_never().unwrap()
 }
 
 /// How far it is, where an earlier run was so far.
@@ -314,12 +313,13 @@ async fn answered(
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, app).await });
     let arguments = Arguments::parse_from(["import", "-", "--give-up-after", "30s"]).arguments;
-    let daemon = Daemon { url, arguments: &arguments };
+    let (state, sums) = (State::default(), Sums::default());
+    let mut import = Import { arguments: &arguments, url, state, rejects: None, sums };
     let (items, client) = (read(SPAN.as_bytes()).0, Client::unknown());
     let posts = vec![Post { client, items, weight: 1 }];
-    let (mut batch, mut sums) = (Batch { posts, ..Batch::default() }, Sums::default());
-    let taken = daemon.take(&mut batch, &mut sums).await;
-    (taken.map(|()| (sums.accepted, batch)), asked.load(Ordering::Relaxed))
+    let mut batch = Batch { posts, ..Batch::default() };
+    let taken = import.take(&mut batch).await;
+    (taken.map(|()| (import.sums.accepted, batch)), asked.load(Ordering::Relaxed))
 }
 
 #[derive(Parser)]

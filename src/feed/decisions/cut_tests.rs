@@ -186,9 +186,9 @@ fn a_trace_that_is_kept_keeps_the_spans_that_a_later_rule_would_drop() {
         [[rules]]\nmatch = { name = \"GET*\" }\ndrop = true\n";
     let rules = rules(text);
     let span = |id: &str, parent: &str, name: &str| {
-        let span = json!({ "record": "span", "trace_id": "0123456789abcdef0123456789abcdef", "span_id": id,
+        let span = json!({ "trace_id": "0123456789abcdef0123456789abcdef", "span_id": id,
             "parent_span_id": parent, "name": name });
-        crate::rules::batch_of(&span, None).unwrap().items.remove(0)
+        crate::rules::batch_of_span(&span, "").unwrap().items.remove(0)
     };
     let (a, b, c) = ("1111111111111111", "2222222222222222", "3333333333333333");
     let below = [span(c, b, "step"), span(b, a, "GET /"), span(a, "", "top")];

@@ -158,7 +158,7 @@ fn poll(
 }
 
 fn config(options: &KafkaOptions) -> rdkafka::ClientConfig {
-    let mut config = options.cluster().config();
+    let mut config = options.cluster.config();
     let session = options.session_timeout.0;
     let poll_within = session.max(POLL_WITHIN).as_millis().to_string();
     config

@@ -1,6 +1,6 @@
 //! Which messages of each partition are done: an offset may be committed once everything before it is. Pure.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{BYTES_MAX, MESSAGES_MAX};
 
@@ -26,34 +26,32 @@ pub(super) struct Offsets {
     bytes: usize,
 }
 
-/// Messages of a partition that are not done, and those behind them, in the order of their offsets.
-#[derive(Debug)]
+/// Messages of a partition that are not done.
+#[derive(Debug, Default)]
 struct UnderWay {
+    /// Counted from 1.
     assignment: u64,
-    messages: VecDeque<(i64, bool)>,
-    /// What may be committed and was not told yet.
-    next: Option<i64>,
+    offsets: BTreeSet<i64>,
+    /// Behind the last message that was read.
+    end: i64,
+    /// What may be committed, as it was told last.
+    told: i64,
 }
 
 impl Offsets {
     /// Notes a message that was read. A partition that is read for the first time, or again from before, begins.
     pub(super) fn begin(&mut self, partition: Partition, offset: i64, bytes: usize) -> Place {
-        let is_again =
-            |known: &UnderWay| known.messages.back().is_some_and(|(last, _)| offset <= *last);
-        if self.partitions.get(&partition).is_none_or(is_again) {
+        let known = self.partitions.entry(partition).or_default();
+        if known.assignment == 0 || offset < known.end {
             self.assignments += 1;
             let assignment = self.assignments;
-            let messages = VecDeque::new();
-            self.partitions.insert(partition, UnderWay { assignment, messages, next: None });
+            *known = UnderWay { assignment, told: offset, ..UnderWay::default() };
         }
-        let mut assignment = 0;
-        if let Some(known) = self.partitions.get_mut(&partition) {
-            known.messages.push_back((offset, false));
-            assignment = known.assignment;
-        }
+        known.offsets.insert(offset);
+        known.end = offset + 1;
         self.messages += 1;
         self.bytes += bytes;
-        Place { partition, offset, assignment, bytes }
+        Place { partition, offset, assignment: known.assignment, bytes }
     }
 
     /// Notes that a message is done. One whose partition was given up meanwhile has no offset to commit any more.
@@ -61,23 +59,19 @@ impl Offsets {
         self.messages = self.messages.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(place.bytes);
         let known = self.partitions.get_mut(&place.partition);
-        let Some(known) = known.filter(|known| known.assignment == place.assignment) else {
-            return;
-        };
-        // Offsets have gaps where messages were compacted away or belong to transactions.
-        let found = known.messages.binary_search_by_key(&place.offset, |(offset, _)| *offset);
-        if let Some((_, is_done)) = found.ok().and_then(|at| known.messages.get_mut(at)) {
-            *is_done = true;
-        }
-        while let Some((offset, _)) = known.messages.pop_front_if(|(_, is_done)| *is_done) {
-            known.next = Some(offset + 1);
+        if let Some(known) = known.filter(|known| known.assignment == place.assignment) {
+            known.offsets.remove(&place.offset);
         }
     }
 
-    /// Takes the offsets that may be committed: those of the next messages.
+    /// Takes the offsets that may be committed and were not told yet: those of the next messages.
     pub(super) fn take(&mut self) -> Vec<(Partition, i64)> {
         let all = self.partitions.iter_mut();
-        all.filter_map(|(partition, known)| Some((*partition, known.next.take()?))).collect()
+        let news = all.filter_map(|(partition, known)| {
+            let next = known.offsets.first().copied().unwrap_or(known.end);
+            (std::mem::replace(&mut known.told, next) != next).then_some((*partition, next))
+        });
+        news.collect()
     }
 
     /// Whether nothing is under way.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time;
 
 use hyper::header::{
     AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue,
@@ -20,8 +19,8 @@ use crate::sinks::http::{
 use crate::sinks::{Mistake, Mistakes, settle_options};
 use crate::span::RootSpan;
 use crate::support::base64;
-use crate::support::byte_size::ByteSize;
-use crate::support::duration::Duration;
+use crate::support::byte_size::{ByteSize, bytes};
+use crate::support::duration::{Duration, seconds};
 use crate::support::problem::Problem;
 use crate::support::secret::Secret;
 
@@ -68,7 +67,8 @@ pub struct Options {
     #[serde(default)]
     pub trace_summary: TraceSummary,
     /// How long a stored document may take to become searchable: the indices' `refresh_interval` plus a second.
-    #[serde(default = "default_refresh_wait")]
+    // The templates' own refresh interval is 5 s.
+    #[serde(default = "seconds::<6>")]
     pub refresh_wait: Duration,
     /// The kind of backend. `auto` asks it.
     #[serde(default)]
@@ -89,16 +89,19 @@ pub struct Options {
     /// `gzip` or `none`. Default: gzip, unless the backend is on this machine.
     pub compression: Option<Compression>,
     /// Timeout of a request.
-    #[serde(default = "default_timeout")]
+    // A cluster that merges or recovers may take long; what it has taken meanwhile would only be sent again.
+    #[serde(default = "seconds::<60>")]
     pub timeout: Duration,
     /// Timeout of connecting.
     #[serde(default = "crate::sinks::http::default_connect_timeout")]
     pub connect_timeout: Duration,
     /// The largest request, before compression. Larger batches are split.
-    #[serde(default = "default_request_bytes_max")]
+    // What the Collector and Jaeger use; well below the 10 MB that small instances at AWS, and Quickwit, take.
+    #[serde(default = "bytes::<{ 5 << 20 }>")]
     pub request_bytes_max: ByteSize,
     /// The largest document. In larger ones the longest texts are truncated, with a note.
-    #[serde(default = "default_doc_bytes_max")]
+    // A document always fits a request.
+    #[serde(default = "bytes::<{ 4 << 20 }>")]
     pub doc_bytes_max: ByteSize,
     /// Concurrent requests for each endpoint.
     #[serde(default = "default_concurrency")]
@@ -211,29 +214,9 @@ fn default_prefix() -> String {
     "agent-traces".to_owned()
 }
 
-/// The templates' refresh interval of 5 s, plus a second.
-fn default_refresh_wait() -> Duration {
-    time::Duration::from_secs(6).into()
-}
-
 /// The name that dashboards of widely copied exporters use for tool calls.
 fn default_span_type_map() -> BTreeMap<String, String> {
     BTreeMap::from([("function".to_owned(), "tool_call".to_owned())])
-}
-
-/// A cluster that merges or recovers may be slow, and whatever it accepted meanwhile would only be sent again.
-fn default_timeout() -> Duration {
-    time::Duration::from_mins(1).into()
-}
-
-/// The size of the Collector and Jaeger, well below the 10 MB that small instances at AWS, and Quickwit, accept.
-fn default_request_bytes_max() -> ByteSize {
-    ByteSize(5 << 20)
-}
-
-/// Less than a request, so that a document always fits into one.
-fn default_doc_bytes_max() -> ByteSize {
-    ByteSize(4 << 20)
 }
 
 fn default_concurrency() -> u32 {

@@ -7,12 +7,11 @@ use bytes::Bytes;
 use super::options::{Compression, DEFAULT_GZIP_LEVEL, DEFAULT_ZSTD_LEVEL, Format, Options};
 use crate::prices::Prices;
 use crate::sinks::Delivery;
-use crate::sinks::jsonl::{Lines, write_attributes};
+use crate::sinks::jsonl::Lines;
+use crate::sinks::openai::write_custom;
 use crate::span::otlp::json::write_request;
-use crate::span::{Attribute, Batch, Item, STATUS_ERROR, Span, SpanId, keys};
-use crate::support::json::object::Object;
-use crate::support::json::{write_compact, write_str};
-use crate::support::rfc3339;
+use crate::span::{Batch, Item, Span};
+use crate::support::json::write_compact;
 
 /// The most bytes of spans, as received, in one OTLP line, unless a single span has more. By default, the Collector's file receiver cuts
 /// lines longer than 1 MiB, and JSON is longer than protobuf.
@@ -38,7 +37,7 @@ pub(super) fn encode<'a>(
         Format::OpenAi => {
             for (_, item) in items {
                 match item {
-                    Item::Span(span) if span.is_otlp() => write_as_item(out, span),
+                    Item::Span(span) if span.is_otlp() => write_custom(out, span),
                     agents_sdk => write_compact(out, agents_sdk.wire()),
                 }
                 out.push(b'\n');
@@ -80,50 +79,4 @@ fn otlp_lines(
         out.push(b'\n');
     }
     Ok(())
-}
-
-/// Appends an OTLP span as a custom span of the Agents SDK, with its attributes as data.
-fn write_as_item(out: &mut Vec<u8>, span: &Span) {
-    let detail = span.detail();
-    let agents_sdk = |key: &str| {
-        let found = Attribute::last(&detail.attributes, key)?;
-        found.as_text().filter(|text| !text.is_empty()).map(ToString::to_string)
-    };
-    // The client's own id, or OpenTelemetry's in the form of the Agents SDK.
-    let span_id = |key, id: SpanId| agents_sdk(key).unwrap_or_else(|| format!("span_{id}00000000"));
-    let trace_id = agents_sdk(keys::OPENAI_AGENTS_TRACE_ID);
-    let parent_id = span.parent_id.map(|id| span_id(keys::OPENAI_AGENTS_PARENT_ID, id));
-    let mut item = Object::open(out);
-    write_str(item.member("object"), "trace.span");
-    write_str(item.member("id"), &span_id(keys::OPENAI_AGENTS_SPAN_ID, span.span_id));
-    let trace_id = trace_id.unwrap_or_else(|| format!("trace_{}", span.trace_id));
-    write_str(item.member("trace_id"), &trace_id);
-    write_or_null(item.member("parent_id"), parent_id.as_deref());
-    for (name, unix_ns) in [("started_at", span.start_ns), ("ended_at", span.end_ns)] {
-        let mut time = Vec::new();
-        rfc3339::write(&mut time, unix_ns);
-        let time = String::from_utf8_lossy(&time);
-        write_or_null(item.member(name), (unix_ns != 0).then_some(&*time));
-    }
-    let mut data = Object::open(item.member("span_data"));
-    write_str(data.member("type"), "custom");
-    write_str(data.member("name"), &detail.name);
-    write_attributes(data.member("data"), &detail.attributes);
-    data.close();
-    if detail.status_code == STATUS_ERROR {
-        let mut error = Object::open(item.member("error"));
-        write_str(error.member("message"), &detail.status_message);
-        write_or_null(error.member("data"), None);
-        error.close();
-    } else {
-        write_or_null(item.member("error"), None);
-    }
-    item.close();
-}
-
-fn write_or_null(out: &mut Vec<u8>, text: Option<&str>) {
-    match text {
-        Some(text) => write_str(out, text),
-        None => out.extend_from_slice(b"null"),
-    }
 }

@@ -11,8 +11,8 @@ use crate::prices::Prices;
 use crate::sinks::Delivery;
 use crate::span::plain::{self, Style};
 use crate::span::{
-    Attribute, Batch, Detail, Facts, Item, Link, Payload, Scope, Score, Source, Span, SpanEvent,
-    Text, Tokens, TraceContext, TraceObject, Value,
+    Attribute, Batch, Detail, Facts, Item, Link, Payload, SPAN_KINDS, STATUSES, Scope, Score,
+    Source, Span, SpanEvent, Text, Tokens, TraceContext, TraceObject, Value,
 };
 use crate::support::json::object::Object;
 use crate::support::json::{write_f64, write_str, write_u64};
@@ -146,7 +146,7 @@ macro_rules! columns {
 }
 
 /// Columns from the item itself or its trace.
-pub(in crate::sinks) static OF_ITEM: &[Column] = columns![
+pub(super) static OF_ITEM: &[Column] = columns![
     "schema_version" Number(|_| Some(SCHEMA_VERSION)),
     "record" Plain(|row, out| out.extend_from_slice(if row.trace.is_some() { b"trace" } else { b"span" })),
     "trace_id" Plain(|row, out| out.extend_from_slice(&row.item.trace_id().to_hex())),
@@ -242,7 +242,7 @@ pub(in crate::sinks) static OF_ITEM: &[Column] = columns![
 ];
 
 /// Columns from a span's resource and scope. Many spans share them.
-pub(in crate::sinks) static OF_SCOPE: &[Column] = columns![
+pub(super) static OF_SCOPE: &[Column] = columns![
     "resource" Json(|row, out| if let Some(scope) = row.scope { write_said(out, &scope.resource.attributes) }),
     "resource_dropped_attributes_count" Number(|row| count(row.scope?.resource.dropped_attributes_count)),
     "resource_schema_url" Text(|row| said(&row.scope?.resource.schema_url)),
@@ -255,7 +255,7 @@ pub(in crate::sinks) static OF_SCOPE: &[Column] = columns![
 ];
 
 /// Columns from the request. All its items share them.
-pub(in crate::sinks) static OF_SOURCE: &[Column] = columns![
+pub(super) static OF_SOURCE: &[Column] = columns![
     "received_at" Time(|row| Some(row.source.received_at_ns)),
     "receiver" Plain(|row, out| out.extend_from_slice(row.source.receiver.as_str().as_bytes())),
     "tenant" Text(|row| said(&row.source.tenant)),
@@ -264,12 +264,8 @@ pub(in crate::sinks) static OF_SOURCE: &[Column] = columns![
     "openai_project" Text(|row| said(row.source.header("openai-project")?)),
 ];
 
-/// OTLP's `SpanKind`, by number.
-pub const SPAN_KINDS: &[&str] =
-    &["unspecified", "internal", "server", "client", "producer", "consumer"];
-
-/// OTLP's status codes, by number.
-pub const STATUSES: &[&str] = &["unset", "ok", "error"];
+/// All columns, by what shares them.
+pub(in crate::sinks) static ALL: [&[Column]; 3] = [OF_ITEM, OF_SCOPE, OF_SOURCE];
 
 impl Row<'_> {
     fn name(&self) -> &str {

@@ -8,7 +8,7 @@ mod encode;
 #[cfg(test)]
 mod tests;
 
-pub use columns::{SPAN_KINDS, STATUSES, join_attributes_but, write_attributes};
+pub use columns::{join_attributes_but, write_attributes};
 pub use encode::Lines;
 
 /// The version of the schema that `columns.md` describes.

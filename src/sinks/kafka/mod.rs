@@ -31,7 +31,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use super::{BuildError, Kind, Mistake, Parts, Plan, Sink, http, read_options};
+use super::{BuildError, Kind, Parts, Plan, Sink, http, read_options};
 pub use options::{Compression, Options};
 
 /// Topics of Kafka.

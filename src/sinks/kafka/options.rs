@@ -3,34 +3,28 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Mistake;
 use crate::sinks::otlp::Dialect;
+use crate::sinks::{Mistake, Mistakes};
 use crate::span::RootSpan;
-use crate::support::duration::Duration;
-use crate::support::kafka::{Cluster, DEFAULT_TOPIC, SaslOptions, TlsOptions};
+use crate::support::duration::{Duration, seconds};
+use crate::support::kafka::{Cluster, DEFAULT_TOPIC};
 
 /// What a `[sinks.name]` table with `type = "kafka"` says.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
-    /// Some of the cluster's brokers, as `host:port`; the rest are discovered.
-    pub brokers: Vec<String>,
+    /// How the cluster is reached.
+    #[serde(flatten)]
+    pub cluster: Cluster,
     /// The topic. It must exist: it is not created.
     #[serde(default = "default_topic")]
     pub topic: String,
-    /// TLS to the brokers; `tls = {}` trusts the system's certificate authorities.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("examples" = [{ "ca_file": "/etc/spanferry/tls/kafka-ca.crt" }]))]
-    pub tls: Option<TlsOptions>,
-    /// Credentials, if the cluster requires them.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("examples" = [{ "username": "spanferry", "password": "..." }]))]
-    pub sasl: Option<SaslOptions>,
     /// How batches of messages are compressed: `zstd`, `lz4` or `none`.
     #[serde(default)]
     pub compression: Compression,
     /// How long a message may wait for the brokers' acknowledgement before it is retried.
-    #[serde(default = "default_timeout")]
+    // A broker that was lost has another take its place within half a minute by default (`broker.session.timeout.ms` is 9 s).
+    #[serde(default = "seconds::<30>")]
     pub timeout: Duration,
     /// Write to a topic with several replicas even if `min.insync.replicas` is 1: then losing a broker can lose spans that count as
     /// delivered.
@@ -64,31 +58,14 @@ fn default_topic() -> String {
     DEFAULT_TOPIC.to_owned()
 }
 
-/// A broker that was lost has another take its place within half a minute by default (`broker.session.timeout.ms` is 9 s).
-fn default_timeout() -> Duration {
-    std::time::Duration::from_secs(30).into()
-}
-
 impl Options {
     /// What is wrong with them.
     pub(super) fn mistakes(&self) -> Vec<Mistake> {
-        let mut mistakes = self.cluster().mistakes();
-        let mut wrong = |option, what, hint| mistakes.push(Mistake { option, what, hint });
-        if self.topic.trim().is_empty() {
-            wrong("topic", "`topic` is empty", "leave it out for otlp_spans");
-        }
-        if self.timeout.0.as_secs() == 0 {
-            wrong(
-                "timeout",
-                "`timeout` must be a second or more",
-                "leave it out, or write \"30s\"",
-            );
-        }
-        mistakes
-    }
-
-    /// The cluster.
-    pub(super) fn cluster(&self) -> Cluster<'_> {
-        Cluster { brokers: &self.brokers, tls: self.tls.as_ref(), sasl: self.sasl.as_ref() }
+        let mut found = Mistakes(self.cluster.mistakes());
+        let is_empty = self.topic.trim().is_empty();
+        found.note(is_empty, "topic", "`topic` is empty", "leave it out for otlp_spans");
+        let (what, hint) = ("`timeout` must be a second or more", "leave it out, or write \"30s\"");
+        found.note(self.timeout.0.as_secs() == 0, "timeout", what, hint);
+        found.0
     }
 }

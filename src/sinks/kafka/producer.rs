@@ -258,7 +258,7 @@ impl TopicInfo {
 
 /// What the topic is like.
 fn ask(options: &Options) -> Result<TopicInfo, Report> {
-    let (config, context) = (options.cluster().config(), Context::default());
+    let (config, context) = (options.cluster.config(), Context::default());
     // A client whose own thread hears what is wrong, as the one that administers does not.
     let client: FutureProducer<Context> =
         config.create_with_context(context.clone()).map_err(|error| wrong(&error))?;
@@ -317,7 +317,7 @@ fn producer(
     };
     // A batch is refused as a whole where it is larger than a message may be.
     let batch_bytes_max = found.message_bytes_max.saturating_sub(AROUND_BYTES).max(1);
-    let mut config = options.cluster().config();
+    let mut config = options.cluster.config();
     config
         .set("acks", "all")
         .set("enable.idempotence", "true")

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time;
 
 use hyper::HeaderMap;
 use schemars::JsonSchema;
@@ -15,8 +14,8 @@ use crate::prices::Prices;
 use crate::sinks::http::{Address, Compression, Limits, TlsOptions, basic, secret_header};
 use crate::sinks::{Mistake, Mistakes, read_options};
 use crate::span::RootSpan;
-use crate::support::byte_size::ByteSize;
-use crate::support::duration::Duration;
+use crate::support::byte_size::{ByteSize, bytes};
+use crate::support::duration::{Duration, seconds};
 use crate::support::problem::Problem;
 use crate::support::secret::Secret;
 
@@ -82,10 +81,12 @@ pub struct Options {
     pub tags_from: String,
     /// The largest request, before compression. Larger batches are split. A single larger span is sent on its own. Langfuse's cloud accepts
     /// 5 MB.
-    #[serde(default = "default_request_bytes_max")]
+    // It does not say whether before or after compression.
+    #[serde(default = "bytes::<4_000_000>")]
     pub request_bytes_max: ByteSize,
     /// Timeout of a request.
-    #[serde(default = "default_timeout")]
+    // Langfuse answers once the request is in its blob storage, which takes seconds on a bad day; while its Redis is down it never does.
+    #[serde(default = "seconds::<30>")]
     pub timeout: Duration,
     /// Timeout of connecting.
     #[serde(default = "crate::sinks::http::default_connect_timeout")]
@@ -121,7 +122,8 @@ pub struct Lookup {
     #[serde(default)]
     pub content: bool,
     /// The longest that a delivery waits for the answers it asks for.
-    #[serde(default = "default_lookup_timeout")]
+    // An answer comes within a fraction of a second; a delivery should not wait long for what it can do without.
+    #[serde(default = "seconds::<2>")]
     pub timeout: Duration,
     /// Certificates, for https: those of this address, which has nothing to do with Langfuse's.
     #[serde(default, skip_serializing_if = "TlsOptions::is_default")]
@@ -163,21 +165,6 @@ fn default_user_from() -> String {
 
 fn default_tags_from() -> String {
     "tags".to_owned()
-}
-
-/// Langfuse's cloud accepts 5 MB and does not document whether before or after compression.
-fn default_request_bytes_max() -> ByteSize {
-    ByteSize(4_000_000)
-}
-
-/// Langfuse answers once the request is in its blob storage, which takes seconds on a bad day; while its Redis is down it never does.
-fn default_timeout() -> Duration {
-    time::Duration::from_secs(30).into()
-}
-
-/// An answer comes within a fraction of a second; a delivery should not wait long for what it can do without.
-fn default_lookup_timeout() -> Duration {
-    time::Duration::from_secs(2).into()
 }
 
 /// Reads a sink's table and says everything that is wrong with it.

@@ -1,27 +1,24 @@
 //! What a store's answers mean, and those of whoever gives credentials. The codes are those of Amazon's "Error responses" of S3, which Google's
 //! XML API and others use too, of Microsoft's "Blob service error codes", of STS, and of OAuth 2.0 (RFC 6749, 5.2).
 
-use std::sync::Mutex;
+use std::{error, iter};
 
 use ::object_store::Error;
+use hyper::header::IF_MATCH;
 use hyper::{HeaderMap, Method};
 
 use crate::sinks::Pace;
-use crate::sinks::http::classify::{StatusClass, classify, describe};
+use crate::sinks::http::classify::{StatusClass, classify, describe, retry_after};
 use crate::sinks::http::{Request, RequestError, Response};
-use crate::support::lock::lock;
 
-/// The last answer that was none of success. The crate's own errors have texts only.
-#[derive(Default)]
-pub(super) struct Answers(Mutex<Option<Pace>>);
+/// What an answer means that is none of success: a cause of the crate's own errors, which have texts only.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.reason().unwrap_or_default())]
+pub(super) struct Said(Pace);
 
-/// What to do.
-#[derive(Clone, Copy)]
-enum Remedy {
-    Slow,
-    Again,
-    Hold,
-}
+const SLOW: StatusClass = StatusClass::Throttled { after: None };
+const AGAIN: StatusClass = StatusClass::Retry { after: None };
+const HOLD: StatusClass = StatusClass::Stop;
 
 const CREDENTIALS: &str =
     "the store does not take the credentials: check the options with them, or where they come from";
@@ -34,78 +31,74 @@ const SAME_NAME: &str = "another request for the same name is under way";
 const LATE: &str = "the store did not get the whole object in time";
 const CLOCK: &str = "the clocks of this machine and the store differ: set this machine's";
 const TOO_LARGE: &str = "the object is larger than the store takes: lower `object.bytes_max`";
+const CHECK: &str = "check `url`, `endpoint` and the credentials";
 const NO_ROLE: &str = "neither the options nor the environment have credentials, and this machine gives none: set them (the profiles of ~/.aws are not read), or give it a role";
 
 /// Codes that say more than their status, and what an operator can do.
-const CODES: &[(Remedy, &str, &str)] = &[
-    (Remedy::Hold, RIGHTS, "AccessDenied AuthorizationFailure AuthorizationPermissionMismatch"),
-    (Remedy::Hold, RIGHTS, "InsufficientAccountPermissions UnauthorizedBlobOverwrite"),
-    (
-        Remedy::Hold,
-        ACCOUNT,
-        "AccountIsDisabled AccountProblem AllAccessDisabled UserProjectMissing",
-    ),
-    (Remedy::Hold, ACCOUNT, "AuthorizationSourceIPMismatch KeyBasedAuthenticationNotPermitted"),
-    (Remedy::Hold, CREDENTIALS, "InvalidAccessKeyId InvalidToken SignatureDoesNotMatch"),
-    (Remedy::Hold, CREDENTIALS, "AuthenticationFailed AuthenticationRequired XAdminUserNotFound"),
-    (Remedy::Hold, CREDENTIALS, "NoAuthenticationInformation InvalidAuthenticationInfo"),
-    (Remedy::Hold, CREDENTIALS, "InvalidIdentityToken ExpiredTokenException ExpiredToken"),
-    (
-        Remedy::Hold,
-        CREDENTIALS,
-        "invalid_client invalid_grant unauthorized_client IDPRejectedClaim",
-    ),
-    (Remedy::Hold, BUCKET, "NoSuchBucket ContainerNotFound ContainerDisabled"),
-    (Remedy::Hold, REGION, "AuthorizationHeaderMalformed PermanentRedirect"),
-    (Remedy::Hold, REGION, "IllegalLocationConstraintException"),
-    (Remedy::Hold, CLOCK, "RequestTimeTooSkewed"),
-    (Remedy::Hold, TOO_LARGE, "EntityTooLarge RequestBodyTooLarge"),
-    (Remedy::Slow, FEWER, "SlowDown TooManyRequests ServerBusy"),
-    (Remedy::Slow, "the store is not available", "ServiceUnavailable"),
-    (Remedy::Again, SAME_NAME, "ConditionalRequestConflict OperationAborted ContainerBeingDeleted"),
-    (Remedy::Again, LATE, "RequestTimeout OperationTimedOut"),
-    (Remedy::Again, "the store failed", "InternalError"),
+const CODES: &[(StatusClass, &str, &str)] = &[
+    (HOLD, RIGHTS, "AccessDenied AuthorizationFailure AuthorizationPermissionMismatch"),
+    (HOLD, RIGHTS, "InsufficientAccountPermissions UnauthorizedBlobOverwrite"),
+    (HOLD, ACCOUNT, "AccountIsDisabled AccountProblem AllAccessDisabled UserProjectMissing"),
+    (HOLD, ACCOUNT, "AuthorizationSourceIPMismatch KeyBasedAuthenticationNotPermitted"),
+    (HOLD, CREDENTIALS, "InvalidAccessKeyId InvalidToken SignatureDoesNotMatch"),
+    (HOLD, CREDENTIALS, "AuthenticationFailed AuthenticationRequired XAdminUserNotFound"),
+    (HOLD, CREDENTIALS, "NoAuthenticationInformation InvalidAuthenticationInfo"),
+    (HOLD, CREDENTIALS, "InvalidIdentityToken ExpiredTokenException ExpiredToken"),
+    (HOLD, CREDENTIALS, "invalid_client invalid_grant unauthorized_client IDPRejectedClaim"),
+    (HOLD, BUCKET, "NoSuchBucket ContainerNotFound ContainerDisabled"),
+    (HOLD, REGION, "AuthorizationHeaderMalformed PermanentRedirect"),
+    (HOLD, REGION, "IllegalLocationConstraintException"),
+    (HOLD, CLOCK, "RequestTimeTooSkewed"),
+    (HOLD, TOO_LARGE, "EntityTooLarge RequestBodyTooLarge"),
+    (SLOW, FEWER, "SlowDown TooManyRequests ServerBusy"),
+    (SLOW, "the store is not available", "ServiceUnavailable"),
+    (AGAIN, SAME_NAME, "ConditionalRequestConflict OperationAborted ContainerBeingDeleted"),
+    (AGAIN, LATE, "RequestTimeout OperationTimedOut"),
+    (AGAIN, "the store failed", "InternalError"),
 ];
 
+/// Where Amazon's machines first give a token for requests of that kind.
+const ROLE_TOKEN: &str = "/latest/api/token";
 /// Where the paths of requests for a role's credentials begin: Amazon's, Google's and Microsoft's machines.
 const ROLES: &[&str] = &[
-    "/latest/api/token",
+    ROLE_TOKEN,
     "/latest/meta-data/iam/",
     "/computeMetadata/v1/instance/service-accounts/",
     "/metadata/identity/oauth2/token",
 ];
 
-impl Answers {
-    /// Takes note of an answer.
-    pub(super) fn note(&self, request: &Request, answer: &Result<Response, RequestError>) {
-        let host = request.uri.host().unwrap_or_default();
-        *lock(&self.0) = match answer {
-            Err(failure) => {
-                let mut pace = failure.report().pace;
-                if let Pace::Down { reason, .. } | Pace::Hold { reason } = &mut pace {
-                    let advice = if is_for_role(request) { NO_ROLE } else { "" };
-                    *reason = join(&[host, reason.as_str(), advice]);
-                }
-                Some(pace)
+/// The answer as the crate reads it, which has errors of its own for whether something is there; what it means where it is another one.
+pub(super) fn read(
+    request: &Request,
+    answer: Result<Response, RequestError>,
+) -> Result<Response, Said> {
+    let host = request.uri.host().unwrap_or_default();
+    match answer {
+        Err(failure) => {
+            let mut pace = failure.report().pace;
+            if let Pace::Down { reason, .. } | Pace::Hold { reason } = &mut pace {
+                let advice = if is_for_role(request) { NO_ROLE } else { "" };
+                *reason = join(&[host, reason.as_str(), advice]);
             }
-            Ok(response) if response.status.is_success() => None,
-            Ok(response) => Some(read(request, host, response)),
-        };
+            Err(Said(pace))
+        }
+        Ok(response) if response.status.is_success() => Ok(response),
+        Ok(response) => match refused(request, host, &response) {
+            None => Ok(response),
+            Some(pace) => Err(Said(pace)),
+        },
     }
+}
 
-    /// What an error means for what comes next.
-    pub(super) fn pace(&self, error: &Error) -> Pace {
-        let noted = lock(&self.0).take();
-        noted.unwrap_or_else(|| match error {
-            // An answer that nobody can read was cut, and is asked for again.
-            Error::Generic { .. } => Pace::Down { after: None, reason: shortened(error) },
-            _ => Pace::Hold { reason: shortened(error) },
-        })
-    }
-
-    /// What an error means, in words.
-    pub(super) fn why(&self, error: &Error) -> String {
-        self.pace(error).reason().unwrap_or_default().to_owned()
+/// What an error means for what comes next.
+pub(super) fn pace(error: &Error) -> Pace {
+    let whole: &(dyn error::Error + 'static) = error;
+    let mut causes = iter::successors(Some(whole), |cause| cause.source());
+    match (causes.find_map(|cause| cause.downcast_ref()), error) {
+        (Some(Said(pace)), _) => pace.clone(),
+        // An answer that nobody can read was cut, and is asked for again.
+        (None, Error::Generic { .. }) => Pace::Down { after: None, reason: shortened(error) },
+        (None, _) => Pace::Hold { reason: shortened(error) },
     }
 }
 
@@ -123,7 +116,7 @@ fn join(parts: &[&str]) -> String {
     said.collect::<Vec<_>>().join(": ")
 }
 
-fn read(request: &Request, host: &str, response: &Response) -> Pace {
+fn refused(request: &Request, host: &str, response: &Response) -> Option<Pace> {
     let (method, body) = (&request.method, String::from_utf8_lossy(&response.body));
     // An answer to HEAD has no body.
     let header = response.headers.get("x-ms-error-code").and_then(|code| code.to_str().ok());
@@ -132,16 +125,26 @@ fn read(request: &Request, host: &str, response: &Response) -> Pace {
     let known = CODES.iter().find(|(.., codes)| codes.split(' ').any(|known| known == code));
     let status = response.status.as_u16();
     let class = classify(response.status, &response.headers);
-    let (means, advice) = match known {
-        _ if is_for_role(request) => (Remedy::of(&class), NO_ROLE),
-        Some((means, advice, _)) => (*means, *advice),
-        None if status == 403 => (Remedy::Hold, RIGHTS),
+    let is_answer = match status {
+        304 | 409 | 412 => true,
+        404 => request.headers.contains_key(IF_MATCH),
+        // There may be another way to the role (`AWS_IMDSV1_FALLBACK`).
+        403 => request.uri.path() == ROLE_TOKEN,
+        _ => false,
+    };
+    let (class, advice) = match known {
+        None if is_answer => return None,
+        _ if is_for_role(request) => (class, NO_ROLE),
+        Some((class, advice, _)) => (*class, *advice),
+        None if status == 403 => (HOLD, RIGHTS),
         None if response.status.is_redirection() || (status == 400 && *method == Method::HEAD) => {
-            (Remedy::Hold, REGION)
+            (HOLD, REGION)
         }
-        None => match Remedy::of(&class) {
-            Remedy::Hold => (Remedy::Hold, "check `url`, `endpoint` and the credentials"),
-            means => (means, ""),
+        None => match class {
+            StatusClass::Throttled { .. } | StatusClass::Retry { .. } | StatusClass::Fault => {
+                (class, "")
+            }
+            _ => (HOLD, CHECK),
         },
     };
     let region = region_of(&response.headers, &body).filter(|_| advice == REGION);
@@ -149,25 +152,13 @@ fn read(request: &Request, host: &str, response: &Response) -> Pace {
     let shown_code = if known.is_some() { format!(" {code}") } else { String::new() };
     let said = format!("{}{shown_code}", describe(response.status, &response.headers));
     let reason = join(&[host, method.as_str(), &said, &format!("{advice}{region}")]);
-    let after = match class {
-        StatusClass::Retry { after } | StatusClass::Throttled { after } => after,
-        _ => None,
-    };
-    match means {
-        Remedy::Slow => Pace::Slow { after, reason },
-        Remedy::Again => Pace::Down { after, reason },
-        Remedy::Hold => Pace::Hold { reason },
-    }
-}
-
-impl Remedy {
-    fn of(class: &StatusClass) -> Self {
-        match class {
-            StatusClass::Throttled { .. } => Self::Slow,
-            StatusClass::Taken | StatusClass::Retry { .. } | StatusClass::Fault => Self::Again,
-            _ => Self::Hold,
-        }
-    }
+    let after = retry_after(&response.headers);
+    Some(match class {
+        StatusClass::Throttled { .. } => Pace::Slow { after, reason },
+        StatusClass::Retry { .. } | StatusClass::Fault => Pace::Down { after, reason },
+        // What is wrong with a request is wrong with the next one, too.
+        _ => Pace::Hold { reason },
+    })
 }
 
 /// The bucket's region, where the store says it.
@@ -184,6 +175,7 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use ::object_store::client::{HttpError, HttpErrorKind};
     use bytes::Bytes;
     use hyper::StatusCode;
 
@@ -212,9 +204,13 @@ mod tests {
             is_cut: false,
             trailers: HeaderMap::new(),
         };
-        let answers = Answers::default();
-        answers.note(request, &Ok(response));
-        answers.pace(&Error::Generic { store: "S3", source: "hush".into() })
+        pace_of(request, Ok(response))
+    }
+
+    /// What is made of it behind the crate.
+    fn pace_of(request: &Request, answer: Result<Response, RequestError>) -> Pace {
+        let said = HttpError::new(HttpErrorKind::Unknown, read(request, answer).unwrap_err());
+        pace(&Error::Generic { store: "S3", source: Box::new(said) })
     }
 
     #[test]
@@ -266,25 +262,23 @@ mod tests {
 
     #[test]
     fn without_an_answer_the_failure_counts() {
-        let answers = Answers::default();
-        let error = || Error::Generic { store: "S3", source: "x".into() };
         let request = request(&Method::PUT, "/");
-        answers.note(&request, &Err(RequestError::Trust("unknown issuer".to_owned())));
+        let trust = pace_of(&request, Err(RequestError::Trust("unknown issuer".to_owned())));
         assert!(
-            matches!(answers.pace(&error()), Pace::Hold { reason } if reason.contains("s3.example.com: no trust"))
+            matches!(trust, Pace::Hold { reason } if reason.contains("s3.example.com: no trust"))
         );
-        answers.note(&request, &Err(RequestError::Broken("reset".to_owned())));
-        assert!(matches!(answers.pace(&error()), Pace::Down { .. }));
-        assert!(matches!(answers.pace(&error()), Pace::Down { .. }), "an answer nobody could read");
+        let broken = pace_of(&request, Err(RequestError::Broken("reset".to_owned())));
+        assert!(matches!(broken, Pace::Down { .. }));
+        let unread = pace(&Error::Generic { store: "S3", source: "x".into() });
+        assert!(matches!(unread, Pace::Down { .. }), "an answer nobody could read");
     }
 
     #[test]
     fn where_nobody_has_credentials_it_is_said_where_they_were_looked_for() {
         for path in ["/latest/api/token", "/computeMetadata/v1/instance/service-accounts/x/token"] {
-            let (answers, request) = (Answers::default(), request(&Method::PUT, path));
-            answers.note(&request, &Err(RequestError::Connect("refused".to_owned())));
-            let error = Error::Generic { store: "S3", source: "x".into() };
-            for pace in [answers.pace(&error), paced_of(&request, 404, "")] {
+            let request = request(&Method::PUT, path);
+            let refused = pace_of(&request, Err(RequestError::Connect("refused".to_owned())));
+            for pace in [refused, paced_of(&request, 404, "")] {
                 let reason = pace.reason().unwrap();
                 assert!(reason.contains("~/.aws are not read"), "{reason}");
             }

@@ -1,6 +1,5 @@
 //! The store that options name, over the client of all HTTP sinks.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use ::object_store::{ObjectStore, RetryConfig, StaticCredentialProvider};
 use async_trait::async_trait;
 use http_body_util::BodyExt as _;
 
-use super::answer::Answers;
+use super::answer;
 use super::folder::Folder;
 use super::options::{Options, Scheme, Sse};
 use super::store::Store;
@@ -35,15 +34,12 @@ pub(super) fn store(options: &Options) -> Result<Store, BuildError> {
         tls: options.tls.clone(),
         ..ClientOptions::default()
     })?;
-    let answers = Arc::new(Answers::default());
-    let kit = Kit { client, answers: Arc::clone(&answers) };
     let client = match scheme {
-        Scheme::Google => google(options, kit),
-        Scheme::Azure => azure(options, kit),
-        Scheme::S3 | Scheme::File => s3(options, kit),
+        Scheme::Google => google(options, Kit(client)),
+        Scheme::Azure => azure(options, Kit(client)),
+        Scheme::S3 | Scheme::File => s3(options, Kit(client)),
     };
-    let client = client.map_err(|error| BuildError(format!("{error}; {CREDENTIALS}")))?;
-    Ok(Store::Http { client, answers })
+    client.map(Store::Http).map_err(|error| BuildError(format!("{error}; {CREDENTIALS}")))
 }
 
 const CREDENTIALS: &str =
@@ -138,17 +134,8 @@ fn base(endpoint: &Address) -> Option<(&str, String)> {
 }
 
 /// The client as the crate wants it.
-#[derive(Clone)]
-struct Kit {
-    client: Client,
-    answers: Arc<Answers>,
-}
-
-impl fmt::Debug for Kit {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.client.fmt(out)
-    }
-}
+#[derive(Debug, Clone)]
+struct Kit(Client);
 
 impl HttpConnector for Kit {
     fn connect(&self, _: &Unused) -> ::object_store::Result<HttpClient> {
@@ -162,10 +149,10 @@ impl HttpService for Kit {
         let (head, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
         let request = Request { method: head.method, uri: head.uri, headers: head.headers, body };
-        let answer = self.client.send(&request).await;
-        self.answers.note(&request, &answer);
+        let answer = self.0.send(&request).await;
         // Nothing but the lane tries again.
-        let response = answer.map_err(|failure| HttpError::new(HttpErrorKind::Unknown, failure))?;
+        let response = answer::read(&request, answer)
+            .map_err(|said| HttpError::new(HttpErrorKind::Unknown, said))?;
         let (mut head, ()) = hyper::Response::new(()).into_parts();
         (head.status, head.headers) = (response.status, response.headers);
         Ok(HttpResponse::from_parts(head, HttpResponseBody::from(response.body)))

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use ::object_store::path::Path as Name;
 use bytes::Bytes;
+use glob::{Pattern, glob};
 use rustix::fs::{XattrFlags, fsetxattr, getxattr};
 use rustix::io::Errno;
 use tokio::task::spawn_blocking;
@@ -44,14 +45,20 @@ impl Folder {
     pub(super) async fn numbered(&self, from: &Name, stem: &str) -> Result<Numbered, Pace> {
         let (from, stem) = (from.to_string(), stem.to_owned());
         self.run(move |root| {
-            let mut found = Numbered::new();
-            for partition in partitions(root)?.into_iter().filter(|partition| *partition >= from) {
-                let folder = root.join(&partition);
-                let (unfinished, names) = names_of(&folder, &stem)?;
-                unfinished.iter().try_for_each(|name| fs::remove_file(folder.join(name)))?;
-                let path = |name: &String| Name::from(format!("{partition}/{name}"));
-                let numbered = |name: &String| Some((number_of(name, &stem)?, path(name)));
-                found.extend(names.iter().filter_map(numbered));
+            let (mut found, start) = (Numbered::new(), Pattern::escape(&stem));
+            for partition in matching(root, "dt=*/hour=*")? {
+                let below = partition.strip_prefix(root).unwrap_or(&partition).to_string_lossy();
+                if *below < *from {
+                    continue;
+                }
+                for unfinished in matching(&partition, &format!(".{start}*"))? {
+                    fs::remove_file(unfinished)?;
+                }
+                for file in matching(&partition, &format!("{start}*"))? {
+                    let name = file.file_name().unwrap_or_default().to_string_lossy();
+                    let path = || Name::from(format!("{below}/{name}"));
+                    found.extend(number_of(&name, &stem).map(|number| (number, path())));
+                }
             }
             Ok(found)
         })
@@ -85,7 +92,7 @@ impl Folder {
     }
 
     /// Writes a file in the nearest folder that is there, and removes it.
-    pub(super) async fn probe(&self) -> Result<String, String> {
+    pub(super) async fn probe(&self) -> Result<String, Pace> {
         let probed = self.run(|root| {
             let existing = root.ancestors().find(|folder| folder.exists()).unwrap_or(root);
             let hidden = hidden(existing, "spanferry-doctor");
@@ -93,8 +100,7 @@ impl Folder {
             fs::remove_file(&hidden).ok();
             written
         });
-        let said = |()| format!("files can be written below {self}");
-        probed.await.map(said).map_err(|pace| pace.reason().unwrap_or_default().to_owned())
+        probed.await.map(|()| format!("files can be written below {self}"))
     }
 
     /// Runs what waits for the disk.
@@ -126,33 +132,11 @@ impl Folder {
     }
 }
 
-/// The folders of all hours below a root, as `dt=.../hour=...`.
-fn partitions(root: &Path) -> io::Result<Vec<String>> {
-    let mut found = Vec::new();
-    for day in names(root)?.into_iter().filter(|name| name.starts_with("dt=")) {
-        found.extend(names(&root.join(&day))?.into_iter().map(|hour| format!("{day}/{hour}")));
-    }
-    Ok(found)
-}
-
-/// The names in a folder, first the hidden ones of a writer.
-fn names_of(folder: &Path, stem: &str) -> io::Result<(Vec<String>, Vec<String>)> {
-    let is_hidden =
-        |name: &String| name.strip_prefix('.').is_some_and(|rest| rest.starts_with(stem));
-    Ok(names(folder)?.into_iter().partition(is_hidden))
-}
-
-/// The names in a folder; none where there is no such folder.
-fn names(folder: &Path) -> io::Result<Vec<String>> {
-    match fs::read_dir(folder) {
-        Ok(entries) => {
-            entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
-        }
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            Ok(Vec::new())
-        }
-        Err(error) => Err(error),
-    }
+/// What is below a folder and matches; nothing where there is no such folder.
+fn matching(folder: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
+    let folder = Pattern::escape(&folder.to_string_lossy());
+    let found = glob(&format!("{folder}/{pattern}")).map_err(io::Error::other)?;
+    found.map(|path| path.map_err(io::Error::from)).collect()
 }
 
 /// A name for what is not finished, of its own for each try: one that nobody waits for any more may still be under way.

@@ -2,11 +2,6 @@
 
 use std::io;
 
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
-use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::ResourceSpans;
-use prost::Message as _;
 use prost::encoding::encode_varint;
 
 use super::options::Format;
@@ -14,7 +9,9 @@ use crate::prices::Prices;
 use crate::sinks::Delivery;
 use crate::sinks::jsonl::{Lines, SCHEMA_VERSION};
 use crate::sinks::parquet::{DEFAULT_ROW_GROUP_BYTES, Rows};
-use crate::span::otlp::protobuf::write_request;
+use crate::span::otlp::protobuf::{
+    close_message, open_message, write_request, write_text_attribute,
+};
 use crate::span::{Batch, Item, keys, sdk_requests};
 use crate::support::compress;
 
@@ -113,15 +110,14 @@ fn write_archived(out: &mut Vec<u8>, items: &[(&Batch, &Item)]) {
     let mut as_sent =
         items.iter().map(|(_, item)| *item).filter(|item| is_agents_sdk(item)).peekable();
     if as_sent.peek().is_some() {
-        let body = Vec::from(sdk_requests(as_sent.map(|item| item.wire().as_ref())));
-        let text = String::from_utf8(body)
-            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
-        let value = Some(AnyValue { value: Some(Value::StringValue(text)) });
-        let body = KeyValue { key: keys::SPANFERRY_BODY.to_owned(), value, ..KeyValue::default() };
-        let resource = Some(Resource { attributes: vec![body], ..Resource::default() });
-        let resource_spans = vec![ResourceSpans { resource, ..ResourceSpans::default() }];
+        let body = sdk_requests(as_sent.map(|item| item.wire().as_ref()));
         // Messages that stand one behind the other are one message.
-        request.extend(ExportTraceServiceRequest { resource_spans }.encode_to_vec());
+        let resource_spans = open_message(&mut request, 1, body.len());
+        let resource = open_message(&mut request, 1, body.len());
+        let body = String::from_utf8_lossy(&body);
+        write_text_attribute(&mut request, 1, keys::SPANFERRY_BODY, &body);
+        close_message(&mut request, resource);
+        close_message(&mut request, resource_spans);
     }
     encode_varint(request.len() as u64, out);
     out.extend_from_slice(&request);

@@ -54,9 +54,10 @@ use serde::{Deserialize, Serialize};
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::Instant;
 
+use super::report::Reports;
 use super::{
     BuildError, Checkpoint, Delivery, Kind, Pace, Parts, Pending, Plan, Report, Sink, Verdict,
-    Verdicts, http, read_options,
+    http, read_options,
 };
 use crate::prices::Prices;
 use crate::span::{Batch, TraceNeeds};
@@ -95,7 +96,8 @@ impl Plan for Options {
     fn probe(&self) -> Option<Pending<'_, Result<String, String>>> {
         Some(Box::pin(async {
             let store = connect::store(self).map_err(|error| error.to_string())?;
-            store.probe(&self.root()).await
+            let probed = store.probe(&self.root()).await;
+            probed.map_err(|pace| pace.reason().unwrap_or_default().to_owned())
         }))
     }
 }
@@ -197,36 +199,27 @@ impl WriterState {
         }
     }
 
-    /// Notes that all before this place is in the store, and the number of the next object.
-    fn checkpoint(&mut self, place: Bytes, next: u64, hour: u64) {
-        (self.stage, self.place, self.is_careful) = (Stage::Empty, place, false);
+    /// Notes that all before this place is in the store, or before the one where the lane has to go on instead, and the number of the next
+    /// object.
+    fn checkpoint(
+        &mut self,
+        place: Bytes,
+        go_on: Option<Bytes>,
+        (next, hour): (u64, u64),
+    ) -> Checkpoint {
+        (self.stage, self.is_careful) = (Stage::Empty, false);
+        self.place = go_on.clone().unwrap_or(place);
         if let Some(saved) = &mut self.saved {
             (saved.next, saved.hour) = (next, hour);
         }
+        self.saving(go_on)
     }
 
-    fn state(&self) -> Bytes {
+    /// What the lane saves, and where it goes on if that is elsewhere.
+    fn saving(&self, go_on: Option<Bytes>) -> Checkpoint {
         let saved = self.saved.as_ref().and_then(|saved| serde_json::to_vec(saved).ok());
-        saved.unwrap_or_default().into()
+        Checkpoint { state: saved.unwrap_or_default().into(), go_on }
     }
-
-    /// The lane stays where it is.
-    fn stays(&self) -> Checkpoint {
-        Checkpoint { state: self.state(), go_on: None }
-    }
-
-    /// The lane goes on at the place of the last checkpoint.
-    fn goes_on(&self) -> Checkpoint {
-        Checkpoint { state: self.state(), go_on: Some(self.place.clone()) }
-    }
-}
-
-/// What a checkpoint begins with.
-enum Step {
-    Done(Checkpoint),
-    Ask(Saved),
-    Seal(Box<Open>),
-    Put(Arc<Sealed>),
 }
 
 impl Lake {
@@ -255,9 +248,7 @@ impl Lake {
             return Report::delivered();
         };
         let fitting = delivery.items().take_while(|(batch, _)| hour_of(batch) == hour).count();
-        let places: Vec<usize> = (0..fitting).collect();
-        let part =
-            if fitting == delivery.len() { delivery.clone() } else { delivery.only(&places) };
+        let part = delivery.only(&(0..fitting).collect::<Vec<_>>());
         let is_careful = lock(&self.ledger).is_careful;
         if is_careful {
             let trial = Box::new(Open::new(hour, self.encoder()));
@@ -276,13 +267,11 @@ impl Lake {
         let is_full = open.encoder.len() >= self.options.object.bytes_max.as_usize();
         // Nobody can give the delivery up between here and the lane's hearing of it.
         lock(&self.ledger).stage = Stage::Open(open);
-        if fitting == delivery.len() {
-            let pace = if is_full { Pace::Checkpoint } else { Pace::Go };
-            return Report::all(Verdict::Delivered, pace);
-        }
-        let verdict = |place| if place < fitting { Verdict::Delivered } else { Verdict::Retry };
-        let verdicts = Verdicts::Each((0..delivery.len()).map(verdict).collect());
-        Report { verdicts, pace: Pace::Checkpoint, omitted: None }
+        let is_done = is_full || fitting < delivery.len();
+        let pace = if is_done { Pace::Checkpoint } else { Pace::Go };
+        let mut reports = Reports::new(delivery.len());
+        reports.add(0..fitting, Report::all(Verdict::Delivered, pace));
+        reports.finish()
     }
 
     async fn encode(
@@ -300,51 +289,40 @@ impl Lake {
     }
 
     async fn save(&self, place: Bytes) -> Result<Checkpoint, Pace> {
-        match self.step(&place) {
-            Step::Done(checkpoint) => Ok(checkpoint),
-            Step::Ask(saved) => self.ask(saved, place).await,
-            Step::Seal(open) => {
-                let sealed = self.seal(open, place.clone()).await?;
-                lock(&self.ledger).stage = Stage::Sealed(Arc::clone(&sealed));
-                self.put(&sealed, place).await
-            }
-            Step::Put(sealed) => self.put(&sealed, place).await,
-        }
-    }
-
-    fn step(&self, place: &Bytes) -> Step {
-        let mut ledger = lock(&self.ledger);
-        match std::mem::replace(&mut ledger.stage, Stage::Torn) {
-            Stage::Unasked => {
-                ledger.stage = Stage::Unasked;
-                // Without a row to write there is nothing to know.
-                let Some(hour) = ledger.waiting else { return Step::Done(ledger.stays()) };
-                if let Some(saved) = &ledger.saved {
-                    return Step::Ask(saved.clone());
-                }
-                let writer = RandomState::new().hash_one(clock::unix_now_ns());
-                ledger.saved = Some(Saved { writer: format!("{writer:016x}"), next: 0, hour });
-                ledger.checkpoint(place.clone(), 0, hour);
-                Step::Done(ledger.stays())
-            }
+        let stage = std::mem::replace(&mut lock(&self.ledger).stage, Stage::Torn);
+        let sealed = match stage {
+            Stage::Unasked => return self.ask(place).await,
             Stage::Empty => {
-                (ledger.stage, ledger.place) = (Stage::Empty, place.clone());
-                Step::Done(ledger.stays())
+                let mut ledger = lock(&self.ledger);
+                (ledger.stage, ledger.place) = (Stage::Empty, place);
+                return Ok(ledger.saving(None));
             }
             Stage::Torn => {
+                let mut ledger = lock(&self.ledger);
                 ledger.stage = Stage::Empty;
-                Step::Done(ledger.goes_on())
+                return Ok(ledger.saving(Some(ledger.place.clone())));
             }
-            Stage::Open(open) => Step::Seal(open),
-            Stage::Sealed(sealed) => {
-                ledger.stage = Stage::Sealed(Arc::clone(&sealed));
-                Step::Put(sealed)
-            }
-        }
+            Stage::Open(open) => self.seal(open, place.clone()).await?,
+            Stage::Sealed(sealed) => sealed,
+        };
+        lock(&self.ledger).stage = Stage::Sealed(Arc::clone(&sealed));
+        self.put(&sealed, place).await
     }
 
-    /// Finds out whether the store has objects that the cursor does not know of.
-    async fn ask(&self, saved: Saved, place: Bytes) -> Result<Checkpoint, Pace> {
+    /// Finds out whether the store has objects that the cursor does not know of; draws a number for a writer that is new.
+    async fn ask(&self, place: Bytes) -> Result<Checkpoint, Pace> {
+        let saved = {
+            let mut ledger = lock(&self.ledger);
+            ledger.stage = Stage::Unasked;
+            // Without a row to write there is nothing to know.
+            let Some(hour) = ledger.waiting else { return Ok(ledger.saving(None)) };
+            let Some(saved) = ledger.saved.clone() else {
+                let writer = RandomState::new().hash_one(clock::unix_now_ns());
+                ledger.saved = Some(Saved { writer: format!("{writer:016x}"), next: 0, hour });
+                return Ok(ledger.checkpoint(place, None, (0, hour)));
+            };
+            saved
+        };
         let from = self.partition(saved.hour.saturating_sub(HOURS_BACK));
         let stem = self.stem(&saved.writer);
         let mine = self.store.numbered(&self.root, &from, &stem).await?;
@@ -353,10 +331,7 @@ impl Lake {
             last = Some(self.store.facts_of(path).await?.place());
             next += 1;
         }
-        let is_further = last.is_some();
-        let mut ledger = lock(&self.ledger);
-        ledger.checkpoint(last.unwrap_or(place), next, saved.hour);
-        Ok(if is_further { ledger.goes_on() } else { ledger.stays() })
+        Ok(lock(&self.ledger).checkpoint(place, last, (next, saved.hour)))
     }
 
     async fn seal(&self, open: Box<Open>, place: Bytes) -> Result<Arc<Sealed>, Pace> {
@@ -387,10 +362,9 @@ impl Lake {
         };
         let mut ledger = lock(&self.ledger);
         let next = ledger.saved.as_ref().map_or(0, |saved| saved.next) + 1;
-        let is_other = found.is_some();
-        ledger.checkpoint(found.map_or(place, |found| found.place()), next, sealed.hour);
         // A put of an earlier run has come late, and cut the journal elsewhere: its rows are there, and what follows them is read again.
-        Ok(if is_other { ledger.goes_on() } else { ledger.stays() })
+        let go_on = found.map(|found| found.place());
+        Ok(ledger.checkpoint(place, go_on, (next, sealed.hour)))
     }
 
     fn partition(&self, hour: u64) -> Path {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::sinks::http::{self, Address, TlsOptions};
 use crate::sinks::{Mistake, Mistakes};
 use crate::support::byte_size::ByteSize;
-use crate::support::duration::Duration;
+use crate::support::duration::{Duration, seconds};
 use crate::support::secret::Secret;
 
 /// What a `[sinks.name]` table with `type = "object_store"` says.
@@ -63,7 +63,8 @@ pub struct Options {
     /// `az://`: a shared access signature token.
     pub sas_token: Option<Secret>,
     /// Timeout of a request, including the upload of the largest object.
-    #[serde(default = "default_timeout")]
+    // The largest object by default within it: 1 MiB a second.
+    #[serde(default = "seconds::<120>")]
     pub timeout: Duration,
     /// Timeout of connecting.
     #[serde(default = "crate::sinks::http::default_connect_timeout")]
@@ -149,11 +150,6 @@ impl Default for ObjectLimits {
 /// Spans repeat themselves so much that the fastest level finds nearly everything.
 fn default_level() -> i32 {
     1
-}
-
-fn default_timeout() -> Duration {
-    // The largest object by default within it: 1 MiB a second.
-    time::Duration::from_mins(2).into()
 }
 
 /// A smaller object costs more than what is in it.

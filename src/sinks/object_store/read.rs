@@ -9,7 +9,7 @@ use ::object_store::{Error, GetOptions, ObjectMeta, ObjectStore};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 
-use super::answer::Answers;
+use super::answer::pace;
 use super::connect;
 use super::options::Options;
 use super::store::Store;
@@ -21,15 +21,14 @@ const RANGE_BYTES: u64 = 4 << 20;
 /// What an address names in a store.
 pub struct Objects {
     client: Arc<dyn ObjectStore>,
-    answers: Arc<Answers>,
     bucket: String,
     /// The name of an object, or of what many are below.
     named: String,
 }
 
 /// An object that was listed.
-#[derive(Debug, Clone)]
 pub struct Object {
+    client: Arc<dyn ObjectStore>,
     /// Its whole address.
     pub url: String,
     /// What the store calls this content of it.
@@ -61,12 +60,12 @@ impl Objects {
             return Err(format!("{}: {}", mistake.what, mistake.hint));
         }
         let store = connect::store(options).map_err(|error| error.to_string())?;
-        let Store::Http { client, answers } = store else {
+        let Store::Http(client) = store else {
             return Err("a folder is read as files".to_owned());
         };
         let named = options.place().1.trim_matches('/').to_owned();
         let bucket = options.url.split('/').take(3).collect::<Vec<_>>().join("/");
-        Ok(Self { client, answers, bucket, named })
+        Ok(Self { client, bucket, named })
     }
 
     /// What the address names, in the order of names: those below it, or else all whose names begin so, as that of one object does.
@@ -76,10 +75,10 @@ impl Objects {
         for folder in [&self.named, above].map(Path::from) {
             let mut all = self.client.list(Some(&folder));
             while let Some(meta) = all.next().await {
-                let meta = meta.map_err(|error| self.answers.pace(&error))?;
+                let meta = meta.map_err(|error| pace(&error))?;
                 let ObjectMeta { location: path, size, e_tag, .. } = meta;
                 let url = format!("{}/{path}", self.bucket);
-                found.push(Object { url, e_tag, size, path });
+                found.push(Object { client: Arc::clone(&self.client), url, e_tag, size, path });
             }
             found.retain(|object| object.path.as_ref().starts_with(&self.named));
             if !found.is_empty() {
@@ -89,25 +88,26 @@ impl Objects {
         found.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(found)
     }
+}
 
-    /// The next bytes of an object, from this one on.
-    pub async fn read(&self, object: &Object, from: u64) -> Result<Bytes, Pace> {
-        let wanted: Range<u64> = from..object.size.min(from + RANGE_BYTES);
-        let if_match = object.e_tag.clone();
-        let range = Some(wanted.clone().into());
+impl Object {
+    /// The next bytes, from this one on.
+    pub async fn read(&self, from: u64) -> Result<Bytes, Pace> {
+        let wanted: Range<u64> = from..self.size.min(from + RANGE_BYTES);
+        let (range, if_match) = (Some(wanted.clone().into()), self.e_tag.clone());
         let asked = GetOptions { range, if_match, ..GetOptions::default() };
-        let got = async { self.client.get_opts(&object.path, asked).await?.bytes().await };
+        let got = async { self.client.get_opts(&self.path, asked).await?.bytes().await };
         match got.await {
             Ok(bytes) if bytes.len() as u64 == wanted.end - from => Ok(bytes),
             Ok(_) => {
-                let reason = format!("{} was cut on its way", object.url);
+                let reason = format!("{} was cut on its way", self.url);
                 Err(Pace::Down { after: None, reason })
             }
             Err(Error::Precondition { .. }) => {
-                let reason = format!("{} was written anew while it was read", object.url);
+                let reason = format!("{} was written anew while it was read", self.url);
                 Err(Pace::Hold { reason })
             }
-            Err(error) => Err(self.answers.pace(&error)),
+            Err(error) => Err(pace(&error)),
         }
     }
 }

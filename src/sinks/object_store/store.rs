@@ -11,14 +11,14 @@ use ::object_store::{
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 
-use super::answer::Answers;
+use super::answer::pace;
 use super::facts::{Numbered, ObjectNote, number_of};
 use super::folder::Folder;
 use crate::sinks::Pace;
 
 /// Where objects are.
 pub(super) enum Store {
-    Http { client: Arc<dyn ObjectStore>, answers: Arc<Answers> },
+    Http(Arc<dyn ObjectStore>),
     Folder(Folder),
 }
 
@@ -33,14 +33,14 @@ impl Store {
         from: &Path,
         stem: &str,
     ) -> Result<Numbered, Pace> {
-        let (client, answers) = match self {
-            Self::Http { client, answers } => (client, answers),
+        let client = match self {
+            Self::Http(client) => client,
             Self::Folder(folder) => return folder.numbered(from, stem).await,
         };
         let mut found = Numbered::new();
         let mut all = client.list_with_offset(Some(root), from);
         while let Some(meta) = all.next().await {
-            let path = meta.map_err(|error| answers.pace(&error))?.location;
+            let path = meta.map_err(|error| pace(&error))?.location;
             if let Some(number) = path.filename().and_then(|name| number_of(name, stem)) {
                 found.insert(number, path);
             }
@@ -55,8 +55,8 @@ impl Store {
         bytes: &Bytes,
         facts: &ObjectNote,
     ) -> Result<bool, Pace> {
-        let (client, answers) = match self {
-            Self::Http { client, answers } => (client, answers),
+        let client = match self {
+            Self::Http(client) => client,
             Self::Folder(folder) => return folder.create(path, bytes.clone(), facts.text()).await,
         };
         let attributes =
@@ -65,7 +65,7 @@ impl Store {
         match client.put_opts(path, PutPayload::from(bytes.clone()), options).await {
             Ok(_) => Ok(true),
             Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(false),
-            Err(error) => Err(answers.pace(&error)),
+            Err(error) => Err(pace(&error)),
         }
     }
 
@@ -73,10 +73,10 @@ impl Store {
     pub(super) async fn facts_of(&self, path: &Path) -> Result<ObjectNote, Pace> {
         let text = match self {
             Self::Folder(folder) => folder.text_of(path).await?,
-            Self::Http { client, answers } => {
+            Self::Http(client) => {
                 let asked = GetOptions { head: true, ..GetOptions::default() };
                 let found = client.get_opts(path, asked).await;
-                let found = found.map_err(|error| answers.pace(&error))?;
+                let found = found.map_err(|error| pace(&error))?;
                 let text = found.attributes.get(&Attribute::Metadata(ObjectNote::NAME.into()));
                 text.map(|text| text.as_ref().to_owned()).unwrap_or_default()
             }
@@ -89,13 +89,13 @@ impl Store {
     }
 
     /// Whether objects can be listed and written. Nothing is left there.
-    pub(super) async fn probe(&self, root: &Path) -> Result<String, String> {
-        let (client, answers) = match self {
-            Self::Http { client, answers } => (client, answers),
+    pub(super) async fn probe(&self, root: &Path) -> Result<String, Pace> {
+        let client = match self {
+            Self::Http(client) => client,
             Self::Folder(folder) => return folder.probe().await,
         };
         if let Some(Err(error)) = client.list(Some(root)).next().await {
-            return Err(answers.why(&error));
+            return Err(pace(&error));
         }
         // Whether one may write is asked before whether what is to be replaced is there.
         let absent = UpdateVersion { e_tag: Some("\"0\"".into()), version: Some("1".into()) };
@@ -104,10 +104,11 @@ impl Store {
             Err(Error::Precondition { .. } | Error::NotFound { .. }) => {
                 Ok("objects can be listed and written, under conditions".to_owned())
             }
-            Err(error) => Err(answers.why(&error)),
+            Err(error) => Err(pace(&error)),
             Ok(_) => {
                 client.delete(&path).await.ok();
-                Err("the store does not heed conditions of a put (If-Match), without which rows can be there twice: use another store".to_owned())
+                let reason = "the store does not heed conditions of a put (If-Match), without which rows can be there twice: use another store";
+                Err(Pace::Hold { reason: reason.to_owned() })
             }
         }
     }
@@ -117,7 +118,7 @@ impl Store {
 impl fmt::Display for Store {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Http { .. } => Ok(()),
+            Self::Http(_) => Ok(()),
             Self::Folder(folder) => folder.fmt(out),
         }
     }

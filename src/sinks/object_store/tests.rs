@@ -15,7 +15,7 @@ use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::*;
-use crate::sinks::samples;
+use crate::sinks::{Verdicts, samples};
 use crate::span::{Detail, Item, keys};
 
 /// What becomes of a put.
@@ -169,7 +169,7 @@ pub(crate) fn lake(store: &Arc<Told>, options: &str, state: Bytes) -> Lake {
     let options: Options = toml::from_str(&options).unwrap();
     let parts = Parts { name: "lake".to_owned(), state, ..Parts::default() };
     let client = Arc::clone(store) as Arc<dyn ObjectStore>;
-    Lake::over(Store::Http { client, answers: Arc::default() }, &options, parts)
+    Lake::over(Store::Http(client), &options, parts)
 }
 
 /// The decompressed bytes of an object.

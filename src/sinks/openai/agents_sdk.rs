@@ -80,8 +80,29 @@ pub(super) fn write_trace(out: &mut Vec<u8>, span: &Span, context: Option<&Trace
 /// The name that the SDK gives a trace without one.
 const DEFAULT_WORKFLOW: &str = "Agent workflow";
 
-/// Appends a span.
+/// Appends a span, as OpenAI takes it.
 pub(super) fn write_span(out: &mut Vec<u8>, span: &Span) {
+    write_item(out, span, time, (&members(span), FIELD_BYTES_MAX), error(span).as_deref());
+}
+
+/// Appends a span as one that is kept: with its attributes as the data of a `custom` one, none of which is cut, and all digits of its times.
+pub fn write_custom(out: &mut Vec<u8>, span: &Span) {
+    let detail = span.detail();
+    let data = written(|out| write_attributes(out, &detail.attributes));
+    let members = ("custom", vec![("name", text(Some(&*detail.name))), ("data", data)]);
+    let time = |unix_ns| (unix_ns != 0).then(|| rfc3339::text(unix_ns));
+    let error = || json!({ "message": &*detail.status_message, "data": null }).to_string();
+    let error = (detail.status_code == STATUS_ERROR).then(error);
+    write_item(out, span, time, (&members, usize::MAX), error.as_deref());
+}
+
+fn write_item(
+    out: &mut Vec<u8>,
+    span: &Span,
+    time: fn(u64) -> Option<String>,
+    (members, field_bytes_max): (&Members, usize),
+    error: Option<&str>,
+) {
     let detail = span.detail();
     // The ids that it had before it became OTLP, or some that read back as the same: the SDK's have 24 digits, so eight zeros at the end
     // say that the others are an id of OTLP.
@@ -101,8 +122,8 @@ pub(super) fn write_span(out: &mut Vec<u8>, span: &Span) {
     ] {
         write_or_null(object.member(name), text(value.as_deref()).as_deref());
     }
-    write_data(object.member("span_data"), span);
-    write_or_null(object.member("error"), error(span).as_deref());
+    write_data(object.member("span_data"), members, field_bytes_max);
+    write_or_null(object.member("error"), error);
     object.close();
 }
 
@@ -123,14 +144,13 @@ fn trace_id(span: &Span) -> String {
 /// The type of an item, and its members in JSON; none is null.
 type Members = (&'static str, Vec<(&'static str, Option<String>)>);
 
-fn write_data(out: &mut Vec<u8>, span: &Span) {
-    let (kind, members) = members(span);
+fn write_data(out: &mut Vec<u8>, (kind, members): &Members, field_bytes_max: usize) {
     let mut object = Object::open(out);
     write_str(object.member("type"), kind);
     for (name, member) in members {
         match member {
-            Some(large) if FIELD_BYTES_MAX < large.len() => {
-                write_shrunk(object.member(name), &large, FIELD_BYTES_MAX);
+            Some(large) if field_bytes_max < large.len() => {
+                write_shrunk(object.member(name), large, field_bytes_max);
             }
             member => write_or_null(object.member(name), member.as_deref()),
         }

@@ -55,12 +55,12 @@ use super::http::{self, Endpoint, secret_header};
 use super::report::Reports;
 use super::{
     BuildError, Deferral, Delivery, Kind, Pace, Parts, Pending, Plan, RejectClass, Report, Sink,
-    Verdict,
+    Verdict, read_options,
 };
 use crate::span::{RootSpan, Source, TraceNeeds};
 use crate::support::lock::lock;
 use accounts::{Account, Accounts, Key};
-pub use agents_sdk::write_items;
+pub use agents_sdk::{write_custom, write_items};
 use encode::{Body, Encoded, Group};
 use key_status::{KeyStatus, Standings};
 pub use options::{Options, Prefer};
@@ -72,7 +72,7 @@ pub static KIND: Kind = Kind {
     summary: "OpenAI's trace dashboard, with each caller's own key or one of yours",
     example: "api_key = \"sk-example\"\n",
     schema: crate::support::options::schema_of::<Options>,
-    parse: |table| Ok(Box::new(options::parse(table)?)),
+    parse: |table| Ok(Box::new(read_options(table, Options::check)?)),
 };
 
 impl Plan for Options {

@@ -1,24 +1,20 @@
 //! Options of the OpenAI sink.
 
-use std::time;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use toml::Spanned;
-use toml::de::DeTable;
 
-use crate::sinks::http::{Address, ClientOptions, Limits, TlsOptions, secret_header};
-use crate::sinks::{Mistake, Mistakes, read_options};
-use crate::support::byte_size::ByteSize;
-use crate::support::duration::Duration;
-use crate::support::problem::Problem;
+use crate::sinks::http::{Address, Limits, TlsOptions, secret_header};
+use crate::sinks::{Mistake, Mistakes};
+use crate::support::byte_size::{ByteSize, bytes};
+use crate::support::duration::{Duration, seconds};
 use crate::support::secret::Secret;
 
 /// What a `[sinks.name]` table with `type = "openai"` says.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub struct Options {
     /// The complete address of the ingest.
+    #[serde(default = "default_endpoint")]
     #[schemars(with = "String")]
     pub endpoint: Address,
     /// A key for items that came without a usable one: spans from OTLP, and items whose caller's key is unknown because the daemon
@@ -30,23 +26,36 @@ pub struct Options {
     pub project: Option<String>,
     /// Which key to prefer: the `caller`'s own, the default, or the `configured` one, which sends everything to one project of yours.
     /// Callers who are admitted by a token that is not an OpenAI key have none of their own.
+    #[serde(default)]
     pub prefer: Prefer,
     /// Whether spans that arrived as OTLP are sent too, as Agents SDK items. Needs `api_key`.
+    #[serde(default)]
     pub forward_otlp: bool,
     /// How long after a start items wait for their caller's next request, which brings their key. Then they become dead letters, which can
     /// be replayed. Other callers' items do not wait for them.
+    // A caller that is at work sends every 5 s; one that was not heard of within six times that is not at work.
+    #[serde(default = "seconds::<30>")]
     pub key_wait: Duration,
     /// How long items wait when OpenAI refuses their caller's key, from the first refusal on. Then they become dead letters; the oldest do
     /// so earlier if there is no room for more. Other callers' items do not wait for them, and may be sent again after a restart in that
     /// time.
+    // Time to look at a key's permissions or the account's bill. A key that was replaced never works again, and what waits comes again
+    // after a restart with all that went past it, so longer would cost more than it saves.
+    #[serde(default = "seconds::<3600>")]
     pub refused_key_wait: Duration,
     /// Timeout of a request.
+    // The Python SDK's own patience with OpenAI.
+    #[serde(default = "seconds::<60>")]
     pub timeout: Duration,
     /// Timeout of connecting.
+    #[serde(default = "crate::sinks::http::default_connect_timeout")]
     pub connect_timeout: Duration,
     /// The largest request. Larger batches are split; a single larger item is sent on its own.
+    // Four times what the SDK sends in 128 ordinary items. OpenAI names no limit.
+    #[serde(default = "bytes::<{ 4 << 20 }>")]
     pub request_bytes_max: ByteSize,
     /// Certificates for https.
+    #[serde(default)]
     pub tls: TlsOptions,
 }
 
@@ -61,30 +70,9 @@ pub enum Prefer {
     Configured,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        let client = ClientOptions::default();
-        Self {
-            // Where both SDKs send to.
-            endpoint: "https://api.openai.com/v1/traces/ingest".to_owned().into(),
-            api_key: None,
-            organization: None,
-            project: None,
-            prefer: Prefer::default(),
-            forward_otlp: false,
-            // A caller that is at work sends every 5 s; one that was not heard of within six times that is not at work.
-            key_wait: time::Duration::from_secs(30).into(),
-            // Time to look at a key's permissions or the account's bill. A key that was replaced never works again, and what waits comes
-            // again after a restart with all that went past it, so longer would cost more than it saves.
-            refused_key_wait: time::Duration::from_hours(1).into(),
-            // The Python SDK's own patience with OpenAI.
-            timeout: time::Duration::from_mins(1).into(),
-            connect_timeout: client.connect_timeout.into(),
-            // Four times what the SDK sends in 128 ordinary items. OpenAI names no limit.
-            request_bytes_max: ByteSize(4 << 20),
-            tls: client.tls,
-        }
-    }
+/// Where both SDKs send to.
+fn default_endpoint() -> Address {
+    "https://api.openai.com/v1/traces/ingest".to_owned().into()
 }
 
 impl Options {
@@ -93,37 +81,42 @@ impl Options {
         let Self { timeout, connect_timeout, request_bytes_max, tls, .. } = self;
         Limits { timeout, connect_timeout, request_bytes_max, tls }
     }
-}
 
-/// Reads a sink's table and says everything that is wrong with it.
-pub(super) fn parse(table: Spanned<DeTable<'_>>) -> Result<Options, Vec<Problem>> {
-    read_options(table, check)
-}
-
-fn check(options: &Options) -> Vec<Mistake> {
-    const KEY_HINT: &str = "add `api_key = \"${OPENAI_API_KEY}\"`";
-    let mut found = Mistakes::default();
-    found.note(
-        options.endpoint.uri().is_none_or(|uri| uri.path() == "/"),
-        "endpoint",
-        "not a complete address: it begins with http:// or https://, has a path and no credentials",
-        "OpenAI's is \"https://api.openai.com/v1/traces/ingest\"",
-    );
-    let key = options.api_key.as_ref().map(Secret::reveal);
-    let what = "there is no `api_key` to prefer";
-    found.note(options.prefer == Prefer::Configured && key.is_none(), "prefer", what, KEY_HINT);
-    let what = "spans from OTLP come without an OpenAI key";
-    found.note(options.forward_otlp && key.is_none(), "forward_otlp", what, KEY_HINT);
-    let is_no_value = |value: &str| value.trim().is_empty() || secret_header(value).is_none();
-    found.note(key.is_some_and(is_no_value), "api_key", "not a key", "OpenAI keys begin with sk-");
-    for (option, value) in [("organization", &options.organization), ("project", &options.project)]
-    {
-        let is_bad = |value: &String| value.is_empty() || secret_header(value).is_none();
-        let hint = "remove it, or use the id that OpenAI shows";
-        found.note(value.as_ref().is_some_and(is_bad), option, "not a valid header value", hint);
-        let what = "it goes with `api_key` only; callers bring their own";
-        found.note(value.is_some() && key.is_none(), option, what, KEY_HINT);
+    /// Everything that is wrong with them.
+    pub(super) fn check(&self) -> Vec<Mistake> {
+        const KEY_HINT: &str = "add `api_key = \"${OPENAI_API_KEY}\"`";
+        let mut found = Mistakes::default();
+        found.note(
+            self.endpoint.uri().is_none_or(|uri| uri.path() == "/"),
+            "endpoint",
+            "not a complete address: it begins with http:// or https://, has a path and no credentials",
+            "OpenAI's is \"https://api.openai.com/v1/traces/ingest\"",
+        );
+        let key = self.api_key.as_ref().map(Secret::reveal);
+        let what = "there is no `api_key` to prefer";
+        found.note(self.prefer == Prefer::Configured && key.is_none(), "prefer", what, KEY_HINT);
+        let what = "spans from OTLP come without an OpenAI key";
+        found.note(self.forward_otlp && key.is_none(), "forward_otlp", what, KEY_HINT);
+        let is_no_value = |value: &str| value.trim().is_empty() || secret_header(value).is_none();
+        found.note(
+            key.is_some_and(is_no_value),
+            "api_key",
+            "not a key",
+            "OpenAI keys begin with sk-",
+        );
+        for (option, value) in [("organization", &self.organization), ("project", &self.project)] {
+            let is_bad = |value: &String| value.is_empty() || secret_header(value).is_none();
+            let hint = "remove it, or use the id that OpenAI shows";
+            found.note(
+                value.as_ref().is_some_and(is_bad),
+                option,
+                "not a valid header value",
+                hint,
+            );
+            let what = "it goes with `api_key` only; callers bring their own";
+            found.note(value.is_some() && key.is_none(), option, what, KEY_HINT);
+        }
+        found.0.extend(self.limits().check());
+        found.0
     }
-    found.0.extend(options.limits().check());
-    found.0
 }

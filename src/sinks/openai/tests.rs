@@ -123,7 +123,9 @@ fn captured_items_are_copied_byte_for_byte_unless_a_rule_speaks_of_them() {
 
 #[test]
 fn mistakes_in_options_are_said_with_what_mends_them() {
-    let parse = |text: &str| super::options::parse(toml::de::DeTable::parse(text).unwrap());
+    let parse = |text: &str| {
+        crate::sinks::read_options(toml::de::DeTable::parse(text).unwrap(), super::Options::check)
+    };
     for (text, option) in [
         ("endpoint = \"https://api.openai.com\"", "\"https://api.openai.com\""),
         ("endpoint = \"ftp://a/b\"", "\"ftp://a/b\""),

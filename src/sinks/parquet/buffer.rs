@@ -14,9 +14,8 @@ use crate::support::json::write_compact;
 /// Values of one type, and which rows have one.
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
+    /// Numbers; of those with fractions and of flags the bits.
     numbers: Vec<i64>,
-    amounts: Vec<f64>,
-    flags: Vec<bool>,
     /// Texts, one behind the other.
     bytes: Vec<u8>,
     ends: Vec<usize>,
@@ -32,8 +31,8 @@ impl Buffer {
         match cell {
             Cell::Number(take) => self.number(take(row)),
             Cell::Time(take) => self.number(take(row).map(|unix_ns| unix_ns / NS_PER_TICK)),
-            Cell::Money(take) => push_one(&mut self.amounts, &mut self.levels, take(row)),
-            Cell::Flag(take) => push_one(&mut self.flags, &mut self.levels, take(row)),
+            Cell::Money(take) => self.bits(take(row).map(|it| it.to_bits().cast_signed())),
+            Cell::Flag(take) => self.bits(take(row).map(i64::from)),
             Cell::Plain(append) | Cell::Json(append) => {
                 let start = self.bytes.len();
                 append(row, &mut self.bytes);
@@ -73,7 +72,7 @@ impl Buffer {
             return self.null();
         }
         if let Some(number) = self.numbers.last() {
-            return self.number(u64::try_from(*number).ok());
+            return self.bits(Some(*number));
         }
         let mut ends = self.ends.iter().rev();
         let end = ends.next().copied().unwrap_or_default();
@@ -88,8 +87,14 @@ impl Buffer {
     }
 
     fn number(&mut self, number: Option<u64>) -> usize {
-        let number = number.and_then(|number| i64::try_from(number).ok());
-        push_one(&mut self.numbers, &mut self.levels, number)
+        self.bits(number.and_then(|number| i64::try_from(number).ok()))
+    }
+
+    fn bits(&mut self, bits: Option<i64>) -> usize {
+        let Some(bits) = bits else { return self.null() };
+        self.numbers.push(bits);
+        self.levels.push(1);
+        size_of::<i64>() + size_of::<i16>()
     }
 
     fn text(&mut self, text: Option<&[u8]>) -> usize {
@@ -118,10 +123,13 @@ impl Buffer {
                 writer.typed::<Int64Type>().write_batch(&self.numbers, levels, None)?;
             }
             Cell::Money(_) => {
-                writer.typed::<DoubleType>().write_batch(&self.amounts, levels, None)?;
+                let amounts = self.numbers.iter().map(|bits| f64::from_bits(bits.cast_unsigned()));
+                let amounts: Vec<_> = amounts.collect();
+                writer.typed::<DoubleType>().write_batch(&amounts, levels, None)?;
             }
             Cell::Flag(_) => {
-                writer.typed::<BoolType>().write_batch(&self.flags, levels, None)?;
+                let flags: Vec<_> = self.numbers.iter().map(|bits| *bits != 0).collect();
+                writer.typed::<BoolType>().write_batch(&flags, levels, None)?;
             }
             _ => {
                 let repeats = Some(&*self.repeats).filter(|repeats| !repeats.is_empty());
@@ -138,8 +146,6 @@ impl Buffer {
         // The next row group needs as much memory, which is dear when it is fresh.
         self.bytes = all.try_into_mut().map(Vec::from).unwrap_or_default();
         self.numbers.clear();
-        self.amounts.clear();
-        self.flags.clear();
         self.bytes.clear();
         self.ends.clear();
         self.levels.clear();
@@ -151,17 +157,8 @@ impl Buffer {
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         size_of_val(&*self.numbers)
-            + size_of_val(&*self.amounts)
-            + size_of_val(&*self.flags)
             + self.bytes.len()
             + size_of_val(&*self.ends)
             + size_of_val(&*self.levels)
     }
-}
-
-fn push_one<T>(values: &mut Vec<T>, levels: &mut Vec<i16>, value: Option<T>) -> usize {
-    levels.push(value.is_some().into());
-    let size = if value.is_some() { size_of::<T>() } else { 0 };
-    values.extend(value);
-    size + size_of::<i16>()
 }

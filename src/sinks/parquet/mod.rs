@@ -28,7 +28,7 @@ use parquet::file::writer::SerializedFileWriter;
 use self::buffer::Buffer;
 use crate::prices::Prices;
 use crate::sinks::Delivery;
-use crate::sinks::jsonl::columns::{Column, OF_ITEM, OF_SCOPE, OF_SOURCE, Row};
+use crate::sinks::jsonl::columns::{ALL, Column, Row};
 
 /// The usual size of a row group before it is compressed. A reader takes a column of a row group in one go, and so do we.
 pub const DEFAULT_ROW_GROUP_BYTES: usize = 32 << 20;
@@ -36,9 +36,7 @@ pub const DEFAULT_ROW_GROUP_BYTES: usize = 32 << 20;
 /// One object that is being written. The same rows give the same bytes.
 pub struct Rows {
     writer: SerializedFileWriter<Vec<u8>>,
-    of_item: Columns,
-    of_scope: Columns,
-    of_source: Columns,
+    columns: [Columns; 3],
     row_group_bytes: usize,
     buffered: usize,
 }
@@ -51,9 +49,7 @@ impl Rows {
         let writer = SerializedFileWriter::new(Vec::new(), schema, properties);
         Ok(Self {
             writer: writer.map_err(io::Error::other)?,
-            of_item: Columns::new(OF_ITEM),
-            of_scope: Columns::new(OF_SCOPE),
-            of_source: Columns::new(OF_SOURCE),
+            columns: ALL.map(Columns::new),
             row_group_bytes,
             buffered: 0,
         })
@@ -66,12 +62,13 @@ impl Rows {
         for picked in delivery.items() {
             let row = Row::of((delivery, prices), picked);
             let known = last.as_ref();
-            let is_same = (known.and_then(|known| known.scope).zip(row.scope))
+            let same_scope = (known.and_then(|known| known.scope).zip(row.scope))
                 .is_some_and(|(known, scope)| ptr::eq(known, scope));
-            self.buffered += self.of_item.push(&row);
-            self.buffered += self.of_scope.push_or_repeat(&row, is_same);
-            let is_same = known.is_some_and(|known| ptr::eq(known.source, row.source));
-            self.buffered += self.of_source.push_or_repeat(&row, is_same);
+            let same_source = known.is_some_and(|known| ptr::eq(known.source, row.source));
+            let is_same = [false, same_scope, same_source];
+            for (columns, is_same) in self.columns.iter_mut().zip(is_same) {
+                self.buffered += columns.push(&row, is_same);
+            }
             last = Some(row);
             if self.row_group_bytes <= self.buffered {
                 self.end_row_group().map_err(io::Error::other)?;
@@ -96,7 +93,7 @@ impl Rows {
 
     fn end_row_group(&mut self) -> Result<(), ParquetError> {
         let mut group = self.writer.next_row_group()?;
-        for columns in [&mut self.of_item, &mut self.of_scope, &mut self.of_source] {
+        for columns in &mut self.columns {
             for (column, buffer) in columns.known.iter().zip(&mut columns.buffers) {
                 if let Some(writer) = group.next_column()? {
                     buffer.drain(&column.cell, writer)?;
@@ -120,13 +117,12 @@ impl Columns {
         Self { known, buffers: known.iter().map(|_| Buffer::default()).collect() }
     }
 
-    /// Adds a row, and says how many bytes that are.
-    fn push(&mut self, row: &Row<'_>) -> usize {
+    /// Adds a row, which may say the same as the one before, and says how many bytes that are.
+    fn push(&mut self, row: &Row<'_>, is_same: bool) -> usize {
         let columns = self.known.iter().zip(&mut self.buffers);
-        columns.map(|(column, buffer)| buffer.push(&column.cell, row)).sum()
-    }
-
-    fn push_or_repeat(&mut self, row: &Row<'_>, is_same: bool) -> usize {
-        if is_same { self.buffers.iter_mut().map(Buffer::repeat).sum() } else { self.push(row) }
+        let add = |(column, buffer): (&Column, &mut Buffer)| {
+            if is_same { buffer.repeat() } else { buffer.push(&column.cell, row) }
+        };
+        columns.map(add).sum()
     }
 }

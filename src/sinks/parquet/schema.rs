@@ -9,7 +9,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPrope
 use parquet::schema::types::{ColumnPath, Type, TypePtr};
 
 use crate::sinks::jsonl::SCHEMA_VERSION;
-use crate::sinks::jsonl::columns::{Cell, Column, OF_ITEM, OF_SCOPE, OF_SOURCE};
+use crate::sinks::jsonl::columns::{ALL, Cell, Column};
 
 /// Nanoseconds of one step of a time. Nanoseconds themselves are unknown to many readers.
 pub(super) const NS_PER_TICK: u64 = 1_000;
@@ -53,8 +53,7 @@ const BLOOM_FILTER_TRACES_MAX: u64 = 100_000;
 
 /// The schema of every object.
 pub(super) fn schema() -> Result<TypePtr> {
-    let columns = [OF_ITEM, OF_SCOPE, OF_SOURCE].into_iter().flatten();
-    let fields = columns.map(field).collect::<Result<Vec<_>>>()?;
+    let fields = ALL.into_iter().flatten().map(field).collect::<Result<Vec<_>>>()?;
     Ok(Arc::new(Type::group_type_builder("schema").with_fields(fields).build()?))
 }
 

@@ -88,7 +88,7 @@ fn of_line(cell: &Cell, line: &RawValue) -> Option<String> {
 
 fn assert_same(record: &Record, line: &str) {
     let said: BTreeMap<String, &RawValue> = serde_json::from_str(line).unwrap();
-    let columns: Vec<_> = [OF_ITEM, OF_SCOPE, OF_SOURCE].into_iter().flatten().collect();
+    let columns: Vec<_> = ALL.into_iter().flatten().collect();
     let names: Vec<_> = record.get_column_iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, columns.iter().map(|column| column.name).collect::<Vec<_>>());
     for ((name, field), column) in record.get_column_iter().zip(columns) {
@@ -130,7 +130,7 @@ fn the_schema_is_that_of_the_golden_to_which_columns_are_only_added() {
 #[test]
 fn every_column_that_is_treated_apart_exists() {
     for name in schema::DISTINCT.iter().chain(schema::SELECTED_BY) {
-        let mut columns = [OF_ITEM, OF_SCOPE, OF_SOURCE].into_iter().flatten();
+        let mut columns = ALL.into_iter().flatten();
         assert!(columns.any(|column| column.name == *name), "{name}");
     }
 }
@@ -155,8 +155,7 @@ fn what_is_held_is_bounded_by_the_row_group() {
     for place in 0..delivery.len() {
         rows.write(&delivery.only(&[place]), &Prices::default()).unwrap();
         most = most.max(rows.buffered);
-        let columns = [&rows.of_item, &rows.of_scope, &rows.of_source];
-        let held = columns.iter().flat_map(|columns| &columns.buffers).map(Buffer::held);
+        let held = rows.columns.iter().flat_map(|columns| &columns.buffers).map(Buffer::held);
         assert_eq!(rows.buffered, held.sum::<usize>());
     }
     assert!(most < ROW_GROUP_BYTES / 8 && 1 < rows.writer.flushed_row_groups().len());

@@ -9,12 +9,13 @@ use crate::sinks::Delivery;
 use crate::sinks::jsonl::Lines;
 use crate::span::{Facts, Item, STATUS_ERROR, Span, TraceObject, Usage, tokens_of};
 use crate::support::rfc3339;
+use crate::support::terminal::{Paint, harmless_line};
 
 /// The style of the output.
 #[derive(Debug, Clone)]
 pub(super) struct Style {
     pub(super) options: Options,
-    pub(super) has_colors: bool,
+    pub(super) paint: Paint,
     pub(super) prices: Arc<Prices>,
 }
 
@@ -57,15 +58,15 @@ fn pretty(style: &Style, span: &Span, usage: &Usage) -> String {
     let error = facts.error.as_ref().map(|error| &error.message);
     let error = error.or((detail.status_code == STATUS_ERROR).then_some(&detail.status_message));
     let fields = [
-        Some(style.paint(DIM, &time_of_day(span.start_ns))),
-        Some(style.paint(CYAN, &format!("{:KIND_WIDTH$}", facts.kind.as_str()))),
-        Some(style.paint(BOLD, &printable(name))),
+        Some(style.paint.with(DIM, &time_of_day(span.start_ns))),
+        Some(style.paint.with(CYAN, &format!("{:KIND_WIDTH$}", facts.kind.as_str()))),
+        Some(style.paint.with(BOLD, &harmless_line(name))),
         Some(duration(span.duration_ns())),
-        agent.map(|agent| format!("agent {}", printable(agent))),
-        model.map(|model| printable(model)),
+        agent.map(|agent| format!("agent {}", harmless_line(agent))),
+        model.map(|model| harmless_line(model)),
         tokens(usage),
-        Some(style.paint(DIM, &span.trace_id.to_string())),
-        error.map(|message| style.paint(RED, &format!("ERROR {}", printable(message)))),
+        Some(style.paint.with(DIM, &span.trace_id.to_string())),
+        error.map(|message| style.paint.with(RED, &format!("ERROR {}", harmless_line(message)))),
     ];
     let mut line = fields.into_iter().flatten().collect::<Vec<_>>().join(GAP);
     line.push('\n');
@@ -76,12 +77,12 @@ fn pretty(style: &Style, span: &Span, usage: &Usage) -> String {
 }
 
 fn pretty_trace(style: &Style, trace: &TraceObject) -> String {
-    let name = printable(trace.workflow.as_deref().unwrap_or_default());
+    let name = harmless_line(trace.workflow.as_deref().unwrap_or_default());
     let fields = [
-        style.paint(DIM, "--:--:--.---"),
-        style.paint(CYAN, &format!("{:KIND_WIDTH$}", "trace")),
-        style.paint(BOLD, &name),
-        style.paint(DIM, &trace.trace_id.to_string()),
+        style.paint.with(DIM, "--:--:--.---"),
+        style.paint.with(CYAN, &format!("{:KIND_WIDTH$}", "trace")),
+        style.paint.with(BOLD, &name),
+        style.paint.with(DIM, &trace.trace_id.to_string()),
     ];
     fields.join(GAP) + "\n"
 }
@@ -92,20 +93,10 @@ fn payloads(style: &Style, facts: &Facts) -> String {
         let Some(payload) = payload else { continue };
         for line in payload.as_str().lines() {
             // Writing to a string does not fail.
-            writeln!(lines, "    {} {}", style.paint(DIM, title), printable(line)).ok();
+            writeln!(lines, "    {} {}", style.paint.with(DIM, title), harmless_line(line)).ok();
         }
     }
     lines
-}
-
-impl Style {
-    fn paint(&self, rendition: &str, text: &str) -> String {
-        if self.has_colors && !text.is_empty() {
-            format!("\u{1b}[{rendition}m{text}\u{1b}[0m")
-        } else {
-            text.to_owned()
-        }
-    }
 }
 
 /// Formats a time as `05:15:09.529` in UTC.
@@ -139,22 +130,4 @@ fn tokens(usage: &Usage) -> Option<String> {
         write!(text, " ({cached} cached)").ok();
     }
     Some(text + &format!(" > {} tokens", count(usage.output)))
-}
-
-/// Escapes characters that move the cursor or change the terminal.
-fn printable(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() || is_direction_mark(character) {
-            clean.extend(character.escape_default());
-        } else {
-            clean.push(character);
-        }
-    }
-    clean
-}
-
-/// Returns whether a character changes the direction of text.
-fn is_direction_mark(character: char) -> bool {
-    matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

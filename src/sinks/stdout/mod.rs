@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex};
 use super::{BuildError, Delivery, Kind, Parts, Pending, Plan, Report, Sink, read_options};
 use crate::span::TraceNeeds;
 use crate::support::lock::lock;
+use crate::support::terminal::Paint;
 pub use options::{Color, Format, Options};
 
 /// The kind `stdout`.
@@ -33,12 +34,13 @@ pub static KIND: Kind = Kind {
 
 impl Plan for Options {
     fn build(&self, parts: Parts) -> Result<Arc<dyn Sink>, BuildError> {
-        let has_colors = match self.color {
+        let has_colours = match self.color {
             Color::Auto => io::stdout().is_terminal(),
             Color::Always => true,
             Color::Never => false,
         };
-        let style = encode::Style { options: self.clone(), has_colors, prices: parts.prices };
+        let paint = if has_colours { Paint::Colours } else { Paint::Plain };
+        let style = encode::Style { options: self.clone(), paint, prices: parts.prices };
         Ok(Arc::new(Stdout::new(style, Box::new(io::stdout()))))
     }
 }

@@ -8,13 +8,14 @@ use crate::span::{Detail, Facts, Item, Payload, Text};
 use crate::support::golden;
 
 fn style(options: Options) -> encode::Style {
-    encode::Style { options, has_colors: false, prices: Arc::default() }
+    encode::Style { options, paint: Paint::Plain, prices: Arc::default() }
 }
 
-fn printed(options: Options, has_colors: bool) -> String {
+fn printed(options: Options, has_colours: bool) -> String {
+    let paint = if has_colours { Paint::Colours } else { Paint::Plain };
     let delivery = samples::delivery(samples::START_NS, samples::every_item());
     let lines =
-        encode::encode(&encode::Style { options, has_colors, prices: Arc::default() }, &delivery);
+        encode::encode(&encode::Style { options, paint, prices: Arc::default() }, &delivery);
     String::from_utf8(lines).unwrap()
 }
 

@@ -1,20 +1,10 @@
-//! Our own JSON lines become what clients sent: an item of the Agents SDK as it was, a span of OTLP from its columns.
+//! Our own JSON lines become what clients sent: a span of OTLP from its columns. Pure.
 //!
 //! What lines do not keep cannot come back: bytes are base64 text, NaN and the infinities are text, of a repeated key there is the last value.
 //! Written as lines once more, the spans are the same.
 
-use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::normalize::{Encoding, Envelope};
-use crate::sinks::jsonl::SCHEMA_VERSION;
-use crate::span::{Receiver, Source, sdk_request};
-
-/// A body as a receiver takes it, and what is known of its client.
-pub(super) type Body = (Envelope, Bytes);
-
-/// Columns that were headers, whose names have hyphens.
-const HEADERS: [&str; 3] = ["user_agent", "openai_organization", "openai_project"];
 /// Columns that hold the text of an attribute, whose name stands in the second.
 const MOVED: [(&str, &str); 3] = [
     ("input", "input_attribute"),
@@ -22,33 +12,9 @@ const MOVED: [(&str, &str); 3] = [
     ("tool_definitions", "tool_definitions_attribute"),
 ];
 
-/// A line as a request with one item.
-pub(super) fn body(line: &[u8]) -> Result<Body, String> {
-    let line: Value = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-    let text = |column: &str| line.get(column)?.as_str();
-    let version = line.get("schema_version").and_then(Value::as_u64);
-    if version.is_none_or(|version| SCHEMA_VERSION < version) {
-        return Err(format!("its schema_version is none of 1 to {SCHEMA_VERSION}"));
-    }
-    let header = |column: &str| Some((column.replace('_', "-"), text(column)?.to_owned()));
-    let headers = HEADERS.into_iter().filter_map(header).collect();
-    let (receiver, bytes) = match (text("openai_item"), text("record")) {
-        (Some(item), _) => (Receiver::OpenAi, sdk_request(item.as_bytes())),
-        (None, Some("span")) => (Receiver::OtlpHttp, Bytes::from(request(line).to_string())),
-        _ => return Err("it is neither a span nor an item of the Agents SDK".to_owned()),
-    };
-    let (mut envelope, bytes) = body_of(receiver, Encoding::Json, bytes);
-    envelope.source.headers = headers;
-    Ok((envelope, bytes))
-}
-
-pub(super) fn body_of(receiver: Receiver, encoding: Encoding, bytes: Bytes) -> Body {
-    let source = Source { receiver, ..Source::unknown() };
-    (Envelope::new(source, encoding, bytes.len()), bytes)
-}
-
-/// Columns that OTLP knows have its fields' names in snake case, which its readers take; the others they pass over.
-fn request(mut line: Value) -> Value {
+/// A request of OTLP/JSON with the span of a line. Columns that OTLP knows have its fields' names in snake case, which its readers take; the
+/// others they pass over.
+pub fn request(mut line: Value) -> Value {
     let mut take = |column: &str| line.get_mut(column).map(Value::take);
     let resource = json!({
         "attributes": take("resource").map(key_values),
@@ -102,7 +68,8 @@ fn with_key_values(value: &mut Value) {
     }
 }
 
-pub(super) fn key_values(attributes: Value) -> Value {
+/// The attributes that the members of an object stand for.
+fn key_values(attributes: Value) -> Value {
     let Value::Object(attributes) = attributes else { return Value::Null };
     attributes.into_iter().map(|(key, value)| json!({"key": key, "value": any(value)})).collect()
 }
