@@ -240,11 +240,7 @@ impl SinkView {
 fn items(view: &View, lane: &LaneStatus) -> Vec<Figure> {
     let cursor = lane.safe(view.feed.journal());
     let OutcomeCounts { delivered, dead_lettered, filtered, dropped } = settled(view, lane, &cursor);
-    // The end is read after the cursor, so no number is negative; if the cursor moved in between, fewer are pending.
-    let end = view.feed.journal().end();
-    let accepted = end.items.saturating_sub(cursor.joined);
-    let pending = end.items.saturating_sub(cursor.mark.items);
-    let pending_bytes = end.position.0.saturating_sub(cursor.mark.position.0);
+    let (accepted, pending, pending_bytes) = LaneStatus::unsettled(&cursor, view.feed.journal().end());
     let received_at_ns = load(&lane.oldest_received_at_ns);
     let is_waiting = 0 < pending && 0 < received_at_ns;
     let since_ns = if is_waiting { received_at_ns } else { u64::MAX };

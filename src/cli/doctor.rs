@@ -39,8 +39,8 @@ const SYNCS: usize = 9;
 const SYNC_BYTES: usize = 4 << 10;
 /// Each acknowledgement waits for one sync; clients that send one request after the other notice longer ones.
 const SYNC_SLOW: Duration = Duration::from_millis(50);
-/// Open files besides client connections: those of the journal, and connections to sinks.
-const OTHER_FILES: u64 = 200;
+/// Open files besides client connections: operators' connections, the journal, and connections to sinks.
+const OTHER_FILES: u64 = 328;
 /// 2026-01-01. An earlier clock was never set.
 const FIRST: Duration = Duration::from_hours(490_896);
 /// Clocks of two machines that share a disk may differ by this much.
@@ -166,8 +166,8 @@ impl Findings {
         let is_wrong = is_behind || now < FIRST;
         self.add("clock", found, is_wrong.then_some((Level::Fail, advice)));
 
-        let needed = config.receivers.connections_max as u64 + OTHER_FILES;
-        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let needed = (config.receivers.connections_max as u64).saturating_mul(2) + OTHER_FILES;
+        let limit = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
         let found = format!("this shell's limit is {limit}, up to {needed} may be needed");
         let advice =
             "raise the limit (ulimit -n, LimitNOFILE=), or lower receivers.connections_max";

@@ -88,6 +88,7 @@ pub(super) fn tail(asked: Asked<TracesRequest>, shell: Shell<'_>) -> Ended {
                 _ => harmless(&(TRACE.map(|(_, cell)| cell(trace)).join("  ") + "\n")),
             });
         }
+        shell.output.heard()?;
         (request.since, request.limit) = (Some(list.position), Some(limit));
         std::thread::sleep(TAIL_EVERY);
     }
@@ -102,6 +103,7 @@ pub(super) fn export(asked: Asked<Exported>, shell: Shell<'_>) -> Ended {
         for trace in page {
             let one = TraceRequest { id: trace.trace_id, span: None, form: Some(form) };
             say(&harmless(&shown(&operate(&place, one, shell)?)));
+            shell.output.heard()?;
         }
         Ok(())
     })

@@ -201,11 +201,15 @@ pub fn run() -> ExitCode {
         Verb::Rules(verb) => rules::run(&verb, shell),
         Verb::Prices(verb) => prices::run(&verb, shell),
         Verb::Version { json } => {
-            version(json);
+            if json {
+                say_json(&about());
+            } else {
+                say(&format!("{}\n", about_in_one_line()));
+            }
             Ok(())
         }
     };
-    ended.err().unwrap_or(ExitCode::SUCCESS)
+    ended.and_then(|()| output.heard()).err().unwrap_or(ExitCode::SUCCESS)
 }
 
 /// The end of a verb: success, or an exit code after the error was printed.
@@ -275,15 +279,7 @@ fn config_mistakes(report: &Report, output: Output) -> ExitCode {
     ExitCode::from(EXIT_CONFIG)
 }
 
-fn version(json: bool) {
-    if json {
-        say_json(&about());
-    } else {
-        say(&format!("{}\n", about_in_one_line()));
-    }
-}
-
-/// Returns version, architecture and system of this program.
+/// What this program is.
 fn about() -> serde_json::Value {
     serde_json::json!({
         "name": "spanferry",

@@ -154,10 +154,12 @@ async fn ask_daemon(
         Ok(Reply::Error(problem)) => ended = Some(Err(problem)),
         Err(_) => text.extend_from_slice(line),
     });
-    let status = answered.await.map_err(|error| {
-        let found = found.map(|found| format!("{found}, but ")).unwrap_or_default();
-        let hint = "name its admin port with --url, or stop it and run this again";
-        output.fail(&format!("{found}{error}"), Some(hint))
+    let status = answered.await.map_err(|error| match found {
+        Some(found) => {
+            let hint = "name its admin port with --url, or stop it and run this again";
+            output.fail(&format!("{found}, but {error}"), Some(hint))
+        }
+        None => output.fail(&error, Some("is the daemon running?")),
     })?;
     let said = String::from_utf8_lossy(&text);
     let is_config = matches!(ended, Some(Err(_))) && status == StatusCode::UNPROCESSABLE_ENTITY;

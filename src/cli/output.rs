@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use serde_json::Value;
 
@@ -47,11 +48,26 @@ impl Output {
         }
         ExitCode::FAILURE
     }
+
+    /// Returns the exit code if some output could not be written.
+    pub(super) fn heard(self) -> Result<(), ExitCode> {
+        match UNSAID.get() {
+            None => Ok(()),
+            Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ExitCode::SUCCESS),
+            Some(error) => Err(self.fail(&format!("not all could be written: {error}"), None)),
+        }
+    }
 }
 
-/// Prints a result.
+/// The first error while printing results.
+static UNSAID: OnceLock<io::Error> = OnceLock::new();
+
+/// Prints a result. [`Output::heard`] reports errors.
 pub(super) fn say(text: &str) {
-    io::stdout().lock().write_all(text.as_bytes()).ok();
+    let mut answers = io::stdout().lock();
+    if let Err(error) = answers.write_all(text.as_bytes()).and_then(|()| answers.flush()) {
+        UNSAID.set(error).ok();
+    }
 }
 
 /// Prints a result as JSON.

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
@@ -27,12 +28,18 @@ pub(super) fn run(request: &Request, shell: Shell<'_>) -> Ended {
     let Shell { environment, output } = shell;
     let loaded = config::load(request, environment);
     let loaded = loaded.map_err(|report| config_mistakes(&report, output))?;
-    let (format, set_log) = begin_log(&loaded.config.log, output);
+    let is_json = is_json(&loaded.config.log);
+    let set_log = begin_log(&loaded.config.log, output);
     if let Some(warnings) = &loaded.warnings {
-        explain(&warnings.render("warning", output.paint()));
+        let render = |paint| warnings.render("warning", paint);
+        if is_json {
+            warn!("{}", render(Paint::Plain).trim_end());
+        } else {
+            explain(&render(output.paint()));
+        }
     }
     serve(loaded, set_log).map_err(|problem| {
-        if format == LogFormat::Json {
+        if is_json {
             error!("{problem:#}");
             return ExitCode::FAILURE;
         }
@@ -47,15 +54,18 @@ pub(super) fn block_on<T>(asking: impl Future<Output = T>, output: Output) -> Re
     Ok(runtime.block_on(asking))
 }
 
-/// Starts the log on stderr; returns the format that `auto` resolved to, and a handle that changes the level.
-fn begin_log(log: &LogOptions, output: Output) -> (LogFormat, SetLog) {
-    let format = match log.format {
-        LogFormat::Auto if io::stderr().is_terminal() => LogFormat::Text,
-        LogFormat::Auto => LogFormat::Json,
-        chosen => chosen,
-    };
+/// Returns whether stderr consists of JSON lines only.
+fn is_json(log: &LogOptions) -> bool {
+    match log.format {
+        LogFormat::Auto => !io::stderr().is_terminal(),
+        chosen => chosen == LogFormat::Json,
+    }
+}
+
+/// Starts the log on stderr; returns a handle that changes the level.
+fn begin_log(log: &LogOptions, output: Output) -> SetLog {
     let layer = fmt::layer().with_writer(io::stderr);
-    let layer = if format == LogFormat::Json {
+    let layer = if is_json(log) {
         let layer = layer.json().flatten_event(true);
         layer.with_current_span(false).with_span_list(false).boxed()
     } else {
@@ -70,7 +80,7 @@ fn begin_log(log: &LogOptions, output: Output) -> (LogFormat, SetLog) {
             warn!(%problem, "the log's level stays as it was");
         }
     };
-    (format, Box::new(set_log))
+    Box::new(set_log)
 }
 
 fn serve(loaded: Loaded, set_log: SetLog) -> anyhow::Result<()> {
@@ -80,6 +90,9 @@ fn serve(loaded: Loaded, set_log: SetLog) -> anyhow::Result<()> {
     let threads = config.threads.map(usize::from).filter(|threads| *threads > 0);
     builder.worker_threads(threads.unwrap_or_else(default_threads));
     let runtime = builder.build().context("cannot start the runtime")?;
+    // The default soft limit is for programs with few files; the daemon has one for each client.
+    let files = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }).ok();
     std::panic::set_hook(Box::new(|panic| {
         // Only the location: the message may quote payload.
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -178,7 +191,8 @@ fn announce(loaded: &Loaded, addresses: &Addresses) {
         );
     }
     if loaded.files.is_empty() {
-        explain(&welcome(config, addresses));
+        let welcome = welcome(config, addresses);
+        if is_json(&config.log) { info!("{}", welcome.trim()) } else { explain(&welcome) }
     }
 }
 

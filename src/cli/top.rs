@@ -129,15 +129,12 @@ fn most(traces: &[TraceSummary], of: fn(&TraceSummary) -> f64) -> Vec<TraceSumma
 
 impl Top {
     fn text(&self) -> String {
+        let Self { traces, errors, traces_per_minute, spans_per_second, tokens_per_minute, .. } =
+            self;
+        let window = Duration(time::Duration::from_secs_f64(self.window_seconds));
+        let dollars = dollars(Some(self.usd_per_hour));
         let mut text = format!(
-            "{} traces in {}: {:.1} traces/min, {:.1} spans/s, {:.0} tokens/min, {}/h, {} spans failed\n",
-            self.traces,
-            Duration(time::Duration::from_secs_f64(self.window_seconds)),
-            self.traces_per_minute,
-            self.spans_per_second,
-            self.tokens_per_minute,
-            dollars(Some(self.usd_per_hour)),
-            self.errors,
+            "{traces} traces in {window}: {traces_per_minute:.1} traces/min, {spans_per_second:.1} spans/s, {tokens_per_minute:.0} tokens/min, {dollars}/h, {errors} spans failed\n"
         );
         let tables = [
             ("slowest", traces_table(&self.slowest)),

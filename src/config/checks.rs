@@ -189,6 +189,10 @@ pub(super) fn warnings(config: &Config, layers: &mut Layers<'_>) -> Vec<Problem>
                     loopback; in a container, publish the port as narrowly as you can";
         warn(layers.place(&["receivers", option]), what, hint);
     }
+    if config.admin.tls.as_ref().is_some_and(TlsOptions::is_mutual) {
+        let what = "probes need a certificate, and `spanferry`'s own commands have none".to_owned();
+        warn(layers.place(&["admin", "tls"]), what, "write `client_auth = \"optional\"` there");
+    }
     for rule in config.sinks.iter().flat_map(|sink| sink.rules.unreached()) {
         let what =
             format!("the rule `{}` is never reached: an earlier rule drops everything", rule.name);

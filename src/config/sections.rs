@@ -101,7 +101,7 @@ pub struct SinkConfig {
 pub struct JournalOptions {
     /// The directory of the journal, the quarantine and the dead letters. A relative path is relative to the state directory, which is also
     /// the default: `$SPANFERRY_STATE_DIR`, `$XDG_STATE_HOME/spanferry`, `/var/lib/spanferry` where it is writable, or
-    /// `~/.local/state/spanferry`.
+    /// `~/.local/state/spanferry`; for who has no home, `spanferry-state` where it is started.
     #[schemars(example = "/var/lib/spanferry")]
     dir: Option<PathBuf>,
     /// `disk`, or `memory` where there is no disk: then a restart loses undelivered items.
@@ -169,7 +169,8 @@ pub struct AdminOptions {
     /// Keep an index of traces, for `spanferry traces`, `stats` and the console. Takes at most 64 MiB, and the CPU to read spans that no
     /// sink reads. It is rebuilt from the journal after a start. A change needs a restart.
     pub traces: bool,
-    /// TLS on this port. A client with a certificate signed by an authority of `client_ca` needs no token.
+    /// TLS on this port. Who shows a certificate that an authority of `client_ca` has signed needs no token; probes and `spanferry`'s own
+    /// commands have none to show, so let them in with `client_auth = "optional"`.
     pub tls: Option<TlsOptions>,
 }
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use rustix::io::Errno;
 use tokio::sync::watch;
 
 use super::damage::{self, Damage};
@@ -235,4 +236,9 @@ impl State {
 /// Returns whether the error means that the disk, or the user's quota, is full.
 pub(super) fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether the process, or the machine, has as many files open as it may: then none is made either.
+pub(super) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }

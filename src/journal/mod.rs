@@ -49,7 +49,7 @@
 //! **Retention** (`retention.rs`). Records that all consumers have passed are removed when they are old or when space is needed.
 //!
 //! **A full disk** fails only the current group: the file is truncated to its previous end, the callers get [`AppendError::NoSpace`], and
-//! the next group tries again. Any other failed write, and any failed sync, poisons the log.
+//! the next group tries again. Without a free file descriptor, the last segment grows. Any other failed write or sync poisons the log.
 //!
 //! **Recovery** (`recovery.rs`) reads the last segment, truncates a torn tail, reports damage, and clamps cursors to record boundaries.
 
@@ -110,7 +110,7 @@ const WAITING_MAX: usize = 4096;
 pub struct Position(pub u64);
 
 /// A position and the number of items before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Mark {
     /// The position.
     pub position: Position,

@@ -3,7 +3,9 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, fchown,
+};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, OFlags, fallocate};
@@ -83,21 +85,24 @@ impl<T: Send + Sync + std::fmt::Debug> Guard for T {}
 #[derive(Debug)]
 pub struct DirStorage {
     dir: PathBuf,
+    /// The directory itself, open: its list is synced also when clients have taken all descriptors.
+    handle: File,
 }
 
 impl DirStorage {
-    /// Opens the directory, and creates it if it is missing.
+    /// Opens the directory. A missing one is created for its user and group only, because it holds payloads.
     pub fn open(dir: impl Into<PathBuf>) -> io::Result<Self> {
         let dir = dir.into();
-        fs::create_dir_all(&dir)?;
-        Ok(Self { dir })
+        dir.parent().map_or(Ok(()), fs::create_dir_all)?;
+        fs::DirBuilder::new().recursive(true).mode(0o770).create(&dir)?;
+        Self::existing(dir)
     }
 
     /// Opens an existing directory for inspection; creates nothing.
     pub fn existing(dir: impl Into<PathBuf>) -> io::Result<Self> {
         let dir = dir.into();
         fs::read_dir(&dir)?;
-        Ok(Self { dir })
+        Ok(Self { handle: File::open(&dir)?, dir })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -210,7 +215,7 @@ impl Storage for DirStorage {
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        File::open(&self.dir)?.sync_all()
+        self.handle.sync_all()
     }
 }
 

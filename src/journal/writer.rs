@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::cursor::{CLOSED_NAME, write_mark};
 use super::direct::{is_zero_copy, padding_before};
-use super::log::{Log, is_no_space};
+use super::log::{Log, is_no_space, is_out_of_descriptors};
 use super::record::{FRAME_BYTES, Frame};
 use super::retention::Admission;
 use super::segment::{HEADER_BYTES, Header, name_of, offset_in};
@@ -260,6 +260,8 @@ impl<P> Writer<P> {
                 self.unmake(header.base.position)?;
                 Err(AppendError::NoSpace)
             }
+            // Nothing was made. This segment goes on until clients leave a descriptor.
+            Err(error) if is_out_of_descriptors(&error) => Ok(()),
             Err(error) => Err(AppendError::Poisoned(format!("open a segment: {error}"))),
         }
     }

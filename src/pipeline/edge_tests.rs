@@ -88,6 +88,18 @@ fn of_trace(trace: u32, id: &str) -> String {
     span_item(id).replace("trace_1", &format!("trace_{trace}"))
 }
 
+#[test]
+fn a_lane_that_is_ahead_of_the_journals_end_has_nothing_that_was_not_accepted() {
+    let mark = |items| Mark { position: Position(10 * items), items };
+    for (end, expected) in [(7, (7, 2, 20)), (5, (5, 0, 0)), (3, (5, 0, 0))] {
+        let cursor = Cursor { mark: mark(5), filtered: 1, ..Cursor::default() };
+        let (accepted, pending, bytes) = LaneStatus::unsettled(&cursor, mark(end));
+        assert_eq!((accepted, pending, bytes), expected, "{end}");
+        let settled = LaneStatus::settled(&cursor, Resolved::default());
+        assert_eq!(accepted, pending + settled.delivered + settled.filtered, "{end}");
+    }
+}
+
 #[tokio::test]
 async fn one_item_that_the_backend_always_breaks_on_stops_nobody_and_then_becomes_a_dead_letter() {
     let sink = Arc::new(Named::default());

@@ -37,7 +37,7 @@ pub struct LaneOptions {
 #[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BatchLimits {
-    /// Spans in one delivery.
+    /// Spans in one delivery. Files and object stores take whole requests, and so may get more.
     pub items_max: usize,
     /// Size of one delivery, as the spans were on the wire.
     #[serde(with = "As::<ByteSize>")]

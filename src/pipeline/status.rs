@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::feed::{Fill, Undecided};
-use crate::journal::{AppendError, Cursor, Journal};
+use crate::journal::{AppendError, Cursor, Journal, Mark};
 use crate::rules::Rules;
 use crate::sinks::{Delivery, RejectClass, TraceUrl};
 use crate::support::clock;
@@ -184,6 +184,14 @@ impl LaneStatus {
         let filtered = cursor.filtered;
         let delivered = settled.saturating_sub(dead_lettered + dropped + filtered);
         OutcomeCounts { delivered, dead_lettered, filtered, dropped }
+    }
+
+    /// Returns the number of items accepted for the sink, and of items and bytes that are not settled. The cursor can briefly be ahead of the
+    /// journal's end, because the lane gets a record before the end moves.
+    pub fn unsettled(cursor: &Cursor, end: Mark) -> (u64, u64, u64) {
+        let (end, mark) = (end.max(cursor.mark), cursor.mark);
+        let accepted = end.items.saturating_sub(cursor.joined);
+        (accepted, end.items - mark.items, end.position.0 - mark.position.0)
     }
 
     /// Returns the fill of the lane's table of traces; `None` if the sink needs no trace contexts.

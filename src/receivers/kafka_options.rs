@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::support::duration::{Duration, seconds};
 use crate::support::kafka::{Cluster, DEFAULT_TOPIC};
-use crate::support::problem::Mistake;
+use crate::support::problem::{Mistake, Mistakes};
 
 /// What `[receivers.kafka]` says.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -49,13 +49,12 @@ impl KafkaOptions {
     /// The first thing that is wrong with them.
     pub(super) fn mistake(&self) -> Option<Mistake> {
         let empty = |text: &String| text.trim().is_empty();
-        let own = [
-            (self.topics.is_empty() || self.topics.iter().any(empty), "`topics` names none"),
-            (empty(&self.group), "`group` is empty"),
-        ];
-        let own = own.into_iter().filter(|(is_wrong, _)| *is_wrong);
-        let hint = "leave it out for the default";
-        let own = own.map(|(_, what)| Mistake { option: "kafka", what, hint });
-        own.chain(self.cluster.mistakes()).next()
+        let (is_empty, hint) = (self.topics.is_empty(), "leave it out for the default");
+        let mut found = Mistakes::default();
+        found.note_all([
+            (is_empty || self.topics.iter().any(empty), "topics", "`topics` names none", hint),
+            (empty(&self.group), "group", "`group` is empty", hint),
+        ]);
+        found.0.into_iter().chain(self.cluster.mistakes()).next()
     }
 }

@@ -107,12 +107,12 @@ const ACCEPTED: Figure =
     ("receiver_accepted_spans", "Spans and trace objects on stable storage and acknowledged");
 const REFUSED: Figure = (
     "receiver_refused_spans",
-    "Spans and trace objects not accepted: the client was told to retry",
+    "Spans and trace objects, or requests that were not read, whose client was told to come again",
 );
 /// Invalid items in the quarantine, or entire invalid requests (each counted as one).
 const FAILED: Figure = (
     "receiver_failed_spans",
-    "Spans and trace objects that could not be understood and are in the quarantine",
+    "Spans and trace objects in the quarantine, and requests that will never be taken",
 );
 const RESENT: Figure =
     ("receiver_resent_spans", "Exact resends, acknowledged and not delivered twice");

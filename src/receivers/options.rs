@@ -12,7 +12,7 @@ use crate::server::TlsOptions;
 use crate::support::address::Address;
 use crate::support::byte_size::ByteSize;
 use crate::support::kafka::{IS_BUILT, NOT_BUILT};
-use crate::support::problem::Mistake;
+use crate::support::problem::{Mistake, Mistakes};
 use crate::support::secret::Secret;
 use crate::support::{duration, written::As};
 
@@ -168,7 +168,7 @@ impl Default for ReceiverOptions {
             // A request of the maximum size fits, even if it is compressed or in JSON, which is kept in addition to its transcoded form.
             // This is half of the 512 MiB that a container often has, and rarely used.
             in_flight_bytes_max: 256 << 20,
-            // Below the 1,024 open files that many systems allow, with space for the journal and the sinks.
+            // Enough for some hundred apps with one or two connections each, on either port; a Collector needs one.
             connections_max: 768,
             // Clients give up after ten seconds; after three times that, the client is no longer sending.
             body_idle_timeout: Duration::from_secs(30),
@@ -188,16 +188,11 @@ impl Default for ReceiverOptions {
 
 impl ReceiverOptions {
     /// Returns every mistake that can be found without opening a port.
-    pub fn check(&self) -> Vec<Mistake<String>> {
-        let mistake = |option, what: &str, hint: &str| Mistake {
-            option,
-            what: what.to_owned(),
-            hint: hint.to_owned(),
-        };
+    pub fn check(&self) -> Vec<Mistake> {
+        let mut found = Mistakes::default();
         // A body takes memory while it arrives, and then as received and decompressed.
         let coming = self.body_bytes_max.saturating_mul(2);
         let largest = coming.saturating_add(self.body_bytes_max_inflated);
-        let needs = format!("twice body_bytes_max and body_bytes_max_inflated are {largest} bytes");
         let cors = self.cors.as_ref();
         let mut headers = cors.iter().flat_map(|cors| &cors.allowed_headers);
         let limits = self.limits.as_ref();
@@ -205,11 +200,12 @@ impl ReceiverOptions {
         let mut limited = limits.iter().flat_map(|limits| limits.tenants.keys());
         let is_tenant = |name: &String| self.tokens.iter().any(|token| token.tenant == *name);
         #[rustfmt::skip]
-        let mistakes = [
+        found.note_all([
             (self.in_flight_bytes_max < largest, "in_flight_bytes_max", "in_flight_bytes_max has no room for one request of the largest size",
-                needs.as_str()),
+                "it takes twice body_bytes_max, and body_bytes_max_inflated"),
             (self.body_bytes_max == 0 || self.body_bytes_max_inflated == 0, "", "a body limit of 0 refuses every request", "leave it out for 64MiB"),
             (self.connections_max == 0, "connections_max", "with connections_max = 0 nobody can connect", "leave it out for 768"),
+            (self.body_idle_timeout.is_zero(), "body_idle_timeout", "no body comes without a pause", "leave it out for 30s"),
             (self.tokens.iter().any(|token| token.token.reveal().trim().is_empty()), "tokens", "a token is empty", "is the variable it comes from set?"),
             (self.tokens.iter().any(|one| self.tokens.iter().any(|other| one.token == other.token && one.tenant != other.tenant)),
                 "tokens", "two tenants have the same token", "give each tenant its own"),
@@ -220,16 +216,14 @@ impl ReceiverOptions {
             (headers.any(|name| name.parse::<HeaderName>().is_err()), "cors", "cors.allowed_headers has an invalid header name",
                 "a header name has letters, digits and hyphens"),
             (cors.is_some_and(|cors| cors.allowed_origins.is_empty()), "cors", "cors allows no origin", "name them in allowed_origins, or leave cors out"),
-        ];
-        let own = mistakes.into_iter().filter(|(is_wrong, ..)| *is_wrong);
-        let own = own.map(|(_, option, what, hint)| mistake(option, what, hint));
-        let of_tls = self.tls.iter().flat_map(TlsOptions::mistakes);
-        let of_tls = of_tls.map(|it| mistake(it.option, it.what, it.hint));
+            (cors.is_some_and(|cors| !cors.allowed_origins.iter().all(|it| is_origin(it))), "cors", "cors.allowed_origins has an invalid origin",
+                "an origin is a scheme and a host without a path: \"https://app.example.com\""),
+            (self.kafka.is_some() && !IS_BUILT, "kafka", "this build has no Kafka", NOT_BUILT.1),
+        ]);
+        found.0.extend(self.tls.iter().flat_map(TlsOptions::mistakes));
         let of_kafka = self.kafka.as_ref().and_then(KafkaOptions::mistake);
-        let of_kafka = of_kafka.map(|it| mistake("kafka", &format!("kafka: {}", it.what), it.hint));
-        let not_built = || mistake("kafka", "kafka: this build has none", NOT_BUILT.1);
-        let not_built = (self.kafka.is_some() && !IS_BUILT).then(not_built);
-        own.chain(of_tls).chain(of_kafka).chain(not_built).collect()
+        found.0.extend(of_kafka.map(|mistake| Mistake { option: "kafka", ..mistake }));
+        found.0
     }
 
     /// Returns the option that lets any client send from other machines, with a sentence about it.
@@ -246,7 +240,15 @@ impl ReceiverOptions {
 /// Returns whether a path can be a prefix; an empty one can.
 fn is_base_path(path: &str) -> bool {
     let is_clean = path.starts_with('/') && !path.ends_with('/') && !path.contains("//");
-    path.is_empty() || (is_clean && path.bytes().all(|byte| byte.is_ascii_graphic()))
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"?#%\\".contains(&byte);
+    path.is_empty() || (is_clean && path.bytes().all(is_plain))
+}
+
+/// Returns whether a browser can send this origin; `*` may stand for its scheme.
+fn is_origin(origin: &str) -> bool {
+    let host = origin.split_once("://").map_or(origin, |(_, host)| host);
+    let has_scheme = host.len() < origin.len() || host.starts_with('*') || host == "null";
+    has_scheme && !host.is_empty() && !host.contains('/')
 }
 
 #[cfg(test)]
@@ -288,6 +290,7 @@ mod tests {
             in_flight_bytes_max: 1 << 20,
             body_bytes_max: 0,
             connections_max: 0,
+            body_idle_timeout: Duration::ZERO,
             base_path: "otel/".to_owned(),
             limits: Some(LimitOptions {
                 items_per_second: Some(0),
@@ -310,7 +313,34 @@ mod tests {
             }),
             ..ReceiverOptions::default()
         };
-        assert_eq!(options.check().len(), 12);
+        assert_eq!(options.check().len(), 13);
+    }
+
+    #[test]
+    fn what_no_request_can_have_is_no_path_and_no_origin() {
+        for (path, is_good) in [
+            ("", true),
+            ("/otel", true),
+            ("/a?b", false),
+            ("/a#b", false),
+            ("/a%62", false),
+            ("/", false),
+        ] {
+            assert_eq!(is_base_path(path), is_good, "{path}");
+        }
+        for (origin, is_good) in [
+            ("*", true),
+            ("null", true),
+            ("https://*.example.com", true),
+            ("*.example.com:8443", true),
+            ("capacitor://localhost", true),
+            ("", false),
+            ("https://", false),
+            ("app.example.com", false),
+            ("https://app.example.com/", false),
+        ] {
+            assert_eq!(is_origin(origin), is_good, "{origin}");
+        }
     }
 
     #[test]

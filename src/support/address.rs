@@ -83,8 +83,8 @@ fn unix(text: &str) -> Option<Address> {
         Some((path, mode)) => (path, u32::from_str_radix(mode, 8).ok()?),
         None => (text, DEFAULT_MODE),
     };
-    let is_good = path.starts_with('/') && path.len() <= PATH_BYTES_MAX && mode <= 0o777;
-    is_good.then(|| Address::Unix { path: path.into(), mode })
+    let is_path = path.starts_with('/') && !path.contains('?') && path.len() <= PATH_BYTES_MAX;
+    (is_path && mode <= 0o777).then(|| Address::Unix { path: path.into(), mode })
 }
 
 impl FromStr for Address {
@@ -161,9 +161,15 @@ mod tests {
             assert_eq!(address(shown), address(text), "{text}");
         }
         let long = format!("unix:/{}", "a".repeat(PATH_BYTES_MAX));
-        for text in
-            ["unix:", "unix:a.sock", "unix:/a?mode=", "unix:/a?mode=9", "unix:/a?mode=1777", &long]
-        {
+        for text in [
+            "unix:",
+            "unix:a.sock",
+            "unix:/a?mode=",
+            "unix:/a?mode=9",
+            "unix:/a?mode=1777",
+            "unix:/a?mod=0666",
+            &long,
+        ] {
             assert_eq!(text.parse::<Address>(), Err(UNIX_FORM), "{text}");
         }
     }

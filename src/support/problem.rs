@@ -44,6 +44,15 @@ impl Mistakes {
         what: &'static str,
         hint: &'static str,
     ) {
-        self.0.extend(is_there.then_some(Mistake { option, what, hint }));
+        self.note_all([(is_there, option, what, hint)]);
+    }
+
+    /// Adds those of a table's rows that are there.
+    pub fn note_all<const N: usize>(
+        &mut self,
+        rows: [(bool, &'static str, &'static str, &'static str); N],
+    ) {
+        let wrong = rows.into_iter().filter(|(is_there, ..)| *is_there);
+        self.0.extend(wrong.map(|(_, option, what, hint)| Mistake { option, what, hint }));
     }
 }

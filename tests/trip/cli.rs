@@ -74,6 +74,46 @@ fn a_good_configuration_is_valid_and_a_dubious_one_is_not_when_that_is_asked() {
 }
 
 #[test]
+fn what_cannot_be_written_is_no_success_but_where_nobody_reads_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = spanferry(dir.path());
+    let output = command.args(["config", "default"]).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("not all could be written"), "{}", said(&output));
+    let mut command = spanferry(dir.path());
+    let mut child = command
+        .args(["config", "schema"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_log_in_json_has_one_object_a_line_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = "127.0.0.1:0";
+    let mut command = spanferry(dir.path());
+    command.args(["run", "--http", at, "--grpc", at, "--admin", at, "--log-format", "json"]);
+    // Something to warn of, and no file, so that it says what to do.
+    command.env("SPANFERRY__JOURNAL__MODE", "memory").stdin(Stdio::null()).stderr(Stdio::piped());
+    let mut daemon = Running(command.spawn().unwrap());
+    let lines = BufReader::new(daemon.0.stderr.take().unwrap()).lines();
+    let mut messages = String::new();
+    for line in lines {
+        let line: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
+        messages.push_str(line["message"].as_str().unwrap());
+        if line["option"] == "admin.listen" {
+            break;
+        }
+    }
+    assert!(messages.contains("warning: ") && messages.contains("Point an app here"), "{messages}");
+}
+
+#[test]
 fn prices_are_shown_and_a_newer_table_is_checked_and_put_there() {
     let dir = tempfile::tempdir().unwrap();
     let on = |arguments: &[&str]| {

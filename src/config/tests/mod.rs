@@ -375,4 +375,7 @@ fn what_everybody_can_reach_is_a_warning_until_keys_are_asked_for() {
         warnings(&format!("{open}tokens = [{{ token = \"${{X:-a}}\", tenant = \"a\" }}]\n")),
         ""
     );
+    let only_known = "admin.tls = { cert = \"a\", key = \"b\", client_ca = \"c\" }\n";
+    assert!(warnings(only_known).contains("probes need a certificate"), "{}", warnings(only_known));
+    assert_eq!(warnings(&only_known.replace(" }", ", client_auth = \"optional\" }")), "");
 }

@@ -372,6 +372,20 @@ fn what_root_leaves_in_the_directory_of_another_is_that_one_s() {
 }
 
 #[test]
+fn who_is_neither_the_user_nor_of_the_group_reads_no_journal() {
+    use std::os::unix::fs::MetadataExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let (usual, state) = (dir.path().join("usual"), dir.path().join("state"));
+    let others = |path: &std::path::Path| path.metadata().unwrap().mode() & 0o7;
+    std::fs::create_dir(&usual).unwrap();
+    DirStorage::open(state.join("journal")).unwrap();
+    assert_eq!((others(&state.join("journal")), others(&state)), (0, others(&usual)));
+    // What is there already stays as somebody wants it.
+    DirStorage::open(&usual).unwrap();
+    assert_eq!(others(&usual), others(&state));
+}
+
+#[test]
 fn a_segment_that_could_not_be_made_does_not_come_back_and_cut_off_what_was_acknowledged() {
     let world = World::new();
     let journal = world.open();
@@ -389,6 +403,25 @@ fn a_segment_that_could_not_be_made_does_not_come_back_and_cut_off_what_was_ackn
     assert!(errors.is_empty(), "{errors:?}");
     assert_eq!(records.len(), 8);
     assert_eq!(records[7].payload.as_deref(), Some(&b"fits"[..]));
+}
+
+#[test]
+fn a_segment_goes_on_while_clients_have_all_descriptors() {
+    let world = World::new();
+    let journal = world.open();
+    append_numbered(&journal, 0, 7);
+    world.disk.set_out_of_descriptors(true);
+    append_numbered(&journal, 7, 20);
+    assert_eq!((world.disk.segments().len(), journal.health()), (1, Health::Good));
+    world.disk.set_out_of_descriptors(false);
+    append_numbered(&journal, 27, 1);
+    assert_eq!(world.disk.segments().len(), 2);
+    journal.close();
+    drop(journal);
+    world.disk.crash(Crash::LosesAll);
+    let journal = world.open();
+    assert_eq!(numbers(&journal), (0..28).collect::<Vec<_>>());
+    assert_eq!(journal.health(), Health::Good);
 }
 
 #[test]

@@ -48,6 +48,7 @@ struct State {
     sync_fails: Option<io::ErrorKind>,
     replace_fails: Option<&'static str>,
     write_fails: bool,
+    create_fails: Option<rustix::io::Errno>,
     syncs: usize,
     syncs_held: bool,
     syncs_waiting: usize,
@@ -127,6 +128,11 @@ impl FaultyStorage {
 
     pub(crate) fn fail_syncs(&self) {
         self.state().sync_fails = Some(io::ErrorKind::Other);
+    }
+
+    /// Makes opening new files fail, or work again.
+    pub(super) fn set_out_of_descriptors(&self, is_out: bool) {
+        self.state().create_fails = is_out.then_some(rustix::io::Errno::MFILE);
     }
 
     /// Makes the next replacement of this file fail.
@@ -251,7 +257,12 @@ impl Storage for FaultyStorage {
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        self.state().files.insert(name.to_owned(), Arc::default());
+        let mut state = self.state();
+        if let Some(error) = state.create_fails {
+            return Err(error.into());
+        }
+        state.files.insert(name.to_owned(), Arc::default());
+        drop(state);
         self.file(name)
     }
 

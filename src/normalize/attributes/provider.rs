@@ -4,16 +4,9 @@ use crate::normalize::tables;
 use crate::span::Text;
 
 /// Suffixes that Vercel appends to the provider: the API that was called.
+#[rustfmt::skip]
 const APIS: [&str; 10] = [
-    "chat",
-    "responses",
-    "completion",
-    "embedding",
-    "messages",
-    "image",
-    "speech",
-    "transcription",
-    "textEmbedding",
+    "chat", "responses", "completion", "embedding", "messages", "image", "speech", "transcription", "textEmbedding",
     "reranking",
 ];
 

@@ -256,11 +256,13 @@ impl Options {
         }
         let mut addresses = Vec::new();
         for given in self.endpoints.iter().flatten() {
-            let (has_credentials, hint) = (given.has_credentials(), "use `user` and `password`");
-            found.note(has_credentials, "endpoints", "an endpoint contains credentials", hint);
-            let address = base(given);
-            let what = "an endpoint is not an address that begins with http:// or https://";
-            found.note(address.is_none() && !has_credentials, "endpoints", what, example);
+            let (has_credentials, address) = (given.has_credentials(), base(given));
+            #[rustfmt::skip]
+            found.note_all([
+                (has_credentials, "endpoints", "an endpoint contains credentials", "use `user` and `password`"),
+                (address.is_none() && !has_credentials,
+                    "endpoints", "an endpoint is not an address that begins with http:// or https://", example),
+            ]);
             addresses.extend(address);
         }
         addresses
@@ -270,21 +272,23 @@ impl Options {
     fn all_headers(&self, found: &mut Mistakes) -> HeaderMap {
         let has_user = self.user.is_some() || self.password.is_some();
         let given = [self.api_key.is_some(), has_user, self.bearer.is_some()];
-        let are_several = 1 < given.into_iter().filter(|given| *given).count();
-        let what = "`api_key`, `user` and `bearer` are mutually exclusive";
-        found.note(are_several, "", what, "keep one of them");
-        let is_half = self.user.is_some() != self.password.is_some();
-        found.note(is_half, "user", "`user` and `password` go together", "give both");
-        let is_half = self.api_key_id.is_some() && self.api_key.is_none();
-        found.note(is_half, "api_key_id", "`api_key_id` needs `api_key`", "give both");
+        let mut keys = [&self.api_key, &self.bearer].into_iter().flatten();
         let credentials = self.authorization();
         let authorization = credentials.as_deref().and_then(secret_header);
-        let is_odd = credentials.is_some() && authorization.is_none();
-        let hint = "look for a line break in them";
-        found.note(is_odd, "", "the credentials are not a valid header value", hint);
         let mut headers: HeaderMap = self.headers.iter().filter_map(read_header).collect();
-        let is_odd = self.headers.iter().any(|header| read_header(header).is_none());
-        found.note(is_odd, "headers", "a header cannot be set", "leave it out");
+        #[rustfmt::skip]
+        found.note_all([
+            (1 < given.into_iter().filter(|given| *given).count(),
+                "", "`api_key`, `user` and `bearer` are mutually exclusive", "keep one of them"),
+            (self.user.is_some() != self.password.is_some(),
+                "user", "`user` and `password` go together", "give both"),
+            (self.api_key_id.is_some() && self.api_key.is_none(), "api_key_id", "`api_key_id` needs `api_key`", "give both"),
+            (keys.any(|key| key.reveal().trim().is_empty()), "", "a key is empty", "is the variable it comes from set?"),
+            (credentials.is_some() && authorization.is_none(),
+                "", "the credentials are not a valid header value", "look for a line break in them"),
+            (self.headers.iter().any(|header| read_header(header).is_none()),
+                "headers", "a header cannot be set", "leave it out"),
+        ]);
         if let Some(authorization) = authorization {
             headers.entry(AUTHORIZATION).or_insert(authorization);
         }
@@ -292,24 +296,18 @@ impl Options {
     }
 
     fn check(&self, found: &mut Mistakes) {
-        let what = "`index_prefix` cannot begin an index name";
-        let hint = "use the letters a-z, digits, - _ and . and begin with a letter or digit";
-        found.note(!is_prefix(&self.index_prefix), "index_prefix", what, hint);
-        let is_claimed = CLAIMED.iter().any(|claimed| self.index_prefix.starts_with(claimed));
-        let what =
-            "Elasticsearch's built-in templates turn indices with such names into data streams";
-        found.note(is_claimed, "index_prefix", what, "use for example \"agent-traces\"");
-        let what = "less than 16KiB does not hold a document";
-        found.note(self.doc_bytes_max.0 < DOC_BYTES_MIN, "doc_bytes_max", what, "leave it out");
-        let has_no_room = self.request_bytes_max < self.doc_bytes_max;
-        let what = "`request_bytes_max` is less than `doc_bytes_max`";
-        let hint = "a request has to hold at least one document";
-        found.note(has_no_room, "request_bytes_max", what, hint);
-        let is_number = (1..=CONCURRENCY_MAX).contains(&self.concurrency);
-        found.note(!is_number, "concurrency", "not a valid number of requests", "use 1 to 64");
-        let is_zstd = self.compression == Some(Compression::Zstd);
-        let what = "bulk requests are sent plain or with gzip";
-        found.note(is_zstd, "compression", what, "write \"gzip\"");
+        #[rustfmt::skip]
+        found.note_all([
+            (!is_prefix(&self.index_prefix), "index_prefix", "`index_prefix` cannot begin an index name",
+                "use the letters a-z, digits, - _ and . and begin with a letter or digit"),
+            (CLAIMED.iter().any(|claimed| self.index_prefix.starts_with(claimed)),
+                "index_prefix", "Elasticsearch's built-in templates turn indices with such names into data streams", "use for example \"agent-traces\""),
+            (self.doc_bytes_max.0 < DOC_BYTES_MIN, "doc_bytes_max", "less than 16KiB does not hold a document", "leave it out"),
+            (self.request_bytes_max < self.doc_bytes_max, "request_bytes_max", "`request_bytes_max` is less than `doc_bytes_max`",
+                "a request has to hold at least one document"),
+            (!(1..=CONCURRENCY_MAX).contains(&self.concurrency), "concurrency", "not a valid number of requests", "use 1 to 64"),
+            (self.compression == Some(Compression::Zstd), "compression", "bulk requests are sent plain or with gzip", "write \"gzip\""),
+        ]);
         found.0.extend(self.limits().check());
     }
 

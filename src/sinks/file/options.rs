@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::path::{BadPath, Template};
-use crate::sinks::Mistake;
 pub use crate::sinks::http::Compression;
+use crate::sinks::{Mistake, Mistakes};
 use crate::support::byte_size::ByteSize;
 
 /// What a `[sinks.name]` table with `type = "file"` says.
@@ -60,26 +60,22 @@ pub(super) const ROTATE_BYTES_MIN: ByteSize = ByteSize(1 << 20);
 impl Options {
     /// Returns all mistakes that are visible without accessing the disk.
     pub(super) fn check(&self) -> Vec<Mistake> {
-        let mut mistakes = Vec::new();
+        let mut found = Mistakes::default();
         if let Err(BadPath { what, hint }) = Template::parse(&self.path) {
-            mistakes.push(Mistake { option: "path", what, hint });
+            found.note(true, "path", what, hint);
         }
         let (min, max, what, hint) = match self.compression {
             Compression::None => (1, 0, "a level is set without compression", "add `compression`"),
             Compression::Gzip => (0, 9, "not a gzip level", "use 0 (fastest) to 9 (smallest)"),
             Compression::Zstd => (1, 22, "not a zstd level", "use 1 (fastest) to 22 (smallest)"),
         };
-        if self.compression_level.is_some_and(|level| level < min || max < level) {
-            mistakes.push(Mistake { option: "compression_level", what, hint });
-        }
-        if self.rotate_bytes.is_some_and(|bytes| bytes < ROTATE_BYTES_MIN) {
-            mistakes.push(Mistake {
-                option: "rotate_bytes",
-                what: "too small: a file would cost more than its content",
-                hint: "use \"1MiB\" or more",
-            });
-        }
-        mistakes
+        #[rustfmt::skip]
+        found.note_all([
+            (self.compression_level.is_some_and(|level| level < min || max < level), "compression_level", what, hint),
+            (self.rotate_bytes.is_some_and(|bytes| bytes < ROTATE_BYTES_MIN),
+                "rotate_bytes", "too small: a file would cost more than its content", "use \"1MiB\" or more"),
+        ]);
+        found.0
     }
 
     /// Returns the path with the compression's extension.

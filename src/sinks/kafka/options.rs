@@ -62,10 +62,11 @@ impl Options {
     /// What is wrong with them.
     pub(super) fn mistakes(&self) -> Vec<Mistake> {
         let mut found = Mistakes(self.cluster.mistakes());
-        let is_empty = self.topic.trim().is_empty();
-        found.note(is_empty, "topic", "`topic` is empty", "leave it out for otlp_spans");
-        let (what, hint) = ("`timeout` must be a second or more", "leave it out, or write \"30s\"");
-        found.note(self.timeout.0.as_secs() == 0, "timeout", what, hint);
+        #[rustfmt::skip]
+        found.note_all([
+            (self.topic.trim().is_empty(), "topic", "`topic` is empty", "leave it out for otlp_spans"),
+            (self.timeout.0.as_secs() == 0, "timeout", "`timeout` must be a second or more", "leave it out, or write \"30s\""),
+        ]);
         found.0
     }
 }

@@ -177,42 +177,24 @@ pub fn parse(table: Spanned<DeTable<'_>>) -> Result<Settings, Vec<Problem>> {
 impl Options {
     fn check(&self) -> Vec<Mistake> {
         let mut found = Mistakes::default();
-        found.note(
-            address(self.base_url.reveal(), TRACES_PATH).is_none(),
-            "base_url",
-            "not an address that begins with http:// or https://, without credentials",
-            "write for example \"https://cloud.langfuse.com\"",
-        );
         let keys = "the public key begins with pk-lf-, the secret key with sk-lf-";
         let (public, secret) = (&self.public_key, self.secret_key.reveal());
-        found.note(
-            public.is_empty() || public.starts_with("sk-lf-") || public.contains(':'),
-            "public_key",
-            "not a public key",
-            keys,
-        );
-        found.note(
-            secret.is_empty() || secret.starts_with("pk-lf-"),
-            "secret_key",
-            "not a secret key",
-            keys,
-        );
-        found.note(
-            self.environment.as_ref().is_some_and(|environment| !is_environment(environment)),
-            "environment",
-            "not a valid environment name for Langfuse",
-            "use at most 40 of a-z 0-9 _ -, not beginning with langfuse",
-        );
+        let is_unknown = |environment: &String| !is_environment(environment);
         let lookup = self.lookup.as_ref();
-        found.note(
-            lookup.is_some_and(|lookup| {
-                address(lookup.endpoint.reveal(), "").is_none()
-                    || lookup.api_key.reveal().is_empty()
-            }),
-            "lookup",
-            "it needs a key and an address that begins with http:// or https://",
-            "write for example { api_key = \"${OPENAI_API_KEY}\" }",
-        );
+        let is_odd = |lookup: &Lookup| {
+            address(lookup.endpoint.reveal(), "").is_none() || lookup.api_key.reveal().is_empty()
+        };
+        #[rustfmt::skip]
+        found.note_all([
+            (address(self.base_url.reveal(), TRACES_PATH).is_none(),
+                "base_url", "not an address that begins with http:// or https://, without credentials", "write for example \"https://cloud.langfuse.com\""),
+            (public.is_empty() || public.starts_with("sk-lf-") || public.contains(':'), "public_key", "not a public key", keys),
+            (secret.is_empty() || secret.starts_with("pk-lf-"), "secret_key", "not a secret key", keys),
+            (self.environment.as_ref().is_some_and(is_unknown),
+                "environment", "not a valid environment name for Langfuse", "use at most 40 of a-z 0-9 _ -, not beginning with langfuse"),
+            (lookup.is_some_and(is_odd),
+                "lookup", "it needs a key and an address that begins with http:// or https://", "write for example { api_key = \"${OPENAI_API_KEY}\" }"),
+        ]);
         found.0.extend(self.limits().check());
         let tls = lookup.map(|lookup| lookup.tls.check()).unwrap_or_default();
         found.0.extend(tls.into_iter().map(|mistake| Mistake { option: "lookup", ..mistake }));

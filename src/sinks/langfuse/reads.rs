@@ -217,17 +217,9 @@ impl Reads {
 }
 
 /// The types that Langfuse knows, in lowercase only.
+#[rustfmt::skip]
 const TYPES: [&str; 10] = [
-    "span",
-    "generation",
-    "event",
-    "embedding",
-    "agent",
-    "tool",
-    "chain",
-    "retriever",
-    "guardrail",
-    "evaluator",
+    "span", "generation", "event", "embedding", "agent", "tool", "chain", "retriever", "guardrail", "evaluator",
 ];
 
 /// The type of a kind; `None` where any will do.

@@ -186,7 +186,7 @@ impl Options {
         let is_json = |key: &Secret| serde_json::from_str::<Json>(key.reveal()).is_ok();
         let no_address = |endpoint: &Address| endpoint.uri().is_none();
         #[rustfmt::skip]
-        let all = [
+        found.note_all([
             (scheme == Some(Scheme::File) && self.endpoint.is_some(),
                 "endpoint", "a folder has no address", "leave it out"),
             (self.endpoint.as_ref().is_some_and(no_address),
@@ -211,10 +211,7 @@ impl Options {
                 "timeout", "it must be more than nothing", "leave it out, or write \"30s\""),
             (self.connect_timeout.0.is_zero(),
                 "connect_timeout", "it must be more than nothing", "leave it out, or write \"30s\""),
-        ];
-        for (is_wrong, option, what, hint) in all {
-            found.note(is_wrong, option, what, hint);
-        }
+        ]);
         found.0
     }
 

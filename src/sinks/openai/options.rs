@@ -82,39 +82,28 @@ impl Options {
         Limits { timeout, connect_timeout, request_bytes_max, tls }
     }
 
-    /// Everything that is wrong with them.
+    /// Returns every mistake in the options.
     pub(super) fn check(&self) -> Vec<Mistake> {
         const KEY_HINT: &str = "add `api_key = \"${OPENAI_API_KEY}\"`";
         let mut found = Mistakes::default();
-        found.note(
-            self.endpoint.uri().is_none_or(|uri| uri.path() == "/"),
-            "endpoint",
-            "not a complete address: it begins with http:// or https://, has a path and no credentials",
-            "OpenAI's is \"https://api.openai.com/v1/traces/ingest\"",
-        );
         let key = self.api_key.as_ref().map(Secret::reveal);
-        let what = "there is no `api_key` to prefer";
-        found.note(self.prefer == Prefer::Configured && key.is_none(), "prefer", what, KEY_HINT);
-        let what = "spans from OTLP come without an OpenAI key";
-        found.note(self.forward_otlp && key.is_none(), "forward_otlp", what, KEY_HINT);
         let is_no_value = |value: &str| value.trim().is_empty() || secret_header(value).is_none();
-        found.note(
-            key.is_some_and(is_no_value),
-            "api_key",
-            "not a key",
-            "OpenAI keys begin with sk-",
-        );
+        #[rustfmt::skip]
+    found.note_all([
+        (self.endpoint.uri().is_none_or(|uri| uri.path() == "/"),
+            "endpoint", "not a complete address: it begins with http:// or https://, has a path and no credentials",
+            "OpenAI's is \"https://api.openai.com/v1/traces/ingest\""),
+        (self.prefer == Prefer::Configured && key.is_none(), "prefer", "there is no `api_key` to prefer", KEY_HINT),
+        (self.forward_otlp && key.is_none(), "forward_otlp", "spans from OTLP come without an OpenAI key", KEY_HINT),
+        (key.is_some_and(is_no_value), "api_key", "not a key", "OpenAI keys begin with sk-"),
+    ]);
         for (option, value) in [("organization", &self.organization), ("project", &self.project)] {
             let is_bad = |value: &String| value.is_empty() || secret_header(value).is_none();
-            let hint = "remove it, or use the id that OpenAI shows";
-            found.note(
-                value.as_ref().is_some_and(is_bad),
-                option,
-                "not a valid header value",
-                hint,
-            );
-            let what = "it goes with `api_key` only; callers bring their own";
-            found.note(value.is_some() && key.is_none(), option, what, KEY_HINT);
+            #[rustfmt::skip]
+        found.note_all([
+            (value.as_ref().is_some_and(is_bad), option, "not a valid header value", "remove it, or use the id that OpenAI shows"),
+            (value.is_some() && key.is_none(), option, "it goes with `api_key` only; callers bring their own", KEY_HINT),
+        ]);
         }
         found.0.extend(self.limits().check());
         found.0

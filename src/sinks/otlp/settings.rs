@@ -176,9 +176,17 @@ impl SettingsResolver<'_> {
     }
 
     fn preset(&mut self) -> Option<&'static Preset> {
-        let Options { preset, api_key, project, account, endpoint, traces_endpoint, .. } =
-            self.options;
-        let name = preset.as_deref()?;
+        let Options { preset, endpoint, traces_endpoint, auth_endpoint, .. } = self.options;
+        let Some(name) = preset.as_deref() else {
+            for key in ["api_key", "project", "account"] {
+                let is_idle = key != "api_key" || auth_endpoint.is_none();
+                if is_idle && self.options.filling(key).is_some() {
+                    let what = format!("without a preset nothing is done with `{key}`");
+                    self.wrong(key, what, "name the preset, or say it in `headers`");
+                }
+            }
+            return None;
+        };
         let Some(preset) = PRESETS.iter().find(|preset| preset.name == name) else {
             let names: Vec<_> = PRESETS.iter().map(|preset| &*preset.name).collect();
             let hint = did_you_mean(name, &names).unwrap_or_default();
@@ -187,10 +195,8 @@ impl SettingsResolver<'_> {
         };
         for (key, what) in &preset.needs {
             let is_there = match &**key {
-                "api_key" => api_key.is_some(),
-                "project" => project.is_some(),
-                "account" => account.is_some(),
-                _ => endpoint.is_some() || traces_endpoint.is_some(),
+                "endpoint" => endpoint.is_some() || traces_endpoint.is_some(),
+                key => self.options.filling(key).is_some(),
             };
             if !is_there {
                 let what = format!("the preset `{name}` needs `{key}`: {what}");
@@ -246,7 +252,7 @@ impl SettingsResolver<'_> {
         let of_preset = preset.options.auth_endpoint.as_ref();
         let address = self.options.auth_endpoint.as_ref().or(of_preset)?;
         let address = self.address("auth_endpoint", address)?.to_string().into();
-        let Some(api_key) = self.options.api_key.clone() else {
+        let Some(api_key) = self.options.filling("api_key").map(Secret::from) else {
             // If the preset needs the key, its absence was already reported.
             if of_preset.is_none() {
                 let what = "there is no key to exchange for a token";
@@ -316,18 +322,26 @@ fn is_ours(name: &HeaderName, wire: Wire) -> bool {
         || (wire == Wire::Grpc && (name == "te" || name.as_str().starts_with("grpc-")))
 }
 
+impl Options {
+    /// Returns the value for a preset's placeholder. Empty values count as missing, because their variable may not be set.
+    fn filling(&self, blank: &str) -> Option<String> {
+        let said = match blank {
+            "api_key" => self.api_key.as_ref().map(Secret::reveal),
+            "project" => self.project.as_deref(),
+            "account" => self.account.as_deref(),
+            _ => return Some(basic(&self.filling("account")?, &self.filling("api_key")?)),
+        };
+        said.filter(|said| !said.trim().is_empty()).map(str::to_owned)
+    }
+}
+
 /// Fills the placeholders of a preset's value. Returns `None` if a placeholder has no value.
 fn filled(template: &str, options: &Options) -> Option<String> {
-    let key = options.api_key.as_ref().map(Secret::reveal);
     let mut value = template.to_owned();
-    for (blank, filling) in [
-        ("{api_key}", key.map(str::to_owned)),
-        ("{project}", options.project.clone()),
-        ("{account}", options.account.clone()),
-        ("{basic}", options.account.as_deref().zip(key).map(|(user, key)| basic(user, key))),
-    ] {
-        if value.contains(blank) {
-            value = value.replace(blank, &filling?);
+    for name in ["api_key", "project", "account", "basic"] {
+        let blank = format!("{{{name}}}");
+        if value.contains(&blank) {
+            value = value.replace(&blank, &options.filling(name)?);
         }
     }
     Some(value)

@@ -102,6 +102,25 @@ fn every_mistake_is_said_and_no_value_is_quoted() {
     assert_eq!(unknown.at, Some(9..16));
 }
 
+#[test]
+fn what_is_for_presets_is_not_left_out_in_silence() {
+    let alone = "endpoint = \"http://a\"\napi_key = \"hunter2\"\nproject = \"p\"\naccount = \"\"";
+    assert_eq!(
+        problems(alone),
+        [
+            "without a preset nothing is done with `api_key`",
+            "without a preset nothing is done with `project`"
+        ]
+    );
+    let unset = problems("preset = \"honeycomb\"\napi_key = \"\"");
+    assert_eq!(unset, ["the preset `honeycomb` needs `api_key`: the backend's API key"]);
+    let unset = problems("endpoint = \"http://a\"\nauth_endpoint = \"http://a\"\napi_key = \" \"");
+    assert_eq!(unset, ["there is no key to exchange for a token"]);
+    // Phoenix on one's own machine asks for none.
+    let unset = parse("preset = \"phoenix\"\napi_key = \"\"").unwrap();
+    assert_eq!(unset.headers.get("authorization"), None);
+}
+
 // === Presets ===
 
 /// All options that any preset needs.

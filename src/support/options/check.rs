@@ -244,6 +244,7 @@ fn hint(types: &[&str], found: &str) -> Option<String> {
         "boolean" => "write true or false, without quotes",
         "integer" | "number" if found == "string" => "write it without quotes",
         "string" if types.len() == 1 => "put it in quotes",
+        "array" => "write a list, between [ and ], in a file",
         _ => return None,
     };
     Some(hint.to_owned())

@@ -91,7 +91,10 @@ fn each_mistake_stands_at_its_place_with_a_hint() {
             "\"8 apples\": not a unit of size / the units are B, KiB, MiB, GiB, TiB, KB, MB, GB and TB",
         ),
         ("wait = 5", "5: a duration needs a unit / write for example \"5s\""),
-        ("names = \"a\"", "\"a\": expected an array, found a string / "),
+        (
+            "names = \"a\"",
+            "\"a\": expected an array, found a string / write a list, between [ and ], in a file",
+        ),
         ("counts = [1, 2, 300, \"x\"]", "300: expected a whole number from 0 to 255 / "),
         ("key = 5", "5: expected a string, found a whole number / put it in quotes"),
     ] {

@@ -35,6 +35,9 @@ fn every_mistake_is_said_and_no_value_is_quoted() {
             "`timeout` must be more than zero",
         ]
     );
+    for unset in ["api_key", "bearer"] {
+        assert_eq!(problems(&format!("{ENDPOINTS}{unset} = \"\"")), ["a key is empty"]);
+    }
     for prefix in ["logs-agents", "traces-x", "metrics-", "synthetics-a"] {
         let found = problems(&format!("{ENDPOINTS}index_prefix = {prefix:?}"));
         assert!(found[0].contains("data streams"), "{found:?}");
