@@ -69,6 +69,14 @@ const EXCEPTIONS: &[(&str, &str)] = &[
         "programs/lite",
         "it does not read LiteLLM's cost, which knows of cached tokens that only a text of Python's says",
     ),
+    ("programs/copilot-cli", WRITTEN),
+    ("programs/future-agi", "it adds the details to the counts that have them in them"),
+    (
+        "programs/langwatch-py",
+        "it does not read LangWatch's metrics, which a call by hand has alone",
+    ),
+    ("programs/openhands", "it adds cached tokens of the span around a call to the call's own"),
+    ("programs/qwen-code", "it leaves out thoughts, which are beside the output"),
     ("reports/01", "it does not read Claude Code's flat names"),
     ("reports/02", "it adds the details to the counts that have them in them"),
     ("reports/03", EXCLUSIVE),
@@ -101,6 +109,9 @@ const REPEATED: [(&str, &str); 4] = [
     ("programs/pydantic-logfire", "streaming response from"),
     ("programs/spring-ai-1", "chat gpt-5-mini"),
 ];
+
+/// Bodies whose program says a session of its own under a name that Langfuse does not read, beside what a framework makes up.
+const OTHER_SESSIONS: [&str; 1] = ["programs/confident-pydantic-ai"];
 
 /// Bodies that belong together.
 struct Sent {
@@ -331,6 +342,10 @@ fn worse(all: &[Sent], rows: &[Row]) -> Vec<String> {
                     };
                     let repeats = repeating.contains(&*row.id) || REPEATED.iter().any(is_row);
                     found.extend(worse_row(row, our, repeats));
+                    let is_other = OTHER_SESSIONS.contains(&&*sent.name);
+                    if !is_other && lost(row.session.as_ref(), our.session.as_ref()) {
+                        found.push(format!("{}: session {:?}", row.name, our.session));
+                    }
                 }
                 None => found.push(format!("{}: not there", row.name)),
             }
@@ -352,7 +367,6 @@ fn worse_row(untouched: &Row, ours: &Row, repeats: bool) -> Vec<String> {
         }
     };
     check(untouched.kind != "span" && ours.kind == "span", "type");
-    check(lost(untouched.session.as_ref(), ours.session.as_ref()), "session");
     check(lost(untouched.user.as_ref(), ours.user.as_ref()), "user");
     check(untouched.tags.iter().any(|tag| !ours.tags.contains(tag)), "tags");
     check(untouched.input.is_some() && ours.input.is_none(), "input");

@@ -93,8 +93,9 @@ fn texts(slots: &Slots<'_>, facts: &mut Facts) {
         (Field::Environment, &mut facts.environment),
         (Field::Release, &mut facts.release),
     ]);
-    // Microsoft's Agent Framework sends the previous response's id as the conversation, and NVIDIA's Agent Toolkit sends `unknown`.
+    // Microsoft's Agent Framework sends the previous response's id as the conversation; NVIDIA's Agent Toolkit and opencode send `unknown`.
     facts.session.take_if(|session| session.starts_with("resp_") || &**session == "unknown");
+    facts.user.take_if(|user| &**user == "unknown");
 }
 
 /// Prefixes of a tool's name: OpenTelemetry GenAI, MCP in GenAI and in Python, Quarkus, MLflow. `DSPy` also appends a method.

@@ -2,7 +2,6 @@
 
 use std::sync::LazyLock;
 
-use super::fields::Condition::{self, Scope, ScopePrefix};
 use super::fields::{Field, begins};
 use super::provider;
 use super::slots::Slots;
@@ -15,7 +14,7 @@ use crate::span::{Convention, Facts, Kind, Payload, Text};
 const LOGFIRE_AGENTS: &str = "logfire.openai_agents";
 
 /// Agents' names that are only in the span's name: a prefix of the instrumentation scope, and the texts before and after the name.
-const AGENT_NAMES: [(&str, &str, &str); 9] = [
+const AGENT_NAMES: [(&str, &str, &str); 10] = [
     ("", "invoke_agent ", ""),
     ("", "create_agent ", ""),
     // google/adk-python 1.x: `agent_run [name]`.
@@ -25,6 +24,7 @@ const AGENT_NAMES: [(&str, &str, &str); 9] = [
     ("openinference.instrumentation.crewai", "", "._execute_core"),
     ("openinference.instrumentation.crewai", "", ".kickoff"),
     ("opentelemetry.instrumentation.crewai", "", ".agent"),
+    ("fast_agent", "Agent: '", "' generate"),
     (VOLTAGENT, "subagent:", ""),
     (VOLTAGENT, "", ""),
 ];
@@ -268,7 +268,8 @@ fn not_an_agent(slots: &Slots<'_>, facts: &mut Facts) {
     let is_request = facts.agent.as_deref() == Some("session.llm");
     let is_node = facts.kind != Kind::Agent
         && slots.key_of(Field::Agent).is_some_and(|key| key.starts_with("graph.node."));
-    if is_purpose || is_program || is_request || is_node {
+    let is_named = is_program && has_key(slots, Field::Agent, "gen_ai.agent.name");
+    if is_purpose || is_named || is_request || is_node {
         facts.agent = None;
     }
     if is_program {
@@ -289,33 +290,19 @@ fn not_a_tool(slots: &Slots<'_>, facts: &mut Facts) {
     }
 }
 
-/// Clients that count a part exclusively: under which scope, and for which providers or models (all if none is listed). Anthropic and
-/// Bedrock count cached tokens this way, and Gemini its thoughts; whether a client corrects this differs.
-static BESIDE: [(Part, Condition, &[&str]); 17] = [
-    // AgentScope 2.0, Agno 3.1 and Microsoft's Agent Framework 1.23 pass on Anthropic's `usage.input_tokens`.
-    (Part::Cached, Scope("agentscope"), ANTHROPIC),
-    (Part::Cached, Scope("openinference.instrumentation.agno"), ANTHROPIC),
-    (Part::Cached, ScopePrefix("agent_framework"), ANTHROPIC),
-    (Part::Cached, ScopePrefix("genkit"), ANTHROPIC),
-    // openlit 1.45: "Anthropic's API reports input_tokens exclusive of cache".
-    (Part::Cached, ScopePrefix("openlit."), ANTHROPIC),
-    (Part::Cached, ScopePrefix("@openlit/"), ANTHROPIC),
-    // OpenLLMetry for JavaScript 0.27; its total excludes them, too.
-    (Part::Cached, Scope("@traceloop/instrumentation-anthropic"), &[]),
-    // OpenLLMetry and OpenTelemetry's botocore pass on `usage.inputTokens` of Converse and InvokeModel unchanged.
-    (Part::Cached, Scope("opentelemetry.instrumentation.bedrock"), &[]),
-    (Part::Cached, ScopePrefix("opentelemetry.instrumentation.botocore"), ANTHROPIC),
-    (Part::Cached, ScopePrefix("org.springframework"), ANTHROPIC),
-    // Pipecat (`services/{anthropic,aws,google}/llm.py`) and JetBrains' Tracy pass on each provider's counts.
-    (Part::Cached, Scope("tracy"), ANTHROPIC),
-    (Part::Cached, Scope("pipecat"), ANTHROPIC),
-    (Part::Reasoning, Scope("pipecat"), GEMINI),
-    (Part::Reasoning, ScopePrefix("openlit."), GEMINI),
-    (Part::Reasoning, ScopePrefix("@openlit/"), GEMINI),
-    // OpenLLMetry passes on `candidates_token_count` and the total, but no thoughts.
-    (Part::Reasoning, Scope("opentelemetry.instrumentation.google_generativeai"), GEMINI),
-    (Part::Reasoning, Scope("opentelemetry.instrumentation.vertexai"), GEMINI),
-];
+/// A part, and words in the names of the providers or models for which it is counted exclusively (all if there are none).
+type Beside = (Part, &'static [&'static str]);
+
+/// Clients that count a part exclusively, by a prefix of their scope.
+static BESIDE: LazyLock<Vec<(&str, Beside)>> = LazyLock::new(|| {
+    let named = |what: &str| match what {
+        "cached" => Some((Part::Cached, [].as_slice())),
+        "cached anthropic" => Some((Part::Cached, ANTHROPIC)),
+        "reasoning gemini" => Some((Part::Reasoning, GEMINI)),
+        _ => None,
+    };
+    tables::beginnings("beside", named).collect()
+});
 
 /// Words in the name of the provider or the model.
 const ANTHROPIC: &[&str] = &["anthropic", "claude", "bedrock"];
@@ -333,10 +320,8 @@ pub(super) fn is_beside(part: Part, slots: &Slots<'_>, facts: &Facts) -> bool {
         let mut names = names.iter().filter_map(|name| name.as_deref());
         names.any(|name| makers.iter().any(|maker| name.contains(maker)))
     };
-    let is_listed = |(listed, gate, makers): &(Part, Condition, &[&str])| {
-        *listed == part
-            && gate.is_open(slots.scope, &slots.detail.name)
-            && (makers.is_empty() || is_of(makers))
+    let is_listed = |(scope, (listed, makers)): &(&str, Beside)| {
+        *listed == part && begins(slots.scope, scope) && (makers.is_empty() || is_of(makers))
     };
     BESIDE.iter().any(is_listed)
         || match part {

@@ -28,13 +28,13 @@ use super::change::{Change, speaks};
 use super::fields;
 use super::metadata::{write_item, write_parameters};
 use super::options::Settings;
-use super::reads::{Fact, Reads, type_of, usable_ones};
+use super::reads::{Fact, Reads, facts_of, type_of, usable_ones};
 use super::trace::{self, Trace, Traces};
 use super::usage::{write_buckets, write_cost};
 use crate::span::otlp::protobuf;
 use crate::span::{
-    Convention, Detail, Facts, Kind, Link, Payload, STATUS_ERROR, Span, SpanEvent, Text, Tokens,
-    TraceId, Usage, Value,
+    Attribute, Convention, Detail, Facts, Kind, Link, Payload, STATUS_ERROR, Span, SpanEvent, Text,
+    Tokens, TraceId, Usage, Value,
 };
 
 /// What observations are written with.
@@ -191,7 +191,7 @@ impl Observation<'_> {
         ] {
             let (first, second) = if self.is_otlp { (own, known) } else { (known, own) };
             if let Some(value) = first.as_ref().or(second.as_ref())
-                && !self.reads.has(fact)
+                && !self.finds(fact, own.as_ref())
             {
                 let is_name = fact == Fact::TraceName;
                 let value = if is_name { fields::cut(value, trace::NAME_UNITS_MAX) } else { value };
@@ -206,6 +206,15 @@ impl Observation<'_> {
         if !self.is_otlp {
             out.extend_from_slice(&trace.metadata);
         }
+    }
+
+    /// Whether Langfuse finds that, and of several sessions or users the one that goes before.
+    fn finds(&self, fact: Fact, own: Option<&Text>) -> bool {
+        let is_it = |one: &Attribute| {
+            one.value.as_text().is_none_or(|text| Some(text) == own) && facts_of(&one.key).has(fact)
+        };
+        let is_one_of_several = [Fact::Session, Fact::User].contains(&fact) && own.is_some();
+        self.reads.has(fact) && (!is_one_of_several || self.detail.attributes.iter().any(is_it))
     }
 
     /// The type, where Langfuse would find another. It prices neither points in time nor plain spans.
