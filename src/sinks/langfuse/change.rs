@@ -1,4 +1,4 @@
-//! What of a span that came as OTLP cannot stay as it came. Pure.
+//! Decides which parts of an OTLP span have to be rewritten for Langfuse. Pure.
 
 use super::fields;
 use super::reads::{Fact, FactSet, PROMPT_VERSION, Reads, facts_of, usable};
@@ -8,26 +8,26 @@ use crate::support::json::object::Object;
 use crate::support::json::raw::{Raw, number};
 use crate::support::json::write_f64;
 
-/// What Langfuse would count, or make up tokens from.
+/// Facts that Langfuse would count, or estimate tokens from.
 const COUNTED: [Fact; 5] = [Fact::Usage, Fact::Cost, Fact::Model, Fact::OwnUsage, Fact::OwnCost];
 
-/// What is written anew; the span stays as it came where that is nothing.
+/// The parts of a span that are rewritten. If there are none, the span is sent as it was received.
 #[derive(Default)]
 pub(super) struct Change {
-    /// Something cannot be used as it is: a value, or the name.
+    /// The span contains an unusable value or name.
     mends: bool,
-    /// What becomes metadata: all that is counted where it repeats other spans, since Langfuse would add it up; a cost that is none, with
-    /// which it would work out no other; an operation that it takes no tokens from where those of this span count; name and version of a
-    /// prompt that Langfuse 3 would drop the span for.
+    /// Facts that become metadata: all counts of a span that repeats others, because Langfuse would add them up; an invalid cost, which
+    /// keeps Langfuse from computing its own; an operation that Langfuse takes no tokens from, if this span's tokens count; a prompt's name
+    /// and version, if Langfuse 3 would drop the span because of them.
     hidden: FactSet,
-    /// What is said anew behind the other attributes, under the keys of [`REPLACED`].
+    /// Facts that are written again after the other attributes, under the keys of [`REPLACED`].
     replaced: FactSet,
-    /// The costs that are said anew.
+    /// The costs that are written again.
     pub(super) cost: Option<String>,
 }
 
 impl Change {
-    /// What it is for a span of a trace with these tags.
+    /// Returns the change for a span of a trace with these tags.
     pub(super) fn of(
         span: &Span,
         detail: &Detail,
@@ -59,26 +59,26 @@ impl Change {
         } else if reads.has(Fact::Cost) && !facts.cost.is_said() {
             change.hidden.add(FactSet::of([Fact::Cost]));
         }
-        // Langfuse shows the tags of the span it got last.
+        // Langfuse shows the tags of the span that it received last.
         if reads.has(Fact::Tags) && tags.iter().any(|tag| !facts.tags.contains(tag)) {
             change.replaced.add(FactSet::of([Fact::Tags]));
         }
         change
     }
 
-    /// Whether there is any.
+    /// Returns whether anything has to be rewritten.
     pub(super) fn is_needed(&self) -> bool {
         self.mends || self.gone() != FactSet::default()
     }
 
-    /// What Langfuse finds no more.
+    /// Returns the facts that Langfuse no longer finds.
     pub(super) fn gone(&self) -> FactSet {
         let mut gone = self.hidden;
         gone.add(self.replaced);
         gone
     }
 
-    /// An attribute as Langfuse can use it, or as metadata where it is hidden.
+    /// Returns an attribute in a form that Langfuse can use, or as metadata if it is hidden.
     pub(super) fn changed(&self, Attribute { key, value }: &Attribute) -> Option<Attribute> {
         let is_replaced =
             REPLACED.iter().any(|(fact, known)| self.replaced.has(*fact) && key == known);
@@ -95,27 +95,27 @@ impl Change {
     }
 }
 
-/// What may be said anew, and under which key it is.
+/// Facts that may be written again, with their keys.
 const REPLACED: [(Fact, &str); 3] =
     [(Fact::OwnUsage, fields::USAGE), (Fact::OwnCost, fields::COST), (Fact::Tags, trace::TAGS)];
 
-/// Whether the span's tokens count although its kind does not say so.
+/// Returns whether the span's tokens count although its kind does not imply it.
 pub(super) fn speaks(facts: &Facts, tokens: &Tokens<'_>) -> bool {
     tokens.speaks_for_others(facts) || tokens.counts && !facts.kind.counts_usage()
 }
 
-/// The text of an attribute; the last one, where its key repeats.
+/// Returns the text of an attribute; if its key repeats, the last one.
 fn last_text<'d>(detail: &'d Detail, key: &str) -> Option<&'d str> {
     Attribute::last(&detail.attributes, key)?.as_text().map(|text| &**text)
 }
 
-/// Whether a name can be used.
+/// Returns whether a name can be used.
 fn is_sound(name: &str) -> bool {
     !name.is_empty() && fields::cut(name, fields::NAME_UNITS_MAX).len() == name.len()
 }
 
-/// Whether Langfuse would count the span's tokens although they are others', or make some up from its model and text. What was
-/// written for Langfuse is meant so, but for a call around another; and of what has no kind and no tokens nobody knows.
+/// Returns whether Langfuse would count tokens of other spans, or estimate some from this span's model and text. Counts written for
+/// Langfuse are intended, except for a call around another. A span without kind and tokens is left as it is.
 fn hides_usage(facts: &Facts, reads: Reads, tokens: &Tokens<'_>) -> bool {
     let is_meant = facts.convention == Convention::Langfuse && !facts.kind.counts_usage();
     let is_parent = !tokens.counts && facts.kind != Kind::Custom;
@@ -125,7 +125,7 @@ fn hides_usage(facts: &Facts, reads: Reads, tokens: &Tokens<'_>) -> bool {
         && (tokens.repeats || is_parent)
 }
 
-/// Whether buckets are not ones of Langfuse but a usage of OpenAI, which it would add up with all its parts.
+/// Returns whether usage has OpenAI's member names instead of Langfuse's buckets. Langfuse would add up all its parts.
 fn is_inclusive(buckets: &str) -> bool {
     let names: Vec<_> = Raw::parse(buckets).into_iter().flat_map(Raw::members).collect();
     let has = |known: &[&str]| names.iter().any(|(name, _)| known.contains(&&**name));
@@ -133,7 +133,7 @@ fn is_inclusive(buckets: &str) -> bool {
     !has(&["input", "output"]) && (is_openai || names.is_empty())
 }
 
-/// A prompt has a name and a number, and belongs to a model call.
+/// Returns whether a prompt is incomplete: it needs a name and a number, and belongs to a model call.
 fn has_odd_prompt(facts: &Facts, detail: &Detail, reads: Reads) -> bool {
     let (name, version) = (reads.has(Fact::PromptName), reads.has(Fact::PromptVersion));
     let is_number = || {
@@ -146,8 +146,8 @@ fn has_odd_prompt(facts: &Facts, detail: &Detail, reads: Reads) -> bool {
     (name || version) && !(name && version && is_call && is_number())
 }
 
-/// Costs as numbers and with a total, where they are not: Langfuse takes a number in a string for 0, and adds up a total only where
-/// there is nothing but input and output.
+/// Returns the costs as numbers and with a total, if they are not so already. Langfuse reads a number in a string as 0, and computes the
+/// total only if there is nothing but input and output.
 fn mended_cost(own: &str, total: Option<f64>) -> Option<String> {
     let costs: Vec<_> = Raw::parse(own)?.members().collect();
     let has_text = costs.iter().any(|(_, amount)| amount.string().is_some());

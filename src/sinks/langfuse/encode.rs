@@ -1,4 +1,4 @@
-//! Spans become request bodies. Pure.
+//! Encodes spans as request bodies. Pure.
 
 use std::iter;
 
@@ -14,11 +14,11 @@ use crate::span::otlp::MessageWriter;
 use crate::span::otlp::protobuf::{write_request_in, write_resource, write_scope};
 use crate::span::{Resource, Scope, Span};
 
-/// What is known of a delivery's spans from elsewhere.
+/// Facts about a delivery's spans that are known from elsewhere.
 #[derive(Debug, Clone, Default)]
 pub(super) struct KnownFacts {
     pub(super) answers: Answers,
-    /// The starts of spans that were delivered before.
+    /// The start times of spans that were delivered before.
     pub(super) starts: FirstStarts,
 }
 
@@ -32,10 +32,10 @@ pub(super) fn encode(delivery: &Delivery, settings: &Settings, known: &KnownFact
     })
 }
 
-/// What is added to a span in the mean, tag and length included.
+/// Average number of bytes added to a span, including tag and length.
 const ADDED_BYTES: usize = 512;
 
-/// Resources and scopes go out as they came, unless they have attributes that Langfuse cannot use.
+/// Resources and scopes are sent as they were received, unless they have attributes that Langfuse cannot use.
 impl MessageWriter for Encoding<'_> {
     fn write_resource(&self, out: &mut Vec<u8>, resource: &Resource, wire: &[u8], _: bool) {
         let attributes = usable_ones(&resource.attributes);

@@ -1,4 +1,4 @@
-//! What is written of parents that rules dropped, and of costs.
+//! Tests of spans whose parents were dropped by rules, and of costs.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ fn no_parent_is_told_that_rules_dropped_in_another_request() {
     });
 }
 
-/// What Langfuse is told that a call cost.
+/// Returns the cost that Langfuse receives for a call.
 fn sent_cost(settings: &Settings, cost: Cost) -> Option<String> {
     let facts = Facts {
         kind: Kind::Generation,

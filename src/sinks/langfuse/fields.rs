@@ -1,4 +1,4 @@
-//! Attributes written straight into a `Span` message. Pure.
+//! Writes attributes directly into a `Span` message. Pure.
 
 use crate::span::otlp::protobuf::{
     close_message, open_message, write_attribute, write_text_attribute,
@@ -12,7 +12,7 @@ use crate::support::rfc3339;
 /// `Span.attributes`.
 pub(super) const ATTRIBUTES: u32 = 9;
 
-/// The longest name that Langfuse 3 takes; with a longer one the whole trace is lost there.
+/// The longest name that Langfuse 3 accepts. With a longer one, it loses the entire trace.
 pub(super) const NAME_UNITS_MAX: usize = 1000;
 
 pub(super) const TYPE: &str = "langfuse.observation.type";
@@ -25,16 +25,16 @@ pub(super) const PARAMETERS: &str = "langfuse.observation.model.parameters";
 pub(super) const USAGE: &str = "langfuse.observation.usage_details";
 pub(super) const COST: &str = "langfuse.observation.cost_details";
 pub(super) const COMPLETION_START: &str = "langfuse.observation.completion_start_time";
-/// All metadata as one JSON object; behind it with a dot, one piece of it.
+/// All metadata as one JSON object. Followed by a dot and a name, it is one member of it.
 pub(super) const METADATA: &str = "langfuse.observation.metadata";
 pub(super) const METADATA_PREFIX: &str = "langfuse.observation.metadata.";
 
-/// Appends an attribute whose value is text.
+/// Appends a text attribute.
 pub(super) fn text(out: &mut Vec<u8>, key: &str, text: &str) {
     write_text_attribute(out, ATTRIBUTES, key, text);
 }
 
-/// Appends an attribute whose value is text that `write` makes, about so many bytes of it. The key may come in pieces.
+/// Appends a text attribute whose text `write` appends, of about the given number of bytes. The key may consist of several parts.
 pub(super) fn text_made_of(
     out: &mut Vec<u8>,
     key: &[&str],
@@ -56,7 +56,7 @@ pub(super) fn text_made_of(
     close_message(out, attribute);
 }
 
-/// Appends an attribute whose value is a list of texts; nothing where there are none.
+/// Appends an attribute with a list of texts, unless the list is empty.
 pub(super) fn texts<'t>(out: &mut Vec<u8>, key: &str, texts: impl Iterator<Item = &'t Text>) {
     let list: Vec<Value> = texts.cloned().map(Value::Text).collect();
     if !list.is_empty() {
@@ -64,7 +64,7 @@ pub(super) fn texts<'t>(out: &mut Vec<u8>, key: &str, texts: impl Iterator<Item 
     }
 }
 
-/// Appends a point in time.
+/// Appends a time.
 pub(super) fn time(out: &mut Vec<u8>, key: &str, unix_ns: u64) {
     text_made_of(out, &[key], TIME_BYTES, |out| rfc3339::write(out, unix_ns));
 }
@@ -72,10 +72,10 @@ pub(super) fn time(out: &mut Vec<u8>, key: &str, unix_ns: u64) {
 /// `2026-11-21T05:15:09.529503000Z`.
 const TIME_BYTES: usize = 30;
 
-/// Tags and lengths around the texts of an attribute, at most.
+/// Maximum size of the tags and lengths around an attribute's texts.
 const FRAMES_BYTES: usize = 8;
 
-/// Appends a piece of metadata. Text that is an object or a list in JSON is shown as one.
+/// Appends one member of the metadata. Text that contains a JSON object or list is shown as one.
 pub(super) fn metadata(out: &mut Vec<u8>, name: &str, value: &Value) {
     let guess = value.as_text().map_or(0, |text| text.len()) + 2;
     text_made_of(out, &[METADATA_PREFIX, name], guess, |out| match value {
@@ -86,8 +86,7 @@ pub(super) fn metadata(out: &mut Vec<u8>, name: &str, value: &Value) {
     });
 }
 
-/// Appends a payload as one JSON value: Langfuse reads every piece of metadata as JSON where it is, so that text such as `"9"`
-/// stays text only in quotes.
+/// Appends a payload as one JSON value. Langfuse parses metadata as JSON if it can, so text such as `"9"` stays text only in quotes.
 pub(super) fn write_payload_as_json(out: &mut Vec<u8>, payload: &Payload) {
     match payload {
         Payload::Text(text) => write_str(out, text),
@@ -102,12 +101,12 @@ pub(super) fn write_payload_as_json(out: &mut Vec<u8>, payload: &Payload) {
     }
 }
 
-/// Appends a value as JSON that JavaScript reads without loss: numbers it has no room for are strings.
+/// Appends a value as JSON that JavaScript reads without loss: numbers outside its exact range are strings.
 pub(super) fn write_json(out: &mut Vec<u8>, value: &Value) {
     write_value(out, value, Style::JavaScript);
 }
 
-/// Appends a value as text: text as it is, everything else as JSON, without quotes where that is a string.
+/// Appends a value as text. Text and JSON strings are written without quotes, everything else as JSON.
 pub(super) fn write_plain(out: &mut Vec<u8>, value: &Value) {
     match value {
         Value::Text(text) => out.extend_from_slice(text.as_bytes()),
@@ -116,7 +115,7 @@ pub(super) fn write_plain(out: &mut Vec<u8>, value: &Value) {
     }
 }
 
-/// The beginning of a text, as many units of UTF-16 as JavaScript counts, and no half of a character.
+/// Returns the beginning of a text, measured in UTF-16 units as in JavaScript, without splitting a character.
 pub(super) fn cut(text: &str, units_max: usize) -> &str {
     if text.len() <= units_max {
         return text;

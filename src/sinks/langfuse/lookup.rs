@@ -1,8 +1,8 @@
-//! Answers of OpenAI, asked for by their ids: `GET {endpoint}/v1/responses/{id}`.
+//! Fetches OpenAI responses by id: `GET {endpoint}/v1/responses/{id}`.
 //!
-//! The Agents SDK sends of a response only its id, so its model, and in JavaScript its tokens, are not known here. Asking is
-//! bounded in time, number and memory, and a delivery never fails for it: an answer that does not come in time is done without.
-//! Each id is asked for once, so that a delivery that is tried again is the same; after a failure nothing is asked for a while.
+//! The Agents SDK sends only a response's id, so its model (and from JavaScript, its tokens) are unknown here. Lookups are bounded in time,
+//! number and memory, and a delivery never fails because of them: it goes without a response that does not arrive in time. Each id is
+//! requested once, so that a retried delivery is identical. After a failure, lookups pause for a while.
 
 use std::fmt;
 use std::pin::pin;
@@ -24,18 +24,18 @@ use crate::support::json::raw::Raw;
 use crate::support::lock::lock;
 use crate::support::recent::Recent;
 
-/// Answers under way at once: what one delivery of the usual size asks for in a few rounds.
+/// Concurrent lookups: a delivery of the usual size needs a few rounds.
 const UNDER_WAY_MAX: usize = 8;
-/// Answers that are remembered: those of some hours, in about a megabyte.
+/// Responses that are cached: those of several hours, in about a megabyte.
 const ANSWERS_MAX: usize = 10_000;
-/// Bytes of content that are remembered: deliveries that are tried again need theirs, others do not.
+/// Bytes of response content that are cached. Only retried deliveries need it again.
 const CONTENT_BYTES_MAX: usize = 16 << 20;
-/// The longest answer that is read.
+/// The largest response that is read.
 const ANSWER_BYTES_MAX: usize = 2 << 20;
-/// After a failure nothing is asked for so long: who limits or refuses should not be pressed.
+/// The pause after a failure, so as not to press a server that limits or refuses requests.
 const PAUSE: Duration = Duration::from_mins(1);
 
-/// Asks for answers and remembers them.
+/// Looks up responses and caches them.
 pub(super) struct Lookup {
     client: Client,
     headers: HeaderMap,
@@ -49,11 +49,11 @@ impl fmt::Debug for Lookup {
     }
 }
 
-/// What was asked for, and what came.
+/// The cache: requested ids and their responses.
 struct Memory {
     answers: Recent<Text, Option<Arc<Answer>>>,
     content_bytes: usize,
-    /// Traces whose tokens are known from answers.
+    /// Traces whose tokens are known from responses.
     counted: Recent<TraceId>,
     paused_until: Option<Instant>,
 }
@@ -69,18 +69,18 @@ impl Default for Memory {
     }
 }
 
-/// Why there is no answer.
+/// The reason why a response is missing.
 enum Missing {
-    /// There is none, or it cannot be read: the next one may be there.
+    /// It does not exist or is unreadable; others may be available.
     This,
-    /// None came in time.
+    /// It did not arrive in time.
     Late,
-    /// Nobody can be asked now.
+    /// No response is available now.
     All(String),
 }
 
 impl Lookup {
-    /// Reads certificates; connects to nobody.
+    /// Reads certificates; does not connect.
     pub(super) fn new(settings: &Settings) -> Result<Option<Self>, BuildError> {
         let Some(options) = &settings.options.lookup else { return Ok(None) };
         let key = format!("Bearer {}", options.api_key.reveal());
@@ -102,7 +102,7 @@ impl Lookup {
         }))
     }
 
-    /// What is known of the answers of a delivery, after asking for those that are needed.
+    /// Returns what is known of a delivery's responses, after requesting those that are needed.
     pub(super) async fn answers(&self, delivery: &Delivery, settings: &Settings) -> Answers {
         let wanted: Vec<(TraceId, Text)> = delivery
             .spans()
@@ -117,7 +117,7 @@ impl Lookup {
         self.memory().known(&wanted, traces)
     }
 
-    /// Whether an answer can say what a span does not.
+    /// Returns whether a response can supply data that a span lacks.
     fn wants(&self, span: &Span, settings: &Settings) -> bool {
         let facts = span.facts();
         let models = &settings.options.models;
@@ -130,7 +130,7 @@ impl Lookup {
             && (!has_model || (self.options.content && facts.output.is_none()))
     }
 
-    /// Asks for these, all within the time for it. What has not come by then is not asked for again.
+    /// Requests these responses within the timeout. Those that do not arrive in time are not requested again.
     async fn ask(&self, ids: Vec<Text>) {
         if !self.memory().is_paused() {
             let mut has_answered = false;
@@ -148,7 +148,7 @@ impl Lookup {
                 }
             };
             drop(timeout(self.options.timeout.into(), rounds).await);
-            // Under load there is not the time for all; who answers some need not be spared.
+            // Under load, the time is too short for all of them. A server that answers some need not be spared.
             if !has_answered {
                 self.pause("no answer came in time");
             }
@@ -171,7 +171,7 @@ impl Lookup {
     }
 
     async fn ask_one(&self, id: &Text) -> Result<Answer, Missing> {
-        // Another of the same round may have found out that there is nobody to ask.
+        // Another request of the same round may have started the pause.
         if self.memory().is_paused() {
             return Err(Missing::This);
         }
@@ -184,7 +184,7 @@ impl Lookup {
         })?;
         match response.status {
             StatusCode::OK => read(&response.body, self.options.content).ok_or(Missing::This),
-            // It was not stored, or is gone.
+            // The response was not stored, or was deleted.
             StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => Err(Missing::This),
             status => Err(Missing::All(format!("HTTP {}", status.as_u16()))),
         }
@@ -195,14 +195,14 @@ impl Lookup {
     }
 }
 
-/// Whether an id can stand in an address as it is. Other servers' answers have ids of other shapes, and OpenAI does not know them.
+/// Returns whether an id can be part of a URL as it is. Other servers' ids have other forms, and OpenAI does not know them.
 fn is_id(id: &Text) -> bool {
     id.starts_with("resp_")
         && id.len() <= ID_BYTES_MAX
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
 }
 
-/// Ids have about 70 bytes.
+/// Usual ids have about 70 bytes.
 const ID_BYTES_MAX: usize = 200;
 
 impl Memory {
@@ -210,7 +210,7 @@ impl Memory {
         self.paused_until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Those that were not asked for yet, each once.
+    /// Returns the ids that were not requested yet, without duplicates.
     fn unknown(&self, wanted: &[(TraceId, Text)]) -> Vec<Text> {
         let mut unknown = Vec::new();
         for (_, id) in wanted {
@@ -221,13 +221,13 @@ impl Memory {
         unknown
     }
 
-    /// Remembers an answer, or that there is none.
+    /// Caches a response, or the fact that it is missing.
     fn keep(&mut self, id: &Text, answer: Option<Arc<Answer>>) {
         if self.answers.get(id).is_some() {
             return;
         }
         self.content_bytes += content_bytes(answer.as_ref());
-        // The id is a slice of a whole request, which must not be kept alive for it.
+        // The id is a slice of an entire request, which it would otherwise keep in memory.
         let forgotten = self.answers.insert(Text::from(id.to_string()), answer);
         self.content_bytes -= content_bytes(forgotten.flatten().as_ref());
         while CONTENT_BYTES_MAX < self.content_bytes {
@@ -236,7 +236,7 @@ impl Memory {
         }
     }
 
-    /// What is known of these, and of which traces the tokens are.
+    /// Returns what is known of these responses, and the traces whose tokens are known.
     fn known(
         &mut self,
         wanted: &[(TraceId, Text)],
@@ -260,7 +260,7 @@ fn content_bytes(answer: Option<&Arc<Answer>>) -> usize {
     output.map_or(0, |output| output.as_str().len())
 }
 
-/// Reads what the API says of an answer.
+/// Parses a response of the API.
 fn read(body: &[u8], with_content: bool) -> Option<Answer> {
     let response = Raw::parse(std::str::from_utf8(body).ok()?)?.object();
     let usage = response.get_object("usage").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What of an item of the Agents SDK has no place of its own, and the parameters of model calls. Pure.
+//! Writes the parts of an Agents SDK item without a field of their own as metadata, and the parameters of model calls. Pure.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use crate::support::json::object::Object;
 use crate::support::json::raw::Raw;
 use crate::support::json::{write_i64, write_str};
 
-/// Appends what is metadata of an item, given its detail.
+/// Appends the metadata of an item from its detail.
 pub(super) fn write_item(out: &mut Vec<u8>, detail: &Detail, tokens: &Tokens<'_>) {
     for Attribute { key, value } in &detail.attributes {
         match (&**key, value) {
             (keys::OPENAI_AGENTS_DATA, Value::Text(data)) if data.starts_with('{') => {
                 fields::text(out, fields::METADATA, data);
             }
-            // Langfuse lists the tools that a model could call from this.
+            // Langfuse lists the tools that were available to the model from this attribute.
             (keys::GEN_AI_TOOL_DEFINITIONS, Value::Text(definitions)) => {
                 fields::text(out, key, definitions);
             }
@@ -33,7 +33,7 @@ pub(super) fn write_item(out: &mut Vec<u8>, detail: &Detail, tokens: &Tokens<'_>
     }
 }
 
-/// Under what name an attribute is metadata; `None` for what has a place of its own, or is in another attribute as well.
+/// Returns an attribute's name in the metadata; `None` if it has a field of its own or is also in another attribute.
 fn name_of(key: &str) -> Option<&str> {
     match key {
         keys::GEN_AI_PROVIDER_NAME => Some("provider"),
@@ -50,8 +50,7 @@ fn name_of(key: &str) -> Option<&str> {
     }
 }
 
-/// Appends the parameters of a call. Langfuse takes strings and numbers; what is nested is JSON as a string, and what was not set is
-/// left out.
+/// Appends the parameters of a call. Langfuse accepts strings and numbers, so nested values are JSON strings. Unset parameters are omitted.
 pub(super) fn write_parameters(out: &mut Vec<u8>, json: &str) {
     let members = Raw::parse(json).into_iter().flat_map(Raw::members);
     let members: BTreeMap<_, _> = members.filter(|(_, value)| value.set().is_some()).collect();

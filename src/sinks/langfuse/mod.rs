@@ -8,35 +8,35 @@
 //! models = { default = "gpt-5-mini" }
 //! ```
 //!
-//! **Servers.** Langfuse 3.22 and later, best from 3.98.2 on, which knows agents and tools. `spanferry doctor` says which
-//! version a server is and whether it knows the keys. Spans go over OTLP/HTTP, which is the one way in that every version from 3.22
-//! to 4 has; they can be seen within seconds.
+//! **Servers.** Langfuse 3.22 and later; 3.98.2 and later know agents and tools. `spanferry doctor` reports a server's version and whether
+//! it accepts the keys. Spans are sent over OTLP/HTTP, the only protocol that every version from 3.22 to 4 supports; they become visible
+//! within seconds.
 //!
-//! **What arrives.** A span is one observation, sent once, whole; once more when something that it was sent without becomes known (a session
-//! that only the root says), since Langfuse replaces by id. A span that comes again keeps the start that it was delivered with, as long
-//! as it is remembered. Spans of the Agents SDK become agents, generations, tools, chains
-//! and guardrails as the table in `observation.rs` says; ids as the SDK wrote them are metadata. Spans that came as OTLP go out as they
-//! came, with attributes behind them for what Langfuse would not find by itself. Every span carries name, session,
-//! user, tags, environment, release and metadata of its trace, because Langfuse 4 sums up cost by the spans that do.
+//! **Spans.** A span is one observation, sent once and complete. It is sent again when context that it lacked becomes known (such as a
+//! session that only the root has), since Langfuse replaces by id. It then keeps the start time that it was delivered with, as long as that
+//! is remembered. Agents SDK spans become agents, generations, tools, chains and guardrails, as the table in `observation.rs` describes;
+//! the SDK's own ids are metadata. OTLP spans are sent as they were received, followed by attributes for what Langfuse would not find by
+//! itself. Every span carries name, session, user, tags, environment, release and metadata of its trace, because Langfuse 4 sums up costs
+//! by the spans that carry them.
 //!
-//! With `keep = "llm"` spans that have nothing to do with models (HTTP, databases) are left out, as Langfuse's own SDKs do: it stands
-//! for a rule, which every sink can have.
+//! `keep = "llm"` filters spans that do not concern models (HTTP, databases), as Langfuse's own SDKs do. It is short for a rule that every
+//! sink can have.
 //!
-//! **Cost.** Langfuse prices tokens by model. Tokens are sent in buckets that exclude each other, and only model calls carry any: what
-//! parents repeat is metadata. The Agents SDK's `response` spans name no model; `models` names it by agent or for all, or `lookup`
-//! asks OpenAI for it. Where no model call of a run says its tokens (the SDK for JavaScript with the Responses API), the outermost
-//! task carries them. A call whose tokens another span says is sent with 0 of them: of none Langfuse makes some up. With `send_cost` calls are sent with what they cost by our table of prices, which Langfuse then shows instead of
-//! its own; a cost that the client says is sent always.
+//! **Cost.** Langfuse prices tokens by model. Tokens are sent in mutually exclusive buckets, and only on model calls: counts that parents
+//! repeat are metadata. The Agents SDK's `response` spans name no model; `models` supplies it, by agent or for all, or `lookup` requests it
+//! from OpenAI. If no model call of a run has tokens (the SDK for JavaScript with the Responses API), the outermost task carries them. A
+//! call whose tokens are on another span is sent with 0 tokens, since Langfuse would otherwise estimate them. With `send_cost`, calls carry
+//! their cost by our price table, which Langfuse then shows instead of its own; a cost from the client is always sent.
 //!
-//! **What Langfuse cannot use** is mended before it is sent: an attribute without a value makes it lose a whole request after it has
-//! said yes; maps, bytes, large integers and infinities become text; prompts without a number become metadata; names are cut at 1000
-//! characters; a span ends no earlier than it starts.
+//! **Unusable data** is repaired before it is sent. An attribute without a value makes Langfuse lose a request that it already accepted.
+//! Maps, bytes, large integers and infinities become text; prompts without a number become metadata; names are cut at 1000 characters; no
+//! span ends before it starts.
 //!
-//! A span that the server finds too large alone (413) is sent again with its longest texts cut, to a half of its size and then less;
-//! its metadata says so under `spanferry.truncated`.
+//! A span that the server rejects on its own as too large (413) is sent again with its longest texts cut: to `request_bytes_max` or half
+//! its size, then further. Its metadata reports this under `spanferry.truncated`.
 //!
-//! **Requests** are compressed with gzip, unless the server is on this machine, and hold at most `request_bytes_max`, since Langfuse limits requests, not spans. The same
-//! delivery gives the same requests, byte for byte. **Answers** are read as the table in `response.rs` says.
+//! **Requests** are compressed with gzip, unless the server is on this machine, and hold at most `request_bytes_max`, since Langfuse limits
+//! requests, not spans. The same delivery yields the same bytes. The table in `response.rs` describes how **responses** are handled.
 
 mod encode;
 #[cfg(test)]
@@ -77,7 +77,7 @@ pub use options::{
 use reads::{Fact, FactSet, facts_of};
 use trace::FirstStarts;
 
-/// What `keep = "llm"` stands for.
+/// The rule that `keep = "llm"` stands for.
 const KEEP_LLM: &str = "[[rules]]\nname = \"keep_llm\"\nmatch = { llm = false }\ndrop = true\n";
 
 /// Langfuse.
@@ -106,7 +106,7 @@ impl Plan for Settings {
         }
     }
 
-    /// Langfuse leads from there to the trace's page, whatever project it is in.
+    /// This address redirects to the trace's page, whatever project it is in.
     fn trace_url(&self) -> Option<TraceUrl> {
         TraceUrl::below(self.options.base_url.reveal(), "/trace/{trace_id}")
     }
@@ -122,19 +122,19 @@ pub struct Langfuse {
     settings: Arc<Settings>,
     endpoint: Endpoint,
     lookup: Option<Lookup>,
-    /// When spans started that were delivered: Langfuse's rows are keyed by id and start, so that a span that comes again with another
-    /// start, be it a millisecond off, would be a second row.
+    /// Start times of delivered spans. Langfuse's rows are keyed by id and start, so a resent span whose start differs by even a
+    /// millisecond would be a second row.
     starts: Mutex<Recent<(TraceId, SpanId), u64>>,
 }
 
-/// Spans whose start is remembered, in about 5 MiB: as many as are recognised when they come again.
+/// Spans whose start is remembered, in about 5 MiB: as many as the resend detection remembers.
 const STARTS_MAX: usize = 65_536;
 
-/// Requests under way at once. The cloud limits requests by the minute, not spans, so that few and large ones go furthest.
+/// Concurrent requests. The cloud limits requests per minute, not spans, so few large requests achieve most.
 const REQUESTS_MAX: usize = 4;
 
 impl Langfuse {
-    /// Reads certificates; connects to nobody.
+    /// Reads certificates; does not connect.
     pub fn new(settings: Settings) -> Result<Self, BuildError> {
         let client = settings.options.limits().client();
         let endpoint = Endpoint::new(&client, &settings.traces, headers(&settings))?;
@@ -160,8 +160,8 @@ impl Langfuse {
         report
     }
 
-    /// Sends a span that Langfuse finds too large alone with less and less of its payload, until it fits. It is cut no earlier, since
-    /// nobody but the server knows what it takes.
+    /// Sends a span that Langfuse rejects on its own as too large, with less and less of its payload, until it is accepted. Only the server
+    /// knows its limit, so the span is not cut earlier.
     async fn send_shrunk(
         &self,
         delivery: &Delivery,
@@ -226,7 +226,7 @@ impl Sink for Langfuse {
     }
 }
 
-/// The bodies of the requests that a delivery becomes, compressed: what a delivery costs before it is sent, for whoever measures it.
+/// Returns the compressed bodies of a delivery's requests, for measurements of what preparing a delivery costs.
 pub fn bodies(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Bytes>> {
     let requests = prepare(delivery, settings, &KnownFacts::default())?;
     Ok(requests.into_iter().filter_map(|request| request.body).collect())
@@ -238,7 +238,8 @@ fn prepare(delivery: &Delivery, settings: &Settings, known: &KnownFacts) -> io::
     bodies.into_iter().map(|body| body.ready(seal)).collect()
 }
 
-/// The only span of a delivery, cut to less than it was refused with (as a whole, or cut to so many bytes), and to how many.
+/// Cuts the only span of a delivery to less than the size that was rejected (the complete one, or so many bytes). Also returns the new
+/// size.
 fn shrunk(
     delivery: &Delivery,
     settings: &Settings,
@@ -260,14 +261,14 @@ fn shrunk(
     Some((settings.compression.apply(cut?), bytes_max))
 }
 
-/// A span is cut no further: a server that takes less than this has another problem.
+/// A span is cut no further: a server that rejects less than this has another problem.
 const SHRUNK_BYTES_MIN: usize = 16 << 10;
 
-/// Says what was cut, beside the metadata of the client.
+/// The metadata key that reports the cut, in addition to the client's metadata.
 const TRUNCATED: &str = "langfuse.observation.metadata.spanferry.truncated";
 
-/// The headers of every request. The version lets a server in between 3 and 4 show spans at once; the name is our own, since that of
-/// a Langfuse SDK would promise what only that one does.
+/// Returns the headers of every request. The version lets servers between 3 and 4 show spans immediately. The SDK name is our own, since
+/// that of a Langfuse SDK would promise features that only that SDK has.
 fn headers(settings: &Settings) -> HeaderMap {
     let mut headers = settings.authorization.clone();
     for (name, value) in [

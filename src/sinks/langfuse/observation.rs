@@ -1,24 +1,24 @@
-//! A span becomes an observation. Pure.
+//! Encodes a span as an observation. Pure.
 //!
-//! Langfuse reads most conventions itself, so a span that came as OTLP goes out as the bytes that came in, with attributes behind them
-//! for what Langfuse would not find: what is known of the trace only from other spans, the type of kinds that it has no word for, and
-//! tokens in buckets that exclude each other. Only a span with something that Langfuse cannot use is written anew.
+//! Langfuse reads most conventions itself. An OTLP span is therefore sent as the bytes that were received, followed by attributes for what
+//! Langfuse would not find: the trace's context from other spans, the type of kinds that Langfuse does not know, and tokens in mutually
+//! exclusive buckets. A span is rewritten only if Langfuse cannot use part of it.
 //!
-//! In an item of the Agents SDK it finds nothing, so all of it is written:
+//! Langfuse finds nothing in an item of the Agents SDK, so all of its fields are written:
 //!
-//! | the SDK's span | type | what else |
+//! | the SDK's span | type | other fields |
 //! |---|---|---|
-//! | task, turn, and the root made for a trace | chain | their token counts, which repeat those below them, are metadata |
+//! | task, turn, and the root created for a trace | chain | their token counts, which repeat those below them, are metadata |
 //! | agent | agent | tools, handoffs and output type are metadata |
 //! | generation, response | generation | model, parameters, input, output, tokens |
 //! | function | tool | input, output; the MCP server is metadata |
-//! | handoff | span | input is who hands over, output who takes over |
-//! | guardrail | guardrail | output is whether it tripped; if so, it is a warning |
+//! | handoff | span | input is the agent that hands over, output the agent that takes over |
+//! | guardrail | guardrail | output is whether it was triggered; if so, the level is a warning |
 //! | `mcp_tools` | span | output is the list of tools |
 //! | transcription, speech | generation | audio is its format and size |
-//! | `speech_group`, custom, whatever else | span | data is metadata |
+//! | `speech_group`, custom, any other | span | data is metadata |
 //!
-//! Whatever of an item has no place of its own is metadata of the observation, the ids as the SDK wrote them included.
+//! All other data of an item is metadata of the observation, including the SDK's own ids.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -37,23 +37,23 @@ use crate::span::{
     Tokens, TraceId, Usage, Value,
 };
 
-/// What observations are written with.
+/// The inputs of encoding.
 pub(super) struct Encoding<'a> {
     pub(super) settings: &'a Settings,
     pub(super) traces: &'a Traces<'a>,
     pub(super) answers: &'a Answers,
 }
 
-/// What OpenAI said of the answers of a delivery.
+/// OpenAI's responses for a delivery.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Answers {
-    /// By the answers' ids.
+    /// By the responses' ids.
     pub(super) by_id: HashMap<Text, Arc<Answer>>,
-    /// Traces whose tokens are known from there, now or before.
+    /// Traces whose tokens are known from responses, of this or earlier deliveries.
     pub(super) counted: HashSet<TraceId>,
 }
 
-/// What OpenAI said of an answer when it was asked.
+/// A response that was fetched from OpenAI.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Answer {
     pub(super) model: Option<Text>,
@@ -93,10 +93,10 @@ pub(super) fn write(out: &mut Vec<u8>, span: &Span, encoding: &Encoding<'_>) {
     observation.add(out);
 }
 
-/// Buckets are seldom longer.
+/// The usual maximum size of the buckets.
 const USAGE_BYTES: usize = 120;
 
-/// What an observation is written from.
+/// The inputs of one observation.
 struct Observation<'a> {
     span: &'a Span,
     is_otlp: bool,
@@ -104,7 +104,7 @@ struct Observation<'a> {
     detail: &'a Detail,
     trace: Option<&'a Trace<'a>>,
     tokens: Tokens<'a>,
-    /// What Langfuse finds by itself in what is sent of it.
+    /// The facts that Langfuse finds by itself in the span.
     reads: Reads,
     change: Change,
     encoding: &'a Encoding<'a>,
@@ -142,8 +142,8 @@ impl Observation<'_> {
         }
     }
 
-    /// Of a model call without a model in its name, but with one in the configuration, the name says that. The root that was made
-    /// for a trace is called like the trace.
+    /// Returns the span's name. If a model call's name contains no model but the configuration has one, the model is added to it. The root
+    /// created for a trace is named like the trace.
     fn name(&self) -> Cow<'_, str> {
         let facts = self.facts;
         let of_trace = facts.workflow.as_ref().filter(|_| self.span.is_synthetic());
@@ -156,7 +156,7 @@ impl Observation<'_> {
         }
     }
 
-    // === What Langfuse does not find in it ===
+    // === Facts that Langfuse does not find ===
 
     fn add(&self, out: &mut Vec<u8>) {
         self.add_trace(out);
@@ -178,7 +178,7 @@ impl Observation<'_> {
         }
     }
 
-    /// What is known of the trace. An OTLP span's own word goes first; of an item of the SDK nothing is said but in its trace.
+    /// Adds the trace's context. An OTLP span's own values take precedence; an SDK item has values only from its trace.
     fn add_trace(&self, out: &mut Vec<u8>) {
         let none = Trace::default();
         let (facts, trace) = (self.facts, self.trace.unwrap_or(&none));
@@ -208,7 +208,7 @@ impl Observation<'_> {
         }
     }
 
-    /// Whether Langfuse finds that, and of several sessions or users the one that goes before.
+    /// Returns whether Langfuse finds the fact and, of several sessions or users, the one that takes precedence.
     fn finds(&self, fact: Fact, own: Option<&Text>) -> bool {
         let is_it = |one: &Attribute| {
             one.value.as_text().is_none_or(|text| Some(text) == own) && facts_of(&one.key).has(fact)
@@ -217,7 +217,7 @@ impl Observation<'_> {
         self.reads.has(fact) && (!is_one_of_several || self.detail.attributes.iter().any(is_it))
     }
 
-    /// The type, where Langfuse would find another. It prices neither points in time nor plain spans.
+    /// Adds the type if Langfuse would infer another. Langfuse prices neither events nor plain spans.
     fn add_type(&self, out: &mut Vec<u8>) {
         let is_step = self.facts.sdk_span_type.is_some();
         let wanted = match type_of(self.facts.kind) {
@@ -235,7 +235,7 @@ impl Observation<'_> {
         }
     }
 
-    /// An error, where OTLP's status does not say it (that of Logfire is in its level), or a warning where a guardrail tripped.
+    /// Adds an error that the OTLP status does not have (Logfire puts it in its level), or a warning for a triggered guardrail.
     fn add_level(&self, out: &mut Vec<u8>) {
         let (facts, detail) = (self.facts, self.detail);
         let is_read = self.reads.has(Fact::Level) || detail.status_code == STATUS_ERROR;
@@ -256,8 +256,8 @@ impl Observation<'_> {
         }
     }
 
-    /// Input and output, where Langfuse does not find them in the span's convention. Where one is written both are: Langfuse then
-    /// looks for neither anywhere else.
+    /// Adds input and output if Langfuse does not find them in the span's convention. If one is written, both are, because Langfuse then
+    /// looks for neither elsewhere.
     fn add_content(&self, out: &mut Vec<u8>) {
         let has = |fact| self.reads.has(fact);
         if has(Fact::OwnInput) || has(Fact::OwnOutput) {
@@ -277,8 +277,8 @@ impl Observation<'_> {
         }
     }
 
-    /// Langfuse shows input and output of the root as the trace's own, so a root or task without any gets the first and last that
-    /// went through a model below it. It shows an empty text as nothing.
+    /// Returns input and output. Langfuse shows those of the root as the trace's, so a root or task without any gets the first input and
+    /// the last output of the models below it. Langfuse shows an empty text as nothing.
     fn content(&self) -> [Option<&str>; 2] {
         let facts = self.facts;
         match facts.kind {
@@ -306,20 +306,20 @@ impl Observation<'_> {
 
     // === Model ===
 
-    /// What OpenAI said when it was asked for the answer.
+    /// Returns the response that was fetched from OpenAI.
     fn answer(&self) -> Option<&Answer> {
         let id = self.facts.response_id.as_ref().filter(|_| !self.is_otlp)?;
         self.encoding.answers.by_id.get(id).map(AsRef::as_ref)
     }
 
-    /// The agent at whose behest the span is.
+    /// Returns the agent that the span belongs to.
     fn agent(&self) -> Option<&Text> {
         let context = self.trace.and_then(|trace| trace.context);
         let known = context.and_then(|context| context.agents.get(&self.span.span_id));
         self.facts.agent.as_ref().or(known)
     }
 
-    /// The model: as the span says, else as the configuration, else as OpenAI.
+    /// Returns the model: from the span, else from the configuration, else from OpenAI.
     fn model(&self) -> Option<&str> {
         let facts = self.facts;
         let models = &self.encoding.settings.options.models;
@@ -335,12 +335,12 @@ impl Observation<'_> {
                 .or(default)
                 .or_else(|| self.answer()?.model.as_deref()),
             kind if kind.counts_usage() => own,
-            // One model for all agents can price a task; several cannot be told apart.
+            // A single model for all agents can price a task; several cannot be told apart.
             _ => default.filter(|_| models.agents.is_empty()),
         }
     }
 
-    /// Model, parameters, tokens and cost, of a span whose tokens count.
+    /// Adds model, parameters, tokens and cost of a span whose tokens count.
     fn add_model(&self, out: &mut Vec<u8>) {
         let (facts, has) = (self.facts, |fact| self.reads.has(fact));
         let is_call = self.is_otlp || facts.kind.counts_usage();
@@ -373,9 +373,9 @@ impl Observation<'_> {
         }
     }
 
-    /// Of a text with a model and without tokens Langfuse makes up both tokens and cost, unless it is told a count, be it 0. It is
-    /// told that where another span says the tokens, and where it has model or text from here alone: what we write is JSON around
-    /// the words, or stands for audio, so that it would be far off.
+    /// Returns whether to send a count of 0. Langfuse estimates tokens and cost of text with a model unless it receives a count. It gets 0
+    /// if another span has the tokens, or if model or text come only from us: our text is JSON around the words, or describes audio, so the
+    /// estimate would be far off.
     fn counts_zero(&self, has_model: bool) -> bool {
         let (facts, has) = (self.facts, |fact| self.reads.has(fact));
         let has_text = has(Fact::Input) || has(Fact::Output);

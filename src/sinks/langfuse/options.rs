@@ -130,25 +130,25 @@ pub struct Lookup {
     pub tls: TlsOptions,
 }
 
-/// What the options came to.
+/// The checked options and the values derived from them.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The options themselves.
     pub options: Options,
-    /// Where spans go.
+    /// The address for spans.
     pub traces: Address,
     /// The credentials.
     pub authorization: HeaderMap,
-    /// How requests are compressed: Langfuse knows gzip only.
+    /// How requests are compressed: Langfuse supports only gzip.
     pub compression: Compression,
     /// The price table, if Langfuse should not compute costs itself; set when the sink is built.
     pub prices: Arc<Prices>,
 }
 
-/// Where spans go, below the base address.
+/// The path for spans, below the base address.
 pub(super) const TRACES_PATH: &str = "/api/public/otel/v1/traces";
 
-/// Langfuse cuts environments here.
+/// Langfuse cuts longer environment names.
 const ENVIRONMENT_CHARS_MAX: usize = 40;
 
 fn default_base_url() -> Address {
@@ -167,10 +167,10 @@ fn default_tags_from() -> String {
     "tags".to_owned()
 }
 
-/// Reads a sink's table and says everything that is wrong with it.
+/// Reads a sink's table and returns all problems in it.
 pub fn parse(table: Spanned<DeTable<'_>>) -> Result<Settings, Vec<Problem>> {
     let options: Options = read_options(table, Options::check)?;
-    // Nothing is wrong with the addresses any more.
+    // The addresses were already checked.
     Settings::new(options).ok_or_else(Vec::new)
 }
 
@@ -201,7 +201,7 @@ impl Options {
         found.0
     }
 
-    /// The limits that all HTTP sinks have.
+    /// Returns the limits that all HTTP sinks have.
     pub(super) fn limits(&self) -> Limits<'_> {
         let Self { timeout, connect_timeout, request_bytes_max, tls, .. } = self;
         Limits { timeout, connect_timeout, request_bytes_max, tls }
@@ -214,14 +214,14 @@ fn is_environment(text: &str) -> bool {
         && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
 }
 
-/// The address of a path below a base.
+/// Returns the address of a path below a base.
 fn address(base: &str, path: &str) -> Option<Address> {
     let address = Address::from(format!("{}{path}", trimmed(base)));
     let is_whole = address.uri().is_some_and(|uri| uri.query().is_none());
     is_whole.then_some(address)
 }
 
-/// The base itself, where somebody wrote the address that their OTLP exporter had.
+/// Returns the base address even if the complete address for an OTLP exporter was configured.
 fn trimmed(base: &str) -> &str {
     let base = base.trim_end_matches('/');
     let base = base.strip_suffix("/v1/traces").unwrap_or(base);

@@ -1,4 +1,4 @@
-//! Asks a server which Langfuse it is, and whether it knows the keys. It sends no span.
+//! Asks a server for its version, and whether it accepts the keys. Sends no span.
 
 use hyper::{HeaderMap, StatusCode};
 use serde_json::Value;
@@ -6,12 +6,12 @@ use serde_json::Value;
 use super::options::Settings;
 use crate::sinks::http::{Client, Request, Response};
 
-/// The first version that takes OTLP.
+/// The first version that accepts OTLP.
 const OTLP_SINCE: (u32, u32, u32) = (3, 22, 0);
-/// The first that knows agents, tools, chains and the like.
+/// The first version that knows agents, tools, chains and similar types.
 const TYPES_SINCE: (u32, u32, u32) = (3, 98, 2);
 
-/// Asks. A sentence says what was found, or what is wrong and how to mend it.
+/// Runs the probe. Returns a sentence with the result, or with the problem and how to solve it.
 pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
     let client =
         Client::new(&settings.options.limits().client()).map_err(|error| error.to_string())?;
@@ -52,7 +52,7 @@ async fn ask(
     sent.map_err(|failure| format!("{base} cannot be reached: {failure}"))
 }
 
-/// What a server says its version is. One that is not well says so with 503, and its version all the same.
+/// Returns the version that a server reports. An unhealthy server answers 503 but includes its version.
 fn version_of(response: &Response) -> Option<String> {
     let health: Value = serde_json::from_slice(&response.body).ok()?;
     let version = health.get("version")?.as_str()?;
@@ -64,7 +64,7 @@ fn project_of(response: &Response) -> Option<String> {
     projects.pointer("/data/0/name")?.as_str().map(str::to_owned)
 }
 
-/// What there is to say of a version; `Err` where it cannot work.
+/// Returns a remark on a version; `Err` if it is not supported.
 fn judged(version: &str) -> Result<&'static str, String> {
     let numbers = numbers(version).unwrap_or_default();
     let why = match numbers {
@@ -80,7 +80,7 @@ fn judged(version: &str) -> Result<&'static str, String> {
     ))
 }
 
-/// `4.16.0`, `v3.22.0`, `3.98.2-rc.1`.
+/// Parses `4.16.0`, `v3.22.0`, `3.98.2-rc.1`.
 fn numbers(version: &str) -> Option<(u32, u32, u32)> {
     let mut parts = version
         .trim_start_matches('v')

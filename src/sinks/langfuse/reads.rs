@@ -1,4 +1,4 @@
-//! What Langfuse reads by itself from a span that came as OTLP, and which values it cannot use. Pure. The table is `reads.txt`.
+//! Models which facts Langfuse reads by itself from an OTLP span, and which values it cannot use. Pure. The table is `reads.txt`.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use crate::span::{Attribute, Kind, Span, Value, named};
 use super::fields;
 
 named! {
-    /// Something that Langfuse finds in a span, as the table calls it.
+    /// A fact that Langfuse finds in a span, by its name in the table.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     (pub(super)) Fact {
         TraceName "trace_name",
@@ -23,13 +23,13 @@ named! {
         Release "release",
         Level "level",
         StatusMessage "status_message",
-        /// In Langfuse's own attribute. Where that is there, the output is looked for nowhere else, and the other way round.
+        /// In Langfuse's own attribute. If it is present, Langfuse looks for the output nowhere else, and vice versa.
         OwnInput "own_input",
         OwnOutput "own_output",
         Input "input",
         Output "output",
         Model "model",
-        /// In JSON's quotes, with which it has no price.
+        /// A model in JSON quotes, for which Langfuse has no price.
         QuotedModel "quoted_model",
         Parameters "parameters",
         /// Tokens in any attribute.
@@ -43,23 +43,23 @@ named! {
         PromptVersion "prompt_version",
         ToolName "tool_name",
         Operation "operation",
-        /// What stands there has to be text.
+        /// The value has to be text.
         Text "text",
-        /// It is found there under the scope of Vercel's SDK only.
+        /// Found only under the scope of Vercel's SDK.
         Vercel "vercel",
         VercelCall "vercel_call",
         VercelTool "vercel_tool",
         Type "type",
-        /// A prompt in JSON that says nothing. It looks for input and output nowhere else then.
+        /// A JSON prompt without content. Langfuse then looks for input and output nowhere else.
         EmptyPrompt "empty_prompt",
-        /// Langfuse takes no usage from spans of these operations.
+        /// An operation whose spans Langfuse takes no usage from.
         Aggregate "aggregate",
-        /// Something that it cannot use as it is.
+        /// A value that Langfuse cannot use as it is.
         Unusable "unusable",
     }
 }
 
-/// Several facts.
+/// A set of facts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct FactSet(u32);
 
@@ -111,13 +111,13 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
     table
 });
 
-/// What Langfuse takes an attribute for.
+/// Returns the facts that Langfuse reads from an attribute.
 pub(super) fn facts_of(key: &str) -> FactSet {
     let begins = || TABLE.by_beginning.iter().find(|(beginning, _)| key.starts_with(beginning));
     TABLE.by_key.get(key).copied().or_else(|| Some(begins()?.1)).unwrap_or_default()
 }
 
-/// What Langfuse finds in a span.
+/// The facts that Langfuse finds in a span.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Reads {
     found: FactSet,
@@ -126,7 +126,7 @@ pub(super) struct Reads {
 }
 
 impl Reads {
-    /// Looks at a span as Langfuse does.
+    /// Reads a span as Langfuse does.
     pub(super) fn of(span: &Span) -> Self {
         const OF_RESOURCE: [Fact; 2] = [Fact::Environment, Fact::Release];
         let mut reads = Self::default();
@@ -150,17 +150,17 @@ impl Reads {
         if reads.has(Fact::EmptyPrompt) { reads.without(text) } else { reads }
     }
 
-    /// Whether it finds that.
+    /// Returns whether Langfuse finds the fact.
     pub(super) fn has(&self, fact: Fact) -> bool {
         self.found.has(fact)
     }
 
-    /// Whether it finds any of that.
+    /// Returns whether Langfuse finds any of the facts.
     pub(super) fn has_any(&self, facts: FactSet) -> bool {
         self.found.has_any(facts)
     }
 
-    /// What it finds once that is gone.
+    /// Returns what Langfuse finds once these facts are removed.
     pub(super) fn without(self, gone: FactSet) -> Self {
         let by_operation = self.by_operation.filter(|_| !gone.has(Fact::Operation));
         Self { found: self.found.without(gone), by_operation, ..self }
@@ -203,7 +203,7 @@ impl Reads {
         }
     }
 
-    /// The type that it gives the span, first match first.
+    /// Returns the type that Langfuse gives the span; the first match decides.
     pub(super) fn own_type(&self) -> Option<&'static str> {
         let is_tool = FactSet::of([Fact::VercelTool, Fact::ToolName]);
         let has_model = self.has(Fact::Model);
@@ -222,7 +222,7 @@ const TYPES: [&str; 10] = [
     "span", "generation", "event", "embedding", "agent", "tool", "chain", "retriever", "guardrail", "evaluator",
 ];
 
-/// The type of a kind; `None` where any will do.
+/// Returns the type of a kind; `None` if any type will do.
 pub(super) fn type_of(kind: Kind) -> Option<&'static str> {
     match kind {
         Kind::Speech | Kind::Transcription => Some("generation"),
@@ -234,8 +234,8 @@ pub(super) const PROMPT_VERSION: &str = "langfuse.observation.prompt.version";
 
 // === Values ===
 
-/// What Langfuse is given for the value of an attribute: the value where it can use it, else a text or a number. Nothing for an
-/// attribute without a value, which makes it lose the whole request, after it said that it has it.
+/// Returns an attribute's value for Langfuse: unchanged if usable, else as text or a number. Returns `None` for an attribute without a
+/// value, which would make Langfuse lose the entire request after accepting it.
 pub(super) fn usable<'v>(key: &str, value: &'v Value) -> Option<Cow<'v, Value>> {
     match value {
         Value::Empty => None,
@@ -253,8 +253,8 @@ pub(super) fn usable<'v>(key: &str, value: &'v Value) -> Option<Cow<'v, Value>> 
     }
 }
 
-/// Whether it can use this value, whatever it is for. JavaScript has no room for large numbers, JSON none for infinity, and Langfuse
-/// decodes neither maps nor bytes.
+/// Returns whether Langfuse can use this value in any attribute. JavaScript cannot represent large numbers, JSON cannot represent infinity,
+/// and Langfuse decodes neither maps nor bytes.
 fn is_usable(value: &Value) -> bool {
     match value {
         Value::Text(_) | Value::Bool(_) => true,
@@ -267,7 +267,7 @@ fn is_usable(value: &Value) -> bool {
     }
 }
 
-/// The attributes with the values that it is given for them.
+/// Returns the attributes with values that Langfuse can use.
 pub(super) fn usable_ones(attributes: &[Attribute]) -> Vec<Attribute> {
     let usable = |Attribute { key, value }: &Attribute| {
         Some(Attribute { key: key.clone(), value: usable(key, value)?.into_owned() })

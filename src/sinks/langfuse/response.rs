@@ -1,15 +1,15 @@
-//! Answers become reports. Pure.
+//! Turns responses into reports. Pure.
 //!
-//! | answer | report |
+//! | response | report |
 //! |---|---|
-//! | 2xx | delivered. The body is a note about a queue and is not read: whether a span can be used is found out later, and by nobody |
-//! | 2xx with a web page | stop: this is no Langfuse |
-//! | 408, 5xx but 503; no connection, no answer | retry: blob storage, queue or database is down, whatever was sent |
-//! | 429, 503 | throttled, for as long as asked |
+//! | 2xx | delivered. The body describes a queue and is not read: Langfuse checks spans later and reports no result |
+//! | 2xx with a web page | stop: the server is not Langfuse |
+//! | 408, 5xx except 503; no connection, no response | retry: blob storage, queue or database is down, whatever was sent |
+//! | 429, 503 | throttled, for as long as requested |
 //! | 413 | too large: halves |
-//! | 400, 422 | malformed: one span is enough for it, so halves; unless it is about our headers, which halves would not mend: stop |
+//! | 400, 422 | malformed: one span can cause it, so halves; if it concerns our headers, which halving would not solve: stop |
 //! | 401, 403 | stop: the keys are wrong, or ingestion is suspended |
-//! | redirects, 404, 405 and whatever else | stop: the address is wrong, or the server is older than 3.22 |
+//! | redirects, 404, 405 and all others | stop: the address is wrong, or the server is older than 3.22 |
 
 use hyper::StatusCode;
 
@@ -17,14 +17,14 @@ use crate::sinks::Report;
 use crate::sinks::http::Response;
 use crate::sinks::http::classify::{StatusClass, retry_after};
 
-/// What an answer to a request means for what was in it.
+/// Returns what a response means for the items of its request.
 pub(super) fn read(response: &Response) -> Report {
     let reason = response.reason();
     match response.class() {
         StatusClass::Taken if response.media_type() == "text/html" => {
             Report::hold(format!("{reason}, but with a web page: this address is not Langfuse's"))
         }
-        // It cannot be the spans: they are not looked at before the answer.
+        // Spans are not the cause: Langfuse checks them only after its response.
         StatusClass::Fault => Report::down(retry_after(&response.headers), reason),
         StatusClass::Malformed if is_about_headers(response) => {
             Report::hold(format!("{reason}: the server does not accept this version's headers"))
@@ -34,7 +34,7 @@ pub(super) fn read(response: &Response) -> Report {
     }
 }
 
-/// What an operator can do about it.
+/// Returns what an operator can do.
 fn advice(status: StatusCode) -> &'static str {
     match status.as_u16() {
         401 => ": the server does not know the keys; check public_key, secret_key and base_url",
@@ -44,7 +44,7 @@ fn advice(status: StatusCode) -> &'static str {
     }
 }
 
-/// Whether a 400 is about content type, coding or version, which are the same for all requests.
+/// Returns whether a 400 concerns content type, encoding or version, which are the same for all requests.
 fn is_about_headers(response: &Response) -> bool {
     let answer = response.answer().to_ascii_lowercase();
     ["content type", "content-type", "content-encoding", "ingestion-version", "ingestion version"]

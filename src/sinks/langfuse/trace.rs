@@ -1,7 +1,7 @@
-//! What is known of the traces of a delivery, and the attributes that say so on every span of them. Pure.
+//! Collects what is known of a delivery's traces, and writes it as attributes of each of their spans. Pure.
 //!
-//! Langfuse 4 has no traces, only spans: a session, user or tag that stands on the root alone costs every other span its place in
-//! the session's sums. So each span gets all of it.
+//! Langfuse 4 has no traces, only spans: if a session, user or tag is on the root alone, every other span is missing from the session's
+//! sums. So each span carries all of them.
 
 use std::collections::HashMap;
 
@@ -13,10 +13,10 @@ use crate::span::{
 };
 use crate::support::json::raw::Raw;
 
-/// What is known of one trace.
+/// The known facts about one trace.
 #[derive(Debug, Default)]
 pub(super) struct Trace<'a> {
-    /// What the lane found out.
+    /// The lane's context of the trace.
     pub(super) context: Option<&'a TraceContext>,
     pub(super) name: Option<Text>,
     pub(super) session: Option<Text>,
@@ -24,31 +24,31 @@ pub(super) struct Trace<'a> {
     pub(super) environment: Option<Text>,
     pub(super) release: Option<Text>,
     pub(super) tags: Vec<Text>,
-    /// Its metadata as attributes of a span of the Agents SDK.
+    /// Its metadata, encoded as attributes of an Agents SDK span.
     pub(super) metadata: Vec<u8>,
 }
 
-/// What is known of the traces of a delivery.
+/// The known facts about a delivery's traces.
 #[derive(Debug, Default)]
 pub(super) struct Traces<'a> {
     by_id: HashMap<TraceId, Trace<'a>>,
-    /// When spans started, in nanoseconds since 1970, that are not sent with the start that they say.
+    /// Start times, in nanoseconds since 1970, of spans that are not sent with their own.
     starts: FirstStarts,
 }
 
-/// When spans started, in nanoseconds since 1970.
+/// Start times of spans, in nanoseconds since 1970.
 pub(super) type FirstStarts = HashMap<(TraceId, SpanId), u64>;
 
-/// When a span started: when it ended where it does not say, and when it arrived where it says neither.
+/// Returns a span's start: if it has none, its end, and if it has neither, the time at which it was received.
 pub(super) fn start_of(span: &Span, received_at_ns: u64) -> u64 {
     let known = [span.start_ns, span.end_ns].into_iter().find(|time| *time != 0);
     known.unwrap_or(received_at_ns)
 }
 
-/// Langfuse's own SDKs cut the names of traces here.
+/// Langfuse's own SDKs cut trace names at this length.
 pub(super) const NAME_UNITS_MAX: usize = 200;
 
-/// What a delivery itself says of a trace.
+/// Facts about a trace from the delivery itself.
 #[derive(Default, Clone, Copy)]
 struct DeliveredFacts<'a> {
     object: Option<&'a TraceObject>,
@@ -56,7 +56,7 @@ struct DeliveredFacts<'a> {
 }
 
 impl<'a> Traces<'a> {
-    /// Reads a delivery and what the lane found out about its traces. Spans that were delivered before keep the start that they had.
+    /// Reads a delivery and the lane's context of its traces. Spans that were delivered before keep their start.
     pub(super) fn of(delivery: &'a Delivery, settings: &Settings, first: &FirstStarts) -> Self {
         let mut said: HashMap<TraceId, DeliveredFacts<'a>> = HashMap::new();
         let mut starts = HashMap::new();
@@ -85,12 +85,12 @@ impl<'a> Traces<'a> {
         Self { by_id: traces.collect(), starts }
     }
 
-    /// What is known of a trace.
+    /// Returns the known facts about a trace.
     pub(super) fn get(&self, id: TraceId) -> Option<&Trace<'a>> {
         self.by_id.get(&id)
     }
 
-    /// When a span started and ended, in nanoseconds since 1970, such that Langfuse can use it: no end precedes its start.
+    /// Returns a span's start and end, in nanoseconds since 1970, in a form that Langfuse can use: no end precedes its start.
     pub(super) fn times(&self, span: &Span) -> (u64, u64) {
         let start = self.starts.get(&(span.trace_id, span.span_id));
         let start = start.copied().unwrap_or(span.start_ns);
@@ -147,7 +147,7 @@ impl<'a> Trace<'a> {
         trace
     }
 
-    /// What went through the models below a span that has no parent.
+    /// Returns the content of the models below a span without a parent.
     pub(super) fn content(&self, span: &Span) -> Option<&'a Content> {
         self.context?.contents.get(&span.span_id)
     }
@@ -159,7 +159,7 @@ pub(super) const USER: &str = "user.id";
 pub(super) const TAGS: &str = "langfuse.trace.tags";
 pub(super) const ENVIRONMENT: &str = "langfuse.environment";
 pub(super) const RELEASE: &str = "langfuse.release";
-/// Goes before a member of the trace's metadata.
+/// Prefix of members of the trace's metadata.
 const METADATA: &str = "langfuse.trace.metadata.";
 
 fn metadata_attributes(metadata: &[(Text, Payload)]) -> Vec<u8> {
@@ -173,7 +173,7 @@ fn metadata_attributes(metadata: &[(Text, Payload)]) -> Vec<u8> {
     out
 }
 
-/// Tags come as a list, or as text with commas between them.
+/// Reads tags, from a list or from text with commas.
 fn tags(value: &Payload) -> Vec<Text> {
     match value {
         Payload::Json(json) => {

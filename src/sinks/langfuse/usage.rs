@@ -1,7 +1,7 @@
-//! Tokens and costs as Langfuse wants them: buckets that exclude each other, and a total. Pure.
+//! Encodes tokens and costs for Langfuse: mutually exclusive buckets, and a total. Pure.
 //!
-//! Langfuse adds up all buckets and prices each by its name, so a token may be in one only, and only in one that has a price: tokens
-//! of a bucket without a price cost nothing.
+//! Langfuse adds up all buckets and prices each by its name. A token may therefore be in only one bucket, and only in one with a price:
+//! tokens in a bucket without a price cost nothing.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -45,7 +45,7 @@ pub(super) fn write_buckets(
         ("output_audio_tokens", some(output_audio)),
     ];
     let sum = buckets.iter().filter_map(|(_, count)| *count).fold(0, u64::saturating_add);
-    // A total below its parts is a mistake of the client that Langfuse complains about.
+    // A total below the sum of its parts is a client's mistake that Langfuse complains about.
     let total = usage.total.unwrap_or_default().max(sum);
     let known = buckets.iter().filter_map(|(name, count)| Some((*name, (*count)?)));
     let mut object = Object::open(out);
@@ -55,13 +55,13 @@ pub(super) fn write_buckets(
     object.close();
 }
 
-/// A bucket beside the plain one is left out where nothing is in it.
+/// Returns the count of an additional bucket, or `None` if it is empty.
 fn some(count: Option<u64>) -> Option<u64> {
     count.filter(|count| *count != 0)
 }
 
-/// Takes the parts out of a whole, one after the other, as far as it reaches; what is left comes last. Without a whole the parts
-/// are all there is.
+/// Subtracts the parts from a total, one after the other, as far as it reaches. Returns them and, last, the remainder. Without a total,
+/// there are only the parts.
 fn shares(whole: Option<u64>, parts: [Option<u64>; 3]) -> [Option<u64>; 4] {
     let mut left = whole.unwrap_or(u64::MAX);
     let [first, second, third] = parts.map(|part| {
@@ -83,22 +83,22 @@ pub(super) fn write_cost(out: &mut Vec<u8>, cost: &Cost) {
     object.close();
 }
 
-/// Whether Langfuse's price table, as of 4.16.0, has a price for reasoning. OpenAI's models that reason have one, except the small
-/// ones of GPT-5.4; other makers' have not. A model that is not known cannot be priced either way.
+/// Returns whether Langfuse's price table, as of 4.16.0, has a price for reasoning. OpenAI's reasoning models have one, except the small
+/// ones of GPT-5.4; other vendors' models have none. An unknown model cannot be priced either way.
 fn prices_reasoning(model: &str) -> bool {
     model.is_empty()
         || (is_of(model, &["gpt-5", "o1", "o3", "o4"])
             && !is_of(model, &["gpt-5.4-mini", "gpt-5.4-nano"]))
 }
 
-/// Whether the table has a price for tokens that are written to a cache: among OpenAI's models only from GPT-5.6 on. Before, OpenAI
-/// bills them like any input.
+/// Returns whether the table has a price for tokens written to a cache. Among OpenAI's models, only GPT-5.6 and later have one; for earlier
+/// models, OpenAI bills them like any input.
 fn prices_cache_writes(model: &str) -> bool {
     !is_of(model, &["gpt-3", "gpt-4", "gpt-5", "chatgpt-", "o1", "o3", "o4"])
         || is_of(model, &["gpt-5.6", "gpt-5.7", "gpt-5.8", "gpt-5.9"])
 }
 
-/// Whether a model's name begins with one of these, behind its maker's or without that.
+/// Returns whether a model's name begins with one of these, with or without its vendor's prefix.
 fn is_of(model: &str, beginnings: &[&str]) -> bool {
     let bare = after(model, "openai/").unwrap_or(model);
     beginnings.iter().any(|beginning| after(bare, beginning).is_some())
