@@ -238,8 +238,7 @@ fn prepare(delivery: &Delivery, settings: &Settings, known: &KnownFacts) -> io::
     bodies.into_iter().map(|body| body.ready(seal)).collect()
 }
 
-/// Cuts the only span of a delivery to less than the size that was rejected (the complete one, or so many bytes). Also returns the new
-/// size.
+/// Cuts the only span of a delivery to less than the rejected size (complete, or so many bytes). Also returns the new size.
 fn shrunk(
     delivery: &Delivery,
     settings: &Settings,

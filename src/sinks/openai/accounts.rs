@@ -1,4 +1,4 @@
-//! In whose name items are sent.
+//! Determines the account with which each item is sent.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,38 +12,38 @@ use crate::support::lock::lock;
 use crate::support::recent::Recent;
 use crate::support::secret::Secret;
 
-/// In whose name a request is sent.
+/// The account with which a request is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Account {
     pub(super) key: Key,
-    /// What goes with the key.
+    /// The headers that accompany the key.
     pub(super) headers: HeaderMap,
 }
 
-/// Which key an account has.
+/// The key of an account.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Key {
-    /// The caller's own, by its fingerprint.
+    /// The caller's own, identified by its fingerprint.
     Caller(String),
-    /// The one in the configuration.
+    /// The configured one.
     Configured,
     /// The caller had none, and none is configured.
     None,
 }
 
-/// All of them.
+/// All accounts.
 #[derive(Debug)]
 pub(super) struct Accounts {
     pub(super) options: Options,
     keys: Arc<Keyring>,
-    /// Traces that a trace object was made for.
+    /// Traces for which a trace object was created.
     announced: Mutex<Recent<TraceId>>,
 }
 
-/// Traces that are remembered, in about 4 MiB. For one that is forgotten a trace object is sent again, which does no harm.
+/// Traces that are remembered, in about 4 MiB. For a forgotten one, the trace object is sent again, which does no harm.
 const ANNOUNCED_MAX: usize = 65_536;
 
-/// What the SDKs send, for callers that sent none.
+/// The value that the SDKs send, used for callers that sent none.
 const BETA: &str = "traces=v1";
 
 impl Accounts {
@@ -51,14 +51,14 @@ impl Accounts {
         Self { options, keys, announced: Mutex::new(Recent::new(ANNOUNCED_MAX)) }
     }
 
-    /// In whose name a source's items are sent; `None` where they are not.
+    /// Returns the account for a source's items; `None` if they are not sent.
     pub(super) fn of(&self, source: &Source) -> Option<Account> {
         let is_agents_sdk = source.receiver == Receiver::OpenAi;
         if !is_agents_sdk && !self.options.forward_otlp {
             return None;
         }
         let key = Key::Caller(source.key_fingerprint.clone());
-        // What comes as OTLP has no key of OpenAI's, whatever its headers say.
+        // OTLP requests carry no OpenAI key, whatever their headers contain.
         let has_own = is_agents_sdk
             && self.options.prefer == Prefer::Caller
             && !source.key_fingerprint.is_empty();
@@ -70,7 +70,7 @@ impl Accounts {
         Some(self.configured(source))
     }
 
-    /// The account of who has none of their own.
+    /// Returns the account of callers without a key of their own.
     pub(super) fn configured(&self, source: &Source) -> Account {
         let Options { api_key, organization, project, .. } = &self.options;
         Account {
@@ -79,7 +79,7 @@ impl Accounts {
         }
     }
 
-    /// The key itself, where it is known.
+    /// Returns the key itself, if it is known.
     pub(super) fn key(&self, key: &Key) -> Option<Secret> {
         match key {
             Key::Caller(fingerprint) => self.keys.get(fingerprint),
@@ -88,12 +88,12 @@ impl Accounts {
         }
     }
 
-    /// Whether a trace object was made for a trace before.
+    /// Returns whether a trace object was created for a trace before.
     pub(super) fn is_announced(&self, trace: TraceId) -> bool {
         lock(&self.announced).get(&trace).is_some()
     }
 
-    /// Trace objects that were made for these traces have arrived.
+    /// Records that the created trace objects of these traces were delivered.
     pub(super) fn announce(&self, traces: impl Iterator<Item = TraceId>) {
         let mut announced = lock(&self.announced);
         for trace in traces {

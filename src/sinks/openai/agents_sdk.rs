@@ -1,7 +1,7 @@
-//! Spans that came as OTLP, as items of the Agents SDK. Pure.
+//! Converts OTLP spans to items of the Agents SDK. Pure.
 //!
-//! Each becomes the type that shows it best in OpenAI's dashboard; what has no type of its own becomes `custom`, with its attributes
-//! as `data`. The SDK sends an object for each trace before its spans: it is written from what is known of the trace.
+//! Each becomes the type that OpenAI's dashboard shows best. A span without a matching type becomes `custom`, with its attributes as
+//! `data`. The SDK sends a trace object before a trace's spans; it is created from what is known of the trace.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -17,7 +17,7 @@ use crate::support::json::raw::Raw;
 use crate::support::json::{write_shortest, write_str};
 use crate::support::rfc3339;
 
-/// Appends the items of a trace as the Agents SDK sends them: `{"data":[...]}`. What came so is as it was sent.
+/// Appends the items of a trace in the Agents SDK's format: `{"data":[...]}`. Items of the SDK are written as they were received.
 pub fn write_items<'a>(
     out: &mut Vec<u8>,
     items: impl IntoIterator<Item = &'a Item>,
@@ -63,7 +63,7 @@ pub(super) fn write_trace(out: &mut Vec<u8>, span: &Span, context: Option<&Trace
     let own = own.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
     let said = context.map(|context| context.metadata.as_slice()).unwrap_or_default();
     let said = said.iter().map(|(name, value)| (name.to_string(), value.as_str().to_owned()));
-    // OpenAI takes strings only as values here.
+    // OpenAI accepts only strings as values here.
     let metadata: Map<String, Json> =
         said.chain(own).map(|(name, value)| (name, value.into())).collect();
     let workflow = known(|context| &context.workflow, &facts.workflow);
@@ -77,15 +77,15 @@ pub(super) fn write_trace(out: &mut Vec<u8>, span: &Span, context: Option<&Trace
     out.extend_from_slice(object.to_string().as_bytes());
 }
 
-/// The name that the SDK gives a trace without one.
+/// The SDK's default name of a trace.
 const DEFAULT_WORKFLOW: &str = "Agent workflow";
 
-/// Appends a span, as OpenAI takes it.
+/// Appends a span in a form that OpenAI accepts.
 pub(super) fn write_span(out: &mut Vec<u8>, span: &Span) {
     write_item(out, span, time, (&members(span), FIELD_BYTES_MAX), error(span).as_deref());
 }
 
-/// Appends a span as one that is kept: with its attributes as the data of a `custom` one, none of which is cut, and all digits of its times.
+/// Appends a span for storage: as a `custom` one with all its attributes as uncut data, and with all digits of its times.
 pub fn write_custom(out: &mut Vec<u8>, span: &Span) {
     let detail = span.detail();
     let data = written(|out| write_attributes(out, &detail.attributes));
@@ -104,8 +104,8 @@ fn write_item(
     error: Option<&str>,
 ) {
     let detail = span.detail();
-    // The ids that it had before it became OTLP, or some that read back as the same: the SDK's have 24 digits, so eight zeros at the end
-    // say that the others are an id of OTLP.
+    // The ids from before the conversion to OTLP, or ids that are read back as the same. The SDK's have 24 digits, so eight zeros at the
+    // end mark an id of OTLP.
     let said = |key, id: SpanId| {
         let said = text_attribute(detail, key);
         Some(said.map_or_else(|| format!("span_{id}00000000"), str::to_owned))
@@ -139,9 +139,9 @@ fn trace_id(span: &Span) -> String {
     said.map_or_else(|| format!("trace_{}", span.trace_id), str::to_owned)
 }
 
-// === What it is ===
+// === Types and members ===
 
-/// The type of an item, and its members in JSON; none is null.
+/// An item's type, and its members in JSON, none of which is null.
 type Members = (&'static str, Vec<(&'static str, Option<String>)>);
 
 fn write_data(out: &mut Vec<u8>, (kind, members): &Members, field_bytes_max: usize) {
@@ -166,7 +166,7 @@ fn members(span: &Span) -> Members {
     let model = facts.request_model.as_deref().or(facts.response_model.as_deref());
     let model = || ("model", text(model));
     let config = || ("model_config", json_in('{', facts.parameters.as_ref()));
-    // The audio itself is seldom in a span, and never of use in a dashboard: its format.
+    // The format is enough: the audio itself is rarely in a span and of no use in a dashboard.
     let audio = || {
         let format = said(keys::OPENAI_AGENTS_AUDIO_FORMAT).unwrap_or("pcm");
         Some(json!({ "data": "", "format": format }).to_string())
@@ -188,7 +188,7 @@ fn members(span: &Span) -> Members {
         Kind::Generation => {
             let (input, output) = (turns("user", input), turns("assistant", output));
             let mut members = vec![("input", input), ("output", output), model(), config()];
-            // Only what OpenAI knows: without both counts there is no usage.
+            // Only members that OpenAI knows: without both counts, there is no usage.
             members.extend(usage(&facts.usage).map(|usage| ("usage", Some(usage))));
             ("generation", members)
         }
@@ -229,7 +229,7 @@ fn members(span: &Span) -> Members {
     }
 }
 
-/// What has no type of its own.
+/// Returns the members of a span without a type of its own.
 fn custom(span: &Span) -> Members {
     let (detail, facts) = (span.detail(), span.facts());
     let said = |key| text_attribute(detail, key);
@@ -242,7 +242,7 @@ fn custom(span: &Span) -> Members {
             ("custom", vec![("name", text(Some(marked))), ("data", data)])
         }
         _ => {
-            // What the span said before it became OTLP, else its attributes.
+            // The span's data from before the conversion to OTLP, else its attributes.
             let data = said(keys::OPENAI_AGENTS_DATA).filter(|data| data.starts_with('{'));
             let data = written(|out| match data.and_then(Raw::parse) {
                 Some(data) => write_shortest(out, data.text()),
@@ -253,14 +253,14 @@ fn custom(span: &Span) -> Members {
     }
 }
 
-/// Whether OpenAI has the answer itself under its id, and the span has nothing to add.
+/// Returns whether OpenAI stores the response under its id, and the span adds nothing to it.
 fn is_response(detail: &Detail, facts: &Facts) -> bool {
     let was = text_attribute(detail, keys::OPENAI_AGENTS_SPAN_TYPE) == Some("response");
     let has_id = facts.response_id.as_ref().is_some_and(|id| id.starts_with("resp_"));
     has_id && (was || (facts.input.is_none() && facts.output.is_none()))
 }
 
-/// What the SDK says of its own tasks and turns.
+/// Returns the data that the SDK writes for its own tasks and turns.
 fn task_or_turn(marked: &str, span: &Span) -> String {
     let facts = span.facts();
     let turn = Attribute::last(&span.detail().attributes, keys::OPENAI_AGENTS_TURN);
@@ -324,7 +324,7 @@ fn error(span: &Span) -> Option<String> {
     })
 }
 
-// === How it is written ===
+// === Encoding ===
 
 fn written(write: impl FnOnce(&mut Vec<u8>)) -> Option<String> {
     let mut out = Vec::new();
@@ -344,26 +344,26 @@ fn payload(payload: Option<&Payload>) -> Option<String> {
     text(payload.map(Payload::as_str))
 }
 
-/// An object with this one text.
+/// Returns an object with one text member.
 fn holder(name: &str, text: Option<&str>) -> Option<String> {
     Some(json!({ name: text? }).to_string())
 }
 
-/// A list of texts.
+/// Returns a list of texts.
 fn names(value: &Value) -> Option<String> {
     let Value::Array(names) = value else { return None };
     let names: Vec<&str> = names.iter().filter_map(|name| Some(&**name.as_text()?)).collect();
     Some(json!(names).to_string())
 }
 
-/// The payload, where it is JSON that begins like this.
+/// Returns the payload if it is JSON that begins with this character.
 fn json_in(first: char, payload: Option<&Payload>) -> Option<String> {
     let Some(Payload::Json(json)) = payload else { return None };
     let begins = json.trim_start().starts_with(first);
     begins.then(|| written(|out| write_shortest(out, json)))?
 }
 
-/// A list of turns, as the SDK has it: plain text is one turn of this role.
+/// Returns a list of turns in the SDK's form. Plain text becomes one turn of this role.
 fn turns(role: &str, payload: Option<&Payload>) -> Option<String> {
     json_in('[', payload).or_else(|| match payload? {
         Payload::Json(json) => Some(format!("[{}]", written(|out| write_shortest(out, json))?)),
@@ -371,7 +371,7 @@ fn turns(role: &str, payload: Option<&Payload>) -> Option<String> {
     })
 }
 
-/// With six digits behind the point, as Python writes it; none where nothing is known.
+/// Returns a time with six decimals, as Python writes it; `None` if it is unknown.
 fn time(unix_ns: u64) -> Option<String> {
     const DIGITS_TOO_MANY: usize = "000Z".len();
     let mut text = rfc3339::text(unix_ns);

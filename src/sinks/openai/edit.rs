@@ -1,4 +1,4 @@
-//! JSON of an item with some of its values changed; what stays is copied as it is written. Pure.
+//! Changes some values in an item's JSON; everything else is copied as it was written. Pure.
 
 use std::borrow::Cow;
 
@@ -6,30 +6,30 @@ use crate::span::Source;
 use crate::support::json::raw::Raw;
 use crate::support::json::write_str;
 
-/// What becomes of a value.
+/// The change of a value.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// It stays as it is.
+    /// It stays unchanged.
     Keep,
-    /// It goes, with its name.
+    /// It is removed, with its name.
     Remove,
-    /// This stands in its place.
+    /// It is replaced by this JSON.
     Replace(Vec<u8>),
 }
 
 impl Change {
-    /// It goes, or stays.
+    /// Removes the value, or keeps it.
     pub(super) fn remove_if(is_left_out: bool) -> Self {
         if is_left_out { Self::Remove } else { Self::Keep }
     }
 }
 
-/// What becomes of an object when this becomes of its members; whatever else it is stays.
+/// Changes the members of an object; any other value is kept.
 pub(super) fn object(value: Raw<'_>, change: impl Fn(&str, Raw<'_>) -> Change) -> Change {
     members(&value.members().collect::<Vec<_>>(), change)
 }
 
-/// What becomes of an object with these members.
+/// Changes an object with these members.
 pub(super) fn members<'a>(
     members: &[(Cow<'a, str>, Raw<'a>)],
     change: impl Fn(&str, Raw<'_>) -> Change,
@@ -38,7 +38,7 @@ pub(super) fn members<'a>(
     of_children(named.collect(), *b"{}")
 }
 
-/// What becomes of an array when this becomes of its elements; whatever else it is stays.
+/// Changes the elements of an array; any other value is kept.
 pub(super) fn array(value: Raw<'_>, change: impl Fn(Raw<'_>) -> Change) -> Change {
     of_children(value.elements().map(|it| (None, it, change(it))).collect(), *b"[]")
 }
@@ -67,19 +67,19 @@ fn of_children(children: Vec<(Option<&str>, Raw<'_>, Change)>, [open, close]: [u
     Change::Replace(out)
 }
 
-/// Who wrote an item, as far as the rules differ.
+/// The writer of an item, as far as the rules differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// The SDK for Python, and whoever does not say otherwise.
+    /// The Python SDK, and all writers that do not identify themselves.
     Python,
-    /// The SDK for Python over an HTTP library that writes spaces and escapes (httpx before 0.28): not a reason to write anew.
+    /// The Python SDK with an HTTP library that writes spaces and escapes (httpx before 0.28). This is no reason to rewrite the item.
     LoosePython,
-    /// The SDK for JavaScript.
+    /// The JavaScript SDK.
     JavaScript,
 }
 
 impl Origin {
-    /// The origin that a request's user agent gives away.
+    /// Returns the origin that a request's user agent indicates.
     pub(super) fn of(source: &Source) -> Self {
         let agent = source.header("user-agent").unwrap_or_default();
         if agent.starts_with("Agents/JavaScript") {
@@ -92,7 +92,7 @@ impl Origin {
         }
     }
 
-    /// Whether Python's rules are to be kept.
+    /// Returns whether Python's rules apply.
     pub(super) fn is_python(self) -> bool {
         self != Self::JavaScript
     }

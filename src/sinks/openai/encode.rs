@@ -1,4 +1,4 @@
-//! Deliveries become requests: one account's items together, at most 128 in each. Pure.
+//! Encodes deliveries as requests, each with at most 128 items of one account. Pure.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -12,19 +12,19 @@ use super::sanitize::write_item;
 use crate::sinks::Delivery;
 use crate::span::{Item, Source, TraceId};
 
-/// The most items of a request: what the SDKs send at most, so what OpenAI is known to take.
+/// The largest number of items in a request: the SDKs' own maximum, so OpenAI is known to accept it.
 pub(super) const ITEMS_MAX: usize = 128;
 
 /// An item in a request.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Entry {
-    /// Its place in the delivery; none for a trace object that was made here.
+    /// Its place in the delivery; `None` for a trace object that was created here.
     pub(super) place: Option<usize>,
-    /// Where it stands in the body.
+    /// Its range in the body.
     pub(super) range: Range<usize>,
-    /// The trace that it announces, if it was made here.
+    /// The trace that it announces, if it was created here.
     pub(super) announces: Option<TraceId>,
-    /// How often it was mended after OpenAI had refused it.
+    /// How often it was repaired after OpenAI rejected it.
     pub(super) repairs: u32,
 }
 
@@ -38,18 +38,18 @@ pub(super) struct Body {
 }
 
 impl Body {
-    /// The places of its items in the delivery.
+    /// Returns the places of its items in the delivery.
     pub(super) fn places(&self) -> Vec<usize> {
         self.entries.iter().filter_map(|entry| entry.place).collect()
     }
 
-    /// An item as it is written.
+    /// Returns an item's text.
     pub(super) fn item(&self, index: usize) -> Option<&str> {
         let range = self.entries.get(index)?.range.clone();
         std::str::from_utf8(self.bytes.get(range)?).ok()
     }
 
-    /// The same with another text for one item, or without it.
+    /// Returns the same body with another text for one item, or without it.
     pub(super) fn with(&self, index: usize, text: Option<&[u8]>) -> Self {
         let mut draft = Draft::new();
         for (at, entry) in self.entries.iter().enumerate() {
@@ -74,26 +74,26 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// The places of its items in the delivery.
+    /// Returns the places of its items in the delivery.
     pub(super) fn places(&self) -> Vec<usize> {
         self.bodies.iter().flat_map(Body::places).collect()
     }
 }
 
-/// What a delivery comes to.
+/// The result of encoding a delivery.
 #[derive(Debug, Default)]
 pub(super) struct Encoded {
     pub(super) groups: Vec<Group>,
-    /// Places of items that nothing is sent for.
+    /// Places of items for which nothing is sent.
     pub(super) skipped: Vec<usize>,
 }
 
-/// Writes a delivery, in requests of so many bytes at most.
+/// Encodes a delivery in requests of at most so many bytes.
 pub(super) fn encode(delivery: &Delivery, bytes_max: usize, accounts: &Accounts) -> Encoded {
     let mut skipped = Vec::new();
     let mut groups: Vec<(Group, Draft)> = Vec::new();
     let mut announced: HashSet<TraceId> = HashSet::new();
-    // Items of one request have one account.
+    // All items of one received request have the same account.
     let mut last: Option<(&Source, Option<usize>)> = None;
     for (place, (batch, item)) in delivery.items().enumerate() {
         let known = last.filter(|(source, _)| std::ptr::eq(*source, &raw const batch.source));
@@ -119,7 +119,7 @@ pub(super) fn encode(delivery: &Delivery, bytes_max: usize, accounts: &Accounts)
                 bodies.extend(draft.push(&entry, bytes_max, |out| write_span(out, span)));
             }
             agents_sdk => {
-                // Arrival has seen to it that items are text.
+                // The receiver checked that items are text.
                 let text = std::str::from_utf8(agents_sdk.wire()).unwrap_or_default();
                 let origin = Origin::of(&batch.source);
                 bodies.extend(draft.push(&entry, bytes_max, |out| write_item(out, text, origin)));
@@ -133,7 +133,7 @@ pub(super) fn encode(delivery: &Delivery, bytes_max: usize, accounts: &Accounts)
     Encoded { groups: finished.collect(), skipped }
 }
 
-/// The place of an account's group, new or not. Deliveries have few accounts.
+/// Returns the index of an account's group, which is created if it is new. Deliveries have few accounts.
 fn group_of(groups: &mut Vec<(Group, Draft)>, account: Account) -> usize {
     let known = groups.iter().rposition(|(group, _)| group.account == account);
     known.unwrap_or_else(|| {
@@ -156,7 +156,7 @@ impl Draft {
         Self { out: OPENING.to_vec(), entries: Vec::new() }
     }
 
-    /// Adds an item. Where there is no room for it any more, it begins a body, and the full one is returned.
+    /// Adds an item. If it does not fit, the item begins a new body, and the full one is returned.
     fn push(
         &mut self,
         entry: &Entry,
@@ -177,7 +177,7 @@ impl Draft {
         Some(full)
     }
 
-    /// Appends an item, with a comma before all but the first; returns where it stands.
+    /// Appends an item, with a comma before all but the first. Returns its range.
     fn append(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Range<usize> {
         if OPENING.len() < self.out.len() {
             self.out.push(b',');

@@ -1,23 +1,23 @@
-//! Which keys may be used now. Pure: the time is given.
+//! Tracks which keys may be used now. Pure: the caller passes the time.
 //!
-//! A caller's key can be unknown, since keys are in memory only and the daemon was started anew; or OpenAI does not take it. Both may
-//! pass, so what belongs to such a key waits, apart from other callers' items: for an unknown one until `key_wait` after the start, for a
-//! refused one for `refused_key_wait` from its first refusal on. Then its items become dead letters at once, which can be replayed. How much
-//! waits is bounded by the lane, which gives up the oldest.
+//! A caller's key can be unknown, because keys are only in memory and the daemon restarted, or refused by OpenAI. Both may pass, so the
+//! items of such a key wait, apart from other callers' items: with an unknown key until `key_wait` after the start, with a refused key for
+//! `refused_key_wait` from its first refusal on. After that, they become dead letters, which can be replayed. The lane bounds how much
+//! waits, and evicts the oldest items.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::accounts::Key;
 
-/// What is known of the keys.
+/// The known states of the keys.
 #[derive(Debug)]
 pub(super) struct Standings {
-    /// When keys began to be collected.
+    /// The time since which keys have been collected.
     began: Instant,
-    /// How long unknown keys are waited for since then.
+    /// How long to wait for unknown keys after that time.
     key_wait: Duration,
-    /// How long a refused key is waited for.
+    /// How long to wait for a refused key.
     refused_key_wait: Duration,
     troubled: HashMap<Key, RefusedKey>,
 }
@@ -25,43 +25,43 @@ pub(super) struct Standings {
 /// Whether a key may be used.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum KeyStatus {
-    /// It may.
+    /// It may be used.
     Open,
-    /// Not yet, for this reason.
+    /// It may not be used yet, for this reason.
     Wait(String),
-    /// Not any more, for this reason.
+    /// It may no longer be used, for this reason.
     Closed(String),
 }
 
-/// A key that OpenAI did not take.
+/// A key that OpenAI refused.
 #[derive(Debug)]
 struct RefusedKey {
-    /// When it was refused first.
+    /// The time of the first refusal.
     since: Instant,
-    /// When it may be tried again; never where OpenAI said that it is for good.
+    /// When the key may be tried again; `None` if OpenAI refused it permanently.
     next_try: Option<Instant>,
     reason: String,
 }
 
-/// The wait between tries of a key that was refused just now: OpenAI's own trouble passes in seconds.
+/// The interval between tries of a recently refused key: temporary errors of OpenAI pass in seconds.
 const TRY_EVERY: Duration = Duration::from_secs(5);
-/// For how long it is tried that often.
+/// How long a key is tried at that interval.
 const TRY_OFTEN_FOR: Duration = Duration::from_mins(1);
-/// The wait between tries after that: somebody has to mend the key, and then expects to see traces.
+/// The interval between later tries: an operator has to fix the key, and then expects to see traces.
 const TRY_SELDOM_EVERY: Duration = Duration::from_mins(5);
-/// Keys in trouble that are remembered; as many as keys are kept. One that is forgotten is only tried again.
+/// The largest number of refused keys that are remembered, which is also that of known keys. A forgotten key is merely tried again.
 const TROUBLED_MAX: usize = 1024;
 
-/// Why what came before a restart cannot go.
+/// The reason why items from before a restart cannot be sent.
 const NOT_KNOWN: &str = "its caller has sent nothing since the start, so its key is unknown";
 
 impl Standings {
-    /// Nothing is known yet.
+    /// Begins without any refused key.
     pub(super) fn new(began: Instant, key_wait: Duration, refused_key_wait: Duration) -> Self {
         Self { began, key_wait, refused_key_wait, troubled: HashMap::new() }
     }
 
-    /// Whether a key may be used; `is_known` says whether it is there at all.
+    /// Returns whether a key may be used; `is_known` tells whether the key itself is known.
     pub(super) fn of(&self, key: &Key, is_known: bool, now: Instant) -> KeyStatus {
         if *key == Key::None {
             let reason = "it came without a key, and no `api_key` is configured";
@@ -81,12 +81,12 @@ impl Standings {
         }
     }
 
-    /// OpenAI took it.
+    /// Records that OpenAI accepted the key.
     pub(super) fn taken(&mut self, key: &Key) {
         self.troubled.remove(key);
     }
 
-    /// OpenAI did not take it, or never will where that is final. Says whether that is news.
+    /// Records that OpenAI refused the key, permanently if `is_final`. Returns whether this is new.
     pub(super) fn refused(
         &mut self,
         key: &Key,
@@ -109,7 +109,7 @@ impl Standings {
         is_news
     }
 
-    /// What an operator should know; `None` when all is well.
+    /// Returns a notice for the operator; `None` if no key is refused.
     pub(super) fn notice(&self) -> Option<String> {
         let mut reasons: Vec<_> =
             self.troubled.values().map(|trouble| trouble.reason.as_str()).collect();

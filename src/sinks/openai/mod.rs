@@ -5,26 +5,25 @@
 //! type = "openai"     # with each caller's own key, held in memory only
 //! ```
 //!
-//! **What arrives.** Items of the Agents SDK arrive as the SDK itself would have sent them: byte for byte as they came in where no rule
-//! speaks of them, else by the SDK's own rules for OpenAI (reasoning left out, `input` and `output` cut to 100,000 bytes, `usage` in
-//! the shape that is known there; Python's rules or JavaScript's, by the sender's user agent). What apps add to `response` spans for
-//! other sinks is taken out again. Items of older clients that write spaces and escapes stay so; what is mended is written in the
-//! shortest form. With `forward_otlp` spans from OTLP become items too, with one trace object each trace; without it nothing is
-//! sent for them.
+//! **Items.** Agents SDK items are sent as the SDK itself would have sent them: unchanged, byte for byte, unless one of the SDK's own rules
+//! for OpenAI applies (reasoning is omitted, `input` and `output` are cut to 100,000 bytes, `usage` gets the shape that OpenAI knows;
+//! Python's or JavaScript's rules, by the sender's user agent). Data that apps add to `response` spans for other sinks is removed. Items of
+//! older clients that write spaces and escapes keep them; repaired items are written in the shortest form. With `forward_otlp`, OTLP spans
+//! become items too, with one trace object for each trace; without it, they are not sent.
 //!
-//! **Keys.** Each item goes out with the `Authorization`, `OpenAI-Organization`, `OpenAI-Project` and `OpenAI-Beta` of the request that
-//! brought it; items of one account share requests, at most 128 in each. Callers' keys are in memory only, so after a restart they are
-//! not known. Then an item goes with `api_key`, if there is one; else it waits for its caller's next request, for `key_wait` after the
-//! start at most, and goes as soon as that comes. Items of a key that OpenAI refuses (401, 403) wait for `refused_key_wait` from the first
-//! refusal on, with a try every 5 s at first and every 5 minutes later. What waits is deferred: other callers' items go past it
-//! (`deferred` in `/status` counts it). The cursor stands before it, so a restart in that time sends again what went past it. What has
-//! waited in vain becomes dead letters, to be replayed; so does the oldest of it before its time where 32 MiB or 1,024 deliveries of it
-//! are in memory, 65,536 requests came since, or the journal is full because of it. An organisation without data retention (403 `zdr_forbidden`) gets nothing more until the
-//! daemon is started anew. Where `api_key` itself is refused, the lane holds. Keys that are not taken are said in `/status`, and health
-//! is degraded.
+//! **Keys.** Each item is sent with the `Authorization`, `OpenAI-Organization`, `OpenAI-Project` and `OpenAI-Beta` of the request that
+//! brought it; items of one account share requests of at most 128 items. Callers' keys are only in memory, so they are unknown after a
+//! restart. An item is then sent with `api_key`, if configured; otherwise it waits for its caller's next request, at most until `key_wait`
+//! after the start, and is sent as soon as that arrives. Items of a key that OpenAI refuses (401, 403) wait for `refused_key_wait` from the
+//! first refusal on; the key is tried every 5 s at first and every 5 minutes later. Waiting items are deferred: other callers' items
+//! overtake them (`deferred` in `/status` counts them). The cursor stays before them, so a restart in that time resends what overtook them.
+//! Items that waited in vain become dead letters, which can be replayed; the oldest do so earlier if 32 MiB or 1,024 deliveries of them are
+//! in memory, 65,536 requests arrived since, or the journal is full because of them. An organisation without data retention (403
+//! `zdr_forbidden`) gets nothing more until the daemon restarts. If `api_key` itself is refused, the lane holds. `/status` shows refused
+//! keys, and health is degraded.
 //!
-//! **Refusals.** Where a 400 names an item, only that item is mended (an unknown member taken out, a value cut, metadata made text) or
-//! set aside, and the others are sent again. Everything else is in the table of `response`.
+//! **Rejections.** If a 400 names an item, only that item is repaired (an unknown member removed, a value cut, metadata made text) or
+//! becomes a dead letter, and the others are sent again. The table of `response` has all other cases.
 
 mod options;
 mod accounts;
@@ -101,13 +100,13 @@ pub struct OpenAi {
     accounts: Arc<Accounts>,
 }
 
-/// Requests under way at once: the JavaScript SDK has been seen with 14.
+/// Concurrent requests: the JavaScript SDK has been seen with 14.
 const REQUESTS_MAX: usize = 8;
-/// How often an item is mended before it is set aside.
+/// How often an item is repaired before it becomes a dead letter.
 const REPAIRS_MAX: u32 = 8;
 
 impl OpenAi {
-    /// Reads certificates; connects to nobody.
+    /// Reads certificates; does not connect.
     pub fn new(options: Options, parts: Parts) -> Result<Self, BuildError> {
         let client = options.limits().client();
         let json = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -132,7 +131,7 @@ impl OpenAi {
         groups.reverse();
         while let Some(group) = groups.pop() {
             match self.standing(&group.account.key) {
-                // A key that was refused is left to be looked at again.
+                // A refused key is left for its next try.
                 KeyStatus::Open => {
                     groups.extend(self.send_group(delivery, group, &mut reports).await);
                 }
@@ -145,14 +144,14 @@ impl OpenAi {
         reports.finish()
     }
 
-    /// Sends a group's requests one after the other. Returns what is left of it when its key is refused.
+    /// Sends a group's requests one after the other. If its key is refused, returns the remaining ones.
     async fn send_group(
         &self,
         delivery: &Delivery,
         group: Group,
         reports: &mut Reports,
     ) -> Option<Group> {
-        // The key was there a moment ago.
+        // The key was known a moment ago.
         let Some(headers) = self.headers(&group.account) else {
             let reason = "its key was evicted by newer keys";
             reports.add(group.places(), Report::reject(reason, ""));
@@ -188,7 +187,7 @@ impl OpenAi {
                 Answer::KeyRefused { reason, .. } => {
                     Report::hold(format!("{reason}: it refuses `api_key`"))
                 }
-                // An item is mended or set aside before it gets here.
+                // `send_body` has repaired or rejected the item.
                 Answer::Item(Complaint { reason, answer, .. }) => {
                     Report::split(RejectClass::Malformed, reason, answer)
                 }
@@ -203,8 +202,8 @@ impl OpenAi {
         None
     }
 
-    /// Sends one request, and again without or with another form of each item that OpenAI complains about. Returns it as it was sent
-    /// last.
+    /// Sends one request. For each item that OpenAI complains about, sends it again with that item repaired or without it. Returns the
+    /// request as it was last sent.
     async fn send_body(
         &self,
         delivery: &Delivery,
@@ -265,7 +264,7 @@ impl Sink for OpenAi {
     }
 
     fn trace_needs(&self) -> Option<TraceNeeds> {
-        // Items of the SDK bring everything with them; only trace objects that are made here need more.
+        // Items of the SDK are complete; only trace objects created here need more.
         let needs = TraceNeeds {
             root: RootSpan::Never,
             context_wait: Duration::ZERO,
@@ -287,7 +286,7 @@ impl Sink for OpenAi {
     }
 }
 
-/// What waits for a caller's key. Other keys are never waited for.
+/// Reports items that wait for a caller's key. No other keys are waited for.
 fn deferred(group: &Group, reason: String) -> Report {
     let key = match &group.account.key {
         Key::Caller(fingerprint) => fingerprint.clone(),
@@ -296,7 +295,7 @@ fn deferred(group: &Group, reason: String) -> Report {
     Report::all(Verdict::Defer(Arc::new(Deferral { key, reason })), Pace::Go)
 }
 
-/// Asks with no items at all, so that nothing is left there.
+/// Sends an empty list, which leaves nothing at OpenAI.
 async fn probe(options: &Options) -> Result<String, String> {
     let sink = OpenAi::new(options.clone(), Parts::default()).map_err(|error| error.to_string())?;
     let account = sink.accounts.configured(&Source::unknown());
@@ -309,7 +308,7 @@ async fn probe(options: &Options) -> Result<String, String> {
     let response = response.map_err(|failure| failure.to_string())?;
     match response::read(&response) {
         Answer::Taken | Answer::Item(_) => Ok(answers(has_key)),
-        // An empty list may be too little for it, but it has looked at the key before.
+        // OpenAI may reject an empty list, but it checks the key first.
         Answer::All(report) if report.is_refused(RejectClass::Malformed) => Ok(answers(has_key)),
         Answer::KeyRefused { .. } if !has_key && response.status == StatusCode::UNAUTHORIZED => {
             Ok("it answers; the callers' keys are checked when they arrive".to_owned())

@@ -33,25 +33,25 @@ pub struct Options {
     pub forward_otlp: bool,
     /// How long after a start items wait for their caller's next request, which brings their key. Then they become dead letters, which can
     /// be replayed. Other callers' items do not wait for them.
-    // A caller that is at work sends every 5 s; one that was not heard of within six times that is not at work.
+    // A caller that is at work sends every 5 s; one that was silent for six times as long is not.
     #[serde(default = "seconds::<30>")]
     pub key_wait: Duration,
     /// How long items wait when OpenAI refuses their caller's key, from the first refusal on. Then they become dead letters; the oldest do
     /// so earlier if there is no room for more. Other callers' items do not wait for them, and may be sent again after a restart in that
     /// time.
-    // Time to look at a key's permissions or the account's bill. A key that was replaced never works again, and what waits comes again
-    // after a restart with all that went past it, so longer would cost more than it saves.
+    // Time to check a key's permissions or the account's bill. A replaced key never works again, and after a restart the waiting items are
+    // sent again with all that overtook them, so a longer wait would cost more than it saves.
     #[serde(default = "seconds::<3600>")]
     pub refused_key_wait: Duration,
     /// Timeout of a request.
-    // The Python SDK's own patience with OpenAI.
+    // The Python SDK's own timeout for OpenAI.
     #[serde(default = "seconds::<60>")]
     pub timeout: Duration,
     /// Timeout of connecting.
     #[serde(default = "crate::sinks::http::default_connect_timeout")]
     pub connect_timeout: Duration,
     /// The largest request. Larger batches are split; a single larger item is sent on its own.
-    // Four times what the SDK sends in 128 ordinary items. OpenAI names no limit.
+    // Four times the size of 128 ordinary items of the SDK. OpenAI documents no limit.
     #[serde(default = "bytes::<{ 4 << 20 }>")]
     pub request_bytes_max: ByteSize,
     /// Certificates for https.
@@ -70,13 +70,13 @@ pub enum Prefer {
     Configured,
 }
 
-/// Where both SDKs send to.
+/// The address that both SDKs send to.
 fn default_endpoint() -> Address {
     "https://api.openai.com/v1/traces/ingest".to_owned().into()
 }
 
 impl Options {
-    /// The limits that all HTTP sinks have.
+    /// Returns the limits that all HTTP sinks have.
     pub(super) fn limits(&self) -> Limits<'_> {
         let Self { timeout, connect_timeout, request_bytes_max, tls, .. } = self;
         Limits { timeout, connect_timeout, request_bytes_max, tls }

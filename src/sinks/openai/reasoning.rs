@@ -1,23 +1,23 @@
-//! What models only thought is left out of what OpenAI is sent, as both SDKs do, each in its own way.
+//! Removes models' reasoning from what is sent to OpenAI, as each SDK does in its own way.
 
 use memchr::memmem;
 
 use super::edit::{self, Change, Origin};
 use crate::support::json::raw::Raw;
 
-/// What an SDK counts as reasoning.
+/// The parts that an SDK considers reasoning.
 struct Rules {
-    /// Members that an assistant's turn loses.
+    /// Members that are removed from an assistant's turn.
     members: &'static [&'static str],
-    /// Types of content parts that an assistant's turn loses.
+    /// Types of content parts that are removed from an assistant's turn.
     parts: &'static [&'static str],
-    /// Types of content parts that lose their member `reasoning`.
+    /// Types of content parts whose member `reasoning` is removed.
     annotated_parts: &'static [&'static str],
-    /// What an element's `object` says when it holds more turns.
+    /// The `object` of an element that contains more turns.
     holder: &'static str,
-    /// Where it holds them.
+    /// The member that contains them.
     held: &'static str,
-    /// As which member of each element; none where the elements are the turns themselves (responses, not chat completions).
+    /// The member of each element that is the turn; `None` if elements are turns themselves (responses, not chat completions).
     message: Option<&'static str>,
 }
 
@@ -39,7 +39,7 @@ static JAVASCRIPT: Rules = Rules {
     message: Some("message"),
 };
 
-/// What becomes of a list of turns.
+/// Removes reasoning from a list of turns.
 pub(super) fn without_reasoning(value: Raw<'_>, origin: Origin) -> Change {
     // An escape may hide a word.
     let is_suspect = |word: &str| memmem::find(value.text().as_bytes(), word.as_bytes()).is_some();
@@ -49,7 +49,7 @@ pub(super) fn without_reasoning(value: Raw<'_>, origin: Origin) -> Change {
     turns(value, if origin.is_python() { &PYTHON } else { &JAVASCRIPT }, true)
 }
 
-/// An element at the top may hold more turns: those hold no others.
+/// Changes the elements of a list. Only those at the top can contain more turns.
 fn turns(value: Raw<'_>, rules: &Rules, is_top: bool) -> Change {
     edit::array(value, |element| {
         let is_reasoning = is_of_type(element, &["reasoning"]);

@@ -1,15 +1,15 @@
-//! An item that OpenAI has refused is mended where it said what is wrong with it. Rare, so that a tree may be built.
+//! Repairs items that OpenAI rejected with a reason. This is rare, so it may build a tree.
 
 use serde_json::Value;
 
 use super::response::Complaint;
 use crate::sinks::shrink::write_shrunk;
 
-/// What an item cannot do without: without one of these it is set aside.
+/// Required members. An item without one of them becomes a dead letter.
 const NEEDED: [&str; 7] =
     ["object", "id", "trace_id", "parent_id", "started_at", "ended_at", "type"];
 
-/// The item without what the complaint is about; `None` where that cannot be mended.
+/// Returns the item without the cause of the complaint; `None` if it cannot be repaired.
 pub(super) fn repaired(item: &str, complaint: &Complaint) -> Option<Vec<u8>> {
     let (parent, name) = complaint.path.rsplit_once('/')?;
     let mut tree: Value = serde_json::from_str(item).ok()?;
@@ -43,7 +43,7 @@ fn is_about_size(complaint: &Complaint) -> bool {
         .any(|phrase| answer.contains(phrase))
 }
 
-/// Half of a value: nobody says how much is taken.
+/// Returns half of a value, since OpenAI does not document its limit.
 fn shortened(value: &Value) -> Option<Value> {
     let text = value.to_string();
     let mut out = Vec::new();

@@ -1,17 +1,17 @@
-//! What OpenAI answers, and what follows from it. Pure.
+//! Interprets OpenAI's responses. Pure.
 //!
-//! | answer | what follows |
+//! | response | effect |
 //! |---|---|
 //! | 2xx | delivered |
-//! | 400 or 422 whose `error.param` names an item (`data[3].span_data.usage.requests`) | that item alone is mended or set aside, the others go again |
+//! | 400 or 422 whose `error.param` names an item (`data[3].span_data.usage.requests`) | only that item is repaired or becomes a dead letter, the others are sent again |
 //! | 400, 422 without one | malformed: halves |
-//! | 401, 403 | the key is refused: what is sent with it waits, then becomes dead letters; the others go on |
-//! | 403 `zdr_forbidden` | the key's organisation keeps no data: its items become dead letters at once |
+//! | 401, 403 | the key is refused: its items wait, then become dead letters; others are sent |
+//! | 403 `zdr_forbidden` | the key's organisation retains no data: its items become dead letters immediately |
 //! | 413 | too large: halves |
-//! | 429, 503 | throttled, for as long as asked |
-//! | 408, 409, 425, 502, 504, no connection, no answer | retry |
-//! | 508 | stop: the endpoint leads back to this daemon |
-//! | other 5xx | fault: some times, then halves |
+//! | 429, 503 | throttled, for as long as requested |
+//! | 408, 409, 425, 502, 504, no connection, no response | retry |
+//! | 508 | stop: the endpoint forwards back to this daemon |
+//! | other 5xx | fault: a few retries, then halves |
 //! | redirects, 404, 405 ... | stop: the address is wrong |
 
 use hyper::StatusCode;
@@ -21,45 +21,45 @@ use crate::sinks::Report;
 use crate::sinks::http::Response;
 use crate::sinks::http::classify::{self, StatusClass};
 
-/// What an answer means for the request.
+/// The meaning of a response for its request.
 #[derive(Debug, PartialEq)]
 pub(super) enum Answer {
-    /// All was taken.
+    /// All items were accepted.
     Taken,
-    /// The key is not taken.
+    /// The key was refused.
     KeyRefused {
-        /// Why, without payload text.
+        /// The reason, without payload text.
         reason: String,
-        /// Whether it never will be, since its organisation may not send traces at all.
+        /// Whether the refusal is permanent, because the organisation may not send traces at all.
         is_final: bool,
     },
-    /// One item stands in the way of all.
+    /// One item prevents all from being accepted.
     Item(Complaint),
-    /// The same for all items.
+    /// The same result for all items.
     All(Report),
 }
 
-/// What is wrong with an item.
+/// OpenAI's complaint about an item.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Complaint {
-    /// Its place in the request.
+    /// The item's index in the request.
     pub(super) index: usize,
-    /// The member that is wrong, as a JSON pointer; empty for the item itself.
+    /// The invalid member, as a JSON pointer; empty for the item itself.
     pub(super) path: String,
-    /// What is wrong, in one of OpenAI's words.
+    /// OpenAI's error code.
     pub(super) code: String,
-    /// Why, without payload text.
+    /// The reason, without payload text.
     pub(super) reason: String,
-    /// What OpenAI answered. It may quote payload.
+    /// OpenAI's response, which may quote payload.
     pub(super) answer: String,
 }
 
-/// Characters of a code that are shown: the known ones are shorter.
+/// The number of characters of a code that are shown; the known codes are shorter.
 const CODE_CHARS_MAX: usize = 48;
 
-/// Reads the answer to a request.
+/// Reads the response to a request.
 pub(super) fn read(response: &Response) -> Answer {
-    // `{"error": {...}}`, and the inside alone, which has been seen of 403.
+    // `{"error": {...}}`, or the error object alone, which has been seen with 403.
     let body: Value = serde_json::from_slice(&response.body).unwrap_or_default();
     let error = body.get("error").unwrap_or(&body);
     let said = |name: &str| error.get(name).and_then(Value::as_str);
@@ -94,7 +94,7 @@ pub(super) fn read(response: &Response) -> Answer {
     }
 }
 
-/// A code, if it looks like one: whatever else stands there might be payload.
+/// Returns a code if it looks like one, because any other text might be payload.
 fn shown_code(code: Option<&str>) -> String {
     let is_code = |code: &&str| {
         code.len() <= CODE_CHARS_MAX
@@ -105,7 +105,7 @@ fn shown_code(code: Option<&str>) -> String {
     code.filter(is_code).unwrap_or_default().to_owned()
 }
 
-/// The item and the member that a text names: `data[3].span_data.usage.requests`, alone or within a sentence.
+/// Returns the item and member that a text names: `data[3].span_data.usage.requests`, alone or within a sentence.
 fn item_in(text: &str) -> Option<(usize, String)> {
     let (_, rest) = text.split_once("data[")?;
     let (index, mut rest) = rest.split_once(']')?;

@@ -1,8 +1,8 @@
-//! Items as OpenAI takes them: exactly what the Agents SDK does before it sends there, and nothing more.
+//! Rewrites items for OpenAI: exactly as the Agents SDK does before it sends there, and nothing more.
 //!
-//! Both SDKs leave reasoning out of what generations were given and gave. Python cuts `input` and `output` that are larger than
-//! 100,000 bytes and brings `usage` into the one shape that is known there; JavaScript has done that before the item reaches us,
-//! so that doing it again changes nothing. An item that needs no change is copied byte for byte.
+//! Both SDKs remove reasoning from the input and output of generations. Python cuts `input` and `output` larger than 100,000 bytes and
+//! converts `usage` to the one shape that OpenAI knows. JavaScript does so before we receive the item, so doing it again changes nothing.
+//! An item that needs no change is copied byte for byte.
 
 use super::edit::{self, Change, Origin};
 use super::reasoning::without_reasoning;
@@ -12,24 +12,24 @@ use crate::support::json::raw::{Raw, inside};
 use crate::support::json::scan::{Broken, Scanner};
 use crate::support::json::write_shortest;
 
-/// The most that `input` and `output` of a span may have, in bytes of their shortest JSON text: the SDK's own limit.
+/// The largest size of a span's `input` and `output`, in bytes of their shortest JSON text: the SDK's own limit.
 pub(super) const FIELD_BYTES_MAX: usize = 100_000;
 
-/// Appends an item of the ingest format, as OpenAI takes it.
+/// Appends an item of the ingest format in the form that OpenAI accepts.
 pub(super) fn write_item(out: &mut Vec<u8>, item: &str, origin: Origin) {
     let mut scanner = Scanner::new(item.as_bytes());
     let edited = edited(&mut scanner, item, origin).unwrap_or_default();
     match edited {
         None if scanner.loose && origin != Origin::LoosePython => write_shortest(out, item),
         None => out.extend_from_slice(item.as_bytes()),
-        // Both what is kept and what is put in its place is text.
+        // Both the kept and the replaced parts are text.
         Some(edited) if scanner.loose => write_shortest(out, &String::from_utf8_lossy(&edited)),
         Some(edited) => out.extend_from_slice(&edited),
     }
 }
 
-/// The item with what is to be changed in its `span_data`; `None` where that is nothing. It walks the whole item, so that afterwards
-/// the scanner knows how it is written.
+/// Returns the item with its `span_data` changed; `None` if nothing has to change. It scans the entire item, so that the scanner then knows
+/// how it is formatted.
 fn edited(
     scanner: &mut Scanner<'_>,
     item: &str,
@@ -64,10 +64,10 @@ fn edited(
     Ok(edited)
 }
 
-/// What becomes of a member of `span_data`.
+/// Returns the change of a member of `span_data`.
 fn change(kind: &str, name: &str, value: Raw<'_>, origin: Origin) -> Change {
     match (kind, name) {
-        // What apps add for other sinks: the SDKs send neither, and OpenAI has both under the response's id.
+        // Apps add these for other sinks. The SDKs send neither, and OpenAI has both under the response's id.
         ("response", "input" | "response") => Change::Remove,
         ("generation", "input" | "output") => fitting(value, without_reasoning(value, origin)),
         (_, "input" | "output") => fitting(value, Change::Keep),
@@ -77,7 +77,7 @@ fn change(kind: &str, name: &str, value: Raw<'_>, origin: Origin) -> Change {
     }
 }
 
-/// `input` or `output`, changed as said and no larger than is taken.
+/// Applies a change to `input` or `output`, and cuts the result to the limit.
 fn fitting(value: Raw<'_>, change: Change) -> Change {
     let text = match &change {
         Change::Replace(text) => std::str::from_utf8(text).unwrap_or_default(),

@@ -1,4 +1,4 @@
-//! What OpenAI would get, held against what the Agents SDK itself sends there.
+//! Compares what OpenAI would receive with what the Agents SDK itself sends.
 
 use std::fmt::Write as _;
 use std::io::Read as _;
@@ -19,7 +19,7 @@ use crate::support::json::raw::Raw;
 const PYTHON_AGENT: &str = "python-httpx2/2.16.2";
 const JAVASCRIPT_AGENT: &str = "Agents/JavaScript 0.20.0";
 
-/// A request of the ingest format, understood.
+/// Decodes a request of the ingest format.
 pub(super) fn batch(body: &str, agent: &str, fingerprint: &str) -> Batch {
     let source = Source {
         receiver: Receiver::OpenAi,
@@ -68,7 +68,7 @@ fn every_item_becomes_what_the_sdk_sends() {
         let lines = lines(name);
         assert_eq!(lines.len(), count);
         for line in lines {
-            // The text of `input` itself, since numbers and the order of names matter.
+            // The literal text of `input`, since numbers and the order of names matter.
             let case = Raw::parse(&line).unwrap();
             let item = case.get("input").map(|input| input.text().to_owned());
             let item = item.or_else(|| case.get_string("input_text").map(Into::into)).unwrap();

@@ -1,4 +1,4 @@
-//! `usage` in the one shape that OpenAI knows: input and output tokens, and everything else under `details`.
+//! Converts `usage` to the one shape that OpenAI knows: input and output tokens, and everything else under `details`.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use super::edit::{Change, Origin};
 use crate::support::json::object::Object;
 use crate::support::json::raw::Raw;
 
-/// What becomes of a generation's usage.
+/// Returns the change of a generation's usage.
 pub(super) fn usage(sent: Raw<'_>, origin: Origin) -> Change {
     if !sent.is_object() {
         return Change::Keep;
@@ -53,7 +53,7 @@ pub(super) fn usage(sent: Raw<'_>, origin: Origin) -> Change {
     Change::Replace(out)
 }
 
-/// A number that a double can hold, as both SDKs ask for it.
+/// Returns whether a number fits in a double, as both SDKs require.
 fn is_finite(value: Raw<'_>) -> bool {
     let begins_like_one =
         value.text().starts_with(|first: char| first == '-' || first.is_ascii_digit());
