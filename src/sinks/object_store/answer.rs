@@ -1,5 +1,5 @@
-//! What a store's answers mean, and those of whoever gives credentials. The codes are those of Amazon's "Error responses" of S3, which Google's
-//! XML API and others use too, of Microsoft's "Blob service error codes", of STS, and of OAuth 2.0 (RFC 6749, 5.2).
+//! Interprets responses of stores and of credential services. Error codes come from Amazon's "Error responses" of S3 (which Google's XML
+//! API and others also use), Microsoft's "Blob service error codes", STS, and OAuth 2.0 (RFC 6749, 5.2).
 
 use std::{error, iter};
 
@@ -11,7 +11,7 @@ use crate::sinks::Pace;
 use crate::sinks::http::classify::{StatusClass, classify, describe, retry_after};
 use crate::sinks::http::{Request, RequestError, Response};
 
-/// What an answer means that is none of success: a cause of the crate's own errors, which have texts only.
+/// The meaning of an error response. It is the source of the crate's own errors, which otherwise contain only text.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.reason().unwrap_or_default())]
 pub(super) struct Said(Pace);
@@ -34,7 +34,7 @@ const TOO_LARGE: &str = "the object is larger than the store takes: lower `objec
 const CHECK: &str = "check `url`, `endpoint` and the credentials";
 const NO_ROLE: &str = "neither the options nor the environment have credentials, and this machine gives none: set them (the profiles of ~/.aws are not read), or give it a role";
 
-/// Codes that say more than their status, and what an operator can do.
+/// Codes that are more specific than their status, and advice for the operator.
 const CODES: &[(StatusClass, &str, &str)] = &[
     (HOLD, RIGHTS, "AccessDenied AuthorizationFailure AuthorizationPermissionMismatch"),
     (HOLD, RIGHTS, "InsufficientAccountPermissions UnauthorizedBlobOverwrite"),
@@ -57,9 +57,9 @@ const CODES: &[(StatusClass, &str, &str)] = &[
     (AGAIN, "the store failed", "InternalError"),
 ];
 
-/// Where Amazon's machines first give a token for requests of that kind.
+/// The path at which Amazon's machines issue a token for such requests.
 const ROLE_TOKEN: &str = "/latest/api/token";
-/// Where the paths of requests for a role's credentials begin: Amazon's, Google's and Microsoft's machines.
+/// Path prefixes of requests for a role's credentials on Amazon's, Google's and Microsoft's machines.
 const ROLES: &[&str] = &[
     ROLE_TOKEN,
     "/latest/meta-data/iam/",
@@ -67,7 +67,7 @@ const ROLES: &[&str] = &[
     "/metadata/identity/oauth2/token",
 ];
 
-/// The answer as the crate reads it, which has errors of its own for whether something is there; what it means where it is another one.
+/// Returns a success, or an error that the crate interprets itself (an object exists or not), unchanged; otherwise, the error's meaning.
 pub(super) fn read(
     request: &Request,
     answer: Result<Response, RequestError>,
@@ -90,19 +90,19 @@ pub(super) fn read(
     }
 }
 
-/// What an error means for what comes next.
+/// Returns the pace that follows from an error.
 pub(super) fn pace(error: &Error) -> Pace {
     let whole: &(dyn error::Error + 'static) = error;
     let mut causes = iter::successors(Some(whole), |cause| cause.source());
     match (causes.find_map(|cause| cause.downcast_ref()), error) {
         (Some(Said(pace)), _) => pace.clone(),
-        // An answer that nobody can read was cut, and is asked for again.
+        // An unreadable response was cut off, so the request is repeated.
         (None, Error::Generic { .. }) => Pace::Down { after: None, reason: shortened(error) },
         (None, _) => Pace::Hold { reason: shortened(error) },
     }
 }
 
-/// What the crate says, which names the object and the address.
+/// Returns the crate's message, which names the object and the address.
 fn shortened(error: &Error) -> String {
     error.to_string().chars().take(300).collect()
 }
@@ -118,7 +118,7 @@ fn join(parts: &[&str]) -> String {
 
 fn refused(request: &Request, host: &str, response: &Response) -> Option<Pace> {
     let (method, body) = (&request.method, String::from_utf8_lossy(&response.body));
-    // An answer to HEAD has no body.
+    // A response to HEAD has no body.
     let header = response.headers.get("x-ms-error-code").and_then(|code| code.to_str().ok());
     let code = header.or_else(|| between(&body, "<Code>", "</Code>"));
     let code = code.or_else(|| between(&body, "\"error\":\"", "\"")).unwrap_or_default();
@@ -128,7 +128,7 @@ fn refused(request: &Request, host: &str, response: &Response) -> Option<Pace> {
     let is_answer = match status {
         304 | 409 | 412 => true,
         404 => request.headers.contains_key(IF_MATCH),
-        // There may be another way to the role (`AWS_IMDSV1_FALLBACK`).
+        // Another way to the role may exist (`AWS_IMDSV1_FALLBACK`).
         403 => request.uri.path() == ROLE_TOKEN,
         _ => false,
     };
@@ -156,12 +156,12 @@ fn refused(request: &Request, host: &str, response: &Response) -> Option<Pace> {
     Some(match class {
         StatusClass::Throttled { .. } => Pace::Slow { after, reason },
         StatusClass::Retry { .. } | StatusClass::Fault => Pace::Down { after, reason },
-        // What is wrong with a request is wrong with the next one, too.
+        // An invalid request would be invalid again.
         _ => Pace::Hold { reason },
     })
 }
 
-/// The bucket's region, where the store says it.
+/// Returns the bucket's region, if the store reports it.
 fn region_of(headers: &HeaderMap, body: &str) -> Option<String> {
     let header = headers.get("x-amz-bucket-region").and_then(|value| value.to_str().ok());
     let region = header.or_else(|| between(body, "<Region>", "</Region>"))?;
@@ -207,7 +207,7 @@ mod tests {
         pace_of(request, Ok(response))
     }
 
-    /// What is made of it behind the crate.
+    /// Returns the pace after the error has passed through the crate.
     fn pace_of(request: &Request, answer: Result<Response, RequestError>) -> Pace {
         let said = HttpError::new(HttpErrorKind::Unknown, read(request, answer).unwrap_err());
         pace(&Error::Generic { store: "S3", source: Box::new(said) })

@@ -1,4 +1,4 @@
-//! The store that options name, over the client of all HTTP sinks.
+//! Creates the store that the options describe, on the client of all HTTP sinks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::sinks::BuildError;
 use crate::sinks::http::{Address, Client, ClientOptions, Request};
 use crate::support::secret::Secret;
 
-/// Connects to nobody. Credentials that are not among the options are those of the environment, or of the machine or pod it runs on.
+/// Creates the store; does not connect. Credentials that are not configured come from the environment, or from the machine's or pod's role.
 pub(super) fn store(options: &Options) -> Result<Store, BuildError> {
     let scheme = options.scheme().ok_or_else(|| BuildError("`url` names no store".to_owned()))?;
     if scheme == Scheme::File {
@@ -45,7 +45,7 @@ pub(super) fn store(options: &Options) -> Result<Store, BuildError> {
 const CREDENTIALS: &str =
     "check the options with credentials, and the variables AWS_..., GOOGLE_... or AZURE_...";
 
-/// The lane tries again.
+/// Disables the crate's retries, because the lane retries.
 fn no_retries() -> RetryConfig {
     RetryConfig { max_retries: 0, retry_timeout: Duration::ZERO, ..RetryConfig::default() }
 }
@@ -61,7 +61,7 @@ fn s3(options: &Options, kit: Kit) -> Built {
     let mut builder = builder
         .with_bucket_name(bucket)
         .with_retry(no_retries())
-        // Its SHA-256 would be made on a thread of the runtime. TLS protects what is on its way.
+        // The SHA-256 would be computed on a thread of the runtime. TLS protects the data in transit.
         .with_unsigned_payload(true)
         .with_virtual_hosted_style_request(!is_path_style)
         .with_http_connector(kit);
@@ -70,7 +70,7 @@ fn s3(options: &Options, kit: Kit) -> Built {
         builder = builder.with_endpoint(format!("{scheme}://{bucket}{rest}"));
     }
     if let (Some(id), Some(key)) = (&options.access_key_id, &options.secret_access_key) {
-        // A token of the environment belongs to the key of the environment.
+        // A token from the environment belongs to a key from the environment.
         let token = options.session_token.as_ref().map(|token| token.reveal().to_owned());
         let credential =
             AwsCredential { key_id: id.clone(), secret_key: key.reveal().to_owned(), token };
@@ -91,7 +91,7 @@ fn s3(options: &Options, kit: Kit) -> Built {
 
 fn google(options: &Options, kit: Kit) -> Built {
     let mut builder = match &options.service_account_key {
-        // Beside a key of the environment it would be a mistake.
+        // In addition to a key from the environment, it would be an error.
         Some(key) => GoogleCloudStorageBuilder::new().with_service_account_key(key.reveal()),
         None => GoogleCloudStorageBuilder::from_env(),
     };
@@ -119,21 +119,21 @@ fn azure(options: &Options, kit: Kit) -> Built {
         let Some(value) = value else { continue };
         builder = builder.with_config(key.parse()?, value);
         if is_credential {
-            // Whatever credentials the environment has besides.
+            // Takes precedence over other credentials in the environment.
             builder = builder.with_credential_type(key);
         }
     }
     Ok(Arc::new(builder.build()?))
 }
 
-/// An endpoint's scheme, and its host with the path.
+/// Returns an endpoint's scheme, and its host with the path.
 fn base(endpoint: &Address) -> Option<(&str, String)> {
     let uri = endpoint.uri()?;
     let path = uri.path().trim_end_matches('/');
     Some((uri.scheme_str()?, format!("{}{path}", uri.authority()?)))
 }
 
-/// The client as the crate wants it.
+/// Adapts the client to the crate.
 #[derive(Debug, Clone)]
 struct Kit(Client);
 
@@ -150,7 +150,7 @@ impl HttpService for Kit {
         let body = body.collect().await?.to_bytes();
         let request = Request { method: head.method, uri: head.uri, headers: head.headers, body };
         let answer = self.0.send(&request).await;
-        // Nothing but the lane tries again.
+        // Only the lane retries.
         let response = answer::read(&request, answer)
             .map_err(|said| HttpError::new(HttpErrorKind::Unknown, said))?;
         let (mut head, ()) = hyper::Response::new(()).into_parts();

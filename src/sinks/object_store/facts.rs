@@ -1,4 +1,4 @@
-//! What an object's name and what is noted with it say. Pure.
+//! Reads and writes an object's number and metadata. Pure.
 
 use std::collections::BTreeMap;
 
@@ -8,18 +8,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::support::base64;
 
-/// The objects of a writer, by their numbers.
+/// A writer's objects by number.
 pub(super) type Numbered = BTreeMap<u64, Path>;
 
-/// The number in a name that begins like this.
+/// Returns the number in a name with this prefix.
 pub(super) fn number_of(name: &str, stem: &str) -> Option<u64> {
     name.strip_prefix(stem)?.split_once('.')?.0.parse().ok()
 }
 
-/// What is noted with an object: one text, because Azure takes no name with a hyphen and a file has one attribute.
+/// An object's metadata. It is a single text, because Azure accepts no hyphens in names and a file has one attribute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ObjectNote {
-    /// Where the lane goes on behind it, in base64.
+    /// The place after the object from which the lane continues, in base64.
     pub(super) place: String,
     pub(super) sha256: String,
     pub(super) rows: u64,
@@ -27,19 +27,19 @@ pub(super) struct ObjectNote {
 }
 
 impl ObjectNote {
-    /// What the text is called, in an object's metadata and behind `user.` as an attribute of a file.
+    /// The metadata's name, for a file's attribute with the prefix `user.`.
     pub(super) const NAME: &str = "spanferry";
 
     pub(super) fn text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Those of an object that a sink wrote; none for any other.
+    /// Parses the metadata of an object that a sink wrote; `None` for any other.
     pub(super) fn read(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok().filter(|facts: &Self| base64::read(&facts.place).is_some())
     }
 
-    /// Where the lane goes on behind the object.
+    /// Returns the place from which the lane continues after the object.
     pub(super) fn place(&self) -> Bytes {
         base64::read(&self.place).unwrap_or_default().into()
     }

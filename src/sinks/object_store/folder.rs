@@ -1,9 +1,9 @@
-//! A folder as a store.
+//! A store in a folder.
 //!
-//! A file and what is noted of it (the attribute `user.spanferry`) are one inode: both are written and synced under a hidden name, and then
-//! the inode is linked under the object's name, which fails where that is taken. So there is no moment, and no crash, in which a name
-//! leads to half a file or to a file without its place, and two writers cannot mix them. A second file beside it would need an order of two
-//! names that a put of an earlier run, which ends late, does not keep.
+//! A file and its metadata (the attribute `user.spanferry`) are one inode. Both are written and synced under a hidden name; then the inode
+//! is linked under the object's name, which fails if that exists. So at no moment, nor after a crash, does a name lead to half a file or to
+//! a file without its place, and two writers cannot interfere. With a second file for the metadata, the order of two names would matter,
+//! and a late put of an earlier run would violate it.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -21,12 +21,12 @@ use tokio::task::spawn_blocking;
 use super::facts::{Numbered, number_of};
 use crate::sinks::Pace;
 
-/// The attribute with what is noted of a file.
+/// The attribute with a file's metadata.
 const ATTRIBUTE: &str = "user.spanferry";
-/// Such an attribute has a few hundred bytes; file systems take a block.
+/// The metadata has a few hundred bytes; file systems limit attributes to a block.
 const ATTRIBUTE_BYTES_MAX: usize = 4096;
 
-/// Where objects are files.
+/// The folder that holds the objects.
 #[derive(Debug, Clone)]
 pub(super) struct Folder(PathBuf);
 
@@ -41,7 +41,7 @@ impl Folder {
         Self(PathBuf::from(path))
     }
 
-    /// See `Store::numbered`. Files that an earlier run did not finish go.
+    /// See `Store::numbered`. Also removes files that an earlier run did not finish.
     pub(super) async fn numbered(&self, from: &Name, stem: &str) -> Result<Numbered, Pace> {
         let (from, stem) = (from.to_string(), stem.to_owned());
         self.run(move |root| {
@@ -76,7 +76,7 @@ impl Folder {
         self.run(move |root| create(root, &root.join(name), &bytes, &facts)).await
     }
 
-    /// What is noted of a file; nothing of one that no sink wrote.
+    /// Returns a file's metadata; empty if no sink wrote it.
     pub(super) async fn text_of(&self, name: &Name) -> Result<String, Pace> {
         let name = name.to_string();
         self.run(move |root| {
@@ -91,7 +91,7 @@ impl Folder {
         .await
     }
 
-    /// Writes a file in the nearest folder that is there, and removes it.
+    /// Writes a file in the nearest existing folder, and removes it.
     pub(super) async fn probe(&self) -> Result<String, Pace> {
         let probed = self.run(|root| {
             let existing = root.ancestors().find(|folder| folder.exists()).unwrap_or(root);
@@ -103,7 +103,7 @@ impl Folder {
         probed.await.map(|()| format!("files can be written below {self}"))
     }
 
-    /// Runs what waits for the disk.
+    /// Runs work that blocks on the disk.
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
@@ -132,14 +132,14 @@ impl Folder {
     }
 }
 
-/// What is below a folder and matches; nothing where there is no such folder.
+/// Returns the matching paths below a folder; none if the folder does not exist.
 fn matching(folder: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
     let folder = Pattern::escape(&folder.to_string_lossy());
     let found = glob(&format!("{folder}/{pattern}")).map_err(io::Error::other)?;
     found.map(|path| path.map_err(io::Error::from)).collect()
 }
 
-/// A name for what is not finished, of its own for each try: one that nobody waits for any more may still be under way.
+/// Returns a hidden name that is unique to each try, because an abandoned try may still be running.
 fn hidden(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!(".{name}.{:016x}", RandomState::new().hash_one(name)))
 }
@@ -156,7 +156,7 @@ fn create(root: &Path, path: &Path, bytes: &[u8], facts: &str) -> io::Result<boo
         Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
         linked => linked.map(|()| true)?,
     };
-    // Also where the name is there: an earlier try may have failed before this.
+    // Sync even if the name exists, because an earlier try may have failed before this.
     let below = folder.ancestors().take_while(|folder| folder.starts_with(root));
     below.chain(above).try_for_each(sync)?;
     Ok(is_new)

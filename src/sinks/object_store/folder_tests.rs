@@ -1,4 +1,4 @@
-//! The sink over a folder.
+//! Tests of the sink over a folder.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::tests::{HOUR_5, begun_over, lines_of, place, spans};
 use super::*;
 
-/// A sink over this folder, with these options.
+/// Returns a sink over this folder, with these options.
 pub(crate) fn folder_lake(folder: &FilePath, options: &str, state: Bytes) -> Lake {
     let options = format!("url = \"file://{}\"\n{options}", folder.display());
     let options: Options = toml::from_str(&options).unwrap();
@@ -18,7 +18,7 @@ pub(crate) fn folder_lake(folder: &FilePath, options: &str, state: Bytes) -> Lak
     Lake::over(connect::store(&options).unwrap(), &options, parts)
 }
 
-/// All files below a folder, by their names; hidden ones too.
+/// Returns all files below a folder by name, including hidden ones.
 pub(crate) fn files_in(folder: &FilePath) -> BTreeMap<String, Bytes> {
     let (mut all, mut folders) = (BTreeMap::new(), vec![folder.to_owned()]);
     while let Some(next) = folders.pop() {
@@ -72,7 +72,7 @@ async fn after_a_crash_behind_the_link_the_lane_goes_on_behind_the_file() {
         sink.checkpoint_at(place(at)).await.unwrap();
     }
     let before = files_in(dir.path());
-    // The crash came before the hidden name of the last one was removed, and while another was written.
+    // The crash happened before the last file's hidden name was removed, and while another was written.
     let (last, _) = before.last_key_value().unwrap();
     let (folder, name) = last.rsplit_once('/').unwrap();
     let folder = dir.path().join(folder);

@@ -1,4 +1,4 @@
-//! Items become the bytes of an object, in each of the formats.
+//! Encodes items as the bytes of an object, in each format.
 
 use std::io;
 
@@ -15,17 +15,17 @@ use crate::span::otlp::protobuf::{
 use crate::span::{Batch, Item, keys, sdk_requests};
 use crate::support::compress;
 
-/// One frame of zstd has about so many bytes before compression: more finds no more that repeats itself, and is not kept twice while it is made.
+/// The approximate size of a zstd frame before compression. A larger one would compress no better, and exists twice while it is created.
 const FRAME_BYTES: usize = 4 << 20;
 
-/// An object's bytes, as they grow.
+/// Builds an object's bytes.
 pub(super) struct Encoder {
     format: Format,
     level: i32,
-    /// What is not compressed yet.
+    /// The bytes that are not compressed yet.
     plain: Vec<u8>,
     frames: Vec<u8>,
-    /// Instead of both, where the format is Parquet.
+    /// Used instead of both if the format is Parquet.
     rows: Option<Rows>,
 }
 
@@ -67,12 +67,12 @@ impl Encoder {
         Ok(())
     }
 
-    /// The object's size so far; what is not compressed yet counts as it is.
+    /// Returns the object's size so far. Uncompressed bytes count as they are.
     pub(super) fn len(&self) -> usize {
         self.frames.len() + self.plain.len() + self.rows.as_ref().map_or(0, Rows::bytes)
     }
 
-    /// The whole object.
+    /// Returns the complete object.
     pub(super) fn finish(mut self) -> io::Result<Vec<u8>> {
         if let Some(rows) = self.rows {
             return rows.finish();
@@ -83,7 +83,7 @@ impl Encoder {
 }
 
 impl Format {
-    /// How names end.
+    /// Returns the file name extension.
     pub(super) fn extension(self) -> &'static str {
         match self {
             Self::Jsonl => "jsonl.zst",
@@ -92,7 +92,7 @@ impl Format {
         }
     }
 
-    /// The format with its version, for readers.
+    /// Returns the format with its version, for readers.
     pub(super) fn version(self) -> String {
         match self {
             Self::Jsonl => format!("jsonl/{SCHEMA_VERSION}"),
@@ -102,7 +102,7 @@ impl Format {
     }
 }
 
-/// Appends items of one request as a request, behind its length.
+/// Appends items of one request as a request, preceded by its length.
 fn write_archived(out: &mut Vec<u8>, items: &[(&Batch, &Item)]) {
     let mut request = Vec::new();
     write_request(&mut request, items.iter().filter_map(|(_, item)| item.as_span()));
@@ -111,7 +111,7 @@ fn write_archived(out: &mut Vec<u8>, items: &[(&Batch, &Item)]) {
         items.iter().map(|(_, item)| *item).filter(|item| is_agents_sdk(item)).peekable();
     if as_sent.peek().is_some() {
         let body = sdk_requests(as_sent.map(|item| item.wire().as_ref()));
-        // Messages that stand one behind the other are one message.
+        // Protobuf messages that follow each other are one message.
         let resource_spans = open_message(&mut request, 1, body.len());
         let resource = open_message(&mut request, 1, body.len());
         let body = String::from_utf8_lossy(&body);

@@ -1,4 +1,4 @@
-//! The sink's requests to each kind of store over HTTP, read by a server that knows no store.
+//! Tests of the sink's HTTP requests to each kind of store, with a server that implements no store.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use hyper::{HeaderMap, Method};
 use super::tests::place;
 use super::*;
 
-/// What a request was: its method, its path, and its headers.
+/// A request's method, path and headers.
 type Asked = (Method, String, HeaderMap);
 
-/// Keeps the headers of one object, and remembers what was asked.
+/// Stores the headers of one object, and records the requests.
 #[derive(Default)]
 struct Shared {
     asked: Mutex<Vec<Asked>>,
-    /// The status for any put, instead of what a store would say.
+    /// A fixed status for puts, instead of a store's own.
     puts: Option<(u16, &'static str)>,
     stored: Mutex<Option<HeaderMap>>,
     status_of_conflicts: u16,
@@ -47,7 +47,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
             headers.insert("content-length", "3".parse().unwrap());
             (headers, "abc").into_response()
         }
-        // An empty list, to Amazon and Google and to Microsoft.
+        // An empty list, for Amazon and Google and for Microsoft.
         (&Method::GET, _) if head.uri.query().unwrap_or_default().contains("comp=list") => {
             "<EnumerationResults><Blobs></Blobs><NextMarker/></EnumerationResults>".into_response()
         }
@@ -147,7 +147,7 @@ async fn a_doctor_asks_each_kind_of_store_whether_it_may_write_and_leaves_nothin
             };
             let mut wrote = asked.iter().filter(|(method, ..)| method == Method::PUT);
             assert!(wrote.all(|(.., headers)| is_conditional(headers)));
-            // Amazon's and Microsoft's are removed many at once.
+            // Amazon's and Microsoft's objects are removed in bulk.
             let is_removed = asked
                 .iter()
                 .any(|(method, ..)| *method == Method::DELETE || *method == Method::POST);

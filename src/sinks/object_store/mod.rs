@@ -6,27 +6,27 @@
 //! url = "s3://traces/agents"
 //! ```
 //!
-//! **Objects.** `PREFIX/dt=2026-11-21/hour=05/lake-5f0c9b1e7a2d4433-0000000017.jsonl.zst`: partitions as Hive, Athena, Spark and
-//! DuckDB know them, by when the daemon received the item, in UTC; an object has rows of one hour. A name is made of the sink's name, the writer
-//! (a number drawn once for this sink on this journal) and how many objects the writer wrote before: numbers without gaps. Nothing
-//! else is written below the prefix.
+//! **Objects.** `PREFIX/dt=2026-11-21/hour=05/lake-5f0c9b1e7a2d4433-0000000017.jsonl.zst`: partitions that Hive, Athena, Spark and DuckDB
+//! know, by the hour in which the daemon received the items, in UTC. An object has rows of one hour. Its name consists of the sink's name,
+//! the writer (a random number, drawn once for this sink on this journal) and the object's number, without gaps. Nothing else is written
+//! below the prefix.
 //!
-//! **Formats.** `jsonl` is one span or trace object a line in flat columns, described in [`jsonl`](super::jsonl), and `parquet` the same in
-//! typed columns ([`parquet`](super::parquet)). `otlp` is an archive to replay: protobuf requests, each behind its length as a varint, with
-//! spans as they were received. Items of the Agents SDK are in it twice: as OTLP spans, which every reader of OTLP understands, and as
-//! they came, in the text attribute `spanferry.agents_sdk.body` of a resource without spans, as a body that the ingest takes. Lines and
-//! archives are zstd frames one behind the other, as `zstdcat` and readers of such files take them.
+//! **Formats.** `jsonl` has one span or trace object per line in flat columns, described in [`jsonl`](super::jsonl); `parquet` has the same
+//! in typed columns ([`parquet`](super::parquet)). `otlp` is an archive to replay: protobuf requests, each preceded by its length as a
+//! varint, with spans as they were received. It contains items of the Agents SDK twice: as OTLP spans, for any reader of OTLP, and in the
+//! form that was received, as a request body for the ingest in the text attribute `spanferry.agents_sdk.body` of a resource without spans.
+//! Lines and archives are consecutive zstd frames, which `zstdcat` and readers of such files accept.
 //!
-//! **Exactly once.** An object is built in memory, compressed, and put when it is full, old enough, its hour is over or the journal is full
-//! of it, under the condition that nothing has its name. Its metadata (of a file: an extended attribute, `folder.rs`) holds the place to which the lane's cursor moves
-//! then; so the object and the cursor cannot disagree. Where the answer is lost, the same bytes go under the same name again, and what is there is recognised by its SHA-256. After
-//! a crash between the put and the saving of the cursor, the sink finds the object by its number and the lane goes on behind it.
-//! Until a put, nothing but the journal keeps the rows: what a crash takes is read again. Replays of dead letters are written once for each
-//! time that they are asked for.
+//! **Exactly once.** An object is built and compressed in memory. It is put when it is full or old enough, when its hour is over, or when
+//! the journal is full because of it, on the condition that its name does not exist. Its metadata (for a file, an extended attribute:
+//! `folder.rs`) holds the place to which the lane's cursor then moves, so object and cursor cannot disagree. If the response is lost, the
+//! same bytes are put under the same name again, and an existing object is recognised by its SHA-256. After a crash between the put and
+//! saving the cursor, the sink finds the object by its number, and the lane continues after it. Until a put, only the journal holds the
+//! rows; after a crash they are read again. Each replay of dead letters is written once.
 //!
-//! **Trouble.** `answer.rs` is a table of what stores say. The lane is the only retry loop. An object of our next name that we did
-//! not write is never overwritten: the lane holds and says which it is. A row that our own code panics on becomes a dead letter: from then
-//! until the next put each delivery is tried before it touches the object.
+//! **Errors.** `answer.rs` has a table of stores' error codes. Only the lane retries. An object under our next name that we did not write
+//! is never overwritten: the lane holds and names it. A row on which our own code panics becomes a dead letter: until the next put, each
+//! delivery is tried before it is added to the object.
 
 mod answer;
 mod connect;
@@ -71,7 +71,7 @@ pub use options::{Format, Options};
 pub use read::{Object, Objects};
 use store::Store;
 
-/// Objects in a store.
+/// The kind of sink that writes objects to a store.
 pub static KIND: Kind = Kind {
     name: "object_store",
     summary: "a data lake in S3, Google Cloud Storage, Azure or a folder: partitions of Parquet, JSON lines, or OTLP to replay, each row exactly once",
@@ -103,14 +103,14 @@ impl Plan for Options {
 }
 
 impl Options {
-    /// What stands before all names in the store.
+    /// Returns the prefix of all names in the store.
     fn root(&self) -> Path {
         let is_folder = self.scheme() == Some(Scheme::File);
         if is_folder { Path::default() } else { Path::from(self.place().1) }
     }
 }
 
-/// Writes objects. All but bytes on their way is done on threads that may block.
+/// Writes objects. All work except network transfers runs on threads that may block.
 pub struct Lake {
     store: Store,
     sink: String,
@@ -120,32 +120,32 @@ pub struct Lake {
     ledger: Mutex<WriterState>,
 }
 
-/// Where the work stands.
+/// The writer's state.
 struct WriterState {
     stage: Stage,
-    /// What is saved with the cursor; none before the first delivery of a new sink.
+    /// The state saved with the cursor; `None` before the first delivery of a new sink.
     saved: Option<Saved>,
-    /// The place of the last checkpoint: what was delivered behind it is in the object that is built, or nowhere.
+    /// The place of the last checkpoint. Later deliveries are in the open object, or nowhere.
     place: Bytes,
-    /// The hour of a delivery that waits for the store to be asked.
+    /// The hour of a delivery that waits until the store has been listed.
     waiting: Option<u64>,
-    /// Whether our own code has panicked on what comes.
+    /// Whether our own code has panicked on the current rows.
     is_careful: bool,
 }
 
 enum Stage {
-    /// It is not known yet whether the store has more than the cursor says.
+    /// Unknown whether the store has objects beyond the cursor.
     Unasked,
     /// No row waits for a put.
     Empty,
     Open(Box<Open>),
-    /// An object that takes no more rows until it is put.
+    /// An object that accepts no more rows until it is put.
     Sealed(Arc<Sealed>),
-    /// Somebody writes to the object, or nobody heard of what became of that: then its rows are read again.
+    /// The object is being written, or a write was abandoned. In the latter case, its rows are read again.
     Torn,
 }
 
-/// An object that is built.
+/// An object that is being built.
 struct Open {
     /// Hours since 1970.
     hour: u64,
@@ -160,7 +160,7 @@ impl Open {
     }
 }
 
-/// An object as it is put.
+/// A finished object, to be put.
 struct Sealed {
     hour: u64,
     path: Path,
@@ -168,17 +168,17 @@ struct Sealed {
     facts: ObjectNote,
 }
 
-/// What is saved with the cursor.
+/// The state that is saved with the cursor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Saved {
     writer: String,
     /// The number of the next object.
     next: u64,
-    /// The hour of the last one, or of the first delivery.
+    /// The hour of the last object, or of the first delivery.
     hour: u64,
 }
 
-/// So many hours before its last object a writer looks for others of its own: clocks go back, by less than a day.
+/// How many hours before its last object a writer looks for its own objects: clocks may be set back by less than a day.
 const HOURS_BACK: u64 = 24;
 
 fn hour_of(batch: &Batch) -> u64 {
@@ -186,7 +186,7 @@ fn hour_of(batch: &Batch) -> u64 {
 }
 
 impl WriterState {
-    /// The object that rows of this hour go to, taken out until they are written; none where a checkpoint must come before.
+    /// Takes the object for rows of this hour out of the state, until they are written; `None` if a checkpoint has to come first.
     fn take(&mut self, hour: u64, encoder: impl FnOnce() -> Encoder) -> Option<Box<Open>> {
         match std::mem::replace(&mut self.stage, Stage::Torn) {
             Stage::Empty => Some(Box::new(Open::new(hour, encoder()))),
@@ -199,8 +199,8 @@ impl WriterState {
         }
     }
 
-    /// Notes that all before this place is in the store, or before the one where the lane has to go on instead, and the number of the next
-    /// object.
+    /// Records that all rows before a place are stored, and the number of the next object. The place is `go_on`, from which the lane then
+    /// continues, if given.
     fn checkpoint(
         &mut self,
         place: Bytes,
@@ -215,7 +215,7 @@ impl WriterState {
         self.saving(go_on)
     }
 
-    /// What the lane saves, and where it goes on if that is elsewhere.
+    /// Returns the state to save, and the place from which the lane continues if it changes.
     fn saving(&self, go_on: Option<Bytes>) -> Checkpoint {
         let saved = self.saved.as_ref().and_then(|saved| serde_json::to_vec(saved).ok());
         Checkpoint { state: saved.unwrap_or_default().into(), go_on }
@@ -223,9 +223,9 @@ impl WriterState {
 }
 
 impl Lake {
-    /// Asks nobody for anything.
+    /// Creates the sink without contacting the store.
     fn over(store: Store, options: &Options, parts: Parts) -> Self {
-        // Whatever else it is belongs to a sink of another kind that had this name.
+        // Any other state is that of another kind of sink that had this name.
         let saved = serde_json::from_slice(&parts.state).ok();
         let (stage, place, waiting) = (Stage::Unasked, Bytes::new(), None);
         Self {
@@ -265,7 +265,7 @@ impl Lake {
             return again();
         };
         let is_full = open.encoder.len() >= self.options.object.bytes_max.as_usize();
-        // Nobody can give the delivery up between here and the lane's hearing of it.
+        // Nothing can cancel the delivery between here and the lane's receiving the report.
         lock(&self.ledger).stage = Stage::Open(open);
         let is_done = is_full || fitting < delivery.len();
         let pace = if is_done { Pace::Checkpoint } else { Pace::Go };
@@ -309,12 +309,12 @@ impl Lake {
         self.put(&sealed, place).await
     }
 
-    /// Finds out whether the store has objects that the cursor does not know of; draws a number for a writer that is new.
+    /// Finds objects in the store beyond the cursor, or draws the number of a new writer.
     async fn ask(&self, place: Bytes) -> Result<Checkpoint, Pace> {
         let saved = {
             let mut ledger = lock(&self.ledger);
             ledger.stage = Stage::Unasked;
-            // Without a row to write there is nothing to know.
+            // Without a row to write, the store need not be listed.
             let Some(hour) = ledger.waiting else { return Ok(ledger.saving(None)) };
             let Some(saved) = ledger.saved.clone() else {
                 let writer = RandomState::new().hash_one(clock::unix_now_ns());
@@ -357,12 +357,12 @@ impl Lake {
             None
         } else {
             let found = self.store.facts_of(&sealed.path).await?;
-            // With this content it is the one whose answer was lost.
+            // With the same content, it is our object whose response was lost.
             Some(found).filter(|found| found.sha256 != sealed.facts.sha256)
         };
         let mut ledger = lock(&self.ledger);
         let next = ledger.saved.as_ref().map_or(0, |saved| saved.next) + 1;
-        // A put of an earlier run has come late, and cut the journal elsewhere: its rows are there, and what follows them is read again.
+        // An earlier run's late put cut the journal elsewhere. Its rows are stored, so the lane reads on after them.
         let go_on = found.map(|found| found.place());
         Ok(ledger.checkpoint(place, go_on, (next, sealed.hour)))
     }
@@ -374,7 +374,7 @@ impl Lake {
         self.root.clone().join(date.as_ref()).join(format!("hour={:02}", hour % 24))
     }
 
-    /// What the names of a writer's objects begin with.
+    /// Returns the prefix of the names of a writer's objects.
     fn stem(&self, writer: &str) -> String {
         format!("{}-{writer}-", self.sink)
     }
@@ -386,7 +386,7 @@ fn down(reason: String) -> Pace {
 
 impl Sink for Lake {
     fn trace_needs(&self) -> Option<TraceNeeds> {
-        // The archive is what the client sent.
+        // The archive holds what the client sent, without context.
         (self.options.format != Format::Otlp).then_some(TraceNeeds::AS_KNOWN)
     }
 
@@ -408,7 +408,7 @@ impl Sink for Lake {
 
     fn discard(&self) -> bool {
         let mut ledger = lock(&self.ledger);
-        // Without a row to write the store need not be asked, so the lane's next checkpoint works although the store does not.
+        // Without a row to write, the store need not be listed, so the lane's next checkpoint works even if the store is down.
         ledger.waiting = None;
         let has_rows = matches!(ledger.stage, Stage::Open(_) | Stage::Sealed(_) | Stage::Torn);
         if has_rows {

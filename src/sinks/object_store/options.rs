@@ -63,7 +63,7 @@ pub struct Options {
     /// `az://`: a shared access signature token.
     pub sas_token: Option<Secret>,
     /// Timeout of a request, including the upload of the largest object.
-    // The largest object by default within it: 1 MiB a second.
+    // Allows the largest object by default at 1 MiB a second.
     #[serde(default = "seconds::<120>")]
     pub timeout: Duration,
     /// Timeout of connecting.
@@ -87,7 +87,7 @@ pub enum Format {
     Otlp,
 }
 
-/// What kind of store an address is of.
+/// The kind of store that a URL refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scheme {
     S3,
@@ -96,7 +96,7 @@ pub(super) enum Scheme {
     File,
 }
 
-/// How addresses of each kind begin, the options that no other kind has, and what to say of them elsewhere.
+/// For each kind: its prefix, its own options, and the message if they are used with another kind.
 const SCHEMES: [(&str, Scheme, &str, &str); 4] = [
     (
         "s3://",
@@ -131,7 +131,7 @@ pub enum Sse {
 }
 
 impl Sse {
-    /// The header's value.
+    /// Returns the header's value.
     pub(super) fn header(self) -> &'static str {
         match self {
             Self::Aes256 => "AES256",
@@ -142,28 +142,28 @@ impl Sse {
 
 impl Default for ObjectLimits {
     fn default() -> Self {
-        // Readers of lakes like 128 MiB to 1 GiB, and this is in memory. Five minutes is soon enough for whoever asks a lake.
+        // Readers of lakes prefer 128 MiB to 1 GiB, and the object is in memory. Five minutes is soon enough for queries of a lake.
         Self { bytes_max: ByteSize(128 << 20), age: time::Duration::from_mins(5).into() }
     }
 }
 
-/// Spans repeat themselves so much that the fastest level finds nearly everything.
+/// Spans repeat themselves so much that the fastest level is nearly as good as others.
 fn default_level() -> i32 {
     1
 }
 
-/// A smaller object costs more than what is in it.
+/// A smaller object costs more than its contents.
 const OBJECT_BYTES_MIN: ByteSize = ByteSize(64 << 10);
-/// What one put of S3 takes is 5 GB; an object is in memory.
+/// One put to S3 accepts 5 GB, but an object is in memory.
 const OBJECT_BYTES_MAX: ByteSize = ByteSize(1 << 30);
 
 const URLS: &str = "write \"s3://bucket/prefix\", \"gs://bucket/prefix\", \"az://container/prefix\" or \"file:///absolute/folder\"";
 
-/// What a key of Google is.
+/// The contents of a Google key.
 type Json = serde_json::Map<String, serde_json::Value>;
 
 impl Options {
-    /// Every mistake that can be seen without asking anybody.
+    /// Returns every mistake that can be found offline.
     pub(super) fn check(&self) -> Vec<Mistake> {
         let mut found = Mistakes(self.tls.check());
         let (scheme, (bucket, prefix)) = (self.scheme(), self.place());
@@ -215,13 +215,13 @@ impl Options {
         found.0
     }
 
-    /// The kind of store that the address is of.
+    /// Returns the kind of store that the URL refers to.
     pub(super) fn scheme(&self) -> Option<Scheme> {
         let known = SCHEMES.iter().find(|(start, ..)| self.url.starts_with(start));
         known.map(|(_, scheme, ..)| *scheme)
     }
 
-    /// The bucket, and what stands before all names; for files nothing, and the folder.
+    /// Returns the bucket and the prefix of all names; for files, an empty text and the folder.
     pub(super) fn place(&self) -> (&str, &str) {
         let (_, rest) = self.url.split_once("://").unwrap_or_default();
         match rest.find('/') {

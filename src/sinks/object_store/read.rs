@@ -1,5 +1,5 @@
-//! Objects as `spanferry import` reads them: listed, and then in ranges, so that one of any size takes little memory, and what breaks off is
-//! asked for again from where it was.
+//! Reads objects for `spanferry import`: lists them and reads them in ranges, so that objects of any size need little memory and an
+//! interrupted read continues where it stopped.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,37 +15,37 @@ use super::options::Options;
 use super::store::Store;
 use crate::sinks::Pace;
 
-/// What is asked for at once: half of what the client keeps of an answer.
+/// The size of a range: half the largest response that the client keeps.
 const RANGE_BYTES: u64 = 4 << 20;
 
-/// What an address names in a store.
+/// The objects that a URL refers to.
 pub struct Objects {
     client: Arc<dyn ObjectStore>,
     bucket: String,
-    /// The name of an object, or of what many are below.
+    /// The name of an object, or a prefix of several.
     named: String,
 }
 
-/// An object that was listed.
+/// A listed object.
 pub struct Object {
     client: Arc<dyn ObjectStore>,
-    /// Its whole address.
+    /// Its complete URL.
     pub url: String,
-    /// What the store calls this content of it.
+    /// The store's tag for this version of its content.
     pub e_tag: Option<String>,
-    /// In bytes.
+    /// Size in bytes.
     pub size: u64,
     path: Path,
 }
 
 impl Options {
-    /// Options with nothing but an address: credentials are those of the environment.
+    /// Creates options from a URL alone. Credentials come from the environment.
     pub fn of_url(url: &str) -> Result<Self, String> {
         let table = toml::Table::from_iter([("url".to_owned(), url.into())]);
         table.try_into().map_err(|error| error.to_string())
     }
 
-    /// The same for another address, if that is in the same bucket.
+    /// Returns the same options for another URL, if that is in the same bucket.
     pub fn at(&self, url: &str) -> Option<Self> {
         let other = Self { url: url.to_owned(), ..self.clone() };
         let is_same = (self.scheme(), self.place().0) == (other.scheme(), other.place().0);
@@ -54,7 +54,7 @@ impl Options {
 }
 
 impl Objects {
-    /// Connects to nobody.
+    /// Creates the client; does not connect.
     pub fn of(options: &Options) -> Result<Self, String> {
         if let Some(mistake) = options.check().first() {
             return Err(format!("{}: {}", mistake.what, mistake.hint));
@@ -68,7 +68,7 @@ impl Objects {
         Ok(Self { client, bucket, named })
     }
 
-    /// What the address names, in the order of names: those below it, or else all whose names begin so, as that of one object does.
+    /// Lists the objects that the URL refers to, by name: those below it or, if there are none, those whose names begin with it.
     pub async fn list(&self) -> Result<Vec<Object>, Pace> {
         let above = self.named.rsplit_once('/').map_or("", |(above, _)| above);
         let mut found = Vec::new();
@@ -91,7 +91,7 @@ impl Objects {
 }
 
 impl Object {
-    /// The next bytes, from this one on.
+    /// Reads the next bytes from this offset on.
     pub async fn read(&self, from: u64) -> Result<Bytes, Pace> {
         let wanted: Range<u64> = from..self.size.min(from + RANGE_BYTES);
         let (range, if_match) = (Some(wanted.clone().into()), self.e_tag.clone());

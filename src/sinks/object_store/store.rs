@@ -1,4 +1,4 @@
-//! What the sink asks of a store, and the two that there are: one over HTTP, and a folder.
+//! The operations that the sink needs of a store, and its two implementations: over HTTP, and in a folder.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,17 +16,17 @@ use super::facts::{Numbered, ObjectNote, number_of};
 use super::folder::Folder;
 use crate::sinks::Pace;
 
-/// Where objects are.
+/// The store of the objects.
 pub(super) enum Store {
     Http(Arc<dyn ObjectStore>),
     Folder(Folder),
 }
 
-/// What is never there: [`Store::probe`] asks to replace it.
+/// A name that never exists: [`Store::probe`] requests its replacement.
 const NEVER_THERE: &str = "spanferry-doctor";
 
 impl Store {
-    /// The objects whose names begin so, in the partition `from` and those after it.
+    /// Returns the objects whose names have this prefix, in the partition `from` and later ones.
     pub(super) async fn numbered(
         &self,
         root: &Path,
@@ -48,7 +48,7 @@ impl Store {
         Ok(found)
     }
 
-    /// Puts an object, with what is noted of it, where none of its name is; false where one is.
+    /// Puts an object with its metadata if its name does not exist. Returns `false` if it does.
     pub(super) async fn create(
         &self,
         path: &Path,
@@ -69,7 +69,7 @@ impl Store {
         }
     }
 
-    /// What is noted of an object.
+    /// Returns an object's metadata.
     pub(super) async fn facts_of(&self, path: &Path) -> Result<ObjectNote, Pace> {
         let text = match self {
             Self::Folder(folder) => folder.text_of(path).await?,
@@ -88,7 +88,7 @@ impl Store {
         })
     }
 
-    /// Whether objects can be listed and written. Nothing is left there.
+    /// Checks whether objects can be listed and written. Leaves nothing behind.
     pub(super) async fn probe(&self, root: &Path) -> Result<String, Pace> {
         let client = match self {
             Self::Http(client) => client,
@@ -97,7 +97,7 @@ impl Store {
         if let Some(Err(error)) = client.list(Some(root)).next().await {
             return Err(pace(&error));
         }
-        // Whether one may write is asked before whether what is to be replaced is there.
+        // Stores check the permission to write before the existence of the object to be replaced.
         let absent = UpdateVersion { e_tag: Some("\"0\"".into()), version: Some("1".into()) };
         let path = root.clone().join(NEVER_THERE);
         match client.put_opts(&path, PutPayload::new(), PutMode::Update(absent).into()).await {
@@ -114,7 +114,7 @@ impl Store {
     }
 }
 
-/// What stands before an object's path in messages.
+/// The prefix of an object's path in messages.
 impl fmt::Display for Store {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,4 +1,4 @@
-//! The sink alone, over a store in memory that does as it is told.
+//! Tests of the sink alone, over a scripted store in memory.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -18,25 +18,25 @@ use super::*;
 use crate::sinks::{Verdicts, samples};
 use crate::span::{Detail, Item, keys};
 
-/// What becomes of a put.
+/// The outcome of a put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SinkOutcome {
-    /// It is refused.
+    /// It is rejected.
     Refused,
-    /// It is done, and nobody hears of it.
+    /// It succeeds, and the response is lost.
     Unheard,
-    /// Nobody hears of it, and it is done later.
+    /// The response is lost, and it succeeds later.
     Late,
-    /// It is done, and the answer never comes.
+    /// It succeeds, and the response never arrives.
     Hangs,
 }
 
-/// A store in memory whose puts and questions may fail.
+/// A store in memory whose puts and reads may fail.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     pub(crate) inner: Arc<InMemory>,
     pub(crate) fates: Mutex<VecDeque<Option<SinkOutcome>>>,
-    /// How many of the next questions fail.
+    /// How many of the next reads fail.
     pub(crate) deaf: Mutex<u32>,
 }
 
@@ -54,7 +54,7 @@ impl Told {
         Err(broken())
     }
 
-    /// All objects, by their names.
+    /// Returns all objects by name.
     pub(crate) async fn objects(&self) -> BTreeMap<String, Bytes> {
         let metas: Vec<ObjectMeta> = self.inner.list(None).try_collect().await.unwrap();
         let mut all = BTreeMap::new();
@@ -163,7 +163,7 @@ impl ObjectStore for Told {
     }
 }
 
-/// A sink over this store, with these options.
+/// Returns a sink over this store, with these options.
 pub(crate) fn lake(store: &Arc<Told>, options: &str, state: Bytes) -> Lake {
     let options = format!("url = \"s3://bucket/a/b\"\n{options}");
     let options: Options = toml::from_str(&options).unwrap();
@@ -172,7 +172,7 @@ pub(crate) fn lake(store: &Arc<Told>, options: &str, state: Bytes) -> Lake {
     Lake::over(Store::Http(client), &options, parts)
 }
 
-/// The decompressed bytes of an object.
+/// Returns the decompressed bytes of an object.
 pub(crate) fn plain(object: &Bytes) -> Vec<u8> {
     zstd::stream::decode_all(object.as_ref()).unwrap()
 }
@@ -194,7 +194,7 @@ async fn begun(store: &Arc<Told>, options: &str) -> Lake {
     begun_over(lake(store, options, Bytes::new())).await
 }
 
-/// One that has been asked for its number.
+/// Returns a sink that already has its writer's number.
 pub(super) async fn begun_over(sink: Lake) -> Lake {
     let first = sink.deliver(&spans(HOUR_5, 0..1)).await;
     assert_eq!(first, Report::all(Verdict::Retry, Pace::Checkpoint), "a number is saved before");
@@ -264,7 +264,7 @@ async fn after_a_crash_behind_the_put_the_lane_goes_on_behind_the_object() {
         sink.deliver(&spans(HOUR_5, 0..3)).await;
         sink.checkpoint_at(place(at)).await.unwrap();
     }
-    // Neither cursor was saved. The format is another one now, and so is the first hour.
+    // Neither cursor was saved. The format has changed, and so has the first hour.
     let sink = lake(&store, "format = \"otlp\"", state);
     assert_eq!(
         sink.checkpoint_at(place("0")).await.unwrap().go_on,
@@ -343,7 +343,7 @@ async fn a_delivery_that_nobody_heard_of_is_read_again_with_all_since_the_last_c
     let store = Arc::new(Told::default());
     let sink = begun(&store, "").await;
     assert_eq!(sink.deliver(&spans(HOUR_5, 0..3)).await, Report::delivered());
-    // Many, so that the work outlasts the first look at it.
+    // Enough spans that encoding outlasts the first poll.
     let next = spans(HOUR_5, 3..5000);
     let mut given_up = sink.deliver(&next);
     let polled =
