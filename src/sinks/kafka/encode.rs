@@ -1,4 +1,4 @@
-//! Spans become messages: one trace each, and no larger than the topic takes. Pure.
+//! Encodes spans as messages, each with one trace and no larger than the topic accepts. Pure.
 
 use std::collections::HashMap;
 
@@ -10,21 +10,21 @@ use crate::sinks::shrink::otlp::shrink;
 use crate::span::otlp::protobuf;
 use crate::span::{Span, TraceId};
 
-/// Says what of a span was cut.
+/// The attribute that lists which texts of a span were cut.
 const TRUNCATED: &str = "spanferry.truncated";
-/// What says what a span is stays when it is cut.
+/// Prefixes of attributes that identify a span, which are never cut.
 const NEEDED: [&str; 6] = ["gen_ai.", "llm.", "openinference.", "session.", "user.", "tag."];
 
-/// A message, and what is in it.
+/// A message and its contents.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Message {
     pub(super) trace: TraceId,
     pub(super) tenant: String,
-    /// When the first of it was received, in nanoseconds since 1970.
+    /// The earliest time at which one of its items was received, in nanoseconds since 1970.
     pub(super) received_at_ns: u64,
     /// Places of its items in the delivery.
     pub(super) places: Vec<usize>,
-    /// None where no message can hold its only item.
+    /// `None` if no message can hold its only item.
     pub(super) value: Option<Vec<u8>>,
 }
 
@@ -36,8 +36,8 @@ struct Group<'a> {
     spans: Vec<Option<&'a Span>>,
 }
 
-/// The messages of a delivery, whose values take so many bytes at most. The same delivery gives the same messages. There is nothing to
-/// send for trace objects.
+/// Encodes a delivery as messages whose values have at most so many bytes. The same delivery yields the same messages. Trace objects are
+/// not sent.
 pub(super) fn encode(delivery: &Delivery, options: &Options, bytes_max: usize) -> Vec<Message> {
     let encoder = Encoder {
         delivery,
@@ -62,7 +62,7 @@ pub(super) fn encode(delivery: &Delivery, options: &Options, bytes_max: usize) -
     messages
 }
 
-/// The spans by trace and tenant, in the order in which these come up.
+/// Groups the spans by trace and tenant, in the order of first appearance.
 fn groups(delivery: &Delivery) -> Vec<((TraceId, &str), Group<'_>)> {
     let mut groups: Vec<((TraceId, &str), Group<'_>)> = Vec::new();
     let mut known: HashMap<(TraceId, &str), usize> = HashMap::new();

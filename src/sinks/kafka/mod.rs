@@ -1,4 +1,4 @@
-//! `type = "kafka"`: a topic, for another tier of Spanferry, a Collector, or whoever reads OTLP from Kafka.
+//! `type = "kafka"`: a topic, for another tier of Spanferry, a Collector, or any other reader of OTLP from Kafka.
 //!
 //! ```toml
 //! [sinks.topic]
@@ -6,20 +6,20 @@
 //! brokers = ["kafka-0.kafka:9092", "kafka-1.kafka:9092"]
 //! ```
 //!
-//! **Messages** are what the OpenTelemetry Collector writes with `partition_traces_by_id`: the value is an `ExportTraceServiceRequest`
-//! in protobuf with spans of one trace, the key the trace's id in hexadecimal, and the partition follows from the key by the
-//! Collector's own hash, so that a trace is whole in one partition whoever wrote it. Headers say what OTLP has no place for:
-//! `spanferry-sender` (against circles), `spanferry-received-at` and, where there is one, `spanferry-tenant`.
+//! **Messages** have the format of the OpenTelemetry Collector with `partition_traces_by_id`: the value is an `ExportTraceServiceRequest`
+//! in protobuf with spans of one trace, and the key is the trace's id in hexadecimal. The partition follows from the key by the Collector's
+//! own hash, so a trace is complete in one partition whichever program writes it. Headers carry what OTLP has no field for:
+//! `spanferry-sender` (against loops), `spanferry-received-at` and, if there is one, `spanferry-tenant`.
 //!
-//! Spans that came as OTLP go out as the bytes that came in: what is sent again after a crash is the same to the byte, so that a receiver
-//! of Spanferry recognises it; and whose tokens count is for the tier to say that sees whole traces. Agents SDK spans are written
-//! as the sink `otlp` writes them, with what their trace objects say; the objects themselves are not sent.
+//! OTLP spans are sent as the bytes that were received. After a crash, resent spans are therefore identical, and a Spanferry receiver
+//! recognises them. Whose tokens count is decided by the tier that sees complete traces. Agents SDK spans are written as by the sink
+//! `otlp`, with the facts of their trace objects; the objects themselves are not sent.
 //!
-//! **Durability.** The producer is idempotent with `acks=all`, and no span counts as delivered before the broker acknowledged
-//! its message. The sink holds where the topic would not keep that promise: with several replicas and `min.insync.replicas` below 2.
+//! **Durability.** The producer is idempotent with `acks=all`, and a span counts as delivered only after the broker has acknowledged its
+//! message. The sink holds if the topic would not keep that promise: with several replicas and `min.insync.replicas` below 2.
 //!
-//! **Sizes.** Messages and batches stay below the topic's own limit, which is read from the cluster. A span that is larger alone has its
-//! longest texts cut; where that is not enough, it becomes a dead letter.
+//! **Sizes.** Messages and batches stay below the topic's own limit, which is read from the cluster. If a single span is larger, its
+//! longest texts are cut; if that is not enough, it becomes a dead letter.
 
 #[cfg(any(feature = "kafka", test))]
 mod encode;
@@ -34,7 +34,7 @@ use std::sync::Arc;
 use super::{BuildError, Kind, Parts, Plan, Sink, http, read_options};
 pub use options::{Compression, Options};
 
-/// Topics of Kafka.
+/// The kind of sink that writes to a Kafka topic.
 pub static KIND: Kind = Kind {
     name: "kafka",
     summary: "a Kafka topic, one trace a message, as the Collector's Kafka exporter writes it",
@@ -43,7 +43,7 @@ pub static KIND: Kind = Kind {
     parse: |table| Ok(Box::new(Topic(Arc::new(read_options(table, Options::mistakes)?)))),
 };
 
-/// A topic that is written to.
+/// The topic to write to.
 #[derive(Debug)]
 struct Topic(Arc<Options>);
 

@@ -23,7 +23,7 @@ pub struct Options {
     #[serde(default)]
     pub compression: Compression,
     /// How long a message may wait for the brokers' acknowledgement before it is retried.
-    // A broker that was lost has another take its place within half a minute by default (`broker.session.timeout.ms` is 9 s).
+    // A lost broker is replaced within half a minute by default (`broker.session.timeout.ms` is 9 s).
     #[serde(default = "seconds::<30>")]
     pub timeout: Duration,
     /// Write to a topic with several replicas even if `min.insync.replicas` is 1: then losing a broker can lose spans that count as
@@ -59,7 +59,7 @@ fn default_topic() -> String {
 }
 
 impl Options {
-    /// What is wrong with them.
+    /// Returns every mistake in the options.
     pub(super) fn mistakes(&self) -> Vec<Mistake> {
         let mut found = Mistakes(self.cluster.mistakes());
         #[rustfmt::skip]

@@ -1,7 +1,7 @@
-//! Writes messages to the topic, and says of each span what became of its message.
+//! Writes messages to the topic, and reports for each span the result of its message.
 //!
-//! What a topic promises and takes is read before the first message, and again after whatever went wrong: then the producer is made anew,
-//! too. Deliveries share one; its queue holds no more than what lanes have under way ([`QUEUE_KIB_MAX`]).
+//! The topic's guarantees and limits are read before the first message and again after any error, which also creates a new producer.
+//! Deliveries share one producer. Its queue is bounded ([`QUEUE_KIB_MAX`]).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,21 +22,21 @@ use crate::span::{TraceNeeds, Traced};
 use crate::support::forwarding::SENDER_HEADER;
 use crate::support::kafka::{Context, RECEIVED_HEADER, TENANT_HEADER, is_refusal};
 
-/// Deliveries under way at once: while one waits for its acknowledgements the next is encoded.
+/// Concurrent deliveries: while one waits for its acknowledgements, the next is encoded.
 const DELIVERIES_MAX: usize = 4;
-/// Messages that wait for the broker, in the client's own memory. Beyond it deliveries wait.
+/// Memory of the client for messages that wait for the broker. Beyond it, deliveries wait.
 const QUEUE_KIB_MAX: usize = 64 << 10;
-/// What a message takes in the topic beside its value: the key, the headers, and the frames of record and batch.
+/// Bytes of a message in the topic in addition to its value: key, headers, and the framing of record and batch.
 const AROUND_BYTES: usize = 1 << 10;
-/// How long the cluster may take to say what its topic is like.
+/// The longest wait for the cluster's description of its topic.
 const ASK_MAX: Duration = Duration::from_secs(10);
-/// How long it is waited for at once: what is refused is known soon, and need not be waited for to the end.
+/// The longest uninterrupted wait: a refusal is known early and should end the wait.
 const ASK_STEP: Duration = Duration::from_secs(1);
 /// Kafka's own default, for a topic whose limit may not be read.
 const DEFAULT_MESSAGE_BYTES_MAX: usize = 1_000_000;
-/// What the library takes at most (`message.max.bytes`).
+/// The library's largest limit (`message.max.bytes`).
 const MESSAGE_BYTES_CEILING: usize = 1_000_000_000;
-/// How long the producer waits for more before it sends a batch.
+/// How long the producer waits for more messages before it sends a batch.
 const LINGER_MS: &str = "5";
 
 /// Writes to one topic.
@@ -45,20 +45,20 @@ pub(super) struct Kafka {
     link: Mutex<Option<Arc<Link>>>,
 }
 
-/// A producer for a topic that was found good.
+/// A producer for a topic that was checked.
 struct Link {
-    /// Taken out only when this is dropped.
+    /// Taken out only on drop.
     producer: Option<FutureProducer<Context>>,
     context: Context,
     found: TopicInfo,
 }
 
-/// What was found of a topic.
+/// The properties of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct TopicInfo {
     partitions: usize,
     replicas: usize,
-    /// None where the topic's configuration may not be read.
+    /// `None` if the topic's configuration may not be read.
     in_sync_min: Option<usize>,
     message_bytes_max: usize,
 }
@@ -109,7 +109,7 @@ impl Kafka {
         report
     }
 
-    /// The producer; or what follows for whatever is to be sent, where the topic cannot be written to.
+    /// Returns the producer, or the report for any delivery if the topic cannot be written to.
     async fn link(&self) -> Result<Arc<Link>, Report> {
         let mut known = self.link.lock().await;
         if let Some(link) = known.as_ref() {
@@ -119,7 +119,7 @@ impl Kafka {
         Ok(Arc::clone(known.insert(link)))
     }
 
-    /// What an error of a message means.
+    /// Returns the report for a message that failed.
     fn report(&self, link: &Link, error: &KafkaError) -> Report {
         let (topic, code) = (&self.options.topic, error.rdkafka_error_code());
         let trouble = link.context.trouble();
@@ -130,7 +130,7 @@ impl Kafka {
                     link.found.message_bytes_max
                 ))
             }
-            // The limit that batches were made for is not the topic's any more.
+            // The topic's limit has changed since the batches were made.
             Some(Code::MessageSizeTooLarge) => {
                 Report::slow(None, format!("the topic {topic} takes less than it did"))
             }
@@ -161,7 +161,7 @@ impl Sink for Kafka {
 
     fn trace_needs(&self) -> Option<TraceNeeds> {
         Some(TraceNeeds {
-            // What came as OTLP goes out as it is.
+            // OTLP spans are sent as they were received.
             traced: Traced::Spending,
             root: self.options.root_span,
             context_wait: self.options.context_wait.into(),
@@ -175,7 +175,7 @@ impl Sink for Kafka {
 }
 
 impl Link {
-    /// Asks the cluster about the topic, and makes a producer where it is good. It says what to do where it is not.
+    /// Reads the topic's properties and creates a producer if the topic is suitable. Otherwise returns a report with advice.
     async fn open(options: Arc<Options>) -> Result<Arc<Self>, Report> {
         // The library's calls block.
         let opening = spawn_blocking(move || {
@@ -192,7 +192,7 @@ impl Link {
         opened.unwrap_or_else(|_| Err(Report::down(None, "the Kafka client could not be made")))
     }
 
-    /// Hands a message to the client.
+    /// Passes a message to the client.
     fn enqueue(
         &self,
         topic: &str,
@@ -226,7 +226,7 @@ impl Link {
 }
 
 impl Drop for Link {
-    /// Closing a client waits for its threads.
+    /// Drops the producer on a thread that may block, because closing a client waits for its threads.
     fn drop(&mut self) {
         let producer = self.producer.take();
         if let Ok(runtime) = Handle::try_current() {
@@ -236,7 +236,7 @@ impl Drop for Link {
 }
 
 impl TopicInfo {
-    /// Why spans that the topic acknowledged could be lost nevertheless.
+    /// Returns a report if spans that the topic acknowledged could still be lost.
     fn weakness(self, options: &Options) -> Option<Report> {
         let topic = &options.topic;
         if options.allow_weak_acks || self.replicas < 2 {
@@ -256,10 +256,10 @@ impl TopicInfo {
     }
 }
 
-/// What the topic is like.
+/// Reads the topic's properties.
 fn ask(options: &Options) -> Result<TopicInfo, Report> {
     let (config, context) = (options.cluster.config(), Context::default());
-    // A client whose own thread hears what is wrong, as the one that administers does not.
+    // This client's own thread receives errors; the admin client has none.
     let client: FutureProducer<Context> =
         config.create_with_context(context.clone()).map_err(|error| wrong(&error))?;
     let begun = Instant::now();
@@ -289,7 +289,7 @@ fn ask(options: &Options) -> Result<TopicInfo, Report> {
     let described = Handle::current().block_on(admin.describe_configs(&what, &patience));
     let config = match described {
         Ok(described) => described.into_iter().next().and_then(Result::ok),
-        // Services that speak Kafka's protocol need not know this request.
+        // Services that implement Kafka's protocol may not support this request.
         Err(_) if options.allow_weak_acks => None,
         Err(error) => return Err(Report::down(None, error.to_string())),
     };
@@ -315,7 +315,7 @@ fn producer(
         Compression::Lz4 => "lz4",
         Compression::None => "none",
     };
-    // A batch is refused as a whole where it is larger than a message may be.
+    // A batch larger than a message may be is rejected as a whole.
     let batch_bytes_max = found.message_bytes_max.saturating_sub(AROUND_BYTES).max(1);
     let mut config = options.cluster.config();
     config
@@ -327,7 +327,7 @@ fn producer(
         .set("message.max.bytes", found.message_bytes_max.to_string())
         .set("message.timeout.ms", options.timeout.0.as_millis().to_string())
         .set("queue.buffering.max.kbytes", QUEUE_KIB_MAX.to_string())
-        // The Collector's own default, so that a trace is in one partition whoever writes it.
+        // The Collector's own default, so a trace is in one partition whichever program writes it.
         .set("partitioner", "fnv1a");
     config.create_with_context(context)
 }
@@ -345,12 +345,12 @@ fn refused(what: &str) -> Report {
     ))
 }
 
-/// The library does not take the settings that the options came to.
+/// Reports settings, derived from the options, that the library does not accept.
 fn wrong(error: &KafkaError) -> Report {
     Report::hold(format!("the Kafka client cannot be made as configured: {error}"))
 }
 
-/// What was found, or what is wrong.
+/// Describes the topic, or returns the error.
 pub(super) async fn probe(options: Arc<Options>) -> Result<String, String> {
     let topic = options.topic.clone();
     let link = Link::open(options).await;

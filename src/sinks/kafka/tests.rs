@@ -1,4 +1,4 @@
-//! What a delivery becomes, and, where the client is built, how its own mock of a cluster answers.
+//! Tests of the messages of a delivery and, if the client is built, of its own mock cluster's responses.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ fn options(more: &str) -> Result<Options, Vec<Problem>> {
     read_options(DeTable::parse(&text).unwrap(), Options::mistakes)
 }
 
-/// A span in a trace, as it came over OTLP with a text of so many bytes.
+/// Returns a span of a trace, as received over OTLP with a text of so many bytes.
 fn span(trace: u8, number: u8, bytes: usize) -> Item {
     let text = "x".repeat(bytes);
     let span = format!(
@@ -40,7 +40,7 @@ fn delivery(requests: Vec<(&str, u64, Vec<Item>)>) -> Delivery {
     delivery
 }
 
-/// The ids of the spans in a message, as its numbers.
+/// Returns the numbers of the spans in a message, from their ids.
 fn numbers(message: &Message) -> Vec<u8> {
     let value = message.value.as_deref().unwrap();
     let request = ExportTraceServiceRequest::decode(value).unwrap();
@@ -92,7 +92,7 @@ fn no_message_is_larger_than_the_topic_takes_and_none_of_many_small_ones_is_cut(
         assert_eq!(is_cut, numbers(message) == [41]);
     }
     assert_eq!(all, (1..=41).collect::<Vec<_>>());
-    // What cannot be cut so far says so.
+    // A span that cannot be cut that far has no value.
     let none = encode(&delivery.only(&[40]), &options("").unwrap(), 1_500);
     assert_eq!((none[0].value.as_ref(), &none[0].places), (None, &vec![0]));
 }
@@ -122,7 +122,7 @@ fn every_mistake_is_told() {
     assert!(!format!("{found:?}").contains("hush"));
 }
 
-/// The client's own mock of a cluster: it refuses what it is told to.
+/// The client's own mock cluster, which fails requests on demand.
 #[cfg(feature = "kafka")]
 mod with_a_mock {
     use std::time::Duration;
@@ -153,7 +153,7 @@ mod with_a_mock {
         delivery(vec![("shop", 7, vec![span(1, 1, 9), span(2, 2, 9), span(3, 3, 9)])])
     }
 
-    /// What is in the topic: key, tenant, and the numbers of the spans.
+    /// Returns the messages in the topic: key, tenant, and the numbers of the spans.
     fn consumed(cluster: &Cluster, count: usize) -> Vec<(String, String, u8)> {
         let mut config = rdkafka::ClientConfig::new();
         config.set("bootstrap.servers", cluster.bootstrap_servers());
@@ -162,7 +162,7 @@ mod with_a_mock {
         consumer.subscribe(&["otlp_spans"]).unwrap();
         let mut all = Vec::new();
         while all.len() < count {
-            // What is no message is no answer.
+            // A poll without a message proves nothing.
             let Some(message) = consumer.poll(Duration::from_secs(30)) else { continue };
             let message = message.unwrap();
             let headers: Vec<_> = message.headers().unwrap().iter().collect();
