@@ -1,4 +1,4 @@
-//! The values of one column of a row group, until they are written. Pure.
+//! Holds the values of one column of a row group until they are written. Pure.
 
 use std::mem;
 
@@ -14,9 +14,9 @@ use crate::support::json::write_compact;
 /// Values of one type, and which rows have one.
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
-    /// Numbers; of those with fractions and of flags the bits.
+    /// Numbers; for doubles and booleans, their bits.
     numbers: Vec<i64>,
-    /// Texts, one behind the other.
+    /// Texts, concatenated.
     bytes: Vec<u8>,
     ends: Vec<usize>,
     /// Parquet's definition levels: 0 is null.
@@ -26,7 +26,7 @@ pub(super) struct Buffer {
 }
 
 impl Buffer {
-    /// Adds what a column says of a row, and says how many bytes that are.
+    /// Adds a row's value of a column. Returns its size in bytes.
     pub(super) fn push(&mut self, cell: &Cell, row: &Row<'_>) -> usize {
         match cell {
             Cell::Number(take) => self.number(take(row)),
@@ -66,7 +66,7 @@ impl Buffer {
         }
     }
 
-    /// Adds what the row before has. Lists are not repeated.
+    /// Repeats the previous row's value. Lists are not repeated.
     pub(super) fn repeat(&mut self) -> usize {
         if self.levels.last() != Some(&1) {
             return self.null();
@@ -110,7 +110,7 @@ impl Buffer {
         self.bytes.len() - start + size_of::<usize>() + size_of::<i16>()
     }
 
-    /// Writes all values as a column of a row group, and forgets them.
+    /// Writes all values as a column of a row group, and clears them.
     pub(super) fn drain(
         &mut self,
         cell: &Cell,
@@ -143,7 +143,7 @@ impl Buffer {
             }
         }
         writer.close()?;
-        // The next row group needs as much memory, which is dear when it is fresh.
+        // The next row group needs as much memory, and fresh memory is expensive.
         self.bytes = all.try_into_mut().map(Vec::from).unwrap_or_default();
         self.numbers.clear();
         self.bytes.clear();
@@ -153,7 +153,7 @@ impl Buffer {
         Ok(())
     }
 
-    /// How many bytes there are, counted anew.
+    /// Returns the size in bytes, computed from the values.
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         size_of_val(&*self.numbers)

@@ -2,17 +2,17 @@
 //!
 //! | in a line | in Parquet |
 //! |---|---|
-//! | integer | `INT64`; null where it is larger than that, which no client means |
+//! | integer | `INT64`; null if it is out of range, which no client intends |
 //! | number | `DOUBLE` |
 //! | boolean | `BOOLEAN` |
-//! | a time as string | `TIMESTAMP` in UTC, microseconds: what every reader knows. `start_time_unix_nano` and `end_time_unix_nano` have all digits |
+//! | a time as string | `TIMESTAMP` in UTC, microseconds, which every reader supports. `start_time_unix_nano` and `end_time_unix_nano` have all digits |
 //! | string | `STRING` |
 //! | array of strings | `LIST` of `STRING` |
 //! | object, or array of objects | `STRING`, the JSON as text |
 //!
-//! Every column is optional, because columns are only ever added: a reader that takes the union of the schemas of many objects
-//! reads old and new ones together. The footer has `spanferry.schema_version`, that of the lines. Rows are kept as columns until there are
-//! `row_group_bytes` of them, then compressed; what is said again and again is in dictionaries, and trace ids have a bloom filter.
+//! Every column is optional, because columns are only ever added: a reader that takes the union of several objects' schemas reads old and
+//! new ones together. The footer has `spanferry.schema_version`, that of the lines. Rows are kept as columns until they have
+//! `row_group_bytes`, then compressed. Repeated values are in dictionaries, and trace ids have a bloom filter.
 
 mod buffer;
 mod schema;
@@ -30,10 +30,10 @@ use crate::prices::Prices;
 use crate::sinks::Delivery;
 use crate::sinks::jsonl::columns::{ALL, Column, Row};
 
-/// The usual size of a row group before it is compressed. A reader takes a column of a row group in one go, and so do we.
+/// The usual size of a row group before compression. Readers load a column of a row group as a unit, and so do we.
 pub const DEFAULT_ROW_GROUP_BYTES: usize = 32 << 20;
 
-/// One object that is being written. The same rows give the same bytes.
+/// Writes one object. The same rows yield the same bytes.
 pub struct Rows {
     writer: SerializedFileWriter<Vec<u8>>,
     columns: [Columns; 3],
@@ -42,7 +42,7 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// An object without rows. Row groups have about this many bytes before they are compressed, and are held in memory until then.
+    /// Creates an object without rows. Row groups have about this many bytes before compression, and are held in memory until then.
     pub fn new(zstd_level: i32, row_group_bytes: usize) -> io::Result<Self> {
         let schema = schema::schema().map_err(io::Error::other)?;
         let properties = schema::properties(zstd_level).map_err(io::Error::other)?;
@@ -55,9 +55,9 @@ impl Rows {
         })
     }
 
-    /// Adds the items of a delivery, with what it knows of their traces; calls without a cost get one by these prices.
+    /// Adds the items of a delivery, with the context of their traces. Calls without a cost get one from these prices.
     pub fn write(&mut self, delivery: &Delivery, prices: &Prices) -> io::Result<()> {
-        // What the row before says of the same scope or request is copied.
+        // Values of the same scope or request are copied from the previous row.
         let mut last: Option<Row<'_>> = None;
         for picked in delivery.items() {
             let row = Row::of((delivery, prices), picked);
@@ -78,12 +78,12 @@ impl Rows {
         Ok(())
     }
 
-    /// How many bytes there are so far: what is compressed, and what is not yet.
+    /// Returns the size so far: compressed bytes and those not yet compressed.
     pub fn bytes(&self) -> usize {
         self.writer.bytes_written() + self.buffered
     }
 
-    /// The whole object.
+    /// Returns the complete object.
     pub fn finish(mut self) -> io::Result<Vec<u8>> {
         if self.buffered != 0 {
             self.end_row_group().map_err(io::Error::other)?;
@@ -106,7 +106,7 @@ impl Rows {
     }
 }
 
-/// What is known of some columns, not compressed yet.
+/// The uncompressed values of some columns.
 struct Columns {
     known: &'static [Column],
     buffers: Vec<Buffer>,
@@ -117,7 +117,7 @@ impl Columns {
         Self { known, buffers: known.iter().map(|_| Buffer::default()).collect() }
     }
 
-    /// Adds a row, which may say the same as the one before, and says how many bytes that are.
+    /// Adds a row, possibly with the same values as the previous one. Returns its size in bytes.
     fn push(&mut self, row: &Row<'_>, is_same: bool) -> usize {
         let columns = self.known.iter().zip(&mut self.buffers);
         let add = |(column, buffer): (&Column, &mut Buffer)| {

@@ -1,4 +1,4 @@
-//! What an object's columns are, and how they are written. Pure.
+//! Defines an object's columns and how they are written. Pure.
 
 use std::sync::Arc;
 
@@ -11,30 +11,30 @@ use parquet::schema::types::{ColumnPath, Type, TypePtr};
 use crate::sinks::jsonl::SCHEMA_VERSION;
 use crate::sinks::jsonl::columns::{ALL, Cell, Column};
 
-/// Nanoseconds of one step of a time. Nanoseconds themselves are unknown to many readers.
+/// Nanoseconds in one unit of a time. Many readers do not support nanoseconds themselves.
 pub(super) const NS_PER_TICK: u64 = 1_000;
 
-/// Parquet's definition level of a text in a list: the list is there, has an element, and this is not null.
+/// Parquet's definition level of a text in a list: the list exists, has an element, and that is not null.
 pub(super) const LIST_LEVEL: i16 = 3;
 
-/// Columns of which nearly every value is another one: a dictionary would only hold all of them.
+/// Columns in which nearly every value is different: a dictionary would merely contain all of them.
 #[rustfmt::skip]
 pub(super) const DISTINCT: &[&str] = &[
     "span_id", "start_time", "end_time", "start_time_unix_nano", "end_time_unix_nano", "duration_ns", "response_id",
     "tool_call_id", "input", "output", "openai_span_id", "openai_item", "attributes", "events",
 ];
 
-/// Columns that queries select by, so that their least and greatest value help to pass over a row group.
+/// Columns that queries select by, so their minimum and maximum help to skip row groups.
 #[rustfmt::skip]
 pub(super) const SELECTED_BY: &[&str] = &[
     "trace_id", "span_id", "kind", "start_time", "end_time", "start_time_unix_nano", "session_id", "agent_name",
     "received_at",
 ];
 
-/// So many traces in a row group have a bloom filter that misses one in a hundred. It shrinks to those that there are.
+/// The number of traces per row group for which the bloom filter has 1 % false positives. It shrinks to the actual number.
 const BLOOM_FILTER_TRACES_MAX: u64 = 100_000;
 
-/// The schema of every object.
+/// Returns the schema of every object.
 pub(super) fn schema() -> Result<TypePtr> {
     let fields = ALL.into_iter().flatten().map(field).collect::<Result<Vec<_>>>()?;
     Ok(Arc::new(Type::group_type_builder("schema").with_fields(fields).build()?))
@@ -67,16 +67,16 @@ fn value(name: &str, physical: Physical, logical: Option<LogicalType>) -> Result
     Ok(Arc::new(value.with_repetition(Repetition::OPTIONAL).build()?))
 }
 
-/// How the columns are written.
+/// Returns how the columns are written.
 pub(super) fn properties(zstd_level: i32) -> Result<WriterPropertiesPtr> {
     let version = KeyValue::new("spanferry.schema_version".into(), SCHEMA_VERSION.to_string());
     let trace_id = ColumnPath::from("trace_id");
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(zstd_level)?))
-        // Spark's reader leaves statistics alone where it cannot read this.
+        // Spark's reader ignores statistics if it cannot parse this.
         .set_created_by(concat!("spanferry version ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_key_value_metadata(Some(vec![version]))
-        // With so many columns it is larger than what it spares.
+        // With so many columns, the index is larger than what it saves.
         .set_offset_index_disabled(true)
         .set_statistics_enabled(EnabledStatistics::None)
         .set_column_bloom_filter_max_ndv(trace_id.clone(), BLOOM_FILTER_TRACES_MAX)

@@ -1,4 +1,4 @@
-//! What is read from an object is what the lines say.
+//! Tests that what is read from an object equals the lines.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ fn read(object: Vec<u8>) -> SerializedFileReader<Bytes> {
     SerializedFileReader::new(Bytes::from(object)).unwrap()
 }
 
-/// A cell as a line would have it; `None` for null.
+/// Returns a cell as in a line; `None` for null.
 fn as_json(cell: &Cell, field: &Field) -> Option<String> {
     let quoted = |text: &str| serde_json::to_string(text).unwrap();
     match (cell, field) {
@@ -64,7 +64,7 @@ fn as_json(cell: &Cell, field: &Field) -> Option<String> {
     }
 }
 
-/// What a line says of a column, where Parquet has room for it.
+/// Returns a line's value of a column, as far as Parquet can represent it.
 fn of_line(cell: &Cell, line: &RawValue) -> Option<String> {
     let text = line.get();
     match cell {
