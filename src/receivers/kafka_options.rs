@@ -26,7 +26,7 @@ pub struct KafkaOptions {
     #[schemars(example = "${HOSTNAME}")]
     pub instance: Option<String>,
     /// How long after a daemon's last heartbeat its partitions go to others.
-    // Kafka's own: a daemon that is killed is back within that.
+    // Kafka's own default: a killed daemon is back within that time.
     #[serde(default = "seconds::<45>")]
     pub session_timeout: Duration,
     /// The tenant of messages, unless their header `spanferry-tenant` names one and is trusted.
@@ -46,7 +46,7 @@ fn default_group() -> String {
 }
 
 impl KafkaOptions {
-    /// The first thing that is wrong with them.
+    /// Returns the first mistake in the options.
     pub(super) fn mistake(&self) -> Option<Mistake> {
         let empty = |text: &String| text.trim().is_empty();
         let (is_empty, hint) = (self.topics.is_empty(), "leave it out for the default");

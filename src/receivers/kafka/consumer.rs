@@ -1,4 +1,4 @@
-//! Reads messages as a member of a consumer group, and takes each as a request is taken.
+//! Reads messages as a member of a consumer group, and accepts each like a request.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -34,29 +34,29 @@ use crate::support::kafka::{ClientTrouble, Context, RECEIVED_HEADER, TENANT_HEAD
 use crate::support::lock::lock;
 use crate::support::stop::Stop;
 
-/// How long the client is waited for at once: what is done is committed as often, at least.
+/// The longest wait in one poll. Finished offsets are stored at least this often.
 const POLL_MAX: Duration = Duration::from_millis(100);
-/// The library's own limit, which may not be below `session_timeout`.
+/// The library's own limit, which may not be less than `session_timeout`.
 const POLL_WITHIN: Duration = Duration::from_mins(5);
-/// How often what is stored is committed: what a daemon that is killed reads once more.
+/// The interval at which stored offsets are committed. A killed daemon reads again what it received since.
 const COMMIT_EVERY_MS: &str = "100";
-/// How long room is waited for before partitions are paused, which throws away what was fetched ahead.
+/// How long to wait for room before pausing partitions, which discards prefetched messages.
 const ROOM_WAIT: Duration = Duration::from_secs(1);
-/// How long what is under way is waited for before partitions are given up: several times the longest wait for a full journal. What takes
-/// longer is read by their next owner as well. As long at most do others come and go before it can be committed at the end.
+/// How long to wait for messages in flight before partitions are revoked: several times the longest wait for a full journal. Their next
+/// owner also reads what takes longer. It also bounds how long the final commit waits for a rebalance.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
-/// How long a message that cannot be taken now waits before it is tried again.
+/// How long a message that cannot be accepted now waits before it is retried.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
-/// How often it is asked whether a trouble is over, and how long the answer may take.
+/// How often to ask whether an error is over, and how long to wait for the answer.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// How long a client that could not be made waits before it is made again: a file that it reads may be mended.
+/// How long to wait before creating a client again that could not be created: a file that it reads may be fixed meanwhile.
 const MAKE_AGAIN_AFTER: Duration = Duration::from_secs(10);
-/// How often the library looks for topics and partitions that are new.
+/// How often the library looks for new topics and partitions.
 const METADATA_EVERY_MS: &str = "10000";
-/// What is fetched ahead, in memory of the client's own.
+/// How much the client prefetches into its own memory.
 const AHEAD_KIB_MAX: &str = "16384";
 
-/// A message as it was read.
+/// A received message.
 pub(super) struct Message {
     pub(super) place: Place,
     /// `topic/partition/offset`.
@@ -65,7 +65,7 @@ pub(super) struct Message {
     pub(super) body: Bytes,
 }
 
-/// What the thread that polls, the task that takes and the client's callbacks share.
+/// State shared by the polling thread, the accepting task and the client's callbacks.
 struct Shared {
     topics: Vec<String>,
     offsets: Mutex<Offsets>,
@@ -74,7 +74,7 @@ struct Shared {
     receivers: Receivers,
 }
 
-/// Consumes until it is told to stop.
+/// Consumes until it is stopped.
 pub(super) async fn consume(receivers: Receivers, options: KafkaOptions, stop: Stop) {
     let turn = Arc::clone(&receivers.consuming);
     let _turn = turn.lock().await;
@@ -125,7 +125,7 @@ fn poll(
         if is_full || is_paused {
             let all = consumer.assignment()?;
             if is_full {
-                // Again each time: partitions may have come meanwhile.
+                // Repeated each time, because partitions may have been assigned meanwhile.
                 consumer.pause(&all)?;
             } else {
                 consumer.resume(&all)?;
@@ -142,7 +142,7 @@ fn poll(
                     break;
                 }
             }
-            // Such as another member of the same `instance`: this client is of no more use.
+            // For example, another member has the same `instance`: this client is unusable.
             Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error),
             Some(Err(_)) | None => {}
         }
@@ -152,7 +152,7 @@ fn poll(
         }
     }
     settle(shared, &consumer);
-    // Leaving the group gives the partitions up, by the callback below.
+    // Leaving the group revokes the partitions, by the callback below.
     drop(consumer);
     Ok(())
 }
@@ -166,9 +166,9 @@ fn config(options: &KafkaOptions) -> rdkafka::ClientConfig {
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("session.timeout.ms", session.as_millis().to_string())
         .set("max.poll.interval.ms", poll_within)
-        // A group without offsets takes what is in the topics: nothing is passed over.
+        // A group without offsets reads from the topics' beginnings, so nothing is skipped.
         .set("auto.offset.reset", "earliest")
-        // An offset is stored when its message is in the journal; what is stored is committed by the client.
+        // An offset is stored once its message is in the journal; the client commits stored offsets.
         .set("enable.auto.offset.store", "false")
         .set("auto.commit.interval.ms", COMMIT_EVERY_MS)
         .set("queued.max.messages.kbytes", AHEAD_KIB_MAX)
@@ -185,14 +185,14 @@ fn store(shared: &Shared, consumer: &BaseConsumer<Member>) {
         let Some(topic) = shared.topics.get(topic) else { continue };
         let mut list = TopicPartitionList::with_capacity(1);
         let added = list.add_partition_offset(topic, partition, Offset::Offset(offset));
-        // It fails where the partition was lost: then its next owner reads this again.
+        // Fails if the partition was lost: its next owner then reads this again.
         if let Err(error) = added.and_then(|()| consumer.store_offsets(&list)) {
             info!(topic, partition, %error, "an offset is not kept: its partition is gone");
         }
     }
 }
 
-/// Waits for what is under way, and commits all that is done.
+/// Waits for messages in flight, and commits all finished offsets.
 fn commit(shared: &Shared, consumer: &BaseConsumer<Member>) -> KafkaResult<()> {
     if !shared.waits_while(DRAIN_MAX, |offsets| !offsets.is_idle()) {
         warn!(
@@ -206,20 +206,20 @@ fn commit(shared: &Shared, consumer: &BaseConsumer<Member>) -> KafkaResult<()> {
     }
 }
 
-/// Commits before the group is left. While others come and go, the coordinator refuses offsets until this member knows the group's next
-/// generation, which it learns only where it is polled and is not leaving yet.
+/// Commits before leaving the group. During a rebalance, the coordinator refuses offsets until this member knows the group's next
+/// generation, which it learns only by polling, and only before it leaves.
 fn settle(shared: &Shared, consumer: &BaseConsumer<Member>) {
     let begun = Instant::now();
     while commit(shared, consumer).is_err()
         && shared.context.trouble().is_none()
         && begun.elapsed() < DRAIN_MAX
     {
-        // A message that comes meanwhile is not taken: its offset is never stored.
+        // A message that arrives meanwhile is not accepted: its offset is never stored.
         consumer.poll(POLL_MAX);
     }
 }
 
-/// Asks the brokers whether what was wrong is over.
+/// Asks the brokers whether the error is over.
 fn look(shared: &Shared, consumer: &BaseConsumer<Member>) {
     for topic in &shared.topics {
         let Ok(metadata) = consumer.fetch_metadata(Some(topic), LOOK_EVERY) else { return };
@@ -232,14 +232,14 @@ fn look(shared: &Shared, consumer: &BaseConsumer<Member>) {
 }
 
 impl Shared {
-    /// Waits until this is no more so of what is under way, or for so long; says whether it came to that.
+    /// Waits while the condition holds for the offsets, up to the time limit. Returns whether it ceased to hold.
     fn waits_while(&self, so_long: Duration, is_so: fn(&Offsets) -> bool) -> bool {
         let offsets = lock(&self.offsets);
         let waited = self.changed.wait_timeout_while(offsets, so_long, |offsets| is_so(offsets));
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    /// A message as it is handed on.
+    /// Reads a message and registers its offset.
     fn read(&self, message: &rdkafka::message::BorrowedMessage<'_>) -> Option<Message> {
         let topic = self.topics.iter().position(|topic| topic == message.topic())?;
         let body = message.payload().map(Bytes::copy_from_slice).unwrap_or_default();
@@ -270,7 +270,7 @@ impl Shared {
                 "the Kafka receiver takes nothing ({what}): messages wait in their topic; {hint}"
             )
         });
-        // Two that alternate are one trouble.
+        // Two errors of one kind that alternate are reported once.
         let kind = |trouble: &Option<ClientTrouble>| trouble.as_ref().map(|it| it.is_refusal);
         if let Some(what) = what.as_ref().filter(|_| kind(&known) != kind(&trouble)) {
             warn!("{what}");
@@ -284,7 +284,7 @@ fn no_topic(topic: &str) -> ClientTrouble {
     ClientTrouble { is_refusal: true, what: format!("there is no topic {topic}") }
 }
 
-/// A member of the group, as the client knows it.
+/// The client's context as a member of the group.
 struct Member(Arc<Shared>);
 
 impl ClientContext for Member {
@@ -292,7 +292,7 @@ impl ClientContext for Member {
         self.0.context.log(level, fac, message);
     }
 
-    /// What `poll` returns as an error comes here before, with its reason.
+    /// Errors that `poll` returns arrive here first, with their reason.
     fn error(&self, error: KafkaError, reason: &str) {
         let news = match error.rdkafka_error_code() {
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
@@ -301,7 +301,7 @@ impl ClientContext for Member {
             Some(code) if code == Code::AllBrokersDown || is_refusal(code) => {
                 self.0.context.news(&error, reason)
             }
-            // One broker that is away is a matter of the client's.
+            // The client handles the loss of a single broker itself.
             _ => None,
         };
         if news.is_some() {
@@ -335,8 +335,8 @@ impl ConsumerContext for Member {
 
 // === The task ===
 
-/// Takes messages in the order of their partitions, many at a time, until the thread has ended. What is under way then has no offset to
-/// commit any more: it was waited for when the partitions were given up.
+/// Accepts messages in the order of their partitions, many at a time, until the thread has ended. Messages still in flight then have no
+/// offset to commit: they were waited for when the partitions were revoked.
 async fn take_all(shared: &Shared, options: &KafkaOptions, mut messages: mpsc::Receiver<Message>) {
     let mut taking = FuturesUnordered::new();
     loop {
@@ -356,15 +356,15 @@ async fn take_all(shared: &Shared, options: &KafkaOptions, mut messages: mpsc::R
     }
 }
 
-/// Takes a message: tries until it is on stable storage, or set aside because it never will be.
+/// Accepts a message: retries until it is on stable storage or, if it is invalid, in the quarantine.
 async fn take(receivers: &Receivers, options: &KafkaOptions, message: &Message) {
-    // A tombstone is empty, and so is a request with nothing in it.
+    // A tombstone is empty, and so is a request without items.
     while !message.body.is_empty() {
         let ended = async {
             let form = form_of(message)?;
             receivers.take_message(form, source_of(options, message), message.body.clone()).await
         };
-        // What it touches is either its own or behind locks that survive a panic.
+        // It touches only its own state and state behind locks that survive a panic.
         let ended = AssertUnwindSafe(ended).catch_unwind().await;
         let wait = match ended.unwrap_or(Err(Refusal::PANICKED)) {
             Ok(()) => return,
@@ -388,7 +388,7 @@ impl Message {
     }
 }
 
-/// How a message is written: as its headers say, else by its first byte.
+/// Returns a message's encoding, from its headers or else its first byte.
 pub(super) fn form_of(message: &Message) -> Result<Form, Refusal> {
     const WANTED: Refusal = Refusal::MediaType("application/x-protobuf or application/json");
     let coding = message.header("content-encoding").unwrap_or_default();
@@ -418,7 +418,7 @@ pub(super) fn source_of(options: &KafkaOptions, message: &Message) -> Source {
 }
 
 impl Receivers {
-    /// Takes a message as a request is taken.
+    /// Accepts a message like a request.
     async fn take_message(&self, form: Form, source: Source, body: Bytes) -> Result<(), Refusal> {
         let answering = self.now();
         if source
@@ -433,7 +433,7 @@ impl Receivers {
         answering.keep(source, form, body, &tenant).await.map(drop)
     }
 
-    /// Keeps a message in the quarantine; says whether it is there.
+    /// Puts a message in the quarantine. Returns whether that succeeded.
     async fn set_aside(&self, mut source: Source, message: &Message, reason: String) -> bool {
         let answering = self.now();
         let encoding = form_of(message).map_or(Encoding::Protobuf, |form| form.encoding);

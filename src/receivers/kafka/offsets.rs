@@ -1,23 +1,23 @@
-//! Which messages of each partition are done: an offset may be committed once everything before it is. Pure.
+//! Tracks which messages of each partition are done: an offset may be committed once everything before it is. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{BYTES_MAX, MESSAGES_MAX};
 
-/// A partition of one of the topics, which are counted from 0.
+/// A topic's index, counted from 0, and one of its partitions.
 pub(super) type Partition = (usize, i32);
 
-/// Where a message is.
+/// The position of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) partition: Partition,
     pub(super) offset: i64,
-    /// Which of the assignments of its partition to this daemon it came in.
+    /// The assignment of its partition to this daemon under which it was read.
     assignment: u64,
     bytes: usize,
 }
 
-/// Messages under way.
+/// Messages in flight.
 #[derive(Debug, Default)]
 pub(super) struct Offsets {
     partitions: BTreeMap<Partition, UnderWay>,
@@ -32,14 +32,14 @@ struct UnderWay {
     /// Counted from 1.
     assignment: u64,
     offsets: BTreeSet<i64>,
-    /// Behind the last message that was read.
+    /// The offset after the last message that was read.
     end: i64,
-    /// What may be committed, as it was told last.
+    /// The committable offset that was last returned by `take`.
     told: i64,
 }
 
 impl Offsets {
-    /// Notes a message that was read. A partition that is read for the first time, or again from before, begins.
+    /// Records a message that was read. Begins a partition that is read for the first time, or again from an earlier offset.
     pub(super) fn begin(&mut self, partition: Partition, offset: i64, bytes: usize) -> Place {
         let known = self.partitions.entry(partition).or_default();
         if known.assignment == 0 || offset < known.end {
@@ -54,7 +54,7 @@ impl Offsets {
         Place { partition, offset, assignment: known.assignment, bytes }
     }
 
-    /// Notes that a message is done. One whose partition was given up meanwhile has no offset to commit any more.
+    /// Records that a message is done. If its partition was revoked meanwhile, there is no offset to commit.
     pub(super) fn done(&mut self, place: Place) {
         self.messages = self.messages.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(place.bytes);
@@ -64,7 +64,7 @@ impl Offsets {
         }
     }
 
-    /// Takes the offsets that may be committed and were not told yet: those of the next messages.
+    /// Returns the offsets that may be committed and were not returned yet: those of the next messages.
     pub(super) fn take(&mut self) -> Vec<(Partition, i64)> {
         let all = self.partitions.iter_mut();
         let news = all.filter_map(|(partition, known)| {
@@ -74,17 +74,17 @@ impl Offsets {
         news.collect()
     }
 
-    /// Whether nothing is under way.
+    /// Returns whether no message is in flight.
     pub(super) fn is_idle(&self) -> bool {
         self.messages == 0
     }
 
-    /// Forgets partitions that are given up.
+    /// Forgets revoked partitions.
     pub(super) fn forget(&mut self, partitions: &[Partition]) {
         self.partitions.retain(|partition, _| !partitions.contains(partition));
     }
 
-    /// Whether no more is to be read for now.
+    /// Returns whether reading has to pause.
     pub(super) fn is_full(&self) -> bool {
         self.messages >= MESSAGES_MAX || self.bytes >= BYTES_MAX
     }
@@ -118,7 +118,7 @@ mod tests {
         let other = offsets.begin(TWO, 5, 1);
         assert!(!offsets.is_idle());
         offsets.forget(&[ONE]);
-        // It comes back, and is read from before.
+        // The partition is assigned again, and read from an earlier offset.
         let again = offsets.begin(ONE, 10, 1);
         offsets.done(late);
         assert_eq!(offsets.take(), []);

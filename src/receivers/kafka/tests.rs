@@ -1,4 +1,4 @@
-//! How a message is read: what its headers and its first byte say, and what is remembered of it.
+//! Tests how messages are read, from their headers and first byte, and what is kept of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +61,7 @@ fn a_tenant_is_believed_only_where_that_is_wanted_and_the_place_is_kept() {
     }
 }
 
-/// Beyond what the client commits by itself before it is stopped, and far below what is waited for then.
+/// More failures than automatic commits before the stop, and far fewer than the final commit tolerates.
 const REFUSALS: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(30);
 const SPAN: &str = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","name":"a"}]}]}]}"#;
@@ -76,7 +76,7 @@ async fn an_offset_that_the_group_refuses_for_a_while_is_committed_before_the_gr
         config.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         config
     };
-    // Others come and go, so nobody's generation is the group's.
+    // During a rebalance, every member's generation is outdated.
     let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS;
     cluster.request_errors(RDKafkaApiKey::OffsetCommit, &[refusal; REFUSALS]);
     let producer: FutureProducer = config(&[]).create().unwrap();
