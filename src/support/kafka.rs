@@ -1,7 +1,7 @@
-//! How a Kafka cluster is reached: the options that the sink and the receiver share, and the client library's settings that they make.
+//! The connection to a Kafka cluster: options shared by the sink and the receiver, and the client library's settings.
 //!
-//! The client is librdkafka, by the crate `rdkafka`: docs/kafka.md says why. It is there in builds with the feature `kafka` only; the
-//! options are there in all, so that a configuration is checked the same everywhere.
+//! The client is librdkafka, through the crate `rdkafka`; docs/kafka.md explains why. It is only in builds with the feature `kafka`; the
+//! options are in all builds, so that a configuration is checked the same everywhere.
 
 use std::path::PathBuf;
 
@@ -11,19 +11,19 @@ use serde::{Deserialize, Serialize};
 use super::problem::Mistake;
 use super::secret::Secret;
 
-/// What is wrong with a configuration that wants Kafka in a build without it, and what to do.
+/// The problem of a configuration that uses Kafka in a build without it, and its solution.
 pub const NOT_BUILT: (&str, &str) = (
     "this build of spanferry has no Kafka",
     "use the image whose tag ends with `-kafka`, or build with `cargo build --release --features kafka`",
 );
-/// Whether this build has Kafka.
+/// Whether this build includes Kafka.
 pub const IS_BUILT: bool = cfg!(feature = "kafka");
 
 /// The topic that the OpenTelemetry Collector's Kafka exporter and receiver use.
 pub const DEFAULT_TOPIC: &str = "otlp_spans";
-/// A message's header with the tenant of what is in it.
+/// The message header with the tenant of the message's contents.
 pub const TENANT_HEADER: &str = "spanferry-tenant";
-/// A message's header with when what is in it was first received, in nanoseconds since 1970.
+/// The message header with the time at which the contents were first received, in nanoseconds since 1970.
 pub const RECEIVED_HEADER: &str = "spanferry-received-at";
 
 /// TLS towards the brokers.
@@ -91,7 +91,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// What is wrong with the options.
+    /// Returns every mistake in the options.
     pub fn mistakes(&self) -> Vec<Mistake> {
         let is_broker = |broker: &String| {
             broker.rsplit_once(':').is_some_and(|(host, port)| {
@@ -137,7 +137,7 @@ mod client {
     use crate::support::lock::lock;
 
     impl Cluster {
-        /// The client's settings.
+        /// Returns the client's settings.
         pub fn config(&self) -> ClientConfig {
             let mut config = ClientConfig::new();
             let protocol = match (self.tls.is_some(), self.sasl.is_some()) {
@@ -150,7 +150,7 @@ mod client {
                 .set("bootstrap.servers", self.brokers.join(","))
                 .set("client.id", "spanferry")
                 .set("security.protocol", protocol)
-                // A topic that is made by asking for it has the cluster's defaults, which are seldom durable.
+                // An automatically created topic has the cluster's defaults, which are seldom durable.
                 .set("allow.auto.create.topics", "false")
                 .set("reconnect.backoff.max.ms", "2000")
                 .set("log.connection.close", "false");
@@ -179,34 +179,34 @@ mod client {
         }
     }
 
-    /// What a client last found wrong by itself, beside the requests that failed.
+    /// The last error that a client found by itself, apart from failed requests.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct ClientTrouble {
-        /// Whether an operator has to mend it: credentials or certificates.
+        /// Whether an operator has to fix it: credentials or certificates.
         pub is_refusal: bool,
-        /// What it is. The library's words, which hold no payload and no credential.
+        /// The error in the library's words, without payload and credentials.
         pub what: String,
     }
 
-    /// Hears what the client says of itself. A handle: clones share it.
+    /// Receives the client's own log and errors. A handle: clones share it.
     #[derive(Debug, Clone, Default)]
     pub struct Context(Arc<Mutex<Option<ClientTrouble>>>);
 
     impl Context {
-        /// What is wrong.
+        /// Returns the current error.
         pub fn trouble(&self) -> Option<ClientTrouble> {
             lock(&self.0).clone()
         }
 
-        /// What an error of the client's own says beyond what is known.
+        /// Returns an error of the client if it is more specific than the current one.
         pub fn news(&self, error: &KafkaError, reason: &str) -> Option<ClientTrouble> {
             let is_refusal = error.rdkafka_error_code().is_some_and(is_refusal);
-            // With wrong credentials all brokers are "down" too: that says less.
+            // With wrong credentials, all brokers are "down" too, which is less specific.
             let is_known = !is_refusal && self.trouble().is_some_and(|known| known.is_refusal);
             (!is_known).then(|| ClientTrouble { is_refusal, what: reason.to_owned() })
         }
 
-        /// Notes what is wrong, or that nothing is any more.
+        /// Sets or clears the current error.
         pub fn set_trouble(&self, trouble: Option<ClientTrouble>) {
             *lock(&self.0) = trouble;
         }
@@ -216,7 +216,7 @@ mod client {
         fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
             match level {
                 RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => debug!(fac, "{message}"),
-                // The options of producers and consumers are made from one table.
+                // Producers' and consumers' options come from one table.
                 _ if fac == "CONFWARN" => debug!(fac, "{message}"),
                 _ => warn!(fac, "librdkafka: {message}"),
             }
@@ -229,7 +229,7 @@ mod client {
         }
     }
 
-    /// Whether an error means that an operator has to mend credentials, certificates or rights.
+    /// Returns whether an error means that an operator has to fix credentials, certificates or permissions.
     pub fn is_refusal(code: RDKafkaErrorCode) -> bool {
         use RDKafkaErrorCode as Code;
         matches!(

@@ -1,16 +1,16 @@
-//! Text on a terminal: its colours, and what others have written.
+//! Text for a terminal: colours, and text from other sources made harmless.
 
-/// How a report is printed.
+/// The style of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Paint {
-    /// Letters only.
+    /// Plain text.
     Plain,
-    /// With the colours of a terminal.
+    /// Terminal colours.
     Colours,
 }
 
 impl Paint {
-    /// The text in bold red, or whatever the escape codes say, where colours are wanted.
+    /// Returns the text in the style of these escape codes if colours are used.
     pub fn with(self, codes: &str, text: &str) -> String {
         match self {
             Self::Colours if !text.is_empty() => format!("\x1b[{codes}m{text}\x1b[0m"),
@@ -19,18 +19,18 @@ impl Paint {
     }
 }
 
-/// Text that others have written, as a terminal may be shown it: what would move its cursor, colour it or turn lines around is written
-/// out as `\u{1b}`. Line breaks and tabs stay.
+/// Returns text from other sources in a form that is safe for a terminal: characters that would move its cursor, colour it or reverse text
+/// are written as `\u{1b}`. Line breaks and tabs stay.
 pub fn harmless(text: &str) -> String {
     written_out(text, "\n\t", |letter| letter.escape_unicode().to_string())
 }
 
-/// JSON that says the same and is as harmless: these all have four digits, and stand in strings only.
+/// Returns equivalent JSON that is equally harmless: these characters all have four digits, and occur only in strings.
 pub fn harmless_json(json: &str) -> String {
     written_out(json, "\n", |letter| format!("\\u{:04x}", u32::from(letter)))
 }
 
-/// The same text in one line: line breaks and tabs are written out, too.
+/// Returns the same in one line: line breaks and tabs are escaped, too.
 pub fn harmless_line(text: &str) -> String {
     written_out(text, "", |letter| letter.escape_default().to_string())
 }
@@ -47,7 +47,7 @@ fn written_out(text: &str, kept: &str, write: fn(char) -> String) -> String {
     out
 }
 
-/// Control characters, and those that turn the direction of text around or break lines.
+/// Returns whether a character is a control character, changes the direction of text or breaks lines.
 fn is_harmful(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
