@@ -5,7 +5,7 @@
 //! | integer | `INT64`; null if it is out of range, which no client intends |
 //! | number | `DOUBLE` |
 //! | boolean | `BOOLEAN` |
-//! | a time as string | `TIMESTAMP` in UTC, microseconds, which every reader supports. `start_time_unix_nano` and `end_time_unix_nano` have all digits |
+//! | a time as string | `TIMESTAMP` in UTC, microseconds, which every reader supports; the columns `*_unix_nano` have all digits |
 //! | string | `STRING` |
 //! | array of strings | `LIST` of `STRING` |
 //! | object, or array of objects | `STRING`, the JSON as text |
