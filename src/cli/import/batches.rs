@@ -1,7 +1,7 @@
-//! What is read becomes batches, in the order in which it stands in the sources.
+//! Collects what is read from the sources into batches, in order.
 //!
-//! What is read is a function of the source and the place alone, so what is sent again after a kill are the same items, byte for byte, which
-//! the daemon recognises.
+//! Batches depend only on the source and the position. After a kill, the same items are therefore sent again, byte for byte, and the daemon
+//! recognises them.
 
 use std::ops::Range;
 
@@ -13,14 +13,14 @@ use super::set_aside::SetAside;
 use super::sources::{Progress, Source};
 use crate::span::{Item, Source as Client, Span};
 
-/// A batch ends with the piece that makes it so heavy: much for one fsync, little for a receiver that takes 64 MiB.
+/// The weight at which a batch ends: large for one fsync, small for a receiver that accepts 64 MiB.
 const WEIGHT: usize = 1 << 20;
-/// An item weighs its bytes and this, because a request may have 200,000 items at most.
+/// An item weighs this in addition to its bytes, because a request may have at most 200,000 items.
 const ITEM_WEIGHT: usize = 100;
-/// What is read weighs a part of its bytes: a resume has to know of it, also where nothing of it is sent.
+/// Bytes that are read count partly towards the weight, because a resume has to know the progress even if nothing of them is sent.
 const READ_SHARE: usize = 64;
 
-/// Items for one door, as their client sent them. A piece may hold many times a batch, and a request then a part of it.
+/// Items of one client for one receiver. A piece may exceed a batch many times, and a request then has a part of it.
 #[derive(Debug)]
 pub(super) struct Post {
     pub(super) client: Client,
@@ -28,10 +28,10 @@ pub(super) struct Post {
     pub(super) weight: usize,
 }
 
-/// A part of a source, and what becomes of it.
+/// A part of a source, with its items and its rejects.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    /// The source's name, and how far it is when this is done with.
+    /// The source's name, and its progress after this batch.
     pub(super) source: String,
     pub(super) progress: Progress,
     /// Whether the source was read to its end.
@@ -40,12 +40,12 @@ pub(super) struct Batch {
     /// Spans that started outside of the window.
     pub(super) outside: u64,
     pub(super) set_aside: Vec<SetAside>,
-    /// What decides when it ends.
+    /// The measure by which a batch ends.
     pub(super) weight: usize,
 }
 
-/// Reads what stands behind what is done in a source, and gives out its batches until nobody takes one. Only spans that started in the window
-/// are given out, which is in nanoseconds since 1970.
+/// Reads a source from its progress on, and passes on batches until they are no longer accepted. Only spans that started in the window (in
+/// nanoseconds since 1970) are included.
 pub(super) fn read(
     source: Source,
     before: Progress,

@@ -1,7 +1,7 @@
-//! What can be imported, known by what it holds and not by its name.
+//! Recognises the formats that can be imported, by content and not by name.
 //!
-//! A piece that begins with the tag of `resource_spans` is an OTLP request in protobuf. Of JSON, the first member that a row of
-//! [`FORMATS`] names decides.
+//! A piece that begins with the tag of `resource_spans` is an OTLP request in protobuf. JSON is recognised by the first member that has a
+//! row in [`FORMATS`].
 
 use bytes::Bytes;
 use memchr::memmem;
@@ -18,37 +18,37 @@ use crate::sinks::jsonl::SCHEMA_VERSION;
 use crate::span::{Attribute, Receiver, Source, Text, Value, keys, sdk_request};
 use crate::support::json::scan::{Broken, Scanner};
 
-/// The field of `ResourceSpans` that is the resource.
+/// The number of the field `resource` in `ResourceSpans`.
 const RESOURCE: u32 = 1;
 
-/// A body as a receiver takes it, and what is known of its client.
+/// A body that a receiver accepts, and what is known of its client.
 pub(super) type Body = (Envelope, Bytes);
 
 type AsBody = fn(&Bytes) -> Result<Body, String>;
 
-/// JSON: the member that gives a format away, and how it becomes a body.
+/// For JSON, the member that identifies a format, and the conversion to a body.
 const FORMATS: &[(&str, AsBody)] = &[
     ("resourceSpans", |body| Ok(otlp(Encoding::Json, body))),
     ("resource_spans", |body| Ok(otlp(Encoding::Json, body))),
     ("data", |body| Ok(agents_sdk(body.clone()))),
     ("schema_version", |line| of_line(line)),
-    // A row of Langfuse's: one of these is in each, before the columns that it names after scores.
+    // A row of Langfuse. Each has one of these members, before the columns that are named after the user's scores.
     ("project_id", |row| of_row(row)),
     ("projectId", |row| of_row(row)),
     ("parentObservationId", |row| of_row(row)),
     ("parent_observation_id", |row| of_row(row)),
     ("bookmarked", |row| of_row(row)),
-    // An item of the Agents SDK by itself.
+    // A single item of the Agents SDK.
     ("object", |item| Ok(agents_sdk(sdk_request(item.trim_ascii())))),
     ("set_aside", |line| body(&content_of(line).ok_or("nothing stands in it")?)),
 ];
 const UNKNOWN: &str = "it is none of: a JSON line of Spanferry, OTLP/JSON with resourceSpans, a body or an item of the Agents SDK, a row of \
                        Langfuse's export";
 
-/// Columns that were headers, whose names have hyphens.
+/// Columns for headers whose names have hyphens.
 const HEADERS: [&str; 3] = ["user_agent", "openai_organization", "openai_project"];
 
-/// Understands a piece, or says why that is not possible. Its source has the headers that its client sent.
+/// Decodes a piece, or returns the reason why it is invalid. Its source has the headers that its client sent.
 pub(in crate::cli) fn of_piece(piece: &Chunk) -> Result<Decoded, String> {
     piece.flaw.clone().map_or_else(|| read(&piece.bytes), Err)
 }
@@ -81,7 +81,7 @@ fn body(piece: &Bytes) -> Result<Body, String> {
     format.map_or_else(|| Err(UNKNOWN.to_owned()), |(_, as_body)| as_body(piece))
 }
 
-/// The body of the Agents SDK that a request of an archive was made from: what OTLP has no place for is in it alone.
+/// Returns the Agents SDK body from which an archived request was made. Only the body has the data that OTLP has no field for.
 fn archived(request: &Bytes) -> Option<Bytes> {
     memmem::find(request, keys::SPANFERRY_BODY.as_bytes())?;
     let mut resource_spans = Fields::new(request);
@@ -109,7 +109,7 @@ fn otlp(encoding: Encoding, body: &Bytes) -> Body {
     body_of(Receiver::OtlpHttp, encoding, body.clone())
 }
 
-/// A span of OTLP from its columns.
+/// Returns an OTLP span from its columns.
 fn of_columns(line: Json) -> Body {
     otlp(Encoding::Json, &Bytes::from(lines::request(line).to_string()))
 }
@@ -118,7 +118,7 @@ fn of_row(row: &[u8]) -> Result<Body, String> {
     langfuse::columns(row).map(of_columns)
 }
 
-/// One of our own lines: an item of the Agents SDK as it was, or a span of OTLP from its columns.
+/// Reads one of our own lines: an item of the Agents SDK as it was, or an OTLP span from its columns.
 fn of_line(line: &[u8]) -> Result<Body, String> {
     let line: Json = serde_json::from_slice(line).map_err(|error| error.to_string())?;
     let text = |column: &str| line.get(column)?.as_str();

@@ -1,15 +1,15 @@
-//! Rows of Langfuse's own exports become spans: of the export to a blob storage and of the one from its tables.
+//! Converts rows of Langfuse's exports to spans: those of the export to a blob storage, and those of the export of its tables.
 //!
-//! Both write the same columns, in snake case or in camel case. The fields of the first are listed in Langfuse's "Blob Storage Export Field
-//! Reference"; the others are in its repository (`worker/src/features/database-read-stream/`).
+//! Both have the same columns, in snake case or in camel case. The fields of the first are listed in Langfuse's "Blob Storage Export Field
+//! Reference"; those of the second are in its repository (`worker/src/features/database-read-stream/`).
 //!
 //! | a row with | becomes |
 //! |---|---|
 //! | `start_time` | a span, with the attributes that Langfuse's SDK gives it |
-//! | `data_type` | an evaluation without a length, below what it judges, with the score as OpenTelemetry's event |
-//! | `timestamp` | a root without a length, which has what is known of the trace |
+//! | `data_type` | an evaluation of no duration, below the span or trace that it scores, with the score as OpenTelemetry's event |
+//! | `timestamp` | a root of no duration with the facts of the trace |
 //!
-//! Ids that are none of OpenTelemetry's (a UUID is one of a trace) become some as those of the Agents SDK do, and are kept beside it.
+//! Ids in other formats than OpenTelemetry's (a UUID is a valid trace id) are converted like those of the Agents SDK, and also kept.
 
 use serde_json::{Map, Value, json};
 
@@ -17,19 +17,19 @@ use crate::normalize::ids;
 use crate::span::{SpanId, TraceId};
 use crate::support::{moment, rfc3339};
 
-/// A column a line, with the attribute that says the same; `-` where the span itself, other columns or nobody but Langfuse's database says
-/// it. Any other column is metadata.
+/// One column per line, with the equivalent attribute; `-` if the value is in the span itself or in other columns, or matters only to
+/// Langfuse's database. Any other column is metadata.
 const COLUMNS: &str = include_str!("langfuse.txt");
 
 const LACKING: &str = "it lacks what makes it a span; of Langfuse's exports, take \"Enriched observations\" of the blob storage, as JSON Lines, or \
                        the table of observations, as JSON";
 
-/// The columns that a line would have with the span that a row becomes.
+/// Returns a row's span as the columns of one of our own lines.
 pub(super) fn columns(row: &[u8]) -> Result<Value, String> {
     let row: Map<String, Value> = serde_json::from_slice(row).map_err(|error| error.to_string())?;
     let row = row.into_iter().filter(|(_, value)| !text_of(value).is_empty());
     let mut row: Map<_, _> = row.map(|(column, value)| (snake(&column), value)).collect();
-    // `2024-05-29 13:46:19.963000` in UTC, or RFC 3339; in quotes once more in a table.
+    // `2024-05-29 13:46:19.963000` in UTC, or RFC 3339; in a table, within additional quotes.
     let time = |column: &str| moment::read(text_of(row.get(column)?).trim_matches('"'), 0).ok();
     let start = time("start_time").or_else(|| time("timestamp")).ok_or(LACKING)?;
     let end = row.get("end_time").map_or(Ok(start), |_| time("end_time").ok_or(LACKING))?;
@@ -89,7 +89,7 @@ fn attributes(row: Map<String, Value>) -> Value {
     Value::Object(attributes.collect())
 }
 
-/// A score as the event of OpenTelemetry's semantic conventions (`gen_ai.evaluation.result`).
+/// Returns a score as the event of OpenTelemetry's semantic conventions (`gen_ai.evaluation.result`).
 fn evaluation(row: &Map<String, Value>, at: u64) -> Value {
     let number = row.get("value").and_then(|value| text_of(value).parse::<f64>().ok());
     let said = [
@@ -104,7 +104,7 @@ fn evaluation(row: &Map<String, Value>, at: u64) -> Value {
     json!({"name": "gen_ai.evaluation.result", "time_unix_nano": at, "attributes": said})
 }
 
-/// A value as a text; nothing of what says nothing.
+/// Returns a value as text; empty text for an empty value.
 fn text_of(value: &Value) -> String {
     let text = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
     if ["null", "{}", "[]"].contains(&text.as_str()) { String::new() } else { text }

@@ -1,4 +1,4 @@
-//! Rows as Langfuse writes them (made after its field reference and its source), and what becomes of them.
+//! Tests of rows in Langfuse's formats (written after its field reference and its source).
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ fn of_table() -> Value {
     row.into()
 }
 
-/// Rows as a table in text, all in quotes.
+/// Returns rows as CSV, with every cell in quotes.
 fn csv(row: &Value) -> String {
     let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
     let cell = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
@@ -48,7 +48,7 @@ fn csv(row: &Value) -> String {
     format!("{}\n{}\n", names.join(","), cells.join(","))
 }
 
-/// What JSON lines say of the spans that a stream becomes, or why one becomes none.
+/// Returns the JSON lines of a stream's spans, or the reasons why rows are rejected.
 fn lines(stream: &str) -> Vec<Result<Value, String>> {
     let stream = Box::new(std::io::Cursor::new(stream.to_owned()));
     let mut pieces = Pieces::of(stream, PIECE_BYTES_MAX).unwrap();

@@ -1,20 +1,20 @@
-//! `import`: what was kept goes through the doors of a running daemon once more.
+//! `import`: sends stored data to the receivers of a running daemon again.
 //!
 //! ```text
 //! sources -> pieces -> formats -> batches  |  posts
 //! files      lines     requests   1 MiB    |  the daemon's answers, --resume, --rejects
 //! stores     rows                          |
-//!            a thread of its own              this one
+//!            a dedicated thread               this one
 //! ```
 //!
-//! * Sources and batches keep their order. At most three batches are in memory, and one piece.
-//! * `--resume FILE` is written after each batch, once the daemon acknowledged it. After a kill at most one batch is sent again; it has
+//! * Sources and batches keep their order. At most three batches and one piece are in memory.
+//! * `--resume FILE` is written after each batch, once the daemon has acknowledged it. After a kill, at most one batch is sent again, with
 //!   the same items, which the daemon recognises as resends (`feed/dedup.rs`) while it remembers them.
-//! * What cannot be read is set aside by itself; nothing of it stops the rest.
-//! * What stands in a partition by hour is not read where nothing of it can be of the time that is asked for.
-//! * For one sink, requests say so in a header, and the rules of the others leave nothing of them (`rules/mod.rs`).
-//! * An imported span arrives now: its times and ids are what they were, `received_at` is new. A trace object of the Agents SDK has no
-//!   time, so `--from` and `--to` let it pass.
+//! * Invalid data is rejected by itself and does not affect the rest.
+//! * Partitions by hour are not read if they cannot contain anything of the requested time.
+//! * For one sink, requests name it in a header, and the rules of the other sinks drop them (`rules/mod.rs`).
+//! * An imported span arrives now: its times and ids are unchanged, `received_at` is new. Trace objects of the Agents SDK have no time, so
+//!   `--from` and `--to` do not filter them.
 #![expect(
     clippy::disallowed_types,
     reason = "it reads what an operator names, and notes how far it is"
@@ -60,9 +60,9 @@ use crate::support::moment::{self, NotATime};
 use crate::support::options::did_you_mean;
 use crate::support::{clock, duration, rfc3339};
 
-/// How often it says how far it is.
+/// The interval between progress messages.
 const TELL_EVERY: Duration = Duration::from_secs(5);
-/// So many of what was set aside are said one by one.
+/// How many rejects are printed one by one.
 const SAID_MAX: u64 = 20;
 
 #[derive(Debug, Args)]
@@ -110,34 +110,34 @@ fn time(text: &str) -> Result<u64, NotATime> {
     moment::read(text, clock::unix_now_ns())
 }
 
-/// What became of what was read.
+/// The totals of an import.
 #[derive(Debug, Default, Serialize)]
 struct Sums {
-    /// Sources that were read to their end.
+    /// Sources that were read completely.
     sources: u64,
-    /// Sources in partitions that the time has nothing of.
+    /// Sources whose partitions are outside of the requested time.
     left_out: u64,
-    /// Spans and trace objects that the daemon acknowledged; resends too, which it does not deliver again.
+    /// Spans and trace objects that the daemon acknowledged, including resends, which it does not deliver again.
     accepted: u64,
-    /// Items that it has in its quarantine.
+    /// Items that are in the daemon's quarantine.
     quarantined: u64,
     /// Spans that started outside of `--from` and `--to`.
     outside: u64,
-    /// Lines, messages, requests and items that could not be read or were refused.
+    /// Lines, messages, requests and items that were invalid or refused.
     set_aside: u64,
 }
 
-/// An import under way.
+/// A running import.
 struct Import<'a> {
     arguments: &'a ImportArguments,
-    /// Where the daemon listens, without a path.
+    /// The daemon's address, without a path.
     url: String,
     state: State,
     rejects: Option<File>,
     sums: Sums,
 }
 
-/// Sends all of it. Succeeds when everything was acknowledged.
+/// Runs the import. Succeeds if everything was acknowledged.
 pub(super) fn import(arguments: &ImportArguments, shell: Shell<'_>) -> Ended {
     let output = shell.output;
     let fail = |what: String| output.fail(&what, None);
@@ -191,13 +191,13 @@ pub(super) fn import(arguments: &ImportArguments, shell: Shell<'_>) -> Ended {
     }
 }
 
-/// The pieces of a file.
+/// Returns the pieces of a file.
 pub(super) fn pieces_of(file: &Path) -> io::Result<Pieces> {
     Ok(Source::of_file(file.to_owned()).open(&Progress::default())?.0)
 }
 
 impl Import<'_> {
-    /// Reads in a thread of its own, because a read may block for long, and sends here.
+    /// Reads in a dedicated thread, because a read may block for long, and sends in this one.
     async fn run(&mut self, mut sources: Vec<Source>, window: Range<u64>) -> Result<(), String> {
         let found = sources.len();
         sources.retain(|source| sources::may_be_of(&window, &source.name));
@@ -225,7 +225,7 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// A batch is done with: first what was set aside is kept, then how far it is.
+    /// Finishes a batch: stores first the rejects, then the progress.
     fn settle(&mut self, batch: Batch) -> io::Result<()> {
         for set_aside in &batch.set_aside {
             self.keep(set_aside)?;

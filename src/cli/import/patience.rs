@@ -1,4 +1,4 @@
-//! What does not work now is tried again, until it does or nobody wants to wait any longer.
+//! Retries until success or a time limit.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::support::backoff::Backoff;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
 
-/// Tries until it works, for so long at most; then it says what is wrong.
+/// Retries until success, at most for the given time. Returns an error that waiting cannot solve immediately, any other at the end.
 pub(super) async fn patiently<T>(
     give_up_after: Duration,
     attempt: impl AsyncFn() -> Result<T, Pace>,

@@ -1,15 +1,16 @@
-//! A stream is cut into pieces, each of which is a request, a line or an item.
+//! Cuts a stream into pieces, each of which is a request, a line or an item.
 //!
-//! | how a stream begins | its pieces |
+//! | beginning of a stream | its pieces |
 //! |---|---|
-//! | text | JSON, one value a line; a value may go on over lines that begin with neither `{` nor `[` |
+//! | text | JSON, one value per line; a value may continue on lines that begin with neither `{` nor `[` |
 //! | `[` | the elements of a JSON array |
-//! | `"` | the rows of a table (CSV, RFC 4180), as JSON objects with the names in its first row |
-//! | a `TracesData` message of protobuf | the whole stream |
+//! | `"` | the rows of a table (CSV, RFC 4180), as JSON objects with the names of the first row |
+//! | a `TracesData` message of protobuf | the entire stream |
 //! | four bytes of length, then a message, JSON or zstd | the Collector's file exporter with `format: proto` or with `compression` |
 //! | a length as varint, then a message | length-delimited messages |
 //!
-//! What cannot be cut is a piece with a flaw. Behind a line the next one is found again; behind a broken length, element or row nothing is.
+//! Data that cannot be cut is a piece with a flaw. After an invalid line, the next is found; after a broken length, element or row, nothing
+//! is.
 
 use std::io::{self, BufRead, Cursor, Read as _};
 
@@ -21,18 +22,18 @@ use serde_json::{Deserializer, Map, Value};
 
 /// RFC 8878, section 3.1.1.
 pub(super) const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
-/// The most that a piece may have: receivers take 64 MiB, and JSON lines say long texts up to three times.
+/// The largest piece: receivers accept 64 MiB, and JSON lines repeat long texts up to three times.
 pub(super) const PIECE_BYTES_MAX: usize = 256 << 20;
-/// So much tells how a stream is cut.
+/// The number of bytes that determine how a stream is cut.
 const HEAD_BYTES: u64 = 32;
-/// The tag of a length-delimited field with this number; of a request's only field, `resource_spans`, too.
+/// The tag of a length-delimited field with the number 1, such as a request's only field, `resource_spans`.
 pub(super) const FIELD_1: u8 = 0x0a;
-/// The tags of what stands in `ResourceSpans`: resource, scope spans, schema URL.
+/// The tags of the fields of `ResourceSpans`: resource, scope spans, schema URL.
 const IN_RESOURCE_SPANS: [u8; 3] = [FIELD_1, 0x12, 0x1a];
 
 const CUT_SHORT: &str = "it is cut short";
 
-/// How a stream is cut.
+/// The way to cut a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cut {
     Lines,
@@ -47,11 +48,11 @@ enum Cut {
 /// A part of a stream.
 #[derive(Debug, Default)]
 pub(in crate::cli) struct Chunk {
-    /// The number of its first line, or its own; from 1.
+    /// The number of its first line, or its own number; from 1.
     pub(in crate::cli) place: u64,
-    /// As it stands in the stream; a row as JSON.
+    /// Its bytes in the stream; for a row, its JSON.
     pub(super) bytes: Bytes,
-    /// Why it is of no use.
+    /// The reason why it is unusable.
     pub(super) flaw: Option<String>,
 }
 
@@ -60,19 +61,19 @@ pub(in crate::cli) struct Pieces {
     stream: Box<dyn BufRead>,
     cut: Cut,
     bytes_max: usize,
-    /// The first row of a table.
+    /// The cells of a table's first row.
     names: Vec<String>,
-    /// Lines, or pieces, that were given out.
+    /// The number of lines or pieces that were returned.
     done: u64,
     is_over: bool,
 }
 
 impl Pieces {
-    /// Of this stream, none longer than this.
+    /// Begins a stream whose pieces have at most so many bytes.
     pub(super) fn of(mut stream: Box<dyn BufRead>, bytes_max: usize) -> io::Result<Self> {
         let mut head = Vec::new();
         stream.by_ref().take(HEAD_BYTES).read_to_end(&mut head)?;
-        // A byte order mark is no JSON, and harmless.
+        // A byte order mark is not JSON, but harmless.
         let skipped = if head.starts_with("\u{feff}".as_bytes()) { 3 } else { 0 };
         let head = head.split_off(skipped);
         let cut = cut_of(&head);
@@ -81,7 +82,7 @@ impl Pieces {
         Ok(Self { stream, cut, bytes_max, names, done: 0, is_over: false })
     }
 
-    /// What its places count.
+    /// Returns the unit of its places.
     pub(in crate::cli) fn unit(&self) -> &'static str {
         match self.cut {
             Cut::Lines => "line",
@@ -91,12 +92,12 @@ impl Pieces {
         }
     }
 
-    /// Lines, or pieces, that were given out.
+    /// Returns the number of lines or pieces that were returned.
     pub(super) fn done(&self) -> u64 {
         self.done
     }
 
-    /// The next piece; `None` at the end, and behind a flaw from which there is no way on.
+    /// Returns the next piece; `None` at the end, and after an unrecoverable flaw.
     pub(in crate::cli) fn next(&mut self) -> io::Result<Option<Chunk>> {
         match self.cut {
             Cut::Lines => return self.value(),
@@ -119,12 +120,12 @@ impl Pieces {
             _ => Some(CUT_SHORT.to_owned()),
         };
         self.is_over = flaw.is_some();
-        // Half of something too long is of no use to anybody.
+        // The rest of an oversized piece would be of no use.
         bytes.truncate(self.bytes_max);
         self.piece(bytes, flaw)
     }
 
-    /// An element of an array: an object.
+    /// Reads an element of an array, which is an object.
     fn element(&mut self) -> io::Result<Option<Chunk>> {
         while !self.is_over {
             let next = self.stream.fill_buf()?.first().copied();
@@ -149,7 +150,7 @@ impl Pieces {
         }
     }
 
-    /// A row of a table.
+    /// Reads a row of a table.
     fn row(&mut self) -> io::Result<Option<Chunk>> {
         if self.names.is_empty() {
             self.names = self.cells()?;
@@ -168,7 +169,7 @@ impl Pieces {
         self.piece(Value::from(object).to_string().into_bytes(), None)
     }
 
-    /// The cells of the next row; none at the end. A line break in quotes is in a cell.
+    /// Reads the cells of the next row; none at the end. A line break in quotes belongs to its cell.
     fn cells(&mut self) -> io::Result<Vec<String>> {
         let (mut row, mut quotes, mut read) = (Vec::new(), 0, 1);
         while 0 < read && row.len() < self.bytes_max && (row.is_empty() || quotes % 2 == 1) {
@@ -189,7 +190,7 @@ impl Pieces {
         Ok(if row.is_empty() { Vec::new() } else { cells.map(content).collect() })
     }
 
-    /// What cannot be read, and nothing behind it.
+    /// Returns a piece with a flaw, and ends the stream.
     fn broken(&mut self, flaw: &str) -> io::Result<Option<Chunk>> {
         self.is_over = true;
         self.piece(Vec::new(), Some(flaw.to_owned()))
@@ -201,7 +202,7 @@ impl Pieces {
         Ok(Some(Chunk { place: self.done, bytes: bytes.into(), flaw }))
     }
 
-    /// A JSON value: a line that says something, and those behind it that go on with it.
+    /// Reads a JSON value: a non-empty line, and the following lines that continue it.
     fn value(&mut self) -> io::Result<Option<Chunk>> {
         let (mut place, mut bytes, mut is_whole) = (self.done, Vec::new(), true);
         while bytes.trim_ascii_start().is_empty() {
@@ -225,7 +226,7 @@ impl Pieces {
         Ok(Some(Chunk { place, bytes: bytes.into(), flaw }))
     }
 
-    /// Appends the next line, with its line break; says whether there was room for it.
+    /// Appends the next line, with its line break. Returns whether it fit.
     fn line(&mut self, bytes: &mut Vec<u8>) -> io::Result<bool> {
         let most = self.bytes_max - bytes.len();
         let read = self.stream.by_ref().take(most as u64).read_until(b'\n', bytes)?;
@@ -240,7 +241,7 @@ impl Pieces {
         format!("it is longer than {} bytes", self.bytes_max)
     }
 
-    /// What stands before a message; nothing where it is cut short.
+    /// Reads the length of the next message; `None` if it is truncated.
     fn length(&mut self) -> io::Result<Option<usize>> {
         let bytes = match self.cut {
             Cut::Length32 => 4,
@@ -290,7 +291,7 @@ fn cut_of(head: &[u8]) -> Cut {
     }
 }
 
-/// How much of a request its first `ResourceSpans` takes, if this is how one begins.
+/// Returns the size of a request's first `ResourceSpans` if a request begins like this.
 fn begins_request(head: &[u8]) -> Option<u64> {
     let (length, rest) = varint(head.strip_prefix(&[FIELD_1])?)?;
     let is_good = length == 0 || rest.first().is_some_and(|tag| IN_RESOURCE_SPANS.contains(tag));

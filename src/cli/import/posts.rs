@@ -1,4 +1,4 @@
-//! A batch goes to a daemon, and what is to be done when that does not take it.
+//! Sends a batch to a daemon, and handles refusals.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use crate::sinks::http::classify::classify;
 use crate::span::otlp::protobuf::write_request;
 use crate::span::{Item, ONLY_SINK_HEADER, Receiver, sdk_requests};
 
-/// A journal that is full answers after `ack_wait`; this is well beyond.
+/// The timeout of a request. A full journal answers after `ack_wait`, which is much less.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 impl Import<'_> {
-    /// Sends a batch. What the daemon refuses for good joins what was set aside. What ends the import is said.
+    /// Sends a batch. Permanently refused items join the rejects. Returns an error that ends the import.
     pub(super) async fn take(&mut self, batch: &mut Batch) -> Result<(), String> {
         for post in std::mem::take(&mut batch.posts) {
             let (items, body) = (post.items.len() as u64, post.body());
@@ -39,7 +39,7 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Sends a request until it is taken or refused. How many items of it were quarantined, or why it was refused.
+    /// Sends a request until it is accepted or refused. Returns the number of quarantined items, or the reason of the refusal.
     async fn send(&self, post: &Post, body: &Bytes) -> Result<Result<u64, String>, String> {
         let path = if post.is_otlp() { "/v1/traces" } else { "/v1/traces/ingest" };
         let url = below(&self.url, path);
@@ -57,7 +57,7 @@ impl Import<'_> {
         .await
     }
 
-    /// Headers are those that the clients sent, as far as they are known: it is not this program that made the spans.
+    /// Builds a request. Its headers are the known ones of the original clients, because this program did not create the spans.
     fn question<'q>(&'q self, url: &'q str, post: &Post, body: &Bytes) -> Question<'q> {
         let media = if post.is_otlp() { "application/x-protobuf" } else { "application/json" };
         let known = post.client.headers.iter();
@@ -86,7 +86,7 @@ impl Post {
         Bytes::from(body)
     }
 
-    /// Items that are in the daemon's quarantine: only OTLP's answer says so.
+    /// Returns the number of items in the daemon's quarantine, which only OTLP responses report.
     fn quarantined(&self, answer: Bytes) -> u64 {
         let answer = ExportTraceServiceResponse::decode(answer).ok().filter(|_| self.is_otlp());
         let rejected = answer.and_then(|answer| Some(answer.partial_success?.rejected_spans));

@@ -1,21 +1,21 @@
-//! What is not sent, or was not taken, as a line that can be imported once what was wrong is mended.
+//! Writes rejected data as lines that can be imported once the cause is fixed.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::support::base64;
 
-/// What is not sent, or was not taken.
+/// Data that is invalid or was refused.
 #[derive(Debug)]
 pub(super) struct SetAside {
-    /// Where it stands, in words.
+    /// Its place, in words.
     pub(super) place: String,
     pub(super) reason: String,
     pub(super) bytes: Bytes,
 }
 
 impl SetAside {
-    /// It as a line of `--rejects`, which can be imported once what was wrong is mended.
+    /// Returns it as a line of `--rejects`, which can be imported once the cause is fixed.
     pub(super) fn line(&self) -> String {
         let (member, content) = match std::str::from_utf8(&self.bytes) {
             Ok(text) => ("text", text.to_owned()),
@@ -25,7 +25,7 @@ impl SetAside {
     }
 }
 
-/// What stands in a line of `--rejects`.
+/// Returns the data in a line of `--rejects`.
 pub(super) fn content_of(line: &[u8]) -> Option<Bytes> {
     let line: Value = serde_json::from_slice(line).ok()?;
     let text = |member: &str| line.get(member)?.as_str();

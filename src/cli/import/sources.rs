@@ -1,5 +1,5 @@
-//! What is imported, as byte streams with names: files, folders, patterns, objects of stores and the standard input; decompressed, and
-//! known again by a later run (`--resume`).
+//! Opens sources as named byte streams: files, folders, patterns, objects of stores and the standard input. They are decompressed, and a
+//! later run recognises them (`--resume`).
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,42 +15,42 @@ use super::pieces::{PIECE_BYTES_MAX, Pieces, ZSTD_MAGIC};
 use crate::support::moment;
 use crate::support::rfc3339::NS_PER_SECOND;
 
-/// So many of the first bytes tell whether a stream is the one of an earlier run.
+/// The number of first bytes that identify a stream of an earlier run.
 const HEAD_BYTES: u64 = 4096;
 /// RFC 1952, section 2.3.1.
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 
-/// A byte stream that can be opened. Whatever can name such streams can be imported from.
+/// A byte stream that can be opened. Imports accept anything that can be opened as such streams.
 pub(super) struct Source {
-    /// What messages and the file of `--resume` call it.
+    /// Its name in messages and in the file of `--resume`.
     pub(super) name: String,
-    /// What a store calls its content.
+    /// The store's tag for its content.
     pub(super) e_tag: Option<String>,
     open: Box<dyn FnOnce() -> io::Result<Box<dyn Read + Send>> + Send>,
 }
 
-/// How far an import is.
+/// The progress of an import.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct State {
-    /// Where it goes and which spans are meant: a resume of another import would leave out what that one has to send.
+    /// The import's destination and filters. Resuming a different import would skip what that one has to send.
     asked: String,
-    /// By name.
+    /// The sources' progress by name.
     pub(super) sources: BTreeMap<String, Progress>,
 }
 
-/// How far a source is.
+/// The progress of a source.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Progress {
-    /// How it begins.
+    /// The mark of its beginning.
     pub(super) mark: Mark,
-    /// Lines or messages from its beginning that are done with.
+    /// The number of lines or messages from its beginning that are done.
     pub(super) done: u64,
-    /// The content of an object of which all is done with.
+    /// The tag of an object's content if all of it is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) whole: Option<String>,
 }
 
-/// How a stream begins. Files that grew are the same; files that were rotated or written anew are not.
+/// The mark of a stream's beginning. It stays the same for files that grew, but not for rotated or rewritten ones.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Mark {
     bytes: usize,
@@ -75,12 +75,12 @@ impl Source {
         Self::new(path.display().to_string(), || Ok(Box::new(File::open(path)?)))
     }
 
-    /// Whether an earlier run is done with all of it. A file may have grown.
+    /// Returns whether an earlier run completed it. Only objects of a store qualify, because a file may have grown.
     pub(super) fn is_done(&self, before: &Progress) -> bool {
         self.e_tag.is_some() && self.e_tag == before.whole
     }
 
-    /// Opens it, and sees from its content how it is compressed. What was done of it counts where it begins as it did.
+    /// Opens it, and detects its compression from its content. Progress counts only if its beginning is unchanged.
     pub(super) fn open(self, before: &Progress) -> io::Result<(Pieces, Progress)> {
         let mut stored = (self.open)()?;
         let mut head = Vec::new();
@@ -103,12 +103,12 @@ impl Source {
 
 const HOUR_NS: u64 = 3600 * NS_PER_SECOND;
 const DAY_NS: u64 = 24 * HOUR_NS;
-/// Clients' clocks that are ahead let a span arrive before it starts.
+/// A client's clock may be ahead, so that a span arrives before it starts.
 const AHEAD_NS: u64 = HOUR_NS;
-/// A span arrives when it has ended, or when its client could send it at last.
+/// A span arrives when it has ended, or later, when its client is able to send it.
 const LATE_NS: u64 = DAY_NS;
 
-/// Whether a source may have spans that started in the window, as far as its partition tells (`dt=2026-11-21/hour=05`): when they arrived.
+/// Returns whether a source may have spans that started in the window, by its partition's arrival time (`dt=2026-11-21/hour=05`).
 pub(super) fn may_be_of(window: &Range<u64>, name: &str) -> bool {
     let value = |key: &str| name.split('/').find_map(|part| part.strip_prefix(key));
     let (date, hour) = (value("dt=").unwrap_or_default(), value("hour="));
@@ -118,7 +118,7 @@ pub(super) fn may_be_of(window: &Range<u64>, name: &str) -> bool {
     window.start < ends.saturating_add(AHEAD_NS) && begins < window.end.saturating_add(LATE_NS)
 }
 
-/// A file, what is in a folder and below, or what a pattern matches. Hidden files are meant only where they are named.
+/// Finds a file, the files below a folder, or those that match a pattern. Hidden files are included only if they are named.
 pub(super) fn files(given: &str) -> Result<Vec<Source>, String> {
     let path = Path::new(given);
     let pattern = if path.is_dir() {
@@ -140,7 +140,7 @@ pub(super) fn files(given: &str) -> Result<Vec<Source>, String> {
 }
 
 impl State {
-    /// What an earlier run left in this file; the beginning of an import where it is not there.
+    /// Loads the state that an earlier run left in this file; if the file does not exist, returns that of a new import.
     pub(super) fn load(file: &Path, asked: &str) -> Result<Self, String> {
         let state = match fs::read(file) {
             Ok(text) => serde_json::from_slice(&text).map_err(|error| error.to_string())?,
@@ -155,7 +155,7 @@ impl State {
         Err(format!("it is of another import, {}; this one is {asked}", state.asked))
     }
 
-    /// Replaces the file. Either the old state or the new one is there after a crash.
+    /// Replaces the file. After a crash, it holds either the old state or the new one.
     pub(super) fn save(&self, file: &Path) -> io::Result<()> {
         let beside = file.with_added_extension("new");
         let mut written = File::create(&beside)?;

@@ -1,4 +1,4 @@
-//! What arguments name: files, the standard input, and objects of stores, which are read as byte streams here.
+//! Finds the sources of an import: files, the standard input, and objects of stores, which are read here as byte streams.
 
 use std::io::{self, Read};
 use std::time::Duration;
@@ -11,15 +11,15 @@ use super::sources::{Source, files};
 use crate::config::SinkConfig;
 use crate::sinks::object_store::{Object, Objects, Options};
 
-/// How stores are reached.
+/// The access to stores.
 pub(super) struct Stores<'a> {
-    /// What one of these says of a bucket holds for reading from it; of any other the environment says it.
+    /// Sinks whose options are used to read from their buckets; other buckets use the environment.
     pub(super) sinks: &'a [SinkConfig],
     pub(super) give_up_after: Duration,
 }
 
 impl Stores<'_> {
-    /// What arguments name, in the order of names where one names many.
+    /// Returns the sources of the arguments, by name if one argument has several.
     pub(super) async fn find(&self, given: &[String]) -> Result<Vec<Source>, String> {
         let mut found = Vec::new();
         for argument in given {
@@ -55,7 +55,7 @@ impl Stores<'_> {
     }
 }
 
-/// An object, as it is read. It blocks, so it is for a thread that may.
+/// Reads an object. It blocks, so it belongs on a thread that may.
 struct Download {
     object: Object,
     at: u64,

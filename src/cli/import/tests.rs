@@ -1,4 +1,4 @@
-//! How streams are cut and known again, what formats there are, and what a daemon's answers do.
+//! Tests of cutting and recognising streams, of the formats, and of a daemon's responses.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -24,7 +24,7 @@ const SPAN: &str = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"5b8
 const ITEM: &str =
     r#"{"object":"trace","id":"trace_5b8efff798038103d269b633813fc60c","workflow_name":"w"}"#;
 
-/// A request of OTLP in protobuf with one span.
+/// Returns an OTLP request in protobuf with one span.
 fn message() -> Vec<u8> {
     let decoded = formats::read(&Bytes::from(SPAN)).unwrap();
     let mut message = Vec::new();
@@ -32,7 +32,7 @@ fn message() -> Vec<u8> {
     message
 }
 
-/// Places and contents of the pieces of a stream, none longer than this; and why one is of no use, in place of its content.
+/// Returns the places and contents of a stream's pieces of at most so many bytes; for an unusable piece, the reason.
 fn pieces_within(stream: &[u8], bytes_max: usize) -> Vec<(u64, String)> {
     let stream = Box::new(io::Cursor::new(stream.to_vec()));
     let mut pieces = Pieces::of(stream, bytes_max).unwrap();
@@ -122,7 +122,7 @@ fn a_partition_is_read_where_what_arrived_in_it_may_be_of_the_time() {
     }
 }
 
-/// The form of each way to cut streams of messages, and how many there are.
+/// Returns a stream of each form of messages, with the number of messages.
 fn streams() -> Vec<(&'static str, Vec<u8>, usize)> {
     let (message, json) = (message(), SPAN.as_bytes());
     let varint = |message: &[u8]| {
@@ -146,7 +146,7 @@ fn streams() -> Vec<(&'static str, Vec<u8>, usize)> {
     ]
 }
 
-/// A stream that cannot be read any further at its end.
+/// A stream that fails at its end.
 struct OfABadDisk(io::Cursor<Vec<u8>>);
 
 impl io::Read for OfABadDisk {
@@ -171,7 +171,7 @@ fn a_message_in_the_middle_of_which_the_disk_fails_is_not_done_with() {
     assert_eq!(pieces.done(), 1);
 }
 
-/// What a stream's items are, and why others are none.
+/// Returns a stream's items, and the reasons why others are invalid.
 fn read(stream: &[u8]) -> (Vec<Item>, Vec<String>) {
     let mut pieces =
         Pieces::of(Box::new(io::Cursor::new(stream.to_vec())), pieces::PIECE_BYTES_MAX).unwrap();
@@ -196,7 +196,7 @@ fn every_format_is_known_from_its_content() {
 #[test]
 fn what_is_cut_anywhere_gives_no_more_items_and_says_so_where_one_is_broken() {
     for (name, stream, count) in streams() {
-        // Of less nobody can tell what it was.
+        // Less than this could be anything.
         for end in 8..stream.len() {
             let (items, flaws) = read(&stream[..end]);
             assert!(items.len() <= count && flaws.len() <= 1, "{name} up to {end}");
@@ -250,13 +250,13 @@ fn what_was_set_aside_can_be_imported_again() {
     }
 }
 
-/// Files that are there at once.
+/// Returns the files that are found without a store.
 fn find(given: &str) -> Result<Vec<Source>, String> {
     let stores = Stores { sinks: &[], give_up_after: Duration::ZERO };
     stores.find(&[given.to_owned()]).now_or_never().unwrap()
 }
 
-/// How far it is, where an earlier run was so far.
+/// Opens a file with the progress of an earlier run, and returns the progress that counts.
 fn open(path: &Path, before: &Progress) -> Progress {
     let found = find(path.to_str().unwrap()).unwrap();
     let (_, progress) = found.into_iter().next().unwrap().open(before).unwrap();
@@ -297,8 +297,8 @@ fn folders_and_patterns_name_what_is_in_them_in_order() {
     assert!(named("none*").is_empty());
 }
 
-/// What becomes of a batch with an item at a daemon that gives these answers, one after the other and the last for ever; and how often it
-/// was asked.
+/// Returns what becomes of a batch with one item at a daemon that gives these answers in order and repeats the last one, and the number of
+/// requests.
 async fn answered(
     answers: &'static [(u16, &'static str)],
 ) -> (Result<(u64, Batch), String>, usize) {
