@@ -1,19 +1,19 @@
-//! Our own JSON lines become what clients sent: a span of OTLP from its columns. Pure.
+//! Converts our own JSON lines back to what clients sent: OTLP spans from columns. Pure.
 //!
-//! What lines do not keep cannot come back: bytes are base64 text, NaN and the infinities are text, of a repeated key there is the last value.
-//! Written as lines once more, the spans are the same.
+//! Information that lines do not keep is lost: bytes are base64 text, NaN and the infinities are text, and a repeated key has only its last
+//! value. Written as lines again, the spans are identical.
 
 use serde_json::{Value, json};
 
-/// Columns that hold the text of an attribute, whose name stands in the second.
+/// Columns with the text of an attribute whose name is in the second column.
 const MOVED: [(&str, &str); 3] = [
     ("input", "input_attribute"),
     ("output", "output_attribute"),
     ("tool_definitions", "tool_definitions_attribute"),
 ];
 
-/// A request of OTLP/JSON with the span of a line. Columns that OTLP knows have its fields' names in snake case, which its readers take; the
-/// others they pass over.
+/// Returns an OTLP/JSON request with a line's span. OTLP's columns have its field names in snake case, which its readers accept; they
+/// ignore the others.
 pub fn request(mut line: Value) -> Value {
     let mut take = |column: &str| line.get_mut(column).map(Value::take);
     let resource = json!({
@@ -55,7 +55,7 @@ fn span(line: Value) -> Value {
     span
 }
 
-/// An enum's name; what has none stands there as its number in quotes.
+/// Returns an enum's name, or the number of a value without a name.
 fn named(prefix: &str, word: Option<Value>) -> Value {
     let Some(Value::String(word)) = word else { return Value::Null };
     let name = || format!("{prefix}{}", word.to_ascii_uppercase()).into();
@@ -68,13 +68,13 @@ fn with_key_values(value: &mut Value) {
     }
 }
 
-/// The attributes that the members of an object stand for.
+/// Returns an object's members as attributes.
 fn key_values(attributes: Value) -> Value {
     let Value::Object(attributes) = attributes else { return Value::Null };
     attributes.into_iter().map(|(key, value)| json!({"key": key, "value": any(value)})).collect()
 }
 
-/// An `AnyValue`.
+/// Returns a value as an `AnyValue`.
 fn any(value: Value) -> Value {
     match value {
         Value::Null => json!({}),
