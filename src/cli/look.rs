@@ -34,7 +34,7 @@ pub(super) enum TraceVerb {
     Verify(Asked<VerifyRequest>),
 }
 
-/// Which traces are exported, and as what.
+/// The selection and format of exported traces.
 #[derive(Debug, Args)]
 pub(super) struct Exported {
     #[command(flatten)]

@@ -121,7 +121,7 @@ enum Verb {
     },
 }
 
-/// Which configuration is meant.
+/// The arguments that select a configuration.
 #[derive(Debug, Clone, Default, Args)]
 struct ConfigArguments {
     /// A configuration file; several are merged, later ones win. Without one: `$SPANFERRY_CONFIG`, `./spanferry.toml` or
@@ -279,7 +279,7 @@ fn config_mistakes(report: &Report, output: Output) -> ExitCode {
     ExitCode::from(EXIT_CONFIG)
 }
 
-/// What this program is.
+/// Returns this program's version and platform.
 fn about() -> serde_json::Value {
     serde_json::json!({
         "name": "spanferry",
@@ -289,7 +289,7 @@ fn about() -> serde_json::Value {
     })
 }
 
-/// Formats the same for people.
+/// Formats the same as text.
 fn about_in_one_line() -> String {
     let [version, architecture, system] =
         [env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, std::env::consts::OS];

@@ -26,7 +26,7 @@ const AGAIN_EVERY: time::Duration = time::Duration::from_secs(2);
 /// Moves to the top left and clears the rest of the terminal.
 const CLEAR: &str = "\u{1b}[H\u{1b}[J";
 
-/// Over which traces, and how often.
+/// The traces to show, and how often.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Watched {
     /// Terms that must all match, as for `traces`

@@ -88,7 +88,7 @@ impl Config {
     }
 }
 
-/// What the command line asks for.
+/// The configuration arguments of the command line.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
     /// The files of `--config`.
@@ -121,7 +121,7 @@ pub struct Loaded {
     pub unused: Vec<&'static str>,
     /// All effective values, for comparison with another configuration.
     pub effective: Effective,
-    /// Where to read it again.
+    /// The sources from which to read it again.
     pub origin: Origin,
 }
 

@@ -25,7 +25,7 @@ use crate::support::duration::{Duration, seconds};
 use crate::support::secret::Secret;
 use crate::support::written::As;
 
-/// Everything the daemon is told: what the sections say by themselves, and behind that what is read of the file in other ways.
+/// The entire configuration: values of the sections, followed by those that are read from the file in other ways.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -237,9 +237,9 @@ pub enum LogFormat {
     Json,
 }
 
-/// Twenty seconds leave a third of Kubernetes' thirty for what stands around the process.
+/// Twenty seconds leave a third of Kubernetes' thirty for everything around the process.
 const DEFAULT_SHUTDOWN_TIMEOUT: time::Duration = time::Duration::from_secs(20);
-/// A native sidecar is stopped after its app, so there is nothing to wait for.
+/// A native sidecar is stopped after its app, so it need not wait.
 const DEFAULT_DRAIN_GRACE: time::Duration = time::Duration::ZERO;
 /// The Collector's health port, so that its probes fit.
 const DEFAULT_ADMIN: Address = Address::loopback(13133);

@@ -16,7 +16,7 @@ const TAKE_EFFECT: &[&str] = &[
     "reload", "tests", "shutdown_timeout", "drain_grace",
 ];
 
-/// What affects every sink's lane: the rules for all sinks, and the prices.
+/// Options that affect every sink's lane: the rules for all sinks, and the prices.
 const OF_ALL_LANES: &[&str] = &["rules", "prices"];
 
 /// Returns the planned changes, or why they cannot be applied.

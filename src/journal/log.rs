@@ -98,7 +98,7 @@ pub(super) struct Segment {
     pub(super) bytes: u64,
 }
 
-/// What is at a position.
+/// The data at a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     /// No record yet.
@@ -238,7 +238,7 @@ pub(super) fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Whether the process, or the machine, has as many files open as it may: then none is made either.
+/// Returns whether the process or the machine has no free file descriptor, so that no file can be created.
 pub(super) fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }

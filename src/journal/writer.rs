@@ -266,7 +266,7 @@ impl<P> Writer<P> {
         }
     }
 
-    /// Removes an incomplete segment permanently. If it reappeared after a power failure, later records would be lost behind it.
+    /// Removes an incomplete segment permanently. If it reappeared after a power failure, the records after it would be lost.
     fn unmake(&self, base: Position) -> Result<(), AppendError> {
         let storage = &self.log.storage;
         let removed = match storage.remove(&name_of(base)) {

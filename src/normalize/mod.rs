@@ -132,7 +132,7 @@ pub enum Malformed {
     /// The body exceeds the limits.
     #[error("the request holds more than {max} {what}")]
     TooMany {
-        /// What exceeds the limit.
+        /// The quantity that exceeds the limit.
         what: &'static str,
         /// The limit.
         max: usize,

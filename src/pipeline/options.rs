@@ -33,7 +33,7 @@ pub struct LaneOptions {
     pub trace_url: Option<TraceUrl>,
 }
 
-/// When a delivery is due: whichever bound is met first.
+/// The bounds of a delivery, which is due when it reaches any of them.
 #[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BatchLimits {

@@ -7,7 +7,7 @@ use crate::support::duration::{Duration, seconds};
 use crate::support::kafka::{Cluster, DEFAULT_TOPIC};
 use crate::support::problem::{Mistake, Mistakes};
 
-/// What `[receivers.kafka]` says.
+/// The options of `[receivers.kafka]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KafkaOptions {

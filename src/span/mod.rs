@@ -221,16 +221,16 @@ pub struct Span {
     priced: OnceLock<Option<Arc<Priced>>>,
 }
 
-/// What is read of a span in one pass.
+/// The parts of a span that are read in one pass.
 #[derive(Debug, Default)]
 pub struct SpanReading {
-    /// What agents, models and tools did.
+    /// The facts about agents, models and tools.
     pub facts: Facts,
     /// The detail without attributes, events and links; `None` if the complete detail is as quick to read.
     pub head: Option<Box<Detail>>,
 }
 
-/// What is known of a new span.
+/// The ids, times and bytes of a new span.
 #[derive(Debug, Clone)]
 pub struct SpanHeader {
     /// See [`Span::trace_id`].

@@ -26,7 +26,7 @@ pub const TENANT_HEADER: &str = "spanferry-tenant";
 /// The message header with the time at which the contents were first received, in nanoseconds since 1970.
 pub const RECEIVED_HEADER: &str = "spanferry-received-at";
 
-/// TLS towards the brokers.
+/// TLS to the brokers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsOptions {
@@ -59,7 +59,7 @@ pub struct SaslOptions {
     pub password: Secret,
 }
 
-/// How a user proves who they are.
+/// The authentication mechanism.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 pub enum Mechanism {
     /// RFC 5802 with SHA-512.
@@ -74,7 +74,7 @@ pub enum Mechanism {
     Plain,
 }
 
-/// How a cluster is reached: a part of the options of the sink and of the receiver.
+/// The connection to a cluster: options that the sink and the receiver share.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct Cluster {
     /// Some of the cluster's brokers, as `host:port`; the rest are discovered.

@@ -7,7 +7,7 @@ use std::ops::Range;
 pub struct Problem {
     /// Its byte range in the file; `None` if something is missing altogether.
     pub at: Option<Range<usize>>,
-    /// What is wrong: lowercase, no full stop, never a secret's value.
+    /// The problem: lowercase, no full stop, never a secret's value.
     pub what: String,
     /// What to do about it.
     pub hint: Option<String>,

@@ -15,7 +15,7 @@ use crate::support::golden;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// Rules that drop single spans: the first is what Langfuse's `keep = "llm"` stands for.
+/// Rules that drop single spans: the first is the rule of Langfuse's `keep = "llm"`.
 const RULES: [&str; 5] = [
     "[[rules]]\nmatch = { llm = false }\ndrop = true\n",
     "[[rules]]\nmatch = { not = { kind = [\"generation\", \"tool\"] } }\ndrop = true\n",

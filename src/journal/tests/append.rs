@@ -380,7 +380,7 @@ fn who_is_neither_the_user_nor_of_the_group_reads_no_journal() {
     std::fs::create_dir(&usual).unwrap();
     DirStorage::open(state.join("journal")).unwrap();
     assert_eq!((others(&state.join("journal")), others(&state)), (0, others(&usual)));
-    // What is there already stays as somebody wants it.
+    // An existing directory keeps its permissions.
     DirStorage::open(&usual).unwrap();
     assert_eq!(others(&usual), others(&state));
 }

@@ -11,7 +11,7 @@ use crate::journal::storage::{Lock, Storage, StorageFile};
 /// Unit in which the disk keeps or loses data that was not synced.
 const SECTOR_BYTES: usize = 64;
 
-/// What a crash leaves of data that was not synced.
+/// The remains of unsynced data after a crash.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Crash {
     /// All of it: the process was killed, but the machine kept running.

@@ -24,7 +24,7 @@ use crate::support::duration::{Duration, seconds};
 use crate::support::problem::Problem;
 use crate::support::secret::Secret;
 
-/// What a `[sinks.name]` table with `type = "elasticsearch"` says.
+/// The options of a `[sinks.name]` table with `type = "elasticsearch"`.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
@@ -96,7 +96,7 @@ pub struct Options {
     #[serde(default = "crate::sinks::http::default_connect_timeout")]
     pub connect_timeout: Duration,
     /// The largest request, before compression. Larger batches are split.
-    // What the Collector and Jaeger use; well below the 10 MB that small instances at AWS, and Quickwit, take.
+    // The limit of the Collector and Jaeger, well below the 10 MB that small instances at AWS, and Quickwit, accept.
     #[serde(default = "bytes::<{ 5 << 20 }>")]
     pub request_bytes_max: ByteSize,
     /// The largest document. In larger ones the longest texts are truncated, with a note.
@@ -130,7 +130,7 @@ pub enum Rotation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ManageTemplates {
-    /// If there are none, or older ones.
+    /// If none or older ones exist.
     #[default]
     IfNewer,
     /// Never.
@@ -156,18 +156,18 @@ pub enum AttributesMapping {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TraceSummary {
-    /// Exact, whoever writes spans.
+    /// Exact, whichever program writes spans.
     #[default]
     On,
     /// None.
     Off,
 }
 
-/// What the backend is.
+/// The kind of backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Flavor {
-    /// What it answers to `GET /`.
+    /// As the response to `GET /` indicates.
     #[default]
     Auto,
     /// Elasticsearch.
@@ -175,22 +175,22 @@ pub enum Flavor {
     /// OpenSearch.
     #[serde(rename = "opensearch")]
     OpenSearch,
-    /// Quickwit's imitation.
+    /// Quickwit's compatible API.
     Quickwit,
-    /// Another imitation: `_bulk` and nothing else.
+    /// Another compatible API, with `_bulk` alone.
     BulkOnly,
 }
 
-/// What documents are called.
+/// The ids of documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum IdMode {
-    /// By the ids of trace and span.
+    /// The ids of trace and span.
     #[default]
     Ids,
-    /// By a hash of what is in them.
+    /// A hash of the contents.
     ContentHash,
-    /// As the backend likes.
+    /// Chosen by the backend.
     Auto,
 }
 

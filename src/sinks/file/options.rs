@@ -8,7 +8,7 @@ pub use crate::sinks::http::Compression;
 use crate::sinks::{Mistake, Mistakes};
 use crate::support::byte_size::ByteSize;
 
-/// What a `[sinks.name]` table with `type = "file"` says.
+/// The options of a `[sinks.name]` table with `type = "file"`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Options {

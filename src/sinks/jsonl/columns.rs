@@ -23,7 +23,7 @@ use crate::support::rfc3339;
 pub(in crate::sinks) struct Column {
     /// Its name.
     pub(in crate::sinks) name: &'static str,
-    /// The name with the JSON punctuation around it in a line, so that it is copied at once.
+    /// The name with the JSON punctuation around it in a line, so that it is copied in one step.
     pub(super) key: &'static str,
     /// Its value for an item.
     pub(in crate::sinks) cell: Cell,

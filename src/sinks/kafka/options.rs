@@ -9,7 +9,7 @@ use crate::span::RootSpan;
 use crate::support::duration::{Duration, seconds};
 use crate::support::kafka::{Cluster, DEFAULT_TOPIC};
 
-/// What a `[sinks.name]` table with `type = "kafka"` says.
+/// The options of a `[sinks.name]` table with `type = "kafka"`.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
@@ -41,7 +41,7 @@ pub struct Options {
     pub context_wait: Duration,
 }
 
-/// How batches are compressed.
+/// The compression of batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {

@@ -30,7 +30,7 @@ pub enum Keep {
     Llm,
 }
 
-/// What a `[sinks.name]` table with `type = "langfuse"` says.
+/// The options of a `[sinks.name]` table with `type = "langfuse"`.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
@@ -108,7 +108,7 @@ pub struct Models {
     pub agents: BTreeMap<String, String>,
 }
 
-/// How OpenAI is asked for an answer.
+/// The access to OpenAI for looking up responses.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Lookup {

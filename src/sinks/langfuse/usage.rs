@@ -10,14 +10,14 @@ use crate::span::{Cost, Usage};
 use crate::support::json::object::Object;
 use crate::support::json::{write_f64, write_u64};
 
-/// Where the tokens of a model's reasoning are counted.
+/// The bucket of reasoning tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReasoningTokens {
-    /// In a bucket of their own, for models that Langfuse has a price for it.
+    /// Their own, for models for which Langfuse has a price for it.
     #[default]
     Split,
-    /// Among the output.
+    /// The output's.
     InOutput,
 }
 

@@ -11,7 +11,7 @@ use crate::support::byte_size::ByteSize;
 use crate::support::duration::{Duration, seconds};
 use crate::support::secret::Secret;
 
-/// What a `[sinks.name]` table with `type = "object_store"` says.
+/// The options of a `[sinks.name]` table with `type = "object_store"`.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
@@ -109,13 +109,13 @@ const SCHEMES: [(&str, Scheme, &str, &str); 4] = [
     ("file://", Scheme::File, "", ""),
 ];
 
-/// When an object is put.
+/// The limits at which an object is uploaded.
 #[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ObjectLimits {
-    /// Its size.
+    /// The object's size.
     pub bytes_max: ByteSize,
-    /// How long its first row waits. So long the journal keeps what is in it.
+    /// How long its first row waits. Until the upload, the journal keeps its rows.
     pub age: Duration,
 }
 

@@ -9,7 +9,7 @@ use crate::support::byte_size::{ByteSize, bytes};
 use crate::support::duration::{Duration, seconds};
 use crate::support::secret::Secret;
 
-/// What a `[sinks.name]` table with `type = "openai"` says.
+/// The options of a `[sinks.name]` table with `type = "openai"`.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
@@ -59,14 +59,14 @@ pub struct Options {
     pub tls: TlsOptions,
 }
 
-/// Whose key goes first.
+/// Which key takes precedence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Prefer {
-    /// The caller's, where it is known.
+    /// The caller's, if it is known.
     #[default]
     Caller,
-    /// The one in the configuration.
+    /// The configured one.
     Configured,
 }
 

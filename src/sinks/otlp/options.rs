@@ -11,7 +11,7 @@ use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
 use crate::support::secret::Secret;
 
-/// What a `[sinks.name]` table with `type = "otlp"` says.
+/// The options of a `[sinks.name]` table with `type = "otlp"`.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Options {

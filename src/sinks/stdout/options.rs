@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What a `[sinks.name]` table with `type = "stdout"` says.
+/// The options of a `[sinks.name]` table with `type = "stdout"`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
@@ -15,7 +15,7 @@ pub struct Options {
     pub payloads: bool,
 }
 
-/// What is printed.
+/// The format of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
