@@ -341,7 +341,7 @@ mod tests {
         assert!(own.to_string().contains("not-there.pem"), "{own}");
     }
 
-    /// An address that answers so many requests, each that there is none, and takes the others without an answer.
+    /// Returns an address that answers so many requests with "not found", and accepts the others without an answer.
     async fn answers_only(count: usize) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

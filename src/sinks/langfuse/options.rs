@@ -85,7 +85,7 @@ pub struct Options {
     #[serde(default = "bytes::<4_000_000>")]
     pub request_bytes_max: ByteSize,
     /// Timeout of a request.
-    // Langfuse answers once the request is in its blob storage, which takes seconds on a bad day; while its Redis is down it never does.
+    // Langfuse answers once the request is in its blob storage, which can take seconds; while its Redis is down, it never answers.
     #[serde(default = "seconds::<30>")]
     pub timeout: Duration,
     /// Timeout of connecting.
