@@ -9,8 +9,7 @@
 //! | four bytes of length, then a message, JSON or zstd | the Collector's file exporter with `format: proto` or with `compression` |
 //! | a length as varint, then a message | length-delimited messages |
 //!
-//! Data that cannot be cut is a piece with a flaw. After an invalid line, the next is found; after a broken length, element or row, nothing
-//! is.
+//! Data that cannot be cut is a piece with a flaw. An invalid line affects no other; a broken length, element or row ends the stream.
 
 use std::io::{self, BufRead, Cursor, Read as _};
 

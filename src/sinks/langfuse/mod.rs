@@ -19,7 +19,7 @@
 //! itself. Every span carries name, session, user, tags, environment, release and metadata of its trace, because Langfuse 4 sums up costs
 //! by the spans that carry them.
 //!
-//! `keep = "llm"` filters spans that do not concern models (HTTP, databases), as Langfuse's own SDKs do. It is short for a rule that every
+//! `keep = "llm"` filters out spans that do not concern models (HTTP, databases), as Langfuse's own SDKs do. It is short for a rule that every
 //! sink can have.
 //!
 //! **Cost.** Langfuse prices tokens by model. Tokens are sent in mutually exclusive buckets, and only on model calls: counts that parents

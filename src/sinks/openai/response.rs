@@ -3,7 +3,7 @@
 //! | response | effect |
 //! |---|---|
 //! | 2xx | delivered |
-//! | 400 or 422 whose `error.param` names an item (`data[3].span_data...`) | that item is repaired or a dead letter, the others are sent again |
+//! | 400 or 422 whose `error.param` names an item (`data[3]. ...`) | that item is repaired or a dead letter, the others are sent again |
 //! | 400, 422 without one | malformed: halves |
 //! | 401, 403 | the key is refused: its items wait, then become dead letters; others are sent |
 //! | 403 `zdr_forbidden` | the key's organisation retains no data: its items become dead letters immediately |
