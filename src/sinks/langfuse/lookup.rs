@@ -1,6 +1,6 @@
 //! Fetches OpenAI responses by id: `GET {endpoint}/v1/responses/{id}`.
 //!
-//! The Agents SDK sends only a response's id, so its model (and from JavaScript, its tokens) are unknown here. Lookups are bounded in time,
+//! The Agents SDK sends only a response's id, so its model and, from JavaScript, its tokens are unknown here. Lookups are bounded in time,
 //! number and memory, and a delivery never fails because of them: it goes without a response that does not arrive in time. Each id is
 //! requested once, so that a retried delivery is identical. After a failure, lookups pause for a while.
 
@@ -75,7 +75,7 @@ enum Missing {
     This,
     /// It did not arrive in time.
     Late,
-    /// No response is available now.
+    /// OpenAI cannot be asked now, for this reason.
     All(String),
 }
 

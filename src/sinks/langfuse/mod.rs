@@ -19,8 +19,8 @@
 //! itself. Every span carries name, session, user, tags, environment, release and metadata of its trace, because Langfuse 4 sums up costs
 //! by the spans that carry them.
 //!
-//! `keep = "llm"` filters out spans that do not concern models (HTTP, databases), as Langfuse's own SDKs do. It is short for a rule that every
-//! sink can have.
+//! `keep = "llm"` filters out spans that do not concern models (HTTP, databases), as Langfuse's own SDKs do. It is short for a rule that
+//! every sink can have.
 //!
 //! **Cost.** Langfuse prices tokens by model. Tokens are sent in mutually exclusive buckets, and only on model calls: counts that parents
 //! repeat are metadata. The Agents SDK's `response` spans name no model; `models` supplies it, by agent or for all, or `lookup` requests it

@@ -22,11 +22,11 @@
 //! `folder.rs`) holds the place to which the lane's cursor then moves, so object and cursor cannot disagree. If the response is lost, the
 //! same bytes are put under the same name again, and an existing object is recognised by its SHA-256. After a crash between the put and
 //! saving the cursor, the sink finds the object by its number, and the lane continues after it. Until a put, only the journal holds the
-//! rows; after a crash they are read again. Each replay of dead letters is written once.
+//! rows; after a crash they are read again. Dead letters are written once for each replay.
 //!
 //! **Errors.** `answer.rs` has a table of stores' error codes. Only the lane retries. An object under our next name that we did not write
-//! is never overwritten: the lane holds and names it. A row on which our own code panics becomes a dead letter: until the next put, each
-//! delivery is tried before it is added to the object.
+//! is never overwritten: the lane holds and names it. A row on which our own code panics becomes a dead letter: after a panic, each
+//! delivery until the next put is tried before it is added to the object.
 
 mod answer;
 mod connect;

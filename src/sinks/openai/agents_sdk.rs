@@ -1,7 +1,7 @@
 //! Converts OTLP spans to items of the Agents SDK. Pure.
 //!
-//! Each becomes the type that OpenAI's dashboard shows best. A span without a matching type becomes `custom`, with its attributes as
-//! `data`. The SDK sends a trace object before a trace's spans; it is created from what is known of the trace.
+//! Each becomes the type that represents it best in OpenAI's dashboard. A span without a matching type becomes `custom`, with its
+//! attributes as `data`. The SDK sends a trace object before a trace's spans; it is created from what is known of the trace.
 
 use serde_json::{Map, Value as Json, json};
 
