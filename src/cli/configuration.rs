@@ -16,7 +16,7 @@ pub(super) fn validate(config: &ConfigArguments, strict: bool, shell: Shell<'_>)
     let files = loaded.list_files("no file");
     for variable in &loaded.unused {
         explain(&format!(
-            "note: {variable} makes no sink, because the configuration names its own sinks\n"
+            "note: {variable} creates no sink, because the configuration has its own sinks\n"
         ));
     }
     if let Some(warnings) = &loaded.warnings {

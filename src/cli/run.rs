@@ -73,11 +73,11 @@ fn begin_log(log: &LogOptions, output: Output) -> SetLog {
     };
     let (filter, handle) = reload::Layer::new(log.filter().unwrap_or_default());
     if let Err(problem) = registry().with(layer).with(filter).try_init() {
-        output.fail(&format!("there will be no log: {problem}"), None);
+        output.fail(&format!("cannot start the log: {problem}"), None);
     }
     let set_log = move |log: &LogOptions| {
         if let Err(problem) = handle.reload(log.filter().unwrap_or_default()) {
-            warn!(%problem, "the log's level stays as it was");
+            warn!(%problem, "the log level stays unchanged");
         }
     };
     Box::new(set_log)
@@ -187,7 +187,7 @@ fn announce(loaded: &Loaded, addresses: &Addresses) {
     for variable in &loaded.unused {
         info!(
             variable,
-            "this variable makes no sink, because the configuration names its own sinks"
+            "this variable creates no sink, because the configuration has its own sinks"
         );
     }
     if loaded.files.is_empty() {

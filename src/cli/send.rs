@@ -81,8 +81,10 @@ async fn deliver(trace: &Sent, url: &str, arguments: &SendArguments, output: Out
 
 fn hint_for(answer: &Answer) -> Option<&'static str> {
     match answer.status.as_u16() {
-        401 => Some("the receivers ask for a key: --token KEY"),
-        404 | 405 => Some("is that a Spanferry? --endpoint and --otlp-endpoint say where it is"),
+        401 => Some("the receivers require a key: --token KEY"),
+        404 | 405 => {
+            Some("is that a Spanferry? Set its address with --endpoint and --otlp-endpoint")
+        }
         429 => Some("its receivers.limits are exhausted"),
         503 => Some("it is full or stopping; its log says which"),
         _ => None,

@@ -71,7 +71,7 @@ fn placed<Words: Into<String>>(
 fn admin(options: &AdminOptions) -> Vec<Mistake> {
     let mut found = Mistakes::default();
     let is_empty = options.tokens.iter().any(|token| token.reveal().trim().is_empty());
-    found.note(is_empty, "tokens", "a token is empty", "is the variable it comes from set?");
+    found.note(is_empty, "tokens", "a token is empty", "is its variable set?");
     found.0.extend(options.tls.iter().flat_map(TlsOptions::mistakes));
     found.0
 }

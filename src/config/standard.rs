@@ -147,7 +147,7 @@ impl Row {
             let hint =
                 "it is meant for apps; to send traces on from here, configure a sink in a file";
             let what =
-                format!("it says where this daemon listens (`{option}`), so it makes no sink");
+                format!("it says where this daemon listens (`{option}`), so it creates no sink");
             return layers.warnings.push(Problem::new(Some(at.clone()), what, hint));
         }
         let kind = DeValue::String(self.kind.into());

@@ -206,7 +206,7 @@ impl ReceiverOptions {
             (self.body_bytes_max == 0 || self.body_bytes_max_inflated == 0, "", "a body limit of 0 refuses every request", "leave it out for 64MiB"),
             (self.connections_max == 0, "connections_max", "with connections_max = 0 nobody can connect", "leave it out for 768"),
             (self.body_idle_timeout.is_zero(), "body_idle_timeout", "no body comes without a pause", "leave it out for 30s"),
-            (self.tokens.iter().any(|token| token.token.reveal().trim().is_empty()), "tokens", "a token is empty", "is the variable it comes from set?"),
+            (self.tokens.iter().any(|token| token.token.reveal().trim().is_empty()), "tokens", "a token is empty", "is its variable set?"),
             (self.tokens.iter().any(|one| self.tokens.iter().any(|other| one.token == other.token && one.tenant != other.tenant)),
                 "tokens", "two tenants have the same token", "give each tenant its own"),
             (!is_base_path(&self.base_path), "base_path", "base_path is not a path", "write for example \"/otel\", without a slash at its end"),

@@ -13,7 +13,7 @@ use super::secret::Secret;
 
 /// The problem of a configuration that uses Kafka in a build without it, and its solution.
 pub const NOT_BUILT: (&str, &str) = (
-    "this build of spanferry has no Kafka",
+    "this build of spanferry has no Kafka support",
     "use the image whose tag ends with `-kafka`, or build with `cargo build --release --features kafka`",
 );
 /// Whether this build includes Kafka.
@@ -112,9 +112,9 @@ impl Cluster {
             (half_pair,
                 ("tls", "`tls.cert_file` and `tls.key_file` go together", "set both or neither")),
             (sasl.is_some_and(is_empty),
-                ("sasl", "`sasl` needs a user and a password", "is the variable that they come from set?")),
+                ("sasl", "`sasl` requires a user and a password", "is their variable set?")),
             (tls.is_none() && sasl.is_some_and(|sasl| sasl.mechanism == Mechanism::Plain),
-                ("sasl", "`sasl` with PLAIN and no TLS sends the password readably", "add `tls = {}`, or use SCRAM-SHA-512")),
+                ("sasl", "`sasl` with PLAIN and without TLS sends the password in clear text", "add `tls = {}`, or use SCRAM-SHA-512")),
         ];
         let wrong = all.into_iter().filter(|(is_wrong, _)| *is_wrong);
         wrong.map(|(_, (option, what, hint))| Mistake { option, what, hint }).collect()

@@ -244,7 +244,7 @@ async fn a_reload_begins_to_consume_goes_on_elsewhere_and_ends_it() {
     }
     reload(String::new());
     let begun = Instant::now();
-    while member.place.said().matches("partitions were given up").count() < 2 {
+    while member.place.said().matches("partitions were revoked").count() < 2 {
         assert!(begun.elapsed() < PATIENCE, "{}", member.place.said());
         tokio::time::sleep(POLL_EVERY).await;
     }

@@ -76,7 +76,7 @@ pub(super) fn read(
                 Ok(Some(piece)) => batch.add(&place(piece.place), piece, window),
                 Ok(None) => batch.is_end = true,
                 Err(error) => {
-                    let reason = format!("it cannot be read any further: {error}");
+                    let reason = format!("the rest cannot be read: {error}");
                     batch.set_aside(place(pieces.done() + 1), reason, Bytes::new());
                 }
             }

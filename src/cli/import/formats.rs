@@ -40,7 +40,7 @@ const FORMATS: &[(&str, AsBody)] = &[
     ("bookmarked", |row| of_row(row)),
     // A single item of the Agents SDK.
     ("object", |item| Ok(agents_sdk(sdk_request(item.trim_ascii())))),
-    ("set_aside", |line| body(&content_of(line).ok_or("nothing stands in it")?)),
+    ("set_aside", |line| body(&content_of(line).ok_or("it is empty")?)),
 ];
 const UNKNOWN: &str = "it is none of: a JSON line of Spanferry, OTLP/JSON with resourceSpans, a body or an item of the Agents SDK, a row of \
                        Langfuse's export";
@@ -124,7 +124,7 @@ fn of_line(line: &[u8]) -> Result<Body, String> {
     let text = |column: &str| line.get(column)?.as_str();
     let version = line.get("schema_version").and_then(Json::as_u64);
     if version.is_none_or(|version| SCHEMA_VERSION < version) {
-        return Err(format!("its schema_version is none of 1 to {SCHEMA_VERSION}"));
+        return Err(format!("its schema_version is not 1 to {SCHEMA_VERSION}"));
     }
     let header = |column: &str| Some((column.replace('_', "-"), text(column)?.to_owned()));
     let headers = HEADERS.into_iter().filter_map(header).collect();

@@ -182,9 +182,9 @@ pub(super) fn import(arguments: &ImportArguments, shell: Shell<'_>) -> Ended {
         Ok(()) => Err(ExitCode::FAILURE),
         Err(problem) => {
             let hint = if arguments.resume.is_some() {
-                "what was acknowledged is noted: the same command goes on behind it"
+                "progress was saved: run the same command again to continue"
             } else {
-                "all of it is read again by a further run; with --resume FILE it would go on"
+                "another run starts from the beginning; with --resume FILE it would continue"
             };
             Err(output.fail(&problem, Some(hint)))
         }
@@ -220,7 +220,7 @@ impl Import<'_> {
                 explain(&format!("{accepted} items accepted; {source} read up to {done}\n"));
             }
             let settled = self.settle(batch);
-            settled.map_err(|error| format!("how far it is cannot be noted: {error}"))?;
+            settled.map_err(|error| format!("progress cannot be saved: {error}"))?;
         }
         Ok(())
     }
@@ -254,7 +254,7 @@ impl Sums {
         let Self { sources, left_out, accepted, quarantined, outside, set_aside } = self;
         let left_out = match left_out {
             0 => String::new(),
-            count => format!(", {count} not read because of their partition"),
+            count => format!(", {count} skipped by partition"),
         };
         say(&format!(
             "{sources} read to the end{left_out}: {accepted} items accepted, {quarantined} in the daemon's quarantine, {outside} outside \

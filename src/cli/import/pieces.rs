@@ -30,7 +30,7 @@ pub(super) const FIELD_1: u8 = 0x0a;
 /// The tags of the fields of `ResourceSpans`: resource, scope spans, schema URL.
 const IN_RESOURCE_SPANS: [u8; 3] = [FIELD_1, 0x12, 0x1a];
 
-const CUT_SHORT: &str = "it is cut short";
+const CUT_SHORT: &str = "it is truncated";
 
 /// The way to cut a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +112,7 @@ impl Pieces {
         self.stream.by_ref().take(most as u64).read_to_end(&mut bytes)?;
         let flaw = match length {
             _ if self.cut == Cut::Unknown => {
-                Some("it begins as none of the formats that can be imported".to_owned())
+                Some("it is in none of the formats that can be imported".to_owned())
             }
             _ if self.bytes_max < bytes.len() => Some(self.too_long()),
             Some(length) if self.cut == Cut::Whole || bytes.len() == length => None,
@@ -134,7 +134,9 @@ impl Pieces {
             self.is_over = next == Some(b']');
             match next {
                 Some(b',' | b'[' | b']' | b' ' | b'\t' | b'\r' | b'\n') => self.stream.consume(1),
-                Some(_) => return self.broken("it is none of the formats: an array has objects"),
+                Some(_) => {
+                    return self.broken("it is in none of the formats: an array must have objects");
+                }
                 None => return self.broken(CUT_SHORT),
             }
         }
@@ -160,7 +162,7 @@ impl Pieces {
         }
         if cells.len() != self.names.len() {
             let (has, wanted) = (cells.len(), self.names.len());
-            return self.broken(&format!("it has {has} cells, and the first row {wanted}"));
+            return self.broken(&format!("it has {has} cells, but the first row has {wanted}"));
         }
         let value = |cell: String| if cell.is_empty() { Value::Null } else { cell.into() };
         let cells = self.names.iter().cloned().zip(cells.into_iter().map(value));

@@ -152,7 +152,7 @@ impl State {
         if state.asked == asked {
             return Ok(state);
         }
-        Err(format!("it is of another import, {}; this one is {asked}", state.asked))
+        Err(format!("it belongs to another import, {}; this one is {asked}", state.asked))
     }
 
     /// Replaces the file. After a crash, it holds either the old state or the new one.

@@ -88,9 +88,9 @@ fn elements_of_an_array_and_rows_of_a_table_are_pieces() {
     for (stream, found) in [
         ("[]", &[][..]),
         ("[\n{\"a\":[1]},{\"b\":\"]},\"}\n]\n", &[(1, "{\"a\":[1]}"), (2, "{\"b\":\"]},\"}")]),
-        (" [1,x]", &[(1, "!it is none of the formats: an array has objects")]),
-        ("[{\"a\":1},", &[(1, "{\"a\":1}"), (2, "!it is cut short")]),
-        ("[{\"a\":1}", &[(1, "{\"a\":1}"), (2, "!it is cut short")]),
+        (" [1,x]", &[(1, "!it is in none of the formats: an array must have objects")]),
+        ("[{\"a\":1},", &[(1, "{\"a\":1}"), (2, "!it is truncated")]),
+        ("[{\"a\":1}", &[(1, "{\"a\":1}"), (2, "!it is truncated")]),
         (
             "[{\"a\":1},{\"b\":",
             &[(1, "{\"a\":1}"), (2, "!EOF while parsing a value at line 1 column 5")],

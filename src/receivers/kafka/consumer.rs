@@ -94,7 +94,7 @@ pub(super) async fn consume(receivers: Receivers, options: KafkaOptions, stop: S
         let taking = take_all(&shared, &options, messages);
         let (polled, ()) = tokio::join!(polling, taking);
         let Ok(Err(error)) = polled else { break };
-        let what = format!("the Kafka client was closed, and is made again soon: {error}");
+        let what = format!("the Kafka client was closed; it reconnects soon: {error}");
         warn!("{what}");
         receivers.set_trouble(Some(what));
         tokio::select! {
@@ -131,7 +131,7 @@ fn poll(
                 consumer.resume(&all)?;
             }
             if is_paused != is_full {
-                info!(is_full, "partitions are paused while too much is under way");
+                info!(is_full, "partitions are paused while too many messages are in flight");
             }
             is_paused = is_full;
         }
@@ -187,7 +187,7 @@ fn store(shared: &Shared, consumer: &BaseConsumer<Member>) {
         let added = list.add_partition_offset(topic, partition, Offset::Offset(offset));
         // Fails if the partition was lost: its next owner then reads this again.
         if let Err(error) = added.and_then(|()| consumer.store_offsets(&list)) {
-            info!(topic, partition, %error, "an offset is not kept: its partition is gone");
+            info!(topic, partition, %error, "an offset was not stored: its partition was reassigned");
         }
     }
 }
@@ -196,7 +196,7 @@ fn store(shared: &Shared, consumer: &BaseConsumer<Member>) {
 fn commit(shared: &Shared, consumer: &BaseConsumer<Member>) -> KafkaResult<()> {
     if !shared.waits_while(DRAIN_MAX, |offsets| !offsets.is_idle()) {
         warn!(
-            "partitions are given up while messages of them are under way: their next owner takes these as well"
+            "partitions were revoked while their messages are in flight: the next owner reads those again"
         );
     }
     store(shared, consumer);
@@ -262,13 +262,11 @@ impl Shared {
         }
         let what = trouble.as_ref().map(|ClientTrouble { is_refusal, what }| {
             let hint = if *is_refusal {
-                "check receivers.kafka: `sasl`, `tls`, the topics and the rights of the user"
+                "check receivers.kafka: `sasl`, `tls`, the topics and the user's permissions"
             } else {
-                "it goes on by itself when the brokers can be reached"
+                "it continues when the brokers can be reached"
             };
-            format!(
-                "the Kafka receiver takes nothing ({what}): messages wait in their topic; {hint}"
-            )
+            format!("the Kafka receiver cannot read ({what}): messages wait in their topic; {hint}")
         });
         // Two errors of one kind that alternate are reported once.
         let kind = |trouble: &Option<ClientTrouble>| trouble.as_ref().map(|it| it.is_refusal);
@@ -319,10 +317,10 @@ impl ConsumerContext for Member {
             elements.iter().filter_map(|it| Some((place(it.topic())?, it.partition())));
         let partitions: Vec<Partition> = partitions.collect();
         if let Err(error) = commit(&self.0, consumer) {
-            info!(%error, "offsets were not committed: the partitions' next owner reads again what was not");
+            info!(%error, "offsets were not committed: the partitions' next owner reads those messages again");
         }
         lock(&self.0.offsets).forget(&partitions);
-        info!(count = partitions.len(), "partitions were given up");
+        info!(count = partitions.len(), "partitions were revoked");
     }
 
     fn post_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {

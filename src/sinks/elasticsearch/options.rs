@@ -283,7 +283,7 @@ impl Options {
             (self.user.is_some() != self.password.is_some(),
                 "user", "`user` and `password` go together", "give both"),
             (self.api_key_id.is_some() && self.api_key.is_none(), "api_key_id", "`api_key_id` needs `api_key`", "give both"),
-            (keys.any(|key| key.reveal().trim().is_empty()), "", "a key is empty", "is the variable it comes from set?"),
+            (keys.any(|key| key.reveal().trim().is_empty()), "", "a key is empty", "is its variable set?"),
             (credentials.is_some() && authorization.is_none(),
                 "", "the credentials are not a valid header value", "look for a line break in them"),
             (self.headers.iter().any(|header| read_header(header).is_none()),

@@ -37,7 +37,7 @@ pub use options::{Compression, Options};
 /// The kind of sink that writes to a Kafka topic.
 pub static KIND: Kind = Kind {
     name: "kafka",
-    summary: "a Kafka topic, one trace a message, as the Collector's Kafka exporter writes it",
+    summary: "a Kafka topic, one trace per message, as the Collector's Kafka exporter writes it",
     example: "brokers = [\"kafka-0.kafka:9092\"]\n",
     schema: crate::support::options::schema_of::<Options>,
     parse: |table| Ok(Box::new(Topic(Arc::new(read_options(table, Options::mistakes)?)))),

@@ -126,13 +126,13 @@ impl Kafka {
         match code {
             Some(Code::MessageSizeTooLarge) if link.found.in_sync_min.is_none() => {
                 Report::hold(format!(
-                    "the topic {topic} takes less than {} bytes, and its limit may not be read: grant DescribeConfigs",
+                    "the topic {topic} accepts less than {} bytes, and this user may not read its limit: grant DescribeConfigs",
                     link.found.message_bytes_max
                 ))
             }
             // The topic's limit has changed since the batches were made.
             Some(Code::MessageSizeTooLarge) => {
-                Report::slow(None, format!("the topic {topic} takes less than it did"))
+                Report::slow(None, format!("the message limit of the topic {topic} was lowered"))
             }
             Some(Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition) => {
                 no_topic(topic)
@@ -143,7 +143,7 @@ impl Kafka {
             }
             Some(code) if is_refusal(code) => refused(&error.to_string()),
             Some(Code::Fatal | Code::InvalidProducerEpoch | Code::OutOfOrderSequenceNumber) => {
-                Report::slow(None, format!("the producer begins anew: {error}"))
+                Report::slow(None, format!("the producer restarts: {error}"))
             }
             _ => match trouble {
                 Some(trouble) if trouble.is_refusal => refused(&trouble.what),
@@ -189,7 +189,7 @@ impl Link {
             Ok(Arc::new(Self { producer, context, found }))
         });
         let opened = opening.await;
-        opened.unwrap_or_else(|_| Err(Report::down(None, "the Kafka client could not be made")))
+        opened.unwrap_or_else(|_| Err(Report::down(None, "the Kafka client could not be created")))
     }
 
     /// Passes a message to the client.
@@ -201,7 +201,8 @@ impl Link {
     ) -> Result<rdkafka::producer::DeliveryFuture, Report> {
         let Some(value) = &message.value else {
             let bytes = self.found.message_bytes_max;
-            let reason = format!("the span alone is larger than the topic takes ({bytes} bytes)");
+            let reason =
+                format!("the span alone exceeds the topic's message limit ({bytes} bytes)");
             let (class, answer) = (RejectClass::TooLarge, String::new());
             let refusal = Refusal { class, reason, answer };
             return Err(Report::all(Verdict::Reject(Arc::new(refusal)), Pace::Go));
@@ -249,8 +250,8 @@ impl TopicInfo {
                  (kafka-configs --alter --topic {topic} --add-config min.insync.replicas=2), or set allow_weak_acks = true"
             ))),
             None => Some(Report::hold(format!(
-                "the configuration of the topic {topic} may not be read, so nobody knows what its acknowledgements are worth: grant \
-                 DescribeConfigs, or set allow_weak_acks = true"
+                "this user may not read the configuration of the topic {topic}, so it is unknown whether acknowledged messages are \
+                 safe: grant DescribeConfigs, or set allow_weak_acks = true"
             ))),
         }
     }
@@ -341,13 +342,13 @@ fn no_topic(topic: &str) -> Report {
 
 fn refused(what: &str) -> Report {
     Report::hold(format!(
-        "the brokers refuse us ({what}); data waits in the journal. Check `sasl`, `tls` and the user's rights to write to the topic"
+        "the brokers refuse the connection ({what}); data waits in the journal. Check `sasl`, `tls` and the user's permission to write to the topic"
     ))
 }
 
 /// Reports settings, derived from the options, that the library does not accept.
 fn wrong(error: &KafkaError) -> Report {
-    Report::hold(format!("the Kafka client cannot be made as configured: {error}"))
+    Report::hold(format!("the Kafka client cannot be created as configured: {error}"))
 }
 
 /// Describes the topic, or returns the error.

@@ -21,18 +21,18 @@ const AGAIN: StatusClass = StatusClass::Retry { after: None };
 const HOLD: StatusClass = StatusClass::Stop;
 
 const CREDENTIALS: &str =
-    "the store does not take the credentials: check the options with them, or where they come from";
-const RIGHTS: &str = "the credentials may not do this: they must read, write and list objects (S3: s3:PutObject, s3:GetObject and s3:ListBucket, and kms:GenerateDataKey for a KMS key; Google: roles/storage.objectUser; Azure: Storage Blob Data Contributor)";
+    "the store rejects the credentials: check the options, or where the credentials come from";
+const RIGHTS: &str = "the credentials lack permissions: they must read, write and list objects (S3: s3:PutObject, s3:GetObject and s3:ListBucket, and kms:GenerateDataKey for a KMS key; Google: roles/storage.objectUser; Azure: Storage Blob Data Contributor)";
 const REGION: &str = "the bucket is in another region: set `region`";
-const BUCKET: &str = "there is no such bucket: make it, or correct `url`";
-const ACCOUNT: &str = "the account does not take this request: see to it with the store";
-const FEWER: &str = "the store asks for fewer requests";
-const SAME_NAME: &str = "another request for the same name is under way";
-const LATE: &str = "the store did not get the whole object in time";
-const CLOCK: &str = "the clocks of this machine and the store differ: set this machine's";
-const TOO_LARGE: &str = "the object is larger than the store takes: lower `object.bytes_max`";
+const BUCKET: &str = "the bucket does not exist: create it, or correct `url`";
+const ACCOUNT: &str = "the account does not allow this request: check its state with the store";
+const FEWER: &str = "the store throttles requests";
+const SAME_NAME: &str = "another request for the same object is in progress";
+const LATE: &str = "the upload did not finish in time";
+const CLOCK: &str = "this machine's clock differs from the store's: set it";
+const TOO_LARGE: &str = "the object exceeds the store's limit: lower `object.bytes_max`";
 const CHECK: &str = "check `url`, `endpoint` and the credentials";
-const NO_ROLE: &str = "neither the options nor the environment have credentials, and this machine gives none: set them (the profiles of ~/.aws are not read), or give it a role";
+const NO_ROLE: &str = "neither the options, the environment nor this machine provide credentials: set them (profiles in ~/.aws are not read), or assign a role";
 
 /// Codes that are more specific than their status, and advice for the operator.
 const CODES: &[(StatusClass, &str, &str)] = &[
@@ -51,7 +51,7 @@ const CODES: &[(StatusClass, &str, &str)] = &[
     (HOLD, CLOCK, "RequestTimeTooSkewed"),
     (HOLD, TOO_LARGE, "EntityTooLarge RequestBodyTooLarge"),
     (SLOW, FEWER, "SlowDown TooManyRequests ServerBusy"),
-    (SLOW, "the store is not available", "ServiceUnavailable"),
+    (SLOW, "the store is unavailable", "ServiceUnavailable"),
     (AGAIN, SAME_NAME, "ConditionalRequestConflict OperationAborted ContainerBeingDeleted"),
     (AGAIN, LATE, "RequestTimeout OperationTimedOut"),
     (AGAIN, "the store failed", "InternalError"),

@@ -43,7 +43,7 @@ pub(super) fn store(options: &Options) -> Result<Store, BuildError> {
 }
 
 const CREDENTIALS: &str =
-    "check the options with credentials, and the variables AWS_..., GOOGLE_... or AZURE_...";
+    "check the credential options, and the variables AWS_..., GOOGLE_... or AZURE_...";
 
 /// Disables the crate's retries, because the lane retries.
 fn no_retries() -> RetryConfig {

@@ -116,9 +116,9 @@ impl Folder {
     pub(super) fn pace(&self, error: &io::Error) -> Pace {
         let advice = match error.kind() {
             ErrorKind::Unsupported => {
-                " (no extended attributes (user.*) or links): the folder must be on a file system that has them, as ext4, XFS, Btrfs, ZFS and APFS do"
+                " (no extended attributes (user.*) or hard links): use a file system that has them, such as ext4, XFS, Btrfs, ZFS or APFS"
             }
-            ErrorKind::PermissionDenied => ": let this process write there",
+            ErrorKind::PermissionDenied => ": allow this process to write there",
             ErrorKind::ReadOnlyFilesystem
             | ErrorKind::NotADirectory
             | ErrorKind::InvalidFilename => ": correct `url`",

@@ -102,10 +102,10 @@ const SCHEMES: [(&str, Scheme, &str, &str); 4] = [
         "s3://",
         Scheme::S3,
         "region path_style access_key_id secret_access_key session_token sse kms_key",
-        "leave it out; it is for \"s3://\"",
+        "remove it; it is for \"s3://\"",
     ),
-    ("gs://", Scheme::Google, "service_account_key", "leave it out; it is for \"gs://\""),
-    ("az://", Scheme::Azure, "account account_key sas_token", "leave it out; it is for \"az://\""),
+    ("gs://", Scheme::Google, "service_account_key", "remove it; it is for \"gs://\""),
+    ("az://", Scheme::Azure, "account account_key sas_token", "remove it; it is for \"az://\""),
     ("file://", Scheme::File, "", ""),
 ];
 
@@ -172,13 +172,13 @@ impl Options {
             Some(_) => !bucket.is_empty(),
             None => false,
         };
-        found.note(!is_place, "url", "not an address that objects can be written to", URLS);
+        found.note(!is_place, "url", "not the address of a store", URLS);
         let is_odd = self.url.contains(['?', '#', '@']) || prefix.split('/').any(|it| it == "..");
-        found.note(is_odd, "url", "the address has a `?`, `#`, `@` or `..`", URLS);
+        found.note(is_odd, "url", "the address must not contain `?`, `#`, `@` or `..`", URLS);
         let written = http::shown(self);
         for (_, _, names, hint) in SCHEMES.iter().filter(|(_, other, ..)| Some(*other) != scheme) {
             for option in names.split(' ') {
-                let what = "an option of another kind of store than `url` names";
+                let what = "this option is for another kind of store";
                 found.note(scheme.is_some() && written.contains_key(option), option, what, hint);
             }
         }
@@ -188,29 +188,29 @@ impl Options {
         #[rustfmt::skip]
         found.note_all([
             (scheme == Some(Scheme::File) && self.endpoint.is_some(),
-                "endpoint", "a folder has no address", "leave it out"),
+                "endpoint", "a folder has no endpoint", "leave it out"),
             (self.endpoint.as_ref().is_some_and(no_address),
-                "endpoint", "not an address without credentials", "write for example \"http://minio:9000\""),
+                "endpoint", "not a valid address, or with credentials in it", "write for example \"http://minio:9000\""),
             (!sizes.contains(&self.object.bytes_max),
-                "object", "`object.bytes_max` is out of bounds", "use \"64KiB\" to \"1GiB\"; it is in memory"),
+                "object", "`object.bytes_max` is out of bounds", "use \"64KiB\" to \"1GiB\"; objects are held in memory"),
             (self.object.age.0.is_zero(),
-                "object", "`object.age` must be more than nothing", "leave it out, or write \"5m\""),
+                "object", "`object.age` must be more than zero", "leave it out, or write \"5m\""),
             (!(1..=22).contains(&self.compression_level),
                 "compression_level", "not a zstd level", "use 1 (fastest) to 22 (smallest)"),
             (self.access_key_id.is_some() != self.secret_access_key.is_some(),
-                "access_key_id", "`access_key_id` and `secret_access_key` need each other", "set both or neither"),
+                "access_key_id", "`access_key_id` and `secret_access_key` go together", "set both or neither"),
             (self.session_token.is_some() && self.access_key_id.is_none(),
-                "session_token", "a token without its key", "add `access_key_id` and `secret_access_key`"),
+                "session_token", "a session token without its key", "add `access_key_id` and `secret_access_key`"),
             (self.kms_key.is_some() && self.sse != Some(Sse::Kms),
-                "kms_key", "a key that nothing is encrypted with", "add `sse = \"aws:kms\"`"),
+                "kms_key", "a KMS key without `sse`", "add `sse = \"aws:kms\"`"),
             (self.service_account_key.as_ref().is_some_and(|key| !is_json(key)),
                 "service_account_key", "not the JSON of a service account's key", "write \"${file:/etc/spanferry/key.json}\""),
             (self.account_key.is_some() && self.sas_token.is_some(),
-                "sas_token", "a key and a token for the same account", "give `account_key` or `sas_token`"),
+                "sas_token", "both an account key and a token", "set either `account_key` or `sas_token`"),
             (self.timeout.0.is_zero(),
-                "timeout", "it must be more than nothing", "leave it out, or write \"30s\""),
+                "timeout", "it must be more than zero", "leave it out, or write \"30s\""),
             (self.connect_timeout.0.is_zero(),
-                "connect_timeout", "it must be more than nothing", "leave it out, or write \"30s\""),
+                "connect_timeout", "it must be more than zero", "leave it out, or write \"30s\""),
         ]);
         found.0
     }

@@ -61,7 +61,7 @@ impl Objects {
         }
         let store = connect::store(options).map_err(|error| error.to_string())?;
         let Store::Http(client) = store else {
-            return Err("a folder is read as files".to_owned());
+            return Err("folders are read as files".to_owned());
         };
         let named = options.place().1.trim_matches('/').to_owned();
         let bucket = options.url.split('/').take(3).collect::<Vec<_>>().join("/");
@@ -100,11 +100,11 @@ impl Object {
         match got.await {
             Ok(bytes) if bytes.len() as u64 == wanted.end - from => Ok(bytes),
             Ok(_) => {
-                let reason = format!("{} was cut on its way", self.url);
+                let reason = format!("{} was truncated in transit", self.url);
                 Err(Pace::Down { after: None, reason })
             }
             Err(Error::Precondition { .. }) => {
-                let reason = format!("{} was written anew while it was read", self.url);
+                let reason = format!("{} changed while it was read", self.url);
                 Err(Pace::Hold { reason })
             }
             Err(error) => Err(pace(&error)),

@@ -83,7 +83,7 @@ impl Store {
         };
         ObjectNote::read(&text).ok_or_else(|| Pace::Hold {
             reason: format!(
-                "{self}{path} is there without what this sink notes with its objects; it is not overwritten: move it away"
+                "{self}{path} exists but was not written by this sink; it is not overwritten: move it away"
             ),
         })
     }
@@ -102,12 +102,12 @@ impl Store {
         let path = root.clone().join(NEVER_THERE);
         match client.put_opts(&path, PutPayload::new(), PutMode::Update(absent).into()).await {
             Err(Error::Precondition { .. } | Error::NotFound { .. }) => {
-                Ok("objects can be listed and written, under conditions".to_owned())
+                Ok("objects can be listed and conditionally written".to_owned())
             }
             Err(error) => Err(pace(&error)),
             Ok(_) => {
                 client.delete(&path).await.ok();
-                let reason = "the store does not heed conditions of a put (If-Match), without which rows can be there twice: use another store";
+                let reason = "the store ignores conditional puts (If-Match), so rows could be stored twice: use another store";
                 Err(Pace::Hold { reason: reason.to_owned() })
             }
         }
