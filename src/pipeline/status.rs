@@ -13,35 +13,26 @@ use crate::feed::{Fill, Undecided};
 use crate::journal::{AppendError, Cursor, Journal, Mark};
 use crate::rules::Rules;
 use crate::sinks::{Delivery, RejectClass, TraceUrl};
+use crate::span::named;
 use crate::support::clock;
 use crate::support::lock::lock;
 
 /// A hold waits for a person, so its reason is repeated often enough to appear in the last lines of a log.
 const TROUBLE_SAID_EVERY: Duration = Duration::from_mins(1);
 
-/// The state of a lane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LaneState {
-    /// Delivering, or waiting for something to deliver.
-    #[default]
-    Running,
-    /// The last attempt failed and is retried.
-    Retrying,
-    /// The sink cannot work as configured; nothing is lost, and the lane retries slowly.
-    Holding,
-    /// The lane ended because the daemon stops.
-    Drained,
-}
-
-impl LaneState {
-    /// Returns the state's name in `/status` and logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Retrying => "retrying",
-            Self::Holding => "holding",
-            Self::Drained => "drained",
-        }
+named! {
+    /// The state of a lane, named as in `/status` and logs.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    LaneState {
+        /// Delivering, or waiting for something to deliver.
+        #[default]
+        Running "running",
+        /// The last attempt failed and is retried.
+        Retrying "retrying",
+        /// The sink cannot work as configured; nothing is lost, and the lane retries slowly.
+        Holding "holding",
+        /// The lane ended because the daemon stops.
+        Drained "drained",
     }
 }
 

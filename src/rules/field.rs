@@ -96,16 +96,13 @@ pub(super) struct Beside<'a> {
 /// Receives values until it returns true.
 pub(super) type Visit<'v> = dyn FnMut(FieldValue<'_>) -> bool + 'v;
 
-const RECEIVERS: [Receiver; 4] =
-    [Receiver::OpenAi, Receiver::OtlpHttp, Receiver::OtlpGrpc, Receiver::Kafka];
-
 impl Field {
     pub(super) fn takes(&self) -> Takes {
         let Self::Fact(fact) = self else { return Takes::Any };
         match fact {
             Fact::Kind => Takes::Word(|| Kind::ALL.map(Kind::as_str).to_vec()),
             Fact::Status => Takes::Word(|| STATUSES.to_vec()),
-            Fact::Receiver => Takes::Word(|| RECEIVERS.map(Receiver::as_str).to_vec()),
+            Fact::Receiver => Takes::Word(|| Receiver::ALL.map(Receiver::as_str).to_vec()),
             Fact::Duration => Takes::Time,
             Fact::Tokens | Fact::Cost => Takes::Number,
             Fact::Llm => Takes::Flag,

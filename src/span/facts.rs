@@ -7,9 +7,9 @@ macro_rules! named {
     ($(#[$meta:meta])* $type:ident { $($variants:tt)+ }) => {
         named! { $(#[$meta])* (pub) $type { $($variants)+ } }
     };
-    ($(#[$meta:meta])* ($vis:vis) $type:ident { $($(#[$doc:meta])* $variant:ident $name:literal,)+ }) => {
+    ($(#[$meta:meta])* ($vis:vis) $type:ident { $($(#[$doc:meta])* $variant:ident $name:literal $(= $number:literal)?,)+ }) => {
         $(#[$meta])*
-        $vis enum $type { $($(#[$doc])* $variant,)+ }
+        $vis enum $type { $($(#[$doc])* $variant $(= $number)?,)+ }
 
         impl $type {
             /// All variants, in order.

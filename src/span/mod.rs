@@ -107,29 +107,19 @@ impl Item {
     }
 }
 
-/// The receiver of a request. The numbers are those in `record.proto`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
-#[repr(i32)]
-pub enum Receiver {
-    /// `POST /v1/traces/ingest`.
-    OpenAi = 1,
-    /// OTLP over HTTP.
-    OtlpHttp = 2,
-    /// OTLP over gRPC.
-    OtlpGrpc = 3,
-    /// OTLP from a Kafka topic.
-    Kafka = 4,
-}
-
-impl Receiver {
-    /// Returns the receiver's name in metrics and logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::OpenAi => "openai",
-            Self::OtlpHttp => "otlp_http",
-            Self::OtlpGrpc => "otlp_grpc",
-            Self::Kafka => "kafka",
-        }
+named! {
+    /// The receiver of a request, named as in metrics and logs. The numbers are those in `record.proto`.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
+    #[repr(i32)]
+    Receiver {
+        /// `POST /v1/traces/ingest`.
+        OpenAi "openai" = 1,
+        /// OTLP over HTTP.
+        OtlpHttp "otlp_http" = 2,
+        /// OTLP over gRPC.
+        OtlpGrpc "otlp_grpc" = 3,
+        /// OTLP from a Kafka topic.
+        Kafka "kafka" = 4,
     }
 }
 

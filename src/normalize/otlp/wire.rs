@@ -3,6 +3,7 @@
 //! The format is documented at <https://protobuf.dev/programming-guides/encoding/>. Lengths are trusted for nothing but slicing, and every
 //! slice is checked to lie inside its message.
 
+use crate::span::named;
 use crate::span::otlp::protobuf::write_bytes;
 
 /// The fields of one message, in their order on the wire.
@@ -26,31 +27,20 @@ pub enum Content<'a> {
     Fixed32(u32),
 }
 
-/// Why a message cannot be walked. The fields before the error are valid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Broken {
-    /// A field extends beyond the end of its message.
-    Truncated,
-    /// A varint is longer than ten bytes.
-    Varint,
-    /// A field number is zero or too large, or a wire type is unknown.
-    Tag,
-    /// A group has no end, has another group's end, or is nested too deeply.
-    Group,
-    /// A known field has the wrong wire type.
-    WireType,
-}
-
-impl Broken {
-    /// Describes the error.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Truncated => "a field reaches beyond the end of its message",
-            Self::Varint => "an integer is too long",
-            Self::Tag => "a field's tag is invalid",
-            Self::Group => "a group is not closed",
-            Self::WireType => "a field has the wrong wire type",
-        }
+named! {
+    /// Why a message cannot be walked, with its description. The fields before the error are valid.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    Broken {
+        /// A field extends beyond the end of its message.
+        Truncated "a field reaches beyond the end of its message",
+        /// A varint is longer than ten bytes.
+        Varint "an integer is too long",
+        /// A field number is zero or too large, or a wire type is unknown.
+        Tag "a field's tag is invalid",
+        /// A group has no end, has another group's end, or is nested too deeply.
+        Group "a group is not closed",
+        /// A known field has the wrong wire type.
+        WireType "a field has the wrong wire type",
     }
 }
 
