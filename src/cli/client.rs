@@ -14,9 +14,10 @@ use clap::Args;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::header::{HOST, HeaderName};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use prost::Message as _;
 use rustls::ClientConfig;
 use rustls::client::danger::ServerCertVerified;
 use rustls::pki_types::ServerName;
@@ -24,6 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tonic_types::pb;
 
 use crate::sinks::http::TlsOptions;
 use crate::support::address::{Address, UNIX};
@@ -67,9 +69,13 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// Returns the body as text for display.
+    /// Returns the body as text for display; for a refusal in protobuf its message.
     pub(super) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).trim().to_owned()
+        let media = self.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+        match pb::Status::decode(self.body.clone()) {
+            Ok(status) if media == Some(b"application/x-protobuf") => status.message,
+            _ => String::from_utf8_lossy(&self.body).trim().to_owned(),
+        }
     }
 }
 
@@ -230,6 +236,19 @@ fn broken_off(url: &str, error: &(dyn std::error::Error + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_in_protobuf_is_shown_as_its_sentence() {
+        let status = pb::Status { code: 16, message: "who?".to_owned(), details: Vec::new() };
+        let body = Bytes::from(status.encode_to_vec());
+        for (media, shown) in
+            [("application/x-protobuf", "who?"), ("text/plain", "\u{8}\u{10}\u{12}\u{4}who?")]
+        {
+            let headers = [(CONTENT_TYPE, HeaderValue::from_static(media))].into_iter().collect();
+            let answer = Answer { status: StatusCode::UNAUTHORIZED, headers, body: body.clone() };
+            assert_eq!(answer.text(), shown, "{media}");
+        }
+    }
 
     #[test]
     fn what_listens_everywhere_is_reached_on_loopback() {

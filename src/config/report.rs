@@ -64,11 +64,13 @@ impl Report {
     /// Creates a report of the problems, with their places.
     pub(super) fn new(mut problems: Vec<Problem>, layers: &Layers<'_>) -> Self {
         problems.sort_by_key(|problem| problem.at.as_ref().map(|at| position(at).start));
-        let place = |at: &Range<usize>| {
+        let place = |at: &Range<usize>, hint: Option<&str>| {
             let source = layers.sources.find(at.start)?;
             let name = source.name.clone();
             match source.kind {
-                SourceKind::File => Some(Place { name, line: Some(line(source, at, layers)) }),
+                SourceKind::File => {
+                    Some(Place { name, line: Some(line(source, at, hint, layers)) })
+                }
                 SourceKind::Variable | SourceKind::Flag => Some(Place { name, line: None }),
                 SourceKind::Default => None,
             }
@@ -76,8 +78,8 @@ impl Report {
         let mut mistakes: Vec<_> = (problems.into_iter())
             .map(|problem| Mistake {
                 what: hide(problem.what, layers),
+                place: problem.at.and_then(|at| place(&position(&at), problem.hint.as_deref())),
                 hint: problem.hint,
-                place: problem.at.and_then(|at| place(&position(&at))),
             })
             .collect();
         // The parts of a sink share its mistakes.
@@ -131,7 +133,7 @@ impl Mistake {
 }
 
 /// Returns the line of a mistake, without credentials.
-fn line(source: &Source<'_>, at: &Range<usize>, layers: &Layers<'_>) -> Line {
+fn line(source: &Source<'_>, at: &Range<usize>, hint: Option<&str>, layers: &Layers<'_>) -> Line {
     let place = source.line_around(at.start);
     let inside = |position: usize| position.clamp(place.start, place.end) - place.start;
     let (before, rest) =
@@ -140,6 +142,9 @@ fn line(source: &Source<'_>, at: &Range<usize>, layers: &Layers<'_>) -> Line {
     let secrets = layers.secrets.iter();
     let secrets = secrets.map(|(from, to)| inside(from + 1)..inside(to.saturating_sub(1)));
     let mut hidden: Vec<_> = secrets.chain(in_addresses(&text)).map(|range| (range, "")).collect();
+    // The misspelt key may be that of a credential.
+    let may_be = hint.is_some_and(|hint| hint.split('`').any(is_secret_name));
+    hidden.extend(may_be.then(|| (inside(at.end)..text.len(), " []{},='\"")));
     let mut broken = layers.broken.iter();
     if broken.any(|broken| broken.start <= place.end && place.start <= broken.end) {
         // The contents of a broken line are unknown, but not what precedes them.

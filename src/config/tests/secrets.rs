@@ -77,6 +77,19 @@ fn no_mistake_shows_a_credential_of_any_option() {
 }
 
 #[test]
+fn a_credential_whose_key_is_misspelt_is_not_shown() {
+    for (table, key) in options().iter().filter(|(_, key)| key.len() > 3) {
+        for at in 0..key.len() {
+            let mut misspelt = key.clone();
+            misspelt.remove(at);
+            let (head, kind) = table.split_once('\n').unwrap_or((table, ""));
+            let said = shown(&format!("[{head}]\n{kind}\n{misspelt} = 'sk-hunter2'\n"));
+            assert!(said.contains("unknown key") && !said.contains("hunter2"), "{said}");
+        }
+    }
+}
+
+#[test]
 fn no_mistake_shows_what_is_secret_in_an_address() {
     let mut seen = 0;
     for wrong in [

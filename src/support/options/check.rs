@@ -124,7 +124,7 @@ impl<'t> Check<'t> {
             let expected =
                 format.map_or_else(|| wanted(&types, schema), |format| format.words.to_owned());
             let comment = schema.get("$comment").and_then(Value::as_str).map(str::to_owned);
-            let hint = comment.or_else(|| hint(&types, found));
+            let hint = comment.or_else(|| hint(&types, found, schema));
             self.wrong(&at, format!("expected {expected}, found {}", in_words(found)), hint);
             return false;
         }
@@ -239,12 +239,17 @@ fn is_out_of_range(value: &Spanned<DeValue<'_>>, schema: &Value) -> bool {
     number.is_some_and(|number| !number.is_ok_and(|number| (least..=most).contains(&number)))
 }
 
-fn hint(types: &[&str], found: &str) -> Option<String> {
+fn hint(types: &[&str], found: &str, schema: &Value) -> Option<String> {
     let hint = match types.first().copied()? {
         "boolean" => "write true or false, without quotes",
         "integer" | "number" if found == "string" => "write it without quotes",
         "string" if types.len() == 1 => "put it in quotes",
         "array" => "write a list, between [ and ], in a file",
+        "object" => {
+            let needed = schema.get("required")?.as_array()?.iter().filter_map(Value::as_str);
+            let keys = needed.map(|key| format!("{key} = ...")).collect::<Vec<_>>();
+            return Some(format!("write {{ {} }}", keys.join(", ")));
+        }
         _ => return None,
     };
     Some(hint.to_owned())

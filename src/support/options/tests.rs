@@ -31,6 +31,8 @@ struct Example {
     #[serde(default)]
     names: Vec<String>,
     #[serde(default)]
+    inners: Vec<Inner>,
+    #[serde(default)]
     counts: Vec<u8>,
     key: Option<Secret>,
 }
@@ -94,6 +96,10 @@ fn each_mistake_stands_at_its_place_with_a_hint() {
         (
             "names = \"a\"",
             "\"a\": expected an array, found a string / write a list, between [ and ], in a file",
+        ),
+        (
+            "inners = [\"1s\"]",
+            "\"1s\": expected a table, found a string / write { age = ..., bytes = ... }",
         ),
         ("counts = [1, 2, 300, \"x\"]", "300: expected a whole number from 0 to 255 / "),
         ("key = 5", "5: expected a string, found a whole number / put it in quotes"),
