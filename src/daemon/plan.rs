@@ -10,10 +10,18 @@ use crate::operate::{CommandError, Rebuilt, Reloaded};
 
 /// Prefixes of values that take effect while the daemon runs. All others need a restart: the journal, its memory, threads and the log
 /// format are set up only once.
-#[rustfmt::skip]
 const TAKE_EFFECT: &[&str] = &[
-    "receivers", "admin.listen", "admin.tokens", "admin.read_without_token", "admin.tls", "attributes", "log.level",
-    "reload", "tests", "shutdown_timeout", "drain_grace",
+    "receivers",
+    "admin.listen",
+    "admin.tokens",
+    "admin.read_without_token",
+    "admin.tls",
+    "attributes",
+    "log.level",
+    "reload",
+    "tests",
+    "shutdown_timeout",
+    "drain_grace",
 ];
 
 /// Options that affect every sink's lane: the rules for all sinks, and the prices.

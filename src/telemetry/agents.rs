@@ -61,8 +61,20 @@ const fn metric(
 
 /// Fixed words, by index. The words of [`Kind`] follow.
 const WORDS: [&str; 14] = [
-    "", OTHER, "ok", "error", "false", "true", "input", "output", "_OTHER",
-    "chat", "embeddings", "execute_tool", "invoke_agent", "retrieval",
+    "",
+    OTHER,
+    "ok",
+    "error",
+    "false",
+    "true",
+    "input",
+    "output",
+    "_OTHER",
+    "chat",
+    "embeddings",
+    "execute_tool",
+    "invoke_agent",
+    "retrieval",
 ];
 const OK: Name = Name(2);
 const ERROR: Name = Name(3);

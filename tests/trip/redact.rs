@@ -1,11 +1,11 @@
 //! Secrets planted in requests of every form: if rules apply before the journal, none of them is anywhere on disk, in requests of sinks, or
 //! in the daemon's own output.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::{fs, io};
 
 use super::World;
 use super::planted::{self, BROKEN, ITEMS, SECRETS, SPANS, found_in};
@@ -48,16 +48,26 @@ fn is_whole(request: &[u8]) -> bool {
 
 /// Returns the contents of all files below a directory, concatenated.
 pub(super) fn everything_in(dir: &Path) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            bytes.extend(everything_in(&path));
-        } else if path.extension().is_none_or(|extension| extension != "toml") {
-            bytes.extend(fs::read(&path).unwrap());
+    loop {
+        match all_of(dir) {
+            // The daemon replaced a file meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            read => return read.unwrap(),
         }
     }
-    bytes
+}
+
+fn all_of(dir: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            bytes.extend(all_of(&path)?);
+        } else if path.extension().is_none_or(|extension| extension != "toml") {
+            bytes.extend(fs::read(&path)?);
+        }
+    }
+    Ok(bytes)
 }
 
 async fn send_all(world: &World) {

@@ -4,9 +4,16 @@ use crate::normalize::tables;
 use crate::span::Text;
 
 /// Suffixes that Vercel appends to the provider: the API that was called.
-#[rustfmt::skip]
 const APIS: [&str; 10] = [
-    "chat", "responses", "completion", "embedding", "messages", "image", "speech", "transcription", "textEmbedding",
+    "chat",
+    "responses",
+    "completion",
+    "embedding",
+    "messages",
+    "image",
+    "speech",
+    "transcription",
+    "textEmbedding",
     "reranking",
 ];
 

@@ -142,7 +142,7 @@ mod with_a_mock {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic("otlp_spans", 3, 1).unwrap();
         let text = format!(
-            "brokers = [\"{}\"]\ntimeout = \"1s\"\nallow_weak_acks = true",
+            "brokers = [\"{}\"]\ntimeout = \"5s\"\nallow_weak_acks = true",
             cluster.bootstrap_servers().split(',').next().unwrap()
         );
         let options = read_options(DeTable::parse(&text).unwrap(), Options::mistakes).unwrap();

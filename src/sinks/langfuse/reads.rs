@@ -217,9 +217,17 @@ impl Reads {
 }
 
 /// The types that Langfuse knows, in lowercase only.
-#[rustfmt::skip]
 const TYPES: [&str; 10] = [
-    "span", "generation", "event", "embedding", "agent", "tool", "chain", "retriever", "guardrail", "evaluator",
+    "span",
+    "generation",
+    "event",
+    "embedding",
+    "agent",
+    "tool",
+    "chain",
+    "retriever",
+    "guardrail",
+    "evaluator",
 ];
 
 /// Returns the type of a kind; `None` if any type will do.

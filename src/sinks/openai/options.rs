@@ -89,21 +89,21 @@ impl Options {
         let key = self.api_key.as_ref().map(Secret::reveal);
         let is_no_value = |value: &str| value.trim().is_empty() || secret_header(value).is_none();
         #[rustfmt::skip]
-    found.note_all([
-        (self.endpoint.uri().is_none_or(|uri| uri.path() == "/"),
-            "endpoint", "not a complete address: it begins with http:// or https://, has a path and no credentials",
-            "OpenAI's is \"https://api.openai.com/v1/traces/ingest\""),
-        (self.prefer == Prefer::Configured && key.is_none(), "prefer", "there is no `api_key` to prefer", KEY_HINT),
-        (self.forward_otlp && key.is_none(), "forward_otlp", "spans from OTLP come without an OpenAI key", KEY_HINT),
-        (key.is_some_and(is_no_value), "api_key", "not a key", "OpenAI keys begin with sk-"),
-    ]);
+        found.note_all([
+            (self.endpoint.uri().is_none_or(|uri| uri.path() == "/"),
+                "endpoint", "not a complete address: it begins with http:// or https://, has a path and no credentials",
+                "OpenAI's is \"https://api.openai.com/v1/traces/ingest\""),
+            (self.prefer == Prefer::Configured && key.is_none(), "prefer", "there is no `api_key` to prefer", KEY_HINT),
+            (self.forward_otlp && key.is_none(), "forward_otlp", "spans from OTLP come without an OpenAI key", KEY_HINT),
+            (key.is_some_and(is_no_value), "api_key", "not a key", "OpenAI keys begin with sk-"),
+        ]);
         for (option, value) in [("organization", &self.organization), ("project", &self.project)] {
             let is_bad = |value: &String| value.is_empty() || secret_header(value).is_none();
             #[rustfmt::skip]
-        found.note_all([
-            (value.as_ref().is_some_and(is_bad), option, "not a valid header value", "remove it, or use the id that OpenAI shows"),
-            (value.is_some() && key.is_none(), option, "it goes with `api_key` only; callers bring their own", KEY_HINT),
-        ]);
+            found.note_all([
+                (value.as_ref().is_some_and(is_bad), option, "not a valid header value", "remove it, or use the id that OpenAI shows"),
+                (value.is_some() && key.is_none(), option, "it goes with `api_key` only; callers bring their own", KEY_HINT),
+            ]);
         }
         found.0.extend(self.limits().check());
         found.0

@@ -18,16 +18,33 @@ pub(super) const NS_PER_TICK: u64 = 1_000;
 pub(super) const LIST_LEVEL: i16 = 3;
 
 /// Columns in which nearly every value is different: a dictionary would merely contain all of them.
-#[rustfmt::skip]
 pub(super) const DISTINCT: &[&str] = &[
-    "span_id", "start_time", "end_time", "start_time_unix_nano", "end_time_unix_nano", "duration_ns", "response_id",
-    "tool_call_id", "input", "output", "openai_span_id", "openai_item", "attributes", "events",
+    "span_id",
+    "start_time",
+    "end_time",
+    "start_time_unix_nano",
+    "end_time_unix_nano",
+    "duration_ns",
+    "response_id",
+    "tool_call_id",
+    "input",
+    "output",
+    "openai_span_id",
+    "openai_item",
+    "attributes",
+    "events",
 ];
 
 /// Columns that queries select by, so their minimum and maximum help to skip row groups.
-#[rustfmt::skip]
 pub(super) const SELECTED_BY: &[&str] = &[
-    "trace_id", "span_id", "kind", "start_time", "end_time", "start_time_unix_nano", "session_id", "agent_name",
+    "trace_id",
+    "span_id",
+    "kind",
+    "start_time",
+    "end_time",
+    "start_time_unix_nano",
+    "session_id",
+    "agent_name",
     "received_at",
 ];
 

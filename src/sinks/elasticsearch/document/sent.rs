@@ -19,8 +19,16 @@ use crate::support::json::write_str;
 const GUARD: Limits = Limits { whole_bytes: 0, levels: 8, key_bytes: 256, text_bytes: 30_000 };
 /// Names below `otel.` that the sink writes. Attributes of clients with these names are omitted.
 const OURS: [&str; 10] = [
-    "span_kind", "flags", "dropped_attributes_count", "dropped_events_count", "dropped_links_count", "trace_state",
-    "status_message", "scope.name", "scope.version", "scope.attributes",
+    "span_kind",
+    "flags",
+    "dropped_attributes_count",
+    "dropped_events_count",
+    "dropped_links_count",
+    "trace_state",
+    "status_message",
+    "scope.name",
+    "scope.version",
+    "scope.attributes",
 ];
 /// The nesting of containers above an attribute: for a link, the list, the link and its attributes.
 const LEVELS: usize = 3;
