@@ -54,7 +54,7 @@ impl Output {
         match UNSAID.get() {
             None => Ok(()),
             Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ExitCode::SUCCESS),
-            Some(error) => Err(self.fail(&format!("not all could be written: {error}"), None)),
+            Some(error) => Err(self.fail(&format!("the output is incomplete: {error}"), None)),
         }
     }
 }

@@ -74,7 +74,7 @@ pub(super) fn run(verb: &RulesVerb, shell: Shell<'_>) -> Ended {
         };
         for problem in problems {
             let place = format!("{} {}", pieces.unit(), piece.place);
-            explain(&format!("{place} of the file is passed over: {problem}\n"));
+            explain(&format!("{place} of the file is skipped: {problem}\n"));
             ended = Err(ExitCode::FAILURE);
         }
     }

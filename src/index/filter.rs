@@ -169,7 +169,7 @@ fn term((start, word): (usize, &str)) -> Result<Term, Mistake> {
     let Some((_, kind)) = WORDS.iter().find(|(known, _)| *known == name) else {
         let hint = did_you_mean(name, &WORDS.map(|(known, _)| known)).unwrap_or_default();
         let hint = format!("{hint}\nput text with a colon in quotes: \"{}\"", unquoted(body));
-        return Err((of_name, format!("there is no word `{name}:`"), hint));
+        return Err((of_name, format!("unknown term `{name}:`"), hint));
     };
     match kind.test(value) {
         Ok(test) => Ok(Term { is_negated, test }),

@@ -332,7 +332,7 @@ fn each_word_of_a_filter_says_which_traces_are_meant() {
 #[test]
 fn a_word_that_is_not_understood_is_shown_with_what_to_write() {
     for (filter, expected) in [
-        ("agnet:x", "there is no word `agnet:`\n  agnet:x\n  ^^^^^\ndid you mean `agent`?"),
+        ("agnet:x", "unknown term `agnet:`\n  agnet:x\n  ^^^^^\ndid you mean `agent`?"),
         ("a dur:fast", "not a duration\n  a dur:fast\n        ^^^^\nwrite dur:>2s"),
         ("tokens:>many", "not a whole number\n  tokens:>many\n         ^^^^^\n"),
         ("cost:>-1", "not an amount in dollars\n  cost:>-1\n       ^^^\n"),
@@ -343,7 +343,7 @@ fn a_word_that_is_not_understood_is_shown_with_what_to_write() {
         ),
         ("agent:", "`agent:` says nothing\n  agent:\n  ^^^^^\n"),
         ("agent:\"x y", "a quote is not closed\n  agent:\"x y\n        ^^^^\n"),
-        ("http://x", "there is no word `http:`"),
+        ("http://x", "unknown term `http:`"),
     ] {
         let mistake = Filter::read(filter).unwrap_err().to_string();
         assert!(mistake.starts_with(expected), "{mistake}");

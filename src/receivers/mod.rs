@@ -107,7 +107,7 @@ const ACCEPTED: Figure =
     ("receiver_accepted_spans", "Spans and trace objects on stable storage and acknowledged");
 const REFUSED: Figure = (
     "receiver_refused_spans",
-    "Spans and trace objects, or requests that were not read, whose client was told to come again",
+    "Spans and trace objects, or requests that were not read, whose client was told to retry",
 );
 /// Invalid items in the quarantine, or entire invalid requests (each counted as one).
 const FAILED: Figure = (

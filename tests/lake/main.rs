@@ -173,7 +173,7 @@ async fn what_an_operator_must_mend_is_said_and_mended_without_a_restart() {
     let crowd = Crowd::begin(&place, 100, 1);
     let sent = crowd.finish(&mut daemon).await;
     let status = || place.ask("/status").unwrap();
-    until(|| status().contains("does not take the credentials")).await;
+    until(|| status().contains("rejects the credentials")).await;
     assert!(!status().contains("not-the-secret"));
     place
         .configure(&Config {
@@ -183,10 +183,10 @@ async fn what_an_operator_must_mend_is_said_and_mended_without_a_restart() {
         .unwrap();
     let (code, said) = place.command_over_http("/api/v1/reload").unwrap();
     assert_eq!(code, 200, "{said}");
-    until(|| status().contains("there is no such bucket")).await;
+    until(|| status().contains("the bucket does not exist")).await;
     place.configure(&Config { tables, ..Config::default() }).unwrap();
     place.command_over_http("/api/v1/reload").unwrap();
-    until(|| !status().contains("there is no such bucket")).await;
+    until(|| !status().contains("the bucket does not exist")).await;
     daemon.terminate(DRAIN_MAX).await.unwrap();
     let lines = dir.path().join("lines");
     let all: Vec<u8> = store

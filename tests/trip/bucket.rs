@@ -247,7 +247,7 @@ async fn a_store_that_refuses_and_a_name_that_is_not_there_are_said() {
         Bucket { objects: hours(), is_forbidden: true, ..Bucket::default() }.serve().await;
     let world = World::new(SINKS).await;
     for (arguments, said) in [
-        (["s3://lake/a", "--sink", "lines"], "may not do this"),
+        (["s3://lake/a", "--sink", "lines"], "lack permissions"),
         (["s3://lake/a", "--sink", "lime"], "there is no sink lime"),
     ] {
         let output = world.import_from(port, true, &arguments).await;

@@ -80,7 +80,7 @@ fn what_cannot_be_written_is_no_success_but_where_nobody_reads_on() {
     let mut command = spanferry(dir.path());
     let output = command.args(["config", "default"]).stdout(full).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
-    assert!(said(&output).contains("not all could be written"), "{}", said(&output));
+    assert!(said(&output).contains("the output is incomplete"), "{}", said(&output));
     let mut command = spanferry(dir.path());
     let mut child = command
         .args(["config", "schema"])
@@ -256,12 +256,12 @@ fn standard_variables_make_a_sink_and_an_address_of_our_own_does_not() {
     let elsewhere = with("http://otel.example.com:4318");
     assert!(elsewhere.contains("sinks: otlp (otlp, OTEL_EXPORTER_OTLP_ENDPOINT)"), "{elsewhere}");
     let ours = with("http://localhost:4318");
-    assert!(ours.contains("so it makes no sink"), "{ours}");
+    assert!(ours.contains("so it creates no sink"), "{ours}");
     assert!(ours.contains("sinks: traces (file, default)"), "{ours}");
     fs::write(dir.path().join("spanferry.toml"), "[sinks.a]\ntype = 'stdout'\n").unwrap();
     let named = with("http://otel.example.com:4318");
     assert!(named.contains("sinks: a (stdout, spanferry.toml:1)"), "{named}");
-    assert!(named.contains("note: OTEL_EXPORTER_OTLP_ENDPOINT makes no sink"), "{named}");
+    assert!(named.contains("note: OTEL_EXPORTER_OTLP_ENDPOINT creates no sink"), "{named}");
 }
 
 #[test]

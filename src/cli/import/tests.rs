@@ -97,7 +97,7 @@ fn elements_of_an_array_and_rows_of_a_table_are_pieces() {
         ),
         (
             "\"a\",\"b\"\n\"1,\"\"x\"\"\n\",\"\"\r\n\"2\"\n",
-            &[(1, r#"{"a":"1,\"x\"\n","b":null}"#), (2, "!it has 1 cells, and the first row 2")],
+            &[(1, r#"{"a":"1,\"x\"\n","b":null}"#), (2, "!it has 1 cells, but the first row has 2")],
         ),
     ] {
         assert_eq!(pieces(stream.as_bytes()), expected(found), "{stream}");
@@ -210,12 +210,12 @@ fn what_is_cut_anywhere_gives_no_more_items_and_says_so_where_one_is_broken() {
 #[test]
 fn what_is_none_of_the_formats_is_said_to_be_none() {
     for (stream, reason) in [
-        (&b"\x89PNG\r\n\x1a\n"[..], "it begins as none of the formats"),
-        (b"PAR1\x15\x04\x15", "it begins as none of the formats"),
+        (&b"\x89PNG\r\n\x1a\n"[..], "it is in none of the formats"),
+        (b"PAR1\x15\x04\x15", "it is in none of the formats"),
         (b"trace_id,span_id\n", "it is none of"),
         (b"{\"resourceLogs\":[]}", "it is none of"),
-        (b"[1]", "it is none of"),
-        (b"{\"schema_version\":99}", "its schema_version is none of"),
+        (b"[1]", "it is in none of"),
+        (b"{\"schema_version\":99}", "its schema_version is not 1 to"),
         (b"{\"schema_version\":2,\"record\":\"score\"}", "it is neither a span"),
     ] {
         let (items, flaws) = read(stream);

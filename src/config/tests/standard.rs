@@ -126,7 +126,7 @@ fn an_address_of_our_own_in_a_variable_is_for_apps_and_makes_no_sink() {
         assert_eq!(loaded.config.list_sinks(), "traces (file, default)");
         let said = loaded.warnings.unwrap().render("warning", Paint::Plain);
         assert!(said.contains(&format!("--> {name}\n")), "{said}");
-        assert!(said.contains("so it makes no sink"), "{said}");
+        assert!(said.contains("so it creates no sink"), "{said}");
     }
     let elsewhere = ("SPANFERRY__RECEIVERS__HTTP", "127.0.0.1:9");
     let loaded = loaded(&[], &[elsewhere, ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://[::1]:4318")]);

@@ -100,7 +100,7 @@ impl Folder {
             fs::remove_file(&hidden).ok();
             written
         });
-        probed.await.map(|()| format!("files can be written below {self}"))
+        probed.await.map(|()| format!("files can be written in {self}"))
     }
 
     /// Runs work that blocks on the disk.

@@ -124,7 +124,7 @@ async fn what_a_folder_cannot_do_is_said_and_nothing_is_left_of_asking() {
         toml::from_str::<Options>(&options).unwrap().probe().unwrap().await
     };
     let said = asked(dir.path().join("not/there/yet")).await.unwrap();
-    assert!(said.contains("can be written below") && said.contains("/not/there/yet"), "{said}");
+    assert!(said.contains("can be written in") && said.contains("/not/there/yet"), "{said}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     fs::write(dir.path().join("file"), "").unwrap();
     let said = asked(dir.path().join("file/below")).await.unwrap_err();
@@ -143,7 +143,7 @@ async fn what_a_folder_cannot_do_is_said_and_nothing_is_left_of_asking() {
     let folder = folder::Folder::new("/lake");
     for (error, advice) in [
         (Errno::OPNOTSUPP, "extended attributes"),
-        (Errno::ACCESS, "let this process"),
+        (Errno::ACCESS, "allow this process"),
         (Errno::ROFS, "correct `url`"),
     ] {
         let Pace::Hold { reason } = folder.pace(&error.into()) else { panic!("{error}") };

@@ -127,9 +127,9 @@ async fn each_kind_of_store_is_asked_in_its_own_words_for_a_put_under_a_conditio
 async fn a_doctor_asks_each_kind_of_store_whether_it_may_write_and_leaves_nothing() {
     for text in [S3, GOOGLE, AZURE, AZURE_SAS] {
         for (puts, said) in [
-            ((412, ""), Ok("can be listed and written")),
-            ((403, "<Code>AccessDenied</Code>"), Err("may not do this")),
-            ((200, ""), Err("does not heed")),
+            ((412, ""), Ok("can be listed and conditionally written")),
+            ((403, "<Code>AccessDenied</Code>"), Err("lack permissions")),
+            ((200, ""), Err("ignores conditional puts")),
         ] {
             let (address, shared) = serve(Shared { puts: Some(puts), ..Shared::default() }).await;
             let options = options(&format!("{text}endpoint = \"{address}\"\n"));
