@@ -97,7 +97,10 @@ fn elements_of_an_array_and_rows_of_a_table_are_pieces() {
         ),
         (
             "\"a\",\"b\"\n\"1,\"\"x\"\"\n\",\"\"\r\n\"2\"\n",
-            &[(1, r#"{"a":"1,\"x\"\n","b":null}"#), (2, "!it has 1 cells, but the first row has 2")],
+            &[
+                (1, r#"{"a":"1,\"x\"\n","b":null}"#),
+                (2, "!it has 1 cells, but the first row has 2"),
+            ],
         ),
     ] {
         assert_eq!(pieces(stream.as_bytes()), expected(found), "{stream}");

@@ -218,13 +218,7 @@ mod tests {
         let (put, head, post) = (Method::PUT, Method::HEAD, Method::POST);
         for (method, status, body, kind, what) in [
             (&put, 403, "<Error><Code>AccessDenied</Code></Error>", "hold", "s3:ListBucket"),
-            (
-                &put,
-                403,
-                "<Code>SignatureDoesNotMatch</Code>",
-                "hold",
-                "rejects the credentials",
-            ),
+            (&put, 403, "<Code>SignatureDoesNotMatch</Code>", "hold", "rejects the credentials"),
             (&put, 404, "<Code>NoSuchBucket</Code>", "hold", "does not exist"),
             (&put, 301, "<Code>PermanentRedirect</Code>", "hold", "`region` = \"eu-west-1\""),
             (&put, 403, "<Code>RequestTimeTooSkewed</Code>", "hold", "clock"),
@@ -241,8 +235,20 @@ mod tests {
             (&put, 503, "x-ms-error-code: ServerBusy", "slow", "throttles"),
             (&put, 500, "<Code>OperationTimedOut</Code>", "down", "in time"),
             (&put, 403, "<Code>AccountIsDisabled</Code>", "hold", "does not allow"),
-            (&post, 400, "{\"error\":\"invalid_grant\"}", "hold", "where the credentials come from"),
-            (&post, 400, "<Code>InvalidIdentityToken</Code>", "hold", "where the credentials come from"),
+            (
+                &post,
+                400,
+                "{\"error\":\"invalid_grant\"}",
+                "hold",
+                "where the credentials come from",
+            ),
+            (
+                &post,
+                400,
+                "<Code>InvalidIdentityToken</Code>",
+                "hold",
+                "where the credentials come from",
+            ),
             (&head, 400, "", "hold", "`region` = \"eu-west-1\""),
         ] {
             let pace = paced(method, status, body);
