@@ -580,7 +580,7 @@ await step("where tokens are set the console asks for one, once", async () => {
 await step("where others reach the port and nobody is asked, the console is off and says why", async () => {
   const response = await page.goto(`http://${OPEN}/ui/`);
   assert.equal(response.status(), 403);
-  assert.match(await page.locator("body").innerText(), /The console is off\s+other machines reach this port .*set admin\.tokens/);
+  assert.match(await page.locator("body").innerText(), /The console is off\s+other machines can reach this port .*set admin\.tokens/);
 });
 
 assert.deepEqual(strangers, [], "only this machine was asked");
