@@ -88,7 +88,7 @@ impl World {
     }
 }
 
-const WELL: &str = "objects can be listed and written";
+const WELL: &str = "objects can be listed and conditionally written";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_with_a_web_identity_gets_its_credentials_from_sts() {

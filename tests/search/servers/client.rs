@@ -1,6 +1,7 @@
 //! A plain HTTP client for a node, with JSON bodies.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -10,6 +11,10 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
+
+/// How often and how long a request waits for the shards of a new index to start.
+const STARTS_MAX: u32 = 100;
+const START_POLL: Duration = Duration::from_millis(100);
 
 /// A client of one node.
 pub(crate) struct Client {
@@ -74,11 +79,18 @@ impl Client {
     }
 
     async fn expect(&self, method: Method, path: &str, body: &Value) -> Value {
-        let sent = if body.is_null() { Bytes::new() } else { body.to_string().into() };
-        let (status, answer) =
-            self.send(method.clone(), path, "application/json", sent).await.unwrap();
-        assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
-        answer
+        let sent: Bytes = if body.is_null() { Bytes::new() } else { body.to_string().into() };
+        for _ in 0..STARTS_MAX {
+            let sent = self.send(method.clone(), path, "application/json", sent.clone());
+            let (status, answer) = sent.await.unwrap();
+            // The shards of a new index may not have started.
+            if status != 503 {
+                assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
+                return answer;
+            }
+            tokio::time::sleep(START_POLL).await;
+        }
+        panic!("{method} {path}: 503 for {:?}", START_POLL * STARTS_MAX);
     }
 
     async fn send(
