@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::world::*;
 use crate::support::golden::{Fixture, fixtures};
 
-/// Returns a value that the sidecar file expects; of a list any value is right, and the rules of the reference say which one is used here.
+/// Returns a value that the sidecar file expects; of a list any value is right, and this suite says which one Spanferry sends.
 fn expected(fixture: &Fixture, member: &str) -> Option<u64> {
     let number = fixture.name.trim_start_matches("hostile/").get(..3)?;
     let ours = match (number, member) {
