@@ -110,8 +110,8 @@ impl Policy {
         }
         self.may_stand_here(peer, headers)?;
         // The scheme is ignored, because a proxy that terminates TLS leaves the host unchanged.
-        let place = |origin: &str| origin.split_once("://").map(|(_, place)| place == host);
-        if text(header::ORIGIN).is_some_and(|origin| place(origin) != Some(true)) {
+        let is_other = |origin: &str| origin.split_once("://").is_none_or(|(_, it)| it != host);
+        if text(header::ORIGIN).is_some_and(is_other) {
             return forbidden("commands from pages of another origin are refused");
         }
         if text(FETCH_SITE).is_some_and(|site| site != "same-origin" && site != "none") {
