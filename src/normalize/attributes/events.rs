@@ -1,7 +1,11 @@
 //! Reads the events of a span: exceptions, evaluations, first tokens, and messages of GenAI before 1.37.
 
+use std::sync::LazyLock;
+
+use super::slots::Spread;
 use super::value::{self, Read};
 use crate::normalize::raw::written;
+use crate::normalize::tables;
 use crate::span::{Attribute, Detail, Facts, Payload, Score, Span, SpanError, SpanEvent, Value};
 use crate::support::json::object::Object;
 use crate::support::json::write_str;
@@ -33,25 +37,15 @@ pub(super) fn read(span: &Span, detail: &Detail, facts: &mut Facts) {
             _ => (),
         }
     }
-    let of = |names: &[&str]| messages(events.iter().filter(|event| names.contains(&&*event.name)));
-    if facts.input.is_none() {
-        facts.input = of(&INPUTS);
-    }
-    if facts.output.is_none() {
-        facts.output = of(&["gen_ai.choice", "gen_ai.output.messages"]);
-    }
+    let is_of = |event: &&SpanEvent, of| MESSAGES.contains(&(&*event.name, of));
+    let of = |of| messages(events.iter().filter(|event| is_of(event, of)));
+    facts.input = facts.input.take().or_else(|| of(Spread::InputMessages));
+    facts.output = facts.output.take().or_else(|| of(Spread::OutputMessages));
 }
 
-/// Names of events that are input messages: GenAI before 1.37, Semantic Kernel (`gen_ai.tool.developer`), Azure AI projects.
-const INPUTS: [&str; 7] = [
-    "gen_ai.system.message",
-    "gen_ai.user.message",
-    "gen_ai.assistant.message",
-    "gen_ai.tool.message",
-    "gen_ai.developer.message",
-    "gen_ai.tool.developer",
-    "gen_ai.input.messages",
-];
+/// Names of events that are messages.
+static MESSAGES: LazyLock<Vec<(&str, Spread)>> =
+    LazyLock::new(|| tables::beginnings("messages", Spread::named).collect());
 
 /// Converts seconds to nanoseconds; `None` if they cannot be the time to a first token.
 #[expect(

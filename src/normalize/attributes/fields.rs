@@ -13,6 +13,8 @@ pub(super) enum Condition {
     Scope(&'static str),
     /// The scope's name has this prefix.
     ScopePrefix(&'static str),
+    /// The span has this name.
+    Span(&'static str),
     /// The span's name has this prefix.
     SpanPrefix(&'static str),
 }
@@ -23,9 +25,16 @@ impl Condition {
         match (section.scope.strip_suffix('*'), section.span.strip_suffix('*')) {
             (Some(prefix), _) => Self::ScopePrefix(prefix),
             (None, Some(prefix)) => Self::SpanPrefix(prefix),
-            (None, None) if section.scope.is_empty() => Self::Always,
-            (None, None) => Self::Scope(section.scope),
+            (None, None) if !section.scope.is_empty() => Self::Scope(section.scope),
+            (None, None) if !section.span.is_empty() => Self::Span(section.span),
+            (None, None) => Self::Always,
         }
+    }
+
+    /// Returns whether it may hold under a scope whose name begins with this byte.
+    pub(super) fn may_open(self, first: usize) -> bool {
+        let (Self::Scope(name) | Self::ScopePrefix(name)) = self else { return true };
+        name.bytes().next().is_none_or(|byte| usize::from(byte) == first)
     }
 
     pub(super) fn is_open(self, scope: &str, span: &str) -> bool {
@@ -33,6 +42,7 @@ impl Condition {
             Self::Always => true,
             Self::Scope(name) => scope == name,
             Self::ScopePrefix(prefix) => begins(scope, prefix),
+            Self::Span(name) => span == name,
             Self::SpanPrefix(prefix) => begins(span, prefix),
         }
     }

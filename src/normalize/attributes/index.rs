@@ -83,7 +83,7 @@ facts! {
 #[derive(Debug)]
 pub(super) struct Index {
     /// The rules of a key, in the order of precedence.
-    rules: HashMap<Box<str>, Vec<Rule>, BuildHasherDefault<KeyHasher>>,
+    rules: HashMap<Box<[u8]>, Vec<Rule>, BuildHasherDefault<KeyHasher>>,
     /// The first one is [`Condition::Always`].
     gates: Vec<Condition>,
     mapping: Mapping,
@@ -98,8 +98,8 @@ impl Hasher for KeyHasher {
         self.0 = xxh3_64(key);
     }
 
-    /// `str` writes this byte as a terminator. A single string needs none.
-    fn write_u8(&mut self, _end: u8) {}
+    /// A slice writes its length first. A single one does not need it.
+    fn write_usize(&mut self, _length: usize) {}
 
     fn finish(&self) -> u64 {
         self.0
@@ -148,7 +148,7 @@ impl Index {
         rules.extend(mapping.kinds.keys().map(|key| (key.as_str(), kind)));
         rules.extend(tables::rows().filter_map(|row| Some((row.key, index.rule(&row)?))));
         for (rank, (key, rule)) in (0..).zip(rules) {
-            index.rules.entry(key.into()).or_default().push(Rule { rank, ..rule });
+            index.rules.entry(key.as_bytes().into()).or_default().push(Rule { rank, ..rule });
         }
         index
     }
@@ -168,15 +168,15 @@ impl Index {
 
     /// Returns the rules for a key.
     #[inline]
-    pub(super) fn rules(&self, key: &str) -> &[Rule] {
+    pub(super) fn rules(&self, key: &[u8]) -> &[Rule] {
         self.rules.get(key).map_or(&[], Vec::as_slice)
     }
 
     /// Returns whether a rule applies to a span of this name under this scope.
     #[inline]
-    pub(super) fn is_open(&self, rule: Rule, scope: &str, span: &str) -> bool {
-        rule.gate == 0
-            || self.gates.get(usize::from(rule.gate)).is_some_and(|gate| gate.is_open(scope, span))
+    pub(super) fn is_open<'s>(&self, rule: Rule, scope: &str, span: impl Fn() -> &'s str) -> bool {
+        let gate = || self.gates.get(usize::from(rule.gate));
+        rule.gate == 0 || gate().is_some_and(|gate| gate.is_open(scope, span()))
     }
 
     /// Returns the kind that the user's mapping gives to this value of an attribute.
@@ -187,13 +187,13 @@ impl Index {
 
 /// Returns whether an attribute with this key may hold the fact, under any convention.
 pub fn tells(key: &str, fact: Fact) -> bool {
-    index().rules(key).iter().any(|rule| rule.field == fact.field().0)
+    index().rules(key.as_bytes()).iter().any(|rule| rule.field == fact.field().0)
 }
 
 /// Returns every key that has a rule.
 #[cfg(test)]
 pub(in crate::normalize) fn keys() -> Vec<String> {
-    index().rules.keys().map(ToString::to_string).collect()
+    index().rules.keys().map(|key| String::from_utf8_lossy(key).into_owned()).collect()
 }
 
 #[cfg(test)]
@@ -204,12 +204,18 @@ mod tests {
     fn every_row_means_something_and_is_found_by_its_key() {
         let index = Index::build(&Mapping::default());
         for row in tables::rows() {
+            let tables::Section { scope, span, .. } = row.section;
+            let is_always = Condition::of(&row.section) == Condition::Always;
+            assert_eq!(is_always, scope.is_empty() && span.is_empty(), "{row:?}");
             let field = Field::named(row.fact);
             assert!(field.is_some() && Read::named(row.coercion).is_some(), "{row:?}");
             assert!(Convention::named(row.section.convention).is_some(), "{row:?}");
-            assert!(index.rules(row.key).iter().any(|rule| Some(rule.field) == field), "{row:?}");
+            assert!(
+                index.rules(row.key.as_bytes()).iter().any(|rule| Some(rule.field) == field),
+                "{row:?}"
+            );
         }
-        assert!(index.rules("no.such.key").is_empty());
+        assert!(index.rules(b"no.such.key").is_empty());
     }
 
     #[test]
@@ -235,9 +241,9 @@ mod tests {
             )]),
         };
         let index = Index::build(&mapping);
-        let best = |key| {
+        let best = |key: &str| {
             index
-                .rules(key)
+                .rules(key.as_bytes())
                 .iter()
                 .min_by_key(|rule| rule.rank)
                 .map(|rule| (rule.rank, rule.convention))

@@ -1,7 +1,7 @@
 //! Decides a span's kind, and which convention decided it.
 
 use std::borrow::Cow;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use super::fields::{Condition, Field};
 use super::slots::Slots;
@@ -17,10 +17,13 @@ struct KindRule {
     kinds: Vec<(&'static str, Kind)>,
 }
 
-/// All sections, in the order of precedence.
-static WORDS: LazyLock<Vec<KindRule>> = LazyLock::new(|| {
+/// The sections that may apply to a scope, by the first byte of its name, in the order of precedence.
+static KINDS: LazyLock<[Vec<Arc<KindRule>>; 256]> = LazyLock::new(|| {
     let sections = tables::kinds().into_iter();
-    sections.filter_map(|(section, words)| words_of(&section, &words)).collect()
+    let all = sections.filter_map(|(section, words)| words_of(&section, &words).map(Arc::new));
+    let all: Vec<_> = all.collect();
+    let of = |first| all.iter().filter(|rule| rule.gate.may_open(first)).cloned().collect();
+    std::array::from_fn(of)
 });
 
 /// Converts a section. Returns `None` for an unknown name, which a test rules out.
@@ -55,7 +58,8 @@ pub(super) fn decide(slots: &Slots<'_>) -> Decision {
     }
     let (mut first, mut unknown) = (None, None);
     let name = &slots.detail.name;
-    for words in WORDS.iter() {
+    let initial = slots.scope.bytes().next().unwrap_or_default();
+    for words in KINDS.get(usize::from(initial)).map_or(&[][..], Vec::as_slice) {
         if words.field.is_some_and(|field| !slots.has(field))
             || !words.gate.is_open(slots.scope, name)
         {

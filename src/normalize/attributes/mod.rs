@@ -22,8 +22,9 @@ pub(in crate::normalize) use self::index::keys;
 pub use self::index::{Fact, Mapping, install, tells};
 pub use self::parts::{Parts, parts_of};
 
-use self::fields::{Field, SHORT_BYTES, begins};
-use self::slots::{KEYS, SPREAD, Slots, Spread, convention_of};
+use self::fields::{Field, SHORT_BYTES};
+use self::index::Rule;
+use self::slots::{KEYS, SPREAD, Slots, Spread};
 use self::value::Read;
 use super::raw::{Raw, share, with_first};
 use super::{raw, time, usage};
@@ -32,20 +33,26 @@ use crate::span::{
     Usage, keys,
 };
 
-/// Returns whether an attribute of this key and size can change what totals need of a span. `seen` is the convention that earlier keys
-/// revealed. A test compares the results with and without the attributes that this rejects.
-pub(super) fn matters_to_sums(key: &str, bytes: usize, seen: &mut Option<Convention>) -> bool {
-    let rules = index::index().rules(key);
-    let is_summed = rules.iter().any(|rule| rule.field.is_summed(bytes));
+/// Returns whether an attribute of this key and size can change what totals need of a span of this name under this scope. `seen` is the
+/// convention that earlier keys revealed. A test compares the results with and without the attributes that this rejects.
+pub(super) fn matters_to_sums<'s>(
+    (key, bytes): (&[u8], usize),
+    (scope, name): (&str, impl Fn() -> &'s str),
+    seen: &mut Option<Convention>,
+) -> bool {
+    let index = index::index();
+    let rules = index.rules(key);
+    let is_summed = |rule: &Rule| rule.field.is_summed(bytes) && index.is_open(*rule, scope, &name);
+    let is_summed = rules.iter().any(is_summed);
     if SHORT_BYTES < bytes || (is_summed && seen.is_some()) {
         return is_summed;
     }
     // A key may be the only evidence of its convention; the first convention in the order of precedence decides.
-    let own = convention_of::<KEYS>(key).filter(|own| seen.is_none_or(|known| *own < known));
+    let own = KEYS.first(key).filter(|own| seen.is_none_or(|known| *own < known));
     *seen = own.or(*seen);
-    let spread = || SPREAD.all(key).next().map(|(_, spread)| spread);
-    let is_uncounted = || rules.is_empty() && spread() == Some(Spread::Uncounted);
-    is_summed || own.is_some() || begins(key, keys::SPANFERRY_AGGREGATE) || is_uncounted()
+    let is_uncounted = || rules.is_empty() && SPREAD.first(key) == Some(Spread::Uncounted);
+    let is_repeated = || key.starts_with(keys::SPANFERRY_AGGREGATE.as_bytes());
+    is_summed || own.is_some() || is_repeated() || is_uncounted()
 }
 
 /// Reads the facts of a span from those attributes and events that this detail has.
@@ -61,7 +68,9 @@ pub(in crate::normalize) fn facts(span: &Span, detail: &Detail) -> Facts {
     let is_total_odd = tokens(&slots, &mut facts);
     finish_names(&slots, &mut facts);
     facts.scores = slots.scores();
-    events::read(span, detail, &mut facts);
+    if !detail.events.is_empty() {
+        events::read(span, detail, &mut facts);
+    }
     facts.error = failure(&slots, facts.error.take());
     let odd_total = is_total_odd.then(|| Text::from_static("total_tokens"));
     let notes =

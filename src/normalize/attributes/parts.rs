@@ -43,8 +43,8 @@ impl Parts {
 
 /// Returns the parts that an attribute with this key may hold under any convention. Every attribute is in [`Parts::ATTRIBUTES`].
 pub fn parts_of(key: &str) -> Parts {
-    let rules = index().rules(key).iter().map(|rule| of_field(rule.field));
-    let spread = SPREAD.all(key).map(|(_, spread)| of_spread(spread));
+    let rules = index().rules(key.as_bytes()).iter().map(|rule| of_field(rule.field));
+    let spread = SPREAD.all(key.as_bytes()).map(|(_, spread)| of_spread(spread));
     rules.chain(spread).fold(Parts::ATTRIBUTES, Parts::and)
 }
 

@@ -1,38 +1,26 @@
 //! Normalizes the names of model providers to the spelling of OpenTelemetry GenAI.
 
+use std::sync::LazyLock;
+
 use crate::normalize::tables;
 use crate::span::Text;
 
-/// Suffixes that Vercel appends to the provider: the API that was called.
-const APIS: [&str; 10] = [
-    "chat",
-    "responses",
-    "completion",
-    "embedding",
-    "messages",
-    "image",
-    "speech",
-    "transcription",
-    "textEmbedding",
-    "reranking",
-];
+/// Suffixes of providers: the API that was called.
+static APIS: LazyLock<Vec<(&str, ())>> =
+    LazyLock::new(|| tables::beginnings("apis", |_| Some(())).collect());
 
 /// Returns the provider's normalized name; `None` for a framework's name.
 pub(super) fn normalized(name: &Text) -> Option<Text> {
     let provider = match name.rsplit_once('.') {
-        Some((provider, api)) if APIS.contains(&api) => name.slice_ref(provider),
+        Some((provider, api)) if APIS.contains(&(api, ())) => name.slice_ref(provider),
         _ => name.clone(),
     };
-    let known = tables::PROVIDERS
-        .iter()
-        .find(|(_, names)| names.iter().any(|known| provider.eq_ignore_ascii_case(known)));
-    match known {
-        Some(("none", _)) => None,
-        Some((name, _)) => Some(Text::from_static(name)),
-        None if provider.bytes().any(|byte| byte.is_ascii_uppercase()) => {
-            Some(Text::from(provider.to_ascii_lowercase()))
-        }
-        None => Some(provider),
+    let lowercase = provider.to_ascii_lowercase();
+    match tables::PROVIDERS.get(&lowercase) {
+        Some(&"none") => None,
+        Some(name) => Some(Text::from_static(name)),
+        None if *provider == *lowercase => Some(provider),
+        None => Some(Text::from(lowercase)),
     }
 }
 

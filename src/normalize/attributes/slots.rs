@@ -42,10 +42,13 @@ named! {
 pub(super) static SPREAD: LazyLock<Beginnings<Spread>> =
     LazyLock::new(|| Beginnings::of("keys", Spread::named));
 
-/// Returns the convention to which a prefix of the text belongs, in one of the lists.
-pub(super) fn convention_of<const LIST: usize>(text: &str) -> Option<Convention> {
-    CONVENTIONS.get(LIST)?.all(text).next().map(|(_, convention)| convention)
-}
+/// Scopes that identify a convention unambiguously.
+static SCOPES: LazyLock<Beginnings<Convention>> =
+    LazyLock::new(|| Beginnings::of("scopes", Convention::named));
+
+/// Keys that belong to a convention.
+pub(super) static KEYS: LazyLock<Beginnings<Convention>> =
+    LazyLock::new(|| Beginnings::of("conventions", Convention::named));
 
 /// The best value for each field.
 pub(super) struct Slots<'a> {
@@ -72,12 +75,6 @@ const UNPRICED: [Condition; 2] =
 
 /// Scope of `LlamaIndex`'s own tracer.
 const LLAMA_INDEX: &str = "llamaindex.opentelemetry.tracer";
-
-const SCOPES: usize = 0;
-pub(super) const KEYS: usize = 1;
-/// Scopes that identify a convention unambiguously, and keys that belong to one.
-static CONVENTIONS: LazyLock<[Beginnings<Convention>; 2]> =
-    LazyLock::new(|| ["scopes", "conventions"].map(|of| Beginnings::of(of, Convention::named)));
 
 impl<'a> Slots<'a> {
     /// Fills the slots in one pass over the attributes.
@@ -118,10 +115,10 @@ impl<'a> Slots<'a> {
             self.is_repeated = true;
             key = repeated;
         }
-        let rules = self.index.rules(key);
+        let rules = self.index.rules(key.as_bytes());
         let json = LazyCell::new(|| value::json_text(&attribute.value));
         for &rule in
-            rules.iter().filter(|rule| self.index.is_open(**rule, self.scope, &self.detail.name))
+            rules.iter().filter(|rule| self.index.is_open(**rule, self.scope, || &self.detail.name))
         {
             match rule.read {
                 Read::Inside(place) => {
@@ -159,7 +156,8 @@ impl<'a> Slots<'a> {
     }
 
     fn take_by_prefix(&mut self, key: &'a str, attribute: &'a Attribute) {
-        let Some((rest, spread)) = SPREAD.all(key).next() else { return };
+        let Some((length, spread)) = SPREAD.all(key.as_bytes()).next() else { return };
+        let rest = key.get(length..).unwrap_or_default();
         match spread {
             Spread::Metadata => self.metadata.push((rest, attribute)),
             Spread::Parameter => self.parameters.push((rest, &attribute.value)),
@@ -303,17 +301,11 @@ impl<'a> Slots<'a> {
                 list.put(path, leaf(path, value));
             }
         }
-        if list.is_empty() {
-            return None;
-        }
-        Some(Payload::Json(list.to_json(flat == Spread::Tools)))
+        (!list.is_empty()).then(|| Payload::Json(list.to_json(flat == Spread::Tools)))
     }
 
     /// Returns evaluations that came flattened: `N.evaluation.name` and similar keys.
     pub(super) fn scores(&self) -> Vec<Score> {
-        if self.flat.is_empty() {
-            return Vec::new();
-        }
         let mut scores: BTreeMap<u32, Score> = BTreeMap::new();
         for (_, path, value) in
             self.flat.iter().filter(|(found, _, _)| *found == Spread::Evaluations)
@@ -339,11 +331,10 @@ impl<'a> Slots<'a> {
 
     /// Returns the first convention that left evidence, for spans without a known word for their kind.
     pub(super) fn detected(&self) -> Option<Convention> {
-        if self.scope == "ai" {
-            return Some(Convention::Vercel);
-        }
-        let keys = self.detail.attributes.iter().filter_map(|it| convention_of::<KEYS>(&it.key));
-        convention_of::<SCOPES>(self.scope).or_else(|| keys.min()).or_else(|| self.configured())
+        let keys = self.detail.attributes.iter().filter_map(|it| KEYS.first(it.key.as_bytes()));
+        let vercel = (self.scope == "ai").then_some(Convention::Vercel);
+        let scope = vercel.or_else(|| SCOPES.first(self.scope.as_bytes()));
+        scope.or_else(|| keys.min()).or_else(|| self.configured())
     }
 
     /// Returns the user's own convention if a mapped attribute is the only evidence, so that the span counts as recognized.
@@ -390,7 +381,9 @@ mod tests {
     #[test]
     fn every_beginning_means_something() {
         let count = |section| beginnings(section, |word| Some(word.to_owned())).count();
-        assert_eq!(beginnings("keys", Spread::named).count(), count("keys"));
+        for section in ["keys", "messages"] {
+            assert_eq!(beginnings(section, Spread::named).count(), count(section));
+        }
         for section in ["scopes", "conventions"] {
             assert_eq!(beginnings(section, Convention::named).count(), count(section));
         }

@@ -24,14 +24,14 @@ pub(super) fn span(wire: &Bytes) -> Detail {
     read_span(wire, detail, |_| true)
 }
 
-/// The usual number of attributes that are wanted of a span.
-const WANTED_GUESS: usize = 16;
+/// The usual number of attributes that are wanted of a span. The C library allocates less than 1 KiB in half the time of more.
+const WANTED_GUESS: usize = 12;
 
 /// Reads a `Span` message with only those attributes that `wants` selects by key and size in bytes.
-pub(super) fn span_with(wire: &Bytes, mut wants: impl FnMut(&str, usize) -> bool) -> Detail {
+pub(super) fn span_with(wire: &Bytes, mut wants: impl FnMut(&[u8], usize) -> bool) -> Detail {
     let attributes = Vec::with_capacity(WANTED_GUESS);
     read_span(wire, Detail { attributes, ..Detail::default() }, |attribute| {
-        str::from_utf8(last_bytes(attribute, 1)).is_ok_and(|key| wants(key, attribute.len()))
+        wants(last_bytes(attribute, 1), attribute.len())
     })
 }
 

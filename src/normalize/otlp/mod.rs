@@ -51,8 +51,9 @@ impl Format for Otlp {
 
     fn brief_facts(&self, span: &Span) -> Facts {
         let mut followed = None;
+        let name = || str::from_utf8(wire::last_bytes(&span.wire, 5)).unwrap_or_default();
         let detail = detail::span_with(&span.wire, |key, bytes| {
-            attributes::matters_to_sums(key, bytes, &mut followed)
+            attributes::matters_to_sums((key, bytes), (&span.scope.name, name), &mut followed)
         });
         attributes::facts(span, &detail)
     }

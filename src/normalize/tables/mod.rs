@@ -1,6 +1,7 @@
 //! Reads the tables of conventions: attributes (`attributes.txt`, by prefix `beginnings.txt`), kinds (`kinds.txt`) and providers
 //! (`providers.txt`). The callers interpret the words in them.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 /// A row of `attributes.txt`.
@@ -29,10 +30,12 @@ const ATTRIBUTES: &str = include_str!("attributes.txt");
 const KINDS: &str = include_str!("kinds.txt");
 const BEGINNINGS: &str = include_str!("beginnings.txt");
 
-/// Providers, each with its other names.
-pub(super) static PROVIDERS: LazyLock<Vec<(&str, Vec<&str>)>> = LazyLock::new(|| {
+/// Providers, by their other names in lowercase.
+pub(super) static PROVIDERS: LazyLock<HashMap<String, &str>> = LazyLock::new(|| {
     let names = lines(include_str!("providers.txt")).filter_map(|(_, line)| line.split_once(": "));
-    names.map(|(name, names)| (name, names.split(", ").collect())).collect()
+    names
+        .flat_map(|(name, names)| names.split(", ").map(move |it| (it.to_lowercase(), name)))
+        .collect()
 });
 
 /// The paths into JSON in all rows (`.usage.total`), without duplicates.
@@ -97,11 +100,17 @@ impl<T: Copy> Beginnings<T> {
         Self(by_first)
     }
 
-    /// Iterates over the prefixes of a text, in the table's order. Returns the text after the prefix, and the prefix's meaning.
-    pub(super) fn all<'t>(&self, text: &'t str) -> impl Iterator<Item = (&'t str, T)> {
-        let like = text.bytes().next().and_then(|first| self.0.get(usize::from(first)));
-        let like = like.into_iter().flatten();
-        like.filter_map(|(beginning, means)| Some((text.strip_prefix(beginning)?, *means)))
+    /// Returns the meaning of a text's first prefix.
+    pub(super) fn first(&self, text: &[u8]) -> Option<T> {
+        self.all(text).next().map(|(_, means)| means)
+    }
+
+    /// Iterates over the prefixes of a text, in the table's order: the length of each, and its meaning.
+    pub(super) fn all(&self, text: &[u8]) -> impl Iterator<Item = (usize, T)> {
+        let like = text.first().and_then(|first| self.0.get(usize::from(*first)));
+        let like = like.map_or(&[][..], Vec::as_slice).iter();
+        like.filter(|(beginning, _)| text.starts_with(beginning.as_bytes()))
+            .map(|(beginning, means)| (beginning.len(), *means))
     }
 }
 

@@ -47,7 +47,10 @@ fn made(scope: &str, detail: Detail) -> Facts {
     let scope = Scope { name: scope.into(), resource, ..Scope::default() };
     let mut brief = detail.clone();
     let mut followed = None;
-    brief.attributes.retain(|known| attributes::matters_to_sums(&known.key, 0, &mut followed));
+    brief.attributes.retain(|known| {
+        let of = (&*scope.name, || &*detail.name);
+        attributes::matters_to_sums((known.key.as_bytes(), 0), of, &mut followed)
+    });
     let format: &'static Made = Box::leak(Box::new(Made(detail)));
     let span = Span::new(outline, Arc::new(scope), None, format);
     let spending = Spending::of(&attributes::facts(&span, &brief));

@@ -402,6 +402,13 @@ fn write_said(out: &mut Vec<u8>, attributes: &[Attribute]) {
     }
 }
 
+/// Appends text without characters that JSON must escape, in quotes.
+pub(super) fn quoted(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    out.push(b'"');
+    write(out);
+    out.push(b'"');
+}
+
 /// Appends an array; nothing if it is empty.
 pub(super) fn write_list<T>(out: &mut Vec<u8>, elements: &[T], write: impl Fn(&mut Vec<u8>, &T)) {
     for (index, element) in elements.iter().enumerate() {
@@ -427,10 +434,7 @@ fn write_score(out: &mut Vec<u8>, score: &Score) {
 fn write_event(out: &mut Vec<u8>, event: &SpanEvent) {
     let mut object = Object::open(out);
     write_str(object.member("name"), &event.name);
-    let time = object.member("time");
-    time.push(b'"');
-    rfc3339::write(time, event.time_ns);
-    time.push(b'"');
+    quoted(object.member("time"), |out| rfc3339::write(out, event.time_ns));
     write_u64(object.member("time_unix_nano"), event.time_ns);
     write_more(object, &event.attributes, event.dropped_attributes_count);
 }

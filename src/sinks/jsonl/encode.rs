@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::ptr;
 
-use super::columns::{Cell, Column, OF_ITEM, OF_SCOPE, OF_SOURCE, Row, write_list};
+use super::columns::{Cell, Column, OF_ITEM, OF_SCOPE, OF_SOURCE, Row, quoted, write_list};
 use crate::prices::Prices;
 use crate::sinks::Delivery;
 use crate::span::{Batch, Item, Scope, Source, Text};
@@ -88,23 +88,9 @@ fn write_columns(out: &mut Vec<u8>, columns: &[Column], row: &Row<'_>) {
                 quoted(out, |out| write_item_inside(out, wire, &payloads));
             }),
             Cell::Plain(append) => {
-                let start = out.len();
-                out.extend_from_slice(key.as_bytes());
-                let value = out.len();
-                quoted(out, |out| append(row, out));
-                if out.len() == value + 2 {
-                    out.truncate(start);
-                }
+                add_unless(out, key, 2, |out| quoted(out, |out| append(row, out)));
             }
-            Cell::Json(append) => {
-                let start = out.len();
-                out.extend_from_slice(key.as_bytes());
-                let value = out.len();
-                append(row, out);
-                if out.len() == value {
-                    out.truncate(start);
-                }
-            }
+            Cell::Json(append) => add_unless(out, key, 0, |out| append(row, out)),
         }
     }
 }
@@ -117,10 +103,13 @@ fn add<T>(out: &mut Vec<u8>, key: &str, value: Option<T>, write: impl FnOnce(&mu
     }
 }
 
-fn quoted(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
-    out.push(b'"');
-    write(out);
-    out.push(b'"');
+/// Adds a column unless its value has only as many bytes as an empty one.
+fn add_unless(out: &mut Vec<u8>, key: &str, empty: usize, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    add(out, key, Some(()), |out, ()| write(out));
+    if out.len() == start + key.len() + empty {
+        out.truncate(start);
+    }
 }
 
 /// Text that was written as a string, and its range in the output without the quotes.
