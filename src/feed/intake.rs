@@ -156,7 +156,7 @@ fn unknown(mut envelope: Envelope, body: Bytes, reason: &str) -> Entry<()> {
 /// Describes a quarantined item or dead letter: the reason, the sink and its answer, and the current time.
 pub fn aside(sink: &str, reason: &str, answer: &str) -> SetAside {
     let [sink, reason, answer] = [sink, reason, answer].map(str::to_owned);
-    SetAside { sink, reason, answer, at_ns: clock::unix_now_ns() }
+    SetAside { sink, reason, answer, at_ns: clock::unix_now_ns(), ids: Vec::new() }
 }
 
 impl From<AppendError> for Refusal {

@@ -65,6 +65,9 @@ pub struct SetAside {
     /// The time, in nanoseconds since 1970.
     #[prost(fixed64, tag = "4")]
     pub at_ns: u64,
+    /// The ids of the dead letter's trace and span; empty in the quarantine and for a whole record.
+    #[prost(bytes = "vec", tag = "5")]
+    pub ids: Vec<u8>,
 }
 
 /// The resolution of quarantined items or dead letters: a record that follows theirs in the same journal.

@@ -367,10 +367,9 @@ async fn quarantine(world: &World, item: &str) {
     let envelope = Envelope {
         items: 1,
         aside: Some(SetAside {
-            sink: String::new(),
             reason: "not an object".to_owned(),
-            answer: String::new(),
             at_ns: 1,
+            ..SetAside::default()
         }),
         ..Envelope::new(
             Source { receiver: Receiver::OpenAi, ..Source::unknown() },

@@ -1,16 +1,16 @@
 //! The dead-letter store: items that sinks rejected, complete and replayable, in a separate journal for all sinks.
 
-use std::collections::HashSet;
-use std::hash::{BuildHasher as _, RandomState};
+use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::feed::{Records, aside};
-use crate::journal::{AppendError, Entry, Journal, Position};
-use crate::normalize::{Encoding, Envelope, Kept};
+use crate::journal::{AppendError, Entry, Journal};
+use crate::normalize::{Encoding, Envelope, Kept, SetAside};
 use crate::sinks::{Delivery, Refusal};
 use crate::span::otlp::protobuf;
 use crate::span::{Item, Source, Span, sdk_request};
@@ -21,33 +21,32 @@ use crate::support::lock::lock;
 #[derive(Debug, Clone)]
 pub struct DeadLetters {
     journal: Journal<()>,
-    known: Arc<Mutex<HashSet<u64>>>,
-    hasher: RandomState,
+    /// Stored letters of items that may be rejected again, and how many of each there are.
+    known: Arc<Mutex<HashMap<Identity, u32>>>,
 }
 
-/// Amount of stored letters that are scanned for those a lane may repeat after a crash, in bytes: more than it rejects between two saves of
-/// its cursor.
-const RECALLED_BYTES_MAX: u64 = 64 << 20;
+/// Identifies an item of a sink by its request's arrival time and its ids, which no rule changes, and a whole record by its bytes.
+type Identity = (u64, Vec<u8>);
 
 impl DeadLetters {
     /// Creates the store over a separate journal.
     pub fn new(journal: Journal<()>) -> Self {
-        Self { journal, known: Arc::default(), hasher: RandomState::new() }
+        Self { journal, known: Arc::default() }
     }
 
     /// Reads which letters a sink has, because items rejected after its saved cursor are rejected again and already have one. Blocks on the
     /// disk.
     pub(super) fn recall(&self, sink: &str) -> io::Result<()> {
-        let end = self.journal.end().position.0;
-        let oldest = Position(end.saturating_sub(RECALLED_BYTES_MAX));
-        for record in Records::after(&self.journal, oldest)? {
+        let mut known = HashMap::new();
+        for record in Records::all(&self.journal) {
             if let Some(record) = record?.payload
                 && let Ok(Kept::Letter(envelope, body)) = Kept::read(&record)
                 && envelope.aside.as_ref().is_some_and(|aside| aside.sink == sink)
             {
-                self.known().insert(self.identity(&envelope, &body));
+                *known.entry(identity(&envelope, &body)).or_default() += 1;
             }
         }
+        *lock(&self.known) = known;
         Ok(())
     }
 
@@ -68,13 +67,18 @@ impl DeadLetters {
             }
             let (encoding, body) = request_of(item);
             let envelope = Envelope::new(batch.source.clone(), encoding, body.len());
-            let aside = aside(sink, &refusal.reason, &refusal.answer);
+            let ids = ids_of(item);
+            let aside = SetAside { ids, ..aside(sink, &refusal.reason, &refusal.answer) };
             Some(self.append(Envelope { items: 1, aside: Some(aside), ..envelope }, body))
         });
         // All share one sync.
-        let kept: Vec<u64> = join_all(appends).await.into_iter().collect::<Result<_, _>>()?;
-        self.known().retain(|known| !kept.contains(known));
-        Ok(kept.len() as u64)
+        let kept = join_all(appends).await;
+        if kept.iter().any(Result::is_err) {
+            for kept in kept.iter().flatten() {
+                *lock(&self.known).entry(kept.clone()).or_default() += 1;
+            }
+        }
+        kept.into_iter().try_fold(0, |count, kept| kept.map(|_| count + 1))
     }
 
     /// Stores an entire record that cannot be delivered for `reason`, with the number of items that the journal counts for it.
@@ -90,31 +94,40 @@ impl DeadLetters {
             Envelope::split(record).unwrap_or_else(|_| (unknown(), record.clone()));
         envelope.aside = Some(aside(sink, reason, ""));
         envelope.items = u32::try_from(items).unwrap_or(u32::MAX);
-        let kept = self.append(envelope, body).await?;
-        self.known().remove(&kept);
-        Ok(())
+        self.append(envelope, body).await.map(drop)
     }
 
     /// Appends a dead letter unless it is already stored; returns its identity.
-    async fn append(&self, envelope: Envelope, body: Bytes) -> Result<u64, AppendError> {
-        let identity = self.identity(&envelope, &body);
-        if !self.known().contains(&identity) {
+    async fn append(&self, envelope: Envelope, body: Bytes) -> Result<Identity, AppendError> {
+        let identity = identity(&envelope, &body);
+        if !self.is_known(&identity) {
             let (head, items) = (envelope.head(body.len()), envelope.items);
             self.journal.append(Entry { head, body, items, attachment: () }).await?;
-            self.known().insert(identity);
         }
         Ok(identity)
     }
 
-    /// Identifies an item by its sink, arrival time and contents.
-    fn identity(&self, envelope: &Envelope, body: &Bytes) -> u64 {
-        let sink = envelope.aside.as_ref().map(|aside| &aside.sink);
-        self.hasher.hash_one((sink, envelope.source.received_at_ns, body))
+    /// Returns whether there is a letter for the item. It counts for no other item, because a request may repeat one.
+    fn is_known(&self, identity: &Identity) -> bool {
+        lock(&self.known).get_mut(identity).is_some_and(|left| {
+            let is_left = 0 < *left;
+            *left -= u32::from(is_left);
+            is_left
+        })
     }
+}
 
-    fn known(&self) -> MutexGuard<'_, HashSet<u64>> {
-        lock(&self.known)
-    }
+fn identity(envelope: &Envelope, body: &[u8]) -> Identity {
+    let ids = envelope.aside.as_ref().map(|aside| aside.ids.clone());
+    let ids = ids.filter(|ids| !ids.is_empty());
+    let ids = ids.unwrap_or_else(|| xxh3_64(body).to_le_bytes().into());
+    (envelope.source.received_at_ns, ids)
+}
+
+/// Returns the ids of an item's trace and span.
+fn ids_of(item: &Item) -> Vec<u8> {
+    let span = item.as_span().map_or(&[][..], |span| span.span_id.as_bytes());
+    [item.trace_id().as_bytes(), span].concat()
 }
 
 /// Encodes a request with only this item, as its receiver accepts it.

@@ -270,6 +270,42 @@ async fn what_is_rejected_again_after_a_crash_has_one_dead_letter() {
 }
 
 #[tokio::test]
+async fn what_is_rejected_again_under_other_rules_has_one_dead_letter_and_equal_items_have_one_each()
+ {
+    let named = |name: &str| of_trace(2, "odd").replace("\"n\"", &format!("\"{name}\""));
+    let all_alike = ["a", "b", "c"].map(named);
+    let dead = Arc::<MemoryStorage>::default();
+    let storage = {
+        let world =
+            World::with_dead_letters(Arc::default(), dead.clone(), Arc::new(Named::default()));
+        world.send_items(&[of_trace(1, "waits")], 1).await;
+        world.send_items(&all_alike[..1], 2).await;
+        until(|| world.dead.end().items == 1).await;
+        world.deadline.stop();
+        world.drain().await.1
+    };
+    // The client of this request wrote the same span three times, and the crash cut off two of its letters.
+    let world = World::over(Arc::default(), Told::answering(vec![down("away"); 10_000]));
+    world.send_items(&[of_trace(1, "waits")], 1).await;
+    world.send_items(&all_alike, 2).await;
+    world.deadline.stop();
+    let repeated = world.drain().await.1;
+    let set = "[[rules]]\nset = { session = \"another\" }\n";
+    let rules = Arc::new(Rules::compile(["told"], of_text(set)));
+    for (storage, letters) in [(storage, 1), (repeated, 3)] {
+        let sink = Arc::new(Named::default());
+        sink.may_go_on.store(true, Ordering::Relaxed);
+        let world = World::made_of((storage, Arc::clone(&dead)), sink, Arc::clone(&rules), |_| ());
+        world.settled().await;
+        assert_eq!(
+            (world.status.cursor().dead_lettered, world.dead.end().items),
+            (letters, letters)
+        );
+        world.drain().await;
+    }
+}
+
+#[tokio::test]
 async fn an_item_that_this_version_takes_no_longer_becomes_a_dead_letter() {
     let world = World::new(Told::answering(vec![down("away"); 10_000]));
     let items = [of_trace(1, "a"), of_trace(1, "b")];
