@@ -160,6 +160,11 @@ impl Status {
             let more = self.journal.problem.as_deref().unwrap_or_default();
             problems.push(format!("journal {}: {more}", self.journal.health));
         }
+        let journal = view.feed.journal();
+        let oldest = journal.segment_end(journal.start().position).filter(|_| !journal.has_room());
+        problems.extend(oldest.and_then(|end| journal.held_by(end.position)).map(|sink| {
+            format!("the journal is full: clients are refused until the sink {sink} accepts more")
+        }));
         for sink in &self.sinks {
             let is_well = sink.state == LaneState::Running.as_str()
                 || sink.state == LaneState::Drained.as_str();

@@ -254,6 +254,27 @@ async fn a_changed_token_holds_for_the_next_request_on_the_same_connection() {
     world.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_a_sink_keeps_full_degrades_health_unless_the_sink_drops_items() {
+    let tables = "[journal]\ndir = 'DIR/state'\nbytes_max = '256KiB'\nack_wait = '1ms'\n\
+                  [sinks.far]\ntype = 'otlp'\nendpoint = 'http://127.0.0.1:9'\n";
+    let world = World::new(tables).await;
+    let is_told = || world.health().to_string().contains("the journal is full: clients are");
+    let mut number = 0;
+    loop {
+        let mut connection = Connection::to(world.http()).await;
+        let id = format!("{number}{}", "x".repeat(6_000));
+        match connection.send(&[&id], "").await {
+            204 => number += 1,
+            status => break assert_eq!(status, 503),
+        }
+    }
+    assert!(is_told(), "{}", world.health());
+    world.reloaded(&format!("{tables}when_full = 'drop_oldest'\n")).await;
+    world.until("a full journal is normal then", || !is_told()).await;
+    world.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn prices_whose_file_has_changed_hold_for_what_comes_then() {
     let put = |dir: &std::path::Path, price: f64| {

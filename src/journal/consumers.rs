@@ -59,7 +59,25 @@ impl<P> Journal<P> {
 
     /// Returns whether no other live consumer needs a record before this position, so that only this consumer can free space.
     pub fn is_oldest(&self, consumer: &str, position: Position) -> bool {
-        self.shared.log.state().others_need_from(consumer).is_none_or(|needed| position <= needed)
+        let state = self.shared.log.state();
+        let mut others = state.live.iter().flatten().filter(|name| *name != consumer);
+        others.all(|name| position <= state.mark_of(name).position)
+    }
+
+    /// Sets whether a consumer drops its oldest records when there is no room.
+    pub fn set_dropping(&self, consumer: &str, drops: bool) {
+        let mut state = self.shared.log.state();
+        state.dropping.retain(|name| name != consumer);
+        state.dropping.extend(drops.then(|| consumer.to_owned()));
+    }
+
+    /// Returns a live consumer that needs a record before this position and does not drop it for room.
+    pub fn held_by(&self, position: Position) -> Option<String> {
+        let state = self.shared.log.state();
+        let is_holder = |name: &&String| {
+            !state.dropping.contains(*name) && state.mark_of(name).position < position
+        };
+        state.live.iter().flatten().find(is_holder).cloned()
     }
 
     /// Removes segments that no consumer needs and that are as old as [`super::Options::retain`]. Moving cursors and new segments trigger

@@ -81,6 +81,8 @@ pub(super) struct State {
     pub(super) cursors: BTreeMap<String, Cursor>,
     /// Consumers that hold segments back, with or without a cursor. While this is unknown (`None`), everything is needed.
     pub(super) live: Option<BTreeSet<String>>,
+    /// Consumers that drop their oldest records when there is no room.
+    pub(super) dropping: BTreeSet<String>,
     /// Damage that no operator has settled.
     pub(super) damages: Vec<Damage>,
     /// Start of all known damage, settled or not.
@@ -222,13 +224,7 @@ impl State {
         live.iter().map(|name| self.mark_of(name)).min_by_key(|mark| mark.position)
     }
 
-    /// Returns the first position that a live consumer other than this one still needs; `None` if no other needs any.
-    pub(super) fn others_need_from(&self, consumer: &str) -> Option<Position> {
-        let others = self.live.iter().flatten().filter(|name| *name != consumer);
-        others.map(|name| self.mark_of(name).position).min()
-    }
-
-    fn mark_of(&self, consumer: &str) -> Mark {
+    pub(super) fn mark_of(&self, consumer: &str) -> Mark {
         self.cursors.get(consumer).map(|cursor| cursor.mark).unwrap_or_default()
     }
 }

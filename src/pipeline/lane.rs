@@ -118,6 +118,7 @@ impl Lane {
             handing_over: Stop::default(),
         };
         status.forget_times();
+        journal.set_dropping(&status.sink, options.when_full == WhenFull::DropOldest);
         let traces = LaneTraces::new(sink.trace_needs(), Arc::clone(&status));
         let backoff = Backoff::new(options.retry.first, options.retry.longest);
         let breaker = Breaker::new(concurrency, backoff);
@@ -471,7 +472,8 @@ async fn either(one: &Stop, other: &Stop) {
 }
 
 /// Waits until the journal is full, the saved cursor of this sink is in a closed segment, no other sink needs an older record, and this
-/// sink can free space: by dropping items in that segment, or because its cursor has left it. Returns whether the cursor has left it.
+/// sink can free space: by dropping items in that segment, unless a sink that drops nothing holds it too, or because its cursor has left
+/// it. Returns whether the cursor has left it.
 async fn journal_full(
     journal: &Journal<Attachment>,
     status: &LaneStatus,
@@ -483,9 +485,11 @@ async fn journal_full(
             let saved = journal.cursor(&status.sink);
             let at = saved.map_or_else(|| journal.start(), |saved| saved.mark).position;
             let end = journal.segment_end(at).filter(|_| journal.is_oldest(&status.sink, at));
-            let has_left = end.map(|end| end.position <= status.cursor().mark.position);
-            if let Some(has_left) = has_left.filter(|left| if *left { behind } else { within }) {
-                return has_left;
+            if let Some(end) = end.map(|end| end.position) {
+                let has_left = end <= status.cursor().mark.position;
+                if if has_left { behind } else { within && journal.held_by(end).is_none() } {
+                    return has_left;
+                }
             }
         }
         sleep(LOOK_FOR_ROOM).await;

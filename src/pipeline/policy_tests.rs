@@ -330,6 +330,28 @@ async fn what_comes_again_as_a_whole_waits_also_where_the_sink_says_to_go_on() {
 }
 
 #[tokio::test]
+async fn nothing_is_dropped_as_long_as_a_sink_that_drops_nothing_holds_the_same_segment() {
+    let sink = Told::answering([Report::down(Some(Duration::from_hours(1)), "away")]);
+    let world = World::small(sink, WhenFull::DropOldest);
+    let journal = world.feed.journal();
+    journal.save_cursor("refuses", &journal.cursor("told").unwrap()).unwrap();
+    let long = "x".repeat(6_000);
+    let mut number = 0;
+    while journal.has_room() {
+        world.send(&[&format!("{number} {long}")]).await;
+        number += 1;
+    }
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(world.status.cursor().dropped, 0, "it would free nothing");
+    let oldest = journal.segment_end(journal.start().position).unwrap().position;
+    assert_eq!(journal.held_by(oldest).as_deref(), Some("refuses"));
+    let end = Cursor { mark: journal.end(), ..Cursor::default() };
+    journal.save_cursor("refuses", &end).unwrap();
+    assert_eq!(journal.held_by(oldest), None, "room is made");
+    until(|| world.status.cursor().dropped > 0).await;
+}
+
+#[tokio::test]
 async fn a_sink_that_waits_for_its_backend_gives_way_at_once() {
     let sink = Told::answering([Report::down(Some(Duration::from_hours(1)), "away")]);
     let world = World::small(sink, WhenFull::DropOldest);

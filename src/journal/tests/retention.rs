@@ -225,6 +225,14 @@ fn only_the_oldest_consumer_can_make_room() {
     assert!(!journal.is_oldest("ahead", ends[3].position));
     assert!(journal.is_oldest("behind", ends[1].position));
     assert!(journal.is_oldest("ahead", ends[1].position), "both need the same");
+    let held_by = |end: Mark| journal.held_by(end.position);
+    assert_eq!(held_by(ends[2]).as_deref(), Some("behind"));
+    assert_eq!(held_by(ends[1]), None, "nobody needs what is before it");
+    journal.set_dropping("behind", true);
+    assert_eq!(held_by(ends[2]), None, "it gives them up for room");
+    journal.set_dropping("behind", false);
+    assert_eq!(held_by(ends[2]).as_deref(), Some("behind"));
     journal.retain_consumers(&["ahead"]);
+    assert_eq!(held_by(ends[2]), None);
     assert!(journal.is_oldest("ahead", ends[3].position), "who is gone holds nothing");
 }
