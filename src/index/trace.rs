@@ -209,7 +209,7 @@ impl Trace {
             self.name = with.names.hold(&facts.name);
         }
         self.spans += u64::from(news.is_new);
-        self.errors += u64::from(news.has_failed);
+        self.errors = self.errors.saturating_add_signed(i64::from(news.failures));
         let agent = agent.map_or(NAMELESS, |agent| self.place_of(By::Agent, agent, with.names));
         if !is_call {
             return;

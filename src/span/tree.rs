@@ -116,8 +116,8 @@ struct Calls {
 pub struct News {
     /// It was not seen before, or cannot be distinguished from one that was not.
     pub is_new: bool,
-    /// It failed, which was not known before.
-    pub has_failed: bool,
+    /// The change in the number of failed spans.
+    pub failures: i8,
     /// Others had named it as their parent before it arrived.
     pub is_awaited: bool,
 }
@@ -168,12 +168,12 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
         self.nodes.reserve(spans.min(SPANS_MAX.saturating_sub(self.nodes.len())));
     }
 
-    /// Adds a span. If it was seen before, only missing facts are added. A changed parent is ignored, because it would move everything
-    /// below the span, and no client does that.
+    /// Adds a span. If it was seen before, only missing facts are added, and the last one says whether it failed. A changed parent is
+    /// ignored, because it would move everything below the span, and no client does that.
     pub fn add(&mut self, id: K, own: Own<K, A>) -> News {
         self.has_models |= own.spends == Spends::Model;
         if !self.has_room_for(id) {
-            return News { is_new: true, has_failed: own.has_failed, is_awaited: false };
+            return News { is_new: true, failures: i8::from(own.has_failed), is_awaited: false };
         }
         let parent = own.parent.filter(|parent| !self.is_at_or_below(*parent, id));
         let (is_named, node) = match self.nodes.entry(id) {
@@ -188,7 +188,7 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
                 agent: own.agent.or(was.agent),
                 spends: if spent == Spends::Nothing { own.spends } else { spent },
                 answer: if was.answer == 0 { own.answer } else { was.answer },
-                has_failed: was.has_failed || own.has_failed,
+                has_failed: own.has_failed,
                 ..was
             },
         };
@@ -205,7 +205,8 @@ impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX
         self.note_answer(id, now.answer);
         let is_new = was.is_none();
         let had_failed = was.is_some_and(|was| was.has_failed);
-        News { is_new, has_failed: own.has_failed && !had_failed, is_awaited: is_named && is_new }
+        let failures = i8::from(own.has_failed) - i8::from(had_failed);
+        News { is_new, failures, is_awaited: is_named && is_new }
     }
 
     /// Returns whether a span's tokens and cost count; see [`Spends`]. In a truncated tree, the spans below a span that sums up others are

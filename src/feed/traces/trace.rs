@@ -62,7 +62,7 @@ impl Trace {
         let news = self.tree.add(span.span_id, own);
         let known = &mut self.known;
         known.spans += u64::from(news.is_new);
-        known.errors += u64::from(news.has_failed);
+        known.errors = known.errors.saturating_add_signed(i64::from(news.failures));
         if span.start_ns != 0 && (known.start_ns == 0 || span.start_ns < known.start_ns) {
             known.start_ns = span.start_ns;
         }

@@ -260,6 +260,7 @@ fn view(
         traces.feed(batch, start.position);
     }
     let known = TraceState { contexts: traces.contexts(read.items()), prices };
+    read.keep_last();
     let mut spans = view::spans(&read, &known);
     if let Some(span) = span {
         read.keep_only(span);

@@ -1,5 +1,6 @@
 //! Reads a trace from the journal. Blocks on the disk.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
@@ -48,6 +49,17 @@ impl Read {
 
     pub(super) fn spans(&self) -> impl Iterator<Item = &Span> {
         self.items().filter_map(Item::as_span)
+    }
+
+    /// Keeps the last of the spans with the same id, which counts in sums too.
+    pub(super) fn keep_last(&mut self) {
+        let mut seen = HashSet::new();
+        for found in self.records.iter_mut().rev() {
+            let items = &mut Arc::make_mut(&mut found.batch).items;
+            items.reverse();
+            items.retain(|item| item.as_span().is_none_or(|span| seen.insert(span.span_id)));
+            items.reverse();
+        }
     }
 
     /// Removes everything but one span.

@@ -96,6 +96,11 @@ async fn what_is_said_twice_is_counted_as_a_duplicate() {
     let twice = [vec![span(1, 0, "root", "")], vec![span(1, 0, "root again", "")]];
     let verified = run(&feed_of(&twice).await, verify()).await.unwrap();
     assert_eq!((verified.received, verified.distinct, verified.duplicates), (2, 1, 1));
+    let view = run(&feed_of(&twice).await, show(None)).await.unwrap();
+    let names: Vec<_> = view.spans.iter().map(|span| span.name.as_str()).collect();
+    assert_eq!((names, view.summary.spans), (vec!["root again"], 1), "the last one counts");
+    let lines = run(&feed_of(&twice).await, show(Some(Form::Json))).await.unwrap().document;
+    assert_eq!(lines.unwrap().lines().count(), 1);
 }
 
 #[test]
