@@ -8,6 +8,7 @@ use crate::journal::Mark;
 use crate::normalize::{Encoding, Envelope, Limits, decode, ids};
 use crate::prices::PriceOptions;
 use crate::span::{Source, TraceId};
+use crate::support::clock::nanos;
 use crate::support::golden;
 use crate::telemetry::Metrics;
 
@@ -170,6 +171,40 @@ fn a_span_that_is_sent_twice_is_one() {
     items.push(span("trace_1", 2, Some(1), &call("gpt-5", 100, 20)));
     let trace = only(&fed(&[items.clone(), items]));
     assert_eq!((trace.spans, trace.total_tokens), (5, 130));
+}
+
+#[test]
+fn of_a_span_that_failed_and_is_sent_again_the_last_counts() {
+    let failed = |error: &str| {
+        let item = span("trace_1", 1, None, &tool("look_up"));
+        item.replace(r#""span_data""#, &format!(r#""error":{error},"span_data""#))
+    };
+    let (bad, good) = (failed(r#"{"message":"no","data":null}"#), failed("null"));
+    for (sent, errors) in [([&bad, &good], 0), ([&good, &bad], 1), ([&bad, &bad], 1)] {
+        let trace = only(&fed(&sent.map(|item| vec![item.clone()])));
+        assert_eq!((trace.spans, trace.errors), (1, errors), "{sent:?}");
+        assert_eq!(trace.status, if errors == 0 { "ok" } else { "error" });
+    }
+}
+
+#[test]
+fn what_a_late_parent_sums_up_is_not_counted_again() {
+    let generation = span("trace_1", 2, Some(1), &call("gpt-5", 100, 20));
+    let run = span(
+        "trace_1",
+        1,
+        None,
+        r#"{"type":"custom","name":"run","data":{"sdk_span_type":"task","name":"run","usage":{"input_tokens":100,"output_tokens":20}}}"#,
+    );
+    let later = span("trace_1", 4, Some(3), &call("gpt-5", 7, 3));
+    let index = Index::keeping(Kept { traces: true, agents: true }, Arc::default());
+    for (at, items) in [vec![generation], vec![run, later]].iter().enumerate() {
+        let mut batch = arrival(items).decoded.batch;
+        batch.source.received_at_ns += at as u64 * 2 * nanos(TREE_KEPT);
+        index.feed(&batch, Position(at as u64));
+    }
+    let trace = only(&index);
+    assert_eq!((trace.input_tokens, trace.output_tokens, trace.spans), (107, 23, 3));
 }
 
 #[test]

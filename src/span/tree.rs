@@ -163,6 +163,11 @@ impl<K, A, const SPANS_MAX: usize> Default for Tree<K, A, SPANS_MAX> {
 }
 
 impl<K: Copy + Ord + Hash, A: Copy, const SPANS_MAX: usize> Tree<K, A, SPANS_MAX> {
+    /// Creates a tree for the rest of a trace whose earlier spans are unknown. Model calls among them counted.
+    pub fn rest() -> Self {
+        Self { has_models: true, is_cut: true, ..Self::default() }
+    }
+
     /// Reserves space for this many more spans, which are likely to come.
     pub fn expect(&mut self, spans: usize) {
         self.nodes.reserve(spans.min(SPANS_MAX.saturating_sub(self.nodes.len())));
