@@ -95,6 +95,11 @@ impl Serving {
             // From here on, nothing can be refused.
             self.replace_lanes(&new, &plan).await;
             self.switch((sockets, encryption), &new.config);
+            let (index, journal) =
+                (self.view.operator.index.clone(), self.view.feed.journal().clone());
+            if index.kept().traces && plan.applied.iter().any(|path| path.starts_with("prices")) {
+                tokio::task::spawn_blocking(move || index.reprice(&journal));
+            }
             if new.config.receivers.kafka != old.config.receivers.kafka {
                 self.consume(&new.config);
             }

@@ -303,7 +303,11 @@ async fn prices_whose_file_has_changed_hold_for_what_comes_then() {
         world.reloaded(&tables).await,
         "rebuilt: archive (prices.file); applied: prices.file"
     );
+    let trace = crate::normalize::ids::trace_id("trace_1");
+    let cost = || world.view.operator.index.summary(trace).and_then(|summary| summary.cost_usd);
+    world.until("the list has the new price of the first call", || cost() == Some(0.002)).await;
     send("b").await;
+    world.until("and of the second", || cost() == Some(0.004)).await;
     // An invalid one changes nothing.
     std::fs::write(world.dir.path().join("prices.json"), "{}").unwrap();
     let refused = world.reload(&tables).await.unwrap_err().to_string();

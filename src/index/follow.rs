@@ -113,6 +113,15 @@ impl Index {
         self.0.rebuilt.store(u8::MAX, Ordering::Relaxed);
     }
 
+    /// Computes the costs of all calls again with the current prices, from what the journal keeps. Blocks on the disk.
+    pub fn reprice(&self, journal: &Journal<Attachment>) {
+        let again = Self::new(self.prices());
+        again.rebuild(journal, journal.end(), || false);
+        if Arc::ptr_eq(&again.prices(), &self.prices()) {
+            lock(&self.0.table).reprice(&lock(&again.0.table));
+        }
+    }
+
     /// Adds decoded requests, and updates the progress, given the first position and the total length.
     fn take_again(&self, requests: Vec<(Batch, Position)>, (first, all): (Position, u64)) {
         let prices = self.prices();

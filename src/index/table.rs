@@ -129,6 +129,13 @@ impl Table {
         }
     }
 
+    /// Takes over the costs of calls from a table of the same traces.
+    pub(super) fn reprice(&mut self, again: &Self) {
+        for (id, priced) in again.traces.newest_first() {
+            self.traces.change(&id, |trace| trace.reprice(priced));
+        }
+    }
+
     /// Makes the open trace that has been quiet for longest final.
     fn decide_next(&mut self) -> bool {
         let Some((id, _)) = self.traces.at_mark(DECIDED) else { return false };
