@@ -10,13 +10,11 @@ use serde_json::{Value, json};
 use super::operate::time;
 use super::output::{say, say_json, table};
 use super::{ConfigArguments, Ended, Shell};
+use crate::config::STORES;
 use crate::journal::{
     BadHeader, Cursor, Damage, DirStorage, Inspection, SegmentCheck, SegmentView, Verification,
     inspect, repair, verify,
 };
-
-/// The logs of a state directory.
-const LOGS: &[&str] = &["journal", "quarantine", "dead-letter"];
 
 #[derive(Debug, Subcommand)]
 pub(super) enum JournalVerb {
@@ -88,7 +86,8 @@ pub(super) fn run(verb: &JournalVerb, shell: Shell<'_>) -> Ended {
 
 /// Returns the logs in a state directory, or the directory itself if it is a log.
 pub(super) fn logs_of(dir: &Path) -> Vec<PathBuf> {
-    let inside: Vec<_> = LOGS.iter().map(|log| dir.join(log)).filter(|log| log.is_dir()).collect();
+    let inside: Vec<_> =
+        STORES.iter().map(|log| dir.join(log)).filter(|log| log.is_dir()).collect();
     let is_log = dir.read_dir().is_ok_and(|mut entries| {
         entries.any(|entry| entry.is_ok_and(|entry| entry.path().is_file()))
     });

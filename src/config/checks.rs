@@ -1,6 +1,7 @@
 //! Checks across sections, and warnings about probable mistakes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use hyper::header::HeaderName;
 use toml::de::{DeTable, DeValue};
@@ -8,12 +9,13 @@ use toml::de::{DeTable, DeValue};
 use super::layers::{Layers, Whole};
 use super::ourselves::Ourselves;
 use super::sections::{
-    AdminOptions, Config, JournalMode, JournalOptions, LISTENERS, LogOptions, OtlpMetrics,
+    AdminOptions, Config, JournalMode, JournalOptions, LISTENERS, LogOptions, OtlpMetrics, STORES,
 };
 use crate::server::TlsOptions;
 use crate::sinks::blackhole;
 use crate::sinks::http::secret_header;
 use crate::support::address::Address;
+use crate::support::byte_size::ByteSize;
 use crate::support::options::{Value, did_you_mean, position};
 use crate::support::problem::{Mistake, Mistakes, Problem};
 use crate::support::secret::Secret;
@@ -32,7 +34,7 @@ pub(super) fn problems(config: &Config, layers: &Layers<'_>, known: &[Problem]) 
     let otlp = config.telemetry.otlp.iter().flat_map(telemetry);
     problems.extend(placed(&["telemetry", "otlp"], otlp.collect(), layers));
     problems.extend(log_level(&config.log, layers));
-    problems.extend(shared_paths(layers));
+    problems.extend(paths(config, layers));
     problems
 }
 
@@ -137,20 +139,26 @@ fn log_level(log: &LogOptions, layers: &Layers<'_>) -> Option<Problem> {
     Some(Problem::new(layers.place(&["log", "level"]), "not a log level", hint))
 }
 
-/// Finds sinks that write the same file; each would overwrite the other's data.
-fn shared_paths(layers: &Layers<'_>) -> Vec<Problem> {
+/// Finds sinks that write the same file or among the journal's files; each would overwrite the other's data.
+fn paths(config: &Config, layers: &Layers<'_>) -> Vec<Problem> {
+    let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let stores = STORES.map(|store| whole(&config.state_dir.join(store)));
+    let is_on_disk = config.journal.mode == JournalMode::Disk;
     let mut seen = BTreeMap::new();
     let mut problems = Vec::new();
     for (name, sink) in layers.entries(&["sinks"]) {
         let Some(path) = sink.get_ref().get("path") else { continue };
-        // A template with the sink's name separates them.
-        let Some(text) = path.get_ref().as_str().filter(|text| !text.contains("{sink}")) else {
-            continue;
-        };
-        if let Some((other, at)) = seen.insert(text.to_owned(), (name.get_ref(), path.span())) {
-            let what =
-                format!("the sink `{other}` ({}) writes to the same path", layers.origin(&at));
-            let at = Some(position(&path.span()));
+        let Some(text) = path.get_ref().as_str() else { continue };
+        let (at, file) = (Some(position(&path.span())), whole(Path::new(text)));
+        if is_on_disk && stores.iter().any(|store| file.starts_with(store)) {
+            let what = "the daemon keeps its own files in this directory";
+            problems.push(Problem::new(at, what, "give the sink a directory of its own"));
+        } else if !text.contains("{sink}")
+            && let Some((other, first)) = seen.insert(file, (name.get_ref(), path.span()))
+        {
+            // A template with the sink's name separates them.
+            let first = layers.origin(&first);
+            let what = format!("the sink `{other}` ({first}) writes to the same path");
             problems.push(Problem::new(at, what, "give each sink its own path"));
         }
     }
@@ -183,6 +191,15 @@ pub(super) fn warnings(config: &Config, layers: &mut Layers<'_>) -> Vec<Problem>
     if config.journal.mode == JournalMode::Memory {
         let what = "with the journal in memory, a restart loses undelivered items".to_owned();
         warn(layers.place(&["journal", "mode"]), what, "leave `mode` out to keep it on disk");
+    }
+    let body_max = ByteSize(config.receivers.body_bytes_max as u64);
+    // A record takes at most half of the journal.
+    if config.journal.bytes_max.0 / 2 <= body_max.0 {
+        let what = format!(
+            "the journal has no room for a body of {body_max}, the largest that receivers accept: it is refused for good"
+        );
+        let hint = "a body has to fit into half of `bytes_max`: raise it, or lower `receivers.body_bytes_max`";
+        warn(layers.place(&["journal", "bytes_max"]), what, hint);
     }
     if let Some((option, what)) = config.receivers.exposed() {
         let hint = "name keys in `receivers.tokens`, ask for certificates with `receivers.tls.client_ca`, or listen on \

@@ -54,7 +54,7 @@ pub use report::Report;
 pub use schema::schema;
 pub use sections::{
     AdminOptions, Config, JournalMode, JournalOptions, LogFormat, LogOptions, OtlpMetrics,
-    ReloadOptions, SinkConfig, TelemetryOptions,
+    ReloadOptions, STORES, SinkConfig, TelemetryOptions,
 };
 use show::Hiding;
 pub use show::Shown;
@@ -291,11 +291,11 @@ impl<'s> Gathered<'s> {
         let global = (&rules[..], &prices);
         let sinks = sinks::read_sinks(sinks, global, &self.layers, &mut problems);
         let Some(config) = config else { return (None, problems) };
+        let config = Config { state_dir: self.state_dir.clone(), ..config };
         let found = checks::problems(&config, &self.layers, &problems);
         problems.extend(found);
         problems.extend(checks::loops(&self.ourselves, &self.layers));
-        let state_dir = self.state_dir.clone();
-        (Some(Config { state_dir, attributes, rules, tests, prices, sinks, ..config }), problems)
+        (Some(Config { attributes, rules, tests, prices, sinks, ..config }), problems)
     }
 }
 

@@ -95,6 +95,9 @@ pub struct SinkConfig {
     pub plan: Box<dyn Plan>,
 }
 
+/// The folders of the state directory: the journal, the quarantine and the dead letters.
+pub const STORES: [&str; 3] = ["journal", "quarantine", "dead-letter"];
+
 /// `[journal]`.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

@@ -358,6 +358,19 @@ fn a_wrong_kind_is_answered_with_the_nearest() {
 }
 
 #[test]
+fn a_journal_without_room_for_the_largest_body_is_a_warning() {
+    let warnings = |text: &str| {
+        let (_dir, request) = request(&[text], Vec::new());
+        let loaded = load(&request, &Environment::with([])).unwrap();
+        loaded.warnings.map(|report| report.render("warning", Paint::Plain)).unwrap_or_default()
+    };
+    let said = warnings("journal.bytes_max = '128MiB'\n");
+    assert!(said.contains("no room for a body of 64MiB") && said.contains(":1:"), "{said}");
+    assert_eq!(warnings("journal.bytes_max = '140MiB'\n"), "");
+    assert_eq!(warnings("journal.bytes_max = '20MiB'\nreceivers.body_bytes_max = '8MiB'\n"), "");
+}
+
+#[test]
 fn what_everybody_can_reach_is_a_warning_until_keys_are_asked_for() {
     let warnings = |text: &str| {
         let (_dir, request) = request(&[text], Vec::new());
