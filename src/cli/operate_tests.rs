@@ -264,7 +264,14 @@ async fn entries_are_dropped_offline_and_the_next_start_counts_them() {
 
     let listed = world.by_configuration(list()).await.unwrap();
     assert_eq!(listed.entries, 2);
-    let drop = DropRequest { ids: vec![listed.newest[0].id], ..DropRequest::default() };
+    let id = listed.newest[0].id;
+    for ids in [vec![id + 1], vec![id, id + 1]] {
+        let replay = ReplayEntriesRequest { ids: ids.clone(), ..ReplayEntriesRequest::default() };
+        assert_eq!(world.by_configuration(replay).await.unwrap_err(), ExitCode::FAILURE);
+        let drop = DropRequest { ids, ..DropRequest::default() };
+        assert_eq!(world.by_configuration(drop).await.unwrap_err(), ExitCode::FAILURE);
+    }
+    let drop = DropRequest { ids: vec![id], ..DropRequest::default() };
     assert_eq!(world.by_configuration(drop).await.unwrap().items, 1);
     world.backend.is_mended.store(true, Ordering::SeqCst);
     let replayed = world.by_configuration(replay_entries()).await.unwrap();

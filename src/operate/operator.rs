@@ -164,8 +164,19 @@ impl Operator {
         if is_quarantine { &self.quarantine } else { &self.dead_letters }
     }
 
-    fn resolver(&self, which: &Which) -> Result<Resolver, CommandError> {
-        self.store(which.quarantine).resolver().ok_or(CommandError::Busy)
+    /// Returns the right to resolve entries of a store, if it has all of these.
+    async fn resolver(&self, which: &Which, ids: &[u64]) -> Result<Resolver, CommandError> {
+        let resolver = self.store(which.quarantine).resolver().ok_or(CommandError::Busy)?;
+        let (store, mut missing) = (resolver.store.clone(), BTreeSet::from_iter(ids.to_vec()));
+        let missing = off_thread(move || {
+            if !missing.is_empty() {
+                for entry in store.entries()? {
+                    missing.remove(&entry?.id);
+                }
+            }
+            Ok(missing.pop_first())
+        });
+        missing.await?.map_or(Ok(resolver), |id| Err(CommandError::NoEntry(id)))
     }
 
     /// Returns the index of traces, if it is on.
@@ -236,7 +247,7 @@ impl Command for DropRequest {
     type Answer = Dropped;
 
     async fn run(self, operator: &Operator, _: &Followed) -> Answered<Self> {
-        let resolver = operator.resolver(&self.which)?;
+        let resolver = operator.resolver(&self.which, &self.ids).await?;
         let selection = self.which.selection(self.ids, self.sink)?;
         if selection == Selection::default() && !self.all {
             let what = "select entries, or pass --all";
@@ -253,8 +264,8 @@ impl Command for ReplayEntriesRequest {
     type Answer = Replayed;
 
     async fn run(self, operator: &Operator, progress: &Followed) -> Answered<Self> {
+        let resolver = operator.resolver(&self.which, &self.ids).await?;
         let selection = self.which.selection(self.ids, self.from_sink)?;
-        let resolver = operator.resolver(&self.which)?;
         if self.which.quarantine {
             let replays = operator.replays()?;
             let (intake, rules) = (replays.feed.intake(), lock(&replays.before_journal).clone());
