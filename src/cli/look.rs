@@ -82,6 +82,10 @@ pub(super) fn tail(asked: Asked<TracesRequest>, shell: Shell<'_>) -> Ended {
     let limit = request.limit.replace(0).unwrap_or(PAGE);
     loop {
         let list = operate(&place, request.clone(), shell)?;
+        let left_out = list.count.saturating_sub(list.traces.len() as u64);
+        if left_out > 0 && request.since.is_some() {
+            explain(&format!("{left_out} more traces grew; --limit shows more\n"));
+        }
         for trace in list.traces.iter().rev() {
             say(&match serde_json::to_string(trace) {
                 Ok(line) if json => harmless_json(&line) + "\n",

@@ -370,8 +370,9 @@ fn looked_at(dir: &Path, admin: &str, lines: &[serde_json::Value], send: impl Fn
     let wrong = run(dir, &["top", "agnt:x", "--url", admin]);
     assert!(!wrong.status.success() && said(&wrong).contains("did you mean"), "{}", said(&wrong));
     let mut tail = spanferry(dir);
-    let tail = tail.args(["tail", "--json", "--url", admin]).stdout(Stdio::piped()).spawn();
-    let mut tail = Running(tail.unwrap());
+    let notes = dir.join("notes");
+    tail.args(["tail", "--json", "--limit", "1", "--url", admin]).stdout(Stdio::piped());
+    let mut tail = Running(tail.stderr(fs::File::create(&notes).unwrap()).spawn().unwrap());
     let (told, heard) = std::sync::mpsc::channel();
     let mut out = BufReader::new(tail.0.stdout.take().unwrap());
     let hearing = std::thread::spawn(move || {
@@ -388,6 +389,11 @@ fn looked_at(dir: &Path, admin: &str, lines: &[serde_json::Value], send: impl Fn
     hearing.join().unwrap();
     let trace: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert!(trace["spans"].as_u64() > Some(0), "{line}");
+    // Each `send` makes several traces, and one line at a time is asked for.
+    until("nothing was told of what is left out", || {
+        send();
+        fs::read_to_string(&notes).unwrap().contains(" more traces grew; --limit shows more")
+    });
 }
 
 #[test]
