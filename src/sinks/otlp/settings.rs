@@ -17,6 +17,7 @@ use crate::sinks::http::{
 };
 use crate::sinks::{Mistake, TraceUrl, settle_options};
 use crate::span::{Attribute, TraceNeeds, Traced, Value};
+use crate::support::base64;
 use crate::support::byte_size::ByteSize;
 use crate::support::options::did_you_mean;
 use crate::support::problem::Problem;
@@ -281,7 +282,12 @@ impl SettingsResolver<'_> {
         }
         for (name, value) in &self.options.headers {
             let header = HeaderName::try_from(name).ok().filter(|name| !is_ours(name, wire));
+            let is_binary = wire == Wire::Grpc && name.to_ascii_lowercase().ends_with("-bin");
+            let is_base64 = || value.reveal().split(',').all(|part| base64::read(part).is_some());
             let what = match (header, secret_header(value.reveal())) {
+                (Some(_), Some(_)) if is_binary && !is_base64() => {
+                    format!("gRPC sends binary data in `{name}`, and its value is not base64")
+                }
                 (Some(header), Some(value)) => {
                     headers.insert(header, value);
                     continue;

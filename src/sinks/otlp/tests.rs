@@ -97,6 +97,13 @@ fn every_mistake_is_said_and_no_value_is_quoted() {
             "`timeout` must be more than zero",
         ]
     );
+    let binary = "endpoint = \"http://localhost\"\nprotocol = \"grpc\"\n\
+                  headers = { a-bin = \"AQID\", b-Bin = \"AQ==,AQ\", c-bin = \"no base64\" }";
+    assert_eq!(
+        problems(binary),
+        ["gRPC sends binary data in `c-bin`, and its value is not base64"]
+    );
+    assert!(parse(&binary.replace("grpc", "http/json")).is_ok());
     let unknown = &parse("preset = \"fenix\"").unwrap_err()[0];
     assert_eq!(unknown.what, "no preset is called `fenix`");
     assert_eq!(unknown.at, Some(9..16));
