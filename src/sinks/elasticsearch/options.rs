@@ -8,7 +8,8 @@ use hyper::header::{
 };
 use hyper::{HeaderMap, Uri};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use toml::Spanned;
 use toml::de::DeTable;
 
@@ -17,10 +18,11 @@ use crate::sinks::http::{
     Address, ClientOptions, Compression, Limits, TlsOptions, basic, secret_header,
 };
 use crate::sinks::{Mistake, Mistakes, settle_options};
-use crate::span::RootSpan;
+use crate::span::{Kind, RootSpan};
 use crate::support::base64;
 use crate::support::byte_size::{ByteSize, bytes};
 use crate::support::duration::{Duration, seconds};
+use crate::support::options::nearest;
 use crate::support::problem::Problem;
 use crate::support::secret::Secret;
 
@@ -77,7 +79,7 @@ pub struct Options {
     #[serde(default)]
     pub id_mode: IdMode,
     /// Other names for span types.
-    #[serde(default = "default_span_type_map")]
+    #[serde(default = "default_span_type_map", deserialize_with = "span_type_map")]
     pub span_type_map: BTreeMap<String, String>,
     /// Whether Agents SDK spans without a parent are put under one root span, which is sent once their trace has been quiet for ten
     /// seconds: `auto` (unless there is only one and it is a `task`, which is a root by nature), `always`, or `never`.
@@ -219,10 +221,26 @@ fn default_span_type_map() -> BTreeMap<String, String> {
     BTreeMap::from([("function".to_owned(), "tool_call".to_owned())])
 }
 
+/// Reads other names for span types. Clients of the Agents SDK may have their own types, so only what is nearly a known one is a mistake.
+fn span_type_map<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let map = BTreeMap::<String, String>::deserialize(from)?;
+    for said in map.keys() {
+        let types = Kind::ALL.iter().map(|kind| kind.as_str()).chain(SDK_TYPES.iter().copied());
+        if let Some(near) = nearest(said, types).filter(|near| near != said) {
+            let what = format!("no span has the type `{said}`; did you mean `{near}`?");
+            return Err(D::Error::custom(what));
+        }
+    }
+    Ok(map)
+}
+
 fn default_concurrency() -> u32 {
     2
 }
 
+/// Span types of the Agents SDK that are not kinds.
+const SDK_TYPES: &[&str] =
+    &["function", "mcp_tools", "response", "speech_group", "task", "transcription", "turn"];
 /// The smallest limit of a document, in bytes. Typed fields alone take a few KiB.
 const DOC_BYTES_MIN: u64 = 16 << 10;
 /// The most concurrent requests. More would only fill the cluster's write queue.

@@ -35,6 +35,12 @@ fn every_mistake_is_said_and_no_value_is_quoted() {
             "`timeout` must be more than zero",
         ]
     );
+    let map = |words: &str| parse(&format!("{ENDPOINTS}span_type_map = {{ {words} }}"));
+    let misspelt = &map("functon = \"tool_call\"").unwrap_err()[0];
+    assert_eq!(misspelt.what, "no span has the type `functon`");
+    assert_eq!(misspelt.hint.as_deref(), Some("did you mean `function`?"));
+    assert!(misspelt.at.is_some(), "{misspelt:?}");
+    assert!(map("function = \"a\", mcp_tools = \"b\", of_their_own = \"c\"").is_ok());
     for unset in ["api_key", "bearer"] {
         assert_eq!(problems(&format!("{ENDPOINTS}{unset} = \"\"")), ["a key is empty"]);
     }
