@@ -191,7 +191,7 @@ impl Reading<'_> {
         }
         let to = texts(value).into_iter().map(|(at, name)| (name.to_owned(), position(&at)));
         let to: Vec<_> = to.collect();
-        if to.is_empty() {
+        if to.is_empty() && place != Place::Option {
             let hint = "name sinks, or use `drop = true`";
             return self.wrong(&value.span(), "no sink is named", hint);
         }

@@ -682,9 +682,6 @@ async fn spans_from_otlp_become_items_that_are_taken_with_one_trace_object_befor
     let delivery = fixtures::delivery(&fixtures);
     let backend = OpenAiBackend::default();
     let endpoint = backend.listen().await;
-    let off = sink(&endpoint, "api_key = \"sk-own\"", &[]);
-    assert_eq!(off.deliver(&delivery).await, Report::delivered());
-    assert!(backend.got().is_empty(), "nothing is sent unless it is asked for");
     let on = sink(&endpoint, "api_key = \"sk-own\"\nforward_otlp = true", &[]);
     assert_eq!(on.deliver(&delivery).await, Report::delivered(), "{:?}", backend.refused());
     assert_eq!(backend.refused(), [], "nothing had to be mended");
@@ -714,6 +711,29 @@ async fn spans_from_otlp_become_items_that_are_taken_with_one_trace_object_befor
     let again = backend.got().split_off(before);
     let mut items = again.iter().flat_map(|got| &got.items);
     assert!(items.all(|item| tree(item)["object"] == "trace.span"), "a trace is announced once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_from_otlp_are_filtered_unless_they_are_to_be_forwarded_whatever_rules_keep() {
+    let backend = OpenAiBackend::default();
+    let endpoint = backend.listen().await;
+    let body = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"0af7651916cd43dd8448eb211c80319c","spanId":"b7ad6b7169203331","name":"a"}]}]}]}"#;
+    let json = [("content-type", "application/json")];
+    for (forwards, filtered) in [(false, 1), (true, 0)] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = format!(
+            "endpoint = {endpoint:?}\napi_key = \"sk-own\"\nforward_otlp = {forwards}\nrules = [{{ keep = true }}]"
+        );
+        let daemon = Running::start(dir.path(), &options).await;
+        assert_eq!(daemon::post(daemon.http, "/v1/traces", &json, body.into()).await, 200);
+        let sink = daemon.settled().await;
+        assert_eq!(
+            (&sink["filtered"], &sink["delivered"]),
+            (&filtered.into(), &(1 - filtered).into())
+        );
+        assert_eq!(backend.got().is_empty(), !forwards);
+        daemon.stop().await;
+    }
 }
 
 /// Encodes spans as OTLP and decodes them as such.

@@ -51,23 +51,19 @@ impl Accounts {
         Self { options, keys, announced: Mutex::new(Recent::new(ANNOUNCED_MAX)) }
     }
 
-    /// Returns the account for a source's items; `None` if they are not sent.
-    pub(super) fn of(&self, source: &Source) -> Option<Account> {
-        let is_agents_sdk = source.receiver == Receiver::OpenAi;
-        if !is_agents_sdk && !self.options.forward_otlp {
-            return None;
-        }
+    /// Returns the account for a source's items.
+    pub(super) fn of(&self, source: &Source) -> Account {
         let key = Key::Caller(source.key_fingerprint.clone());
         // OTLP requests carry no OpenAI key, whatever their headers contain.
-        let has_own = is_agents_sdk
+        let has_own = source.receiver == Receiver::OpenAi
             && self.options.prefer == Prefer::Caller
             && !source.key_fingerprint.is_empty();
         if has_own && (self.options.api_key.is_none() || self.key(&key).is_some()) {
             let header = |name| source.header(name);
             let headers = headers(source, header("openai-organization"), header("openai-project"));
-            return Some(Account { key, headers });
+            return Account { key, headers };
         }
-        Some(self.configured(source))
+        self.configured(source)
     }
 
     /// Returns the account of callers without a key of their own.

@@ -80,32 +80,20 @@ impl Group {
     }
 }
 
-/// The result of encoding a delivery.
-#[derive(Debug, Default)]
-pub(super) struct Encoded {
-    pub(super) groups: Vec<Group>,
-    /// Places of items for which nothing is sent.
-    pub(super) skipped: Vec<usize>,
-}
-
 /// Encodes a delivery in requests of at most so many bytes.
-pub(super) fn encode(delivery: &Delivery, bytes_max: usize, accounts: &Accounts) -> Encoded {
-    let mut skipped = Vec::new();
+pub(super) fn encode(delivery: &Delivery, bytes_max: usize, accounts: &Accounts) -> Vec<Group> {
     let mut groups: Vec<(Group, Draft)> = Vec::new();
     let mut announced: HashSet<TraceId> = HashSet::new();
     // All items of one received request have the same account.
-    let mut last: Option<(&Source, Option<usize>)> = None;
+    let mut last: Option<(&Source, usize)> = None;
     for (place, (batch, item)) in delivery.items().enumerate() {
         let known = last.filter(|(source, _)| std::ptr::eq(*source, &raw const batch.source));
         let at = match known {
             Some((_, at)) => at,
-            None => accounts.of(&batch.source).map(|account| group_of(&mut groups, account)),
+            None => group_of(&mut groups, accounts.of(&batch.source)),
         };
         last = Some((&batch.source, at));
-        let Some((Group { bodies, .. }, draft)) = at.and_then(|at| groups.get_mut(at)) else {
-            skipped.push(place);
-            continue;
-        };
+        let Some((Group { bodies, .. }, draft)) = groups.get_mut(at) else { continue };
         let trace = item.trace_id();
         let entry = Entry { place: Some(place), ..Entry::default() };
         match item {
@@ -130,7 +118,7 @@ pub(super) fn encode(delivery: &Delivery, bytes_max: usize, accounts: &Accounts)
         group.bodies.extend(Some(draft.finish()).filter(|last| !last.entries.is_empty()));
         group
     });
-    Encoded { groups: finished.collect(), skipped }
+    finished.collect()
 }
 
 /// Returns the index of an account's group, which is created if it is new. Deliveries have few accounts.

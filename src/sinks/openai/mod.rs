@@ -9,7 +9,7 @@
 //! for OpenAI applies (reasoning is omitted, `input` and `output` are cut to 100,000 bytes, `usage` gets the shape that OpenAI knows;
 //! Python's or JavaScript's rules, by the sender's user agent). Data that apps add to `response` spans for other sinks is removed. Items of
 //! older clients that write spaces and escapes keep them; repaired items are written in the shortest form. With `forward_otlp`, OTLP spans
-//! become items too, with one trace object for each trace; without it, they are not sent.
+//! become items too, with one trace object for each trace; without it, a rule filters them out.
 //!
 //! **Keys.** Each item is sent with the `Authorization`, `OpenAI-Organization`, `OpenAI-Project` and `OpenAI-Beta` of the request that
 //! brought it; items of one account share requests of at most 128 items. Callers' keys are only in memory, so they are unknown after a
@@ -40,7 +40,6 @@ mod key_status;
 mod tests;
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -60,10 +59,13 @@ use crate::span::{RootSpan, Source, TraceNeeds};
 use crate::support::lock::lock;
 use accounts::{Account, Accounts, Key};
 pub use agents_sdk::{write_custom, write_items};
-use encode::{Body, Encoded, Group};
+use encode::{Body, Group};
 use key_status::{KeyStatus, Standings};
 pub use options::{Options, Prefer};
 use response::{Answer, Complaint};
+
+/// The rule that applies without `forward_otlp`. It routes, so that no rule that keeps a span overrides it.
+const AGENTS_SDK_ONLY: &str = "[[rules]]\nname = \"agents_sdk_only\"\nmatch = { not = { receiver = \"openai\" } }\nroute = []\n";
 
 /// OpenAI.
 pub static KIND: Kind = Kind {
@@ -81,6 +83,10 @@ impl Plan for Options {
 
     fn expanded(&self) -> toml::Table {
         http::shown(self)
+    }
+
+    fn rules(&self) -> &'static str {
+        if self.forward_otlp { "" } else { AGENTS_SDK_ONLY }
     }
 
     fn uses_keys(&self) -> bool {
@@ -119,15 +125,16 @@ impl OpenAi {
     }
 
     async fn send(&self, delivery: &Delivery) -> Report {
-        let encoded = match self.encoded(delivery).await {
-            Ok(encoded) => encoded,
+        let bytes_max = self.accounts.options.request_bytes_max.as_usize();
+        let accounts = Arc::clone(&self.accounts);
+        let encode = move |delivery: &Delivery| encode::encode(delivery, bytes_max, &accounts);
+        let mut groups = match http::encode(delivery, encode).await {
+            Ok(groups) => groups,
             Err(problem) => {
                 return Report::down(None, format!("cannot write the requests: {problem}"));
             }
         };
         let mut reports = Reports::new(delivery.len());
-        reports.add(encoded.skipped, Report::delivered());
-        let mut groups = encoded.groups;
         groups.reverse();
         while let Some(group) = groups.pop() {
             match self.standing(&group.account.key) {
@@ -236,13 +243,6 @@ impl OpenAi {
             }
             body = body.with(complaint.index, repaired.as_deref());
         }
-    }
-
-    async fn encoded(&self, delivery: &Delivery) -> io::Result<Encoded> {
-        let bytes_max = self.accounts.options.request_bytes_max.as_usize();
-        let accounts = Arc::clone(&self.accounts);
-        let encode = move |delivery: &Delivery| encode::encode(delivery, bytes_max, &accounts);
-        http::encode(delivery, encode).await
     }
 
     fn headers(&self, account: &Account) -> Option<HeaderMap> {
