@@ -161,7 +161,7 @@ impl<'a> Transcoder<'a> {
                 self.write_quoted_always(STRING, text);
                 return Ok(());
             }
-            (ARRAY | MAP, Token::Object) => return self.list(member, depth),
+            (ARRAY | MAP, Token::Object | Token::Array) => return self.list(member, token, depth),
             (BOOL, _) => {
                 scalar::boolean(token).map(|value| write_varint_field(out, BOOL, u64::from(value)))
             }
@@ -176,21 +176,49 @@ impl<'a> Transcoder<'a> {
         if written.is_some() { Ok(()) } else { self.keep_as_text(token) }
     }
 
-    /// Reads an `ArrayValue` or `KeyValueList` after its brace: an object with one member, `values`.
-    fn list(&mut self, member: u32, depth: usize) -> Result<(), ReadError> {
+    /// Reads an `ArrayValue` or `KeyValueList` after its first mark: an object with one member, `values`. Some encoders leave that out, and
+    /// write the array itself, or an object with the keys of a `KeyValueList`.
+    fn list(&mut self, member: u32, first: Token<'a>, depth: usize) -> Result<(), ReadError> {
         let message = self.open(member, depth);
         let mut is_begun = false;
+        if matches!(first, Token::Array) {
+            self.elements(member, depth)?;
+            close_message(&mut self.out, message);
+            return Ok(());
+        }
         while let Some(name) = self.scanner.next_member(&mut is_begun)? {
+            let is_object = self.scanner.peek() == Some(b'{');
             match &*name.text() {
-                "values" | "Values" if member == MAP => self.attributes(1, depth + 1, NO_LIST)?,
-                "values" | "Values" => self.each(NO_LIST, |this| {
-                    this.count_value()?;
-                    this.value(1, depth + 1)
-                })?,
+                _ if is_object && member == MAP => {
+                    self.count_value()?;
+                    let entry = self.open(1, depth + 1);
+                    self.write_quoted(1, name);
+                    self.value(2, depth + 1)?;
+                    close_message(&mut self.out, entry);
+                }
+                "values" | "Values" => match self.scanner.token()? {
+                    Token::Array => self.elements(member, depth)?,
+                    Token::Null => {}
+                    _ => return Err(ReadError::Misfit(NO_LIST)),
+                },
                 _ => self.skip()?,
             }
         }
         close_message(&mut self.out, message);
+        Ok(())
+    }
+
+    /// Reads the elements of a list after its bracket.
+    fn elements(&mut self, member: u32, depth: usize) -> Result<(), ReadError> {
+        let mut is_begun = false;
+        while self.scanner.next_element(&mut is_begun)? {
+            if member == MAP {
+                self.attribute(1, depth + 1)?;
+            } else {
+                self.count_value()?;
+                self.value(1, depth + 1)?;
+            }
+        }
         Ok(())
     }
 

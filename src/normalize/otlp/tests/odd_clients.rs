@@ -80,6 +80,32 @@ fn a_value_in_a_wrapper_is_the_same_as_one_without_in_every_spelling() {
 }
 
 #[test]
+fn a_list_without_its_member_for_the_values_is_the_same_as_one_with_it() {
+    let entry = |key: &str| format!(r#"{{"key":"{key}","value":{{"intValue":"5"}}}}"#);
+    let nested =
+        format!(r#"{{"key":"b","value":{{"kvlistValue":{{"values":[{}]}}}}}}"#, entry("c"));
+    let list = format!(r#"{{"kvlistValue":{{"values":[{},{nested}]}}}}"#, entry("a"));
+    let words = r#"{"arrayValue":{"values":[{"stringValue":"x"},{"arrayValue":{"values":[]}}]}}"#;
+    for (bare, usual) in [
+        (
+            r#"{"kvlistValue":{"a":{"intValue":"5"},"b":{"kvlistValue":{"c":{"intValue":5}}}}}"#,
+            &*list,
+        ),
+        (&*format!(r#"{{"kvlistValue":[{},{nested}]}}"#, entry("a")), &*list),
+        (r#"{"arrayValue":[{"stringValue":"x"},{"arrayValue":[]}]}"#, words),
+        // An unknown member of the message itself.
+        (r#"{"arrayValue":{"count":2,"values":[{"stringValue":"x"},{"arrayValue":[]}]}}"#, words),
+        (
+            r#"{"kvlistValue":{"values":{"intValue":"5"}}}"#,
+            &*format!(r#"{{"kvlistValue":{{"values":[{}]}}}}"#, entry("values")),
+        ),
+    ] {
+        assert_eq!(of_value(bare), of_value(usual), "{bare}");
+        assert_eq!(of_value(bare).0, Vec::<&str>::new(), "{bare}");
+    }
+}
+
+#[test]
 fn a_value_of_an_unknown_kind_is_kept_empty_and_that_is_said() {
     let (_, empty) = of_value("{}");
     let deep = format!("{}1{}", r#"{"Value":"#.repeat(5000), "}".repeat(5000));
