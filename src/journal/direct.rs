@@ -20,7 +20,7 @@ use std::os::unix::fs::FileExt as _;
 use rustix::io::{pwritev, retry_on_intr};
 
 use super::record::FRAME_BYTES;
-use crate::support::pool::ALIGNMENT;
+use crate::support::pool::{ALIGNMENT, Pool, PoolBuffer};
 
 /// Alignment of addresses, offsets and lengths that all common disks and file systems accept.
 pub(super) const BLOCK_BYTES: usize = ALIGNMENT;
@@ -57,15 +57,15 @@ pub(super) fn padding_before(offset: u64) -> u64 {
 #[derive(Debug)]
 pub(super) struct Direct {
     file: File,
-    /// Allocated on first use; one block longer than necessary, so that an aligned part can be used.
-    staging: Vec<u8>,
+    /// Allocated on first use.
+    staging: PoolBuffer,
     /// End offset of the staged part of the last block; `None` if nothing is staged.
     staged_to: Option<u64>,
 }
 
 impl Direct {
     pub(super) fn new(file: File) -> Self {
-        Self { file, staging: Vec::new(), staged_to: None }
+        Self { file, staging: PoolBuffer::default(), staged_to: None }
     }
 
     /// Writes the parts one after the other from `offset`. `cached` is the same file, opened without `O_DIRECT`.
@@ -75,13 +75,10 @@ impl Direct {
         parts: &[IoSlice<'_>],
         offset: u64,
     ) -> io::Result<()> {
-        self.staging.resize(STAGING_BYTES + BLOCK_BYTES, 0);
-        let aligned = self.staging.as_ptr().align_offset(BLOCK_BYTES);
-        let Some(staging) =
-            self.staging.get_mut(aligned..).and_then(|rest| rest.get_mut(..STAGING_BYTES))
-        else {
-            return Err(io::ErrorKind::OutOfMemory.into());
-        };
+        if self.staging.room() == 0 {
+            self.staging = Pool::default().take(STAGING_BYTES, 0);
+        }
+        let staging = self.staging.memory();
         let before = usize::try_from(offset % BLOCK_BYTES as u64).unwrap_or_default();
         let at = offset - before as u64;
         if self.staged_to != Some(offset)

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -43,12 +42,9 @@ pub(super) struct Log {
     /// Memory for readers.
     pub(super) pool: Pool,
     pub(super) timings: Timings,
-    opened: Instant,
-    /// When the writer thread began its current group: nanoseconds since `opened`, or [`IDLE`].
-    busy_since: AtomicU64,
+    /// When the writer thread began its current group.
+    pub(super) busy_since: Mutex<Option<Instant>>,
 }
-
-const IDLE: u64 = u64::MAX;
 
 /// Metrics of the writer thread. Clones share them.
 #[derive(Debug, Clone)]
@@ -131,8 +127,7 @@ impl Log {
             on_eviction: Mutex::default(),
             pool: Pool::default(),
             timings: Timings::default(),
-            opened: Instant::now(),
-            busy_since: AtomicU64::new(IDLE),
+            busy_since: Mutex::default(),
         }
     }
 
@@ -171,21 +166,9 @@ impl Log {
         self.room.send_replace(());
     }
 
-    pub(super) fn begin_group(&self) {
-        let since = u64::try_from(self.opened.elapsed().as_nanos()).unwrap_or(IDLE);
-        self.busy_since.store(since, Ordering::Relaxed);
-    }
-
-    pub(super) fn end_group(&self) {
-        self.busy_since.store(IDLE, Ordering::Relaxed);
-    }
-
     /// Returns how long the writer thread has been busy with one group.
     pub(super) fn stuck_for(&self) -> Option<Duration> {
-        match self.busy_since.load(Ordering::Relaxed) {
-            IDLE => None,
-            since => Some(self.opened.elapsed().saturating_sub(Duration::from_nanos(since))),
-        }
+        lock(&self.busy_since).map(|since| since.elapsed())
     }
 
     /// Records damage. New damage is reported and preserved with a note.

@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
+use tracing::{error, warn};
+
 use super::consumers::{Kept, read_saved};
 use super::cursor::{CLOSED_NAME, CONSUMERS_NAME, START_NAME, read_mark, write_mark};
 use super::damage::{self, Damage, Notes};
@@ -56,8 +58,8 @@ pub(super) fn open(
     scan.remove_leftovers(&names).map_err(failed)?;
     let (saved, are_unknown) = read_saved(&*storage, &names, scan.now_ns).map_err(failed)?;
     let marks = saved.values().flatten().map(|cursor| cursor.mark);
-    scan.stable_to = marks
-        .fold(scan.stable_to, |one, other| if one.position < other.position { other } else { one });
+    scan.stable_to =
+        marks.chain([scan.stable_to]).max_by_key(|mark| mark.position).unwrap_or_default();
     scan.look_at_segments(&names)?;
     let (active, end) = scan.open_active().map_err(failed)?;
     scan.check_start().map_err(failed)?;
@@ -147,7 +149,7 @@ fn restore_names(storage: &dyn Storage) -> io::Result<Vec<String>> {
     }
     for (&name, right) in &misnamed {
         if !names.contains(right) || misnamed.contains_key(right) {
-            tracing::warn!(
+            warn!(
                 journal = storage.place(),
                 segment = name,
                 renamed_to = right,
@@ -419,14 +421,14 @@ impl<'a> RecoveryScan<'a> {
 impl Recovery {
     fn tell(&self, place: &str) {
         if self.cut_bytes != 0 {
-            tracing::warn!(
+            warn!(
                 journal = place,
                 bytes = self.cut_bytes,
                 "the journal had a torn tail, which was cut off; none of it was acknowledged"
             );
         }
         for consumer in &self.cursors_lost {
-            tracing::error!(
+            error!(
                 journal = place,
                 consumer,
                 "the cursor of this sink is damaged or gone; it gets again all that the journal keeps, so nothing is lost and some of it \
@@ -436,33 +438,17 @@ impl Recovery {
         for ClampedCursor { consumer, from, to, let_go } in &self.cursors_clamped {
             let (from_position, to_position) = (from.position.0, to.position.0);
             let lost = to.items.saturating_sub(from.items);
-            if *let_go {
-                tracing::warn!(
-                    journal = place,
-                    consumer,
-                    lost,
-                    from_position,
-                    to_position,
-                    "records that this sink had not read were removed to keep the journal within its limits; they count as dropped"
-                );
-            } else if from.position < to.position && lost != 0 {
-                tracing::error!(
-                    journal = place,
-                    consumer,
-                    lost,
-                    from_position,
-                    to_position,
-                    "records that this sink had not delivered are gone from the journal; they count as dropped"
-                );
-            } else {
-                tracing::warn!(
-                    journal = place,
-                    consumer,
-                    from_position,
-                    to_position,
-                    "a cursor did not point to a record and was moved back"
-                );
+            if !*let_go && from.position < to.position && lost != 0 {
+                let what = "records that this sink had not delivered are gone from the journal; they count as dropped";
+                error!(journal = place, consumer, lost, from_position, to_position, "{what}");
+                continue;
             }
+            let what = if *let_go {
+                "records that this sink had not read were removed to keep the journal within its limits; they count as dropped"
+            } else {
+                "a cursor did not point to a record and was moved back"
+            };
+            warn!(journal = place, consumer, lost, from_position, to_position, "{what}");
         }
     }
 }

@@ -15,6 +15,7 @@ use super::retention::Admission;
 use super::segment::{HEADER_BYTES, Header, name_of, offset_in};
 use super::storage::{Guard, Storage, StorageFile};
 use super::{AppendError, Entry, Mark, Position, Synced};
+use crate::support::lock::lock;
 
 /// Maximum number of records in one vectored write on Linux: 1024 slices, three per record.
 const GROUP_RECORDS_MAX: usize = 341;
@@ -117,7 +118,7 @@ impl<P> Writer<P> {
 
     /// Writes and syncs a group, notifies the observer and answers the callers.
     fn commit(&mut self, group: Vec<Submitted<P>>) {
-        self.log.begin_group();
+        *lock(&self.log.busy_since) = Some(Instant::now());
         let written = self.write(&group);
         let mut answers: Vec<(Answer, Mark)> = Vec::with_capacity(group.len());
         let mut admitted = 0;
@@ -146,7 +147,7 @@ impl<P> Writer<P> {
             }
             Err(error) => self.refuse(group, &error),
         }
-        self.log.end_group();
+        *lock(&self.log.busy_since) = None;
     }
 
     fn refuse(&mut self, group: Vec<Submitted<P>>, error: &AppendError) {
