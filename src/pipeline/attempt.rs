@@ -114,7 +114,6 @@ impl Attempts {
     /// delivery.
     pub(super) async fn hand_over(&self, delivery: &Delivery) -> Report {
         let began = Instant::now();
-        let _in_flight = self.status.one_in_flight();
         let deliver = async { self.sink.deliver(delivery).await };
         let mut answer = Box::pin(AssertUnwindSafe(deliver).catch_unwind());
         loop {

@@ -112,7 +112,8 @@ impl LaneInput {
                 ahead.is_stuck = true;
                 return None;
             }
-            let due_at = instant_of(ahead.told_at_ns());
+            let told_at_ns = lock(&ahead.table).time.told_for(ahead.head_due_ns);
+            let due_at = instant_of(told_at_ns.saturating_add(nanos(IN_JOURNAL_WITHIN)));
             tokio::select! {
                 peeked = ahead.reader.next() => ahead.peek(peeked),
                 () = sleep_until(due_at) => {}
@@ -180,11 +181,6 @@ impl Ahead {
         let known = table.of_batch(&head.batch);
         drop(table);
         Some((head, Some(known)))
-    }
-
-    /// Returns when the head is due by the clock.
-    fn told_at_ns(&self) -> u64 {
-        lock(&self.table).time.told_for(self.head_due_ns).saturating_add(nanos(IN_JOURNAL_WITHIN))
     }
 
     /// Advances the table's time to when this record was received, so that traces decided by then are released before it is fed.

@@ -203,6 +203,7 @@ impl Lane {
                 "the cursor could not be saved; items delivered since will be delivered again"
             );
         }
+        self.status.in_flight.store(0, Ordering::Relaxed);
         self.status.set_state(LaneState::Drained, None);
         LaneState::Drained
     }
@@ -235,6 +236,7 @@ impl Lane {
         // work that becomes due in between would do neither.
         let mut now = Instant::now();
         loop {
+            self.status.in_flight.store(under_way.len() as u64, Ordering::Relaxed);
             let wants_more = self.follows
                 && self.pending.is_none()
                 && !handing_over.is_stopped()

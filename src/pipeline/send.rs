@@ -107,7 +107,11 @@ impl Lane {
         self.items_done(&work, &task.delivery, &rest);
         let is_deferred = rest.deferral_reason.is_some() && settled == 0 && rest.tasks.is_empty();
         if pace == Pace::Go && (is_deferred || !was_asked) {
-            self.show_notice();
+            // The sink's notice is shown, unless there is a more serious problem.
+            if self.status.state().0 == LaneState::Running {
+                let notice = self.status.notice(self.sink.notice());
+                self.status.set_state(LaneState::Running, notice);
+            }
         } else {
             self.note(&pace, !rest.arrived.is_empty(), began);
         }
@@ -209,12 +213,5 @@ impl Lane {
         };
         counter.into_iter().for_each(LaneStatus::count);
         self.status.troubled(state, reason);
-    }
-
-    /// Shows the sink's notice, unless there is a more serious problem.
-    fn show_notice(&self) {
-        if self.status.state().0 == LaneState::Running {
-            self.status.set_state(LaneState::Running, self.status.notice(self.sink.notice()));
-        }
     }
 }

@@ -250,9 +250,7 @@ impl LaneStatus {
     }
 
     pub(super) fn show_decisions(&self, figures: Option<(usize, Undecided)>) {
-        if figures.is_some() {
-            self.lock().decisions = figures;
-        }
+        self.lock().decisions = figures;
     }
 
     pub(super) fn set_traces(&self, fill: Fill) {
@@ -262,12 +260,6 @@ impl LaneStatus {
     /// Changes the cursor, which only `commit.rs` does.
     pub(super) fn with_cursor<T>(&self, change: impl FnOnce(&mut Cursor) -> T) -> T {
         change(&mut self.lock().cursor)
-    }
-
-    /// Counts a delivery as in flight until the result is dropped.
-    pub(super) fn one_in_flight(&self) -> InFlight<'_> {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(self)
     }
 
     /// Observes the latency of items that were delivered for the first time.
@@ -332,13 +324,4 @@ pub struct OutcomeCounts {
     pub filtered: u64,
     /// Lost because the journal or the dead-letter store was full, discarded by an operator, or unreadable.
     pub dropped: u64,
-}
-
-/// A delivery in flight.
-pub(super) struct InFlight<'a>(&'a LaneStatus);
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
 }

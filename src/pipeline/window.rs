@@ -109,12 +109,8 @@ impl Window {
             if let Some(partition) = self.partitions.get_mut(at) {
                 partition.items += delivery.len();
                 partition.bytes += delivery.bytes();
-                partition.queue.push_back(PartitionItems {
-                    purpose: purpose.clone(),
-                    entry,
-                    delivery,
-                    since,
-                });
+                let purpose = purpose.clone();
+                partition.queue.push_back(PartitionItems { purpose, entry, delivery, since });
             }
         }
     }
@@ -123,15 +119,10 @@ impl Window {
     /// keeps two of them in memory and not one per partition. Deferred items must be within their limits too.
     pub(super) fn has_room(&self, allowed: usize) -> bool {
         let count = allowed.min(self.partitions.len()) + 1;
-        let (mut items, mut bytes) = (0, 0);
-        for partition in &self.partitions {
-            items += partition.items;
-            bytes += partition.bytes;
-        }
-        for work in self.works.iter().filter(|work| !work.is_deferred()) {
-            items += work.items();
-            bytes += work.bytes();
-        }
+        let queued = self.partitions.iter().map(|partition| (partition.items, partition.bytes));
+        let works = self.works.iter().filter(|work| !work.is_deferred());
+        let all = queued.chain(works.map(|work| (work.items(), work.bytes())));
+        let (items, bytes) = all.fold((0, 0), |sum, more| (sum.0 + more.0, sum.1 + more.1));
         items < self.limits.items_max.saturating_mul(count)
             && bytes < self.limits.bytes_max.saturating_mul(count)
             && self.has_room_to_defer()

@@ -127,31 +127,19 @@ impl PartitionItems {
     pub(super) fn cut(&mut self, items_max: usize) -> Self {
         let places: Vec<usize> = (0..self.delivery.len()).collect();
         let (first, later) = places.split_at(items_max.clamp(1, places.len()));
-        let later = self.delivery.only(later);
+        let delivery = self.delivery.only(later);
         self.delivery = self.delivery.only(first);
-        Self {
-            purpose: self.purpose.clone(),
-            entry: self.entry,
-            delivery: later,
-            since: self.since,
-        }
+        Self { purpose: self.purpose.clone(), delivery, ..*self }
     }
 }
 
 impl Work {
     pub(super) fn of(piece: PartitionItems, partition: usize) -> Self {
         let entries = vec![piece.entry; piece.delivery.batch_count()];
-        let task = Task { delivery: piece.delivery, faults: 0, broken_since: None, backoff: None };
-        Self {
-            purpose: piece.purpose,
-            tasks: VecDeque::from([task]),
-            entries,
-            partitions: vec![partition],
-            wait: Wait::Turn,
-            not_before: None,
-            tried: 0,
-            is_first: true,
-        }
+        let (purpose, partitions, wait) = (piece.purpose, vec![partition], Wait::Turn);
+        let tasks = VecDeque::from([Task { delivery: piece.delivery, ..Task::default() }]);
+        let (not_before, tried, is_first) = (None, 0, true);
+        Self { purpose, tasks, entries, partitions, wait, not_before, tried, is_first }
     }
 
     /// Returns whether a piece may be in the same delivery.
@@ -191,15 +179,9 @@ impl Work {
 
     /// Creates a deferred work for some of its items.
     pub(super) fn deferred(&self, task: Task, wait: Wait, not_before: Option<Instant>) -> Self {
-        Self {
-            purpose: self.purpose.clone(),
-            tasks: VecDeque::from([task]),
-            entries: self.entries.clone(),
-            partitions: self.partitions.clone(),
-            wait,
-            not_before,
-            tried: self.tried,
-            is_first: false,
-        }
+        let (tried, tasks, is_first) = (self.tried, VecDeque::from([task]), false);
+        let (entries, partitions) = (self.entries.clone(), self.partitions.clone());
+        let purpose = self.purpose.clone();
+        Self { purpose, tasks, entries, partitions, wait, not_before, tried, is_first }
     }
 }
