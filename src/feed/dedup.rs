@@ -19,12 +19,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
+use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::Records;
 use crate::journal::{Journal, Position};
 use crate::normalize::decode_record;
-use crate::span::{Batch, Source};
+use crate::span::{Batch, Item, Source};
 use crate::support::lock::lock;
 
 /// Half a minute of 2,000 spans per second.
@@ -42,21 +42,11 @@ type ReservationId = u64;
 type Seen = HashMap<Fingerprint, ReservationId, foldhash::fast::RandomState>;
 
 /// The window, shared by all requests.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct DedupWindow {
-    seed: u64,
+    seed: RandomState,
     state: Mutex<State>,
     released: Notify,
-}
-
-impl Default for DedupWindow {
-    fn default() -> Self {
-        Self {
-            seed: RandomState::new().hash_one(0),
-            state: Mutex::default(),
-            released: Notify::new(),
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -75,7 +65,8 @@ impl DedupWindow {
         source: &Source,
         sent: impl IntoIterator<Item = &'a Bytes>,
     ) -> Reservation {
-        let fingerprint = |wire: &Bytes| self.fingerprint(source, wire);
+        let seed = self.seed_of(source);
+        let fingerprint = |wire: &Bytes| xxh3_128_with_seed(wire, seed);
         let fingerprints: Vec<_> = sent.into_iter().map(fingerprint).collect();
         loop {
             let released = self.released.notified();
@@ -149,16 +140,16 @@ impl DedupWindow {
             count += decoded.batch.items.len();
             let mut state = self.lock();
             let Batch { source, items, .. } = &decoded.batch;
-            let seen = items.iter().map(|item| (self.fingerprint(source, item.wire()), 0));
-            state.recent.extend(seen);
+            let seed = self.seed_of(source);
+            let fingerprint = |item: &Item| (xxh3_128_with_seed(item.wire(), seed), 0);
+            state.recent.extend(items.iter().map(fingerprint));
             state.turn_over();
         }
         Ok(count)
     }
 
-    fn fingerprint(&self, source: &Source, wire: &[u8]) -> Fingerprint {
-        let sink = source.only_sink().map_or(0, |sink| xxh3_64(sink.as_bytes()));
-        xxh3_128_with_seed(wire, self.seed ^ sink)
+    fn seed_of(&self, source: &Source) -> u64 {
+        self.seed.hash_one(source.only_sink())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -310,7 +301,7 @@ mod tests {
                 let mut state = window.lock();
                 state.recent.extend((0..count).map(|_| {
                     next += 1;
-                    (window.fingerprint(&Source::unknown(), &next.to_le_bytes()), 0)
+                    (xxh3_128_with_seed(&next.to_le_bytes(), window.seed_of(&Source::unknown())), 0)
                 }));
                 state.turn_over();
             };

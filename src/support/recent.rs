@@ -6,19 +6,19 @@ use std::hash::Hash;
 
 /// A map with a maximum number of entries.
 #[derive(Debug)]
-pub struct Recent<K, V = ()> {
+pub struct Recent<const MAX: usize, K, V = ()> {
     known: HashMap<K, V>,
     /// In the order of eviction.
     order: VecDeque<K>,
-    max: usize,
 }
 
-impl<K: Clone + Eq + Hash, V> Recent<K, V> {
-    /// Creates an empty map for at most so many entries.
-    pub fn new(max: usize) -> Self {
-        Self { known: HashMap::new(), order: VecDeque::new(), max }
+impl<const MAX: usize, K, V> Default for Recent<MAX, K, V> {
+    fn default() -> Self {
+        Self { known: HashMap::new(), order: VecDeque::new() }
     }
+}
 
+impl<const MAX: usize, K: Clone + Eq + Hash, V> Recent<MAX, K, V> {
     /// Returns the value of a key.
     pub fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<&V>
     where
@@ -32,7 +32,7 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
         if self.known.insert(key.clone(), value).is_none() {
             self.order.push_back(key);
         }
-        if self.max < self.order.len() { self.forget() } else { None }
+        if MAX < self.order.len() { self.forget() } else { None }
     }
 
     /// Evicts the oldest entry.

@@ -75,7 +75,7 @@ pub struct Traces {
     /// Roots of traces that were evicted before their roots were due.
     early: EarlyRoots,
     /// Traces whose root was sent recently.
-    sent: Recent<TraceId>,
+    sent: Recent<SENT_MAX, TraceId>,
     /// The roots of traces whose last record is before this were sent; see [`behind`].
     roots_until: u64,
     /// The last record that was fed; see [`behind`].
@@ -119,7 +119,7 @@ impl Traces {
             evicted: 0,
             clock: JournalTime::default(),
             early: EarlyRoots::default(),
-            sent: Recent::new(SENT_MAX),
+            sent: Recent::default(),
             roots_until,
             fed_until: 0,
             amendments: Amendments::new(),
@@ -146,10 +146,11 @@ impl Traces {
         self.fed_until = behind(position);
         let mut touched = Vec::new();
         for (place, item) in batch.items.iter().enumerate() {
-            if !self.is_traced(item) {
+            let id = item.trace_id();
+            let follows = |span: &Span| self.needs.traced.follows(span);
+            if !item.as_span().is_none_or(follows) && self.entries.get(&id).is_none() {
                 continue;
             }
-            let id = item.trace_id();
             let (needs, fed_until, last_ns) = (&self.needs, self.fed_until, self.clock.now_ns());
             let was_sent = || self.sent.get(&id).is_some();
             let fed_before = self.entries.touch(id, |entry| {
@@ -303,12 +304,6 @@ impl Traces {
             evicted: self.evicted,
             rootless: self.early.given_up,
         }
-    }
-
-    fn is_traced(&self, item: &Item) -> bool {
-        item.as_span().is_none_or(|span| {
-            self.needs.traced.follows(span) || self.entries.get(&span.trace_id).is_some()
-        })
     }
 
     fn forget_old(&mut self) {

@@ -50,23 +50,13 @@ impl fmt::Debug for Lookup {
 }
 
 /// The cache: requested ids and their responses.
+#[derive(Default)]
 struct Memory {
-    answers: Recent<Text, Option<Arc<Answer>>>,
+    answers: Recent<ANSWERS_MAX, Text, Option<Arc<Answer>>>,
     content_bytes: usize,
     /// Traces whose tokens are known from responses.
-    counted: Recent<TraceId>,
+    counted: Recent<ANSWERS_MAX, TraceId>,
     paused_until: Option<Instant>,
-}
-
-impl Default for Memory {
-    fn default() -> Self {
-        Self {
-            answers: Recent::new(ANSWERS_MAX),
-            content_bytes: 0,
-            counted: Recent::new(ANSWERS_MAX),
-            paused_until: None,
-        }
-    }
 }
 
 /// The reason why a response is missing.

@@ -75,7 +75,6 @@ pub use options::{
     Keep, Lookup as LookupOptions, Models, Options, ReasoningTokens, Settings, parse,
 };
 use reads::{Fact, FactSet, facts_of};
-use trace::FirstStarts;
 
 /// The rule that `keep = "llm"` stands for.
 const KEEP_LLM: &str = "[[rules]]\nname = \"keep_llm\"\nmatch = { llm = false }\ndrop = true\n";
@@ -124,7 +123,7 @@ pub struct Langfuse {
     lookup: Option<Lookup>,
     /// Start times of delivered spans. Langfuse's rows are keyed by id and start, so a resent span whose start differs by even a
     /// millisecond would be a second row.
-    starts: Mutex<Recent<(TraceId, SpanId), u64>>,
+    starts: Mutex<Recent<STARTS_MAX, (TraceId, SpanId), u64>>,
 }
 
 /// Spans whose start is remembered, in about 5 MiB: as many as the resend detection remembers.
@@ -139,8 +138,7 @@ impl Langfuse {
         let client = settings.options.limits().client();
         let endpoint = Endpoint::new(&client, &settings.traces, headers(&settings))?;
         let lookup = Lookup::new(&settings)?;
-        let starts = Mutex::new(Recent::new(STARTS_MAX));
-        Ok(Self { settings: Arc::new(settings), endpoint, lookup, starts })
+        Ok(Self { settings: Arc::new(settings), endpoint, lookup, starts: Mutex::default() })
     }
 
     async fn send(&self, delivery: &Delivery) -> Report {
@@ -148,7 +146,9 @@ impl Langfuse {
             Some(lookup) => lookup.answers(delivery, &self.settings).await,
             None => Answers::default(),
         };
-        let known = Arc::new(KnownFacts { answers, starts: self.first_starts(delivery) });
+        let ids = delivery.spans().map(|span| (span.trace_id, span.span_id));
+        let start = |id| Some((id, *lock(&self.starts).get(&id)?));
+        let known = Arc::new(KnownFacts { answers, starts: ids.filter_map(start).collect() });
         let (settings, shared) = (Arc::clone(&self.settings), Arc::clone(&known));
         let prepare = move |delivery: &Delivery| prepare(delivery, &settings, &shared);
         let mut report =
@@ -180,12 +180,6 @@ impl Langfuse {
             };
         }
         report
-    }
-
-    fn first_starts(&self, delivery: &Delivery) -> FirstStarts {
-        let starts = lock(&self.starts);
-        let ids = delivery.spans().map(|span| (span.trace_id, span.span_id));
-        ids.filter_map(|id| Some((id, *starts.get(&id)?))).collect()
     }
 
     fn remember_starts(&self, delivery: &Delivery, report: &Report) {

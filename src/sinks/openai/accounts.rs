@@ -37,7 +37,7 @@ pub(super) struct Accounts {
     pub(super) options: Options,
     keys: Arc<Keyring>,
     /// Traces for which a trace object was created.
-    announced: Mutex<Recent<TraceId>>,
+    announced: Mutex<Recent<ANNOUNCED_MAX, TraceId>>,
 }
 
 /// Traces that are remembered, in about 4 MiB. For a forgotten one, the trace object is sent again, which does no harm.
@@ -48,7 +48,7 @@ const BETA: &str = "traces=v1";
 
 impl Accounts {
     pub(super) fn new(options: Options, keys: Arc<Keyring>) -> Self {
-        Self { options, keys, announced: Mutex::new(Recent::new(ANNOUNCED_MAX)) }
+        Self { options, keys, announced: Mutex::default() }
     }
 
     /// Returns the account for a source's items.
