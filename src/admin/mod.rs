@@ -110,7 +110,7 @@ impl Handler for Admin {
 fn routes(view: Arc<View>) -> Router {
     let figures = Router::new()
         .route("/metrics", get(metrics_text))
-        .route("/status", get(status_json))
+        .route("/status", get(async |State(view): State<Arc<View>>| json(&Status::of(&view))))
         .layer(from_fn_with_state(Arc::clone(&view), look));
     Router::new()
         .route("/", get(front))
@@ -191,10 +191,6 @@ async fn metrics_text(State(view): State<Arc<View>>, headers: HeaderMap) -> Resp
         Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
-}
-
-async fn status_json(State(view): State<Arc<View>>) -> Response {
-    json(&Status::of(&view))
 }
 
 fn json(value: &impl serde::Serialize) -> Response {

@@ -21,12 +21,12 @@ use prost::Message as _;
 use rustls::ClientConfig;
 use rustls::client::danger::ServerCertVerified;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tonic_types::pb;
 
+use crate::server::Stream;
 use crate::sinks::http::TlsOptions;
 use crate::support::address::{Address, UNIX};
 use crate::support::verifier::Verifier;
@@ -164,11 +164,6 @@ async fn send(question: Question<'_>) -> Result<Response<Incoming>, String> {
 
 const WRONG_ADDRESS: &str =
     "is not a daemon's address: write http://HOST:PORT, https://HOST:PORT or unix:/PATH";
-
-/// The connection to a daemon.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// Connects to the host or the socket of an address. Returns the host for the request, and the path.
 async fn connect(

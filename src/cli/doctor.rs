@@ -197,7 +197,8 @@ impl Findings {
         }
         let Ok(disk) = rustix::fs::statvfs(existing) else { return };
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        let taken = bytes_below(&dir.join("journal")).unwrap_or_default();
+        let files = std::fs::read_dir(dir.join("journal")).into_iter().flatten().flatten();
+        let taken: u64 = files.filter_map(|file| Some(file.metadata().ok()?.len())).sum();
         let wanted = config.journal.bytes_max.0.saturating_sub(taken);
         let found =
             format!("{} MiB are free, the journal may grow by {} MiB", free >> 20, wanted >> 20);
@@ -367,9 +368,4 @@ fn try_disk(dir: &Path) -> io::Result<(Duration, Duration)> {
     times.sort_unstable();
     let at = |place: usize| times.get(place).copied().unwrap_or_default();
     Ok((at(SYNCS / 2), at(SYNCS - 1)))
-}
-
-fn bytes_below(dir: &Path) -> io::Result<u64> {
-    let sizes = std::fs::read_dir(dir)?.map(|entry| Ok(entry?.metadata()?.len()));
-    sizes.sum()
 }

@@ -160,27 +160,21 @@ impl Divide {
     }
 
     fn field<'s>(&mut self, by: &Value<'s>) -> Option<Field<'s>> {
-        let known =
-            |words: &[&'static str], said: &str| words.iter().copied().find(|word| *word == said);
-        let said = match by.get_ref() {
-            DeValue::String(text) => match known(&FACTS, text) {
-                Some(word) => return Some(Field { word, key: None }),
-                None => text.as_ref(),
-            },
-            DeValue::Table(table) => match table.iter().next() {
-                Some((word, key)) if table.len() == 1 && key.get_ref().is_str() => {
-                    let said = word.get_ref().as_ref();
-                    match (known(&KEYED, said), key.get_ref()) {
-                        (Some(word), DeValue::String(key)) => {
-                            return Some(Field { word, key: Some(key.clone()) });
-                        }
-                        _ => said,
-                    }
-                }
-                _ => "",
-            },
-            _ => "",
+        let (said, key) = match by.get_ref() {
+            DeValue::String(text) => (text.as_ref(), None),
+            DeValue::Table(table) if table.len() == 1 => {
+                let said = table.iter().next().and_then(|(word, key)| match key.get_ref() {
+                    DeValue::String(key) => Some((word.get_ref().as_ref(), Some(key.clone()))),
+                    _ => None,
+                });
+                said.unwrap_or_default()
+            }
+            _ => ("", None),
         };
+        let words = if key.is_some() { &KEYED[..] } else { &FACTS };
+        if let Some(&word) = words.iter().find(|word| **word == said) {
+            return Some(Field { word, key });
+        }
         let near = nearest(said, FACTS.into_iter().chain(KEYED));
         let near = near.map(|near| format!("did you mean `{near}`? "));
         let hint = "write `by = \"tenant\"`, `\"service\"`, or `{ attribute = \"team\" }`, `{ resource = \"...\" }`, `{ metadata = \"...\" }`";

@@ -66,14 +66,12 @@ impl Report {
         problems.sort_by_key(|problem| problem.at.as_ref().map(|at| position(at).start));
         let place = |at: &Range<usize>, hint: Option<&str>| {
             let source = layers.sources.find(at.start)?;
-            let name = source.name.clone();
-            match source.kind {
-                SourceKind::File => {
-                    Some(Place { name, line: Some(line(source, at, hint, layers)) })
-                }
-                SourceKind::Variable | SourceKind::Flag => Some(Place { name, line: None }),
-                SourceKind::Default => None,
-            }
+            let line = match source.kind {
+                SourceKind::File => Some(line(source, at, hint, layers)),
+                SourceKind::Variable | SourceKind::Flag => None,
+                SourceKind::Default => return None,
+            };
+            Some(Place { name: source.name.clone(), line })
         };
         let mut mistakes: Vec<_> = (problems.into_iter())
             .map(|problem| Mistake {

@@ -21,7 +21,7 @@ use std::ops::Range;
 
 use percent_encoding::percent_decode_str;
 use toml::Spanned;
-use toml::de::{DeString, DeTable, DeValue};
+use toml::de::{DeTable, DeValue};
 
 use super::environment::Environment;
 use super::layers::{Layers, Wins};
@@ -197,8 +197,15 @@ impl Form {
             }
             // The specification's format: W3C Baggage without properties.
             Headers => {
-                let table =
-                    parts(text).map(|part| header(part, at)).collect::<Option<DeTable<'_>>>();
+                let decoded =
+                    |text: &str| percent_decode_str(text.trim()).decode_utf8_lossy().into_owned();
+                let header = |part: &str| {
+                    let (name, value) = part.split_once('=')?;
+                    let name = decoded(name).to_ascii_lowercase().into();
+                    let value = string(decoded(value));
+                    Some((Spanned::new(at.clone(), name), Spanned::new(at.clone(), value)))
+                };
+                let table = parts(text).map(header).collect::<Option<DeTable<'_>>>();
                 table.map(DeValue::Table).ok_or("not a list of headers: name=value,name=value")
             }
             Milliseconds => match text.parse::<u64>() {
@@ -207,17 +214,6 @@ impl Form {
             },
         }
     }
-}
-
-fn header(
-    part: &str,
-    at: &Range<usize>,
-) -> Option<(Spanned<DeString<'static>>, Spanned<DeValue<'static>>)> {
-    let (name, value) = part.split_once('=')?;
-    let decoded = |text: &str| percent_decode_str(text.trim()).decode_utf8_lossy().into_owned();
-    let (name, value) =
-        (decoded(name).to_ascii_lowercase(), DeValue::String(decoded(value).into()));
-    Some((Spanned::new(at.clone(), name.into()), Spanned::new(at.clone(), value)))
 }
 
 fn first<'e>(

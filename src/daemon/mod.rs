@@ -95,7 +95,10 @@ impl Daemon {
         (sockets, encryption): (Vec<Socket>, Encryption),
         stores: Stores,
     ) -> anyhow::Result<Self> {
-        report_recovery(&stores.feed);
+        let bytes = stores.feed.journal().recovery().cut_bytes;
+        if bytes > 0 {
+            warn!(bytes, "after a hard stop, cut off a torn tail that was never acknowledged");
+        }
         let metrics = Metrics::default();
         let (keys, refusing) = (Arc::default(), Stop::default());
         let workshop = Workshop { stores, keys, metrics };
@@ -249,13 +252,6 @@ async fn poisoned(feed: &Feed) -> String {
         let journal = feed.journal().clone();
         // This may remove files, which blocks.
         tokio::task::spawn_blocking(move || journal.remove_old()).await.ok();
-    }
-}
-
-fn report_recovery(feed: &Feed) {
-    let bytes = feed.journal().recovery().cut_bytes;
-    if bytes > 0 {
-        warn!(bytes, "after a hard stop, cut off a torn tail that was never acknowledged");
     }
 }
 

@@ -441,14 +441,13 @@ impl Answering {
     }
 
     fn count_refusal(&self, labels: &[Label], outcome: &Result<Taken, Refusal>) {
-        match outcome {
-            Ok(_) | Err(Refusal::Gone | Refusal::Slow) => (),
-            Err(Refusal::Busy { items, .. }) => {
-                self.metrics.add(REFUSED, labels, (*items).into());
-            }
-            Err(Refusal::Limited(_)) => self.metrics.add(REFUSED, labels, 1),
-            Err(_) => self.metrics.add(FAILED, labels, 1),
-        }
+        let (figure, items) = match outcome {
+            Ok(_) | Err(Refusal::Gone | Refusal::Slow) => return,
+            Err(Refusal::Busy { items, .. }) => (REFUSED, *items),
+            Err(Refusal::Limited(_)) => (REFUSED, 1),
+            Err(_) => (FAILED, 1),
+        };
+        self.metrics.add(figure, labels, items.into());
     }
 }
 

@@ -273,11 +273,10 @@ impl Reading<'_> {
             let hint = "write `attribute = { \"http.route\" = \"/health\" }`, the key in quotes";
             return self.wrong(&value.span(), "expected a table of keys", hint);
         };
-        let mut all = Vec::new();
-        for (key, value) in table {
-            all.extend(self.field(field(key.get_ref().to_string()), value));
-        }
-        Some(Condition::All(all))
+        let all = table
+            .iter()
+            .filter_map(|(key, value)| self.field(field(key.get_ref().to_string()), value));
+        Some(Condition::All(all.collect()))
     }
 
     fn field(&mut self, field: Field, value: &Spanned<DeValue<'_>>) -> Option<Condition> {

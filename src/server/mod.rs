@@ -31,7 +31,7 @@ use hyper::header::{AUTHORIZATION, AsHeaderName, HeaderMap};
 
 pub use certificate::certificate_end;
 pub use connections::serve;
-pub use listener::Listener;
+pub use listener::{Listener, Stream};
 pub use tls::{ClientAuth, Tls, TlsOptions};
 
 /// Answers the requests of a listener. Clones share it.

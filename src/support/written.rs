@@ -1,10 +1,22 @@
-//! Values with a special notation in files.
+//! Values with a special notation in files, and the spelling of names.
 
 use std::borrow::Cow;
 use std::marker::PhantomData;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Returns a name in camel case in snake case.
+pub fn snake_case(name: &str) -> String {
+    let mut snake = String::new();
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && !snake.is_empty() {
+            snake.push('_');
+        }
+        snake.push(letter.to_ascii_lowercase());
+    }
+    snake
+}
 
 /// A number, or a text that stands for one.
 #[derive(Debug, Deserialize)]

@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::normalize::ids;
 use crate::span::{SpanId, TraceId};
+use crate::support::written::snake_case;
 use crate::support::{moment, rfc3339};
 
 /// One column per line, with the equivalent attribute; `-` if the value is in the span itself or in other columns, or matters only to
@@ -28,7 +29,7 @@ const LACKING: &str = "it lacks what makes it a span; of Langfuse's exports, tak
 pub(super) fn columns(row: &[u8]) -> Result<Value, String> {
     let row: Map<String, Value> = serde_json::from_slice(row).map_err(|error| error.to_string())?;
     let row = row.into_iter().filter(|(_, value)| !text_of(value).is_empty());
-    let mut row: Map<_, _> = row.map(|(column, value)| (snake(&column), value)).collect();
+    let mut row: Map<_, _> = row.map(|(column, value)| (snake_case(&column), value)).collect();
     // `2024-05-29 13:46:19.963000` in UTC, or RFC 3339; in a table, within additional quotes.
     let time = |column: &str| moment::read(text_of(row.get(column)?).trim_matches('"'), 0).ok();
     let start = time("start_time").or_else(|| time("timestamp")).ok_or(LACKING)?;
@@ -108,17 +109,6 @@ fn evaluation(row: &Map<String, Value>, at: u64) -> Value {
 fn text_of(value: &Value) -> String {
     let text = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
     if ["null", "{}", "[]"].contains(&text.as_str()) { String::new() } else { text }
-}
-
-fn snake(column: &str) -> String {
-    let mut snake = String::new();
-    for letter in column.chars() {
-        if letter.is_ascii_uppercase() && !snake.is_empty() {
-            snake.push('_');
-        }
-        snake.push(letter.to_ascii_lowercase());
-    }
-    snake
 }
 
 fn trace_id(text: &str) -> TraceId {

@@ -159,13 +159,12 @@ pub(super) fn import(arguments: &ImportArguments, shell: Shell<'_>) -> Ended {
     let (from, to) = (rfc3339::text(window.start), rfc3339::text(window.end));
     let asked = format!("to {url}, from {from} to {to}");
     let asked = sink.map_or(asked.clone(), |sink| format!("{asked}, for the sink {sink}"));
-    let state = arguments.resume.as_deref().map(|file| {
-        State::load(file, &asked).map_err(|error| fail(format!("{}: {error}", file.display())))
-    });
-    let rejects = arguments.rejects.as_deref().map(|file| {
-        let opened = File::options().create(true).append(true).open(file);
-        opened.map_err(|error| fail(format!("{}: {error}", file.display())))
-    });
+    let of_file = |file: &Path, error: String| fail(format!("{}: {error}", file.display()));
+    let load = |file| State::load(file, &asked).map_err(|error| of_file(file, error));
+    let state = arguments.resume.as_deref().map(load);
+    let open = |file: &Path| File::options().create(true).append(true).open(file);
+    let rejects = arguments.rejects.as_deref();
+    let rejects = rejects.map(|file| open(file).map_err(|error| of_file(file, error.to_string())));
     let state = state.transpose()?.unwrap_or_default();
     let (rejects, sums) = (rejects.transpose()?, Sums::default());
     let mut import = Import { arguments, url, state, rejects, sums };

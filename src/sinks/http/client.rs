@@ -140,17 +140,11 @@ impl fmt::Debug for Response {
 }
 
 /// Sends requests and pools connections. Clones are cheap and share the pool.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Client {
     inner: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     timeout: Duration,
     response_bytes_max: usize,
-}
-
-impl fmt::Debug for Client {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Client(timeout {:?})", self.timeout)
-    }
 }
 
 /// Returns a header value that is never printed.

@@ -48,7 +48,8 @@ impl Change {
         if has_odd_prompt(facts, detail, reads) {
             change.hidden.add(FactSet::of([Fact::PromptName, Fact::PromptVersion]));
         }
-        let own = |key| last_text(detail, key).unwrap_or_default();
+        let own = |key| Attribute::last(&detail.attributes, key).and_then(Value::as_text);
+        let own = |key| own(key).map(|text| &**text).unwrap_or_default();
         let has_usage = reads.has(Fact::OwnUsage) && !hides_usage && !tokens.own.is_empty();
         if has_usage && is_inclusive(own(fields::USAGE)) {
             change.replaced.add(FactSet::of([Fact::OwnUsage]));
@@ -102,11 +103,6 @@ const REPLACED: [(Fact, &str); 3] =
 /// Returns whether the span's tokens count although its kind does not imply it.
 pub(super) fn speaks(facts: &Facts, tokens: &Tokens<'_>) -> bool {
     tokens.speaks_for_others(facts) || tokens.counts && !facts.kind.counts_usage()
-}
-
-/// Returns the text of an attribute; if its key repeats, the last one.
-fn last_text<'d>(detail: &'d Detail, key: &str) -> Option<&'d str> {
-    Attribute::last(&detail.attributes, key)?.as_text().map(|text| &**text)
 }
 
 /// Returns whether a name can be used.

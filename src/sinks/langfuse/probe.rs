@@ -26,7 +26,9 @@ pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
         ask(&client, settings, "/api/public/projects", settings.authorization.clone()).await?;
     match projects.status {
         StatusCode::OK => {
-            let project = project_of(&projects).unwrap_or_else(|| "without a name".to_owned());
+            let said: Value = serde_json::from_slice(&projects.body).unwrap_or_default();
+            let project = said.pointer("/data/0/name").and_then(Value::as_str);
+            let project = project.unwrap_or("without a name");
             Ok(format!("Langfuse {version} at {base} accepts the keys: project {project}{note}"))
         }
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(format!(
@@ -57,11 +59,6 @@ fn version_of(response: &Response) -> Option<String> {
     let health: Value = serde_json::from_slice(&response.body).ok()?;
     let version = health.get("version")?.as_str()?;
     numbers(version).map(|_| version.trim_start_matches('v').to_owned())
-}
-
-fn project_of(response: &Response) -> Option<String> {
-    let projects: Value = serde_json::from_slice(&response.body).ok()?;
-    projects.pointer("/data/0/name")?.as_str().map(str::to_owned)
 }
 
 /// Returns a remark on a version; `Err` if it is not supported.

@@ -27,6 +27,7 @@ use crate::sinks::http::classify::{RETRY_AFTER_MAX, StatusClass};
 use crate::sinks::http::{Response, shortened};
 use crate::sinks::{Omitted, RejectClass, Report};
 use crate::support::base64;
+use crate::support::written::snake_case;
 
 /// Reads the answer to a request with this many spans.
 pub(super) fn read(wire: Wire, response: &Response, spans: usize) -> Report {
@@ -82,14 +83,7 @@ fn read_grpc(response: &Response, spans: usize) -> Report {
 
 /// Returns a code's name as gRPC's documentation and other logs spell it: `PERMISSION_DENIED`.
 fn name(code: Code) -> String {
-    let mut name = String::new();
-    for letter in format!("{code:?}").chars() {
-        if letter.is_ascii_uppercase() && !name.is_empty() {
-            name.push('_');
-        }
-        name.push(letter.to_ascii_uppercase());
-    }
-    name
+    snake_case(&format!("{code:?}")).to_ascii_uppercase()
 }
 
 /// Each gRPC message is preceded by a byte that tells whether it is compressed, and by its length.
