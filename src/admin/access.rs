@@ -75,13 +75,8 @@ impl Policy {
 
     /// Checks access to metrics.
     pub(super) fn may_look(&self, peer: Option<&Peer>, headers: &HeaderMap) -> Result<(), Denied> {
-        if self.read_without_token || self.is_exposed && !self.asks() {
-            Ok(())
-        } else if self.asks() && !self.is_known(peer, headers) {
-            Err(unknown())
-        } else {
-            self.may_stand_here(peer, headers)
-        }
+        let is_public = self.read_without_token || self.is_exposed && !self.asks();
+        if is_public { Ok(()) } else { self.admit(peer, headers) }
     }
 
     /// Checks whether a command is allowed.
@@ -93,29 +88,22 @@ impl Policy {
         self.may_ask(peer, headers)?;
         let kind = header_text(headers, header::CONTENT_TYPE).unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim();
-        if !kind.eq_ignore_ascii_case("application/json") {
-            let why = "commands must be sent as application/json".to_owned();
-            return Err(Denied(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
-        }
-        Ok(())
+        let is_json = kind.eq_ignore_ascii_case("application/json");
+        let why = "commands must be sent as application/json".to_owned();
+        if is_json { Ok(()) } else { Err(Denied(StatusCode::UNSUPPORTED_MEDIA_TYPE, why)) }
     }
 
     /// Checks access to the contents of traces, which changes nothing.
     pub(super) fn may_ask(&self, peer: Option<&Peer>, headers: &HeaderMap) -> Result<(), Denied> {
-        let forbidden = |why: &str| Err(Denied(StatusCode::FORBIDDEN, why.to_owned()));
         let text = |name| header_text(headers, name);
         let host = text(header::HOST).unwrap_or_default();
-        if self.asks() && !self.is_known(peer, headers) {
-            return Err(unknown());
-        }
-        self.may_stand_here(peer, headers)?;
+        self.admit(peer, headers)?;
         // The scheme is ignored, because a proxy that terminates TLS leaves the host unchanged.
         let is_other = |origin: &str| origin.split_once("://").is_none_or(|(_, it)| it != host);
-        if text(header::ORIGIN).is_some_and(is_other) {
-            return forbidden("commands from pages of another origin are refused");
-        }
-        if text(FETCH_SITE).is_some_and(|site| site != "same-origin" && site != "none") {
-            return forbidden("requests from pages of another site are refused");
+        let is_foreign = |site: &str| site != "same-origin" && site != "none";
+        if text(header::ORIGIN).is_some_and(is_other) || text(FETCH_SITE).is_some_and(is_foreign) {
+            let why = "requests from pages of another origin are refused".to_owned();
+            return Err(Denied(StatusCode::FORBIDDEN, why));
         }
         Ok(())
     }
@@ -125,6 +113,15 @@ impl Policy {
         if self.is_exposed && !self.asks() {
             let why = "other machines can reach this port (admin.listen) without authentication: set admin.tokens, or listen on 127.0.0.1";
             return Err(Denied(StatusCode::FORBIDDEN, why.to_owned()));
+        }
+        self.may_stand_here(peer, headers)
+    }
+
+    /// Admits authenticated callers; without authentication, those that may stand here.
+    fn admit(&self, peer: Option<&Peer>, headers: &HeaderMap) -> Result<(), Denied> {
+        if self.asks() && !self.is_known(peer, headers) {
+            let why = "send one of admin.tokens as Authorization: Bearer";
+            return Err(Denied(StatusCode::UNAUTHORIZED, why.to_owned()));
         }
         self.may_stand_here(peer, headers)
     }
@@ -163,11 +160,6 @@ pub(super) fn with_host<B>(mut request: Request<B>) -> Request<B> {
         request.headers_mut().insert(header::HOST, host);
     }
     request
-}
-
-fn unknown() -> Denied {
-    let why = "send one of admin.tokens as Authorization: Bearer";
-    Denied(StatusCode::UNAUTHORIZED, why.to_owned())
 }
 
 /// Returns whether a `Host` is an address or `localhost`, with or without a port.

@@ -97,16 +97,15 @@ fn text_at<'a>(params: &'a Value, key: &str) -> Option<&'a str> {
 fn is_stateless(headers: &HeaderMap, method: &str, params: &Value) -> Result<bool, RpcError> {
     let text = |name| header_text(headers, name);
     let wrong = |code, message: String| Err((StatusCode::BAD_REQUEST, code, message));
-    let meant = params.pointer("/_meta/io.modelcontextprotocol~1protocolVersion");
-    let meant = meant.and_then(Value::as_str);
+    let meta = params.get("_meta");
+    let meant = meta.and_then(|meta| text_at(meta, "io.modelcontextprotocol/protocolVersion"));
     let header = text("mcp-protocol-version");
     let is_unknown = |version: &&str| *version != STATELESS && !REVISIONS.contains(version);
     let unknown = [meant, header].into_iter().flatten().find(is_unknown);
     if method == "initialize" {
         return Ok(false);
     } else if let Some(version) = unknown {
-        let message = format!("unsupported protocol version: {version}");
-        return wrong(UNKNOWN_REVISION, message);
+        return wrong(UNKNOWN_REVISION, format!("unsupported protocol version: {version}"));
     } else if meant.is_none() && header.is_none_or(|version| version < STATELESS) {
         return Ok(false);
     } else if meant.is_none() {

@@ -157,26 +157,20 @@ async fn health(State(view): State<Arc<View>>) -> Response {
 }
 
 async fn alive(State(view): State<Arc<View>>) -> Response {
-    match view.feed.journal().stuck_for() {
-        Some(stuck) if stuck > STUCK_MAX => {
-            unavailable(format!("the journal's thread has been stuck for {stuck:?}\n"))
-        }
-        _ => "alive\n".into_response(),
-    }
+    let stuck = view.feed.journal().stuck_for().filter(|stuck| *stuck > STUCK_MAX);
+    probed("alive", stuck.map(|stuck| format!("the journal's thread has been stuck for {stuck:?}")))
 }
 
 /// A disk that has not answered for this long is not slow but gone; only a restart can help.
 const STUCK_MAX: Duration = Duration::from_secs(30);
 
 async fn ready(State(view): State<Arc<View>>) -> Response {
-    match Status::of(&view).unready() {
-        None => "ready\n".into_response(),
-        Some(reason) => unavailable(format!("not ready: {reason}\n")),
-    }
+    probed("ready", Status::of(&view).unready().map(|reason| format!("not ready: {reason}")))
 }
 
-fn unavailable(why: String) -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
+fn probed(well: &str, problem: Option<String>) -> Response {
+    let status = if problem.is_some() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    (status, problem.unwrap_or_else(|| well.to_owned()) + "\n").into_response()
 }
 
 /// Clients that ask for this format support exemplars; others might reject the whole page.
