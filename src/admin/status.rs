@@ -28,6 +28,8 @@ pub struct Status {
     pub uptime_seconds: f64,
     /// Whether requests are accepted.
     pub accepting: bool,
+    /// Where the Agents SDK's ingest and OTLP over HTTP are reached from this machine.
+    pub receives_at: String,
     /// The last reload, if it was refused.
     pub refused_reload: Option<RefusedReload>,
     /// The journal.
@@ -127,6 +129,7 @@ impl Status {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: view.started.elapsed().as_secs_f64(),
             accepting: !view.refusing.is_stopped(),
+            receives_at: view.receivers.url(),
             refused_reload: lock(&view.refused_reload).clone(),
             journal: JournalView::of(view, end, &lanes),
             understanding: view.metrics.understanding().figures(),
@@ -141,10 +144,8 @@ impl Status {
         if !self.accepting {
             return Some("the daemon is stopping".to_owned());
         }
-        match self.journal.health {
-            "no_space" | "poisoned" => Some(format!("journal: {}", self.journal.health)),
-            _ => None,
-        }
+        let health = self.journal.health;
+        matches!(health, "no_space" | "poisoned").then(|| format!("journal: {health}"))
     }
 
     /// Returns the short form for probes. `warnings` are probable mistakes, which do not make it degraded.

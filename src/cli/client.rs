@@ -28,7 +28,7 @@ use tonic_types::pb;
 
 use crate::server::Stream;
 use crate::sinks::http::TlsOptions;
-use crate::support::address::{Address, UNIX};
+use crate::support::address::UNIX;
 use crate::support::verifier::Verifier;
 
 /// Maximum bytes of an answer.
@@ -76,19 +76,6 @@ impl Answer {
             Ok(status) if media == Some(b"application/x-protobuf") => status.message,
             _ => String::from_utf8_lossy(&self.body).trim().to_owned(),
         }
-    }
-}
-
-/// Returns the address at which a listener is reachable from the same machine; a path can be appended.
-pub(super) fn reachable(listen: &Address, is_encrypted: bool) -> String {
-    let scheme = if is_encrypted { "https" } else { "http" };
-    match listen {
-        Address::Unix { path, .. } => format!("{UNIX}{}:", path.display()),
-        Address::Tcp(address) if address.ip().is_unspecified() => {
-            let loopback = if address.is_ipv4() { "127.0.0.1" } else { "[::1]" };
-            format!("{scheme}://{loopback}:{}", address.port())
-        }
-        Address::Tcp(address) => format!("{scheme}://{address}"),
     }
 }
 
@@ -243,20 +230,6 @@ mod tests {
             let answer = Answer { status: StatusCode::UNAUTHORIZED, headers, body: body.clone() };
             assert_eq!(answer.text(), shown, "{media}");
         }
-    }
-
-    #[test]
-    fn what_listens_everywhere_is_reached_on_loopback() {
-        for (listen, expected) in [
-            ("127.0.0.1:1", "http://127.0.0.1:1"),
-            ("0.0.0.0:13133", "http://127.0.0.1:13133"),
-            ("[::]:13133", "http://[::1]:13133"),
-            ("10.0.0.7:80", "http://10.0.0.7:80"),
-            ("unix:/run/a.sock?mode=0666", "unix:/run/a.sock:"),
-        ] {
-            assert_eq!(reachable(&listen.parse().unwrap(), false), expected);
-        }
-        assert_eq!(reachable(&"0.0.0.0:1".parse().unwrap(), true), "https://127.0.0.1:1");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use rustix::process::{Resource, getrlimit, getuid};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::client::{Question, ask, below, reachable};
+use super::client::{Question, ask, below};
 use super::journal::logs_of;
 use super::output::{Output, say, say_json};
 use super::reach::{Reached, reach};
@@ -223,7 +223,7 @@ impl Findings {
 
     /// Queries the daemon, tests its addresses, and probes every backend.
     async fn ask_around(&mut self, config: &Config) {
-        let admin = reachable(&config.admin.listen, config.admin.tls.is_some());
+        let admin = config.admin.listen.url(config.admin.tls.is_some());
         let url = below(&admin, "/status");
         let token = config.admin.tokens.first();
         let headers = token.map(|token| (AUTHORIZATION, format!("Bearer {}", token.reveal())));

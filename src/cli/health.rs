@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::client::{Question, TrustArguments, ask, reachable};
+use super::client::{Question, TrustArguments, ask};
 use super::output::say;
 use super::run::block_on;
 use super::{ConfigArguments, Ended, Shell};
@@ -33,7 +33,7 @@ pub(super) fn check(arguments: &HealthArguments, shell: Shell<'_>) -> Ended {
         url.clone()
     } else {
         let config = shell.load(&arguments.config)?.config;
-        format!("{}/{path}", reachable(&config.admin.listen, config.admin.tls.is_some()))
+        format!("{}/{path}", config.admin.listen.url(config.admin.tls.is_some()))
     };
     let (patience, ca) = (arguments.timeout.0, arguments.trust.ca.as_deref());
     let question = Question { url: &url, patience, ca, ..Question::default() };

@@ -10,7 +10,7 @@ use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
 use serde_json::Value;
 
-use super::client::{Question, TrustArguments, ask_for_lines, below, reachable};
+use super::client::{Question, TrustArguments, ask_for_lines, below};
 use super::output::{Output, explain};
 use super::run::block_on;
 use super::{ConfigArguments, EXIT_CONFIG, Shell};
@@ -102,7 +102,7 @@ impl Place {
             (config.state_dir.clone(), Some(config))
         };
         let daemon = |config: &Config, found| {
-            let url = reachable(&config.admin.listen, config.admin.tls.is_some());
+            let url = config.admin.listen.url(config.admin.tls.is_some());
             let configured = config.admin.tokens.first().map(|token| token.reveal().to_owned());
             Carrier::Daemon { url, token: token.or(configured), found }
         };

@@ -12,7 +12,6 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{fmt, registry, reload};
 
-use super::client::reachable;
 use super::output::{Output, explain};
 use super::{Ended, Shell, config_mistakes};
 use crate::config::{
@@ -164,7 +163,7 @@ impl Signals {
 fn announce(loaded: &Loaded, addresses: &Addresses) {
     let config = &loaded.config;
     if addresses.admin.socket().is_some() {
-        let admin = reachable(&addresses.admin, config.admin.tls.is_some());
+        let admin = addresses.admin.url(config.admin.tls.is_some());
         info!("the console is at {admin}/ui/");
     }
     let journal = match config.journal.mode {

@@ -7,7 +7,7 @@ use clap::Args;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use serde_json::Value;
 
-use super::client::{Answer, Question, TrustArguments, ask, reachable};
+use super::client::{Answer, Question, TrustArguments, ask};
 use super::demo::{Demo, Sent, agents_sdk, otlp};
 use super::output::{Output, say};
 use super::run::block_on;
@@ -38,7 +38,7 @@ pub(super) struct SendArguments {
 pub(super) fn send(arguments: &SendArguments, shell: Shell<'_>) -> Ended {
     let output = shell.output;
     let config = shell.load(&arguments.config)?.config;
-    let base = reachable(&config.receivers.http, config.receivers.tls.is_some());
+    let base = config.receivers.http.url(config.receivers.tls.is_some());
     let demo = Demo::new(clock::unix_now_ns());
     let mut ended = Ok(());
     for (what, trace, given, path) in [

@@ -213,6 +213,12 @@ impl Receivers {
         *lock(&self.trouble) = trouble;
     }
 
+    /// Returns where the Agents SDK's ingest and OTLP over HTTP are reached from this machine.
+    pub fn url(&self) -> String {
+        let ReceiverOptions { http, tls, .. } = &self.now().options;
+        http.url(tls.is_some())
+    }
+
     /// Returns a warning if any client may send from other machines.
     pub fn exposed(&self) -> Option<String> {
         self.now().options.exposed().map(|(_, what)| what)

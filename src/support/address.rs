@@ -66,6 +66,19 @@ impl Address {
         }
     }
 
+    /// Returns the URL at which a listener is reached from the same machine; a path can be appended.
+    pub fn url(&self, is_encrypted: bool) -> String {
+        let scheme = if is_encrypted { "https" } else { "http" };
+        match self {
+            Self::Unix { path, .. } => format!("{UNIX}{}:", path.display()),
+            Self::Tcp(address) if address.ip().is_unspecified() => {
+                let loopback = if address.is_ipv4() { "127.0.0.1" } else { "[::1]" };
+                format!("{scheme}://{loopback}:{}", address.port())
+            }
+            Self::Tcp(address) => format!("{scheme}://{address}"),
+        }
+    }
+
     /// Returns whether other machines can reach it.
     pub fn is_exposed(&self) -> bool {
         self.socket().is_some_and(|address| !address.ip().to_canonical().is_loopback())
@@ -172,6 +185,20 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Address>(), Err(UNIX_FORM), "{text}");
         }
+    }
+
+    #[test]
+    fn what_listens_everywhere_is_reached_on_loopback() {
+        for (listen, expected) in [
+            ("127.0.0.1:1", "http://127.0.0.1:1"),
+            ("0.0.0.0:13133", "http://127.0.0.1:13133"),
+            ("[::]:13133", "http://[::1]:13133"),
+            ("10.0.0.7:80", "http://10.0.0.7:80"),
+            ("unix:/run/a.sock?mode=0666", "unix:/run/a.sock:"),
+        ] {
+            assert_eq!(address(listen).url(false), expected);
+        }
+        assert_eq!(address("0.0.0.0:1").url(true), "https://127.0.0.1:1");
     }
 
     #[test]

@@ -52,7 +52,7 @@ use self::pieces::Pieces;
 use self::set_aside::SetAside;
 use self::sources::{Progress, Source, State};
 use self::stores::Stores;
-use super::client::{TrustArguments, reachable};
+use super::client::TrustArguments;
 use super::output::{explain, harmless, say, say_json};
 use super::run::block_on;
 use super::{ConfigArguments, Ended, Shell};
@@ -147,7 +147,7 @@ pub(super) fn import(arguments: &ImportArguments, shell: Shell<'_>) -> Ended {
     let config = needs_config.then(|| shell.load(&arguments.config)).transpose()?;
     let config = config.map(|loaded| loaded.config);
     let receivers = config.as_ref().map(|config| &config.receivers);
-    let own = receivers.map(|it| reachable(&it.http, it.tls.is_some()));
+    let own = receivers.map(|it| it.http.url(it.tls.is_some()));
     let url = arguments.endpoint.clone().or(own).unwrap_or_default();
     let sinks = config.as_ref().map(|config| config.sinks.as_slice()).unwrap_or_default();
     let names: Vec<&str> = sinks.iter().map(|sink| sink.name.as_str()).collect();
