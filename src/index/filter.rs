@@ -5,6 +5,7 @@
 //! | `agent: tool: model: workflow: session: user:` | a name of the trace contains this, ignoring case; with `=` before it, equals this |
 //! | `status:error`, `status:ok` | whether a span failed |
 //! | `dur: tokens: cost: spans: errors:` | compares, with `>`, `>=`, `<`, `<=` or `=`: a length of time, a number, dollars |
+//! | a trace's id, as 32 digits or of the Agents SDK | it is this trace |
 //! | any other text | one of its names contains this; with `=` before it, equals this |
 //!
 //! All words must hold; `-` before a word negates it. Double quotes keep spaces together: `agent:"Triage agent"`.
@@ -15,6 +16,7 @@ use std::ops::Range;
 use super::By;
 use super::summary::SettledTrace;
 use super::trace::nanos_of;
+use crate::span::TraceId;
 use crate::support::clock::nanos;
 use crate::support::duration::Duration;
 use crate::support::options::did_you_mean;
@@ -44,6 +46,7 @@ enum Test {
     /// One of these names contains the text, which is lowercase; with `=` before it, equals it.
     Has(NamesOf, String),
     HasFailed(bool),
+    Is(TraceId),
     /// A number compares in this way with another.
     Compares(FigureOf, &'static [Ordering], u64),
 }
@@ -160,7 +163,9 @@ fn term((start, word): (usize, &str)) -> Result<Term, Mistake> {
     let key = body.split_once(':').filter(|(name, _)| !name.contains('"'));
     let Some((name, value)) = key else {
         let text = unquoted(body).to_lowercase();
-        return Ok(Term { is_negated, test: Test::Has(any_names, text) });
+        let id = TraceId::from_hex(text.strip_prefix("trace_").unwrap_or(&text));
+        let test = id.map_or(Test::Has(any_names, text), Test::Is);
+        return Ok(Term { is_negated, test });
     };
     let value = &*unquoted(value);
     let start = start + usize::from(is_negated);
@@ -206,6 +211,7 @@ impl Test {
                 None => name.to_lowercase().contains(text),
             }),
             Self::HasFailed(has_failed) => (trace.trace.errors > 0) == *has_failed,
+            Self::Is(id) => trace.id == *id,
             Self::Compares(of, how, number) => how.contains(&of(trace).cmp(number)),
         }
     }

@@ -354,6 +354,10 @@ fn each_word_of_a_filter_says_which_traces_are_meant() {
     ] {
         assert_eq!(list(&index, &query(filter)).count, expected, "{filter}");
     }
+    let id = list(&index, &query("status:error")).traces[0].trace_id.clone();
+    let counts = ["", "trace_", "-", "status:ok "]
+        .map(|before| list(&index, &query(&format!("{before}{}", id.to_uppercase()))).count);
+    assert_eq!(counts, [1, 1, 1, 0], "by the id of one of two traces");
     let in_time = |from_ns, to_ns| {
         let query = Query { from_ns, to_ns, ..query("") };
         index.list(&query, (None, 1), EVERYTHING).unwrap()

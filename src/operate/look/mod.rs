@@ -48,8 +48,8 @@ const VERIFIED_MAX: usize = 100;
 #[serde(default)]
 pub struct WhichTraces {
     /// Terms that must all match: agent: tool: model: workflow: session: user: with part of a name or, after =, the whole, status:error,
-    /// dur:>2s, tokens:>1000, cost:>0.05, spans:>100, or part of any name; `-` before a word turns it around, and on the command line such
-    /// words stand behind `--`
+    /// dur:>2s, tokens:>1000, cost:>0.05, spans:>100, a trace's id, or part of any name; `-` before a word turns it around, and on the
+    /// command line such words stand behind `--`
     #[arg(value_name = "FILTER")]
     #[serde(deserialize_with = "words")]
     #[schemars(with = "String")]
