@@ -8,7 +8,7 @@ use crate::span::{Kind, Payload, Span};
 
 /// Maximum number of turns shown.
 const TURNS_MAX: usize = 2_000;
-/// Maximum text of one turn, in bytes; longer text is truncated.
+/// Maximum text of one turn, in bytes; longer text is truncated and ends with `...`.
 const TURN_BYTES_MAX: usize = 64 << 10;
 /// Maximum text of all turns, in bytes.
 const TEXT_BYTES_MAX: usize = 16 << 20;
@@ -70,10 +70,12 @@ struct Turns {
 impl Turns {
     fn add(&mut self, role: &str, text: &str) {
         let room = TURN_BYTES_MAX.min(TEXT_BYTES_MAX.saturating_sub(self.bytes));
-        let text = text.get(..text.floor_char_boundary(room)).unwrap_or_default().trim_end();
+        let whole = text.trim_end();
+        let text = whole.get(..whole.floor_char_boundary(room)).unwrap_or_default();
+        let end = if text.len() < whole.len() { "..." } else { "" };
         if !text.is_empty() && self.said.len() < TURNS_MAX {
             self.bytes += text.len();
-            let (role, text) = (role.to_owned(), text.to_owned());
+            let (role, text) = (role.to_owned(), format!("{text}{end}"));
             self.said.push(Turn { role, text, span_id: self.span_id.clone() });
         }
     }
