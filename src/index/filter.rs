@@ -164,8 +164,7 @@ fn term((start, word): (usize, &str)) -> Result<Term, Mistake> {
     let Some((name, value)) = key else {
         let text = unquoted(body).to_lowercase();
         let id = TraceId::from_hex(text.strip_prefix("trace_").unwrap_or(&text));
-        let test = id.map_or(Test::Has(any_names, text), Test::Is);
-        return Ok(Term { is_negated, test });
+        return Ok(Term { is_negated, test: id.map_or(Test::Has(any_names, text), Test::Is) });
     };
     let value = &*unquoted(value);
     let start = start + usize::from(is_negated);

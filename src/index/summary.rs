@@ -32,7 +32,7 @@ pub enum By {
 pub struct TraceSummary {
     /// Its id: 32 digits.
     pub trace_id: String,
-    /// The workflow's name, otherwise that of the first span without a parent.
+    /// The workflow's name, otherwise that of the first span without a parent, otherwise its first agent's.
     pub name: String,
     /// The workflow.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -118,9 +118,10 @@ impl<'t> SettledTrace<'t> {
         let all = |by| self.all(by).map(str::to_owned).collect();
         let (trace, sums) = (self.trace, self.trace.sums);
         let text = |word| self.text(word).map(str::to_owned);
+        let name = self.text(trace.workflow.or(trace.name)).or_else(|| self.all(By::Agent).next());
         TraceSummary {
             trace_id: self.id.to_string(),
-            name: text(trace.workflow.or(trace.name)).unwrap_or_default(),
+            name: name.unwrap_or_default().to_owned(),
             workflow: text(trace.workflow),
             session: text(trace.session),
             user: text(trace.user),

@@ -105,6 +105,12 @@ fn a_summary_says_the_names_times_and_tokens_of_its_trace() {
 }
 
 #[test]
+fn a_trace_that_began_elsewhere_has_the_name_of_its_agent() {
+    let index = fed(&[vec![span("trace_1", 2, Some(1), &agent("Triage"))]]);
+    assert_eq!(only(&index).name, "Triage");
+}
+
+#[test]
 fn spans_that_nobody_has_read_are_summed_up_alike_and_left_unread() {
     let golden = golden::fixtures("otlp/openinference-openai-agents");
     let traces = golden.iter().filter(|fixture| fixture.name.contains("_traces."));

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use super::{SpanView, TraceView, Verified, dollars_text, duration_text, one_line};
+use super::{SinkLedger, SpanView, TraceView, Verified, dollars_text, duration_text, one_line};
 use crate::index::{IndexView, List, Stats, TraceSummary};
 
 /// Maximum number of spans listed per trace.
@@ -129,10 +129,9 @@ pub fn verified(verified: &Verified, console: &str) -> String {
     );
     for sink in &verified.sinks {
         let lost = sink.dropped + sink.before_it_joined;
-        write!(text, "{}: {} delivered, {} pending, ", sink.sink, sink.delivered, sink.pending)
-            .ok();
-        let (dead, filtered) = (sink.dead_lettered, sink.filtered);
-        writeln!(text, "{dead} dead letters, {filtered} filtered, {lost} dropped").ok();
+        let SinkLedger { sink, delivered, pending, dead_lettered, filtered, .. } = sink;
+        write!(text, "{sink}: {delivered} delivered, {pending} pending, ").ok();
+        writeln!(text, "{dead_lettered} dead letters, {filtered} filtered, {lost} dropped").ok();
     }
     writeln!(text, "{}", at(console, &verified.trace_id)).ok();
     text

@@ -14,8 +14,8 @@ const TURN_BYTES_MAX: usize = 64 << 10;
 const TEXT_BYTES_MAX: usize = 16 << 20;
 
 /// Members of a message, or of a part of one, that contain its text.
-const SAYING: [&str; 8] =
-    ["parts", "content", "text", "summary", "tool_calls", "output", "response", "result"];
+const SAYING: [&str; 9] =
+    ["parts", "content", "text", "summary", "tool_calls", "output", "response", "result", "value"];
 
 /// One turn.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,7 +126,9 @@ fn text_of(value: &Value) -> String {
     let inner = ["function", "functionCall"].iter().find_map(|key| object.get(*key)?.as_object());
     let call = inner.unwrap_or(object);
     let given = ["arguments", "input", "args"].iter().find_map(|key| call.get(*key));
-    if let (Some(name), Some(arguments)) = (call.get("name").and_then(Value::as_str), given) {
+    let of_call = || call.get("toolName").filter(|_| !call.contains_key("output"));
+    let name = call.get("name").or_else(of_call).and_then(Value::as_str);
+    if let (Some(name), Some(arguments)) = (name, given) {
         let whole = if arguments.is_object() { arguments.to_string() } else { text_of(arguments) };
         return format!("-> {name}({whole})");
     }

@@ -231,6 +231,11 @@ async fn what_a_tool_is_called_with_is_said_whole_in_every_shape() {
         (r#"{"type":"tool_call","name":"write","args":{"to":2}}"#, r#"-> write({"to":2})"#),
         (r#"{"functionCall":{"name":"write","args":{"to":2}}}"#, r#"-> write({"to":2})"#),
         (r#"{"type":"tool_call","name":"write","arguments":null}"#, "-> write()"),
+        (r#"{"type":"tool-call","toolName":"write","input":{"to":2}}"#, r#"-> write({"to":2})"#),
+        (
+            r#"{"type":"tool-result","toolName":"write","input":{},"output":{"type":"text","value":"done"}}"#,
+            "done",
+        ),
     ] {
         let view = run(&feed_of(&[calls(call)]).await, show(None)).await.unwrap();
         assert_eq!(view.conversation[0].text, expected);
