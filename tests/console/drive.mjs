@@ -251,6 +251,20 @@ await step("a trace is opened, read and left by keyboard alone", async () => {
   assert.equal(await page.evaluate(() => document.activeElement.textContent), name, "back at the row");
 });
 
+await step("a trace is opened by mouse, and one step back leads to the list as it was", async () => {
+  await page.goto(`${UI}/traces`);
+  const last = page.locator("table.list tbody tr").last();
+  await last.scrollIntoViewIfNeeded();
+  const scrolled = () => page.evaluate(() => document.querySelector("#page").scrollTop);
+  const before = await scrolled();
+  await last.locator("a bdi").first().click();
+  await page.locator(".rows .span").first().waitFor();
+  assert.equal(await page.evaluate(() => document.activeElement.className), "tree");
+  await page.goBack();
+  await last.waitFor();
+  assert.ok(before > 0 && (await scrolled()) === before);
+});
+
 await step("the tree, its times and the conversation are the trace's", async () => {
   await page.goto(`${UI}/traces/${weather.trace_id}`);
   await page.locator(".rows .span").first().waitFor();
@@ -343,7 +357,7 @@ await step("each span has marks of its own", async () => {
   await page.goto(`${UI}/traces/${weather.trace_id}`);
   await page.locator(".rows .marks").first().waitFor();
   const said = await page.locator(".rows .marks .unseen").allInnerTexts();
-  assert.deepEqual(said, Array(weather.spans).fill("lines: delivered; collector: pending; warehouse: a dead letter"));
+  assert.deepEqual(said, Array(weather.spans).fill("lines: delivered; collector: pending; warehouse: dead letter"));
 });
 
 await step("a trace is copied as Markdown, JSON, OTLP/JSON and curl, and what is copied can be sent", async () => {
@@ -356,7 +370,7 @@ await step("a trace is copied as Markdown, JSON, OTLP/JSON and curl, and what is
   assert.match(await copied("Markdown for an LLM"), new RegExp(`^# Trace ${weather.trace_id}`));
   assert.equal((await copied("JSON lines")).trim().split("\n").length, weather.spans);
   const otlp = await copied("OTLP/JSON");
-  assert.match(await copied("curl"), new RegExp("^curl .*'http://127.0.0.1:4318/v1/traces'"));
+  assert.match(await copied("curl"), new RegExp(`^curl .*'http://${PLAIN_HTTP}/v1/traces'`));
   await send("/v1/traces", { "Content-Type": "application/json" }, otlp);
 });
 
@@ -506,6 +520,9 @@ await step("the pipeline shows each sink, and dead letters are replayed", async 
   assert.match(await page.locator("article.card").nth(1).innerText(), /retrying[^]*Connection refused/i);
   await axe("pipeline");
   await page.getByRole("button", { name: /^Replay / }).first().waitFor();
+  await page.getByText("Newest item").first().click();
+  await page.getByText("no such column").waitFor();
+  await axe("the newest dead letter");
   warehouse.takes = true;
   const { dead_lettered: letters } = (await status()).sinks[2];
   await page.getByRole("button", { name: /^Replay / }).first().click();
@@ -559,6 +576,19 @@ await step(`a trace of ${SPANS} spans opens, and draws what is in sight`, async 
   assert.ok(!asked.slice(until).some((request) => request.url().endsWith("/show")), "nothing is read to move, to fold or to search");
   page.off("request", note);
   assert.ok((await page.locator("*").count()) < 2_000, "the page stays small");
+});
+
+await step("every new trace is counted, however many arrive at once, and one is found by its id", async () => {
+  const MANY = 2_500;
+  await page.goto(`${UI}/traces`);
+  await page.locator("table.list tbody tr").nth(10).waitFor();
+  const startTimeUnixNano = `${Date.now()}000000`;
+  const spans = Array.from({ length: MANY }, () => ({ traceId: randomUUID().replaceAll("-", ""), spanId: "1".repeat(16), name: "one of many", kind: 1, startTimeUnixNano, endTimeUnixNano: startTimeUnixNano }));
+  await send("/v1/traces", { "Content-Type": "application/json" }, JSON.stringify({ resourceSpans: [{ scopeSpans: [{ spans }] }] }));
+  await page.getByRole("button", { name: "2,500 new" }).waitFor();
+  await page.goto(`${UI}/traces?q=${spans[7].traceId}`);
+  await page.getByText("1 of 1 trace").waitFor();
+  assert.deepEqual(await names(), ["one of many"]);
 });
 
 await step("where tokens are set the console asks for one, once", async () => {

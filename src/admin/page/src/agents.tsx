@@ -1,4 +1,5 @@
 // Sums by agent, tool and model over the selected traces.
+import { useState } from "preact/hooks";
 import { command, type Stats, type StatsRow } from "./api";
 import { FilterBar, which } from "./filter";
 import { brief, count, dollars, duration, plural } from "./format";
@@ -12,6 +13,11 @@ const KINDS = [
   ["model", "Models"],
 ] as const;
 
+/** Number of rows shown initially. */
+const ROWS = 50;
+/** Maximum number of agents on each side of the table of handoffs. */
+const HANDOFFS_MAX = 20;
+
 export function AgentsPage() {
   const asked = which(place.value.params);
   const key = JSON.stringify(asked);
@@ -19,6 +25,8 @@ export function AgentsPage() {
   const answers = [first, useStats("tool", asked, key), useStats("model", asked, key)];
   const handoffs = useStats("handoff", asked, key);
   useTitle("Agents");
+  // All tables appear at once, so that none moves another.
+  const isRead = answers.every((answer) => answer.isDone);
   const isEmpty = answers.every((answer) => answer.value?.rows.length === 0);
   return (
     <main>
@@ -29,9 +37,9 @@ export function AgentsPage() {
       {KINDS.map(([kind, title], place) => {
         const answer = answers[place];
         const rows = answer?.value?.rows ?? [];
-        return rows.length > 0 && <Sums key={kind} kind={kind} title={title} rows={rows} />;
+        return isRead && rows.length > 0 && <Sums key={kind} kind={kind} title={title} rows={rows} />;
       })}
-      {(handoffs.value?.rows.length ?? 0) > 0 && <Handoffs rows={handoffs.value?.rows ?? []} />}
+      {isRead && (handoffs.value?.rows.length ?? 0) > 0 && <Handoffs rows={handoffs.value?.rows ?? []} />}
       {!first.error && [...answers, handoffs].map((answer, place) => <Problem key={place} error={answer.error} />)}
     </main>
   );
@@ -42,6 +50,7 @@ function useStats(by: string, asked: object, key: string) {
 }
 
 function Sums({ kind, title, rows }: { kind: string; title: string; rows: StatsRow[] }) {
+  const [isWhole, setWhole] = useState(false);
   const slowest = Math.max(...rows.map((row) => row.p99_ns), 1);
   const hasCost = rows.some((row) => row.cost_usd !== undefined);
   const { q: _, ...others } = place.value.params;
@@ -63,7 +72,7 @@ function Sums({ kind, title, rows }: { kind: string; title: string; rows: StatsR
           </tr>
         </thead>
         <tbody>
-          {rows.map((row) => (
+          {rows.slice(0, isWhole ? rows.length : ROWS).map((row) => (
             <tr key={row.name}>
               <td>
                 <a href={address("traces", "", { ...others, q: wordFor(kind, row.name) })}><bdi>{row.name}</bdi></a>
@@ -83,13 +92,15 @@ function Sums({ kind, title, rows }: { kind: string; title: string; rows: StatsR
           ))}
         </tbody>
       </table>
+      {!isWhole && rows.length > ROWS && <button type="button" class="more" onClick={() => setWhole(true)}>Show all {count(rows.length)}</button>}
     </section>
   );
 }
 
 /** A table of handoffs: one row for each giving agent, one column for each taking agent. */
 function Handoffs({ rows }: { rows: StatsRow[] }) {
-  const { from, to, counts } = matrix(rows);
+  const { from: givers, to: takers, counts } = matrix(rows);
+  const [from, to] = [givers.slice(0, HANDOFFS_MAX), takers.slice(0, HANDOFFS_MAX)];
   const most = Math.max(...rows.map((row) => row.count), 1);
   return (
     <section>
@@ -108,13 +119,14 @@ function Handoffs({ rows }: { rows: StatsRow[] }) {
                 <th scope="row"><bdi>{name}</bdi></th>
                 {to.map((other) => {
                   const times = counts.get(name)?.get(other) ?? 0;
-                  return <td key={other} class={`number heat-${Math.ceil((times / most) * 4)}`}>{times > 0 && count(times)}</td>;
+                  return <td key={other} class="number" style={{ "--heat": `${Math.ceil((times / most) * 4) * 9}%` }}>{times > 0 && count(times)}</td>;
                 })}
               </tr>
             ))}
           </tbody>
         </table>
       </div>
+      {(from.length < givers.length || to.length < takers.length) && <p class="muted">Only the busiest agents; <code>spanferry stats --by handoff</code> lists all.</p>}
     </section>
   );
 }

@@ -5,10 +5,8 @@ import type { Fate } from "./fates";
 export interface TraceSummary {
   trace_id: string;
   name: string;
-  workflow?: string;
   session?: string;
   user?: string;
-  start: string;
   start_unix_nano: number;
   duration_ns: number;
   status: string;
@@ -26,7 +24,6 @@ export interface TraceSummary {
 
 export interface SpanView {
   span_id: string;
-  parent_span_id?: string;
   depth: number;
   is_astray?: boolean;
   kind: string;
@@ -40,8 +37,6 @@ export interface SpanView {
   output_tokens?: number;
   cost_usd?: number;
   error?: string;
-  input?: string;
-  output?: string;
 }
 
 export interface Turn {
@@ -131,7 +126,6 @@ export interface SinkView {
   type: string;
   state: string;
   problem: string | null;
-  accepted: number;
   delivered: number;
   pending: number;
   dead_lettered: number;
@@ -140,7 +134,6 @@ export interface SinkView {
   pending_bytes: number;
   oldest_age_seconds: number;
   retries: number;
-  throttles: number;
   breaker_open: boolean;
   in_flight: number;
   concurrency: number;
@@ -150,6 +143,8 @@ export interface Status {
   version: string;
   uptime_seconds: number;
   accepting: boolean;
+  /** Where OpenTelemetry over HTTP is received, as seen from the daemon's machine. */
+  receives_at: string;
   receivers: Record<string, Record<string, number>>;
   journal: {
     mode: string;
@@ -172,10 +167,19 @@ export interface Group {
   last: string;
 }
 
+export interface Entry {
+  id: number;
+  traces: string[];
+  /** What the backend answered. */
+  answer?: string;
+  /** The item itself. */
+  payload?: string;
+}
+
 export interface Listed {
-  entries: number;
   items: number;
   groups: Group[];
+  newest: Entry[];
 }
 
 export interface Progress {
@@ -184,7 +188,6 @@ export interface Progress {
   rejected: number;
   not_understood: number;
   unreadable: number;
-  reasons: Record<string, number>;
 }
 
 /** A failed request, and the reason. */
@@ -253,7 +256,12 @@ export async function command<T>(path: string, body: object, signal?: AbortSigna
   return reply.done;
 }
 
+/** The last contents of /status. */
+export const daemon = signal<Status | undefined>(undefined);
+
 /** Returns the contents of /status. */
 export async function status(signal?: AbortSignal): Promise<Status> {
-  return JSON.parse(await ask("/status", signal ? { signal } : {})) as Status;
+  const read = JSON.parse(await ask("/status", signal ? { signal } : {})) as Status;
+  daemon.value = read;
+  return read;
 }

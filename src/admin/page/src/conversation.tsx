@@ -1,10 +1,13 @@
 // A conversation, as turns. Client content is always displayed as text.
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Turn } from "./api";
+import { count } from "./format";
 import { Sent } from "./parts";
 
 /** Number of turns drawn initially, and added by each "Show more". */
-const TURNS_AT_ONCE = 200;
+const TURNS_AT_ONCE = 100;
+/** The daemon returns no further turns. */
+const TURNS_MAX = 2_000;
 /** Space above the highlighted turn, in pixels. */
 const ROOM_ABOVE = 14;
 
@@ -25,11 +28,13 @@ export function Conversation({ turns, chosen, choose, failed }: Props) {
     const turn = list.current?.querySelector<HTMLElement>(".turn.chosen");
     if (box && turn) box.scrollTop = turn.offsetTop - ROOM_ABOVE;
   }, [chosen]);
-  const pieces = useMemo(() => paired(turns), [turns]);
+  // The highlighted turn is always drawn.
+  const drawn = Math.max(most, chosen === undefined ? 0 : turns.findLastIndex((turn) => turn.span_id === chosen) + 1);
+  const pieces = useMemo(() => paired(turns.slice(0, drawn)), [turns, drawn]);
   if (turns.length === 0) return <p class="muted">This trace has no conversation, or its content was not sent.</p>;
   return (
     <ol class="turns" ref={list}>
-      {turns.slice(0, most).map((turn, at) => (
+      {turns.slice(0, drawn).map((turn, at) => (
         <li key={at} class={`turn ${side(turn.role)} ${turn.span_id !== undefined && turn.span_id === chosen ? "chosen" : ""}`}>
           {turn.span_id !== undefined && choose ? (
             <button type="button" class="role" title="Go to its span" onClick={() => turn.span_id && choose(turn.span_id)}>{turn.role}</button>
@@ -46,12 +51,13 @@ export function Conversation({ turns, chosen, choose, failed }: Props) {
               </div>
             ),
           )}
-          {turn.role === "tool" && failed?.has(turn.span_id ?? "") && <p class="bad" dir="auto">{failed.get(turn.span_id ?? "")}</p>}
+          {turn.role === "tool" && failed?.has(turn.span_id ?? "") && <pre class="bad" dir="auto">{failed.get(turn.span_id ?? "")}</pre>}
         </li>
       ))}
-      {turns.length > most && (
-        <li><button type="button" onClick={() => setMost(most + TURNS_AT_ONCE)}>Show more of {turns.length} turns</button></li>
+      {turns.length > drawn && (
+        <li><button type="button" onClick={() => setMost(drawn + TURNS_AT_ONCE)}>Show more of {count(turns.length)} turns</button></li>
       )}
+      {turns.length === drawn && drawn >= TURNS_MAX && <li class="muted">Further turns are not listed here; select a span to see what was said in it.</li>}
     </ol>
   );
 }

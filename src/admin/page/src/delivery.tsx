@@ -1,8 +1,8 @@
 // The delivery state of a trace or a span at each sink: marks for lists and trees, and everything in words.
-import { signal } from "@preact/signals";
+import { computed } from "@preact/signals";
 import { useRef, useState } from "preact/hooks";
-import { command, type SinkLedger, type SinkView, status, type TraceSummary, type Verified } from "./api";
-import { type Fate, foremost, isOpen, type Known, news, ofSpans, outcome, portions, shares, type Told } from "./fates";
+import { command, daemon, type SinkLedger, status, type TraceSummary, type Verified } from "./api";
+import { type Fate, foremost, isOpen, type Known, news, ofSpans, outcome, portions, shares, type Told, WORDS } from "./fates";
 import { clock, count, plural } from "./format";
 import { Facts, useAnswer } from "./parts";
 
@@ -10,8 +10,8 @@ const EVERY_MS = 2_000;
 /** Ratio of pause to answer time: reading large traces and many dead letters must not keep the daemon busy. */
 const REST = 20;
 
-/** The sinks of the last answer; pages reserve space for their marks. */
-export const sinks = signal<SinkView[]>([]);
+/** The sinks; pages reserve space for their marks. */
+export const sinks = computed(() => daemon.value?.sinks ?? []);
 
 export interface Delivery {
   /** Returns what is known of a trace. */
@@ -31,7 +31,6 @@ export function useDelivery(traces: TraceSummary[], ask: (ids: string[], signal:
     const now = (await status(signal)).sinks;
     const isNews = said.current !== news(now);
     const open = traces.filter((trace) => isOpen(trace, known(trace)) && (isNews || known(trace)?.last_position !== trace.last_position));
-    sinks.value = now;
     for (const part of portions(open)) {
       const read = await ask(part.map((trace) => trace.trace_id), signal);
       for (const trace of part) {
@@ -85,12 +84,12 @@ export function Legend() {
   return (
     <p class="legend muted">
       <span>Sinks: {sinks.value.map(({ name }, place) => <span key={name}>{place > 0 && ", "}<bdi>{name}</bdi></span>)}</span>
-      {LEGEND.map(([fate, words]) => <span key={fate}><Mark fate={fate} /> {words}</span>)}
+      {LEGEND.map((fate) => <span key={fate}><Mark fate={fate} /> {WORDS[fate]}</span>)}
     </p>
   );
 }
 
-const LEGEND: [Fate, string][] = [["delivered", "delivered"], ["pending", "pending"], ["dead_lettered", "dead letter"], ["filtered", "filtered"]];
+const LEGEND: Fate[] = ["delivered", "pending", "dead_lettered", "filtered"];
 
 /** The tab with a trace's complete delivery state. */
 export function DeliveryTab({ verified, span }: { verified: Verified | undefined; span: string | undefined }) {
@@ -116,7 +115,7 @@ export function DeliveryTab({ verified, span }: { verified: Verified | undefined
         ]}
       />
       {verified.missing_parents.length > 0 && <p class="muted">Parents that were not received: <code>{verified.missing_parents.join(" ")}</code></p>}
-      {verified.in_circles > 0 && <p class="muted">{plural(verified.in_circles, "span")} below themselves.</p>}
+      {verified.in_circles > 0 && <p class="muted">In a cycle of parents, or below one: {plural(verified.in_circles, "span")}.</p>}
     </>
   );
 }
@@ -124,12 +123,12 @@ export function DeliveryTab({ verified, span }: { verified: Verified | undefined
 function Sink({ sink, span }: { sink: SinkLedger; span: string }) {
   const parts = shares(sink);
   const all = parts.reduce((sum, [, items]) => sum + items, 0);
-  const [kind, words] = STATES[foremost(sink) ?? "filtered"];
+  const fate = foremost(sink) ?? "filtered";
   return (
     <article class="sink">
       <header>
         <h4><bdi>{sink.sink}</bdi></h4>
-        <span class={`state ${kind}`}>{words}</span>
+        <span class={`state ${KINDS[fate] ?? ""}`}>{WORDS[fate]}</span>
         {span !== "" && <span class="muted">this span: {span}</span>}
       </header>
       <div class="shares" aria-hidden="true">
@@ -140,11 +139,4 @@ function Sink({ sink, span }: { sink: SinkLedger; span: string }) {
   );
 }
 
-const STATES: Record<Fate, [kind: string, words: string]> = {
-  delivered: ["good", "arrived"],
-  pending: ["busy", "on the way"],
-  dead_lettered: ["bad", "not taken"],
-  dropped: ["bad", "given up"],
-  filtered: ["", "not meant for it"],
-  before_it_joined: ["", "not meant for it"],
-};
+const KINDS: Partial<Record<Fate, string>> = { delivered: "good", pending: "busy", dead_lettered: "bad", dropped: "bad" };

@@ -13,7 +13,7 @@ const FIRST: Fate[] = ["dead_lettered", "dropped", "pending", "delivered", "filt
 export const WORDS: Record<Fate, string> = {
   delivered: "delivered",
   pending: "pending",
-  dead_lettered: "a dead letter",
+  dead_lettered: "dead letter",
   filtered: "filtered",
   dropped: "dropped",
   before_it_joined: "from before it joined",

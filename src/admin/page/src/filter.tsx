@@ -67,8 +67,8 @@ export function FilterBar({ error }: { error: Error | undefined }) {
         <button type="button" onClick={() => set({ q: "", from: "", to: "" })}>Clear</button>
       )}
       <p id="filter-hint" class="hint">
-        All terms must match; a minus negates one. Part of a name matches, after <code>=</code> only the whole: <code>{PARTS}</code>; others: <code>{OTHERS}</code>. Anything
-        else is looked for in every name.
+        All terms must match; a minus negates one. <code>{PARTS}</code> match part of a name, or with <code>=</code> all of it. There are also <code>{OTHERS}</code>. A
+        trace's id finds the trace; anything else is looked for in every name.
       </p>
       <Problem error={error} />
     </form>

@@ -67,12 +67,13 @@ export function sessions(traces: TraceSummary[]): Session[] {
   return [...all.values()];
 }
 
-/** Returns the new turns: each request of a session repeats the previous ones. */
+/** Returns the new turns: each request of a session repeats the previous ones. From the last question on, all are new, even in the same words. */
 export function unsaid(seen: Set<string>, turns: Turn[]): Turn[] {
   const key = (turn: Turn) => `${turn.role}\n${turn.text}`;
-  const first = turns.findIndex((turn) => !seen.has(key(turn)));
+  const asked = turns.findLastIndex((turn) => turn.role === "user");
+  const fresh = turns.filter((turn, at) => at >= asked || !seen.has(key(turn)));
   for (const turn of turns) seen.add(key(turn));
-  return first < 0 ? [] : turns.slice(first);
+  return fresh;
 }
 
 /** Returns the errors of a trace's spans, by span id. */
@@ -86,11 +87,16 @@ export function wordFor(key: string, name: string): string {
   return `${key}:"${pieces.length === 1 ? "=" : ""}${pieces[0]}"`;
 }
 
-/** Returns a command line that sends a document again. */
-export function curl(document: string, host: string): string {
+/** Returns the receivers' address as seen from this browser: what the daemon reaches on loopback is on the machine that shows the console. */
+export const seenFrom = (host: string, url: string) => url.replace(/\/\/(127\.0\.0\.1|\[::1\]):/, `//${host}:`);
+
+/** Returns a command line that sends a document to receivers at this address. */
+export function curl(document: string, url: string): string {
   let mark = "SPANFERRY";
   while (document.includes(mark)) mark += "_";
-  return `curl -sS -X POST 'http://${host}:4318/v1/traces' -H 'Content-Type: application/json' --data-binary @- <<'${mark}'\n${document}\n${mark}\n`;
+  const socket = /^unix:(.*):$/.exec(url)?.[1];
+  const to = socket === undefined ? `'${url}/v1/traces'` : `--unix-socket '${socket}' 'http://localhost/v1/traces'`;
+  return `curl -sS -X POST ${to} -H 'Content-Type: application/json' --data-binary @- <<'${mark}'\n${document}\n${mark}\n`;
 }
 
 /** Returns handoffs, which the API names `from -> to`, as a table of counts by giver and taker, the busiest first. */

@@ -92,7 +92,7 @@ function TokenDialog() {
         }}
       >
         <input ref={field} type="password" aria-label="Token" autocomplete="off" required />
-        <button type="submit" class="main">Look</button>
+        <button type="submit" class="main">Sign in</button>
       </form>
     </dialog>
   );

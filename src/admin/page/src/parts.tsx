@@ -2,7 +2,7 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { type Link, Refused, tokens } from "./api";
-import { pretty } from "./format";
+import { count, pretty } from "./format";
 
 /** A drawing for each kind of work, in a square of 16. */
 const ICONS: Record<string, string> = {
@@ -68,10 +68,10 @@ export function Sent({ text }: { text: string }) {
   const isLong = all.length > FOLDED_LETTERS;
   return (
     <div class="sent">
-      <pre dir="auto">{isLong && !open ? `${all.slice(0, FOLDED_LETTERS)}...` : all}</pre>
+      <pre dir={/^\s*[[{]/.test(all) ? "ltr" : "auto"}>{isLong && !open ? `${all.slice(0, FOLDED_LETTERS)}...` : all}</pre>
       {isLong && (
         <button type="button" onClick={() => setOpen(!open)}>
-          {open ? "Collapse" : `Show all ${all.length} characters`}
+          {open ? "Collapse" : `Show all ${count(all.length)} characters`}
         </button>
       )}
     </div>
@@ -103,6 +103,9 @@ export function Links({ links = [] }: { links?: Link[] | undefined }) {
   );
 }
 
+/** Time after which a daemon that does not answer is asked again. */
+const RETRY_MS = 2_000;
+
 /** The result of a request. */
 export interface Answer<T> {
   value?: T;
@@ -114,8 +117,8 @@ export interface Answer<T> {
 }
 
 /**
- * Sends a request when the page opens and whenever `key` changes. With `every`, repeats it after so many milliseconds while the tab is visible, but
- * waits at least `rest` times as long as the answer took.
+ * Sends a request when the page opens and whenever `key` changes, and again while the daemon does not answer. With `every`, repeats it after so many
+ * milliseconds while the tab is visible, but waits at least `rest` times as long as the answer took.
  */
 export function useAnswer<T>(ask: (signal: AbortSignal) => Promise<T>, key: string, every = 0, rest = 0): Answer<T> {
   const [answer, setAnswer] = useState<{ key?: string; isDone?: boolean; value?: T; error?: Error }>({});
@@ -128,6 +131,7 @@ export function useAnswer<T>(ask: (signal: AbortSignal) => Promise<T>, key: stri
     const look = async () => {
       if (document.hidden && every > 0) return;
       const begun = performance.now();
+      let next = every;
       try {
         const value = await asking.current(stop.signal);
         if (stop.signal.aborted) return;
@@ -137,8 +141,9 @@ export function useAnswer<T>(ask: (signal: AbortSignal) => Promise<T>, key: stri
         setAnswer((now) => ({ ...(now.key === key ? now : { key }), error: error as Error }));
         // An invalid request stays invalid, so it is not repeated.
         if (error instanceof Refused && error.status === 400) return;
+        if (error instanceof Refused && error.status === 0) next = Math.max(every, RETRY_MS);
       }
-      if (every > 0) timer = setTimeout(look, Math.max(every, rest * (performance.now() - begun)));
+      if (next > 0) timer = setTimeout(look, Math.max(next, rest * (performance.now() - begun)));
     };
     const seen = () => {
       if (every === 0 || document.hidden) return;

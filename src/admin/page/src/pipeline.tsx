@@ -1,10 +1,20 @@
 // The state of the pipeline: the receivers, the journal, each sink, quarantine and dead letters.
 import { useRef, useState } from "preact/hooks";
-import { command, type Group, type Listed, type Progress, type SinkView, status, type Status } from "./api";
+import { command, type Entry, type Group, type Listed, type Progress, type SinkView, status, type Status } from "./api";
 import { age, brief, bytes, clock, count, plural } from "./format";
-import { Facts, Nothing, Problem, useAnswer, useTitle } from "./parts";
+import { Facts, Nothing, Problem, Sent, useAnswer, useTitle } from "./parts";
+import { address } from "./route";
 
 const EVERY_MS = 2_000;
+/** Ratio of pause to answer time: all dead letters are read for their list. */
+const REST = 20;
+/** Maximum number of an entry's traces that are named. */
+const TRACES_MAX = 5;
+
+/** Selects the quarantine instead of the dead letters. */
+interface Which {
+  quarantine?: boolean;
+}
 
 export function PipelinePage() {
   const before = useRef<{ at: number; status: Status } | undefined>(undefined);
@@ -89,7 +99,7 @@ function JournalPart({ status: { journal, accepting } }: { status: Status }) {
           ["Accepted", plural(journal.items, "item")],
           ["Size", `${bytes(journal.bytes)} of ${bytes(journal.bytes_max)}`],
           ["Kept", journal.mode === "disk" ? "on disk" : "in memory: a crash loses it"],
-          ["Requests", accepting ? "taken" : "refused: the daemon is stopping"],
+          ["Requests", accepting ? "accepted" : "refused: the daemon is stopping"],
         ]}
       />
       <div class="shares" aria-hidden="true"><span class={`share ${share > 0.8 ? "dead_lettered" : "delivered"}`} style={{ width: `${Math.min(100, share * 100)}%` }} /></div>
@@ -126,8 +136,8 @@ function SinkCard({ sink, rate }: { sink: SinkView; rate: number }) {
 }
 
 /** Quarantined items or dead letters by reason, each with a button that replays them. */
-function Aside({ title, which, none }: { title: string; which: object; none: string }) {
-  const answer = useAnswer((signal) => command<Listed>("dead-letters/list", { which, limit: 0 }, signal), title, 5_000);
+function Aside({ title, which, none }: { title: string; which: Which; none: string }) {
+  const answer = useAnswer((signal) => command<Listed>("dead-letters/list", { which, limit: 0 }, signal), title, 5_000, REST);
   const listed = answer.value;
   return (
     <section>
@@ -155,8 +165,9 @@ function Aside({ title, which, none }: { title: string; which: object; none: str
   );
 }
 
-function AsideRow({ group, which, again }: { group: Group; which: object; again: () => void }) {
+function AsideRow({ group, which, again }: { group: Group; which: Which; again: () => void }) {
   const [said, setSaid] = useState("");
+  const [open, setOpen] = useState(false);
   const replay = async () => {
     setSaid("Replaying...");
     const asked = { which: { ...which, reason: `=${group.reason}` }, ...(group.sink === "" ? {} : { from_sink: group.sink }) };
@@ -174,6 +185,10 @@ function AsideRow({ group, which, again }: { group: Group; which: object; again:
         {group.sink !== "" && <strong><bdi>{group.sink}</bdi> </strong>}
         <bdi>{group.reason}</bdi>
         <div class="muted under" role="status">{said}</div>
+        <details class="under" onToggle={(event) => setOpen(event.currentTarget.open)}>
+          <summary>Newest item</summary>
+          {open && <Newest group={group} which={which} />}
+        </details>
       </td>
       <td class="number">{count(group.items)}</td>
       <td class="wide muted">{clock(Date.parse(group.first))}</td>
@@ -183,7 +198,25 @@ function AsideRow({ group, which, again }: { group: Group; which: object; again:
   );
 }
 
+/** The newest entry of a group: its traces, and what the backend answered or, in the quarantine, the item itself. */
+function Newest({ group: { sink, reason }, which }: { group: Group; which: Which }) {
+  const { quarantine = false } = which;
+  const ask = async (signal: AbortSignal) => {
+    const asked = { which: { ...which, reason: `=${reason}` }, limit: 1, ...(sink === "" ? {} : { sink }) };
+    const { newest } = await command<Listed>("dead-letters/list", asked, signal);
+    return newest[0] && command<Entry>("dead-letters/show", { id: newest[0].id, quarantine, answer: true, payload: quarantine }, signal);
+  };
+  const { value, error } = useAnswer(ask, "");
+  return (
+    <>
+      <Problem error={error} />
+      {value?.traces.slice(0, TRACES_MAX).map((id) => <p key={id}>Trace <a href={address("trace", id)}>{id}</a></p>)}
+      {value && <Sent text={value.payload ?? value.answer ?? ""} />}
+    </>
+  );
+}
+
 function outcome({ items, delivered, rejected, not_understood, unreadable }: Progress): string {
-  const parts: [number, string][] = [[delivered, "delivered"], [rejected, "not taken"], [not_understood, "not understood"], [unreadable, "unreadable"]];
-  return `${plural(items, "item")}: ${parts.filter(([many]) => many > 0).map(([many, what]) => `${count(many)} ${what}`).join(", ") || "nothing was meant"}`;
+  const parts: [number, string][] = [[delivered, "delivered"], [rejected, "rejected"], [not_understood, "not understood"], [unreadable, "unreadable"]];
+  return `${plural(items, "item")}: ${parts.filter(([many]) => many > 0).map(([many, what]) => `${count(many)} ${what}`).join(", ") || "nothing to deliver"}`;
 }

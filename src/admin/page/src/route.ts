@@ -53,7 +53,10 @@ const look = () => {
 /** Follows the address from now on, and opens links to pages without reloading. */
 export function follow(): void {
   look();
-  addEventListener("popstate", look);
+  addEventListener("popstate", () => {
+    look();
+    scrollBack();
+  });
   document.addEventListener("click", (event) => {
     const link = (event.target as Element).closest?.("a");
     const isPlain = event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey;
@@ -63,11 +66,25 @@ export function follow(): void {
   });
 }
 
-/** Goes to an address; with `replace`, the current page is left out of the history. */
+/** Goes to an address; with `replace`, and if it is the current one, the current page is left out of the history. */
 export function go(to: string, replace = false): void {
-  if (replace) history.replaceState(history.state, "", to);
-  else history.pushState({ inside: true }, "", to);
+  if (replace || to === location.pathname + location.search) history.replaceState(history.state, "", to);
+  else {
+    history.replaceState({ ...history.state, scrolled: scroller()?.scrollTop }, "");
+    history.pushState({ inside: true }, "", to);
+    scroller()?.scrollTo(0, 0);
+  }
   look();
+}
+
+const scroller = () => document.getElementById("page");
+
+/** Scrolls back to where the page was left, once it is long enough again: its contents are being read. */
+function scrollBack(tries = 120): void {
+  const top = (history.state as { scrolled?: number } | null)?.scrolled ?? 0;
+  const box = scroller();
+  box?.scrollTo(0, top);
+  if (box && box.scrollTop < top - 1 && tries > 0) requestAnimationFrame(() => scrollBack(tries - 1));
 }
 
 /** Changes parameters of this page. */
@@ -76,8 +93,11 @@ export function set(params: Record<string, string | undefined>, replace = false)
   go(address(page, id, { ...now, ...params }), replace);
 }
 
+/** Returns whether a page of the console led here. */
+export const isInside = () => (history.state as { inside?: boolean } | null)?.inside === true;
+
 /** Goes back to the previous page, or up. */
 export function leave(up: string): void {
-  if ((history.state as { inside?: boolean } | null)?.inside) history.back();
+  if (isInside()) history.back();
   else go(up);
 }

@@ -1,18 +1,20 @@
 // Sessions, and the turns of a session as one conversation.
-import { useEffect, useState } from "preact/hooks";
+import { useMemo, useRef, useState } from "preact/hooks";
 import { command, type Trace, type TraceSummary, type Turn } from "./api";
 import { Conversation } from "./conversation";
 import { FilterBar, which } from "./filter";
 import { useTraces } from "./following";
 import { brief, clock, count, dollars, duration, plural } from "./format";
 import { failures, sessions, unsaid, wordFor } from "./lists";
-import { Nothing, Problem, State, useKeys, useTitle } from "./parts";
+import { Nothing, Problem, State, useAnswer, useKeys, useTitle } from "./parts";
 import { address, leave, place } from "./route";
 import { Names } from "./traces";
 
 const TRACES_MAX = 1_000;
-/** Maximum number of a session's traces whose turns are read. */
-const READ_MAX = 100;
+/** Number of a session's traces whose turns are read initially, and added by each "Show earlier traces". */
+const READ_AT_ONCE = 100;
+/** Time until a failed reading is tried again. */
+const EVERY_MS = 5_000;
 
 export function SessionsPage() {
   const { list, answer } = useTraces(which(place.value.params), TRACES_MAX, true);
@@ -68,11 +70,13 @@ export function SessionsPage() {
 export function SessionPage() {
   const { id } = place.value;
   const { list, answer } = useTraces({ filter: [wordFor("session", id)] }, TRACES_MAX, true);
+  const [most, setMost] = useState(READ_AT_ONCE);
   useTitle(`Session ${id}`);
   useKeys({ Escape: () => leave(address("sessions")) });
   const own = list.shown.filter((trace) => trace.session === id).reverse();
   const [session] = sessions(own);
-  const read = useTurns(own);
+  const shown = own.slice(-most);
+  const { parts, error } = useTurns(shown);
   return (
     <main class="session">
       <header class="summary">
@@ -84,48 +88,48 @@ export function SessionPage() {
           </p>
         )}
       </header>
-      <Problem error={answer.error} />
+      <Problem error={answer.error ?? error} />
       {answer.isDone && own.length === 0 && <Nothing title="No trace of this session is in the journal" />}
-      {own.slice(0, READ_MAX).map((trace) => (
+      {own.length > most && <button type="button" class="more" onClick={() => setMost(most + READ_AT_ONCE)}>Show earlier traces ({count(own.length - most)})</button>}
+      {shown.map((trace, at) => (
         <section key={trace.trace_id} class="part">
           <h2>
             <a href={address("trace", trace.trace_id)}><bdi>{trace.name || trace.trace_id}</bdi></a> <State status={trace.status} />
             <span class="muted"> {clock(trace.start_unix_nano / 1e6)}, {duration(trace.duration_ns)}{trace.cost_usd !== undefined && `, ${dollars(trace.cost_usd)}`}</span>
           </h2>
-          <Said {...read.get(trace.trace_id)} />
+          {parts[at] ? <Conversation {...parts[at]} /> : <p class="muted">Reading...</p>}
         </section>
       ))}
-      {own.length > READ_MAX && <p class="muted">{plural(own.length - READ_MAX, "later trace")} not shown.</p>}
     </main>
   );
 }
 
-/** The new turns in a trace of a session, and the trace's errors. */
+/** The turns in a trace of a session, and the trace's errors. */
 interface Part {
-  turns?: Turn[];
-  failed?: Map<string, string>;
+  turns: Turn[];
+  failed: Map<string, string>;
 }
 
-function Said({ turns, failed }: Part) {
-  return turns && failed ? <Conversation turns={turns} failed={failed} /> : <p class="muted">Reading...</p>;
-}
-
-/** Returns the turns of each trace that are not in previous ones. Traces are read sequentially. */
-function useTurns(traces: TraceSummary[]): Map<string, Part> {
-  const [parts, setParts] = useState(new Map<string, Part>());
-  const key = traces.map((trace) => `${trace.trace_id} ${trace.last_position}`).join();
-  useEffect(() => {
-    const stop = new AbortController();
-    const read = async () => {
-      const seen = new Set<string>();
-      for (const { trace_id: id } of traces.slice(0, READ_MAX)) {
-        const trace = await command<Trace>("traces/show", { id }, stop.signal);
-        const part = { turns: unsaid(seen, trace.conversation ?? []), failed: failures(trace) };
-        setParts((now) => new Map(now).set(id, part));
-      }
-    };
-    read().catch(() => undefined);
-    return () => stop.abort();
-  }, [key]);
-  return parts;
+/** Returns the turns of each trace that are not in previous ones. Traces are read sequentially, and again only when they have grown. */
+function useTurns(traces: TraceSummary[]): { parts: (Part | undefined)[]; error: Error | undefined } {
+  const known = useRef(new Map<string, Part>()).current;
+  const [read, setRead] = useState(0);
+  const keys = traces.map((trace) => `${trace.trace_id} ${trace.last_position}`);
+  const ask = async (signal: AbortSignal) => {
+    for (const [at, { trace_id: id }] of traces.entries()) {
+      const key = keys[at] ?? "";
+      if (known.has(key)) continue;
+      const trace = await command<Trace>("traces/show", { id }, signal);
+      setRead(known.set(key, { turns: trace.conversation ?? [], failed: failures(trace) }).size);
+    }
+  };
+  const { error } = useAnswer(ask, keys.join(), EVERY_MS);
+  const parts = useMemo(() => {
+    const seen = new Set<string>();
+    return keys.map((key) => {
+      const part = known.get(key);
+      return part && { ...part, turns: unsaid(seen, part.turns) };
+    });
+  }, [keys.join(), read]);
+  return { parts, error };
 }

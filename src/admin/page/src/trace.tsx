@@ -1,13 +1,13 @@
 // A trace: its summary, its tree with times, and the contents of the trace or of a span.
 import type { ComponentChildren } from "preact";
 import { useMemo, useRef, useState } from "preact/hooks";
-import { command, type Trace, type TraceSummary, type Traces, type Verified } from "./api";
+import { command, daemon, type Trace, type TraceSummary, type Traces, type Verified } from "./api";
 import { NamedMarks, ofOne, useDelivery } from "./delivery";
 import { ofSpans, ofTrace } from "./fates";
 import { clock, count, dollars, duration, plural } from "./format";
-import { curl } from "./lists";
+import { curl, seenFrom } from "./lists";
 import { Panel } from "./panel";
-import { copy, Facts, Links, Nothing, Problem, State, useAnswer, useKeys, useTitle } from "./parts";
+import { type Answer, copy, Facts, Links, Nothing, Problem, State, useAnswer, useKeys, useTitle } from "./parts";
 import { address, leave, place, set } from "./route";
 import { busy, collapsible, found, next, readEvery, type Row, rows, uncover, visible } from "./tree";
 import { Tree } from "./waterfall";
@@ -20,7 +20,7 @@ export function TracePage() {
   const last = useRef<{ id: string; trace: Trace } | undefined>(undefined);
   if (answer.value) last.current = { id, trace: answer.value };
   const trace = last.current?.id === id ? last.current.trace : undefined;
-  useGrowth(id, trace?.summary, (position) => setGrown(`${id} ${position}`));
+  const { error } = useGrowth(id, trace?.summary, (position) => setGrown(`${id} ${position}`));
   useTitle(trace?.summary.name ?? "Trace");
   useKeys({ Escape: () => leave(address("traces")) });
   if (!trace && answer.error) {
@@ -33,24 +33,20 @@ export function TracePage() {
       </main>
     );
   }
-  return <main class="trace">{trace ? <Whole key={id} trace={trace} /> : <p class="muted" role="status">Reading the trace...</p>}</main>;
+  return <main class="trace">{trace ? <Whole key={id} trace={trace} error={answer.error ?? error} /> : <p class="muted" role="status">Reading the trace...</p>}</main>;
 }
 
 /** Reports when more of a trace has arrived. */
-function useGrowth(id: string, known: TraceSummary | undefined, tell: (position: number) => void): void {
-  const looked = useRef<{ id: string; at: number } | undefined>(undefined);
+function useGrowth(id: string, known: TraceSummary | undefined, tell: (position: number) => void): Answer<void> {
   const look = async (signal: AbortSignal) => {
     if (!known) return;
-    const since = looked.current?.id === id ? looked.current.at : known.last_position + 1;
-    const read = await command<Traces>("traces", { since, limit: 1000 }, signal);
-    looked.current = { id, at: read.position };
-    const grown = read.traces.find((trace) => trace.trace_id === known.trace_id);
-    if (grown && grown.last_position !== known.last_position) tell(grown.last_position);
+    const { traces } = await command<Traces>("traces", { filter: [known.trace_id], since: known.last_position + 1 }, signal);
+    if (traces[0]) tell(traces[0].last_position);
   };
-  useAnswer(look, `growth ${id}`, readEvery(known?.spans ?? 0));
+  return useAnswer(look, `growth ${id}`, readEvery(known?.spans ?? 0));
 }
 
-function Whole({ trace }: { trace: Trace }) {
+function Whole({ trace, error }: { trace: Trace; error: Error | undefined }) {
   const { span: chosenId = "" } = place.value.params;
   const all = useMemo(() => rows(trace.spans ?? []), [trace]);
   const byId = useMemo(() => new Map(all.map(({ span }, at) => [span.span_id, at])), [all]);
@@ -76,7 +72,6 @@ function Whole({ trace }: { trace: Trace }) {
   const fold = (id: string, isFolded: boolean) => {
     setCollapsed((now) => new Set(isFolded ? [...now, id] : [...now].filter((other) => other !== id)));
   };
-  const search = useRef<HTMLInputElement>(null);
   useKeys({
     n: () => choose(next(failed, chosen, 1)),
     p: () => choose(next(failed, chosen, -1)),
@@ -87,10 +82,9 @@ function Whole({ trace }: { trace: Trace }) {
   });
   return (
     <>
-      <Summary trace={trace} rows={all} verified={verified} error={delivery.error} />
+      <Summary trace={trace} rows={all} verified={verified} error={error ?? delivery.error} />
       <div class="tools">
         <input
-          ref={search}
           type="search"
           aria-label="Search in this trace"
           placeholder="Search in this trace"
@@ -98,7 +92,7 @@ function Whole({ trace }: { trace: Trace }) {
           onInput={(event) => setText(event.currentTarget.value)}
           onKeyDown={(event) => {
             if (event.key === "Enter") choose(next(matches, chosen, event.shiftKey ? -1 : 1));
-            if (event.key === "Escape") search.current?.blur();
+            if (event.key === "Escape") document.querySelector<HTMLElement>(".tree")?.focus();
           }}
         />
         <span role="status" class="muted">{text !== "" && plural(matches.length, "match", "matches")}</span>
@@ -141,8 +135,8 @@ function Summary({ trace, rows, verified, error }: SummaryProps) {
     ["Models / tools", `${duration(times.models)} / ${duration(times.tools)}`],
     ["Spans", `${count(summary.spans)}${summary.errors > 0 ? `, ${count(summary.errors)} failed` : ""}`],
     ["Depth", count(depth)],
-    ["Tokens", `${count(summary.input_tokens)} in, ${count(summary.output_tokens)} out`],
   ];
+  if (summary.total_tokens > 0) facts.push(["Tokens", `${count(summary.input_tokens)} in, ${count(summary.output_tokens)} out`]);
   if (summary.cost_usd !== undefined) facts.push(["Cost", dollars(summary.cost_usd)]);
   if (summary.session) facts.push(["Session", <a href={address("session", summary.session)}><bdi>{summary.session}</bdi></a>]);
   if (summary.user) facts.push(["User", <bdi>{summary.user}</bdi>]);
@@ -170,7 +164,7 @@ const FORMS: [string, string, (text: string) => string][] = [
   ["Markdown for an LLM", "markdown", (text) => text],
   ["JSON lines", "json", (text) => text],
   ["OTLP/JSON", "otlp-json", (text) => text],
-  ["curl", "otlp-json", (text) => curl(text, location.hostname)],
+  ["curl", "otlp-json", (text) => curl(text, seenFrom(location.hostname, daemon.value?.receives_at ?? ""))],
 ];
 
 /** Copies the trace in one of several forms. */
@@ -196,6 +190,7 @@ function Copies({ trace }: { trace: TraceSummary }) {
         if (event.key !== "Escape" || !menu.current?.open) return;
         event.stopPropagation();
         menu.current.open = false;
+        menu.current.querySelector("summary")?.focus();
       }}>
         <summary>Copy as</summary>
         <div>

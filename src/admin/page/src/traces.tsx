@@ -1,11 +1,12 @@
 // The list of traces, which updates itself.
 import { useEffect, useRef, useState } from "preact/hooks";
-import type { TraceSummary, Verified } from "./api";
+import { daemon, type TraceSummary, type Verified } from "./api";
 import { Legend, Marks, ofMany, sinks, useDelivery } from "./delivery";
 import { ofTrace } from "./fates";
 import { brief, clock, count, dollars, duration, plural } from "./format";
 import { FilterBar, which } from "./filter";
-import { useTraces } from "./following";
+import { FRESH_MAX, useTraces } from "./following";
+import { seenFrom } from "./lists";
 import { Nothing, State, useKeys, useTitle } from "./parts";
 import { address, came, place, set } from "./route";
 import { Strip } from "./strip";
@@ -41,7 +42,7 @@ export function TracesPage() {
         </p>
         {shown.length > 0 && sinks.value.length > 0 && <Legend />}
         <button type="button" class="pill" hidden={fresh.size === 0} onClick={show}>
-          {count(fresh.size)} new
+          {count(fresh.size)}{fresh.size === FRESH_MAX && "+"} new
         </button>
       </div>
       {shown.length > 0 && <Table traces={shown} reference={table} verified={delivery.of} />}
@@ -67,7 +68,8 @@ function NoneYet() {
   return (
     <Nothing title="No traces yet">
       <p>Point the Agents SDK or any OpenTelemetry exporter at this daemon; the first trace is here within a second.</p>
-      <pre tabIndex={0}>OTEL_EXPORTER_OTLP_ENDPOINT=http://{location.hostname}:4318</pre>
+      <pre tabIndex={0}>OTEL_EXPORTER_OTLP_ENDPOINT={seenFrom(location.hostname, daemon.value?.receives_at ?? "")}</pre>
+      <p>Or send an example: <code>spanferry send</code></p>
     </Nothing>
   );
 }
@@ -137,7 +139,7 @@ function TraceRow({ trace, hasCost, hasSinks, verified }: { trace: TraceSummary;
     if (came.page === "trace" && came.id === trace.trace_id) link.current?.focus();
   }, []);
   return (
-    <tr id={trace.trace_id} onClick={(event) => event.target instanceof HTMLAnchorElement || getSelection()?.toString() || link.current?.click()}>
+    <tr id={trace.trace_id} onClick={(event) => (event.target as Element).closest("a") || getSelection()?.toString() || link.current?.click()}>
       <td>
         <a ref={link} href={address("trace", trace.trace_id)}>
           <bdi>{trace.name || trace.trace_id}</bdi>

@@ -5,6 +5,7 @@ import { Marks, sinks } from "./delivery";
 import type { Told } from "./fates";
 import { brief, count, dollars, duration } from "./format";
 import { Icon } from "./parts";
+import { isInside } from "./route";
 import { bar, inSight, type Row, ticks } from "./tree";
 
 const ROW_HEIGHT = 28;
@@ -35,6 +36,7 @@ export function Tree(props: Props) {
   };
   useLayoutEffect(() => {
     look();
+    if (isInside() && document.activeElement === document.body) grid.current?.focus();
     const watch = new ResizeObserver(look);
     if (grid.current) watch.observe(grid.current);
     return () => watch.disconnect();

@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { StatsRow, TraceSummary } from "../src/api";
+import type { StatsRow, TraceSummary, Turn } from "../src/api";
 import { paired, split } from "../src/conversation";
 import { which } from "../src/filter";
-import { curl, matrix, merged, sessions, sorted, strip, unsaid, wordFor } from "../src/lists";
+import { curl, matrix, merged, seenFrom, sessions, sorted, strip, unsaid, wordFor } from "../src/lists";
 
 const trace = (id: string, second: number, more: Partial<TraceSummary> = {}): TraceSummary => ({
-  trace_id: id, name: id, start: "", start_unix_nano: second * 1e9, duration_ns: 1e9, status: "ok", spans: 1, errors: 0, input_tokens: 1,
+  trace_id: id, name: id, start_unix_nano: second * 1e9, duration_ns: 1e9, status: "ok", spans: 1, errors: 0, input_tokens: 1,
   output_tokens: 1, total_tokens: 2, agents: [], tools: [], models: [], last_position: 0, ...more,
 });
 
@@ -33,11 +33,11 @@ test("the sums of a session are those of its traces", () => {
 });
 
 test("a turn is shown once, though each request of a session repeats those before", () => {
-  const turn = (text: string) => ({ role: "user", text });
+  const [ask, say] = ["user", "assistant"].map((role) => (text: string) => ({ role, text })) as [(text: string) => Turn, (text: string) => Turn];
   const seen = new Set<string>();
-  assert.equal(unsaid(seen, [turn("a"), turn("b")]).length, 2);
-  assert.deepEqual(unsaid(seen, [turn("a"), turn("b"), turn("c"), turn("a")]), [turn("c"), turn("a")]);
-  assert.deepEqual(unsaid(seen, [turn("a")]), []);
+  assert.equal(unsaid(seen, [ask("a"), say("b")]).length, 2);
+  assert.deepEqual(unsaid(seen, [ask("a"), say("b"), ask("c"), say("d")]), [ask("c"), say("d")]);
+  assert.deepEqual(unsaid(seen, [say("new instructions"), ask("a"), say("b"), ask("a"), say("b")]), [say("new instructions"), ask("a"), say("b")], "asked again");
 });
 
 test("the filter of the address is the command line's", () => {
@@ -47,8 +47,11 @@ test("the filter of the address is the command line's", () => {
   assert.equal(wordFor("session", '"a" bc'), 'session:" bc"');
 });
 
-test("a command line ends where the document does, whatever is in it", () => {
-  assert.match(curl("x\nSPANFERRY\ny", "h"), /<<'SPANFERRY_'\nx\nSPANFERRY\ny\nSPANFERRY_\n$/);
+test("a command line ends where the document does, whatever is in it, and goes where the receivers are", () => {
+  assert.match(curl("x\nSPANFERRY\ny", "http://h:9"), /'http:\/\/h:9\/v1\/traces' .*<<'SPANFERRY_'\nx\nSPANFERRY\ny\nSPANFERRY_\n$/);
+  assert.match(curl("x", "unix:/run/a.sock:"), /--unix-socket '\/run\/a.sock' 'http:\/\/localhost\/v1\/traces' /);
+  assert.equal(seenFrom("box", "https://127.0.0.1:4318"), "https://box:4318");
+  assert.equal(seenFrom("box", "http://10.0.0.7:4318"), "http://10.0.0.7:4318");
 });
 
 test("calls stand apart from what is said", () => {
