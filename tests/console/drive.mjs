@@ -263,6 +263,10 @@ await step("a trace is opened by mouse, and one step back leads to the list as i
   await page.goBack();
   await last.waitFor();
   assert.ok(before > 0 && (await scrolled()) === before);
+  await page.goto(`${UI}/traces?q=status%3Aerror`);
+  await page.locator("table.list tbody tr a").first().click();
+  await page.getByRole("link", { name: "Back" }).click();
+  await page.waitForURL(/q=status%3Aerror$/);
 });
 
 await step("the tree, its times and the conversation are the trace's", async () => {

@@ -145,6 +145,8 @@ export interface Status {
   accepting: boolean;
   /** Where OpenTelemetry over HTTP is received, as seen from the daemon's machine. */
   receives_at: string;
+  /** The last reload, if it was refused. */
+  refused_reload: { at: string; problem: string } | null;
   receivers: Record<string, Record<string, number>>;
   journal: {
     mode: string;

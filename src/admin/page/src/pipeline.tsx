@@ -34,6 +34,11 @@ export function PipelinePage() {
       <Problem error={answer.error} />
       {read && (
         <>
+          {read.refused_reload && (
+            <pre class="problem" role="alert">
+              The configuration was not reloaded at {clock(Date.parse(read.refused_reload.at))}; the previous one stays in force.{"\n"}{read.refused_reload.problem}
+            </pre>
+          )}
           <Receivers receivers={read.receivers} rate={rates.get("") ?? 0} />
           <JournalPart status={read} />
           <section>

@@ -62,7 +62,7 @@ export function follow(): void {
     const isPlain = event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey;
     if (!link || !isPlain || link.origin !== location.origin || !link.pathname.startsWith(`${BASE}/`)) return;
     event.preventDefault();
-    go(link.pathname + link.search);
+    (link.rel === "up" ? leave : go)(link.pathname + link.search);
   });
 }
 
@@ -80,7 +80,7 @@ export function go(to: string, replace = false): void {
 const scroller = () => document.getElementById("page");
 
 /** Scrolls back to where the page was left, once it is long enough again: its contents are being read. */
-function scrollBack(tries = 120): void {
+function scrollBack(tries = 60): void {
   const top = (history.state as { scrolled?: number } | null)?.scrolled ?? 0;
   const box = scroller();
   box?.scrollTo(0, top);

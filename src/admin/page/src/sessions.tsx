@@ -80,7 +80,7 @@ export function SessionPage() {
   return (
     <main class="session">
       <header class="summary">
-        <a class="back" href={address("sessions")} aria-label="All sessions">&larr;</a>
+        <a class="back" rel="up" href={address("sessions")} aria-label="Back">&larr;</a>
         <h1><bdi>{id}</bdi></h1>
         {session && (
           <p class="muted">

@@ -145,7 +145,7 @@ function Summary({ trace, rows, verified, error }: SummaryProps) {
   facts.push(["Id", <code>{summary.trace_id}</code>]);
   return (
     <header class="summary">
-      <a class="back" href={address("traces")} aria-label="All traces">&larr;</a>
+      <a class="back" rel="up" href={address("traces")} aria-label="Back">&larr;</a>
       <h1><bdi>{summary.name || summary.trace_id}</bdi></h1>
       <State status={summary.status} />
       <Facts facts={facts} />

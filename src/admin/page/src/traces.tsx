@@ -27,6 +27,7 @@ export function TracesPage() {
     links[Math.max(0, Math.min(links.length - 1, at + step))]?.focus();
   };
   useKeys({ j: () => move(1), k: () => move(-1), n: show, Escape: () => (document.activeElement as HTMLElement | null)?.blur() });
+  const over = fresh.size === FRESH_MAX ? "over " : "";
   const isAsked = Object.keys(which(params)).length > 0;
   return (
     <main>
@@ -36,13 +37,13 @@ export function TracesPage() {
       <div class="above-list">
         <p role="status" class="muted">
           {!answer.isDone && !answer.error && "Reading..."}
-          {answer.isDone && `${count(shown.length)} of ${plural(list.count + fresh.size, "trace")}`}
+          {answer.isDone && `${count(shown.length)} of ${over}${plural(list.count + fresh.size, "trace")}`}
           {list.index?.rebuilding_percent !== undefined && `; ${list.index.rebuilding_percent}% of the journal is read again`}
           {!!list.index?.evicted && `; ${plural(list.index.evicted, "older trace")} gave way`}
         </p>
         {shown.length > 0 && sinks.value.length > 0 && <Legend />}
         <button type="button" class="pill" hidden={fresh.size === 0} onClick={show}>
-          {count(fresh.size)}{fresh.size === FRESH_MAX && "+"} new
+          {over}{count(fresh.size)} new
         </button>
       </div>
       {shown.length > 0 && <Table traces={shown} reference={table} verified={delivery.of} />}
