@@ -322,6 +322,24 @@ await step("a trace and a span lead to where a sink shows them", async () => {
   assert.equal(await address("[role=tabpanel]"), `http://127.0.0.1:9/${weather.trace_id}?span=${tool.span_id}`);
 });
 
+await step("the turns of a selected span are in sight, however many are before them", async () => {
+  const trace = `trace_${randomUUID().replaceAll("-", "")}`;
+  const at = (second) => new Date(Date.now() + second * 1000).toISOString();
+  await sendItems(Array.from({ length: 150 }, (_, place) => ({
+    object: "trace.span", id: `span_${place}`, trace_id: trace, parent_id: null, started_at: at(place), ended_at: at(place + 1), error: null,
+    span_data: { type: "function", name: `step_${place}`, input: "{}", output: "a line\n".repeat(1 + (place % 40)) },
+  })));
+  const { spans } = await ask("traces/show", { id: trace });
+  for (const place of [149, 60]) {
+    await page.goto(`${UI}/traces/${trace.slice(6)}?span=${spans[place].span_id}`);
+    const turn = page.locator(".turn.chosen");
+    await turn.waitFor();
+    await page.waitForTimeout(300);
+    const above = (await turn.boundingBox()).y - (await page.getByRole("tabpanel").boundingBox()).y;
+    assert.ok(above >= 0 && above < 400, `${above} below the top`);
+  }
+});
+
 await step("errors are stepped through and names are found", async () => {
   await page.goto(`${UI}/traces/${broken.trace_id}`);
   await page.locator(".rows .span").first().waitFor();
@@ -495,6 +513,7 @@ await step("the sums are those of the port", async () => {
     const { rows } = await ask("stats", { by });
     const table = page.locator(`table[aria-labelledby=sums-${by}]`);
     await table.waitFor();
+    if (by === "tool") await page.getByRole("button", { name: `Show all ${rows.length}` }).click();
     assert.deepEqual(await table.locator("tbody tr td:nth-child(2)").allInnerTexts(), rows.map((row) => row.count.toLocaleString("en")));
   }
   const heat = page.locator("table[aria-labelledby=handoffs]");

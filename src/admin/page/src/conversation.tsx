@@ -11,6 +11,9 @@ const TURNS_MAX = 2_000;
 /** Space above the highlighted turn, in pixels. */
 const ROOM_ABOVE = 14;
 
+/** Number of frames in which the highlighted turn is scrolled to. */
+const SCROLLS = 5;
+
 interface Props {
   turns: Turn[];
   /** The span whose turns are highlighted. */
@@ -26,7 +29,15 @@ export function Conversation({ turns, chosen, choose, failed }: Props) {
   useEffect(() => {
     const box = list.current?.closest<HTMLElement>("[role=tabpanel]");
     const turn = list.current?.querySelector<HTMLElement>(".turn.chosen");
-    if (box && turn) box.scrollTop = turn.offsetTop - ROOM_ABOVE;
+    let frame = 0;
+    // Turns get their real heights once they are in sight, which moves those below.
+    const scroll = (tries: number) => {
+      if (!box || !turn || tries === 0) return;
+      box.scrollTop = turn.offsetTop - ROOM_ABOVE;
+      frame = requestAnimationFrame(() => scroll(tries - 1));
+    };
+    scroll(SCROLLS);
+    return () => cancelAnimationFrame(frame);
   }, [chosen]);
   // The highlighted turn is always drawn.
   const drawn = Math.max(most, chosen === undefined ? 0 : turns.findLastIndex((turn) => turn.span_id === chosen) + 1);

@@ -1,7 +1,7 @@
 // Lists of traces that update themselves: only traces after the known position are requested.
 import { useState } from "preact/hooks";
 import { command, type IndexView, Refused, type TraceSummary, type Traces } from "./api";
-import { merged, sorted } from "./lists";
+import { merged, readUpTo, sorted } from "./lists";
 import { type Answer, useAnswer } from "./parts";
 import { place } from "./route";
 
@@ -48,7 +48,7 @@ export function useTraces(asked: object, limit: number, atOnce = false): Followe
     if (signal.aborted) return;
     const now = taken(since === undefined ? NONE : followed.list, read, atOnce ? limit : 0);
     // An empty list is read completely again: this is cheap, and the first record may be at the start of the journal.
-    followed = { page, key, since: now.shown.length === 0 ? undefined : read.position, list: now };
+    followed = { page, key, since: now.shown.length === 0 ? undefined : readUpTo(since, read), list: now };
   };
   const answer = useAnswer(ask, key, list.index?.traces === 0 ? EMPTY_EVERY_MS : EVERY_MS);
   const show = () => {

@@ -1,5 +1,5 @@
 // Computations on lists of traces: merging, a strip of counts, sessions. Pure.
-import type { StatsRow, Trace, TraceSummary, Turn } from "./api";
+import type { StatsRow, Trace, Traces, TraceSummary, Turn } from "./api";
 
 /** Merges lists, newest start first; if a trace is in several, the last one counts. */
 export function merged(...lists: TraceSummary[][]): TraceSummary[] {
@@ -12,6 +12,15 @@ export function sorted(shown: TraceSummary[], read: TraceSummary[]): { grown: Tr
   const known = new Set(shown.map((trace) => trace.trace_id));
   const fresh = read.flatMap(({ trace_id: id }) => (known.has(id) ? [] : [id]));
   return { grown: read.filter((trace) => known.has(trace.trace_id)), fresh };
+}
+
+/**
+ * Returns the position up to which a list is read; `undefined` if it must be read completely again. The index of a restarted daemon is behind until it
+ * is rebuilt; afterwards, the journal is another one.
+ */
+export function readUpTo(since: number | undefined, { position, index }: Traces): number | undefined {
+  if (since === undefined || position >= since) return position;
+  return index.rebuilding_percent === undefined ? undefined : since;
 }
 
 /** A segment of the strip. */

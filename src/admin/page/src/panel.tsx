@@ -142,7 +142,7 @@ function Attributes({ line }: { line: Record<string, unknown> }) {
               {values.map(([name, value]) => (
                 <tr key={name}>
                   <th scope="row"><bdi>{name}</bdi></th>
-                  <td dir="auto">{clip(written(value))}</td>
+                  <td><Sent text={written(value)} /></td>
                 </tr>
               ))}
             </tbody>
@@ -154,4 +154,3 @@ function Attributes({ line }: { line: Record<string, unknown> }) {
 }
 
 const members = (value: unknown): [string, unknown][] => (value && typeof value === "object" ? Object.entries(value) : []);
-const clip = (text: string) => (text.length > 2_000 ? `${text.slice(0, 2_000)}...` : text);

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { StatsRow, TraceSummary, Turn } from "../src/api";
+import type { StatsRow, Traces, TraceSummary, Turn } from "../src/api";
 import { paired, split } from "../src/conversation";
 import { which } from "../src/filter";
-import { curl, matrix, merged, seenFrom, sessions, sorted, strip, unsaid, wordFor } from "../src/lists";
+import { curl, matrix, merged, readUpTo, seenFrom, sessions, sorted, strip, unsaid, wordFor } from "../src/lists";
 
 const trace = (id: string, second: number, more: Partial<TraceSummary> = {}): TraceSummary => ({
   trace_id: id, name: id, start_unix_nano: second * 1e9, duration_ns: 1e9, status: "ok", spans: 1, errors: 0, input_tokens: 1,
@@ -15,6 +15,12 @@ test("what has grown takes the place of its row, and what is new is told apart",
   const { grown, fresh } = sorted(shown, [trace("c", 3), trace("a", 1, { spans: 9 })]);
   assert.deepEqual(fresh, ["c"]);
   assert.deepEqual(merged(shown, grown).map((row) => [row.trace_id, row.spans]), [["b", 1], ["a", 9]]);
+});
+
+test("a restarted daemon that reads its journal again brings nothing new, and one with another journal everything", () => {
+  const read = (position: number, percent?: number) => ({ position, index: { rebuilding_percent: percent } }) as Traces;
+  assert.deepEqual([readUpTo(undefined, read(7)), readUpTo(7, read(9)), readUpTo(9, read(9))], [7, 9, 9]);
+  assert.deepEqual([readUpTo(9, read(3, 30)), readUpTo(9, read(3))], [9, undefined]);
 });
 
 test("every trace is in one piece of the strip", () => {
