@@ -322,6 +322,20 @@ await step("a trace and a span lead to where a sink shows them", async () => {
   assert.equal(await address("[role=tabpanel]"), `http://127.0.0.1:9/${weather.trace_id}?span=${tool.span_id}`);
 });
 
+await step("large numbers are shown as they were sent", async () => {
+  const trace = randomUUID().replaceAll("-", "");
+  const [large, now] = ["9007199254740993", `${Date.now()}000000`];
+  const attributes = [{ key: "order", value: { intValue: large } }, { key: "output.value", value: { stringValue: `{"text":"${"x".repeat(80)}","id":${large}}` } }];
+  const span = { traceId: trace, spanId: "1".repeat(16), name: "order", kind: 1, startTimeUnixNano: now, endTimeUnixNano: now, attributes };
+  await send("/v1/traces", { "Content-Type": "application/json" }, JSON.stringify({ resourceSpans: [{ scopeSpans: [{ spans: [span] }] }] }));
+  for (const [tab, times] of [["In/Out", 1], ["Attributes", 1], ["Raw", 2]]) {
+    await page.goto(`${UI}/traces/${trace}?span=${span.spanId}&tab=${encodeURIComponent(tab)}`);
+    await page.locator("[role=tabpanel] .sent").first().waitFor();
+    const said = await page.locator("[role=tabpanel]").innerText();
+    assert.ok(said.split(large).length > times, `${tab}: ${said}`);
+  }
+});
+
 await step("the turns of a selected span are in sight, however many are before them", async () => {
   const trace = `trace_${randomUUID().replaceAll("-", "")}`;
   const at = (second) => new Date(Date.now() + second * 1000).toISOString();

@@ -1,6 +1,7 @@
 // The admin port's answers, and requests to it. Names are those of the commands' answers.
 import { signal } from "@preact/signals";
 import type { Fate } from "./fates";
+import type { exact } from "./format";
 
 export interface TraceSummary {
   trace_id: string;
@@ -243,8 +244,8 @@ function errorOf(text: string): string {
   }
 }
 
-/** Sends a command; returns its result, which is the last line of the answer. */
-export async function command<T>(path: string, body: object, signal?: AbortSignal): Promise<T> {
+/** Sends a command; returns its result, which is the last line of the answer, as `JSON.parse` does with a reviver. */
+export async function command<T>(path: string, body: object, signal?: AbortSignal, reviver?: typeof exact): Promise<T> {
   const init: RequestInit = {
     method: "POST",
     headers: { "Content-Type": "application/json" },
@@ -253,7 +254,7 @@ export async function command<T>(path: string, body: object, signal?: AbortSigna
   };
   const text = await ask(`/api/v1/${path}`, init);
   const last = text.trimEnd().slice(text.trimEnd().lastIndexOf("\n") + 1);
-  const reply = JSON.parse(last) as { done?: T; error?: string };
+  const reply = JSON.parse(last, reviver) as { done?: T; error?: string };
   if (reply.done === undefined) throw new Refused(500, reply.error ?? "The daemon ended before it was done.");
   return reply.done;
 }

@@ -61,6 +61,12 @@ export function clock(ms: number, now = Date.now()): string {
   return `${MONTHS[at.getMonth()]} ${at.getDate()}${year} ${time}`;
 }
 
+/** For `JSON.parse`: keeps numbers as they are written, because JavaScript rounds large ones. Browsers before 2025 cannot. */
+export function exact(_: string, value: unknown, context?: { source?: string }): unknown {
+  const { rawJSON } = JSON as { rawJSON?: (text: string) => unknown };
+  return typeof value === "number" && context?.source !== undefined && rawJSON ? rawJSON(context.source) : value;
+}
+
 /** Maximum length of JSON on one line. */
 const LINE_LETTERS = 60;
 
@@ -69,7 +75,7 @@ export function pretty(text: string): string {
   const first = text.trimStart()[0];
   if (first !== "{" && first !== "[") return text;
   try {
-    const value: unknown = JSON.parse(text);
+    const value: unknown = JSON.parse(text, exact);
     return text.length <= LINE_LETTERS ? text : JSON.stringify(value, null, 2);
   } catch {
     return text;

@@ -5,7 +5,7 @@ import { command, type SpanView, type Trace, type Verified } from "./api";
 import { Conversation } from "./conversation";
 import { DeliveryTab, NamedMarks } from "./delivery";
 import { ofSpans } from "./fates";
-import { count, dollars, duration } from "./format";
+import { count, dollars, duration, exact } from "./format";
 import { failures } from "./lists";
 import { Facts, Icon, Links, Problem, Sent, useAnswer } from "./parts";
 import { place, set } from "./route";
@@ -23,7 +23,7 @@ interface Props {
 export function Panel(props: Props) {
   const { trace, span, verified } = props;
   const asked = place.value.params["tab"];
-  const tab = TABS.find((tab) => tab === asked) ?? "Conversation";
+  const tab = TABS.find((tab) => tab === asked) ?? (span && !trace.conversation?.length ? "Attributes" : "Conversation");
   const list = useRef<HTMLDivElement>(null);
   const step = (by: number) => {
     const at = (TABS.indexOf(tab) + by + TABS.length) % TABS.length;
@@ -51,7 +51,7 @@ export function Panel(props: Props) {
             aria-selected={name === tab}
             aria-controls="details"
             tabIndex={name === tab ? 0 : -1}
-            onClick={() => set({ tab: name === "Conversation" ? "" : name }, true)}
+            onClick={() => set({ tab: name }, true)}
           >
             {name}
           </button>
@@ -95,7 +95,7 @@ function Head({ span, start, verified }: { span: SpanView; start: number; verifi
 /** The tabs that need the full contents of a span. */
 function Line({ tab, trace, span }: { tab: Tab; trace: Trace; span: SpanView }) {
   const [id, spanId] = [trace.summary.trace_id, span.span_id];
-  const answer = useAnswer((signal) => command<Trace>("traces/show", { id, span: spanId }, signal), `${id} ${spanId}`);
+  const answer = useAnswer((signal) => command<Trace>("traces/show", { id, span: spanId }, signal, exact), `${id} ${spanId}`);
   const line = answer.value?.line;
   if (answer.error) return <Problem error={answer.error} />;
   if (!line) return <p class="muted" role="status">Reading the span...</p>;

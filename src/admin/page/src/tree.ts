@@ -72,7 +72,7 @@ export function ticks(length: number): number[] {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * ([1, 2, 5].find((times) => power * times >= rough) ?? 10);
   const marks: number[] = [];
-  for (let at = 0; at < 0.88 * length && marks.length < 6; at += step) marks.push(at);
+  for (let at = 0; at < 0.8 * length && marks.length < 6; at += step) marks.push(at);
   return marks;
 }
 
