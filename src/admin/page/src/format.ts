@@ -45,6 +45,7 @@ export function bytes(value: number): string {
 export function dollars(value: number | undefined): string {
   if (value === undefined) return "";
   if (value === 0) return "$0";
+  if (value < 1e-6) return "<$0.000001";
   return `$${value < 0.01 ? value.toFixed(6) : value < 1 ? value.toFixed(4) : value.toFixed(2)}`;
 }
 

@@ -29,7 +29,7 @@ test("counts, bytes and dollars are short and say what they are", () => {
   assert.deepEqual([0, 999, 1234567].map(count), ["0", "999", "1,234,567"]);
   assert.deepEqual([9999, 12345, 123456, 4.5e6, 2e9].map(brief), ["9,999", "12.3k", "123k", "4.5M", "2.0G"]);
   assert.deepEqual([0, 1023, 1536, 2 ** 31].map(bytes), ["0 B", "1023 B", "1.5 KiB", "2.0 GiB"]);
-  assert.deepEqual([undefined, 0, 0.000123, 0.0525, 12.345].map(dollars), ["", "$0", "$0.000123", "$0.0525", "$12.35"]);
+  assert.deepEqual([undefined, 0, 3.2e-7, 0.000123, 0.0525, 12.345].map(dollars), ["", "$0", "<$0.000001", "$0.000123", "$0.0525", "$12.35"]);
   assert.deepEqual([plural(1, "span"), plural(2000, "span"), plural(2, "match", "matches")], ["1 span", "2,000 spans", "2 matches"]);
 });
 
