@@ -1,5 +1,5 @@
 // Sessions, and the turns of a session as one conversation.
-import { useMemo, useRef, useState } from "preact/hooks";
+import { useMemo, useState } from "preact/hooks";
 import { command, type Trace, type TraceSummary, type Turn } from "./api";
 import { Conversation } from "./conversation";
 import { FilterBar, which } from "./filter";
@@ -70,13 +70,13 @@ export function SessionsPage() {
 export function SessionPage() {
   const { id } = place.value;
   const { list, answer } = useTraces({ filter: [wordFor("session", id)] }, TRACES_MAX, true);
-  const [most, setMost] = useState(READ_AT_ONCE);
+  const [most, setMost] = useState(known.session === id ? known.most : READ_AT_ONCE);
   useTitle(`Session ${id}`);
   useKeys({ Escape: () => leave(address("sessions")) });
   const own = list.shown.filter((trace) => trace.session === id).reverse();
   const [session] = sessions(own);
   const shown = own.slice(-most);
-  const { parts, error } = useTurns(shown);
+  const { parts, error } = useTurns(id, shown);
   return (
     <main class="session">
       <header class="summary">
@@ -90,7 +90,7 @@ export function SessionPage() {
       </header>
       <Problem error={answer.error ?? error} />
       {answer.isDone && own.length === 0 && <Nothing title="No trace of this session is in the journal" />}
-      {own.length > most && <button type="button" class="more" onClick={() => setMost(most + READ_AT_ONCE)}>Show earlier traces ({count(own.length - most)})</button>}
+      {own.length > most && <button type="button" class="more" onClick={() => setMost((known.most = most + READ_AT_ONCE))}>Show earlier traces ({count(own.length - most)})</button>}
       {shown.map((trace, at) => (
         <section key={trace.trace_id} class="part">
           <h2>
@@ -110,24 +110,28 @@ interface Part {
   failed: Map<string, string>;
 }
 
-/** Returns the turns of each trace that are not in previous ones. Traces are read sequentially, and again only when they have grown. */
-function useTurns(traces: TraceSummary[]): { parts: (Part | undefined)[]; error: Error | undefined } {
-  const known = useRef(new Map<string, Part>()).current;
+/** What was read of the session shown last, and how many of its traces were shown. The page shows it again as it was left. */
+let known = { session: "", parts: new Map<string, Part>(), most: READ_AT_ONCE };
+
+/** Returns the turns of each trace of a session that are not in previous ones. Traces are read sequentially, and again only when they have grown. */
+function useTurns(session: string, traces: TraceSummary[]): { parts: (Part | undefined)[]; error: Error | undefined } {
+  if (known.session !== session) known = { session, parts: new Map(), most: READ_AT_ONCE };
+  const all = known.parts;
   const [read, setRead] = useState(0);
   const keys = traces.map((trace) => `${trace.trace_id} ${trace.last_position}`);
   const ask = async (signal: AbortSignal) => {
     for (const [at, { trace_id: id }] of traces.entries()) {
       const key = keys[at] ?? "";
-      if (known.has(key)) continue;
+      if (all.has(key)) continue;
       const trace = await command<Trace>("traces/show", { id }, signal);
-      setRead(known.set(key, { turns: trace.conversation ?? [], failed: failures(trace) }).size);
+      setRead(all.set(key, { turns: trace.conversation ?? [], failed: failures(trace) }).size);
     }
   };
   const { error } = useAnswer(ask, keys.join(), EVERY_MS);
   const parts = useMemo(() => {
     const seen = new Set<string>();
     return keys.map((key) => {
-      const part = known.get(key);
+      const part = all.get(key);
       return part && { ...part, turns: unsaid(seen, part.turns) };
     });
   }, [keys.join(), read]);
