@@ -204,13 +204,21 @@ fn what_a_late_parent_sums_up_is_not_counted_again() {
     );
     let later = span("trace_1", 4, Some(3), &call("gpt-5", 7, 3));
     let index = Index::keeping(Kept { traces: true, agents: true }, Arc::default());
-    for (at, items) in [vec![generation], vec![run, later]].iter().enumerate() {
+    // By the time of another trace, this one is final.
+    let other = span("trace_2", 1, None, &tool("look_up"));
+    for (at, items) in [vec![generation], vec![other], vec![run, later]].iter().enumerate() {
         let mut batch = arrival(items).decoded.batch;
         batch.source.received_at_ns += at as u64 * 2 * nanos(TREE_KEPT);
         index.feed(&batch, Position(at as u64));
     }
-    let trace = only(&index);
+    let trace = index.summary(ids::trace_id("trace_1")).unwrap();
     assert_eq!((trace.input_tokens, trace.output_tokens, trace.spans), (107, 23, 3));
+    let now_ns = 1 << 62;
+    index.write_agents(now_ns, &mut String::new(), false).unwrap();
+    let counted = page(&index);
+    let tokens = counted.lines().filter(|line| line.starts_with("gen_ai_client_token_usage_sum"));
+    let tokens = tokens.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    assert_eq!(Some(tokens.sum::<f64>()), Some(130.0), "{counted}");
 }
 
 #[test]

@@ -256,8 +256,9 @@ fn view(
     let needs = TraceNeeds { agents: true, ..TraceNeeds::AS_KNOWN };
     let (index, mut traces) = (Index::new(Arc::clone(&prices)), Traces::new(needs, 0));
     for TraceRecord { start, batch, .. } in &read.records {
-        index.feed(batch, start.position);
+        // This reads all facts; the index, which needs some, would read them separately.
         traces.feed(batch, start.position);
+        index.feed(batch, start.position);
     }
     let known = TraceState { contexts: traces.contexts(read.items()), prices };
     read.keep_last();

@@ -80,9 +80,7 @@ impl Read {
             small if (small.len() as u64) < NEAR_BYTES => Bytes::copy_from_slice(small),
             large => large.clone(),
         };
-        let Ok((_, decoded)) = decode_record(&payload) else {
-            return Ok(());
-        };
+        let Ok((_, decoded)) = decode_record(&payload) else { return Ok(()) };
         let Batch { source, mut items, bytes } = decoded.batch;
         items.retain(|item| item.trace_id() == trace);
         if items.is_empty() {
