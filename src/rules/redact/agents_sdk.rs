@@ -12,12 +12,14 @@ const STRUCTURE: [&str; 6] = ["object", "id", "trace_id", "parent_id", "started_
 impl Redaction {
     /// Redacts an item; `None` if it stays.
     pub(super) fn agents_sdk(&self, wire: &[u8]) -> Option<Vec<u8>> {
-        if !self.search.may_match(wire) {
+        let marks = self.search.marks(wire);
+        if !marks.any() {
             return None;
         }
         // It was decoded on arrival, so it is valid JSON.
         let json = str::from_utf8(wire).ok()?;
-        edited(wire, self.json_edits(json, 0, |path| self.selects(path)).unwrap_or_default())
+        let edits = self.json_edits(json, &marks, 0, |path| self.selects(path));
+        edited(wire, edits.unwrap_or_default())
     }
 
     /// Returns whether the rule applies to the token at a path.

@@ -3,9 +3,10 @@
 use core::net::Ipv6Addr;
 use std::ops::Range;
 
-use memchr::memmem;
+use memchr::{memchr_iter, memmem};
 
-/// A run of digits.
+/// A run of digits, or a colon. In a wire, digits of other texts may stand next to those of a text. So a number is recognized by its last
+/// digits and what follows them, or by what precedes its first.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Run<'a> {
     pub(super) text: &'a [u8],
@@ -15,46 +16,47 @@ pub(super) struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Returns whether the digits are worth a closer look; most runs are short and isolated.
-    pub(super) fn is_telling(&self) -> bool {
-        self.len() >= 13
-            || self.is_before(b" .-)")
-            || self.before(1).is_some_and(|before| b"+(".contains(&before))
-            || self.before(1).is_some_and(|before| before.is_ascii_uppercase())
+    /// Returns the index of the last `count` bytes, if the text has this shape from there.
+    fn shape(&self, count: usize, shape: &[u8]) -> Option<usize> {
+        self.end.checked_sub(count).filter(|start| fits(self.text, *start, shape))
     }
+}
 
-    fn len(&self) -> usize {
-        self.end - self.start
-    }
+/// Returns whether a text has a shape from an index on: `0` stands for a digit, `A` for a capital, `-` for a separator.
+fn fits(text: &[u8], start: usize, shape: &[u8]) -> bool {
+    let part = text.get(start..).and_then(|rest| rest.get(..shape.len()));
+    part.is_some_and(|part| {
+        part.iter().zip(shape).all(|(byte, shape)| match shape {
+            b'0' => byte.is_ascii_digit(),
+            b'A' => byte.is_ascii_uppercase(),
+            b'-' => b" .-".contains(byte),
+            other => byte == other,
+        })
+    })
+}
 
-    fn before(&self, distance: usize) -> Option<u8> {
-        byte(self.text, self.start.checked_sub(distance)?)
-    }
-
-    fn is_before(&self, bytes: &[u8]) -> bool {
-        byte(self.text, self.end).is_some_and(|next| bytes.contains(&next))
-    }
-
-    fn goes_on(&self, separators: &[u8]) -> bool {
-        self.is_before(separators) && is_digit(byte(self.text, self.end + 1))
-    }
+/// Returns whether digits or a colon may be in a match, by the bytes next to them; most runs are short and isolated.
+pub(super) fn may_tell(text: &[u8], Range { start, end }: Range<usize>) -> bool {
+    let byte = |at: usize| text.get(at).copied().unwrap_or_default();
+    let before = byte(start.wrapping_sub(1));
+    let goes_on = match byte(end) {
+        b' ' | b'.' | b'-' => byte(end + 1).is_ascii_digit(),
+        b')' => before == b'(',
+        next => next.is_ascii_digit(),
+    };
+    goes_on
+        || before == b'+'
+        || before.is_ascii_uppercase() && byte(start.wrapping_sub(2)).is_ascii_uppercase()
+        || end - start >= CARD_DIGITS_MIN
+        || byte(start) == b':'
 }
 
 fn byte(text: &[u8], at: usize) -> Option<u8> {
     text.get(at).copied()
 }
 
-fn is_digit(byte: Option<u8>) -> bool {
-    byte.is_some_and(|byte| byte.is_ascii_digit())
-}
-
 pub(super) fn is_word(byte: Option<u8>) -> bool {
     byte.is_some_and(|byte| byte.is_ascii_alphanumeric())
-}
-
-/// Returns whether a word character follows this index.
-pub(super) fn is_before_word(text: &[u8], at: usize) -> bool {
-    is_word(byte(text, at + 1))
 }
 
 /// Counts the bytes of a kind before this index, up to `most`.
@@ -87,10 +89,35 @@ pub(super) fn has_digit(text: &[u8]) -> bool {
 
 // === Numbers ===
 
+pub(super) const CARD_DIGITS_MIN: usize = 13;
+
+/// Counts digits from an index on, with up to `gap` separators before each. Slashes may be escaped.
+fn count_digits(text: &[u8], start: usize, separators: &[u8], gap: usize) -> usize {
+    let (mut count, mut since) = (0, 0);
+    for byte in text.get(start..).unwrap_or_default() {
+        match byte {
+            b'0'..=b'9' => (count, since) = (count + 1, 0),
+            b'\\' => {}
+            byte if since < gap && separators.contains(byte) => since += 1,
+            _ => break,
+        }
+        if count == CARD_DIGITS_MIN {
+            break;
+        }
+    }
+    count
+}
+
+/// Returns where a card number may start: at a long run of digits, or at four digits that others follow.
 pub(super) fn card_start(run: &Run<'_>) -> Option<usize> {
-    let fits = (13..=19).contains(&run.len()) || (run.len() == 4 && run.goes_on(b" -"));
-    // Digits after a decimal point are a fraction.
-    (fits && run.before(1) != Some(b'.')).then_some(run.start)
+    let is_long = |start: &usize| count_digits(run.text, *start, b" -", 1) == CARD_DIGITS_MIN;
+    let start = match run.end - run.start {
+        CARD_DIGITS_MIN.. => run.start,
+        _ => run.shape(4, b"0000-0").filter(is_long)?,
+    };
+    let mut firsts =
+        run.text.get(start..=start.max(run.end.saturating_sub(CARD_DIGITS_MIN)))?.iter();
+    firsts.any(|digit| (b'2'..=b'6').contains(digit)).then_some(start)
 }
 
 /// Returns the longest valid run of characters below the radix that starts here, with single separators where `may_separate` allows them.
@@ -123,7 +150,7 @@ fn longest(
 
 /// Returns the longest card number that starts here. Single spaces or hyphens may separate its digits.
 pub(super) fn card(text: &[u8], start: usize) -> Option<Range<usize>> {
-    longest(text, start, 10, |byte, _| b" -".contains(&byte), 13..20, is_card)
+    longest(text, start, 10, |byte, _| b" -".contains(&byte), CARD_DIGITS_MIN..20, is_card)
 }
 
 /// Returns whether digits are a card number: the lengths and prefixes of issuers (ISO/IEC 7812), and Luhn's check digit.
@@ -144,18 +171,20 @@ fn is_card(digits: &[u32]) -> bool {
     lengths.contains(&digits.len()) && luhn.sum::<u32>().is_multiple_of(10)
 }
 
+const IBAN_CHARS_MIN: usize = 15;
+
 /// Returns where an IBAN may start: at the two letters before two check digits.
 pub(super) fn iban_start(run: &Run<'_>) -> Option<usize> {
-    let has_country =
-        (1..=2).all(|back| run.before(back).is_some_and(|byte| byte.is_ascii_uppercase()));
-    (run.len() >= 2 && has_country).then(|| run.start - 2)
+    let start = run.start.checked_sub(2).filter(|start| fits(run.text, *start, b"AA00"))?;
+    let is_part = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b' ';
+    (count_from(run.text, start, IBAN_CHARS_MIN, is_part) == IBAN_CHARS_MIN).then_some(start)
 }
 
 /// Returns the longest IBAN that starts at the two letters; the shortest are Norway's, with 15 characters. Spaces may separate groups of
 /// four.
 pub(super) fn iban(text: &[u8], start: usize) -> Option<Range<usize>> {
     let may_separate = |byte, count| byte == b' ' && count % 4 == 0;
-    longest(text, start, 36, may_separate, 15..35, is_one_modulo_97)
+    longest(text, start, 36, may_separate, IBAN_CHARS_MIN..35, is_one_modulo_97)
 }
 
 /// Verifies the check digits (ISO 13616: 1 modulo 97, with the first four characters moved to the end).
@@ -169,8 +198,7 @@ fn is_one_modulo_97(characters: &[u32]) -> bool {
 }
 
 pub(super) fn ssn_start(run: &Run<'_>) -> Option<usize> {
-    let fits = run.len() == 3 && run.goes_on(b"-") && run.before(1) != Some(b'-');
-    fits.then_some(run.start)
+    run.shape(3, b"000-00-0000")
 }
 
 /// Returns whether a social security number may have been issued.
@@ -182,29 +210,37 @@ pub(super) fn is_ssn(text: &[u8]) -> bool {
 }
 
 pub(super) fn phone_start(run: &Run<'_>) -> Option<usize> {
-    match run.before(1) {
-        // Excludes offsets of times.
-        Some(b'+') if run.len() >= 8 || run.is_before(b" ./()-") => Some(run.start - 1),
-        Some(b'(') if run.len() == 3 && run.is_before(b")") => Some(run.start - 1),
-        Some(b'-' | b'.' | b'/') => None,
-        _ if run.len() == 3 && run.goes_on(b".-") => Some(run.start),
-        _ if run.len() == 1 && byte(run.text, run.start) == Some(b'1') && run.goes_on(b" .-") => {
-            Some(run.start)
-        }
-        _ => None,
-    }
+    let is_international = |start: &usize| {
+        byte(run.text, *start) == Some(b'+')
+            && count_digits(run.text, run.start, b" ./()-", 2) >= PHONE_DIGITS_MIN
+    };
+    let international = run.start.checked_sub(1).filter(is_international);
+    international
+        .or_else(|| run.shape(4, b"(000)000-0000"))
+        .or_else(|| run.shape(4, b"(000) 000-0000"))
+        .or_else(|| run.shape(3, b"000-000-0000"))
+        .or_else(|| run.shape(1, b"1-000-000-0000"))
 }
+
+/// Digits of the shortest international number.
+const PHONE_DIGITS_MIN: usize = 8;
 
 // === Addresses ===
 
 pub(super) fn ipv4_start(run: &Run<'_>) -> Option<usize> {
-    if run.len() > 3 || !run.goes_on(b".") || run.before(1) == Some(b'.') {
+    if byte(run.text, run.end) != Some(b'.') {
         return None;
     }
     // Most are decimal numbers.
-    let second = run.text.get(run.end + 1..).unwrap_or_default();
-    let length = second.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    (length <= 3 && second.get(length) == Some(&b'.')).then_some(run.start)
+    let mut end = run.end;
+    for _ in 0..2 {
+        let digits = count_from(run.text, end + 1, 4, |byte| byte.is_ascii_digit());
+        end += 1 + digits;
+        if digits == 0 || byte(run.text, end) != Some(b'.') {
+            return None;
+        }
+    }
+    Some(run.start.max(run.end.saturating_sub(3)))
 }
 
 pub(super) fn is_ipv4(text: &[u8]) -> bool {
@@ -212,30 +248,30 @@ pub(super) fn is_ipv4(text: &[u8]) -> bool {
     str::from_utf8(text).is_ok_and(|text| text.split('.').all(is_octet))
 }
 
-/// Returns whether a colon may be part of an IPv6 address, which has two in a row, or six.
-pub(super) fn may_be_ipv6(text: &[u8], colon: usize) -> bool {
-    let next = byte(text, colon + 1);
-    if next == Some(b':') {
-        return true;
-    }
-    let before = colon.checked_sub(1).and_then(|before| byte(text, before));
-    let is_hex = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_hexdigit());
-    if !is_hex(before) || !is_hex(next) {
-        return false;
-    }
-    let rest = text.get(colon..).unwrap_or_default().iter().take(40);
-    let part = rest.take_while(|byte| byte.is_ascii_hexdigit() || **byte == b':');
-    part.filter(|byte| **byte == b':').count() >= 6
-}
-
 /// Maximum length of an IPv6 address as text.
 const IPV6_BYTES_MAX: usize = 45;
 
-/// Returns the IPv6 address around a colon. Without a digit, or with a single group, it is a path in a program or not a real address.
-pub(super) fn ipv6(text: &[u8], colon: usize) -> Option<Range<usize>> {
+/// Returns the text around a place that consists of what IPv6 addresses consist of.
+fn ipv6_around(text: &[u8], at: usize) -> Range<usize> {
     let is_part = |byte: u8| byte.is_ascii_hexdigit() || byte == b':' || byte == b'.';
-    let start = colon - count_before(text, colon, IPV6_BYTES_MAX, is_part);
-    let mut end = colon + count_from(text, colon, IPV6_BYTES_MAX, is_part);
+    at - count_before(text, at, IPV6_BYTES_MAX, is_part)
+        ..at + count_from(text, at, IPV6_BYTES_MAX, is_part)
+}
+
+/// Returns whether a colon may be part of an IPv6 address, which has digits, and two colons in a row or six.
+pub(super) fn ipv6_start(run: &Run<'_>) -> Option<usize> {
+    if byte(run.text, run.start) != Some(b':') {
+        return None;
+    }
+    let around =
+        run.text.get(ipv6_around(run.text, run.start)).filter(|around| has_digit(around))?;
+    let colons = memchr_iter(b':', around).count();
+    (colons >= 6 || memmem::find(around, b"::").is_some()).then_some(run.start)
+}
+
+/// Returns the IPv6 address around a place. Without a digit, or with a single group, it is a path in a program or not a real address.
+pub(super) fn ipv6(text: &[u8], at: usize) -> Option<Range<usize>> {
+    let Range { start, mut end } = ipv6_around(text, at);
     if is_word(start.checked_sub(1).and_then(|before| byte(text, before))) {
         return None;
     }
@@ -272,15 +308,14 @@ pub(super) fn email(text: &[u8], at: usize) -> Option<Range<usize>> {
     (start < at && is_word(domain.first().copied())).then_some(start..end)
 }
 
-/// Maximum length of user and password together, before the `@`.
-const USER_BYTES_MAX: usize = 256;
-
-/// Returns the password before the `@` of a URL.
+/// Returns the password before the `@` of a URL, whose slashes may be escaped.
 pub(super) fn password(text: &[u8], at: usize) -> Option<Range<usize>> {
     let is_part = |byte: u8| byte > b' ' && !b"\"'<>/@".contains(&byte);
-    let start = at - count_before(text, at, USER_BYTES_MAX, is_part);
-    let before = text.get(..start).unwrap_or_default();
-    if !before.ends_with(b"://") && !before.ends_with(br":\/\/") {
+    let start = at - count_before(text, at, usize::MAX, is_part);
+    let before = text.get(..start)?;
+    let (scheme, slashes) = before
+        .split_at(before.len() - count_before(before, start, 16, |byte| b"/\\".contains(&byte)));
+    if !scheme.ends_with(b":") || memchr_iter(b'/', slashes).count() != 2 {
         return None;
     }
     let colon = text.get(start..at)?.iter().position(|byte| *byte == b':')?;

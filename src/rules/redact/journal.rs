@@ -68,7 +68,7 @@ impl BeforeJournal {
             // The scope of Agents SDK items comes from a header.
             decoded = decode(envelope, body, limits)?;
         }
-        let may_hold = self.may_hold(envelope.encoding, body);
+        let may_hold = self.may_hold(body);
         if !may_hold && self.rules.all.iter().all(|rule| redaction(rule).is_some()) {
             return Ok((sent, decoded, 0));
         }
@@ -125,12 +125,8 @@ impl BeforeJournal {
     }
 
     /// Returns whether a body may contain a match.
-    fn may_hold(&self, encoding: Encoding, body: &[u8]) -> bool {
-        self.rules.redactions().any(|Redaction { search, .. }| {
-            // In protobuf, numbers are only visible within individual texts.
-            let has_hidden = encoding == Encoding::Protobuf && search.is_after_numbers();
-            has_hidden || search.may_match(body)
-        })
+    fn may_hold(&self, body: &[u8]) -> bool {
+        self.rules.redactions().any(|rule| rule.search.marks(body).any())
     }
 
     /// Returns whether a body contains a match outside of its items. Rules for some fields or some items do not apply there.
@@ -143,7 +139,8 @@ impl BeforeJournal {
             match (encoding, str::from_utf8(body)) {
                 _ if rule.search.is_all => true,
                 (Encoding::Json, Ok(json)) => {
-                    rule.json_edits(json, 0, |_| true).map_or(true, |edits| !edits.is_empty())
+                    let edits = rule.json_edits(json, &rule.search.marks(body), 0, |_| true);
+                    edits.map_or(true, |edits| !edits.is_empty())
                 }
                 (Encoding::Json, Err(_)) => true,
                 (Encoding::Protobuf, _) => holds_match(rule, body),
@@ -244,7 +241,7 @@ impl Redaction {
         }
         if encoding == Encoding::Json
             && let Ok(json) = str::from_utf8(wire)
-            && let Ok(edits) = self.json_edits(json, 0, |_| true)
+            && let Ok(edits) = self.json_edits(json, &self.search.marks(wire), 0, |_| true)
         {
             return edited(wire, edits);
         }
@@ -255,7 +252,7 @@ impl Redaction {
         });
         // Truncated data is not a valid message, so its texts cannot be told apart.
         let is_unclear = encoding == Encoding::Json || !is_whole;
-        if holds_match(self, &kept) || is_unclear && self.search.may_match(wire) {
+        if holds_match(self, &kept) || is_unclear && self.search.marks(wire).any() {
             return Some(nothing());
         }
         (kept != wire).then_some(kept)

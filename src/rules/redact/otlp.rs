@@ -1,13 +1,12 @@
 //! Redacts OTLP messages: each text in place, and everything else byte for byte.
 
 use super::Redaction;
+use super::search::{LONG_NUMBER_MIN, Marks};
 use crate::normalize::wire::{Content, Edit, Fields, last_bytes, rebuilt};
 use crate::normalize::{Limits, Parts, parts_of};
 use crate::span::otlp::protobuf::write_bytes;
 use crate::support::find::place_of;
 
-/// The smallest card number.
-const LONG_NUMBER_MIN: u64 = 10_u64.pow(12);
 /// Maximum depth to which unknown messages are searched.
 const UNKNOWN_DEPTH_MAX: usize = 16;
 
@@ -52,19 +51,17 @@ const fn event(attributes: Parts) -> [Part; 5] {
 pub(super) struct Walk<'a> {
     rule: &'a Redaction,
     wire: &'a [u8],
-    /// Possible starts of patterns; `None` if they can be anywhere.
-    marks: Option<Vec<usize>>,
+    marks: Marks,
 }
 
 impl<'a> Walk<'a> {
     pub(super) fn new(rule: &'a Redaction, wire: &'a [u8]) -> Self {
-        let marks = (!rule.search.is_anywhere()).then(|| rule.search.marks(wire));
-        Self { rule, wire, marks }
+        Self { rule, wire, marks: rule.search.marks(wire) }
     }
 
     /// Returns the redacted message; `None` if it stays.
     pub(super) fn message(&self, layout: Layout) -> Option<Vec<u8>> {
-        self.may_match(self.wire).then(|| self.rebuilt(self.wire, layout)).flatten()
+        self.marks.any().then(|| self.rebuilt(self.wire, layout)).flatten()
     }
 
     fn rebuilt(&self, message: &[u8], layout: Layout) -> Option<Vec<u8>> {
@@ -77,10 +74,10 @@ impl<'a> Walk<'a> {
                 }
                 (Attribute(parts), Content::Bytes(attribute)) => self.attribute(attribute, parts),
                 (Part::Message(layout), Content::Bytes(inner)) => {
-                    self.inner(inner, |walk, inner| walk.rebuilt(inner, layout))
+                    self.inner(inner, b"", || self.rebuilt(inner, layout))
                 }
-                (Part::Event, Content::Bytes(event)) => self.inner(event, |walk, event| {
-                    walk.rebuilt(
+                (Part::Event, Content::Bytes(event)) => self.inner(event, b"", || {
+                    self.rebuilt(
                         event,
                         match last_bytes(event, 2) {
                             b"exception" => EXCEPTION,
@@ -96,7 +93,7 @@ impl<'a> Walk<'a> {
     }
 
     fn attribute(&self, attribute: &[u8], parts: Parts) -> Edit {
-        if !self.may_match(attribute) {
+        if !self.is_marked(attribute) {
             return Edit::Keep;
         }
         let is_meant = |key: &str| match parts {
@@ -107,18 +104,16 @@ impl<'a> Walk<'a> {
         if !self.rule.fields.are_all && !is_meant(&String::from_utf8_lossy(key)) {
             return Edit::Keep;
         }
-        self.inner(attribute, |walk, attribute| walk.key_value(attribute, 1))
+        self.inner(attribute, b"", || self.key_value(attribute, 1))
     }
 
     fn key_value(&self, entry: &[u8], depth: usize) -> Option<Vec<u8>> {
         let key = last_bytes(entry, 1);
         rebuilt(entry, |number, content| match (number, content) {
-            (1, Content::Bytes(key)) if self.may_hold(key) => {
+            (1, Content::Bytes(key)) if self.is_marked(key) => {
                 self.rule.name(key).map_or(Edit::Keep, Edit::Replace)
             }
-            (2, Content::Bytes(value)) => {
-                self.inner(value, |walk, value| walk.value(value, key, depth))
-            }
+            (2, Content::Bytes(value)) => self.inner(value, key, || self.value(value, key, depth)),
             (1, Content::Bytes(_)) | (3, _) => Edit::Keep,
             _ => self.unknown(content),
         })
@@ -147,10 +142,10 @@ impl<'a> Walk<'a> {
     fn list(&self, number: u32, list: &[u8], key: &[u8], depth: usize) -> Edit {
         let list = rebuilt(list, |field, content| match (field, content) {
             (1, Content::Bytes(entry)) if number == 6 => {
-                self.inner(entry, |walk, entry| walk.key_value(entry, depth + 1))
+                self.inner(entry, key, || self.key_value(entry, depth + 1))
             }
             (1, Content::Bytes(value)) => {
-                self.inner(value, |walk, value| walk.value(value, key, depth + 1))
+                self.inner(value, key, || self.value(value, key, depth + 1))
             }
             _ => self.unknown(content),
         });
@@ -161,36 +156,31 @@ impl<'a> Walk<'a> {
     /// text.
     fn number(&self, value: &[u8], key: &[u8]) -> Option<Vec<u8>> {
         let Ok(Some((3, Content::Varint(bits)))) = Fields::new(value).next() else { return None };
-        let search = &self.rule.search;
-        let is_long = search.is_anywhere() || bits >= LONG_NUMBER_MIN;
-        let is_sought = is_long && !search.is_all;
+        let is_sought = !self.rule.search.is_all;
         is_sought.then(|| self.rule.value(key, bits.cast_signed().to_string().as_bytes())).flatten()
     }
 
     /// Redacts a text or bytes.
     fn leaf(&self, key: &[u8], text: &[u8]) -> Edit {
-        if !self.is_marked(key) && !self.may_hold(text) {
+        if !self.is_marked(key) && !self.is_marked(text) {
             return Edit::Keep;
         }
         self.rule.value(key, text).map_or(Edit::Keep, Edit::Replace)
     }
 
-    fn may_hold(&self, text: &[u8]) -> bool {
-        self.is_marked(text) || self.rule.search.has_numbers(text)
-    }
-
-    fn inner(&self, message: &[u8], rewrite: impl FnOnce(&Self, &[u8]) -> Option<Vec<u8>>) -> Edit {
-        if !self.may_match(message) {
+    /// Rewrites a message that may contain a match, or whose key may begin one.
+    fn inner(&self, message: &[u8], key: &[u8], rewrite: impl FnOnce() -> Option<Vec<u8>>) -> Edit {
+        if !self.is_marked(key) && !self.is_marked(message) {
             return Edit::Keep;
         }
-        rewrite(self, message).map_or(Edit::Keep, Edit::Replace)
+        rewrite().map_or(Edit::Keep, Edit::Replace)
     }
 
     /// Keeps a field of a later version, unless it contains a match; then the whole field is removed.
     fn unknown(&self, content: Content<'_>) -> Edit {
         let holds = match content {
             _ if !self.rule.fields.are_all => false,
-            Content::Bytes(bytes) => self.may_match(bytes) && holds_match(self.rule, bytes),
+            Content::Bytes(bytes) => self.is_marked(bytes) && holds_match(self.rule, bytes),
             // The contents of a group are unknown; no client sends any.
             Content::Group => true,
             Content::Varint(_) | Content::Fixed64(_) | Content::Fixed32(_) => false,
@@ -198,18 +188,9 @@ impl<'a> Walk<'a> {
         if holds { Edit::Drop } else { Edit::Keep }
     }
 
-    /// Returns whether a message may contain a match. Numbers are only visible within known texts.
-    fn may_match(&self, message: &[u8]) -> bool {
-        self.rule.search.is_after_numbers() || self.is_marked(message)
-    }
-
+    /// Returns whether a part of the message may contain a match.
     fn is_marked(&self, part: &[u8]) -> bool {
-        let Some(marks) = self.marks.as_ref().filter(|_| !part.is_empty()) else {
-            return !part.is_empty();
-        };
-        let Some(place) = place_of(part, self.wire) else { return true };
-        let first = marks.partition_point(|mark| *mark < place.start);
-        marks.get(first).is_some_and(|mark| *mark < place.end)
+        !part.is_empty() && place_of(part, self.wire).is_none_or(|place| self.marks.touch(&place))
     }
 }
 

@@ -1,8 +1,8 @@
 //! The table of named patterns: what each finds, where it starts, and how a match is told from a lookalike.
 //!
-//! A pattern starts at something that is found quickly: a literal, an `@`, the first of some digits, a colon. It is tried only there, so
-//! text without such starts costs one search ([`Search`](super::search::Search)). Every attempt is bounded or ends in a match, so hostile
-//! text is searched in linear time.
+//! A pattern starts at something that is found quickly: a literal, an `@`, some digits. It is tried only there, so text without such starts
+//! costs one search ([`Search`](super::search::Search)). Every attempt is bounded or ends in a match, so hostile text is searched in linear
+//! time.
 
 use std::ops::Range;
 
@@ -22,23 +22,20 @@ pub struct Pattern {
     pub(super) check: fn(&[u8]) -> bool,
 }
 
-/// Returns where a match with these digits starts, if their shape fits.
+/// Returns where a match with these digits starts, if their shape and that of what follows fit.
 pub(super) type NumberStart = fn(&Run<'_>) -> Option<usize>;
 
 /// Returns the range of a match, given the text and the place that was found.
 pub(super) type Reach = fn(&[u8], usize) -> Option<Range<usize>>;
-
-/// Returns whether a match is possible around a byte.
-pub(super) type MayStand = fn(&[u8], usize) -> bool;
 
 /// Where a pattern may start.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Start {
     /// At one of these texts.
     Literals(&'static [&'static str]),
-    /// Around this byte, if the function allows it.
-    Around(u8, MayStand),
-    /// Before or at the first of some digits; the function returns the start, if their shape fits.
+    /// Around an `@`.
+    AroundAt,
+    /// At or near some digits.
     Digits(NumberStart),
 }
 
@@ -54,6 +51,8 @@ pub(super) enum Body {
 pub(super) enum Edges {
     /// No letter or digit on either side.
     Word,
+    /// Nor one of these before a digit.
+    Number(&'static [u8]),
     /// No letter, digit, `-` or `_` before it, which would make it a piece of base64.
     Token,
     /// No letter or digit after it.
@@ -86,18 +85,16 @@ const fn digits(
     finds: &'static str,
     start: NumberStart,
     body: Body,
+    edges: Edges,
     check: fn(&[u8]) -> bool,
 ) -> Pattern {
-    Pattern { name, finds, start: Start::Digits(start), body, edges: Edges::Word, check }
+    Pattern { name, finds, start: Start::Digits(start), body, edges, check }
 }
 
 /// After a `+`, as many groups as fit, up to 15 digits (ITU-T E.164); otherwise ten digits in North American groups.
 const PHONE: &str = r"(\+[0-9](?:[ ./()-]{0,2}[0-9]){7,14})(?:[^0-9A-Za-z]|$)|(?:1[ .-])?(?:\([0-9]{3}\) ?[0-9]{3}|[0-9]{3}[.-][0-9]{3})[ .-][0-9]{4}";
 /// No fifth number follows.
 const IPV4: &str = r"([0-9]{1,4}(?:\.[0-9]{1,4}){3})(?:[^.0-9]|\.[^0-9]|\.?$)";
-
-/// Before a host name.
-const AT: Start = Start::Around(b'@', checks::is_before_word);
 
 const fn around(name: &'static str, finds: &'static str, start: Start, reach: Reach) -> Pattern {
     Pattern { name, finds, start, body: Body::Code(reach), edges: Edges::Free, check: always }
@@ -138,7 +135,7 @@ pub static PATTERNS: &[Pattern] = &[
         "(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{22,})"),
     key("gitlab_token", "GitLab's tokens (`glpat-...`)", &["glpat-"], "glpat-[A-Za-z0-9_-]{20,}"),
     key("slack_token", "Slack's tokens (`xoxb-...`, `xapp-...`)",
-        &["xoxb-", "xoxp-", "xoxa-", "xoxo-", "xoxr-", "xoxs-", "xapp-"], "x(?:ox[a-z]|app)-[A-Za-z0-9-]{10,}"),
+        &["xox", "xapp-"], "x(?:ox[a-z]|app)-[A-Za-z0-9-]{10,}"),
     key("stripe_key", "Stripe's keys (`sk_live_...`, `whsec_...`)",
         &["sk_live_", "rk_live_", "sk_test_", "rk_test_", "whsec_"],
         "(?:[sr]k_(?:live|test)_|whsec_)[A-Za-z0-9]{16,}"),
@@ -156,15 +153,17 @@ pub static PATTERNS: &[Pattern] = &[
         ..key("bearer", "what follows `Bearer` in a header", &["Bearer ", "bearer ", "BEARER "],
             r"(?i:bearer) {1,4}([A-Za-z0-9._~+=-](?:[A-Za-z0-9._~+=-]|\\?/){15,})")
     },
-    around("password_in_url", "the password in `scheme://user:password@host`", AT, checks::password),
-    around("email", "e-mail addresses", AT, checks::email),
+    around("password_in_url", "the password in `scheme://user:password@host`", Start::AroundAt, checks::password),
+    around("email", "e-mail addresses", Start::AroundAt, checks::email),
     digits("credit_card", "credit card numbers, by their issuers' lengths and the Luhn check digit", checks::card_start,
-        Body::Code(checks::card), always),
-    digits("iban", "bank account numbers (IBAN), by their check digits", checks::iban_start, Body::Code(checks::iban), always),
+        Body::Code(checks::card), Edges::Number(b"."), always),
+    digits("iban", "bank account numbers (IBAN), by their check digits", checks::iban_start, Body::Code(checks::iban), Edges::Word,
+        always),
     digits("us_ssn", "US social security numbers (`123-45-6789`)", checks::ssn_start,
-        Body::Regex("[0-9]{3}-[0-9]{2}-[0-9]{4}"), checks::is_ssn),
+        Body::Regex("[0-9]{3}-[0-9]{2}-[0-9]{4}"), Edges::Number(b"-"), checks::is_ssn),
     digits("phone", "phone numbers: international with `+`, and North American", checks::phone_start,
-        Body::Regex(PHONE), always),
-    digits("ipv4", "IPv4 addresses", checks::ipv4_start, Body::Regex(IPV4), checks::is_ipv4),
-    around("ipv6", "IPv6 addresses", Start::Around(b':', checks::may_be_ipv6), checks::ipv6),
+        Body::Regex(PHONE), Edges::Number(b"-./"), always),
+    digits("ipv4", "IPv4 addresses", checks::ipv4_start, Body::Regex(IPV4), Edges::Number(b"."),
+        checks::is_ipv4),
+    around("ipv6", "IPv6 addresses", Start::Digits(checks::ipv6_start), checks::ipv6),
 ];

@@ -1,19 +1,20 @@
 //! Finds patterns in a text.
 //!
-//! Most texts contain no match. So a wire is first searched as a whole for marks ([`Search::marks`]): literals with which patterns start,
-//! `@`, double colons, and escapes of ASCII characters, which may hide any of these. Digits are meaningful only within a text, whose ends
-//! are not visible in the wire, so they are searched for text by text ([`Search::has_numbers`]). Only a text with one of these is searched
-//! exactly ([`Search::find`]).
+//! Most texts contain no match. So a wire is first searched as a whole for marks ([`Search::marks`]): places where a pattern may start,
+//! whatever stands around them. A wire does not show where its texts end, and escapes are not decoded in it, so a mark needs only what a
+//! match always has inside: its first characters, an `@` in a host's name, digits in a number's shape. An escape of an ASCII character may
+//! hide any of these and is a mark, too. Only texts with marks are searched exactly ([`Search::find`]).
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
-use aho_corasick::packed::{Builder, Searcher};
-use aho_corasick::{AhoCorasick, Match};
+use aho_corasick::packed::{Config, Searcher};
 use memchr::memchr_iter;
 use regex::bytes::Regex;
 
-use super::checks::{Run, is_in_base64, is_word};
-use super::patterns::{Body, Edges, MayStand, NumberStart, Pattern, Start};
+use super::checks::{CARD_DIGITS_MIN, Run, is_in_base64, is_word, may_tell};
+use super::patterns::{Body, Edges, NumberStart, Pattern, Start};
+use crate::normalize::wire::{Content, Fields};
 
 /// A match and its pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,11 +31,11 @@ pub(super) struct Search {
     pub(super) is_all: bool,
     named: Vec<Named>,
     own: Vec<(String, Regex)>,
-    literals: Literals,
+    literals: Option<Searcher>,
     /// The patterns that start with each literal; empty for an escape.
-    owners: Vec<Vec<usize>>,
-    /// Bytes around which patterns match: the byte, a test of its surroundings, and the patterns.
-    around: Vec<(u8, MayStand, Vec<usize>)>,
+    owners: Vec<BTreeSet<usize>>,
+    /// The patterns around an `@`.
+    around_at: Vec<usize>,
     /// The patterns that start with digits, and where each may start.
     numbers: Vec<(usize, NumberStart)>,
 }
@@ -45,6 +46,14 @@ struct Named {
     /// The body from the start on, if it is a regular expression.
     regex: Option<Regex>,
 }
+
+/// The tag of `AnyValue.int_value`.
+const INT_VALUE: u8 = 3 << 3;
+/// The smallest card number.
+pub(super) const LONG_NUMBER_MIN: u64 = 10_u64.pow(12);
+
+/// Buckets of the searcher for literals.
+const BUCKETS: usize = 8;
 
 /// Unnecessary escapes of ASCII characters, which may hide a mark.
 const ESCAPES: [&str; 6] = [r"\u002", r"\u003", r"\u004", r"\u005", r"\u006", r"\u007"];
@@ -60,10 +69,9 @@ impl Search {
         patterns: &[&'static Pattern],
         own: Vec<(String, Regex)>,
     ) -> Result<Self, regex::Error> {
-        let (mut named, mut numbers) = (Vec::new(), Vec::new());
-        let mut around: Vec<(u8, _, Vec<usize>)> = Vec::new();
-        let mut literals: Vec<&str> = ESCAPES.to_vec();
-        let mut owners = vec![Vec::new(); ESCAPES.len()];
+        let (mut named, mut around_at, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
+        let mut literals: Vec<(&str, Option<usize>)> =
+            ESCAPES.map(|escape| (escape, None)).to_vec();
         for (place, pattern) in patterns.iter().copied().enumerate() {
             let regex = match pattern.body {
                 Body::Regex(body) => Some(Regex::new(&format!("^(?-u:{body})"))?),
@@ -72,34 +80,38 @@ impl Search {
             named.push(Named { pattern, regex });
             match pattern.start {
                 Start::Literals(beginnings) => {
-                    literals.extend(beginnings);
-                    owners.resize(literals.len(), vec![place]);
+                    literals.extend(beginnings.iter().map(|literal| (*literal, Some(place))));
                 }
                 Start::Digits(start) => numbers.push((place, start)),
-                Start::Around(byte, may_be) => {
-                    match around.iter_mut().find(|(known, ..)| *known == byte) {
-                        Some((.., places)) => places.push(place),
-                        None => around.push((byte, may_be, vec![place])),
-                    }
-                }
+                Start::AroundAt => around_at.push(place),
             }
         }
-        // If one literal is a prefix of another, finding either counts for both.
-        let owned = owners.clone();
-        for (owners, literal) in owners.iter_mut().zip(&literals) {
-            let is_like = |other: &str| other.starts_with(literal) || literal.starts_with(other);
-            let like = literals.iter().zip(&owned).filter(|(other, _)| is_like(other));
-            *owners = like.flat_map(|(_, owners)| owners.iter().copied()).collect();
-            owners.sort_unstable();
-            owners.dedup();
+        // A literal also stands for those that begin with it.
+        literals.sort_unstable();
+        let mut starts: Vec<(&str, BTreeSet<usize>)> = Vec::new();
+        for (literal, place) in literals {
+            match starts.last_mut() {
+                Some((shorter, places)) if literal.starts_with(*shorter) => places.extend(place),
+                _ => starts.push((literal, place.into_iter().collect())),
+            }
         }
+        // The searcher puts literals into its buckets in turn, goes by their first three bytes, and is fast if those in a bucket are alike.
+        starts.sort_by_key(|(literal, _)| literal.as_bytes().get(2).map(|byte| byte >> 4));
+        let columns: Vec<_> = starts.chunks(starts.len().div_ceil(BUCKETS)).collect();
+        let rows = 0..columns.first().map_or(0, |column| column.len());
+        let (literals, owners): (Vec<&str>, Vec<_>) = rows
+            .flat_map(|row| {
+                columns.iter().filter_map(move |column| column.get(row).or(column.last()))
+            })
+            .cloned()
+            .unzip();
         Ok(Self {
             is_all: false,
             named,
             own,
-            literals: Literals::new(&literals),
+            literals: searcher(&literals),
             owners,
-            around,
+            around_at,
             numbers,
         })
     }
@@ -120,32 +132,66 @@ impl Search {
         self.is_all || !self.own.is_empty()
     }
 
-    /// Returns whether some of the patterns start with digits.
-    pub(super) fn is_after_numbers(&self) -> bool {
-        !self.numbers.is_empty()
+    /// Returns where patterns may start in a text or a wire.
+    pub(super) fn marks(&self, wire: &[u8]) -> Marks {
+        Marks((!self.is_anywhere()).then(|| self.starts(wire)))
     }
 
-    /// Returns whether a text may contain a match.
-    pub(super) fn may_match(&self, text: &[u8]) -> bool {
-        self.is_anywhere() || !self.marks(text).is_empty() || self.has_numbers(text)
-    }
-
-    /// Returns the places in a wire where a pattern may start, digits aside, in ascending order. A text without marks in its range and
-    /// without numbers contains no match.
-    pub(super) fn marks(&self, wire: &[u8]) -> Vec<usize> {
+    /// Returns the places in a text or a wire where a named pattern may start, in ascending order.
+    pub(super) fn starts(&self, wire: &[u8]) -> Vec<usize> {
         let mut marks = Vec::new();
-        self.literals.each(wire, |literal, start| {
-            let owners = self.owners.get(literal).map(Vec::as_slice).unwrap_or_default();
+        self.each_literal(wire, |literal, start| {
             let may_match = |place: &usize| self.may_begin(*place, wire, start);
-            if owners.is_empty() || owners.iter().any(may_match) {
+            let owners = self.owners.get(literal);
+            if owners.is_some_and(|owners| owners.is_empty() || owners.iter().any(may_match)) {
                 marks.push(start);
             }
         });
-        for (byte, may_be, _) in &self.around {
-            marks.extend(memchr_iter(*byte, wire).filter(|at| may_be(wire, *at)));
+        self.each_start(wire, |_, Range { start, end }| {
+            // Digits of other texts may be next to those of the text.
+            marks.extend([start, (end - 1).min(start + CARD_DIGITS_MIN - 1), end - 1]);
+        });
+        if !self.numbers.is_empty() {
+            // The digits of a whole number are not in its message.
+            let is_card = |at: &usize| {
+                let field = wire.get(*at..).map(|rest| Fields::new(rest).next());
+                let Some(Ok(Some((_, Content::Varint(bits @ LONG_NUMBER_MIN..))))) = field else {
+                    return false;
+                };
+                !self.find(bits.cast_signed().to_string().as_bytes()).is_empty()
+            };
+            marks.extend(memchr_iter(INT_VALUE, wire).filter(is_card));
         }
         marks.sort_unstable();
         marks
+    }
+
+    /// Visits the places where a pattern may start at an `@` or a number, with the pattern and what was found.
+    fn each_start(&self, text: &[u8], mut visit: impl FnMut(usize, Range<usize>)) {
+        for at in memchr_iter(b'@', text).take_while(|_| !self.around_at.is_empty()) {
+            let matches = |place: &&usize| self.try_named(**place, text, at).is_some();
+            self.around_at.iter().filter(matches).for_each(|place| visit(*place, at..at + 1));
+        }
+        if !self.numbers.is_empty() {
+            each_run(text, |run| {
+                let starts = self.numbers.iter();
+                for (place, start) in
+                    starts.filter_map(|(place, start)| Some((*place, start(run)?)))
+                {
+                    visit(place, start..run.end);
+                }
+            });
+        }
+    }
+
+    /// Visits all literals in a text, even those that overlap others.
+    fn each_literal(&self, text: &[u8], mut visit: impl FnMut(usize, usize)) {
+        let mut at = 0;
+        let first = |at: usize| self.literals.as_ref()?.find_in(text, (at..text.len()).into());
+        while let Some(found) = first(at) {
+            visit(found.pattern().as_usize(), found.start());
+            at = found.start() + 1;
+        }
     }
 
     /// Returns whether a pattern continues after its literal, regardless of its surroundings. Patterns in which an escape may occur are not
@@ -160,28 +206,13 @@ impl Search {
         }
     }
 
-    /// Returns whether a text contains numbers that a pattern may match.
-    pub(super) fn has_numbers(&self, text: &[u8]) -> bool {
-        let mut found = Vec::new();
-        !self.numbers.is_empty()
-            && each_run(text, |run| {
-                self.try_numbers(&run, Looks::Loosely, &mut found);
-                // Digits that belong to a preceding escape do not count.
-                let behind = Run { start: behind_escape(&run), ..run };
-                if behind.start != run.start {
-                    self.try_numbers(&behind, Looks::Loosely, &mut found);
-                }
-                !found.is_empty()
-            })
-    }
-
     /// Returns all matches in a text without escapes, ordered and disjoint.
     pub(super) fn find(&self, text: &[u8]) -> Vec<PatternMatch> {
         let mut found = Vec::new();
         let mut done = 0;
-        self.literals.each(text, |literal, start| {
+        self.each_literal(text, |literal, start| {
             let mut owners = self.owners.get(literal).into_iter().flatten();
-            let match_here = |place: &usize| self.try_named(*place, text, start, Looks::Exactly);
+            let match_here = |place: &usize| self.try_named(*place, text, start);
             if start >= done
                 && !is_in_base64(text, start)
                 && let Some(one) = owners.find_map(match_here)
@@ -190,18 +221,9 @@ impl Search {
                 found.push(one);
             }
         });
-        for (byte, may_be, places) in &self.around {
-            for at in memchr_iter(*byte, text).filter(|at| may_be(text, *at)) {
-                let at_mark = |place: &usize| self.try_named(*place, text, at, Looks::Exactly);
-                found.extend(places.iter().filter_map(at_mark));
-            }
-        }
-        if !self.numbers.is_empty() {
-            each_run(text, |run| {
-                self.try_numbers(&run, Looks::Exactly, &mut found);
-                false
-            });
-        }
+        self.each_start(text, |place, Range { start, .. }| {
+            found.extend(self.try_named(place, text, start));
+        });
         for (place, (_, regex)) in (self.named.len()..).zip(&self.own) {
             let matches = regex.find_iter(text).filter(|found| !found.is_empty());
             found.extend(matches.map(|found| PatternMatch { range: found.range(), name: place }));
@@ -210,22 +232,8 @@ impl Search {
         apart(found.collect()).into_iter().map(|(found, ())| found).collect()
     }
 
-    fn try_numbers(&self, run: &Run<'_>, looks: Looks, found: &mut Vec<PatternMatch>) {
-        for (place, start) in &self.numbers {
-            if let Some(start) = start(run) {
-                found.extend(self.try_named(*place, run.text, start, looks));
-            }
-        }
-    }
-
     /// Tries a pattern at a possible start.
-    fn try_named(
-        &self,
-        place: usize,
-        text: &[u8],
-        start: usize,
-        looks: Looks,
-    ) -> Option<PatternMatch> {
+    fn try_named(&self, place: usize, text: &[u8], start: usize) -> Option<PatternMatch> {
         let Named { pattern, regex } = self.named.get(place)?;
         let (whole, inner) = match (regex, pattern.body) {
             (Some(regex), _) => {
@@ -242,18 +250,28 @@ impl Search {
             }
             (None, Body::Regex(_)) => return None,
         };
-        let stands_alone =
-            looks == Looks::Loosely || pattern.edges.hold(text, whole.start..inner.end);
-        let is_it = stands_alone && (pattern.check)(text.get(inner.clone())?);
+        let is_it = pattern.edges.hold(text, whole.start..inner.end)
+            && (pattern.check)(text.get(inner.clone())?);
         is_it.then_some(PatternMatch { range: inner, name: place })
     }
 }
 
-/// Whether the characters around a match are checked. In a text with escapes they are not, because a neighbour may be an escape's letter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Looks {
-    Loosely,
-    Exactly,
+/// Where patterns may start in a wire; `None` if anywhere.
+#[derive(Debug)]
+pub(super) struct Marks(Option<Vec<usize>>);
+
+impl Marks {
+    /// Returns whether there may be a match at all.
+    pub(super) fn any(&self) -> bool {
+        self.0.as_ref().is_none_or(|marks| !marks.is_empty())
+    }
+
+    /// Returns whether there may be a match in a part of the wire.
+    pub(super) fn touch(&self, part: &Range<usize>) -> bool {
+        let Some(marks) = &self.0 else { return true };
+        let first = marks.partition_point(|mark| *mark < part.start);
+        marks.get(first).is_some_and(|mark| *mark < part.end)
+    }
 }
 
 impl Edges {
@@ -262,6 +280,11 @@ impl Edges {
         let after = text.get(range.end).copied();
         match self {
             Self::Word => !is_word(before) && !is_word(after),
+            Self::Number(bytes) => {
+                let is_digit = text.get(range.start).is_some_and(u8::is_ascii_digit);
+                let is_more = is_digit && before.is_some_and(|before| bytes.contains(&before));
+                !is_more && Self::Word.hold(text, range)
+            }
             Self::Token => !is_word(before) && !matches!(before, Some(b'-' | b'_')),
             Self::Right => !is_word(after),
             Self::Free => true,
@@ -284,110 +307,62 @@ pub(super) fn apart<T>(mut found: Vec<(PatternMatch, T)>) -> Vec<(PatternMatch, 
     apart
 }
 
-/// Bytes that are searched for digits together, as vectors.
-const CHUNK_BYTES: usize = 32;
-/// Bytes that are searched together once there is a digit.
-const WORD_BYTES: usize = size_of::<u64>();
+/// Bytes that are searched for digits together.
+const BLOCK_BYTES: usize = u64::BITS as usize;
+/// Distance between two colons of an IPv6 address.
+const COLON_DISTANCE_MAX: u32 = 5;
 
-/// Visits the runs of digits in a text until `visit` returns true; returns whether it did. Most chunks contain no digits and are skipped as
-/// a whole.
-fn each_run<'t>(text: &'t [u8], mut visit: impl FnMut(Run<'t>) -> bool) -> bool {
-    let (chunks, rest) = text.as_chunks::<CHUNK_BYTES>();
-    let mut at = 0;
-    for (index, chunk) in chunks.iter().enumerate() {
-        if !chunk.iter().fold(false, |any, byte| any | byte.is_ascii_digit()) {
-            continue;
-        }
-        let begin = index * CHUNK_BYTES;
-        for (index, word) in chunk.as_chunks::<WORD_BYTES>().0.iter().enumerate() {
-            if runs_in(text, begin + index * WORD_BYTES, *word, &mut at, &mut visit) {
-                return true;
+/// Visits the runs of digits in a text that may be part of a number, and the colons that may be part of an address.
+fn each_run<'t>(text: &'t [u8], mut visit: impl FnMut(&Run<'t>)) {
+    let mut last = [0; BLOCK_BYTES];
+    let (blocks, rest) = text.as_chunks::<BLOCK_BYTES>();
+    last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+    let (mut begin, mut digits_before, mut colons_before) = (0, 0, 0);
+    for block in blocks.iter().chain([&last]) {
+        let digits = bits_of(block, |byte| byte.is_ascii_digit());
+        let colons = bits_of(block, |byte| byte == b':');
+        let near = (1..=COLON_DISTANCE_MAX).fold(0, |near, distance| {
+            near | colons << distance | colons_before >> (u64::BITS - distance)
+        });
+        let firsts = digits & !(digits << 1 | digits_before >> (u64::BITS - 1));
+        let mut places = firsts | colons & near;
+        while places != 0 {
+            let place = places.trailing_zeros();
+            places &= places - 1;
+            let count = (digits >> place).trailing_ones().max(1) as usize;
+            let start = begin + place as usize;
+            if !may_tell(text, start..start + count) {
+                continue;
             }
+            // Digits may go on in the next block.
+            let end = start + count;
+            let rest = text.get(end..).filter(|_| end == begin + BLOCK_BYTES);
+            let more = rest.unwrap_or_default().iter().take_while(|byte| byte.is_ascii_digit());
+            visit(&Run { text, start, end: end + more.count() });
         }
-    }
-    let begin = text.len() - rest.len();
-    (rest.chunks(WORD_BYTES).enumerate()).any(|(index, piece)| {
-        let mut word = [0; WORD_BYTES];
-        word.iter_mut().zip(piece).for_each(|(to, from)| *to = *from);
-        runs_in(text, begin + index * WORD_BYTES, word, &mut at, &mut visit)
-    })
-}
-
-/// Visits the runs of digits that start in a word of a text, from an index on; moves the index past them.
-fn runs_in<'t>(
-    text: &'t [u8],
-    begin: usize,
-    word: [u8; WORD_BYTES],
-    at: &mut usize,
-    visit: &mut impl FnMut(Run<'t>) -> bool,
-) -> bool {
-    let (mut digits, mut place) = (digits_of(u64::from_le_bytes(word)), begin);
-    while digits != 0 {
-        let gap = digits.trailing_zeros() / u8::BITS;
-        let row = (!(digits >> (gap * u8::BITS)) & LOWEST).trailing_zeros() / u8::BITS;
-        digits = digits.checked_shr((gap + row) * u8::BITS).unwrap_or(0);
-        let start = place + gap as usize;
-        place = start + row as usize;
-        let rest = text.get(begin + WORD_BYTES..).filter(|_| place == begin + WORD_BYTES);
-        let more = rest.unwrap_or_default().iter().take_while(|byte| byte.is_ascii_digit());
-        let run = Run { text, start, end: place + more.count() };
-        if start < *at {
-            continue;
-        }
-        *at = run.end;
-        if run.is_telling() && visit(run) {
-            return true;
-        }
-    }
-    false
-}
-
-/// The lowest bit of each byte.
-const LOWEST: u64 = u64::MAX / 0xff;
-
-/// Sets the lowest bit of each byte that is a digit.
-fn digits_of(word: u64) -> u64 {
-    let value = word ^ (LOWEST * u64::from(b'0'));
-    // In 7 bits, values from 10 on become at least 128.
-    (!(((value & (LOWEST * 0x7f)) + LOWEST * 0x76) | value) >> 7) & LOWEST
-}
-
-/// Returns where digits start after an escape `\uXXXX` that contains some of them.
-fn behind_escape(run: &Run<'_>) -> usize {
-    let near = run.text.get(run.start.saturating_sub(5)..run.start).unwrap_or_default();
-    match near.windows(2).rposition(|pair| pair == br"\u") {
-        Some(place) => (run.start - near.len() + place + 6).clamp(run.start, run.end),
-        None => run.start,
+        (digits_before, colons_before) = (digits, colons);
+        begin += BLOCK_BYTES;
     }
 }
 
-/// A search for many literals at once.
-#[derive(Debug, Default)]
-enum Literals {
-    /// With the processor's vector instructions.
-    Packed(Searcher),
-    /// For processors without them.
-    Automaton(AhoCorasick),
-    #[default]
-    Nothing,
+/// Sets a bit for each byte of a kind.
+fn bits_of(block: &[u8; BLOCK_BYTES], is_of_kind: impl Fn(u8) -> bool) -> u64 {
+    // The compiler uses vectors for this.
+    let mut flags = [0; BLOCK_BYTES];
+    for (flag, byte) in flags.iter_mut().zip(block) {
+        *flag = u8::from(is_of_kind(*byte));
+    }
+    let (words, _) = flags.as_chunks();
+    let mut all = [0; size_of::<u64>()];
+    for (bits, word) in all.iter_mut().zip(words) {
+        // The lowest bits of all bytes get into the last one.
+        [.., *bits] = u64::from_le_bytes(*word).wrapping_mul(0x0102_0408_1020_4080).to_le_bytes();
+    }
+    u64::from_le_bytes(all)
 }
 
-impl Literals {
-    fn new(literals: &[&str]) -> Self {
-        let mut builder = Builder::new();
-        builder.extend(literals);
-        match builder.build() {
-            Some(searcher) => Self::Packed(searcher),
-            None => AhoCorasick::new(literals).map_or(Self::Nothing, Self::Automaton),
-        }
-    }
-
-    fn each(&self, text: &[u8], mut visit: impl FnMut(usize, usize)) {
-        let mut visit = |found: Match| visit(found.pattern().as_usize(), found.start());
-        match self {
-            Self::Packed(searcher) => searcher.find_iter(text).for_each(visit),
-            Self::Automaton(automaton) => automaton.find_iter(text).for_each(&mut visit),
-            Self::Nothing => (),
-        }
-    }
+/// Returns a search for many literals at once, with the processor's vector instructions if it has them.
+fn searcher(literals: &[&str]) -> Option<Searcher> {
+    let build = |config: &Config| config.builder().extend(literals).build();
+    build(&Config::new()).or_else(|| build(Config::new().only_rabin_karp(true)))
 }

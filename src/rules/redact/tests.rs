@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span as OtlpSpan};
 use proptest::prelude::*;
 use prost::Message;
 use serde_json::{Value, json};
 use toml::de::DeTable;
 
+use super::search::PatternMatch;
 use super::*;
 use crate::normalize::{Decoded, Encoding, Envelope, Limits, decode, decode_record};
 use crate::rules::{BeforeJournal, Place, read};
@@ -253,6 +254,35 @@ fn shape(value: &Value) -> Value {
         }
         other => other.clone(),
     }
+}
+
+#[test]
+fn a_secret_that_only_its_key_tells_is_found_in_every_kind_of_value() {
+    let rule = rewrite("redact", "{ patterns = ['aws_secret', 'email'] }");
+    let secret = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+    let text = |text: &str| AnyValue { value: Some(any_value::Value::StringValue(text.into())) };
+    let list = |values| any_value::Value::ArrayValue(ArrayValue { values });
+    let of_key =
+        |key: &str, value| KeyValue { key: key.into(), value: Some(value), ..KeyValue::default() };
+    let mut request = otlp_everywhere("x");
+    request.resource_spans[0].scope_spans[0].spans[0].attributes = vec![
+        of_key("aws_secret_access_key", text(secret)),
+        of_key(
+            "aws.secret_access_key",
+            AnyValue { value: Some(list(vec![text("x"), text(secret)])) },
+        ),
+        of_key("jane@example.com", text("stays")),
+    ];
+    let found = rule.apply(&otlp_items(&request)[0], &mut Shared::default()).unwrap().unwrap();
+    let span = OtlpSpan::decode(found.wire().clone()).unwrap();
+    let values = [
+        text("[aws_secret]"),
+        AnyValue { value: Some(list(vec![text("x"), text("[aws_secret]")])) },
+        text("stays"),
+    ];
+    let left: Vec<_> =
+        span.attributes.iter().filter_map(|attribute| attribute.value.clone()).collect();
+    assert_eq!(left, values);
 }
 
 #[test]
@@ -690,6 +720,45 @@ fn words() -> impl Strategy<Value = String> {
         Just("1.2.3.4".to_owned()),
     ];
     proptest::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat())
+}
+
+/// Returns texts with much that numbers and addresses consist of.
+fn numbers() -> impl Strategy<Value = String> {
+    let secrets = PLANTED.map(|(_, secret)| secret).into_iter();
+    let secrets = secrets.chain(IN_CONTEXT.map(|(_, told, _)| told)).map(str::to_owned);
+    let piece = prop_oneof![
+        "[0-9]{1,5}",
+        "[0-9]{12,20}",
+        "[-+ ./():@]{1,2}",
+        "[A-Fa-fXx\\n\"]{1,2}",
+        "[0-9]{3}[-. ][0-9]{2,3}[-. ][0-9]{4}",
+        "[0-9]{1,3}([.][0-9]{1,3}){3}",
+        "[0-9a-f]{1,4}(::?[0-9a-f]{1,4}){1,7}",
+        proptest::sample::select(secrets.collect::<Vec<_>>()),
+    ];
+    proptest::collection::vec(piece, 1..6).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2048))]
+
+    #[test]
+    fn what_matches_in_a_text_is_marked_in_any_wire(text in numbers(), before in "[ -~]{0,4}", after in "[ -~]{0,4}") {
+        let rule = masking_all();
+        let Rewrite::Redact(redaction) = &rule else { panic!() };
+        let found = redaction.search.find(text.as_bytes());
+        let wire = format!("{before}{text}{after}");
+        let marks = redaction.search.marks(wire.as_bytes());
+        for PatternMatch { range, .. } in &found {
+            let part = before.len()..before.len() + range.end;
+            prop_assert!(marks.touch(&part), "{:?} of {:?} in {:?}", range, text, wire);
+        }
+        let json = json!(text).to_string();
+        let slashes = json.replace('/', "\\/");
+        for json in [json!(json).to_string(), json!(slashes).to_string(), json, slashes] {
+            prop_assert!(found.is_empty() || redaction.search.marks(json.as_bytes()).any(), "{}", json);
+        }
+    }
 }
 
 proptest! {

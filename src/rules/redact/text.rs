@@ -11,7 +11,7 @@ use memchr::memchr;
 use ring::hmac;
 
 use super::Redaction;
-use super::search::{PatternMatch, apart};
+use super::search::{Marks, PatternMatch, apart};
 use crate::support::json::raw::unescape;
 use crate::support::json::scan::{Broken, Scanner, escaped_unit};
 use crate::support::json::write_str;
@@ -100,46 +100,50 @@ impl Redaction {
         }
         self.clean(text, 0).or_else(|| {
             // Some secrets are recognizable only by their key.
-            self.search.marks(key).first()?;
-            let beginning = [key, b"="].concat();
-            let named = self.clean(&[&beginning, text].concat(), 0)?;
-            Some(named.strip_prefix(&beginning[..]).unwrap_or_default().to_vec())
+            self.search.starts(key).first()?;
+            let start = key.len() + 1;
+            let edits = self.plain_edits(&[key, b"=", text].concat()).into_iter();
+            let of_text = edits.filter_map(|(found, label)| {
+                Some((found.start.checked_sub(start)?..found.end - start, label))
+            });
+            self.edited(text, of_text.collect())
         })
     }
 
     /// Replaces the matches in a text; `None` if there are none.
     fn clean(&self, text: &[u8], depth: usize) -> Option<Vec<u8>> {
-        if !self.search.may_match(text) {
+        let marks = self.search.marks(text);
+        if !marks.any() {
             return None;
         }
         let first = text.trim_ascii_start().first();
         if depth < NESTED_MAX
             && matches!(first, Some(b'{' | b'[' | b'"'))
             && let Ok(json) = str::from_utf8(text)
-            && let Ok(edits) = self.json_edits(json, depth, |_| true)
+            && let Ok(edits) = self.json_edits(json, &marks, depth, |_| true)
         {
             return edited(text, edits);
         }
         self.clean_plain(text)
     }
 
-    /// Returns the edits of a JSON text's tokens, limited to the paths that `selects` accepts.
+    /// Returns the edits of a JSON text's tokens, limited to the paths that `selects` accepts. Tokens without marks are not looked at.
     pub(super) fn json_edits(
         &self,
         json: &str,
+        marks: &Marks,
         depth: usize,
         mut selects: impl FnMut(&Path<'_>) -> bool,
     ) -> Result<Edits, Broken> {
         let across = self.search.find(json.as_bytes());
         let mut edits = Edits::new();
         walk(json, |path, token, range| {
-            if !selects(path) {
+            let across = touching(&across, &range);
+            if across.is_none() && !marks.touch(&range) || !selects(path) {
                 return;
             }
             let said = json.get(range.clone()).unwrap_or_default();
-            let Some(cleaned) = self.token(token, said, depth, touching(&across, &range)) else {
-                return;
-            };
+            let Some(cleaned) = self.token(token, said, depth, across) else { return };
             let mut written = Vec::with_capacity(cleaned.len() + 2);
             if self.search.is_all && token == Token::Scalar && cleaned.is_empty() {
                 written.extend_from_slice(b"null");
@@ -209,11 +213,7 @@ impl Redaction {
     /// Replaces the matches in a text that is not JSON. The text next to a match may match afterwards. The user's own expressions may match
     /// the replacements, so they are not applied again.
     fn clean_plain(&self, text: &[u8]) -> Option<Vec<u8>> {
-        let edits = self.plain_edits(text);
-        if matches!(self.action, Action::Drop) && !edits.is_empty() {
-            return Some(Vec::new());
-        }
-        let mut cleaned = edited(text, edits)?;
+        let mut cleaned = self.edited(text, self.plain_edits(text))?;
         for _ in 0..NEIGHBOURS_MAX {
             match edited(&cleaned, self.plain_edits(&cleaned)) {
                 Some(next) if !self.search.is_anywhere() => cleaned = next,
@@ -221,6 +221,14 @@ impl Redaction {
             }
         }
         Some(cleaned)
+    }
+
+    /// Applies edits to a value, which is emptied if that is the action.
+    fn edited(&self, text: &[u8], edits: Edits) -> Option<Vec<u8>> {
+        match self.action {
+            Action::Drop if !edits.is_empty() => Some(Vec::new()),
+            _ => edited(text, edits),
+        }
     }
 
     /// Returns the edits of a text that is not JSON: matches in the text as it is, and with its escapes decoded.
