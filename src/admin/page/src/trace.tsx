@@ -50,9 +50,7 @@ function Whole({ trace, error }: { trace: Trace; error: Error | undefined }) {
   const { span: chosenId = "" } = place.value.params;
   const all = useMemo(() => rows(trace.spans ?? []), [trace]);
   const byId = useMemo(() => new Map(all.map(({ span }, at) => [span.span_id, at])), [all]);
-  // The chosen one among spans with the same id.
-  const [taken, setTaken] = useState(-1);
-  const chosen = all[taken]?.span.span_id === chosenId ? taken : (byId.get(chosenId) ?? -1);
+  const chosen = byId.get(chosenId) ?? -1;
   const [collapsed, setCollapsed] = useState<ReadonlySet<string>>(new Set());
   const [text, setText] = useState("");
   const shown = useMemo(() => visible(all, collapsed), [all, collapsed]);
@@ -64,7 +62,6 @@ function Whole({ trace, error }: { trace: Trace; error: Error | undefined }) {
   const choose = (at: number | undefined) => {
     const row = all[at ?? -1];
     if (!row || at === undefined) return;
-    setTaken(at);
     setCollapsed((now) => uncover(all, now, at));
     set({ span: row.span.span_id }, true);
   };
