@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::feed::{Records, aside};
 use crate::journal::{AppendError, Entry, Journal};
@@ -25,8 +25,8 @@ pub struct DeadLetters {
     known: Arc<Mutex<HashMap<Identity, u32>>>,
 }
 
-/// Identifies an item of a sink by its request's arrival time and its ids, which no rule changes, and a whole record by its bytes.
-type Identity = (u64, Vec<u8>);
+/// A hash of the arrival time of an item's request and of the item's ids, which no rule changes, or of a whole record's bytes.
+type Identity = u64;
 
 impl DeadLetters {
     /// Creates the store over a separate journal.
@@ -75,7 +75,7 @@ impl DeadLetters {
         let kept = join_all(appends).await;
         if kept.iter().any(Result::is_err) {
             for kept in kept.iter().flatten() {
-                *lock(&self.known).entry(kept.clone()).or_default() += 1;
+                *lock(&self.known).entry(*kept).or_default() += 1;
             }
         }
         kept.into_iter().try_fold(0, |count, kept| kept.map(|_| count + 1))
@@ -100,7 +100,7 @@ impl DeadLetters {
     /// Appends a dead letter unless it is already stored; returns its identity.
     async fn append(&self, envelope: Envelope, body: Bytes) -> Result<Identity, AppendError> {
         let identity = identity(&envelope, &body);
-        if !self.is_known(&identity) {
+        if !self.is_known(identity) {
             let (head, items) = (envelope.head(body.len()), envelope.items);
             self.journal.append(Entry { head, body, items, attachment: () }).await?;
         }
@@ -108,8 +108,8 @@ impl DeadLetters {
     }
 
     /// Returns whether there is a letter for the item. It counts for no other item, because a request may repeat one.
-    fn is_known(&self, identity: &Identity) -> bool {
-        lock(&self.known).get_mut(identity).is_some_and(|left| {
+    fn is_known(&self, identity: Identity) -> bool {
+        lock(&self.known).get_mut(&identity).is_some_and(|left| {
             let is_left = 0 < *left;
             *left -= u32::from(is_left);
             is_left
@@ -118,10 +118,8 @@ impl DeadLetters {
 }
 
 fn identity(envelope: &Envelope, body: &[u8]) -> Identity {
-    let ids = envelope.aside.as_ref().map(|aside| aside.ids.clone());
-    let ids = ids.filter(|ids| !ids.is_empty());
-    let ids = ids.unwrap_or_else(|| xxh3_64(body).to_le_bytes().into());
-    (envelope.source.received_at_ns, ids)
+    let ids = envelope.aside.as_ref().map(|aside| &*aside.ids).filter(|ids| !ids.is_empty());
+    xxh3_64_with_seed(ids.unwrap_or(body), envelope.source.received_at_ns)
 }
 
 /// Returns the ids of an item's trace and span.
