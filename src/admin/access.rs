@@ -89,8 +89,8 @@ impl Policy {
         let kind = header_text(headers, header::CONTENT_TYPE).unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim();
         let is_json = kind.eq_ignore_ascii_case("application/json");
-        let why = "commands must be sent as application/json".to_owned();
-        if is_json { Ok(()) } else { Err(Denied(StatusCode::UNSUPPORTED_MEDIA_TYPE, why)) }
+        let denied = |why: &str| Err(Denied(StatusCode::UNSUPPORTED_MEDIA_TYPE, why.to_owned()));
+        if is_json { Ok(()) } else { denied("commands must be sent as application/json") }
     }
 
     /// Checks access to the contents of traces, which changes nothing.

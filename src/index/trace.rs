@@ -158,14 +158,14 @@ impl Trace {
             self.start_ns = at_ns;
         }
         (self.last_ns, self.is_stale) = (at_ns, true);
-        if self.open.is_none() {
+        let open = self.open.get_or_insert_with(|| {
             // A late span that sums up calls which counted for good must not count them again.
             let has_counted = |call: &Call| call.counts && call.is == Some(By::Model);
             let tree = self.calls.iter().any(has_counted).then(SpanTree::rest).unwrap_or_default();
-            self.open = Some(Box::new(Open { tree, ..Open::default() }));
-        }
+            Box::new(Open { tree, ..Open::default() })
+        });
         // Usually, none of them was seen before.
-        self.open.get_or_insert_default().tree.expect(items.len());
+        open.tree.expect(items.len());
         for item in items {
             match item {
                 Item::Span(span) => {

@@ -19,9 +19,8 @@ struct KindRule {
 
 /// The sections that may apply to a scope, by the first byte of its name, in the order of precedence.
 static KINDS: LazyLock<[Vec<Arc<KindRule>>; 256]> = LazyLock::new(|| {
-    let sections = tables::kinds().into_iter();
-    let all = sections.filter_map(|(section, words)| words_of(&section, &words).map(Arc::new));
-    let all: Vec<_> = all.collect();
+    let rule = |(section, words): (Section, Vec<_>)| words_of(&section, &words).map(Arc::new);
+    let all: Vec<_> = tables::kinds().into_iter().filter_map(rule).collect();
     let of = |first| all.iter().filter(|rule| rule.gate.may_open(first)).cloned().collect();
     std::array::from_fn(of)
 });

@@ -147,7 +147,8 @@ impl Langfuse {
             None => Answers::default(),
         };
         let ids = delivery.spans().map(|span| (span.trace_id, span.span_id));
-        let start = |id| Some((id, *lock(&self.starts).get(&id)?));
+        let starts = lock(&self.starts);
+        let start = move |id| Some((id, *starts.get(&id)?));
         let known = Arc::new(KnownFacts { answers, starts: ids.filter_map(start).collect() });
         let (settings, shared) = (Arc::clone(&self.settings), Arc::clone(&known));
         let prepare = move |delivery: &Delivery| prepare(delivery, &settings, &shared);
