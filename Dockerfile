@@ -6,8 +6,9 @@ RUN if [ -n "$FEATURES" ]; then apt-get update -qq && apt-get install -y -qq --n
  && mkdir -p /out/etc/ssl/certs && if [ -n "$FEATURES" ]; then cp /etc/ssl/certs/ca-certificates.crt /out/etc/ssl/certs/; fi
 WORKDIR /src
 COPY . .
-# Packed relocations, which this image's C library supports, save 0.7 MB.
-ENV RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs"
+# Packed relocations, which this image's C library supports, save 0.7 MB. Inlining less than the compiler does by itself saves
+# 1.1 MB and costs no CPU time; below 50, small spans cost a tenth more.
+ENV RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs -C llvm-args=--inline-threshold=50"
 # With an explicit target, the flags above do not apply to procedural macros, which cannot be static.
 RUN target="$(rustc -vV | sed -n 's/^host: //p')" \
  && cargo build --profile dist --locked --features "$FEATURES" --target "$target" \
