@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::raw::{Object, Raw, written};
 use crate::span::Text;
-use crate::support::json::write_str;
+use crate::support::json::{object, write_list, write_str};
 
 /// The side of a model call that messages are on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -250,8 +250,9 @@ impl<'a> Flattened<'a> {
     /// Encodes the list as JSON text. If `is_bare`, each element has a single member and is written as that member's value.
     pub(super) fn to_json(&self, is_bare: bool) -> Text {
         let mut json = Vec::new();
-        let elements = self.elements.values();
-        write_list(elements.map(|node| if is_bare { node.only() } else { node }), &mut json);
+        write_list(&mut json, self.elements.values(), |json, node| {
+            write_node(json, if is_bare { node.only() } else { node });
+        });
         written(json)
     }
 }
@@ -295,32 +296,16 @@ pub(super) fn index(step: &str) -> Option<u32> {
     is_digits.then(|| step.parse().ok()).flatten().filter(|index| *index < INDEX_MAX)
 }
 
-fn write_list<'a>(nodes: impl Iterator<Item = &'a Node<'a>>, json: &mut Vec<u8>) {
-    json.push(b'[');
-    for (place, node) in nodes.enumerate() {
-        if place != 0 {
-            json.push(b',');
-        }
-        write_node(node, json);
-    }
-    json.push(b']');
-}
-
-fn write_node(node: &Node<'_>, json: &mut Vec<u8>) {
+fn write_node(json: &mut Vec<u8>, node: &Node<'_>) {
     match node {
         Node::Leaf(text) => json.extend_from_slice(text.as_bytes()),
-        Node::List(list) => write_list(list.values(), json),
+        Node::List(list) => write_list(json, list.values(), write_node),
         Node::Members(members) => {
-            json.push(b'{');
-            for (place, (name, node)) in members.iter().enumerate() {
-                if place != 0 {
-                    json.push(b',');
-                }
-                write_str(json, name);
-                json.push(b':');
-                write_node(node, json);
+            let mut object = object::Object::open(json);
+            for (name, node) in members {
+                write_node(object.member(name), node);
             }
-            json.push(b'}');
+            object.close();
         }
     }
 }

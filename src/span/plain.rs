@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::{Attribute, Value};
 use crate::support::base64;
 use crate::support::json::object::Object;
-use crate::support::json::{write_f64, write_i64, write_str};
+use crate::support::json::{write_f64, write_i64, write_list, write_str};
 
 /// The differences between readers: numbers and repeated keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,14 +38,7 @@ pub fn write_value(out: &mut Vec<u8>, value: &Value, style: Style) {
         }
         Value::Int(_) | Value::Double(_) | Value::Bytes(_) => write_quoted(out, value),
         Value::Array(elements) => {
-            out.push(b'[');
-            for (index, element) in elements.iter().enumerate() {
-                if index != 0 {
-                    out.push(b',');
-                }
-                write_value(out, element, style);
-            }
-            out.push(b']');
+            write_list(out, elements, |out, element| write_value(out, element, style));
         }
         Value::Map(entries) => {
             let mut object = Object::open(out);

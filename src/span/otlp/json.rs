@@ -5,7 +5,7 @@ use super::message::{self, AsSent, Encoding, Field, MessageWriter};
 use crate::span::ids::write_hex;
 use crate::span::plain::write_quoted;
 use crate::span::{Attribute, Scope, Span, Value};
-use crate::support::json::{write_f64, write_i64, write_str, write_u64};
+use crate::support::json::{write_f64, write_i64, write_list, write_str, write_u64};
 
 /// Appends a complete request, `{"resourceSpans":[...]}`, without a line break.
 pub fn write_request<'a>(out: &mut Vec<u8>, spans: impl IntoIterator<Item = &'a Span>) {
@@ -154,19 +154,4 @@ fn write_value(out: &mut Vec<u8>, value: &Value) {
 /// require it.
 fn write_values<T>(out: &mut Vec<u8>, elements: &[T], write: impl Fn(&mut Vec<u8>, &T)) {
     write_object(out, |members| write_list(members.member("values"), elements, write));
-}
-
-fn write_list<T>(
-    out: &mut Vec<u8>,
-    elements: impl IntoIterator<Item = T>,
-    mut write: impl FnMut(&mut Vec<u8>, T),
-) {
-    out.push(b'[');
-    for (index, element) in elements.into_iter().enumerate() {
-        if index != 0 {
-            out.push(b',');
-        }
-        write(out, element);
-    }
-    out.push(b']');
 }

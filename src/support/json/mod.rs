@@ -28,6 +28,22 @@ pub fn write_inside(out: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
+/// Appends a list, whose elements `write` appends.
+pub fn write_list<T>(
+    out: &mut Vec<u8>,
+    elements: impl IntoIterator<Item = T>,
+    mut write: impl FnMut(&mut Vec<u8>, T),
+) {
+    out.push(b'[');
+    for (index, element) in elements.into_iter().enumerate() {
+        if index != 0 {
+            out.push(b',');
+        }
+        write(out, element);
+    }
+    out.push(b']');
+}
+
 /// Appends a number, or `null` for NaN and the infinities, which JSON cannot express.
 pub fn write_f64(out: &mut Vec<u8>, number: f64) {
     if number.is_finite() {
