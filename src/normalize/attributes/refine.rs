@@ -345,15 +345,16 @@ fn is_raw(slots: &Slots<'_>) -> bool {
         || (is_raw && !slots.has(Field::TotalTokens))
 }
 
-/// Returns whether this is the AI SDK up to 5 or Strands up to 1.45. Later versions detail the input and count inclusively.
+/// Returns whether this is the AI SDK up to 5 or Strands up to 1.45. Later versions detail the input and count inclusively, and so does
+/// OpenInference, which adds its own counts to Strands' spans.
 fn is_old(slots: &Slots<'_>) -> bool {
-    let details = |read, write| {
-        has_key(slots, Field::CachedRead, read) || has_key(slots, Field::CacheWrite, write)
+    let details = |begin: &[&str]| {
+        let has = |field| begin.iter().any(|key| has_key(slots, field, key));
+        has(Field::CachedRead) || has(Field::CacheWrite)
     };
-    let ai_sdk = "ai.usage.inputTokenDetails.";
-    (slots.has(Field::VercelOperation) && !details(ai_sdk, ai_sdk))
+    (slots.has(Field::VercelOperation) && !details(&["ai.usage.inputTokenDetails."]))
         || (slots.scope == "strands.telemetry.tracer"
-            && !details("gen_ai.usage.cache_read.", "gen_ai.usage.cache_creation."))
+            && !details(&["gen_ai.usage.cache_read.", "gen_ai.usage.cache_creation.", "llm."]))
 }
 
 /// Returns whether a tag is one of LangChain's own rather than the user's.
