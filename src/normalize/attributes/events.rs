@@ -21,7 +21,10 @@ pub(super) fn read(span: &Span, detail: &Detail, facts: &mut Facts) {
                 let found = ["output", "content", "diff"].iter().find_map(|key| get(event, key));
                 facts.output = found.and_then(|value| value::payload(value, Read::Plain));
             }
-            "gen_ai.evaluation.result" => facts.scores.push(score(event)),
+            // Some clients also write the result on the span.
+            "gen_ai.evaluation.result" if !facts.scores.contains(&score(event)) => {
+                facts.scores.push(score(event));
+            }
             "First Token Stream Event"
             | "gen_ai.content.completion.chunk"
             | "llm.content.completion.chunk"

@@ -304,29 +304,26 @@ impl<'a> Slots<'a> {
         (!list.is_empty()).then(|| Payload::Json(list.to_json(flat == Spread::Tools)))
     }
 
-    /// Returns evaluations that came flattened: `N.evaluation.name` and similar keys.
+    /// Returns evaluations that came flattened: `N.evaluation.name` and similar keys, or without a number if there is only one.
     pub(super) fn scores(&self) -> Vec<Score> {
         let mut scores: BTreeMap<u32, Score> = BTreeMap::new();
         for (_, path, value) in
             self.flat.iter().filter(|(found, _, _)| *found == Spread::Evaluations)
         {
-            let mut steps = path.split('.');
-            let (Some(index), Some(name)) =
-                (steps.next().and_then(index_of), path.rsplit('.').next())
-            else {
-                continue;
-            };
+            let first = path.split('.').next().unwrap_or_default();
+            let is_lone = !first.starts_with(|digit: char| digit.is_ascii_digit());
+            let Some(index) = index_of(first).or(is_lone.then_some(0)) else { continue };
             let score = scores.entry(index).or_default();
             let text = || value::text(value, Read::Plain);
-            match name {
-                "name" => score.name = text().unwrap_or_default(),
-                "score" => score.value = value::number(value),
+            match path.rsplit('.').next().unwrap_or_default() {
+                "name" | "metric_name" => score.name = text().unwrap_or_default(),
+                "score" | "value" => score.value = value::number(value),
                 "label" => score.label = text(),
                 "explanation" => score.explanation = text(),
                 _ => (),
             }
         }
-        scores.into_values().collect()
+        scores.into_values().filter(|score| !score.name.is_empty()).collect()
     }
 
     /// Returns the first convention that left evidence, for spans without a known word for their kind.
