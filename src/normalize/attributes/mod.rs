@@ -103,8 +103,10 @@ fn texts(slots: &Slots<'_>, facts: &mut Facts) {
         (Field::Release, &mut facts.release),
     ]);
     // Microsoft's Agent Framework sends the previous response's id as the conversation; NVIDIA's Agent Toolkit and opencode send `unknown`.
-    facts.session.take_if(|session| session.starts_with("resp_") || &**session == "unknown");
-    facts.user.take_if(|user| &**user == "unknown");
+    facts.session.take_if(|session| session.starts_with("resp_"));
+    for name in [&mut facts.session, &mut facts.user, &mut facts.agent] {
+        name.take_if(|name| &**name == "unknown");
+    }
 }
 
 /// Prefixes of a tool's name: OpenTelemetry GenAI, MCP in GenAI and in Python, Quarkus, MLflow. `DSPy` also appends a method.
