@@ -98,7 +98,10 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("reports/89", "it does not read the cached tokens in OpenInference's metadata"),
     ("reports/90", "it does not read these names, or adds them to the input"),
     ("reports/93", "it does not read what Mastra sent before it had exporters"),
+    ("reports/94", "it does not read TraceRoot's names"),
     ("reports/95", "it takes the cached tokens from an input that is without them"),
+    ("reports/96", "it does not read TruLens's names"),
+    ("reports/97", "it does not read these backends' names"),
 ];
 const TWICE: &str = "both spans of one call have its tokens";
 const REASONING: &str = "it takes reasoning out of the output, and has no price for that";

@@ -124,6 +124,7 @@ fn finish_names(slots: &Slots<'_>, facts: &mut Facts) {
                 facts.tool = Some(name.slice_ref(bare)).filter(|tool| !tool.is_empty());
             }
             facts.name = facts.tool.as_ref().unwrap_or(&facts.name).clone();
+            facts.guardrail = None;
         }
         Kind::Agent | Kind::Guardrail => {
             let shown = if facts.kind == Kind::Agent { &facts.agent } else { &facts.guardrail };
