@@ -101,7 +101,7 @@ fields! {
         CallType VercelOperation TraceloopKind RequestType McpMethod FrameworkKind;
     Text: Name PlainName Agent Tool ToolCallId RequestModel ResponseModel Provider Workflow HandoffFrom HandoffTo Guardrail
         McpServer SdkSpanType ErrorType ErrorMessage Level CompletionStart OutputType SpringStop Step Detail;
-    Text: Session User InputMime OutputMime ResponseId PromptName PromptVersion Environment Release;
+    Text: Session NoSession User InputMime OutputMime ResponseId PromptName PromptVersion Environment Release;
     Payload: ToolDefinitions ToolCalls Parameters Input Output SystemInstructions ErrorData;
     Object: LangfuseUsage Usage MoreUsage CostDetails ErrorObject Metadata;
     List: FinishReasons Tags;

@@ -103,7 +103,10 @@ fn texts(slots: &Slots<'_>, facts: &mut Facts) {
         (Field::Release, &mut facts.release),
     ]);
     // Microsoft's Agent Framework sends the previous response's id as the conversation; NVIDIA's Agent Toolkit and opencode send `unknown`.
-    facts.session.take_if(|session| session.starts_with("resp_"));
+    let other = slots.text(Field::NoSession);
+    facts
+        .session
+        .take_if(|session| session.starts_with("resp_") || other.as_ref() == Some(session));
     for name in [&mut facts.session, &mut facts.user, &mut facts.agent] {
         name.take_if(|name| &**name == "unknown");
     }
