@@ -104,9 +104,12 @@ fn texts(slots: &Slots<'_>, facts: &mut Facts) {
     ]);
     // Microsoft's Agent Framework sends the previous response's id as the conversation; NVIDIA's Agent Toolkit and opencode send `unknown`.
     let other = slots.text(Field::NoSession);
-    facts
-        .session
-        .take_if(|session| session.starts_with("resp_") || other.as_ref() == Some(session));
+    // With a number, it is a thread of the system.
+    let is_thread = slots.key_of(Field::Session).is_some_and(|key| key == "thread_id");
+    facts.session.take_if(|id| {
+        let is_other = other.as_ref() == Some(id) || (is_thread && id.parse::<u64>().is_ok());
+        is_other || id.starts_with("resp_")
+    });
     for name in [&mut facts.session, &mut facts.user, &mut facts.agent] {
         name.take_if(|name| &**name == "unknown");
     }
