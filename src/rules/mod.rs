@@ -55,7 +55,7 @@ pub use marks::Marks;
 pub use only::{EXCEPT, ONLY};
 pub use read::{Place, of_text, read};
 pub use redact::{BeforeJournal, FIELDS, MEMORY_BYTES, MEMORY_RATIO, PATTERNS, Pattern};
-use redact::{NotAnItem, Rewrite, Shared};
+use redact::{Rewrite, Shared};
 use reparent::Gone;
 pub use reparent::{Dropped, Elsewhere, Key};
 use sample::Sample;
@@ -128,6 +128,8 @@ pub struct Rules {
     all: Vec<Placed>,
     decide: DecideOptions,
     prices: Arc<Prices>,
+    /// What is done to an item on which a rule fails. Without it, the item stays as it is.
+    on_failure: Option<Rewrite>,
     /// A hook of tests, which runs first.
     #[cfg(test)]
     pub(crate) before: Option<fn(&Batch)>,
@@ -169,23 +171,26 @@ impl Ruled {
     }
 }
 
-enum Left {
-    AsItWas,
-    Changed(Box<Item>),
-    Nothing,
+/// What rules leave of an item.
+#[derive(Debug, Default)]
+struct Left {
+    /// The place of the rule that drops it.
+    dropped_by: Option<usize>,
+    /// The item in its place, if it was changed.
+    changed: Option<Box<Item>>,
 }
 
 impl Left {
-    fn is_nothing(&self) -> bool {
-        matches!(self, Self::Nothing)
+    fn is_as_before(&self) -> bool {
+        self.dropped_by.is_none() && self.changed.is_none()
     }
 
-    /// Returns the remaining item, if any.
-    fn of(self, item: &Item) -> Option<Item> {
-        match self {
-            Self::AsItWas => Some(item.clone()),
-            Self::Changed(item) => Some(*item),
-            Self::Nothing => None,
+    /// Returns the trace object that remains of one.
+    fn object(&self, before: &Arc<TraceObject>) -> Option<Arc<TraceObject>> {
+        match self.changed.as_deref() {
+            _ if self.dropped_by.is_some() => None,
+            Some(Item::Trace(object)) => Some(Arc::clone(object)),
+            _ => Some(Arc::clone(before)),
         }
     }
 }
@@ -218,22 +223,29 @@ impl Rule {
         matches!(self.action, Action::Keep)
     }
 
-    /// Applies the action to a matching item, for a sink with these names.
-    fn act(&self, sinks: &[String], item: &Item, shared: &mut Shared) -> Step {
-        match &self.action {
-            Action::Keep => Step::Is(Effect::Kept),
-            Action::Sample(sample) if sample.keeps(item.trace_id()) => Step::Is(Effect::Passed),
-            Action::Drop | Action::Sample(_) => Step::Takes,
-            Action::Route(to) if to.iter().any(|(name, _)| sinks.contains(name)) => {
-                Step::Is(Effect::Passed)
-            }
-            Action::Route(_) => Step::Routes,
+    /// Applies the action to a matching item, for a sink with these names. Returns the changed item, if it was changed.
+    fn act(
+        &self,
+        sinks: &[String],
+        item: &Item,
+        is_kept: bool,
+        shared: &mut Shared,
+    ) -> (Effect, Option<Box<Item>>) {
+        let effect = match &self.action {
+            Action::Keep => Effect::Kept,
+            Action::Sample(sample) if sample.keeps(item.trace_id()) => Effect::Passed,
+            Action::Drop | Action::Sample(_) if is_kept => Effect::Spared,
+            Action::Route(to) if to.iter().any(|(name, _)| sinks.contains(name)) => Effect::Passed,
+            Action::Drop | Action::Sample(_) | Action::Route(_) => Effect::Dropped,
             Action::Rewrite(rewrite) => match rewrite.apply(item, shared) {
-                Ok(Some(item)) => Step::Becomes(Box::new(item)),
-                Ok(None) => Step::Is(Effect::Unchanged),
-                Err(NotAnItem) => Step::Is(Effect::Failed),
+                Ok(Some(item)) if shared.has_room_for(&item) => {
+                    return (Effect::Changed, Some(Box::new(item)));
+                }
+                Ok(None) => Effect::Unchanged,
+                _ => Effect::Failed,
             },
-        }
+        };
+        (effect, None)
     }
 }
 
@@ -253,6 +265,7 @@ impl Rules {
             all: all.collect(),
             decide: DecideOptions::default(),
             prices: Arc::default(),
+            on_failure: None,
             #[cfg(test)]
             before: None,
         }
@@ -393,8 +406,7 @@ impl Rules {
         });
         let left: Vec<_> = left.collect();
         let mut source = batch.source.clone();
-        let is_same = !self.clean_headers(&mut source)
-            && left.iter().all(|left| matches!(left, Left::AsItWas));
+        let is_same = !self.clean_headers(&mut source) && left.iter().all(Left::is_as_before);
         if is_same && elsewhere.is_none() {
             return unchanged();
         }
@@ -414,25 +426,29 @@ impl Rules {
         let mut objects = HashMap::new();
         for (item, left) in batch.items.iter().zip(&left) {
             if let Item::Trace(object) = item {
-                objects.insert(Arc::as_ptr(object), object_of(left, object));
+                objects.insert(Arc::as_ptr(object), left.object(object));
             }
         }
-        let gone = Gone::of(batch.items.iter().zip(left.iter().map(Left::is_nothing)), elsewhere);
+        let is_dropped = left.iter().map(|left| left.dropped_by.is_some());
+        let gone = Gone::of(batch.items.iter().zip(is_dropped), elsewhere);
         let (mut items, mut places) = (Vec::with_capacity(left.len()), Vec::new());
         for (place, (item, left)) in batch.items.iter().zip(left).enumerate() {
-            let Some(mut item) = left.of(item) else { continue };
+            if left.dropped_by.is_some() {
+                continue;
+            }
             places.push(place);
+            let mut item = left.changed.map_or_else(|| item.clone(), |changed| *changed);
             if let Item::Span(span) = &mut item {
-                let mut rule = |object: &Arc<TraceObject>| {
-                    let object_item = Item::Trace(Arc::clone(object));
+                let mut object_of = |object: &Arc<TraceObject>| {
+                    let item = Item::Trace(Arc::clone(object));
                     let marks = Decided::of(decided, object.trace_id, self.kept());
-                    let one = (&batch.source, &object_item, Some(marks));
-                    object_of(&self.judge(one, self.all.len(), shared, &mut |_, _| ()), object)
+                    let one = (&batch.source, &item, Some(marks));
+                    self.judge(one, self.all.len(), shared, &mut |_, _| ()).object(object)
                 };
                 let object = span.trace.as_ref().and_then(|object| {
-                    objects.entry(Arc::as_ptr(object)).or_insert_with(|| rule(object)).clone()
+                    objects.entry(Arc::as_ptr(object)).or_insert_with(|| object_of(object)).clone()
                 });
-                if let Some(object) = object {
+                if object.as_ref().map(Arc::as_ptr) != span.trace.as_ref().map(Arc::as_ptr) {
                     *span = span.with_trace(object);
                 }
                 if let Some(hung) = gone.hung(span) {
@@ -447,8 +463,9 @@ impl Rules {
         Ruled { batch: Arc::new(batch), filtered, places }
     }
 
-    /// Applies the first `count` rules to one item of a trace with these marks. Without marks, rules see the item alone, and those that
-    /// decide whole traces remove nothing. Each match is noted with the rule's place.
+    /// Applies the first `count` rules to one item of a trace with these marks, each to the result of those before it. Without marks, rules
+    /// see the item alone, and those that decide whole traces remove nothing. Each match is noted with the rule's place. A panic counts as a
+    /// failure.
     fn judge(
         &self,
         (source, item, marks): (&Source, &Item, Option<Marks>),
@@ -456,70 +473,37 @@ impl Rules {
         shared: &mut Shared,
         note: &mut dyn FnMut(usize, Effect),
     ) -> Left {
-        let rules = self.all.iter().take(count);
-        let step = |rule: &Placed, item: &Item| {
-            let is_meant = match (rule.mark, marks) {
-                (Some(mark), Some(marks)) => marks.has(mark),
-                _ => rule.matches(self.beside(source), item),
+        let (mut left, mut is_kept) = (Left::default(), false);
+        for (place, rule) in self.all.iter().take(count).enumerate() {
+            let item = left.changed.as_deref().unwrap_or(item);
+            let act = AssertUnwindSafe(|| {
+                let is_meant = match (rule.mark, marks) {
+                    (Some(mark), Some(marks)) => marks.has(mark),
+                    _ => rule.matches(self.beside(source), item),
+                };
+                let is_decided_later = marks.is_none() && rule.mark.is_some() && !rule.keeps();
+                let passed = is_decided_later.then_some((Effect::Passed, None));
+                is_meant
+                    .then(|| passed.unwrap_or_else(|| rule.act(&self.sinks, item, is_kept, shared)))
+            });
+            let (mut effect, mut changed) = match catch_unwind(act) {
+                Ok(None) => continue,
+                Ok(Some(done)) => done,
+                Err(_) => (Effect::Failed, None),
             };
-            let is_decided_later = marks.is_none() && rule.mark.is_some() && !rule.keeps();
-            let passed = is_decided_later.then_some(Step::Is(Effect::Passed));
-            is_meant.then(|| passed.unwrap_or_else(|| rule.act(&self.sinks, item, shared)))
-        };
-        in_turn(rules, item, step, note)
-    }
-}
-
-/// Applies matching rules one after the other, each to the result of those before it. A panic counts as a failure.
-fn in_turn<'r>(
-    rules: impl Iterator<Item = &'r Placed>,
-    item: &Item,
-    mut step: impl FnMut(&Placed, &Item) -> Option<Step>,
-    note: &mut dyn FnMut(usize, Effect),
-) -> Left {
-    let (mut changed, mut is_kept): (Option<Box<Item>>, _) = (None, false);
-    for (place, rule) in rules.enumerate() {
-        let item = changed.as_deref().unwrap_or(item);
-        let step = catch_unwind(AssertUnwindSafe(|| step(rule, item)));
-        let effect = match step.unwrap_or(Some(Step::Is(Effect::Failed))) {
-            None => continue,
-            Some(Step::Takes) if is_kept => Effect::Spared,
-            Some(Step::Takes | Step::Routes) => Effect::Dropped,
-            Some(Step::Is(effect)) => effect,
-            Some(Step::Becomes(item)) => {
-                changed = Some(item);
-                Effect::Changed
+            if let (Effect::Failed, Some(instead)) = (effect, &self.on_failure)
+                && let Ok(item) = instead.apply(item, shared)
+            {
+                (effect, changed) = (Effect::Changed, item.map(Box::new));
             }
-        };
-        is_kept |= effect == Effect::Kept;
-        note(place, effect);
-        if effect == Effect::Dropped || effect == Effect::Failed && rule.is_of_option() {
-            return Left::Nothing;
+            is_kept |= effect == Effect::Kept;
+            note(place, effect);
+            left.changed = changed.or(left.changed);
+            if effect == Effect::Dropped || effect == Effect::Failed && rule.is_of_option() {
+                left.dropped_by = Some(place);
+                break;
+            }
         }
-    }
-    changed.map_or(Left::AsItWas, Left::Changed)
-}
-
-/// The result of an action.
-enum Step {
-    /// The item is removed, unless it is kept.
-    Takes,
-    /// The item is removed, because it is for other sinks.
-    Routes,
-    Becomes(Box<Item>),
-    Is(Effect),
-}
-
-/// A change of a trace object: its replacement, or its removal.
-type NewObject = Option<Option<Arc<TraceObject>>>;
-
-fn object_of(left: &Left, before: &Arc<TraceObject>) -> NewObject {
-    match left {
-        Left::AsItWas => None,
-        Left::Nothing => Some(None),
-        Left::Changed(item) => Some(Some(match &**item {
-            Item::Trace(object) => Arc::clone(object),
-            Item::Span(_) => Arc::clone(before),
-        })),
+        left
     }
 }

@@ -177,17 +177,16 @@ impl Rules {
         count: usize,
         shared: &mut Shared,
     ) -> (Marks, Option<Marks>) {
-        let (mut marks, mut last) = (Marks::default(), 0);
+        let mut marks = Marks::default();
         let left = self.judge((source, item, None), count, shared, &mut |place, effect| {
-            last = place;
             let mark = self.all.get(place).and_then(|rule| rule.mark);
             marks = marks.with(mark.filter(|_| effect != Effect::Failed).unwrap_or_default());
         });
-        let spared_by = || match self.all.get(last).map(|rule| &rule.action) {
+        let spared_by = |place: usize| match self.all.get(place).map(|rule| &rule.action) {
             Some(Action::Route(_)) => Marks::default(),
-            _ => self.marks_of(last + 1, Rule::keeps),
+            _ => self.marks_of(place + 1, Rule::keeps),
         };
-        (marks, left.is_nothing().then(spared_by))
+        (marks, left.dropped_by.map(spared_by))
     }
 }
 

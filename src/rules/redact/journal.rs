@@ -4,7 +4,6 @@
 //! own resource and scope; anything else in the body is lost. Nothing may slip through here: an item that cannot be rewritten loses all its
 //! texts, and undecodable data is masked byte for byte, or discarded if that may not be enough.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,7 +15,7 @@ use super::text::{Action, edited};
 use super::{Redaction, Rewrite, Shared, text_of};
 use crate::normalize::{Coding, Decoded, Encoding, Envelope, Limits, Malformed, Refused, decode};
 use crate::prices::Prices;
-use crate::rules::{self, Effect, Left, Placed, Rule, Ruled, Rules, Step, in_turn};
+use crate::rules::{self, Effect, Left, Rule, Ruled, Rules};
 use crate::span::otlp::protobuf;
 use crate::span::{Item, ONLY_SINK_HEADER, Receiver, Source, sdk_requests};
 use crate::support::find::place_of;
@@ -36,22 +35,18 @@ const NOT_REDACTED: &str = "an item could not be redacted, so it cannot be kept"
 /// Replaces an undecodable item that may contain a match.
 const NOTHING_LEFT: &str = "\"[redacted]\"";
 
-/// The rules with `before_journal`.
+/// The rules with `before_journal`. An item on which one fails loses all its texts.
 #[derive(Debug)]
-pub struct BeforeJournal {
-    rules: Rules,
-    /// Used for items on which a rule fails.
-    blank: Rewrite,
-}
+pub struct BeforeJournal(Rules);
 
 impl BeforeJournal {
     /// Selects the rules with `before_journal`; `None` if there are none.
     pub fn of(rules: &[Arc<Rule>], prices: &Arc<Prices>) -> Option<Self> {
         let rules = rules.iter().filter(|rule| rule.before_journal).cloned();
-        let rules = Rules::compile(None, rules).with_prices(Arc::clone(prices));
+        let mut rules = Rules::compile(None, rules).with_prices(Arc::clone(prices));
         let blank = Redaction { fields: Texts::all(), search: Search::all(), action: Action::Drop };
-        let blank = Rewrite::Redact(Box::new(blank));
-        (!rules.is_empty()).then_some(Self { rules, blank })
+        rules.on_failure = Some(Rewrite::Redact(Box::new(blank)));
+        (!rules.is_empty()).then_some(Self(rules))
     }
 
     /// Applies the rules to a request, given as its body and its decoded items. Returns the body to keep, the decoded items, and the number
@@ -69,18 +64,17 @@ impl BeforeJournal {
             decoded = decode(envelope, body, limits)?;
         }
         let may_hold = self.may_hold(body);
-        if !may_hold && self.rules.all.iter().all(|rule| redaction(rule).is_some()) {
+        if !may_hold && self.0.all.iter().all(|rule| redaction(rule).is_some()) {
             return Ok((sent, decoded, 0));
         }
         let Decoded { batch, refused, warnings, odd_times } = decoded;
-        let mut shared = Shared::default();
-        let mut room = body.len() / 2 * GROWTH_HALVES + GROWTH_BYTES;
-        let left = (batch.items.iter())
-            .map(|item| self.clean_item(&batch.source, item, &mut room, &mut shared));
+        let room = body.len() / 2 * GROWTH_HALVES + GROWTH_BYTES;
+        let mut shared = Shared { room: Some(room), ..Shared::default() };
+        let left = batch.items.iter().map(|item| self.clean_item(&batch.source, item, &mut shared));
         let left: Vec<_> = left.collect::<Result<_, _>>()?;
         let kept: Vec<Refused> =
             refused.iter().map(|refused| self.clean_refused(refused, &mut shared)).collect();
-        let is_changed = left.iter().any(|left| !matches!(left, Left::AsItWas))
+        let is_changed = !left.iter().all(Left::is_as_before)
             || kept != refused
             || may_hold && self.holds_outside(envelope.encoding, body);
         if !is_changed {
@@ -89,7 +83,7 @@ impl BeforeJournal {
         }
         // Spans below dropped ones in other requests are unknown here, and no sink will know them.
         let Ruled { batch: left, .. } =
-            self.rules.made_of(&batch, batch.source.clone(), left, (None, None), &mut shared);
+            self.0.made_of(&batch, batch.source.clone(), left, (None, None), &mut shared);
         let dropped = batch.items.len() - left.items.len();
         drop(batch);
         let body = match envelope.source.receiver {
@@ -112,7 +106,7 @@ impl BeforeJournal {
 
     /// Applies the rules to a body that is not a valid request. Nothing is known about its contents, so a compressed body is discarded.
     pub fn clean_unread(&self, encoding: Encoding, is_compressed: bool, body: Bytes) -> Bytes {
-        self.rules.redactions().fold(body, |body, rule| match rule.refused(&body, encoding) {
+        self.0.redactions().fold(body, |body, rule| match rule.refused(&body, encoding) {
             _ if is_compressed => Bytes::new(),
             Some(kept) => kept.into(),
             None => body,
@@ -121,31 +115,19 @@ impl BeforeJournal {
 
     /// Applies the rules to the headers of a quarantined request.
     pub fn clean_headers(&self, source: &mut Source) -> bool {
-        self.rules.clean_headers(source)
+        self.0.clean_headers(source)
     }
 
     /// Returns whether a body may contain a match.
     fn may_hold(&self, body: &[u8]) -> bool {
-        self.rules.redactions().any(|rule| rule.search.marks(body).any())
+        self.0.redactions().any(|rule| rule.search.marks(body).any())
     }
 
     /// Returns whether a body contains a match outside of its items. Rules for some fields or some items do not apply there.
     fn holds_outside(&self, encoding: Encoding, body: &[u8]) -> bool {
-        let mut for_all = self.rules.all.iter().filter(|rule| rule.condition.is_none());
-        for_all.any(|rule| {
-            let Some(rule) = redaction(rule).filter(|rule| rule.fields.are_all) else {
-                return false;
-            };
-            match (encoding, str::from_utf8(body)) {
-                _ if rule.search.is_all => true,
-                (Encoding::Json, Ok(json)) => {
-                    let edits = rule.json_edits(json, &rule.search.marks(body), 0, |_| true);
-                    edits.map_or(true, |edits| !edits.is_empty())
-                }
-                (Encoding::Json, Err(_)) => true,
-                (Encoding::Protobuf, _) => holds_match(rule, body),
-            }
-        })
+        let for_all = self.0.all.iter().filter(|rule| rule.condition.is_none());
+        let mut for_all = for_all.filter_map(|rule| redaction(rule));
+        for_all.any(|rule| rule.fields.are_all && rule.refused(body, encoding).is_some())
     }
 
     /// Applies the rules to an item. An error refuses the request.
@@ -153,31 +135,14 @@ impl BeforeJournal {
         &self,
         source: &Source,
         item: &Item,
-        room: &mut usize,
         shared: &mut Shared,
     ) -> Result<Left, Malformed> {
-        let (mut is_item, beside) = (true, self.rules.beside(source));
-        let mut blank = |now: &Item, shared: &mut Shared| {
-            let blank = self.blank.apply(now, shared);
-            is_item &= blank.is_ok();
-            blank.ok().flatten().map(|blank| Step::Becomes(Box::new(blank)))
-        };
-        let step = |rule: &Placed, now: &Item| {
-            let step =
-                AssertUnwindSafe(|| rule.matches(beside, now).then(|| rule.act(&[], now, shared)));
-            match catch_unwind(step) {
-                Ok(Some(Step::Becomes(next))) if next.wire().len() <= *room => {
-                    Some(Step::Becomes(next))
-                }
-                // The rule failed, or texts grow too much: nothing of the item's text is kept.
-                Err(_) | Ok(Some(Step::Becomes(_) | Step::Is(Effect::Failed))) => {
-                    blank(now, shared)
-                }
-                Ok(step) => step,
-            }
-        };
-        let left = in_turn(self.rules.all.iter(), item, step, &mut |_, _| ());
-        if let Left::Changed(item) = &left {
+        let mut is_item = true;
+        let count = self.0.all.len();
+        let left = self.0.judge((source, item, None), count, shared, &mut |_, effect| {
+            is_item &= effect != Effect::Failed;
+        });
+        if let (Some(room), Some(item)) = (&mut shared.room, &left.changed) {
             *room = room.saturating_sub(item.wire().len());
         }
         if is_item { Ok(left) } else { Err(Malformed::Shape(NOT_REDACTED.to_owned())) }
@@ -186,7 +151,7 @@ impl BeforeJournal {
     /// Applies the rules to an undecodable item, about whose contents nothing is known.
     fn clean_refused(&self, refused: &Refused, shared: &mut Shared) -> Refused {
         let mut kept = refused.clone();
-        for rule in &self.rules.all {
+        for rule in &self.0.all {
             let rules::Action::Rewrite(rewrite @ Rewrite::Redact(redaction)) = &rule.action else {
                 continue;
             };

@@ -57,9 +57,11 @@ pub(in crate::rules) struct Redaction {
     action: Action,
 }
 
-/// Scopes and resources that the items of one request share; each is rewritten once per rule.
+/// What the items of one request share: scopes and resources, each rewritten once per rule, and memory.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
+    /// The bytes that changed items may take, if they are limited.
+    room: Option<usize>,
     scopes: HashMap<(*const Rewrite, *const Scope), Rewritten<Scope>>,
     resources: HashMap<(*const Redaction, *const Resource), Rewritten<Resource>>,
 }
@@ -70,6 +72,12 @@ pub(super) struct NotAnItem;
 
 /// The original and its replacement; `None` if it stays. The original is kept so that its address, which is the key, is not reused.
 type Rewritten<T> = (Arc<T>, Option<Arc<T>>);
+
+impl Shared {
+    pub(super) fn has_room_for(&self, item: &Item) -> bool {
+        self.room.is_none_or(|room| item.wire().len() <= room)
+    }
+}
 
 impl Rewrite {
     /// The actions that rewrite items.
