@@ -62,7 +62,10 @@ pub(super) enum Field {
 }
 
 /// Fields with keys chosen by the client.
-pub(super) const KEYED: [&str; 3] = ["attribute", "resource", "metadata"];
+pub(super) const KEYED: [(&str, Keyed); 3] =
+    [("attribute", Field::Attribute), ("resource", Field::Resource), ("metadata", Field::Metadata)];
+/// Returns the field with a key.
+type Keyed = fn(String) -> Field;
 
 /// The type of a field's values.
 #[derive(Debug, Clone, Copy)]
@@ -97,6 +100,12 @@ pub(super) struct Beside<'a> {
 pub(super) type Visit<'v> = dyn FnMut(FieldValue<'_>) -> bool + 'v;
 
 impl Field {
+    /// Returns the field that is written as `attribute.KEY`, for example.
+    pub(super) fn keyed(word: &str) -> Option<Self> {
+        let (kind, key) = word.split_once('.')?;
+        KEYED.into_iter().find(|(name, _)| *name == kind).map(|(_, field)| field(key.to_owned()))
+    }
+
     pub(super) fn takes(&self) -> Takes {
         let Self::Fact(fact) = self else { return Takes::Any };
         match fact {

@@ -228,10 +228,10 @@ impl Reading<'_> {
                 }
                 "any" => self.groups(value, depth - 1).map(Condition::Any),
                 "all" => self.groups(value, depth - 1).map(Condition::All),
-                "attribute" => self.keyed(value, Field::Attribute),
-                "resource" => self.keyed(value, Field::Resource),
-                "metadata" => self.keyed(value, Field::Metadata),
-                name => self.fact(name, &key.span(), value),
+                name => match KEYED.into_iter().find(|(keyed, _)| *keyed == name) {
+                    Some((_, field)) => self.keyed(value, field),
+                    None => self.fact(name, &key.span(), value),
+                },
             });
         }
         // Conditions that do not need the contents come first.
@@ -437,5 +437,6 @@ fn actions() -> impl Iterator<Item = &'static str> {
 }
 
 fn keys_of_match() -> Vec<&'static str> {
-    Fact::ALL.iter().map(|fact| fact.as_str()).chain(KEYED).chain(GROUPS).collect()
+    let keyed = KEYED.map(|(name, _)| name);
+    Fact::ALL.iter().map(|fact| fact.as_str()).chain(keyed).chain(GROUPS).collect()
 }

@@ -52,8 +52,8 @@ pub(super) fn rule_schema(condition: &Value) -> Value {
 /// Returns the schema of a condition. `any`, `all` and `not` contain conditions, which a schema without references cannot express.
 fn condition_schema() -> Value {
     let facts = Fact::ALL.iter().map(|fact| (fact.as_str().to_owned(), json!({})));
-    let tables = KEYED.iter().chain(["not"].iter());
-    let tables = tables.map(|name| ((*name).to_owned(), json!({ "type": "object" })));
+    let tables = KEYED.map(|(name, _)| name).into_iter().chain(["not"]);
+    let tables = tables.map(|name| (name.to_owned(), json!({ "type": "object" })));
     let several = json!({ "type": "array", "items": { "type": "object" } });
     let lists = ["any", "all"].map(|name| (name.to_owned(), several.clone()));
     let properties: Map<String, Value> = facts.chain(tables).chain(lists).collect();

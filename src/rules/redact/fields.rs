@@ -3,6 +3,7 @@
 use regex::Regex;
 
 use crate::normalize::Parts;
+use crate::rules::field::Field;
 use crate::rules::glob;
 use crate::support::options::did_you_mean;
 
@@ -17,10 +18,6 @@ pub const FIELDS: [(&str, Parts); 8] = [
     ("attributes", Parts::ATTRIBUTES),
     ("resource", Parts::RESOURCE),
 ];
-
-/// Prefixes of keys, and their parts.
-const KEYED: [(&str, Parts); 2] =
-    [("attribute.", Parts::ATTRIBUTES), ("resource.", Parts::RESOURCE)];
 
 /// The texts of an item that a rule applies to.
 #[derive(Debug, Default)]
@@ -41,12 +38,14 @@ impl Fields {
             self.parts = self.parts.and(*part);
             return Ok(());
         }
-        for (prefix, part) in KEYED {
-            let key = word.strip_prefix(prefix).filter(|key| !key.is_empty());
-            if let Some(key) = key.and_then(glob) {
-                self.keys.push((part, key));
-                return Ok(());
-            }
+        let (part, key) = match Field::keyed(word) {
+            Some(Field::Attribute(key)) => (Parts::ATTRIBUTES, key),
+            Some(Field::Resource(key)) => (Parts::RESOURCE, key),
+            _ => (Parts::NONE, String::new()),
+        };
+        if let Some(key) = Some(key).filter(|key| !key.is_empty()).and_then(|key| glob(&key)) {
+            self.keys.push((part, key));
+            return Ok(());
         }
         let names: Vec<&str> = FIELDS.iter().map(|(name, _)| *name).collect();
         let near = did_you_mean(word, &names).unwrap_or_default();

@@ -62,16 +62,17 @@ pub(in crate::rules) struct Redaction {
 pub(super) struct Shared {
     /// The bytes that changed items may take, if they are limited.
     room: Option<usize>,
-    scopes: HashMap<(*const Rewrite, *const Scope), Rewritten<Scope>>,
-    resources: HashMap<(*const Redaction, *const Resource), Rewritten<Resource>>,
+    scopes: Done<Scope>,
+    resources: Done<Resource>,
 }
 
 /// The rewritten bytes are not a valid item.
 #[derive(Debug)]
 pub(super) struct NotAnItem;
 
-/// The original and its replacement; `None` if it stays. The original is kept so that its address, which is the key, is not reused.
-type Rewritten<T> = (Arc<T>, Option<Arc<T>>);
+/// By rule and address, the originals and their replacements; `None` for those that stay. An original is kept so that its address is not
+/// reused.
+type Done<T> = HashMap<(*const Rewrite, *const T), (Arc<T>, Option<Arc<T>>)>;
 
 impl Shared {
     pub(super) fn has_room_for(&self, item: &Item) -> bool {
@@ -102,18 +103,41 @@ impl Rewrite {
     }
 
     fn scope(&self, scope: &Arc<Scope>, shared: &mut Shared) -> Option<Arc<Scope>> {
-        let key = (std::ptr::from_ref(self), Arc::as_ptr(scope));
-        if let Some((_, rewritten)) = shared.scopes.get(&key) {
-            return rewritten.clone();
-        }
-        let rewritten = match self {
-            Self::Redact(redaction) => redaction.scope(scope, shared),
-            Self::Set(setting) => setting.scope(scope),
-        };
-        let rewritten = rewritten.map(Arc::new);
-        shared.scopes.insert(key, (Arc::clone(scope), rewritten.clone()));
-        rewritten
+        let Shared { scopes, resources, .. } = shared;
+        once(scopes, self, scope, || {
+            let resource = once(resources, self, &scope.resource, || match self {
+                Self::Redact(redaction) => redaction.resource(&scope.resource),
+                Self::Set(setting) => setting.resource(&scope.resource),
+            });
+            let (wire, url) = match self {
+                Self::Redact(redaction) => (
+                    Walk::new(redaction, &scope.wire).message(SCOPE),
+                    redaction.schema_url(&scope.schema_url),
+                ),
+                Self::Set(_) => (None, None),
+            };
+            if resource.is_none() && url.is_none() && wire.is_none() {
+                return None;
+            }
+            let resource = resource.unwrap_or_else(|| Arc::clone(&scope.resource));
+            let schema_url = url.unwrap_or_else(|| scope.schema_url.clone());
+            Some(match wire {
+                Some(wire) => scope_of(wire.into(), schema_url, resource),
+                None => Scope { resource, schema_url, ..Scope::clone(scope) },
+            })
+        })
     }
+}
+
+/// Rewrites what several items share only once.
+fn once<T>(
+    done: &mut Done<T>,
+    rule: &Rewrite,
+    one: &Arc<T>,
+    rewrite: impl FnOnce() -> Option<T>,
+) -> Option<Arc<T>> {
+    let rewritten = || (Arc::clone(one), rewrite().map(Arc::new));
+    done.entry((rule, Arc::as_ptr(one))).or_insert_with(rewritten).1.clone()
 }
 
 impl Redaction {
@@ -123,24 +147,6 @@ impl Redaction {
             Item::Span(span) if span.is_otlp() => Walk::new(self, &span.wire).message(SPAN),
             Item::Span(_) | Item::Trace(_) => self.agents_sdk(item.wire()),
         }
-    }
-
-    fn scope(&self, scope: &Scope, shared: &mut Shared) -> Option<Scope> {
-        let key = (std::ptr::from_ref(self), Arc::as_ptr(&scope.resource));
-        let rewrite =
-            || (Arc::clone(&scope.resource), self.resource(&scope.resource).map(Arc::new));
-        let resource = shared.resources.entry(key).or_insert_with(rewrite).1.clone();
-        let url = self.schema_url(&scope.schema_url);
-        let wire = Walk::new(self, &scope.wire).message(SCOPE);
-        if resource.is_none() && url.is_none() && wire.is_none() {
-            return None;
-        }
-        let resource = resource.unwrap_or_else(|| Arc::clone(&scope.resource));
-        let schema_url = url.unwrap_or_else(|| scope.schema_url.clone());
-        Some(match wire {
-            Some(wire) => scope_of(wire.into(), schema_url, resource),
-            None => Scope { resource, schema_url, ..scope.clone() },
-        })
     }
 
     fn resource(&self, resource: &Resource) -> Option<Resource> {

@@ -8,10 +8,11 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::normalize::wire::{Content, Edit, last_bytes, rebuilt};
-use crate::normalize::{Fact, Parts, parts_of, resource_of, tells};
+use crate::normalize::{Fact, Parts, parts_of, resource_of, tells, trace_facts};
+use crate::rules::field::Field;
 use crate::rules::reading::Reading;
 use crate::span::otlp::protobuf::{self, write_bytes, write_text_attribute};
-use crate::span::{self, Attribute, Item, Payload, Resource, Scope, Text, keys, plain};
+use crate::span::{self, Attribute, Item, Payload, Resource, Text, keys, plain};
 use crate::support::json::object::Object;
 use crate::support::json::raw::Raw;
 use crate::support::json::write_str;
@@ -70,9 +71,7 @@ impl Target {
 #[derive(Debug)]
 enum From {
     Constant(String),
-    Attribute(String),
-    Resource(String),
-    Metadata(String),
+    Field(Field),
 }
 
 #[derive(Debug)]
@@ -103,7 +102,8 @@ impl Setting {
         for (name, value) in table {
             let (target, from) = (target(name.get_ref()), from(value));
             // A resource is shared by many spans, which may have different values.
-            let is_common = |from: &From| matches!(from, From::Constant(_) | From::Resource(_));
+            let is_common =
+                |from: &From| matches!(from, From::Constant(_) | From::Field(Field::Resource(_)));
             let is_shared = target.as_ref().is_ok_and(|target| target.is_resource);
             let from = from.filter(|from| !is_shared || is_common(from));
             if let Err(near) = &target {
@@ -137,15 +137,15 @@ impl Setting {
         }
     }
 
-    /// Returns the scope with the values of its resource set.
-    pub(super) fn scope(&self, scope: &Scope) -> Option<Scope> {
-        let mut resource: Option<Resource> = None;
+    /// Returns the resource with its values set; `None` if it stays.
+    pub(super) fn resource(&self, resource: &Resource) -> Option<Resource> {
+        let mut set: Option<Resource> = None;
         for (Target { key, .. }, from) in self.0.iter().filter(|(target, _)| target.is_resource) {
-            let now = resource.as_ref().unwrap_or(&scope.resource);
+            let now = set.as_ref().unwrap_or(resource);
             let value = match from {
                 From::Constant(text) => Some(text.clone()),
-                From::Resource(from) => value_of(&now.attributes, from),
-                From::Attribute(_) | From::Metadata(_) => None,
+                From::Field(Field::Resource(from)) => value_of(&now.attributes, from),
+                From::Field(_) => None,
             };
             let is_new = |value: &String| value_of(&now.attributes, key).as_ref() != Some(value);
             let Some(value) = value.filter(is_new) else { continue };
@@ -153,26 +153,26 @@ impl Setting {
                 number == 1 && key_of(attribute) == *key
             });
             write_text_attribute(&mut wire, 1, key, &value);
-            resource = Some(resource_of(wire.into(), now.schema_url.clone()));
+            set = Some(resource_of(wire.into(), now.schema_url.clone()));
         }
-        Some(Scope { resource: resource?.into(), ..scope.clone() })
+        set
     }
 }
 
 /// Returns the target for a word of the configuration, or the word that was probably meant.
 fn target(word: &str) -> Result<Target, &'static str> {
     let known = KNOWN.iter().find(|known| known.word == word);
-    let (key, is_resource) = match (known, word.split_once('.')) {
-        (Some(known), _) => (known.key, false),
-        _ if word == SERVICE => (keys::SERVICE_NAME, true),
-        (_, Some(("resource", key))) => (key, true),
-        (_, Some(("attribute", key))) => (key, false),
+    let (key, is_resource) = match (known, Field::keyed(word)) {
+        (Some(known), _) => (known.key.to_owned(), false),
+        _ if word == SERVICE => (keys::SERVICE_NAME.to_owned(), true),
+        (_, Some(Field::Resource(key))) => (key, true),
+        (_, Some(Field::Attribute(key))) => (key, false),
         _ => match nearest(word, KNOWN.iter().map(|known| known.word).chain([SERVICE])) {
             Some(near) => return Err(near),
-            None => (word, false),
+            None => (word.to_owned(), false),
         },
     };
-    Ok(Target { key: key.to_owned(), is_resource, known })
+    Ok(Target { key, is_resource, known })
 }
 
 fn from(value: &Spanned<DeValue<'_>>) -> Option<From> {
@@ -181,27 +181,25 @@ fn from(value: &Spanned<DeValue<'_>>) -> Option<From> {
     }
     let table = value.get_ref().as_table().filter(|table| table.len() == 1)?;
     let from = table.get("from")?.get_ref().as_str().filter(|from| !from.is_empty())?;
-    Some(match from.split_once('.') {
-        Some(("resource", key)) => From::Resource(key.to_owned()),
-        Some(("metadata", key)) => From::Metadata(key.to_owned()),
-        Some(("attribute", key)) => From::Attribute(key.to_owned()),
-        _ => From::Attribute(from.to_owned()),
-    })
+    Some(From::Field(Field::keyed(from).unwrap_or_else(|| Field::Attribute(from.to_owned()))))
 }
 
 impl From {
     fn value(&self, item: &Item) -> Option<String> {
-        match (self, item) {
-            (Self::Constant(text), _) => Some(text.clone()),
-            (Self::Attribute(key), Item::Span(span)) => value_of(&span.detail().attributes, key),
-            (Self::Resource(key), Item::Span(span)) => {
+        let field = match self {
+            Self::Constant(text) => return Some(text.clone()),
+            Self::Field(field) => field,
+        };
+        match (field, item) {
+            (Field::Attribute(key), Item::Span(span)) => value_of(&span.detail().attributes, key),
+            (Field::Resource(key), Item::Span(span)) => {
                 value_of(&span.scope.resource.attributes, key)
             }
-            (Self::Metadata(key), Item::Span(span)) => metadata(&span.facts().metadata, key),
-            (Self::Metadata(key), Item::Trace(trace)) => {
-                metadata(&crate::normalize::trace_facts(trace).metadata, key)
+            (Field::Metadata(key), Item::Span(span)) => metadata(&span.facts().metadata, key),
+            (Field::Metadata(key), Item::Trace(trace)) => {
+                metadata(&trace_facts(trace).metadata, key)
             }
-            (Self::Attribute(_) | Self::Resource(_), Item::Trace(_)) => None,
+            _ => None,
         }
     }
 }
