@@ -25,18 +25,11 @@ pub struct Test {
     pub sink: Option<String>,
     batch: Arc<Batch>,
     at: Range<usize>,
-    expected: Expected,
-}
-
-#[derive(Debug)]
-enum Expected {
-    Dropped,
-    Kept {
-        /// Conditions on the result, with their positions.
-        holds: Vec<(Range<usize>, Condition)>,
-        /// Texts that must not occur in the result, with their positions.
-        absent: Vec<(Range<usize>, String)>,
-    },
+    is_dropped: bool,
+    /// Conditions on the result, with their positions.
+    holds: Vec<(Range<usize>, Condition)>,
+    /// Texts that must not occur in the result, with their positions.
+    absent: Vec<(Range<usize>, String)>,
 }
 
 const DROPPED: &str = "dropped";
@@ -86,17 +79,10 @@ impl Reading<'_> {
                 return self.wrong(&value.span(), what, "");
             }
         };
-        let expected = self.expected(table.get("expect")?)?;
-        let at = table.get("expect").map_or(at, Spanned::span);
-        let sink = sink.map(str::to_owned);
-        (known == self.problems.len()).then_some(Test { sink, batch, at, expected })
-    }
-
-    fn expected(&mut self, value: &Spanned<DeValue<'_>>) -> Option<Expected> {
+        let expect = table.get("expect")?;
         let (mut holds, mut absent) = (Vec::new(), Vec::new());
-        match value.get_ref() {
-            DeValue::String(word) if word == DROPPED => return Some(Expected::Dropped),
-            DeValue::String(word) if word == KEPT => {}
+        match expect.get_ref() {
+            DeValue::String(word) if word == DROPPED || word == KEPT => {}
             DeValue::Table(table) => {
                 for (key, value) in table {
                     if key.get_ref() == ABSENT {
@@ -111,10 +97,13 @@ impl Reading<'_> {
             }
             _ => {
                 let hint = "write \"dropped\", \"kept\", or conditions: `{ kind = \"tool\" }`";
-                return self.wrong(&value.span(), "not a valid expectation", hint);
+                return self.wrong(&expect.span(), "not a valid expectation", hint);
             }
         }
-        Some(Expected::Kept { holds, absent })
+        let (sink, at) = (sink.map(str::to_owned), expect.span());
+        let is_dropped = expect.get_ref().as_str() == Some(DROPPED);
+        let is_good = known == self.problems.len();
+        is_good.then_some(Test { sink, batch, at, is_dropped, holds, absent })
     }
 }
 
@@ -131,16 +120,16 @@ impl Test {
         let failed = |at: &Range<usize>, what: &str| {
             Problem::new(Some(at.clone()), format!("the test fails: {what}"), &*did)
         };
-        let (holds, absent, item) = match (&self.expected, left.batch.items.first()) {
-            (Expected::Dropped, None) => return Vec::new(),
-            (Expected::Dropped, Some(_)) => return vec![failed(&self.at, "the span is kept")],
-            (Expected::Kept { .. }, None) => return vec![failed(&self.at, "the span is dropped")],
-            (Expected::Kept { holds, absent }, Some(item)) => (holds, absent, item),
+        let item = match (left.batch.items.first(), self.is_dropped) {
+            (None, true) => return Vec::new(),
+            (Some(_), true) => return vec![failed(&self.at, "the span is kept")],
+            (None, false) => return vec![failed(&self.at, "the span is dropped")],
+            (Some(item), false) => item,
         };
         let beside = Beside { source: &left.batch.source, prices: rules.prices() };
-        let untrue = holds.iter().filter(|(_, one)| one.holds(beside, item) != Some(true));
+        let untrue = self.holds.iter().filter(|(_, one)| one.holds(beside, item) != Some(true));
         let untrue = untrue.map(|(at, _)| failed(at, "this does not hold for the result"));
-        let there = absent.iter().filter(|(_, text)| is_in(item, text));
+        let there = self.absent.iter().filter(|(_, text)| is_in(item, text));
         let there = there.map(|(at, _)| failed(at, "the result contains this text"));
         untrue.chain(there).collect()
     }

@@ -28,14 +28,12 @@ pub(super) enum Test {
     Flag(bool),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Comparison {
-    Less,
-    AtMost,
-    Equal,
-    AtLeast,
-    More,
-}
+/// A comparison of a value with the wanted number.
+pub(super) type Comparison = fn(&f64, &f64) -> bool;
+
+/// All comparisons as written; longer ones come before their prefixes.
+pub(super) const COMPARISONS: [(&str, Comparison); 5] =
+    [("<=", f64::le), (">=", f64::ge), ("<", f64::lt), (">", f64::gt), ("=", f64::eq)];
 
 impl Condition {
     /// Evaluates the condition. Returns `None` if the item's form lacks the field: a trace object has no kind, so neither a rule for a kind
@@ -96,36 +94,14 @@ impl Test {
             (Self::Text(wanted), FieldValue::Flag(flag)) => wanted.parse() == Ok(flag),
             (Self::Pattern(pattern), FieldValue::Text(text)) => pattern.is_match(text),
             (Self::Number(comparison, wanted), FieldValue::Number(number)) => {
-                comparison.holds(number, *wanted)
+                comparison(&number, wanted)
             }
             (Self::Number(comparison, wanted), FieldValue::Text(text)) => {
-                text.parse().is_ok_and(|number| comparison.holds(number, *wanted))
+                text.parse().is_ok_and(|number| comparison(&number, wanted))
             }
             (Self::Flag(wanted), FieldValue::Flag(flag)) => flag == *wanted,
             (Self::Flag(wanted), FieldValue::Text(text)) => text.parse() == Ok(*wanted),
             _ => false,
-        }
-    }
-}
-
-impl Comparison {
-    /// All operators as written; longer ones come before their prefixes.
-    pub(super) const WRITTEN: [(&str, Self); 5] = [
-        ("<=", Self::AtMost),
-        (">=", Self::AtLeast),
-        ("<", Self::Less),
-        (">", Self::More),
-        ("=", Self::Equal),
-    ];
-
-    #[expect(clippy::float_cmp, reason = "a user who asks for 0.25 means 0.25")]
-    fn holds(self, number: f64, wanted: f64) -> bool {
-        match self {
-            Self::Less => number < wanted,
-            Self::AtMost => number <= wanted,
-            Self::Equal => number == wanted,
-            Self::AtLeast => wanted <= number,
-            Self::More => wanted < number,
         }
     }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::condition::{Comparison, Condition, Test};
+use super::condition::{COMPARISONS, Condition, Test};
 use super::field::{Fact, Field, KEYED, Takes};
 use super::glob;
 use super::marks::WHOLE_MAX;
@@ -349,38 +349,33 @@ impl Reading<'_> {
 
     fn test(&mut self, takes: Takes, value: &Spanned<DeValue<'_>>) -> Option<Test> {
         let at = value.span();
-        match (takes, value.get_ref()) {
-            (Takes::Flag | Takes::Any, DeValue::Boolean(flag)) => Some(Test::Flag(*flag)),
+        let compared = value.get_ref().as_str().and_then(|text| comparison(text, takes));
+        let (what, hint) = match (takes, value.get_ref()) {
+            (Takes::Flag | Takes::Any, DeValue::Boolean(flag)) => return Some(Test::Flag(*flag)),
             (Takes::Number | Takes::Any, DeValue::Integer(_) | DeValue::Float(_)) => {
-                number(value.get_ref()).map(|number| Test::Number(Comparison::Equal, number))
+                return number(value.get_ref()).map(|number| Test::Number(f64::eq, number));
             }
-            (Takes::Flag, _) => {
-                self.wrong(&at, "this field is true or false", "write true or false")
-            }
-            (Takes::Number | Takes::Time, DeValue::String(text)) => {
-                let hint = match takes {
-                    Takes::Time => "write a comparison such as `\">2s\"`",
-                    _ => "write a comparison such as `\">=1000\"`",
-                };
-                comparison(text, takes).or_else(|| self.wrong(&at, "not a comparison", hint))
-            }
-            (Takes::Time, _) => self.wrong(&at, "a duration needs a unit", "write `\">2s\"`"),
-            (Takes::Number, _) => self.wrong(&at, "this field is a number", "write `\">=1000\"`"),
-            (Takes::Any, DeValue::String(text)) if comparison(text, takes).is_some() => {
-                comparison(text, takes)
-            }
-            (Takes::Text, DeValue::String(text)) if comparison(text, Takes::Number).is_some() => {
-                let hint = "`duration`, `tokens`, `cost` and attributes can be compared";
-                self.wrong(&at, "text cannot be compared with a number", hint)
-            }
+            (Takes::Text, _) if compared.is_some() => (
+                "text cannot be compared with a number",
+                "`duration`, `tokens`, `cost` and attributes can be compared",
+            ),
+            (Takes::Number | Takes::Time | Takes::Any, _) if compared.is_some() => return compared,
             (Takes::Text | Takes::Word(_) | Takes::Any, DeValue::String(text)) => {
-                self.text(takes, &at, text)
+                return self.text(takes, &at, text);
             }
-            (Takes::Text | Takes::Word(_), _) => {
-                self.wrong(&at, "this field is text", "put it in quotes")
+            (Takes::Flag, _) => ("this field is true or false", "write true or false"),
+            (Takes::Time, DeValue::String(_)) => {
+                ("not a comparison", "write a comparison such as `\">2s\"`")
             }
-            (Takes::Any, _) => self.wrong(&at, "expected a string, a number, true or false", ""),
-        }
+            (Takes::Number, DeValue::String(_)) => {
+                ("not a comparison", "write a comparison such as `\">=1000\"`")
+            }
+            (Takes::Time, _) => ("a duration needs a unit", "write `\">2s\"`"),
+            (Takes::Number, _) => ("this field is a number", "write `\">=1000\"`"),
+            (Takes::Text | Takes::Word(_), _) => ("this field is text", "put it in quotes"),
+            (Takes::Any, _) => ("expected a string, a number, true or false", ""),
+        };
+        self.wrong(&at, what, hint)
     }
 
     fn text(&mut self, takes: Takes, at: &Range<usize>, text: &str) -> Option<Test> {
@@ -412,7 +407,7 @@ impl Reading<'_> {
 
 fn comparison(text: &str, takes: Takes) -> Option<Test> {
     let text = text.trim();
-    let (wanted, comparison) = Comparison::WRITTEN
+    let (wanted, comparison) = COMPARISONS
         .iter()
         .find_map(|(written, comparison)| Some((text.strip_prefix(written)?, *comparison)))?;
     let wanted = wanted.trim();

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::marks::Marks;
 use crate::normalize::with_parent;
 use crate::span::{Item, Span, SpanId, TraceId, ValueOffsets};
+use crate::support::find::place_of;
 use crate::support::json::raw::Raw;
 
 /// A span of a trace.
@@ -147,8 +148,7 @@ fn parent_as_named(wire: &[u8]) -> Option<&str> {
 /// Returns an Agents SDK item with this parent, or without one.
 fn with_sdk_parent(wire: &[u8], new: Option<&str>) -> Option<Bytes> {
     let old = parent_as_named(wire)?;
-    let start = old.as_ptr().addr().checked_sub(wire.as_ptr().addr())?;
-    let (before, rest) = wire.split_at_checked(start)?;
-    let (_, behind) = rest.split_at_checked(old.len())?;
-    Some(Bytes::from([before, new.unwrap_or("null").as_bytes(), behind].concat()))
+    let place = place_of(old.as_bytes(), wire)?;
+    let (before, after) = (wire.get(..place.start)?, wire.get(place.end..)?);
+    Some(Bytes::from([before, new.unwrap_or("null").as_bytes(), after].concat()))
 }
