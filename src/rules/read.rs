@@ -98,7 +98,7 @@ impl Reading<'_> {
         // A misspelled action was reported already.
         let action = if is_whole { self.action(table, &at, place) } else { None };
         let before = table.get("before_journal");
-        let before = before.filter(|value| value.get_ref().as_bool() == Some(true));
+        let before = before.filter(|value| flag(value.get_ref()) == Some(true));
         let is_of_traces = self.is_of_traces(table);
         let hint = match () {
             () if place == Place::Sink => "move it to [[rules]]: all sinks share one journal",
@@ -158,25 +158,18 @@ impl Reading<'_> {
             );
         }
         let at = value.span();
-        match (key.get_ref().as_ref(), value.get_ref()) {
-            (_, DeValue::Boolean(false)) => {
+        match (key.get_ref().as_ref(), flag(value.get_ref())) {
+            (_, Some(false)) => {
                 self.wrong(&at, "the rule has no action", "write `true`, or leave the rule out")
             }
-            ("keep", DeValue::Boolean(true)) => Some(Action::Keep),
-            ("drop", DeValue::Boolean(true)) => Some(Action::Drop),
-            ("sample", rate) => {
-                let good = number(rate).filter(|rate| (0.0..=1.0).contains(rate));
-                if good.is_none() && number(rate).is_some() {
-                    self.report(&at, "not a rate", "write the part to keep, from 0 to 1");
-                }
-                good.map(|rate| Action::Sample(Sample::new(rate)))
-            }
-            ("route", DeValue::Array(_)) => self.route(value, place),
-            (rewrite, _) if Rewrite::ACTIONS.contains(&rewrite) => {
-                Rewrite::read(rewrite, value, self.problems).map(Action::Rewrite)
-            }
-            // The schema check reported values of another type.
-            _ => None,
+            ("keep", _) => Some(Action::Keep),
+            ("drop", _) => Some(Action::Drop),
+            ("sample", _) => match number(value.get_ref()) {
+                Some(rate @ 0.0..=1.0) => Some(Action::Sample(Sample::new(rate))),
+                _ => self.wrong(&at, "not a rate", "write the part to keep, from 0 to 1"),
+            },
+            ("route", _) => self.route(value, place),
+            (rewrite, _) => Rewrite::read(rewrite, value, self.problems).map(Action::Rewrite),
         }
     }
 
@@ -418,12 +411,19 @@ fn comparison(text: &str, takes: Takes) -> Option<Test> {
     Some(Test::Number(comparison, number))
 }
 
+/// Returns a number, also one that a reference (`${RATE}`) stands for.
 fn number(value: &DeValue<'_>) -> Option<f64> {
     match value {
         DeValue::Float(number) => number.as_str().parse().ok(),
         DeValue::Integer(number) => number.as_str().parse().ok(),
+        DeValue::String(text) => text.parse().ok(),
         _ => None,
     }
+}
+
+/// Returns a flag, also one that a reference stands for.
+fn flag(value: &DeValue<'_>) -> Option<bool> {
+    value.as_bool().or_else(|| value.as_str()?.parse().ok())
 }
 
 /// Returns the keys of actions, of which a rule has one.

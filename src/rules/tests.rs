@@ -11,6 +11,7 @@ use crate::span::{
     Detail, Format, ONLY_SINK_HEADER, Receiver, Scope, Span, SpanHeader, SpanId, SpanReading,
     TraceId,
 };
+use crate::support::options::{REFERENCED, each_text_in};
 
 /// Returns the rules of this text for a sink named `here`, or their mistakes.
 pub(super) fn try_rules(text: &str) -> Result<Rules, Vec<Problem>> {
@@ -124,6 +125,23 @@ fn a_condition_holds_for_what_it_says_and_for_nothing_else() {
         let rules = rules(&format!("[[rules]]\nmatch = {{ {condition} }}\ndrop = true"));
         assert_eq!(filtered(&rules, &call) == 1, expected, "{condition}");
     }
+}
+
+#[test]
+fn what_a_variable_says_is_read_as_what_is_expected() {
+    let text = "rules = [{ sample = '0.25' }, { drop = 'true', before_journal = 'true' }]";
+    let mut table = DeTable::parse(text).map(Spanned::into_inner).unwrap();
+    each_text_in(&mut table, &mut |value| {
+        let at = value.span();
+        *value = Spanned::new(at.start | REFERENCED..at.end | REFERENCED, value.get_ref().clone());
+    });
+    let mut problems = Vec::new();
+    let rules = read(table.get("rules"), Place::Global, &mut problems);
+    assert_eq!(problems, []);
+    let [sampled, dropped] = rules.as_slice() else { panic!("{rules:?}") };
+    assert!(matches!(sampled.action, Action::Sample(sample) if sample == Sample::new(0.25)));
+    assert!(matches!(dropped.action, Action::Drop) && dropped.before_journal);
+    assert!(try_rules("[[rules]]\nsample = '0.25'").is_err(), "a text in the file is not a number");
 }
 
 #[test]
