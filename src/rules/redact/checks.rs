@@ -5,50 +5,17 @@ use std::ops::Range;
 
 use memchr::{memchr_iter, memmem};
 
-/// A run of digits, or a colon. In a wire, digits of other texts may stand next to those of a text. So a number is recognized by its last
-/// digits and what follows them, or by what precedes its first.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Run<'a> {
-    pub(super) text: &'a [u8],
-    pub(super) start: usize,
-    /// The index after the last digit.
-    pub(super) end: usize,
-}
-
-impl Run<'_> {
-    /// Returns the index of the last `count` bytes, if the text has this shape from there.
-    fn shape(&self, count: usize, shape: &[u8]) -> Option<usize> {
-        self.end.checked_sub(count).filter(|start| fits(self.text, *start, shape))
-    }
-}
-
-/// Returns whether a text has a shape from an index on: `0` stands for a digit, `A` for a capital, `-` for a separator.
-fn fits(text: &[u8], start: usize, shape: &[u8]) -> bool {
-    let part = text.get(start..).and_then(|rest| rest.get(..shape.len()));
+/// Returns whether a text has a shape from an index on: `0` stands for a digit, `?` for a separator.
+#[inline]
+fn fits<const LENGTH: usize>(text: &[u8], start: usize, shape: &[u8; LENGTH]) -> bool {
+    let part = text.get(start..).and_then(<[u8]>::first_chunk::<LENGTH>);
     part.is_some_and(|part| {
         part.iter().zip(shape).all(|(byte, shape)| match shape {
             b'0' => byte.is_ascii_digit(),
-            b'A' => byte.is_ascii_uppercase(),
-            b'-' => b" .-".contains(byte),
+            b'?' => b" .-".contains(byte),
             other => byte == other,
         })
     })
-}
-
-/// Returns whether digits or a colon may be in a match, by the bytes next to them; most runs are short and isolated.
-pub(super) fn may_tell(text: &[u8], Range { start, end }: Range<usize>) -> bool {
-    let byte = |at: usize| text.get(at).copied().unwrap_or_default();
-    let before = byte(start.wrapping_sub(1));
-    let goes_on = match byte(end) {
-        b' ' | b'.' | b'-' => byte(end + 1).is_ascii_digit(),
-        b')' => before == b'(',
-        next => next.is_ascii_digit(),
-    };
-    goes_on
-        || before == b'+'
-        || before.is_ascii_uppercase() && byte(start.wrapping_sub(2)).is_ascii_uppercase()
-        || end - start >= CARD_DIGITS_MIN
-        || byte(start) == b':'
 }
 
 fn byte(text: &[u8], at: usize) -> Option<u8> {
@@ -82,7 +49,6 @@ pub(super) fn is_in_base64(text: &[u8], at: usize) -> bool {
     data_url || before + count_from(text, at, PAYLOAD_BYTES_MIN, is_base64) >= PAYLOAD_BYTES_MIN
 }
 
-/// Keys contain digits; text without any is words with hyphens.
 pub(super) fn has_digit(text: &[u8]) -> bool {
     text.iter().any(u8::is_ascii_digit)
 }
@@ -109,15 +75,12 @@ fn count_digits(text: &[u8], start: usize, separators: &[u8], gap: usize) -> usi
 }
 
 /// Returns where a card number may start: at a long run of digits, or at four digits that others follow.
-pub(super) fn card_start(run: &Run<'_>) -> Option<usize> {
-    let is_long = |start: &usize| count_digits(run.text, *start, b" -", 1) == CARD_DIGITS_MIN;
-    let start = match run.end - run.start {
-        CARD_DIGITS_MIN.. => run.start,
-        _ => run.shape(4, b"0000-0").filter(is_long)?,
-    };
-    let mut firsts =
-        run.text.get(start..=start.max(run.end.saturating_sub(CARD_DIGITS_MIN)))?.iter();
-    firsts.any(|digit| (b'2'..=b'6').contains(digit)).then_some(start)
+pub(super) fn card_start(text: &[u8], at: usize) -> Option<usize> {
+    let is_long = byte(text, at + 3).is_some_and(|byte| byte.is_ascii_digit());
+    let start = if is_long { at } else { at.checked_sub(1)? };
+    // The beginnings of `is_card`.
+    let is_card = matches!(text.get(start..)?, [b'2', b'2'..=b'7', ..] | [b'3'..=b'6', ..]);
+    (is_card && count_digits(text, start, b" -", 1) == CARD_DIGITS_MIN).then_some(start)
 }
 
 /// Returns the longest valid run of characters below the radix that starts here, with single separators where `may_separate` allows them.
@@ -174,10 +137,9 @@ fn is_card(digits: &[u32]) -> bool {
 const IBAN_CHARS_MIN: usize = 15;
 
 /// Returns where an IBAN may start: at the two letters before two check digits.
-pub(super) fn iban_start(run: &Run<'_>) -> Option<usize> {
-    let start = run.start.checked_sub(2).filter(|start| fits(run.text, *start, b"AA00"))?;
+pub(super) fn iban_start(text: &[u8], at: usize) -> Option<usize> {
     let is_part = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b' ';
-    (count_from(run.text, start, IBAN_CHARS_MIN, is_part) == IBAN_CHARS_MIN).then_some(start)
+    (count_from(text, at, IBAN_CHARS_MIN, is_part) == IBAN_CHARS_MIN).then_some(at)
 }
 
 /// Returns the longest IBAN that starts at the two letters; the shortest are Norway's, with 15 characters. Spaces may separate groups of
@@ -197,55 +159,68 @@ fn is_one_modulo_97(characters: &[u32]) -> bool {
     number == 1
 }
 
-pub(super) fn ssn_start(run: &Run<'_>) -> Option<usize> {
-    run.shape(3, b"000-00-0000")
+/// Returns the social security number at the first of its digits, if it may have been issued.
+pub(super) fn ssn(text: &[u8], at: usize) -> Option<Range<usize>> {
+    const SHAPE: &[u8; 11] = b"000-00-0000";
+    let number = text.get(at..at + SHAPE.len()).filter(|_| fits(text, at, SHAPE))?;
+    let is_issued = !matches!(
+        number,
+        [b'0', b'0', b'0', ..] | [b'6', b'6', b'6', ..] | [b'9', ..] | [.., b'0', b'0', b'0', b'0']
+    ) && number.get(4..6) != Some(b"00");
+    is_issued.then_some(at..at + SHAPE.len())
 }
 
-/// Returns whether a social security number may have been issued.
-pub(super) fn is_ssn(text: &[u8]) -> bool {
-    let (area, group, serial) = (text.get(..3), text.get(4..6), text.get(7..11));
-    !matches!(area, Some(b"000" | b"666" | [b'9', ..]))
-        && group != Some(b"00")
-        && serial != Some(b"0000")
+pub(super) fn phone_start(text: &[u8], at: usize) -> Option<usize> {
+    if byte(text, at) == Some(b'+') {
+        return (count_digits(text, at + 1, b" ./()-", 2) >= PHONE_DIGITS_MIN).then_some(at);
+    }
+    let before = |count: usize| at.checked_sub(count);
+    if fits(text, at, b"000?000?0000") {
+        let is_country = |start: &usize| {
+            let before = start.checked_sub(1).and_then(|before| byte(text, before));
+            let goes_on =
+                is_word(before) || before.is_some_and(|before| PHONE_JOINTS.contains(&before));
+            fits(text, *start, b"1?") && !goes_on
+        };
+        return before(2).filter(is_country).or(Some(at));
+    }
+    let of_area = |start: &usize| fits(text, *start, b"(000)");
+    let area = || before(5).filter(of_area).or_else(|| before(6).filter(of_area));
+    fits(text, at, b"000?0000").then(area).flatten()
 }
 
-pub(super) fn phone_start(run: &Run<'_>) -> Option<usize> {
-    let is_international = |start: &usize| {
-        byte(run.text, *start) == Some(b'+')
-            && count_digits(run.text, run.start, b" ./()-", 2) >= PHONE_DIGITS_MIN
-    };
-    let international = run.start.checked_sub(1).filter(is_international);
-    international
-        .or_else(|| run.shape(4, b"(000)000-0000"))
-        .or_else(|| run.shape(4, b"(000) 000-0000"))
-        .or_else(|| run.shape(3, b"000-000-0000"))
-        .or_else(|| run.shape(1, b"1-000-000-0000"))
-}
-
+/// Bytes before a digit of which a phone number is not the beginning.
+pub(super) const PHONE_JOINTS: &[u8] = b"-./";
 /// Digits of the shortest international number.
 const PHONE_DIGITS_MIN: usize = 8;
 
 // === Addresses ===
 
-pub(super) fn ipv4_start(run: &Run<'_>) -> Option<usize> {
-    if byte(run.text, run.end) != Some(b'.') {
-        return None;
-    }
-    // Most are decimal numbers.
-    let mut end = run.end;
-    for _ in 0..2 {
-        let digits = count_from(run.text, end + 1, 4, |byte| byte.is_ascii_digit());
-        end += 1 + digits;
-        if digits == 0 || byte(run.text, end) != Some(b'.') {
+pub(super) fn ipv4_start(text: &[u8], at: usize) -> Option<usize> {
+    let mut end = at + 1;
+    for _ in 0..3 {
+        if byte(text, end) != Some(b'.') {
             return None;
         }
+        end += 1 + count_from(text, end + 1, 4, |byte| byte.is_ascii_digit());
     }
-    Some(run.start.max(run.end.saturating_sub(3)))
+    Some(at + 1 - count_before(text, at + 1, 3, |byte| byte.is_ascii_digit()))
 }
 
-pub(super) fn is_ipv4(text: &[u8]) -> bool {
-    let is_octet = |octet: &str| octet.parse::<u8>().is_ok();
-    str::from_utf8(text).is_ok_and(|text| text.split('.').all(is_octet))
+/// Returns the IPv4 address that starts here. No fifth number follows.
+pub(super) fn ipv4(text: &[u8], start: usize) -> Option<Range<usize>> {
+    let mut end = start;
+    for point in [false, true, true, true] {
+        if point && byte(text, end) != Some(b'.') {
+            return None;
+        }
+        end += usize::from(point);
+        let octet = end..end + count_from(text, end, 4, |byte| byte.is_ascii_digit());
+        str::from_utf8(text.get(octet.clone())?).ok()?.parse::<u8>().ok()?;
+        end = octet.end;
+    }
+    let goes_on = matches!(text.get(end..), Some([b'.', b'0'..=b'9', ..]));
+    (!goes_on).then_some(start..end)
 }
 
 /// Maximum length of an IPv6 address as text.
@@ -258,15 +233,21 @@ fn ipv6_around(text: &[u8], at: usize) -> Range<usize> {
         ..at + count_from(text, at, IPV6_BYTES_MAX, is_part)
 }
 
-/// Returns whether a colon may be part of an IPv6 address, which has digits, and two colons in a row or six.
-pub(super) fn ipv6_start(run: &Run<'_>) -> Option<usize> {
-    if byte(run.text, run.start) != Some(b':') {
-        return None;
+/// Returns whether a colon may be the first in an IPv6 address, which has digits, and two colons in a row or six.
+pub(super) fn ipv6_start(text: &[u8], at: usize) -> Option<usize> {
+    let (mut colons, mut length) = (1, 0);
+    for byte in text.get(at + 1..)? {
+        match byte {
+            b':' if length == 0 || colons == 5 => {
+                let around = text.get(ipv6_around(text, at))?;
+                return has_digit(around).then_some(at);
+            }
+            b':' => (colons, length) = (colons + 1, 0),
+            byte if byte.is_ascii_hexdigit() && length < 4 => length += 1,
+            _ => break,
+        }
     }
-    let around =
-        run.text.get(ipv6_around(run.text, run.start)).filter(|around| has_digit(around))?;
-    let colons = memchr_iter(b':', around).count();
-    (colons >= 6 || memmem::find(around, b"::").is_some()).then_some(run.start)
+    None
 }
 
 /// Returns the IPv6 address around a place. Without a digit, or with a single group, it is a path in a program or not a real address.
@@ -297,6 +278,9 @@ pub(super) fn email(text: &[u8], at: usize) -> Option<Range<usize>> {
     let is_local = |byte: u8| byte.is_ascii_alphanumeric() || b"._%+-".contains(&byte);
     let is_domain = |byte: u8| byte.is_ascii_alphanumeric() || b".-".contains(&byte);
     let start = at - count_before(text, at, LOCAL_PART_BYTES_MAX, is_local);
+    if start == at {
+        return None;
+    }
     let length = count_from(text, at + 1, DOMAIN_BYTES_MAX, is_domain);
     let domain = text.get(at + 1..at + 1 + length)?;
     // It ends after the last dot that two letters follow.
@@ -305,7 +289,7 @@ pub(super) fn email(text: &[u8], at: usize) -> Option<Range<usize>> {
     let points = (1..length).rev().filter(|point| domain.get(*point) == Some(&b'.'));
     let end = points.map(|point| (point, top_of(point))).find(|(_, letters)| *letters >= 2);
     let end = end.map(|(point, letters)| at + 2 + point + letters)?;
-    (start < at && is_word(domain.first().copied())).then_some(start..end)
+    is_word(domain.first().copied()).then_some(start..end)
 }
 
 /// Returns the password before the `@` of a URL, whose slashes may be escaped.

@@ -7,9 +7,10 @@
 //! ```text
 //! read.rs          reads the configuration        patterns.rs  the table of named patterns
 //! fields.rs        selects texts                  checks.rs    tells matches from lookalikes
-//! otlp.rs          the texts of OTLP messages     search.rs    finds all patterns in one text
-//! agents_sdk.rs    the texts of the Agents SDK    text.rs      one text without its matches, JSON in it or not
-//! set.rs           sets attributes and facts      journal.rs   a request before it is written to disk
+//! otlp.rs          the texts of OTLP messages     shapes.rs    finds where numbers may be
+//! agents_sdk.rs    the texts of the Agents SDK    search.rs    finds all patterns in one text
+//! set.rs           sets attributes and facts      text.rs      one text without its matches, JSON in it or not
+//! journal.rs       a request before it is written to disk
 //! ```
 
 mod checks;
@@ -21,6 +22,7 @@ mod patterns;
 mod read;
 mod search;
 mod set;
+mod shapes;
 mod text;
 #[cfg(test)]
 mod tests;

@@ -165,7 +165,11 @@ impl<'a> Walk<'a> {
         if !self.is_marked(key) && !self.is_marked(text) {
             return Edit::Keep;
         }
-        self.rule.value(key, text).map_or(Edit::Keep, Edit::Replace)
+        let marks = match place_of(text, self.wire) {
+            Some(place) => self.marks.within(&place),
+            None => self.rule.search.marks(text),
+        };
+        self.rule.marked(key, text, &marks).map_or(Edit::Keep, Edit::Replace)
     }
 
     /// Rewrites a message that may contain a match, or whose key may begin one.

@@ -6,7 +6,8 @@
 
 use std::ops::Range;
 
-use super::checks::{self, Run};
+use super::checks;
+use super::shapes::Shape;
 
 /// A kind of text to redact.
 #[derive(Debug)]
@@ -18,12 +19,12 @@ pub struct Pattern {
     pub(super) start: Start,
     pub(super) body: Body,
     pub(super) edges: Edges,
-    /// Checks a candidate.
-    pub(super) check: fn(&[u8]) -> bool,
+    /// Whether every match has a digit; what has none is words with hyphens.
+    pub(super) has_digit: bool,
 }
 
-/// Returns where a match with these digits starts, if their shape and that of what follows fit.
-pub(super) type NumberStart = fn(&Run<'_>) -> Option<usize>;
+/// Returns where a match may start, given the text and the place of a shape.
+pub(super) type Near = fn(&[u8], usize) -> Option<usize>;
 
 /// Returns the range of a match, given the text and the place that was found.
 pub(super) type Reach = fn(&[u8], usize) -> Option<Range<usize>>;
@@ -33,10 +34,8 @@ pub(super) type Reach = fn(&[u8], usize) -> Option<Range<usize>>;
 pub(super) enum Start {
     /// At one of these texts.
     Literals(&'static [&'static str]),
-    /// Around an `@`.
-    AroundAt,
-    /// At or near some digits.
-    Digits(NumberStart),
+    /// Near such a shape.
+    Near(Shape, Near),
 }
 
 /// How far a match extends.
@@ -60,8 +59,14 @@ pub(super) enum Edges {
     Free,
 }
 
-fn always(_: &[u8]) -> bool {
-    true
+const fn found(
+    name: &'static str,
+    finds: &'static str,
+    start: Start,
+    body: Body,
+    edges: Edges,
+) -> Pattern {
+    Pattern { name, finds, start, body, edges, has_digit: false }
 }
 
 const fn key(
@@ -70,35 +75,11 @@ const fn key(
     literals: &'static [&'static str],
     body: &'static str,
 ) -> Pattern {
-    Pattern {
-        name,
-        finds,
-        start: Start::Literals(literals),
-        body: Body::Regex(body),
-        edges: Edges::Word,
-        check: always,
-    }
-}
-
-const fn digits(
-    name: &'static str,
-    finds: &'static str,
-    start: NumberStart,
-    body: Body,
-    edges: Edges,
-    check: fn(&[u8]) -> bool,
-) -> Pattern {
-    Pattern { name, finds, start: Start::Digits(start), body, edges, check }
+    found(name, finds, Start::Literals(literals), Body::Regex(body), Edges::Word)
 }
 
 /// After a `+`, as many groups as fit, up to 15 digits (ITU-T E.164); otherwise ten digits in North American groups.
 const PHONE: &str = r"(\+[0-9](?:[ ./()-]{0,2}[0-9]){7,14})(?:[^0-9A-Za-z]|$)|(?:1[ .-])?(?:\([0-9]{3}\) ?[0-9]{3}|[0-9]{3}[.-][0-9]{3})[ .-][0-9]{4}";
-/// No fifth number follows.
-const IPV4: &str = r"([0-9]{1,4}(?:\.[0-9]{1,4}){3})(?:[^.0-9]|\.[^0-9]|\.?$)";
-
-const fn around(name: &'static str, finds: &'static str, start: Start, reach: Reach) -> Pattern {
-    Pattern { name, finds, start, body: Body::Code(reach), edges: Edges::Free, check: always }
-}
 
 /// All named patterns. If two start at the same place, the first one names the match.
 #[rustfmt::skip]
@@ -106,7 +87,7 @@ pub static PATTERNS: &[Pattern] = &[
     key("anthropic_key", "Anthropic's keys (`sk-ant-...`)", &["sk-ant-"], "sk-ant-[A-Za-z0-9_-]{20,}"),
     key("langfuse_key", "Langfuse's secret keys (`sk-lf-...`)", &["sk-lf-"], "sk-lf-[0-9a-f-]{32,36}"),
     Pattern {
-        check: checks::has_digit,
+        has_digit: true,
         ..key("openai_key", "OpenAI's keys and those in its form, as OpenRouter's (`sk-...`, `sk-proj-...`)", &["sk-"],
             "sk-[A-Za-z0-9_-]{20,}")
     },
@@ -147,23 +128,24 @@ pub static PATTERNS: &[Pattern] = &[
         ..key("jwt", "JSON Web Tokens (`eyJ...`)", &["eyJ"],
             r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*")
     },
-    around("private_key", "private keys in PEM, also truncated", Start::Literals(&["-----BEGIN "]), checks::private_key),
+    found("private_key", "private keys in PEM, also truncated", Start::Literals(&["-----BEGIN "]), Body::Code(checks::private_key), Edges::Free),
     Pattern {
-        check: checks::has_digit,
+        has_digit: true,
         ..key("bearer", "what follows `Bearer` in a header", &["Bearer ", "bearer ", "BEARER "],
             r"(?i:bearer) {1,4}([A-Za-z0-9._~+=-](?:[A-Za-z0-9._~+=-]|\\?/){15,})")
     },
-    around("password_in_url", "the password in `scheme://user:password@host`", Start::AroundAt, checks::password),
-    around("email", "e-mail addresses", Start::AroundAt, checks::email),
-    digits("credit_card", "credit card numbers, by their issuers' lengths and the Luhn check digit", checks::card_start,
-        Body::Code(checks::card), Edges::Number(b"."), always),
-    digits("iban", "bank account numbers (IBAN), by their check digits", checks::iban_start, Body::Code(checks::iban), Edges::Word,
-        always),
-    digits("us_ssn", "US social security numbers (`123-45-6789`)", checks::ssn_start,
-        Body::Regex("[0-9]{3}-[0-9]{2}-[0-9]{4}"), Edges::Number(b"-"), checks::is_ssn),
-    digits("phone", "phone numbers: international with `+`, and North American", checks::phone_start,
-        Body::Regex(PHONE), Edges::Number(b"-./"), always),
-    digits("ipv4", "IPv4 addresses", checks::ipv4_start, Body::Regex(IPV4), Edges::Number(b"."),
-        checks::is_ipv4),
-    around("ipv6", "IPv6 addresses", Start::Digits(checks::ipv6_start), checks::ipv6),
+    found("password_in_url", "the password in `scheme://user:password@host`",
+        Start::Near(Shape::At, |text, at| checks::password(text, at).and(Some(at))), Body::Code(checks::password), Edges::Free),
+    found("email", "e-mail addresses",
+        Start::Near(Shape::At, |text, at| checks::email(text, at).and(Some(at))), Body::Code(checks::email), Edges::Free),
+    found("credit_card", "credit card numbers, by their issuers' lengths and the Luhn check digit",
+        Start::Near(Shape::Digits, checks::card_start), Body::Code(checks::card), Edges::Number(b".")),
+    found("iban", "bank account numbers (IBAN), by their check digits",
+        Start::Near(Shape::Country, checks::iban_start), Body::Code(checks::iban), Edges::Word),
+    found("us_ssn", "US social security numbers (`123-45-6789`)",
+        Start::Near(Shape::Digits, |text, at| checks::ssn(text, at).and(Some(at))), Body::Code(checks::ssn), Edges::Number(b"-")),
+    found("phone", "phone numbers: international with `+`, and North American",
+        Start::Near(Shape::Digits, checks::phone_start), Body::Regex(PHONE), Edges::Number(checks::PHONE_JOINTS)),
+    found("ipv4", "IPv4 addresses", Start::Near(Shape::Digits, checks::ipv4_start), Body::Code(checks::ipv4), Edges::Number(b".")),
+    found("ipv6", "IPv6 addresses", Start::Near(Shape::Colons, checks::ipv6_start), Body::Code(checks::ipv6), Edges::Free),
 ];

@@ -12,17 +12,13 @@ use aho_corasick::packed::{Config, Searcher};
 use memchr::memchr_iter;
 use regex::bytes::Regex;
 
-use super::checks::{CARD_DIGITS_MIN, Run, is_in_base64, is_word, may_tell};
-use super::patterns::{Body, Edges, NumberStart, Pattern, Start};
+use super::checks::{has_digit, is_in_base64, is_word};
+use super::patterns::{Body, Edges, Near, Pattern, Start};
+use super::shapes::Shape;
 use crate::normalize::wire::{Content, Fields};
 
-/// A match and its pattern.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PatternMatch {
-    pub(super) range: Range<usize>,
-    /// The pattern's index in the search's names.
-    pub(super) name: usize,
-}
+/// A match, and the pattern's index in the search's names.
+pub(super) type PatternMatch = (Range<usize>, usize);
 
 /// A search for several patterns at once.
 #[derive(Debug, Default)]
@@ -34,10 +30,8 @@ pub(super) struct Search {
     literals: Option<Searcher>,
     /// The patterns that start with each literal; empty for an escape.
     owners: Vec<BTreeSet<usize>>,
-    /// The patterns around an `@`.
-    around_at: Vec<usize>,
-    /// The patterns that start with digits, and where each may start.
-    numbers: Vec<(usize, NumberStart)>,
+    /// The patterns with a shape, and where they may start.
+    near: Vec<(Shape, usize, Near)>,
 }
 
 #[derive(Debug)]
@@ -69,7 +63,7 @@ impl Search {
         patterns: &[&'static Pattern],
         own: Vec<(String, Regex)>,
     ) -> Result<Self, regex::Error> {
-        let (mut named, mut around_at, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut named, mut near) = (Vec::new(), Vec::new());
         let mut literals: Vec<(&str, Option<usize>)> =
             ESCAPES.map(|escape| (escape, None)).to_vec();
         for (place, pattern) in patterns.iter().copied().enumerate() {
@@ -82,8 +76,7 @@ impl Search {
                 Start::Literals(beginnings) => {
                     literals.extend(beginnings.iter().map(|literal| (*literal, Some(place))));
                 }
-                Start::Digits(start) => numbers.push((place, start)),
-                Start::AroundAt => around_at.push(place),
+                Start::Near(shape, start) => near.push((shape, place, start)),
             }
         }
         // A literal also stands for those that begin with it.
@@ -105,15 +98,7 @@ impl Search {
             })
             .cloned()
             .unzip();
-        Ok(Self {
-            is_all: false,
-            named,
-            own,
-            literals: searcher(&literals),
-            owners,
-            around_at,
-            numbers,
-        })
+        Ok(Self { is_all: false, named, own, literals: searcher(&literals), owners, near })
     }
 
     pub(super) fn name(&self, place: usize) -> &str {
@@ -147,11 +132,8 @@ impl Search {
                 marks.push(start);
             }
         });
-        self.each_start(wire, |_, Range { start, end }| {
-            // Digits of other texts may be next to those of the text.
-            marks.extend([start, (end - 1).min(start + CARD_DIGITS_MIN - 1), end - 1]);
-        });
-        if !self.numbers.is_empty() {
+        self.each_shape(wire, |_, _, at| marks.push(at));
+        if self.near.iter().any(|(shape, ..)| *shape == Shape::Digits) {
             // The digits of a whole number are not in its message.
             let is_card = |at: &usize| {
                 let field = wire.get(*at..).map(|rest| Fields::new(rest).next());
@@ -166,22 +148,16 @@ impl Search {
         marks
     }
 
-    /// Visits the places where a pattern may start at an `@` or a number, with the pattern and what was found.
-    fn each_start(&self, text: &[u8], mut visit: impl FnMut(usize, Range<usize>)) {
-        for at in memchr_iter(b'@', text).take_while(|_| !self.around_at.is_empty()) {
-            let matches = |place: &&usize| self.try_named(**place, text, at).is_some();
-            self.around_at.iter().filter(matches).for_each(|place| visit(*place, at..at + 1));
-        }
-        if !self.numbers.is_empty() {
-            each_run(text, |run| {
-                let starts = self.numbers.iter();
-                for (place, start) in
-                    starts.filter_map(|(place, start)| Some((*place, start(run)?)))
-                {
-                    visit(place, start..run.end);
+    /// Visits the places where a pattern may start by a shape, each with the pattern and a place within the match.
+    fn each_shape(&self, text: &[u8], mut visit: impl FnMut(usize, usize, usize)) {
+        let has_numbers = self.near.iter().any(|(shape, ..)| *shape != Shape::At);
+        Shape::each(text, has_numbers, |found, at| {
+            for (_, place, start) in self.near.iter().filter(|(shape, ..)| *shape == found) {
+                if let Some(start) = start(text, at) {
+                    visit(*place, start, at);
                 }
-            });
-        }
+            }
+        });
     }
 
     /// Visits all literals in a text, even those that overlap others.
@@ -208,6 +184,17 @@ impl Search {
 
     /// Returns all matches in a text without escapes, ordered and disjoint.
     pub(super) fn find(&self, text: &[u8]) -> Vec<PatternMatch> {
+        let mut found = self.find_text(text);
+        self.each_shape(text, |place, start, _| {
+            found.extend(self.try_named(place, text, start));
+        });
+        found.sort_by_key(|(_, name)| *name);
+        apart(found)
+    }
+
+    /// Returns the matches that may contain quotes, so that they may span several tokens of JSON: those with literals, and of the user's own
+    /// expressions.
+    pub(super) fn find_text(&self, text: &[u8]) -> Vec<PatternMatch> {
         let mut found = Vec::new();
         let mut done = 0;
         self.each_literal(text, |literal, start| {
@@ -217,42 +204,31 @@ impl Search {
                 && !is_in_base64(text, start)
                 && let Some(one) = owners.find_map(match_here)
             {
-                done = one.range.end;
+                done = one.0.end;
                 found.push(one);
             }
         });
-        self.each_start(text, |place, Range { start, .. }| {
-            found.extend(self.try_named(place, text, start));
-        });
         for (place, (_, regex)) in (self.named.len()..).zip(&self.own) {
             let matches = regex.find_iter(text).filter(|found| !found.is_empty());
-            found.extend(matches.map(|found| PatternMatch { range: found.range(), name: place }));
+            found.extend(matches.map(|found| (found.range(), place)));
         }
-        let found = found.into_iter().map(|found| (found, ()));
-        apart(found.collect()).into_iter().map(|(found, ())| found).collect()
+        found
     }
 
     /// Tries a pattern at a possible start.
     fn try_named(&self, place: usize, text: &[u8], start: usize) -> Option<PatternMatch> {
         let Named { pattern, regex } = self.named.get(place)?;
-        let (whole, inner) = match (regex, pattern.body) {
+        let range = match (regex, pattern.body) {
             (Some(regex), _) => {
                 let groups = regex.captures(text.get(start..)?)?;
-                let shifted = |found: regex::bytes::Match<'_>| {
-                    found.range().start + start..found.range().end + start
-                };
-                let whole = shifted(groups.get(0)?);
-                (whole.clone(), groups.get(1).map_or(whole, shifted))
+                let found = groups.get(1).or(groups.get(0))?.range();
+                start + found.start..start + found.end
             }
-            (None, Body::Code(reach)) => {
-                let range = reach(text, start)?;
-                (range.clone(), range)
-            }
+            (None, Body::Code(reach)) => reach(text, start)?,
             (None, Body::Regex(_)) => return None,
         };
-        let is_it = pattern.edges.hold(text, whole.start..inner.end)
-            && (pattern.check)(text.get(inner.clone())?);
-        is_it.then_some(PatternMatch { range: inner, name: place })
+        let is_word = pattern.has_digit && !has_digit(text.get(range.clone())?);
+        (!is_word && pattern.edges.hold(text, start..range.end)).then_some((range, place))
     }
 }
 
@@ -264,6 +240,15 @@ impl Marks {
     /// Returns whether there may be a match at all.
     pub(super) fn any(&self) -> bool {
         self.0.as_ref().is_none_or(|marks| !marks.is_empty())
+    }
+
+    /// Returns the marks in a part of the wire.
+    pub(super) fn within(&self, part: &Range<usize>) -> Self {
+        let marks = self.0.as_ref().map(|marks| {
+            let of_part = marks.iter().filter(|mark| part.contains(mark));
+            of_part.map(|mark| mark - part.start).collect()
+        });
+        Self(marks)
     }
 
     /// Returns whether there may be a match in a part of the wire.
@@ -292,73 +277,15 @@ impl Edges {
     }
 }
 
-/// Orders matches and merges those that overlap; the first one's name is kept.
-pub(super) fn apart<T>(mut found: Vec<(PatternMatch, T)>) -> Vec<(PatternMatch, T)> {
-    found.sort_by_key(|(found, _)| (found.range.start, found.name));
-    let mut apart: Vec<(PatternMatch, T)> = Vec::with_capacity(found.len());
-    for next in found {
-        match apart.last_mut() {
-            Some((last, _)) if next.0.range.start < last.range.end => {
-                last.range.end = last.range.end.max(next.0.range.end);
-            }
-            _ => apart.push(next),
-        }
-    }
-    apart
-}
-
-/// Bytes that are searched for digits together.
-const BLOCK_BYTES: usize = u64::BITS as usize;
-/// Distance between two colons of an IPv6 address.
-const COLON_DISTANCE_MAX: u32 = 5;
-
-/// Visits the runs of digits in a text that may be part of a number, and the colons that may be part of an address.
-fn each_run<'t>(text: &'t [u8], mut visit: impl FnMut(&Run<'t>)) {
-    let mut last = [0; BLOCK_BYTES];
-    let (blocks, rest) = text.as_chunks::<BLOCK_BYTES>();
-    last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
-    let (mut begin, mut digits_before, mut colons_before) = (0, 0, 0);
-    for block in blocks.iter().chain([&last]) {
-        let digits = bits_of(block, |byte| byte.is_ascii_digit());
-        let colons = bits_of(block, |byte| byte == b':');
-        let near = (1..=COLON_DISTANCE_MAX).fold(0, |near, distance| {
-            near | colons << distance | colons_before >> (u64::BITS - distance)
-        });
-        let firsts = digits & !(digits << 1 | digits_before >> (u64::BITS - 1));
-        let mut places = firsts | colons & near;
-        while places != 0 {
-            let place = places.trailing_zeros();
-            places &= places - 1;
-            let count = (digits >> place).trailing_ones().max(1) as usize;
-            let start = begin + place as usize;
-            if !may_tell(text, start..start + count) {
-                continue;
-            }
-            // Digits may go on in the next block.
-            let end = start + count;
-            let rest = text.get(end..).filter(|_| end == begin + BLOCK_BYTES);
-            let more = rest.unwrap_or_default().iter().take_while(|byte| byte.is_ascii_digit());
-            visit(&Run { text, start, end: end + more.count() });
-        }
-        (digits_before, colons_before) = (digits, colons);
-        begin += BLOCK_BYTES;
-    }
-}
-
-/// Sets a bit for each byte of a kind.
-fn bits_of(block: &[u8; BLOCK_BYTES], is_of_kind: impl Fn(u8) -> bool) -> u64 {
-    // The compiler uses vectors for this.
-    let mut flags = [0; BLOCK_BYTES];
-    for (flag, byte) in flags.iter_mut().zip(block) {
-        *flag = u8::from(is_of_kind(*byte));
-    }
-    let (words, _) = flags.as_chunks();
-    let mut all = [0; size_of::<u64>()];
-    for (bits, word) in all.iter_mut().zip(words) {
-        // The lowest bits of all bytes get into the last one.
-        [.., *bits] = u64::from_le_bytes(*word).wrapping_mul(0x0102_0408_1020_4080).to_le_bytes();
-    }
-    u64::from_le_bytes(all)
+/// Orders matches, or what replaces them, and merges those that overlap; of two that start together, the first one counts.
+pub(super) fn apart<T>(mut found: Vec<(Range<usize>, T)>) -> Vec<(Range<usize>, T)> {
+    found.sort_by_key(|(range, _)| range.start);
+    found.dedup_by(|(next, _), (last, _)| {
+        let overlaps = next.start < last.end;
+        last.end = if overlaps { last.end.max(next.end) } else { last.end };
+        overlaps
+    });
+    found
 }
 
 /// Returns a search for many literals at once, with the processor's vector instructions if it has them.

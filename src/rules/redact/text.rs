@@ -5,6 +5,7 @@
 //! If a match of the user's own pattern spans several tokens, the values that it touches are replaced. In other text, or truncated JSON,
 //! escapes are decoded only for the search, up to [`VIEWS_MAX`] times, and matches are replaced in place.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use memchr::memchr;
@@ -12,8 +13,8 @@ use ring::hmac;
 
 use super::Redaction;
 use super::search::{Marks, PatternMatch, apart};
-use crate::support::json::raw::unescape;
-use crate::support::json::scan::{Broken, Scanner, escaped_unit};
+use crate::support::json::raw::{append_unescaped, unescape};
+use crate::support::json::scan::{Broken, Lenient, Scanner, escaped_unit};
 use crate::support::json::write_str;
 
 /// Maximum depth of JSON in JSON; deeper JSON is searched as plain text.
@@ -95,10 +96,15 @@ pub(super) fn edited(text: &[u8], edits: Edits) -> Option<Vec<u8>> {
 impl Redaction {
     /// Redacts the text under a key; `None` if it stays.
     pub(super) fn value(&self, key: &[u8], text: &[u8]) -> Option<Vec<u8>> {
+        self.marked(key, text, &self.search.marks(text))
+    }
+
+    /// Redacts a text with these marks under a key; `None` if it stays.
+    pub(super) fn marked(&self, key: &[u8], text: &[u8], marks: &Marks) -> Option<Vec<u8>> {
         if self.search.is_all {
             return self.action.whole(text);
         }
-        self.clean(text, 0).or_else(|| {
+        self.clean(text, marks, 0).or_else(|| {
             // Some secrets are recognizable only by their key.
             self.search.starts(key).first()?;
             let start = key.len() + 1;
@@ -111,8 +117,7 @@ impl Redaction {
     }
 
     /// Replaces the matches in a text; `None` if there are none.
-    fn clean(&self, text: &[u8], depth: usize) -> Option<Vec<u8>> {
-        let marks = self.search.marks(text);
+    fn clean(&self, text: &[u8], marks: &Marks, depth: usize) -> Option<Vec<u8>> {
         if !marks.any() {
             return None;
         }
@@ -120,7 +125,7 @@ impl Redaction {
         if depth < NESTED_MAX
             && matches!(first, Some(b'{' | b'[' | b'"'))
             && let Ok(json) = str::from_utf8(text)
-            && let Ok(edits) = self.json_edits(json, &marks, depth, |_| true)
+            && let Ok(edits) = self.json_edits(json, marks, depth, |_| true)
         {
             return edited(text, edits);
         }
@@ -135,7 +140,7 @@ impl Redaction {
         depth: usize,
         mut selects: impl FnMut(&Path<'_>) -> bool,
     ) -> Result<Edits, Broken> {
-        let across = self.search.find(json.as_bytes());
+        let across = apart(self.search.find_text(json.as_bytes()));
         let mut edits = Edits::new();
         walk(json, |path, token, range| {
             let across = touching(&across, &range);
@@ -166,7 +171,7 @@ impl Redaction {
         across: Option<&PatternMatch>,
     ) -> Option<Vec<u8>> {
         let whole =
-            |found: &PatternMatch| self.action.label(self.search.name(found.name), said.as_bytes());
+            |(_, name): &PatternMatch| self.action.label(self.search.name(*name), said.as_bytes());
         match token {
             Token::Text if self.search.is_all => self.action.whole(unescape(said).as_bytes()),
             Token::Name => self.name(unescape(said).as_bytes()),
@@ -177,8 +182,9 @@ impl Redaction {
             Token::Scalar if said.parse::<f64>().is_err() => across.map(whole),
             // The beginning and the end of a text or a number are visible only in isolation.
             Token::Text | Token::Scalar => {
-                let cleaned = self.clean(unescape(said).as_bytes(), depth + 1);
-                cleaned.or_else(|| across.map(whole))
+                let text = unescape(said);
+                let marks = self.search.marks(text.as_bytes());
+                self.clean(text.as_bytes(), &marks, depth + 1).or_else(|| across.map(whole))
             }
         }
     }
@@ -187,12 +193,13 @@ impl Redaction {
     /// emptied.
     pub(super) fn name(&self, name: &[u8]) -> Option<Vec<u8>> {
         let found = self.search.find(name).into_iter();
-        let edits = found.filter(|found| self.search.is_named(found.name)).map(|found| {
-            let action =
-                if matches!(self.action, Action::Drop) { &Action::Mask } else { &self.action };
-            let matched = name.get(found.range.clone()).unwrap_or_default();
-            (found.range, action.label(self.search.name(found.name), matched))
-        });
+        let edits =
+            found.filter(|(_, found)| self.search.is_named(*found)).map(|(range, found)| {
+                let action =
+                    if matches!(self.action, Action::Drop) { &Action::Mask } else { &self.action };
+                let matched = name.get(range.clone()).unwrap_or_default();
+                (range, action.label(self.search.name(found), matched))
+            });
         edited(name, edits.collect())
     }
 
@@ -233,83 +240,62 @@ impl Redaction {
 
     /// Returns the edits of a text that is not JSON: matches in the text as it is, and with its escapes decoded.
     fn plain_edits(&self, text: &[u8]) -> Edits {
-        let mut view = View { text: text.to_vec(), levels: Vec::new() };
-        let mut labels: Vec<(PatternMatch, Vec<u8>)> = Vec::new();
+        let mut view = View { text: Cow::Borrowed(text), origins: Vec::new() };
+        let mut edits = Edits::new();
         for _ in 0..=VIEWS_MAX {
-            for found in self.search.find(&view.text) {
-                let matched = view.text.get(found.range.clone()).unwrap_or_default();
-                let label = self.action.label(self.search.name(found.name), matched);
-                let range = view.origin(found.range.start)..view.origin(found.range.end);
-                labels.push((PatternMatch { range, ..found }, label));
+            for (range, name) in self.search.find(&view.text) {
+                let matched = view.text.get(range.clone()).unwrap_or_default();
+                let label = self.action.label(self.search.name(name), matched);
+                edits.push((view.origin(range.start)..view.origin(range.end), label));
             }
             view = match view.unescaped() {
                 Some(next) => next,
                 None => break,
             };
         }
-        apart(labels).into_iter().map(|(found, label)| (found.range, label)).collect()
+        apart(edits)
     }
 }
 
 /// Returns the first match that overlaps a token.
 fn touching<'f>(found: &'f [PatternMatch], token: &Range<usize>) -> Option<&'f PatternMatch> {
-    let first = found.partition_point(|found| found.range.end <= token.start);
-    found.get(first).filter(|found| found.range.start < token.end)
+    let first = found.partition_point(|(range, _)| range.end <= token.start);
+    found.get(first).filter(|(range, _)| range.start < token.end)
 }
 
-/// A text with its escapes decoded, and a mapping to the original.
-struct View {
-    text: Vec<u8>,
-    /// For each decoded level, pairs of an index in its text and the corresponding index in the text before it. Between two pairs, both
-    /// advance alike.
-    levels: Vec<Vec<(usize, usize)>>,
+/// A text with its escapes decoded.
+struct View<'t> {
+    text: Cow<'t, [u8]>,
+    /// For each byte, and for the end, its index in the original text; empty for the original.
+    origins: Vec<usize>,
 }
 
-impl View {
+impl View<'_> {
     /// Maps an index to the original text.
     fn origin(&self, at: usize) -> usize {
-        self.levels.iter().rev().fold(at, |at, jumps| {
-            let last = jumps.partition_point(|(text, _)| *text <= at).checked_sub(1);
-            match last.and_then(|last| jumps.get(last)) {
-                Some((text, before)) => before + (at - text),
-                None => at,
-            }
-        })
+        self.origins.get(at).copied().unwrap_or(at)
     }
 
     /// Decodes one more level of escapes; `None` if there are none.
-    fn unescaped(mut self) -> Option<Self> {
-        let (mut text, mut jumps) = (Vec::with_capacity(self.text.len()), Vec::new());
-        let mut at = 0;
-        while let Some(escape) = self.text.get(at..).and_then(|rest| memchr(b'\\', rest)) {
-            text.extend_from_slice(self.text.get(at..at + escape)?);
-            at += escape;
-            let character = match self.text.get(at + 1) {
-                Some(b'n') => '\n',
-                Some(b't') => '\t',
-                Some(b'r') => '\r',
-                Some(plain @ (b'"' | b'\\' | b'/')) => char::from(*plain),
-                Some(b'u') => match escaped_unit(&self.text, at) {
-                    Some(unit) => char::from_u32(unit.into()).unwrap_or('\u{fffd}'),
-                    None => '\0',
-                },
-                _ => '\0',
+    fn unescaped(&self) -> Option<Self> {
+        let mut next = View { text: Cow::default(), origins: Vec::new() };
+        let mut at = memchr(b'\\', &self.text).map(|_| 0)?;
+        while let Some(rest @ [byte, ..]) = self.text.get(at..) {
+            let length = match rest {
+                [b'\\', b'u', ..] if escaped_unit(rest, 0).is_some() => 6,
+                [b'\\', b'n' | b't' | b'r' | b'"' | b'\\' | b'/', ..] => 2,
+                _ => 1,
             };
-            if character == '\0' {
-                text.push(b'\\');
-                at += 1;
-                continue;
+            let text = next.text.to_mut();
+            match rest.get(..length).and_then(|escape| str::from_utf8(escape).ok()) {
+                Some(escape) if length > 1 => drop(append_unescaped(text, escape)),
+                _ => text.push(*byte),
             }
-            text.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
-            at += if self.text.get(at + 1) == Some(&b'u') { 6 } else { 2 };
-            jumps.push((text.len(), at));
+            next.origins.resize(text.len(), self.origin(at));
+            at += length;
         }
-        text.extend_from_slice(self.text.get(at..).unwrap_or_default());
-        if jumps.is_empty() {
-            return None;
-        }
-        self.levels.push(jumps);
-        Some(Self { text, levels: self.levels })
+        next.origins.push(self.origin(at));
+        (next.text.len() < self.text.len()).then_some(next)
     }
 }
 
@@ -331,13 +317,13 @@ fn walk<'t>(
     json: &'t str,
     mut visit: impl FnMut(&Path<'t>, Token, Range<usize>),
 ) -> Result<(), Broken> {
-    let mut scanner = Scanner::new(json.as_bytes());
-    scanner.skip_value()?;
-    if scanner.peek().is_some() {
-        return Err(scanner.broken("the end"));
+    let mut check = Scanner::new(json.as_bytes());
+    check.skip_value()?;
+    if check.peek().is_some() {
+        return Err(check.broken("the end"));
     }
     // The text is valid JSON, so the next byte determines the token.
-    scanner.at = 0;
+    let mut scanner = Lenient::lenient(json.as_bytes());
     let mut path = Vec::new();
     while let Some(next) = scanner.peek() {
         let start = scanner.at;
