@@ -89,4 +89,4 @@ macro_rules! written_as {
         }
     };
 }
-pub(super) use written_as;
+pub(crate) use written_as;

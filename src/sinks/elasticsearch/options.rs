@@ -15,7 +15,7 @@ use toml::de::DeTable;
 
 use crate::prices::Prices;
 use crate::sinks::http::{
-    Address, ClientOptions, Compression, Limits, TlsOptions, basic, secret_header,
+    Address, ClientOptions, Compression, ConnectionOptions, basic, secret_header,
 };
 use crate::sinks::{Mistake, Mistakes, settle_options};
 use crate::span::{Kind, RootSpan};
@@ -32,7 +32,6 @@ use crate::support::secret::Secret;
 pub struct Options {
     /// Addresses of the cluster, such as `https://es:9200`. The least busy one that works is used. A path is kept: for Quickwit write
     /// `http://quickwit:7280/api/v1/_elastic`.
-    #[schemars(with = "Option<Vec<String>>")]
     pub endpoints: Option<Vec<Address>>,
     /// An Elastic Cloud deployment's id, instead of `endpoints`.
     pub cloud_id: Option<String>,
@@ -90,13 +89,10 @@ pub struct Options {
     pub context_wait: Duration,
     /// `gzip` or `none`. Default: gzip, unless the backend is on this machine.
     pub compression: Option<Compression>,
-    /// Timeout of a request.
+    /// The connection.
     // A cluster that merges or recovers may take long; what it has taken meanwhile would only be sent again.
-    #[serde(default = "seconds::<60>")]
-    pub timeout: Duration,
-    /// Timeout of connecting.
-    #[serde(default = "crate::sinks::http::default_connect_timeout")]
-    pub connect_timeout: Duration,
+    #[serde(flatten)]
+    pub connection: ConnectionOptions<60>,
     /// The largest request, before compression. Larger batches are split.
     // The limit of the Collector and Jaeger, well below the 10 MB that small instances at AWS, and Quickwit, accept.
     #[serde(default = "bytes::<{ 5 << 20 }>")]
@@ -108,9 +104,6 @@ pub struct Options {
     /// Concurrent requests for each endpoint.
     #[serde(default = "default_concurrency")]
     pub concurrency: u32,
-    /// Certificates for https.
-    #[serde(default)]
-    pub tls: TlsOptions,
 }
 
 /// How the indices of spans are cut by time.
@@ -326,13 +319,7 @@ impl Options {
             (!(1..=CONCURRENCY_MAX).contains(&self.concurrency), "concurrency", "not a valid number of requests", "use 1 to 64"),
             (self.compression == Some(Compression::Zstd), "compression", "bulk requests are sent plain or with gzip", "write \"gzip\""),
         ]);
-        found.0.extend(self.limits().check());
-    }
-
-    /// Returns the limits that all HTTP sinks have.
-    pub(super) fn limits(&self) -> Limits<'_> {
-        let Self { timeout, connect_timeout, request_bytes_max, tls, .. } = self;
-        Limits { timeout, connect_timeout, request_bytes_max, tls }
+        found.0.extend(self.connection.check(self.request_bytes_max));
     }
 
     fn authorization(&self) -> Option<String> {
@@ -407,7 +394,7 @@ impl Settings {
     /// Returns the options of the client.
     pub(super) fn client(&self) -> ClientOptions {
         let response_bytes_max = RESPONSE_BYTES_MAX;
-        ClientOptions { response_bytes_max, ..self.options.limits().client() }
+        ClientOptions { response_bytes_max, ..self.options.connection.client() }
     }
 
     /// Returns the index or data stream of spans, without a date.

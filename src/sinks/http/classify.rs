@@ -85,13 +85,8 @@ pub fn describe(status: StatusCode, headers: &HeaderMap) -> String {
         .filter(|_| status.is_redirection())
         .and_then(|location| location.to_str().ok()?.parse::<hyper::Uri>().ok())
         .and_then(|location| Some(format!("{}://{}", location.scheme_str()?, location.host()?)));
-    match target {
-        Some(target) => format!(
-            "HTTP {} {name}: redirects are not followed; this one points to {target}",
-            status.as_u16()
-        ),
-        None => format!("HTTP {} {name}", status.as_u16()),
-    }
+    let note = |target| format!(": redirects are not followed; this one points to {target}");
+    format!("HTTP {} {name}{}", status.as_u16(), target.map(note).unwrap_or_default())
 }
 
 /// The longest wait that a backend can impose. An operator who fixed the backend should not have to wait longer.

@@ -15,15 +15,16 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::classify::{StatusClass, classify, describe};
 use super::{RequestError, TlsOptions};
-use crate::sinks::{BuildError, Delivery};
+use crate::sinks::BuildError;
 use crate::support::base64;
 use crate::support::forwarding::{self, SENDER_HEADER};
 
 /// The client's limits. Everything is bounded.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
-    /// The versions of HTTP that it offers.
-    pub protocol: Protocol,
+    /// Whether to offer only HTTP/2, also without TLS, as gRPC requires. Otherwise it is HTTP/1.1 without TLS, and with TLS whichever
+    /// version the backend prefers.
+    pub is_http2_only: bool,
     /// The longest time for a request, from the first byte sent to the last byte received.
     pub timeout: Duration,
     /// The timeout for connecting.
@@ -39,7 +40,7 @@ pub struct ClientOptions {
 impl Default for ClientOptions {
     fn default() -> Self {
         Self {
-            protocol: Protocol::Negotiated,
+            is_http2_only: false,
             // The OTLP exporters' default, which backends expect.
             timeout: Duration::from_secs(10),
             // Long enough for several retries of a lost SYN (1 s, 3 s), but well below the total timeout.
@@ -51,15 +52,6 @@ impl Default for ClientOptions {
             tls: TlsOptions::default(),
         }
     }
-}
-
-/// The versions of HTTP that a client offers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// HTTP/1.1 without TLS; with TLS, HTTP/2 or HTTP/1.1, as the backend prefers.
-    Negotiated,
-    /// Only HTTP/2, also without TLS, as gRPC requires.
-    Http2,
 }
 
 /// A request that can be sent repeatedly with the same bytes.
@@ -104,14 +96,20 @@ pub struct Response {
 }
 
 impl Response {
-    /// Classifies the status.
+    /// Classifies the status. No API answers a request with a web page.
     pub fn class(&self) -> StatusClass {
-        classify(self.status, &self.headers)
+        if self.is_web_page() { StatusClass::Stop } else { classify(self.status, &self.headers) }
     }
 
     /// Describes the status.
     pub fn reason(&self) -> String {
-        describe(self.status, &self.headers)
+        let page = ", but with a web page: this is not the backend's address";
+        let more = if self.is_web_page() { page } else { "" };
+        format!("{}{more}", describe(self.status, &self.headers))
+    }
+
+    fn is_web_page(&self) -> bool {
+        self.status.is_success() && self.media_type() == "text/html"
     }
 
     /// Returns the media type of the body, in lowercase and without parameters.
@@ -159,18 +157,6 @@ pub fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", base64::text(format!("{user}:{password}").as_bytes()))
 }
 
-/// Adds the delivery's forwarding path to a request's headers, if it came from other daemons.
-pub fn add_hops(headers: &mut HeaderMap, delivery: &Delivery) {
-    let hops = delivery.hops();
-    // A configured value is never right, because the path is not known beforehand.
-    headers.remove(SENDER_HEADER);
-    if !hops.is_empty()
-        && let Ok(value) = HeaderValue::try_from(hops.header())
-    {
-        headers.insert(SENDER_HEADER, value);
-    }
-}
-
 impl Client {
     /// Reads the certificates that the options name, without connecting.
     pub fn new(options: &ClientOptions) -> Result<Self, BuildError> {
@@ -183,16 +169,17 @@ impl Client {
         tcp.set_tcp_user_timeout(Some(options.timeout + options.connect_timeout));
         let https =
             HttpsConnectorBuilder::new().with_tls_config(options.tls.config()?).https_or_http();
-        let https = match options.protocol {
-            Protocol::Negotiated => https.enable_all_versions().wrap_connector(tcp),
-            Protocol::Http2 => https.enable_http2().wrap_connector(tcp),
+        let https = if options.is_http2_only {
+            https.enable_http2().wrap_connector(tcp)
+        } else {
+            https.enable_all_versions().wrap_connector(tcp)
         };
         let inner = legacy::Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(POOL_IDLE)
             .pool_max_idle_per_host(options.idle_connections_max)
-            .http2_only(options.protocol == Protocol::Http2)
+            .http2_only(options.is_http2_only)
             .http2_max_header_list_size(HEADER_BYTES_MAX)
             .http1_max_buf_size(HTTP1_READ_BYTES_MAX)
             .build(https);

@@ -1,11 +1,7 @@
 //! Splits a delivery that is too large for one request, at the same places each time. Pure.
 
-use std::io;
 use std::ops::Range;
 
-use bytes::Bytes;
-
-use super::Ready;
 use crate::sinks::Delivery;
 use crate::span::Span;
 
@@ -16,18 +12,6 @@ pub(in crate::sinks) struct Body {
     pub(in crate::sinks) items: Range<usize>,
     /// The message, before compression and framing; empty without spans.
     pub(in crate::sinks) message: Vec<u8>,
-}
-
-impl Body {
-    /// Compresses and frames the message.
-    pub(in crate::sinks) fn ready(
-        self,
-        seal: impl FnOnce(Vec<u8>) -> io::Result<Bytes>,
-    ) -> io::Result<Ready> {
-        let Self { items, message } = self;
-        let body = if message.is_empty() { None } else { Some(seal(message)?) };
-        Ok(Ready { items, body })
-    }
 }
 
 /// Writes a delivery as requests with as many items as fit into `bytes_max`, by their received size plus the average addition to a span. A

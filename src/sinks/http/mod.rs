@@ -12,7 +12,7 @@
 //! back to this daemon, through a proxy, under another name or by way of other daemons, its receiver answers 508 and the sender's lane
 //! holds.
 //!
-//! **Shared parts.** [`Address`] is an address whose query is never printed; `Limits` checks the limits of all HTTP sinks; `cut` splits
+//! **Shared parts.** [`Address`] is an address whose query is never printed; [`ConnectionOptions`] are common to all HTTP sinks; `cut` splits
 //! deliveries into bodies of at most that size; `deliver` encodes a delivery without blocking the reactor, sends its requests in order and
 //! merges their reports; `Endpoint` is their destination. The lane learns the size that a backend accepts. `CONTRIBUTING.md` walks through
 //! a sink that uses them.
@@ -30,15 +30,13 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
-pub use client::{
-    Client, ClientOptions, Protocol, Request, Response, add_hops, basic, secret_header, shortened,
-};
+pub use client::{Client, ClientOptions, Request, Response, basic, secret_header, shortened};
 pub use compress::{Compression, INLINE_BYTES_MAX};
 #[cfg(any(feature = "kafka", test))]
 pub(super) use cutting::cut_items;
 pub(super) use cutting::{Body, cut};
 pub use failure::RequestError;
-pub use options::Address;
-pub(super) use options::{Limits, default_connect_timeout, shown};
-pub(super) use sending::{Endpoint, Ready, deliver, encode, in_turn};
+pub use options::{Address, ConnectionOptions};
+pub(super) use options::{default_connect_timeout, shown};
+pub(super) use sending::{Endpoint, deliver, encode, in_turn};
 pub use tls::TlsOptions;

@@ -3,17 +3,20 @@
 use std::fmt;
 
 use hyper::Uri;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::{ClientOptions, TlsOptions};
 use crate::sinks::{Mistake, Mistakes};
 use crate::support::byte_size::ByteSize;
-use crate::support::duration::Duration;
+use crate::support::duration::{Duration, seconds};
 use crate::support::secret::REDACTED;
+use crate::support::written::written_as;
 
 /// The address of a backend. Its query may contain a key, so only [`Address::uri`] and [`Address::reveal`] return it; `Debug`, `Display`
 /// and `Serialize` redact it. Any text is accepted, and the check of the options reports an invalid address.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
 pub struct Address {
     text: String,
     uri: Option<Uri>,
@@ -64,17 +67,7 @@ impl fmt::Debug for Address {
     }
 }
 
-impl Serialize for Address {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Address {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Self::from)
-    }
-}
+written_as!(Address, { "type": "string" });
 
 /// Returns the default of the option `connect_timeout`.
 pub(in crate::sinks) fn default_connect_timeout() -> Duration {
@@ -84,28 +77,34 @@ pub(in crate::sinks) fn default_connect_timeout() -> Duration {
 /// Smaller requests spend more on headers than on items.
 const REQUEST_BYTES_MIN: ByteSize = ByteSize(1 << 10);
 
-/// The limits in the options of every HTTP sink.
-pub(in crate::sinks) struct Limits<'a> {
-    pub(in crate::sinks) timeout: &'a Duration,
-    pub(in crate::sinks) connect_timeout: &'a Duration,
-    pub(in crate::sinks) request_bytes_max: &'a ByteSize,
-    pub(in crate::sinks) tls: &'a TlsOptions,
+/// The options of every HTTP sink for its client, with the default of `timeout`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+pub struct ConnectionOptions<const TIMEOUT_SECONDS: u64> {
+    /// Timeout of a request.
+    #[serde(default = "seconds::<TIMEOUT_SECONDS>")]
+    pub timeout: Duration,
+    /// Timeout of connecting.
+    #[serde(default = "default_connect_timeout")]
+    pub connect_timeout: Duration,
+    /// Certificates for https.
+    #[serde(default)]
+    pub tls: TlsOptions,
 }
 
-impl Limits<'_> {
-    /// Returns the mistakes in them.
-    pub(in crate::sinks) fn check(&self) -> Vec<Mistake> {
+impl<const TIMEOUT_SECONDS: u64> ConnectionOptions<TIMEOUT_SECONDS> {
+    /// Returns the mistakes in them and in `request_bytes_max`.
+    pub(in crate::sinks) fn check(&self, request_bytes_max: ByteSize) -> Vec<Mistake> {
         let mut found = Mistakes::default();
-        let what = "`request_bytes_max` is less than 1KiB";
-        let hint = "a request would cost more than its content: use \"1KiB\" or more";
-        let is_small = *self.request_bytes_max < REQUEST_BYTES_MIN;
-        found.note(is_small, "request_bytes_max", what, hint);
-        found.0.extend(self.tls.check());
+        let is_small = request_bytes_max < REQUEST_BYTES_MIN;
         let hint = "leave it out, or write \"30s\"";
-        let what = "`timeout` must be more than zero";
-        found.note(self.timeout.0.is_zero(), "timeout", what, hint);
-        let what = "`connect_timeout` must be more than zero";
-        found.note(self.connect_timeout.0.is_zero(), "connect_timeout", what, hint);
+        #[rustfmt::skip]
+        found.note_all([
+            (is_small, "request_bytes_max", "`request_bytes_max` is less than 1KiB",
+                "a request would cost more than its content: use \"1KiB\" or more"),
+            (self.timeout.0.is_zero(), "timeout", "`timeout` must be more than zero", hint),
+            (self.connect_timeout.0.is_zero(), "connect_timeout", "`connect_timeout` must be more than zero", hint),
+        ]);
+        found.0.extend(self.tls.check());
         found.0
     }
 

@@ -9,14 +9,16 @@ use std::sync::LazyLock;
 use std::thread;
 
 use bytes::Bytes;
+use hyper::header::HeaderValue;
 use hyper::{HeaderMap, Method, Uri};
 use tokio::sync::Semaphore;
 
 use super::{
-    Address, Client, ClientOptions, INLINE_BYTES_MAX, Request, RequestError, Response, add_hops,
+    Address, Body, Client, ClientOptions, INLINE_BYTES_MAX, Request, RequestError, Response,
 };
 use crate::sinks::report::Reports;
 use crate::sinks::{BuildError, Delivery, Report};
+use crate::support::forwarding::SENDER_HEADER;
 
 /// An address that deliveries are posted to, with a client and the headers of every request.
 pub(in crate::sinks) struct Endpoint {
@@ -46,8 +48,14 @@ impl Endpoint {
 
     /// Creates a request with a body and the delivery's forwarding path.
     pub(in crate::sinks) fn request(&self, delivery: &Delivery, body: Bytes) -> Request {
-        let mut headers = self.headers.clone();
-        add_hops(&mut headers, delivery);
+        let (mut headers, hops) = (self.headers.clone(), delivery.hops());
+        // A configured value is never right, because the path is not known beforehand.
+        headers.remove(SENDER_HEADER);
+        if !hops.is_empty()
+            && let Ok(path) = HeaderValue::try_from(hops.header())
+        {
+            headers.insert(SENDER_HEADER, path);
+        }
         Request { method: Method::POST, uri: self.uri.clone(), headers, body }
     }
 
@@ -60,14 +68,6 @@ impl Endpoint {
     pub(in crate::sinks) fn client(&self) -> &Client {
         &self.client
     }
-}
-
-/// An encoded request and its items.
-pub(in crate::sinks) struct Ready {
-    /// The indices of its items in the delivery.
-    pub(in crate::sinks) items: Range<usize>,
-    /// The body as sent; `None` if the items need no request.
-    pub(in crate::sinks) body: Option<Bytes>,
 }
 
 /// Limits concurrent encoding to the number of processors. More would only hold buffers longer, and after an outage of a backend all lanes
@@ -100,24 +100,31 @@ pub(in crate::sinks) async fn in_turn<T: Send + 'static>(
     Ok(tokio::task::spawn_blocking(working).await?)
 }
 
-/// Encodes a delivery and sends its requests in order; `send` gets the items and the body of each. The attempt ends at the first report
-/// that would be the same for the next requests.
+/// Writes a delivery, compresses and frames (`seal`) its messages, and sends them in order; `send` gets the items and the body of each. The
+/// attempt ends at the first report that would be the same for the next requests.
 pub(in crate::sinks) async fn deliver<Sending>(
     delivery: &Delivery,
-    prepare: impl FnOnce(&Delivery) -> io::Result<Vec<Ready>> + Send + 'static,
+    write: impl FnOnce(&Delivery) -> Vec<Body> + Send + 'static,
+    seal: impl Fn(Vec<u8>) -> io::Result<Bytes> + Send + 'static,
     send: impl Fn(Range<usize>, Bytes) -> Sending,
 ) -> Report
 where
     Sending: Future<Output = Report>,
 {
-    let requests = match encode(delivery, prepare).await.flatten() {
+    let ready = move |delivery: &Delivery| -> io::Result<Vec<_>> {
+        let sealed = |Body { items, message }| {
+            let body = if message.is_empty() { None } else { Some(seal(message)?) };
+            Ok((items, body))
+        };
+        write(delivery).into_iter().map(sealed).collect()
+    };
+    let requests = match encode(delivery, ready).await.flatten() {
         Ok(requests) => requests,
         Err(error) => return Report::down(None, format!("cannot encode the requests: {error}")),
     };
-    let items = requests.iter().map(|request| request.items.end).max().unwrap_or_default();
-    let mut reports = Reports::new(items);
+    let mut reports = Reports::new(delivery.len());
     let mut has_ended = false;
-    for Ready { items, body } in requests {
+    for (items, body) in requests {
         match body {
             None => reports.add(items, Report::delivered()),
             Some(_) if has_ended => {}

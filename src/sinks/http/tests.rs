@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Frame, Incoming};
-use hyper::header::{HeaderValue, LOCATION, USER_AGENT};
+use hyper::header::{CONTENT_TYPE, HeaderValue, LOCATION, USER_AGENT};
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Response as HyperResponse, StatusCode, Uri, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -24,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
+use super::classify::StatusClass;
 use super::*;
 use crate::sinks::Pace;
 use crate::support::authority::Authority;
@@ -166,8 +167,8 @@ async fn an_answer_that_does_not_come_or_does_not_end_is_given_up() {
     let server = Server::start(endless, None).await;
     let timeout = Duration::from_millis(200);
     let options = ClientOptions { timeout, ..ClientOptions::default() };
-    for protocol in [Protocol::Negotiated, Protocol::Http2] {
-        let client = client(&ClientOptions { protocol, ..options.clone() });
+    for is_http2_only in [false, true] {
+        let client = client(&ClientOptions { is_http2_only, ..options.clone() });
         for _ in 0..2 {
             let failure = client.send(&request(&server.uri)).await.unwrap_err();
             assert_eq!(failure, RequestError::Timeout(timeout));
@@ -334,6 +335,25 @@ fn certificates_that_cannot_be_read_are_said_when_the_sink_is_built() {
         let problem = Client::new(&ClientOptions { tls, ..ClientOptions::default() }).unwrap_err();
         assert!(problem.0.contains(path.to_str().unwrap()), "{problem}");
     }
+}
+
+#[test]
+fn a_web_page_is_no_success_of_any_backend() {
+    let page = |status| Response {
+        status,
+        headers: [(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"))]
+            .into_iter()
+            .collect(),
+        body: Bytes::from_static(b"<html>"),
+        is_cut: false,
+        trailers: HeaderMap::new(),
+    };
+    assert_eq!(page(StatusCode::OK).class(), StatusClass::Stop);
+    assert!(page(StatusCode::OK).reason().contains("web page"));
+    // A proxy's page about its backend.
+    let busy = page(StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(busy.class(), StatusClass::Throttled { after: None });
+    assert_eq!(busy.reason(), "HTTP 503 Service Unavailable");
 }
 
 #[test]

@@ -43,15 +43,15 @@ impl TlsOptions {
     /// Returns the mistakes in the option `tls`, without accessing files.
     pub(in crate::sinks) fn check(&self) -> Vec<Mistake> {
         let mut found = Mistakes::default();
-        let what = "`tls.ca_file` and `tls.ca_fingerprint` are mutually exclusive";
-        let has_both = self.ca_file.is_some() && self.ca_fingerprint.is_some();
-        found.note(has_both, "tls", what, "keep one of them");
-        let what = "`tls.cert_file` and `tls.key_file` go together";
-        let has_half = self.cert_file.is_some() != self.key_file.is_some();
-        found.note(has_half, "tls", what, "set both or neither");
         let is_odd = self.ca_fingerprint.as_deref().is_some_and(|text| fingerprint(text).is_none());
-        let hint = "give 64 hexadecimal digits, with or without colons";
-        found.note(is_odd, "tls", "`tls.ca_fingerprint` is not a SHA-256", hint);
+        #[rustfmt::skip]
+        found.note_all([
+            (self.ca_file.is_some() && self.ca_fingerprint.is_some(),
+                "tls", "`tls.ca_file` and `tls.ca_fingerprint` are mutually exclusive", "keep one of them"),
+            (self.cert_file.is_some() != self.key_file.is_some(),
+                "tls", "`tls.cert_file` and `tls.key_file` go together", "set both or neither"),
+            (is_odd, "tls", "`tls.ca_fingerprint` is not a SHA-256", "give 64 hexadecimal digits, with or without colons"),
+        ]);
         found.0
     }
 

@@ -4,28 +4,20 @@ use std::iter;
 
 use bytes::Bytes;
 
-use super::observation::{self, Answers, Encoding};
+use super::observation::{self, Encoding};
 use super::options::Settings;
 use super::reads::usable_ones;
-use super::trace::{FirstStarts, Traces};
+use super::trace::{KnownFacts, Traces};
 use crate::sinks::Delivery;
 use crate::sinks::http::{Body, cut};
 use crate::span::otlp::MessageWriter;
 use crate::span::otlp::protobuf::{write_request_in, write_resource, write_scope};
 use crate::span::{Resource, Scope, Span};
 
-/// Facts about a delivery's spans that are known from elsewhere.
-#[derive(Debug, Clone, Default)]
-pub(super) struct KnownFacts {
-    pub(super) answers: Answers,
-    /// The start times of spans that were delivered before.
-    pub(super) starts: FirstStarts,
-}
-
 /// Encodes a delivery.
 pub(super) fn encode(delivery: &Delivery, settings: &Settings, known: &KnownFacts) -> Vec<Body> {
     let traces = Traces::of(delivery, settings, &known.starts);
-    let encoding = Encoding { settings, traces: &traces, answers: &known.answers };
+    let encoding = Encoding { settings, traces: &traces, known };
     let bytes_max = settings.options.request_bytes_max.as_usize();
     cut(delivery, bytes_max, ADDED_BYTES, |out, spans| {
         write_request_in(out, spans.iter().copied(), &encoding);

@@ -7,9 +7,10 @@ use opentelemetry_proto::tonic::common::v1::any_value;
 use prost::Message as _;
 use toml::de::DeTable;
 
-use super::encode::{KnownFacts, encode};
+use super::encode::encode;
 use super::fields;
 use super::options::{Settings, parse};
+use super::trace::KnownFacts;
 use crate::feed::decisions::cut_tests::each_cut;
 use crate::prices::Prices;
 use crate::sinks::samples;

@@ -1,13 +1,15 @@
-//! Writes attributes directly into a `Span` message. Pure.
+//! Writes attributes directly into a `Span` message: fields, and as metadata the parts of an Agents SDK item without one. Pure.
+
+use std::collections::BTreeMap;
 
 use crate::span::otlp::protobuf::{
     close_message, open_message, write_attribute, write_text_attribute,
 };
-use crate::span::plain::{SAFE_INTEGER_MAX, Style, write_scalar, write_value};
-use crate::span::{Payload, Text, Value};
+use crate::span::plain::{SAFE_INTEGER_MAX, Style, is_safe, write_scalar, write_value};
+use crate::span::{Attribute, Detail, Payload, Text, Tokens, Value, keys};
+use crate::support::json::object::Object;
 use crate::support::json::raw::Raw;
-use crate::support::json::write_str;
-use crate::support::rfc3339;
+use crate::support::json::{write_i64, write_str};
 
 /// `Span.attributes`.
 pub(super) const ATTRIBUTES: u32 = 9;
@@ -63,14 +65,6 @@ pub(super) fn texts<'t>(out: &mut Vec<u8>, key: &str, texts: impl Iterator<Item 
         write_attribute(out, ATTRIBUTES, key, &Value::Array(list));
     }
 }
-
-/// Appends a time.
-pub(super) fn time(out: &mut Vec<u8>, key: &str, unix_ns: u64) {
-    text_made_of(out, &[key], TIME_BYTES, |out| rfc3339::write(out, unix_ns));
-}
-
-/// `2026-11-21T05:15:09.529503000Z`.
-const TIME_BYTES: usize = 30;
 
 /// Maximum size of the tags and lengths around an attribute's texts.
 const FRAMES_BYTES: usize = 8;
@@ -128,4 +122,69 @@ pub(super) fn cut(text: &str, units_max: usize) -> &str {
         }
     }
     text
+}
+
+// === Data without a field of its own ===
+
+/// Appends the metadata of an item from its detail.
+pub(super) fn write_item(out: &mut Vec<u8>, detail: &Detail, tokens: &Tokens<'_>) {
+    for Attribute { key, value } in &detail.attributes {
+        match (&**key, value) {
+            (keys::OPENAI_AGENTS_DATA, Value::Text(data)) if data.starts_with('{') => {
+                text(out, METADATA, data);
+            }
+            // Langfuse lists the tools that were available to the model from this attribute.
+            (keys::GEN_AI_TOOL_DEFINITIONS, Value::Text(definitions)) => {
+                text(out, key, definitions);
+            }
+            (key, value) => {
+                if let Some(name) = name_of(key) {
+                    metadata(out, name, value);
+                } else if let Some(name) = key.strip_prefix("gen_ai.usage.")
+                    && tokens.repeats
+                {
+                    metadata(out, &format!("aggregate_usage.{name}"), value);
+                }
+            }
+        }
+    }
+}
+
+/// Returns an attribute's name in the metadata; `None` if it has a field of its own or is also in another attribute.
+fn name_of(key: &str) -> Option<&str> {
+    match key {
+        keys::GEN_AI_PROVIDER_NAME => Some("provider"),
+        keys::GEN_AI_RESPONSE_ID => Some("response_id"),
+        keys::GEN_AI_RESPONSE_MODEL => Some("response_model"),
+        keys::GEN_AI_RESPONSE_FINISH_REASONS => Some("finish_reasons"),
+        keys::MCP_METHOD_NAME => Some(key),
+        keys::OPENAI_AGENTS_MCP_RESULT => None,
+        _ if key.starts_with(keys::OPENAI_AGENTS_METADATA) => None,
+        _ => {
+            let of_span = key.strip_prefix(keys::OPENAI_AGENTS_SPAN_METADATA);
+            of_span.or_else(|| key.strip_prefix("openai.agents."))
+        }
+    }
+}
+
+/// Appends the parameters of a call. Langfuse accepts strings and numbers, so nested values are JSON strings. Unset parameters are omitted.
+pub(super) fn write_parameters(out: &mut Vec<u8>, json: &str) {
+    let members = Raw::parse(json).into_iter().flat_map(Raw::members);
+    let members: BTreeMap<_, _> = members.filter(|(_, value)| value.set().is_some()).collect();
+    if members.is_empty() {
+        return;
+    }
+    text_made_of(out, &[PARAMETERS], json.len(), |out| {
+        let mut object = Object::open(out);
+        for (name, value) in members {
+            let (out, value) = (object.member(&name), value.text());
+            let is_nested = value.starts_with(['{', '[', 't', 'f']);
+            match value.parse::<i64>() {
+                Ok(number) if is_safe(number) => write_i64(out, number),
+                Err(_) if !is_nested => out.extend_from_slice(value.as_bytes()),
+                _ => write_str(out, value),
+            }
+        }
+        object.close();
+    });
 }

@@ -15,9 +15,9 @@ use hyper::{HeaderMap, StatusCode};
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use super::observation::{Answer, Answers};
 use super::options::{Lookup as LookupOptions, Settings};
-use crate::sinks::http::{Client, ClientOptions, Request, RequestError, secret_header};
+use super::trace::{Answer, KnownFacts};
+use crate::sinks::http::{Client, ClientOptions, Request, secret_header};
 use crate::sinks::{BuildError, Delivery};
 use crate::span::{Kind, Payload, Span, Text, TraceId, Usage};
 use crate::support::json::raw::Raw;
@@ -59,16 +59,6 @@ struct Memory {
     paused_until: Option<Instant>,
 }
 
-/// The reason why a response is missing.
-enum Missing {
-    /// It does not exist or is unreadable; others may be available.
-    This,
-    /// It did not arrive in time.
-    Late,
-    /// OpenAI cannot be asked now, for this reason.
-    All(String),
-}
-
 impl Lookup {
     /// Reads certificates; does not connect.
     pub(super) fn new(settings: &Settings) -> Result<Option<Self>, BuildError> {
@@ -78,7 +68,8 @@ impl Lookup {
             BuildError("the key of `lookup` is not a valid header value".to_owned())
         })?;
         let client = ClientOptions {
-            timeout: options.timeout.into(),
+            // `ask` has its own timeout, which must end first.
+            timeout: options.timeout.0 * 2,
             response_bytes_max: ANSWER_BYTES_MAX,
             idle_connections_max: UNDER_WAY_MAX,
             tls: options.tls.clone(),
@@ -93,7 +84,7 @@ impl Lookup {
     }
 
     /// Returns what is known of a delivery's responses, after requesting those that are needed.
-    pub(super) async fn answers(&self, delivery: &Delivery, settings: &Settings) -> Answers {
+    pub(super) async fn answers(&self, delivery: &Delivery, settings: &Settings) -> KnownFacts {
         let wanted: Vec<(TraceId, Text)> = delivery
             .spans()
             .filter(|span| self.wants(span, settings))
@@ -130,11 +121,8 @@ impl Lookup {
                     .buffer_unordered(UNDER_WAY_MAX);
                 let mut asked = pin!(asked);
                 while let Some((answer, id)) = asked.next().await {
-                    has_answered |= !matches!(answer, Err(Missing::Late));
-                    match answer {
-                        Err(Missing::All(reason)) => self.pause(&reason),
-                        answer => self.memory().keep(&id, answer.ok().map(Arc::new)),
-                    }
+                    has_answered = true;
+                    self.memory().keep(&id, answer.map(Arc::new));
                 }
             };
             drop(timeout(self.options.timeout.into(), rounds).await);
@@ -160,24 +148,24 @@ impl Lookup {
         memory.paused_until = Some(Instant::now() + PAUSE);
     }
 
-    async fn ask_one(&self, id: &Text) -> Result<Answer, Missing> {
+    /// Requests a response. Returns `None` if it does not exist or is unreadable. If OpenAI cannot be asked now, lookups pause.
+    async fn ask_one(&self, id: &Text) -> Option<Answer> {
         // Another request of the same round may have started the pause.
         if self.memory().is_paused() {
-            return Err(Missing::This);
+            return None;
         }
         let uri = format!("{}/v1/responses/{id}", self.options.endpoint.reveal());
-        let uri = uri.parse().map_err(|_| Missing::This)?;
-        let request = Request::get(uri, self.headers.clone());
-        let response = self.client.send(&request).await.map_err(|failure| match failure {
-            RequestError::Timeout(_) => Missing::Late,
-            other => Missing::All(other.to_string()),
-        })?;
-        match response.status {
-            StatusCode::OK => read(&response.body, self.options.content).ok_or(Missing::This),
-            // The response was not stored, or was deleted.
-            StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => Err(Missing::This),
-            status => Err(Missing::All(format!("HTTP {}", status.as_u16()))),
+        let request = Request::get(uri.parse().ok()?, self.headers.clone());
+        match self.client.send(&request).await {
+            Err(failure) => self.pause(&failure.to_string()),
+            Ok(response) => match response.status {
+                StatusCode::OK => return read(&response.body, self.options.content),
+                // The response was not stored, or was deleted.
+                StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => {}
+                status => self.pause(&format!("HTTP {}", status.as_u16())),
+            },
         }
+        None
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -231,17 +219,17 @@ impl Memory {
         &mut self,
         wanted: &[(TraceId, Text)],
         traces: impl Iterator<Item = TraceId>,
-    ) -> Answers {
-        let mut answers = Answers::default();
+    ) -> KnownFacts {
+        let mut known = KnownFacts::default();
         for (trace, id) in wanted {
             let Some(Some(answer)) = self.answers.get(id) else { continue };
-            answers.by_id.insert(id.clone(), Arc::clone(answer));
+            known.answers.insert(id.clone(), Arc::clone(answer));
             if !answer.usage.is_empty() {
                 self.counted.insert(*trace, ());
             }
         }
-        answers.counted = traces.filter(|trace| self.counted.get(trace).is_some()).collect();
-        answers
+        known.counted = traces.filter(|trace| self.counted.get(trace).is_some()).collect();
+        known
     }
 }
 

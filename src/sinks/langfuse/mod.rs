@@ -44,7 +44,6 @@ mod encode_tests;
 mod change;
 mod fields;
 mod lookup;
-mod metadata;
 mod observation;
 mod options;
 mod probe;
@@ -60,7 +59,7 @@ use bytes::Bytes;
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 
-use super::http::{self, Endpoint, Ready};
+use super::http::{self, Endpoint};
 use super::shrink::otlp::shrink;
 use super::{
     BuildError, Delivery, Kind, Parts, Pending, Plan, RejectClass, Report, Sink, TraceUrl, Verdict,
@@ -68,13 +67,12 @@ use super::{
 use crate::span::{SpanId, TraceId, TraceNeeds};
 use crate::support::lock::lock;
 use crate::support::recent::Recent;
-use encode::KnownFacts;
 use lookup::Lookup;
-use observation::Answers;
 pub use options::{
     Keep, Lookup as LookupOptions, Models, Options, ReasoningTokens, Settings, parse,
 };
 use reads::{Fact, FactSet, facts_of};
+use trace::KnownFacts;
 
 /// The rule that `keep = "llm"` stands for.
 const KEEP_LLM: &str = "[[rules]]\nname = \"keep_llm\"\nmatch = { llm = false }\ndrop = true\n";
@@ -135,25 +133,28 @@ const REQUESTS_MAX: usize = 4;
 impl Langfuse {
     /// Reads certificates; does not connect.
     pub fn new(settings: Settings) -> Result<Self, BuildError> {
-        let client = settings.options.limits().client();
+        let client = settings.options.connection.client();
         let endpoint = Endpoint::new(&client, &settings.traces, headers(&settings))?;
         let lookup = Lookup::new(&settings)?;
         Ok(Self { settings: Arc::new(settings), endpoint, lookup, starts: Mutex::default() })
     }
 
     async fn send(&self, delivery: &Delivery) -> Report {
-        let answers = match &self.lookup {
+        let mut known = match &self.lookup {
             Some(lookup) => lookup.answers(delivery, &self.settings).await,
-            None => Answers::default(),
+            None => KnownFacts::default(),
         };
         let ids = delivery.spans().map(|span| (span.trace_id, span.span_id));
         let starts = lock(&self.starts);
         let start = move |id| Some((id, *starts.get(&id)?));
-        let known = Arc::new(KnownFacts { answers, starts: ids.filter_map(start).collect() });
+        known.starts = ids.filter_map(start).collect();
+        let known = Arc::new(known);
         let (settings, shared) = (Arc::clone(&self.settings), Arc::clone(&known));
-        let prepare = move |delivery: &Delivery| prepare(delivery, &settings, &shared);
-        let mut report =
-            http::deliver(delivery, prepare, |_, body| self.send_one(delivery, body)).await;
+        let write = move |delivery: &Delivery| encode::encode(delivery, &settings, &shared);
+        let compression = self.settings.compression;
+        let seal = move |message| compression.apply(message);
+        let send = |_, body| self.send_one(delivery, body);
+        let mut report = http::deliver(delivery, write, seal, send).await;
         if delivery.len() == 1 && report.is_refused(RejectClass::TooLarge) {
             report = self.send_shrunk(delivery, &known, report).await;
         }
@@ -175,10 +176,7 @@ impl Langfuse {
             let cut = move |only: &Delivery| shrunk(only, &settings, &known, bytes_max);
             let Ok(Some((body, bytes))) = http::encode(delivery, cut).await else { break };
             bytes_max = Some(bytes);
-            report = match body {
-                Ok(body) => self.send_one(delivery, body).await,
-                Err(error) => Report::down(None, format!("cannot compress: {error}")),
-            };
+            report = self.send_one(delivery, body).await;
         }
         report
     }
@@ -223,14 +221,8 @@ impl Sink for Langfuse {
 
 /// Returns the compressed bodies of a delivery's requests, for measurements of what preparing a delivery costs.
 pub fn bodies(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Bytes>> {
-    let requests = prepare(delivery, settings, &KnownFacts::default())?;
-    Ok(requests.into_iter().filter_map(|request| request.body).collect())
-}
-
-fn prepare(delivery: &Delivery, settings: &Settings, known: &KnownFacts) -> io::Result<Vec<Ready>> {
-    let seal = |message| settings.compression.apply(message);
-    let bodies = encode::encode(delivery, settings, known);
-    bodies.into_iter().map(|body| body.ready(seal)).collect()
+    let bodies = encode::encode(delivery, settings, &KnownFacts::default()).into_iter();
+    bodies.map(|body| settings.compression.apply(body.message)).collect()
 }
 
 /// Cuts the only span of a delivery to less than the rejected size (complete, or so many bytes). Also returns the new size.
@@ -239,7 +231,7 @@ fn shrunk(
     settings: &Settings,
     known: &KnownFacts,
     refused_bytes: Option<usize>,
-) -> Option<(io::Result<Bytes>, usize)> {
+) -> Option<(Bytes, usize)> {
     let message = encode::encode(delivery, settings, known).pop()?.message;
     let refused_bytes = refused_bytes.unwrap_or(message.len());
     let most = settings.options.request_bytes_max.as_usize();
@@ -252,7 +244,7 @@ fn shrunk(
         let counts = || FactSet::of([Fact::Usage, Fact::Cost, Fact::Model]);
         is_ours || [trace::SESSION, trace::USER].contains(&key) || facts_of(key).has_any(counts())
     });
-    Some((settings.compression.apply(cut?), bytes_max))
+    Some((settings.compression.apply(cut?).ok()?, bytes_max))
 }
 
 /// A span is cut no further: a server that rejects less than this has another problem.

@@ -21,76 +21,47 @@
 //! All other data of an item is metadata of the observation, including the SDK's own ids.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use super::change::{Change, speaks};
 use super::fields;
-use super::metadata::{write_item, write_parameters};
 use super::options::Settings;
 use super::reads::{Fact, Reads, facts_of, type_of, usable_ones};
-use super::trace::{self, Trace, Traces};
+use super::trace::{self, Answer, KnownFacts, Trace, Traces};
 use super::usage::{write_buckets, write_cost};
 use crate::span::otlp::protobuf;
 use crate::span::{
     Attribute, Convention, Detail, Facts, Kind, Link, Payload, STATUS_ERROR, Span, SpanEvent, Text,
-    Tokens, TraceId, Usage, Value,
+    Tokens, Value,
 };
+use crate::support::rfc3339;
 
 /// The inputs of encoding.
 pub(super) struct Encoding<'a> {
     pub(super) settings: &'a Settings,
     pub(super) traces: &'a Traces<'a>,
-    pub(super) answers: &'a Answers,
-}
-
-/// OpenAI's responses for a delivery.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Answers {
-    /// By the responses' ids.
-    pub(super) by_id: HashMap<Text, Arc<Answer>>,
-    /// Traces whose tokens are known from responses, of this or earlier deliveries.
-    pub(super) counted: HashSet<TraceId>,
-}
-
-/// A response that was fetched from OpenAI.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub(super) struct Answer {
-    pub(super) model: Option<Text>,
-    pub(super) usage: Usage,
-    pub(super) output: Option<Payload>,
+    pub(super) known: &'a KnownFacts,
 }
 
 /// Appends the fields of a `Span` message.
 pub(super) fn write(out: &mut Vec<u8>, span: &Span, encoding: &Encoding<'_>) {
     let is_otlp = span.is_otlp();
-    let detail = span.brief_detail();
+    let detail = &*span.brief_detail();
     let reads = if is_otlp { Reads::of(span) } else { Reads::default() };
     let trace = encoding.traces.get(span.trace_id);
     let prices = &encoding.settings.prices;
-    let tokens = prices.tokens_of(trace.and_then(|trace| trace.context), span);
-    let tags = trace.map(|trace| &trace.tags[..]).unwrap_or_default();
-    let change = Change::of(span, &detail, reads, &tokens, tags);
+    let tokens = prices.tokens_of(trace.context, span);
+    let change = Change::of(span, detail, reads, &tokens, &trace.tags);
     let facts = span.facts();
     let reads = reads.without(change.gone());
-    let observation = Observation {
-        span,
-        is_otlp,
-        facts,
-        detail: &detail,
-        trace,
-        tokens,
-        reads,
-        change,
-        encoding,
-    };
     let has_sound_times = encoding.traces.times(span) == (span.start_ns, span.end_ns);
-    if is_otlp && has_sound_times && !observation.change.is_needed() {
+    let is_as_sent = is_otlp && has_sound_times && !change.is_needed();
+    let this = Observation { span, is_otlp, facts, detail, trace, tokens, reads, change, encoding };
+    if is_as_sent {
         out.extend_from_slice(&span.wire);
     } else {
-        observation.write_whole(out);
+        this.write_whole(out);
     }
-    observation.add(out);
+    this.add(out);
 }
 
 /// The usual maximum size of the buckets.
@@ -102,7 +73,7 @@ struct Observation<'a> {
     is_otlp: bool,
     facts: &'a Facts,
     detail: &'a Detail,
-    trace: Option<&'a Trace<'a>>,
+    trace: &'a Trace<'a>,
     tokens: Tokens<'a>,
     /// The facts that Langfuse finds by itself in the span.
     reads: Reads,
@@ -115,8 +86,8 @@ impl Observation<'_> {
 
     fn write_whole(&self, out: &mut Vec<u8>) {
         let Self { span, detail, .. } = self;
-        let context = self.trace.and_then(|trace| trace.context);
-        let parent = self.encoding.settings.options.root_span.parent_of(context, span);
+        let rule = self.encoding.settings.options.root_span;
+        let parent = rule.parent_of(self.trace.context, span);
         let name = self.name();
         let name = if name.is_empty() { "span" } else { &*name };
         let as_sent = detail.attributes.iter().filter(|_| self.is_otlp);
@@ -138,7 +109,7 @@ impl Observation<'_> {
         let times = self.encoding.traces.times(span);
         protobuf::write_span(out, span, times, parent, &whole);
         if !self.is_otlp {
-            write_item(out, detail, &self.tokens);
+            fields::write_item(out, detail, &self.tokens);
         }
     }
 
@@ -170,7 +141,8 @@ impl Observation<'_> {
             && !self.reads.has(Fact::CompletionStart)
         {
             let (start_ns, _) = self.encoding.traces.times(self.span);
-            fields::time(out, fields::COMPLETION_START, start_ns.saturating_add(first));
+            let at = rfc3339::text(start_ns.saturating_add(first));
+            fields::text(out, fields::COMPLETION_START, &at);
         }
         let says_agent = [Kind::Agent, Kind::Handoff].contains(&self.facts.kind);
         if let Some(agent) = self.agent().filter(|_| !self.is_otlp && !says_agent) {
@@ -180,8 +152,7 @@ impl Observation<'_> {
 
     /// Adds the trace's context. An OTLP span's own values take precedence; an SDK item has values only from its trace.
     fn add_trace(&self, out: &mut Vec<u8>) {
-        let none = Trace::default();
-        let (facts, trace) = (self.facts, self.trace.unwrap_or(&none));
+        let (facts, trace) = (self.facts, self.trace);
         for (fact, key, own, known) in [
             (Fact::Session, trace::SESSION, &facts.session, &trace.session),
             (Fact::User, trace::USER, &facts.user, &trace.user),
@@ -292,7 +263,7 @@ impl Observation<'_> {
                 [None, output]
             }
             _ => {
-                let known = self.trace.and_then(|trace| trace.content(self.span));
+                let known = self.trace.context.and_then(|it| it.contents.get(&self.span.span_id));
                 let answer = self.answer().and_then(|answer| answer.output.as_ref());
                 let input = facts.input.as_ref();
                 let output = facts.output.as_ref().or(answer);
@@ -309,12 +280,12 @@ impl Observation<'_> {
     /// Returns the response that was fetched from OpenAI.
     fn answer(&self) -> Option<&Answer> {
         let id = self.facts.response_id.as_ref().filter(|_| !self.is_otlp)?;
-        self.encoding.answers.by_id.get(id).map(AsRef::as_ref)
+        self.encoding.known.answers.get(id).map(AsRef::as_ref)
     }
 
     /// Returns the agent that the span belongs to.
     fn agent(&self) -> Option<&Text> {
-        let context = self.trace.and_then(|trace| trace.context);
+        let context = self.trace.context;
         let known = context.and_then(|context| context.agents.get(&self.span.span_id));
         self.facts.agent.as_ref().or(known)
     }
@@ -344,7 +315,7 @@ impl Observation<'_> {
     fn add_model(&self, out: &mut Vec<u8>) {
         let (facts, has) = (self.facts, |fact| self.reads.has(fact));
         let is_call = self.is_otlp || facts.kind.counts_usage();
-        if !is_call && self.encoding.answers.counted.contains(&self.span.trace_id) {
+        if !is_call && self.encoding.known.counted.contains(&self.span.trace_id) {
             return;
         }
         let model = self.model();
@@ -353,7 +324,7 @@ impl Observation<'_> {
             fields::text(out, fields::MODEL, model);
         }
         if let Some(parameters) = facts.parameters.as_ref().filter(|_| !has(Fact::Parameters)) {
-            write_parameters(out, parameters.as_str());
+            fields::write_parameters(out, parameters.as_str());
         }
         let mut usage = self.tokens.own;
         if let Some(answer) = self.answer().filter(|_| usage.is_empty()) {

@@ -11,8 +11,10 @@ use toml::de::DeTable;
 
 pub use super::usage::ReasoningTokens;
 use crate::prices::Prices;
-use crate::sinks::http::{Address, Compression, Limits, TlsOptions, basic, secret_header};
-use crate::sinks::{Mistake, Mistakes, read_options};
+use crate::sinks::http::{
+    Address, Compression, ConnectionOptions, TlsOptions, basic, secret_header,
+};
+use crate::sinks::{Mistake, Mistakes, settle_options};
 use crate::span::RootSpan;
 use crate::support::byte_size::{ByteSize, bytes};
 use crate::support::duration::{Duration, seconds};
@@ -36,7 +38,6 @@ pub enum Keep {
 pub struct Options {
     /// Langfuse's address: its EU cloud, `https://us.cloud.langfuse.com`, or your own server.
     #[serde(default = "default_base_url")]
-    #[schemars(with = "String")]
     pub base_url: Address,
     /// The project's public key, `pk-lf-...`.
     pub public_key: String,
@@ -84,16 +85,10 @@ pub struct Options {
     // It does not say whether before or after compression.
     #[serde(default = "bytes::<4_000_000>")]
     pub request_bytes_max: ByteSize,
-    /// Timeout of a request.
+    /// The connection.
     // Langfuse answers once the request is in its blob storage, which can take seconds; while its Redis is down, it never answers.
-    #[serde(default = "seconds::<30>")]
-    pub timeout: Duration,
-    /// Timeout of connecting.
-    #[serde(default = "crate::sinks::http::default_connect_timeout")]
-    pub connect_timeout: Duration,
-    /// Certificates for https.
-    #[serde(default)]
-    pub tls: TlsOptions,
+    #[serde(flatten)]
+    pub connection: ConnectionOptions<30>,
 }
 
 /// Models of spans that do not name theirs.
@@ -116,7 +111,6 @@ pub struct Lookup {
     pub api_key: Secret,
     /// The address of the API, without `/v1`.
     #[serde(default = "default_lookup_endpoint")]
-    #[schemars(with = "String")]
     pub endpoint: Address,
     /// Whether to add the response's text as well. Leave it off if the app withholds it for a reason.
     #[serde(default)]
@@ -169,43 +163,7 @@ fn default_tags_from() -> String {
 
 /// Reads a sink's table and returns all problems in it.
 pub fn parse(table: Spanned<DeTable<'_>>) -> Result<Settings, Vec<Problem>> {
-    let options: Options = read_options(table, Options::check)?;
-    // The addresses were already checked.
-    Settings::new(options).ok_or_else(Vec::new)
-}
-
-impl Options {
-    fn check(&self) -> Vec<Mistake> {
-        let mut found = Mistakes::default();
-        let keys = "the public key begins with pk-lf-, the secret key with sk-lf-";
-        let (public, secret) = (&self.public_key, self.secret_key.reveal());
-        let is_unknown = |environment: &String| !is_environment(environment);
-        let lookup = self.lookup.as_ref();
-        let is_odd = |lookup: &Lookup| {
-            address(lookup.endpoint.reveal(), "").is_none() || lookup.api_key.reveal().is_empty()
-        };
-        #[rustfmt::skip]
-        found.note_all([
-            (address(self.base_url.reveal(), TRACES_PATH).is_none(),
-                "base_url", "not an address that begins with http:// or https://, without credentials", "write for example \"https://cloud.langfuse.com\""),
-            (public.is_empty() || public.starts_with("sk-lf-") || public.contains(':'), "public_key", "not a public key", keys),
-            (secret.is_empty() || secret.starts_with("pk-lf-"), "secret_key", "not a secret key", keys),
-            (self.environment.as_ref().is_some_and(is_unknown),
-                "environment", "not a valid environment name for Langfuse", "use at most 40 of a-z 0-9 _ -, not beginning with langfuse"),
-            (lookup.is_some_and(is_odd),
-                "lookup", "it needs a key and an address that begins with http:// or https://", "write for example { api_key = \"${OPENAI_API_KEY}\" }"),
-        ]);
-        found.0.extend(self.limits().check());
-        let tls = lookup.map(|lookup| lookup.tls.check()).unwrap_or_default();
-        found.0.extend(tls.into_iter().map(|mistake| Mistake { option: "lookup", ..mistake }));
-        found.0
-    }
-
-    /// Returns the limits that all HTTP sinks have.
-    pub(super) fn limits(&self) -> Limits<'_> {
-        let Self { timeout, connect_timeout, request_bytes_max, tls, .. } = self;
-        Limits { timeout, connect_timeout, request_bytes_max, tls }
-    }
+    settle_options(table, Settings::of)
 }
 
 fn is_environment(text: &str) -> bool {
@@ -229,16 +187,45 @@ fn trimmed(base: &str) -> &str {
 }
 
 impl Settings {
-    fn new(mut options: Options) -> Option<Self> {
-        let keys = secret_header(&basic(&options.public_key, options.secret_key.reveal()))?;
-        let authorization = HeaderMap::from_iter([(hyper::header::AUTHORIZATION, keys)]);
-        let traces = address(options.base_url.reveal(), TRACES_PATH)?;
-        options.base_url = address(options.base_url.reveal(), "")?;
-        if let Some(lookup) = &mut options.lookup {
-            lookup.endpoint = address(lookup.endpoint.reveal(), "")?;
+    /// Resolves options, or returns all mistakes.
+    fn of(mut options: Options) -> Result<Self, Vec<Mistake>> {
+        let hint = "the public key begins with pk-lf-, the secret key with sk-lf-";
+        let (public, secret) = (&options.public_key, options.secret_key.reveal());
+        let keys = secret_header(&basic(public, secret));
+        let base = options.base_url.reveal();
+        let (base_url, traces) = (address(base, ""), address(base, TRACES_PATH));
+        let lookup = options.lookup.as_ref();
+        let endpoint = lookup.map(|lookup| {
+            address(lookup.endpoint.reveal(), "").filter(|_| !lookup.api_key.reveal().is_empty())
+        });
+        let is_unknown = |environment: &String| !is_environment(environment);
+        let mut found = Mistakes::default();
+        #[rustfmt::skip]
+        found.note_all([
+            (traces.is_none(),
+                "base_url", "not an address that begins with http:// or https://, without credentials", "write for example \"https://cloud.langfuse.com\""),
+            (public.is_empty() || public.starts_with("sk-lf-") || public.contains(':'), "public_key", "not a public key", hint),
+            (secret.is_empty() || secret.starts_with("pk-lf-"), "secret_key", "not a secret key", hint),
+            (options.environment.as_ref().is_some_and(is_unknown),
+                "environment", "not a valid environment name for Langfuse", "use at most 40 of a-z 0-9 _ -, not beginning with langfuse"),
+            (endpoint == Some(None),
+                "lookup", "it needs a key and an address that begins with http:// or https://", "write for example { api_key = \"${OPENAI_API_KEY}\" }"),
+        ]);
+        found.0.extend(options.connection.check(options.request_bytes_max));
+        let tls = lookup.map(|lookup| lookup.tls.check()).unwrap_or_default();
+        found.0.extend(tls.into_iter().map(|mistake| Mistake { option: "lookup", ..mistake }));
+        let (true, Some(keys), Some(base_url), Some(traces)) =
+            (found.0.is_empty(), keys, base_url, traces)
+        else {
+            return Err(found.0);
+        };
+        options.base_url = base_url;
+        if let (Some(lookup), Some(endpoint)) = (&mut options.lookup, endpoint.flatten()) {
+            lookup.endpoint = endpoint;
         }
+        let authorization = HeaderMap::from_iter([(hyper::header::AUTHORIZATION, keys)]);
         let compression = Compression::toward(traces.uri());
-        Some(Self { options, traces, authorization, compression, prices: Arc::default() })
+        Ok(Self { options, traces, authorization, compression, prices: Arc::default() })
     }
 }
 

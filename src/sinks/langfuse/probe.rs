@@ -14,16 +14,21 @@ const TYPES_SINCE: (u32, u32, u32) = (3, 98, 2);
 /// Runs the probe. Returns a sentence with the result, or with the problem and how to solve it.
 pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
     let client =
-        Client::new(&settings.options.limits().client()).map_err(|error| error.to_string())?;
+        Client::new(&settings.options.connection.client()).map_err(|error| error.to_string())?;
     let base = settings.options.base_url.reveal();
-    let health = ask(&client, settings, "/api/public/health", HeaderMap::new()).await?;
+    let ask = async |path: &str, headers: HeaderMap| {
+        let uri =
+            format!("{base}{path}").parse().map_err(|_| format!("{base} is not an address"))?;
+        let sent = client.send(&Request::get(uri, headers)).await;
+        sent.map_err(|failure| format!("{base} cannot be reached: {failure}"))
+    };
+    let health = ask("/api/public/health", HeaderMap::new()).await?;
     let version = version_of(&health).ok_or_else(|| {
         let status = health.reason();
         format!("{base} is not Langfuse: /api/public/health answered {status}; check base_url")
     })?;
     let note = judged(&version)?;
-    let projects =
-        ask(&client, settings, "/api/public/projects", settings.authorization.clone()).await?;
+    let projects = ask("/api/public/projects", settings.authorization.clone()).await?;
     match projects.status {
         StatusCode::OK => {
             let said: Value = serde_json::from_slice(&projects.body).unwrap_or_default();
@@ -40,18 +45,6 @@ pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
             projects.reason()
         )),
     }
-}
-
-async fn ask(
-    client: &Client,
-    settings: &Settings,
-    path: &str,
-    headers: HeaderMap,
-) -> Result<Response, String> {
-    let base = settings.options.base_url.reveal();
-    let uri = format!("{base}{path}").parse().map_err(|_| format!("{base} is not an address"))?;
-    let sent = client.send(&Request::get(uri, headers)).await;
-    sent.map_err(|failure| format!("{base} cannot be reached: {failure}"))
 }
 
 /// Returns the version that a server reports. An unhealthy server answers 503 but includes its version.

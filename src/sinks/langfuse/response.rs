@@ -21,9 +21,6 @@ use crate::sinks::http::classify::{StatusClass, retry_after};
 pub(super) fn read(response: &Response) -> Report {
     let reason = response.reason();
     match response.class() {
-        StatusClass::Taken if response.media_type() == "text/html" => {
-            Report::hold(format!("{reason}, but with a web page: this address is not Langfuse's"))
-        }
         // Spans are not the cause: Langfuse checks them only after its response.
         StatusClass::Fault => Report::down(retry_after(&response.headers), reason),
         StatusClass::Malformed if is_about_headers(response) => {

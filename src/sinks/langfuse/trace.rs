@@ -3,13 +3,14 @@
 //! Langfuse 4 has no traces, only spans: if a session, user or tag is on the root alone, every other span is missing from the session's
 //! sums. So each span carries all of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::fields;
 use super::options::Settings;
 use crate::sinks::Delivery;
 use crate::span::{
-    Content, Facts, Item, Payload, Span, SpanId, Text, TraceContext, TraceId, TraceObject, payloads,
+    Facts, Item, Payload, Span, SpanId, Text, TraceContext, TraceId, TraceObject, Usage, payloads,
 };
 use crate::support::json::raw::Raw;
 
@@ -32,8 +33,28 @@ pub(super) struct Trace<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Traces<'a> {
     by_id: HashMap<TraceId, Trace<'a>>,
+    unknown: Trace<'a>,
     /// Start times, in nanoseconds since 1970, of spans that are not sent with their own.
     starts: FirstStarts,
+}
+
+/// Facts about a delivery's spans that are known from elsewhere.
+#[derive(Debug, Clone, Default)]
+pub(super) struct KnownFacts {
+    /// OpenAI's responses, by their ids.
+    pub(super) answers: HashMap<Text, Arc<Answer>>,
+    /// Traces whose tokens are known from responses, of this or earlier deliveries.
+    pub(super) counted: HashSet<TraceId>,
+    /// The start times of spans that were delivered before.
+    pub(super) starts: FirstStarts,
+}
+
+/// A response that was fetched from OpenAI.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Answer {
+    pub(super) model: Option<Text>,
+    pub(super) usage: Usage,
+    pub(super) output: Option<Payload>,
 }
 
 /// Start times of spans, in nanoseconds since 1970.
@@ -48,12 +69,8 @@ pub(super) fn start_of(span: &Span, received_at_ns: u64) -> u64 {
 /// Langfuse's own SDKs cut trace names at this length.
 pub(super) const NAME_UNITS_MAX: usize = 200;
 
-/// Facts about a trace from the delivery itself.
-#[derive(Default, Clone, Copy)]
-struct DeliveredFacts<'a> {
-    object: Option<&'a TraceObject>,
-    facts: Option<&'a Facts>,
-}
+/// The trace object and the facts of the delivery itself.
+type DeliveredFacts<'a> = (Option<&'a TraceObject>, Option<&'a Facts>);
 
 impl<'a> Traces<'a> {
     /// Reads a delivery and the lane's context of its traces. Spans that were delivered before keep their start.
@@ -63,7 +80,7 @@ impl<'a> Traces<'a> {
         for (batch, item) in delivery.items() {
             let said = said.entry(item.trace_id()).or_default();
             match item {
-                Item::Trace(object) => said.object = Some(object),
+                Item::Trace(object) => said.0 = Some(object),
                 Item::Span(span) => {
                     let id = (span.trace_id, span.span_id);
                     let own = start_of(span, batch.source.received_at_ns);
@@ -72,9 +89,9 @@ impl<'a> Traces<'a> {
                         starts.insert(id, start);
                     }
                     if let Some(object) = &span.trace
-                        && said.facts.is_none()
+                        && said.1.is_none()
                     {
-                        *said = DeliveredFacts { object: Some(object), facts: Some(span.facts()) };
+                        *said = (Some(object), Some(span.facts()));
                     }
                 }
             }
@@ -82,12 +99,12 @@ impl<'a> Traces<'a> {
         let traces = said
             .into_iter()
             .map(|(id, said)| (id, Trace::of(delivery.context(id), said, settings)));
-        Self { by_id: traces.collect(), starts }
+        Self { by_id: traces.collect(), unknown: Trace::default(), starts }
     }
 
     /// Returns the known facts about a trace.
-    pub(super) fn get(&self, id: TraceId) -> Option<&Trace<'a>> {
-        self.by_id.get(&id)
+    pub(super) fn get(&self, id: TraceId) -> &Trace<'a> {
+        self.by_id.get(&id).unwrap_or(&self.unknown)
     }
 
     /// Returns a span's start and end, in nanoseconds since 1970, in a form that Langfuse can use: no end precedes its start.
@@ -101,10 +118,10 @@ impl<'a> Traces<'a> {
 impl<'a> Trace<'a> {
     fn of(
         context: Option<&'a TraceContext>,
-        said: DeliveredFacts<'a>,
+        (object, facts): DeliveredFacts<'a>,
         settings: &Settings,
     ) -> Self {
-        let object = said.object.or(context.and_then(|context| context.trace.as_deref()));
+        let object = object.or(context.and_then(|context| context.trace.as_deref()));
         let metadata = match context {
             Some(context) if !context.metadata.is_empty() => context.metadata.clone(),
             _ => {
@@ -118,7 +135,7 @@ impl<'a> Trace<'a> {
         let plain = |(Payload::Text(text) | Payload::Json(text)): &Payload| text.clone();
         let (no_context, no_facts) = (TraceContext::default(), Facts::default());
         let known = context.unwrap_or(&no_context);
-        let facts = said.facts.unwrap_or(&no_facts);
+        let facts = facts.unwrap_or(&no_facts);
         let first =
             |known: &Option<Text>, said: &Option<Text>| known.as_ref().or(said.as_ref()).cloned();
         let of_object = |said: fn(&TraceObject) -> &Option<Text>| said(object?).clone();
@@ -145,11 +162,6 @@ impl<'a> Trace<'a> {
             }
         }
         trace
-    }
-
-    /// Returns the content of the models below a span without a parent.
-    pub(super) fn content(&self, span: &Span) -> Option<&'a Content> {
-        self.context?.contents.get(&span.span_id)
     }
 }
 

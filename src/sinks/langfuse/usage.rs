@@ -36,11 +36,11 @@ pub(super) fn write_buckets(
     let [reasoning, output_audio, _, output] =
         shares(usage.output, [usage.reasoning.filter(|_| splits), usage.output_audio, None]);
     let buckets = [
-        ("input", input.filter(|_| usage.input.is_some())),
+        ("input", usage.input.map(|_| input)),
         ("input_cached_tokens", some(cached)),
         ("input_cache_creation", some(cache_write)),
         ("input_audio_tokens", some(input_audio)),
-        ("output", output.filter(|_| usage.output.is_some())),
+        ("output", usage.output.map(|_| output)),
         ("output_reasoning_tokens", some(reasoning)),
         ("output_audio_tokens", some(output_audio)),
     ];
@@ -56,20 +56,20 @@ pub(super) fn write_buckets(
 }
 
 /// Returns the count of an additional bucket, or `None` if it is empty.
-fn some(count: Option<u64>) -> Option<u64> {
-    count.filter(|count| *count != 0)
+fn some(count: u64) -> Option<u64> {
+    (count != 0).then_some(count)
 }
 
 /// Subtracts the parts from a total, one after the other, as far as it reaches. Returns them and, last, the remainder. Without a total,
 /// there are only the parts.
-fn shares(whole: Option<u64>, parts: [Option<u64>; 3]) -> [Option<u64>; 4] {
+fn shares(whole: Option<u64>, parts: [Option<u64>; 3]) -> [u64; 4] {
     let mut left = whole.unwrap_or(u64::MAX);
     let [first, second, third] = parts.map(|part| {
         let share = part.unwrap_or_default().min(left);
         left -= share;
-        Some(share)
+        share
     });
-    [first, second, third, Some(left)]
+    [first, second, third, left]
 }
 
 /// Appends a cost in dollars as a JSON object.

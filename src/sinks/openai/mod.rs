@@ -114,7 +114,7 @@ const REPAIRS_MAX: u32 = 8;
 impl OpenAi {
     /// Reads certificates; does not connect.
     pub fn new(options: Options, parts: Parts) -> Result<Self, BuildError> {
-        let client = options.limits().client();
+        let client = options.connection.client();
         let json = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let endpoint = Endpoint::new(&client, &options.endpoint, HeaderMap::from_iter([json]))?;
         let began = Instant::now().into_std();

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::sinks::http::{Address, Limits, TlsOptions, secret_header};
+use crate::sinks::http::{Address, ConnectionOptions, secret_header};
 use crate::sinks::{Mistake, Mistakes};
 use crate::support::byte_size::{ByteSize, bytes};
 use crate::support::duration::{Duration, seconds};
@@ -15,7 +15,6 @@ use crate::support::secret::Secret;
 pub struct Options {
     /// The complete address of the ingest.
     #[serde(default = "default_endpoint")]
-    #[schemars(with = "String")]
     pub endpoint: Address,
     /// A key for items that came without a usable one: spans from OTLP, and items whose caller's key is unknown because the daemon
     /// restarted since. If callers belong to different organisations, leave it out: their items then wait for `key_wait`.
@@ -43,20 +42,14 @@ pub struct Options {
     // sent again with all that overtook them, so a longer wait would cost more than it saves.
     #[serde(default = "seconds::<3600>")]
     pub refused_key_wait: Duration,
-    /// Timeout of a request.
+    /// The connection.
     // The Python SDK's own timeout for OpenAI.
-    #[serde(default = "seconds::<60>")]
-    pub timeout: Duration,
-    /// Timeout of connecting.
-    #[serde(default = "crate::sinks::http::default_connect_timeout")]
-    pub connect_timeout: Duration,
+    #[serde(flatten)]
+    pub connection: ConnectionOptions<60>,
     /// The largest request. Larger batches are split; a single larger item is sent on its own.
     // Four times the size of 128 ordinary items of the SDK. OpenAI documents no limit.
     #[serde(default = "bytes::<{ 4 << 20 }>")]
     pub request_bytes_max: ByteSize,
-    /// Certificates for https.
-    #[serde(default)]
-    pub tls: TlsOptions,
 }
 
 /// Which key takes precedence.
@@ -76,12 +69,6 @@ fn default_endpoint() -> Address {
 }
 
 impl Options {
-    /// Returns the limits that all HTTP sinks have.
-    pub(super) fn limits(&self) -> Limits<'_> {
-        let Self { timeout, connect_timeout, request_bytes_max, tls, .. } = self;
-        Limits { timeout, connect_timeout, request_bytes_max, tls }
-    }
-
     /// Returns every mistake in the options.
     pub(super) fn check(&self) -> Vec<Mistake> {
         const KEY_HINT: &str = "add `api_key = \"${OPENAI_API_KEY}\"`";
@@ -105,7 +92,7 @@ impl Options {
                 (value.is_some() && key.is_none(), option, "it goes with `api_key` only; callers bring their own", KEY_HINT),
             ]);
         }
-        found.0.extend(self.limits().check());
+        found.0.extend(self.connection.check(self.request_bytes_max));
         found.0
     }
 }

@@ -102,9 +102,6 @@ const TWINS: &[(&str, &str)] = &[
     (keys::GEN_AI_USAGE_REASONING_OUTPUT_TOKENS, keys::LLM_TOKEN_COUNT_REASONING),
 ];
 
-/// The total, which GenAI does not name because it is the sum of two counts that it names.
-const SUMMED_IN_GENAI: &str = keys::LLM_TOKEN_COUNT_TOTAL;
-
 /// Returns an Agents SDK span's detail in a dialect, with missing facts from the trace context. An attribute is removed only if its twin
 /// has the same value, so nothing is lost.
 pub(super) fn in_dialect(span: &Span, context: Option<&TraceContext>, dialect: Dialect) -> Detail {
@@ -118,18 +115,18 @@ pub(super) fn in_dialect(span: &Span, context: Option<&TraceContext>, dialect: D
     }
     let all: Vec<Text> = detail.attributes.iter().map(|attribute| attribute.key.clone()).collect();
     let has = |key: &str| all.iter().any(|known| *known == *key);
-    match dialect {
-        Dialect::Both => {}
-        Dialect::GenAi => detail.attributes.retain(|attribute| {
-            let key: &str = &attribute.key;
+    // GenAI does not name the total, because it is the sum of two counts that it names.
+    let others = [keys::OPENINFERENCE_SPAN_KIND, keys::LLM_TOKEN_COUNT_TOTAL];
+    detail.attributes.retain(|attribute| match (dialect, &*attribute.key) {
+        (Dialect::Both, _) => true,
+        (Dialect::GenAi, key) => {
             let is_said = TWINS.iter().any(|(genai, other)| *other == key && has(genai));
-            !is_said && key != keys::OPENINFERENCE_SPAN_KIND && key != SUMMED_IN_GENAI
-        }),
-        Dialect::OpenInference => detail.attributes.retain(|attribute| {
-            let key: &str = &attribute.key;
+            !is_said && !others.contains(&key)
+        }
+        (Dialect::OpenInference, key) => {
             !TWINS.iter().any(|(genai, other)| *genai == key && has(other))
-        }),
-    }
+        }
+    });
     detail
 }
 
@@ -199,8 +196,8 @@ fn add_context(span: &Span, context: &TraceContext, attributes: &mut Vec<Attribu
 fn add_values(span: &Span, attributes: &mut Vec<Attribute>) {
     let facts = span.facts();
     let sides = [
-        (keys::INPUT_VALUE, INPUT_MIME_TYPE, &facts.input),
-        (keys::OUTPUT_VALUE, OUTPUT_MIME_TYPE, &facts.output),
+        (keys::INPUT_VALUE, "input.mime_type", &facts.input),
+        (keys::OUTPUT_VALUE, "output.mime_type", &facts.output),
     ];
     for (value_key, type_key, payload) in sides {
         let Some(payload) = payload else { continue };
@@ -216,6 +213,3 @@ fn add_values(span: &Span, attributes: &mut Vec<Attribute>) {
         attributes.push(Attribute { key: Text::from_static(type_key), value });
     }
 }
-
-const INPUT_MIME_TYPE: &str = "input.mime_type";
-const OUTPUT_MIME_TYPE: &str = "output.mime_type";

@@ -27,7 +27,6 @@
 pub(super) mod encode;
 mod options;
 mod settings;
-mod probe;
 mod response;
 mod token;
 #[cfg(test)]
@@ -41,9 +40,10 @@ use bytes::Bytes;
 use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, TE};
 use hyper::{HeaderMap, StatusCode};
 
-use super::http::{self, Compression, Endpoint, Ready, Response};
+use super::http::{self, Compression, Endpoint, Response};
 use super::{
-    BuildError, Delivery, Kind, Parts, Pending, Plan, Report, Sink, TraceUrl, Verdict, Verdicts,
+    BuildError, Delivery, Kind, Pace, Parts, Pending, Plan, Refusal, RejectClass, Report, Sink,
+    TraceUrl, Verdict, Verdicts,
 };
 use crate::span::{Item, TraceNeeds};
 pub use options::{Dialect, Options, Wire};
@@ -74,7 +74,7 @@ impl Plan for Settings {
     }
 
     fn probe(&self) -> Option<Pending<'_, Result<String, String>>> {
-        Some(Box::pin(probe::probe(self)))
+        Some(Box::pin(probe(self)))
     }
 }
 
@@ -99,9 +99,11 @@ impl Otlp {
     }
 
     async fn send(&self, delivery: &Delivery) -> Report {
-        let settings = Arc::clone(&self.settings);
-        let prepare = move |delivery: &Delivery| prepare(delivery, &settings);
-        http::deliver(delivery, prepare, |items, body| self.send_one(delivery, items, body)).await
+        let (settings, framing) = (Arc::clone(&self.settings), Arc::clone(&self.settings));
+        let write = move |delivery: &Delivery| encode::encode(delivery, &settings);
+        let seal = move |message| sealed(message, &framing);
+        let send = |items, body| self.send_one(delivery, items, body);
+        http::deliver(delivery, write, seal, send).await
     }
 
     async fn send_one(&self, delivery: &Delivery, items: Range<usize>, body: Bytes) -> Report {
@@ -122,21 +124,16 @@ impl Otlp {
 
     /// Sends a body, with a token if the backend needs one, and once more with a new token if the backend rejects it.
     async fn post(&self, delivery: &Delivery, body: Bytes) -> Result<Response, Report> {
-        let mut request = self.endpoint.request(delivery, body);
-        let mut refused = None;
-        if let Some(token) = &self.token {
-            let authorization = token.authorization(self.endpoint.client(), None).await?;
-            request.headers.insert(AUTHORIZATION, authorization.clone());
-            refused = Some((token, authorization));
-        }
+        let (mut request, client) = (self.endpoint.request(delivery, body), self.endpoint.client());
+        let Some(token) = &self.token else { return self.endpoint.send(&request).await };
+        let authorization = token.authorization(client, None).await?;
+        request.headers.insert(AUTHORIZATION, authorization.clone());
         let response = self.endpoint.send(&request).await?;
-        let Some((token, refused)) =
-            refused.filter(|_| response.status == StatusCode::UNAUTHORIZED)
-        else {
+        if response.status != StatusCode::UNAUTHORIZED {
             return Ok(response);
-        };
-        let authorization = token.authorization(self.endpoint.client(), Some(&refused)).await?;
-        request.headers.insert(AUTHORIZATION, authorization);
+        }
+        let other = token.authorization(client, Some(&authorization)).await?;
+        request.headers.insert(AUTHORIZATION, other);
         self.endpoint.send(&request).await
     }
 }
@@ -153,11 +150,6 @@ impl Sink for Otlp {
     fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
         Box::pin(self.send(delivery))
     }
-}
-
-fn prepare(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Ready>> {
-    let bodies = encode::encode(delivery, settings);
-    bodies.into_iter().map(|body| body.ready(|message| sealed(message, settings))).collect()
 }
 
 /// Returns a message as it is sent: over gRPC, a byte that tells whether it is compressed and its length precede it.
@@ -193,4 +185,40 @@ fn headers(settings: &Settings) -> HeaderMap {
         );
     }
     headers
+}
+
+/// Asks a backend whether it would accept deliveries as configured, with an export without spans that leaves nothing there.
+async fn probe(settings: &Settings) -> Result<String, String> {
+    let sink = Otlp::new(settings.clone()).map_err(|error| error.to_string())?;
+    let nothing = match settings.wire {
+        Wire::HttpJson => b"{\"resourceSpans\":[]}".to_vec(),
+        Wire::HttpProtobuf | Wire::Grpc => Vec::new(),
+    };
+    let body = sealed(nothing, settings).map_err(|error| format!("cannot compress: {error}"))?;
+    // The query is omitted, because it may contain a key.
+    let uri = settings.uri.uri().cloned().unwrap_or_default().into_parts();
+    let place = uri.scheme.zip(uri.authority).map(|(scheme, host)| format!("{scheme}://{host}"));
+    let place = place.unwrap_or_default();
+    let report = match sink.post(&Delivery::default(), body).await {
+        Ok(response) => response::read(settings.wire, &response, 0),
+        Err(report) => report,
+    };
+    verdict(&place, &report)
+}
+
+fn verdict(place: &str, report: &Report) -> Result<String, String> {
+    match (&report.pace, report.refusal()) {
+        (Pace::Hold { reason }, _) => {
+            Err(format!("{place}: {reason}; check the address, the protocol and the key"))
+        }
+        (_, Some(Refusal { class: RejectClass::Malformed, reason, .. })) => Ok(format!(
+            "{place} can be reached, but refuses an empty export ({reason}); the first spans will show whether it accepts others"
+        )),
+        (Pace::Slow { reason, .. } | Pace::Down { reason, .. }, _)
+        | (
+            Pace::Go | Pace::Checkpoint,
+            Some(Refusal { class: RejectClass::TooLarge, reason, .. }),
+        ) => Err(format!("{place} does not accept spans now: {reason}")),
+        (Pace::Go | Pace::Checkpoint, _) => Ok(format!("{place} accepted an empty export")),
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::sinks::http::{Address, ClientOptions, Compression, TlsOptions};
+use crate::sinks::http::{Address, Compression, ConnectionOptions};
 use crate::span::RootSpan;
 use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
@@ -19,14 +19,11 @@ pub struct Options {
     /// honeycomb, grafana, jaeger, keywordsai, agentops. Other options here take precedence over the preset.
     pub preset: Option<String>,
     /// The base address. Over HTTP `/v1/traces` is added, unless it ends like that; over gRPC only scheme, host and port count.
-    #[schemars(with = "Option<String>")]
     pub endpoint: Option<Address>,
     /// The complete address for traces, used as it is, instead of `endpoint`. Over gRPC only scheme, host and port count.
-    #[schemars(with = "Option<String>")]
     pub traces_endpoint: Option<Address>,
     /// Where `api_key` is exchanged for a token that is then sent as `authorization`, as AgentOps requires: `{"api_key": ...}` is posted,
     /// and `{"token": ...}` comes back. Over HTTP only.
-    #[schemars(with = "Option<String>")]
     pub auth_endpoint: Option<Address>,
     /// `http/protobuf`, `http/json` or `grpc`. Default: http/protobuf, or the preset's.
     pub protocol: Option<Wire>,
@@ -56,19 +53,13 @@ pub struct Options {
     /// `gzip`, `zstd` or `none`. Default: `gzip`, or `none` for an address on this machine.
     #[schemars(extend("examples" = ["gzip"]))]
     pub compression: Option<Compression>,
-    /// Timeout of a request.
-    #[serde(default = "default_timeout")]
-    pub timeout: Duration,
-    /// Timeout of connecting.
-    #[serde(default = "crate::sinks::http::default_connect_timeout")]
-    pub connect_timeout: Duration,
+    /// The connection.
+    #[serde(flatten)]
+    pub connection: ConnectionOptions<10>,
     /// The largest request, before compression. Larger batches are split. A single larger span is sent on its own. Default: 4032KiB, since
     /// gRPC's own limit is 4 MiB.
     #[schemars(extend("examples" = ["4032KiB"]))]
     pub request_bytes_max: Option<ByteSize>,
-    /// Certificates for https.
-    #[serde(default)]
-    pub tls: TlsOptions,
 }
 
 /// How the backend is spoken to.
@@ -97,8 +88,4 @@ pub enum Dialect {
     /// Both, at twice the size.
     #[default]
     Both,
-}
-
-fn default_timeout() -> Duration {
-    ClientOptions::default().timeout.into()
 }

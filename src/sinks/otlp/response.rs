@@ -27,6 +27,7 @@ use crate::sinks::http::classify::{RETRY_AFTER_MAX, StatusClass};
 use crate::sinks::http::{Response, shortened};
 use crate::sinks::{Omitted, RejectClass, Report};
 use crate::support::base64;
+use crate::support::json::raw::Raw;
 use crate::support::written::snake_case;
 
 /// Reads the answer to a request with this many spans.
@@ -40,12 +41,8 @@ pub(super) fn read(wire: Wire, response: &Response, spans: usize) -> Report {
 fn read_http(response: &Response, spans: usize) -> Report {
     let class = response.class();
     let reason = response.reason();
-    let media_type = response.media_type();
     match class {
-        StatusClass::Taken if media_type == "text/html" => {
-            Report::hold(format!("{reason}, but with a web page: this is not an OTLP address"))
-        }
-        StatusClass::Taken if media_type == "application/json" => {
+        StatusClass::Taken if response.media_type() == "application/json" => {
             taken(partial_of_json(&response.body), spans)
         }
         StatusClass::Taken => taken(partial_of_protobuf(&response.body), spans),
@@ -63,7 +60,7 @@ fn read_grpc(response: &Response, spans: usize) -> Report {
         .find_map(|map| Some((map, Code::from_bytes(map.get("grpc-status")?.as_bytes()))));
     let Some((map, code)) = said else {
         let (class, reason) = (response.class(), response.reason());
-        return if response.status != StatusCode::OK {
+        return if class != StatusClass::Taken {
             class.report(reason, || answer(response))
         } else if response.media_type().starts_with("application/grpc") {
             Report::down(None, "the answer has no grpc-status")
@@ -129,27 +126,23 @@ fn is_about_size(message: &str) -> bool {
 // === Partial success ===
 
 /// Returns the number of dropped spans and the reason. An unreadable answer is still a success; so is an empty `partial_success`.
-fn partial_of_protobuf(body: &[u8]) -> Option<(i64, String)> {
+fn partial_of_protobuf(body: &[u8]) -> Option<(u64, String)> {
     let partial = ExportTraceServiceResponse::decode(body).ok()?.partial_success?;
-    Some((partial.rejected_spans, partial.error_message))
+    Some((partial.rejected_spans.try_into().unwrap_or_default(), partial.error_message))
 }
 
-fn partial_of_json(body: &[u8]) -> Option<(i64, String)> {
-    let answer: serde_json::Value = serde_json::from_slice(body).ok()?;
+fn partial_of_json(body: &[u8]) -> Option<(u64, String)> {
+    let answer = Raw::parse(std::str::from_utf8(body).ok()?)?;
     let partial = answer.get("partialSuccess")?;
-    let rejected = partial.get("rejectedSpans").map(|count| match count {
-        serde_json::Value::String(text) => text.parse().unwrap_or(0),
-        number => number.as_i64().unwrap_or(0),
-    });
-    let message = partial.get("errorMessage").and_then(|message| message.as_str());
-    Some((rejected.unwrap_or(0), message.unwrap_or_default().to_owned()))
+    let rejected = partial.get("rejectedSpans").and_then(Raw::count).unwrap_or_default();
+    Some((rejected, partial.get_string("errorMessage").unwrap_or_default().into_owned()))
 }
 
 /// Reports a success. OTLP does not name the dropped spans, unless all of them were dropped.
-fn taken(partial: Option<(i64, String)>, spans: usize) -> Report {
+fn taken(partial: Option<(u64, String)>, spans: usize) -> Report {
     const REASON: &str = "rejected, by the answer's partial success";
     let Some((rejected, message)) = partial else { return Report::delivered() };
-    match u64::try_from(rejected).unwrap_or(0) {
+    match rejected {
         0 => Report::delivered(),
         items if items < spans as u64 => {
             let omitted = Omitted { items, reason: REASON.to_owned() };

@@ -1,5 +1,6 @@
 //! Resolves the options of the OTLP sink. A preset (`presets.toml`) supplies defaults for its backend.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use hyper::header::{
@@ -12,16 +13,14 @@ use toml::de::DeTable;
 
 use super::options::{Dialect, Options, Wire};
 use super::token::Exchange;
-use crate::sinks::http::{
-    Address, ClientOptions, Compression, Limits, Protocol, basic, secret_header, shown,
-};
+use crate::sinks::http::{self, Address, ClientOptions, Compression, basic, secret_header};
 use crate::sinks::{Mistake, TraceUrl, settle_options};
 use crate::span::{Attribute, TraceNeeds, Traced, Value};
 use crate::support::base64;
 use crate::support::byte_size::ByteSize;
 use crate::support::options::did_you_mean;
 use crate::support::problem::Problem;
-use crate::support::secret::{REDACTED, Secret};
+use crate::support::secret::Secret;
 
 /// The resolved options.
 #[derive(Debug, Clone)]
@@ -52,35 +51,6 @@ pub struct Settings {
     pub shown: toml::Table,
 }
 
-impl Settings {
-    /// Returns the options with all effective values.
-    fn filled_in(&self, options: &Options) -> toml::Table {
-        let is_grpc = self.wire == Wire::Grpc;
-        let host = self.uri.reveal().trim_end_matches(GRPC_PATH).to_owned();
-        let mut shown = shown(&Options {
-            endpoint: is_grpc.then(|| host.into()),
-            traces_endpoint: (!is_grpc).then(|| self.uri.clone()),
-            auth_endpoint: self.exchange.as_ref().map(|exchange| exchange.address.clone()),
-            protocol: Some(self.wire),
-            dialect: Some(self.dialect),
-            compression: Some(self.compression),
-            request_bytes_max: Some(ByteSize(self.request_bytes_max as u64)),
-            // The headers and attributes contain these.
-            api_key: None,
-            project: None,
-            account: None,
-            ..options.clone()
-        });
-        let headers = self.headers.keys().map(|name| (name.to_string(), REDACTED.into()));
-        let text = |value: &Value| value.as_text().map(ToString::to_string).unwrap_or_default();
-        let attributes = self.resource_attributes.iter();
-        let attributes = attributes.map(|it| (it.key.to_string(), text(&it.value).into()));
-        shown.insert("headers".to_owned(), toml::Value::Table(headers.collect()));
-        shown.insert("resource_attributes".to_owned(), toml::Value::Table(attributes.collect()));
-        shown
-    }
-}
-
 /// The defaults for a backend.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -88,9 +58,9 @@ pub(super) struct Preset {
     pub(super) name: String,
     /// Defaults for the user's options.
     pub(super) options: Options,
-    /// In their order; the values have placeholders.
+    /// The values have placeholders.
     #[serde(default)]
-    pub(super) headers: toml::Table,
+    pub(super) headers: BTreeMap<String, String>,
     #[serde(default)]
     pub(super) needs: Vec<(String, String)>,
     trace_url: Option<String>,
@@ -131,31 +101,41 @@ impl SettingsResolver<'_> {
         let options = self.options;
         let none = Preset::default();
         let preset = self.preset().unwrap_or(&none);
-        let wire = options.protocol.or(preset.options.protocol).unwrap_or_default();
+        // The options with all effective values.
+        let mut shown = options.clone();
+        let wire = *shown.protocol.get_or_insert(preset.options.protocol.unwrap_or_default());
+        let dialect = *shown.dialect.get_or_insert(preset.options.dialect.unwrap_or_default());
+        let request_bytes_max = *shown.request_bytes_max.get_or_insert(DEFAULT_REQUEST_BYTES_MAX);
+        for (key, template) in &preset.options.resource_attributes {
+            if let Some(value) = filled(template, options) {
+                shown.resource_attributes.entry(key.clone()).or_insert(value);
+            }
+        }
         let uri = self.uri(preset, wire);
         let headers = self.headers(preset, wire);
         let exchange = self.exchange(preset, wire);
-        let Options { timeout, connect_timeout, request_bytes_max, tls, .. } = options;
-        let request_bytes_max = request_bytes_max.unwrap_or(DEFAULT_REQUEST_BYTES_MAX);
-        let limits =
-            Limits { timeout, connect_timeout, request_bytes_max: &request_bytes_max, tls };
-        for Mistake { option, what, hint } in limits.check() {
+        for Mistake { option, what, hint } in options.connection.check(request_bytes_max) {
             self.wrong(option, what, hint);
         }
         let (Some(uri), true) = (uri, self.mistakes.is_empty()) else { return Err(self.mistakes) };
-        let own = options.resource_attributes.iter();
-        let own = own.map(|(key, value)| (key.clone(), value.clone()));
-        let added = preset.options.resource_attributes.iter();
-        let added = added.filter(|(key, _)| !options.resource_attributes.contains_key(*key));
-        let added = added.filter_map(|(key, value)| Some((key.clone(), filled(value, options)?)));
-        let resource_attributes = own
-            .chain(added)
-            .map(|(key, value)| Attribute { key: key.into(), value: Value::Text(value.into()) });
-        let protocol = if wire == Wire::Grpc { Protocol::Http2 } else { Protocol::Negotiated };
-        let mut settings = Settings {
-            uri: uri.to_string().into(),
+        let compression = *shown.compression.get_or_insert(Compression::toward([&uri]));
+        let (address, is_grpc) = (Address::from(uri.to_string()), wire == Wire::Grpc);
+        let host = address.reveal().trim_end_matches(GRPC_PATH).to_owned();
+        shown.endpoint = is_grpc.then(|| host.into());
+        shown.traces_endpoint = (!is_grpc).then(|| address.clone());
+        shown.auth_endpoint = exchange.as_ref().map(|exchange| exchange.address.clone());
+        let redacted = |name: &HeaderName| (name.to_string(), Secret::from(String::new()));
+        shown.headers = headers.keys().map(redacted).collect();
+        // The headers and attributes contain these.
+        (shown.api_key, shown.project, shown.account) = (None, None, None);
+        let attribute = |(key, value): (&String, &String)| Attribute {
+            key: key.clone().into(),
+            value: Value::Text(value.clone().into()),
+        };
+        Ok(Settings {
+            uri: address,
             wire,
-            dialect: options.dialect.or(preset.options.dialect).unwrap_or_default(),
+            dialect,
             needs: TraceNeeds {
                 // OTLP spans are sent as received, except for tokens.
                 traced: Traced::Spending,
@@ -163,17 +143,15 @@ impl SettingsResolver<'_> {
                 context_wait: options.context_wait.into(),
                 ..TraceNeeds::default()
             },
-            compression: options.compression.unwrap_or_else(|| Compression::toward([&uri])),
+            compression,
             headers,
             exchange,
-            resource_attributes: resource_attributes.collect(),
+            resource_attributes: shown.resource_attributes.iter().map(attribute).collect(),
             request_bytes_max: request_bytes_max.as_usize(),
-            client: ClientOptions { protocol, ..limits.client() },
+            client: ClientOptions { is_http2_only: is_grpc, ..options.connection.client() },
             trace_url: preset.trace_url.as_ref().and_then(|template| trace_url(template, &uri)),
-            shown: toml::Table::new(),
-        };
-        settings.shown = settings.filled_in(options);
-        Ok(settings)
+            shown: http::shown(&shown),
+        })
     }
 
     fn preset(&mut self) -> Option<&'static Preset> {
@@ -216,14 +194,12 @@ impl SettingsResolver<'_> {
         });
         let found = given.find_map(|(key, address)| Some((key, address.as_ref()?)));
         let Some((key, address)) = found else {
-            match (&*preset.name, wire) {
-                ("", _) => self.wrong("", "missing key `endpoint`", ADDRESS_HINT),
-                (name, Wire::Grpc) => {
-                    let what = format!("the preset `{name}` has no address for gRPC");
-                    self.wrong("preset", what, "add `endpoint = ...`");
-                }
-                // The missing address was reported when the preset was read.
-                _ => {}
+            // Over HTTP, the missing address was reported when the preset was read.
+            if preset.name.is_empty() {
+                self.wrong("", "missing key `endpoint`", ADDRESS_HINT);
+            } else if wire == Wire::Grpc {
+                let what = format!("the preset `{}` has no address for gRPC", preset.name);
+                self.wrong("preset", what, "add `endpoint = ...`");
             }
             return None;
         };
@@ -270,9 +246,7 @@ impl SettingsResolver<'_> {
     fn headers(&mut self, preset: &Preset, wire: Wire) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, template) in &preset.headers {
-            let Some(value) = template.as_str().and_then(|it| filled(it, self.options)) else {
-                continue;
-            };
+            let Some(value) = filled(template, self.options) else { continue };
             if let (Ok(header), Some(value)) = (HeaderName::try_from(name), secret_header(&value)) {
                 headers.insert(header, value);
             } else {

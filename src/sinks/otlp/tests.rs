@@ -93,8 +93,8 @@ fn every_mistake_is_said_and_no_value_is_quoted() {
             "`content-type` cannot be set as a header",
             "the value of `good` is not a valid header value",
             "`request_bytes_max` is less than 1KiB",
-            "`tls.cert_file` and `tls.key_file` go together",
             "`timeout` must be more than zero",
+            "`tls.cert_file` and `tls.key_file` go together",
         ]
     );
     let binary = "endpoint = \"http://localhost\"\nprotocol = \"grpc\"\n\

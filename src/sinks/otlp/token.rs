@@ -6,12 +6,12 @@
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Method};
-use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use crate::sinks::Report;
 use crate::sinks::http::classify::StatusClass;
 use crate::sinks::http::{Address, Client, Request, Response, secret_header};
+use crate::support::json::raw::Raw;
 use crate::support::secret::Secret;
 
 /// Where a key is exchanged for a token.
@@ -48,9 +48,7 @@ impl Token {
         }
         *kept = None;
         let response = client.send(&self.request()).await.map_err(|failure| failure.report())?;
-        let token = read(&response)?;
-        *kept = Some(token.clone());
-        Ok(token)
+        Ok(kept.insert(read(&response)?).clone())
     }
 
     fn request(&self) -> Request {
@@ -68,16 +66,13 @@ impl Token {
 }
 
 fn read(response: &Response) -> Result<HeaderValue, Report> {
-    #[derive(Deserialize)]
-    struct Answer {
-        token: Secret,
-    }
     let reason = format!("the backend gave no token for the key: {}", response.reason());
     match response.class() {
         StatusClass::Taken => {
-            let answer = serde_json::from_slice::<Answer>(&response.body).ok();
-            answer
-                .and_then(|answer| secret_header(&format!("Bearer {}", answer.token.reveal())))
+            let answer = std::str::from_utf8(&response.body).ok().and_then(Raw::parse);
+            let token = answer.and_then(|answer| answer.get_string("token"));
+            token
+                .and_then(|token| secret_header(&format!("Bearer {token}")))
                 .ok_or_else(|| Report::hold(format!("{reason}, but without a token")))
         }
         // The backend has not seen any of the items.
