@@ -17,13 +17,6 @@ pub(super) enum Change {
     Replace(Vec<u8>),
 }
 
-impl Change {
-    /// Removes the value, or keeps it.
-    pub(super) fn remove_if(is_left_out: bool) -> Self {
-        if is_left_out { Self::Remove } else { Self::Keep }
-    }
-}
-
 /// Changes the members of an object; any other value is kept.
 pub(super) fn object(value: Raw<'_>, change: impl Fn(&str, Raw<'_>) -> Change) -> Change {
     members(&value.members().collect::<Vec<_>>(), change)

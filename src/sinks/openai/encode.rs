@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -29,8 +30,10 @@ pub(super) struct Entry {
 }
 
 /// A request's body.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Body {
+    /// The account of all its items.
+    pub(super) account: Arc<Account>,
     /// `{"data":[...]}`.
     pub(super) bytes: Bytes,
     /// Its items, in order.
@@ -51,7 +54,7 @@ impl Body {
 
     /// Returns the same body with another text for one item, or without it.
     pub(super) fn with(&self, index: usize, text: Option<&[u8]>) -> Self {
-        let mut draft = Draft::new();
+        let mut draft = Draft::new(Arc::clone(&self.account));
         for (at, entry) in self.entries.iter().enumerate() {
             let copied = self.bytes.get(entry.range.clone()).unwrap_or_default();
             let (text, repairs) = match text {
@@ -66,23 +69,10 @@ impl Body {
     }
 }
 
-/// The requests of one account, in the order of the delivery.
-#[derive(Debug, Clone)]
-pub(super) struct Group {
-    pub(super) account: Account,
-    pub(super) bodies: Vec<Body>,
-}
-
-impl Group {
-    /// Returns the places of its items in the delivery.
-    pub(super) fn places(&self) -> Vec<usize> {
-        self.bodies.iter().flat_map(Body::places).collect()
-    }
-}
-
-/// Encodes a delivery in requests of at most so many bytes.
-pub(super) fn encode(delivery: &Delivery, bytes_max: usize, accounts: &Accounts) -> Vec<Group> {
-    let mut groups: Vec<(Group, Draft)> = Vec::new();
+/// Encodes a delivery in requests of at most so many bytes. Those of an account have the order of the delivery.
+pub(super) fn encode(delivery: &Delivery, bytes_max: usize, accounts: &Accounts) -> Vec<Body> {
+    let mut bodies = Vec::new();
+    let mut drafts: Vec<Draft> = Vec::new();
     let mut announced: HashSet<TraceId> = HashSet::new();
     // All items of one received request have the same account.
     let mut last: Option<(&Source, usize)> = None;
@@ -90,10 +80,10 @@ pub(super) fn encode(delivery: &Delivery, bytes_max: usize, accounts: &Accounts)
         let known = last.filter(|(source, _)| std::ptr::eq(*source, &raw const batch.source));
         let at = match known {
             Some((_, at)) => at,
-            None => group_of(&mut groups, accounts.of(&batch.source)),
+            None => draft_of(&mut drafts, accounts.of(&batch.source)),
         };
         last = Some((&batch.source, at));
-        let Some((Group { bodies, .. }, draft)) = groups.get_mut(at) else { continue };
+        let Some(draft) = drafts.get_mut(at) else { continue };
         let trace = item.trace_id();
         let entry = Entry { place: Some(place), ..Entry::default() };
         match item {
@@ -114,19 +104,16 @@ pub(super) fn encode(delivery: &Delivery, bytes_max: usize, accounts: &Accounts)
             }
         }
     }
-    let finished = groups.into_iter().map(|(mut group, draft)| {
-        group.bodies.extend(Some(draft.finish()).filter(|last| !last.entries.is_empty()));
-        group
-    });
-    finished.collect()
+    bodies.extend(drafts.into_iter().map(Draft::finish));
+    bodies
 }
 
-/// Returns the index of an account's group, which is created if it is new. Deliveries have few accounts.
-fn group_of(groups: &mut Vec<(Group, Draft)>, account: Account) -> usize {
-    let known = groups.iter().rposition(|(group, _)| group.account == account);
+/// Returns the index of an account's draft, which is created if it is new. Deliveries have few accounts.
+fn draft_of(drafts: &mut Vec<Draft>, account: Account) -> usize {
+    let known = drafts.iter().rposition(|draft| *draft.account == account);
     known.unwrap_or_else(|| {
-        groups.push((Group { account, bodies: Vec::new() }, Draft::new()));
-        groups.len() - 1
+        drafts.push(Draft::new(Arc::new(account)));
+        drafts.len() - 1
     })
 }
 
@@ -135,13 +122,14 @@ const CLOSING: &[u8] = b"]}";
 
 /// A body that is being written.
 struct Draft {
+    account: Arc<Account>,
     out: Vec<u8>,
     entries: Vec<Entry>,
 }
 
 impl Draft {
-    fn new() -> Self {
-        Self { out: OPENING.to_vec(), entries: Vec::new() }
+    fn new(account: Arc<Account>) -> Self {
+        Self { account, out: OPENING.to_vec(), entries: Vec::new() }
     }
 
     /// Adds an item. If it does not fit, the item begins a new body, and the full one is returned.
@@ -159,7 +147,8 @@ impl Draft {
         }
         let item = self.out.split_off(range.start);
         self.out.pop();
-        let full = std::mem::replace(self, Self::new()).finish();
+        let next = Self::new(Arc::clone(&self.account));
+        let full = std::mem::replace(self, next).finish();
         let range = self.append(|out| out.extend_from_slice(&item));
         self.entries.push(Entry { range, ..*entry });
         Some(full)
@@ -177,6 +166,6 @@ impl Draft {
 
     fn finish(mut self) -> Body {
         self.out.extend_from_slice(CLOSING);
-        Body { bytes: Bytes::from(self.out), entries: self.entries }
+        Body { account: self.account, bytes: Bytes::from(self.out), entries: self.entries }
     }
 }

@@ -31,7 +31,6 @@ mod encode;
 mod edit;
 mod sanitize;
 mod reasoning;
-mod usage;
 mod agents_sdk;
 mod response;
 mod repair;
@@ -59,7 +58,7 @@ use crate::span::{RootSpan, Source, TraceNeeds};
 use crate::support::lock::lock;
 use accounts::{Account, Accounts, Key};
 pub use agents_sdk::{write_custom, write_items};
-use encode::{Body, Group};
+use encode::Body;
 use key_status::{KeyStatus, Standings};
 pub use options::{Options, Prefer};
 use response::{Answer, Complaint};
@@ -128,121 +127,96 @@ impl OpenAi {
         let bytes_max = self.accounts.options.request_bytes_max.as_usize();
         let accounts = Arc::clone(&self.accounts);
         let encode = move |delivery: &Delivery| encode::encode(delivery, bytes_max, &accounts);
-        let mut groups = match http::encode(delivery, encode).await {
-            Ok(groups) => groups,
+        let mut bodies = match http::encode(delivery, encode).await {
+            Ok(bodies) => VecDeque::from(bodies),
             Err(problem) => {
                 return Report::down(None, format!("cannot write the requests: {problem}"));
             }
         };
         let mut reports = Reports::new(delivery.len());
-        groups.reverse();
-        while let Some(group) = groups.pop() {
-            match self.standing(&group.account.key) {
-                // A refused key is left for its next try.
-                KeyStatus::Open => {
-                    groups.extend(self.send_group(delivery, group, &mut reports).await);
-                }
-                KeyStatus::Closed(reason) => {
-                    reports.add(group.places(), Report::reject(reason, ""));
-                }
-                KeyStatus::Wait(reason) => reports.add(group.places(), deferred(&group, reason)),
+        while let Some(body) = bodies.pop_front() {
+            if body.entries.is_empty() {
+                continue;
             }
+            let account = Arc::clone(&body.account);
+            let report = match (self.standing(&account.key), self.headers(&account)) {
+                (KeyStatus::Open, Some(headers)) => {
+                    match self.exchange(delivery, headers, &body, &mut reports).await {
+                        Ok(report) => report,
+                        Err(next) => {
+                            bodies.push_front(next);
+                            continue;
+                        }
+                    }
+                }
+                // The key was known a moment ago.
+                (KeyStatus::Open, None) => Report::reject("its key was evicted by newer keys", ""),
+                (KeyStatus::Closed(reason), _) => Report::reject(reason, ""),
+                (KeyStatus::Wait(reason), _) => deferred(&account.key, reason),
+            };
+            if report.ends_attempt() {
+                bodies.retain(|other| other.account != account);
+            }
+            reports.add(body.places(), report);
         }
         reports.finish()
     }
 
-    /// Sends a group's requests one after the other. If its key is refused, returns the remaining ones.
-    async fn send_group(
+    /// Sends one request. Returns the report for its items, or what to do next: the request with the item repaired that OpenAI complains
+    /// about, or without it; or the same request if OpenAI refuses its caller's key, which is left for its next try.
+    async fn exchange(
         &self,
         delivery: &Delivery,
-        group: Group,
+        headers: HeaderMap,
+        body: &Body,
         reports: &mut Reports,
-    ) -> Option<Group> {
-        // The key was known a moment ago.
-        let Some(headers) = self.headers(&group.account) else {
-            let reason = "its key was evicted by newer keys";
-            reports.add(group.places(), Report::reject(reason, ""));
-            return None;
+    ) -> Result<Report, Body> {
+        let mut request = self.endpoint.request(delivery, body.bytes.clone());
+        request.headers.extend(headers);
+        let answer = match self.endpoint.send(&request).await {
+            Ok(response) => response::read(&response),
+            Err(report) => Answer::All(report),
         };
-        let Group { account, bodies } = group;
-        let mut bodies = VecDeque::from(bodies);
-        while let Some(body) = bodies.pop_front() {
-            let (body, answer) = self.send_body(delivery, &headers, body, reports).await;
-            let report = match answer {
-                Answer::Taken => {
-                    lock(&self.standings).taken(&account.key);
-                    self.accounts.announce(body.entries.iter().filter_map(|it| it.announces));
-                    Report::delivered()
-                }
-                Answer::KeyRefused { reason, is_final }
-                    if is_final || account.key != Key::Configured =>
-                {
-                    let now = Instant::now().into_std();
-                    let key = &account.key;
-                    let is_news = lock(&self.standings).refused(key, reason.clone(), is_final, now);
-                    if is_final {
-                        error!(
-                            reason,
-                            "OpenAI accepts no traces from this key's organisation: they become dead letters"
-                        );
-                    } else if is_news {
-                        warn!(reason, "OpenAI refuses a caller's key: its items wait");
-                    }
-                    bodies.push_front(body);
-                    return Some(Group { account, bodies: bodies.into() });
-                }
-                Answer::KeyRefused { reason, .. } => {
-                    Report::hold(format!("{reason}: it refuses `api_key`"))
-                }
-                // `send_body` has repaired or rejected the item.
-                Answer::Item(Complaint { reason, answer, .. }) => {
-                    Report::split(RejectClass::Malformed, reason, answer)
-                }
-                Answer::All(report) => report,
-            };
-            let has_ended = report.ends_attempt();
-            reports.add(body.places(), report);
-            if has_ended {
-                return None;
+        let key = &body.account.key;
+        Ok(match answer {
+            Answer::Taken => {
+                lock(&self.standings).taken(key);
+                self.accounts.announce(body.entries.iter().filter_map(|it| it.announces));
+                Report::delivered()
             }
-        }
-        None
-    }
-
-    /// Sends one request. For each item that OpenAI complains about, sends it again with that item repaired or without it. Returns the
-    /// request as it was last sent.
-    async fn send_body(
-        &self,
-        delivery: &Delivery,
-        headers: &HeaderMap,
-        mut body: Body,
-        reports: &mut Reports,
-    ) -> (Body, Answer) {
-        loop {
-            if body.entries.is_empty() {
-                return (body, Answer::Taken);
+            Answer::KeyRefused { reason, is_final } if is_final || *key != Key::Configured => {
+                let now = Instant::now().into_std();
+                let is_news = lock(&self.standings).refused(key, reason.clone(), is_final, now);
+                if is_final {
+                    error!(
+                        reason,
+                        "OpenAI accepts no traces from this key's organisation: they become dead letters"
+                    );
+                } else if is_news {
+                    warn!(reason, "OpenAI refuses a caller's key: its items wait");
+                }
+                return Err(body.clone());
             }
-            let mut request = self.endpoint.request(delivery, body.bytes.clone());
-            request.headers.extend(headers.clone());
-            let answer = match self.endpoint.send(&request).await {
-                Ok(response) => response::read(&response),
-                Err(report) => Answer::All(report),
-            };
-            let Answer::Item(complaint) = answer else { return (body, answer) };
-            let Some(entry) = body.entries.get(complaint.index) else {
-                return (body, Answer::Item(complaint));
-            };
-            let may_mend = entry.repairs < REPAIRS_MAX;
-            let item = body.item(complaint.index).filter(|_| may_mend);
-            let repaired = item.and_then(|item| repair::repaired(item, &complaint));
-            if repaired.is_none()
-                && let Some(place) = entry.place
-            {
-                let report = Report::reject(complaint.reason.clone(), complaint.answer.clone());
-                reports.add([place], report);
+            Answer::KeyRefused { reason, .. } => {
+                Report::hold(format!("{reason}: it refuses `api_key`"))
             }
-            body = body.with(complaint.index, repaired.as_deref());
-        }
+            Answer::Item(complaint) => {
+                lock(&self.standings).taken(key);
+                let Some(entry) = body.entries.get(complaint.index) else {
+                    let Complaint { reason, answer, .. } = complaint;
+                    return Ok(Report::split(RejectClass::Malformed, reason, answer));
+                };
+                let item = body.item(complaint.index).filter(|_| entry.repairs < REPAIRS_MAX);
+                let repaired = item.and_then(|item| repair::repaired(item, &complaint));
+                let next = body.with(complaint.index, repaired.as_deref());
+                if repaired.is_none() {
+                    let report = Report::reject(complaint.reason, complaint.answer);
+                    reports.add(entry.place, report);
+                }
+                return Err(next);
+            }
+            Answer::All(report) => report,
+        })
     }
 
     fn headers(&self, account: &Account) -> Option<HeaderMap> {
@@ -287,8 +261,8 @@ impl Sink for OpenAi {
 }
 
 /// Reports items that wait for a caller's key. No other keys are waited for.
-fn deferred(group: &Group, reason: String) -> Report {
-    let key = match &group.account.key {
+fn deferred(key: &Key, reason: String) -> Report {
+    let key = match key {
         Key::Caller(fingerprint) => fingerprint.clone(),
         Key::Configured | Key::None => String::new(),
     };

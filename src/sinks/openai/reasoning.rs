@@ -84,7 +84,9 @@ fn parts(value: Raw<'_>, rules: &Rules) -> Change {
             return Change::Remove;
         }
         let is_annotated = is_of_type(part, rules.annotated_parts);
-        edit::object(part, |name, _| Change::remove_if(is_annotated && name == "reasoning"))
+        edit::object(part, |name, _| {
+            if is_annotated && name == "reasoning" { Change::Remove } else { Change::Keep }
+        })
     })
 }
 

@@ -12,7 +12,7 @@
 //! | 408, 409, 425, 502, 504, no connection, no response | retry |
 //! | 508 | stop: the endpoint forwards back to this daemon |
 //! | other 5xx | fault: a few retries, then halves |
-//! | redirects, 404, 405 ... | stop: the address is wrong |
+//! | redirects, 404, 405 ..., 2xx with a web page | stop: the address is wrong |
 
 use hyper::StatusCode;
 use serde_json::Value;
@@ -68,19 +68,16 @@ pub(super) fn read(response: &Response) -> Answer {
     if !code.is_empty() {
         reason = format!("{reason} ({code})");
     }
-    match response.status {
-        status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+    match (response.status, response.class()) {
+        (status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN), _) => {
             let is_final = status == StatusCode::FORBIDDEN && code == "zdr_forbidden";
-            return Answer::KeyRefused { reason, is_final };
+            Answer::KeyRefused { reason, is_final }
         }
-        StatusCode::CONFLICT => {
-            return Answer::All(Report::down(classify::retry_after(&response.headers), reason));
+        (StatusCode::CONFLICT, _) => {
+            Answer::All(Report::down(classify::retry_after(&response.headers), reason))
         }
-        _ => {}
-    }
-    match response.class() {
-        StatusClass::Taken => Answer::Taken,
-        class => {
+        (_, StatusClass::Taken) => Answer::Taken,
+        (_, class) => {
             let named = ["param", "message"].into_iter().filter_map(said);
             let mut named = named.filter(|_| class == StatusClass::Malformed);
             match named.find_map(item_in) {
@@ -97,10 +94,8 @@ pub(super) fn read(response: &Response) -> Answer {
 /// Returns a code if it looks like one, because any other text might be payload.
 fn shown_code(code: Option<&str>) -> String {
     let is_code = |code: &&str| {
-        code.len() <= CODE_CHARS_MAX
-            && code
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+        let is_of_code = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
+        code.len() <= CODE_CHARS_MAX && code.bytes().all(is_of_code)
     };
     code.filter(is_code).unwrap_or_default().to_owned()
 }

@@ -4,10 +4,12 @@
 //! converts `usage` to the one shape that OpenAI knows. JavaScript does so before we receive the item, so doing it again changes nothing.
 //! An item that needs no change is copied byte for byte.
 
+use std::borrow::Cow;
+
 use super::edit::{self, Change, Origin};
 use super::reasoning::without_reasoning;
-use super::usage::usage;
 use crate::sinks::shrink::write_shrunk;
+use crate::support::json::object::Object;
 use crate::support::json::raw::{Raw, inside};
 use crate::support::json::scan::{Broken, Scanner};
 use crate::support::json::write_shortest;
@@ -92,4 +94,61 @@ fn fitting(value: Raw<'_>, change: Change) -> Change {
         }
     }
     change
+}
+
+// === Usage ===
+
+/// Returns the change of a generation's usage to the one shape that OpenAI knows: input and output tokens, and everything else under
+/// `details`.
+fn usage(sent: Raw<'_>, origin: Origin) -> Change {
+    if !sent.is_object() {
+        return Change::Keep;
+    }
+    let sent = sent.object();
+    let count = |name| sent.get(name).filter(|value| is_finite(*value));
+    let (Some(input), Some(output)) = (count("input_tokens"), count("output_tokens")) else {
+        return Change::Remove;
+    };
+    let mut details: Vec<(Cow<'_, str>, Raw<'_>)> = Vec::new();
+    let mut is_as_wanted = true;
+    for (_, value) in sent.members.iter().filter(|(name, _)| name == "details") {
+        details = value.members().collect();
+        is_as_wanted &= !details.is_empty();
+    }
+    for (name, value) in &sent.members {
+        if ["input_tokens", "output_tokens", "details"].contains(&&**name) {
+            continue;
+        }
+        is_as_wanted = false;
+        if value.set().is_none() && origin.is_python() {
+            continue;
+        }
+        match details.iter_mut().find(|(known, _)| known == name) {
+            Some((_, old)) => *old = *value,
+            None => details.push((name.clone(), *value)),
+        }
+    }
+    if is_as_wanted {
+        return Change::Keep;
+    }
+    let mut out = Vec::new();
+    let mut usage = Object::open(&mut out);
+    usage.member("input_tokens").extend_from_slice(input.text().as_bytes());
+    usage.member("output_tokens").extend_from_slice(output.text().as_bytes());
+    if !details.is_empty() {
+        let mut more = Object::open(usage.member("details"));
+        for (name, value) in details {
+            more.member(&name).extend_from_slice(value.text().as_bytes());
+        }
+        more.close();
+    }
+    usage.close();
+    Change::Replace(out)
+}
+
+/// Returns whether a number fits in a double, as both SDKs require.
+fn is_finite(value: Raw<'_>) -> bool {
+    let begins_like_one =
+        value.text().starts_with(|first: char| first == '-' || first.is_ascii_digit());
+    begins_like_one && value.text().parse::<f64>().is_ok_and(f64::is_finite)
 }
