@@ -62,7 +62,8 @@ enum Node<'a> {
 
 /// An element of a container; its value is `None` if it was removed.
 struct Child<'a> {
-    name: Cow<'a, str>,
+    /// In an object.
+    name: Option<Cow<'a, str>>,
     value: Option<Tree<'a>>,
 }
 
@@ -105,22 +106,19 @@ impl<'a> Tree<'a> {
         depth: usize,
     ) -> Result<Self, Broken> {
         let mut children = Vec::new();
+        let mut add = |scanner: &mut Scanner<'_>, name| {
+            let value = Some(Self::read_next(scanner, json, depth + 1)?);
+            children.push(Child { name, value });
+            Ok(())
+        };
         let is_object = scanner.peek() == Some(b'{');
         if is_object {
-            scanner.each_member(|scanner, name| {
-                let value = Some(Self::read_next(scanner, json, depth + 1)?);
-                children.push(Child { name: inside(json, name), value });
-                Ok(())
-            })?;
+            scanner.each_member(|scanner, name| add(scanner, Some(inside(json, name))))?;
         } else {
-            scanner.each_element(|scanner| {
-                let value = Some(Self::read_next(scanner, json, depth + 1)?);
-                children.push(Child { name: Cow::Borrowed(""), value });
-                Ok(())
-            })?;
+            scanner.each_element(|scanner| add(scanner, None))?;
         }
         let commas = children.len().saturating_sub(1);
-        let size = 2 + commas + children.iter().map(|it| it.size(is_object)).sum::<usize>();
+        let size = 2 + commas + children.iter().map(Child::size).sum::<usize>();
         Ok(Self { node: Node::Container { is_object, children }, size })
     }
 
@@ -148,9 +146,9 @@ impl<'a> Tree<'a> {
                 }
                 fits
             }
-            Node::Container { is_object, children } => {
+            Node::Container { children, .. } => {
                 let before = self.size;
-                self.size = shrink_children(children, *is_object, before, bytes_max);
+                self.size = shrink_children(children, before, bytes_max);
                 self.size != before
             }
         }
@@ -168,7 +166,7 @@ impl<'a> Tree<'a> {
             let Some(value) = value else { continue };
             out.extend_from_slice(separator);
             separator = b",";
-            if is_object {
+            if let Some(name) = name {
                 write_str(out, name);
                 out.push(b':');
             }
@@ -180,19 +178,14 @@ impl<'a> Tree<'a> {
 
 impl Child<'_> {
     /// Returns the bytes of the child in its container, without a comma.
-    fn size(&self, has_name: bool) -> usize {
-        let name = if has_name { text_size(&self.name) + 1 } else { 0 };
+    fn size(&self) -> usize {
+        let name = self.name.as_ref().map_or(0, |name| text_size(name) + 1);
         name + self.value.as_ref().map_or(0, |value| value.size)
     }
 }
 
 /// Cuts the largest child repeatedly, the first among equals. A child that cannot get smaller is removed. Returns the container's size.
-fn shrink_children(
-    children: &mut [Child<'_>],
-    is_object: bool,
-    mut size: usize,
-    bytes_max: usize,
-) -> usize {
+fn shrink_children(children: &mut [Child<'_>], mut size: usize, bytes_max: usize) -> usize {
     let sized = children.iter().enumerate();
     let mut largest: BinaryHeap<(usize, Reverse<usize>)> =
         sized.filter_map(|(at, child)| Some((child.value.as_ref()?.size, Reverse(at)))).collect();
@@ -206,7 +199,7 @@ fn shrink_children(
             largest.push((value.size, Reverse(at)));
         } else {
             let comma = usize::from(!largest.is_empty());
-            size -= child.size(is_object) + comma;
+            size -= child.size() + comma;
             child.value = None;
         }
     }
