@@ -96,9 +96,9 @@ impl Cluster {
         &self,
         method: Method,
         path: &str,
-        body: Option<String>,
+        body: impl Into<Bytes>,
     ) -> Result<Response, ClusterError> {
-        let answer = self.ask_plainly(method, path, body).await;
+        let answer = self.send(method, path, HeaderMap::new(), body).await;
         let response = answer.map_err(|failure| ClusterError::away(failure.to_string()))?;
         let (error, reason) = error_of(&response.body);
         let why = match (response.class(), response.status) {
@@ -117,34 +117,23 @@ impl Cluster {
         Err(ClusterError { why, reason: said })
     }
 
-    /// Does the same, but returns any answer.
-    pub(super) async fn ask_plainly(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<String>,
-    ) -> Result<Response, RequestError> {
-        let mut headers = HeaderMap::new();
-        if body.is_some() {
-            // A multi search has one query per line.
-            let is_lines = path.ends_with("/_msearch");
-            let kind = if is_lines { "application/x-ndjson" } else { "application/json" };
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        }
-        self.send(method, path, headers, body.map(Bytes::from).unwrap_or_default()).await
-    }
-
-    /// Tries the endpoints until one can answer: the least busy first, and recently failed ones last. A request may be sent twice, because
-    /// documents have ids.
+    /// Sends a request and returns any answer. Tries the endpoints until one can answer: the least busy first, and recently failed ones
+    /// last. A request may be sent twice, because documents have ids.
     pub(super) async fn send(
         &self,
         method: Method,
         path: &str,
         more_headers: HeaderMap,
-        body: Bytes,
+        body: impl Into<Bytes>,
     ) -> Result<Response, RequestError> {
-        let mut headers = self.headers.clone();
+        let (body, mut headers) = (body.into(), self.headers.clone());
         headers.extend(more_headers);
+        if !body.is_empty() {
+            // A multi search has one query per line, and a bulk request one document.
+            let is_lines = path.ends_with("/_msearch") || path.starts_with("/_bulk");
+            let kind = if is_lines { "application/x-ndjson" } else { "application/json" };
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        }
         let now = Instant::now();
         let mut endpoints: Vec<&Endpoint> = self.endpoints.iter().collect();
         endpoints.sort_by_cached_key(|endpoint| {

@@ -4,27 +4,25 @@
 //! because of its contents is sent once more with all free-form data as a single text before it is finally rejected. A missing index is
 //! created with the sink's mapping.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_ENCODING, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::encode::{Bulk, Degradation, Encoded, Line};
+use super::encode::{Bulk, Degradation, Encoder, Line};
 use super::figures::{self, DEGRADED, DocumentCounts, ODD_TIMES, RETRIED};
-use super::names::{self, NS_PER_MS};
 use super::response::{self, Action, Answer, Class, explain, judge, kept};
 use super::{Backend, document, lock};
 use crate::sinks::http::{self, Compression, INLINE_BYTES_MAX, RequestError};
 use crate::sinks::report::Reports;
 use crate::sinks::{Delivery, Omitted, Pace, RejectClass, Report, Verdict};
-use crate::span::Item;
 
 /// A connection that breaks during a request larger than this, in bytes, may mean that the request is too large.
 const LARGE_BYTES: usize = 1 << 20;
@@ -37,8 +35,6 @@ struct Progress {
     reports: Reports,
     /// Items to send once more in degraded form.
     to_fold: BTreeSet<usize>,
-    /// Items whose documents were stored, and whether they are new.
-    stored: BTreeMap<usize, bool>,
     /// Whether a request that may have created an index got no answer.
     is_unanswered: bool,
     tally: DocumentCounts,
@@ -46,7 +42,14 @@ struct Progress {
 
 impl Backend {
     pub(super) async fn deliver(self: &Arc<Self>, delivery: &Delivery) -> Report {
-        let reports = Reports::new(delivery.len());
+        let mut reports = Reports::new(delivery.len());
+        let has_summaries = self.encoder().has_summaries();
+        for (place, (_, item)) in delivery.items().enumerate() {
+            // Then nothing is sent for a trace object.
+            if !has_summaries && item.as_span().is_none() {
+                reports.set(place, Verdict::Delivered);
+            }
+        }
         let mut progress = Progress { reports, ..Progress::default() };
         for degradation in [Degradation::Full, Degradation::Folded] {
             let wanted = mem::take(&mut progress.to_fold);
@@ -57,17 +60,17 @@ impl Backend {
             let work = move |delivery: &Delivery| {
                 let is_wanted =
                     |at: usize| degradation == Degradation::Full || wanted.contains(&at);
-                this.encoder().delivery(delivery, degradation, is_wanted)
+                Encoder { degradation, ..this.encoder() }.delivery(delivery, is_wanted)
             };
-            let encoded = match http::encode(delivery, work).await {
-                Ok(encoded) => encoded,
+            let bulks = match http::encode(delivery, work).await {
+                Ok(bulks) => bulks,
                 Err(error) => return Report::down(None, format!("cannot encode: {error}")),
             };
             progress.degradation = degradation;
-            self.send_all(encoded, &mut progress).await;
+            self.send_all(&bulks, &mut progress).await;
         }
         self.report(delivery, &progress.tally);
-        self.note_changes(delivery, &progress.stored);
+        self.has_changed.notify_one();
         // Nothing may be delivered to an index with a guessed mapping, whichever delivery created it.
         let prepared = self.prepare().await;
         if progress.is_unanswered {
@@ -76,12 +79,9 @@ impl Backend {
         prepared.map_or_else(|held| held, |()| progress.reports.finish())
     }
 
-    async fn send_all(&self, encoded: Encoded, progress: &mut Progress) {
-        for place in encoded.unsent {
-            progress.reports.set(place, Verdict::Delivered);
-        }
+    async fn send_all(&self, bulks: &[Bulk], progress: &mut Progress) {
         let mut has_ended = false;
-        for bulk in &encoded.bulks {
+        for bulk in bulks {
             let sent = if has_ended {
                 // The next request would fail, too. Items that are in no reported request are retried.
                 Err(Report::all(Verdict::Retry, Pace::Go))
@@ -96,57 +96,45 @@ impl Backend {
         }
     }
 
-    /// Marks the summaries of the stored items' traces as stale.
-    fn note_changes(&self, delivery: &Delivery, stored: &BTreeMap<usize, bool>) {
-        if stored.is_empty() || !self.encoder().has_summaries() {
-            return;
-        }
-        let (now, mut changes) = (Instant::now().into_std(), self.changes());
-        for (place, (batch, item)) in delivery.items().enumerate() {
-            let Some(is_new) = stored.get(&place) else { continue };
-            let (trace, is_counted) = match item {
-                Item::Span(span) => {
-                    let context = delivery.context(span.trace_id);
-                    (names::trace_of(span, context), !span.is_synthetic())
-                }
-                Item::Trace(object) => (names::of_object(object), false),
-            };
-            let received_ms = batch.source.received_at_ns / NS_PER_MS;
-            changes.note(&trace, received_ms, u64::from(*is_new && is_counted), now);
-        }
-        drop(changes);
-        self.has_changed.notify_one();
-    }
-
-    /// Sends one request and reads its answer. An error applies to all of its lines.
+    /// Sends one request and reads the answer for each line. An error applies to all of them.
     async fn send_bulk(&self, bulk: &Bulk, progress: &mut Progress) -> Result<(), Report> {
-        let Err(report) = self.exchange(bulk, progress).await else { return Ok(()) };
-        let refusal = report.refusal().filter(|refusal| refusal.class == RejectClass::TooLarge);
-        // The request is split in halves. A single document is degraded and cut to the accepted size.
-        match (bulk.lines.as_slice(), refusal) {
-            ([line], Some(_)) if progress.can_fold(line) => {
-                progress.fold(line);
+        let mut answers = self.post(bulk).await;
+        if let Ok(first) = &answers {
+            let missing = bulk
+                .indices_of(first, |(line, answer)| judge(answer, line.action) == Class::NoIndex);
+            if self.make_indices(missing).await {
+                // Stored documents are stored again under the same ids.
+                answers = self.post(bulk).await;
+            }
+        }
+        match (answers, &*bulk.lines) {
+            (Ok(answers), lines) => {
+                for (line, answer) in lines.iter().zip(&answers) {
+                    if progress.answered(line, answer) {
+                        self.note_stored(line, answer.status == 201);
+                    }
+                }
                 Ok(())
             }
-            ([_], Some(refusal)) => {
-                Err(Report::all(Verdict::Reject(Arc::new(refusal.clone())), Pace::Go))
+            // A single document is degraded and cut to the accepted size. More are split in halves.
+            (Err(report), [line]) if report.is_refused(RejectClass::TooLarge) => {
+                if progress.can_fold(line) {
+                    progress.fold(line);
+                    return Ok(());
+                }
+                let refusal = report.refusal().cloned().map(Arc::new);
+                Err(refusal.map_or(report, |it| Report::all(Verdict::Reject(it), Pace::Go)))
             }
-            _ => Err(report),
+            (Err(report), _) => Err(report),
         }
     }
 
-    /// Sends one request and reads the answer for each line.
-    async fn exchange(&self, bulk: &Bulk, progress: &mut Progress) -> Result<(), Report> {
-        let mut answers = self.post(bulk).await?;
-        let is_missing =
-            |(line, answer): &(&Line, &Answer)| judge(answer, line.action) == Class::NoIndex;
-        let missing = bulk.indices_of(&answers, is_missing);
-        if self.make_indices(missing).await {
-            // Stored documents are stored again under the same ids.
-            answers = self.post(bulk).await?;
+    /// Notes that the summary of a stored document's trace is stale.
+    pub(super) fn note_stored(&self, line: &Line, is_new: bool) {
+        if let Some((trace, received_ms, counts)) = &line.stale {
+            let created = u64::from(is_new && *counts);
+            self.changes().note(trace, *received_ms, created, Instant::now().into_std());
         }
-        bulk.lines.iter().zip(&answers).for_each(|(line, answer)| progress.answered(line, answer));
-        Ok(())
     }
 
     /// Creates missing indices that the first document could not create. Returns whether any exists now.
@@ -172,7 +160,6 @@ impl Backend {
         let bytes = bulk.body.len();
         let number = |number: usize| HeaderValue::from(u64::try_from(number).unwrap_or(u64::MAX));
         let mut headers = HeaderMap::from_iter([
-            (CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson")),
             (EVENT_COUNT, number(bulk.lines.len())),
             (UNCOMPRESSED_LENGTH, number(bytes)),
         ]);
@@ -248,7 +235,8 @@ impl Progress {
         self.to_fold.insert(line.place);
     }
 
-    fn answered(&mut self, line: &Line, answer: &Answer) {
+    /// Notes the answer for a line. Returns whether its document is stored.
+    fn answered(&mut self, line: &Line, answer: &Answer) -> bool {
         let class = judge(answer, line.action);
         if let Some(outcome) = figures::outcome(answer.status, class) {
             *self.tally.entry(outcome).or_default() += 1;
@@ -256,16 +244,16 @@ impl Progress {
         let reason = || explain(answer, class);
         let report = match class {
             // An existing document is one that was sent before.
-            Class::Stored | Class::Conflict => {
-                self.stored.insert(line.place, answer.status == 201);
-                Report::delivered()
-            }
+            Class::Stored | Class::Conflict => Report::delivered(),
             Class::SetAside => {
                 let reason =
                     "stored in the failure store, where searches do not find it".to_owned();
                 Report { omitted: Some(Omitted { items: 1, reason }), ..Report::delivered() }
             }
-            Class::Refused if self.can_fold(line) => return self.fold(line),
+            Class::Refused if self.can_fold(line) => {
+                self.fold(line);
+                return false;
+            }
             Class::Refused | Class::Missing => {
                 Report::reject(format!("rejected: {}", reason()), kept(answer))
             }
@@ -275,5 +263,6 @@ impl Progress {
             Class::Fault => Report::fault(reason(), kept(answer)),
         };
         self.reports.add([line.place], report);
+        matches!(class, Class::Stored | Class::Conflict)
     }
 }

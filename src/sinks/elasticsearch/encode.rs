@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::document::{self, Subject};
 use super::fields::Field::{Nothing, Number, Words};
 use super::fields::{words, write_fields};
-use super::names::{self, NS_PER_US, bounded, event_ns, index_at};
+use super::names::{self, NS_PER_MS, NS_PER_US, bounded, event_ns, index_at};
 use super::options::{IdMode, Settings, TraceSummary};
 use super::queries::Seq;
 use super::response::{Action, Answer};
@@ -29,31 +29,42 @@ pub(super) struct Bulk {
     pub(super) lines: Vec<Line>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Line {
     /// The index of the item in the delivery, or of the trace in a round.
     pub(super) place: usize,
     pub(super) action: Action,
-    pub(super) at: usize,
+    pub(super) index: String,
+    /// The trace whose summary is stale once the document is stored; when its item was received, in milliseconds since 1970; and whether
+    /// the summary counts it.
+    pub(super) stale: Option<(String, u64, bool)>,
 }
 
-#[derive(Clone, Copy)]
 pub(super) struct Encoder<'a> {
     pub(super) settings: &'a Settings,
     pub(super) server: Server,
+    pub(super) degradation: Degradation,
     /// The most bytes of a request; only a single larger document exceeds it.
     pub(super) request_bytes_max: usize,
     pub(super) doc_bytes_max: usize,
+    /// The index of spans, without a date.
+    pub(super) spans_index: String,
 }
 
-#[derive(Debug)]
-pub(super) struct Encoded {
-    pub(super) bulks: Vec<Bulk>,
-    /// Items that need no request.
-    pub(super) unsent: Vec<usize>,
-}
+impl<'s> Encoder<'s> {
+    /// Creates an encoder of full documents. One must fit a request as well, with its action line.
+    pub(super) fn new(settings: &'s Settings, server: Server, request_bytes_max: usize) -> Self {
+        let doc_bytes_max = settings.options.doc_bytes_max.as_usize();
+        Self {
+            settings,
+            server,
+            degradation: Degradation::Full,
+            request_bytes_max,
+            doc_bytes_max: doc_bytes_max.min(request_bytes_max / 10 * 9),
+            spans_index: settings.spans_index(),
+        }
+    }
 
-impl Encoder<'_> {
     pub(super) fn has_summaries(&self) -> bool {
         self.settings.options.trace_summary != TraceSummary::Off && self.server.has_indices()
     }
@@ -67,9 +78,8 @@ impl Encoder<'_> {
     pub(super) fn delivery(
         &self,
         delivery: &Delivery,
-        degradation: Degradation,
         is_wanted: impl Fn(usize) -> bool,
-    ) -> Encoded {
+    ) -> Vec<Bulk> {
         let root = self.settings.options.root_span;
         let subjects = delivery.items().filter_map(|(batch, item)| {
             let span = item.as_span()?;
@@ -81,24 +91,21 @@ impl Encoder<'_> {
         let mut bulks = Bulks::new(self.request_bytes_max);
         // The output is about a quarter larger: names, times, and data that is written twice.
         bulks.body.reserve((delivery.bytes() / 4 * 5).min(self.request_bytes_max));
-        let mut unsent = Vec::new();
-        let index = self.settings.spans_index();
         for (at, (batch, item)) in delivery.items().enumerate() {
             match item {
                 Item::Span(_) => {
                     let Some((subject, place)) = spans.next() else { break };
                     if is_wanted(at) {
-                        self.span(&mut bulks, at, (subject, place), (degradation, &index));
+                        self.span(&mut bulks, at, subject, place);
                     }
                 }
-                Item::Trace(_) if !self.has_summaries() => unsent.push(at),
-                Item::Trace(object) if is_wanted(at) => {
+                Item::Trace(object) if is_wanted(at) && self.has_summaries() => {
                     self.object(&mut bulks, at, object, batch.source.received_at_ns);
                 }
                 Item::Trace(_) => {}
             }
         }
-        Encoded { bulks: bulks.done(), unsent }
+        bulks.done()
     }
 
     /// Returns for each span what the other spans of the delivery and the lane tell about it.
@@ -126,18 +133,14 @@ impl Encoder<'_> {
         }))
     }
 
-    fn span(
-        &self,
-        bulks: &mut Bulks,
-        at: usize,
-        (subject, place): (&Subject<'_>, &Place<'_>),
-        (degradation, index): (Degradation, &str),
-    ) {
+    fn span(&self, bulks: &mut Bulks, at: usize, subject: &Subject<'_>, place: &Place<'_>) {
+        let (written, bytes_max) = (self.degradation, self.doc_bytes_max);
         let Settings { options, .. } = self.settings;
         let is_quickwit = self.server.flavor == Flavor::Quickwit;
         let is_created = self.settings.is_stream() || is_quickwit;
         let action = if is_created { Action::Create } else { Action::Index };
-        let index = index_at(index, options.rotation, event_ns(subject.span, subject.source));
+        let event_ns = event_ns(subject.span, subject.source);
+        let index = index_at(&self.spans_index, options.rotation, event_ns);
         let id = match options.id_mode {
             _ if is_quickwit => None,
             IdMode::Auto => None,
@@ -147,42 +150,41 @@ impl Encoder<'_> {
             }
             IdMode::Ids => Some(subject.names.doc_id()),
         };
-        bulks.add(at, action, |out| {
-            write_action(out, action, (&index, id.as_deref()), None);
-            document::write(out, (subject, place), self.settings, degradation, self.doc_bytes_max);
+        let (trace, received_ms) =
+            (&subject.names.trace, subject.source.received_at_ns / NS_PER_MS);
+        let stale = (trace.to_string(), received_ms, !subject.span.is_synthetic());
+        let stale = self.has_summaries().then_some(stale);
+        let line = Line { place: at, action, index: index.into_owned(), stale };
+        bulks.add(line, id.as_deref(), None, |out| {
+            document::write(out, (subject, place), self.settings, written, bytes_max);
         });
     }
 
     /// Adds a trace object. No span's document contains its facts, so it updates the document of its trace, and creates it if there is none
     /// yet.
     fn object(&self, bulks: &mut Bulks, at: usize, object: &TraceObject, received_ns: u64) {
-        bulks.add(at, Action::Update, |out| {
-            let (index, name) = (self.settings.traces_index(), names::of_object(object));
-            write_action(out, Action::Update, (&index, Some(&bounded(&name))), None);
+        let (index, name) = (self.settings.traces_index(), names::of_object(object));
+        let stale = Some((name.to_string(), received_ns / NS_PER_MS, false));
+        let line = Line { place: at, action: Action::Update, index, stale };
+        bulks.add(line, Some(&bounded(&name)), None, |out| {
             summary::write_object(out, object, &name, received_ns, self.settings);
         });
     }
 }
 
-/// Appends an action on a document, by its index and id. With a version, it applies only if the document still has this version.
-pub(super) fn write_action(
-    out: &mut Vec<u8>,
-    action: Action,
-    (index, id): (&str, Option<&str>),
-    seq: Option<Seq>,
-) {
-    let operation = match action {
+fn write_action(out: &mut Vec<u8>, line: &Line, id: Option<&str>, seq: Option<Seq>) {
+    let operation = match line.action {
         Action::Create => "create",
         Action::Index | Action::Conditional => "index",
         Action::Update => "update",
     };
-    let joins = action == Action::Update && seq.is_none();
+    let joins = line.action == Action::Update && seq.is_none();
     out.push(b'{');
     let rows = [
-        (operation, "_index", Words(index)),
+        (operation, "_index", Words(&line.index)),
         (operation, "_id", words(id)),
-        (operation, "if_seq_no", seq.map_or(Nothing, |seq| Number(seq.number))),
-        (operation, "if_primary_term", seq.map_or(Nothing, |seq| Number(seq.term))),
+        (operation, "if_seq_no", seq.map_or(Nothing, |(number, _)| Number(number))),
+        (operation, "if_primary_term", seq.map_or(Nothing, |(_, term)| Number(term))),
         (operation, "retry_on_conflict", Number(3).unless(!joins)),
     ];
     write_fields(out, rows);
@@ -202,18 +204,25 @@ impl Bulks {
         Self { bytes_max, done: Vec::new(), body: Vec::new(), lines: Vec::new() }
     }
 
-    /// Adds an action and its document, which `write` appends without the final line break. If the request becomes too large, they start
-    /// the next one.
-    pub(super) fn add(&mut self, place: usize, action: Action, write: impl FnOnce(&mut Vec<u8>)) {
-        let mut at = self.body.len();
+    /// Adds an action on a document with an id, and the document, which `write` appends without the final line break. With a version, the
+    /// action applies only if the document still has it. If the request becomes too large, they start the next one.
+    pub(super) fn add(
+        &mut self,
+        line: Line,
+        id: Option<&str>,
+        seq: Option<Seq>,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let at = self.body.len();
+        write_action(&mut self.body, &line, id, seq);
         write(&mut self.body);
         self.body.push(b'\n');
         if self.bytes_max < self.body.len() && 0 < at {
             let next = self.body.split_off(at);
             self.finish();
-            (self.body, at) = (next, 0);
+            self.body = next;
         }
-        self.lines.push(Line { place, action, at });
+        self.lines.push(line);
     }
 
     fn finish(&mut self) {
@@ -237,13 +246,6 @@ impl Bulk {
         is_said: impl Fn(&(&Line, &Answer)) -> bool,
     ) -> BTreeSet<String> {
         let lines = self.lines.iter().zip(answers).filter(is_said);
-        lines.filter_map(|(line, _)| self.index_of(line)).collect()
-    }
-
-    fn index_of(&self, line: &Line) -> Option<String> {
-        let action = self.body.get(line.at..)?.split(|&byte| byte == b'\n').next()?;
-        let action: serde_json::Value = serde_json::from_slice(action).ok()?;
-        let (_, metadata) = action.as_object()?.iter().next()?;
-        Some(metadata.get("_index")?.as_str()?.to_owned())
+        lines.map(|(line, _)| line.index.clone()).collect()
     }
 }

@@ -60,7 +60,11 @@ pub(super) fn write_fields<'t>(out: &mut Vec<u8>, rows: impl IntoIterator<Item =
             Number(number) => write_u64(out, number),
             Decimal(number) => write_f64(out, number),
             Truth(truth) => out.extend_from_slice(if truth { b"true" } else { b"false" }),
-            Time(unix_ns) => write_time(out, unix_ns),
+            Time(unix_ns) => {
+                out.push(b'"');
+                rfc3339::write(out, unix_ns);
+                out.push(b'"');
+            }
             Json(json) => out.extend_from_slice(json.as_bytes()),
         }
     }
@@ -77,28 +81,22 @@ pub(super) fn write_key<'o>(out: &'o mut Vec<u8>, name: &'static str) -> &'o mut
     out
 }
 
-pub(super) fn write_time(out: &mut Vec<u8>, unix_ns: u64) {
-    out.push(b'"');
-    rfc3339::write(out, unix_ns);
-    out.push(b'"');
-}
-
 /// Adds a list of texts, unless it is empty.
-pub(super) fn write_texts<'t>(
+pub(super) fn write_texts(
     out: &mut Vec<u8>,
     name: &'static str,
-    texts: impl IntoIterator<Item = &'t str>,
+    texts: impl IntoIterator<Item = impl AsRef<str>>,
 ) {
-    let mut texts = texts.into_iter().peekable();
-    if texts.peek().is_none() {
-        return;
-    }
     let mut separator = b'[';
-    write_key(out, name);
     for text in texts {
+        if separator == b'[' {
+            write_key(out, name);
+        }
         out.push(separator);
-        write_str(out, text);
+        write_str(out, text.as_ref());
         separator = b',';
     }
-    out.push(b']');
+    if separator == b',' {
+        out.push(b']');
+    }
 }

@@ -59,7 +59,7 @@ use crate::support::lock::lock;
 use crate::telemetry::SinkFigures;
 use changes::Changes;
 use cluster::Cluster;
-use encode::{Degradation, Encoder};
+use encode::Encoder;
 use options::TraceSummary;
 pub use options::{Options, Settings, parse};
 use setup::Setup;
@@ -177,13 +177,9 @@ fn owed_since(checkpoint: &[u8]) -> u64 {
 
 /// Encodes and compresses the request bodies of a delivery, for benchmarks of the cost before sending.
 pub fn bodies(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Bytes>> {
-    let encoder = Encoder {
-        settings,
-        server: server::Server::assumed(settings.options.flavor),
-        request_bytes_max: settings.options.request_bytes_max.as_usize(),
-        doc_bytes_max: settings.options.doc_bytes_max.as_usize(),
-    };
-    let bulks = encoder.delivery(delivery, Degradation::Full, |_| true).bulks;
+    let server = server::Server::assumed(settings.options.flavor);
+    let bytes_max = settings.options.request_bytes_max.as_usize();
+    let bulks = Encoder::new(settings, server, bytes_max).delivery(delivery, |_| true);
     bulks.iter().map(|bulk| super::http::Compression::Gzip.of(&bulk.body)).collect()
 }
 
@@ -226,14 +222,7 @@ impl Backend {
         let now = Instant::now().into_std();
         let learned = lock(&self.size_limit).bytes_max(now).unwrap_or(usize::MAX);
         let request_bytes_max = self.settings.options.request_bytes_max.as_usize().min(learned);
-        // A single document must fit as well, with its action line.
-        let doc_bytes_max = self.settings.options.doc_bytes_max.as_usize();
-        Encoder {
-            settings: &self.settings,
-            server: self.server(),
-            request_bytes_max,
-            doc_bytes_max: doc_bytes_max.min(request_bytes_max / 10 * 9),
-        }
+        Encoder::new(&self.settings, self.server(), request_bytes_max)
     }
 
     fn changes(&self) -> MutexGuard<'_, Changes> {

@@ -3,13 +3,14 @@
 
 use std::error::Error;
 
-use hyper::{Method, StatusCode};
+use hyper::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Why};
 use super::options::{ManageTemplates, Settings, TraceSummary};
-use super::server::{Flavor, Server};
-use super::templates::{self, Installed, SCHEMA_VERSION};
+use super::server::{DATA_STREAMS, Flavor, Server};
+use super::setup::installed;
+use super::templates::{self, SCHEMA_VERSION};
 
 /// The finding, or the problem and its remedy.
 type Answer<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -17,7 +18,7 @@ type Answer<T> = Result<T, Box<dyn Error + Send + Sync>>;
 /// Checks the backend. Returns a sentence with the finding, or with the problem and its remedy.
 pub(super) async fn probe(settings: &Settings) -> Answer<String> {
     let cluster = Cluster::new(settings)?;
-    let response = cluster.ask_plainly(Method::GET, "", None).await?;
+    let response = cluster.send(Method::GET, "", HeaderMap::new(), "").await?;
     let status = response.reason();
     match response.status {
         StatusCode::UNAUTHORIZED => {
@@ -32,7 +33,7 @@ pub(super) async fn probe(settings: &Settings) -> Answer<String> {
     }
     let server = Server::read(settings.options.flavor, &response.body);
     let mut said = vec![server.describe()];
-    if settings.is_stream() && !server.has_data_streams() {
+    if settings.is_stream() && !server.has(DATA_STREAMS) {
         let what = "has no data streams: choose another `rotation`";
         return Err(format!("{} {what}", server.describe()).into());
     }
@@ -61,7 +62,7 @@ async fn privileges(
         "cluster": of_cluster, "index": [{ "names": names, "privileges": wanted }]
     });
     let path = "/_security/user/_has_privileges";
-    let response = cluster.ask_plainly(Method::POST, path, Some(body.to_string())).await?;
+    let response = cluster.send(Method::POST, path, HeaderMap::new(), body.to_string()).await?;
     let answer: Value = serde_json::from_slice(&response.body).unwrap_or_default();
     let Some(has_all) = answer.get("has_all_requested").and_then(Value::as_bool) else {
         return Ok(None);
@@ -97,16 +98,17 @@ async fn template_difference(
     let mut due = Vec::new();
     for step in templates::steps(settings, server) {
         let path = step.bare_path();
-        match Installed::find(path, cluster).await? {
-            Installed::Hidden => {
+        match installed(cluster, path).await {
+            Err(obstacle) if obstacle.why != Why::Away => {
                 return Ok("this key may not read the templates".to_owned());
             }
-            Installed::Version(version, _) if SCHEMA_VERSION < version => {
+            Ok(Some((version, _))) if SCHEMA_VERSION < version => {
                 return Ok("the installed templates are newer and stay".to_owned());
             }
-            found if !step.is_due(&found) => {}
-            Installed::Nothing => due.push(path.to_owned()),
-            Installed::Version(version, _) => due.push(format!(
+            Ok(found) if !step.is_due(found.as_ref()) => {}
+            Err(obstacle) => return Err(obstacle.into()),
+            Ok(None) => due.push(path.to_owned()),
+            Ok(Some((version, _))) => due.push(format!(
                 "{path} (version {version}, or made from other options, is installed)"
             )),
         }
@@ -121,7 +123,7 @@ async fn template_difference(
 async fn mapping_difference(settings: &Settings, server: Server, cluster: &Cluster) -> Answer<()> {
     for index in settings.indices() {
         let path = format!("/{index}/_mapping");
-        let response = cluster.ask_plainly(Method::GET, &path, None).await?;
+        let response = cluster.send(Method::GET, &path, HeaderMap::new(), "").await?;
         // A missing index has no other mapping, and a key may not be allowed to look.
         let Ok(Value::Object(there)) = serde_json::from_slice(&response.body) else { continue };
         // The next index of a data stream will be right.

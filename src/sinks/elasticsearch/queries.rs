@@ -8,11 +8,10 @@
 //! `queries/` has the searches. In `sums.json` an aggregation has the name of its field in the summary. Names are sorted alphabetically, at
 //! most 100 of each kind, because nobody reads a longer list. The value of a fact is that of the span that started first.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::names::{NS_PER_US, is_odd};
 use super::templates::{data, put};
@@ -27,14 +26,8 @@ const PAGE: usize = 1_000;
 
 // === Documents of traces ===
 
-/// The version of a document at the backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Seq {
-    /// `_seq_no`.
-    pub(super) number: u64,
-    /// `_primary_term`.
-    pub(super) term: u64,
-}
+/// The version of a document at the backend: `_seq_no` and `_primary_term`.
+pub(super) type Seq = (u64, u64);
 
 /// An existing document of a trace.
 #[derive(Debug, Default)]
@@ -45,49 +38,22 @@ pub(super) struct StoredTrace<'a> {
     pub(super) document: Object<'a>,
 }
 
-/// A document as the backend returns it, from `_mget` or a search.
-#[derive(Debug, Deserialize)]
-pub(super) struct StoredDocument<S> {
-    #[serde(rename = "_index", default)]
-    pub(super) index: String,
-    #[serde(rename = "_id")]
-    pub(super) id: String,
-    #[serde(rename = "_seq_no")]
-    number: Option<u64>,
-    #[serde(rename = "_primary_term")]
-    term: Option<u64>,
-    #[serde(rename = "_source")]
-    pub(super) source: S,
-    error: Option<Value>,
-}
-
-impl<S> StoredDocument<S> {
-    pub(super) fn seq(&self) -> Option<Seq> {
-        self.number.zip(self.term).map(|(number, term)| Seq { number, term })
-    }
+fn seq_of(document: &Object<'_>) -> Option<Seq> {
+    let number = |name| document.get(name).and_then(Raw::count);
+    number("_seq_no").zip(number("_primary_term"))
 }
 
 /// Reads the answer to `_mget`: documents by id. Returns `None` if one could not be read.
 pub(super) fn read_found(body: &[u8]) -> Option<HashMap<String, StoredTrace<'_>>> {
-    #[derive(Deserialize)]
-    struct Answer<'a> {
-        #[serde(borrow)]
-        docs: Vec<StoredDocument<Option<&'a RawValue>>>,
-    }
-    let answer: Answer<'_> = serde_json::from_slice(body).ok()?;
-    let found = answer.docs.into_iter().map(|doc| {
+    let answer = Raw::parse(std::str::from_utf8(body).ok()?)?;
+    let found = answer.get("docs")?.objects().map(|found| {
         // An index that does not exist yet has no documents. With any other error, there may be one.
-        let is_missing = |error: &Value| {
-            error.get("type").is_some_and(|kind| kind == "index_not_found_exception")
-        };
-        if !doc.error.as_ref().is_none_or(is_missing) {
+        let error = found.get("error").map(|error| error.get_string("type").unwrap_or_default());
+        if error.is_some_and(|error| error != "index_not_found_exception") {
             return None;
         }
-        let document = doc.source.map(|source| Raw::trusted(source.get()).object());
-        Some((
-            doc.id.clone(),
-            StoredTrace { seq: doc.seq(), document: document.unwrap_or_default() },
-        ))
+        let document = found.get_object("_source").unwrap_or_default();
+        Some((found.get_string("_id")?.into_owned(), StoredTrace { seq: seq_of(&found), document }))
     });
     found.collect()
 }
@@ -109,7 +75,7 @@ pub(super) fn look(names: &[&str]) -> String {
 
 #[derive(Debug, Default)]
 pub(super) struct Looked<'a> {
-    pub(super) sums: HashMap<String, Sum>,
+    pub(super) sums: HashMap<String, Sum<'a>>,
     pub(super) spans: Vec<Hit<'a>>,
 }
 
@@ -122,16 +88,15 @@ impl Looked<'_> {
 
 /// The aggregations of a trace's spans, by name.
 #[derive(Debug, Default)]
-pub(super) struct Sum(pub(super) Value);
+pub(super) struct Sum<'a>(pub(super) Object<'a>);
 
-impl Sum {
+impl<'a> Sum<'a> {
     pub(super) fn spans(&self) -> u64 {
-        self.0.get("doc_count").and_then(Value::as_u64).unwrap_or_default()
+        self.0.get("doc_count").and_then(Raw::count).unwrap_or_default()
     }
 
     pub(super) fn number(&self, name: &str) -> f64 {
-        let value = self.0.get(name).and_then(|answer| answer.get("value")?.as_f64());
-        value.filter(|value| value.is_finite()).unwrap_or_default()
+        self.0.get(name).and_then(|answer| answer.get("value")?.number()).unwrap_or_default()
     }
 
     /// Returns an integer. Aggregations return doubles, which are exact up to 2^53.
@@ -149,144 +114,122 @@ impl Sum {
         Some(self.whole(name)).filter(|at| !is_odd(at.saturating_mul(NS_PER_US)))
     }
 
-    fn buckets(&self, name: &str) -> impl Iterator<Item = &Value> {
-        let buckets = self.0.get(name).and_then(|answer| answer.get("buckets")?.as_array());
-        buckets.into_iter().flatten()
+    fn buckets(&self, name: &str) -> impl Iterator<Item = Raw<'a>> {
+        let buckets = self.0.get(name).and_then(|answer| answer.get("buckets"));
+        buckets.into_iter().flat_map(Raw::elements)
     }
 
-    pub(super) fn names(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.buckets(name).filter_map(|bucket| bucket.get("key")?.as_str())
+    pub(super) fn names(&self, name: &str) -> impl Iterator<Item = Cow<'a, str>> {
+        self.buckets(name).filter_map(|bucket| bucket.get("key")?.string())
     }
 
     pub(super) fn of_type(&self, kind: &str) -> u64 {
-        let is_kind = |bucket: &&Value| bucket.get("key").is_some_and(|key| key == kind);
+        let is_kind = |bucket: &Raw<'_>| bucket.get_string("key").is_some_and(|key| key == kind);
         let counted = self.buckets("types").filter(is_kind);
-        counted.filter_map(|bucket| bucket.get("doc_count")?.as_u64()).sum()
+        counted.filter_map(|bucket| bucket.get("doc_count")?.count()).sum()
     }
 }
 
 /// The parts of a span's document that decide its place in the tree and whether its tokens count.
-pub(super) type Hit<'a> = StoredDocument<Source<'a>>;
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Source<'a> {
-    pub(super) trace_id: String,
-    span_id: String,
-    parent_id: Option<String>,
-    start_us: u64,
-    pub(super) agent: Option<KnownAgent>,
-    pub(super) depth: Option<u16>,
-    #[serde(borrow)]
-    pub(super) usage: Option<&'a RawValue>,
-    #[serde(borrow)]
-    pub(super) aggregate_usage: Option<&'a RawValue>,
-    counting: Counting,
+#[derive(Debug)]
+pub(super) struct Hit<'a> {
+    pub(super) index: String,
+    pub(super) id: String,
+    pub(super) seq: Option<Seq>,
+    pub(super) trace: Cow<'a, str>,
+    span: Cow<'a, str>,
+    parent: Option<Cow<'a, str>>,
+    /// The name and the span of the agent.
+    agent: Option<(Cow<'a, str>, Option<Cow<'a, str>>)>,
+    /// The evidence whether its tokens count, in addition to the tokens.
+    counting: Object<'a>,
+    spends: Option<Cow<'a, str>>,
+    pub(super) source: Object<'a>,
 }
 
-#[derive(Debug, Deserialize)]
-pub(super) struct KnownAgent {
-    name: Option<String>,
-    span_id: Option<String>,
-}
-
-/// The document's evidence whether its tokens count, in addition to the tokens.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Counting {
-    spends: Option<String>,
-    is_boundary: bool,
-    answer: u64,
-}
-
-impl Hit<'_> {
-    pub(super) fn agent(&self) -> Option<Agent<'_>> {
-        let agent = self.source.agent.as_ref()?;
-        Some(Agent { name: agent.name.as_deref()?, span: agent.span_id.as_deref() })
+impl<'a> Hit<'a> {
+    fn of(found: &Object<'a>) -> Option<Self> {
+        let source = found.get_object("_source")?;
+        let agent = source.get_object("agent");
+        let agent = agent.and_then(|it| Some((it.get_string("name")?, it.get_string("span_id"))));
+        let counting = source.get_object("counting").unwrap_or_default();
+        Some(Self {
+            index: found.get_string("_index").unwrap_or_default().into_owned(),
+            id: found.get_string("_id")?.into_owned(),
+            seq: seq_of(found),
+            trace: source.get_string("trace_id")?,
+            span: source.get_string("span_id").unwrap_or_default(),
+            parent: source.get_string("parent_id"),
+            agent,
+            spends: counting.get_string("spends"),
+            counting,
+            source,
+        })
     }
 
-    /// Returns whether the document counts its tokens; `None` without tokens.
-    pub(super) fn counts(&self) -> Option<bool> {
-        let Source { usage, aggregate_usage, .. } = self.source;
-        usage.or(aggregate_usage).map(|_| usage.is_some())
+    pub(super) fn agent(&self) -> Option<Agent<'_>> {
+        let (name, span) = self.agent.as_ref()?;
+        Some(Agent { name, span: span.as_deref() })
+    }
+
+    pub(super) fn depth(&self) -> Option<u16> {
+        self.source.get("depth")?.count()?.try_into().ok()
+    }
+
+    /// Returns its tokens, and whether it counts them.
+    pub(super) fn tokens(&self) -> Option<(Raw<'_>, bool)> {
+        let usage = self.source.get("usage");
+        Some((usage.or_else(|| self.source.get("aggregate_usage"))?, usage.is_some()))
     }
 
     pub(super) fn node(&self) -> Node<'_, &str, &str> {
-        let source = &self.source;
-        let said = source.counting.spends.as_deref();
+        let said = self.spends.as_deref();
         let spends = match said {
             Some(MODEL) => Spends::Model,
             Some(LOG) => Spends::Log,
             Some(OTHER | STEP) => Spends::Other,
             Some(RECORD) => Spends::Record,
-            None if source.usage.is_some() => Spends::Model,
+            None if self.source.get("usage").is_some() => Spends::Model,
             _ => Spends::Nothing,
         };
+        let number = |of: &Object<'_>, name| of.get(name).and_then(Raw::count).unwrap_or_default();
         let own = Own {
-            parent: source.parent_id.as_deref(),
+            parent: self.parent.as_deref(),
             agent: self.agent(),
             spends,
             is_call: spends == Spends::Model || said == Some(SILENT),
             is_step: said == Some(STEP),
-            is_boundary: source.counting.is_boundary,
+            is_boundary: self.counting.get("is_boundary").and_then(Raw::boolean) == Some(true),
             is_estimated: false,
             has_failed: false,
-            answer: source.counting.answer,
+            answer: number(&self.counting, "answer"),
         };
-        let (trace, id) = (source.trace_id.as_str(), source.span_id.as_str());
-        Node { trace, id, own, depth: 0, start_us: source.start_us }
+        let start_us = number(&self.source, "start_us");
+        Node { trace: &self.trace, id: &self.span, own, depth: 0, start_us }
     }
 }
 
-/// The answer to a search.
-#[derive(Deserialize)]
-struct Search<'a> {
-    #[serde(default)]
-    timed_out: bool,
-    #[serde(rename = "_shards")]
-    shards: Shards,
-    #[serde(default)]
-    aggregations: Value,
-    #[serde(borrow, default)]
-    hits: Hits<'a>,
-}
-
-#[derive(Deserialize)]
-struct Shards {
-    failed: u64,
-}
-
-#[derive(Default, Deserialize)]
-struct Hits<'a> {
-    #[serde(borrow, default)]
-    hits: Vec<Hit<'a>>,
-}
-
-impl<'a> Search<'a> {
-    /// Returns the buckets of traces, none without an index, and the documents; `None` if the answer is incomplete.
-    fn whole(mut self) -> Option<(Vec<Value>, Vec<Hit<'a>>)> {
-        let is_whole = !self.timed_out && self.shards.failed == 0;
-        let buckets = match self.aggregations.pointer_mut("/traces/buckets").map(Value::take) {
-            Some(Value::Array(buckets)) => buckets,
-            _ => Vec::new(),
-        };
-        is_whole.then_some((buckets, self.hits.hits))
+/// Reads the answer to a search: the buckets of traces, none without an index, and the documents. Returns `None` if it is incomplete.
+fn read_search<'a>(search: &Object<'a>) -> Option<(Vec<Object<'a>>, Vec<Hit<'a>>)> {
+    let is_late = search.get("timed_out").and_then(Raw::boolean) == Some(true);
+    if is_late || search.get("_shards")?.get("failed")?.count()? != 0 {
+        return None;
     }
+    let traces = search.get("aggregations").and_then(|it| it.get("traces")?.get("buckets"));
+    let buckets = traces.into_iter().flat_map(Raw::objects).collect();
+    let hits = search.get("hits").and_then(|hits| hits.get("hits"));
+    let hits = hits.into_iter().flat_map(Raw::objects).map(|hit| Hit::of(&hit));
+    Some((buckets, hits.collect::<Option<_>>()?))
 }
 
 /// Reads sums and spans. Returns `None` if they are incomplete.
 pub(super) fn read_looked(body: &[u8]) -> Option<Looked<'_>> {
-    #[derive(Deserialize)]
-    struct Answer<'a> {
-        #[serde(borrow)]
-        responses: Vec<Search<'a>>,
-    }
-    let answer: Answer<'_> = serde_json::from_slice(body).ok()?;
+    let answer = Raw::parse(std::str::from_utf8(body).ok()?)?;
     let mut looked = Looked::default();
-    for search in answer.responses {
-        let (buckets, spans) = search.whole()?;
+    for search in answer.get("responses")?.objects() {
+        let (buckets, spans) = read_search(&search)?;
         for bucket in buckets {
-            looked.sums.insert(bucket.get("key")?.as_str()?.to_owned(), Sum(bucket));
+            looked.sums.insert(bucket.get_string("key")?.into_owned(), Sum(bucket));
         }
         looked.spans.extend(spans);
     }
@@ -308,8 +251,8 @@ pub(super) fn page(since_ms: u64, after: Option<&str>) -> String {
 
 /// Reads the traces in the answer, and whether there may be more. Returns `None` if the answer is incomplete.
 pub(super) fn read_page(body: &[u8]) -> Option<(Vec<String>, bool)> {
-    let (buckets, _) = serde_json::from_slice::<Search<'_>>(body).ok()?.whole()?;
-    let key = |bucket: &Value| bucket.pointer("/key/trace")?.as_str().map(str::to_owned);
+    let (buckets, _) = read_search(&Raw::parse(std::str::from_utf8(body).ok()?)?.object())?;
+    let key = |bucket: &Object<'_>| bucket.get("key")?.get_string("trace").map(Cow::into_owned);
     let traces = buckets.iter().map(key).collect::<Option<Vec<String>>>()?;
     let has_more = PAGE <= traces.len();
     Some((traces, has_more))
@@ -343,7 +286,7 @@ mod tests {
             {"_id":"b","found":false},
             {"_id":"c","error":{"type":"index_not_found_exception"}}]}"#;
         let found = read_found(body.as_bytes()).unwrap();
-        assert_eq!(found["a"].seq, Some(Seq { number: 7, term: 2 }));
+        assert_eq!(found["a"].seq, Some((7, 2)));
         let metadata = found["a"].document.get("metadata").map(Raw::text);
         assert_eq!(metadata, Some(r#"{"k":[1]}"#));
         let object = found["a"].document.get_object("trace_object").unwrap();

@@ -16,13 +16,10 @@
 //! Items: a [`Class`], by [`ERRORS`] and status. Elasticsearch 7 to 9 and OpenSearch 1 to 3 differ in few statuses, and seldom in
 //! `error.type`.
 
-use serde::Deserialize;
-use serde_json::Value;
-use serde_json::value::RawValue;
-
 use crate::sinks::Report;
 use crate::sinks::http::classify::StatusClass;
 use crate::sinks::http::{Response, shortened};
+use crate::support::json::raw::Raw;
 
 /// The members of a bulk answer that are needed. `failure_store` marks a document that went to the failure store although its status is
 /// 201.
@@ -105,10 +102,6 @@ const ERRORS: &[(&str, &str, Class)] = &[
 pub(super) fn read(response: &Response, documents: usize) -> Result<Vec<Answer>, Report> {
     let (status, class) = (response.reason(), response.class());
     if class == StatusClass::Taken {
-        if response.media_type() == "text/html" {
-            let reason = format!("{status}, but with a web page: this is not a bulk endpoint");
-            return Err(Report::hold(reason));
-        }
         let reason = match items(&response.body) {
             Some(items) if items.len() == documents && !response.is_cut => return Ok(items),
             Some(items) => {
@@ -183,58 +176,35 @@ fn explained(status: &str, error: &str, reason: &str) -> String {
 
 // === Reading ===
 
-/// `{"index": {...}}` for any action, because Quickwit answers `index` to a `create`.
-#[derive(Deserialize)]
-struct Item<'a> {
-    #[serde(borrow, default, alias = "create", alias = "update", alias = "delete")]
-    index: Option<ItemAnswer<'a>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct ItemAnswer<'a> {
-    status: u16,
-    /// Kept raw, because it may quote invalid text, such as half of a surrogate pair.
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
-    #[serde(rename = "_seq_no")]
-    number: Option<i64>,
-    failure_store: Value,
-}
-
 fn items(body: &[u8]) -> Option<Vec<Answer>> {
-    #[derive(Deserialize)]
-    struct Bulk<'a> {
-        #[serde(borrow, default)]
-        items: Vec<Item<'a>>,
-    }
-    let bulk: Bulk<'_> = serde_json::from_slice(body).ok()?;
-    let answer = |item: Item<'_>| {
-        let ItemAnswer { status, error, number, failure_store } = item.index.unwrap_or_default();
-        let is_set_aside = failure_store == "used" && (200..300).contains(&status);
-        let error = error.and_then(|error| serde_json::from_str(error.get()).ok());
-        let (error, reason) = parts_of(&error.unwrap_or_default());
-        Answer { status, error, reason, is_first: number == Some(0), is_set_aside }
+    let bulk = Raw::parse(std::str::from_utf8(body).ok()?)?;
+    let answer = |item: Raw<'_>| {
+        // `{"index": {...}}`, whatever the action was: Quickwit answers `index` to a `create`.
+        let item = item.members().next().map(|(_, item)| item.object()).unwrap_or_default();
+        let number = |name| item.get(name).and_then(Raw::count);
+        let status = number("status").and_then(|it| u16::try_from(it).ok()).unwrap_or_default();
+        let (error, reason) = item.get("error").map(parts_of).unwrap_or_default();
+        let is_used = item.get_string("failure_store").is_some_and(|store| store == "used");
+        let is_set_aside = is_used && (200..300).contains(&status);
+        Answer { status, error, reason, is_first: number("_seq_no") == Some(0), is_set_aside }
     };
-    Some(bulk.items.into_iter().map(answer).collect())
+    Some(bulk.get("items").into_iter().flat_map(Raw::elements).map(answer).collect())
 }
 
 /// Returns the type and reason of the error in an answer's body; empty if there is none.
 pub(super) fn error_of(body: &[u8]) -> (String, String) {
-    let answer: Value = serde_json::from_slice(body).unwrap_or_default();
-    answer.get("error").map(parts_of).unwrap_or_default()
+    let answer = std::str::from_utf8(body).ok().and_then(Raw::parse);
+    answer.and_then(|answer| answer.get("error")).map(parts_of).unwrap_or_default()
 }
 
 /// Returns the type and reason of an error. The outer reason may not tell the cause, so the innermost cause is added: Elasticsearch 7.17
 /// without x-pack says that "template ... is invalid" because of an unknown field `data_stream`. Old and compatible servers return only
 /// a text.
-fn parts_of(error: &Value) -> (String, String) {
-    if let Some(text) = error.as_str() {
-        return ("error".to_owned(), text.to_owned());
+fn parts_of(error: Raw<'_>) -> (String, String) {
+    if let Some(text) = error.string() {
+        return ("error".to_owned(), text.into_owned());
     }
-    let said = |error: &Value, name| {
-        error.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
-    };
+    let said = |error: Raw<'_>, name| error.get_string(name).unwrap_or_default().into_owned();
     let mut reason = said(error, "reason");
     let causes = std::iter::successors(error.get("caused_by"), |cause| cause.get("caused_by"));
     let cause = causes.last().map(|cause| said(cause, "reason")).unwrap_or_default();

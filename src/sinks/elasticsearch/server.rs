@@ -13,6 +13,14 @@ pub(super) struct Server {
     pub(super) version: Option<(u32, u32)>,
 }
 
+/// The first versions of Elasticsearch and OpenSearch with a feature.
+type Since = ((u32, u32), (u32, u32));
+
+pub(super) const COMPONENTS: Since = ((7, 8), (1, 0));
+pub(super) const DATA_STREAMS: Since = ((7, 9), (1, 0));
+/// Text can be indexed without data for ranking.
+pub(super) const MATCH_ONLY_TEXT: Since = ((7, 14), (2, 12));
+
 impl Server {
     /// Returns the assumption about a backend that does not answer: the smallest common set of features.
     pub(super) fn assumed(option: Flavor) -> Self {
@@ -36,8 +44,8 @@ impl Server {
         Self { flavor, version }
     }
 
-    /// Returns whether it has at least this version. An unknown version counts as current.
-    fn is_from(self, elasticsearch: (u32, u32), opensearch: (u32, u32)) -> bool {
+    /// Returns whether it has a feature. An unknown version counts as current.
+    pub(super) fn has(self, (elasticsearch, opensearch): Since) -> bool {
         let is_reached = |since| self.version.is_none_or(|version| since <= version);
         match self.flavor {
             Flavor::Elasticsearch => is_reached(elasticsearch),
@@ -50,19 +58,6 @@ impl Server {
     /// Returns whether documents have ids, versions and updates, and indices have mappings.
     pub(super) fn has_indices(self) -> bool {
         matches!(self.flavor, Flavor::Elasticsearch | Flavor::OpenSearch)
-    }
-
-    pub(super) fn has_components(self) -> bool {
-        self.is_from((7, 8), (1, 0))
-    }
-
-    pub(super) fn has_data_streams(self) -> bool {
-        self.is_from((7, 9), (1, 0))
-    }
-
-    /// Returns whether text can be indexed without data for ranking.
-    pub(super) fn has_match_only_text(self) -> bool {
-        self.is_from((7, 14), (2, 12))
     }
 
     pub(super) fn describe(self) -> String {
@@ -126,11 +121,11 @@ mod tests {
     #[test]
     fn features_begin_with_their_versions() {
         let of = |flavor, version| Server { flavor, version: Some(version) };
-        assert!(!of(Flavor::Elasticsearch, (7, 7)).has_components());
-        assert!(of(Flavor::Elasticsearch, (7, 8)).has_components());
-        assert!(of(Flavor::OpenSearch, (7, 10)).has_match_only_text());
-        assert!(!of(Flavor::OpenSearch, (2, 11)).has_match_only_text());
-        assert!(!of(Flavor::Quickwit, (7, 17)).has_components());
-        assert!(of(Flavor::Elasticsearch, (9, 0)).has_data_streams());
+        assert!(!of(Flavor::Elasticsearch, (7, 7)).has(COMPONENTS));
+        assert!(of(Flavor::Elasticsearch, (7, 8)).has(COMPONENTS));
+        assert!(of(Flavor::OpenSearch, (7, 10)).has(MATCH_ONLY_TEXT));
+        assert!(!of(Flavor::OpenSearch, (2, 11)).has(MATCH_ONLY_TEXT));
+        assert!(!of(Flavor::Quickwit, (7, 17)).has(COMPONENTS));
+        assert!(of(Flavor::Elasticsearch, (9, 0)).has(DATA_STREAMS));
     }
 }

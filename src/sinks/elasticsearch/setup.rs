@@ -6,17 +6,16 @@
 //! If only an operator can fix them, the sink holds.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use hyper::{Method, StatusCode};
+use hyper::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
 use tracing::{info, warn};
 
 use super::cluster::{Cluster, ClusterError, Why};
 use super::options::{ManageTemplates, Rotation};
 use super::server::Server;
-use super::templates::{self, Installed, Step};
+use super::templates::{self, Step, Version, version_of};
 use super::{Backend, lock};
 use crate::sinks::Report;
 use crate::sinks::http::classify::StatusClass;
@@ -28,11 +27,16 @@ pub(super) struct Setup {
     server: OnceLock<Server>,
     /// A notice for the operator although documents arrive.
     pub(super) notice: Mutex<Option<String>>,
-    /// Indices that a document may just have created, until their mapping is verified.
-    doubted: Mutex<BTreeSet<String>>,
+    /// Indices that a document may just have created, until their mapping is verified; `None` before the first setup.
+    doubted: Mutex<Option<BTreeSet<String>>>,
     /// Held during the setup.
     stage: tokio::sync::Mutex<()>,
-    is_done: AtomicBool,
+}
+
+impl Setup {
+    fn is_done(&self) -> bool {
+        lock(&self.doubted).as_ref().is_some_and(BTreeSet::is_empty)
+    }
 }
 
 impl Backend {
@@ -56,11 +60,11 @@ impl Backend {
     /// Runs the setup once. A report explains why nothing can be delivered now.
     pub(super) async fn prepare(&self) -> Result<(), Report> {
         let setup = &self.setup;
-        if setup.is_done.load(Ordering::Acquire) {
+        if setup.is_done() {
             return Ok(());
         }
         let _stage = setup.stage.lock().await;
-        if setup.is_done.load(Ordering::Acquire) {
+        if setup.is_done() {
             return Ok(());
         }
         if setup.server.get().is_none() {
@@ -72,8 +76,7 @@ impl Backend {
             self.install().await.map_err(ClusterError::report)?;
         }
         // Indices that were doubted meanwhile are checked before the next delivery.
-        let doubted = lock(&setup.doubted);
-        setup.is_done.store(doubted.is_empty(), Ordering::Release);
+        lock(&setup.doubted).get_or_insert_default();
         Ok(())
     }
 
@@ -81,9 +84,8 @@ impl Backend {
     /// the server guessed their mapping.
     pub(super) fn doubt(&self, indices: impl IntoIterator<Item = String>) {
         let mut doubted = lock(&self.setup.doubted);
-        doubted.extend(indices.into_iter().filter(|_| self.is_managed()));
-        if !doubted.is_empty() {
-            self.setup.is_done.store(false, Ordering::Release);
+        if let Some(doubted) = doubted.as_mut().filter(|_| self.is_managed()) {
+            doubted.extend(indices);
         }
     }
 
@@ -98,7 +100,7 @@ impl Backend {
     /// Asks the backend to identify itself.
     async fn detect(&self) -> Result<Server, Report> {
         // If the backend recovered after this failed, a document sent now would create an index without the sink's mapping.
-        let answer = self.cluster.ask_plainly(Method::GET, "", None).await;
+        let answer = self.cluster.send(Method::GET, "", HeaderMap::new(), "").await;
         let response = answer.map_err(|failure| failure.report())?;
         if response.status == StatusCode::UNAUTHORIZED {
             return Err(Report::hold(format!("{}: the credentials are wrong", response.reason())));
@@ -144,11 +146,13 @@ impl Backend {
                 }
             }
         }
-        let mut indices = lock(&self.setup.doubted).clone();
+        let mut indices = lock(&self.setup.doubted).clone().unwrap_or_default();
         indices.extend(self.settings.indices());
         for index in indices {
             self.check(&index).await?;
-            lock(&self.setup.doubted).remove(&index);
+            if let Some(doubted) = lock(&self.setup.doubted).as_mut() {
+                doubted.remove(&index);
+            }
         }
         Ok(())
     }
@@ -173,7 +177,7 @@ impl Backend {
         }
         let path = format!("/{index}/_rollover");
         if self.settings.is_streamed(index)
-            && self.cluster.ask(Method::POST, &path, None).await.is_ok()
+            && self.cluster.ask(Method::POST, &path, "").await.is_ok()
         {
             let sink = &self.name;
             info!(sink, index, reason, "the data stream has a new index with the new mapping");
@@ -190,7 +194,7 @@ impl Backend {
     async fn update_mapping(&self, index: &str, more: &str) -> Result<(), ClusterError> {
         let path = format!("/{index}{more}/_mapping");
         let put = |mut body: Value, at: &str| {
-            let mapping = body.pointer_mut(at).map(|mapping| mapping.take().to_string());
+            let mapping = body.pointer_mut(at).map(Value::take).unwrap_or_default().to_string();
             self.cluster.ask(Method::PUT, &path, mapping)
         };
         let ours = templates::index_body(&self.settings, self.server(), index);
@@ -200,7 +204,7 @@ impl Backend {
         };
         // A user's `@custom` template may override types, and an index that has them is correct.
         let simulate = format!("/_index_template/_simulate_index/{index}");
-        let composed = self.cluster.ask(Method::POST, &simulate, None).await.ok();
+        let composed = self.cluster.ask(Method::POST, &simulate, "").await.ok();
         let composed = composed.and_then(|answer| serde_json::from_slice(&answer.body).ok());
         match composed {
             Some(body) => put(body, "/template/mappings").await.map(drop),
@@ -220,7 +224,7 @@ impl Backend {
                 return Err(refused);
             }
             // Another writer may have created it. Otherwise its first document would, without the sink's mapping.
-            let there = self.cluster.ask(Method::HEAD, &format!("/{index}"), None).await;
+            let there = self.cluster.ask(Method::HEAD, &format!("/{index}"), "").await;
             let Err(obstacle) = there else { continue };
             let ClusterError { why, reason } = refused;
             if obstacle.why == Why::Away {
@@ -238,7 +242,7 @@ impl Backend {
     /// Creates an index with the sink's mapping. An existing one is accepted.
     pub(super) async fn make_index(&self, index: &str) -> Result<(), ClusterError> {
         let body = templates::index_body(&self.settings, self.server(), index).to_string();
-        match self.cluster.ask(Method::PUT, &format!("/{index}"), Some(body)).await {
+        match self.cluster.ask(Method::PUT, &format!("/{index}"), body).await {
             Err(made) if made.reason.contains("resource_already_exists_exception") => Ok(()),
             answer => answer.map(drop),
         }
@@ -258,20 +262,24 @@ impl Backend {
 
     async fn put(&self, step: &Step) -> Result<(), ClusterError> {
         let is_theirs = step.hash.is_none();
-        let mut found = Installed::Nothing;
+        let mut found = None;
         if self.settings.options.manage_templates != ManageTemplates::Overwrite || is_theirs {
-            found = Installed::find(step.bare_path(), &self.cluster).await?;
+            found = match installed(&self.cluster, step.bare_path()).await {
+                Err(obstacle) if obstacle.why == Why::Away => return Err(obstacle),
+                // A key that may not look may be allowed to install.
+                found => found.ok().flatten(),
+            };
         }
-        if !step.is_due(&found) {
+        if !step.is_due(found.as_ref()) {
             return Ok(());
         }
         let path = format!("/{}", step.path);
-        match self.cluster.ask(Method::PUT, &path, Some(step.body.to_string())).await {
+        match self.cluster.ask(Method::PUT, &path, step.body.to_string()).await {
             // Another writer was faster.
             Err(faster) if is_theirs && faster.reason.contains("already exists") => {}
             answer => drop(answer?),
         }
-        if matches!(found, Installed::Version(..)) {
+        if found.is_some() {
             let sink = &self.name;
             info!(
                 sink,
@@ -282,16 +290,13 @@ impl Backend {
     }
 }
 
-impl Installed {
-    /// Looks up what is installed.
-    pub(super) async fn find(path: &str, cluster: &Cluster) -> Result<Self, ClusterError> {
-        match cluster.ask(Method::GET, &format!("/{path}"), None).await {
-            Ok(response) => Ok(Self::read(&response.body)),
-            Err(obstacle) => match obstacle.why {
-                Why::Missing => Ok(Self::Nothing),
-                Why::Away => Err(obstacle),
-                Why::Forbidden | Why::Refused => Ok(Self::Hidden),
-            },
-        }
+/// Looks up what is installed.
+pub(super) async fn installed(
+    cluster: &Cluster,
+    path: &str,
+) -> Result<Option<Version>, ClusterError> {
+    match cluster.ask(Method::GET, &format!("/{path}"), "").await {
+        Err(obstacle) if obstacle.why == Why::Missing => Ok(None),
+        answer => Ok(Some(version_of(&answer?.body))),
     }
 }

@@ -5,20 +5,19 @@
 //! it meanwhile. Every writer waits until its spans can be found, so sums that are read after its version count them, and a writer that
 //! finds a newer version reads again. Spans are stored under their ids, so the sums are exact, however often each was sent.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Method;
 use serde_json::json;
-use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use super::changes::Change;
 use super::cluster::{ClusterError, Why};
-use super::encode::{Bulk, Bulks, write_action};
+use super::encode::{Bulk, Bulks, Line};
 use super::fields::Field::{Json, Nothing, Number, Words};
 use super::fields::{Row, words, write_fields};
 use super::figures;
@@ -42,16 +41,6 @@ const ROUND_MIN: Duration = Duration::from_secs(1);
 const RETRY_LONGEST: Duration = Duration::from_mins(1);
 /// With a key that may not read, the next attempt comes after this multiple of the refresh wait.
 const UNREADABLE_WAITS: u32 = 10;
-
-struct Work<'a> {
-    summary: Summary<'a>,
-    /// See [`Change`].
-    received_ms: u64,
-    /// Whether documents were changed whose tokens the sum counts.
-    is_moved: bool,
-    /// The number of lines not accepted yet. If any is left, the trace stays due.
-    open: usize,
-}
 
 pub(super) fn start(backend: &Arc<Backend>) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(tokio::spawn(run(Arc::clone(backend))))
@@ -143,7 +132,7 @@ impl Backend {
     }
 
     async fn ask(&self, path: &str, body: String) -> Result<Response, ClusterError> {
-        let response = self.cluster.ask(Method::POST, path, Some(body)).await?;
+        let response = self.cluster.ask(Method::POST, path, body).await?;
         if response.is_cut { Err(unclear()) } else { Ok(response) }
     }
 
@@ -161,7 +150,7 @@ impl Backend {
         read_at: Instant,
     ) -> Result<(), ClusterError> {
         let now = Instant::now().into_std();
-        let mut works: Vec<Work<'_>> = Vec::with_capacity(due.len());
+        let mut works: Vec<(Summary<'_>, &Change)> = Vec::with_capacity(due.len());
         for (name, change) in due {
             let found = found.remove(&*bounded(name)).unwrap_or_default();
             let sum = looked.sums.remove(&**name).unwrap_or_default();
@@ -170,53 +159,46 @@ impl Backend {
             if is_behind && self.changes().must_wait(name, now) {
                 continue;
             }
-            let summary = Summary { name, sum, found, max_depth: 0 };
-            let received_ms = change.received_ms;
-            works.push(Work { summary, received_ms, is_moved: false, open: 0 });
+            works.push((Summary { name, sum, found, max_depth: 0 }, change));
         }
         let bulks = self.encode_round(&mut works, &looked);
-        let mut written = self.send_round(bulks, &mut works).await;
-        if let Err(held) = self.prepare().await {
-            // The documents were written with a guessed mapping and must be written again.
-            works.clear();
-            written = Err(obstacle_of(&held));
-        }
+        let (open, written) = self.send_round(&bulks).await;
+        // Documents that were written with a guessed mapping must be written again.
+        self.prepare().await.map_err(|held| obstacle_of(&held))?;
         let mut changes = self.changes();
-        for work in &works {
-            if work.open == 0 {
-                changes.settled(work.summary.name, read_at.into_std());
-            }
-            if work.is_moved {
-                changes.note(work.summary.name, work.received_ms, 0, Instant::now().into_std());
+        for (at, (summary, _)) in works.iter().enumerate() {
+            if !open.contains(&at) {
+                changes.settled(summary.name, read_at.into_std());
             }
         }
         written
     }
 
     /// Encodes a round: corrections of spans' documents, followed by the summaries.
-    fn encode_round(&self, works: &mut [Work<'_>], looked: &Looked<'_>) -> Vec<Bulk> {
+    fn encode_round(&self, works: &mut [(Summary<'_>, &Change)], looked: &Looked<'_>) -> Vec<Bulk> {
         let encoder = self.encoder();
         let mut bulks = Bulks::new(encoder.request_bytes_max);
         // The tree of a trace is unknown unless all of its spans were returned.
         if !looked.is_cut() {
             let by_name: HashMap<&str, usize> =
-                works.iter().enumerate().map(|(at, work)| (work.summary.name, at)).collect();
+                works.iter().enumerate().map(|(at, (summary, _))| (summary.name, at)).collect();
             let places = tree::places(looked.spans.iter().map(Hit::node));
             for (hit, place) in looked.spans.iter().zip(&places) {
-                let Some(&at) = by_name.get(&*hit.source.trace_id) else { continue };
-                let Some(work) = works.get_mut(at) else { continue };
-                let max_depth = &mut work.summary.max_depth;
-                *max_depth = (*max_depth).max(place.depth.unwrap_or_default().into());
+                let Some(&at) = by_name.get(&*hit.trace) else { continue };
+                let Some((summary, change)) = works.get_mut(at) else { continue };
+                let depth = place.depth.unwrap_or_default().into();
+                summary.max_depth = summary.max_depth.max(depth);
                 let correction = correction(hit, place);
                 if !encoder.has_patches() || !correction.iter().any(|(.., field)| field.is_said()) {
                     continue;
                 }
-                work.is_moved |=
+                // The sum counts the tokens of this document.
+                let is_moved =
                     correction.iter().any(|(_, name, field)| *name == "usage" && field.is_said());
-                work.open += 1;
-                bulks.add(at, Action::Update, |out| {
-                    let document = (&*hit.index, Some(&*hit.id));
-                    write_action(out, Action::Update, document, hit.seq());
+                let stale = is_moved.then(|| (summary.name.to_owned(), change.received_ms, false));
+                let (action, index) = (Action::Update, hit.index.clone());
+                let line = Line { place: at, action, index, stale };
+                bulks.add(line, Some(&hit.id), hit.seq, |out| {
                     out.extend_from_slice(b"{\"doc\":{");
                     write_fields(out, correction);
                     out.extend_from_slice(b"}}");
@@ -224,61 +206,63 @@ impl Backend {
             }
         }
         let index = self.settings.traces_index();
-        let works = works.iter_mut().enumerate();
-        for (at, work) in works.filter(|(_, work)| work.summary.sum.spans() != 0) {
+        for (at, (summary, _)) in works.iter().enumerate() {
+            let Summary { name, sum, found, .. } = summary;
             let mut document = Vec::new();
-            work.summary.write(&mut document, &self.settings);
-            let Summary { name, found, .. } = &work.summary;
-            if document == found.document.raw.text().as_bytes() {
+            summary.write(&mut document, &self.settings);
+            if sum.spans() == 0 || document == found.document.raw.text().as_bytes() {
                 continue;
             }
-            work.open += 1;
             let action = if found.seq.is_some() { Action::Conditional } else { Action::Create };
-            bulks.add(at, action, |out| {
-                write_action(out, action, (&index, Some(&bounded(name))), found.seq);
+            let line = Line { place: at, action, index: index.clone(), stale: None };
+            bulks.add(line, Some(&bounded(name)), found.seq, |out| {
                 out.extend_from_slice(&document);
             });
         }
         bulks.done()
     }
 
-    async fn send_round(
-        &self,
-        bulks: Vec<Bulk>,
-        works: &mut [Work<'_>],
-    ) -> Result<(), ClusterError> {
-        let (mut has_taken, mut refused) = (false, None);
-        for bulk in bulks {
-            let answers = self.post(&bulk).await.map_err(|report| {
-                self.doubt_all();
-                obstacle_of(&report)
-            })?;
+    /// Sends a round. Also returns the traces that stay due, because some of their lines were not accepted.
+    async fn send_round(&self, bulks: &[Bulk]) -> (BTreeSet<usize>, Result<(), ClusterError>) {
+        let (mut has_taken, mut refused, mut open) = (false, None, BTreeSet::new());
+        for (at, bulk) in bulks.iter().enumerate() {
+            let answers = match self.post(bulk).await {
+                Ok(answers) => answers,
+                Err(report) => {
+                    self.doubt_all();
+                    let rest = bulks.iter().skip(at).flat_map(|bulk| &bulk.lines);
+                    open.extend(rest.map(|line| line.place));
+                    return (open, Err(obstacle_of(&report)));
+                }
+            };
             for (line, answer) in bulk.lines.iter().zip(&answers) {
-                let Some(work) = works.get_mut(line.place) else { continue };
                 let class = judge(answer, line.action);
                 match class {
                     Class::Stored => {
                         has_taken = true;
-                        work.open -= 1;
+                        self.note_stored(line, false);
                         let is_summary = line.action != Action::Update;
                         self.figures.add(&figures::RESOLVED, is_summary.into());
                     }
-                    Class::Conflict => self.figures.add(&figures::CONFLICTS, 1),
-                    Class::Missing => {}
                     Class::Refused | Class::SetAside => {
-                        work.open -= 1;
                         let error = &*answer.error;
                         warn!(sink = self.name, error, "a trace document was rejected");
                     }
-                    _ => refused = Some(explain(answer, class)),
+                    Class::Conflict | Class::Missing => {
+                        open.insert(line.place);
+                        let is_conflict = class == Class::Conflict;
+                        self.figures.add(&figures::CONFLICTS, is_conflict.into());
+                    }
+                    _ => {
+                        open.insert(line.place);
+                        refused = Some(explain(answer, class));
+                    }
                 }
             }
         }
-        match refused {
-            // The rest follows in the next round.
-            Some(reason) if !has_taken => Err(ClusterError::away(reason)),
-            _ => Ok(()),
-        }
+        // If some were accepted, the rest follows in the next round.
+        let refused = refused.filter(|_| !has_taken);
+        (open, refused.map_or(Ok(()), |reason| Err(ClusterError::away(reason))))
     }
 }
 
@@ -302,11 +286,11 @@ fn correction<'a>(hit: &'a Hit<'_>, place: &Place<'a>) -> [Row<'a>; 6] {
         known.is_none_or(|known| known.span.is_none() && agent.span.is_some())
     };
     let agent = place.agent.filter(is_news);
-    let depth = place.depth.filter(|depth| hit.source.depth != Some(*depth));
+    let depth = place.depth.filter(|depth| hit.depth() != Some(*depth));
     let spends = hit.node().own.spends;
-    let is_wrong = hit.counts().is_some_and(|counts| counts != place.counts);
-    let is_moved = is_wrong && spends != Spends::Nothing;
-    let tokens = hit.source.usage.or(hit.source.aggregate_usage).map_or("null", RawValue::get);
+    let (tokens, counts) =
+        hit.tokens().map_or(("null", place.counts), |(it, counts)| (it.text(), counts));
+    let is_moved = counts != place.counts && spends != Spends::Nothing;
     let (counted, repeated) = if place.counts { (tokens, "null") } else { ("null", tokens) };
     [
         ("agent", "name", words(agent.map(|agent| agent.name))),

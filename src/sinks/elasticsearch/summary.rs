@@ -3,8 +3,6 @@
 //! It is a function of the documents of its spans and of the part that [`write_object`] added to it, so every writer builds the same
 //! document.
 
-use std::borrow::Cow;
-
 use serde_json::json;
 
 use super::document::pairs::scalar_of_json;
@@ -16,9 +14,8 @@ use super::names::{NS_PER_MS, NS_PER_US, TIME_NS_MAX, milliseconds};
 use super::options::Settings;
 use super::queries::{StoredTrace, Sum};
 use crate::span::TraceObject;
-use crate::support::json::object::Object;
 use crate::support::json::raw::Raw;
-use crate::support::json::{write_compact, write_str};
+use crate::support::json::write_compact;
 
 /// The largest number of the field type `integer`.
 const INTEGER_MAX: u64 = i32::MAX as u64;
@@ -26,7 +23,7 @@ const INTEGER_MAX: u64 = i32::MAX as u64;
 #[derive(Debug)]
 pub(super) struct Summary<'a> {
     pub(super) name: &'a str,
-    pub(super) sum: Sum,
+    pub(super) sum: Sum<'a>,
     pub(super) found: StoredTrace<'a>,
     /// The largest number of ancestors of a span.
     pub(super) max_depth: u64,
@@ -87,7 +84,7 @@ impl Summary<'_> {
         let object = before.get_object("trace_object");
         let said = |name| {
             let said = object.as_ref().and_then(|object| object.get_string(name));
-            let first = self.sum.names(name).next().map(Cow::Borrowed);
+            let first = self.sum.names(name).next();
             said.or(first).or_else(|| before.get_string(name))
         };
         for name in ["workflow_name", "group_id", "service_name"] {
@@ -116,23 +113,19 @@ pub(super) fn write_object(
     received_ns: u64,
     settings: &Settings,
 ) {
-    let mut said = Vec::new();
-    let mut writer = Object::open(&mut said);
-    let mut apart = Object::open(writer.member("trace_object"));
-    for (name, text) in [("workflow_name", &object.workflow), ("group_id", &object.group)] {
-        if let Some(text) = text.as_ref().filter(|text| !text.is_empty()) {
-            write_str(apart.member(name), text);
-        }
-    }
-    apart.close();
+    let mut said = b"{\"trace_object\":{".to_vec();
+    let names = [("workflow_name", &object.workflow), ("group_id", &object.group)];
+    write_fields(&mut said, names.map(|(name, text)| ("", name, words(text.as_deref()))));
+    said.push(b'}');
     if let Some(metadata) = &object.metadata {
-        write_compact(writer.member("metadata"), metadata.as_bytes());
+        write_compact(write_key(&mut said, "metadata"), metadata.as_bytes());
     }
-    writer.close();
+    said.push(b'}');
     let said = String::from_utf8(said).unwrap_or_default();
     let found = StoredTrace { seq: None, document: Raw::trusted(&said).object() };
     let received_at = json!({ "value": received_ns / NS_PER_MS });
-    let sum = Sum(json!({ "received_at": received_at, "updated_at": received_at }));
+    let sums = json!({ "received_at": received_at, "updated_at": received_at }).to_string();
+    let sum = Sum(Raw::trusted(&sums).object());
     let summary = Summary { name, sum, found, max_depth: 0 };
     out.extend_from_slice(b"{\"doc\":{");
     write_fields(out, [("", "trace_id", Words(name))]);

@@ -7,7 +7,7 @@
 use serde_json::{Value, json};
 
 use super::options::{AttributesMapping, Rotation, Settings};
-use super::server::{Flavor, Server};
+use super::server::{COMPONENTS, Flavor, MATCH_ONLY_TEXT, Server};
 
 /// The version of the templates, which must equal `_meta.schema_version` in `templates/`. Increment it with every change of a mapping or
 /// setting.
@@ -25,34 +25,25 @@ pub struct Step {
     pub body: Value,
 }
 
-/// The installed version of a resource.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Installed {
-    Nothing,
-    /// The version (0 if it has none), and the hash of its source.
-    Version(u64, String),
-    /// The key may not look.
-    Hidden,
-}
+/// The version of an installed resource (0 if it has none), and the hash of its source.
+pub(super) type Version = (u64, String);
 
-impl Installed {
-    /// Reads the answer about a template. The members are in its `_meta` or that of its mapping.
-    pub(super) fn read(body: &[u8]) -> Self {
-        fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
-            match value {
-                Value::Object(members) => {
-                    let inner = || members.values().find_map(|value| find(value, name));
-                    members.get(name).or_else(inner)
-                }
-                Value::Array(elements) => elements.iter().find_map(|value| find(value, name)),
-                _ => None,
+/// Reads the answer about a resource. The version is in its `_meta` or that of its mapping.
+pub(super) fn version_of(body: &[u8]) -> Version {
+    fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+        match value {
+            Value::Object(members) => {
+                let inner = || members.values().find_map(|value| find(value, name));
+                members.get(name).or_else(inner)
             }
+            Value::Array(elements) => elements.iter().find_map(|value| find(value, name)),
+            _ => None,
         }
-        let answer = serde_json::from_slice(body).unwrap_or_default();
-        let version = find(&answer, "schema_version").and_then(Value::as_u64);
-        let hash = find(&answer, "made_from").and_then(Value::as_str);
-        Self::Version(version.unwrap_or_default(), hash.unwrap_or_default().to_owned())
     }
+    let answer = serde_json::from_slice(body).unwrap_or_default();
+    let version = find(&answer, "schema_version").and_then(Value::as_u64);
+    let hash = find(&answer, "made_from").and_then(Value::as_str);
+    (version.unwrap_or_default(), hash.unwrap_or_default().to_owned())
 }
 
 impl Step {
@@ -70,14 +61,11 @@ impl Step {
     }
 
     /// Returns whether it must be installed, given what is installed.
-    pub(super) fn is_due(&self, installed: &Installed) -> bool {
-        match (installed, &self.hash) {
-            (Installed::Nothing | Installed::Hidden, _) => true,
-            (Installed::Version(version, there), Some(hash)) => {
-                *version < SCHEMA_VERSION || (*version == SCHEMA_VERSION && there != hash)
-            }
-            (Installed::Version(..), None) => false,
-        }
+    pub(super) fn is_due(&self, installed: Option<&Version>) -> bool {
+        installed.is_none_or(|(version, there)| {
+            let is_other = |hash| *version == SCHEMA_VERSION && there != hash;
+            self.hash.as_ref().is_some_and(|hash| *version < SCHEMA_VERSION || is_other(hash))
+        })
     }
 
     /// Returns whether it is the retention policy.
@@ -104,7 +92,7 @@ pub(super) fn steps(settings: &Settings, server: Server) -> Vec<Step> {
     for index in settings.indices() {
         let mut body = index_body(settings, server, &index);
         let patterns = json!([index, format!("{index}-*")]);
-        if !server.has_components() {
+        if !server.has(COMPONENTS) {
             // Before 7.8, a template itself has no metadata, so the version is in the mapping's.
             put(&mut body, "", "index_patterns", patterns);
             put(&mut body, "", "order", json!(1));
@@ -186,7 +174,7 @@ pub(super) fn index_body(settings: &Settings, server: Server, index: &str) -> Va
         field("timestamp", json!({ "type": "alias", "path": "@timestamp" }));
     }
     if options.payload_search {
-        let words = if server.has_match_only_text() {
+        let words = if server.has(MATCH_ONLY_TEXT) {
             json!({ "type": "match_only_text" })
         } else {
             json!({ "type": "text", "index_options": "docs", "norms": false })

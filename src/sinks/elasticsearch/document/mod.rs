@@ -56,6 +56,8 @@ pub(super) enum Degradation {
     Full,
     /// Everything, but untyped data as a single text that is not indexed, for a backend that rejected the full document.
     Folded,
+    /// Only typed fields, which are small: for a span with thousands of attributes.
+    Typed,
 }
 
 /// Appends a document on one line, without the line break. `place` is what other spans of the trace tell about the span. The document has
@@ -73,14 +75,12 @@ pub(super) fn write(
     // Texts are cut to an eighth of the limit, then to ever less, until the document fits.
     let limits = std::iter::successors(Some(bytes_max / 8), |limit| Some(limit / 4));
     let limits = limits.take_while(|limit| SHORT_TEXT_BYTES <= *limit);
-    let attempts =
-        std::iter::once(usize::MAX).chain(limits).map(|text_max| (Some(degradation), text_max));
-    // A span with thousands of attributes is reduced to its typed fields, which are small.
-    for (degradation, text_max) in attempts.chain([(None, SHORT_TEXT_BYTES)]) {
+    let attempts = std::iter::once(usize::MAX).chain(limits).map(|limit| (degradation, limit));
+    for (degradation, text_max) in attempts.chain([(Degradation::Typed, SHORT_TEXT_BYTES)]) {
         out.truncate(start);
         let facts = span.facts();
-        Document { out, subject, place, settings, span, facts, detail, text_max }
-            .write(degradation);
+        Document { out, subject, place, settings, span, facts, detail, degradation, text_max }
+            .write();
         if out.len() - start <= bytes_max {
             return;
         }
@@ -105,33 +105,34 @@ struct Document<'a, 'o> {
     facts: &'a Facts,
     /// `None` for an Agents SDK item, whose detail would have to be derived first.
     detail: Option<&'a Detail>,
+    degradation: Degradation,
     /// Texts longer than this, in bytes, are cut.
     text_max: usize,
 }
 
 impl Document<'_, '_> {
-    /// Writes the document; without a rung, only typed fields.
-    fn write(mut self, degradation: Option<Degradation>) {
+    fn write(mut self) {
+        let is_full = self.degradation == Degradation::Full;
         self.out.push(b'{');
-        self.typed(degradation);
+        self.typed();
         self.tags();
         self.usage();
-        if let Some(degradation) = degradation {
-            if degradation == Degradation::Full {
-                self.pairs();
-            }
-            self.free(degradation);
-            if degradation == Degradation::Full {
-                self.searchable();
-            }
+        if is_full {
+            self.pairs();
         }
-        if degradation != Some(Degradation::Full) || self.text_max != usize::MAX {
+        if self.degradation != Degradation::Typed {
+            self.free();
+        }
+        if is_full {
+            self.searchable();
+        }
+        if !is_full || self.text_max != usize::MAX {
             self.key("truncated").extend_from_slice(b"true");
         }
         self.out.push(b'}');
     }
 
-    fn typed(&mut self, degradation: Option<Degradation>) {
+    fn typed(&mut self) {
         let (span, facts, subject) = (self.span, self.facts, self.subject);
         let (names, source, options) = (&subject.names, subject.source, &self.settings.options);
         let raw_type = raw_type(subject);
@@ -151,7 +152,7 @@ impl Document<'_, '_> {
         let (error, is_error) = (facts.error.as_ref(), is_error(span));
         let message = error.map(|error| &error.message);
         let message = message.or(self.detail.map(|detail| &detail.status_message));
-        let message = message.filter(|_| is_error && degradation == Some(Degradation::Full));
+        let message = message.filter(|_| is_error && self.degradation == Degradation::Full);
         let message = shortened(message.map_or("", |message| message), self.text_max);
         let agent = self.place.agent;
         let (from, to) = (facts.handoff_from.as_deref(), facts.handoff_to.as_deref());

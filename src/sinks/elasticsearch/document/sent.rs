@@ -35,11 +35,10 @@ const LEVELS: usize = 3;
 
 impl<'a> Document<'a, '_> {
     /// Writes all untyped data, with long texts cut: member by member, or as a single text.
-    pub(super) fn free(&mut self, degradation: Degradation) {
+    pub(super) fn free(&mut self) {
         let start = self.out.len();
-        if let Some(error) =
-            self.facts.error.as_ref().filter(|_| degradation == Degradation::Folded)
-        {
+        let is_folded = self.degradation == Degradation::Folded;
+        if let Some(error) = self.facts.error.as_ref().filter(|_| is_folded) {
             self.text("error.message", &error.message);
         }
         self.attributes();
@@ -51,7 +50,7 @@ impl<'a> Document<'a, '_> {
             self.list("links", &detail.links, Self::link);
         }
         let text_max = self.text_max;
-        if degradation == Degradation::Full && text_max == usize::MAX {
+        if !is_folded && text_max == usize::MAX {
             return;
         }
         // The members just written, as an object.
@@ -67,7 +66,7 @@ impl<'a> Document<'a, '_> {
         }
         object.close();
         let cut = String::from_utf8_lossy(&cut);
-        if degradation == Degradation::Folded {
+        if is_folded {
             write_str(self.key("raw_json"), &cut);
         } else {
             let members = cut.strip_prefix('{').and_then(|cut| cut.strip_suffix('}'));

@@ -18,17 +18,13 @@ use crate::support::golden;
 const GOLDEN: &str = "sinks-elasticsearch/bulk.ndjson";
 
 fn encoder(settings: &Settings) -> Encoder<'_> {
-    Encoder {
-        settings,
-        server: Server::assumed(settings.options.flavor),
-        request_bytes_max: settings.options.request_bytes_max.as_usize(),
-        doc_bytes_max: settings.options.doc_bytes_max.as_usize(),
-    }
+    let server = Server::assumed(settings.options.flavor);
+    Encoder::new(settings, server, settings.options.request_bytes_max.as_usize())
 }
 
 /// Encodes a delivery and concatenates its requests.
 fn bulk(settings: &Settings, delivery: &Delivery) -> String {
-    let bulks = encoder(settings).delivery(delivery, Degradation::Full, |_| true).bulks;
+    let bulks = encoder(settings).delivery(delivery, |_| true);
     bulks.into_iter().map(|bulk| String::from_utf8(bulk.body.into()).unwrap()).collect()
 }
 
