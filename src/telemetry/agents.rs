@@ -97,7 +97,9 @@ pub struct Call {
     /// The tokens that it reports.
     pub spending: Spending,
     trace: TraceId,
-    work: Work,
+    kind: Kind,
+    /// What it is about: an agent, a tool, the agents of a handoff, or a guardrail and whether it tripped.
+    about: [Name; 2],
     labels: [Name; 4],
     error: Option<Name>,
     duration_ns: Option<u64>,
@@ -105,17 +107,6 @@ pub struct Call {
     tokens: [Option<u64>; 2],
     /// In billionths of a dollar.
     cost_nanos: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Work {
-    Operation,
-    Agent(Name),
-    Tool(Name),
-    Handoff(Name, Name),
-    Guardrail(Name, bool),
-    /// It only reports tokens.
-    Other,
 }
 
 impl Default for AgentSeries {
@@ -138,10 +129,11 @@ impl AgentSeries {
     ) -> Option<Call> {
         let status = if facts.error.is_some() { ERROR } else { OK };
         self.0.add(SPANS, Labels::of(&[kind_word(facts.kind), status]), 1);
-        let work = self.work(facts);
-        if work == Work::Other && spending.spends == Spends::Nothing {
+        let is_event = matches!(facts.kind, Kind::Handoff | Kind::Guardrail);
+        if !is_event && !is_operation(facts.kind) && spending.spends == Spends::Nothing {
             return None;
         }
+        let about = self.about(facts);
         let said = said_of(facts);
         let error = facts.error.as_ref().map(|error| {
             let kind = error.kind.as_deref().filter(|kind| is_plain_word(kind));
@@ -154,7 +146,8 @@ impl AgentSeries {
             span: span.span_id,
             spending,
             trace: span.trace_id,
-            work,
+            kind: facts.kind,
+            about,
             labels: [
                 operation_word(facts.kind),
                 name(Role::Provider, &facts.provider),
@@ -171,24 +164,21 @@ impl AgentSeries {
         })
     }
 
-    fn work(&mut self, facts: &Facts) -> Work {
+    fn about(&mut self, facts: &Facts) -> [Name; 2] {
         let mut name =
             |role, text: &Option<Text>, or: &str| self.0.name(role, text.as_deref().unwrap_or(or));
+        let none = Name::default();
         match facts.kind {
             Kind::Handoff => {
-                let from = name(Role::Agent, &facts.handoff_from, "");
-                Work::Handoff(from, name(Role::Agent, &facts.handoff_to, ""))
+                [&facts.handoff_from, &facts.handoff_to].map(|it| name(Role::Agent, it, ""))
             }
-            Kind::Agent => Work::Agent(name(Role::Agent, &facts.agent, &facts.name)),
-            Kind::Tool => Work::Tool(name(Role::Tool, &facts.tool, &facts.name)),
+            Kind::Agent => [name(Role::Agent, &facts.agent, &facts.name), none],
+            Kind::Tool => [name(Role::Tool, &facts.tool, &facts.name), none],
             Kind::Guardrail => {
-                let triggered = facts.guardrail_triggered == Some(true);
-                Work::Guardrail(name(Role::Guardrail, &facts.guardrail, &facts.name), triggered)
+                let triggered = if facts.guardrail_triggered == Some(true) { TRUE } else { FALSE };
+                [name(Role::Guardrail, &facts.guardrail, &facts.name), triggered]
             }
-            kind if kind.counts_usage() || kind == Kind::Reranker || kind == Kind::Retriever => {
-                Work::Operation
-            }
-            _ => Work::Other,
+            _ => [none; 2],
         }
     }
 
@@ -199,38 +189,30 @@ impl AgentSeries {
 
     /// Counts a call, once its agent (no name if it has none) and workflow are known, and whether its tokens count.
     pub fn call(&mut self, call: &Call, agent: Name, workflow: Name, counts_tokens: bool) {
-        let (agent, tool) = match call.work {
-            Work::Agent(own) => (own, Name::default()),
-            Work::Tool(tool) => (agent, tool),
+        let [about, more] = call.about;
+        let (agent, tool) = match call.kind {
+            Kind::Agent => (about, Name::default()),
+            Kind::Tool => (agent, about),
             _ => (agent, Name::default()),
         };
         let [operation, provider, request, response] = call.labels;
         let of_model = [operation, provider, request, response, agent];
         let status = if call.error.is_some() { ERROR } else { OK };
-        match call.work {
-            Work::Handoff(from, to) => {
-                let from = if from == Name::default() { agent } else { from };
-                self.0.add(HANDOFFS, Labels::of(&[from, to]), 1);
+        match call.kind {
+            Kind::Handoff => {
+                let from = if about == Name::default() { agent } else { about };
+                self.0.add(HANDOFFS, Labels::of(&[from, more]), 1);
             }
-            Work::Guardrail(name, triggered) => {
-                let triggered = if triggered { TRUE } else { FALSE };
-                self.0.add(GUARDRAILS, Labels::of(&[name, triggered]), 1);
-            }
-            Work::Agent(_) => {
-                let of_run = Labels::of(&[agent, workflow, status]);
-                self.took(AGENT_RUN, call, of_run, call.duration_ns);
-            }
-            Work::Tool(_) => {
-                let of_call = Labels::of(&[agent, tool, status]);
-                self.took(TOOL_CALL, call, of_call, call.duration_ns);
-            }
-            Work::Operation | Work::Other => {}
+            Kind::Guardrail => self.0.add(GUARDRAILS, Labels::of(&[about, more]), 1),
+            Kind::Agent => self.took(AGENT_RUN, call, &[agent, workflow, status], call.duration_ns),
+            Kind::Tool => self.took(TOOL_CALL, call, &[agent, tool, status], call.duration_ns),
+            _ => {}
         }
-        if matches!(call.work, Work::Operation | Work::Agent(_) | Work::Tool(_)) {
+        if is_operation(call.kind) {
             let error = call.error.unwrap_or_default();
             let of_operation = [operation, provider, request, response, agent, tool, error];
-            self.took(DURATION, call, Labels::of(&of_operation), call.duration_ns);
-            self.took(FIRST_CHUNK, call, Labels::of(&of_model), call.first_chunk_ns);
+            self.took(DURATION, call, &of_operation, call.duration_ns);
+            self.took(FIRST_CHUNK, call, &of_model, call.first_chunk_ns);
         }
         if counts_tokens && call.cost_nanos > 0 {
             self.0.add(COST, Labels::of(&of_model), call.cost_nanos);
@@ -243,9 +225,9 @@ impl AgentSeries {
         }
     }
 
-    fn took(&mut self, metric: usize, call: &Call, labels: Labels, nanos: Option<u64>) {
+    fn took(&mut self, metric: usize, call: &Call, labels: &[Name], nanos: Option<u64>) {
         if let Some(nanos) = nanos {
-            self.0.observe(metric, labels, as_f64(nanos) / NANOS, call.trace);
+            self.0.observe(metric, Labels::of(labels), as_f64(nanos) / NANOS, call.trace);
         }
     }
 
@@ -262,6 +244,11 @@ impl AgentSeries {
     pub fn write(&self, page: &mut String, with_exemplars: bool) -> fmt::Result {
         self.0.write(page, with_exemplars)
     }
+}
+
+/// Returns whether a span is an operation of OpenTelemetry, with a duration.
+fn is_operation(kind: Kind) -> bool {
+    kind.counts_usage() || matches!(kind, Kind::Agent | Kind::Tool | Kind::Retriever)
 }
 
 /// OpenTelemetry's word for what a span does, where it has one.
