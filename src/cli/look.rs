@@ -7,19 +7,17 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::operate::{Asked, or_dash, run, seconds};
+use super::operate::{Asked, run};
 use super::operator::{Place, operate};
-use super::output::{Column, explain, harmless, harmless_json, say, table_of};
+use super::output::{explain, harmless, harmless_json, say};
 use super::{Ended, Shell};
-use crate::index::{IndexView, List, Stats, StatsRow, TraceSummary};
+use crate::index::{List, Stats, TraceSummary};
 use crate::operate::{
-    Form, SinkLedger, StatsRequest, TraceRequest, TraceView, TracesRequest, Verified,
-    VerifyRequest, dollars_text, duration_text, one_line, tree_text,
+    Form, StatsRequest, TRACE, TraceRequest, TraceView, TracesRequest, Verified, VerifyRequest,
+    gaps, one_line, rows_table, traces_table, tree_text, verified_text,
 };
 
-/// Maximum number of names in a table cell.
-const NAMES_MAX: usize = 3;
-/// Maximum number of characters of a name in a table.
+/// Maximum number of characters of a speaker's name.
 const NAME_MAX: usize = 40;
 /// Number of traces per request.
 const PAGE: usize = 1_000;
@@ -46,7 +44,7 @@ pub(super) struct Exported {
 
 pub(super) fn traces(asked: Asked<TracesRequest>, shell: Shell<'_>) -> Ended {
     run(asked, shell, |list: &List| {
-        note(&list.index);
+        explain(&gaps(&list.index));
         let mut text = traces_table(&list.traces);
         let (shown, count) = (list.traces.len() as u64, list.count);
         if shown < count {
@@ -54,23 +52,6 @@ pub(super) fn traces(asked: Asked<TracesRequest>, shell: Shell<'_>) -> Ended {
         }
         (text, Ok(()))
     })
-}
-
-const TRACE: [Column<TraceSummary>; 10] = [
-    ("trace", |trace| trace.trace_id.clone()),
-    ("start", |trace| seconds(&trace.start)),
-    ("name", |trace| short(&trace.name)),
-    ("agents", |trace| names(&trace.agents)),
-    ("status", |trace| trace.status.clone()),
-    ("took", |trace| duration_text(trace.duration_ns)),
-    ("spans", |trace| trace.spans.to_string()),
-    ("tokens", |trace| trace.total_tokens.to_string()),
-    ("cost", |trace| dollars(trace.cost_usd)),
-    ("models", |trace| names(&trace.models)),
-];
-
-pub(super) fn traces_table(traces: &[TraceSummary]) -> String {
-    table_of(&TRACE, traces)
 }
 
 /// Prints a line each time that a trace on a running daemon grows, until it is stopped.
@@ -134,25 +115,10 @@ pub(super) fn for_each_page(
 
 pub(super) fn stats(asked: Asked<StatsRequest>, shell: Shell<'_>) -> Ended {
     run(asked, shell, |stats: &Stats| {
-        note(&stats.index);
+        explain(&gaps(&stats.index));
         let text = rows_table(&stats.rows);
         (format!("{text}\nover {} traces\n", stats.traces), Ok(()))
     })
-}
-
-pub(super) fn rows_table(rows: &[StatsRow]) -> String {
-    let columns: [Column<StatsRow>; 9] = [
-        ("name", |row| short(&row.name)),
-        ("count", |row| row.count.to_string()),
-        ("errors", |row| row.errors.to_string()),
-        ("p50", |row| duration_text(row.p50_ns)),
-        ("p95", |row| duration_text(row.p95_ns)),
-        ("p99", |row| duration_text(row.p99_ns)),
-        ("input", |row| row.input_tokens.to_string()),
-        ("output", |row| row.output_tokens.to_string()),
-        ("cost", |row| dollars(row.cost_usd)),
-    ];
-    table_of(&columns, rows)
 }
 
 /// Runs a verb. `verify` fails if spans are missing, or if a sink did not accept some.
@@ -189,70 +155,13 @@ fn shown(view: &TraceView) -> String {
 }
 
 fn verified(verified: &Verified) -> (String, Ended) {
-    let Verified { trace_id, received, distinct, duplicates, trace_objects, .. } = verified;
-    let (from, to) = (seconds(&verified.first_received), seconds(&verified.last_received));
-    let mut text = format!(
-        "trace {trace_id}\nreceived {received} spans ({distinct} distinct, {duplicates} duplicates) and {trace_objects} trace objects, from {from} to {to}\n"
-    );
-    for (count, what) in [
-        (verified.orphans, "spans have a parent that was not received"),
-        (verified.in_circles, "spans are their own ancestors, or below one that is"),
-        (verified.unended, "spans have no end time"),
-        (verified.unreadable, "items cannot be read: damaged, or removed in the meantime"),
-    ] {
-        if count > 0 {
-            writeln!(text, "{count} {what}").ok();
-        }
-    }
-    for parent in &verified.missing_parents {
-        writeln!(text, "  parent {parent} is missing").ok();
-    }
-    let columns: [Column<SinkLedger>; 7] = [
-        ("sink", |sink| sink.sink.clone()),
-        ("delivered", |sink| sink.delivered.to_string()),
-        ("pending", |sink| sink.pending.to_string()),
-        ("dead-lettered", |sink| sink.dead_lettered.to_string()),
-        ("filtered", |sink| sink.filtered.to_string()),
-        ("dropped", |sink| sink.dropped.to_string()),
-        ("before it joined", |sink| sink.before_it_joined.to_string()),
-    ];
-    write!(text, "\n{}", table_of(&columns, &verified.sinks)).ok();
-    let is_missing = |sink: &SinkLedger| {
-        sink.pending + sink.dead_lettered + sink.dropped + sink.before_it_joined > 0
-    };
+    let is_missing = verified
+        .sinks
+        .iter()
+        .any(|sink| sink.pending + sink.dead_lettered + sink.dropped + sink.before_it_joined > 0);
     let is_torn = verified.orphans + verified.in_circles + verified.unreadable > 0;
-    let has_failed = is_torn || verified.sinks.iter().any(is_missing);
-    (text, if has_failed { Err(ExitCode::FAILURE) } else { Ok(()) })
-}
-
-/// Notes on stderr that the index is incomplete.
-fn note(index: &IndexView) {
-    if let Some(percent) = index.rebuilding_percent {
-        explain(&format!(
-            "rebuilding, {percent} %: newer traces are missing until the journal is read\n"
-        ));
-    }
-    if index.evicted > 0 {
-        explain(&format!("{} older traces were evicted\n", index.evicted));
-    }
-}
-
-fn short(name: &str) -> String {
-    or_dash(&one_line(name, NAME_MAX))
-}
-
-fn names(names: &[String]) -> String {
-    let more = names.len().saturating_sub(NAMES_MAX);
-    let mut text =
-        names.iter().take(NAMES_MAX).map(|name| short(name)).collect::<Vec<_>>().join(", ");
-    if more > 0 {
-        write!(text, " +{more}").ok();
-    }
-    or_dash(&text)
-}
-
-pub(super) fn dollars(cost: Option<f64>) -> String {
-    or_dash(&cost.map(dollars_text).unwrap_or_default())
+    let ended = if is_torn || is_missing { Err(ExitCode::FAILURE) } else { Ok(()) };
+    (verified_text(verified), ended)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::operator::{Place, operate};
-use super::output::{Column, harmless, say, say_json, table, table_of};
+use super::output::{Column, harmless, or_dash, say, say_json, seconds, table, table_of};
 use super::{Ended, Shell};
 use crate::operate::{
     Command, DropRequest, Dropped, EntryView, Group, ItemCount, ListRequest, Listed, ReloadRequest,
@@ -162,10 +162,6 @@ fn entry_text(entry: &EntryView) -> (String, Ended) {
     (text, Ok(()))
 }
 
-pub(super) fn or_dash(text: &str) -> String {
-    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
-}
-
 /// Formats the result of a replay. It succeeded if all selected items were delivered.
 fn replayed_text(replayed: &Replayed) -> (String, Ended) {
     let mut text = replayed.census.as_ref().map(census_text).unwrap_or_default();
@@ -214,11 +210,6 @@ fn census_text(census: &ItemCount) -> String {
         writeln!(text, "{} items of the journal cannot be read", census.unreadable).ok();
     }
     text
-}
-
-/// Returns a time without fractional seconds, for which tables have no room.
-pub(super) fn seconds(time: &str) -> String {
-    time.split('.').next().unwrap_or_default().to_owned()
 }
 
 /// Formats nanoseconds since 1970 in the same way.

@@ -9,13 +9,13 @@ use std::time;
 use clap::Args;
 use serde::Serialize;
 
-use super::look::{dollars, for_each_page, rows_table, traces_table};
+use super::look::for_each_page;
 use super::operate::Asked;
 use super::operator::{Place, operate};
 use super::output::{harmless, say, say_json};
 use super::{Ended, Shell};
 use crate::index::{By, StatsRow, TraceSummary};
-use crate::operate::{StatsRequest, TracesRequest, WhichTraces};
+use crate::operate::{StatsRequest, TracesRequest, WhichTraces, dollars, rows_table, traces_table};
 use crate::support::duration::Duration;
 use crate::support::number::as_f64;
 

@@ -27,6 +27,7 @@ pub mod secret;
 pub mod seldom;
 pub mod sha256;
 pub mod stop;
+pub mod table;
 pub mod terminal;
 pub mod verifier;
 pub mod written;

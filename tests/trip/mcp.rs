@@ -67,7 +67,9 @@ async fn told(model: &Model, tool: &'static str, arguments: Value, expected: &[&
     for _ in 0..POLLS_MAX {
         let (text, is_mistake) = call(model, tool, arguments.clone()).await;
         assert!(!is_mistake, "{text}");
-        if expected.iter().all(|part| text.contains(part)) {
+        // Columns of tables are as wide as their cells.
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        if expected.iter().all(|part| words.contains(part)) {
             return text;
         }
         said = text;
@@ -92,7 +94,7 @@ async fn every_tool_answers(world: &World, model: &Model) {
 
     let base = format!("http://{}/ui/", world.place().admin);
     let link = format!("{base}traces/");
-    told(model, "list_traces", json!({}), &["2 of 2 traces", "\"Customer support\" ok", &link])
+    told(model, "list_traces", json!({}), &["2 of 2 traces", "Customer support", "ok", &link])
         .await;
     told(
         model,
@@ -116,12 +118,12 @@ async fn every_tool_answers(world: &World, model: &Model) {
         &["input: ", "error: Error running tool", "hard boom on 2", "?span="],
     )
     .await;
-    told(model, "usage_by", json!({ "by": "tool" }), &["lookup_order: 1 calls, 0 failed"]).await;
+    told(model, "usage_by", json!({ "by": "tool" }), &["lookup_order 1 0"]).await;
     told(
         model,
         "verify_trace",
         json!({ "id": HANDOFFS }),
-        &["15 spans received, 15 distinct", "none: 16 delivered, 0 pending"],
+        &["received 15 spans (15 distinct", "none 16 0 0 0 0 0"],
     )
     .await;
 }

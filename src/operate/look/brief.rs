@@ -5,8 +5,10 @@
 
 use std::fmt::Write as _;
 
-use super::{SinkLedger, SpanView, TraceView, Verified, dollars_text, duration_text, one_line};
-use crate::index::{IndexView, List, Stats, TraceSummary};
+use super::text::{gaps, rows_table, traces_table, verified_text};
+use super::view::{dollars_text, duration_text, one_line};
+use super::{SpanView, TraceView, Verified};
+use crate::index::{List, Stats};
 
 /// Maximum number of spans listed per trace.
 const SPANS_MAX: usize = 30;
@@ -35,28 +37,18 @@ fn at(console: &str, id: &str) -> String {
     format!("{console}/ui/traces/{id}")
 }
 
-/// Lists traces, one per line.
+/// Lists traces.
 pub fn traces(answer: &List, console: &str) -> String {
-    let mut text = format!("{} of {} traces, newest first.\n", answer.traces.len(), answer.count);
-    incomplete(&mut text, &answer.index);
-    for trace in &answer.traces {
-        writeln!(text, "{} {}", trace.trace_id, line(trace)).ok();
-    }
-    writeln!(text, "Each is at {}", at(console, "ID")).ok();
-    text
+    let (shown, count, at) = (answer.traces.len(), answer.count, at(console, "ID"));
+    let (gaps, table) = (gaps(&answer.index), traces_table(&answer.traces));
+    format!("{shown} of {count} traces, newest first.\n{gaps}{table}Each is at {at}\n")
 }
 
 /// Describes one trace: sums, errors, the upper part of its tree and the last message.
 pub fn trace(view: &TraceView, console: &str) -> String {
-    let summary = &view.summary;
-    let mut text = format!("{}\n", line(summary));
-    for (what, names) in
-        [("agents", &summary.agents), ("tools", &summary.tools), ("models", &summary.models)]
-    {
-        if !names.is_empty() {
-            let names: Vec<_> = names.iter().map(|name| one_line(name, NAME_MAX)).collect();
-            writeln!(text, "{what}: {}", names.join(", ")).ok();
-        }
+    let mut text = String::new();
+    for (name, value) in view.head() {
+        writeln!(text, "{name}: {}", one_line(&value, PAYLOAD_MAX)).ok();
     }
     errors(&mut text, view);
     writeln!(text, "spans:").ok();
@@ -69,7 +61,7 @@ pub fn trace(view: &TraceView, console: &str) -> String {
     if let Some(last) = view.conversation.last() {
         writeln!(text, "last, {} said: {}", last.role, one_line(&last.text, TEXT_MAX)).ok();
     }
-    writeln!(text, "{}", at(console, &summary.trace_id)).ok();
+    writeln!(text, "{}", at(console, &view.summary.trace_id)).ok();
     text
 }
 
@@ -93,67 +85,30 @@ pub fn span(view: &TraceView, console: &str) -> String {
 
 /// Describes what went wrong in traces.
 pub fn failures(answer: &List, views: &[TraceView], console: &str) -> String {
-    let mut text = format!("{} traces failed; the newest:\n", answer.count);
-    incomplete(&mut text, &answer.index);
+    let (gaps, table) = (gaps(&answer.index), traces_table(&answer.traces));
+    let mut text = format!("{} traces failed; the newest:\n{gaps}{table}", answer.count);
     for view in views {
-        writeln!(text, "{} {}", view.summary.trace_id, line(&view.summary)).ok();
+        writeln!(text, "{}", view.summary.trace_id).ok();
         errors(&mut text, view);
     }
     writeln!(text, "Each is at {}", at(console, "ID")).ok();
     text
 }
 
-/// Lists sums, one row per line.
+/// Lists sums.
 pub fn stats(answer: &Stats, console: &str) -> String {
-    let mut text = format!("Over {} traces, most calls first.\n", answer.traces);
-    incomplete(&mut text, &answer.index);
-    for row in answer.rows.iter().take(ROWS_MAX) {
-        let [p50, p95, p99] = [row.p50_ns, row.p95_ns, row.p99_ns].map(duration_text);
-        let name = one_line(&row.name, NAME_MAX);
-        write!(text, "{name}: {} calls, {} failed, ", row.count, row.errors).ok();
-        write!(text, "p50 {p50}, p95 {p95}, p99 {p99}, ").ok();
-        write!(text, "tokens {} in, {} out", row.input_tokens, row.output_tokens).ok();
-        writeln!(text, "{}", cost(row.cost_usd)).ok();
-    }
-    more(&mut text, "and", answer.rows.len().saturating_sub(ROWS_MAX), "");
+    let listed = answer.rows.len().min(ROWS_MAX);
+    let table = rows_table(answer.rows.get(..listed).unwrap_or_default());
+    let (traces, gaps) = (answer.traces, gaps(&answer.index));
+    let mut text = format!("Over {traces} traces, most calls first.\n{gaps}{table}");
+    more(&mut text, "and", answer.rows.len() - listed, "");
     writeln!(text, "{console}/ui/agents").ok();
     text
 }
 
 /// Describes whether a trace is complete and delivered.
 pub fn verified(verified: &Verified, console: &str) -> String {
-    let Verified { received, distinct, duplicates, orphans, in_circles, unreadable, .. } = verified;
-    let mut text = format!(
-        "{received} spans received, {distinct} distinct, {duplicates} duplicates; {orphans} with a parent that was not received, \
-         {in_circles} below themselves, {unreadable} that cannot be read.\n"
-    );
-    for sink in &verified.sinks {
-        let lost = sink.dropped + sink.before_it_joined;
-        let SinkLedger { sink, delivered, pending, dead_lettered, filtered, .. } = sink;
-        write!(text, "{sink}: {delivered} delivered, {pending} pending, ").ok();
-        writeln!(text, "{dead_lettered} dead letters, {filtered} filtered, {lost} dropped").ok();
-    }
-    writeln!(text, "{}", at(console, &verified.trace_id)).ok();
-    text
-}
-
-/// Notes that an answer may lack traces.
-fn incomplete(text: &mut String, index: &IndexView) {
-    if let Some(percent) = index.rebuilding_percent {
-        writeln!(text, "The index is being rebuilt, {percent} %: newer traces are missing.").ok();
-    }
-    if index.evicted > 0 {
-        writeln!(text, "{} older traces are no longer known.", index.evicted).ok();
-    }
-}
-
-fn line(trace: &TraceSummary) -> String {
-    let name = one_line(&trace.name, NAME_MAX);
-    let took = duration_text(trace.duration_ns);
-    let TraceSummary { start, status, spans, errors, input_tokens, output_tokens, .. } = trace;
-    let mut text = format!("{start} \"{name}\" {status}, {took}, {spans} spans, {errors} errors");
-    write!(text, ", tokens {input_tokens} in, {output_tokens} out{}", cost(trace.cost_usd)).ok();
-    text
+    format!("{}{}\n", verified_text(verified), at(console, &verified.trace_id))
 }
 
 fn span_line(span: &SpanView) -> String {
@@ -163,7 +118,9 @@ fn span_line(span: &SpanView) -> String {
     if let (Some(input), Some(output)) = (span.input_tokens, span.output_tokens) {
         write!(text, ", tokens {input} in, {output} out").ok();
     }
-    text.push_str(&cost(span.cost_usd));
+    if let Some(usd) = span.cost_usd {
+        write!(text, ", {}", dollars_text(usd)).ok();
+    }
     if span.error.is_some() {
         text.push_str(", FAILED");
     }
@@ -185,8 +142,4 @@ fn more(text: &mut String, and: &str, untold: usize, what: &str) {
     if untold > 0 {
         writeln!(text, "{and} {untold} more{what}").ok();
     }
-}
-
-fn cost(usd: Option<f64>) -> String {
-    usd.map_or_else(String::new, |usd| format!(", {}", dollars_text(usd)))
 }

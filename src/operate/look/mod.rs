@@ -7,6 +7,7 @@ pub mod brief;
 mod conversation;
 mod document;
 mod read;
+mod text;
 mod verify;
 mod view;
 #[cfg(test)]
@@ -31,8 +32,9 @@ use crate::span::{SpanId, TraceId, TraceNeeds};
 use read::{Read, TraceRecord, TraceState};
 
 pub use conversation::Turn;
+pub use text::{TRACE, dollars, gaps, rows_table, traces_table, verified_text};
 pub use verify::{SinkLedger, SinkOutcome, Verified};
-pub use view::{Link, SpanView, TraceView, dollars_text, duration_text, one_line, tree_text};
+pub use view::{Link, SpanView, TraceView, one_line, tree_text};
 
 /// Default number of listed traces.
 const LIST_DEFAULT: usize = 20;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use super::view::dollars_text;
 use super::*;
 use crate::feed::Feed;
 use crate::feed::tests::{accept, arrival, feed, otlp_arrival};
@@ -118,7 +119,7 @@ async fn what_cannot_be_read_any_more_is_told_with_what_was_received() {
     read.unreadable = 2;
     let verified = verify::verify(trace, &read, Vec::new(), (journal, HashMap::new())).unwrap();
     assert_eq!((verified.received, verified.unreadable), (1, 2));
-    assert!(brief::verified(&verified, "").contains(" 2 that cannot be read.\n"));
+    assert!(brief::verified(&verified, "").contains("\n2 items cannot be read"));
 }
 
 #[tokio::test]

@@ -178,7 +178,7 @@ pub fn one_line(text: &str, letters_max: usize) -> String {
 }
 
 /// Formats an amount of money. The cost of one call has many decimals. An empty sum is -0.
-pub fn dollars_text(usd: f64) -> String {
+pub(super) fn dollars_text(usd: f64) -> String {
     format!("${:.6}", usd + 0.0)
 }
 
@@ -243,7 +243,7 @@ pub fn tree_text(view: &TraceView) -> String {
 }
 
 /// Formats a length of time in a suitable unit.
-pub fn duration_text(ns: u64) -> String {
+pub(super) fn duration_text(ns: u64) -> String {
     let ns = as_f64(ns);
     match ns {
         ns if ns < 1e6 => format!("{:.0}us", ns / 1e3),
