@@ -4,25 +4,16 @@ use crate::admin::Policy;
 use crate::config::Config;
 use crate::server::{Tls, TlsOptions};
 
-/// TLS from the certificates of a configuration; `None` for unencrypted connections.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Encryption {
-    /// TLS of the receivers.
-    pub(super) receivers: Option<Tls>,
-    /// TLS of admin.
-    pub(super) admin: Option<Tls>,
-}
+/// TLS of the receivers, and of admin; `None` for unencrypted connections.
+pub(super) type Encryption = [Option<Tls>; 2];
 
-impl Encryption {
-    /// Reads the certificates. Blocks on the disk.
-    pub(super) fn open(config: &Config) -> anyhow::Result<Self> {
-        let open = |section, options: Option<&TlsOptions>| {
-            let tls = options.map(|options| Tls::open(section, options)).transpose();
-            tls.map_err(anyhow::Error::msg)
-        };
-        let (receivers, admin) = (config.receivers.tls.as_ref(), config.admin.tls.as_ref());
-        Ok(Self { receivers: open("receivers", receivers)?, admin: open("admin", admin)? })
-    }
+/// Reads the certificates of a configuration. Blocks on the disk.
+pub(super) fn encryption(config: &Config) -> anyhow::Result<Encryption> {
+    let open = |section, options: &Option<TlsOptions>| {
+        let tls = options.as_ref().map(|options| Tls::open(section, options)).transpose();
+        tls.map_err(anyhow::Error::msg)
+    };
+    Ok([open("receivers", &config.receivers.tls)?, open("admin", &config.admin.tls)?])
 }
 
 /// Returns the access policy of admin. A Unix socket has no client certificates.

@@ -59,7 +59,7 @@ impl Workshop {
         status.rules = Arc::clone(&sink.rules);
         status.trace_url = sink.lane.trace_url.clone().or_else(|| sink.plan.trace_url());
         status.gathers = made.gathers();
-        let dead_letters = DeadLetters::new(self.stores.set_aside.dead_letters.clone());
+        let dead_letters = DeadLetters::new(self.stores.dead_letters.clone());
         let (journal, options) = (journal.clone(), sink.lane.clone());
         Ok(Lane::new(reader, made, journal, dead_letters, options, Arc::new(status)))
     }

@@ -41,7 +41,7 @@ use crate::receivers::Receivers;
 use crate::support::address::Address;
 use crate::support::stop::Stop;
 use crate::telemetry::{LogLine, Metrics};
-use access::{Encryption, policy};
+use access::{Encryption, encryption, policy};
 use lanes::{Running, Workshop};
 use listeners::{ADMIN, GRPC, HTTP, Listeners, Socket};
 use reload::{Serving, receivers_of};
@@ -84,7 +84,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 impl Daemon {
     /// Binds, opens and creates everything, but serves nothing yet.
     pub async fn build(loaded: Loaded) -> anyhow::Result<Self> {
-        let encryption = Encryption::open(&loaded.config)?;
+        let encryption = encryption(&loaded.config)?;
         let sockets = listeners::bind(&loaded.config, None).await?;
         let stores = Stores::open(&loaded.config)?;
         Self::over(loaded, (sockets, encryption), stores)
@@ -92,7 +92,7 @@ impl Daemon {
 
     fn over(
         loaded: Loaded,
-        (sockets, encryption): (Vec<Socket>, Encryption),
+        (sockets, [tls, admin_tls]): (Vec<Socket>, Encryption),
         stores: Stores,
     ) -> anyhow::Result<Self> {
         let bytes = stores.feed.journal().recovery().cut_bytes;
@@ -106,8 +106,8 @@ impl Daemon {
         let (made, lanes) = workshop.make_all(&loaded.config)?;
         let (reloads, asked) = Reloads::new();
         let access = Access::default();
-        access.set(policy(&loaded.config, encryption.admin));
-        let settings = receivers_of(&loaded.config, encryption.receivers, &workshop);
+        access.set(policy(&loaded.config, admin_tls));
+        let settings = receivers_of(&loaded.config, tls, &workshop);
         let (intake, metrics) = (stores.feed.intake(), workshop.metrics.clone());
         let receivers = Receivers::new(settings, intake, metrics, refusing.clone());
         let mut operator = stores.operator(lanes.clone(), &loaded.config)?;
@@ -272,7 +272,6 @@ fn report_pending(view: &View) {
 
 #[cfg(test)]
 mod tests {
-    use super::stores::SetAside;
     use super::*;
     use crate::config::{self, Environment, Request};
     use crate::feed::tests::{arrival, item};
@@ -290,15 +289,18 @@ mod tests {
         let loaded = config::load(&request, &Environment::of_process()).unwrap();
         let config = &loaded.config;
         let disk = FaultyStorage::default();
-        let set_aside = SetAside::open(None).unwrap();
-        let (journal, quarantine) = (config.journal.options(), set_aside.quarantine.clone());
-        let feed = Feed::open(&config.feed_options(), &journal, Arc::new(disk.clone()), quarantine)
-            .unwrap();
+        let (dead_letters, quarantine) = stores::set_aside(None).unwrap();
+        let (journal, own) = (config.journal.options(), quarantine.clone());
+        let feed =
+            Feed::open(&config.feed_options(), &journal, Arc::new(disk.clone()), own).unwrap();
         let intake = feed.intake();
         let sockets = listeners::bind(config, None).await.unwrap();
-        let daemon =
-            Daemon::over(loaded, (sockets, Encryption::default()), Stores { feed, set_aside })
-                .unwrap();
+        let daemon = Daemon::over(
+            loaded,
+            (sockets, [None, None]),
+            Stores { feed, dead_letters, quarantine },
+        )
+        .unwrap();
         let running = tokio::spawn(daemon.run(Stop::default()));
         intake.accept(arrival(&[item("waits")])).await.unwrap();
         disk.fail_syncs();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::lanes::{Running, Workshop};
-use super::stores::{SetAside, Stores};
+use super::stores::{Stores, operator, set_aside};
 use crate::config::Config;
 use crate::index::{Index, Kept};
 use crate::journal::OpenError;
@@ -38,7 +38,7 @@ pub fn who_has_it(problem: &anyhow::Error) -> Option<String> {
 impl Offline {
     /// Opens the dead letters and the quarantine of a state directory: enough for everything except replays.
     pub fn open_stores(dir: &Path) -> anyhow::Result<Self> {
-        let operator = SetAside::open(Some(dir))?.operator(None)?;
+        let operator = operator(&set_aside(Some(dir))?, None)?;
         Ok(Self { operator, lanes: Running::new(Lanes::default()) })
     }
 

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use super::access::{Encryption, policy};
+use super::access::{Encryption, encryption, policy};
 use super::lanes::{self, Workshop};
 use super::listeners::{self, ADMIN, KAFKA, Listeners, Socket};
 use super::plan::plan;
@@ -88,7 +88,7 @@ impl Serving {
         }
         if !plan.is_unchanged() {
             let reading = Arc::clone(&new);
-            let encryption = on_disk(move |_| Encryption::open(&reading.config)).await?;
+            let encryption = on_disk(move |_| encryption(&reading.config)).await?;
             let encryption = encryption.map_err(refused)?;
             let sockets = listeners::bind(&new.config, Some(&old.config)).await.map_err(refused)?;
             self.prepare(&old, &new, &plan).await?;
@@ -151,11 +151,11 @@ impl Serving {
     }
 
     /// Applies new settings to requests, and serves new addresses.
-    fn switch(&mut self, (sockets, encryption): (Vec<Socket>, Encryption), config: &Config) {
-        let settings = receivers_of(config, encryption.receivers, &self.workshop);
+    fn switch(&mut self, (sockets, [tls, admin_tls]): (Vec<Socket>, Encryption), config: &Config) {
+        let settings = receivers_of(config, tls, &self.workshop);
         self.view.operator.set_before_journal(settings.before_journal.clone());
         self.view.receivers.set(settings);
-        self.view.access.set(policy(config, encryption.admin));
+        self.view.access.set(policy(config, admin_tls));
         self.view.operator.index.set_prices(Arc::clone(&config.prices));
         for socket in sockets {
             self.serve(socket);

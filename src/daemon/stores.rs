@@ -21,12 +21,6 @@ const ASIDE_BYTES_MAX: u64 = 256 << 20;
 #[derive(Debug, Clone)]
 pub(super) struct Stores {
     pub(super) feed: Feed,
-    pub(super) set_aside: SetAside,
-}
-
-/// The dead letters and the quarantine.
-#[derive(Debug, Clone)]
-pub(super) struct SetAside {
     pub(super) dead_letters: Journal<()>,
     pub(super) quarantine: Journal<()>,
 }
@@ -40,42 +34,43 @@ impl Stores {
             JournalMode::Disk => Some(config.state_dir.as_path()),
             JournalMode::Memory => None,
         };
-        let set_aside = SetAside::open(dir)?;
-        let (storage, quarantine) = (storage(dir, "journal")?, set_aside.quarantine.clone());
-        let feed =
-            Feed::open(&config.feed_options(), &config.journal.options(), storage, quarantine)?;
-        Ok(Self { feed, set_aside })
+        let (dead_letters, quarantine) = set_aside(dir)?;
+        let (storage, own) = (storage(dir, "journal")?, quarantine.clone());
+        let feed = Feed::open(&config.feed_options(), &config.journal.options(), storage, own)?;
+        Ok(Self { feed, dead_letters, quarantine })
     }
 
     /// Returns the operator, which carries out commands.
     pub(super) fn operator(&self, lanes: Lanes, config: &Config) -> anyhow::Result<Operator> {
         let before_journal = BeforeJournal::of(&config.rules, &config.prices).map(Arc::new);
         let (feed, before_journal) = (self.feed.clone(), before_journal.into());
-        self.set_aside.operator(Some(Replays { feed, lanes, before_journal }))
+        let set_aside = (self.dead_letters.clone(), self.quarantine.clone());
+        operator(&set_aside, Some(Replays { feed, lanes, before_journal }))
     }
 }
 
-impl SetAside {
-    /// Opens both in a state directory, or in memory. Blocks on the disk.
-    pub(super) fn open(dir: Option<&Path>) -> anyhow::Result<Self> {
-        let options = Options {
-            bytes_max: ASIDE_BYTES_MAX,
-            retain: Duration::MAX,
-            when_full: WhenFull::DropOldest,
-            ..Options::default()
-        };
-        let quarantine = Journal::open(&options, storage(dir, "quarantine")?, drop)?;
-        let dead_letters = Journal::open(&options, storage(dir, "dead-letter")?, drop)?;
-        Ok(Self { dead_letters, quarantine })
-    }
+/// Opens the dead letters and the quarantine in a state directory, or in memory. Blocks on the disk.
+pub(super) fn set_aside(dir: Option<&Path>) -> anyhow::Result<(Journal<()>, Journal<()>)> {
+    let options = Options {
+        bytes_max: ASIDE_BYTES_MAX,
+        retain: Duration::MAX,
+        when_full: WhenFull::DropOldest,
+        ..Options::default()
+    };
+    let quarantine = Journal::open(&options, storage(dir, "quarantine")?, drop)?;
+    let dead_letters = Journal::open(&options, storage(dir, "dead-letter")?, drop)?;
+    Ok((dead_letters, quarantine))
+}
 
-    /// Returns the operator, which carries out commands; without lanes, it cannot replay.
-    pub(super) fn operator(&self, replays: Option<Replays>) -> anyhow::Result<Operator> {
-        let over = |journal: &Journal<()>| {
-            Store::open(journal.clone()).context("cannot read the quarantine or the dead letters")
-        };
-        Ok(Operator::new(over(&self.dead_letters)?, over(&self.quarantine)?, replays))
-    }
+/// Returns the operator, which carries out commands on these; without lanes, it cannot replay.
+pub(super) fn operator(
+    (dead_letters, quarantine): &(Journal<()>, Journal<()>),
+    replays: Option<Replays>,
+) -> anyhow::Result<Operator> {
+    let over = |journal: &Journal<()>| {
+        Store::open(journal.clone()).context("cannot read the quarantine or the dead letters")
+    };
+    Ok(Operator::new(over(dead_letters)?, over(quarantine)?, replays))
 }
 
 fn storage(dir: Option<&Path>, name: &str) -> anyhow::Result<Arc<dyn Storage>> {
