@@ -26,8 +26,8 @@ const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
 /// Finds mistakes that no section can detect alone. It skips values in `known`, because defaults replace invalid values.
 pub(super) fn problems(config: &Config, layers: &Layers<'_>, known: &[Problem]) -> Vec<Problem> {
     let mut problems = addresses(layers);
-    problems.extend(journal(&config.journal, layers, known));
     if known.is_empty() {
+        problems.extend(placed(&["journal"], journal(&config.journal), layers));
         problems.extend(placed(&["receivers"], config.receivers.check(), layers));
         problems.extend(placed(&["admin"], admin(&config.admin), layers));
     }
@@ -95,27 +95,19 @@ fn telemetry(options: &OtlpMetrics) -> Vec<Mistake> {
     found.0
 }
 
-fn journal(journal: &JournalOptions, layers: &Layers<'_>, known: &[Problem]) -> Option<Problem> {
-    let [at_all, at_segment] =
-        ["bytes_max", "segment_bytes_max"].map(|name| layers.place(&["journal", name]));
-    let is_wrong = |problem: &Problem| {
-        problem.at.is_some() && (problem.at == at_all || problem.at == at_segment)
-    };
-    let (all, segment) = (journal.bytes_max, journal.segment_bytes_max);
-    if known.iter().any(is_wrong) {
-        return None;
-    }
-    if all.0 == 0 || segment.0 == 0 {
-        let at = if all.0 == 0 { at_all } else { at_segment };
-        let what = "the journal's size is zero";
-        return Some(Problem::new(at, what, "leave it out for the default"));
-    }
-    let is_too_large = segment != JournalOptions::default().segment_bytes_max && all < segment;
-    is_too_large.then(|| {
+fn journal(options: &JournalOptions) -> Vec<Mistake<String>> {
+    let (all, segment) = (options.bytes_max, options.segment_bytes_max);
+    let is_default = segment == JournalOptions::default().segment_bytes_max;
+    let (option, what, hint) = if all.0 == 0 || segment.0 == 0 {
+        let option = if all.0 == 0 { "bytes_max" } else { "segment_bytes_max" };
+        (option, "the journal's size is zero".to_owned(), "leave it out for the default")
+    } else if !is_default && all < segment {
         let what = format!("a segment of {segment} is larger than the whole journal of {all}");
-        let hint = "make `segment_bytes_max` an eighth of `bytes_max` or less";
-        Problem::new(at_segment.or(at_all), what, hint)
-    })
+        ("segment_bytes_max", what, "make `segment_bytes_max` an eighth of `bytes_max` or less")
+    } else {
+        return Vec::new();
+    };
+    vec![Mistake { option, what, hint: hint.to_owned() }]
 }
 
 /// Checks the log level. The library takes any word for the name of a module, and then logs nothing.

@@ -243,13 +243,8 @@ impl<'s> Gathered<'s> {
         if !problems.iter().all(is_default) {
             problems.retain(|problem| !is_default(problem));
         }
-        match config {
-            Some(config) if problems.is_empty() => Ok(config),
-            _ if problems.is_empty() => {
-                Err(Report::of("the configuration cannot be read".to_owned(), None))
-            }
-            _ => Err(Report::new(problems, &self.layers)),
-        }
+        let config = config.filter(|_| problems.is_empty());
+        config.ok_or_else(|| Report::new(problems, &self.layers))
     }
 
     /// Returns whether a mistake only follows from a known one.
