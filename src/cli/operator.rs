@@ -63,10 +63,10 @@ pub(super) fn operate<C: Command>(
 ) -> Result<C::Answer, ExitCode> {
     let output = shell.output;
     let carried_out = async {
-        let mut told = ShownProgress::default();
+        let mut last = String::new();
+        let mut tell = |working: Working| say_progress(&working, &mut last);
         match place.carrier(C::NEEDS, shell)? {
             Carrier::Here(offline) => {
-                let tell = |working| told.tell(&working);
                 let ended = offline.operator.carry_out(command, tell).await;
                 offline.close().await;
                 ended.map_err(|problem| output.fail(&problem.to_string(), None))
@@ -79,7 +79,7 @@ pub(super) fn operate<C: Command>(
                 let (url, ca) = (below(&url, C::PATH), place.trust.ca.as_deref());
                 let question =
                     Question { url: &url, headers, body: Some(body), patience: PATIENCE, ca };
-                let answer = ask_daemon(question, found, output, &mut told).await?;
+                let answer = ask_daemon(question, found, output, &mut tell).await?;
                 serde_json::from_value(answer)
                     .map_err(|problem| output.fail(&problem.to_string(), Some(OF_THIS_VERSION)))
             }
@@ -144,12 +144,12 @@ async fn ask_daemon(
     question: Question<'_>,
     found: Option<String>,
     output: Output,
-    told: &mut ShownProgress,
+    tell: &mut dyn FnMut(Working),
 ) -> Result<Value, ExitCode> {
     let url = question.url;
     let (mut ended, mut text) = (None, Vec::new());
     let answered = ask_for_lines(question, |line| match serde_json::from_slice(line) {
-        Ok(Reply::Working(working)) => told.tell(&working),
+        Ok(Reply::Working(working)) => tell(working),
         Ok(Reply::Done(answer)) => ended = Some(Ok(answer)),
         Ok(Reply::Error(problem)) => ended = Some(Err(problem)),
         Err(_) => text.extend_from_slice(line),
@@ -178,26 +178,15 @@ async fn ask_daemon(
 }
 
 /// Prints the progress of a replay whenever it has changed.
-#[derive(Default)]
-struct ShownProgress {
-    last: String,
-}
-
-impl ShownProgress {
-    fn tell(&mut self, working: &Working) {
-        let progress = &working.progress;
-        let mut line = format!(
-            "{} items read, {} delivered, {} rejected",
-            progress.items, progress.delivered, progress.rejected
-        );
-        for problem in &working.problems {
-            line.push_str("; ");
-            line.push_str(problem);
-        }
-        line.push('\n');
-        if line != self.last {
-            explain(&line);
-            self.last = line;
-        }
+fn say_progress(Working { progress, problems }: &Working, last: &mut String) {
+    let mut line = format!(
+        "{} items read, {} delivered, {} rejected",
+        progress.items, progress.delivered, progress.rejected
+    );
+    problems.iter().for_each(|problem| line.extend(["; ", problem]));
+    line.push('\n');
+    if line != *last {
+        explain(&line);
+        *last = line;
     }
 }

@@ -209,16 +209,34 @@ impl Command for ListRequest {
         let limit = self.limit.unwrap_or(LIST_DEFAULT).min(LIST_MAX);
         let store = operator.store(self.which.quarantine).clone();
         off_thread(move || {
-            let mut listing = Listing { limit, ..Listing::default() };
-            let mut left = 0;
+            let (mut listed, mut left) = (Listed::default(), 0);
+            let (mut groups, mut newest) = (BTreeMap::new(), VecDeque::new());
             for entry in store.entries()? {
                 let entry = entry?;
                 left += entry.items;
-                if selection.takes(&entry) {
-                    listing.add(&entry);
+                if !selection.takes(&entry) {
+                    continue;
+                }
+                let view = EntryView::of(&entry);
+                listed.entries += 1;
+                listed.items += view.items;
+                let key = (view.sink.clone(), view.reason.clone());
+                if groups.contains_key(&key) || groups.len() < GROUPS_MAX {
+                    let first = || (view.at.clone(), String::new(), 0);
+                    let (_, last, items) = groups.entry(key).or_insert_with(first);
+                    *items += view.items;
+                    last.clone_from(&view.at);
+                }
+                newest.push_back(view);
+                if limit < newest.len() {
+                    newest.pop_front();
                 }
             }
-            Ok(Listed { items_gone: store.items_gone(left), ..listing.listed() })
+            let group =
+                |((sink, reason), (first, last, items))| Group { sink, reason, items, first, last };
+            listed.groups = groups.into_iter().map(group).collect();
+            listed.groups.sort_by_key(|group| Reverse(group.items));
+            Ok(Listed { newest: newest.into(), items_gone: store.items_gone(left), ..listed })
         })
         .await
     }
@@ -339,41 +357,6 @@ pub(super) fn time(text: Option<&str>) -> Result<Option<u64>, CommandError> {
 }
 
 // === What is shown ===
-
-/// Collects entries while a store is read.
-#[derive(Default)]
-struct Listing {
-    limit: usize,
-    listed: Listed,
-    groups: BTreeMap<(String, String), Group>,
-    newest: VecDeque<EntryView>,
-}
-
-impl Listing {
-    fn add(&mut self, entry: &Entry) {
-        self.listed.entries += 1;
-        self.listed.items += entry.items;
-        let (sink, reason) = (entry.aside.sink.clone(), entry.aside.reason.clone());
-        let key = (sink.clone(), reason.clone());
-        if self.groups.contains_key(&key) || self.groups.len() < GROUPS_MAX {
-            let at = rfc3339::text(entry.aside.at_ns);
-            let first = || Group { sink, reason, first: at.clone(), ..Group::default() };
-            let group = self.groups.entry(key).or_insert_with(first);
-            group.items += entry.items;
-            group.last = at;
-        }
-        self.newest.push_back(EntryView::of(entry));
-        if self.newest.len() > self.limit {
-            self.newest.pop_front();
-        }
-    }
-
-    fn listed(self) -> Listed {
-        let mut groups: Vec<_> = self.groups.into_values().collect();
-        groups.sort_by_key(|group| Reverse(group.items));
-        Listed { groups, newest: self.newest.into(), ..self.listed }
-    }
-}
 
 impl EntryView {
     fn of(entry: &Entry) -> Self {
