@@ -44,8 +44,6 @@ use crate::server::{self, Handler, HangUp, Limits, Listener, Tls, header_text};
 use crate::support::stop::Stop;
 use crate::telemetry::Metrics;
 
-use access::Denied;
-
 pub use access::{Access, Policy};
 pub use push::Push;
 pub use status::{JournalView, SinkView, Status};
@@ -134,9 +132,7 @@ const DIRECTIONS: &str =
 async fn look(State(view): State<Arc<View>>, request: Request, next: Next) -> Response {
     match view.access.now().may_look(request.extensions().get(), request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(Denied(status, why)) => {
-            (status, [(header::WWW_AUTHENTICATE, access::CHALLENGE)], why + "\n").into_response()
-        }
+        Err(denied) => denied.into_response(),
     }
 }
 

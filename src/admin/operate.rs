@@ -66,16 +66,12 @@ async fn query<C: Command>(State(view): Seen, request: Request) -> Result<Respon
 pub(super) async fn body(view: &View, request: Request) -> Result<Bytes, Denied> {
     view.access.now().may_command(request.extensions().get(), request.headers())?;
     let reading = timeout(COMMAND_TIME_MAX, to_bytes(request.into_body(), COMMAND_BYTES_MAX));
-    match reading.await {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(_)) => {
-            Err(Denied(StatusCode::PAYLOAD_TOO_LARGE, "the command is too large".to_owned()))
-        }
-        Err(_) => Err(Denied(
-            StatusCode::REQUEST_TIMEOUT,
-            "the command's body was not sent in time".to_owned(),
-        )),
-    }
+    let (status, why) = match reading.await {
+        Ok(Ok(body)) => return Ok(body),
+        Ok(Err(_)) => (StatusCode::PAYLOAD_TOO_LARGE, "the command is too large"),
+        Err(_) => (StatusCode::REQUEST_TIMEOUT, "the command's body was not sent in time"),
+    };
+    Err(Denied(status, why.to_owned()))
 }
 
 fn read<C: Command>(body: &[u8]) -> Result<C, CommandError> {

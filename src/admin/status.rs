@@ -213,7 +213,7 @@ impl JournalView {
             bytes: journal.bytes(),
             bytes_max: journal.bytes_max(),
             items: end.items,
-            filtered: view.metrics.sum(FILTERED),
+            filtered: view.metrics.by_label(FILTERED).values().sum(),
             dead_letters: lanes.iter().map(|lane| of(&lane.status)).sum(),
             quarantined: quarantine.end().items.saturating_sub(resolved.items()),
         }

@@ -212,17 +212,11 @@ impl Store {
         }
         drop(counters);
         for (sink, items) in evicted.iter().flatten() {
-            if sink.is_empty() {
-                error!(
-                    items,
-                    "the quarantine is full: its oldest items were evicted, and are lost"
-                );
-            } else {
-                error!(
-                    sink,
-                    items, "the dead letters are full: the oldest were evicted, and are lost"
-                );
-            }
+            let what = match sink.as_str() {
+                "" => "the quarantine is full: its oldest items were evicted, and are lost",
+                _ => "the dead letters are full: the oldest were evicted, and are lost",
+            };
+            error!(sink, items, "{what}");
         }
         if let Err(problem) = evicted.and_then(|_| self.save()) {
             error!(%problem, "evicted entries could not be counted and saved");

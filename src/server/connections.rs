@@ -306,20 +306,16 @@ impl<H: Handler> Server<H> {
     /// Logs a failed handshake, with the number of failures since the last log line.
     fn complain(&self, error: &HandshakeError) {
         let [plain, others] = &*self.complaints;
-        match error {
+        let (complaints, what) = match error {
             HandshakeError::Plain => {
-                if let Some(count) = plain.note() {
-                    warn!(
-                        count,
-                        "refused plain HTTP on a TLS port: the client needs an https:// address"
-                    );
-                }
+                (plain, "refused plain HTTP on a TLS port: the client needs an https:// address")
             }
             HandshakeError::Slow | HandshakeError::Failed(_) => {
-                if let Some(count) = others.note() {
-                    warn!(count, %error, "TLS connections failed before they sent anything");
-                }
+                (others, "TLS connections failed before they sent anything")
             }
+        };
+        if let Some(count) = complaints.note() {
+            warn!(count, %error, "{what}");
         }
     }
 }

@@ -12,7 +12,6 @@ mod otlp;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
@@ -29,15 +28,9 @@ pub use understanding::{LogLine, Understanding};
 #[derive(Debug, Clone)]
 pub struct Metrics {
     counters: Counters,
-    seconds: Family<Answer, Histogram, fn() -> Histogram>,
+    seconds: Family<[Label; 2], Histogram, fn() -> Histogram>,
     request_bytes: Family<[Label; 3], Histogram, fn() -> Histogram>,
     understanding: Understanding,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Answer {
-    receiver: &'static str,
-    code: u16,
 }
 
 impl Default for Metrics {
@@ -67,14 +60,10 @@ impl Metrics {
         self.counters.by_label(figure)
     }
 
-    /// Returns the sum of a metric over all labels.
-    pub fn sum(&self, figure: Figure) -> u64 {
-        self.counters.sum(figure)
-    }
-
     /// Counts an answered request: the HTTP status or the gRPC code, and the time from its head to the answer.
     pub fn answered(&self, receiver: &'static str, code: u16, took: Duration) {
-        self.seconds.get_or_create(&Answer { receiver, code }).observe(took.as_secs_f64());
+        let labels = [("receiver", receiver.into()), ("code", code.to_string().into())];
+        self.seconds.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
     /// Counts the size of a request's body on the wire, in bytes, by receiver and encoding.
