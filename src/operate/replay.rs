@@ -18,7 +18,7 @@ use crate::feed::{
 };
 use crate::journal::{Journal, Mark, Position, Record};
 use crate::normalize::{Envelope, Limits, Outcome, decode_record};
-use crate::pipeline::{BatchLimits, JobHandle, Rejected, delivery_of};
+use crate::pipeline::{JobHandle, LaneHandle, Rejected, delivery_of};
 use crate::rules::{BeforeJournal, KnownTraces, Ruled, Rules};
 use crate::sinks::Delivery;
 use crate::span::{Batch, TraceId, TraceNeeds};
@@ -244,11 +244,11 @@ pub async fn replay_journal(
         journal: journal.clone(),
         range,
         until,
-        limits: jobs.map(|jobs| jobs.lane.limits),
-        rules: jobs.map(|jobs| Arc::clone(&jobs.lane.status.rules)).unwrap_or_default(),
+        lane: jobs.map(|jobs| jobs.lane.clone()),
         decided: None,
-        trace_needs: jobs.and_then(|jobs| jobs.lane.trace_needs),
         traces: None,
+        last_ns: 0,
+        replayed: HashSet::new(),
         census: ItemCount::default(),
     };
     match jobs {
@@ -262,12 +262,15 @@ struct JournalReplay {
     journal: Journal<Attachment>,
     range: Range,
     until: Position,
-    /// The size of deliveries; `None` if nothing is delivered.
-    limits: Option<BatchLimits>,
-    rules: Arc<Rules>,
+    /// The sink's lane; `None` if nothing is delivered.
+    lane: Option<LaneHandle>,
     decided: Option<Deciding>,
-    trace_needs: Option<TraceNeeds>,
-    traces: Option<ReplayTraces>,
+    /// For a sink that needs trace contexts: as in its lane, from the records read and those before them.
+    traces: Option<Traces>,
+    /// When the last record that was read for these was received, in nanoseconds since 1970.
+    last_ns: u64,
+    /// Traces with items in the replay, whose roots follow them.
+    replayed: HashSet<TraceId>,
     census: ItemCount,
 }
 
@@ -276,7 +279,8 @@ impl JournalReplay {
         let mut chunk = Chunk::default();
         for record in Records::all(&self.journal) {
             self.add(&record?, &mut chunk);
-            let is_met = self.limits.is_some_and(|limits| limits.is_met_by(&chunk.delivery));
+            let is_met =
+                self.lane.as_ref().is_some_and(|lane| lane.limits.is_met_by(&chunk.delivery));
             if is_met && !give(self.with_traces(std::mem::take(&mut chunk), false)) {
                 return Ok(self.census);
             }
@@ -285,11 +289,20 @@ impl JournalReplay {
         Ok(self.census)
     }
 
-    /// Adds trace contexts and the roots that are due to a chunk.
+    /// Adds trace contexts to a chunk, and the roots of replayed traces that have been quiet in the records read; at the end, of all traces.
     fn with_traces(&mut self, mut chunk: Chunk, is_over: bool) -> Chunk {
-        if let (Some(traces), Some(limits)) = (&mut self.traces, self.limits) {
-            chunk.delivery = traces.with_contexts(chunk.delivery);
-            chunk.roots = traces.roots(is_over, limits.items_max);
+        let (Some(traces), Some(lane)) = (&mut self.traces, &self.lane) else { return chunk };
+        self.replayed.extend(chunk.delivery.items().map(|(_, item)| item.trace_id()));
+        let contexts = traces.contexts(chunk.delivery.items().map(|(_, item)| item));
+        chunk.delivery = chunk.delivery.with_contexts(contexts);
+        if is_over {
+            let quiet = lane.trace_needs.unwrap_or_default().quiet;
+            traces.advance(self.last_ns.saturating_add(nanos(quiet)));
+        }
+        while let Some(due) = traces.take_roots(lane.limits.items_max) {
+            let roots = due.roots.into_iter();
+            let roots = roots.filter(|root| self.replayed.remove(&root.span.trace_id));
+            chunk.roots.extend(delivery_of(roots.collect()));
         }
         chunk
     }
@@ -312,7 +325,9 @@ impl JournalReplay {
             self.census.begins_late = self.journal.start().position.0 > 0 && wants_earlier;
         }
         let is_meant = self.range.takes_time(received_at_ns);
-        let is_delivered = self.limits.is_some() && !is_pending;
+        let lane = self.lane.as_ref().filter(|_| !is_pending);
+        let lane = lane.map(|lane| (Arc::clone(&lane.status.rules), lane.trace_needs));
+        let is_delivered = lane.is_some();
         // Later records are read too if traces matter, because a root summarizes all of its spans.
         if !(is_meant || is_delivered && self.traces.is_some()) {
             return;
@@ -329,13 +344,14 @@ impl JournalReplay {
             let receiver = envelope.source.receiver.as_str();
             self.census.count(receiver, meant, is_pending, received_at_ns);
         }
-        match batch {
-            Some(batch) if is_delivered => {
-                let batch = self.ruled(record, batch);
-                if let Some(needs) = self.trace_needs {
-                    let rules = (self.rules.as_ref(), self.decided.as_ref().map(|it| &it.table));
-                    let begin = || ReplayTraces::new(needs, &self.journal, rules, record.start);
-                    self.traces.get_or_insert_with(begin).read(record.start, &batch);
+        match (batch, lane) {
+            (Some(batch), Some((rules, needs))) => {
+                let batch = self.ruled(record, batch, &rules);
+                if let Some(needs) = needs {
+                    let rules = (rules.as_ref(), self.decided.as_ref().map(|it| &it.table));
+                    let begin = || traces_before(record.start, &self.journal, rules, needs);
+                    self.last_ns = self.last_ns.max(received_at_ns);
+                    self.traces.get_or_insert_with(begin).feed(&batch, record.start.position);
                 }
                 match self.range.trace {
                     _ if !is_meant => {}
@@ -344,22 +360,20 @@ impl JournalReplay {
                         .for_each(|place| chunk.delivery.add(&batch, place..place + 1)),
                 }
             }
-            None if is_delivered && is_meant => chunk.not_understood += items,
+            (None, Some(_)) if is_meant => chunk.not_understood += items,
             _ => {}
         }
     }
 
     /// Applies the rules to a record.
-    fn ruled(&mut self, record: &Record, batch: Batch) -> Arc<Batch> {
+    fn ruled(&mut self, record: &Record, batch: Batch, rules: &Arc<Rules>) -> Arc<Batch> {
         let batch = Arc::new(batch);
-        if !self.rules.wait_for_traces() {
-            return self.rules.apply_again(&batch, KnownTraces::Request).batch;
+        if !rules.wait_for_traces() {
+            return rules.apply_again(&batch, KnownTraces::Request).batch;
         }
-        let (journal, rules) = (&self.journal, &self.rules);
-        let decided =
-            (self.decided).get_or_insert_with(|| Deciding::new(journal, rules, record.start));
-        let known = decided.of(&batch, record.end);
-        self.rules.apply_again(&batch, KnownTraces::Decided(&known)).batch
+        let begin = || Deciding::new(&self.journal, rules, record.start);
+        let known = self.decided.get_or_insert_with(begin).of(&batch, record.end);
+        rules.apply_again(&batch, KnownTraces::Decided(&known)).batch
     }
 }
 
@@ -369,55 +383,17 @@ fn of_trace(batch: &Batch, trace: TraceId) -> impl Iterator<Item = usize> {
     places.filter(move |(_, item)| item.trace_id() == trace).map(|(place, _)| place)
 }
 
-/// Trace contexts of a replay, for a sink that needs them: as in a lane, from the records read and those before them.
-struct ReplayTraces {
-    traces: Traces,
+/// Returns the trace contexts from the records before a replay's first one.
+fn traces_before(
+    start: Mark,
+    journal: &Journal<Attachment>,
+    rules: (&Rules, Option<&Mutex<Decisions>>),
     needs: TraceNeeds,
-    /// When the last record read was received, in nanoseconds since 1970.
-    last_ns: u64,
-    /// Traces with items in the replay, whose roots follow them.
-    replayed: HashSet<TraceId>,
-}
-
-impl ReplayTraces {
-    /// Fills the table from the records before the replay's first one.
-    fn new(
-        needs: TraceNeeds,
-        journal: &Journal<Attachment>,
-        rules: (&Rules, Option<&Mutex<Decisions>>),
-        start: Mark,
-    ) -> Self {
-        // Spans are sent again in their order; amendments would send them a third time.
-        let needs = TraceNeeds { replaces_by_id: false, ..needs };
-        let mut traces = Traces::new(needs, 0);
-        look_back(journal, start, rules, &mut traces);
-        // Nothing in it is pending.
-        traces.settle(Position(u64::MAX));
-        Self { traces, needs, last_ns: 0, replayed: HashSet::new() }
-    }
-
-    fn read(&mut self, start: Mark, batch: &Batch) {
-        self.last_ns = self.last_ns.max(batch.source.received_at_ns);
-        self.traces.feed(batch, start.position);
-    }
-
-    fn with_contexts(&mut self, delivery: Delivery) -> Delivery {
-        self.replayed.extend(delivery.items().map(|(_, item)| item.trace_id()));
-        let contexts = self.traces.contexts(delivery.items().map(|(_, item)| item));
-        delivery.with_contexts(contexts)
-    }
-
-    /// Returns the roots of replayed traces that have been quiet in the records read; at the end, of all traces.
-    fn roots(&mut self, is_over: bool, count_max: usize) -> Vec<Delivery> {
-        if is_over {
-            self.traces.advance(self.last_ns.saturating_add(nanos(self.needs.quiet)));
-        }
-        let mut deliveries = Vec::new();
-        while let Some(due) = self.traces.take_roots(count_max) {
-            let roots = due.roots.into_iter();
-            let roots = roots.filter(|root| self.replayed.remove(&root.span.trace_id)).collect();
-            deliveries.extend(delivery_of(roots));
-        }
-        deliveries
-    }
+) -> Traces {
+    // Spans are sent again in their order; amendments would send them a third time.
+    let mut traces = Traces::new(TraceNeeds { replaces_by_id: false, ..needs }, 0);
+    look_back(journal, start, rules, &mut traces);
+    // Nothing in it is pending.
+    traces.settle(Position(u64::MAX));
+    traces
 }
