@@ -254,7 +254,9 @@ impl Command for ShowRequest {
         let mut view = EntryView::of(&entry);
         view.answer = self.answer.then(|| entry.aside.answer.clone());
         if self.payload {
-            (view.payload, view.payload_base64) = payload(&entry);
+            view.payload = payload(&entry);
+            let is_text = view.payload.is_some();
+            view.payload_base64 = (!is_text).then(|| base64::text(&entry.body));
         }
         Ok(view)
     }
@@ -375,8 +377,8 @@ impl EntryView {
     }
 }
 
-/// Returns the item as text, or its bytes in base64.
-fn payload(entry: &Entry) -> (Option<String>, Option<String>) {
+/// Returns the item, if it can be shown as text.
+fn payload(entry: &Entry) -> Option<String> {
     let as_otlp = entry.decode().ok().and_then(|decoded| {
         let spans: Vec<&Span> = decoded.batch.spans().collect();
         let is_otlp = !spans.is_empty() && spans.iter().all(|span| span.is_otlp());
@@ -386,9 +388,5 @@ fn payload(entry: &Entry) -> (Option<String>, Option<String>) {
             String::from_utf8(text).ok()
         })?
     });
-    let text = as_otlp.or_else(|| String::from_utf8(entry.body.to_vec()).ok());
-    if text.is_some() {
-        return (text, None);
-    }
-    (None, Some(base64::text(&entry.body)))
+    as_otlp.or_else(|| String::from_utf8(entry.body.to_vec()).ok())
 }

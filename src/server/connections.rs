@@ -205,25 +205,21 @@ impl Connections {
 
     /// Waits for a connection to end, forever if there are none.
     async fn ended(&mut self) {
-        match self.tasks.join_next_with_id().await {
-            Some(ended) => self.note_end(ended),
-            None => std::future::pending().await,
-        }
-    }
-
-    async fn all_ended(&mut self) {
-        while let Some(ended) = self.tasks.join_next_with_id().await {
-            self.note_end(ended);
-        }
-    }
-
-    fn note_end(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let Some(ended) = self.tasks.join_next_with_id().await else {
+            return std::future::pending().await;
+        };
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
         self.open.remove(&id);
         if let Err(error) = ended
             && error.is_panic()
         {
             error!(%error, "the code that serves a connection panicked");
+        }
+    }
+
+    async fn all_ended(&mut self) {
+        while !self.tasks.is_empty() {
+            self.ended().await;
         }
     }
 }

@@ -155,19 +155,16 @@ impl Understanding {
     /// Counts unrecognized data of a span, and its model if that has no known price.
     pub fn note(&self, span: &Span, unpriced: Option<&str>) {
         let facts = span.brief_facts();
-        if let Some(notes) = &facts.notes {
-            let found = [(UNCOUNTED, &notes.uncounted), (OPERATION, &notes.unknown_operation)];
-            for (number, name) in found {
-                if let Some(name) = name {
-                    self.count(number, name, 1);
-                }
-            }
-        }
-        if facts.convention == Convention::Generic {
-            self.count(CONVENTION, &span.scope.name, 1);
-        }
-        if let Some(model) = unpriced {
-            self.count(UNPRICED, model, 1);
+        let notes = facts.notes.as_ref();
+        let is_generic = facts.convention == Convention::Generic;
+        let found = [
+            (UNCOUNTED, notes.and_then(|notes| notes.uncounted.as_deref())),
+            (OPERATION, notes.and_then(|notes| notes.unknown_operation.as_deref())),
+            (CONVENTION, is_generic.then_some(&*span.scope.name)),
+            (UNPRICED, unpriced),
+        ];
+        for (number, name) in found {
+            name.iter().for_each(|name| self.count(number, name, 1));
         }
     }
 

@@ -144,14 +144,30 @@ pub(super) fn verify(
     sinks: Vec<Reached>,
     (journal, mut letters): (&Journal<Attachment>, Letters),
 ) -> Option<Verified> {
-    let received = |record: &TraceRecord| rfc3339::text(record.batch.source.received_at_ns);
+    let received_at = |record: &TraceRecord| rfc3339::text(record.batch.source.received_at_ns);
+    let (first, last) = (read.records.first()?, read.records.last()?);
+    let spans: Vec<&Span> = read.spans().collect();
+    let ids: HashSet<SpanId> = spans.iter().map(|span| span.span_id).collect();
+    let parents = spans.iter().filter_map(|span| span.parent_id);
+    let missing: Vec<SpanId> = parents.filter(|parent| !ids.contains(parent)).collect();
+    let (received, distinct) = (spans.len() as u64, ids.len() as u64);
+    let mut named = HashSet::new();
+    let some = missing.iter().filter(|parent| named.insert(**parent)).take(NAMED_MAX);
     let sinks = sinks.into_iter().map(|reached| ledger(read, reached, journal, &mut letters));
     Some(Verified {
         trace_id: trace.to_string(),
-        first_received: received(read.records.first()?),
-        last_received: received(read.records.last()?),
+        received,
+        distinct,
+        duplicates: received - distinct,
+        trace_objects: read.items().count() as u64 - received,
+        orphans: missing.len() as u64,
+        missing_parents: some.map(ToString::to_string).collect(),
+        in_circles: in_order(&spans).1 as u64,
+        unended: spans.iter().filter(|span| span.end_ns == 0).count() as u64,
+        unreadable: read.unreadable,
+        first_received: received_at(first),
+        last_received: received_at(last),
         sinks: sinks.collect(),
-        ..counted(read)
     })
 }
 
@@ -210,27 +226,5 @@ impl SinkLedger {
         {
             self.spans.insert(id.to_string(), fate);
         }
-    }
-}
-
-fn counted(read: &Read) -> Verified {
-    let spans: Vec<&Span> = read.spans().collect();
-    let ids: HashSet<SpanId> = spans.iter().map(|span| span.span_id).collect();
-    let parents = spans.iter().filter_map(|span| span.parent_id);
-    let missing: Vec<SpanId> = parents.filter(|parent| !ids.contains(parent)).collect();
-    let (received, distinct) = (spans.len() as u64, ids.len() as u64);
-    let mut named = HashSet::new();
-    let first = missing.iter().filter(|parent| named.insert(**parent)).take(NAMED_MAX);
-    Verified {
-        received,
-        distinct,
-        duplicates: received - distinct,
-        trace_objects: read.items().count() as u64 - received,
-        missing_parents: first.map(ToString::to_string).collect(),
-        orphans: missing.len() as u64,
-        in_circles: in_order(&spans).1 as u64,
-        unended: spans.iter().filter(|span| span.end_ns == 0).count() as u64,
-        unreadable: read.unreadable,
-        ..Verified::default()
     }
 }
