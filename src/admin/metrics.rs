@@ -9,11 +9,11 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use serde_json::Value;
 
 use super::status::{Figure, RuleView};
-use super::{Status, View};
+use super::{SinkView, Status, View};
 use crate::journal::Timings;
-use crate::support::number::as_f64;
 use crate::support::{clock, process};
 
 /// Returns the whole page.
@@ -40,20 +40,18 @@ impl Collector for Look {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let Self(status) = self;
         sinks(&mut encoder, status)?;
-        let journal = &status.journal;
+        for Figure { metric, help, value, .. } in &status.journal.figures {
+            if !metric.is_empty() {
+                single(&mut encoder, metric, help, &gauge(value))?;
+            }
+        }
         let (memory, cpu) = (process::resident_bytes(), process::cpu_time().as_secs_f64());
-        #[rustfmt::skip]
-        let gauges = [
-            ("journal_bytes", "Bytes the journal takes", as_f64(journal.bytes)),
-            ("quarantined_items", "Items in the quarantine: they could not be understood", as_f64(journal.quarantined)),
-            ("journal_bytes_max", "Bytes the journal may take", as_f64(journal.bytes_max)),
-            ("journal_good", "1 while the journal is whole and writable", as_flag(journal.health == "good")),
-            ("ready", "1 while requests are accepted", as_flag(status.unready().is_none())),
-            ("uptime_seconds", "Seconds since the process started", status.uptime_seconds),
-            ("process_resident_memory_bytes", "Memory of the process", as_f64(memory)),
-        ];
-        for (name, help, value) in gauges {
-            single(&mut encoder, name, help, &ConstGauge::new(value))?;
+        for (name, help, value) in [
+            ("ready", "1 while requests are accepted", status.unready().is_none().into()),
+            ("uptime_seconds", "Seconds since the process started", status.uptime_seconds.into()),
+            ("process_resident_memory_bytes", "Memory of the process", memory.into()),
+        ] {
+            single(&mut encoder, name, help, &gauge(&value))?;
         }
         let help = "Processor time of the process";
         single(&mut encoder, "process_cpu_seconds", help, &ConstCounter::new(cpu))?;
@@ -70,65 +68,68 @@ fn single(
     metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
 }
 
-fn sinks(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> fmt::Result {
-    let Some(first) = status.sinks.first() else { return Ok(()) };
-    for (place, figure) in first.figures.iter().enumerate() {
-        let (name, metric_type) = (format!("sink_{}", figure.metric), figure.metric_type);
-        let mut family = encoder.encode_descriptor(&name, figure.help, None, metric_type)?;
-        for sink in &status.sinks {
-            let Some(Figure { value, .. }) = sink.figures.get(place) else { continue };
-            let labels = [("sink", sink.name.as_str()), ("type", sink.kind)];
-            let series = family.encode_family(&labels)?;
-            match value.as_bool() {
-                _ if matches!(metric_type, MetricType::Counter) => {
-                    ConstCounter::new(value.as_u64().unwrap_or(0)).encode(series)?;
-                }
-                Some(flag) => ConstGauge::new(as_flag(flag)).encode(series)?,
-                None => ConstGauge::new(value.as_f64().unwrap_or(0.0)).encode(series)?,
-            }
-        }
-    }
-    let (name, help) =
-        ("sink_delivery_latency", "Time from receiving a request to delivering its items");
-    let (unit, kind) = (Some(&Unit::Seconds), MetricType::Histogram);
-    let mut family = encoder.encode_descriptor(name, help, unit, kind)?;
-    for sink in &status.sinks {
-        let labels = [("sink", sink.name.as_str()), ("type", sink.kind)];
-        sink.latency.0.encode(family.encode_family(&labels)?)?;
-    }
-    // A separate counter, because the gauge goes down when dead letters are replayed or dropped.
-    let name = "sink_dead_lettered_spans";
-    let help = "Items that became dead letters since the start, by reason";
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-    for sink in &status.sinks {
-        for (reason, items) in &sink.dead_letters_by_reason {
-            let labels = [("sink", sink.name.as_str()), ("type", sink.kind), ("reason", reason)];
-            ConstCounter::new(*items).encode(family.encode_family(&labels)?)?;
-        }
-    }
-    rules(encoder, status, "matched_spans", "Items that a rule matched", |rule| rule.matched)?;
-    let help = "Items that a rule failed on and left unchanged";
-    rules(encoder, status, "failures", help, |rule| rule.failures)
-}
-
-fn rules(
+/// Encodes a metric of sinks, a series for each of these labels.
+fn family<'v, const N: usize>(
     encoder: &mut DescriptorEncoder<'_>,
-    status: &Status,
-    name: &str,
-    help: &str,
-    figure: impl Fn(&RuleView) -> u64,
+    (name, help, kind): (&str, &str, MetricType),
+    series: impl IntoIterator<Item = ([(&'v str, &'v str); N], Value)>,
 ) -> fmt::Result {
-    let name = format!("sink_rule_{name}");
-    let mut family = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
-    for sink in &status.sinks {
-        for rule in &sink.rules {
-            let labels = [("sink", sink.name.as_str()), ("rule", rule.name.as_str())];
-            ConstCounter::new(figure(rule)).encode(family.encode_family(&labels)?)?;
+    let mut family = encoder.encode_descriptor(&format!("sink_{name}"), help, None, kind)?;
+    for (labels, value) in series {
+        let series = family.encode_family(&labels)?;
+        match kind {
+            MetricType::Counter => ConstCounter::new(value.as_u64().unwrap_or(0)).encode(series)?,
+            _ => gauge(&value).encode(series)?,
         }
     }
     Ok(())
 }
 
-fn as_flag(is_so: bool) -> f64 {
-    f64::from(u8::from(is_so))
+fn sinks(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> fmt::Result {
+    let Some(first) = status.sinks.first() else { return Ok(()) };
+    for (place, Figure { metric, help, metric_type, .. }) in first.figures.iter().enumerate() {
+        let series = status.sinks.iter();
+        let series =
+            series.filter_map(|sink| Some((labels(sink), sink.figures.get(place)?.value.clone())));
+        family(encoder, (metric, help, *metric_type), series)?;
+    }
+    let (name, help) =
+        ("sink_delivery_latency", "Time from receiving a request to delivering its items");
+    let (unit, kind) = (Some(&Unit::Seconds), MetricType::Histogram);
+    let mut latency = encoder.encode_descriptor(name, help, unit, kind)?;
+    for sink in &status.sinks {
+        sink.latency.0.encode(latency.encode_family(&labels(sink))?)?;
+    }
+    // A separate counter, because the gauge goes down when dead letters are replayed or dropped.
+    let help = "Items that became dead letters since the start, by reason";
+    let letters = status.sinks.iter().flat_map(|sink| {
+        let [name, kind] = labels(sink);
+        let reasons = sink.dead_letters_by_reason.iter();
+        reasons.map(move |(reason, items)| ([name, kind, ("reason", *reason)], (*items).into()))
+    });
+    family(encoder, ("dead_lettered_spans", help, MetricType::Counter), letters)?;
+    for (name, help, count) in RULES {
+        let rules = status.sinks.iter().flat_map(|sink| {
+            let [name, _] = labels(sink);
+            sink.rules.iter().map(move |rule| ([name, ("rule", &rule.name)], count(rule).into()))
+        });
+        family(encoder, (name, help, MetricType::Counter), rules)?;
+    }
+    Ok(())
+}
+
+/// The counters of rules.
+const RULES: [(&str, &str, fn(&RuleView) -> u64); 2] = [
+    ("rule_matched_spans", "Items that a rule matched", |rule| rule.matched),
+    ("rule_failures", "Items that a rule failed on and left unchanged", |rule| rule.failures),
+];
+
+fn labels(sink: &SinkView) -> [(&str, &str); 2] {
+    [("sink", &sink.name), ("type", sink.kind)]
+}
+
+/// Returns a gauge of a number, or of a flag as 1 or 0.
+fn gauge(value: &Value) -> ConstGauge<f64> {
+    let flag = value.as_bool().map(|flag| f64::from(u8::from(flag)));
+    ConstGauge::new(flag.or(value.as_f64()).unwrap_or(0.0))
 }

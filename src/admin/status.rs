@@ -53,18 +53,9 @@ pub struct JournalView {
     pub health: &'static str,
     /// Details, if it is not good.
     pub problem: Option<String>,
-    /// Its size in bytes.
-    pub bytes: u64,
-    /// Its maximum size in bytes.
-    pub bytes_max: u64,
-    /// Items accepted since it was created.
-    pub items: u64,
-    /// Items that rules dropped before the journal, since the start.
-    pub filtered: u64,
-    /// Dead letters of all sinks.
-    pub dead_letters: u64,
-    /// Items in the quarantine.
-    pub quarantined: u64,
+    /// Its metrics.
+    #[serde(flatten, serialize_with = "by_key")]
+    pub(super) figures: Vec<Figure>,
 }
 
 /// The current state of a sink. Items are spans and trace objects, counted since the sink was added.
@@ -103,12 +94,12 @@ pub struct RuleView {
     pub failures: u64,
 }
 
-/// A metric of a sink, for both pages.
+/// A metric of a sink or of the journal, for both pages.
 #[derive(Debug)]
 pub(super) struct Figure {
     /// Its name in `/status`; empty if `state` replaces it there.
     key: &'static str,
-    /// Its name in `/metrics`, without `spanferry_sink_` and `_total`.
+    /// Its name in `/metrics`, without `spanferry_`, `sink_` and `_total`; empty if it is not there.
     pub(super) metric: &'static str,
     pub(super) metric_type: MetricType,
     /// A number or a boolean.
@@ -206,17 +197,20 @@ impl JournalView {
             Health::Damaged(what) => ("damaged", Some(what)),
             Health::Poisoned(what) => ("poisoned", Some(what)),
         };
-        Self {
-            mode: view.mode,
-            health,
-            problem,
-            bytes: journal.bytes(),
-            bytes_max: journal.bytes_max(),
-            items: end.items,
-            filtered: view.metrics.by_label(FILTERED).values().sum(),
-            dead_letters: lanes.iter().map(|lane| of(&lane.status)).sum(),
-            quarantined: quarantine.end().items.saturating_sub(resolved.items()),
-        }
+        let quarantined = quarantine.end().items.saturating_sub(resolved.items());
+        let dead_letters = lanes.iter().map(|lane| of(&lane.status)).sum::<u64>();
+        let filtered = view.metrics.by_label(FILTERED).values().sum::<u64>();
+        #[rustfmt::skip]
+        let figures = vec![
+            row("bytes", "journal_bytes", G, "Bytes the journal takes", journal.bytes()),
+            row("bytes_max", "journal_bytes_max", G, "Bytes the journal may take", journal.bytes_max()),
+            row("items", "", C, "Items accepted since it was created", end.items),
+            row("filtered", "", C, "Items that rules dropped before the journal, since the start", filtered),
+            row("dead_letters", "", G, "Dead letters of all sinks", dead_letters),
+            row("quarantined", "quarantined_items", G, "Items in the quarantine: they could not be understood", quarantined),
+            row("", "journal_good", G, "1 while the journal is whole and writable", health == "good"),
+        ];
+        Self { mode: view.mode, health, problem, figures }
     }
 }
 
