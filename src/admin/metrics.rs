@@ -74,7 +74,8 @@ fn family<'v, const N: usize>(
     (name, help, kind): (&str, &str, MetricType),
     series: impl IntoIterator<Item = ([(&'v str, &'v str); N], Value)>,
 ) -> fmt::Result {
-    let mut family = encoder.encode_descriptor(&format!("sink_{name}"), help, None, kind)?;
+    let name = format!("sink_{name}");
+    let mut family = encoder.encode_descriptor(&name, help, None, kind)?;
     for (labels, value) in series {
         let series = family.encode_family(&labels)?;
         match kind {
