@@ -95,7 +95,7 @@ root_span = "never"
         std::fs::write(&file, text).unwrap();
         let request = config::Request { files: vec![file], ..config::Request::default() };
         let loaded = config::load(&request, &Environment::of_process()).unwrap();
-        let daemon = Daemon::build(loaded).await.unwrap();
+        let daemon = Daemon::build(loaded, Box::new(|_| ())).await.unwrap();
         let (addresses, stop) = (daemon.addresses().unwrap(), Stop::default());
         let daemon = tokio::spawn(daemon.run(stop.clone()));
         Self { dir, backend, addresses, stop, daemon }
@@ -282,7 +282,7 @@ async fn entries_are_dropped_offline_and_the_next_start_counts_them() {
 
     let request = config::Request { files: vec![world.file()], ..config::Request::default() };
     let loaded = config::load(&request, &Environment::of_process()).unwrap();
-    let daemon = Daemon::build(loaded).await.unwrap();
+    let daemon = Daemon::build(loaded, Box::new(|_| ())).await.unwrap();
     world.addresses = daemon.addresses().unwrap();
     world.stop = Stop::default();
     world.daemon = tokio::spawn(daemon.run(world.stop.clone()));

@@ -109,7 +109,7 @@ fn serve(loaded: Loaded, set_log: SetLog) -> anyhow::Result<()> {
 async fn serve_until_told(loaded: Loaded, set_log: SetLog) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let daemon = tokio::select! {
-        built = Daemon::build(loaded) => built?.with_log(set_log),
+        built = Daemon::build(loaded, set_log) => built?,
         () = signals.stop(None) => return Ok(()),
     };
     announce(daemon.loaded(), &daemon.addresses()?);
@@ -186,7 +186,7 @@ fn announce(loaded: &Loaded, addresses: &Addresses) {
             "this variable creates no sink, because the configuration has its own sinks"
         );
     }
-    if loaded.files.is_empty() {
+    if loaded.list_files("").is_empty() {
         let welcome = welcome(config, addresses);
         if is_json(&config.log) { info!("{}", welcome.trim()) } else { explain(&welcome) }
     }

@@ -113,8 +113,6 @@ pub struct Flag {
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
-    /// The files it was read from; empty for the default configuration.
-    pub files: Vec<PathBuf>,
     /// Probable mistakes.
     pub warnings: Option<Report>,
     /// Standard variables that are set, but unused because the configuration defines sinks.
@@ -126,9 +124,10 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Lists the files in one line, or returns `none` if there are none.
+    /// Lists the files that it was read from in one line, or returns `none` for the default configuration.
     pub fn list_files(&self, none: &str) -> String {
-        let files: Vec<_> = self.files.iter().map(|file| file.display().to_string()).collect();
+        let files = self.origin.files.iter();
+        let files: Vec<_> = files.map(|(file, _)| file.display().to_string()).collect();
         if files.is_empty() { none.to_owned() } else { files.join(", ") }
     }
 }
@@ -146,7 +145,6 @@ fn read(origin: Origin) -> Result<Loaded, Report> {
         config,
         warnings: (!warnings.is_empty()).then(|| Report::new(warnings, &gathered.layers)),
         unused: std::mem::take(&mut gathered.unused),
-        files: origin.files.iter().map(|(path, _)| path.clone()).collect(),
         effective: Effective::of(&gathered.layers),
         origin,
     })

@@ -40,7 +40,7 @@ use crate::pipeline::Lane;
 use crate::receivers::Receivers;
 use crate::support::address::Address;
 use crate::support::stop::Stop;
-use crate::telemetry::{LogLine, Metrics};
+use crate::telemetry::Metrics;
 use access::{Encryption, encryption, policy};
 use lanes::{Running, Workshop};
 use listeners::{ADMIN, GRPC, HTTP, Listeners, Socket};
@@ -82,16 +82,16 @@ pub struct Addresses {
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 impl Daemon {
-    /// Binds, opens and creates everything, but serves nothing yet.
-    pub async fn build(loaded: Loaded) -> anyhow::Result<Self> {
+    /// Binds, opens and creates everything, but serves nothing yet. A reload calls `set_log`.
+    pub async fn build(loaded: Loaded, set_log: SetLog) -> anyhow::Result<Self> {
         let encryption = encryption(&loaded.config)?;
         let sockets = listeners::bind(&loaded.config, None).await?;
         let stores = Stores::open(&loaded.config)?;
-        Self::over(loaded, (sockets, encryption), stores)
+        Self::over((loaded, set_log), (sockets, encryption), stores)
     }
 
     fn over(
-        loaded: Loaded,
+        (loaded, set_log): (Loaded, SetLog),
         (sockets, [tls, admin_tls]): (Vec<Socket>, Encryption),
         stores: Stores,
     ) -> anyhow::Result<Self> {
@@ -140,16 +140,9 @@ impl Daemon {
             listeners: Listeners::default(),
             admin: Listeners::default(),
             lanes: Running::new(lanes),
-            set_log: None,
+            set_log,
         };
         Ok(Self { sockets, lanes: made, serving, reloads, asked, push })
-    }
-
-    /// Sets the function with which a reload changes the log.
-    #[must_use]
-    pub fn with_log(mut self, set_log: SetLog) -> Self {
-        self.serving.set_log = Some(set_log);
-        self
     }
 
     /// Returns the effective configuration.
@@ -180,7 +173,6 @@ impl Daemon {
         }
         // The task ends with this set.
         let mut telling = JoinSet::new();
-        telling.spawn(serving.view.metrics.understanding().clone().tell(LogLine::log));
         if let Some(push) = push {
             telling.spawn(push.run(Arc::clone(&serving.view)));
         }
@@ -296,7 +288,7 @@ mod tests {
         let intake = feed.intake();
         let sockets = listeners::bind(config, None).await.unwrap();
         let daemon = Daemon::over(
-            loaded,
+            (loaded, Box::new(|_| ())),
             (sockets, [None, None]),
             Stores { feed, dead_letters, quarantine },
         )

@@ -46,7 +46,7 @@ pub(super) struct Serving {
     pub(super) listeners: Listeners,
     pub(super) admin: Listeners,
     pub(super) lanes: lanes::Running,
-    pub(super) set_log: Option<SetLog>,
+    pub(super) set_log: SetLog,
 }
 
 impl Serving {
@@ -160,9 +160,7 @@ impl Serving {
         for socket in sockets {
             self.serve(socket);
         }
-        if let Some(set_log) = &self.set_log {
-            set_log(&config.log);
-        }
+        (self.set_log)(&config.log);
     }
 
     /// Serves a socket in place of the one with the same option.

@@ -45,7 +45,7 @@ impl World {
         let request = Request { files: vec![file(dir.path())], flags: Vec::new() };
         let loaded = config::load(&request, &Environment::default());
         let loaded = loaded.unwrap_or_else(|report| panic!("{report:?}"));
-        let daemon = Daemon::build(loaded).await.unwrap();
+        let daemon = Daemon::build(loaded, Box::new(|_| ())).await.unwrap();
         let (addresses, reloads) = (daemon.addresses().unwrap(), daemon.reloads());
         let (stop, view) = (Stop::default(), Arc::clone(&daemon.serving.view));
         let task = tokio::spawn(daemon.run(stop.clone()));

@@ -29,8 +29,13 @@ impl Seldom {
 
     /// Counts an event. Returns the events since the last message if another message is due.
     pub fn note(&self) -> Option<u64> {
+        self.note_all(1)
+    }
+
+    /// Counts several events at once.
+    pub fn note_all(&self, count: u64) -> Option<u64> {
         let mut state = lock(&self.state);
-        state.count += 1;
+        state.count += count;
         if state.said.is_some_and(|said| said.elapsed() < self.every) {
             return None;
         }

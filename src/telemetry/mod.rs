@@ -22,7 +22,7 @@ pub use agents::{AgentSeries, Call};
 pub use counters::{Figure, Label, SinkFigure, SinkFigures};
 pub use otlp::{Between, request};
 pub use series::{Name, Role};
-pub use understanding::{LogLine, Understanding};
+pub use understanding::Understanding;
 
 /// The metrics that components count themselves. A handle: clones share it.
 #[derive(Debug, Clone)]

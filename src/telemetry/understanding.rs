@@ -1,4 +1,4 @@
-//! Unrecognized data in spans: counted, and logged now and then with an example. An example is a name (of an attribute, an operation, a
+//! Unrecognized data in spans: counted, and logged at most once an hour with an example. An example is a name (of an attribute, an operation, a
 //! scope or a receiver), never a value, and a name that might be someone's text is hidden too.
 //!
 //! The counts are indicators, not exact: spans are counted when a sink first reads them, and again when a lane that is behind reads them
@@ -6,17 +6,16 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::mem::take;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::counters::{Counters, Figure};
 use crate::span::{Convention, Span};
 use crate::support::lock::lock;
+use crate::support::seldom::Seldom;
 
 /// Maximum number of words for operations, and of models, with their own series; clients may invent any number.
 const OPERATIONS_MAX: usize = 32;
@@ -33,8 +32,6 @@ const OTHER: &str = "__other__";
 /// Replaces a name that is not shown.
 const HIDDEN: &str = "(not shown)";
 
-/// Delay of the first message about something new.
-const LOOK_EVERY: Duration = Duration::from_mins(1);
 /// Minimum interval between messages about the same thing, because a client will not be fixed sooner.
 const SAY_EVERY: Duration = Duration::from_hours(1);
 
@@ -108,38 +105,25 @@ static LACKS: [Lack; 5] = [
 #[derive(Debug, Clone)]
 pub struct Understanding {
     counters: Counters,
-    met: Arc<Mutex<[Met; LACKS.len()]>>,
+    met: Arc<[Met; LACKS.len()]>,
 }
 
 /// The occurrences of one kind.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Met {
     /// The words that have their own series.
-    words: BTreeSet<String>,
-    /// Number of spans since the last message.
-    spans: u64,
-    /// The name from the first of them.
-    example: String,
-    said: Option<Instant>,
+    words: Mutex<BTreeSet<String>>,
+    messages: Seldom,
 }
 
-/// A message for the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogLine {
-    lack: usize,
-    /// Number of spans since the last message.
-    spans: u64,
-    example: String,
-}
-
-impl LogLine {
-    /// Logs the message.
-    pub fn log(&self) {
-        let Self { lack, spans, example } = self;
-        match LACKS.get(*lack) {
-            Some(Lack { is_wrong: true, text, .. }) => warn!(spans, example, "{text}"),
-            Some(Lack { text, .. }) => info!(spans, example, "{text}"),
-            None => {}
+impl Lack {
+    /// Logs so many spans, and the name from the last of them.
+    fn log(&self, spans: u64, example: &str) {
+        let text = self.text;
+        if self.is_wrong {
+            warn!(spans, example, "{text}")
+        } else {
+            info!(spans, example, "{text}")
         }
     }
 }
@@ -149,7 +133,8 @@ impl Understanding {
         for lack in LACKS.iter().filter(|lack| lack.label.is_none()) {
             counters.add(lack.figure, &[], 0);
         }
-        Self { counters, met: Arc::default() }
+        let met = |_| Met { words: Mutex::default(), messages: Seldom::new(SAY_EVERY) };
+        Self { counters, met: Arc::new(std::array::from_fn(met)) }
     }
 
     /// Counts unrecognized data of a span, and its model if that has no known price.
@@ -174,15 +159,12 @@ impl Understanding {
     }
 
     fn count(&self, number: usize, name: &str, spans: u64) {
-        let mut all = lock(&self.met);
-        let (Some(lack), Some(met)) = (LACKS.get(number), all.get_mut(number)) else { return };
+        let (Some(lack), Some(met)) = (LACKS.get(number), self.met.get(number)) else { return };
         let label = lack.label.map(|(label, marks)| (label, met.labelled(name, marks)));
         self.counters.add(lack.figure, label.as_slice(), spans);
-        if met.spans == 0 {
-            let example = shown(name, NAME_BYTES_MAX, NAME_MARKS).unwrap_or(HIDDEN);
-            example.clone_into(&mut met.example);
+        if let Some(spans) = met.messages.note_all(spans) {
+            lack.log(spans, shown(name, NAME_BYTES_MAX, NAME_MARKS).unwrap_or(HIDDEN));
         }
-        met.spans += spans;
     }
 
     /// Returns the current counts: one number per kind, or one for each value of its label.
@@ -193,39 +175,18 @@ impl Understanding {
         };
         LACKS.iter().map(|lack| (lack.key.to_owned(), figure(lack))).collect()
     }
-
-    /// Logs what is new, for ever: each kind soon after its first occurrence, and at most once an hour.
-    pub async fn tell(self, mut say: impl FnMut(&LogLine)) {
-        loop {
-            sleep(LOOK_EVERY).await;
-            self.due(Instant::now()).iter().for_each(&mut say);
-        }
-    }
-
-    /// Returns the messages that are due, and marks them as logged.
-    fn due(&self, now: Instant) -> Vec<LogLine> {
-        let mut due = Vec::new();
-        for (lack, met) in lock(&self.met).iter_mut().enumerate() {
-            let is_time = met.said.is_none_or(|said| SAY_EVERY <= now.duration_since(said));
-            if is_time && 0 < met.spans {
-                met.said = Some(now);
-                let (spans, example) = (take(&mut met.spans), take(&mut met.example));
-                due.push(LogLine { lack, spans, example });
-            }
-        }
-        due
-    }
 }
 
 impl Met {
     /// Returns the label for a word: the word itself, as long as there are few different ones.
-    fn labelled(&mut self, word: &str, marks: &[u8]) -> Cow<'static, str> {
+    fn labelled(&self, word: &str, marks: &[u8]) -> Cow<'static, str> {
         let Some(word) = shown(word, OPERATION_BYTES_MAX, marks) else { return OTHER.into() };
-        if !self.words.contains(word) {
-            if OPERATIONS_MAX <= self.words.len() {
+        let mut words = lock(&self.words);
+        if !words.contains(word) {
+            if OPERATIONS_MAX <= words.len() {
                 return OTHER.into();
             }
-            self.words.insert(word.to_owned());
+            words.insert(word.to_owned());
         }
         word.to_owned().into()
     }
@@ -246,6 +207,8 @@ fn shown<'a>(name: &'a str, bytes_max: usize, marks: &[u8]) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use prometheus_client::registry::Registry;
+    use tokio::time::advance;
+    use tracing::subscriber::DefaultGuard;
 
     use super::*;
     use crate::span::{Facts, Notes, Scope, SpanHeader, SpanId, Text, TraceId};
@@ -317,7 +280,6 @@ mod tests {
 
     #[test]
     fn what_could_be_somebody_s_text_is_neither_in_figures_nor_in_lines() {
-        let metrics = Metrics::default();
         let hostile = [
             "My card is 4111 1111",
             "{\"secret\":1}",
@@ -327,66 +289,49 @@ mod tests {
             "",
             &"w".repeat(NAME_BYTES_MAX + 1),
         ];
+        let log = Log::default();
+        let _guard = log.begin();
         for word in hostile {
+            let metrics = Metrics::default();
             noted(metrics.understanding(), Some(word), Some(word));
-            let plain = span(word, Facts::default());
-            metrics.understanding().note(&plain, None);
-            let due = metrics.understanding().due(Instant::now() + SAY_EVERY);
-            assert!(due.iter().all(|said| said.example == HIDDEN), "{due:?}");
-            // Each word is the first of its hour.
-            *lock(&metrics.understanding().met) = Default::default();
+            metrics.understanding().note(&span(word, Facts::default()), None);
+            let words = metrics.understanding().figures()["unknown_operations"].clone();
+            assert_eq!(words, serde_json::json!({ OTHER: 1 }));
+            let page = page(&metrics);
+            assert!(word.is_empty() || !page.contains(word), "{page}");
         }
-        let words = metrics.understanding().figures()["unknown_operations"].clone();
-        assert_eq!(words, serde_json::json!({ OTHER: hostile.len() }));
-        let page = page(&metrics);
-        for word in hostile.into_iter().filter(|word| !word.is_empty()) {
-            assert!(!page.contains(word), "{page}");
-        }
+        let lines = log.lines();
+        assert_eq!(lines.len(), 3 * hostile.len(), "{lines:?}");
+        let hidden = format!("example=\"{HIDDEN}\"");
+        assert!(lines.iter().all(|line| line.contains(&hidden)), "{lines:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_new_is_said_after_a_minute_and_then_once_an_hour() {
-        let understanding = Metrics::default().understanding().clone();
-        let heard: Arc<Mutex<Vec<LogLine>>> = Arc::default();
-        let ears = Arc::clone(&heard);
-        tokio::spawn(
-            understanding.clone().tell(move |said| ears.lock().unwrap().push(said.clone())),
-        );
-        let wait = async |minutes| sleep(Duration::from_mins(minutes) + LOOK_EVERY / 2).await;
-        let heard = || take(&mut *heard.lock().unwrap());
-        let said = |spans, example: &str| {
-            vec![LogLine { lack: UNCOUNTED, spans, example: example.to_owned() }]
-        };
-        wait(3).await;
-        assert_eq!(heard(), []);
-        noted(&understanding, Some("ai.usage.odd"), None);
-        noted(&understanding, Some("ai.usage.other"), None);
-        wait(1).await;
-        assert_eq!(heard(), said(2, "ai.usage.odd"));
-        noted(&understanding, Some("gen_ai.usage.odd"), None);
-        wait(30).await;
-        noted(&understanding, Some("ai.usage.odd"), None);
-        assert_eq!(heard(), [], "it was said less than an hour ago");
-        wait(30).await;
-        assert_eq!(heard(), said(2, "gen_ai.usage.odd"));
-        wait(200).await;
-        assert_eq!(heard(), [], "there is nothing new");
+    async fn what_is_new_is_said_at_once_and_then_once_an_hour_with_how_often() {
+        let log = Log::default();
+        let _guard = log.begin();
+        let metrics = Metrics::default();
+        let note = |name| noted(metrics.understanding(), Some(name), None);
+        note("ai.usage.odd");
+        note("ai.usage.other");
+        advance(SAY_EVERY - Duration::from_mins(1)).await;
+        note("ai.usage.odd");
+        advance(Duration::from_mins(1)).await;
+        note("gen_ai.usage.odd");
+        note("ai.usage.odd");
+        let lines = log.lines();
+        let said: Vec<_> =
+            lines.iter().filter_map(|line| Some(line.split_once("spans=")?.1)).collect();
+        assert_eq!(said, ["1 example=\"ai.usage.odd\"", "3 example=\"gen_ai.usage.odd\""]);
     }
 
     #[test]
     fn every_line_says_how_many_an_example_what_it_means_and_what_to_do() {
         let log = Log::default();
-        let written = Arc::clone(&log.0);
-        let lines =
-            tracing_subscriber::fmt().with_writer(Mutex::new(log)).with_ansi(false).finish();
-        tracing::subscriber::with_default(lines, || {
-            for lack in 0..LACKS.len() {
-                LogLine { lack, spans: 7, example: "acme.in".to_owned() }.log();
-            }
-        });
-        let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
-        let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines.len(), LACKS.len(), "{text}");
+        let _guard = log.begin();
+        LACKS.iter().for_each(|lack| lack.log(7, "acme.in"));
+        let lines = log.lines();
+        assert_eq!(lines.len(), LACKS.len(), "{lines:?}");
         for (lack, line) in lines.into_iter().enumerate() {
             let level = match lack {
                 UNCOUNTED | TIMES => "WARN",
@@ -399,8 +344,21 @@ mod tests {
     }
 
     /// The log, as written.
-    #[derive(Default)]
+    #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Log {
+        /// Collects what this thread logs, until the result is dropped.
+        fn begin(&self) -> DefaultGuard {
+            let lines = tracing_subscriber::fmt().with_writer(Mutex::new(self.clone()));
+            tracing::subscriber::set_default(lines.with_ansi(false).finish())
+        }
+
+        fn lines(&self) -> Vec<String> {
+            let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+            text.lines().map(str::to_owned).collect()
+        }
+    }
 
     impl std::io::Write for Log {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {

@@ -48,7 +48,7 @@ impl World {
         let request = config::Request { files: vec![file], ..config::Request::default() };
         let loaded = config::load(&request, &Environment::default())
             .unwrap_or_else(|report| panic!("{report:?}"));
-        let daemon = Daemon::build(loaded).await.unwrap();
+        let daemon = Daemon::build(loaded, Box::new(|_| ())).await.unwrap();
         let addresses = daemon.addresses().unwrap();
         let stop = Stop::default();
         let running = tokio::spawn(daemon.run(stop.clone()));

@@ -42,7 +42,7 @@ impl Running {
         let request = Request { files: vec![file], flags: Vec::new() };
         let loaded = config::load(&request, &Environment::default());
         let loaded = loaded.unwrap_or_else(|report| panic!("{report:?}"));
-        let daemon = Daemon::build(loaded).await.unwrap();
+        let daemon = Daemon::build(loaded, Box::new(|_| ())).await.unwrap();
         let addresses = daemon.addresses().unwrap();
         let stop = Stop::default();
         let task = tokio::spawn(daemon.run(stop.clone()));
