@@ -41,12 +41,6 @@ impl Environment {
         }
     }
 
-    /// Creates an environment with only these variables.
-    pub fn with<'v>(variables: impl IntoIterator<Item = (&'v str, &'v str)>) -> Self {
-        let own = |(name, value): (&str, &str)| (name.to_owned(), Some(value.to_owned()));
-        Self { variables: variables.into_iter().map(own).collect(), ..Self::default() }
-    }
-
     /// Returns a variable; an empty one counts as unset.
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.variables.get(name)?.as_deref().filter(|value| !value.is_empty())
@@ -106,4 +100,17 @@ fn writable_service_dir() -> Option<PathBuf> {
     let writable = |path: &Path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
     let existing = if dir.exists() { Some(dir) } else { dir.parent() };
     existing.is_some_and(writable).then(|| dir.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Environment {
+        /// Creates an environment with only these variables.
+        pub(crate) fn with<'v>(variables: impl IntoIterator<Item = (&'v str, &'v str)>) -> Self {
+            let own = |(name, value): (&str, &str)| (name.to_owned(), Some(value.to_owned()));
+            Self { variables: variables.into_iter().map(own).collect(), ..Self::default() }
+        }
+    }
 }
