@@ -117,8 +117,8 @@ fn five_mistakes_are_five_reports_each_with_a_caret_and_a_hint() {
 fn with_nothing_at_all_everything_has_a_default() {
     let environment = Environment::with([("SPANFERRY_STATE_DIR", "/state")]);
     let loaded = load(&Request::default(), &environment).unwrap();
-    let config = loaded.config;
     assert_eq!(loaded.list_files("none"), "none");
+    let config = loaded.config;
     assert_eq!(loaded.warnings, None);
     assert_eq!(config.receivers.http.to_string(), "127.0.0.1:4318");
     assert_eq!(config.receivers.grpc.to_string(), "127.0.0.1:4317");

@@ -90,7 +90,7 @@ fn a_configuration_that_names_a_sink_is_the_whole_truth() {
     let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel.example.com:4318");
     let named = "[sinks.a]\ntype = 'stdout'\n";
     let config = loaded(&[named], &[endpoint]);
-    let file = config.files[0].display().to_string();
+    let file = config.list_files("");
     assert_eq!(config.config.list_sinks(), format!("a (stdout, {file}:1)"));
     assert_eq!(config.unused, ["OTEL_EXPORTER_OTLP_ENDPOINT"]);
     let referred = "[sinks.a]\ntype = 'otlp'\nendpoint = '${OTEL_EXPORTER_OTLP_ENDPOINT}'\n";
