@@ -19,7 +19,7 @@ use crate::config::{
     Paint, Request,
 };
 use crate::daemon::{Addresses, Daemon, SetLog};
-use crate::operate::{Reloads, Reread};
+use crate::operate::Reread;
 use crate::support::stop::Stop;
 
 /// Runs the daemon until it is told to stop.
@@ -107,55 +107,40 @@ fn serve(loaded: Loaded, set_log: SetLog) -> anyhow::Result<()> {
 }
 
 async fn serve_until_told(loaded: Loaded, set_log: SetLog) -> anyhow::Result<()> {
-    let mut signals = Signals::listen().context("cannot listen for signals")?;
+    let listen = |kind| signal(kind).context("cannot listen for signals");
+    let mut stops = [listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?];
+    // Until the daemon is built, it stays pending.
+    let mut hang_ups = listen(SignalKind::hangup())?;
     let daemon = tokio::select! {
         built = Daemon::build(loaded, set_log) => built?,
-        () = signals.stop(None) => return Ok(()),
+        () = told(&mut stops) => return Ok(()),
     };
     announce(daemon.loaded(), &daemon.addresses()?);
     let (stop, reloads) = (Stop::default(), daemon.reloads());
+    // A reload logs its own result.
+    tokio::spawn(async move {
+        while hang_ups.recv().await.is_some() {
+            reloads.ask(Reread::All).await.ok();
+        }
+    });
     let mut running = std::pin::pin!(daemon.run(stop.clone()));
     tokio::select! {
         ended = &mut running => return ended,
-        () = signals.stop(Some(&reloads)) => stop.stop(),
+        () = told(&mut stops) => stop.stop(),
     }
     tokio::select! {
         ended = running => ended,
-        () = signals.stop(None) => {
+        () = told(&mut stops) => {
             Err(anyhow::anyhow!("stopped at once by a second signal; acknowledged items are in the journal"))
         }
     }
 }
 
-/// The signals to stop and to reload.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Waits for the next stop signal. Until then, SIGHUP reloads the configuration, which logs its own result; without `reloads`, it stays
-    /// pending.
-    async fn stop(&mut self, reloads: Option<&Reloads>) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.hang_up.recv(), if reloads.is_some() => {
-                    let reloads = reloads.cloned();
-                    tokio::spawn(async move { reloads?.ask(Reread::All).await.ok() });
-                }
-            }
-        }
+/// Waits for the next signal to stop.
+async fn told([terminate, interrupt]: &mut [Signal; 2]) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
 }
 
