@@ -38,12 +38,8 @@ pub(super) struct JournalArguments {
     json: bool,
 }
 
-/// The result for one log: for people, for programs, and whether it is intact.
-struct LogReport {
-    text: String,
-    value: Value,
-    is_good: bool,
-}
+/// The result for one log: for people, and for programs.
+type LogReport = (String, Value);
 
 /// Runs a verb on every log. Fails if a log is unreadable or damaged.
 pub(super) fn run(verb: &JournalVerb, shell: Shell<'_>) -> Ended {
@@ -66,14 +62,14 @@ pub(super) fn run(verb: &JournalVerb, shell: Shell<'_>) -> Ended {
     for log in logs {
         let name = log.display().to_string();
         match look(verb, &log) {
-            Ok(found) => {
+            Ok((text, value)) => {
                 if !arguments.json {
-                    say(&format!("{name}\n{}\n", found.text));
+                    say(&format!("{name}\n{text}\n"));
                 }
-                all.insert(name, found.value);
-                if !found.is_good {
+                if value.get("whole") == Some(&Value::Bool(false)) {
                     ended = Err(ExitCode::FAILURE);
                 }
+                all.insert(name, value);
             }
             Err(problem) => ended = Err(output.fail(&format!("{name}: {problem:#}"), None)),
         }
@@ -143,7 +139,7 @@ fn inspected(found: &Inspection) -> LogReport {
         "cursors": cursors,
         "damages": damages_value(&found.damages),
     });
-    LogReport { text, value, is_good: true }
+    (text, value)
 }
 
 fn verified(found: &Verification) -> LogReport {
@@ -171,7 +167,7 @@ fn verified(found: &Verification) -> LogReport {
     }
     text.push_str(if is_good { "whole\n" } else { "NOT whole\n" });
     let value = json!({ "whole": is_good, "torn_bytes": found.torn_bytes, "segments": segments });
-    LogReport { text, value, is_good }
+    (text, value)
 }
 
 fn state(segment: &SegmentCheck) -> &'static str {
@@ -187,7 +183,7 @@ fn repaired(settled: &[Damage]) -> LogReport {
         [] => "no damage to settle\n".to_owned(),
         settled => format!("settled:{}", damages_text(settled)),
     };
-    LogReport { text, value: json!({ "settled": damages_value(settled) }), is_good: true }
+    (text, json!({ "settled": damages_value(settled) }))
 }
 
 fn damages_text(damages: &[Damage]) -> String {
