@@ -113,7 +113,7 @@ async fn serve_until_told(loaded: Loaded, set_log: SetLog) -> anyhow::Result<()>
     let mut hang_ups = listen(SignalKind::hangup())?;
     let daemon = tokio::select! {
         built = Daemon::build(loaded, set_log) => built?,
-        () = told(&mut stops) => return Ok(()),
+        () = stop_signal(&mut stops) => return Ok(()),
     };
     announce(daemon.loaded(), &daemon.addresses()?);
     let (stop, reloads) = (Stop::default(), daemon.reloads());
@@ -126,18 +126,18 @@ async fn serve_until_told(loaded: Loaded, set_log: SetLog) -> anyhow::Result<()>
     let mut running = std::pin::pin!(daemon.run(stop.clone()));
     tokio::select! {
         ended = &mut running => return ended,
-        () = told(&mut stops) => stop.stop(),
+        () = stop_signal(&mut stops) => stop.stop(),
     }
     tokio::select! {
         ended = running => ended,
-        () = told(&mut stops) => {
+        () = stop_signal(&mut stops) => {
             Err(anyhow::anyhow!("stopped at once by a second signal; acknowledged items are in the journal"))
         }
     }
 }
 
 /// Waits for the next signal to stop.
-async fn told([terminate, interrupt]: &mut [Signal; 2]) {
+async fn stop_signal([terminate, interrupt]: &mut [Signal; 2]) {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

@@ -28,10 +28,10 @@ use crate::span::{Span, TraceId};
 use crate::support::lock::lock;
 use crate::support::{base64, clock, moment, rfc3339};
 
-/// Default number of listed entries.
-const LIST_DEFAULT: usize = 20;
-/// Maximum number of listed entries: more than a person reads, and it bounds the answer.
-const LIST_MAX: usize = 1000;
+/// Default number of listed entries or traces.
+pub(super) const LIST_DEFAULT: usize = 20;
+/// Maximum number of listed entries or traces: more than a person reads, and it bounds the answer.
+pub(super) const LIST_MAX: usize = 1000;
 /// Maximum number of listed groups. Reasons come from backends, which may create one per item.
 const GROUPS_MAX: usize = 1000;
 /// Maximum number of traces read concurrently: each may have 256 MiB.
@@ -228,7 +228,7 @@ impl Command for ListRequest {
                     last.clone_from(&view.at);
                 }
                 newest.push_back(view);
-                if limit < newest.len() {
+                if newest.len() > limit {
                     newest.pop_front();
                 }
             }

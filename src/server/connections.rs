@@ -131,13 +131,6 @@ struct Activity {
     idle_since: Instant,
 }
 
-impl Activity {
-    /// Returns whether it ever had a request, and since when it has none; `None` while it has one. The minimum is closed first.
-    fn idle(&self) -> Option<(bool, Instant)> {
-        (self.in_flight == 0).then_some((!self.is_first_awaited, self.idle_since))
-    }
-}
-
 /// The activity of a connection, shared by the connection and the code that chooses which one to close.
 #[derive(Debug, Clone)]
 struct Watch(Arc<Mutex<Activity>>);
@@ -179,9 +172,11 @@ impl Connections {
         if self.open.len() < max {
             return true;
         }
-        let idle =
-            self.open.iter().filter_map(|(id, (_, watch))| Some((lock(&watch.0).idle()?, *id)));
-        let Some(((_, since), id)) = idle.min() else { return false };
+        let idle = self.open.iter().filter_map(|(id, (_, watch))| {
+            let Activity { in_flight, is_first_awaited, idle_since } = *lock(&watch.0);
+            (in_flight == 0).then_some((!is_first_awaited, idle_since, *id))
+        });
+        let Some((_, since, id)) = idle.min() else { return false };
         // Its first request, or its last answer, may be in transit.
         if since.elapsed() < ROOM_POLL {
             return false;

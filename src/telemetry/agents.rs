@@ -98,8 +98,8 @@ pub struct Call {
     pub spending: Spending,
     trace: TraceId,
     kind: Kind,
-    /// What it is about: an agent, a tool, the agents of a handoff, or a guardrail and whether it tripped.
-    about: [Name; 2],
+    /// Its subject: an agent, a tool, the agents of a handoff, or a guardrail and whether it tripped.
+    subject: [Name; 2],
     labels: [Name; 4],
     error: Option<Name>,
     duration_ns: Option<u64>,
@@ -133,7 +133,7 @@ impl AgentSeries {
         if !is_event && !is_operation(facts.kind) && spending.spends == Spends::Nothing {
             return None;
         }
-        let about = self.about(facts);
+        let subject = self.subject(facts);
         let said = said_of(facts);
         let error = facts.error.as_ref().map(|error| {
             let kind = error.kind.as_deref().filter(|kind| is_plain_word(kind));
@@ -147,7 +147,7 @@ impl AgentSeries {
             spending,
             trace: span.trace_id,
             kind: facts.kind,
-            about,
+            subject,
             labels: [
                 operation_word(facts.kind),
                 name(Role::Provider, &facts.provider),
@@ -164,7 +164,7 @@ impl AgentSeries {
         })
     }
 
-    fn about(&mut self, facts: &Facts) -> [Name; 2] {
+    fn subject(&mut self, facts: &Facts) -> [Name; 2] {
         let mut name =
             |role, text: &Option<Text>, or: &str| self.0.name(role, text.as_deref().unwrap_or(or));
         let none = Name::default();
@@ -189,10 +189,10 @@ impl AgentSeries {
 
     /// Counts a call, once its agent (no name if it has none) and workflow are known, and whether its tokens count.
     pub fn call(&mut self, call: &Call, agent: Name, workflow: Name, counts_tokens: bool) {
-        let [about, more] = call.about;
+        let [subject, other] = call.subject;
         let (agent, tool) = match call.kind {
-            Kind::Agent => (about, Name::default()),
-            Kind::Tool => (agent, about),
+            Kind::Agent => (subject, Name::default()),
+            Kind::Tool => (agent, subject),
             _ => (agent, Name::default()),
         };
         let [operation, provider, request, response] = call.labels;
@@ -200,10 +200,10 @@ impl AgentSeries {
         let status = if call.error.is_some() { ERROR } else { OK };
         match call.kind {
             Kind::Handoff => {
-                let from = if about == Name::default() { agent } else { about };
-                self.0.add(HANDOFFS, Labels::of(&[from, more]), 1);
+                let from = if subject == Name::default() { agent } else { subject };
+                self.0.add(HANDOFFS, Labels::of(&[from, other]), 1);
             }
-            Kind::Guardrail => self.0.add(GUARDRAILS, Labels::of(&[about, more]), 1),
+            Kind::Guardrail => self.0.add(GUARDRAILS, Labels::of(&[subject, other]), 1),
             Kind::Agent => self.took(AGENT_RUN, call, &[agent, workflow, status], call.duration_ns),
             Kind::Tool => self.took(TOOL_CALL, call, &[agent, tool, status], call.duration_ns),
             _ => {}

@@ -183,7 +183,7 @@ impl Met {
         let Some(word) = shown(word, OPERATION_BYTES_MAX, marks) else { return OTHER.into() };
         let mut words = lock(&self.words);
         if !words.contains(word) {
-            if OPERATIONS_MAX <= words.len() {
+            if words.len() >= OPERATIONS_MAX {
                 return OTHER.into();
             }
             words.insert(word.to_owned());

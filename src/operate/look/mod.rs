@@ -22,7 +22,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::command::{CommandError, off_thread};
-use super::operator::{Answered, Command, Followed, Needs, Operator, time, trace_named};
+use super::operator::{
+    Answered, Command, Followed, LIST_DEFAULT, LIST_MAX, Needs, Operator, time, trace_named,
+};
 use crate::feed::Traces;
 use crate::index::{By, Filter, Index, List, Query, Stats};
 use crate::journal::Position;
@@ -36,10 +38,6 @@ pub use text::{TRACE, dollars, gaps, rows_table, traces_table, verified_text};
 pub use verify::{SinkLedger, SinkOutcome, Verified};
 pub use view::{Link, SpanView, TraceView, one_line, tree_text};
 
-/// Default number of listed traces.
-const LIST_DEFAULT: usize = 20;
-/// Maximum number of listed traces.
-const LIST_MAX: usize = 1_000;
 /// Maximum number of traces verified per request: as many as a list shows.
 const VERIFIED_MAX: usize = 100;
 
