@@ -157,14 +157,7 @@ impl Status {
         problems.extend(oldest.and_then(|end| journal.held_by(end.position)).map(|sink| {
             format!("the journal is full: clients are refused until the sink {sink} accepts more")
         }));
-        for sink in &self.sinks {
-            let is_well = sink.state == LaneState::Running.as_str()
-                || sink.state == LaneState::Drained.as_str();
-            if !is_well || sink.problem.is_some() {
-                let problem = sink.problem.as_deref().unwrap_or("no reason known");
-                problems.push(format!("sink {} is {}: {problem}", sink.name, sink.state));
-            }
-        }
+        problems.extend(view.operator.problems());
         let status = if problems.is_empty() { "ok" } else { "degraded" };
         let warnings: Vec<_> = view.receivers.exposed().into_iter().collect();
         let mode = self.journal.mode;

@@ -36,14 +36,8 @@ pub(super) fn read_sinks(
             problems.push(Problem::new(Some(position(&span)), "a sink must be a table", hint));
             continue;
         };
-        let sink = read_sink(
-            name,
-            layers.origin(&at),
-            Spanned::new(span, options),
-            global,
-            &layers.wholes,
-        );
-        match sink {
+        let (named, table) = ((name, layers.origin(&at)), Spanned::new(span, options));
+        match read_sink(named, table, global, &layers.wholes) {
             Ok(sink) => sinks.push(sink),
             Err(found) => problems.extend(found),
         }
@@ -62,8 +56,7 @@ fn check_name(name: &str, at: &Range<usize>) -> Option<Problem> {
 }
 
 fn read_sink(
-    name: String,
-    origin: String,
+    (name, origin): (String, String),
     mut table: Spanned<DeTable<'_>>,
     (global, prices): (&[Arc<Rule>], &Arc<Prices>),
     wholes: &[Whole],

@@ -148,12 +148,12 @@ impl Operator {
     }
 
     /// Returns the problems of sinks.
-    fn problems(&self) -> Vec<String> {
+    pub fn problems(&self) -> Vec<String> {
         let lanes = self.replays.iter().flat_map(|replays| replays.lanes.all());
         let troubled = lanes.filter_map(|LaneHandle { status, .. }| match status.state() {
-            (LaneState::Running | LaneState::Drained, _) => None,
+            (LaneState::Running | LaneState::Drained, None) => None,
             (state, problem) => {
-                let problem = problem.unwrap_or_default();
+                let problem = problem.as_deref().unwrap_or("no reason known");
                 Some(format!("sink {} is {}: {problem}", status.sink, state.as_str()))
             }
         });
