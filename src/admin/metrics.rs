@@ -119,8 +119,10 @@ fn sinks(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> fmt::Result {
     Ok(())
 }
 
-/// The counters of rules.
-const RULES: [(&str, &str, fn(&RuleView) -> u64); 2] = [
+/// A counter of rules: its name, help and value.
+type RuleCounter = (&'static str, &'static str, fn(&RuleView) -> u64);
+
+const RULES: [RuleCounter; 2] = [
     ("rule_matched_spans", "Items that a rule matched", |rule| rule.matched),
     ("rule_failures", "Items that a rule failed on and left unchanged", |rule| rule.failures),
 ];

@@ -183,7 +183,9 @@ fn say_progress(Working { progress, problems }: &Working, last: &mut String) {
         "{} items read, {} delivered, {} rejected",
         progress.items, progress.delivered, progress.rejected
     );
-    problems.iter().for_each(|problem| line.extend(["; ", problem]));
+    for problem in problems {
+        line.extend(["; ", problem]);
+    }
     line.push('\n');
     if line != *last {
         explain(&line);
