@@ -166,7 +166,8 @@ fn model(slots: &Slots<'_>, facts: &mut Facts) {
         slots.text(Field::ResponseModel).filter(|model| !is_ambiguous && named(model));
     facts.provider = slots.text(Field::Provider).and_then(|name| provider::normalized(&name));
     facts.finish_reasons = slots.texts(Field::FinishReasons);
-    facts.parameters = slots.payload(Field::Parameters).or_else(|| slots.parameters());
+    facts.parameters =
+        slots.payload(Field::Parameters).or_else(|| slots.members(Spread::Parameter));
     facts.tool_definitions = slots
         .flattened(Spread::Tools)
         .or_else(|| slots.flattened(Spread::Functions))
@@ -210,7 +211,8 @@ fn input(slots: &Slots<'_>) -> Option<Payload> {
         .or_else(|| slots.flattened_before(Spread::Prompt, Field::Input, Convention::GenAiLegacy))
         .or_else(|| slots.payload_as(Field::Input, Field::InputMime))
         .or_else(|| slots.flattened(Spread::Embeddings))
-        .or_else(|| slots.flattened(Spread::InputDocuments));
+        .or_else(|| slots.flattened(Spread::InputDocuments))
+        .or_else(|| slots.members(Spread::Inputs));
     let instructions = slots.payload(Field::SystemInstructions);
     match (input, instructions) {
         (Some(Payload::Json(messages)), Some(instructions)) => {

@@ -10,7 +10,7 @@ use super::index::{Index, Rule, index};
 use super::value::{self, Read};
 use crate::normalize::messages::{Flattened, index as index_of};
 use crate::normalize::raw::{Raw, payloads, written};
-use crate::normalize::tables::Beginnings;
+use crate::normalize::tables::{self, Beginnings};
 use crate::span::{
     Attribute, Convention, Detail, Kind, Payload, Score, Span, Text, Value, keys, named,
 };
@@ -33,6 +33,7 @@ named! {
         Evaluations "evaluations",
         Metadata "metadata",
         Parameter "parameter",
+        Inputs "inputs",
         /// Tokens or costs under an unknown key.
         Uncounted "uncounted",
     }
@@ -66,15 +67,12 @@ pub(super) struct Slots<'a> {
     inside: Vec<(Field, Value)>,
     flat: Vec<(Spread, &'a str, &'a Value)>,
     metadata: Vec<(&'a str, &'a Attribute)>,
-    parameters: Vec<(&'a str, &'a Value)>,
 }
 
-/// Clients that write a cost of 0 for models without a known price: OpenLIT, in Python and JavaScript.
-const UNPRICED: [Condition; 2] =
-    [Condition::ScopePrefix("openlit."), Condition::ScopePrefix("@openlit/")];
-
-/// Scope of `LlamaIndex`'s own tracer.
-const LLAMA_INDEX: &str = "llamaindex.opentelemetry.tracer";
+/// Events whose attributes are their span's: content was in events before 1.37, and is again in one event since.
+static CONTENTS: LazyLock<Vec<(Condition, &str)>> = LazyLock::new(|| {
+    tables::contents().map(|(section, name)| (Condition::of(&section), name)).collect()
+});
 
 impl<'a> Slots<'a> {
     /// Fills the slots in one pass over the attributes.
@@ -90,19 +88,13 @@ impl<'a> Slots<'a> {
             inside: Vec::new(),
             flat: Vec::new(),
             metadata: Vec::new(),
-            parameters: Vec::new(),
         };
         detail.attributes.iter().for_each(|attribute| slots.take(attribute));
-        // Content was in span events before 1.37, and is again in one event since.
         for event in &detail.events {
-            let is_content = match &*event.name {
-                "gen_ai.content.prompt"
-                | "gen_ai.content.completion"
-                | "gen_ai.client.inference.operation.details" => true,
-                // `LLMChatEndEvent`
-                name => slots.scope == LLAMA_INDEX && name.ends_with("Event"),
+            let is_content = |(condition, name): &(Condition, &str)| {
+                tables::matches(name, &event.name) && condition.is_open(&span.scope.name, "")
             };
-            if is_content {
+            if CONTENTS.iter().any(is_content) {
                 event.attributes.iter().for_each(|attribute| slots.take(attribute));
             }
         }
@@ -160,7 +152,6 @@ impl<'a> Slots<'a> {
         let rest = key.get(length..).unwrap_or_default();
         match spread {
             Spread::Metadata => self.metadata.push((rest, attribute)),
-            Spread::Parameter => self.parameters.push((rest, &attribute.value)),
             Spread::Uncounted => _ = self.uncounted.get_or_insert(&attribute.key),
             list => self.flat.push((list, rest, &attribute.value)),
         }
@@ -224,7 +215,8 @@ impl<'a> Slots<'a> {
     }
 
     pub(super) fn cost(&self, field: Field) -> Option<f64> {
-        let says_zero = || UNPRICED.iter().any(|gate| gate.is_open(self.scope, &self.detail.name));
+        // OpenLIT writes 0 for models without a known price, in Python and JavaScript.
+        let says_zero = || self.scope.trim_start_matches('@').starts_with("openlit");
         self.number(field).filter(|amount| *amount != 0.0 || !says_zero())
     }
 
@@ -249,16 +241,13 @@ impl<'a> Slots<'a> {
         self.value(field).and_then(value::json_text)
     }
 
-    /// Returns the parameters that came in single keys.
-    pub(super) fn parameters(&self) -> Option<Payload> {
-        if self.parameters.is_empty() {
-            return None;
-        }
+    /// Returns the members of an object that came in single keys.
+    pub(super) fn members(&self, of: Spread) -> Option<Payload> {
+        let mut members = self.flat.iter().filter(|(found, ..)| *found == of).peekable();
+        members.peek()?;
         let mut json = Vec::new();
         let mut object = Object::open(&mut json);
-        for (name, value) in &self.parameters {
-            value::write_json(value, object.member(name));
-        }
+        members.for_each(|(_, name, value)| value::write_json(value, object.member(name)));
         object.close();
         Some(Payload::Json(written(json)))
     }

@@ -112,10 +112,14 @@ pub(super) fn seconds(value: &Value) -> Option<f64> {
 pub(super) fn truth(value: &Value) -> Option<bool> {
     match value {
         Value::Bool(truth) => Some(*truth),
+        Value::Text(text) if YES.iter().any(|it| text.eq_ignore_ascii_case(it)) => Some(true),
         Value::Text(text) => Raw::trusted(text).boolean(),
         _ => None,
     }
 }
+
+/// Words with which a status says that a tool or a guardrail failed (Strands, OpenLLMetry) or intervened (LiteLLM).
+const YES: [&str; 3] = ["error", "failed", "guardrail_intervened"];
 
 /// Returns whether a value is empty or a placeholder.
 pub(super) fn is_empty(value: &Value) -> bool {

@@ -86,6 +86,11 @@ pub(super) fn beginnings<T>(
     words.filter_map(move |(beginning, word)| Some((beginning, named(word)?)))
 }
 
+/// Iterates over the names of events whose attributes are their span's, each with its section.
+pub(super) fn contents() -> impl Iterator<Item = (Section, &'static str)> {
+    lines(BEGINNINGS).filter(|(section, _)| section.convention == "contents")
+}
+
 /// A section of `beginnings.txt`, grouped by first byte, in which most prefixes differ.
 pub(super) struct Beginnings<T>([Vec<(&'static str, T)>; 128]);
 
