@@ -81,6 +81,8 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("reports/02", "it adds the details to the counts that have them in them"),
     ("reports/03", EXCLUSIVE),
     ("reports/05", EXCLUSIVE),
+    ("reports/111", "it does not read Ax's event"),
+    ("reports/113", "it does not read TrueFoundry's names"),
     ("reports/12", TWICE),
     (
         "reports/34",
