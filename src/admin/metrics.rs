@@ -104,15 +104,15 @@ fn sinks(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> fmt::Result {
     // A separate counter, because the gauge goes down when dead letters are replayed or dropped.
     let help = "Items that became dead letters since the start, by reason";
     let letters = status.sinks.iter().flat_map(|sink| {
-        let [name, kind] = labels(sink);
+        let [whose, kind] = labels(sink);
         let reasons = sink.dead_letters_by_reason.iter();
-        reasons.map(move |(reason, items)| ([name, kind, ("reason", *reason)], (*items).into()))
+        reasons.map(move |(reason, items)| ([whose, kind, ("reason", *reason)], (*items).into()))
     });
     family(encoder, ("dead_lettered_spans", help, MetricType::Counter), letters)?;
     for (name, help, count) in RULES {
         let rules = status.sinks.iter().flat_map(|sink| {
-            let [name, _] = labels(sink);
-            sink.rules.iter().map(move |rule| ([name, ("rule", &rule.name)], count(rule).into()))
+            let [whose, _] = labels(sink);
+            sink.rules.iter().map(move |rule| ([whose, ("rule", &rule.name)], count(rule).into()))
         });
         family(encoder, (name, help, MetricType::Counter), rules)?;
     }

@@ -1,5 +1,5 @@
-//! Unrecognized data in spans: counted, and logged at most once an hour with an example. An example is a name (of an attribute, an operation, a
-//! scope or a receiver), never a value, and a name that might be someone's text is hidden too.
+//! Unrecognized data in spans: counted, and logged at most once an hour with an example. An example is a name (of an attribute, an
+//! operation, a scope or a receiver), never a value, and a name that might be someone's text is hidden too.
 //!
 //! The counts are indicators, not exact: spans are counted when a sink first reads them, and again when a lane that is behind reads them
 //! from the journal.
