@@ -170,7 +170,7 @@ impl Operator {
         let (store, mut missing) = (resolver.store.clone(), BTreeSet::from_iter(ids.to_vec()));
         let missing = off_thread(move || {
             if !missing.is_empty() {
-                for entry in store.entries()? {
+                for entry in store.entries(Selection::default())? {
                     missing.remove(&entry?.id);
                 }
             }
@@ -211,7 +211,7 @@ impl Command for ListRequest {
         off_thread(move || {
             let (mut listed, mut left) = (Listed::default(), 0);
             let (mut groups, mut newest) = (BTreeMap::new(), VecDeque::new());
-            for entry in store.entries()? {
+            for entry in store.entries(Selection::default())? {
                 let entry = entry?;
                 left += entry.items;
                 if !selection.takes(&entry) {
@@ -249,7 +249,7 @@ impl Command for ShowRequest {
     async fn run(self, operator: &Operator, _: &Followed) -> Answered<Self> {
         let store = operator.store(self.quarantine).clone();
         let selection = Selection { ids: vec![self.id], ..Selection::default() };
-        let entry = off_thread(move || store.selected(selection)?.next().transpose()).await?;
+        let entry = off_thread(move || store.entries(selection)?.next().transpose()).await?;
         let entry = entry.ok_or(CommandError::NoEntry(self.id))?;
         let mut view = EntryView::of(&entry);
         view.answer = self.answer.then(|| entry.aside.answer.clone());
@@ -293,7 +293,7 @@ impl Command for ReplayEntriesRequest {
         } else {
             let mut replays = Vec::new();
             let (store, meant) = (resolver.store.clone(), selection.clone());
-            let sinks = move || store.selected(meant)?.map(|it| Ok(it?.aside.sink)).collect();
+            let sinks = move || store.entries(meant)?.map(|it| Ok(it?.aside.sink)).collect();
             for sink in off_thread::<BTreeSet<String>>(sinks).await? {
                 // Entries delivered to another sink count as dropped for their own.
                 let is_own = self.sink.as_ref().is_none_or(|other| *other == sink);

@@ -124,7 +124,7 @@ pub async fn replay_entries(
     let rules = Arc::clone(&jobs.lane.status.rules);
     let chunks = reading(move |give| {
         let mut chunk = Chunk::default();
-        for entry in store.selected(selection)? {
+        for entry in store.entries(selection)? {
             chunk.add_entry(&entry?, &rules);
             if limits.is_met_by(&chunk.delivery) && !give(std::mem::take(&mut chunk)) {
                 break;
@@ -160,7 +160,7 @@ pub async fn drop_entries(resolver: &Resolver, selection: Selection) -> Result<u
     let store = resolver.store.clone();
     let by_sink = off_thread(move || {
         let mut by_sink: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for entry in store.selected(selection)? {
+        for entry in store.entries(selection)? {
             let entry = entry?;
             by_sink.entry(entry.aside.sink).or_default().push((entry.id, entry.items));
         }
@@ -183,7 +183,7 @@ pub async fn receive_entries(
 ) -> Result<(), CommandError> {
     let store = resolver.store.clone();
     let (mut arrivals, read) = reading(move |give| {
-        for entry in store.selected(selection)? {
+        for entry in store.entries(selection)? {
             if !give(again(entry?, rules.as_deref())) {
                 break;
             }

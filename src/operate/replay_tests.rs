@@ -68,7 +68,7 @@ fn store(world: &World) -> Store {
 
 fn open_entries(store: &Store) -> Vec<String> {
     let name_of = |entry: Entry| name(entry.decode().unwrap().batch.items[0].wire());
-    store.entries().unwrap().map(|entry| name_of(entry.unwrap())).collect()
+    store.entries(Selection::default()).unwrap().map(|entry| name_of(entry.unwrap())).collect()
 }
 
 /// Returns the delivered, dead-lettered and dropped items, after checking that nothing is pending.
@@ -163,20 +163,21 @@ async fn what_is_dropped_is_gone_and_counted() {
     let store = store(&world);
     let resolver = store.resolver().unwrap();
     assert!(store.resolver().is_none(), "one operator at a time");
-    let first = store.entries().unwrap().next().unwrap().unwrap();
+    let first = store.entries(Selection::default()).unwrap().next().unwrap().unwrap();
     let selection = Selection { ids: vec![first.id], ..Selection::default() };
     assert_eq!(drop_entries(&resolver, selection.clone()).await.unwrap(), 1);
     assert_eq!(drop_entries(&resolver, selection.clone()).await.unwrap(), 0);
     assert_eq!(open_entries(&store), ["never", "poison2"]);
     assert_eq!(counters(&world, &store), (5, 2, 1));
-    assert!(store.selected(selection).unwrap().next().is_none());
+    assert!(store.entries(selection).unwrap().next().is_none());
 }
 
 #[tokio::test]
 async fn entries_are_selected_by_everything_that_is_given() {
     let world = poisoned(Arc::default()).await;
     let store = store(&world);
-    let entries: Vec<_> = store.entries().unwrap().map(Result::unwrap).collect();
+    let entries: Vec<_> =
+        store.entries(Selection::default()).unwrap().map(Result::unwrap).collect();
     let count =
         |selection: Selection| entries.iter().filter(|entry| selection.takes(entry)).count();
     let first = &entries[0];
@@ -205,7 +206,7 @@ async fn entries_are_selected_by_everything_that_is_given() {
 async fn crash_before_settling(sink: &Arc<Picky>) -> (Arc<MemoryStorage>, Arc<MemoryStorage>) {
     let world = poisoned(sink.clone()).await;
     sink.mend();
-    let entries = store(&world).entries().unwrap().map(Result::unwrap);
+    let entries = store(&world).entries(Selection::default()).unwrap().map(Result::unwrap);
     let mut delivery = Delivery::default();
     for entry in entries {
         delivery.add(&Arc::new(entry.decode().unwrap().batch), 0..1);
@@ -397,7 +398,10 @@ async fn what_a_later_version_understands_leaves_the_quarantine_for_every_sink()
     }
     world.settled().await;
     assert_eq!(sink.arrived(), ["late"]);
-    assert_eq!((store.entries().unwrap().count(), store.resolved("").delivered), (1, 1));
+    assert_eq!(
+        (store.entries(Selection::default()).unwrap().count(), store.resolved("").delivered),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
@@ -427,7 +431,10 @@ async fn what_comes_back_from_the_quarantine_passes_the_rules_before_the_journal
         assert!(!text.contains(KEY) && !text.contains("unwanted"), "{text}");
     }
     let Resolved { delivered, dropped, .. } = store.resolved("");
-    assert_eq!((delivered, dropped, store.entries().unwrap().count()), (2, 1, 0));
+    assert_eq!(
+        (delivered, dropped, store.entries(Selection::default()).unwrap().count()),
+        (2, 1, 0)
+    );
     assert_eq!((progress.borrow().items, progress.borrow().delivered), (2, 2));
 }
 
@@ -466,7 +473,7 @@ async fn dead_letters_that_gave_way_to_newer_ones_count_as_dropped_also_after_a_
     };
     let check = |store: &Store| {
         let mut entries = std::collections::HashMap::<String, u64>::new();
-        for entry in store.entries().unwrap() {
+        for entry in store.entries(Selection::default()).unwrap() {
             *entries.entry(entry.unwrap().aside.sink).or_default() += 1;
         }
         for sink in ["told", "other"] {
@@ -479,7 +486,7 @@ async fn dead_letters_that_gave_way_to_newer_ones_count_as_dropped_also_after_a_
     };
     for sink in ["told", "other"] {
         keep(&dead, sink, 1).await;
-        let entry = store.entries().unwrap().last().unwrap().unwrap();
+        let entry = store.entries(Selection::default()).unwrap().last().unwrap().unwrap();
         let resolver = store.resolver().unwrap();
         resolver.resolve(sink, Outcome::Delivered, [(entry.id, entry.items)]).await.unwrap();
     }

@@ -157,11 +157,16 @@ impl Store {
         self.counters().by_sink.get(sink).copied().unwrap_or_default()
     }
 
-    /// Iterates over the unresolved entries, the oldest first. Blocks on the disk: resolutions follow the entries that they name, so the
-    /// store is read twice.
-    pub fn entries(&self) -> io::Result<impl Iterator<Item = io::Result<Entry>> + use<>> {
-        let open = |(entry, outcome): (_, Option<Outcome>)| outcome.is_none().then_some(entry);
-        Ok(self.fates()?.filter_map(move |fate| fate.map(open).transpose()))
+    /// Iterates over the selected unresolved entries, the oldest first. Blocks on the disk: resolutions follow the entries that they name,
+    /// so the store is read twice.
+    pub fn entries(
+        &self,
+        selection: Selection,
+    ) -> io::Result<impl Iterator<Item = io::Result<Entry>> + use<>> {
+        let open = move |(entry, outcome): (Entry, Option<Outcome>)| {
+            (outcome.is_none() && selection.takes(&entry)).then_some(entry)
+        };
+        Ok(self.fates()?.filter_map(move |fate| fate.map(&open).transpose()))
     }
 
     /// Iterates over all entries, with the outcome of those that are resolved.
@@ -183,15 +188,6 @@ impl Store {
             entry.map(|entry| (entry, resolved.get(&id).copied()))
         };
         Ok(records.filter_map(move |record| record.map(&fate).transpose()))
-    }
-
-    /// Iterates over the selected entries.
-    pub fn selected(
-        &self,
-        selection: Selection,
-    ) -> io::Result<impl Iterator<Item = io::Result<Entry>> + use<>> {
-        let entries = self.entries()?;
-        Ok(entries.filter(move |entry| entry.as_ref().map_or(true, |it| selection.takes(it))))
     }
 
     /// Returns the number of items that are neither resolved nor among the `left` remaining ones: evicted or unreadable.
@@ -226,7 +222,7 @@ impl Store {
     /// Counts the items of unresolved entries by sink, from an id to a mark.
     fn items_before(&self, until: Mark, from: u64) -> io::Result<BTreeMap<String, u64>> {
         let mut items = BTreeMap::<String, u64>::new();
-        for entry in self.entries()? {
+        for entry in self.entries(Selection::default())? {
             let entry = entry?;
             if entry.id >= until.position.0 {
                 break;
