@@ -30,8 +30,8 @@ use super::trace::{self, Answer, KnownFacts, Trace, Traces};
 use super::usage::{write_buckets, write_cost};
 use crate::span::otlp::protobuf;
 use crate::span::{
-    Attribute, Convention, Detail, Facts, Kind, Link, Payload, STATUS_ERROR, Span, SpanEvent, Text,
-    Tokens, Value,
+    Attribute, Detail, Facts, Kind, Link, Payload, STATUS_ERROR, Span, SpanEvent, Text, Tokens,
+    Value,
 };
 use crate::support::rfc3339;
 
@@ -206,16 +206,15 @@ impl Observation<'_> {
         }
     }
 
-    /// Adds an error that the OTLP status does not have (Logfire puts it in its level), or a warning for a triggered guardrail.
+    /// Adds an error that the OTLP status does not have (many clients put it in an attribute), or a warning for a triggered guardrail.
     fn add_level(&self, out: &mut Vec<u8>) {
         let (facts, detail) = (self.facts, self.detail);
         let is_read = self.reads.has(Fact::Level) || detail.status_code == STATUS_ERROR;
         if self.is_otlp && is_read {
             return;
         }
-        let is_said = !self.is_otlp || facts.convention == Convention::Logfire;
         let (level, message) = match &facts.error {
-            Some(error) if is_said => ("ERROR", &*error.message),
+            Some(error) => ("ERROR", &*error.message),
             _ if facts.guardrail_triggered == Some(true) => ("WARNING", "guardrail triggered"),
             _ => return,
         };
