@@ -22,8 +22,8 @@ pub(super) fn read(span: &Span, detail: &Detail, facts: &mut Facts) {
                 facts.output = found.and_then(|value| value::payload(value, Read::Plain));
             }
             // Some clients also write the result on the span.
-            "gen_ai.evaluation.result" if !facts.scores.contains(&score(event)) => {
-                facts.scores.push(score(event));
+            "gen_ai.evaluation.result" => {
+                facts.scores.extend(Some(score(event)).filter(|new| !facts.scores.contains(new)));
             }
             "First Token Stream Event"
             | "gen_ai.content.completion.chunk"

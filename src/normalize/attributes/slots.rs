@@ -216,7 +216,7 @@ impl<'a> Slots<'a> {
 
     pub(super) fn cost(&self, field: Field) -> Option<f64> {
         // OpenLIT writes 0 for models without a known price, in Python and JavaScript.
-        let says_zero = || self.scope.trim_start_matches('@').starts_with("openlit");
+        let says_zero = || ["openlit.", "@openlit/"].iter().any(|it| self.scope.starts_with(it));
         self.number(field).filter(|amount| *amount != 0.0 || !says_zero())
     }
 
