@@ -15,6 +15,7 @@ mod journal_time;
 pub(crate) mod decisions;
 mod lookback;
 mod reader;
+mod follower;
 mod records;
 mod dedup;
 mod tail;
@@ -29,6 +30,7 @@ use crate::journal::{Journal, Mark, OpenError, Options, Storage, Synced};
 
 pub use decisions::{Decisions, Undecided};
 use dedup::{DedupWindow, Reservation};
+pub use follower::Follower;
 pub use intake::{Accepted, DecodedRequest, Intake, Refusal, aside};
 pub use lookback::{Deciding, look_back, recall};
 pub use reader::{FeedEntry, Reader};
@@ -105,6 +107,11 @@ impl Feed {
     /// Creates a reader that starts at a mark.
     pub fn reader(&self, from: Mark) -> Reader {
         Reader::new(self, from)
+    }
+
+    /// Creates a reader that starts at a mark and lets the lanes read first.
+    pub fn follower(&self, from: Mark) -> Follower {
+        Follower::new(self, from)
     }
 
     /// Returns the journal of invalid items.

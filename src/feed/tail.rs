@@ -1,29 +1,42 @@
-//! The tail: the newest batches in memory, in journal order, bounded by bytes.
+//! The tail: the newest batches in memory, in journal order, bounded by bytes. Beside them it keeps what the foremost reader behind them
+//! last read from the journal, so that readers at about the same place decode it once.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::watch;
 
 use super::FeedEntry;
 use crate::journal::{Mark, Position};
 use crate::span::Batch;
 use crate::support::lock::lock;
 
-/// A ring of batches that all lanes share.
+/// The batches that all lanes share.
 #[derive(Debug)]
 pub(super) struct Tail {
     bytes_max: usize,
     state: Mutex<State>,
+    /// Everything before this was taken by some lane.
+    lead: watch::Sender<Position>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    batches: VecDeque<FeedEntry>,
-    bytes: usize,
-    /// Everything before this has left the tail.
+    newest: Ring,
+    /// What was read from the journal again.
+    reread: Ring,
+    /// Everything before this has left the newest batches.
     low: Position,
     /// Positions of the readers; a batch that all have passed is removed.
     readers: Vec<(ReaderId, Position)>,
     last_reader: ReaderId,
+}
+
+/// Consecutive batches.
+#[derive(Debug, Default)]
+struct Ring {
+    batches: VecDeque<FeedEntry>,
+    bytes: usize,
 }
 
 pub(super) type ReaderId = u64;
@@ -40,20 +53,34 @@ pub(super) enum Look {
 
 impl Tail {
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, state: Mutex::default() }
+        Self { bytes_max, state: Mutex::default(), lead: watch::Sender::default() }
     }
 
     /// Adds the newest batch, and removes the oldest ones while there are too many bytes, even if they are unread.
     pub(super) fn publish(&self, start: Mark, end: Mark, batch: Arc<Batch>) {
         let mut state = self.lock();
-        if state.batches.is_empty() && state.low < start.position {
+        if state.newest.batches.is_empty() && state.low < start.position {
             state.low = start.position;
         }
-        state.bytes += batch.bytes_when_read();
-        state.batches.push_back(FeedEntry { start, end, batch, not_understood: None, filtered: 0 });
-        while state.bytes > self.bytes_max {
-            state.let_oldest_go();
+        state.newest.push(FeedEntry { start, end, batch, not_understood: None, filtered: 0 });
+        state.shrink(self.bytes_max);
+    }
+
+    /// Adds batches that the foremost reader read from the journal.
+    pub(super) fn publish_again(&self, batches: &VecDeque<FeedEntry>) {
+        let Some(first) = batches.front() else { return };
+        let mut state = self.lock();
+        if first.start.position < *self.lead.borrow() {
+            return;
         }
+        if state.reread.end() != Some(first.start.position) {
+            state.reread = Ring::default();
+        }
+        batches.iter().cloned().for_each(|batch| state.reread.push(batch));
+        while state.reread.bytes > self.bytes_max / 2 {
+            state.reread.let_oldest_go();
+        }
+        state.shrink(self.bytes_max);
     }
 
     /// Registers a reader.
@@ -75,12 +102,15 @@ impl Tail {
     /// Returns up to `count_max` batches from `position`.
     pub(super) fn look(&self, position: Position, count_max: usize) -> Look {
         let state = self.lock();
-        if position < state.low {
-            return Look::Behind(state.low);
+        let is_behind = position < state.low;
+        let ring = if is_behind { &state.reread } else { &state.newest };
+        let found = ring.from(position, count_max);
+        match found.first() {
+            // What was read again may begin behind the reader.
+            Some(first) if !is_behind || first.start.position == position => Look::Here(found),
+            _ if is_behind => Look::Behind(state.low),
+            _ => Look::AtEnd,
         }
-        let first = state.batches.partition_point(|fed| fed.start.position < position);
-        let found: Vec<_> = state.batches.iter().skip(first).take(count_max).cloned().collect();
-        if found.is_empty() { Look::AtEnd } else { Look::Here(found) }
     }
 
     /// Notes that a reader has taken everything before `position`.
@@ -92,6 +122,20 @@ impl Tail {
         state.let_read_go();
     }
 
+    /// Notes that a lane has taken everything before `position`.
+    pub(super) fn lead(&self, position: Position) {
+        self.lead.send_if_modified(|lead| {
+            let is_ahead = *lead < position;
+            *lead = position.max(*lead);
+            is_ahead
+        });
+    }
+
+    /// Returns the position before which some lane has taken everything, whenever it moves.
+    pub(super) fn watch_lead(&self) -> watch::Receiver<Position> {
+        self.lead.subscribe()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
@@ -99,17 +143,55 @@ impl Tail {
 
 impl State {
     fn let_read_go(&mut self) {
-        let Some(slowest) = self.readers.iter().map(|(_, at)| *at).min() else { return };
-        while self.batches.front().is_some_and(|oldest| oldest.end.position <= slowest) {
+        let positions = || self.readers.iter().map(|(_, at)| *at);
+        let Some(slowest) = positions().min() else { return };
+        // A reader further back does not need what was read again.
+        let start = self.reread.batches.front().map(|first| first.start.position);
+        let slowest_again = positions().filter(|at| start.is_some_and(|start| start <= *at)).min();
+        while self.reread.is_before(slowest_again.unwrap_or(Position(u64::MAX))) {
+            self.reread.let_oldest_go();
+        }
+        while self.newest.is_before(slowest) {
+            self.let_oldest_go();
+        }
+    }
+
+    fn shrink(&mut self, bytes_max: usize) {
+        while self.newest.bytes + self.reread.bytes > bytes_max && !self.newest.batches.is_empty() {
             self.let_oldest_go();
         }
     }
 
     fn let_oldest_go(&mut self) {
-        if let Some(oldest) = self.batches.pop_front() {
-            self.bytes -= oldest.batch.bytes_when_read();
-            self.low = oldest.end.position;
-        }
+        self.low = self.newest.let_oldest_go().unwrap_or(self.low);
+    }
+}
+
+impl Ring {
+    fn push(&mut self, batch: FeedEntry) {
+        self.bytes += batch.batch.bytes_when_read();
+        self.batches.push_back(batch);
+    }
+
+    /// Removes the oldest batch, and returns its end.
+    fn let_oldest_go(&mut self) -> Option<Position> {
+        let oldest = self.batches.pop_front()?;
+        self.bytes -= oldest.batch.bytes_when_read();
+        Some(oldest.end.position)
+    }
+
+    /// Returns whether the oldest batch ends before a position.
+    fn is_before(&self, position: Position) -> bool {
+        self.batches.front().is_some_and(|oldest| oldest.end.position <= position)
+    }
+
+    fn end(&self) -> Option<Position> {
+        self.batches.back().map(|newest| newest.end.position)
+    }
+
+    fn from(&self, position: Position, count_max: usize) -> Vec<FeedEntry> {
+        let first = self.batches.partition_point(|fed| fed.start.position < position);
+        self.batches.iter().skip(first).take(count_max).cloned().collect()
     }
 }
 
@@ -170,10 +252,49 @@ mod tests {
         let (fast, slow) = (tail.join(Position(0)), tail.join(Position(0)));
         tail.publish(mark(0), mark(10), batch(10));
         tail.advance(fast, Position(10));
-        assert_eq!(tail.lock().batches.len(), 1);
+        assert_eq!(tail.lock().newest.batches.len(), 1);
         tail.leave(slow);
-        assert_eq!(tail.lock().batches.len(), 0);
-        assert_eq!(tail.lock().bytes, 0);
+        assert_eq!(tail.lock().newest.batches.len(), 0);
+        assert_eq!(tail.lock().newest.bytes, 0);
+    }
+
+    #[test]
+    fn what_was_read_again_is_let_go_once_its_readers_have_passed_it_even_if_another_is_far_behind()
+    {
+        let tail = Tail::new(100);
+        let again = |start: u64, end: u64| {
+            let (not_understood, filtered) = (None, 0);
+            let entry = FeedEntry {
+                start: mark(start),
+                end: mark(end),
+                batch: batch(10),
+                not_understood,
+                filtered,
+            };
+            tail.publish_again(&VecDeque::from([entry]));
+        };
+        let bytes = || {
+            let state = tail.lock();
+            (state.reread.bytes, state.newest.bytes)
+        };
+        let [_dead, lane, follower] = [0, 50, 50].map(|at| tail.join(Position(at)));
+        for start in (0..200).step_by(10) {
+            tail.publish(mark(start), mark(start + 10), batch(10));
+        }
+        tail.lead(Position(50));
+        again(50, 60);
+        again(60, 70);
+        tail.advance(lane, Position(70));
+        tail.lead(Position(70));
+        assert_eq!(positions(&tail, 50), [50, 60]);
+        // A lane behind the one in the lead reads for itself.
+        again(0, 10);
+        assert_eq!(positions(&tail, 0), [u64::MAX]);
+        tail.advance(follower, Position(60));
+        assert_eq!(positions(&tail, 60), [60]);
+        assert_eq!(bytes(), (10, 80));
+        tail.advance(follower, Position(70));
+        assert_eq!(bytes().0, 0);
     }
 
     const BOUND_BYTES: usize = 32 << 20;

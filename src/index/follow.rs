@@ -5,10 +5,8 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::sleep;
 use tracing::warn;
 
 use super::{Index, read};
@@ -20,9 +18,6 @@ use crate::span::Batch;
 use crate::support::lock::lock;
 use crate::telemetry::Understanding;
 
-/// Delay behind new records. Lanes poll at least every 5 ms, and the lane of a sink that reads facts has read them by then, so they are
-/// read only once.
-const BEHIND: Duration = Duration::from_millis(6);
 /// Maximum bytes of requests per step on a blocking thread.
 const AT_ONCE_BYTES_MAX: usize = 4 << 20;
 /// Maximum number of threads that read the journal again; never more than processors.
@@ -54,20 +49,9 @@ impl Index {
 
     async fn follow_from(self, feed: &Feed, from: Mark, lacks: Understanding) {
         // The reader joins only now, so that the tail retains nothing during the rebuild from disk.
-        let mut reader = feed.reader(from);
+        let mut follower = feed.follower(from);
         loop {
-            let mut taken = vec![reader.next().await];
-            let until = feed.journal().end().position;
-            sleep(BEHIND).await;
-            while !taken.is_empty() || reader.at().position < until {
-                let mut bytes = 0;
-                while reader.at().position < until && bytes < AT_ONCE_BYTES_MAX {
-                    let more = reader.next().await;
-                    bytes += more.batch.bytes;
-                    taken.push(more);
-                }
-                self.take((std::mem::take(&mut taken), reader.at().position), &lacks).await;
-            }
+            self.take(follower.next(AT_ONCE_BYTES_MAX).await, &lacks).await;
         }
     }
 

@@ -1,0 +1,130 @@
+//! Reads batches after the lanes have: the index of traces needs the same facts of the same spans.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::{Feed, FeedEntry, Reader};
+use crate::journal::{Mark, Position};
+use crate::support::clock;
+
+/// Maximum wait for a lane to take new requests: all sinks may be down.
+const LEAD_WAIT: Duration = Duration::from_millis(200);
+/// The delay from which on a follower waits for no lane.
+const LATE: Duration = Duration::from_secs(5);
+/// Delay behind new records. Lanes poll at least every 5 ms, and the lane of a sink that reads facts has read them by then.
+const BEHIND: Duration = Duration::from_millis(6);
+
+/// A reader behind the foremost lane. It gets the same batches, so that each is decoded once and the facts of its spans are read once, also
+/// when no lane keeps up with the receivers.
+#[derive(Debug)]
+pub struct Follower {
+    reader: Reader,
+    lead: watch::Receiver<Position>,
+    /// Arrival time of the newest request that it returned, in nanoseconds since 1970.
+    received_at_ns: u64,
+}
+
+impl Follower {
+    pub(super) fn new(feed: &Feed, from: Mark) -> Self {
+        let mut reader = feed.reader(from);
+        reader.leads = false;
+        Self { reader, lead: feed.tail.watch_lead(), received_at_ns: 0 }
+    }
+
+    /// Waits for batches, and returns them, up to about this many bytes of requests, with the position behind them.
+    pub async fn next(&mut self, bytes_max: usize) -> (Vec<FeedEntry>, Position) {
+        let until = self.next_end().await;
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        while self.reader.at().position < until && bytes < bytes_max {
+            let fed = self.reader.next().await;
+            bytes += fed.batch.bytes;
+            self.received_at_ns = fed.batch.source.received_at_ns.max(self.received_at_ns);
+            taken.push(fed);
+        }
+        (taken, self.reader.at().position)
+    }
+
+    /// Waits for new requests, and then for a lane to take some. Returns the position up to which to read.
+    async fn next_end(&mut self) -> Position {
+        let at = self.reader.at().position;
+        // The journal and the tail outlive their readers, so the channels stay open.
+        _ = self.reader.end.wait_for(|end| at < end.position).await;
+        sleep(BEHIND).await;
+        let late_ns = clock::unix_now_ns().saturating_sub(self.received_at_ns);
+        if late_ns < clock::nanos(LATE)
+            && let Ok(Ok(lead)) = timeout(LEAD_WAIT, self.lead.wait_for(|lead| at < *lead)).await
+        {
+            return *lead;
+        }
+        self.reader.end.borrow().position
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::feed::FeedOptions;
+    use crate::feed::tests::{accept, arrival, feed, item};
+    use crate::journal::tests::faulty::FaultyStorage;
+    use crate::journal::{Journal, MemoryStorage, Options};
+
+    #[tokio::test]
+    async fn what_a_lane_behind_the_tail_read_from_disk_is_not_read_again() {
+        let disk = FaultyStorage::default();
+        let quarantine =
+            Journal::open(&Options::default(), Arc::<MemoryStorage>::default(), drop).unwrap();
+        let options = FeedOptions { tail_bytes_max: 4 << 20, ..FeedOptions::default() };
+        let feed =
+            Feed::open(&options, &Options::default(), Arc::new(disk.clone()), quarantine).unwrap();
+        let large = "x".repeat(150_000);
+        for number in 0..60 {
+            accept(&feed, &[item(&format!("{number}{large}"))]).await;
+        }
+        let (mut lane, mut beside) = (feed.reader(Mark::default()), feed.reader(Mark::default()));
+        let mut follower = feed.follower(Mark::default());
+        disk.forget_reads();
+        let mut followed = Vec::new();
+        for _ in 0..60 {
+            let fed = lane.next().await;
+            assert!(Arc::ptr_eq(&fed.batch, &beside.next().await.batch), "{:?}", fed.start);
+            while follower.reader.at() < lane.at()
+                && lane.at().position <= *feed.tail.watch_lead().borrow()
+            {
+                followed.extend(follower.next(1).await.0.into_iter().map(|fed| fed.end));
+            }
+        }
+        assert_eq!(followed.len(), 60);
+        assert_eq!(disk.reads_of_one_block(), 1);
+        assert!(disk.bytes_read() <= usize::try_from(feed.journal().bytes()).unwrap() + 4096);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_follower_stays_behind_the_foremost_lane_unless_none_goes_on() {
+        let feed = feed();
+        let intake = feed.intake();
+        let accept_now = |id: &str| {
+            let mut arrival = arrival(&[item(id)]);
+            arrival.decoded.batch.source.received_at_ns = clock::unix_now_ns();
+            intake.accept(arrival)
+        };
+        let (mut lane, _slow) = (feed.reader(Mark::default()), feed.reader(Mark::default()));
+        let mut follower = feed.follower(Mark::default());
+        // Nobody has read anything for long.
+        accept_now("a").await.unwrap();
+        assert_eq!(follower.next(usize::MAX).await.1, feed.journal().end().position);
+        // A lane that moves is followed.
+        accept_now("b").await.unwrap();
+        lane.next().await;
+        accept_now("c").await.unwrap();
+        lane.next().await;
+        let taken = lane.at().position;
+        accept_now("d").await.unwrap();
+        assert_eq!(follower.next(usize::MAX).await.1, taken);
+        // One that does not move is not waited for.
+        assert_eq!(follower.next(usize::MAX).await.1, feed.journal().end().position);
+    }
+}
