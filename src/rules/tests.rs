@@ -346,7 +346,7 @@ impl Format for Panics {
     fn detail(&self, _: &Span) -> Detail {
         panic!("no detail")
     }
-    fn said(&self, _: &Span) -> SpanReading {
+    fn said(&self, _: &Span, _: &mut SpanReading) {
         panic!("no facts")
     }
 }

@@ -1,5 +1,7 @@
 //! Agent facts: what a span tells about agents, models, tools and tokens, in any convention.
 
+use std::sync::LazyLock;
+
 use super::{Payload, Text};
 
 /// Defines an enum whose variants have names in files, metrics and tables.
@@ -300,6 +302,14 @@ pub struct Facts {
     pub sdk_span_type: Option<Text>,
     /// What could not be interpreted; `None` if everything was.
     pub notes: Option<Box<Notes>>,
+}
+
+impl Facts {
+    /// Returns the facts of a span that tells none.
+    pub fn none() -> &'static Self {
+        static NONE: LazyLock<Facts> = LazyLock::new(Facts::default);
+        &NONE
+    }
 }
 
 /// Parts of a span that could not be interpreted. Names only, never values: they are reported to operators.

@@ -207,7 +207,7 @@ pub struct Span {
     spending: OnceLock<Spending>,
     detail: OnceLock<Arc<Detail>>,
     facts: OnceLock<Arc<SpanReading>>,
-    brief_facts: OnceLock<Arc<Facts>>,
+    brief_facts: OnceLock<Arc<SpanReading>>,
     priced: OnceLock<Option<Arc<Priced>>>,
 }
 
@@ -216,8 +216,20 @@ pub struct Span {
 pub struct SpanReading {
     /// The facts about agents, models and tools.
     pub facts: Facts,
-    /// The detail without attributes, events and links; `None` if the complete detail is as quick to read.
-    pub head: Option<Box<Detail>>,
+    /// The detail: that of an OTLP span unless [`Span::known_detail`] has it, that of another span without attributes, events and links.
+    pub head: Detail,
+}
+
+impl SpanReading {
+    /// Creates a reading that is filled where it stays: facts are large, and moving them costs as much as finding them.
+    fn by(fill: impl FnOnce(&mut Self)) -> Arc<Self> {
+        let mut reading = Arc::default();
+        // It is shared with nobody yet.
+        if let Some(reading) = Arc::get_mut(&mut reading) {
+            fill(reading);
+        }
+        reading
+    }
 }
 
 /// The ids, times and bytes of a new span.
@@ -249,11 +261,11 @@ pub trait Format: Sync {
     fn brief_detail(&self, span: &Span) -> Detail {
         self.detail(span)
     }
-    /// Reads what agents, models and tools did, and what else is found in the same pass.
-    fn said(&self, span: &Span) -> SpanReading;
-    /// Reads the facts for sums: contents and other facts that are not summed may be missing.
-    fn brief_facts(&self, span: &Span) -> Facts {
-        self.said(span).facts
+    /// Reads what agents, models and tools did, and what else is found in the same pass, into an empty reading.
+    fn said(&self, span: &Span, reading: &mut SpanReading);
+    /// Reads the facts for sums in the same way: contents and other facts that are not summed may be missing.
+    fn brief_facts(&self, span: &Span, reading: &mut SpanReading) {
+        self.said(span, reading);
     }
     /// Returns the synthetic root for the trace of a span without a parent; `None` if the span needs none under this rule.
     fn synthetic_root(&self, _span: &Span, _rule: RootSpan) -> Option<SpanId> {
@@ -278,9 +290,7 @@ impl Format for Synthetic {
         Detail::default()
     }
 
-    fn said(&self, _span: &Span) -> SpanReading {
-        SpanReading::default()
-    }
+    fn said(&self, _span: &Span, _reading: &mut SpanReading) {}
 
     fn is_synthetic(&self) -> bool {
         true
@@ -337,7 +347,7 @@ impl Span {
     pub fn synthetic(outline: SpanHeader, scope: Arc<Scope>, detail: Detail, facts: Facts) -> Self {
         Self {
             detail: OnceLock::from(Arc::new(detail)),
-            facts: OnceLock::from(Arc::new(SpanReading { facts, head: None })),
+            facts: OnceLock::from(Arc::new(SpanReading { facts, head: Detail::default() })),
             ..Self::new(outline, scope, None, &Synthetic)
         }
     }
@@ -349,7 +359,15 @@ impl Span {
 
     /// Returns everything that OTLP defines for the span, read on the first call.
     pub fn detail(&self) -> &Detail {
-        self.detail.get_or_init(|| Arc::new(self.format.detail(self)))
+        match self.facts.get() {
+            Some(read) if self.is_otlp() && self.detail.get().is_none() => &read.head,
+            _ => self.detail.get_or_init(|| Arc::new(self.format.detail(self))),
+        }
+    }
+
+    /// Returns the complete detail if it was read alone.
+    pub fn known_detail(&self) -> Option<&Detail> {
+        self.detail.get().map(|detail| &**detail)
     }
 
     /// Returns the detail for callers that take input and output from the facts: the attributes that repeat these may be missing. It is
@@ -364,10 +382,8 @@ impl Span {
     /// Returns the detail for callers that use attributes, events and links only if [`Span::is_otlp`]: otherwise they may be missing. It is
     /// read together with the facts.
     pub fn head(&self) -> &Detail {
-        match self.detail.get() {
-            Some(detail) => detail,
-            None => self.said().head.as_deref().unwrap_or_else(|| self.detail()),
-        }
+        let said = self.said();
+        self.known_detail().unwrap_or(&said.head)
     }
 
     /// Returns the span's agent facts, read on the first call.
@@ -376,7 +392,7 @@ impl Span {
     }
 
     fn said(&self) -> &SpanReading {
-        self.facts.get_or_init(|| Arc::new(self.format.said(self)))
+        self.facts.get_or_init(|| SpanReading::by(|reading| self.format.said(self, reading)))
     }
 
     /// Returns the facts for sums: those of [`Span::facts`] if they have been read; otherwise contents and other facts that are not summed
@@ -384,7 +400,10 @@ impl Span {
     pub fn brief_facts(&self) -> &Facts {
         match self.facts.get() {
             Some(said) => &said.facts,
-            None => self.brief_facts.get_or_init(|| Arc::new(self.format.brief_facts(self))),
+            None => {
+                let read = |reading: &mut _| self.format.brief_facts(self, reading);
+                &self.brief_facts.get_or_init(|| SpanReading::by(read)).facts
+            }
         }
     }
 

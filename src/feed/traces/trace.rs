@@ -51,8 +51,7 @@ impl Trace {
         if let Some(object) = &span.trace {
             self.add_object(object);
         }
-        let nothing = Facts::default();
-        let facts = if needs.traced.reads(span) { span.facts() } else { &nothing };
+        let facts = if needs.traced.reads(span) { span.facts() } else { Facts::none() };
         let is_asked = needs.traced.follows(span) || self.tree.is_above_a_call(span.span_id);
         let spending = if is_asked { span.spending() } else { Spending::default() };
         let agent = facts.agent.as_ref().filter(|_| needs.agents);

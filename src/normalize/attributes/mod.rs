@@ -55,28 +55,27 @@ pub(super) fn matters_to_sums<'s>(
     is_summed || own.is_some() || is_repeated() || is_uncounted()
 }
 
-/// Reads the facts of a span from those attributes and events that this detail has.
-pub(in crate::normalize) fn facts(span: &Span, detail: &Detail) -> Facts {
+/// Reads the facts of a span from those attributes and events that this detail has, into empty facts.
+pub(in crate::normalize) fn facts(span: &Span, detail: &Detail, facts: &mut Facts) {
     let slots = Slots::fill(span, detail);
     let kinds::Decision { convention, kind, unknown } = kinds::decide(&slots);
-    let mut facts = Facts { kind, convention, ..Facts::default() };
-    texts(&slots, &mut facts);
-    model(&slots, &mut facts);
-    content(&slots, &mut facts);
-    surroundings(&slots, span, &mut facts);
-    refine::refine(&slots, &mut facts);
-    let is_total_odd = tokens(&slots, &mut facts);
-    finish_names(&slots, &mut facts);
+    (facts.kind, facts.convention) = (kind, convention);
+    texts(&slots, facts);
+    model(&slots, facts);
+    content(&slots, facts);
+    surroundings(&slots, span, facts);
+    refine::refine(&slots, facts);
+    let is_total_odd = tokens(&slots, facts);
+    finish_names(&slots, facts);
     facts.scores = slots.scores();
     if !detail.events.is_empty() {
-        events::read(span, detail, &mut facts);
+        events::read(span, detail, facts);
     }
     facts.error = failure(&slots, facts.error.take());
     let odd_total = is_total_odd.then(|| Text::from_static("total_tokens"));
     let notes =
         Notes { uncounted: slots.uncounted.cloned().or(odd_total), unknown_operation: unknown };
     facts.notes = (notes != Notes::default()).then(|| Box::new(notes));
-    facts
 }
 
 /// Copies the facts that are text in the attributes, too.

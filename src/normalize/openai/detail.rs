@@ -44,17 +44,16 @@ pub(super) fn detail(span: &Span, messages: Messages) -> Detail {
 }
 
 /// Reads the facts of an item, and its detail without attributes.
-pub(super) fn said(span: &Span) -> SpanReading {
+pub(super) fn said(span: &Span, reading: &mut SpanReading) {
     // Arrival verified that the wire is UTF-8.
     let source = Text::try_from(span.wire.clone()).unwrap_or_default();
     let opened = Opened::of(span, &source);
-    let facts = facts::facts(span, &source, &opened);
-    let head = Some(Box::new(head(&source, &opened, &facts)));
-    SpanReading { facts, head }
+    facts::facts(span, (&source, &opened), &mut reading.facts);
+    reading.head = head(&source, &opened, &reading.facts);
 }
 
 /// Reads the facts of an item without its input and output. A generation keeps them, because its output may hold its tokens.
-pub(super) fn brief_facts(span: &Span) -> Facts {
+pub(super) fn brief_facts(span: &Span, facts: &mut Facts) {
     let source = Text::try_from(span.wire.clone()).unwrap_or_default();
     let mut opened = Opened::of(span, &source);
     if let Some(data) = &mut opened.data
@@ -62,7 +61,7 @@ pub(super) fn brief_facts(span: &Span) -> Facts {
     {
         data.members.retain(|(name, _)| name != "input" && name != "output");
     }
-    facts::facts(span, &source, &opened)
+    facts::facts(span, (&source, &opened), facts);
 }
 
 fn head(source: &Text, opened: &Opened<'_>, facts: &Facts) -> Detail {

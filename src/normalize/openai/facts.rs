@@ -13,10 +13,10 @@ use crate::span::{
 use crate::support::json::object;
 
 /// Reads the facts of a parsed item.
-pub(super) fn facts(span: &Span, source: &Text, opened: &Opened<'_>) -> Facts {
-    let mut facts = Facts { convention: Convention::OpenAiAgents, ..Facts::default() };
+pub(super) fn facts(span: &Span, (source, opened): (&Text, &Opened<'_>), facts: &mut Facts) {
+    facts.convention = Convention::OpenAiAgents;
     if let Some(trace) = &span.trace {
-        add_trace(trace, &mut facts);
+        add_trace(trace, facts);
     }
     for (name, value) in &opened.item.members {
         match &**name {
@@ -26,13 +26,12 @@ pub(super) fn facts(span: &Span, source: &Text, opened: &Opened<'_>) -> Facts {
         }
     }
     if let Some(data) = &opened.data {
-        Reader { source, data, span }.read(&mut facts);
+        Reader { source, data, span }.read(facts);
     }
     if let Some(set) = set_by_rules(&opened.item) {
         facts.metadata.retain(|(name, _)| &**name != keys::SPANFERRY_SET);
-        add_set(source, set, &mut facts);
+        add_set(source, set, facts);
     }
-    facts
 }
 
 /// Returns what the user's rules set on an item.

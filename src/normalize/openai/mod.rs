@@ -23,8 +23,8 @@ use super::raw::{share, utf8};
 use super::shape::{self, BodyShape};
 use super::{Decoded, Encoding, Envelope, Limits, Malformed, Refused, Warning, ids, time};
 use crate::span::{
-    Batch, Detail, Facts, Format, Item, Resource, RootSpan, Scope, Source, Span, SpanHeader,
-    SpanId, SpanReading, Text, TraceId, TraceObject, keys,
+    Batch, Detail, Format, Item, Resource, RootSpan, Scope, Source, Span, SpanHeader, SpanId,
+    SpanReading, Text, TraceId, TraceObject, keys,
 };
 use crate::support::json::scan::Scanner;
 
@@ -81,12 +81,12 @@ impl Format for OpenAi {
         detail::detail(span, Messages::LeftOut)
     }
 
-    fn said(&self, span: &Span) -> SpanReading {
-        detail::said(span)
+    fn said(&self, span: &Span, reading: &mut SpanReading) {
+        detail::said(span, reading);
     }
 
-    fn brief_facts(&self, span: &Span) -> Facts {
-        detail::brief_facts(span)
+    fn brief_facts(&self, span: &Span, reading: &mut SpanReading) {
+        detail::brief_facts(span, &mut reading.facts);
     }
 
     fn synthetic_root(&self, span: &Span, rule: RootSpan) -> Option<SpanId> {

@@ -20,7 +20,7 @@ mod json;
 mod tests;
 
 use super::attributes;
-use crate::span::{Detail, Facts, Format, Span, SpanReading};
+use crate::span::{Detail, Format, Span, SpanReading};
 
 pub use arrival::with_parent;
 pub(super) use arrival::{decode as decode_protobuf, span_of};
@@ -42,19 +42,26 @@ impl Format for Otlp {
     }
 
     fn detail(&self, span: &Span) -> Detail {
-        detail::span(&span.wire)
+        let mut detail = Detail::default();
+        detail::fill(&mut detail, &span.wire);
+        detail
     }
 
-    fn said(&self, span: &Span) -> SpanReading {
-        SpanReading { facts: attributes::facts(span, span.detail()), head: None }
+    fn said(&self, span: &Span, reading: &mut SpanReading) {
+        let SpanReading { facts, head } = reading;
+        let detail = span.known_detail().unwrap_or_else(|| {
+            detail::fill(head, &span.wire);
+            head
+        });
+        attributes::facts(span, detail, facts);
     }
 
-    fn brief_facts(&self, span: &Span) -> Facts {
+    fn brief_facts(&self, span: &Span, reading: &mut SpanReading) {
         let mut followed = None;
         let name = || str::from_utf8(wire::last_bytes(&span.wire, 5)).unwrap_or_default();
         let detail = detail::span_with(&span.wire, |key, bytes| {
             attributes::matters_to_sums((key, bytes), (&span.scope.name, name), &mut followed)
         });
-        attributes::facts(span, &detail)
+        attributes::facts(span, &detail, &mut reading.facts);
     }
 }

@@ -186,8 +186,9 @@ impl Format for SentOn {
         self.0.clone()
     }
 
-    fn said(&self, span: &Span) -> SpanReading {
-        SpanReading { facts: attributes::facts(span, span.detail()), head: None }
+    fn said(&self, span: &Span, reading: &mut SpanReading) {
+        reading.head = self.0.clone();
+        attributes::facts(span, &reading.head, &mut reading.facts);
     }
 }
 

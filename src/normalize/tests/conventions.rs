@@ -27,8 +27,9 @@ impl Format for Made {
         self.0.clone()
     }
 
-    fn said(&self, span: &Span) -> SpanReading {
-        SpanReading { facts: attributes::facts(span, span.detail()), head: None }
+    fn said(&self, span: &Span, reading: &mut SpanReading) {
+        reading.head = self.0.clone();
+        attributes::facts(span, &reading.head, &mut reading.facts);
     }
 }
 
@@ -53,9 +54,10 @@ fn made(scope: &str, detail: Detail) -> Facts {
     });
     let format: &'static Made = Box::leak(Box::new(Made(detail)));
     let span = Span::new(outline, Arc::new(scope), None, format);
-    let spending = Spending::of(&attributes::facts(&span, &brief));
+    let mut facts = Facts::default();
+    attributes::facts(&span, &brief, &mut facts);
     assert_eq!(
-        spending,
+        Spending::of(&facts),
         span.spending(),
         "what does not matter makes a difference: {:?}",
         format.0

@@ -133,8 +133,8 @@ impl Format for Fixed {
         self.detail.clone()
     }
 
-    fn said(&self, _: &Span) -> SpanReading {
-        SpanReading { facts: self.facts.clone(), head: None }
+    fn said(&self, _: &Span, reading: &mut SpanReading) {
+        (reading.facts, reading.head) = (self.facts.clone(), self.detail.clone());
     }
 
     fn synthetic_root(&self, _: &Span, _: crate::span::RootSpan) -> Option<SpanId> {
