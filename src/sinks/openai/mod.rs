@@ -38,7 +38,6 @@ mod key_status;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -127,62 +126,61 @@ impl OpenAi {
         let bytes_max = self.accounts.options.request_bytes_max.as_usize();
         let accounts = Arc::clone(&self.accounts);
         let encode = move |delivery: &Delivery| encode::encode(delivery, bytes_max, &accounts);
-        let mut bodies = match http::encode(delivery, encode).await {
-            Ok(bodies) => VecDeque::from(bodies),
+        let bodies = match http::encode(delivery, encode).await {
+            Ok(bodies) => bodies,
             Err(problem) => {
                 return Report::down(None, format!("cannot write the requests: {problem}"));
             }
         };
         let mut reports = Reports::new(delivery.len());
-        while let Some(body) = bodies.pop_front() {
-            if body.entries.is_empty() {
+        let mut ended: Vec<Arc<Account>> = Vec::new();
+        for mut body in bodies {
+            if ended.contains(&body.account) {
                 continue;
             }
-            let account = Arc::clone(&body.account);
-            let report = match (self.standing(&account.key), self.headers(&account)) {
-                (KeyStatus::Open, Some(headers)) => {
-                    match self.exchange(delivery, headers, &body, &mut reports).await {
-                        Ok(report) => report,
-                        Err(next) => {
-                            bodies.push_front(next);
-                            continue;
-                        }
-                    }
+            let report = loop {
+                if let Some(report) = self.attempt(delivery, &mut body, &mut reports).await {
+                    break report;
                 }
-                // The key was known a moment ago.
-                (KeyStatus::Open, None) => Report::reject("its key was evicted by newer keys", ""),
-                (KeyStatus::Closed(reason), _) => Report::reject(reason, ""),
-                (KeyStatus::Wait(reason), _) => deferred(&account.key, reason),
             };
-            if report.ends_attempt() {
-                bodies.retain(|other| other.account != account);
-            }
-            reports.add(body.places(), report);
+            reports.add(body.places(), report.clone());
+            ended.extend(report.ends_attempt().then_some(body.account));
         }
         reports.finish()
     }
 
-    /// Sends one request. Returns the report for its items, or what to do next: the request with the item repaired that OpenAI complains
-    /// about, or without it; or the same request if OpenAI refuses its caller's key, which is left for its next try.
-    async fn exchange(
+    /// Sends one request and returns the report for its items; `None` if it must be sent again: with the item repaired that OpenAI complains
+    /// about, or without it; or because OpenAI refuses its caller's key, which is left for its next try.
+    async fn attempt(
         &self,
         delivery: &Delivery,
-        headers: HeaderMap,
-        body: &Body,
+        body: &mut Body,
         reports: &mut Reports,
-    ) -> Result<Report, Body> {
-        let mut request = self.endpoint.request(delivery, body.bytes.clone());
+    ) -> Option<Report> {
+        if body.entries.is_empty() {
+            return Some(Report::delivered());
+        }
+        let key = &body.account.key;
+        let headers = match (self.standing(key), self.headers(&body.account)) {
+            (KeyStatus::Open, Some(headers)) => headers,
+            // The key was known a moment ago.
+            (KeyStatus::Open, None) => {
+                return Some(Report::reject("its key was evicted by newer keys", ""));
+            }
+            (KeyStatus::Closed(reason), _) => return Some(Report::reject(reason, "")),
+            (KeyStatus::Wait(reason), _) => return Some(deferred(key, reason)),
+        };
+        let mut request = self.endpoint.request(delivery, body.bytes());
         request.headers.extend(headers);
         let answer = match self.endpoint.send(&request).await {
             Ok(response) => response::read(&response),
             Err(report) => Answer::All(report),
         };
-        let key = &body.account.key;
-        Ok(match answer {
+        match answer {
             Answer::Taken => {
                 lock(&self.standings).taken(key);
                 self.accounts.announce(body.entries.iter().filter_map(|it| it.announces));
-                Report::delivered()
+                Some(Report::delivered())
             }
             Answer::KeyRefused { reason, is_final } if is_final || *key != Key::Configured => {
                 let now = Instant::now().into_std();
@@ -195,28 +193,30 @@ impl OpenAi {
                 } else if is_news {
                     warn!(reason, "OpenAI refuses a caller's key: its items wait");
                 }
-                return Err(body.clone());
+                None
             }
             Answer::KeyRefused { reason, .. } => {
-                Report::hold(format!("{reason}: it refuses `api_key`"))
+                Some(Report::hold(format!("{reason}: it refuses `api_key`")))
             }
             Answer::Item(complaint) => {
                 lock(&self.standings).taken(key);
-                let Some(entry) = body.entries.get(complaint.index) else {
-                    let Complaint { reason, answer, .. } = complaint;
-                    return Ok(Report::split(RejectClass::Malformed, reason, answer));
+                let Complaint { index, ref reason, ref answer, .. } = complaint;
+                let Some(entry) = body.entries.get_mut(index) else {
+                    let (reason, answer) = (reason.clone(), answer.clone());
+                    return Some(Report::split(RejectClass::Malformed, reason, answer));
                 };
-                let item = body.item(complaint.index).filter(|_| entry.repairs < REPAIRS_MAX);
-                let repaired = item.and_then(|item| repair::repaired(item, &complaint));
-                let next = body.with(complaint.index, repaired.as_deref());
-                if repaired.is_none() {
-                    let report = Report::reject(complaint.reason, complaint.answer);
-                    reports.add(entry.place, report);
+                let is_last = REPAIRS_MAX <= entry.repairs;
+                match repair::repaired(&entry.text, &complaint).filter(|_| !is_last) {
+                    Some(text) => (entry.text, entry.repairs) = (text, entry.repairs + 1),
+                    None => {
+                        let place = body.entries.remove(index).place;
+                        reports.add(place, Report::reject(reason, answer));
+                    }
                 }
-                return Err(next);
+                None
             }
-            Answer::All(report) => report,
-        })
+            Answer::All(report) => Some(report),
+        }
     }
 
     fn headers(&self, account: &Account) -> Option<HeaderMap> {

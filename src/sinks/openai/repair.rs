@@ -10,9 +10,9 @@ const NEEDED: [&str; 7] =
     ["object", "id", "trace_id", "parent_id", "started_at", "ended_at", "type"];
 
 /// Returns the item without the cause of the complaint; `None` if it cannot be repaired.
-pub(super) fn repaired(item: &str, complaint: &Complaint) -> Option<Vec<u8>> {
+pub(super) fn repaired(item: &[u8], complaint: &Complaint) -> Option<Vec<u8>> {
     let (parent, name) = complaint.path.rsplit_once('/')?;
-    let mut tree: Value = serde_json::from_str(item).ok()?;
+    let mut tree: Value = serde_json::from_slice(item).ok()?;
     let value = tree.pointer_mut(&complaint.path).filter(|_| !NEEDED.contains(&name))?;
     if complaint.code == "unknown_parameter" {
         match tree.pointer_mut(parent)? {
@@ -32,8 +32,7 @@ pub(super) fn repaired(item: &str, complaint: &Complaint) -> Option<Vec<u8>> {
     } else {
         return None;
     }
-    let text = tree.to_string();
-    (text != item).then(|| text.into_bytes())
+    Some(tree.to_string().into_bytes()).filter(|text| text != item)
 }
 
 fn is_about_size(complaint: &Complaint) -> bool {
@@ -63,7 +62,7 @@ mod tests {
             reason: String::new(),
             answer: answer.to_owned(),
         };
-        repaired(item, &complaint).map(|text| String::from_utf8(text).unwrap())
+        repaired(item.as_bytes(), &complaint).map(|text| String::from_utf8(text).unwrap())
     }
 
     #[test]
