@@ -19,16 +19,11 @@ pub(super) enum Change {
 
 /// Changes the members of an object; any other value is kept.
 pub(super) fn object(value: Raw<'_>, change: impl Fn(&str, Raw<'_>) -> Change) -> Change {
-    members(&value.members().collect::<Vec<_>>(), change)
-}
-
-/// Changes an object with these members.
-pub(super) fn members<'a>(
-    members: &[(Cow<'a, str>, Raw<'a>)],
-    change: impl Fn(&str, Raw<'_>) -> Change,
-) -> Change {
-    let named = members.iter().map(|(name, value)| (Some(&**name), *value, change(name, *value)));
-    of_children(named.collect(), *b"{}")
+    let changed = value.members().map(|(name, value)| {
+        let change = change(&name, value);
+        (Some(name), value, change)
+    });
+    of_children(changed.collect(), *b"{}")
 }
 
 /// Changes the elements of an array; any other value is kept.
@@ -36,7 +31,10 @@ pub(super) fn array(value: Raw<'_>, change: impl Fn(Raw<'_>) -> Change) -> Chang
     of_children(value.elements().map(|it| (None, it, change(it))).collect(), *b"[]")
 }
 
-fn of_children(children: Vec<(Option<&str>, Raw<'_>, Change)>, [open, close]: [u8; 2]) -> Change {
+fn of_children(
+    children: Vec<(Option<Cow<'_, str>>, Raw<'_>, Change)>,
+    [open, close]: [u8; 2],
+) -> Change {
     if children.iter().all(|(.., change)| *change == Change::Keep) {
         return Change::Keep;
     }
@@ -51,7 +49,7 @@ fn of_children(children: Vec<(Option<&str>, Raw<'_>, Change)>, [open, close]: [u
             out.push(b',');
         }
         if let Some(name) = name {
-            write_str(&mut out, name);
+            write_str(&mut out, &name);
             out.push(b':');
         }
         out.extend_from_slice(written);
