@@ -47,8 +47,6 @@ pub(super) struct Encoder<'a> {
     /// The most bytes of a request; only a single larger document exceeds it.
     pub(super) request_bytes_max: usize,
     pub(super) doc_bytes_max: usize,
-    /// The index of spans, without a date.
-    pub(super) spans_index: String,
 }
 
 impl<'s> Encoder<'s> {
@@ -61,7 +59,6 @@ impl<'s> Encoder<'s> {
             degradation: Degradation::Full,
             request_bytes_max,
             doc_bytes_max: doc_bytes_max.min(request_bytes_max / 10 * 9),
-            spans_index: settings.spans_index(),
         }
     }
 
@@ -140,7 +137,7 @@ impl<'s> Encoder<'s> {
         let is_created = self.settings.is_stream() || is_quickwit;
         let action = if is_created { Action::Create } else { Action::Index };
         let event_ns = event_ns(subject.span, subject.source);
-        let index = index_at(&self.spans_index, options.rotation, event_ns);
+        let index = index_at(&self.settings.indices[0], options.rotation, event_ns);
         let id = match options.id_mode {
             _ if is_quickwit => None,
             IdMode::Auto => None,
@@ -163,7 +160,7 @@ impl<'s> Encoder<'s> {
     /// Adds a trace object. No span's document contains its facts, so it updates the document of its trace, and creates it if there is none
     /// yet.
     fn object(&self, bulks: &mut Bulks, at: usize, object: &TraceObject, received_ns: u64) {
-        let (index, name) = (self.settings.traces_index(), names::of_object(object));
+        let (index, name) = (self.settings.indices[1].clone(), names::of_object(object));
         let stale = Some((name.to_string(), received_ns / NS_PER_MS, false));
         let line = Line { place: at, action: Action::Update, index, stale };
         bulks.add(line, Some(&bounded(&name)), None, |out| {

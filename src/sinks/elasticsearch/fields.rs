@@ -1,6 +1,6 @@
 //! Writes facts as fields: each row has an object, a name and a value. Pure.
 
-use crate::support::json::{write_f64, write_str, write_u64};
+use crate::support::json::{write_f64, write_list, write_str, write_u64};
 use crate::support::rfc3339;
 
 /// A field: its object, empty for the open one; its name, which needs no escape; its value.
@@ -87,16 +87,8 @@ pub(super) fn write_texts(
     name: &'static str,
     texts: impl IntoIterator<Item = impl AsRef<str>>,
 ) {
-    let mut separator = b'[';
-    for text in texts {
-        if separator == b'[' {
-            write_key(out, name);
-        }
-        out.push(separator);
-        write_str(out, text.as_ref());
-        separator = b',';
-    }
-    if separator == b',' {
-        out.push(b']');
+    let mut texts = texts.into_iter().peekable();
+    if texts.peek().is_some() {
+        write_list(write_key(out, name), texts, |out, text| write_str(out, text.as_ref()));
     }
 }

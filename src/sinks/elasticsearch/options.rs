@@ -198,6 +198,8 @@ pub struct Settings {
     pub endpoints: Vec<Uri>,
     /// The headers of every request, including credentials.
     pub headers: HeaderMap,
+    /// The index or data stream of spans, without a date, and the index of trace documents.
+    pub indices: [String; 2],
     /// How bodies are compressed.
     pub compression: Compression,
     /// Prices for calls whose clients report no cost. They are set when the sink is built.
@@ -388,7 +390,8 @@ impl Settings {
         }
         let usual = Compression::toward(&endpoints);
         let compression = *options.compression.get_or_insert(usual);
-        Ok(Self { options, endpoints, headers, compression, prices: Arc::default() })
+        let indices = ["spans", "traces"].map(|of| format!("{}-{of}", options.index_prefix));
+        Ok(Self { options, endpoints, headers, indices, compression, prices: Arc::default() })
     }
 
     /// Returns the options of the client.
@@ -397,24 +400,9 @@ impl Settings {
         ClientOptions { response_bytes_max, ..self.options.connection.client() }
     }
 
-    /// Returns the index or data stream of spans, without a date.
-    pub(super) fn spans_index(&self) -> String {
-        format!("{}-spans", self.options.index_prefix)
-    }
-
-    /// Returns the index of trace documents.
-    pub(super) fn traces_index(&self) -> String {
-        format!("{}-traces", self.options.index_prefix)
-    }
-
-    /// Returns both.
-    pub(super) fn indices(&self) -> [String; 2] {
-        [self.spans_index(), self.traces_index()]
-    }
-
     /// Returns whether an index contains spans, including dated ones.
     pub(super) fn is_of_spans(&self, index: &str) -> bool {
-        index.starts_with(&self.spans_index())
+        index.starts_with(&self.indices[0])
     }
 
     /// Returns whether spans go into a data stream.

@@ -57,7 +57,7 @@ async fn privileges(
     let mut wanted = vec!["create_index", "index", "create"];
     wanted.extend((settings.options.trace_summary == TraceSummary::On).then_some("read"));
     let of_cluster = Vec::from_iter(is_managed.then_some("manage_index_templates"));
-    let names = settings.indices().map(|index| format!("{index}*"));
+    let names = settings.indices.each_ref().map(|index| format!("{index}*"));
     let body = json!({
         "cluster": of_cluster, "index": [{ "names": names, "privileges": wanted }]
     });
@@ -121,16 +121,16 @@ async fn template_difference(
 
 /// Fails if an existing index has fields with other types than the sink's, which would make the sink hold.
 async fn mapping_difference(settings: &Settings, server: Server, cluster: &Cluster) -> Answer<()> {
-    for index in settings.indices() {
+    for index in &settings.indices {
         let path = format!("/{index}/_mapping");
         let response = cluster.send(Method::GET, &path, HeaderMap::new(), "").await?;
         // A missing index has no other mapping, and a key may not be allowed to look.
         let Ok(Value::Object(there)) = serde_json::from_slice(&response.body) else { continue };
         // The next index of a data stream will be right.
-        if settings.is_streamed(&index) && 1 < there.len() {
+        if settings.is_streamed(index) && 1 < there.len() {
             continue;
         }
-        let wanted = templates::index_body(settings, server, &index);
+        let wanted = templates::index_body(settings, server, index);
         let ours = wanted.pointer("/mappings/properties").and_then(Value::as_object);
         for there in there.values().filter_map(|there| there.pointer("/mappings/properties")) {
             let differs = |(name, field): &(&String, &Value)| {

@@ -130,82 +130,61 @@ impl<'a> Sum<'a> {
     }
 }
 
-/// The parts of a span's document that decide its place in the tree and whether its tokens count.
+/// A span's document: where it is, and the parts that decide its place in the tree and whether its tokens count.
 #[derive(Debug)]
 pub(super) struct Hit<'a> {
     pub(super) index: String,
     pub(super) id: String,
     pub(super) seq: Option<Seq>,
     pub(super) trace: Cow<'a, str>,
-    span: Cow<'a, str>,
-    parent: Option<Cow<'a, str>>,
-    /// The name and the span of the agent.
-    agent: Option<(Cow<'a, str>, Option<Cow<'a, str>>)>,
-    /// The evidence whether its tokens count, in addition to the tokens.
-    counting: Object<'a>,
-    spends: Option<Cow<'a, str>>,
+    /// Ids and names are JSON texts, which the server writes in one form.
+    pub(super) node: Node<'a, &'a str, &'a str>,
     pub(super) source: Object<'a>,
 }
 
 impl<'a> Hit<'a> {
     fn of(found: &Object<'a>) -> Option<Self> {
         let source = found.get_object("_source")?;
+        let text = |of: &Object<'a>, name| {
+            let is_said = |text: &&str| text.starts_with('"') && *text != "\"\"";
+            of.get(name).map(Raw::text).filter(is_said)
+        };
+        let number = |of: &Object<'_>, name| of.get(name).and_then(Raw::count).unwrap_or_default();
         let agent = source.get_object("agent");
-        let agent = agent.and_then(|it| Some((it.get_string("name")?, it.get_string("span_id"))));
+        let agent = agent
+            .and_then(|it| Some(Agent { name: text(&it, "name")?, span: text(&it, "span_id") }));
         let counting = source.get_object("counting").unwrap_or_default();
+        let said = counting.get_string("spends");
+        let spends = match said.as_deref() {
+            Some(MODEL) => Spends::Model,
+            Some(LOG) => Spends::Log,
+            Some(OTHER | STEP) => Spends::Other,
+            Some(RECORD) => Spends::Record,
+            None if source.get("usage").is_some() => Spends::Model,
+            _ => Spends::Nothing,
+        };
+        let own = Own {
+            parent: text(&source, "parent_id"),
+            agent,
+            spends,
+            is_call: spends == Spends::Model || said.as_deref() == Some(SILENT),
+            is_step: said.as_deref() == Some(STEP),
+            is_boundary: counting.get("is_boundary").and_then(Raw::boolean) == Some(true),
+            is_estimated: false,
+            has_failed: false,
+            answer: number(&counting, "answer"),
+        };
+        let (trace, id) =
+            (text(&source, "trace_id")?, text(&source, "span_id").unwrap_or_default());
+        let start_us = number(&source, "start_us");
         Some(Self {
             index: found.get_string("_index").unwrap_or_default().into_owned(),
             id: found.get_string("_id")?.into_owned(),
             seq: seq_of(found),
             trace: source.get_string("trace_id")?,
-            span: source.get_string("span_id").unwrap_or_default(),
-            parent: source.get_string("parent_id"),
-            agent,
-            spends: counting.get_string("spends"),
-            counting,
+            node: Node { trace, id, own, depth: 0, start_us },
             source,
         })
-    }
-
-    pub(super) fn agent(&self) -> Option<Agent<'_>> {
-        let (name, span) = self.agent.as_ref()?;
-        Some(Agent { name, span: span.as_deref() })
-    }
-
-    pub(super) fn depth(&self) -> Option<u16> {
-        self.source.get("depth")?.count()?.try_into().ok()
-    }
-
-    /// Returns its tokens, and whether it counts them.
-    pub(super) fn tokens(&self) -> Option<(Raw<'_>, bool)> {
-        let usage = self.source.get("usage");
-        Some((usage.or_else(|| self.source.get("aggregate_usage"))?, usage.is_some()))
-    }
-
-    pub(super) fn node(&self) -> Node<'_, &str, &str> {
-        let said = self.spends.as_deref();
-        let spends = match said {
-            Some(MODEL) => Spends::Model,
-            Some(LOG) => Spends::Log,
-            Some(OTHER | STEP) => Spends::Other,
-            Some(RECORD) => Spends::Record,
-            None if self.source.get("usage").is_some() => Spends::Model,
-            _ => Spends::Nothing,
-        };
-        let number = |of: &Object<'_>, name| of.get(name).and_then(Raw::count).unwrap_or_default();
-        let own = Own {
-            parent: self.parent.as_deref(),
-            agent: self.agent(),
-            spends,
-            is_call: spends == Spends::Model || said == Some(SILENT),
-            is_step: said == Some(STEP),
-            is_boundary: self.counting.get("is_boundary").and_then(Raw::boolean) == Some(true),
-            is_estimated: false,
-            has_failed: false,
-            answer: number(&self.counting, "answer"),
-        };
-        let start_us = number(&self.source, "start_us");
-        Node { trace: &self.trace, id: &self.span, own, depth: 0, start_us }
     }
 }
 

@@ -33,12 +33,6 @@ pub(super) struct Setup {
     stage: tokio::sync::Mutex<()>,
 }
 
-impl Setup {
-    fn is_done(&self) -> bool {
-        lock(&self.doubted).as_ref().is_some_and(BTreeSet::is_empty)
-    }
-}
-
 impl Backend {
     /// Returns the identified server, or the assumed one.
     pub(super) fn server(&self) -> Server {
@@ -60,11 +54,8 @@ impl Backend {
     /// Runs the setup once. A report explains why nothing can be delivered now.
     pub(super) async fn prepare(&self) -> Result<(), Report> {
         let setup = &self.setup;
-        if setup.is_done() {
-            return Ok(());
-        }
         let _stage = setup.stage.lock().await;
-        if setup.is_done() {
+        if lock(&setup.doubted).as_ref().is_some_and(BTreeSet::is_empty) {
             return Ok(());
         }
         if setup.server.get().is_none() {
@@ -92,9 +83,12 @@ impl Backend {
     /// Does the same if a missing answer would have named the new index. The name of a daily index is unknown; if it has an older mapping,
     /// it keeps it.
     pub(super) fn doubt_all(&self) {
+        self.doubt(self.undated_indices());
+    }
+
+    fn undated_indices(&self) -> impl Iterator<Item = String> {
         let is_one = self.settings.options.rotation == Rotation::None;
-        let indices = self.settings.indices().into_iter();
-        self.doubt(indices.filter(|index| is_one || !self.settings.is_of_spans(index)));
+        self.settings.indices.iter().skip(usize::from(!is_one)).cloned()
     }
 
     /// Asks the backend to identify itself.
@@ -117,10 +111,10 @@ impl Backend {
         *lock(&self.setup.notice) = None;
         let sink = &self.name;
         let mut steps = templates::steps(&self.settings, self.server());
-        let mut at = 0;
-        while let Some((step, behind)) = steps.get(at..).and_then(<[_]>::split_first) {
+        let (mut at, count) = (0, steps.len());
+        while let Some(step) = steps.get(at) {
             at += 1;
-            let Err(obstacle) = self.put_in_order(step, behind).await else { continue };
+            let Err(obstacle) = self.put(step).await else { continue };
             let reason = obstacle.to_string();
             match obstacle.why {
                 Why::Away => return Err(obstacle),
@@ -139,6 +133,12 @@ impl Backend {
                     self.make_bare_indices().await?;
                     break;
                 }
+                // Elasticsearch rejects the part of a template for plain indices (its timestamp field would be an alias) while the installed
+                // template is still that of a data stream. So a part is installed again after its template; otherwise `rotation` could not
+                // be changed back.
+                Why::Refused if at <= count && step.path.starts_with("_component_template/") => {
+                    steps.push(step.clone());
+                }
                 Why::Refused => {
                     let path = &step.path;
                     let reason = format!("the backend refuses {path} as configured ({reason})");
@@ -147,7 +147,7 @@ impl Backend {
             }
         }
         let mut indices = lock(&self.setup.doubted).clone().unwrap_or_default();
-        indices.extend(self.settings.indices());
+        indices.extend(self.settings.indices.clone());
         for index in indices {
             self.check(&index).await?;
             if let Some(doubted) = lock(&self.setup.doubted).as_mut() {
@@ -161,7 +161,7 @@ impl Backend {
     async fn check(&self, index: &str) -> Result<(), ClusterError> {
         let rotation = self.settings.options.rotation;
         let is_rotated = matches!(rotation, Rotation::Daily | Rotation::Monthly)
-            && index == self.settings.spans_index();
+            && index == self.settings.indices[0];
         let updated = self.update_mapping(index, if is_rotated { "-*" } else { "" }).await;
         let Err(obstacle) = updated else { return Ok(()) };
         match obstacle.why {
@@ -214,11 +214,7 @@ impl Backend {
 
     /// Creates the indices directly, if templates may not be installed.
     async fn make_bare_indices(&self) -> Result<(), ClusterError> {
-        let mut indices = vec![self.settings.traces_index()];
-        if self.settings.options.rotation == Rotation::None {
-            indices.push(self.settings.spans_index());
-        }
-        for index in indices {
+        for index in self.undated_indices() {
             let Err(refused) = self.make_index(&index).await else { continue };
             if matches!(refused.why, Why::Away | Why::Refused) {
                 return Err(refused);
@@ -246,18 +242,6 @@ impl Backend {
             Err(made) if made.reason.contains("resource_already_exists_exception") => Ok(()),
             answer => answer.map(drop),
         }
-    }
-
-    /// Installs a step. Elasticsearch rejects the part of a template for plain indices (its timestamp field
-    /// would be an alias) while the installed template is still that of a data stream. In this case, the template is installed before its
-    /// parts; otherwise `rotation` could not be changed back.
-    async fn put_in_order(&self, step: &Step, behind: &[Step]) -> Result<(), ClusterError> {
-        let Err(refused) = self.put(step).await else { return Ok(()) };
-        let is_part = step.path.starts_with("_component_template/") && refused.why == Why::Refused;
-        let template = behind.iter().find(|step| step.path.starts_with("_index_template/"));
-        let Some(template) = template.filter(|_| is_part) else { return Err(refused) };
-        self.put(template).await.map_err(|_| refused)?;
-        self.put(step).await
     }
 
     async fn put(&self, step: &Step) -> Result<(), ClusterError> {

@@ -19,7 +19,7 @@ use super::changes::Change;
 use super::cluster::{ClusterError, Why};
 use super::encode::{Bulk, Bulks, Line};
 use super::fields::Field::{Json, Nothing, Number, Words};
-use super::fields::{Row, words, write_fields};
+use super::fields::{Row, write_fields};
 use super::figures;
 use super::names::bounded;
 use super::queries::{self, Hit, Looked, StoredTrace};
@@ -29,7 +29,7 @@ use super::tree::{self, Place};
 use super::{Backend, lock};
 use crate::sinks::Report;
 use crate::sinks::http::Response;
-use crate::span::Spends;
+use crate::span::{Own, Spends};
 use crate::support::backoff::Backoff;
 use crate::support::json::raw::Raw;
 
@@ -98,7 +98,7 @@ impl Backend {
         }
         let names: Vec<&str> = due.iter().map(|(name, _)| &**name).collect();
         let ids: Vec<_> = names.iter().map(|name| bounded(name)).collect();
-        let path = format!("/{}/_mget", self.settings.traces_index());
+        let path = format!("/{}/_mget", self.settings.indices[1]);
         let documents = self.ask(&path, json!({ "ids": ids }).to_string()).await?;
         let found = queries::read_found(&documents.body).ok_or_else(unclear)?;
         // Everything that exists now is counted, so this follows the versions.
@@ -138,7 +138,7 @@ impl Backend {
 
     /// Returns the pattern of all indices with spans, including rotated ones.
     fn spans_pattern(&self) -> String {
-        let spans = self.settings.spans_index();
+        let spans = &self.settings.indices[0];
         format!("{spans},{spans}-*")
     }
 
@@ -182,7 +182,7 @@ impl Backend {
         if !looked.is_cut() {
             let by_name: HashMap<&str, usize> =
                 works.iter().enumerate().map(|(at, (summary, _))| (summary.name, at)).collect();
-            let places = tree::places(looked.spans.iter().map(Hit::node));
+            let places = tree::places(looked.spans.iter().map(|hit| hit.node));
             for (hit, place) in looked.spans.iter().zip(&places) {
                 let Some(&at) = by_name.get(&*hit.trace) else { continue };
                 let Some((summary, change)) = works.get_mut(at) else { continue };
@@ -205,7 +205,7 @@ impl Backend {
                 });
             }
         }
-        let index = self.settings.traces_index();
+        let index = &self.settings.indices[1];
         for (at, (summary, _)) in works.iter().enumerate() {
             let Summary { name, sum, found, .. } = summary;
             let mut document = Vec::new();
@@ -281,20 +281,23 @@ fn obstacle_of(report: &Report) -> ClusterError {
 
 /// Returns what a span's document has wrong or lacks. Tokens are included if the document is wrong about whether they count.
 fn correction<'a>(hit: &'a Hit<'_>, place: &Place<'a>) -> [Row<'a>; 6] {
-    let known = hit.agent();
+    let Own { agent: known, spends, .. } = hit.node.own;
     let is_news = |agent: &tree::Agent<'_>| {
         known.is_none_or(|known| known.span.is_none() && agent.span.is_some())
     };
     let agent = place.agent.filter(is_news);
-    let depth = place.depth.filter(|depth| hit.depth() != Some(*depth));
-    let spends = hit.node().own.spends;
-    let (tokens, counts) =
-        hit.tokens().map_or(("null", place.counts), |(it, counts)| (it.text(), counts));
-    let is_moved = counts != place.counts && spends != Spends::Nothing;
+    let json = |text: Option<&'a str>| text.map_or(Nothing, Json);
+    let has_depth =
+        |depth: &u16| hit.source.get("depth").and_then(Raw::count) == Some((*depth).into());
+    let depth = place.depth.filter(|depth| !has_depth(depth));
+    let usage = hit.source.get("usage");
+    let tokens = usage.or_else(|| hit.source.get("aggregate_usage"));
+    let is_moved = tokens.is_some() && usage.is_some() != place.counts && spends != Spends::Nothing;
+    let tokens = tokens.map_or("null", Raw::text);
     let (counted, repeated) = if place.counts { (tokens, "null") } else { ("null", tokens) };
     [
-        ("agent", "name", words(agent.map(|agent| agent.name))),
-        ("agent", "span_id", words(agent.and_then(|agent| agent.span))),
+        ("agent", "name", json(agent.map(|agent| agent.name))),
+        ("agent", "span_id", json(agent.and_then(|agent| agent.span))),
         ("", "depth", depth.map_or(Nothing, |depth| Number(depth.into()))),
         ("", "usage", Json(counted).unless(!is_moved)),
         ("", "aggregate_usage", Json(repeated).unless(!is_moved)),

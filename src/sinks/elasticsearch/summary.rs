@@ -5,8 +5,8 @@
 
 use serde_json::json;
 
-use super::document::pairs::scalar_of_json;
-use super::document::{ENTRIES_MAX, ENTRY_BYTES_MAX, LONG_MAX};
+use super::document::pairs::pairs;
+use super::document::{ENTRIES_MAX, LONG_MAX};
 use super::fields::Field::{Decimal, Json, Nothing, Number, Time, Words};
 use super::fields::{words, write_fields, write_key, write_texts};
 use super::item::members_of;
@@ -92,14 +92,10 @@ impl Summary<'_> {
         }
         if let Some(metadata) = before.get("metadata").filter(|metadata| metadata.is_object()) {
             write_compact(write_key(out, "metadata"), metadata.text().as_bytes());
-            let members = members_of(metadata).members;
-            let pairs = members.iter().filter_map(|(name, value)| {
-                let pair = format!("{name}={}", scalar_of_json(*value)?);
-                Some(pair).filter(|pair| pair.len() <= ENTRY_BYTES_MAX)
-            });
-            let mut pairs: Vec<_> = pairs.take(ENTRIES_MAX).collect();
+            let metadata = members_of(metadata);
+            let mut pairs: Vec<String> = pairs("", &metadata).take(ENTRIES_MAX).collect();
             pairs.sort_unstable();
-            write_texts(out, "metadata_kv", pairs.iter().map(String::as_str));
+            write_texts(out, "metadata_kv", pairs);
         }
         write_fields(out, [("", "trace_object", object.map_or(Nothing, |it| Json(it.raw.text())))]);
     }

@@ -89,8 +89,8 @@ pub(super) fn steps(settings: &Settings, server: Server) -> Vec<Step> {
         return Vec::new();
     }
     let mut steps = Vec::from_iter(retention(settings, server));
-    for index in settings.indices() {
-        let mut body = index_body(settings, server, &index);
+    for index in &settings.indices {
+        let mut body = index_body(settings, server, index);
         let patterns = json!([index, format!("{index}-*")]);
         if !server.has(COMPONENTS) {
             // Before 7.8, a template itself has no metadata, so the version is in the mapping's.
@@ -113,7 +113,7 @@ pub(super) fn steps(settings: &Settings, server: Server) -> Vec<Step> {
             // Above everything that ships with Elasticsearch (100 to 200).
             "index_patterns": patterns, "priority": 300, "composed_of": parts, "_meta": meta,
         });
-        if settings.is_streamed(&index) {
+        if settings.is_streamed(index) {
             put(&mut template, "", "data_stream", json!({}));
         }
         steps.push(Step::ours(format!("_index_template/{index}"), template));
@@ -147,7 +147,7 @@ fn retention(settings: &Settings, server: Server) -> Option<Step> {
         let none = if server.flavor == Flavor::OpenSearch { json!([]) } else { json!({}) };
         put(&mut body, at, "actions", none);
     }
-    let patterns = json!([format!("{}-*", settings.spans_index())]);
+    let patterns = json!([format!("{}-*", settings.indices[0])]);
     put(&mut body, "/policy/ism_template/0", "index_patterns", patterns);
     let path = format!("{folder}/{}", settings.options.index_prefix);
     Some(Step { hash: None, path, body })

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use crate::support::json::object::Object;
 use crate::support::json::raw::Raw;
-use crate::support::json::write_str;
+use crate::support::json::{write_list, write_str};
 use crate::support::sha256;
 
 /// How much of a value is kept.
@@ -44,12 +44,7 @@ pub(super) fn write_cut(out: &mut Vec<u8>, value: Raw<'_>, limits: Limits) {
         }
         object.close();
     } else if value.is_array() {
-        out.push(b'[');
-        for (at, element) in value.elements().enumerate() {
-            out.extend_from_slice(if at == 0 { b"" } else { b"," });
-            write_cut(out, element, inner);
-        }
-        out.push(b']');
+        write_list(out, value.elements(), |out, element| write_cut(out, element, inner));
     } else {
         out.extend_from_slice(json.as_bytes());
     }

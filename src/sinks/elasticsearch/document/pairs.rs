@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use super::cut::beginning;
 use super::sent::is_same_text;
 use super::{Document, ENTRIES_MAX, ENTRY_BYTES_MAX};
+use crate::sinks::elasticsearch::fields::write_texts;
 use crate::sinks::elasticsearch::item::members_of;
 use crate::span::{Attribute, Payload, Value};
-use crate::support::json::raw::Raw;
-use crate::support::json::write_str;
+use crate::support::json::raw::{Object, Raw};
 
 /// The most bytes of a text that are indexed by words; only the beginning of a longer one is.
 const SEARCHED_BYTES_MAX: usize = 1 << 20;
@@ -16,45 +16,16 @@ const SEARCHED_BYTES_MAX: usize = 1 << 20;
 impl Document<'_, '_> {
     /// Writes `key=value` for every scalar.
     pub(super) fn pairs(&mut self) {
-        let start = self.out.len();
-        self.key("attr_kv").push(b'[');
-        let (mut entries, mut text) = (0, String::new());
-        let out = &mut *self.out;
-        let mut add = |prefix: &str, key: &str, value: Option<Cow<'_, str>>| {
-            let Some(value) = value else { return };
-            let bytes = prefix.len() + key.len() + value.len();
-            if ENTRY_BYTES_MAX < bytes || ENTRIES_MAX <= entries {
-                return;
-            }
-            text.clear();
-            text.extend([prefix, key, "=", &value]);
-            if entries != 0 {
-                out.push(b',');
-            }
-            write_str(out, &text);
-            entries += 1;
-        };
-        if let Some(detail) = self.detail {
-            let sides = [self.facts.input.as_ref(), self.facts.output.as_ref()];
-            for Attribute { key, value } in &detail.attributes {
-                if !sides.iter().any(|side| is_same_text(*side, value)) {
-                    add("", key, scalar_of(value));
-                }
-            }
-        } else {
-            let item = &self.subject.item;
-            let metadata = item.own.get("metadata").map(members_of).unwrap_or_default();
-            for (prefix, object) in [("span_data.", &item.data), ("metadata.", &metadata)] {
-                for (key, value) in &object.members {
-                    add(prefix, key, scalar_of_json(*value));
-                }
-            }
-        }
-        if entries == 0 {
-            self.out.truncate(start);
-        } else {
-            self.out.push(b']');
-        }
+        let (sides, item) = ([&self.facts.input, &self.facts.output], &self.subject.item);
+        let attributes = self.detail.map(|detail| detail.attributes.as_slice()).unwrap_or_default();
+        let sent = attributes.iter().filter_map(|Attribute { key, value }| {
+            let is_elsewhere = sides.iter().any(|side| is_same_text(side.as_ref(), value));
+            pair("", key, scalar_of(value).filter(|_| !is_elsewhere)?)
+        });
+        let metadata = item.own.get("metadata").map(members_of).unwrap_or_default();
+        let pairs =
+            sent.chain(pairs("span_data.", &item.data)).chain(pairs("metadata.", &metadata));
+        write_texts(self.out, "attr_kv", pairs.take(ENTRIES_MAX));
     }
 
     pub(super) fn searchable(&mut self) {
@@ -69,6 +40,20 @@ impl Document<'_, '_> {
     }
 }
 
+/// Returns `key=value` for every scalar of an object.
+pub(in crate::sinks::elasticsearch) fn pairs(
+    prefix: &str,
+    object: &Object<'_>,
+) -> impl Iterator<Item = String> {
+    let members = object.members.iter();
+    members.filter_map(move |(key, value)| pair(prefix, key, scalar_of_json(*value)?))
+}
+
+fn pair(prefix: &str, key: &str, value: Cow<'_, str>) -> Option<String> {
+    let bytes = prefix.len() + key.len() + "=".len() + value.len();
+    (bytes <= ENTRY_BYTES_MAX).then(|| [prefix, key, "=", &value].concat())
+}
+
 /// Returns a scalar as text; `None` for a list, an object or an empty value.
 fn scalar_of(value: &Value) -> Option<Cow<'_, str>> {
     match value {
@@ -81,7 +66,7 @@ fn scalar_of(value: &Value) -> Option<Cow<'_, str>> {
 }
 
 /// Does the same for JSON.
-pub(in crate::sinks::elasticsearch) fn scalar_of_json(value: Raw<'_>) -> Option<Cow<'_, str>> {
+fn scalar_of_json(value: Raw<'_>) -> Option<Cow<'_, str>> {
     let json = value.text();
     match json.as_bytes().first()? {
         // A character has at most six bytes. A longer text is no entry, so it is not parsed.

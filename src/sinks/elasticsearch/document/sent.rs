@@ -5,7 +5,7 @@ use std::ptr;
 use super::cut::{Limits, write_cut};
 use super::{Degradation, Document};
 use crate::sinks::elasticsearch::fields::Field::{Number, Time, Words};
-use crate::sinks::elasticsearch::fields::write_fields;
+use crate::sinks::elasticsearch::fields::{write_fields, write_key};
 use crate::sinks::elasticsearch::item::ItemMembers;
 use crate::sinks::elasticsearch::names::SEARCHED_UNITS_MAX;
 use crate::sinks::elasticsearch::options::AttributesMapping;
@@ -13,7 +13,7 @@ use crate::sinks::jsonl::{join_attributes_but, write_attributes};
 use crate::span::{Attribute, Detail, Facts, Link, Payload, SpanEvent, Value};
 use crate::support::json::object::Object;
 use crate::support::json::raw::Raw;
-use crate::support::json::write_str;
+use crate::support::json::{write_list, write_str};
 
 /// The limits of a field that indexes every attribute. `flattened` accepts 20 levels, and values of 32,766 bytes including their keys.
 const GUARD: Limits = Limits { whole_bytes: 0, levels: 8, key_bytes: 256, text_bytes: 30_000 };
@@ -46,8 +46,8 @@ impl<'a> Document<'a, '_> {
         self.payload("input", self.facts.input.as_ref());
         self.payload("output", self.facts.output.as_ref());
         if let Some(detail) = self.detail {
-            self.list("events", &detail.events, Self::event);
-            self.list("links", &detail.links, Self::link);
+            self.list("events", &detail.events, write_event);
+            self.list("links", &detail.links, write_link);
         }
         let text_max = self.text_max;
         if !is_folded && text_max == usize::MAX {
@@ -166,39 +166,36 @@ impl<'a> Document<'a, '_> {
         self.close();
     }
 
-    fn event(&mut self, event: &SpanEvent) {
-        let rows = [("", "time", Time(event.time_ns)), ("", "name", Words(&event.name))];
-        write_fields(self.out, rows);
-        self.own_attributes(&event.attributes);
-    }
-
-    fn link(&mut self, link: &Link) {
-        let rows = [
-            ("", "trace_id", Words(&link.trace_id.to_string())),
-            ("", "span_id", Words(&link.span_id.to_string())),
-            ("", "trace_state", Words(&link.trace_state)),
-        ];
-        write_fields(self.out, rows);
-        self.own_attributes(&link.attributes);
-    }
-
-    fn own_attributes(&mut self, attributes: &[Attribute]) {
-        if !attributes.is_empty() {
-            write_attributes(self.key("attributes"), attributes);
+    fn list<T>(&mut self, name: &'static str, elements: &[T], write: fn(&mut Vec<u8>, &T)) {
+        if !elements.is_empty() {
+            write_list(self.key(name), elements, |out, element| {
+                out.push(b'{');
+                write(out, element);
+                out.push(b'}');
+            });
         }
     }
+}
 
-    fn list<T>(&mut self, name: &'static str, elements: &[T], write: impl Fn(&mut Self, &T)) {
-        if elements.is_empty() {
-            return;
-        }
-        self.key(name).push(b'[');
-        for (index, element) in elements.iter().enumerate() {
-            self.out.extend_from_slice(if index == 0 { b"{" } else { b",{" });
-            write(self, element);
-            self.out.push(b'}');
-        }
-        self.out.push(b']');
+fn write_event(out: &mut Vec<u8>, event: &SpanEvent) {
+    let rows = [("", "time", Time(event.time_ns)), ("", "name", Words(&event.name))];
+    write_fields(out, rows);
+    write_own_attributes(out, &event.attributes);
+}
+
+fn write_link(out: &mut Vec<u8>, link: &Link) {
+    let rows = [
+        ("", "trace_id", Words(&link.trace_id.to_string())),
+        ("", "span_id", Words(&link.span_id.to_string())),
+        ("", "trace_state", Words(&link.trace_state)),
+    ];
+    write_fields(out, rows);
+    write_own_attributes(out, &link.attributes);
+}
+
+fn write_own_attributes(out: &mut Vec<u8>, attributes: &[Attribute]) {
+    if !attributes.is_empty() {
+        write_attributes(write_key(out, "attributes"), attributes);
     }
 }
 
