@@ -23,6 +23,7 @@ use prost::Message as _;
 use spanferry::normalize::{Encoding, Envelope, Limits, decode};
 use spanferry::prices::{PriceOptions, Prices};
 use spanferry::sinks::Delivery;
+use spanferry::sinks::http::Compression;
 use spanferry::sinks::jsonl::Lines;
 use spanferry::sinks::parquet::{DEFAULT_ROW_GROUP_BYTES, Rows};
 use spanferry::sinks::{elasticsearch, langfuse};
@@ -229,19 +230,30 @@ fn encode(criterion: &mut Criterion) {
                 BatchSize::SmallInput,
             );
         });
-        let settings = langfuse_settings();
+        let (settings, known_facts) = (langfuse_settings(), langfuse::KnownFacts::default());
         group.bench_function("langfuse, read, write and gzip", |bencher| {
             bencher.iter_batched_ref(
                 fresh,
-                |delivery| black_box(langfuse::bodies(delivery, &settings)),
+                |delivery| {
+                    for body in langfuse::encode(delivery, &settings, &known_facts) {
+                        black_box(settings.compression.apply(body.message).expect("it is memory"));
+                    }
+                },
                 BatchSize::SmallInput,
             );
         });
         let settings = search_settings();
+        let server = elasticsearch::Server::assumed(elasticsearch::Flavor::Auto);
+        let bytes_max = settings.options.request_bytes_max.as_usize();
+        let encoder = elasticsearch::Encoder::new(&settings, server, bytes_max);
         group.bench_function("elasticsearch, read, write and gzip", |bencher| {
             bencher.iter_batched_ref(
                 fresh,
-                |delivery| black_box(elasticsearch::bodies(delivery, &settings)),
+                |delivery| {
+                    for bulk in encoder.delivery(delivery, |_| true) {
+                        black_box(Compression::Gzip.apply(bulk.body).expect("it is memory"));
+                    }
+                },
                 BatchSize::SmallInput,
             );
         });

@@ -5,12 +5,10 @@
 //! created with the sink's mapping.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use hyper::header::{CONTENT_ENCODING, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method};
 use tokio::time::Instant;
@@ -20,7 +18,7 @@ use super::encode::{Bulk, Degradation, Encoder, Line};
 use super::figures::{self, DEGRADED, DocumentCounts, ODD_TIMES, RETRIED};
 use super::response::{self, Action, Answer, Class, explain, judge, kept};
 use super::{Backend, document, lock};
-use crate::sinks::http::{self, Compression, INLINE_BYTES_MAX, RequestError};
+use crate::sinks::http::{self, RequestError};
 use crate::sinks::report::Reports;
 use crate::sinks::{Delivery, Omitted, Pace, RejectClass, Report, Verdict};
 
@@ -166,7 +164,8 @@ impl Backend {
         if let Some(coding) = self.settings.compression.header() {
             headers.insert(CONTENT_ENCODING, coding);
         }
-        let body = self.compress(bulk.body.clone()).await;
+        let (compression, body) = (self.settings.compression, bulk.body.clone());
+        let body = http::in_turn(bytes, move || compression.apply(body)).await.flatten();
         let body = body.map_err(|error| Report::down(None, format!("cannot compress: {error}")))?;
         let path = format!("/_bulk?filter_path={}", response::FILTER_PATH);
         let answers = match self.cluster.send(Method::POST, &path, headers, body).await {
@@ -194,14 +193,6 @@ impl Backend {
             Err(_) => {}
         }
         answers
-    }
-
-    async fn compress(&self, body: Bytes) -> io::Result<Bytes> {
-        match self.settings.compression {
-            Compression::None => Ok(body),
-            compression if body.len() <= INLINE_BYTES_MAX => compression.of(&body),
-            compression => http::in_turn(move || compression.of(&body)).await?,
-        }
     }
 
     /// Counts the results, and logs those that are reported nowhere else.

@@ -23,9 +23,9 @@ pub(super) use super::document::Degradation;
 
 /// The body of one request, with its lines.
 #[derive(Debug)]
-pub(super) struct Bulk {
+pub struct Bulk {
     /// Actions and documents, each with its line break.
-    pub(super) body: Bytes,
+    pub body: Bytes,
     pub(super) lines: Vec<Line>,
 }
 
@@ -40,7 +40,9 @@ pub(super) struct Line {
     pub(super) stale: Option<(String, u64, bool)>,
 }
 
-pub(super) struct Encoder<'a> {
+/// Encodes deliveries for a server.
+#[derive(Debug)]
+pub struct Encoder<'a> {
     pub(super) settings: &'a Settings,
     pub(super) server: Server,
     pub(super) degradation: Degradation,
@@ -51,7 +53,7 @@ pub(super) struct Encoder<'a> {
 
 impl<'s> Encoder<'s> {
     /// Creates an encoder of full documents. One must fit a request as well, with its action line.
-    pub(super) fn new(settings: &'s Settings, server: Server, request_bytes_max: usize) -> Self {
+    pub fn new(settings: &'s Settings, server: Server, request_bytes_max: usize) -> Self {
         let doc_bytes_max = settings.options.doc_bytes_max.as_usize();
         Self {
             settings,
@@ -72,11 +74,7 @@ impl<'s> Encoder<'s> {
     }
 
     /// Encodes those items of a delivery for which `is_wanted` returns true.
-    pub(super) fn delivery(
-        &self,
-        delivery: &Delivery,
-        is_wanted: impl Fn(usize) -> bool,
-    ) -> Vec<Bulk> {
+    pub fn delivery(&self, delivery: &Delivery, is_wanted: impl Fn(usize) -> bool) -> Vec<Bulk> {
         let root = self.settings.options.root_span;
         let subjects = delivery.items().filter_map(|(batch, item)| {
             let span = item.as_span()?;

@@ -45,7 +45,6 @@ mod tree;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::io;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
@@ -59,9 +58,10 @@ use crate::support::lock::lock;
 use crate::telemetry::SinkFigures;
 use changes::Changes;
 use cluster::Cluster;
-use encode::Encoder;
+pub use encode::Encoder;
 use options::TraceSummary;
-pub use options::{Options, Settings, parse};
+pub use options::{Flavor, Options, Settings, parse};
+pub use server::Server;
 use setup::Setup;
 
 /// The kind `elasticsearch`.
@@ -92,7 +92,7 @@ impl Plan for Settings {
     }
 
     fn commands(&self) -> Option<String> {
-        let server = server::Server::assumed(self.options.flavor);
+        let server = Server::assumed(self.options.flavor);
         Some(templates::print(&templates::steps(self, server)))
     }
 }
@@ -173,14 +173,6 @@ fn owed_since(checkpoint: &[u8]) -> u64 {
     let read = std::str::from_utf8(checkpoint).ok().and_then(|text| text.parse().ok());
     let now_ms = || crate::support::clock::unix_now_ns() / names::NS_PER_MS;
     read.unwrap_or_else(|| now_ms().saturating_sub(HOUR_MS))
-}
-
-/// Encodes and compresses the request bodies of a delivery, for benchmarks of the cost before sending.
-pub fn bodies(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Bytes>> {
-    let server = server::Server::assumed(settings.options.flavor);
-    let bytes_max = settings.options.request_bytes_max.as_usize();
-    let bulks = Encoder::new(settings, server, bytes_max).delivery(delivery, |_| true);
-    bulks.iter().map(|bulk| super::http::Compression::Gzip.of(&bulk.body)).collect()
 }
 
 impl Sink for Elasticsearch {

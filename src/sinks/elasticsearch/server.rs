@@ -6,7 +6,7 @@ pub(super) use super::options::Flavor;
 
 /// What is known of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Server {
+pub struct Server {
     /// Never [`Flavor::Auto`].
     pub(super) flavor: Flavor,
     /// Major and minor version; `None` if unknown.
@@ -23,7 +23,7 @@ pub(super) const MATCH_ONLY_TEXT: Since = ((7, 14), (2, 12));
 
 impl Server {
     /// Returns the assumption about a backend that does not answer: the smallest common set of features.
-    pub(super) fn assumed(option: Flavor) -> Self {
+    pub fn assumed(option: Flavor) -> Self {
         let flavor = if option == Flavor::Auto { Flavor::Elasticsearch } else { option };
         Self { flavor, version: None }
     }

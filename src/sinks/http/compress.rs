@@ -38,15 +38,10 @@ impl Compression {
         }
     }
 
-    /// Compresses a body. The same body always yields the same bytes. Bodies longer than [`INLINE_BYTES_MAX`] take long enough that they
-    /// should be compressed off the reactor.
-    pub fn apply(self, body: Vec<u8>) -> io::Result<Bytes> {
-        if self == Self::None { Ok(Bytes::from(body)) } else { self.of(&body) }
-    }
-
-    /// Does the same as [`Compression::apply`] if the caller still needs the body.
-    pub fn of(self, body: &[u8]) -> io::Result<Bytes> {
-        self.at_level(body, FAST_LEVEL)
+    /// Compresses a body. The same body always yields the same bytes.
+    pub fn apply(self, body: impl Into<Bytes>) -> io::Result<Bytes> {
+        let body = body.into();
+        if self == Self::None { Ok(body) } else { self.at_level(&body, FAST_LEVEL) }
     }
 
     /// Compresses a body at a level: 0 to 9 for gzip, 1 to 22 for zstd.
@@ -63,9 +58,6 @@ fn is_loopback(address: &Uri) -> bool {
     let host = address.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
-
-/// The most bytes to encode and compress on a thread of the reactor: about a quarter of a millisecond of work.
-pub const INLINE_BYTES_MAX: usize = 32 << 10;
 
 /// Spans are so repetitive that the fastest level of either already finds nearly everything.
 const FAST_LEVEL: i32 = 1;

@@ -7,11 +7,11 @@ use crate::span::Span;
 
 /// The body of one request, and its items.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::sinks) struct Body {
+pub struct Body {
     /// The indices of its items in the delivery. They include trace objects, for which nothing is written.
-    pub(in crate::sinks) items: Range<usize>,
+    pub items: Range<usize>,
     /// The message, before compression and framing; empty without spans.
-    pub(in crate::sinks) message: Vec<u8>,
+    pub message: Vec<u8>,
 }
 
 /// Writes a delivery as requests with as many items as fit into `bytes_max`, by their received size plus the average addition to a span. A

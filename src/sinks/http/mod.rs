@@ -31,10 +31,11 @@ mod tls;
 mod tests;
 
 pub use client::{Client, ClientOptions, Request, Response, basic, secret_header, shortened};
-pub use compress::{Compression, INLINE_BYTES_MAX};
+pub use compress::Compression;
+pub use cutting::Body;
+pub(super) use cutting::cut;
 #[cfg(any(feature = "kafka", test))]
 pub(super) use cutting::cut_items;
-pub(super) use cutting::{Body, cut};
 pub use failure::RequestError;
 pub use options::{Address, ConnectionOptions};
 pub(super) use options::{default_connect_timeout, shown};

@@ -13,9 +13,7 @@ use hyper::header::HeaderValue;
 use hyper::{HeaderMap, Method, Uri};
 use tokio::sync::Semaphore;
 
-use super::{
-    Address, Body, Client, ClientOptions, INLINE_BYTES_MAX, Request, RequestError, Response,
-};
+use super::{Address, Body, Client, ClientOptions, Request, RequestError, Response};
 use crate::sinks::report::Reports;
 use crate::sinks::{BuildError, Delivery, Report};
 use crate::support::forwarding::SENDER_HEADER;
@@ -75,22 +73,26 @@ impl Endpoint {
 static ENCODING: LazyLock<Semaphore> =
     LazyLock::new(|| Semaphore::new(thread::available_parallelism().map_or(1, NonZero::get)));
 
-/// Encodes a delivery: a small one on this thread, a large one on a thread that may block.
+/// The most bytes to encode or compress on a thread of the reactor: about a quarter of a millisecond of work.
+const INLINE_BYTES_MAX: usize = 32 << 10;
+
+/// Encodes a delivery; see [`in_turn`].
 pub(in crate::sinks) async fn encode<T: Send + 'static>(
     delivery: &Delivery,
     work: impl FnOnce(&Delivery) -> T + Send + 'static,
 ) -> io::Result<T> {
-    if delivery.bytes() <= INLINE_BYTES_MAX {
-        return Ok(work(delivery));
-    }
     let delivery = delivery.clone();
-    in_turn(move || work(&delivery)).await
+    in_turn(delivery.bytes(), move || work(&delivery)).await
 }
 
-/// Encodes or compresses on a thread that may block, within the limit of concurrent encoding.
+/// Encodes or compresses this many bytes: few on this thread, many on a thread that may block, within the limit of concurrent encoding.
 pub(in crate::sinks) async fn in_turn<T: Send + 'static>(
+    bytes: usize,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
+    if bytes <= INLINE_BYTES_MAX {
+        return Ok(work());
+    }
     let turn = ENCODING.acquire().await.map_err(io::Error::other)?;
     let working = move || {
         // The work itself holds the permit, because it continues even if its caller stops waiting.

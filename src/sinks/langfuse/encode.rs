@@ -15,7 +15,7 @@ use crate::span::otlp::protobuf::{write_request_in, write_resource, write_scope}
 use crate::span::{Resource, Scope, Span};
 
 /// Encodes a delivery.
-pub(super) fn encode(delivery: &Delivery, settings: &Settings, known: &KnownFacts) -> Vec<Body> {
+pub fn encode(delivery: &Delivery, settings: &Settings, known: &KnownFacts) -> Vec<Body> {
     let traces = Traces::of(delivery, settings, &known.starts);
     let encoding = Encoding { settings, traces: &traces, known };
     let bytes_max = settings.options.request_bytes_max.as_usize();

@@ -52,7 +52,6 @@ mod response;
 mod trace;
 mod usage;
 
-use std::io;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -67,12 +66,13 @@ use super::{
 use crate::span::{SpanId, TraceId, TraceNeeds};
 use crate::support::lock::lock;
 use crate::support::recent::Recent;
+pub use encode::encode;
 use lookup::Lookup;
 pub use options::{
     Keep, Lookup as LookupOptions, Models, Options, ReasoningTokens, Settings, parse,
 };
 use reads::{Fact, FactSet, facts_of};
-use trace::KnownFacts;
+pub use trace::KnownFacts;
 
 /// The rule that `keep = "llm"` stands for.
 const KEEP_LLM: &str = "[[rules]]\nname = \"keep_llm\"\nmatch = { llm = false }\ndrop = true\n";
@@ -150,7 +150,7 @@ impl Langfuse {
         known.starts = ids.filter_map(start).collect();
         let known = Arc::new(known);
         let (settings, shared) = (Arc::clone(&self.settings), Arc::clone(&known));
-        let write = move |delivery: &Delivery| encode::encode(delivery, &settings, &shared);
+        let write = move |delivery: &Delivery| encode(delivery, &settings, &shared);
         let compression = self.settings.compression;
         let seal = move |message| compression.apply(message);
         let send = |_, body| self.send_one(delivery, body);
@@ -219,12 +219,6 @@ impl Sink for Langfuse {
     }
 }
 
-/// Returns the compressed bodies of a delivery's requests, for measurements of what preparing a delivery costs.
-pub fn bodies(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Bytes>> {
-    let bodies = encode::encode(delivery, settings, &KnownFacts::default()).into_iter();
-    bodies.map(|body| settings.compression.apply(body.message)).collect()
-}
-
 /// Cuts the only span of a delivery to less than the rejected size (complete, or so many bytes). Also returns the new size.
 fn shrunk(
     delivery: &Delivery,
@@ -232,7 +226,7 @@ fn shrunk(
     known: &KnownFacts,
     refused_bytes: Option<usize>,
 ) -> Option<(Bytes, usize)> {
-    let message = encode::encode(delivery, settings, known).pop()?.message;
+    let message = encode(delivery, settings, known).pop()?.message;
     let refused_bytes = refused_bytes.unwrap_or(message.len());
     let most = settings.options.request_bytes_max.as_usize();
     let bytes_max = if most < refused_bytes { most } else { refused_bytes / 2 };

@@ -40,7 +40,7 @@ pub(super) struct Traces<'a> {
 
 /// Facts about a delivery's spans that are known from elsewhere.
 #[derive(Debug, Clone, Default)]
-pub(super) struct KnownFacts {
+pub struct KnownFacts {
     /// OpenAI's responses, by their ids.
     pub(super) answers: HashMap<Text, Arc<Answer>>,
     /// Traces whose tokens are known from responses, of this or earlier deliveries.
