@@ -37,12 +37,14 @@ impl Change {
     ) -> Self {
         let facts = span.facts();
         let hides_usage = hides_usage(facts, reads, tokens);
-        let mut change =
-            Self { mends: reads.has(Fact::Unusable) || !is_sound(&detail.name), ..Self::default() };
+        let mut change = Self {
+            mends: reads.found.has(Fact::Unusable) || !is_sound(&detail.name),
+            ..Self::default()
+        };
         if hides_usage {
             change.hidden.add(FactSet::of(COUNTED));
         }
-        if reads.has(Fact::Aggregate) && speaks(facts, tokens) {
+        if reads.found.has(Fact::Aggregate) && speaks(facts, tokens) {
             change.hidden.add(FactSet::of([Fact::Operation]));
         }
         if has_odd_prompt(facts, detail, reads) {
@@ -50,18 +52,18 @@ impl Change {
         }
         let own = |key| Attribute::last(&detail.attributes, key).and_then(Value::as_text);
         let own = |key| own(key).map(|text| &**text).unwrap_or_default();
-        let has_usage = reads.has(Fact::OwnUsage) && !hides_usage && !tokens.own.is_empty();
+        let has_usage = reads.found.has(Fact::OwnUsage) && !hides_usage && !tokens.own.is_empty();
         if has_usage && is_inclusive(own(fields::USAGE)) {
             change.replaced.add(FactSet::of([Fact::OwnUsage]));
         }
-        if reads.has(Fact::OwnCost) && !hides_usage {
+        if reads.found.has(Fact::OwnCost) && !hides_usage {
             change.cost = mended_cost(own(fields::COST), facts.cost.total);
             change.replaced.add(FactSet::of(change.cost.is_some().then_some(Fact::OwnCost)));
-        } else if reads.has(Fact::Cost) && !facts.cost.is_said() {
+        } else if reads.found.has(Fact::Cost) && !facts.cost.is_said() {
             change.hidden.add(FactSet::of([Fact::Cost]));
         }
         // Langfuse shows the tags of the span that it received last.
-        if reads.has(Fact::Tags) && tags.iter().any(|tag| !facts.tags.contains(tag)) {
+        if reads.found.has(Fact::Tags) && tags.iter().any(|tag| !facts.tags.contains(tag)) {
             change.replaced.add(FactSet::of([Fact::Tags]));
         }
         change
@@ -115,8 +117,8 @@ fn is_sound(name: &str) -> bool {
 fn hides_usage(facts: &Facts, reads: Reads, tokens: &Tokens<'_>) -> bool {
     let is_meant = facts.convention == Convention::Langfuse && !facts.kind.counts_usage();
     let is_parent = !tokens.counts && facts.kind != Kind::Custom;
-    reads.has_any(FactSet::of(COUNTED))
-        && !reads.has(Fact::Aggregate)
+    reads.found.has_any(FactSet::of(COUNTED))
+        && !reads.found.has(Fact::Aggregate)
         && !is_meant
         && (tokens.repeats || is_parent)
 }
@@ -131,7 +133,7 @@ fn is_inclusive(buckets: &str) -> bool {
 
 /// Returns whether a prompt is incomplete: it needs a name and a number, and belongs to a model call.
 fn has_odd_prompt(facts: &Facts, detail: &Detail, reads: Reads) -> bool {
-    let (name, version) = (reads.has(Fact::PromptName), reads.has(Fact::PromptVersion));
+    let (name, version) = (reads.found.has(Fact::PromptName), reads.found.has(Fact::PromptVersion));
     let is_number = || {
         let mut versions = detail.attributes.iter().filter(|it| &*it.key == PROMPT_VERSION);
         versions.any(|Attribute { key, value }| {

@@ -138,7 +138,7 @@ impl Observation<'_> {
             self.add_model(out);
         }
         if let Some(first) = self.facts.first_token_ns
-            && !self.reads.has(Fact::CompletionStart)
+            && !self.reads.found.has(Fact::CompletionStart)
         {
             let (start_ns, _) = self.encoding.traces.times(self.span);
             let at = rfc3339::text(start_ns.saturating_add(first));
@@ -169,7 +169,7 @@ impl Observation<'_> {
                 fields::text(out, key, value);
             }
         }
-        if !self.reads.has(Fact::Tags) {
+        if !self.reads.found.has(Fact::Tags) {
             let is_new = |tag: &&Text| !trace.tags.contains(tag);
             let tags = trace.tags.iter().chain(facts.tags.iter().filter(is_new));
             fields::texts(out, trace::TAGS, tags);
@@ -185,7 +185,8 @@ impl Observation<'_> {
             one.value.as_text().is_none_or(|text| Some(text) == own) && facts_of(&one.key).has(fact)
         };
         let is_one_of_several = [Fact::Session, Fact::User].contains(&fact) && own.is_some();
-        self.reads.has(fact) && (!is_one_of_several || self.detail.attributes.iter().any(is_it))
+        self.reads.found.has(fact)
+            && (!is_one_of_several || self.detail.attributes.iter().any(is_it))
     }
 
     /// Adds the type if Langfuse would infer another. Langfuse prices neither events nor plain spans.
@@ -199,7 +200,7 @@ impl Observation<'_> {
             wanted => wanted,
         };
         if let Some(wanted) = wanted
-            && !self.reads.has(Fact::Type)
+            && !self.reads.found.has(Fact::Type)
             && self.reads.own_type() != Some(wanted)
         {
             fields::text(out, fields::TYPE, wanted);
@@ -209,7 +210,7 @@ impl Observation<'_> {
     /// Adds an error that the OTLP status does not have (many clients put it in an attribute), or a warning for a triggered guardrail.
     fn add_level(&self, out: &mut Vec<u8>) {
         let (facts, detail) = (self.facts, self.detail);
-        let is_read = self.reads.has(Fact::Level) || detail.status_code == STATUS_ERROR;
+        let is_read = self.reads.found.has(Fact::Level) || detail.status_code == STATUS_ERROR;
         if self.is_otlp && is_read {
             return;
         }
@@ -219,7 +220,7 @@ impl Observation<'_> {
             _ => return,
         };
         fields::text(out, fields::LEVEL, level);
-        let has_message = self.reads.has(Fact::StatusMessage)
+        let has_message = self.reads.found.has(Fact::StatusMessage)
             || (self.is_otlp && !detail.status_message.is_empty());
         if !has_message && !message.is_empty() {
             fields::text(out, fields::STATUS_MESSAGE, message);
@@ -229,7 +230,7 @@ impl Observation<'_> {
     /// Adds input and output if Langfuse does not find them in the span's convention. If one is written, both are, because Langfuse then
     /// looks for neither elsewhere.
     fn add_content(&self, out: &mut Vec<u8>) {
-        let has = |fact| self.reads.has(fact);
+        let has = |fact| self.reads.found.has(fact);
         if has(Fact::OwnInput) || has(Fact::OwnOutput) {
             return;
         }
@@ -312,7 +313,7 @@ impl Observation<'_> {
 
     /// Adds model, parameters, tokens and cost of a span whose tokens count.
     fn add_model(&self, out: &mut Vec<u8>) {
-        let (facts, has) = (self.facts, |fact| self.reads.has(fact));
+        let (facts, has) = (self.facts, |fact| self.reads.found.has(fact));
         let is_call = self.is_otlp || facts.kind.counts_usage();
         if !is_call && self.encoding.known.counted.contains(&self.span.trace_id) {
             return;
@@ -347,7 +348,7 @@ impl Observation<'_> {
     /// if another span has the tokens, or if model or text come only from us: our text is JSON around the words, or describes audio, so the
     /// estimate would be far off.
     fn counts_zero(&self, has_model: bool) -> bool {
-        let (facts, has) = (self.facts, |fact| self.reads.has(fact));
+        let (facts, has) = (self.facts, |fact| self.reads.found.has(fact));
         let has_text = has(Fact::Input) || has(Fact::Output);
         let is_texted = has_text || facts.input.is_some() || facts.output.is_some();
         let is_from_here = !has_model || !has_text;

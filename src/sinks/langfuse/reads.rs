@@ -120,7 +120,7 @@ pub(super) fn facts_of(key: &str) -> FactSet {
 /// The facts that Langfuse finds in a span.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Reads {
-    found: FactSet,
+    pub(super) found: FactSet,
     by_openinference: Option<&'static str>,
     by_operation: Option<&'static str>,
 }
@@ -147,17 +147,7 @@ impl Reads {
             OF_RESOURCE.into_iter().filter(|fact| facts.has(*fact)).for_each(|it| reads.add(it));
         }
         let text = FactSet::of([Fact::Input, Fact::Output]);
-        if reads.has(Fact::EmptyPrompt) { reads.without(text) } else { reads }
-    }
-
-    /// Returns whether Langfuse finds the fact.
-    pub(super) fn has(&self, fact: Fact) -> bool {
-        self.found.has(fact)
-    }
-
-    /// Returns whether Langfuse finds any of the facts.
-    pub(super) fn has_any(&self, facts: FactSet) -> bool {
-        self.found.has_any(facts)
+        if reads.found.has(Fact::EmptyPrompt) { reads.without(text) } else { reads }
     }
 
     /// Returns what Langfuse finds once these facts are removed.
@@ -206,11 +196,11 @@ impl Reads {
     /// Returns the type that Langfuse gives the span; the first match decides.
     pub(super) fn own_type(&self) -> Option<&'static str> {
         let is_tool = FactSet::of([Fact::VercelTool, Fact::ToolName]);
-        let has_model = self.has(Fact::Model);
+        let has_model = self.found.has(Fact::Model);
         match self.by_openinference.or(self.by_operation) {
             Some(found) => Some(found),
-            None if self.has(Fact::VercelCall) && has_model => Some("generation"),
-            None if self.has_any(is_tool) => Some("tool"),
+            None if self.found.has(Fact::VercelCall) && has_model => Some("generation"),
+            None if self.found.has_any(is_tool) => Some("tool"),
             None => has_model.then_some("generation"),
         }
     }
