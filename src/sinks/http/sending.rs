@@ -4,7 +4,6 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::num::NonZero;
-use std::ops::Range;
 use std::sync::LazyLock;
 use std::thread;
 
@@ -16,6 +15,7 @@ use tokio::sync::Semaphore;
 use super::{Address, Body, Client, ClientOptions, Request, RequestError, Response};
 use crate::sinks::report::Reports;
 use crate::sinks::{BuildError, Delivery, Report};
+use crate::span::Item;
 use crate::support::forwarding::SENDER_HEADER;
 
 /// An address that deliveries are posted to, with a client and the headers of every request.
@@ -61,11 +61,6 @@ impl Endpoint {
     pub(in crate::sinks) async fn send(&self, request: &Request) -> Result<Response, Report> {
         self.client.send(request).await.map_err(|failure: RequestError| failure.report())
     }
-
-    /// Returns the client, for requests to other addresses.
-    pub(in crate::sinks) fn client(&self) -> &Client {
-        &self.client
-    }
 }
 
 /// Limits concurrent encoding to the number of processors. More would only hold buffers longer, and after an outage of a backend all lanes
@@ -102,13 +97,13 @@ pub(in crate::sinks) async fn in_turn<T: Send + 'static>(
     Ok(tokio::task::spawn_blocking(working).await?)
 }
 
-/// Writes a delivery, compresses and frames (`seal`) its messages, and sends them in order; `send` gets the items and the body of each. The
-/// attempt ends at the first report that would be the same for the next requests.
+/// Writes a delivery, compresses and frames (`seal`) its messages, and sends them in order; `send` gets the number of spans and the body of
+/// each. Nothing is sent for a trace object. The attempt ends at the first report that would be the same for the next requests.
 pub(in crate::sinks) async fn deliver<Sending>(
     delivery: &Delivery,
     write: impl FnOnce(&Delivery) -> Vec<Body> + Send + 'static,
     seal: impl Fn(Vec<u8>) -> io::Result<Bytes> + Send + 'static,
-    send: impl Fn(Range<usize>, Bytes) -> Sending,
+    send: impl Fn(usize, Bytes) -> Sending,
 ) -> Report
 where
     Sending: Future<Output = Report>,
@@ -127,14 +122,13 @@ where
     let mut reports = Reports::new(delivery.len());
     let mut has_ended = false;
     for (items, body) in requests {
-        match body {
-            None => reports.add(items, Report::delivered()),
-            Some(_) if has_ended => {}
-            Some(body) => {
-                let report = send(items.clone(), body).await;
-                has_ended = report.ends_attempt();
-                reports.add(items, report);
-            }
+        let is_span = |place: &usize| delivery.item(*place).and_then(Item::as_span).is_some();
+        let (spans, others): (Vec<usize>, Vec<usize>) = items.partition(is_span);
+        reports.add(others, Report::delivered());
+        if let Some(body) = body.filter(|_| !has_ended) {
+            let report = send(spans.len(), body).await;
+            has_ended = report.ends_attempt();
+            reports.add(spans, report);
         }
     }
     reports.finish()

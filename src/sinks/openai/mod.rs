@@ -275,32 +275,32 @@ async fn probe(options: &Options) -> Result<String, String> {
     let account = sink.accounts.configured(&Source::unknown());
     let headers = sink.headers(&account).unwrap_or_default();
     let has_key = options.api_key.is_some();
+    let fine = if has_key { "it answers, and accepts `api_key`" } else { "it answers" };
     let body = Bytes::from_static(b"{\"data\":[]}");
     let mut request = sink.endpoint.request(&Delivery::default(), body);
     request.headers.extend(headers);
-    let response = sink.endpoint.client().send(&request).await;
-    let response = response.map_err(|failure| failure.to_string())?;
+    let response = sink.endpoint.send(&request).await;
+    let response =
+        response.map_err(|report| report.pace.reason().unwrap_or_default().to_owned())?;
     match response::read(&response) {
-        Answer::Taken | Answer::Item(_) => Ok(answers(has_key)),
+        Answer::Taken | Answer::Item(_) => Ok(fine.to_owned()),
         // OpenAI may reject an empty list, but it checks the key first.
-        Answer::All(report) if report.is_refused(RejectClass::Malformed) => Ok(answers(has_key)),
+        Answer::All(report) if report.is_refused(RejectClass::Malformed) => Ok(fine.to_owned()),
         Answer::KeyRefused { .. } if !has_key && response.status == StatusCode::UNAUTHORIZED => {
             Ok("it answers; the callers' keys are checked when they arrive".to_owned())
         }
-        Answer::KeyRefused { reason, is_final: false } => {
-            Err(format!("{reason}: it refuses `api_key`"))
+        Answer::KeyRefused { reason, is_final } => {
+            let what = if is_final {
+                "the organisation of `api_key` has zero data retention, so it accepts no traces"
+            } else {
+                "it refuses `api_key`"
+            };
+            Err(format!("{reason}: {what}"))
         }
-        Answer::KeyRefused { reason, is_final: true } => Err(format!(
-            "{reason}: the organisation of `api_key` has zero data retention, so it accepts no traces"
-        )),
         Answer::All(report) => {
             let refused = report.refusal().map(|found| found.reason.as_str());
             let reason = report.pace.reason().or(refused);
             Err(reason.unwrap_or("it gives an unknown answer").to_owned())
         }
     }
-}
-
-fn answers(has_key: bool) -> String {
-    if has_key { "it answers, and accepts `api_key`" } else { "it answers" }.to_owned()
 }

@@ -33,7 +33,6 @@ mod token;
 mod tests;
 
 use std::io;
-use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -43,9 +42,9 @@ use hyper::{HeaderMap, StatusCode};
 use super::http::{self, Compression, Endpoint, Response};
 use super::{
     BuildError, Delivery, Kind, Pace, Parts, Pending, Plan, Refusal, RejectClass, Report, Sink,
-    TraceUrl, Verdict, Verdicts,
+    TraceUrl,
 };
-use crate::span::{Item, TraceNeeds};
+use crate::span::TraceNeeds;
 pub use options::{Dialect, Options, Wire};
 pub use settings::Settings;
 pub use token::Exchange;
@@ -94,7 +93,8 @@ impl Otlp {
     /// Reads certificates, without connecting.
     pub fn new(settings: Settings) -> Result<Self, BuildError> {
         let endpoint = Endpoint::new(&settings.client, &settings.uri, headers(&settings))?;
-        let token = settings.exchange.clone().map(Token::new);
+        let token = settings.exchange.as_ref().map(|it| Token::new(it, &settings.client));
+        let token = token.transpose()?;
         Ok(Self { settings: Arc::new(settings), endpoint, token })
     }
 
@@ -102,37 +102,24 @@ impl Otlp {
         let (settings, framing) = (Arc::clone(&self.settings), Arc::clone(&self.settings));
         let write = move |delivery: &Delivery| encode::encode(delivery, &settings);
         let seal = move |message| sealed(message, &framing);
-        let send = |items, body| self.send_one(delivery, items, body);
-        http::deliver(delivery, write, seal, send).await
-    }
-
-    async fn send_one(&self, delivery: &Delivery, items: Range<usize>, body: Bytes) -> Report {
-        let response = match self.post(delivery, body).await {
-            Ok(response) => response,
-            Err(report) => return report,
+        let send = async |spans, body| match self.post(delivery, body).await {
+            Ok(response) => response::read(self.settings.wire, &response, spans),
+            Err(report) => report,
         };
-        let items = items.map(|place| delivery.item(place).and_then(Item::as_span).is_some());
-        let spans = items.clone().filter(|is_span| *is_span).count();
-        let mut report = response::read(self.settings.wire, &response, spans);
-        if let Verdicts::All(of_spans) = &report.verdicts {
-            // Nothing is sent for a trace object.
-            let verdict = |is_span| if is_span { of_spans.clone() } else { Verdict::Delivered };
-            report.verdicts = Verdicts::Each(items.map(verdict).collect());
-        }
-        report
+        http::deliver(delivery, write, seal, send).await
     }
 
     /// Sends a body, with a token if the backend needs one, and once more with a new token if the backend rejects it.
     async fn post(&self, delivery: &Delivery, body: Bytes) -> Result<Response, Report> {
-        let (mut request, client) = (self.endpoint.request(delivery, body), self.endpoint.client());
+        let mut request = self.endpoint.request(delivery, body);
         let Some(token) = &self.token else { return self.endpoint.send(&request).await };
-        let authorization = token.authorization(client, None).await?;
+        let authorization = token.authorization(None).await?;
         request.headers.insert(AUTHORIZATION, authorization.clone());
         let response = self.endpoint.send(&request).await?;
         if response.status != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
-        let other = token.authorization(client, Some(&authorization)).await?;
+        let other = token.authorization(Some(&authorization)).await?;
         request.headers.insert(AUTHORIZATION, other);
         self.endpoint.send(&request).await
     }

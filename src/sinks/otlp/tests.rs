@@ -19,8 +19,8 @@ use crate::sinks::http::Response;
 use crate::sinks::samples;
 use crate::sinks::{Delivery, Pace, Refusal, RejectClass, Verdict, Verdicts};
 use crate::span::{
-    Attribute, Detail, Facts, Kind as Work, Payload, Scope, Span, Text, TraceContext, TraceObject,
-    Usage, Value, keys,
+    Attribute, Detail, Facts, Item, Kind as Work, Payload, Scope, Span, Text, TraceContext,
+    TraceObject, Usage, Value, keys,
 };
 use crate::support::base64::write as write_base64;
 use crate::support::golden;

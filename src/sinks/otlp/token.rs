@@ -3,14 +3,13 @@
 //! AgentOps answers `{"api_key": ...}` with `{"token": ...}`. The token is valid for 30 days or until the customer's plan changes, and is
 //! then rejected with 401 (<https://github.com/AgentOps-AI/agentops>, `app/api/agentops/api/{auth.py,routes/v3.py}`).
 
-use bytes::Bytes;
+use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::{HeaderMap, Method};
 use tokio::sync::Mutex;
 
-use crate::sinks::Report;
 use crate::sinks::http::classify::StatusClass;
-use crate::sinks::http::{Address, Client, Request, Response, secret_header};
+use crate::sinks::http::{Address, ClientOptions, Endpoint, Response, secret_header};
+use crate::sinks::{BuildError, Delivery, Report};
 use crate::support::json::raw::Raw;
 use crate::support::secret::Secret;
 
@@ -26,20 +25,22 @@ pub struct Exchange {
 /// The current token. Concurrent requests that need one wait for a single exchange.
 #[derive(Debug)]
 pub(super) struct Token {
-    exchange: Exchange,
+    endpoint: Endpoint,
+    api_key: Secret,
     kept: Mutex<Option<HeaderValue>>,
 }
 
 impl Token {
     /// Starts without a token.
-    pub(super) fn new(exchange: Exchange) -> Self {
-        Self { exchange, kept: Mutex::default() }
+    pub(super) fn new(exchange: &Exchange, client: &ClientOptions) -> Result<Self, BuildError> {
+        let json = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let endpoint = Endpoint::new(client, &exchange.address, HeaderMap::from_iter([json]))?;
+        Ok(Self { endpoint, api_key: exchange.api_key.clone(), kept: Mutex::default() })
     }
 
     /// Returns an `authorization` header other than `refused`. Without a token, returns the report for the request.
     pub(super) async fn authorization(
         &self,
-        client: &Client,
         refused: Option<&HeaderValue>,
     ) -> Result<HeaderValue, Report> {
         let mut kept = self.kept.lock().await;
@@ -47,21 +48,10 @@ impl Token {
             return Ok(token.clone());
         }
         *kept = None;
-        let response = client.send(&self.request()).await.map_err(|failure| failure.report())?;
+        let body = serde_json::json!({ "api_key": self.api_key.reveal() }).to_string();
+        let request = self.endpoint.request(&Delivery::default(), body.into());
+        let response = self.endpoint.send(&request).await?;
         Ok(kept.insert(read(&response)?).clone())
-    }
-
-    fn request(&self) -> Request {
-        let body = serde_json::json!({ "api_key": self.exchange.api_key.reveal() }).to_string();
-        Request {
-            method: Method::POST,
-            uri: self.exchange.address.uri().cloned().unwrap_or_default(),
-            headers: HeaderMap::from_iter([(
-                CONTENT_TYPE,
-                HeaderValue::from_static("application/json"),
-            )]),
-            body: Bytes::from(body),
-        }
     }
 }
 
