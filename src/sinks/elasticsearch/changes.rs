@@ -169,11 +169,6 @@ impl Changes {
     fn has_room(&self) -> bool {
         self.bytes <= self.bytes_max / 2
     }
-
-    #[cfg(test)]
-    pub(super) fn is_settled(&self) -> bool {
-        self.table.is_empty() && self.scans.is_empty()
-    }
 }
 
 #[cfg(test)]
@@ -200,7 +195,7 @@ mod tests {
         assert_eq!(changes.next_due(), Some(now + seconds(8)));
         assert!(changes.due(9, now + seconds(7)).is_empty());
         changes.settled("a", now + seconds(8));
-        assert!(changes.is_settled());
+        assert!(changes.owed_since_ms().is_none());
         assert_eq!(changes.bytes, 0);
     }
 
@@ -218,7 +213,7 @@ mod tests {
             }
             assert!(waiting.iter().all(|at| now < *at + seconds(29)), "{step}");
         }
-        assert!(!changes.is_settled());
+        assert!(changes.owed_since_ms().is_some());
     }
 
     #[test]
@@ -278,7 +273,7 @@ mod tests {
         changes.settled("e", later);
         changes.settled("f", later);
         changes.scanned(&[], false, later);
-        assert!(changes.is_settled());
+        assert!(changes.owed_since_ms().is_none());
         assert_eq!(changes.owed_since_ms(), None);
     }
 }

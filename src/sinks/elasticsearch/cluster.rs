@@ -13,7 +13,6 @@ use super::response::error_of;
 use crate::sinks::http::classify::StatusClass;
 use crate::sinks::http::{Client, Request, RequestError, Response};
 use crate::sinks::{BuildError, Report};
-use crate::support::backoff::Backoff;
 use crate::support::lock::lock;
 
 /// Sends requests to the least busy endpoint.
@@ -29,8 +28,8 @@ struct Endpoint {
     base: String,
     /// Its reference count is one more than its number of requests, so a cancelled request no longer counts either.
     in_flight: Arc<()>,
-    /// The wait after the next failure, and until when the endpoint is avoided now.
-    rest: Mutex<(Backoff, Option<Instant>)>,
+    /// Until when it is avoided, because it failed.
+    rests_until: Mutex<Option<Instant>>,
 }
 
 /// Why the backend did not fulfil a request, without payload text.
@@ -67,10 +66,9 @@ impl ClusterError {
     }
 }
 
-/// The first wait after a failure of an endpoint, if there are others.
-const REST_FIRST: Duration = Duration::from_secs(1);
-/// The longest wait, short enough that a recovered node is soon used again.
-const REST_LONGEST: Duration = Duration::from_mins(1);
+/// How long an endpoint is avoided after a failure, if there are others: long compared to a timeout, and short enough that a recovered node
+/// is soon used again.
+const REST: Duration = Duration::from_secs(30);
 
 impl Cluster {
     /// Reads certificates, without connecting.
@@ -78,7 +76,7 @@ impl Cluster {
         let endpoint = |uri: &Uri| Endpoint {
             base: uri.to_string().trim_end_matches('/').to_owned(),
             in_flight: Arc::default(),
-            rest: Mutex::new((Backoff::new(REST_FIRST, REST_LONGEST), None)),
+            rests_until: Mutex::default(),
         };
         Ok(Self {
             client: Client::new(&settings.client())?,
@@ -137,7 +135,7 @@ impl Cluster {
         let now = Instant::now();
         let mut endpoints: Vec<&Endpoint> = self.endpoints.iter().collect();
         endpoints.sort_by_cached_key(|endpoint| {
-            let rests_until = lock(&endpoint.rest).1.filter(|until| now < *until);
+            let rests_until = lock(&endpoint.rests_until).filter(|until| now < *until);
             (rests_until, Arc::strong_count(&endpoint.in_flight))
         });
         let mut last = Err(RequestError::Connect("there is no endpoint".to_owned()));
@@ -148,14 +146,13 @@ impl Cluster {
             let (method, headers, body) = (method.clone(), headers.clone(), body.clone());
             let _in_flight = Arc::clone(&endpoint.in_flight);
             last = self.client.send(&Request { method, uri, headers, body }).await;
-            let mut rest = lock(&endpoint.rest);
-            if last.as_ref().is_ok_and(|answer| !matches!(answer.status.as_u16(), 502..=504)) {
-                rest.0.reset();
-                rest.1 = None;
+            let works =
+                last.as_ref().is_ok_and(|answer| !matches!(answer.status.as_u16(), 502..=504));
+            *lock(&endpoint.rests_until) = (!works).then(|| Instant::now() + REST);
+            // Otherwise another endpoint may succeed.
+            if works {
                 break;
             }
-            // Another endpoint may succeed.
-            rest.1 = Some(Instant::now() + rest.0.next_wait());
         }
         last
     }
