@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::status::LaneStatus;
 use super::traces::LaneTraces;
-use super::window::{Admission, DEFERRED_BYTES_MAX, Purpose, Task, Wait, Window, Work};
-use super::work::{Deferred, PartitionItems};
+use super::window::{Admission, DEFERRED_BYTES_MAX, Purpose, Task, Wait, Window, Work, amount_of};
+use super::work::PartitionItems;
 use super::*;
 use crate::feed::tests::{arrival, item};
 use crate::journal::Cursor;
@@ -87,7 +87,6 @@ fn what_waits_for_a_key_stays_within_its_bound_also_by_the_systems_own_count() {
 
 #[test]
 fn what_is_deferred_counts_each_request_once_and_for_as_long_as_it_is_held() {
-    let mut counted = Deferred::default();
     let batch = Arc::new(arrival(&[item("a"), item("b")]).decoded.batch);
     let wait = || {
         let deferral = Deferral { key: "a word".to_owned(), reason: "no word".to_owned() };
@@ -103,16 +102,9 @@ fn what_is_deferred_counts_each_request_once_and_for_as_long_as_it_is_held() {
         work
     };
     let works = [work(0, wait()), work(1, wait()), work(1, Wait::Others(0))];
-    for work in &works {
-        counted.count(work, true);
-    }
-    assert_eq!((counted.works, counted.requests_bytes), (3, batch.bytes_when_read()));
-    assert_eq!(counted.broken_bytes, item("b").len());
-    counted.count(&works[0], false);
-    assert_eq!(counted.requests_bytes, batch.bytes_when_read());
-    for work in &works[1..] {
-        counted.count(work, false);
-    }
-    assert_eq!((counted.works, counted.broken_bytes, counted.requests_bytes), (0, 0, 0));
-    assert!(counted.requests.is_empty());
+    let (bytes, broken_bytes) = (batch.bytes_when_read(), item("b").len());
+    assert_eq!(amount_of(works.iter()), (3, 1, (broken_bytes, bytes)));
+    assert_eq!(amount_of(works[1..].iter()), (2, 1, (broken_bytes, bytes)));
+    assert_eq!(amount_of(works[2..].iter()), (1, 0, (broken_bytes, 0)));
+    assert_eq!(amount_of([].iter()), (0, 0, (0, 0)));
 }

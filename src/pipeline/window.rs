@@ -5,14 +5,15 @@
 //! Items that cannot be sent for a specific reason (a key that is not known yet, a backend that seems to fail on the item) are deferred and
 //! let others of their partition pass; only the cursor waits for them. Deferred items stay in memory, so their amount is bounded.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
+use std::ptr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::BatchLimits;
 use super::traces::LaneTraces;
-use super::work::{Deferred, PartitionItems};
+use super::work::PartitionItems;
 pub(super) use super::work::{Purpose, Task, Wait, Work};
 use crate::sinks::{Deferral, Delivery, Sink};
 
@@ -38,7 +39,6 @@ pub(super) struct Window {
     /// Deliveries that began or are waiting.
     works: Vec<Work>,
     attempts: u64,
-    deferred: Deferred,
 }
 
 #[derive(Debug, Default)]
@@ -78,12 +78,31 @@ impl Partition {
     }
 }
 
+/// Returns the number of these deferred works, and of the requests that items waiting for keys keep in memory; in bytes, the size of the
+/// items on which a backend fails, and the memory of these requests.
+pub(super) fn amount_of<'w>(
+    deferred: impl Iterator<Item = &'w Work>,
+) -> (usize, usize, (usize, usize)) {
+    let (mut works, mut broken_bytes, mut requests) = (0, 0, HashMap::new());
+    for work in deferred {
+        works += 1;
+        if matches!(work.wait, Wait::Others(_)) {
+            broken_bytes += work.bytes();
+            continue;
+        }
+        let held = work.tasks.iter().flat_map(|task| task.delivery.batches());
+        let held = held.map(|held| (ptr::from_ref(held), held.bytes_when_read()));
+        requests.extend(held.filter(|(_, bytes)| *bytes > 0));
+    }
+    (works, requests.len(), (broken_bytes, requests.values().sum()))
+}
+
 impl Window {
     /// Creates an empty window with this many partitions.
     pub(super) fn new(limits: BatchLimits, partitions: usize) -> Self {
         let partitions = (0..partitions.max(1)).map(|_| Partition::default()).collect();
         let (hasher, works) = (RandomState::new(), Vec::new());
-        Self { limits, partitions, hasher, works, attempts: 0, deferred: Deferred::default() }
+        Self { limits, partitions, hasher, works, attempts: 0 }
     }
 
     /// Returns whether deliveries are sequential and of entire records: the cursor of a sink with a checkpoint cannot be inside a record.
@@ -130,10 +149,14 @@ impl Window {
 
     /// Returns whether deferred items are within their limits.
     pub(super) fn has_room_to_defer(&self) -> bool {
-        let Deferred { works, broken_bytes, requests, requests_bytes } = &self.deferred;
+        let (works, requests, bytes) = amount_of(self.deferred());
         // A single request is allowed even if it exceeds the limit.
-        let is_single = *works == 1 || *broken_bytes == 0 && requests.len() <= 1;
-        *works < DEFERRED_MAX && (is_single || broken_bytes + requests_bytes < DEFERRED_BYTES_MAX)
+        let is_single = works == 1 || bytes.0 == 0 && requests <= 1;
+        works < DEFERRED_MAX && (is_single || bytes.0 + bytes.1 < DEFERRED_BYTES_MAX)
+    }
+
+    fn deferred(&self) -> impl Iterator<Item = &Work> {
+        self.works.iter().filter(|work| work.is_deferred())
     }
 
     /// Returns whether any work waits for another attempt.
@@ -143,7 +166,7 @@ impl Window {
 
     /// Returns the number of deferred items.
     pub(super) fn items_deferred(&self) -> usize {
-        self.works.iter().filter(|work| work.is_deferred()).map(Work::items).sum()
+        self.deferred().map(Work::items).sum()
     }
 
     /// Returns whether only deferred items are left.
@@ -192,12 +215,7 @@ impl Window {
     }
 
     fn take_out(&mut self, at: usize) -> Work {
-        let mut work = self.works.remove(at);
-        if work.is_deferred() {
-            self.deferred.count(&work, false);
-        }
-        work.wait = Wait::Turn;
-        work
+        Work { wait: Wait::Turn, ..self.works.remove(at) }
     }
 
     /// Returns the work that may begin and whose last attempt is the longest ago.
@@ -303,7 +321,6 @@ impl Window {
 
     /// Defers items that an attempt left. Their partitions are those of the attempt's work, which is finished afterwards.
     pub(super) fn defer(&mut self, work: Work) {
-        self.deferred.count(&work, true);
         self.works.push(work);
     }
 
@@ -315,12 +332,9 @@ impl Window {
             partition.items = partition.queue.iter().map(|piece| piece.delivery.len()).sum();
             partition.bytes = partition.queue.iter().map(|piece| piece.delivery.bytes()).sum();
         }
-        while let Some(at) = self.works.iter().position(|work| is_replay(&work.purpose)) {
-            let was_deferred = self.works.get(at).is_some_and(Work::is_deferred);
-            let work = self.take_out(at);
-            if !was_deferred {
-                self.mark(&work, false);
-            }
+        let replays: Vec<_> = self.works.extract_if(.., |work| is_replay(&work.purpose)).collect();
+        for work in replays.iter().filter(|work| !work.is_deferred()) {
+            self.mark(work, false);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Units of work in the window: pieces, which wait in a queue, and works, which are deliveries until all their items are done. Pure.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -78,48 +78,6 @@ pub(super) enum Wait {
     Key(Arc<Deferral>),
     /// More `arrivals` than this: the backend failed on a single item. The work is deferred.
     Others(u64),
-}
-
-/// The amount of deferred work.
-#[derive(Debug, Default)]
-pub(super) struct Deferred {
-    pub(super) works: usize,
-    /// Size of items on which a backend fails, in bytes on the wire.
-    pub(super) broken_bytes: usize,
-    /// Requests that items waiting for keys keep in memory: the number of works with items of each, by address.
-    pub(super) requests: HashMap<usize, usize>,
-    /// Memory of these requests, in bytes.
-    pub(super) requests_bytes: usize,
-}
-
-impl Deferred {
-    /// Counts a work that becomes deferred, or stops being so.
-    pub(super) fn count(&mut self, work: &Work, is_deferred: bool) {
-        let change = |count: &mut usize, by: usize| {
-            *count = if is_deferred { *count + by } else { count.saturating_sub(by) };
-        };
-        change(&mut self.works, 1);
-        if matches!(work.wait, Wait::Others(_)) {
-            change(&mut self.broken_bytes, work.bytes());
-            return;
-        }
-        for request in work.tasks.iter().flat_map(|task| task.delivery.batches()) {
-            let (address, bytes) = (std::ptr::from_ref(request).addr(), request.bytes_when_read());
-            if bytes == 0 {
-                continue;
-            }
-            let works = self.requests.entry(address).or_default();
-            let was_held = *works > 0;
-            change(works, 1);
-            let is_held = *works > 0;
-            if was_held != is_held {
-                change(&mut self.requests_bytes, bytes);
-            }
-            if !is_held {
-                self.requests.remove(&address);
-            }
-        }
-    }
 }
 
 impl PartitionItems {
