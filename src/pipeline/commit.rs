@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tracing::error;
 
 use super::status::LaneStatus;
-use super::tracker::Progress;
+use super::tracker::Entry;
 use crate::feed::Attachment;
 use crate::journal::{Cursor, Journal, Mark};
 use crate::sinks::{Pace, Sink};
@@ -27,17 +27,17 @@ impl LaneStatus {
         });
     }
 
-    /// Moves the cursor over settled items.
-    pub(super) fn commit(&self, progress: Progress) {
-        let (sink, counted) = (&self.sink, progress.settled.items());
+    /// Moves the cursor over settled entries.
+    pub(super) fn commit(&self, Entry { end, settled, roots_until, .. }: &Entry) {
+        let (sink, counted) = (&self.sink, settled.items());
         let passed = self.with_cursor(|cursor| {
-            let mark = progress.mark.unwrap_or(cursor.mark);
+            let mark = end.unwrap_or(cursor.mark);
             let passed = mark.items.saturating_sub(cursor.mark.items);
             cursor.mark = mark;
-            cursor.dead_lettered += progress.settled.dead_lettered;
-            cursor.dropped += progress.settled.dropped;
-            cursor.filtered += progress.settled.filtered;
-            cursor.stamp = cursor.stamp.max(progress.roots_until);
+            cursor.dead_lettered += settled.dead_lettered;
+            cursor.dropped += settled.dropped;
+            cursor.filtered += settled.filtered;
+            cursor.stamp = cursor.stamp.max(*roots_until);
             passed
         });
         if counted != passed {

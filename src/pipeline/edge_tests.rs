@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::attempt::Attempts;
 use super::policy_tests::until;
 use super::tests::{Told, World, down, name, reject, span_item};
-use super::tracker::Progress;
+use super::tracker::Entry;
 use super::*;
 use crate::journal::tests::faulty::FaultyStorage;
 use crate::journal::{Cursor, Journal, Mark, MemoryStorage, Options, Position};
@@ -352,9 +352,9 @@ fn a_count_that_differs_from_what_was_accepted_is_noticed() {
     let status = Arc::new(LaneStatus::new("told".to_owned(), "told", Cursor::default()));
     let mark = |items| Some(Mark { position: Position(items), items });
     let delivered = |delivered| OutcomeCounts { delivered, ..OutcomeCounts::default() };
-    status.commit(Progress { mark: mark(3), settled: delivered(3), ..Progress::default() });
+    status.commit(&Entry { end: mark(3), settled: delivered(3), ..Entry::default() });
     assert_eq!(status.notice(None), None);
-    status.commit(Progress { mark: mark(5), settled: delivered(1), ..Progress::default() });
+    status.commit(&Entry { end: mark(5), settled: delivered(1), ..Entry::default() });
     assert!(status.notice(None).unwrap().contains("1 items are counted differently"));
 }
 

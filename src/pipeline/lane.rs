@@ -366,11 +366,11 @@ impl Lane {
     /// Moves the cursor as far as possible, and begins to save it when that is due.
     fn settle(&mut self, under_way: usize) {
         let first = self.tracker.oldest_received_at_ns();
-        if let Some(progress) = self.tracker.advance() {
-            if let Some(mark) = progress.mark {
+        if let Some(passed) = self.tracker.advance() {
+            if let Some(mark) = passed.end {
                 self.traces.table.settle(mark.position);
             }
-            self.status.commit(progress);
+            self.status.commit(&passed);
             self.unsaved = true;
         }
         self.status.show_decisions(self.way.figures());

@@ -19,8 +19,8 @@ pub(super) struct Tracker {
 /// Maximum number of entries: about 6 MiB. The lane stops reading at this limit.
 const ENTRIES_MAX: usize = 65_536;
 
-/// An entry that the cursor passes when all its items are done.
-#[derive(Debug, Default)]
+/// An entry that the cursor passes when all its items are done, or several together.
+#[derive(Debug, PartialEq, Eq, Default)]
 pub(super) struct Entry {
     /// Where the cursor may move then; `None` if it is not a record.
     pub(super) end: Option<Mark>,
@@ -31,17 +31,6 @@ pub(super) struct Entry {
     /// Outcomes of the others.
     pub(super) settled: OutcomeCounts,
     /// With its roots, those of all traces whose last record is before this are sent; 0 if it has no roots.
-    pub(super) roots_until: u64,
-}
-
-/// A new position for the cursor, and what it passes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Progress {
-    /// `None` while no record is done.
-    pub(super) mark: Option<Mark>,
-    /// Outcomes of the items in passed records.
-    pub(super) settled: OutcomeCounts,
-    /// The roots of all traces whose last record is before this have arrived; 0 if no roots were passed.
     pub(super) roots_until: u64,
 }
 
@@ -63,19 +52,18 @@ impl Tracker {
     }
 
     /// Removes entries that are done without a gap; `None` if there are none.
-    pub(super) fn advance(&mut self) -> Option<Progress> {
-        let mut progress: Option<Progress> = None;
-        while self.entries.front().is_some_and(|entry| entry.left == 0) {
-            let Some(entry) = self.entries.pop_front() else { break };
+    pub(super) fn advance(&mut self) -> Option<Entry> {
+        let mut all: Option<Entry> = None;
+        while let Some(entry) = self.entries.pop_front_if(|entry| entry.left == 0) {
             self.first += 1;
-            let passed = progress.get_or_insert_default();
-            if let Some(end) = entry.end {
-                passed.mark = Some(end);
+            let passed = all.get_or_insert_default();
+            if entry.end.is_some() {
+                passed.end = entry.end;
                 passed.settled.add(entry.settled);
             }
             passed.roots_until = passed.roots_until.max(entry.roots_until);
         }
-        progress
+        all
     }
 
     /// Returns when the oldest unsettled item was received, in nanoseconds since 1970.
@@ -108,7 +96,7 @@ mod tests {
         assert_eq!(tracker.advance(), None);
         tracker.done(first, true);
         let passed = tracker.advance().unwrap();
-        assert_eq!(passed.mark, record(2, 0).end);
+        assert_eq!(passed.end, record(2, 0).end);
         assert_eq!(passed.settled.dead_lettered, 2);
         assert_eq!(tracker.advance(), None);
     }
@@ -130,7 +118,7 @@ mod tests {
         assert_eq!(tracker.advance(), None);
         tracker.done(items, false);
         let passed = tracker.advance().unwrap();
-        assert_eq!((passed.mark, passed.roots_until), (record(1, 0).end, 77));
+        assert_eq!((passed.end, passed.roots_until), (record(1, 0).end, 77));
         tracker.done(items, false);
         assert_eq!(tracker.advance(), None, "what was passed is not counted twice");
     }
