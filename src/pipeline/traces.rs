@@ -176,7 +176,7 @@ impl LaneTraces {
             read_again(&journal, (&rules, decisions.as_deref()), wanted, limits)
         });
         // After a panic, these spans stay as they were sent.
-        let Ok(Again { delivery, left, lost }) = read.await else {
+        let Ok((delivery, left, lost)) = read.await else {
             self.status.unamended.fetch_add(items as u64, Ordering::Relaxed);
             return Delivery::default();
         };
@@ -214,48 +214,39 @@ fn read_ahead(span: &Span, traced: Traced) {
 /// Records and indexes of items in them.
 type Places = Vec<(Position, BTreeSet<usize>)>;
 
-/// Items that were read again.
-#[derive(Default)]
-struct Again {
-    delivery: Delivery,
-    /// Items for which the delivery had no space.
-    left: Places,
-    /// Number of items that cannot be read any more.
-    lost: u64,
-}
-
-/// Reads items again, as many as fit in one delivery; the indexes are those at which they were received. Blocks on the disk.
+/// Reads items again, as many as fit in one delivery; the indexes are those at which they were received. Also returns the items for which
+/// the delivery had no space, and the number of those that cannot be read any more. Blocks on the disk.
 fn read_again(
     journal: &Journal<Attachment>,
     (rules, decisions): (&Rules, Option<&Mutex<Decisions>>),
     wanted: Places,
     limits: BatchLimits,
-) -> Again {
-    let mut again = Again::default();
+) -> (Delivery, Places, u64) {
+    let (mut delivery, mut without_room, mut lost) = (Delivery::default(), Places::new(), 0);
     for (position, places) in wanted {
-        if !again.delivery.is_empty() && limits.is_met_by(&again.delivery) {
-            again.left.push((position, places));
+        if !delivery.is_empty() && limits.is_met_by(&delivery) {
+            without_room.push((position, places));
             continue;
         }
         let record = journal.read_from(position).next().ok().flatten();
         let record = record.filter(|record| record.start.position == position);
         let payload = record.and_then(|record| record.payload);
         let Some(Ok((_, decoded))) = payload.as_ref().map(decode_record) else {
-            again.lost += places.len() as u64;
+            lost += places.len() as u64;
             continue;
         };
         let sent = Arc::new(decoded.batch);
         let known = decisions.map(|decisions| lock(decisions).of_batch(&sent));
         let left = rules.apply_again(&sent, KnownTraces::of(known.as_ref()));
-        again.lost += places.len() as u64;
+        lost += places.len() as u64;
         for place in 0..left.batch.items.len() {
             if places.contains(&left.place_before(place)) {
-                again.delivery.add(&left.batch, place..place + 1);
-                again.lost -= 1;
+                delivery.add(&left.batch, place..place + 1);
+                lost -= 1;
             }
         }
     }
-    again
+    (delivery, without_room, lost)
 }
 
 /// Creates a delivery of roots; `None` if there are none. It fixes their trace contexts now, because the table may forget the traces before
@@ -282,7 +273,8 @@ mod tests {
         let journal = Journal::open(&Options::default(), storage, |_| ()).unwrap();
         let limits = BatchLimits { items_max: 1, bytes_max: 1, age_max: Duration::ZERO };
         let wanted = vec![(Position(5), BTreeSet::from([0, 1])), (Position(9), [3].into())];
-        let again = read_again(&journal, (&Rules::default(), None), wanted, limits);
-        assert_eq!((again.delivery.len(), again.lost, again.left.len()), (0, 3, 0));
+        let (delivery, left, lost) =
+            read_again(&journal, (&Rules::default(), None), wanted, limits);
+        assert_eq!((delivery.len(), left.len(), lost), (0, 0, 3));
     }
 }
