@@ -190,11 +190,6 @@ impl LaneStatus {
         self.lock().traces
     }
 
-    /// Returns the number of items delivered since the sink joined.
-    pub fn delivered(&self) -> u64 {
-        Self::settled(&self.cursor(), Resolved::default()).delivered
-    }
-
     /// Returns the number of items that became dead letters since the start, by reason.
     pub fn dead_letters(&self) -> impl Iterator<Item = (RejectClass, u64)> {
         let counts = self.dead_letters.iter().map(|count| count.load(Ordering::Relaxed));

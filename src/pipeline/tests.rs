@@ -17,6 +17,13 @@ use crate::sinks::{Delivery, Pace, Pending, RejectClass, Report, Sink, Verdict, 
 use crate::span::{Receiver, Source};
 use crate::support::stop::Stop;
 
+impl LaneStatus {
+    /// Returns the number of items delivered since the sink joined.
+    pub(crate) fn delivered(&self) -> u64 {
+        Self::settled(&self.cursor(), Resolved::default()).delivered
+    }
+}
+
 /// A sink that follows a script, then delivers, and remembers what arrived.
 #[derive(Debug, Default)]
 pub(crate) struct Told {

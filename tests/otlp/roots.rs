@@ -10,7 +10,9 @@ use opentelemetry_proto::tonic::common::v1::any_value;
 use spanferry::feed::{DecodedRequest, Feed, FeedOptions, Intake};
 use spanferry::journal::{Cursor, Journal, MemoryStorage, Options, WhenFull};
 use spanferry::normalize::{Encoding, Envelope, Limits, decode};
-use spanferry::pipeline::{BatchLimits, DeadLetters, Lane, LaneOptions, LaneStatus, RetryOptions};
+use spanferry::pipeline::{
+    BatchLimits, DeadLetters, Lane, LaneOptions, LaneStatus, Resolved, RetryOptions,
+};
 use spanferry::span::{Item, Receiver as Via, Source};
 use spanferry::support::clock::unix_now_ns;
 use spanferry::support::stop::Stop;
@@ -166,7 +168,7 @@ async fn arrived(rule: &str, captured: &Captured, roots: usize) -> Vec<Span> {
     tokio::time::timeout(Duration::from_mins(2), all).await.unwrap();
     stop.stop();
     assert_eq!(
-        world.status.delivered(),
+        LaneStatus::settled(&world.status.cursor(), Resolved::default()).delivered,
         (captured.objects.len() + captured.wires.len()) as u64,
         "roots are no items"
     );
