@@ -9,6 +9,8 @@ use tokio::sync::Semaphore;
 use super::policy_tests::until;
 use super::tests::{World, name, span_item};
 use super::*;
+use crate::journal::tests::faulty::FaultyStorage;
+use crate::journal::{Entry, Journal, Options};
 use crate::normalize::{Encoding, Envelope, Limits, decode};
 use crate::sinks::{Delivery, Pending, Report, Sink};
 use crate::span::{Receiver, Source};
@@ -129,4 +131,22 @@ async fn a_job_for_a_lane_that_has_died_hears_it() {
     until(|| world.lane.is_finished()).await;
     let told = tokio::time::timeout(Duration::from_secs(5), world.jobs.deliver(delivery("a")));
     assert_eq!(told.await.unwrap(), Err(LaneGone));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_that_still_reads_what_was_before_ends_by_the_deadline() {
+    let world = World::new(Gate::new(9));
+    world.send(&["a"]).await;
+    let disk = FaultyStorage::default();
+    let dead = Journal::open(&Options::default(), Arc::new(disk.clone()), |_| ()).unwrap();
+    let entry = Entry { head: Vec::new(), body: Bytes::from("x"), items: 1, attachment: () };
+    dead.append(entry).await.unwrap();
+    disk.hold_reads();
+    let lane = world.another_lane(Gate::new(0), &dead);
+    let running = tokio::spawn(lane.run(world.stop.clone(), world.deadline.clone()));
+    until(|| disk.has_a_read_that_waits()).await;
+    world.deadline.stop();
+    let ended = tokio::time::timeout(Duration::from_secs(10), running).await;
+    disk.release_reads();
+    ended.expect("it does not wait for the disk").unwrap();
 }

@@ -175,7 +175,10 @@ impl Lane {
     /// Runs until the daemon stops. After `stop` it delivers what it still can, until `deadline`. A lane that hands over
     /// ([`LaneHandle::hand_over`]) begins nothing more and ends after the deliveries under way.
     pub async fn run(mut self, stop: Stop, deadline: Stop) -> LaneState {
-        self.look_back().await;
+        tokio::select! {
+            () = deadline.stopped() => {}
+            () = self.look_back() => {}
+        }
         let (mut panics, mut at) = (0, self.mark());
         while AssertUnwindSafe(self.deliver_all(&stop, &deadline)).catch_unwind().await.is_err() {
             LaneStatus::count(&self.status.panics);
