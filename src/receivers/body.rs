@@ -145,16 +145,15 @@ impl Bodies {
 }
 
 impl Coming {
-    /// Increases a body's share to `bytes`, unless all bodies together would exceed `bytes_max`.
-    fn try_take(&mut self, number: u64, bytes: usize, bytes_max: usize) -> bool {
-        let Some(holder) = self.bodies.get_mut(&number) else { return false };
+    /// Increases a body's share to `bytes`. If all bodies together would exceed `bytes_max`, returns by how much.
+    fn try_take(&mut self, number: u64, bytes: usize, bytes_max: usize) -> Result<(), usize> {
+        let Some(holder) = self.bodies.get_mut(&number) else { return Err(0) };
         let taken = self.taken - holder.bytes + bytes;
         if bytes_max < taken {
-            return false;
+            return Err(taken - bytes_max);
         }
-        self.taken = taken;
-        holder.bytes = bytes;
-        true
+        (self.taken, holder.bytes) = (taken, bytes);
+        Ok(())
     }
 
     /// Aborts the oldest bodies until `missing` bytes will become free.
@@ -173,7 +172,8 @@ impl Coming {
 impl BodyReservation {
     /// Reserves space for an announced length, if there is plenty.
     fn try_announce(&self, bytes: usize) -> bool {
-        lock(&self.shared.coming).try_take(self.number, bytes, self.shared.arriving_bytes_max / 2)
+        let (mut coming, most) = (lock(&self.shared.coming), self.shared.arriving_bytes_max / 2);
+        coming.try_take(self.number, bytes, most).is_ok()
     }
 
     /// Reserves space for `bytes` in total; waits briefly if there is none.
@@ -183,11 +183,12 @@ impl BodyReservation {
             let mut freed = pin!(self.shared.freed.notified());
             freed.as_mut().enable();
             {
-                let mut coming = lock(&self.shared.coming);
-                if coming.try_take(self.number, bytes, self.shared.arriving_bytes_max) {
-                    return Ok(());
+                let (mut coming, most) =
+                    (lock(&self.shared.coming), self.shared.arriving_bytes_max);
+                match coming.try_take(self.number, bytes, most) {
+                    Ok(()) => return Ok(()),
+                    Err(missing) => coming.make_room(self.number, missing),
                 }
-                coming.make_room(self.number, bytes);
             }
             // Others may become old enough to be aborted during this wait.
             let again = deadline.min(Instant::now() + ARRIVAL_TIME_MIN);
@@ -345,6 +346,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    #[tokio::test(start_paused = true)]
+    async fn no_more_bodies_give_way_than_are_in_the_way() {
+        let arrivals = bodies();
+        let (oldest, older, large) = (arrivals.begin(), arrivals.begin(), arrivals.begin());
+        oldest.take(30).await.unwrap();
+        older.take(30).await.unwrap();
+        large.take(20).await.unwrap();
+        advance(ARRIVAL_TIME_MIN).await;
+        let (taken, ()) = tokio::join!(large.take(50), async {
+            oldest.gives_way.stopped().await;
+            drop(oldest);
+        });
+        taken.unwrap();
+        assert!(!older.gives_way.is_stopped(), "ten bytes were missing");
+    }
+
     async fn bodies_that_only_just_began_are_waited_for() {
         let arrivals = bodies();
         let (first, second) = (arrivals.begin(), arrivals.begin());
