@@ -89,7 +89,8 @@ pub(super) struct Body {
 pub(super) struct BodyReader<'a> {
     incoming: &'a mut Incoming,
     arrival: BodyReservation,
-    bytes_max: usize,
+    /// The limit of the body and what is before it.
+    pub(super) bytes_max: usize,
     /// The bytes received so far. They are copied out of the connection's read buffer immediately: while a slice of that is held, the
     /// connection allocates a new one, and a stored body would keep all of it alive for as long as a sink is behind.
     piece: PoolBuffer,
@@ -346,7 +347,6 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    #[tokio::test(start_paused = true)]
     async fn no_more_bodies_give_way_than_are_in_the_way() {
         let arrivals = bodies();
         let (oldest, older, large) = (arrivals.begin(), arrivals.begin(), arrivals.begin());
@@ -362,6 +362,7 @@ mod tests {
         assert!(!older.gives_way.is_stopped(), "ten bytes were missing");
     }
 
+    #[tokio::test(start_paused = true)]
     async fn bodies_that_only_just_began_are_waited_for() {
         let arrivals = bodies();
         let (first, second) = (arrivals.begin(), arrivals.begin());

@@ -16,6 +16,8 @@ use crate::normalize::Coding;
 
 /// A byte with the compression flag, and four bytes of length.
 const PREFIX_BYTES: usize = 5;
+/// Maximum size of a health check, which needs no key: the names of services are shorter.
+const PROBE_BYTES_MAX: usize = 1 << 10;
 
 /// Reads a health check: <https://github.com/grpc/grpc/blob/master/doc/health-checking.md>. Probes ask for the entire server, or for one of
 /// its services.
@@ -24,7 +26,7 @@ pub(super) async fn read_health_check(
     head: &Parts,
     incoming: &mut Incoming,
 ) -> Result<(), Refusal> {
-    let (_, body) = message(bodies, head, incoming).await?;
+    let (_, body) = message(bodies, head, incoming, PROBE_BYTES_MAX).await?;
     // A `HealthCheckRequest` has one string; an empty one stands for the entire server.
     let service = String::decode(body.bytes);
     let service = service.map_err(|_| Refusal::Frame("the health request cannot be read"))?;
@@ -39,8 +41,10 @@ pub(super) async fn message(
     bodies: &Bodies,
     head: &Parts,
     incoming: &mut Incoming,
+    bytes_max: usize,
 ) -> Result<(Coding, Body), Refusal> {
     let mut reader = bodies.reader(incoming, PREFIX_BYTES);
+    reader.bytes_max = reader.bytes_max.min(bytes_max);
     while reader.bytes().len() < PREFIX_BYTES && reader.pull().await? {}
     let Some([flag, length @ ..]) = reader.bytes().first_chunk::<PREFIX_BYTES>() else {
         return Err(Refusal::Frame("the call has no message"));

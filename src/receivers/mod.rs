@@ -373,7 +373,7 @@ impl Answering {
             self.auth.remember(&head.headers, &identity);
         }
         let (coding, body) = if protocol == Protocol::Grpc {
-            grpc::message(&self.bodies, head, incoming).await?
+            grpc::message(&self.bodies, head, incoming, usize::MAX).await?
         } else {
             let coding = content_coding(&head.headers)?;
             (coding, self.bodies.reader(incoming, 0).read().await?)

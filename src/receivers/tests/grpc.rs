@@ -125,6 +125,9 @@ async fn health_probes_are_answered() {
     let named = [&[10, 51][..], served].concat();
     assert_eq!(&world.call(path, &named).await.message()[..], [8, 1]);
     assert_eq!(world.call(path, &[10, 1, b'x']).await.grpc_status(), 12);
+    // Probes need no key, so their bodies are small.
+    let long = [&[10, 0x80, 0x80, 4][..], &vec![b'x'; 64 << 10]].concat();
+    assert_eq!(world.call(path, &long).await.grpc_status(), 8);
     assert_eq!(world.call("/grpc.health.v1.Health/Watch", b"").await.grpc_status(), 12);
     world.close().await;
 }
