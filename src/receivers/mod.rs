@@ -483,8 +483,7 @@ const ALLOWED_METHODS: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
 fn source_of(receiver: Receiver, head: &Parts, identity: Identity) -> Source {
     let kept = |name: &HeaderName| {
         let text = header_text(&head.headers, name)?;
-        let text = text.get(..KEPT_HEADER_BYTES_MAX).unwrap_or(text);
-        Some((name.as_str().to_owned(), text.to_owned()))
+        Some((name.as_str().to_owned(), kept_part(text).to_owned()))
     };
     Source {
         receiver,
@@ -493,6 +492,11 @@ fn source_of(receiver: Receiver, head: &Parts, identity: Identity) -> Source {
         key_fingerprint: identity.key_fingerprint,
         headers: KEPT_HEADERS.iter().filter_map(kept).collect(),
     }
+}
+
+/// Returns what is stored of a header.
+fn kept_part(text: &str) -> &str {
+    text.split_at(text.floor_char_boundary(KEPT_HEADER_BYTES_MAX)).0
 }
 
 /// Returns whether a sink of this process sent the request, perhaps through other daemons, or so many daemons forwarded it that it must be

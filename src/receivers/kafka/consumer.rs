@@ -26,7 +26,7 @@ use crate::receivers::decode::Form;
 use crate::receivers::kafka_options::KafkaOptions;
 use crate::receivers::refusal::Refusal;
 use crate::receivers::routes::{self, labels};
-use crate::receivers::{FAILED, KEPT_HEADER_BYTES_MAX, Receivers};
+use crate::receivers::{FAILED, Receivers, kept_part};
 use crate::span::{Receiver, Source};
 use crate::support::clock;
 use crate::support::forwarding::{ForwardingPath, SENDER_HEADER};
@@ -248,8 +248,7 @@ impl Shared {
         let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
         let headers = headers.filter_map(|header| {
             let value = std::str::from_utf8(header.value?).ok()?;
-            let value = value.get(..KEPT_HEADER_BYTES_MAX).unwrap_or(value);
-            Some((header.key.to_ascii_lowercase(), value.to_owned()))
+            Some((header.key.to_ascii_lowercase(), kept_part(value).to_owned()))
         });
         let name = format!("{}/{}/{offset}", message.topic(), message.partition());
         Some(Message { place, name, headers: headers.collect(), body })

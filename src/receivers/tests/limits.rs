@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::world::*;
 use crate::journal;
+use crate::receivers::kept_part;
 use crate::receivers::{ReceiverOptions, Version};
 use crate::support::golden::read;
 
@@ -361,4 +362,13 @@ async fn a_request_that_does_not_finish_is_cut_off_when_closing() {
     stream.write_all(head.as_bytes()).await.unwrap();
     world.post(TRACES, &[PROTOBUF], good()).await;
     timeout(SOON, world.close()).await.unwrap();
+}
+
+#[test]
+fn no_header_is_kept_beyond_its_limit_whatever_its_characters_are() {
+    for character in ["a", "\u{e9}", "\u{20ac}", "\u{1f600}"] {
+        let kept = kept_part(&character.repeat(1000)).len();
+        assert!((253..=256).contains(&kept), "{character}: {kept}");
+    }
+    assert_eq!(kept_part("short"), "short");
 }
