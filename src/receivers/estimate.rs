@@ -5,10 +5,9 @@
 //! the envelope of a protobuf body is traversed, and the brackets, commas and strings of JSON are scanned once. What sinks read later (a
 //! span's attributes, events and facts) is not included: [`crate::span::Batch::bytes`] and [`Limits::values_max`] bound that.
 
-use bytes::Buf as _;
 use memchr::memmem;
-use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
+use crate::normalize::wire::{Content, Fields};
 use crate::normalize::{Encoding, Limits, Refused};
 use crate::span::{Attribute, Item, Receiver, Resource, Scope, TraceObject};
 use crate::support::find;
@@ -122,18 +121,13 @@ fn text(bytes: &[u8]) -> usize {
 
 /// Calls `visit` with each length-delimited field; `None` if the message cannot be read, or `visit` returns `None`.
 pub(super) fn each_message<'a>(
-    mut message: &'a [u8],
+    message: &'a [u8],
     mut visit: impl FnMut(u32, &'a [u8]) -> Option<()>,
 ) -> Option<()> {
-    while message.has_remaining() {
-        let (number, wire_type) = decode_key(&mut message).ok()?;
-        if wire_type == WireType::LengthDelimited {
-            let length = usize::try_from(decode_varint(&mut message).ok()?).ok()?;
-            let (content, rest) = message.split_at_checked(length)?;
+    let mut fields = Fields::new(message);
+    while let Some((number, content)) = fields.next().ok()? {
+        if let Content::Bytes(content) = content {
             visit(number, content)?;
-            message = rest;
-        } else {
-            skip_field(wire_type, number, &mut message, DecodeContext::default()).ok()?;
         }
     }
     Some(())
