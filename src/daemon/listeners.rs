@@ -37,10 +37,13 @@ pub(super) async fn bind(config: &Config, before: Option<&Config>) -> anyhow::Re
         if before.contains(&(option, address)) {
             continue;
         }
-        let port = |address: &Address| address.socket().map(|socket| socket.port());
-        let is_ours = before.iter().any(|(_, it)| port(it).is_some() && port(it) == port(address));
-        let hint = if is_ours {
-            "this daemon itself listens on that port: restart it to move it, or set another address"
+        let is_same = |it: &Address| match (it, address) {
+            (Address::Tcp(it), Address::Tcp(socket)) => it.port() == socket.port(),
+            (Address::Unix { path: it, .. }, Address::Unix { path, .. }) => it == path,
+            _ => false,
+        };
+        let hint = if before.iter().any(|(_, it)| is_same(it)) {
+            "this daemon itself listens there: restart it to move it, or set another address"
         } else {
             "is another process listening there? Set another address"
         };

@@ -137,7 +137,11 @@ impl Serving {
             let sinks = making.config.sinks.iter().filter(|sink| changed.contains(&sink.name));
             sinks.map(|sink| (sink.name.clone(), workshop.make(sink))).collect::<Vec<_>>()
         });
-        for (sink, made) in made.await.unwrap_or_default() {
+        let made = made.await.unwrap_or_else(|problem| {
+            error!(%problem, "no lane of the changed sinks was started; their data waits in the journal: reload again");
+            Vec::new()
+        });
+        for (sink, made) in made {
             match made {
                 Ok(lane) => self.lanes.start(lane),
                 // The test build succeeded a moment ago. The next reload tries again.
