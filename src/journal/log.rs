@@ -6,13 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use rustix::io::Errno;
 use tokio::sync::watch;
 
-use super::damage::{self, Damage};
+use super::damage::{self, Damage, Notes};
 use super::options::Limits;
 use super::segment::HEADER_BYTES;
 use super::storage::Storage;
@@ -79,10 +79,7 @@ pub(super) struct State {
     pub(super) live: Option<BTreeSet<String>>,
     /// Consumers that drop their oldest records when there is no room.
     pub(super) dropping: BTreeSet<String>,
-    /// Damage that no operator has settled.
-    pub(super) damages: Vec<Damage>,
-    /// Start of all known damage, settled or not.
-    pub(super) known_damage: BTreeSet<Position>,
+    pub(super) damage: Notes,
     pub(super) no_space: bool,
     pub(super) poison: Option<String>,
 }
@@ -166,16 +163,11 @@ impl Log {
         self.room.send_replace(());
     }
 
-    /// Returns how long the writer thread has been busy with one group.
-    pub(super) fn stuck_for(&self) -> Option<Duration> {
-        lock(&self.busy_since).map(|since| since.elapsed())
-    }
-
     /// Records damage. New damage is reported and preserved with a note.
     pub(super) fn note_damage(&self, damage: Damage) {
         let mut state = self.state();
-        if state.known_damage.insert(damage.from.position) {
-            state.damages.push(damage);
+        if state.damage.known.insert(damage.from.position) {
+            state.damage.open.push(damage);
             drop(state);
             damage::report(&*self.storage, &damage);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use super::storage::{Lock, Storage, StorageFile};
 use crate::support::lock::lock;
@@ -24,7 +24,8 @@ const PIECE_BYTES: usize = 64 << 10;
 #[derive(Debug, Clone, Default)]
 pub struct MemoryStorage {
     files: Arc<Mutex<BTreeMap<String, Contents>>>,
-    locked: Arc<Mutex<bool>>,
+    /// The guard of the journal that has it open.
+    locked: Arc<Mutex<Weak<()>>>,
 }
 
 impl Storage for MemoryStorage {
@@ -34,11 +35,12 @@ impl Storage for MemoryStorage {
 
     fn lock(&self) -> io::Result<Lock> {
         let mut locked = lock(&self.locked);
-        if *locked {
+        if locked.strong_count() > 0 {
             return Ok(Lock::Elsewhere(std::process::id().to_string()));
         }
-        *locked = true;
-        Ok(Lock::Held(Box::new(MemoryLock(Arc::clone(&self.locked)))))
+        let guard = Arc::new(());
+        *locked = Arc::downgrade(&guard);
+        Ok(Lock::Held(Box::new(guard)))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -89,15 +91,6 @@ impl MemoryStorage {
     fn file(&self, name: &str) -> io::Result<Contents> {
         let file = lock(&self.files).get(name).map(Arc::clone);
         file.ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-}
-
-#[derive(Debug)]
-struct MemoryLock(Arc<Mutex<bool>>);
-
-impl Drop for MemoryLock {
-    fn drop(&mut self) {
-        *lock(&self.0) = false;
     }
 }
 

@@ -287,25 +287,19 @@ impl<P: Send + 'static> Journal<P> {
         now: Now,
         observer: Observer<P>,
     ) -> Result<Self, OpenError> {
-        let opened = recovery::open(Limits::of(options), storage, now)?;
+        let (log, active, guard, recovery) = recovery::open(Limits::of(options), storage, now)?;
         let (submitting, submitted) = mpsc::channel();
-        let writer = Writer {
-            log: Arc::clone(&opened.log),
-            submitted,
-            active: opened.active,
-            end: opened.end,
-            observer,
-            guard: opened.guard,
-        };
+        let (writing, end) = (Arc::clone(&log), *log.end.borrow());
+        let writer = Writer { log: writing, submitted, active, end, observer, guard };
         let thread = std::thread::Builder::new().name("journal".to_owned());
         let started = thread.spawn(move || writer.run());
         let failed = |source| OpenError::Storage { path: "a thread".to_owned(), source };
         let shared = Shared {
-            log: opened.log,
+            log,
             submitting: Mutex::new(Some(submitting)),
             places: Arc::new(Semaphore::new(WAITING_MAX)),
             thread: Mutex::new(Some(started.map_err(failed)?)),
-            recovery: opened.recovery,
+            recovery,
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -366,24 +360,12 @@ impl<P: Send + 'static> Journal<P> {
         let payload_checksum = record::payload_checksum(&entry.head, &entry.body);
         let place = Arc::clone(&self.shared.places).acquire_owned().await;
         let place = place.map_err(|_| AppendError::Closed)?;
-        self.submit(Submitted { entry, payload_checksum, admission, answer, _place: place });
-        let answered = synced.await;
-        answered.unwrap_or(Err(AppendError::Closed)).map_err(|error| self.why(error))
-    }
-
-    /// Submits a record to the writer thread. If that has ended, the answer channel closes.
-    fn submit(&self, submitted: Submitted<P>) {
-        if let Some(submitting) = &*lock(&self.shared.submitting) {
-            submitting.send(submitted).ok();
-        }
-    }
-
-    /// Replaces `Closed` by the reason of the poisoning, if the log was poisoned.
-    fn why(&self, error: AppendError) -> AppendError {
-        match (error, self.health()) {
-            (AppendError::Closed, Health::Poisoned(reason)) => AppendError::Poisoned(reason),
-            (error, _) => error,
-        }
+        let submitted = Submitted { entry, payload_checksum, admission, answer, _place: place };
+        // If the writer thread has ended, the answer channel closes.
+        lock(&self.shared.submitting).as_ref().map(|submitting| submitting.send(submitted));
+        let poison = || self.shared.log.state().poison.clone();
+        let why = |_| poison().map_or(AppendError::Closed, AppendError::Poisoned);
+        synced.await.map_err(why).flatten()
     }
 
     /// Returns whether another full segment could be appended.
@@ -447,7 +429,7 @@ impl<P: Send + 'static> Journal<P> {
         if state.no_space {
             return Health::NoSpace;
         }
-        match state.damages.as_slice() {
+        match state.damage.open.as_slice() {
             [] => Health::Good,
             [one] => Health::Damaged(one.to_string()),
             [first, more @ ..] => Health::Damaged(format!("{first}, and {} more", more.len())),
@@ -466,7 +448,7 @@ impl<P: Send + 'static> Journal<P> {
 
     /// Returns how long the writer thread has been busy with one group; `None` if it is idle.
     pub fn stuck_for(&self) -> Option<Duration> {
-        self.shared.log.stuck_for()
+        lock(&self.shared.log.busy_since).map(|since| since.elapsed())
     }
 
     /// Returns the metrics of syncs: their duration, and the number of records that share one.

@@ -16,9 +16,9 @@ use std::sync::Arc;
 
 use tracing::{error, warn};
 
-use super::consumers::{Kept, read_saved};
+use super::consumers::read_saved;
 use super::cursor::{CLOSED_NAME, CONSUMERS_NAME, START_NAME, read_mark, write_mark};
-use super::damage::{self, Damage, Notes};
+use super::damage::{self, Damage};
 use super::log::{Log, Now, Segment, State};
 use super::options::Limits;
 use super::segment::{BadHeader, HEADER_BYTES, Header, Records, base_of, name_of, offset_in};
@@ -32,14 +32,8 @@ const OWN_NAMES: [&str; 3] = [CLOSED_NAME, START_NAME, CONSUMERS_NAME];
 /// Suffix of a segment's file while it is renamed after its header.
 const MOVED_SUFFIX: &str = ".moved";
 
-/// A log that is ready for its writer thread.
-pub(super) struct Opened {
-    pub(super) log: Arc<Log>,
-    pub(super) active: Active,
-    pub(super) end: Mark,
-    pub(super) guard: Box<dyn Guard>,
-    pub(super) recovery: Recovery,
-}
+/// A log that is ready for its writer thread, which keeps the guard.
+type Opened = (Arc<Log>, Active, Box<dyn Guard>, Recovery);
 
 /// Opens the log, or creates it.
 pub(super) fn open(
@@ -63,28 +57,23 @@ pub(super) fn open(
     scan.look_at_segments(&names)?;
     let (active, end) = scan.open_active().map_err(failed)?;
     scan.check_start().map_err(failed)?;
-    let RecoveryScan { segments, found, mut recovery, kept_from, .. } = scan;
+    let cursors = scan.place_all(saved, end).map_err(failed)?;
+    let RecoveryScan { segments, mut recovery, .. } = scan;
     recovery.segments = segments.len();
     recovery.consumers_unknown = are_unknown && end.items != 0;
-    let kept = Kept { storage: &*storage, segments: &segments, from: kept_from, end };
-    let cursors = kept.place_all(saved, &mut recovery).map_err(failed)?;
-    let Notes { open, known } = damage::read_notes(&*storage, &names);
     let state = State {
         bytes: segments.iter().map(|segment| segment.bytes).sum(),
         segments: segments.into(),
         live: (!cursors.is_empty()).then(|| cursors.keys().cloned().collect()),
         cursors,
-        damages: open,
-        known_damage: known,
+        damage: damage::read_notes(&*storage, &names),
         ..State::default()
     };
     let log = Arc::new(Log::new(storage, limits, now, end, state));
-    for damage in found {
-        log.note_damage(damage);
-    }
-    recovery.damages.clone_from(&log.state().damages);
+    recovery.damages.drain(..).for_each(|damage| log.note_damage(damage));
+    recovery.damages.clone_from(&log.state().damage.open);
     recovery.tell(&place);
-    Ok(Opened { log, active, end, guard, recovery })
+    Ok((log, active, guard, recovery))
 }
 
 /// What a segment's file shows without being read completely.
@@ -202,18 +191,17 @@ pub(super) fn scan(records: &mut Records, base: Mark, limit: Position) -> io::Re
 }
 
 /// State of the recovery.
-struct RecoveryScan<'a> {
-    storage: &'a dyn Storage,
+pub(super) struct RecoveryScan<'a> {
+    pub(super) storage: &'a dyn Storage,
     now_ns: u64,
-    segments: Vec<Segment>,
+    pub(super) segments: Vec<Segment>,
     /// Where the log begins after retention, if known.
-    kept_from: Option<Mark>,
+    pub(super) kept_from: Option<Mark>,
     /// Everything before this was durable once: the log ended here when it was last closed, or a consumer had read this far.
     stable_to: Mark,
     /// The state of the last segment's header.
     last_header: LastHeader,
-    found: Vec<Damage>,
-    recovery: Recovery,
+    pub(super) recovery: Recovery,
 }
 
 /// What the header of the last segment permits.
@@ -236,7 +224,6 @@ impl<'a> RecoveryScan<'a> {
             kept_from: read_mark(storage, names, START_NAME),
             stable_to: read_mark(storage, names, CLOSED_NAME).unwrap_or_default(),
             last_header: LastHeader::Good,
-            found: Vec::new(),
             recovery: Recovery::default(),
         }
     }
@@ -297,7 +284,7 @@ impl<'a> RecoveryScan<'a> {
             let mut records = Records::open(self.storage, base).map_err(failed)?;
             let file_end = records.file_end().map_err(failed)?;
             let from = records.boundary_before(start, file_end, file_end).map_err(failed)?;
-            self.found.push(Damage { segment: base, from, to: next.base });
+            self.recovery.damages.push(Damage { segment: base, from, to: next.base });
         }
         Ok(Some(Segment { base: start, created_ns, bytes }))
     }
@@ -328,7 +315,7 @@ impl<'a> RecoveryScan<'a> {
             return Ok(Some(look.base));
         };
         let start = Mark { position: base, items: first.items };
-        self.found.push(Damage { segment: base, from: start, to: first });
+        self.recovery.damages.push(Damage { segment: base, from: start, to: first });
         Ok(Some(start))
     }
 
@@ -338,7 +325,7 @@ impl<'a> RecoveryScan<'a> {
         let Some(first) = self.segments.first().map(|first| first.base) else { return Ok(()) };
         match self.kept_from {
             Some(from) if from.position < first.position => {
-                self.found.push(Damage { segment: from.position, from, to: first });
+                self.recovery.damages.push(Damage { segment: from.position, from, to: first });
                 Ok(())
             }
             Some(_) => Ok(()),
@@ -365,7 +352,7 @@ impl<'a> RecoveryScan<'a> {
             scan.end = scan.holes.drain(torn..).next().map_or(scan.end, |(from, _)| from);
         }
         for &(from, to) in &scan.holes {
-            self.found.push(Damage { segment: base, from, to });
+            self.recovery.damages.push(Damage { segment: base, from, to });
         }
         self.recovery.records_checked = scan.records;
         self.recovery.cut_bytes += records.bytes_beyond(scan.end.position, limit)?;
@@ -373,7 +360,7 @@ impl<'a> RecoveryScan<'a> {
         let mut end = scan.end;
         if end.position < stable_to.position {
             // The former durable end is gone. Its positions are not reused.
-            self.found.push(Damage { segment: base, from: end, to: stable_to });
+            self.recovery.damages.push(Damage { segment: base, from: end, to: stable_to });
             end = stable_to;
         }
         let bytes = offset_in(base, scan.end.position);
@@ -405,7 +392,7 @@ impl<'a> RecoveryScan<'a> {
         }
         let behind = Mark { position: Position(position.0.saturating_add(bytes)), ..from };
         let to = if position < self.stable_to.position { self.stable_to } else { behind };
-        self.found.push(Damage { segment: position, from, to });
+        self.recovery.damages.push(Damage { segment: position, from, to });
         self.segments.push(Segment { base: from, bytes: offset_in(position, to.position), ..last });
         self.begin_segment(to)
     }

@@ -57,18 +57,8 @@ pub(super) struct Writer<P> {
     pub(super) guard: Box<dyn Guard>,
 }
 
-/// The layout of a group.
-struct Plan {
-    places: Vec<Place>,
-    /// Size of all records, with padding.
-    bytes: u64,
-}
-
 /// The bytes before a record's payload (padding and frame), and the record's end.
-struct Place {
-    before: Vec<u8>,
-    end: Mark,
-}
+type Place = (Vec<u8>, Mark);
 
 impl<P> Writer<P> {
     /// Runs until the log is closed and all submitted records are written, or the log is poisoned.
@@ -123,19 +113,18 @@ impl<P> Writer<P> {
         let mut answers: Vec<(Answer, Mark)> = Vec::with_capacity(group.len());
         let mut admitted = 0;
         match written {
-            Ok(plan) => {
+            Ok(places) => {
                 let mut start = self.end;
-                for (submitted, place) in group.into_iter().zip(&plan.places) {
-                    let end = place.end;
+                for (submitted, (_, end)) in group.into_iter().zip(places) {
                     admitted += submitted.admission.take();
                     (self.observer)(Synced { start, end, attachment: submitted.entry.attachment });
                     answers.push((submitted.answer, end));
                     start = end;
                 }
-                self.end = start;
                 let mut state = self.log.state();
                 state.admitted = state.admitted.saturating_sub(admitted);
-                state.grow_active(plan.bytes);
+                state.grow_active(start.position.0 - self.end.position.0);
+                self.end = start;
                 state.no_space = false;
                 drop(state);
                 // The end moves before the answers, so that a caller finds its record below the end.
@@ -163,19 +152,17 @@ impl<P> Writer<P> {
     }
 
     /// Puts the group on stable storage, or leaves the file unchanged.
-    fn write(&mut self, group: &[Submitted<P>]) -> Result<Plan, AppendError> {
+    fn write(&mut self, group: &[Submitted<P>]) -> Result<Vec<Place>, AppendError> {
         self.log.make_room();
         self.roll_if_due(group.iter().map(|submitted| submitted.admission.bytes).sum())?;
-        let plan = self.plan(group);
+        let places = self.places(group);
         let mut slices = Vec::with_capacity(group.len() * 3);
-        for (place, submitted) in plan.places.iter().zip(group) {
-            let parts = [&place.before[..], &submitted.entry.head, &submitted.entry.body];
+        for ((before, _), submitted) in places.iter().zip(group) {
+            let parts = [&before[..], &submitted.entry.head, &submitted.entry.body];
             slices.extend(parts.map(IoSlice::new));
         }
         let (offset, began) = (self.offset(self.end.position), Instant::now());
-        if let Err(error) =
-            self.active.put(&mut slices, offset, plan.bytes, self.log.limits.reserved_bytes)
-        {
+        if let Err(error) = self.active.put(&mut slices, offset, self.log.limits.reserved_bytes) {
             return Err(self.cut_back(&error));
         }
         // After a failed sync the state of the disk is unknown, and a second sync may succeed without having written anything.
@@ -184,10 +171,11 @@ impl<P> Writer<P> {
         timings.sync_seconds.observe(began.elapsed().as_secs_f64());
         #[expect(clippy::cast_precision_loss, reason = "a group has some hundred records")]
         timings.group_records.observe(group.len() as f64);
-        Ok(plan)
+        Ok(places)
     }
 
-    fn plan(&self, group: &[Submitted<P>]) -> Plan {
+    /// Lays out a group.
+    fn places(&self, group: &[Submitted<P>]) -> Vec<Place> {
         let mut places = Vec::with_capacity(group.len());
         let mut at = self.end;
         let distance =
@@ -211,9 +199,9 @@ impl<P> Writer<P> {
             };
             before.extend(frame.encode(at.position));
             at = frame.end(at.position);
-            places.push(Place { before, end: at });
+            places.push((before, at));
         }
-        Plan { places, bytes: at.position.0 - self.end.position.0 }
+        places
     }
 
     /// Returns the size of the padding that aligns the body of a record at `position` to a block boundary; 0 if that does not help.
@@ -320,10 +308,9 @@ impl Active {
         &mut self,
         slices: &mut [IoSlice<'_>],
         offset: u64,
-        bytes: u64,
         reserved_bytes: u64,
     ) -> io::Result<()> {
-        let needed = offset + bytes;
+        let needed = slices.iter().fold(offset, |end, slice| end + slice.len() as u64);
         if self.reserved_to < needed {
             let wanted = needed + reserved_bytes;
             match self.file.reserve(wanted) {
