@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::recovery::RecoveryScan;
-use super::segment::Records;
+use super::segment::{Records, read_small};
 use super::storage::{ASIDE, Storage};
 use super::{ClampedCursor, Consumer, Cursor, Journal, Mark, Position, cursor};
 use crate::support::lock::lock;
@@ -97,7 +97,7 @@ pub(super) fn read_saved(
     names: &[String],
     now_ns: u64,
 ) -> io::Result<(Saved, bool)> {
-    let known = cursor::read_consumers(storage, names)?;
+    let known = cursor::read_consumers(storage)?;
     let mut consumers = known.clone().unwrap_or_default();
     consumers.extend(names.iter().filter_map(|name| cursor::consumer_of(name)));
     if known.as_ref() != Some(&consumers) && !consumers.is_empty() {
@@ -107,7 +107,7 @@ pub(super) fn read_saved(
     for consumer in consumers {
         let file = cursor::file_name(&consumer).filter(|name| names.contains(name));
         let cursor = match &file {
-            Some(name) => Cursor::from_bytes(&storage.read(name)?),
+            Some(name) => Cursor::from_bytes(&read_small(storage, name)?),
             None => None,
         };
         if let (Some(name), None) = (file, &cursor) {

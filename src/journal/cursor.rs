@@ -25,6 +25,7 @@ use std::io;
 use bytes::{Buf as _, BufMut as _, Bytes};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
+use super::segment::read_small;
 use super::storage::Storage;
 use super::{Cursor, Mark, Position};
 
@@ -113,10 +114,8 @@ pub(super) fn write_mark(storage: &dyn Storage, name: &str, mark: Mark) -> io::R
 }
 
 /// Reads a mark, if the file exists and is intact.
-pub(super) fn read_mark(storage: &dyn Storage, names: &[String], name: &str) -> Option<Mark> {
-    let is_there = names.iter().any(|other| other == name);
-    let bytes = is_there.then(|| storage.read(name).ok()).flatten()?;
-    Cursor::from_bytes(&bytes).map(|noted| noted.mark)
+pub(super) fn read_mark(storage: &dyn Storage, name: &str) -> Option<Mark> {
+    Cursor::from_bytes(&storage.read(name).ok()?).map(|noted| noted.mark)
 }
 
 /// Replaces the list of all consumers with a cursor.
@@ -129,14 +128,8 @@ pub(super) fn write_consumers<'a>(
 }
 
 /// Reads the list of all consumers with a cursor; `None` if it is missing or damaged.
-pub(super) fn read_consumers(
-    storage: &dyn Storage,
-    names: &[String],
-) -> io::Result<Option<BTreeSet<String>>> {
-    if !names.iter().any(|name| name == CONSUMERS_NAME) {
-        return Ok(None);
-    }
-    let bytes = storage.read(CONSUMERS_NAME)?;
+pub(super) fn read_consumers(storage: &dyn Storage) -> io::Result<Option<BTreeSet<String>>> {
+    let bytes = read_small(storage, CONSUMERS_NAME)?;
     let lines = unseal(CONSUMERS_MAGIC, &bytes).and_then(|lines| std::str::from_utf8(lines).ok());
     Ok(lines.map(|lines| lines.lines().map(str::to_owned).collect()))
 }

@@ -7,7 +7,7 @@ use std::io;
 use super::cursor::{self, CLOSED_NAME, START_NAME, read_mark};
 use super::damage::{self, Damage};
 use super::recovery::{SegmentView, look_at, scan};
-use super::segment::{BadHeader, Records, base_of};
+use super::segment::{BadHeader, Records, base_of, read_small};
 use super::storage::{Lock, Storage};
 use super::{Cursor, Mark, OpenError};
 
@@ -71,7 +71,7 @@ pub fn inspect(storage: &dyn Storage) -> io::Result<Inspection> {
     let mut cursors = Vec::new();
     for name in &names {
         if let Some(consumer) = cursor::consumer_of(name) {
-            cursors.push((consumer, Cursor::from_bytes(&storage.read(name)?)));
+            cursors.push((consumer, Cursor::from_bytes(&read_small(storage, name)?)));
         }
     }
     cursors.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -86,7 +86,7 @@ pub fn verify(storage: &dyn Storage) -> io::Result<Verification> {
     let names = storage.list()?;
     let segments = look_at_segments(storage, &names)?;
     let first = segments.first().map_or(reached, |first| first.base);
-    let kept_from = read_mark(storage, &names, START_NAME).unwrap_or(first);
+    let kept_from = read_mark(storage, START_NAME).unwrap_or(first);
     let mut checks = Vec::new();
     if kept_from.position < first.position {
         checks.push(missing(kept_from, first));
@@ -116,7 +116,7 @@ fn reached(storage: &dyn Storage) -> io::Result<Mark> {
     let cursors = names.iter().filter(|name| cursor::consumer_of(name).is_some());
     // Unreadable cursors are ignored.
     let saved = cursors.filter_map(|name| Cursor::from_bytes(&storage.read(name).ok()?));
-    let marks = saved.map(|cursor| cursor.mark).chain(read_mark(storage, &names, CLOSED_NAME));
+    let marks = saved.map(|cursor| cursor.mark).chain(read_mark(storage, CLOSED_NAME));
     Ok(marks.max_by_key(|mark| mark.position).unwrap_or_default())
 }
 

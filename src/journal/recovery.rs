@@ -21,7 +21,9 @@ use super::cursor::{CLOSED_NAME, CONSUMERS_NAME, START_NAME, read_mark, write_ma
 use super::damage::{self, Damage};
 use super::log::{Log, Now, Segment, State};
 use super::options::Limits;
-use super::segment::{BadHeader, HEADER_BYTES, Header, Records, base_of, name_of, offset_in};
+use super::segment::{
+    BadHeader, HEADER_BYTES, Header, Records, base_of, name_of, offset_in, read_around_bad_sectors,
+};
 use super::storage::{ASIDE, Guard, Lock, Storage, StorageFile};
 use super::writer::Active;
 use super::{ClampedCursor, Mark, OpenError, Position, Recovery};
@@ -48,7 +50,7 @@ pub(super) fn open(
         Lock::Elsewhere(pid) => return Err(OpenError::Locked { dir: place, pid }),
     };
     let names = restore_names(&*storage).map_err(failed)?;
-    let mut scan = RecoveryScan::new(&*storage, now(), &names);
+    let mut scan = RecoveryScan::new(&*storage, now());
     scan.remove_leftovers(&names).map_err(failed)?;
     let (saved, are_unknown) = read_saved(&*storage, &names, scan.now_ns).map_err(failed)?;
     let marks = saved.values().flatten().map(|cursor| cursor.mark);
@@ -119,7 +121,7 @@ pub(super) fn look_at(storage: &dyn Storage, base: Position) -> io::Result<Segme
 
 fn read_header(file: &dyn StorageFile) -> io::Result<Result<Header, BadHeader>> {
     let mut bytes = [0; HEADER_BYTES];
-    file.read_at(&mut bytes, 0)?;
+    read_around_bad_sectors(file, 0, &mut bytes)?;
     Ok(Header::decode(&bytes))
 }
 
@@ -216,13 +218,13 @@ enum LastHeader {
 }
 
 impl<'a> RecoveryScan<'a> {
-    fn new(storage: &'a dyn Storage, now_ns: u64, names: &[String]) -> Self {
+    fn new(storage: &'a dyn Storage, now_ns: u64) -> Self {
         Self {
             storage,
             now_ns,
             segments: Vec::new(),
-            kept_from: read_mark(storage, names, START_NAME),
-            stable_to: read_mark(storage, names, CLOSED_NAME).unwrap_or_default(),
+            kept_from: read_mark(storage, START_NAME),
+            stable_to: read_mark(storage, CLOSED_NAME).unwrap_or_default(),
             last_header: LastHeader::Good,
             recovery: Recovery::default(),
         }

@@ -18,6 +18,7 @@ use std::io;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use memchr::memmem;
+use rustix::io::Errno;
 
 use super::cursor::{seal, unseal};
 use super::direct::BLOCK_BYTES;
@@ -299,16 +300,29 @@ impl Records {
     }
 }
 
+/// Reads a small file. One that is missing or has a bad sector is empty, which passes no checksum either.
+pub(super) fn read_small(storage: &dyn Storage, name: &str) -> io::Result<Vec<u8>> {
+    match storage.read(name) {
+        Err(error) if is_bad_sector(&error) || error.kind() == io::ErrorKind::NotFound => {
+            Ok(Vec::new())
+        }
+        read => read,
+    }
+}
+
+fn is_bad_sector(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::IO)
+}
+
 /// Fills `bytes` with what the file has. Unreadable sectors become zeros, which pass no checksum, so that a bad sector costs only the
 /// records on it.
-fn read_around_bad_sectors(
+pub(super) fn read_around_bad_sectors(
     file: &dyn StorageFile,
     offset: u64,
     bytes: &mut [u8],
 ) -> io::Result<usize> {
-    const UNREADABLE: i32 = rustix::io::Errno::IO.raw_os_error();
     match file.read_at(bytes, offset) {
-        Err(error) if error.raw_os_error() == Some(UNREADABLE) => {
+        Err(error) if is_bad_sector(&error) => {
             let available =
                 usize::try_from(file.length()?.saturating_sub(offset)).unwrap_or(bytes.len());
             let mut at = offset;

@@ -282,6 +282,27 @@ fn a_bad_sector_costs_the_records_on_it() {
 }
 
 #[test]
+fn a_bad_sector_under_a_header_or_a_small_file_keeps_no_log_from_opening() {
+    for name in ["segment", "sink.cursor", "consumers.list", "start.mark", "closed.mark"] {
+        let mut world = thirty();
+        world.options.retain = Duration::from_hours(1);
+        let journal = world.open();
+        let end = journal.end();
+        journal.save_cursor("sink", &cursor_at(end)).unwrap();
+        journal.close();
+        let segment = world.disk.segments()[1].clone();
+        world.disk.make_sector_bad(if name == "segment" { &segment } else { name }, 0);
+        let journal = world.open();
+        // A cursor that cannot be read begins anew; the others show nothing that is not known otherwise.
+        let expected = if name == "sink.cursor" { Mark::default() } else { end };
+        assert_eq!(journal.cursor("sink"), Some(cursor_at(expected)), "{name}");
+        assert_eq!(journal.end(), end, "{name}");
+        journal.close();
+        assert!(inspect(&world.disk).is_ok() && verify(&world.disk).is_ok(), "{name}");
+    }
+}
+
+#[test]
 fn a_frame_inside_a_payload_is_not_taken_for_a_record() {
     let world = World::new();
     let journal = world.open();

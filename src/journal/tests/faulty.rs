@@ -275,6 +275,9 @@ impl Storage for FaultyStorage {
     }
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        if self.state().bad_sector.as_ref().is_some_and(|(bad, _)| bad == name) {
+            return Err(io::Error::from(rustix::io::Errno::IO));
+        }
         let file = self.state().files.get(name).map(Arc::clone).ok_or(io::ErrorKind::NotFound)?;
         let content = file.lock().unwrap();
         Ok(content.now.clone())
