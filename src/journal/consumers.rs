@@ -24,14 +24,14 @@ impl<P> Journal<P> {
         let log = &*self.shared.log;
         let _saving = lock(&log.saving);
         log.storage.replace(&name, &saved.to_bytes())?;
-        let mut state = log.state();
-        let is_new = state.cursors.insert(consumer.to_owned(), saved.clone()).is_none();
-        state.live.get_or_insert_default().insert(consumer.to_owned());
-        let names: Vec<String> = state.cursors.keys().cloned().collect();
-        drop(state);
-        if is_new {
+        let mut names: BTreeSet<_> = log.state().cursors.keys().cloned().collect();
+        if names.insert(consumer.to_owned()) {
             cursor::write_consumers(&*log.storage, &names)?;
         }
+        let mut state = log.state();
+        state.cursors.insert(consumer.to_owned(), saved.clone());
+        state.live.get_or_insert_default().insert(consumer.to_owned());
+        drop(state);
         self.remove_old();
         Ok(())
     }

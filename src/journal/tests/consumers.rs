@@ -54,6 +54,20 @@ fn without_cursors_and_without_their_list_nobody_counts_as_new() {
 }
 
 #[test]
+fn a_list_that_could_not_be_written_is_written_with_the_next_cursor() {
+    let world = World::new();
+    let journal = world.open();
+    let ends = append_numbered(&journal, 0, 3);
+    world.disk.fail_next_replace_of("consumers.list");
+    journal.save_cursor("sink", &cursor_at(ends[0])).unwrap_err();
+    journal.save_cursor("sink", &cursor_at(ends[1])).unwrap();
+    journal.close();
+    world.disk.delete("sink.cursor");
+    let journal = world.open();
+    assert_eq!(journal.recovery().cursors_lost, ["sink"], "it is not taken for a new one");
+}
+
+#[test]
 fn a_log_from_before_there_was_a_list_knows_its_consumers_by_their_cursors() {
     let world = World::new();
     let journal = world.open();
