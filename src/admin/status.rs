@@ -153,7 +153,7 @@ impl Status {
             problems.push(format!("journal {}: {more}", self.journal.health));
         }
         let journal = view.feed.journal();
-        let oldest = journal.segment_end(journal.start().position).filter(|_| !journal.has_room());
+        let oldest = journal.segment_end(journal.start().position).filter(|_| journal.is_full());
         problems.extend(oldest.and_then(|end| journal.held_by(end.position)).map(|sink| {
             format!("the journal is full: clients are refused until the sink {sink} accepts more")
         }));

@@ -80,6 +80,8 @@ pub(super) struct State {
     /// Consumers that drop their oldest records when there is no room.
     pub(super) dropping: BTreeSet<String>,
     pub(super) damage: Notes,
+    /// Size of the record that was refused last because the log was full.
+    pub(super) refused: Option<u64>,
     pub(super) no_space: bool,
     pub(super) poison: Option<String>,
 }

@@ -368,6 +368,12 @@ impl<P: Send + 'static> Journal<P> {
         synced.await.map_err(why).flatten()
     }
 
+    /// Returns whether a record was refused for lack of space, and there still is none for it.
+    pub fn is_full(&self) -> bool {
+        let state = self.shared.log.state();
+        state.refused.is_some_and(|bytes| !state.has_room(bytes, &self.shared.log.limits))
+    }
+
     /// Returns whether another full segment could be appended.
     pub fn has_room(&self) -> bool {
         let limits = &self.shared.log.limits;

@@ -22,7 +22,7 @@ pub(super) struct Admission {
 }
 
 impl Admission {
-    /// Returns the bytes; the caller must free them with [`Log::settle`].
+    /// Returns the bytes; the caller must free them.
     pub(super) fn take(mut self) -> u64 {
         std::mem::take(&mut self.bytes)
     }
@@ -31,7 +31,10 @@ impl Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         if self.bytes != 0 {
-            self.log.settle(self.bytes);
+            let mut state = self.log.state();
+            state.admitted = state.admitted.saturating_sub(self.bytes);
+            drop(state);
+            self.log.room.send_replace(());
         }
     }
 }
@@ -57,17 +60,12 @@ impl Log {
             return Err(AppendError::Poisoned(reason.clone()));
         }
         if !state.has_room(bytes, &self.limits) {
+            state.refused = Some(bytes);
             return Err(AppendError::Full { used: state.bytes, max: self.limits.budget() });
         }
         state.admitted += bytes;
         drop(state);
         Ok(Admission { log: std::sync::Arc::clone(self), bytes })
-    }
-
-    /// Frees admitted bytes that are now in a segment, or never will be.
-    pub(super) fn settle(&self, bytes: u64) {
-        let mut state = self.state();
-        state.admitted = state.admitted.saturating_sub(bytes);
     }
 
     /// Removes the segments that must go before the admitted records are written.

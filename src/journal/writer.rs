@@ -148,7 +148,6 @@ impl<P> Writer<P> {
             drop(submitted.admission);
             submitted.answer.send(Err(error.clone())).ok();
         }
-        self.log.room.send_replace(());
     }
 
     /// Puts the group on stable storage, or leaves the file unchanged.

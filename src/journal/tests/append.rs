@@ -339,6 +339,40 @@ fn a_dropped_append_gives_its_room_back() {
 }
 
 #[test]
+fn who_waits_for_room_gets_it_when_another_gives_up() {
+    let world = World::new();
+    let journal = world.open();
+    journal.retain_consumers(&["slow"]);
+    let log = &journal.shared.log;
+    let mut admissions: Vec<_> = std::iter::from_fn(|| log.admit(1000).ok()).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let waiting = journal.append_within(entry(vec![b'x'; 1000], 1), Duration::from_mins(10));
+        let mut waiting = std::pin::pin!(waiting);
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        // The client of another is gone before its record was written.
+        admissions.truncate(admissions.len() - 2);
+        let appended = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+        appended.expect("it need not wait any longer").unwrap();
+    });
+}
+
+#[test]
+fn a_log_is_full_from_the_first_refusal_until_there_is_room_for_what_was_refused() {
+    let world = World::new();
+    let journal = world.open();
+    journal.retain_consumers(&["slow"]);
+    let mut end = Mark::default();
+    while let Ok(next) = append(&journal, entry(numbered(0), 1)) {
+        assert!(!journal.is_full(), "nothing was refused");
+        end = next;
+    }
+    assert!(journal.is_full());
+    journal.save_cursor("slow", &cursor_at(end)).unwrap();
+    assert!(!journal.is_full());
+}
+
+#[test]
 fn a_second_process_is_told_who_has_the_directory() {
     let dir = tempfile::tempdir().unwrap();
     let open = || {
