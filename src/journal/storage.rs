@@ -4,7 +4,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{
-    DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, fchown,
+    DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, chown,
 };
 use std::path::{Path, PathBuf};
 
@@ -94,7 +94,7 @@ impl DirStorage {
     pub fn open(dir: impl Into<PathBuf>) -> io::Result<Self> {
         let dir = dir.into();
         dir.parent().map_or(Ok(()), fs::create_dir_all)?;
-        fs::DirBuilder::new().recursive(true).mode(0o770).create(&dir)?;
+        create_dir(&dir)?;
         Self::existing(dir)
     }
 
@@ -109,11 +109,24 @@ impl DirStorage {
         self.dir.join(name)
     }
 
-    /// Gives a new file to the owner of the directory: files that root creates while inspecting it must not keep the daemon out.
-    fn give(&self, file: &File) {
-        let owner = fs::metadata(&self.dir);
-        owner.and_then(|owner| fchown(file, Some(owner.uid()), Some(owner.gid()))).ok();
+    /// Creates the directory for copies of damaged files and notes, if a name is in it.
+    fn create_aside(&self, name: &str) -> io::Result<()> {
+        if name.starts_with(ASIDE) { create_dir(&self.dir.join(ASIDE)) } else { Ok(()) }
     }
+}
+
+/// Creates a directory, unless it exists.
+fn create_dir(dir: &Path) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o770).create(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        created => created.map(|()| give(dir)),
+    }
+}
+
+/// Gives what is new to the owner of its directory: what root creates while inspecting that must not keep the daemon out.
+fn give(path: &Path) {
+    let owner = path.parent().and_then(|dir| fs::metadata(dir).ok());
+    owner.map(|owner| chown(path, Some(owner.uid()), Some(owner.gid())));
 }
 
 impl Storage for DirStorage {
@@ -122,13 +135,9 @@ impl Storage for DirStorage {
     }
 
     fn lock(&self) -> io::Result<Lock> {
-        let mut options = OpenOptions::new();
-        let mut file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(self.path(LOCK_NAME))?;
+        let (path, mut options) = (self.path(LOCK_NAME), OpenOptions::new());
+        let mut file = options.read(true).write(true).create(true).truncate(false).open(&path)?;
+        give(&path);
         match file.try_lock() {
             Ok(()) => {
                 file.set_len(0)?;
@@ -156,11 +165,10 @@ impl Storage for DirStorage {
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        let mut options = OpenOptions::new();
-        let file =
-            options.read(true).write(true).create(true).truncate(true).open(self.path(name))?;
-        self.give(&file);
-        Ok(Box::new(DiskFile { file, direct: open_direct(&self.path(name)), past_cache: None }))
+        let (path, mut options) = (self.path(name), OpenOptions::new());
+        let file = options.read(true).write(true).create(true).truncate(true).open(&path)?;
+        give(&path);
+        Ok(Box::new(DiskFile { file, direct: open_direct(&path), past_cache: None }))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
@@ -180,11 +188,9 @@ impl Storage for DirStorage {
 
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let (path, temporary) = (self.path(name), self.path(&format!("{name}{TEMPORARY_SUFFIX}")));
-        if name.starts_with(ASIDE) {
-            fs::create_dir_all(self.dir.join(ASIDE))?;
-        }
+        self.create_aside(name)?;
         let mut file = File::create(&temporary)?;
-        self.give(&file);
+        give(&temporary);
         file.write_all(bytes)?;
         file.sync_data()?;
         fs::rename(&temporary, &path)?;
@@ -193,9 +199,7 @@ impl Storage for DirStorage {
 
     fn keep_also_as(&self, name: &str, second: &str) -> io::Result<()> {
         let (from, to) = (self.path(name), self.path(second));
-        if let Some(parent) = to.parent() {
-            fs::create_dir_all(parent)?;
-        }
+        self.create_aside(second)?;
         match fs::hard_link(&from, &to) {
             Ok(()) => sync_parent(&to),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -203,6 +207,7 @@ impl Storage for DirStorage {
             Err(_) => {
                 let temporary = self.path(&format!("{second}{TEMPORARY_SUFFIX}"));
                 fs::copy(&from, &temporary)?;
+                give(&temporary);
                 File::open(&temporary)?.sync_data()?;
                 fs::rename(&temporary, &to)?;
                 sync_parent(&to)

@@ -397,9 +397,13 @@ fn what_root_leaves_in_the_directory_of_another_is_that_one_s() {
     let journal = Journal::open(&Options::default(), storage, |_: Synced<u64>| ()).unwrap();
     append(&journal, entry("one", 1)).unwrap();
     journal.close();
+    // What a repair sets aside, and a directory that did not exist yet.
+    let storage = DirStorage::open(dir.path()).unwrap();
+    storage.replace("damaged/note", b"").unwrap();
+    DirStorage::open(dir.path().join("quarantine")).unwrap();
     let files: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(Result::unwrap).collect();
-    assert!(files.len() > 3, "{files:?}");
-    for file in files.iter().filter(|file| file.file_name() != "lock") {
+    assert!(files.len() > 5, "{files:?}");
+    for file in &files {
         let found = file.metadata().unwrap();
         assert_eq!((found.uid(), found.gid()), (owner.uid(), owner.gid()), "{file:?}");
     }
