@@ -162,7 +162,8 @@ impl<'a> Walk<'a> {
 
     /// Redacts a text or bytes.
     fn leaf(&self, key: &[u8], text: &[u8]) -> Edit {
-        if !self.is_marked(key) && !self.is_marked(text) {
+        let key = if self.is_marked(key) { key } else { b"" };
+        if key.is_empty() && !self.is_marked(text) {
             return Edit::Keep;
         }
         let marks = match place_of(text, self.wire) {

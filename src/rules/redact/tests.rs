@@ -271,6 +271,7 @@ fn a_secret_that_only_its_key_tells_is_found_in_every_kind_of_value() {
             AnyValue { value: Some(list(vec![text("x"), text(secret)])) },
         ),
         of_key("jane@example.com", text("stays")),
+        of_key("aws_secret_access_key", text(&format!("{secret} jane@example.com"))),
     ];
     let found = rule.apply(&otlp_items(&request)[0], &mut Shared::default()).unwrap().unwrap();
     let span = OtlpSpan::decode(found.wire().clone()).unwrap();
@@ -278,10 +279,13 @@ fn a_secret_that_only_its_key_tells_is_found_in_every_kind_of_value() {
         text("[aws_secret]"),
         AnyValue { value: Some(list(vec![text("x"), text("[aws_secret]")])) },
         text("stays"),
+        text("[aws_secret] [email]"),
     ];
     let left: Vec<_> =
         span.attributes.iter().filter_map(|attribute| attribute.value.clone()).collect();
     assert_eq!(left, values);
+    let json = format!(r#"{{"aws_secret_access_key":"{secret} jane@example.com"}}"#);
+    assert_eq!(cleaned(&rule, &json), r#"{"aws_secret_access_key":"[aws_secret] [email]"}"#);
 }
 
 #[test]

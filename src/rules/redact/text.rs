@@ -104,16 +104,21 @@ impl Redaction {
         if self.search.is_all {
             return self.action.whole(text);
         }
-        self.clean(text, marks, 0).or_else(|| {
-            // Some secrets are recognizable only by their key.
-            self.search.starts(key).first()?;
-            let start = key.len() + 1;
-            let edits = self.plain_edits(&[key, b"=", text].concat()).into_iter();
-            let of_text = edits.filter_map(|(found, label)| {
-                Some((found.start.checked_sub(start)?..found.end - start, label))
-            });
-            self.edited(text, of_text.collect())
-        })
+        let cleaned = self.clean(text, marks, 0);
+        self.by_key(key, cleaned.as_deref().unwrap_or(text)).or(cleaned)
+    }
+
+    /// Replaces the secrets in a text that are recognizable only by its key; `None` if there are none.
+    fn by_key(&self, key: &[u8], text: &[u8]) -> Option<Vec<u8>> {
+        if key.is_empty() || self.search.starts(key).is_empty() {
+            return None;
+        }
+        let start = key.len() + 1;
+        let edits = self.plain_edits(&[key, b"=", text].concat()).into_iter();
+        let of_text = edits.filter_map(|(found, label)| {
+            Some((found.start.checked_sub(start)?..found.end - start, label))
+        });
+        self.edited(text, of_text.collect())
     }
 
     /// Replaces the matches in a text; `None` if there are none.
@@ -148,7 +153,8 @@ impl Redaction {
                 return;
             }
             let said = json.get(range.clone()).unwrap_or_default();
-            let Some(cleaned) = self.token(token, said, depth, across) else { return };
+            let name = path.last().copied().flatten().unwrap_or_default();
+            let Some(cleaned) = self.token(token, (name, said), depth, across) else { return };
             let mut written = Vec::with_capacity(cleaned.len() + 2);
             if self.search.is_all && token == Token::Scalar && cleaned.is_empty() {
                 written.extend_from_slice(b"null");
@@ -162,11 +168,11 @@ impl Redaction {
         Ok(edits)
     }
 
-    /// Returns a token's replacement; `across` is a match in the raw JSON text that overlaps the token.
+    /// Returns the replacement of a token under a name; `across` is a match in the raw JSON text that overlaps the token.
     fn token(
         &self,
         token: Token,
-        said: &str,
+        (name, said): (&str, &str),
         depth: usize,
         across: Option<&PatternMatch>,
     ) -> Option<Vec<u8>> {
@@ -184,7 +190,10 @@ impl Redaction {
             Token::Text | Token::Scalar => {
                 let text = unescape(said);
                 let marks = self.search.marks(text.as_bytes());
-                self.clean(text.as_bytes(), &marks, depth + 1).or_else(|| across.map(whole))
+                let Some(cleaned) = self.clean(text.as_bytes(), &marks, depth + 1) else {
+                    return across.map(whole);
+                };
+                self.by_key(name.as_bytes(), &cleaned).or(Some(cleaned))
             }
         }
     }
