@@ -344,7 +344,8 @@ impl Rules {
         known: KnownTraces<'_>,
     ) -> (Ruled, Vec<Vec<(&str, Effect)>>) {
         let before: Vec<_> = self.all.iter().filter(|rule| rule.before_journal).collect();
-        let rules = Self::compile(None, before.iter().map(|rule| Arc::clone(&rule.rule)));
+        let sinks = self.sinks.iter().map(String::as_str);
+        let rules = Self::compile(sinks, before.iter().map(|rule| Arc::clone(&rule.rule)));
         let rules = rules.with_prices(Arc::clone(&self.prices));
         let mut notes = Vec::new();
         let sent = rules.apply_noting(batch, known, |item, rule, effect| {

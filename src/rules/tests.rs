@@ -336,6 +336,18 @@ fn what_is_explained_is_what_becomes_of_what_a_client_sends() {
     assert_eq!(&*left.batch.spans().next().unwrap().facts().name, "to [email]");
 }
 
+#[test]
+fn what_is_for_this_sink_alone_is_explained_like_anything_else() {
+    let mut rules = Rules::compile(["mine"], None);
+    let mut batch = Batch::clone(&line(&json!({ "name": "a" })));
+    batch.source.headers.push((ONLY_SINK_HEADER.to_owned(), "mine".to_owned()));
+    let batch = Arc::new(batch);
+    let items = |rules: &Rules| rules.explain(&batch, KnownTraces::Request).0.batch.items.len();
+    assert_eq!(items(&rules), 1);
+    rules = Rules::compile(["other"], None);
+    assert_eq!(items(&rules), 0);
+}
+
 /// An item whose facts cannot be read.
 struct Panics;
 
