@@ -135,7 +135,7 @@ impl Test {
     }
 }
 
-/// Returns whether a text occurs anywhere in an item, or in the headers it was sent with.
+/// Returns whether a text occurs anywhere in an item.
 fn is_in(item: &Item, text: &str) -> bool {
     let has = |bytes: &[u8]| memmem::find(bytes, text.as_bytes()).is_some();
     match item {

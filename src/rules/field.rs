@@ -132,19 +132,17 @@ impl Field {
         item: &Item,
         visit: &mut Visit<'_>,
     ) -> Option<bool> {
-        match (self, item) {
+        Some(match (self, item) {
             (Self::Fact(Fact::Tenant), _) => {
-                Some(!source.tenant.is_empty() && visit(FieldValue::Text(&source.tenant)))
+                !source.tenant.is_empty() && visit(FieldValue::Text(&source.tenant))
             }
-            (Self::Fact(Fact::Receiver), _) => {
-                Some(visit(FieldValue::Text(source.receiver.as_str())))
-            }
+            (Self::Fact(Fact::Receiver), _) => visit(FieldValue::Text(source.receiver.as_str())),
             (Self::Fact(Fact::Cost), Item::Span(span)) => {
-                Some(prices.cost_of(span).is_some_and(|cost| visit(FieldValue::Number(cost))))
+                prices.cost_of(span).is_some_and(|cost| visit(FieldValue::Number(cost)))
             }
-            (_, Item::Span(span)) => Some(self.any_of_span(span, visit)),
-            (_, Item::Trace(trace)) => self.any_of_trace(&trace_facts(trace), visit),
-        }
+            (_, Item::Span(span)) => self.any_of_span(span, visit),
+            (_, Item::Trace(trace)) => return self.any_of_trace(&trace_facts(trace), visit),
+        })
     }
 
     fn any_of_trace(&self, facts: &Facts, visit: &mut Visit<'_>) -> Option<bool> {
