@@ -15,6 +15,7 @@ use super::read::DEPTH_MAX;
 use super::reading::{Reading, texts};
 use super::{Beside, KnownTraces, Rules, explained};
 use crate::span::{Batch, Item};
+use crate::support::json::write_inside;
 use crate::support::options::{check, did_you_mean};
 use crate::support::problem::Problem;
 
@@ -137,7 +138,11 @@ impl Test {
 
 /// Returns whether a text occurs anywhere in an item.
 fn is_in(item: &Item, text: &str) -> bool {
-    let has = |bytes: &[u8]| memmem::find(bytes, text.as_bytes()).is_some();
+    let mut escaped = Vec::new();
+    // As JSON has it.
+    write_inside(&mut escaped, text.as_bytes());
+    let forms = [text.as_bytes(), &escaped];
+    let has = |bytes: &[u8]| forms.iter().any(|text| memmem::find(bytes, text).is_some());
     match item {
         Item::Trace(object) => has(&object.wire),
         Item::Span(span) => {

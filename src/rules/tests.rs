@@ -348,6 +348,20 @@ fn what_is_for_this_sink_alone_is_explained_like_anything_else() {
     assert_eq!(items(&rules), 0);
 }
 
+#[test]
+fn a_text_that_json_writes_with_escapes_is_absent_only_where_it_is() {
+    for (text, is_absent) in [(r#"a "word""#, false), (r#"a "w""#, true)] {
+        let table = format!(
+            "[[tests]]\nopenai = {{ span_data = {{ type = 'custom', data = {{ said = 'a \"word\"' }} }} }}\n\
+             expect = {{ absent = '{text}' }}"
+        );
+        let (table, mut problems) = (DeTable::parse(&table).unwrap(), Vec::new());
+        let tests = read_tests(table.get_ref().get("tests"), &[], &mut problems);
+        assert_eq!(problems, []);
+        assert_eq!(tests[0].run(&Rules::default()).is_empty(), is_absent, "{text}");
+    }
+}
+
 /// An item whose facts cannot be read.
 struct Panics;
 
