@@ -12,7 +12,6 @@
 //!
 //! In the meantime, it handles reloads one after the other (`reload.rs`), which clients request or the watch triggers (`watch.rs`).
 
-mod access;
 mod lanes;
 mod listeners;
 mod offline;
@@ -41,10 +40,9 @@ use crate::receivers::Receivers;
 use crate::support::address::Address;
 use crate::support::stop::Stop;
 use crate::telemetry::Metrics;
-use access::{Encryption, encryption, policy};
 use lanes::{Running, Workshop};
 use listeners::{ADMIN, GRPC, HTTP, Listeners, Socket};
-use reload::{Serving, receivers_of};
+use reload::{Encryption, Serving, encryption, policy, receivers_of};
 use stores::Stores;
 use watch::Watch;
 

@@ -14,17 +14,16 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use super::access::{Encryption, encryption, policy};
 use super::lanes::{self, Workshop};
 use super::listeners::{self, ADMIN, KAFKA, Listeners, Socket};
 use super::plan::plan;
-use crate::admin::{self, View};
+use crate::admin::{self, Policy, View};
 use crate::config::{Config, Loaded, LogOptions, Paint, Report};
 use crate::normalize;
 use crate::operate::{CommandError, Rebuilt, RefusedReload, Reloaded, Reread};
 use crate::receivers::Settings;
 use crate::rules::BeforeJournal;
-use crate::server::{self, Tls};
+use crate::server::{self, Tls, TlsOptions};
 use crate::support::lock::lock;
 use crate::support::{clock, rfc3339};
 use crate::telemetry::Figure;
@@ -201,6 +200,30 @@ pub(super) fn receivers_of(config: &Config, tls: Option<Tls>, workshop: &Worksho
         keys: uses_keys.then(|| Arc::clone(&workshop.keys)),
         sinks: config.sinks.iter().map(|sink| sink.name.clone()).collect(),
     }
+}
+
+/// TLS of the receivers, and of admin; `None` for unencrypted connections.
+pub(super) type Encryption = [Option<Tls>; 2];
+
+/// Reads the certificates of a configuration. Blocks on the disk.
+pub(super) fn encryption(config: &Config) -> anyhow::Result<Encryption> {
+    let open = |section, options: &Option<TlsOptions>| {
+        let tls = options.as_ref().map(|options| Tls::open(section, options)).transpose();
+        tls.map_err(anyhow::Error::msg)
+    };
+    Ok([open("receivers", &config.receivers.tls)?, open("admin", &config.admin.tls)?])
+}
+
+/// Returns the access policy of admin. A Unix socket has no client certificates.
+pub(super) fn policy(config: &Config, tls: Option<Tls>) -> Policy {
+    let admin = &config.admin;
+    let has_authority = admin.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    let mut policy = Policy::new(&admin.tokens);
+    policy.knows_certificates = admin.listen.socket().is_some() && has_authority;
+    policy.is_exposed = admin.listen.is_exposed();
+    policy.read_without_token = admin.read_without_token;
+    policy.tls = tls;
+    policy
 }
 
 fn changed(plan: &Reloaded) -> Vec<String> {

@@ -1,6 +1,6 @@
 //! The conditions of rules (`match`), and how they are evaluated for an item. Pure.
 
-use regex::Regex;
+use regex::{Regex, escape};
 
 use super::field::{Beside, Fact, Field, FieldValue};
 use crate::span::Item;
@@ -104,4 +104,10 @@ impl Test {
             _ => false,
         }
     }
+}
+
+/// Returns a pattern for a glob: `*` stands for any text, `?` for one character. Returns `None` if the pattern is too long.
+pub fn glob(form: &str) -> Option<Regex> {
+    let pattern = escape(form).replace(r"\*", ".*").replace(r"\?", ".");
+    Regex::new(&format!("(?s)^{pattern}$")).ok()
 }

@@ -21,7 +21,6 @@
 
 mod condition;
 mod field;
-mod glob;
 mod example;
 mod check;
 mod only;
@@ -29,7 +28,6 @@ mod reading;
 mod read;
 mod schema;
 mod sample;
-mod marks;
 mod whole;
 mod reparent;
 mod redact;
@@ -46,12 +44,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use check::{Test, read_tests, tests_schema};
 use condition::Condition;
+pub use condition::glob;
 #[cfg(test)]
 pub(crate) use example::batch_of_span;
 use field::Beside;
 pub use field::Fact;
-pub use glob::glob;
-pub use marks::Marks;
 pub use only::{EXCEPT, ONLY};
 pub use read::{Place, of_text, read};
 pub use redact::{BeforeJournal, FIELDS, MEMORY_BYTES, MEMORY_RATIO, PATTERNS, Pattern};
@@ -60,7 +57,7 @@ use reparent::Gone;
 pub use reparent::{Dropped, Elsewhere, Key};
 use sample::Sample;
 pub use schema::schema;
-pub use whole::{DecideOptions, Decided, KnownTraces, REMEMBER, UndecidedRequest};
+pub use whole::{DecideOptions, Decided, KnownTraces, Marks, REMEMBER, UndecidedRequest};
 
 use crate::prices::Prices;
 use crate::span::{Batch, Item, Source, TraceObject, named};

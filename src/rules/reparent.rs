@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 
-use super::marks::Marks;
+use super::Marks;
 use crate::normalize::with_parent;
 use crate::span::{Item, Span, SpanId, TraceId, ValueOffsets};
 use crate::support::find::place_of;

@@ -11,12 +11,36 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::condition::Condition;
-use super::marks::Marks;
 use super::redact::Shared;
 use super::reparent::{Dropped, Elsewhere, Key, is_caller};
 use super::{Action, Effect, Rule, Rules};
 use crate::span::{Batch, Item, Source, TraceId};
 use crate::support::{duration, written::As};
+
+/// The rules among those that decide traces that match an item or a trace: one bit each, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Marks(u32);
+
+/// The number of bits; half of them for `[[rules]]`, half for a sink's own rules.
+pub(super) const WHOLE_MAX: usize = 32;
+
+impl Marks {
+    /// Returns the union.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Returns the mark of the rule at this place among those that decide traces.
+    pub(crate) fn of(place: u32) -> Self {
+        Self(1_u32.checked_shl(place).unwrap_or_default())
+    }
+
+    /// Returns whether the sets intersect.
+    pub fn has(self, others: Self) -> bool {
+        self.0 & others.0 != 0
+    }
+}
 
 /// How long a sink waits for a trace before rules with `decide = "trace"` decide of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
