@@ -52,7 +52,7 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{ALLOW, EXPECT, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use hyper::header::{ALLOW, EXPECT, HeaderName, HeaderValue, USER_AGENT};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode, Version};
 use tokio::time::Instant;
@@ -334,7 +334,7 @@ impl Answering {
             grpc::read_health_check(&self.bodies, head, incoming).await?;
             return Ok(Taken::Health(!self.refusing.is_stopped()));
         }
-        if is_from_ourselves(&head.headers) {
+        if is_from_ourselves(header_text(&head.headers, SENDER_HEADER)) {
             warn!(
                 ?place,
                 "refused a request that one of our own sinks had sent, perhaps through other daemons: there is a loop"
@@ -501,9 +501,8 @@ fn kept_part(text: &str) -> &str {
 
 /// Returns whether a sink of this process sent the request, perhaps through other daemons, or so many daemons forwarded it that it must be
 /// in a loop.
-fn is_from_ourselves(headers: &HeaderMap) -> bool {
-    header_text(headers, SENDER_HEADER)
-        .is_some_and(|sender| ForwardingPath::read(sender).is_circle())
+fn is_from_ourselves(sender: Option<&str>) -> bool {
+    sender.is_some_and(|sender| ForwardingPath::read(sender).is_circle())
 }
 
 /// Returns whether part of the body is still to come that a client must send before it reads the answer.

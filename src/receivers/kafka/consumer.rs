@@ -26,10 +26,10 @@ use crate::receivers::decode::Form;
 use crate::receivers::kafka_options::KafkaOptions;
 use crate::receivers::refusal::Refusal;
 use crate::receivers::routes::{self, labels};
-use crate::receivers::{FAILED, Receivers, kept_part};
+use crate::receivers::{FAILED, Receivers, is_from_ourselves, kept_part};
 use crate::span::{Receiver, Source};
 use crate::support::clock;
-use crate::support::forwarding::{ForwardingPath, SENDER_HEADER};
+use crate::support::forwarding::SENDER_HEADER;
 use crate::support::kafka::{ClientTrouble, Context, RECEIVED_HEADER, TENANT_HEADER, is_refusal};
 use crate::support::lock::lock;
 use crate::support::stop::Stop;
@@ -418,10 +418,7 @@ impl Receivers {
     /// Accepts a message like a request.
     async fn take_message(&self, form: Form, source: Source, body: Bytes) -> Result<(), Refusal> {
         let answering = self.now();
-        if source
-            .header(SENDER_HEADER)
-            .is_some_and(|sender| ForwardingPath::read(sender).is_circle())
-        {
+        if is_from_ourselves(source.header(SENDER_HEADER)) {
             return Err(Refusal::Loop);
         }
         let tenant = answering.tenants.enter(&source.tenant)?;
