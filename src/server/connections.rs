@@ -78,7 +78,8 @@ pub async fn serve<H: Handler>(listener: Listener, handler: H, stop: Stop) {
             has_room
         };
         if let Some(accepted) = waiting.take_if(has_room) {
-            let watch = Watch::start();
+            let (in_flight, is_first_awaited, idle_since) = (0, true, Instant::now());
+            let watch = Watch::new(Activity { in_flight, is_first_awaited, idle_since }.into());
             connections.add(server.clone().connection(accepted, watch.clone()), watch);
         }
         tokio::select! {
@@ -132,30 +133,23 @@ struct Activity {
 }
 
 /// The activity of a connection, shared by the connection and the code that chooses which one to close.
-#[derive(Debug, Clone)]
-struct Watch(Arc<Mutex<Activity>>);
+type Watch = Arc<Mutex<Activity>>;
 
-impl Watch {
-    fn start() -> Self {
-        let idle_since = Instant::now();
-        Self(Arc::new(Mutex::new(Activity { in_flight: 0, is_first_awaited: true, idle_since })))
-    }
+/// Counts a request until it is dropped.
+struct Busy(Watch);
 
-    /// Counts a request until the result is dropped.
-    fn begin(&self) -> Busy {
-        let mut activity = lock(&self.0);
+impl Busy {
+    fn new(watch: &Watch) -> Self {
+        let mut activity = lock(watch);
         activity.in_flight += 1;
         activity.is_first_awaited = false;
-        drop(activity);
-        Busy(self.clone())
+        Self(Arc::clone(watch))
     }
 }
 
-struct Busy(Watch);
-
 impl Drop for Busy {
     fn drop(&mut self) {
-        let mut activity = lock(&self.0.0);
+        let mut activity = lock(&self.0);
         activity.in_flight -= 1;
         activity.idle_since = Instant::now();
     }
@@ -173,7 +167,7 @@ impl Connections {
             return true;
         }
         let idle = self.open.iter().filter_map(|(id, (_, watch))| {
-            let Activity { in_flight, is_first_awaited, idle_since } = *lock(&watch.0);
+            let Activity { in_flight, is_first_awaited, idle_since } = *lock(watch);
             (in_flight == 0).then_some((!is_first_awaited, idle_since, *id))
         });
         let Some((_, since, id)) = idle.min() else { return false };
@@ -191,7 +185,7 @@ impl Connections {
     /// beginning, while the protocol is unknown.
     fn close_unused(&mut self) {
         for (task, watch) in self.open.values() {
-            let activity = lock(&watch.0);
+            let activity = lock(watch);
             if activity.is_first_awaited && FIRST_REQUEST_TIMEOUT < activity.idle_since.elapsed() {
                 task.abort();
             }
@@ -271,7 +265,7 @@ impl<H: Handler> Server<H> {
     async fn requests(self, stream: Box<dyn Stream>, peer: Peer, watch: Watch) {
         let Self { handler, protocols, stop, .. } = self;
         let service = service_fn(move |mut request| {
-            let (handler, busy) = (handler.clone(), watch.begin());
+            let (handler, busy) = (handler.clone(), Busy::new(&watch));
             request.extensions_mut().insert(peer.clone());
             async move {
                 let answered = handler.answer(request).await;
