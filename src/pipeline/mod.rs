@@ -7,7 +7,7 @@
 //! Items that cannot be sent for a specific reason (a caller's key that is not known yet, a backend that fails on them) are deferred:
 //! others overtake them, and only the cursor waits. `window` and `tracker` bound this.
 //!
-//! If rules decide on whole traces, the lane reads ahead, and a record waits in the journal until its traces are decided (`way`).
+//! If rules decide on whole traces, the lane reads ahead, and a record waits in the journal until its traces are decided (`input`).
 //!
 //! If the sink needs trace contexts, the lane feeds a table of traces with everything it reads, and each delivery carries what the table
 //! knows when it begins. Synthetic roots are delivered like other spans but are not items: the cursor does not count them.

@@ -98,7 +98,6 @@ impl LaneTraces {
 
     /// Returns when [`LaneTraces::has_caught_up`] may find the next root due, in nanoseconds since 1970; `None` if no root is expected.
     pub(super) fn next_root_at_ns(&self) -> Option<u64> {
-        self.needs?;
         let at_ns = self.table.next_root_at_ns()?;
         Some(at_ns.saturating_add(nanos(IN_JOURNAL_WITHIN)))
     }
@@ -106,7 +105,6 @@ impl LaneTraces {
     /// Takes a delivery of due roots, and the record before which the roots of all traces are in it or were sent. Their spans were queued
     /// before.
     pub(super) fn take_roots(&mut self, count_max: usize) -> Option<(Delivery, u64)> {
-        self.needs?;
         let due = self.table.take_roots(count_max)?;
         self.status.roots.fetch_add(due.roots.len() as u64, Ordering::Relaxed);
         self.show();

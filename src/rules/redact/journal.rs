@@ -63,7 +63,7 @@ impl BeforeJournal {
             // The scope of Agents SDK items comes from a header.
             decoded = decode(envelope, body, limits)?;
         }
-        let may_hold = self.may_hold(body);
+        let may_hold = self.0.redactions().any(|rule| rule.search.marks(body).any());
         if !may_hold && self.0.all.iter().all(|rule| redaction(rule).is_some()) {
             return Ok((sent, decoded, 0));
         }
@@ -116,11 +116,6 @@ impl BeforeJournal {
     /// Applies the rules to the headers of a quarantined request.
     pub fn clean_headers(&self, source: &mut Source) -> bool {
         self.0.clean_headers(source)
-    }
-
-    /// Returns whether a body may contain a match.
-    fn may_hold(&self, body: &[u8]) -> bool {
-        self.0.redactions().any(|rule| rule.search.marks(body).any())
     }
 
     /// Returns whether a body contains a match outside of its items. Rules for some fields or some items do not apply there.
