@@ -10,7 +10,7 @@ use super::policy_tests::until;
 use super::tests::{World, name, span_item};
 use super::*;
 use crate::journal::tests::faulty::FaultyStorage;
-use crate::journal::{Entry, Journal, Options};
+use crate::journal::{Cursor, Entry, Journal, Mark, Options};
 use crate::normalize::{Encoding, Envelope, Limits, decode};
 use crate::sinks::{Delivery, Pending, Report, Sink};
 use crate::span::{Receiver, Source};
@@ -148,5 +148,29 @@ async fn a_lane_that_still_reads_what_was_before_ends_by_the_deadline() {
     world.deadline.stop();
     let ended = tokio::time::timeout(Duration::from_secs(10), running).await;
     disk.release_reads();
+    ended.expect("it does not wait for the disk").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_that_waits_for_a_disk_ends_by_the_deadline() {
+    let world = World::new(Gate::new(0));
+    let items = ["a", "b"].map(span_item);
+    // One item is not understood when the record is read again, so the record is due for the dead letters.
+    world.send_as(&items[..1], &items, 1).await;
+    world.deadline.stop();
+    let world = World::over(world.drain().await.1, Gate::new(9));
+    let disk = FaultyStorage::default();
+    let dead = Journal::open(&Options::default(), Arc::new(disk.clone()), |_| ()).unwrap();
+    disk.hold_syncs();
+    let status = LaneStatus::new("another".to_owned(), "told", Cursor::default());
+    let (reader, letters) = (world.feed.reader(Mark::default()), DeadLetters::new(dead));
+    let (journal, options) = (world.feed.journal().clone(), LaneOptions::default());
+    let lane = Lane::new(reader, Gate::new(9), journal, letters, options, Arc::new(status));
+    let running = tokio::spawn(lane.run(world.stop.clone(), world.deadline.clone()));
+    let waiting = disk.clone();
+    tokio::task::spawn_blocking(move || waiting.until_a_sync_waits()).await.unwrap();
+    world.deadline.stop();
+    let ended = tokio::time::timeout(Duration::from_secs(10), running).await;
+    disk.release_syncs();
     ended.expect("it does not wait for the disk").unwrap();
 }

@@ -176,20 +176,10 @@ impl Lane {
     /// ([`LaneHandle::hand_over`]) begins nothing more and ends after the deliveries under way.
     pub async fn run(mut self, stop: Stop, deadline: Stop) -> LaneState {
         tokio::select! {
+            biased;
+            // Whatever the lane waits for: only settled items have moved the cursor.
             () = deadline.stopped() => {}
-            () = self.look_back() => {}
-        }
-        let (mut panics, mut at) = (0, self.mark());
-        while AssertUnwindSafe(self.deliver_all(&stop, &deadline)).catch_unwind().await.is_err() {
-            LaneStatus::count(&self.status.panics);
-            error!(sink = self.status.sink, "the lane panicked; it goes on from its cursor");
-            let mark = self.mark();
-            panics = if mark == at { panics + 1 } else { 1 };
-            at = mark;
-            let suspect = self.taking.take();
-            self.poisonous = suspect.or((panics >= PANICS_MAX).then_some(mark.position));
-            self.go_on_at(mark).await;
-            sleep(REST_AFTER_PANIC).await;
+            () = self.work(&stop) => {}
         }
         let too_late = async {
             deadline.stopped().await;
@@ -209,6 +199,23 @@ impl Lane {
         self.status.in_flight.store(0, Ordering::Relaxed);
         self.status.set_state(LaneState::Drained, None);
         LaneState::Drained
+    }
+
+    /// Works until it is told to stop and has delivered what it can.
+    async fn work(&mut self, stop: &Stop) {
+        self.look_back().await;
+        let (mut panics, mut at) = (0, self.mark());
+        while AssertUnwindSafe(self.deliver_all(stop)).catch_unwind().await.is_err() {
+            LaneStatus::count(&self.status.panics);
+            error!(sink = self.status.sink, "the lane panicked; it goes on from its cursor");
+            let mark = self.mark();
+            panics = if mark == at { panics + 1 } else { 1 };
+            at = mark;
+            let suspect = self.taking.take();
+            self.poisonous = suspect.or((panics >= PANICS_MAX).then_some(mark.position));
+            self.go_on_at(mark).await;
+            sleep(REST_AFTER_PANIC).await;
+        }
     }
 
     /// Returns the cursor's mark: everything before it is settled.
@@ -232,7 +239,7 @@ impl Lane {
         self.traces.look_back(&self.journal, self.way.decisions()).await;
     }
 
-    async fn deliver_all(&mut self, stop: &Stop, deadline: &Stop) {
+    async fn deliver_all(&mut self, stop: &Stop) {
         let mut under_way = UnderWay::new();
         let (mut draining, handing_over) = (false, self.handle.handing_over.clone());
         // The clock is read once per turn, which decides both what begins in this turn and when the lane wakes up. With separate readings,
@@ -254,7 +261,6 @@ impl Lane {
             // Every branch is safe to cancel.
             tokio::select! {
                 biased;
-                () = deadline.stopped() => return,
                 () = either(stop, &handing_over), if !draining => {
                     draining = true;
                     self.give_up_jobs();

@@ -158,17 +158,17 @@ impl FaultyStorage {
     }
 
     /// Makes syncs wait until they are released.
-    pub(super) fn hold_syncs(&self) {
+    pub(crate) fn hold_syncs(&self) {
         self.state().syncs_held = true;
     }
 
-    pub(super) fn release_syncs(&self) {
+    pub(crate) fn release_syncs(&self) {
         self.state().syncs_held = false;
         self.disk.released.notify_all();
     }
 
     /// Waits until a sync is waiting.
-    pub(super) fn until_a_sync_waits(&self) {
+    pub(crate) fn until_a_sync_waits(&self) {
         let state = self.state();
         drop(self.disk.released.wait_while(state, |state| state.syncs_waiting == 0).unwrap());
     }
