@@ -3,10 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use super::recovery::RecoveryScan;
-use super::segment::{Records, read_small};
-use super::storage::{ASIDE, Storage};
-use super::{ClampedCursor, Consumer, Cursor, Journal, Mark, Position, cursor};
+use super::storage::{ASIDE, Storage, read_small};
+use super::{Consumer, Cursor, Journal, Position, cursor};
 use crate::support::lock::lock;
 
 impl<P> Journal<P> {
@@ -117,66 +115,4 @@ pub(super) fn read_saved(
         saved.insert(consumer, cursor);
     }
     Ok((saved, known.is_none()))
-}
-
-impl RecoveryScan<'_> {
-    /// Sets each cursor to an existing record boundary before the log's end. A consumer without one starts at the oldest record: it may get
-    /// records again, but misses none.
-    pub(super) fn place_all(
-        &mut self,
-        saved: Saved,
-        end: Mark,
-    ) -> io::Result<BTreeMap<String, Cursor>> {
-        let oldest = self.segments.first().map_or(end, |oldest| oldest.base);
-        let mut cursors = BTreeMap::new();
-        for (consumer, saved) in saved {
-            let cursor = if let Some(saved) = saved {
-                self.place(&consumer, saved, (oldest, end))?
-            } else {
-                self.recovery.cursors_lost.push(consumer.clone());
-                Cursor { mark: oldest, joined: oldest.items, ..Cursor::default() }
-            };
-            cursors.insert(consumer, cursor);
-        }
-        Ok(cursors)
-    }
-
-    /// Sets a cursor to an existing record boundary. Records between it and the oldest record are gone and count as dropped.
-    fn place(
-        &mut self,
-        consumer: &str,
-        saved: Cursor,
-        (oldest, end): (Mark, Mark),
-    ) -> io::Result<Cursor> {
-        let from = saved.mark;
-        let (to, gone) = if from.position < oldest.position {
-            (oldest, oldest.items.saturating_sub(from.items))
-        } else {
-            (self.clamp(from, end)?, 0)
-        };
-        if from != to {
-            let consumer = consumer.to_owned();
-            let let_go = self.kept_from.is_some_and(|kept| oldest.position <= kept.position);
-            self.recovery.cursors_clamped.push(ClampedCursor { consumer, from, to, let_go });
-        }
-        Ok(Cursor { mark: to, dropped: saved.dropped + gone, ..saved })
-    }
-
-    /// Returns the record boundary for a cursor: its own position, or the last boundary before it.
-    fn clamp(&self, mark: Mark, end: Mark) -> io::Result<Mark> {
-        if end.position <= mark.position {
-            return Ok(end);
-        }
-        let next = self.segments.partition_point(|segment| segment.base.position <= mark.position);
-        let Some(segment) = next.checked_sub(1).and_then(|index| self.segments.get(index)) else {
-            return Ok(mark);
-        };
-        let base = segment.base;
-        let mut records = Records::open(self.storage, base.position)?;
-        if mark.position == base.position || records.starts_at(mark.position)? {
-            return Ok(mark);
-        }
-        let limit = self.segments.get(next).map_or(end, |next| next.base).position;
-        records.boundary_before(base, mark.position, limit)
-    }
 }

@@ -25,8 +25,7 @@ use std::io;
 use bytes::{Buf as _, BufMut as _, Bytes};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use super::segment::read_small;
-use super::storage::Storage;
+use super::storage::{Storage, read_small};
 use super::{Cursor, Mark, Position};
 
 /// Name of the file with the end of the log when it was last closed.

@@ -7,8 +7,8 @@ use std::io;
 use super::cursor::{self, CLOSED_NAME, START_NAME, read_mark};
 use super::damage::{self, Damage};
 use super::recovery::{SegmentView, look_at, scan};
-use super::segment::{BadHeader, Records, base_of, read_small};
-use super::storage::{Lock, Storage};
+use super::segment::{BadHeader, Records, base_of};
+use super::storage::{Lock, Storage, read_small};
 use super::{Cursor, Mark, OpenError};
 
 /// The contents of a log.

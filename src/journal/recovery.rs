@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use tracing::{error, warn};
 
-use super::consumers::read_saved;
+use super::consumers::{Saved, read_saved};
 use super::cursor::{CLOSED_NAME, CONSUMERS_NAME, START_NAME, read_mark, write_mark};
 use super::damage::{self, Damage};
 use super::log::{Log, Now, Segment, State};
@@ -26,7 +26,7 @@ use super::segment::{
 };
 use super::storage::{ASIDE, Guard, Lock, Storage, StorageFile};
 use super::writer::Active;
-use super::{ClampedCursor, Mark, OpenError, Position, Recovery};
+use super::{ClampedCursor, Cursor, Mark, OpenError, Position, Recovery};
 use crate::support::pool::Pool;
 
 /// Files of the log other than segments and cursors.
@@ -193,17 +193,17 @@ pub(super) fn scan(records: &mut Records, base: Mark, limit: Position) -> io::Re
 }
 
 /// State of the recovery.
-pub(super) struct RecoveryScan<'a> {
-    pub(super) storage: &'a dyn Storage,
+struct RecoveryScan<'a> {
+    storage: &'a dyn Storage,
     now_ns: u64,
-    pub(super) segments: Vec<Segment>,
+    segments: Vec<Segment>,
     /// Where the log begins after retention, if known.
-    pub(super) kept_from: Option<Mark>,
+    kept_from: Option<Mark>,
     /// Everything before this was durable once: the log ended here when it was last closed, or a consumer had read this far.
     stable_to: Mark,
     /// The state of the last segment's header.
     last_header: LastHeader,
-    pub(super) recovery: Recovery,
+    recovery: Recovery,
 }
 
 /// What the header of the last segment permits.
@@ -404,6 +404,64 @@ impl<'a> RecoveryScan<'a> {
         let active = Active::create(self.storage, header)?;
         self.segments.push(Segment { base, created_ns: self.now_ns, bytes: HEADER_BYTES as u64 });
         Ok((active, base))
+    }
+
+    // --- cursors ---
+
+    /// Sets each cursor to an existing record boundary before the log's end. A consumer without one starts at the oldest record: it may get
+    /// records again, but misses none.
+    fn place_all(&mut self, saved: Saved, end: Mark) -> io::Result<BTreeMap<String, Cursor>> {
+        let oldest = self.segments.first().map_or(end, |oldest| oldest.base);
+        let mut cursors = BTreeMap::new();
+        for (consumer, saved) in saved {
+            let cursor = if let Some(saved) = saved {
+                self.place(&consumer, saved, (oldest, end))?
+            } else {
+                self.recovery.cursors_lost.push(consumer.clone());
+                Cursor { mark: oldest, joined: oldest.items, ..Cursor::default() }
+            };
+            cursors.insert(consumer, cursor);
+        }
+        Ok(cursors)
+    }
+
+    /// Sets a cursor to an existing record boundary. Records between it and the oldest record are gone and count as dropped.
+    fn place(
+        &mut self,
+        consumer: &str,
+        saved: Cursor,
+        (oldest, end): (Mark, Mark),
+    ) -> io::Result<Cursor> {
+        let from = saved.mark;
+        let (to, gone) = if from.position < oldest.position {
+            (oldest, oldest.items.saturating_sub(from.items))
+        } else {
+            (self.clamp(from, end)?, 0)
+        };
+        if from != to {
+            let consumer = consumer.to_owned();
+            let let_go = self.kept_from.is_some_and(|kept| oldest.position <= kept.position);
+            self.recovery.cursors_clamped.push(ClampedCursor { consumer, from, to, let_go });
+        }
+        Ok(Cursor { mark: to, dropped: saved.dropped + gone, ..saved })
+    }
+
+    /// Returns the record boundary for a cursor: its own position, or the last boundary before it.
+    fn clamp(&self, mark: Mark, end: Mark) -> io::Result<Mark> {
+        if end.position <= mark.position {
+            return Ok(end);
+        }
+        let next = self.segments.partition_point(|segment| segment.base.position <= mark.position);
+        let Some(segment) = next.checked_sub(1).and_then(|index| self.segments.get(index)) else {
+            return Ok(mark);
+        };
+        let base = segment.base;
+        let mut records = Records::open(self.storage, base.position)?;
+        if mark.position == base.position || records.starts_at(mark.position)? {
+            return Ok(mark);
+        }
+        let limit = self.segments.get(next).map_or(end, |next| next.base).position;
+        records.boundary_before(base, mark.position, limit)
     }
 }
 

@@ -18,12 +18,11 @@ use std::io;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use memchr::memmem;
-use rustix::io::Errno;
 
 use super::cursor::{seal, unseal};
 use super::direct::BLOCK_BYTES;
 use super::record::{FRAME_BYTES, FRAME_MAGIC, Frame, payload_checksum};
-use super::storage::{Storage, StorageFile};
+use super::storage::{Storage, StorageFile, is_bad_sector};
 use super::{Mark, Position};
 use crate::support::pool::Pool;
 
@@ -298,20 +297,6 @@ impl Records {
             _ => Bytes::new(),
         }
     }
-}
-
-/// Reads a small file. One that is missing or has a bad sector is empty, which passes no checksum either.
-pub(super) fn read_small(storage: &dyn Storage, name: &str) -> io::Result<Vec<u8>> {
-    match storage.read(name) {
-        Err(error) if is_bad_sector(&error) || error.kind() == io::ErrorKind::NotFound => {
-            Ok(Vec::new())
-        }
-        read => read,
-    }
-}
-
-fn is_bad_sector(error: &io::Error) -> bool {
-    Errno::from_io_error(error) == Some(Errno::IO)
 }
 
 /// Fills `bytes` with what the file has. Unreadable sectors become zeros, which pass no checksum, so that a bad sector costs only the

@@ -47,6 +47,21 @@ pub trait Storage: Send + Sync + std::fmt::Debug {
     fn sync_dir(&self) -> io::Result<()>;
 }
 
+/// Reads a small file. One that is missing or has a bad sector is empty, which passes no checksum either.
+pub(super) fn read_small(storage: &dyn Storage, name: &str) -> io::Result<Vec<u8>> {
+    match storage.read(name) {
+        Err(error) if is_bad_sector(&error) || error.kind() == io::ErrorKind::NotFound => {
+            Ok(Vec::new())
+        }
+        read => read,
+    }
+}
+
+/// Returns whether the disk cannot read a sector.
+pub(super) fn is_bad_sector(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::IO)
+}
+
 /// One file.
 pub trait StorageFile: Send + Sync + std::fmt::Debug {
     /// Returns its length in bytes.
