@@ -42,9 +42,7 @@ impl Buffer {
             Cell::Payload(take) => self.text(take(row).map(|payload| payload.as_str().as_bytes())),
             Cell::Item(take) => match take(row) {
                 Some(wire) if memchr::memchr(b'\n', wire).is_some() => {
-                    let start = self.bytes.len();
-                    write_compact(&mut self.bytes, wire);
-                    self.end(start, 1)
+                    self.append(1, |bytes| write_compact(bytes, wire))
                 }
                 wire => self.text(wire),
             },
@@ -57,9 +55,7 @@ impl Buffer {
                 let mut added = 0;
                 for (index, text) in texts.iter().enumerate() {
                     self.repeats.push(i16::from(index != 0));
-                    let start = self.bytes.len();
-                    self.bytes.extend_from_slice(text.as_bytes());
-                    added += self.end(start, LIST_LEVEL);
+                    added += self.append(LIST_LEVEL, |bytes| bytes.extend(text.as_bytes()));
                 }
                 added
             }
@@ -77,8 +73,7 @@ impl Buffer {
         let mut ends = self.ends.iter().rev();
         let end = ends.next().copied().unwrap_or_default();
         let start = ends.next().copied().unwrap_or_default();
-        self.bytes.extend_from_within(start..end);
-        self.end(end, 1)
+        self.append(1, |bytes| bytes.extend_from_within(start..end))
     }
 
     fn null(&mut self) -> usize {
@@ -99,9 +94,13 @@ impl Buffer {
 
     fn text(&mut self, text: Option<&[u8]>) -> usize {
         let Some(text) = text else { return self.null() };
+        self.append(1, |bytes| bytes.extend_from_slice(text))
+    }
+
+    fn append(&mut self, level: i16, write: impl FnOnce(&mut Vec<u8>)) -> usize {
         let start = self.bytes.len();
-        self.bytes.extend_from_slice(text);
-        self.end(start, 1)
+        write(&mut self.bytes);
+        self.end(start, level)
     }
 
     fn end(&mut self, start: usize, level: i16) -> usize {

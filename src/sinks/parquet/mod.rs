@@ -20,6 +20,7 @@ mod schema;
 mod tests;
 
 use std::io;
+use std::iter::repeat;
 use std::ptr;
 
 use parquet::errors::ParquetError;
@@ -28,7 +29,7 @@ use parquet::file::writer::SerializedFileWriter;
 use self::buffer::Buffer;
 use crate::prices::Prices;
 use crate::sinks::Delivery;
-use crate::sinks::jsonl::columns::{ALL, Column, Row};
+use crate::sinks::jsonl::columns::{ALL, Row};
 
 /// The usual size of a row group before compression. Readers load a column of a row group as a unit, and so do we.
 pub const DEFAULT_ROW_GROUP_BYTES: usize = 32 << 20;
@@ -36,7 +37,8 @@ pub const DEFAULT_ROW_GROUP_BYTES: usize = 32 << 20;
 /// Writes one object. The same rows yield the same bytes.
 pub struct Rows {
     writer: SerializedFileWriter<Vec<u8>>,
-    columns: [Columns; 3],
+    /// The values of each column that are not compressed yet.
+    buffers: Vec<Buffer>,
     row_group_bytes: usize,
     buffered: usize,
 }
@@ -44,15 +46,10 @@ pub struct Rows {
 impl Rows {
     /// Creates an object without rows. Row groups have about this many bytes before compression, and are held in memory until then.
     pub fn new(zstd_level: i32, row_group_bytes: usize) -> io::Result<Self> {
-        let schema = schema::schema().map_err(io::Error::other)?;
-        let properties = schema::properties(zstd_level).map_err(io::Error::other)?;
-        let writer = SerializedFileWriter::new(Vec::new(), schema, properties);
-        Ok(Self {
-            writer: writer.map_err(io::Error::other)?,
-            columns: ALL.map(Columns::new),
-            row_group_bytes,
-            buffered: 0,
-        })
+        let (schema, properties) = (schema::schema()?, schema::properties(zstd_level)?);
+        let writer = SerializedFileWriter::new(Vec::new(), schema, properties)?;
+        let buffers = ALL.into_iter().flatten().map(|_| Buffer::default()).collect();
+        Ok(Self { writer, buffers, row_group_bytes, buffered: 0 })
     }
 
     /// Adds the items of a delivery, with the context of their traces. Calls without a cost get one from these prices.
@@ -65,13 +62,16 @@ impl Rows {
             let same_scope = (known.and_then(|known| known.scope).zip(row.scope))
                 .is_some_and(|(known, scope)| ptr::eq(known, scope));
             let same_source = known.is_some_and(|known| ptr::eq(known.source, row.source));
-            let is_same = [false, same_scope, same_source];
-            for (columns, is_same) in self.columns.iter_mut().zip(is_same) {
-                self.buffered += columns.push(&row, is_same);
+            let columns = ALL.into_iter().zip([false, same_scope, same_source]);
+            let columns =
+                columns.flat_map(|(columns, is_same)| columns.iter().zip(repeat(is_same)));
+            for ((column, is_same), buffer) in columns.zip(&mut self.buffers) {
+                self.buffered +=
+                    if is_same { buffer.repeat() } else { buffer.push(&column.cell, &row) };
             }
             last = Some(row);
             if self.row_group_bytes <= self.buffered {
-                self.end_row_group().map_err(io::Error::other)?;
+                self.end_row_group()?;
                 last = None;
             }
         }
@@ -86,43 +86,20 @@ impl Rows {
     /// Returns the complete object.
     pub fn finish(mut self) -> io::Result<Vec<u8>> {
         if self.buffered != 0 {
-            self.end_row_group().map_err(io::Error::other)?;
+            self.end_row_group()?;
         }
-        self.writer.into_inner().map_err(io::Error::other)
+        Ok(self.writer.into_inner()?)
     }
 
     fn end_row_group(&mut self) -> Result<(), ParquetError> {
         let mut group = self.writer.next_row_group()?;
-        for columns in &mut self.columns {
-            for (column, buffer) in columns.known.iter().zip(&mut columns.buffers) {
-                if let Some(writer) = group.next_column()? {
-                    buffer.drain(&column.cell, writer)?;
-                }
+        for (column, buffer) in ALL.into_iter().flatten().zip(&mut self.buffers) {
+            if let Some(writer) = group.next_column()? {
+                buffer.drain(&column.cell, writer)?;
             }
         }
         group.close()?;
         self.buffered = 0;
         Ok(())
-    }
-}
-
-/// The uncompressed values of some columns.
-struct Columns {
-    known: &'static [Column],
-    buffers: Vec<Buffer>,
-}
-
-impl Columns {
-    fn new(known: &'static [Column]) -> Self {
-        Self { known, buffers: known.iter().map(|_| Buffer::default()).collect() }
-    }
-
-    /// Adds a row, possibly with the same values as the previous one. Returns its size in bytes.
-    fn push(&mut self, row: &Row<'_>, is_same: bool) -> usize {
-        let columns = self.known.iter().zip(&mut self.buffers);
-        let add = |(column, buffer): (&Column, &mut Buffer)| {
-            if is_same { buffer.repeat() } else { buffer.push(&column.cell, row) }
-        };
-        columns.map(add).sum()
     }
 }

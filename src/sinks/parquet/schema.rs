@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use parquet::basic::{Compression, LogicalType, Repetition, TimeUnit, Type as Physical, ZstdLevel};
+use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::Result;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesPtr};
-use parquet::schema::types::{ColumnPath, Type, TypePtr};
+use parquet::schema::parser::parse_message_type;
+use parquet::schema::types::{ColumnPath, TypePtr};
 
 use crate::sinks::jsonl::SCHEMA_VERSION;
 use crate::sinks::jsonl::columns::{ALL, Cell, Column};
@@ -53,35 +54,21 @@ const BLOOM_FILTER_TRACES_MAX: u64 = 100_000;
 
 /// Returns the schema of every object.
 pub(super) fn schema() -> Result<TypePtr> {
-    let fields = ALL.into_iter().flatten().map(field).collect::<Result<Vec<_>>>()?;
-    Ok(Arc::new(Type::group_type_builder("schema").with_fields(fields).build()?))
+    let fields: String = ALL.into_iter().flatten().map(field).collect();
+    Ok(Arc::new(parse_message_type(&format!("message schema {{ {fields} }}"))?))
 }
 
-fn field(column: &Column) -> Result<TypePtr> {
-    let text = Some(LogicalType::String);
-    let time = LogicalType::timestamp(true, TimeUnit::MICROS);
-    match column.cell {
-        Cell::Number(_) => value(column.name, Physical::INT64, None),
-        Cell::Time(_) => value(column.name, Physical::INT64, Some(time)),
-        Cell::Money(_) => value(column.name, Physical::DOUBLE, None),
-        Cell::Flag(_) => value(column.name, Physical::BOOLEAN, None),
-        Cell::Plain(_) | Cell::Text(_) | Cell::Payload(_) | Cell::Json(_) | Cell::Item(_) => {
-            value(column.name, Physical::BYTE_ARRAY, text)
-        }
-        Cell::Texts(_) => {
-            let element = value("element", Physical::BYTE_ARRAY, text)?;
-            let list = Type::group_type_builder("list").with_repetition(Repetition::REPEATED);
-            let list = Arc::new(list.with_fields(vec![element]).build()?);
-            let group = Type::group_type_builder(column.name).with_fields(vec![list]);
-            let group = group.with_repetition(Repetition::OPTIONAL);
-            Ok(Arc::new(group.with_logical_type(Some(LogicalType::List)).build()?))
-        }
+fn field(Column { name, cell, .. }: &Column) -> String {
+    match cell {
+        Cell::Number(_) => format!("optional int64 {name};"),
+        Cell::Time(_) => format!("optional int64 {name} (TIMESTAMP(MICROS,true));"),
+        Cell::Money(_) => format!("optional double {name};"),
+        Cell::Flag(_) => format!("optional boolean {name};"),
+        Cell::Texts(_) => format!(
+            "optional group {name} (LIST) {{ repeated group list {{ optional binary element (STRING); }} }}"
+        ),
+        _ => format!("optional binary {name} (STRING);"),
     }
-}
-
-fn value(name: &str, physical: Physical, logical: Option<LogicalType>) -> Result<TypePtr> {
-    let value = Type::primitive_type_builder(name, physical).with_logical_type(logical);
-    Ok(Arc::new(value.with_repetition(Repetition::OPTIONAL).build()?))
 }
 
 /// Returns how the columns are written.
