@@ -62,7 +62,8 @@ pub(in crate::sinks) struct Row<'a> {
     detail: &'a Detail,
     facts: &'a Facts,
     context: Option<&'a TraceContext>,
-    tokens: Tokens<'a>,
+    /// `None` for a trace object.
+    tokens: Option<Tokens<'a>>,
     /// The attributes whose texts are the columns `input`, `output` and `tool_definitions`.
     columns_of: [Option<&'a Attribute>; 3],
     /// The scope that a span was sent under.
@@ -80,43 +81,25 @@ impl<'a> Row<'a> {
         (delivery, prices): (&'a Delivery, &'a Prices),
         (batch, item): (&'a Batch, &'a Item),
     ) -> Self {
-        let (detail, facts) = &*NOTHING;
-        let (usage, cost) = (&facts.usage, &facts.cost);
-        let nothing = Row {
+        let (span, trace) = match item {
+            Item::Span(span) => (Some(span), None),
+            Item::Trace(trace) => (None, Some(&**trace)),
+        };
+        let (nothing, context) = (&*NOTHING, delivery.context(item.trace_id()));
+        let known = span.map(|span| (span.head(), span.facts()));
+        let (detail, facts) = known.unwrap_or((&nothing.0, &nothing.1));
+        let is_otlp = span.is_some_and(Span::is_otlp);
+        Self {
             item,
-            span: None,
-            trace: None,
+            span,
+            trace,
             detail,
             facts,
-            context: None,
-            tokens: Tokens {
-                counts: false,
-                repeats: false,
-                is_told: false,
-                own: usage,
-                aggregate: usage,
-                cost,
-                cost_source: None,
-            },
-            columns_of: [None; 3],
-            scope: None,
+            context: context.filter(|_| span.is_some()),
+            tokens: span.map(|span| prices.tokens_of(context, span)),
+            columns_of: if is_otlp { columns_of(detail, facts) } else { [None; 3] },
+            scope: span.map(|span| &*span.scope),
             source: &batch.source,
-        };
-        let span = match item {
-            Item::Trace(trace) => return Row { trace: Some(trace), ..nothing },
-            Item::Span(span) => span,
-        };
-        let context = delivery.context(span.trace_id);
-        let (detail, facts) = (span.head(), span.facts());
-        Row {
-            span: Some(span),
-            detail,
-            facts,
-            context,
-            tokens: prices.tokens_of(context, span),
-            columns_of: if span.is_otlp() { columns_of(detail, facts) } else { [None; 3] },
-            scope: Some(&span.scope),
-            ..nothing
         }
     }
 
@@ -131,7 +114,7 @@ impl<'a> Row<'a> {
 
     /// Returns the rest of what an OTLP client sent, in addition to the facts.
     fn sent(&self) -> Option<&Detail> {
-        self.span.filter(|span| span.is_otlp()).map(|_| self.detail)
+        self.span?.is_otlp().then_some(self.detail)
     }
 
     fn attribute_of(&self, column: usize) -> Option<&str> {
@@ -189,29 +172,29 @@ pub(super) static OF_ITEM: &[Column] = columns![
     "finish_reasons" Texts(|row| &row.facts.finish_reasons),
     "parameters" Text(|row| json(row.facts.parameters.as_ref())),
     "time_to_first_token_ns" Number(|row| row.facts.first_token_ns),
-    "input_tokens" Number(|row| row.tokens.own.input),
-    "output_tokens" Number(|row| row.tokens.own.output),
-    "total_tokens" Number(|row| row.tokens.own.total),
-    "cache_read_input_tokens" Number(|row| row.tokens.own.cached_read),
-    "cache_creation_input_tokens" Number(|row| row.tokens.own.cache_write),
-    "reasoning_output_tokens" Number(|row| row.tokens.own.reasoning),
-    "audio_input_tokens" Number(|row| row.tokens.own.input_audio),
-    "audio_output_tokens" Number(|row| row.tokens.own.output_audio),
-    "cache_creation_1h_input_tokens" Number(|row| row.tokens.own.cache_write_1h),
-    "aggregate_input_tokens" Number(|row| row.tokens.aggregate.input),
-    "aggregate_output_tokens" Number(|row| row.tokens.aggregate.output),
-    "aggregate_total_tokens" Number(|row| row.tokens.aggregate.total),
-    "aggregate_cache_read_input_tokens" Number(|row| row.tokens.aggregate.cached_read),
-    "aggregate_cache_creation_input_tokens" Number(|row| row.tokens.aggregate.cache_write),
-    "aggregate_reasoning_output_tokens" Number(|row| row.tokens.aggregate.reasoning),
-    "aggregate_audio_input_tokens" Number(|row| row.tokens.aggregate.input_audio),
-    "aggregate_audio_output_tokens" Number(|row| row.tokens.aggregate.output_audio),
-    "aggregate_cache_creation_1h_input_tokens" Number(|row| row.tokens.aggregate.cache_write_1h),
-    "cost_usd" Money(|row| money(row.tokens.own_cost().total)),
-    "input_cost_usd" Money(|row| money(row.tokens.own_cost().input)),
-    "output_cost_usd" Money(|row| money(row.tokens.own_cost().output)),
-    "cost_source" Text(|row| said(row.tokens.cost_source.filter(|_| row.tokens.counts)?)),
-    "aggregate_cost_usd" Money(|row| money(row.tokens.cost.total.filter(|_| !row.tokens.counts))),
+    "input_tokens" Number(|row| row.tokens?.own.input),
+    "output_tokens" Number(|row| row.tokens?.own.output),
+    "total_tokens" Number(|row| row.tokens?.own.total),
+    "cache_read_input_tokens" Number(|row| row.tokens?.own.cached_read),
+    "cache_creation_input_tokens" Number(|row| row.tokens?.own.cache_write),
+    "reasoning_output_tokens" Number(|row| row.tokens?.own.reasoning),
+    "audio_input_tokens" Number(|row| row.tokens?.own.input_audio),
+    "audio_output_tokens" Number(|row| row.tokens?.own.output_audio),
+    "cache_creation_1h_input_tokens" Number(|row| row.tokens?.own.cache_write_1h),
+    "aggregate_input_tokens" Number(|row| row.tokens?.aggregate.input),
+    "aggregate_output_tokens" Number(|row| row.tokens?.aggregate.output),
+    "aggregate_total_tokens" Number(|row| row.tokens?.aggregate.total),
+    "aggregate_cache_read_input_tokens" Number(|row| row.tokens?.aggregate.cached_read),
+    "aggregate_cache_creation_input_tokens" Number(|row| row.tokens?.aggregate.cache_write),
+    "aggregate_reasoning_output_tokens" Number(|row| row.tokens?.aggregate.reasoning),
+    "aggregate_audio_input_tokens" Number(|row| row.tokens?.aggregate.input_audio),
+    "aggregate_audio_output_tokens" Number(|row| row.tokens?.aggregate.output_audio),
+    "aggregate_cache_creation_1h_input_tokens" Number(|row| row.tokens?.aggregate.cache_write_1h),
+    "cost_usd" Money(|row| money(row.tokens?.own_cost().total)),
+    "input_cost_usd" Money(|row| money(row.tokens?.own_cost().input)),
+    "output_cost_usd" Money(|row| money(row.tokens?.own_cost().output)),
+    "cost_source" Text(|row| said(row.tokens.filter(|tokens| tokens.counts)?.cost_source?)),
+    "aggregate_cost_usd" Money(|row| money(row.tokens.filter(|tokens| !tokens.counts)?.cost.total)),
     "prompt_name" Text(|row| fact(row.facts.prompt_name.as_ref())),
     "prompt_version" Text(|row| fact(row.facts.prompt_version.as_ref())),
     "handoff_from" Text(|row| fact(row.facts.handoff_from.as_ref())),
