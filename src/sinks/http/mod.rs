@@ -37,7 +37,7 @@ pub(super) use cutting::cut;
 #[cfg(any(feature = "kafka", test))]
 pub(super) use cutting::cut_items;
 pub use failure::RequestError;
+pub(super) use options::shown;
 pub use options::{Address, ConnectionOptions};
-pub(super) use options::{default_connect_timeout, shown};
 pub(super) use sending::{Endpoint, deliver, encode, in_turn};
 pub use tls::TlsOptions;

@@ -70,7 +70,7 @@ impl fmt::Debug for Address {
 written_as!(Address, { "type": "string" });
 
 /// Returns the default of the option `connect_timeout`.
-pub(in crate::sinks) fn default_connect_timeout() -> Duration {
+fn default_connect_timeout() -> Duration {
     ClientOptions::default().connect_timeout.into()
 }
 

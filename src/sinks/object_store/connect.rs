@@ -13,10 +13,11 @@ use ::object_store::gcp::GoogleCloudStorageBuilder;
 use ::object_store::{ObjectStore, RetryConfig, StaticCredentialProvider};
 use async_trait::async_trait;
 use http_body_util::BodyExt as _;
+use serde_json::json;
 
 use super::answer;
 use super::folder::Folder;
-use super::options::{Options, Scheme, Sse};
+use super::options::{Options, Scheme};
 use super::store::Store;
 use crate::sinks::BuildError;
 use crate::sinks::http::{Address, Client, ClientOptions, Request};
@@ -26,14 +27,11 @@ use crate::support::secret::Secret;
 pub(super) fn store(options: &Options) -> Result<Store, BuildError> {
     let scheme = options.scheme().ok_or_else(|| BuildError("`url` names no store".to_owned()))?;
     if scheme == Scheme::File {
-        return Ok(Store::Folder(Folder::new(options.place().1)));
+        return Ok(Store::Folder(Folder(options.place().1.into())));
     }
-    let client = Client::new(&ClientOptions {
-        timeout: options.timeout.0,
-        connect_timeout: options.connect_timeout.0,
-        tls: options.tls.clone(),
-        ..ClientOptions::default()
-    })?;
+    // Objects are read in ranges.
+    let response_bytes_max = ClientOptions::default().response_bytes_max;
+    let client = Client::new(&ClientOptions { response_bytes_max, ..options.connection.client() })?;
     let client = match scheme {
         Scheme::Google => google(options, Kit(client)),
         Scheme::Azure => azure(options, Kit(client)),
@@ -77,9 +75,10 @@ fn s3(options: &Options, kit: Kit) -> Built {
         let credential = Arc::new(StaticCredentialProvider::new(credential));
         builder = builder.with_credentials(credential);
     }
+    let encryption = json!(options.sse);
     for (key, value) in [
         ("region", options.region.as_deref()),
-        ("server_side_encryption", options.sse.map(Sse::header)),
+        ("server_side_encryption", encryption.as_str()),
         ("sse_kms_key_id", options.kms_key.as_deref()),
     ] {
         if let Some(value) = value {

@@ -5,10 +5,10 @@ use std::time;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::sinks::http::{self, Address, TlsOptions};
+use crate::sinks::http::{self, Address, ConnectionOptions};
 use crate::sinks::{Mistake, Mistakes};
 use crate::support::byte_size::ByteSize;
-use crate::support::duration::{Duration, seconds};
+use crate::support::duration::Duration;
 use crate::support::secret::Secret;
 
 /// The options of a `[sinks.name]` table with `type = "object_store"`.
@@ -21,7 +21,8 @@ pub struct Options {
     /// protobuf, to replay).
     #[serde(default)]
     pub format: Format,
-    /// When an object is uploaded: at whichever bound is reached first. Until then it is in memory, compressed.
+    /// When an object is uploaded: at whichever bound is reached first. Until then it is in memory, compressed. Its upload has
+    /// to end within `timeout`.
     #[serde(default)]
     pub object: ObjectLimits,
     /// How hard to compress: 1 to 22 of zstd.
@@ -62,16 +63,10 @@ pub struct Options {
     pub account_key: Option<Secret>,
     /// `az://`: a shared access signature token.
     pub sas_token: Option<Secret>,
-    /// Timeout of a request, including the upload of the largest object.
-    // Allows the largest object by default at 1 MiB a second.
-    #[serde(default = "seconds::<120>")]
-    pub timeout: Duration,
-    /// Timeout of connecting.
-    #[serde(default = "crate::sinks::http::default_connect_timeout")]
-    pub connect_timeout: Duration,
-    /// Certificates for https.
-    #[serde(default)]
-    pub tls: TlsOptions,
+    /// The connection.
+    // The largest object by default is uploaded in time at 1 MiB a second.
+    #[serde(flatten)]
+    pub connection: ConnectionOptions<120>,
 }
 
 /// What an object holds.
@@ -119,7 +114,7 @@ pub struct ObjectLimits {
     pub age: Duration,
 }
 
-/// How the store encrypts objects.
+/// How the store encrypts objects, by the value of S3's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum Sse {
     /// With keys of the store.
@@ -128,16 +123,6 @@ pub enum Sse {
     /// With a key of KMS.
     #[serde(rename = "aws:kms")]
     Kms,
-}
-
-impl Sse {
-    /// Returns the header's value.
-    pub(super) fn header(self) -> &'static str {
-        match self {
-            Self::Aes256 => "AES256",
-            Self::Kms => "aws:kms",
-        }
-    }
 }
 
 impl Default for ObjectLimits {
@@ -165,7 +150,7 @@ type Json = serde_json::Map<String, serde_json::Value>;
 impl Options {
     /// Returns every mistake that can be found offline.
     pub(super) fn check(&self) -> Vec<Mistake> {
-        let mut found = Mistakes(self.tls.check());
+        let mut found = Mistakes(self.connection.check(OBJECT_BYTES_MAX));
         let (scheme, (bucket, prefix)) = (self.scheme(), self.place());
         let is_place = match scheme {
             Some(Scheme::File) => bucket.is_empty() && prefix.len() > 1,
@@ -207,10 +192,6 @@ impl Options {
                 "service_account_key", "not the JSON of a service account's key", "write \"${file:/etc/spanferry/key.json}\""),
             (self.account_key.is_some() && self.sas_token.is_some(),
                 "sas_token", "both an account key and a token", "set either `account_key` or `sas_token`"),
-            (self.timeout.0.is_zero(),
-                "timeout", "it must be more than zero", "leave it out, or write \"30s\""),
-            (self.connect_timeout.0.is_zero(),
-                "connect_timeout", "it must be more than zero", "leave it out, or write \"30s\""),
         ]);
         found.0
     }
