@@ -23,7 +23,6 @@
 mod batches;
 mod formats;
 mod langfuse;
-mod patience;
 mod pieces;
 mod posts;
 mod set_aside;

@@ -9,7 +9,7 @@ use prost::Message as _;
 
 use super::Import;
 use super::batches::{Batch, Post};
-use super::patience::patiently;
+use super::stores::patiently;
 use crate::cli::client::{Question, ask, below};
 use crate::sinks::Pace;
 use crate::sinks::http::classify::classify;

@@ -1,15 +1,20 @@
 //! Finds the sources of an import: files, the standard input, and objects of stores, which are read here as byte streams.
 
 use std::io::{self, Read};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes};
 use tokio::runtime::Handle;
 
-use super::patience::patiently;
 use super::sources::{Source, files};
+use crate::cli::output::explain;
 use crate::config::SinkConfig;
-use crate::sinks::object_store::{Object, Objects, Options};
+use crate::sinks::Pace;
+use crate::sinks::object_store::{Object, Options};
+use crate::support::backoff::Backoff;
+
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+const LONGEST_WAIT: Duration = Duration::from_secs(20);
 
 /// The access to stores.
 pub(super) struct Stores<'a> {
@@ -36,9 +41,8 @@ impl Stores<'_> {
         let mut configured = self.sinks.iter().filter_map(|sink| sink.plan.objects());
         let options = configured.find_map(|options| options.at(url));
         let options = options.map_or_else(|| Options::of_url(url), Ok);
-        let store = options.and_then(|options| Objects::of(&options));
-        let store = store.map_err(|error| format!("{url}: {error}"))?;
-        let found = patiently(self.give_up_after, async || store.list().await).await?;
+        let options = options.map_err(|error| format!("{url}: {error}"))?;
+        let found = patiently(self.give_up_after, async || options.list().await).await?;
         if found.is_empty() {
             return Err(format!("{url}: there is no such object"));
         }
@@ -75,5 +79,30 @@ impl Read for Download {
         let read = self.ahead.as_ref().read(out)?;
         self.ahead.advance(read);
         Ok(read)
+    }
+}
+
+/// Retries until success, at most for the given time. Returns an error that waiting cannot solve immediately, any other at the end.
+pub(super) async fn patiently<T>(
+    give_up_after: Duration,
+    attempt: impl AsyncFn() -> Result<T, Pace>,
+) -> Result<T, String> {
+    let (began, mut backoff) = (Instant::now(), Backoff::new(FIRST_WAIT, LONGEST_WAIT));
+    let mut is_said = false;
+    loop {
+        let (said, wanted) = match attempt().await {
+            Ok(done) => return Ok(done),
+            Err(Pace::Hold { reason }) => return Err(reason),
+            Err(Pace::Slow { after, reason } | Pace::Down { after, reason }) => (reason, after),
+            Err(Pace::Go | Pace::Checkpoint) => (String::new(), None),
+        };
+        let wait = wanted.unwrap_or_default().max(backoff.next_wait());
+        if give_up_after < began.elapsed() + wait {
+            return Err(said);
+        }
+        if !std::mem::replace(&mut is_said, true) {
+            explain(&format!("waiting: {said}\n"));
+        }
+        tokio::time::sleep(wait).await;
     }
 }

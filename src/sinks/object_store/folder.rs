@@ -5,6 +5,7 @@
 //! a file without its place, and two writers cannot interfere. With a second file for the metadata, the order of two names would matter,
 //! and a late put of an earlier run would violate it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::hash::{BuildHasher as _, RandomState};
@@ -18,7 +19,6 @@ use rustix::fs::{XattrFlags, fsetxattr, getxattr};
 use rustix::io::Errno;
 use tokio::task::spawn_blocking;
 
-use super::facts::{Numbered, number_of};
 use crate::sinks::Pace;
 
 /// The attribute with a file's metadata.
@@ -26,9 +26,17 @@ const ATTRIBUTE: &str = "user.spanferry";
 /// The metadata has a few hundred bytes; file systems limit attributes to a block.
 const ATTRIBUTE_BYTES_MAX: usize = 4096;
 
+/// A writer's objects by number.
+pub(super) type Numbered = BTreeMap<u64, Name>;
+
+/// Returns the number in a name with this prefix.
+pub(super) fn number_of(name: &str, stem: &str) -> Option<u64> {
+    name.strip_prefix(stem)?.split_once('.')?.0.parse().ok()
+}
+
 /// The folder that holds the objects.
 #[derive(Debug, Clone)]
-pub(super) struct Folder(PathBuf);
+pub(super) struct Folder(pub(super) PathBuf);
 
 impl fmt::Display for Folder {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,10 +45,6 @@ impl fmt::Display for Folder {
 }
 
 impl Folder {
-    pub(super) fn new(path: &str) -> Self {
-        Self(PathBuf::from(path))
-    }
-
     /// See `Store::numbered`. Also removes files that an earlier run did not finish.
     pub(super) async fn numbered(&self, from: &Name, stem: &str) -> Result<Numbered, Pace> {
         let (from, stem) = (from.to_string(), stem.to_owned());

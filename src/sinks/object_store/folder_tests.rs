@@ -140,7 +140,7 @@ async fn what_a_folder_cannot_do_is_said_and_nothing_is_left_of_asking() {
     sink.checkpoint_at(place("1")).await.unwrap();
     assert_eq!(lines_of(&fs::read(only_file(dir.path())).unwrap().into()), 3);
 
-    let folder = folder::Folder::new("/lake");
+    let folder = folder::Folder("/lake".into());
     for (error, advice) in [
         (Errno::OPNOTSUPP, "extended attributes"),
         (Errno::ACCESS, "allow this process"),

@@ -30,7 +30,6 @@
 
 mod answer;
 mod connect;
-mod facts;
 mod folder;
 mod format;
 mod options;
@@ -64,12 +63,11 @@ use crate::span::{Batch, TraceNeeds};
 use crate::support::lock::lock;
 use crate::support::rfc3339::{NS_PER_SECOND, write_date};
 use crate::support::{base64, clock, sha256};
-use facts::ObjectNote;
 use format::Encoder;
 use options::Scheme;
 pub use options::{Format, Options};
-pub use read::{Object, Objects};
-use store::Store;
+pub use read::Object;
+use store::{ObjectNote, Store};
 
 /// The kind of sink that writes objects to a store.
 pub static KIND: Kind = Kind {
@@ -252,9 +250,8 @@ impl Lake {
         let is_careful = lock(&self.ledger).is_careful;
         if is_careful {
             let trial = Box::new(Open::new(hour, self.encoder()));
-            if let Err(panic) =
-                self.encode(trial, part.clone()).await.map_err(JoinError::try_into_panic)
-                && let Ok(panic) = panic
+            if let Err(error) = self.encode(trial, part.clone()).await
+                && let Ok(panic) = error.try_into_panic()
             {
                 resume_unwind(panic);
             }

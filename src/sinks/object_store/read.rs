@@ -18,14 +18,6 @@ use crate::sinks::Pace;
 /// The size of a range: half the largest response that the client keeps.
 const RANGE_BYTES: u64 = 4 << 20;
 
-/// The objects that a URL refers to.
-pub struct Objects {
-    client: Arc<dyn ObjectStore>,
-    bucket: String,
-    /// The name of an object, or a prefix of several.
-    named: String,
-}
-
 /// A listed object.
 pub struct Object {
     client: Arc<dyn ObjectStore>,
@@ -51,36 +43,31 @@ impl Options {
         let is_same = (self.scheme(), self.place().0) == (other.scheme(), other.place().0);
         is_same.then_some(other)
     }
-}
-
-impl Objects {
-    /// Creates the client; does not connect.
-    pub fn of(options: &Options) -> Result<Self, String> {
-        if let Some(mistake) = options.check().first() {
-            return Err(format!("{}: {}", mistake.what, mistake.hint));
-        }
-        let store = connect::store(options).map_err(|error| error.to_string())?;
-        let Store::Http(client) = store else {
-            return Err("folders are read as files".to_owned());
-        };
-        let named = options.place().1.trim_matches('/').to_owned();
-        let bucket = options.url.split('/').take(3).collect::<Vec<_>>().join("/");
-        Ok(Self { client, bucket, named })
-    }
 
     /// Lists the objects that the URL refers to, by name: those below it or, if there are none, those whose names begin with it.
     pub async fn list(&self) -> Result<Vec<Object>, Pace> {
-        let above = self.named.rsplit_once('/').map_or("", |(above, _)| above);
+        let hold = |problem: String| Pace::Hold { reason: format!("{}: {problem}", self.url) };
+        if let Some(mistake) = self.check().first() {
+            return Err(hold(format!("{}: {}", mistake.what, mistake.hint)));
+        }
+        let client = match connect::store(self) {
+            Ok(Store::Http(client)) => client,
+            Ok(Store::Folder(_)) => return Err(hold("folders are read as files".to_owned())),
+            Err(error) => return Err(hold(error.to_string())),
+        };
+        let bucket = self.url.split('/').take(3).collect::<Vec<_>>().join("/");
+        let named = self.place().1.trim_matches('/');
+        let above = named.rsplit_once('/').map_or("", |(above, _)| above);
         let mut found = Vec::new();
-        for folder in [&self.named, above].map(Path::from) {
-            let mut all = self.client.list(Some(&folder));
+        for folder in [named, above].map(Path::from) {
+            let mut all = client.list(Some(&folder));
             while let Some(meta) = all.next().await {
                 let meta = meta.map_err(|error| pace(&error))?;
                 let ObjectMeta { location: path, size, e_tag, .. } = meta;
-                let url = format!("{}/{path}", self.bucket);
-                found.push(Object { client: Arc::clone(&self.client), url, e_tag, size, path });
+                let url = format!("{bucket}/{path}");
+                found.push(Object { client: Arc::clone(&client), url, e_tag, size, path });
             }
-            found.retain(|object| object.path.as_ref().starts_with(&self.named));
+            found.retain(|object| object.path.as_ref().starts_with(named));
             if !found.is_empty() {
                 break;
             }

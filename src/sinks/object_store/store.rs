@@ -10,16 +10,46 @@ use ::object_store::{
 };
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use serde::{Deserialize, Serialize};
 
 use super::answer::pace;
-use super::facts::{Numbered, ObjectNote, number_of};
-use super::folder::Folder;
+use super::folder::{Folder, Numbered, number_of};
 use crate::sinks::Pace;
+use crate::support::base64;
 
 /// The store of the objects.
 pub(super) enum Store {
     Http(Arc<dyn ObjectStore>),
     Folder(Folder),
+}
+
+/// An object's metadata. It is a single text, because Azure accepts no hyphens in names and a file has one attribute.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ObjectNote {
+    /// The place after the object from which the lane continues, in base64.
+    pub(super) place: String,
+    pub(super) sha256: String,
+    pub(super) rows: u64,
+    pub(super) format: String,
+}
+
+impl ObjectNote {
+    /// The metadata's name, for a file's attribute with the prefix `user.`.
+    pub(super) const NAME: &str = "spanferry";
+
+    pub(super) fn text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Parses the metadata of an object that a sink wrote; `None` for any other.
+    pub(super) fn read(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok().filter(|facts: &Self| base64::read(&facts.place).is_some())
+    }
+
+    /// Returns the place from which the lane continues after the object.
+    pub(super) fn place(&self) -> Bytes {
+        base64::read(&self.place).unwrap_or_default().into()
+    }
 }
 
 /// A name that never exists: [`Store::probe`] requests its replacement.
