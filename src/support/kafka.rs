@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::problem::Mistake;
+use super::problem::{Mistake, Mistakes};
 use super::secret::Secret;
 
 /// The problem of a configuration that uses Kafka in a build without it, and its solution.
@@ -59,7 +59,7 @@ pub struct SaslOptions {
     pub password: Secret,
 }
 
-/// The authentication mechanism.
+/// The authentication mechanism, by its name in the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 pub enum Mechanism {
     /// RFC 5802 with SHA-512.
@@ -105,19 +105,18 @@ impl Cluster {
         let is_empty = |sasl: &SaslOptions| {
             sasl.username.trim().is_empty() || sasl.password.reveal().is_empty()
         };
+        let mut found = Mistakes::default();
         #[rustfmt::skip]
-        let all = [
+        found.note_all([
             (self.brokers.is_empty() || !self.brokers.iter().all(is_broker),
-                ("brokers", "`brokers` is a list of hosts with ports", "write for example [\"kafka-0.kafka:9092\", \"kafka-1.kafka:9092\"]")),
-            (half_pair,
-                ("tls", "`tls.cert_file` and `tls.key_file` go together", "set both or neither")),
+                "brokers", "`brokers` is a list of hosts with ports", "write for example [\"kafka-0.kafka:9092\", \"kafka-1.kafka:9092\"]"),
+            (half_pair, "tls", "`tls.cert_file` and `tls.key_file` go together", "set both or neither"),
             (sasl.is_some_and(is_empty),
-                ("sasl", "`sasl` requires a user and a password", "is their variable set?")),
+                "sasl", "`sasl` requires a user and a password", "is their variable set?"),
             (tls.is_none() && sasl.is_some_and(|sasl| sasl.mechanism == Mechanism::Plain),
-                ("sasl", "`sasl` with PLAIN and without TLS sends the password in clear text", "add `tls = {}`, or use SCRAM-SHA-512")),
-        ];
-        let wrong = all.into_iter().filter(|(is_wrong, _)| *is_wrong);
-        wrong.map(|(_, (option, what, hint))| Mistake { option, what, hint }).collect()
+                "sasl", "`sasl` with PLAIN and without TLS sends the password in clear text", "add `tls = {}`, or use SCRAM-SHA-512"),
+        ]);
+        found.0
     }
 }
 
@@ -131,9 +130,10 @@ mod client {
     use rdkafka::client::ClientContext;
     use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
     use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+    use serde_json::json;
     use tracing::{debug, warn};
 
-    use super::{Cluster, Mechanism};
+    use super::Cluster;
     use crate::support::lock::lock;
 
     impl Cluster {
@@ -165,13 +165,8 @@ mod client {
                 }
             }
             if let Some(sasl) = &self.sasl {
-                let mechanism = match sasl.mechanism {
-                    Mechanism::Plain => "PLAIN",
-                    Mechanism::ScramSha256 => "SCRAM-SHA-256",
-                    Mechanism::ScramSha512 => "SCRAM-SHA-512",
-                };
                 config
-                    .set("sasl.mechanism", mechanism)
+                    .set("sasl.mechanism", json!(sasl.mechanism).as_str().unwrap_or_default())
                     .set("sasl.username", &sasl.username)
                     .set("sasl.password", sasl.password.reveal());
             }

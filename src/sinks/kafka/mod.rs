@@ -40,17 +40,13 @@ pub static KIND: Kind = Kind {
     summary: "a Kafka topic, one trace per message, as the Collector's Kafka exporter writes it",
     example: "brokers = [\"kafka-0.kafka:9092\"]\n",
     schema: crate::support::options::schema_of::<Options>,
-    parse: |table| Ok(Box::new(Topic(Arc::new(read_options(table, Options::mistakes)?)))),
+    parse: |table| Ok(Box::new(read_options(table, Options::mistakes)?)),
 };
 
-/// The topic to write to.
-#[derive(Debug)]
-struct Topic(Arc<Options>);
-
-impl Plan for Topic {
+impl Plan for Options {
     #[cfg(feature = "kafka")]
     fn build(&self, _parts: Parts) -> Result<Arc<dyn Sink>, BuildError> {
-        Ok(Arc::new(producer::Kafka::new(Arc::clone(&self.0))))
+        Ok(Arc::new(producer::Kafka::new(Arc::new(self.clone()))))
     }
 
     #[cfg(not(feature = "kafka"))]
@@ -60,11 +56,11 @@ impl Plan for Topic {
     }
 
     fn expanded(&self) -> toml::Table {
-        http::shown(&*self.0)
+        http::shown(self)
     }
 
     #[cfg(feature = "kafka")]
     fn probe(&self) -> Option<super::Pending<'_, Result<String, String>>> {
-        Some(Box::pin(producer::probe(Arc::clone(&self.0))))
+        Some(Box::pin(producer::probe(Arc::new(self.clone()))))
     }
 }

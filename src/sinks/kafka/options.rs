@@ -41,7 +41,7 @@ pub struct Options {
     pub context_wait: Duration,
 }
 
-/// The compression of batches.
+/// The compression of batches, by its name in the library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {

@@ -10,12 +10,13 @@ use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
+use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
 use super::encode::{Message, encode};
-use super::options::{Compression, Options};
+use super::options::Options;
 use crate::sinks::report::Reports;
 use crate::sinks::{Delivery, Pace, Pending, Refusal, RejectClass, Report, Sink, Verdict, http};
 use crate::span::{TraceNeeds, Traced};
@@ -311,18 +312,13 @@ fn producer(
     found: TopicInfo,
     context: Context,
 ) -> Result<FutureProducer<Context>, KafkaError> {
-    let compression = match options.compression {
-        Compression::Zstd => "zstd",
-        Compression::Lz4 => "lz4",
-        Compression::None => "none",
-    };
     // A batch larger than a message may be is rejected as a whole.
     let batch_bytes_max = found.message_bytes_max.saturating_sub(AROUND_BYTES).max(1);
     let mut config = options.cluster.config();
     config
         .set("acks", "all")
         .set("enable.idempotence", "true")
-        .set("compression.codec", compression)
+        .set("compression.codec", json!(options.compression).as_str().unwrap_or_default())
         .set("linger.ms", LINGER_MS)
         .set("batch.size", batch_bytes_max.min(DEFAULT_MESSAGE_BYTES_MAX).to_string())
         .set("message.max.bytes", found.message_bytes_max.to_string())
