@@ -9,27 +9,18 @@ const WORD: usize = 8;
 #[inline]
 pub(super) fn length(text: &[u8]) -> usize {
     // Most strings in JSON are short: names end in the first word or two.
-    let Some((word, rest)) = text.split_first_chunk() else { return length_in_tail(text) };
+    let Some(word) = text.first_chunk() else {
+        return text.iter().take_while(|&&byte| !is_special(byte)).count();
+    };
     let plain = length_in_word(*word);
-    if plain < word.len() { plain } else { plain + length_in_chunks(rest) }
+    if plain < WORD { plain } else { length_in_words(text) }
 }
 
 #[inline(never)]
-fn length_in_chunks(text: &[u8]) -> usize {
+fn length_in_words(text: &[u8]) -> usize {
     let (chunks, _) = text.as_chunks();
-    let length = CHUNK * chunks.iter().take_while(|chunk| is_plain(chunk)).count();
-    length + length_in_tail(text.get(length..).unwrap_or_default())
-}
-
-/// Has no early exit, so that the compiler vectorizes it.
-#[inline]
-fn is_plain(chunk: &[u8; CHUNK]) -> bool {
-    !chunk.iter().fold(false, |any, &byte| any | is_special(byte))
-}
-
-fn length_in_tail(tail: &[u8]) -> usize {
-    let mut length = 0;
-    let (words, rest) = tail.as_chunks::<WORD>();
+    let mut length = CHUNK * chunks.iter().take_while(|chunk| is_plain(chunk)).count();
+    let (words, _) = text.get(length..).unwrap_or_default().as_chunks();
     for word in words {
         let plain = length_in_word(*word);
         length += plain;
@@ -37,7 +28,14 @@ fn length_in_tail(tail: &[u8]) -> usize {
             return length;
         }
     }
-    length + rest.iter().take_while(|&&byte| !is_special(byte)).count()
+    // Bytes that fill no word are tested together with plain ones before them.
+    text.last_chunk().map_or(length, |word| text.len() - WORD + length_in_word(*word))
+}
+
+/// Has no early exit, so that the compiler vectorizes it.
+#[inline]
+fn is_plain(chunk: &[u8; CHUNK]) -> bool {
+    !chunk.iter().fold(false, |any, &byte| any | is_special(byte))
 }
 
 /// Returns the number of bytes at the beginning of a word that need no escape. All eight are tested together.
