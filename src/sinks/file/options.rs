@@ -85,10 +85,7 @@ impl Options {
             Compression::Gzip => ".gz",
             Compression::Zstd => ".zst",
         };
-        if self.path.ends_with(extension) {
-            self.path.clone()
-        } else {
-            self.path.clone() + extension
-        }
+        let path = self.path.strip_suffix(extension).unwrap_or(&self.path);
+        format!("{path}{extension}")
     }
 }
