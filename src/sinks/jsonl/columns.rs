@@ -325,6 +325,9 @@ pub fn join_attributes_but<'a>(
 fn columns_of<'a>(detail: &'a Detail, facts: &Facts) -> [Option<&'a Attribute>; 3] {
     let columns = [&facts.input, &facts.output, &facts.tool_definitions];
     let mut found = [None; 3];
+    if columns.iter().all(|column| column.is_none()) {
+        return found;
+    }
     for attribute in &detail.attributes {
         let Value::Text(text) = &attribute.value else { continue };
         let is_source = |column: &Option<Payload>| {

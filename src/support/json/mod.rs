@@ -17,7 +17,6 @@ pub fn write_str(out: &mut Vec<u8>, text: &str) {
 /// Appends the inside of a string, which is UTF-8. The output for a piece does not depend on its surroundings, so a string may be written
 /// piece by piece.
 pub fn write_inside(out: &mut Vec<u8>, text: &[u8]) {
-    out.reserve(text.len() + 2);
     let mut rest = text;
     loop {
         let (plain, special) = rest.split_at(plain::length(rest));
