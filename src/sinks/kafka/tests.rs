@@ -216,7 +216,7 @@ mod with_a_mock {
     #[tokio::test(flavor = "multi_thread")]
     async fn what_an_operator_has_to_mend_holds_and_says_what() {
         for (error, word) in [
-            (RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, "rights"),
+            (RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, "permission"),
             (RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, "DescribeConfigs"),
         ] {
             let (cluster, sink) = cluster();
