@@ -211,12 +211,10 @@ impl Findings {
         for (section, tls) in [("receivers", &config.receivers.tls), ("admin", &config.admin.tls)] {
             let advice =
                 "fix the file: until then the daemon does not start, or keeps the old certificate";
-            match tls.as_ref().map(TlsOptions::check_files) {
-                None => {}
-                Some(Ok(())) => self.add(&format!("{section}.tls"), "can be used", None),
-                Some(Err(problem)) => {
-                    self.add(&format!("{section}.tls"), problem, Some((Level::Fail, advice)));
-                }
+            if let Some(found) = tls.as_ref().map(TlsOptions::check_files) {
+                let trouble = found.is_err().then_some((Level::Fail, advice));
+                let found = found.err().unwrap_or_else(|| "can be used".to_owned());
+                self.add(&format!("{section}.tls"), found, trouble);
             }
         }
     }

@@ -14,7 +14,7 @@ use super::{Ended, Shell};
 use crate::index::{List, Stats, TraceSummary};
 use crate::operate::{
     Form, StatsRequest, TRACE, TraceRequest, TraceView, TracesRequest, Verified, VerifyRequest,
-    gaps, one_line, rows_table, traces_table, tree_text, verified_text,
+    counts, gaps, one_line, rows_table, traces_table, tree_text, verified_text,
 };
 
 /// Maximum number of characters of a speaker's name.
@@ -64,8 +64,8 @@ pub(super) fn tail(asked: Asked<TracesRequest>, shell: Shell<'_>) -> Ended {
     loop {
         let list = operate(&place, request.clone(), shell)?;
         let left_out = list.count.saturating_sub(list.traces.len() as u64);
-        if left_out > 0 && request.since.is_some() {
-            explain(&format!("{left_out} more traces grew; --limit shows more\n"));
+        if request.since.is_some() {
+            explain(&counts([(left_out, "more traces grew; --limit shows more")]));
         }
         for trace in list.traces.iter().rev() {
             say(&match serde_json::to_string(trace) {
@@ -130,10 +130,8 @@ pub(super) fn trace(verb: TraceVerb, shell: Shell<'_>) -> Ended {
 }
 
 fn shown(view: &TraceView) -> String {
-    if view.unreadable > 0 {
-        let what = "items cannot be read: damaged, or removed in the meantime";
-        explain(&format!("{} {what}\n", view.unreadable));
-    }
+    let unreadable = "items cannot be read: damaged, or removed in the meantime";
+    explain(&counts([(view.unreadable, unreadable)]));
     if let Some(document) = &view.document {
         let document = document.trim_end();
         let is_json = document.starts_with('{');

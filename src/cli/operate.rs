@@ -13,7 +13,7 @@ use super::output::{Column, harmless, or_dash, say, say_json, seconds, table, ta
 use super::{Ended, Shell};
 use crate::operate::{
     Command, DropRequest, Dropped, EntryView, Group, ItemCount, ListRequest, Listed, ReloadRequest,
-    Reloaded, ReplayEntriesRequest, ReplayJournalRequest, Replayed, ShowRequest,
+    Reloaded, ReplayEntriesRequest, ReplayJournalRequest, Replayed, ShowRequest, counts,
 };
 use crate::support::rfc3339;
 
@@ -105,12 +105,8 @@ pub(super) fn run<C: Command + Args>(
 
 fn listed_text(listed: &Listed) -> (String, Ended) {
     let mut text = format!("{} entries with {} items\n", listed.entries, listed.items);
-    if listed.items_gone > 0 {
-        let gone = listed.items_gone;
-        let what =
-            "can no longer be shown or replayed: they were evicted by newer ones, or are damaged";
-        writeln!(text, "{gone} more items of this store {what}").ok();
-    }
+    let gone = "more items of this store can no longer be shown or replayed: they were evicted by newer ones, or are damaged";
+    text += &counts([(listed.items_gone, gone)]);
     let groups: [Column<Group>; 5] = [
         ("sink", |group| or_dash(&group.sink)),
         ("items", |group| group.items.to_string()),
@@ -167,15 +163,11 @@ fn replayed_text(replayed: &Replayed) -> (String, Ended) {
     let mut text = replayed.census.as_ref().map(census_text).unwrap_or_default();
     let progress = &replayed.progress;
     writeln!(text, "{} items, {} delivered", progress.items, progress.delivered).ok();
-    for (count, what) in [
+    text += &counts([
         (progress.rejected, "rejected; they stay dead letters"),
         (progress.not_understood, "not understood by this version; they stay dead letters"),
         (progress.unreadable, "could not be read: damaged, or removed in the meantime"),
-    ] {
-        if count > 0 {
-            writeln!(text, "{count} {what}").ok();
-        }
-    }
+    ]);
     for (reason, items) in &progress.reasons {
         writeln!(text, "  {items}  {reason}").ok();
     }
@@ -198,18 +190,10 @@ fn census_text(census: &ItemCount) -> String {
         let what = "older items are no longer kept (journal.retain)";
         writeln!(text, "the journal goes back to {}: {what}", time(oldest_ns)).ok();
     }
-    if census.pending > 0 {
-        writeln!(
-            text,
-            "{} more items are still pending: the sink gets them anyway",
-            census.pending
-        )
-        .ok();
-    }
-    if census.unreadable > 0 {
-        writeln!(text, "{} items of the journal cannot be read", census.unreadable).ok();
-    }
-    text
+    text + &counts([
+        (census.pending, "more items are still pending: the sink gets them anyway"),
+        (census.unreadable, "items of the journal cannot be read"),
+    ])
 }
 
 /// Formats nanoseconds since 1970 in the same way.

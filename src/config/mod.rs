@@ -138,8 +138,7 @@ pub fn load(request: &Request, environment: &Environment) -> Result<Loaded, Repo
 }
 
 fn read(origin: Origin) -> Result<Loaded, Report> {
-    let mut gathered = Gathered::of(&origin);
-    let config = gathered.config()?;
+    let (mut gathered, config) = Gathered::of(&origin)?;
     let warnings = checks::warnings(&config, &mut gathered.layers);
     Ok(Loaded {
         config,
@@ -157,8 +156,7 @@ pub fn test(
     environment: &Environment,
 ) -> Result<(usize, Option<Report>), Report> {
     let origin = Origin::new(request, environment)?;
-    let mut gathered = Gathered::of(&origin);
-    let config = gathered.config()?;
+    let (gathered, config) = Gathered::of(&origin)?;
     let run = |test: &rules::Test| test.run(&config.rules_of(test.sink.as_deref()));
     let failed: Vec<_> = config.tests.iter().flat_map(run).collect();
     let report = (!failed.is_empty()).then(|| Report::new(failed, &gathered.layers));
@@ -168,8 +166,7 @@ pub fn test(
 /// Returns the effective configuration: each value with its origin, and the values that presets resolve to. It must be valid.
 pub fn show(request: &Request, environment: &Environment) -> Result<Vec<Shown>, Report> {
     let origin = Origin::new(request, environment)?;
-    let mut gathered = Gathered::of(&origin);
-    let config = gathered.config()?;
+    let (gathered, config) = Gathered::of(&origin)?;
     Ok(show::shown(&gathered.layers, &config.sinks, Hiding::Credentials))
 }
 
@@ -210,7 +207,7 @@ struct Gathered<'s> {
 }
 
 impl<'s> Gathered<'s> {
-    fn of(Origin { files, request, environment }: &'s Origin) -> Self {
+    fn of(Origin { files, request, environment }: &'s Origin) -> Result<(Self, Config), Report> {
         let mut layers = Layers::default();
         for (path, padded) in files {
             layers.add_file(&path.display().to_string(), padded);
@@ -225,7 +222,9 @@ impl<'s> Gathered<'s> {
         let state_dir = set_defaults(&mut layers, &environment.state_dir());
         layers.find_secrets();
         parts::divide(&mut layers);
-        Self { layers, state_dir, unused, ourselves }
+        let mut gathered = Self { layers, state_dir, unused, ourselves };
+        let config = gathered.config()?;
+        Ok((gathered, config))
     }
 
     fn config(&mut self) -> Result<Config, Report> {

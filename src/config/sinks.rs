@@ -82,15 +82,14 @@ fn read_sink(
             lane.insert(key, value);
         }
     }
+    let lane = read::<LaneOptions>(Spanned::new(span.clone(), lane));
     let kind = match kind {
         Ok(kind) if wrong.is_empty() => kind,
         Ok(_) => return Err(wrong),
         Err(problem) => {
-            let lane = read::<LaneOptions>(Spanned::new(span, lane));
             return Err(lane.err().into_iter().flatten().chain(wrong).chain([problem]).collect());
         }
     };
-    let lane = read::<LaneOptions>(Spanned::new(span.clone(), lane));
     let lane = lane.and_then(|lane| match check_lane(&lane) {
         found if found.is_empty() => Ok(lane),
         found => Err(found),

@@ -252,7 +252,16 @@ impl Index {
 
     /// Returns where a trace may be: everywhere possible if `is_whole`, otherwise only where it is fast to read.
     pub fn places(&self, trace: TraceId, is_whole: bool) -> Places {
-        lock(&self.0.table).places(trace, is_whole)
+        let table = lock(&self.0.table);
+        let records = table.traces.get(&trace).map_or(&[][..], |known| &known.records);
+        let own = records.iter().map(|at| Part { from: *at, until: *at, is_its_own: true });
+        let mut parts: Vec<_> = table.gone.of(trace).chain(own).collect();
+        if is_whole || parts.is_empty() {
+            parts.extend(table.gone.others());
+        }
+        parts.push(Part::from(table.fed_at.unwrap_or_default()));
+        parts.sort_by_key(|part| part.from);
+        Places(parts)
     }
 
     /// Counts actions of agents that are due at this time, in nanoseconds since 1970, and writes all agent metrics as `OpenMetrics` text,
@@ -263,14 +272,16 @@ impl Index {
         page: &mut String,
         with_exemplars: bool,
     ) -> fmt::Result {
-        lock(&self.0.table).write_agents(now_ns, page, with_exemplars)
+        let mut table = lock(&self.0.table);
+        table.look(now_ns);
+        table.series.as_ref().map_or(Ok(()), |series| series.write(page, with_exemplars))
     }
 
     fn view_of(&self, table: &Table) -> IndexView {
         let rebuilt = self.0.rebuilt.load(Ordering::Relaxed);
         let rebuilding_percent = (rebuilt <= 100).then(|| rebuilt.saturating_sub(1));
         IndexView {
-            traces: table.len() as u64,
+            traces: table.traces.count() as u64,
             bytes: table.bytes() as u64,
             evicted: table.evicted,
             rebuilding_percent,

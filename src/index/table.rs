@@ -1,13 +1,12 @@
 //! All traces, within a memory bound. Pure.
 
-use std::fmt;
 use std::time::Duration;
 
 use super::gone::Gone;
 use super::names::Names;
 use super::summary::SettledTrace;
 use super::trace::{AddContext, Trace};
-use super::{BYTES_MAX, Kept, OPEN_BYTES_MAX, Part, Places, Query, TREE_KEPT};
+use super::{BYTES_MAX, Kept, OPEN_BYTES_MAX, Query, TREE_KEPT};
 use crate::journal::Position;
 use crate::prices::Prices;
 use crate::span::{Item, TraceId};
@@ -31,31 +30,31 @@ const DECIDED: usize = 2;
 /// The table of traces.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    traces: ByTouch<TraceId, Trace, 3>,
+    pub(super) traces: ByTouch<TraceId, Trace, 3>,
     names: Names,
     pub(super) gone: Gone,
     /// Agent metrics, if they are on.
-    series: Option<AgentSeries>,
+    pub(super) series: Option<AgentSeries>,
     is_listed: bool,
     pub(super) evicted: u64,
     newest_ns: u64,
     looked_ns: u64,
     /// Position of the last record that was fed.
     pub(super) fed_at: Option<Position>,
-    /// Limits set by a test, in place of [`BYTES_MAX`] and [`OPEN_BYTES_MAX`].
-    bounds: Option<(usize, usize)>,
+    bytes_max: usize,
+    open_bytes_max: usize,
 }
 
 impl Table {
     pub(super) fn new(kept: Kept) -> Self {
-        let series = kept.agents.then(AgentSeries::default);
-        Self { series, is_listed: kept.traces, ..Self::default() }
+        let bytes_max = if kept.traces { BYTES_MAX } else { OPEN_BYTES_MAX };
+        Self::within(kept, bytes_max, OPEN_BYTES_MAX)
     }
 
-    /// Creates an empty table with these limits.
-    #[cfg(test)]
+    /// Creates an empty table with limits of its memory, and of the part of it for traces that may grow.
     pub(super) fn within(kept: Kept, bytes_max: usize, open_bytes_max: usize) -> Self {
-        Self { bounds: Some((bytes_max, open_bytes_max)), ..Self::new(kept) }
+        let series = kept.agents.then(AgentSeries::default);
+        Self { series, is_listed: kept.traces, bytes_max, open_bytes_max, ..Self::default() }
     }
 
     /// Adds the items of a request, with its receive time and the position of its record, in journal order. With `again`, they were counted
@@ -86,17 +85,14 @@ impl Table {
     }
 
     fn keep_within(&mut self) {
-        let bounds =
-            if self.is_listed { (BYTES_MAX, OPEN_BYTES_MAX) } else { (OPEN_BYTES_MAX, usize::MAX) };
-        let (bytes_max, open_bytes_max) = self.bounds.unwrap_or(bounds);
-        while open_bytes_max < self.traces.passing_bytes() && self.decide_next() {}
-        while bytes_max < self.bytes() && self.forget_oldest(true) {
+        while self.open_bytes_max < self.traces.passing_bytes() && self.decide_next() {}
+        while self.bytes_max < self.bytes() && self.forget_oldest(true) {
             self.evicted += 1;
         }
     }
 
     /// Counts everything that is due at this time.
-    fn look(&mut self, now_ns: u64) {
+    pub(super) fn look(&mut self, now_ns: u64) {
         if self.series.is_none() {
             return;
         }
@@ -188,40 +184,7 @@ impl Table {
         Some(SettledTrace { id, trace: self.traces.get(&id)?, names: &self.names })
     }
 
-    /// Returns where a trace may be: everywhere possible if `is_whole`, otherwise only where it is fast to read.
-    pub(super) fn places(&self, id: TraceId, is_whole: bool) -> Places {
-        let records = self.traces.get(&id).map_or(&[][..], |trace| &trace.records);
-        let own = records.iter().map(|at| Part { from: *at, until: *at, is_its_own: true });
-        let mut parts: Vec<_> = self.gone.of(id).chain(own).collect();
-        if is_whole || parts.is_empty() {
-            parts.extend(self.gone.others());
-        }
-        parts.push(Part::from(self.fed_at.unwrap_or_default()));
-        parts.sort_by_key(|part| part.from);
-        Places(parts)
-    }
-
-    /// Writes the agent metrics at this time, if they are on.
-    pub(super) fn write_agents(
-        &mut self,
-        now_ns: u64,
-        page: &mut String,
-        with_exemplars: bool,
-    ) -> fmt::Result {
-        self.look(now_ns);
-        self.series.as_ref().map_or(Ok(()), |series| series.write(page, with_exemplars))
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.traces.count()
-    }
-
     pub(super) fn bytes(&self) -> usize {
         self.traces.bytes() + self.names.bytes() + self.gone.bytes()
-    }
-
-    #[cfg(test)]
-    pub(super) fn open_bytes(&self) -> usize {
-        self.traces.passing_bytes()
     }
 }

@@ -162,7 +162,7 @@ fn what_was_decided_for_good_is_added_to_what_comes_later() {
             &Prices::default(),
             false,
         );
-        assert_eq!(table.open_bytes(), 0);
+        assert_eq!(table.traces.passing_bytes(), 0);
     }
     let known = table.of(ids::trace_id("trace_1")).unwrap();
     assert_eq!((known.summary().total_tokens, known.summary().spans), (130, 5));
@@ -240,45 +240,44 @@ fn memory_stays_within_its_bound_and_the_quiet_ones_go_first() {
     assert!(table.of(ids::trace_id("trace_0")).is_some());
     assert!(table.of(ids::trace_id("trace_999")).is_some());
     assert!(table.of(ids::trace_id("trace_1")).is_none());
-    assert_eq!(table.len() as u64 + table.evicted, 1_000);
+    assert_eq!(table.traces.count() as u64 + table.evicted, 1_000);
     table.forget_before(Position(u64::MAX));
-    assert_eq!((table.len(), table.bytes()), (0, 0), "what was added was taken away again");
+    assert_eq!(
+        (table.traces.count(), table.bytes()),
+        (0, 0),
+        "what was added was taken away again"
+    );
 }
 
 #[test]
 fn a_trace_that_gave_way_is_looked_for_where_it_was_and_nowhere_else() {
-    let mut table = Table::within(TRACES, 64 << 10, 16 << 10);
-    let mut feed = |trace: &str, at: u64| {
-        let batch = arrival(&one_run(trace)).decoded.batch;
-        table.feed(
-            (&batch.items, batch.source.received_at_ns),
-            Position(at),
-            &Prices::default(),
-            false,
-        );
+    let index = Index::default();
+    *lock(&index.0.table) = Table::within(TRACES, 64 << 10, 16 << 10);
+    let feed = |trace: &str, at| {
+        index.feed(&arrival(&one_run(trace)).decoded.batch, Position(at));
     };
     feed("trace_1", 100);
     feed("trace_1", 300);
     (4..500).for_each(|number| feed(&format!("trace_{number}"), number * 100));
     feed("trace_1", 50_000);
-    let places = |table: &Table, trace, is_whole| {
-        let Places(parts) = table.places(ids::trace_id(trace), is_whole);
+    let places = |trace, is_whole| {
+        let Places(parts) = index.places(ids::trace_id(trace), is_whole);
         parts.iter().map(|part| (part.from.0, part.until.0)).collect::<Vec<_>>()
     };
     let rest = (50_000, u64::MAX);
     for is_whole in [false, true] {
-        let found = places(&table, "trace_1", is_whole);
+        let found = places("trace_1", is_whole);
         assert_eq!(found, [(100, 300), (50_000, 50_000), rest]);
-        assert_eq!(places(&table, "trace_9", is_whole), [(900, 900), rest]);
-        assert_eq!(places(&table, "never seen", is_whole), [rest]);
+        assert_eq!(places("trace_9", is_whole), [(900, 900), rest]);
+        assert_eq!(places("never seen", is_whole), [rest]);
     }
     // Traces that are not remembered are searched for where they may be: if all of a trace is needed, or nothing of it is known.
-    table.gone.lose(Position(200));
-    assert_eq!(places(&table, "trace_9", false), [(900, 900), rest]);
-    assert_eq!(places(&table, "trace_9", true), [(0, 200), (900, 900), rest]);
-    assert_eq!(places(&table, "never seen", false), [(0, 200), rest]);
-    table.forget_before(Position(1_000));
-    assert_eq!(places(&table, "trace_9", false), [(0, 200), rest]);
+    lock(&index.0.table).gone.lose(Position(200));
+    assert_eq!(places("trace_9", false), [(900, 900), rest]);
+    assert_eq!(places("trace_9", true), [(0, 200), (900, 900), rest]);
+    assert_eq!(places("never seen", false), [(0, 200), rest]);
+    lock(&index.0.table).forget_before(Position(1_000));
+    assert_eq!(places("trace_9", false), [(0, 200), rest]);
 }
 
 #[test]

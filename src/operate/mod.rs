@@ -20,8 +20,8 @@ pub use command::{
 pub use look::brief;
 pub use look::{
     DeliveryRequest, Form, Link, SinkLedger, SinkOutcome, SpanView, StatsRequest, TRACE,
-    TraceRequest, TraceView, TracesRequest, Turn, Verified, VerifyRequest, WhichTraces, dollars,
-    gaps, one_line, rows_table, traces_table, tree_text, verified_text,
+    TraceRequest, TraceView, TracesRequest, Turn, Verified, VerifyRequest, WhichTraces, counts,
+    dollars, gaps, one_line, rows_table, traces_table, tree_text, verified_text,
 };
 pub use operator::{Command, Needs, Operator, Replays};
 pub use reload::{Asked, Rebuilt, RefusedReload, ReloadRequest, Reloaded, Reloads, Reread};

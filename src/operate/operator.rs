@@ -222,19 +222,19 @@ impl Command for ListRequest {
                 listed.items += view.items;
                 let key = (view.sink.clone(), view.reason.clone());
                 if groups.contains_key(&key) || groups.len() < GROUPS_MAX {
-                    let first = || (view.at.clone(), String::new(), 0);
-                    let (_, last, items) = groups.entry(key).or_insert_with(first);
-                    *items += view.items;
-                    last.clone_from(&view.at);
+                    let (sink, reason, first) =
+                        (view.sink.clone(), view.reason.clone(), view.at.clone());
+                    let new = Group { sink, reason, first, ..Group::default() };
+                    let group = groups.entry(key).or_insert(new);
+                    group.items += view.items;
+                    group.last.clone_from(&view.at);
                 }
                 newest.push_back(view);
                 if newest.len() > limit {
                     newest.pop_front();
                 }
             }
-            let group =
-                |((sink, reason), (first, last, items))| Group { sink, reason, items, first, last };
-            listed.groups = groups.into_iter().map(group).collect();
+            listed.groups = groups.into_values().collect();
             listed.groups.sort_by_key(|group| Reverse(group.items));
             Ok(Listed { newest: newest.into(), items_gone: store.items_gone(left), ..listed })
         })

@@ -34,7 +34,7 @@ use crate::span::{SpanId, TraceId, TraceNeeds};
 use read::{Read, TraceRecord, TraceState};
 
 pub use conversation::Turn;
-pub use text::{TRACE, dollars, gaps, rows_table, traces_table, verified_text};
+pub use text::{TRACE, counts, dollars, gaps, rows_table, traces_table, verified_text};
 pub use verify::{SinkLedger, SinkOutcome, Verified};
 pub use view::{Link, SpanView, TraceView, one_line, tree_text};
 

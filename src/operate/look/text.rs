@@ -54,16 +54,12 @@ pub fn verified_text(verified: &Verified) -> String {
     let mut text = format!(
         "trace {trace_id}\nreceived {received} spans ({distinct} distinct, {duplicates} duplicates) and {trace_objects} trace objects, from {from} to {to}\n"
     );
-    for (count, what) in [
+    text += &counts([
         (verified.orphans, "spans have a parent that was not received"),
         (verified.in_circles, "spans are their own ancestors, or below one that is"),
         (verified.unended, "spans have no end time"),
         (verified.unreadable, "items cannot be read: damaged, or removed in the meantime"),
-    ] {
-        if count > 0 {
-            writeln!(text, "{count} {what}").ok();
-        }
-    }
+    ]);
     for parent in &verified.missing_parents {
         writeln!(text, "  parent {parent} is missing").ok();
     }
@@ -87,10 +83,13 @@ pub fn gaps(index: &IndexView) -> String {
         let what = "newer traces are missing until the journal is read";
         writeln!(text, "rebuilding, {percent} %: {what}").ok();
     }
-    if index.evicted > 0 {
-        writeln!(text, "{} older traces were evicted", index.evicted).ok();
-    }
-    text
+    text + &counts([(index.evicted, "older traces were evicted")])
+}
+
+/// Says how many of what there are, a line for each that there is.
+pub fn counts<const N: usize>(all: [(u64, &str); N]) -> String {
+    let some = all.into_iter().filter(|(count, _)| *count > 0);
+    some.map(|(count, what)| format!("{count} {what}\n")).collect::<Vec<_>>().concat()
 }
 
 fn short(name: &str) -> String {
