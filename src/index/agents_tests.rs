@@ -274,6 +274,26 @@ fn a_trace_is_counted_once_it_was_quiet_and_no_sooner() {
 }
 
 #[test]
+fn a_parent_that_sums_up_calls_which_were_counted_long_before_counts_no_tokens() {
+    let usage = r#""usage":{"input_tokens":100,"output_tokens":20}"#;
+    let data = format!(r#"{{"sdk_span_type":"task","name":"run",{usage}}}"#);
+    let run = format!(r#"{{"type":"custom","name":"run","data":{data}}}"#);
+    let generation = format!(r#"{{"type":"generation","model":"gpt-5",{usage}}}"#);
+    for traces in [true, false] {
+        let metrics = keeping(traces);
+        feed_at(&metrics, &[span("g", Some("r"), 2, &generation)], NOW);
+        let later = NOW + 2 * nanos(COUNTED_AFTER);
+        settle(&metrics, later);
+        feed_at(&metrics, &[span("r", None, 9, &run)], later);
+        settle(&metrics, later + nanos(COUNTED_AFTER));
+        let page = page(&metrics);
+        let tokens = page.lines().filter(|line| line.starts_with("gen_ai_client_token_usage_sum"));
+        let tokens = tokens.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        assert_eq!(Some(tokens.sum::<f64>()), Some(120.0), "{page}");
+    }
+}
+
+#[test]
 fn a_span_that_is_sent_again_with_other_words_is_counted_once() {
     let metrics = metrics();
     for _ in 0..2 {
@@ -372,6 +392,9 @@ fn many_traces_that_go_on_take_no_more_than_is_said_also_by_the_systems_own_coun
         let page = page(&metrics);
         let tokens = "gen_ai_client_token_usage_sum{gen_ai_operation_name=\"chat\",gen_ai_token_type=\"input\"}";
         check(&page, &[(tokens, 60_000.0), ("spanferry_trace_spans_count{}", 60_000.0)]);
-        assert_eq!(lock(&metrics.0.table).bytes(), 0);
+        let mut later = strangers(0xffff, 1);
+        later.source.received_at_ns += 2 * nanos(TREE_KEPT);
+        metrics.feed(&later, Position(0));
+        assert_eq!(lock(&metrics.0.table).traces.count(), 1);
     });
 }

@@ -100,12 +100,8 @@ impl Table {
         let quiet_since = |after: Duration| now_ns.saturating_sub(nanos(after));
         let (counted, over) = (quiet_since(COUNTED_AFTER), quiet_since(OVER_AFTER));
         while let Some((id, _)) = self.quiet_at(COUNTED, counted) {
-            if self.is_listed {
-                self.traces.pass(COUNTED);
-                self.count_all(id);
-            } else {
-                self.forget_oldest(false);
-            }
+            self.traces.pass(COUNTED);
+            self.count_all(id);
         }
         while let Some((id, _)) = self.quiet_at(OVER, over) {
             self.traces.pass(OVER);
@@ -132,9 +128,12 @@ impl Table {
         }
     }
 
-    /// Makes the open trace that has been quiet for longest final.
+    /// Makes the open trace that has been quiet for longest final; if traces are not listed, nothing of it is needed any more.
     fn decide_next(&mut self) -> bool {
         let Some((id, _)) = self.traces.at_mark(DECIDED) else { return false };
+        if !self.is_listed {
+            return self.forget_oldest(false);
+        }
         self.traces.pass(DECIDED);
         self.count_all(id);
         self.traces.change(&id, |trace| trace.decide(&mut self.names));

@@ -346,6 +346,12 @@ impl Trace {
         for (call, priced) in self.calls.iter_mut().zip(&again.calls).filter(|_| begin_alike) {
             call.said.cost = priced.said.cost;
         }
+        // The sum of further calls is that of the same ones if it has the same tokens.
+        if let (true, Some(own), Some(priced)) = (begin_alike, &mut self.beyond, &again.beyond)
+            && **own == (Sums { cost: own.cost, ..**priced })
+        {
+            own.cost = priced.cost;
+        }
         self.is_stale = true;
     }
 
@@ -399,6 +405,35 @@ fn call_of(facts: &Facts) -> Option<(By, Option<&Text>)> {
         kind => {
             let model = facts.response_model.as_ref().or(facts.request_model.as_ref());
             kind.counts_usage().then_some((By::Model, model))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_prices_reach_the_calls_that_are_only_part_of_a_sum() {
+        let sum = |input, nanos: u64| {
+            let cost = NonZeroU64::new(nanos + 1);
+            Sums { input, cost, ..Sums::default() }
+        };
+        let trace = |at, beyond| Trace {
+            records: vec![Position(at)],
+            beyond: Some(Box::new(beyond)),
+            ..Trace::default()
+        };
+        for (again, expected) in [
+            (trace(7, sum(5, 30)), 30),
+            // Of other calls, and of another trace.
+            (trace(7, sum(6, 30)), 10),
+            (trace(8, sum(5, 30)), 10),
+        ] {
+            let mut known = trace(7, sum(5, 10));
+            known.reprice(&again);
+            known.settle(&mut Names::default());
+            assert_eq!((known.sums.input, known.sums.cost_nanos()), (5, Some(expected)));
         }
     }
 }
