@@ -1,5 +1,5 @@
-//! The conversation of a trace as turns: the input of its first model call, then the answer of each model call and tool, in the order of
-//! their starts. It reads every message format of the supported conventions; anything else is text. Pure.
+//! The conversation of a trace as turns: the input of its first model call that has one, then the answer of each model call and tool, in
+//! the order of their starts. It reads every message format of the supported conventions; anything else is text. Pure.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -50,7 +50,13 @@ pub(super) fn conversation<'a>(spans: impl Iterator<Item = &'a Span>) -> Vec<Tur
             continue;
         }
         if let Some(input) = facts.input.as_ref().filter(|_| !has_asked) {
+            // It begins the conversation, and repeats what calls without an input and tools said before.
+            let before = std::mem::take(&mut turns.said);
             turns.payload("user", input);
+            let is_said =
+                |turn: &Turn, of: &Turn| turn.role == of.role && of.text.ends_with(&turn.text);
+            turns.said.retain(|turn| !before.iter().any(|said| is_said(turn, said)));
+            turns.said.extend(before);
             has_asked = true;
         }
         if let Some(output) = &facts.output {

@@ -446,3 +446,38 @@ async fn a_session_costs_what_its_traces_cost_and_they_cost_what_their_spans_do(
         assert_eq!(nanos(row.cost_usd), cost(all).to_string());
     }
 }
+
+#[tokio::test]
+async fn a_conversation_begins_with_what_was_asked_though_a_later_call_says_it_and_says_nothing_twice()
+ {
+    let said =
+        |key: &str, text: &str| format!(r#"{{"key":"{key}","value":{{"stringValue":"{text}"}}}}"#);
+    let message = |role: &str, kind: &str, key: &str, text: &str| {
+        format!(
+            r#"{{\"role\":\"{role}\",\"parts\":[{{\"type\":\"{kind}\",\"{key}\":\"{text}\"}}]}}"#
+        )
+    };
+    let chat =
+        |more: &[String]| [&[said("gen_ai.operation.name", "chat")], more].concat().join(",");
+    let asked = message("user", "text", "content", "where is it?");
+    let found = message("tool", "tool_call_response", "response", "on the shelf");
+    let tool = [
+        said("gen_ai.operation.name", "execute_tool"),
+        said("gen_ai.tool.name", "find"),
+        said("gen_ai.tool.call.arguments", "it"),
+        said("gen_ai.tool.call.result", "on the shelf"),
+    ];
+    let input = said("gen_ai.input.messages", &format!("[{asked},{found}]"));
+    let answer = said("gen_ai.output.messages", &message("assistant", "text", "content", "There."));
+    let spans = vec![
+        span(1, 0, "chat", &chat(&[])),
+        span(2, 0, "execute_tool find", &tool.join(",")),
+        span(3, 0, "chat", &chat(&[input, answer])),
+    ];
+    let view = run(&feed_of(&[spans]).await, show(None)).await.unwrap();
+    let turns: Vec<_> =
+        view.conversation.iter().map(|turn| (turn.role.as_str(), turn.text.as_str())).collect();
+    let expected =
+        [("user", "where is it?"), ("tool", "find(it)\non the shelf"), ("assistant", "There.")];
+    assert_eq!(turns, expected);
+}
