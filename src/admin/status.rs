@@ -30,6 +30,8 @@ pub struct Status {
     pub accepting: bool,
     /// Where the Agents SDK's ingest and OTLP over HTTP are reached from this machine.
     pub receives_at: String,
+    /// Whether requests there need a token.
+    pub needs_token: bool,
     /// The last reload, if it was refused.
     pub refused_reload: Option<RefusedReload>,
     /// The journal.
@@ -121,6 +123,7 @@ impl Status {
             uptime_seconds: view.started.elapsed().as_secs_f64(),
             accepting: !view.refusing.is_stopped(),
             receives_at: view.receivers.url(),
+            needs_token: view.receivers.need_token(),
             refused_reload: lock(&view.refused_reload).clone(),
             journal: JournalView::of(view, end, &lanes),
             understanding: view.metrics.understanding().figures(),

@@ -219,6 +219,11 @@ impl Receivers {
         http.url(tls.is_some())
     }
 
+    /// Returns whether requests need a token.
+    pub fn need_token(&self) -> bool {
+        !self.now().options.tokens.is_empty()
+    }
+
     /// Returns a warning if any client may send from other machines.
     pub fn exposed(&self) -> Option<String> {
         self.now().options.exposed().map(|(_, what)| what)

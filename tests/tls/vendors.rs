@@ -125,6 +125,7 @@ async fn openrouters_test_of_a_connection_succeeds_with_its_key_alone() {
     let empty = br#"{"resourceSpans":[]}"#.to_vec();
     assert_eq!(post(&world, "/v1/traces", &test, empty.clone()).await, 200);
     assert_eq!(post(&world, "/v1/traces", &test[..1], empty).await, 401);
+    assert_eq!(world.json("/status")["needs_token"], true);
 }
 
 #[tokio::test]
@@ -153,5 +154,9 @@ async fn grpc_is_spoken_over_tls_with_a_certificate_that_names_its_tenant() {
     let answer = export(world.authority.client(&[&TLS13], shown)).await.unwrap();
     assert_eq!(answer.into_inner().partial_success, None);
     Document::read("claude-code").check(&world.lines().await);
-    assert_eq!(world.json("/status")["tenants"]["team-a"]["items"], 5);
+    let status = world.json("/status");
+    assert_eq!(
+        (&status["tenants"]["team-a"]["items"], &status["needs_token"]),
+        (&5.into(), &false.into())
+    );
 }

@@ -217,8 +217,7 @@ pub fn tree_text(view: &TraceView) -> String {
     let mut text = String::new();
     for span in &view.spans {
         let after_ns = span.start_unix_nano.saturating_sub(view.summary.start_unix_nano);
-        let after = if span.start_unix_nano == 0 { 0 } else { after_ns };
-        let (after, took) = (duration_text(after), duration_text(span.duration_ns));
+        let (after, took) = (duration_text(after_ns), duration_text(span.duration_ns));
         let indent = " ".repeat(2 * span.depth.min(INDENTS_MAX));
         let name = one_line(&span.name, usize::MAX);
         write!(text, "{after:>9} {took:>9}  {indent}{} {name}", span.kind).ok();

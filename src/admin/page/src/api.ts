@@ -33,6 +33,8 @@ export interface SpanView {
   tool?: string;
   model?: string;
   start_unix_nano: number;
+  /** Start after that of the trace, as `readTrace` adds it: JavaScript rounds nanoseconds since 1970. */
+  after_ns: number;
   duration_ns: number;
   input_tokens?: number;
   output_tokens?: number;
@@ -146,6 +148,8 @@ export interface Status {
   accepting: boolean;
   /** Where OpenTelemetry over HTTP is received, as seen from the daemon's machine. */
   receives_at: string;
+  /** Whether requests there need a token. */
+  needs_token: boolean;
   /** The last reload, if it was refused. */
   refused_reload: { at: string; problem: string } | null;
   receivers: Record<string, Record<string, number>>;
@@ -244,8 +248,8 @@ function errorOf(text: string): string {
   }
 }
 
-/** Sends a command; returns its result, which is the last line of the answer, as `JSON.parse` does with a reviver. */
-export async function command<T>(path: string, body: object, signal?: AbortSignal, reviver?: typeof exact): Promise<T> {
+/** Sends a command; returns its result, which is the last line of the answer, as `JSON.parse` does with a reviver. The text may be changed before. */
+export async function command<T>(path: string, body: object, signal?: AbortSignal, reviver?: typeof exact, change = (text: string) => text): Promise<T> {
   const init: RequestInit = {
     method: "POST",
     headers: { "Content-Type": "application/json" },
@@ -254,9 +258,22 @@ export async function command<T>(path: string, body: object, signal?: AbortSigna
   };
   const text = await ask(`/api/v1/${path}`, init);
   const last = text.trimEnd().slice(text.trimEnd().lastIndexOf("\n") + 1);
-  const reply = JSON.parse(last, reviver) as { done?: T; error?: string };
+  const reply = JSON.parse(change(last), reviver) as { done?: T; error?: string };
   if (reply.done === undefined) throw new Refused(500, reply.error ?? "The daemon ended before it was done.");
   return reply.done;
+}
+
+/** Reads a trace with all spans. */
+export const readTrace = (id: string, signal: AbortSignal) => command<Trace>("traces/show", { id }, signal, undefined, withAfter);
+
+/** Adds to each span how long after its trace it started. The trace's own start comes first; a client's text cannot contain an unescaped key. Pure. */
+export function withAfter(text: string): string {
+  let begun: bigint | undefined;
+  return text.replace(/"start_unix_nano":(\d+)/g, (said, digits: string) => {
+    const at = BigInt(digits);
+    begun ??= at;
+    return `${said},"after_ns":${at > begun ? at - begun : 0}`;
+  });
 }
 
 /** The last contents of /status. */

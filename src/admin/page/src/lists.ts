@@ -29,12 +29,24 @@ export interface Bucket {
   failed: number;
 }
 
-/** Counts traces by their start, in segments of equal length between two times in milliseconds. */
+/** Gaps of this many times the length of all other traces' starts make a few traces outliers. */
+const FAR = 10;
+
+/** Returns the first and the last of these times, except for a few that are far from all others: they would leave no room for these. */
+export function extent(times: number[]): [number, number] {
+  const all = times.toSorted((one, other) => one - other);
+  const few = all.length < 8 ? 0 : Math.ceil(all.length / 20);
+  const [low, high] = [all[few] ?? 0, all[all.length - 1 - few] ?? 0];
+  const far = FAR * Math.max(1, high - low);
+  return [all.find((time) => time >= low - far) ?? low, all.findLast((time) => time <= high + far) ?? high];
+}
+
+/** Counts traces by their start, in segments of equal length between two times in milliseconds; the outer ones include everything beyond. */
 export function strip(traces: TraceSummary[], from: number, to: number, pieces: number): Bucket[] {
   const buckets: Bucket[] = Array.from({ length: pieces }, () => ({ ok: 0, failed: 0 }));
   for (const trace of traces) {
     const at = Math.floor(((trace.start_unix_nano / 1e6 - from) / (to - from)) * pieces);
-    const bucket = buckets[Math.min(pieces - 1, at)];
+    const bucket = buckets[Math.max(0, Math.min(pieces - 1, at))];
     if (bucket) bucket[trace.status === "error" ? "failed" : "ok"] += 1;
   }
   return buckets;
@@ -99,13 +111,17 @@ export function wordFor(key: string, name: string): string {
 /** Returns the receivers' address as seen from this browser: what the daemon reaches on loopback is on the machine that shows the console. */
 export const seenFrom = (host: string, url: string) => url.replace(/\/\/(127\.0\.0\.1|\[::1\]):/, `//${host}:`);
 
+/** Stands for a token of the receivers, which the console cannot know. */
+export const TOKEN = "YOUR_TOKEN";
+
 /** Returns a command line that sends a document to receivers at this address. */
-export function curl(document: string, url: string): string {
+export function curl(document: string, url: string, needsToken: boolean): string {
   let mark = "SPANFERRY";
   while (document.includes(mark)) mark += "_";
   const socket = /^unix:(.*):$/.exec(url)?.[1];
   const to = socket === undefined ? `'${url}/v1/traces'` : `--unix-socket '${socket}' 'http://localhost/v1/traces'`;
-  return `curl -sS -X POST ${to} -H 'Content-Type: application/json' --data-binary @- <<'${mark}'\n${document}\n${mark}\n`;
+  const token = needsToken ? ` -H 'Authorization: Bearer ${TOKEN}'` : "";
+  return `curl -sS -X POST ${to} -H 'Content-Type: application/json'${token} --data-binary @- <<'${mark}'\n${document}\n${mark}\n`;
 }
 
 /** Returns handoffs, which the API names `from -> to`, as a table of counts by giver and taker, the busiest first. */

@@ -32,7 +32,7 @@ export function Panel(props: Props) {
   };
   return (
     <section class="panel" aria-label="Details">
-      {span ? <Head span={span} start={trace.summary.start_unix_nano} verified={verified} /> : <h2 class="unseen">Details</h2>}
+      {span ? <Head span={span} verified={verified} /> : <h2 class="unseen">Details</h2>}
       <div
         role="tablist"
         aria-label="Details"
@@ -72,9 +72,9 @@ function Content({ tab, trace, span, verified, chooseSpan }: Props & { tab: Tab 
   return <Line tab={tab} trace={trace} span={span} />;
 }
 
-function Head({ span, start, verified }: { span: SpanView; start: number; verified: Verified | undefined }) {
+function Head({ span, verified }: { span: SpanView; verified: Verified | undefined }) {
   const facts: [string, ComponentChildren][] = [
-    ["Started after", span.start_unix_nano === 0 ? "unknown" : duration(Math.max(0, span.start_unix_nano - start))],
+    ["Started after", span.start_unix_nano === 0 ? "unknown" : duration(span.after_ns)],
     ["Took", duration(span.duration_ns)],
   ];
   if (span.agent) facts.push(["Agent", <bdi>{span.agent}</bdi>]);

@@ -1,8 +1,8 @@
 // Traces over time, by status; a segment can be selected.
 import { useRef, useState } from "preact/hooks";
 import type { TraceSummary } from "./api";
-import { clock, plural } from "./format";
-import { strip } from "./lists";
+import { clock, count, plural } from "./format";
+import { extent, strip } from "./lists";
 import { set } from "./route";
 
 const PIECES = 72;
@@ -13,8 +13,9 @@ export function Strip({ traces }: { traces: TraceSummary[] }) {
   const [chosen, setChosen] = useState<[number, number]>();
   if (traces.length < 2) return null;
   const times = traces.map((trace) => trace.start_unix_nano / 1e6);
-  const from = Math.min(...times);
-  const to = Math.max(...times) + 1;
+  const [from, last] = extent(times);
+  const to = last + 1;
+  const [before, after] = [times.filter((time) => time < from).length, times.filter((time) => time > to).length];
   const buckets = strip(traces, from, to, PIECES);
   const most = Math.max(...buckets.map((bucket) => bucket.ok + bucket.failed));
   const failed = traces.filter((trace) => trace.status === "error").length;
@@ -60,9 +61,9 @@ export function Strip({ traces }: { traces: TraceSummary[] }) {
         )}
       </svg>
       <figcaption class="muted">
-        <span>{clock(from)}</span>
+        <span>{before > 0 && `${count(before)} before `}{clock(from)}</span>
         <span class="wide">drag to select a time range</span>
-        <span>{clock(to)}</span>
+        <span>{after > 0 && `${count(after)} after `}{clock(to)}</span>
       </figcaption>
     </figure>
   );

@@ -1,11 +1,11 @@
 // A trace: its summary, its tree with times, and the contents of the trace or of a span.
 import type { ComponentChildren } from "preact";
 import { useMemo, useRef, useState } from "preact/hooks";
-import { command, daemon, type Trace, type TraceSummary, type Traces, type Verified } from "./api";
+import { command, daemon, readTrace, type Trace, type TraceSummary, type Traces, type Verified } from "./api";
 import { NamedMarks, ofOne, useDelivery } from "./delivery";
 import { ofSpans, ofTrace } from "./fates";
 import { clock, count, dollars, duration, plural } from "./format";
-import { curl, seenFrom } from "./lists";
+import { curl, seenFrom, TOKEN } from "./lists";
 import { Panel } from "./panel";
 import { type Answer, copy, Facts, Links, Nothing, Problem, State, useAnswer, useKeys, useTitle } from "./parts";
 import { address, leave, place, set } from "./route";
@@ -16,7 +16,7 @@ import { Tree } from "./waterfall";
 export function TracePage() {
   const { id } = place.value;
   const [grown, setGrown] = useState("");
-  const answer = useAnswer((signal) => command<Trace>("traces/show", { id }, signal), `${id} ${grown.startsWith(id) ? grown : ""}`);
+  const answer = useAnswer((signal) => readTrace(id, signal), `${id} ${grown.startsWith(id) ? grown : ""}`);
   const last = useRef<{ id: string; trace: Trace } | undefined>(undefined);
   if (answer.value) last.current = { id, trace: answer.value };
   const trace = last.current?.id === id ? last.current.trace : undefined;
@@ -161,7 +161,7 @@ const FORMS: [string, string, (text: string) => string][] = [
   ["Markdown for an LLM", "markdown", (text) => text],
   ["JSON lines", "json", (text) => text],
   ["OTLP/JSON", "otlp-json", (text) => text],
-  ["curl", "otlp-json", (text) => curl(text, seenFrom(location.hostname, daemon.value?.receives_at ?? ""))],
+  ["curl", "otlp-json", (text) => curl(text, seenFrom(location.hostname, daemon.value?.receives_at ?? ""), !!daemon.value?.needs_token)],
 ];
 
 /** Copies the trace in one of several forms. */
@@ -174,7 +174,7 @@ function Copies({ trace }: { trace: TraceSummary }) {
     try {
       const read = await command<Trace>("traces/show", { id: trace.trace_id, as: form });
       await copy(written(read.document ?? ""));
-      setSaid(`${name} copied`);
+      setSaid(`${name} copied${name === "curl" && daemon.value?.needs_token ? `: put a token of the receivers in place of ${TOKEN}` : ""}`);
     } catch (error) {
       setSaid((error as Error).message);
     }

@@ -6,7 +6,7 @@ import { ofTrace } from "./fates";
 import { brief, clock, count, dollars, duration, plural } from "./format";
 import { FilterBar, which } from "./filter";
 import { FRESH_MAX, useTraces } from "./following";
-import { seenFrom } from "./lists";
+import { seenFrom, TOKEN } from "./lists";
 import { Nothing, State, useKeys, useTitle } from "./parts";
 import { address, came, place, set } from "./route";
 import { Strip } from "./strip";
@@ -66,11 +66,15 @@ function NoneMeant() {
 }
 
 function NoneYet() {
+  const needsToken = daemon.value?.needs_token;
   return (
     <Nothing title="No traces yet">
       <p>Point the Agents SDK or any OpenTelemetry exporter at this daemon; the first trace is here within a second.</p>
-      <pre tabIndex={0}>OTEL_EXPORTER_OTLP_ENDPOINT={seenFrom(location.hostname, daemon.value?.receives_at ?? "")}</pre>
-      <p>Or send an example: <code>spanferry send</code></p>
+      <pre tabIndex={0}>
+        OTEL_EXPORTER_OTLP_ENDPOINT={seenFrom(location.hostname, daemon.value?.receives_at ?? "")}
+        {needsToken && `\nOTEL_EXPORTER_OTLP_HEADERS=authorization=Bearer%20${TOKEN}`}
+      </pre>
+      <p>Or send an example: <code>spanferry send{needsToken && ` --token ${TOKEN}`}</code></p>
     </Nothing>
   );
 }

@@ -56,13 +56,11 @@ export function inSight(scrolled: number, height: number, rowHeight: number, tot
   return [first, Math.min(total, Math.ceil((scrolled + height) / rowHeight) + around)];
 }
 
-/** Returns the position of a bar, in percent of the width. Invalid times are at the beginning. */
-export function bar(span: SpanView, start: number, length: number): { left: number; width: number } {
+/** Returns the position of a bar in a trace of this length, in percent of the width. */
+export function bar({ after_ns: after, duration_ns: took }: SpanView, length: number): { left: number; width: number } {
   if (!(length > 0)) return { left: 0, width: 100 };
-  const after = span.start_unix_nano === 0 ? 0 : span.start_unix_nano - start;
-  const left = Math.min(100, Math.max(0, (after / length) * 100));
-  const width = Math.min(100 - left, Math.max(0, (span.duration_ns / length) * 100));
-  return { left: Number.isFinite(left) ? left : 0, width: Number.isFinite(width) ? width : 0 };
+  const left = Math.min(100, (after / length) * 100);
+  return { left, width: Math.min(100 - left, (took / length) * 100) };
 }
 
 /** Returns round times for a scale of this length, at most six, each with space for its label before the end. */
@@ -95,9 +93,9 @@ export function next(places: number[], at: number, step: 1 | -1): number | undef
 /** Returns the time during which spans of these kinds were running, without counting overlaps twice, in nanoseconds. */
 export function busy(spans: SpanView[], kinds: string[]): number {
   const parts = spans.filter((span) => kinds.includes(span.kind) && span.start_unix_nano > 0);
-  parts.sort((one, other) => one.start_unix_nano - other.start_unix_nano);
+  parts.sort((one, other) => one.after_ns - other.after_ns);
   let [until, sum] = [0, 0];
-  for (const { start_unix_nano: start, duration_ns: length } of parts) {
+  for (const { after_ns: start, duration_ns: length } of parts) {
     const end = start + length;
     sum += Math.max(0, end - Math.max(start, until));
     until = Math.max(until, end);

@@ -112,7 +112,7 @@ export function Tree(props: Props) {
               onClick={() => choose(at)}
             >
               <What span={row.span} below={hasBelow ? row.end - at - 1 : 0} isOpen={isOpen} fold={() => fold(row.span.span_id, isOpen)} />
-              <When span={row.span} summary={summary} />
+              <When span={row.span} length={summary.duration_ns} />
               <div role="gridcell" class="took">{duration(row.span.duration_ns)}</div>
               <div role="gridcell" class="where">{toldOf && <Marks told={toldOf(row.span.span_id)} />}</div>
             </div>
@@ -151,10 +151,10 @@ function What({ span, below, isOpen, fold }: { span: SpanView; below: number; is
   );
 }
 
-function When({ span, summary }: { span: SpanView; summary: TraceSummary }) {
-  const { left, width } = bar(span, summary.start_unix_nano, summary.duration_ns);
+function When({ span, length }: { span: SpanView; length: number }) {
+  const { left, width } = bar(span, length);
   return (
-    <div role="gridcell" class="when" aria-label={`Started after ${duration(Math.max(0, span.start_unix_nano - summary.start_unix_nano))}`}>
+    <div role="gridcell" class="when" aria-label={`Started after ${duration(span.after_ns)}`}>
       <span class={`bar kind-${span.kind}`} style={{ left: `min(${left}%, 100% - 2px)`, width: `${width}%` }} />
     </div>
   );

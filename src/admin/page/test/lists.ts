@@ -3,7 +3,7 @@ import { test } from "node:test";
 import type { StatsRow, Traces, TraceSummary, Turn } from "../src/api";
 import { paired, split } from "../src/conversation";
 import { which } from "../src/filter";
-import { curl, matrix, merged, readUpTo, seenFrom, sessions, sorted, strip, unsaid, wordFor } from "../src/lists";
+import { curl, extent, matrix, merged, readUpTo, seenFrom, sessions, sorted, strip, unsaid, wordFor } from "../src/lists";
 
 const trace = (id: string, second: number, more: Partial<TraceSummary> = {}): TraceSummary => ({
   trace_id: id, name: id, start_unix_nano: second * 1e9, duration_ns: 1e9, status: "ok", spans: 1, errors: 0, input_tokens: 1,
@@ -27,6 +27,19 @@ test("every trace is in one piece of the strip", () => {
   const traces = [trace("a", 0), trace("b", 5, { status: "error" }), trace("c", 10)];
   const pieces = strip(traces, 0, 10_000, 4);
   assert.deepEqual(pieces.map(({ ok, failed }) => [ok, failed]), [[1, 0], [0, 0], [0, 1], [1, 0]]);
+});
+
+test("one trace from long ago leaves room for all others, and a few of few are no outliers", () => {
+  const now = 1_795_238_109_529;
+  const minutes = Array.from({ length: 40 }, (_, at) => now + at * 60_000);
+  assert.deepEqual(extent(minutes), [now, now + 39 * 60_000]);
+  assert.deepEqual(extent([...minutes, 0, now + 1e12]), [now, now + 39 * 60_000]);
+  const [from, to] = extent([...minutes, 0]);
+  const pieces = strip([...minutes, 0].map((at) => trace("", at / 1e3)), from, to + 1, 40);
+  assert.deepEqual(pieces.map(({ ok }) => ok), [2, ...Array(39).fill(1)], "it counts in the outer piece");
+  const clusters = minutes.map((at, place) => (place < 20 ? at - 1e9 : at));
+  assert.deepEqual(extent(clusters), [now - 1e9, now + 39 * 60_000], "half of them are no outliers");
+  assert.deepEqual(extent([5, now]), [5, now]);
 });
 
 test("the sums of a session are those of its traces", () => {
@@ -54,8 +67,9 @@ test("the filter of the address is the command line's", () => {
 });
 
 test("a command line ends where the document does, whatever is in it, and goes where the receivers are", () => {
-  assert.match(curl("x\nSPANFERRY\ny", "http://h:9"), /'http:\/\/h:9\/v1\/traces' .*<<'SPANFERRY_'\nx\nSPANFERRY\ny\nSPANFERRY_\n$/);
-  assert.match(curl("x", "unix:/run/a.sock:"), /--unix-socket '\/run\/a.sock' 'http:\/\/localhost\/v1\/traces' /);
+  assert.match(curl("x\nSPANFERRY\ny", "http://h:9", false), /'http:\/\/h:9\/v1\/traces' .*<<'SPANFERRY_'\nx\nSPANFERRY\ny\nSPANFERRY_\n$/);
+  assert.match(curl("x", "http://h:9", true), /json' -H 'Authorization: Bearer YOUR_TOKEN' --data-binary /);
+  assert.match(curl("x", "unix:/run/a.sock:", false), /--unix-socket '\/run\/a.sock' 'http:\/\/localhost\/v1\/traces' /);
   assert.equal(seenFrom("box", "https://127.0.0.1:4318"), "https://box:4318");
   assert.equal(seenFrom("box", "http://10.0.0.7:4318"), "http://10.0.0.7:4318");
 });

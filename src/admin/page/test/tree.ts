@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { SpanView } from "../src/api";
+import { withAfter } from "../src/api";
 import { bar, busy, collapsible, found, inSight, next, rows, ticks, uncover, visible } from "../src/tree";
 
 const span = (name: string, depth: number, more: Partial<SpanView> = {}): SpanView => ({
-  span_id: name, name, depth, kind: "custom", start_unix_nano: 1000, duration_ns: 10, ...more,
+  span_id: name, name, depth, kind: "custom", start_unix_nano: 1000, after_ns: 0, duration_ns: 10, ...more,
 });
 // a > (b > c, d), e
 const all = rows([span("a", 0), span("b", 1), span("c", 2), span("d", 1), span("e", 0, { error: "no" })]);
@@ -31,14 +32,22 @@ test("a hundred thousand spans draw as many rows as are in sight, also when they
   assert.deepEqual(inSight(28 * 1000, 560, 28, 3), [3, 3], "after a fold the place may lie behind the end");
 });
 
-test("a bar stands where its span was, and within the width whatever the times say", () => {
-  const at = (start: number, length: number) => bar(span("", 0, { start_unix_nano: start, duration_ns: length }), 1000, 200);
-  assert.deepEqual(at(1050, 100), { left: 25, width: 50 });
-  assert.deepEqual(at(0, 100), { left: 0, width: 50 }, "no time");
-  assert.deepEqual(at(1100, 1e9), { left: 50, width: 50 }, "beyond the end");
-  assert.deepEqual(at(500, 100), { left: 0, width: 50 }, "before the beginning");
-  assert.deepEqual(at(Number.NaN, Number.NaN), { left: 0, width: 0 });
-  assert.deepEqual(bar(span("", 0), 1000, 0), { left: 0, width: 100 }, "a trace without a length");
+test("a bar stands where its span was to the nanosecond, and within the width whatever the times say", () => {
+  // Numbers of today's nanoseconds since 1970 are 256 apart.
+  const now = { start_unix_nano: 1_795_238_109_529_503_000 };
+  const at = (after_ns: number, duration_ns: number) => bar(span("", 0, { ...now, after_ns, duration_ns }), 200);
+  assert.deepEqual(at(50, 100), { left: 25, width: 50 });
+  assert.deepEqual(at(51, 1), { left: 25.5, width: 0.5 });
+  assert.deepEqual(at(100, 1e9), { left: 50, width: 50 }, "beyond the end");
+  assert.deepEqual(at(1e9, 1e9), { left: 100, width: 0 }, "after the end");
+  assert.deepEqual(bar(span("", 0), 0), { left: 0, width: 100 }, "a trace without a length");
+});
+
+test("spans know how long after their trace they started, whatever is said in it", () => {
+  const at = (ns: string) => `{"start_unix_nano":${ns},"name":"\\"start_unix_nano\\":7"}`;
+  const text = `{"summary":${at("1795238109529503001")},"spans":[${at("1795238109529503002")},${at("1795238109529504001")},${at("0")}]}`;
+  const { spans } = JSON.parse(withAfter(text)) as { spans: SpanView[] };
+  assert.deepEqual(spans.map((span) => [span.after_ns, span.name]), [1, 1000, 0].map((after) => [after, '"start_unix_nano":7']));
 });
 
 test("a scale has round times, at most six", () => {
@@ -56,6 +65,7 @@ test("what is looked for is found by names and errors, in whatever case, and ste
 });
 
 test("work that overlaps is counted once", () => {
-  const work = (start: number, length: number, kind = "tool") => span("", 0, { start_unix_nano: start, duration_ns: length, kind });
+  const work = (start: number, length: number, kind = "tool") =>
+    span("", 0, { start_unix_nano: start, after_ns: start, duration_ns: length, kind });
   assert.equal(busy([work(20, 10), work(10, 15), work(12, 3), work(100, 5), work(0, 1000), work(1, 1000, "agent")], ["tool"]), 25);
 });
