@@ -3,17 +3,18 @@
 //! Values that a sink derives from its options are shown too ([`Plan::expanded`](crate::sinks::Plan::expanded)): the address with
 //! `/v1/traces` added, the headers of a preset.
 
+use serde::Deserialize as _;
 use serde_json::Value;
 use toml::Spanned;
-use toml::de::DeValue;
+use toml::de::{DeValue, ValueDeserializer};
 
 use super::DEFAULT_ORIGIN;
-use super::layers::{Layers, is_secret_name};
+use super::layers::Layers;
 use super::schema::{sections_schema, sink_schema};
 use super::sections::SinkConfig;
 use crate::sinks::KINDS;
 use crate::sinks::http::Address;
-use crate::support::options::{properties, without_null};
+use crate::support::options::{each_text, position, properties, without_null};
 use crate::support::secret::REDACTED;
 
 /// An effective value.
@@ -39,7 +40,6 @@ pub(super) enum Hiding {
     Nothing,
     /// Credentials in addresses, and below keys that mark credentials.
     Credentials,
-    All,
 }
 
 /// Returns all effective values, in the order of the sections.
@@ -81,7 +81,7 @@ impl Show<'_> {
                     inner.push((key, property_inside, value));
                 }
                 Some(value) => {
-                    let (value, origin) = self.said(path, key, property, value);
+                    let (value, origin) = self.said(property, value);
                     self.push(path, key, value, origin);
                 }
                 None => {
@@ -103,18 +103,27 @@ impl Show<'_> {
     }
 
     /// Returns a configured value with its origin.
-    fn said(
-        &self,
-        path: &[String],
-        key: &str,
-        property: &Value,
-        value: &Spanned<DeValue<'_>>,
-    ) -> (String, String) {
-        let is_secret = property.get("writeOnly").is_some_and(|only| only == true)
-            || is_secret_name(key)
-            || options(path).iter().any(|key| is_secret_name(key));
-        let origin = self.layers.origin(&value.span());
-        (plain(value.get_ref(), self.hiding.of(is_secret)).to_string(), origin)
+    fn said(&self, property: &Value, value: &Spanned<DeValue<'_>>) -> (String, String) {
+        let (mut value, origin) = (value.clone(), self.layers.origin(&value.span()));
+        let is_secret = property.get("writeOnly").is_some_and(|only| only == true);
+        each_text(&mut value, &mut |text| self.hide(text, is_secret));
+        let read = toml::Value::deserialize(ValueDeserializer::from(value));
+        (read.map(|value| value.to_string()).unwrap_or_default(), origin)
+    }
+
+    /// Hides a string's credentials: all of it, or those in an address.
+    fn hide(&self, value: &mut Spanned<DeValue<'_>>, is_secret: bool) {
+        let at = position(&value.span());
+        let is_secret = is_secret || self.layers.secrets.contains(&(at.start, at.end));
+        match value.get_mut() {
+            DeValue::String(_) if self.hiding == Hiding::Nothing => {}
+            DeValue::String(text) if is_secret => *text = REDACTED.into(),
+            // The query of an address may contain a key.
+            DeValue::String(text) if text.contains("://") => {
+                *text = Address::from(text.to_string()).to_string().into();
+            }
+            _ => {}
+        }
     }
 
     /// Adds the values that a sink derived from its options to those in `found[from..]`. Configured values stay as written, except for
@@ -147,50 +156,6 @@ impl Show<'_> {
                 }
             }
         }
-    }
-}
-
-impl Hiding {
-    /// Returns what is hidden below a key, which may mark credentials.
-    fn of(self, is_secret: bool) -> Self {
-        if is_secret && self == Self::Credentials { Self::All } else { self }
-    }
-}
-
-/// Returns a value without its hidden parts.
-fn plain(value: &DeValue<'_>, hiding: Hiding) -> toml::Value {
-    match value {
-        DeValue::String(_) if hiding == Hiding::All => REDACTED.into(),
-        // The query of an address may contain a key.
-        DeValue::String(text) if hiding != Hiding::Nothing && text.contains("://") => {
-            Address::from(text.to_string()).to_string().into()
-        }
-        DeValue::String(text) => text.as_ref().into(),
-        DeValue::Integer(number) => {
-            i64::from_str_radix(number.as_str(), number.radix()).unwrap_or(i64::MAX).into()
-        }
-        DeValue::Float(number) => number.as_str().parse().unwrap_or(f64::NAN).into(),
-        DeValue::Boolean(flag) => (*flag).into(),
-        DeValue::Datetime(time) => (*time).into(),
-        DeValue::Array(elements) => {
-            let all = elements.iter().map(|element| plain(element.get_ref(), hiding));
-            toml::Value::Array(all.collect())
-        }
-        DeValue::Table(table) => {
-            let members = table.iter().map(|(key, value)| {
-                let hiding = hiding.of(is_secret_name(key.get_ref()));
-                (key.get_ref().clone().into_owned(), plain(value.get_ref(), hiding))
-            });
-            toml::Value::Table(members.collect())
-        }
-    }
-}
-
-/// Returns the keys of a path that are options: a sink's name does not mark its values as credentials.
-fn options(path: &[String]) -> &[String] {
-    match path {
-        [first, _name, options @ ..] if first == "sinks" => options,
-        _ => path,
     }
 }
 
