@@ -17,7 +17,7 @@ use crate::sinks::http::{Address, Client, ClientOptions, Compression, Request, s
 use crate::support::secret::Secret;
 use crate::support::seldom::Seldom;
 use crate::support::{clock, process};
-use crate::telemetry::{self, Between};
+use crate::telemetry;
 
 const PATH: &str = "/v1/metrics";
 /// Interval of log messages about failures.
@@ -76,7 +76,7 @@ impl Push {
 
     async fn send(&self, view: &View, started_ns: u64) -> Result<(), String> {
         let page = metrics::text(view, false).map_err(|error| error.to_string())?;
-        let between = Between(started_ns, clock::unix_now_ns());
+        let between = (started_ns, clock::unix_now_ns());
         let compression = Compression::toward([&self.uri]);
         // Encoding several hundred KB takes too long for a runtime thread.
         let encode = move || {

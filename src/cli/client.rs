@@ -27,6 +27,7 @@ use tokio_rustls::TlsConnector;
 use tonic_types::pb;
 
 use crate::server::Stream;
+use crate::sinks::BuildError;
 use crate::sinks::http::TlsOptions;
 use crate::support::address::UNIX;
 use crate::support::verifier::Verifier;
@@ -184,25 +185,18 @@ async fn connect(
     Ok((Box::new(stream), authority.to_string(), path))
 }
 
-/// Returns the TLS configuration for this host.
-fn client_config(host: &str, ca: Option<&Path>) -> anyhow::Result<ClientConfig> {
+/// Returns the TLS configuration for this host. On loopback it accepts any certificate whose key the server has.
+fn client_config(host: &str, ca: Option<&Path>) -> Result<ClientConfig, BuildError> {
     let ip = host.parse::<IpAddr>();
-    if host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback()) {
-        return Ok(unchecked()?);
+    let is_loopback = host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback());
+    let ca_file = ca.filter(|_| !is_loopback).map(Path::to_owned);
+    let mut config = TlsOptions { ca_file, ..TlsOptions::default() }.config()?;
+    if is_loopback {
+        let provider = Arc::clone(config.crypto_provider());
+        let verifier = Verifier::new(provider, |_| Ok(ServerCertVerified::assertion()));
+        config.dangerous().set_certificate_verifier(Arc::new(verifier));
     }
-    let options = TlsOptions { ca_file: ca.map(Path::to_owned), ..TlsOptions::default() };
-    Ok(options.config()?)
-}
-
-/// Returns a configuration that accepts any certificate whose key the server has.
-fn unchecked() -> Result<ClientConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Verifier::new(Arc::clone(&provider), |_| Ok(ServerCertVerified::assertion()));
-    Ok(ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth())
+    Ok(config)
 }
 
 fn slow(url: &str, patience: Duration) -> String {

@@ -20,7 +20,7 @@ use counters::Counters;
 
 pub use agents::{AgentSeries, Call};
 pub use counters::{Figure, Label, SinkFigure, SinkFigures};
-pub use otlp::{Between, request};
+pub use otlp::request;
 pub use series::{Name, Role};
 pub use understanding::Understanding;
 

@@ -22,12 +22,9 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Units of the page, and their names in OTLP.
 const UNITS: [(&str, &str); 2] = [("seconds", "s"), ("bytes", "By")];
 
-/// When the process started and when the page was rendered, in nanoseconds since 1970.
-#[derive(Debug, Clone, Copy)]
-pub struct Between(pub u64, pub u64);
-
-/// Converts a whole page, as metrics of this instance.
-pub fn request(page: &str, between: Between, instance: &str) -> ExportMetricsServiceRequest {
+/// Converts a whole page, as metrics of this instance, given when the process started and when the page was rendered, in nanoseconds since
+/// 1970.
+pub fn request(page: &str, between: (u64, u64), instance: &str) -> ExportMetricsServiceRequest {
     let mut metrics: Vec<Metric> = Vec::new();
     for line in page.lines() {
         match line.strip_prefix("# ") {
@@ -122,7 +119,7 @@ impl<'p> Sample<'p> {
         Some(Self { name, labels, bound, value })
     }
 
-    fn add_to(self, metric: &mut Metric, Between(start, now): Between) {
+    fn add_to(self, metric: &mut Metric, (start, now): (u64, u64)) {
         match &mut metric.data {
             Some(Data::Histogram(Histogram { data_points, .. })) => {
                 let is_new = data_points.last().is_none_or(|last| last.attributes != self.labels);
@@ -202,7 +199,7 @@ mod tests {
                     b_seconds_bucket{le=\"2.0\",k=\"1\"} 1\nb_seconds_bucket{le=\"+Inf\",k=\"1\"} 4\n\
                     b_seconds_sum{k=\"2\"} 0.0\nb_seconds_count{k=\"2\"} 0\nb_seconds_bucket{le=\"0.5\",k=\"2\"} 0\nb_seconds_bucket{le=\"+Inf\",k=\"2\"} 0\n\
                     # HELP c Up.\n# TYPE c gauge\nc -1.5\n# HELP d Build.\n# TYPE d info\nd_info{version=\"1\"} 1\n# EOF\n";
-        let request = request(page, Between(5, 9), "me");
+        let request = request(page, (5, 9), "me");
         let metrics = &request.resource_metrics[0].scope_metrics[0].metrics;
         let names: Vec<_> = metrics.iter().map(|it| (it.name.as_str(), it.unit.as_str())).collect();
         assert_eq!(names, [("a", ""), ("b_seconds", "s"), ("c", ""), ("d", "")]);
