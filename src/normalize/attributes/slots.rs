@@ -62,7 +62,9 @@ pub(super) struct Slots<'a> {
     /// The first attribute with tokens or costs that cannot be counted.
     pub(super) uncounted: Option<&'a Text>,
     index: &'static Index,
-    found: [Option<(Rule, &'a Attribute)>; Field::COUNT],
+    /// For each field, the place of its value in `found`; beyond its end without one.
+    places: [u8; Field::COUNT],
+    found: Vec<(Rule, &'a Attribute)>,
     /// Values that were found inside JSON.
     inside: Vec<(Field, Value)>,
     flat: Vec<(Spread, &'a str, &'a Value)>,
@@ -84,7 +86,8 @@ impl<'a> Slots<'a> {
             is_repeated: false,
             uncounted: None,
             index: index(),
-            found: [None; Field::COUNT],
+            places: [u8::MAX; Field::COUNT],
+            found: Vec::new(),
             inside: Vec::new(),
             flat: Vec::new(),
             metadata: Vec::new(),
@@ -132,19 +135,23 @@ impl<'a> Slots<'a> {
 
     /// Stores the value for a field if its rule takes precedence over the one found so far. Returns whether it did.
     fn consider(&mut self, rule: Rule, attribute: &'a Attribute, value: &Value) -> bool {
-        let Some(slot) = self.found.get_mut(rule.field as usize) else { return false };
         if !rule.field.takes(value, rule.read) {
             if rule.field.is_usage() && !value::is_empty(value) {
                 self.uncounted.get_or_insert(&attribute.key);
             }
             return false;
         }
-        // If a key repeats, the last value counts.
-        let is_better = slot.is_none_or(|(found, _)| rule.rank <= found.rank);
-        if is_better {
-            *slot = Some((rule, attribute));
+        let Some(place) = self.places.get_mut(rule.field as usize) else { return false };
+        match self.found.get_mut(usize::from(*place)) {
+            Some((found, _)) if found.rank < rule.rank => return false,
+            // If a key repeats, the last value counts.
+            Some(slot) => *slot = (rule, attribute),
+            None => {
+                *place = u8::try_from(self.found.len()).unwrap_or(u8::MAX);
+                self.found.push((rule, attribute));
+            }
         }
-        is_better
+        true
     }
 
     fn take_by_prefix(&mut self, key: &'a str, attribute: &'a Attribute) {
@@ -325,7 +332,7 @@ impl<'a> Slots<'a> {
 
     /// Returns the user's own convention if a mapped attribute is the only evidence, so that the span counts as recognized.
     fn configured(&self) -> Option<Convention> {
-        let mut rules = self.found.iter().flatten().map(|(rule, _)| rule.convention);
+        let mut rules = self.found.iter().map(|(rule, _)| rule.convention);
         rules.find(|convention| *convention == Convention::Configured)
     }
 
@@ -340,7 +347,7 @@ impl<'a> Slots<'a> {
     }
 
     fn found(&self, field: Field) -> Option<(Rule, &'a Attribute)> {
-        self.found.get(field as usize).copied().flatten()
+        self.found.get(usize::from(*self.places.get(field as usize)?)).copied()
     }
 }
 
