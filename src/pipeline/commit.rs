@@ -10,7 +10,7 @@ use tracing::error;
 use super::status::LaneStatus;
 use super::tracker::Entry;
 use crate::feed::Attachment;
-use crate::journal::{Cursor, Journal, Mark};
+use crate::journal::{Cursor, Journal};
 use crate::sinks::{Pace, Sink};
 
 /// Stamps from this value are times in nanoseconds since 1970: until November 2026, cursors recorded the time up to which roots were sent.
@@ -50,16 +50,6 @@ impl LaneStatus {
     /// Resets the cursor to its saved value.
     pub(super) fn go_back(&self, saved: Cursor) {
         self.with_cursor(|cursor| *cursor = saved);
-    }
-
-    /// Moves the cursor over dropped items; returns their number.
-    pub(super) fn give_up_to(&self, mark: Mark) -> u64 {
-        self.with_cursor(|cursor| {
-            let lost = mark.items.saturating_sub(cursor.mark.items);
-            cursor.mark = mark;
-            cursor.dropped += lost;
-            lost
-        })
     }
 }
 

@@ -13,7 +13,7 @@ use super::tests::{Told, World, down, name, reject, span_item};
 use super::tracker::Entry;
 use super::*;
 use crate::journal::tests::faulty::FaultyStorage;
-use crate::journal::{Cursor, Journal, Mark, MemoryStorage, Options, Position};
+use crate::journal::{Cursor, Journal, Mark, MemoryStorage, Options, Position, WhenFull};
 use crate::rules::{Rules, of_text};
 use crate::sinks::{Delivery, Pace, Pending, Report, Sink, Verdict, Verdicts};
 use crate::span::Item;
@@ -115,6 +115,22 @@ async fn one_item_that_the_backend_always_breaks_on_stops_nobody_and_then_become
     assert_eq!(sink.arrived(), good);
     assert_eq!(world.status.cursor().dead_lettered, 1);
     assert_eq!(world.status.state().0, LaneState::Running, "it takes all others");
+}
+
+#[tokio::test]
+async fn what_was_delivered_or_kept_before_the_journal_was_full_is_not_counted_as_lost() {
+    let world = World::small(Arc::new(Named::default()), WhenFull::DropOldest);
+    let items: Vec<_> =
+        ["waits", "good", "odd"].map(|id| of_trace(1, &id.repeat(1000))).into_iter().collect();
+    world.send_items(&items, 1).await;
+    let long = "waits".repeat(1_200);
+    for number in 0..100 {
+        world.send(&[&format!("{long}{number}")]).await;
+    }
+    let cursor = world.status.cursor();
+    assert!(cursor.mark.items > 3, "{cursor:?}");
+    assert_eq!((cursor.dead_lettered, world.dead.end().items), (1, 1));
+    assert_eq!(cursor.dropped, cursor.mark.items - 2, "{cursor:?}");
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ use super::input::{LaneInput, instant_of};
 use super::job::{Job, Jobs};
 use super::status::{LaneState, LaneStatus};
 use super::traces::LaneTraces;
-use super::tracker::Tracker;
+use super::tracker::{Progress, Tracker};
 use super::window::{Purpose, Window};
 use super::{DeadLetters, LaneHandle, LaneOptions};
 use crate::feed::{Attachment, FeedEntry, Reader};
@@ -437,16 +437,20 @@ impl Lane {
         self.note(&pace, false, Instant::now());
     }
 
-    /// Drops everything up to the end of the cursor's segment, so that the journal can remove that segment.
+    /// Drops what is not settled up to the end of the cursor's segment, so that the journal can remove that segment.
     fn give_way(&mut self) {
         // Items that only a checkpoint would have made durable are dropped too.
         if let Some(saved) = self.journal.cursor(&self.status.sink)
             && self.sink.discard()
         {
             self.status.go_back(saved);
+            self.tracker = Tracker::default();
         }
         let Some(mark) = self.journal.segment_end(self.mark().position) else { return };
-        let lost = self.status.give_up_to(mark);
+        let mut settled = self.tracker.settled_until(mark);
+        let lost = mark.items.saturating_sub(self.mark().items + settled.items());
+        settled.dropped += lost;
+        self.status.commit(Progress { mark: Some(mark), settled, roots_until: 0 });
         error!(
             sink = self.status.sink,
             lost,

@@ -66,6 +66,14 @@ impl Tracker {
         all
     }
 
+    /// Returns the outcomes of the settled items in records up to `mark`.
+    pub(super) fn settled_until(&self, mark: Mark) -> OutcomeCounts {
+        let mut settled = OutcomeCounts::default();
+        let records = self.entries.iter().filter(|entry| entry.end.is_some_and(|end| end <= mark));
+        records.for_each(|entry| settled.add(entry.settled));
+        settled
+    }
+
     /// Returns when the oldest unsettled item was received, in nanoseconds since 1970.
     pub(super) fn oldest_received_at_ns(&self) -> Option<u64> {
         self.entries.front().map(|entry| entry.received_at_ns)
