@@ -37,15 +37,10 @@ pub(super) async fn bind(config: &Config, before: Option<&Config>) -> anyhow::Re
         if before.contains(&(option, address)) {
             continue;
         }
-        let is_same = |it: &Address| match (it, address) {
-            (Address::Tcp(it), Address::Tcp(socket)) => it.port() == socket.port(),
-            (Address::Unix { path: it, .. }, Address::Unix { path, .. }) => it == path,
-            _ => false,
-        };
-        let hint = if before.iter().any(|(_, it)| is_same(it)) {
+        let hint = if before.iter().any(|(_, ours)| ours.collides_with(address)) {
             "this daemon itself listens there: restart it to move it, or set another address"
         } else {
-            "is another process listening there? Set another address"
+            "set another address"
         };
         let listener = Listener::bind(address)
             .await

@@ -62,7 +62,7 @@ impl Serving {
         };
         match &ended {
             Ok(reloaded) => info!("configuration reloaded: {reloaded}"),
-            Err(problem) => error!("configuration reloaded: {problem}"),
+            Err(problem) => error!("configuration not reloaded: {problem}"),
         }
         self.view.metrics.add(RELOADS, &[("outcome", outcome.into())], 1);
         let refused = ended.as_ref().err().map(|problem| RefusedReload {

@@ -387,6 +387,18 @@ async fn what_cannot_be_changed_or_made_refuses_all_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_the_daemon_itself_occupies_is_refused_for_that_reason() {
+    let socket = |mode: &str| {
+        let grpc = format!("grpc = 'unix:DIR/grpc.sock{mode}'");
+        tokens("sk-old").replace("grpc = '127.0.0.1:0'", &grpc)
+    };
+    let world = World::new(&socket("")).await;
+    let refused = world.reload(&socket("?mode=0666")).await.unwrap_err().to_string();
+    assert!(refused.contains("this daemon itself listens there"), "{refused}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_added_sink_begins_here_a_removed_one_holds_nothing_back_and_goes_on_when_it_is_back() {
     let world = World::new(FILE).await;
     world.send(&["a"]).await;
