@@ -136,7 +136,7 @@ pub(super) fn files(given: &str) -> Result<Vec<Source>, String> {
             found.push(Source::of_file(path));
         }
     }
-    if found.is_empty() { Err(format!("{given}: there is no such file")) } else { Ok(found) }
+    if found.is_empty() { Err(format!("{given}: no file was found")) } else { Ok(found) }
 }
 
 impl State {
