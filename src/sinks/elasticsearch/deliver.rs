@@ -198,14 +198,12 @@ impl Backend {
     /// Counts the results, and logs those that are reported nowhere else.
     fn report(&self, delivery: &Delivery, tally: &DocumentCounts) {
         figures::count(&self.figures, tally);
+        // Receivers log these, at most once an hour.
         let odd_times = delivery.spans().filter(|span| document::has_odd_time(span)).count();
         self.figures.add(&ODD_TIMES, odd_times as u64);
         let sink = &self.name;
         if let Some(count) = tally.get(DEGRADED) {
             warn!(sink, count, "spans were refused and sent again with their attributes folded");
-        }
-        if 0 < odd_times {
-            warn!(sink, count = odd_times, "{}", ODD_TIMES.help);
         }
     }
 }
