@@ -74,7 +74,8 @@ fn id<Id>(
     from_slice: impl Fn(&[u8]) -> Option<Id>,
 ) -> Result<Id, &'static str> {
     let base64 = |length: usize| {
-        if text.len() == length.div_ceil(3) * 4 { base64::read(text) } else { None }
+        let digits = text.trim_end_matches('=').len();
+        if digits == (4 * length).div_ceil(3) { base64::read(text) } else { None }
     };
     from_hex(text)
         .or_else(|| from_slice(&base64(bytes)?))

@@ -168,7 +168,7 @@ fn times_in_another_unit_are_kept_as_sent_and_said_to_be_odd_in_both_encodings()
 }
 
 #[test]
-fn ids_whose_digits_are_in_base64_are_ids() {
+fn ids_in_base64_are_ids() {
     let of = |trace: &str, span: &str| {
         let body = format!(
             r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{{"traceId":"{trace}","spanId":"{span}"}}]}}]}}]}}"#
@@ -181,6 +181,16 @@ fn ids_whose_digits_are_in_base64_are_ids() {
         of("OWUyYTNkYzA2MDc0YjE3NTQwZDU0ZGU0ZTUxZTczNWY=", "ZWVlMTliN2VjM2MxYjE3NA==").as_deref(),
         Some(digits)
     );
+    for (trace, span) in [
+        ("nio9wGB0sXVA1U3k5R5zXw==", "7uGbfsPBsXQ="),
+        ("nio9wGB0sXVA1U3k5R5zXw", "7uGbfsPBsXQ"),
+        ("OWUyYTNkYzA2MDc0YjE3NTQwZDU0ZGU0ZTUxZTczNWY", "ZWVlMTliN2VjM2MxYjE3NA"),
+    ] {
+        assert_eq!(of(trace, span).as_deref(), Some(digits), "padding is optional");
+    }
+    for trace in ["nio9wGB0sXVA1U3k5R5zXw=", "nio9wGB0sXVA1U3k5R5z", "nio9wGB0sXVA1U3k5R5zX"] {
+        assert_eq!(of(trace, "7uGbfsPBsXQ"), None, "{trace}");
+    }
     assert_eq!(
         of("OWUyYTNkYzA2MDc0YjE3NTQwZDU0ZGU0ZTUxZTczNWY=", "eGVlMTliN2VjM2MxYjE3NA=="),
         None
