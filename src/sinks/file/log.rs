@@ -99,15 +99,11 @@ struct Handle {
 }
 
 impl Log {
-    fn new(disk: &Arc<dyn Disk>, at: SavedFile, note: Note) -> Self {
+    /// Opens nothing. Bytes beyond the length of a saved file are cut when it is first used.
+    pub(super) fn new(disk: &Arc<dyn Disk>, at: SavedFile, note: Note) -> Self {
         let (disk, path, written) = (Arc::clone(disk), numbered(&at.base, at.number), at.length);
         let (torn, is_spoilt) = (note == Note::Saved, false);
         Self { disk, at, path, handle: None, written, torn, is_spoilt, note, used: 0 }
-    }
-
-    /// Restores a file of the last checkpoint. Bytes beyond its length are cut when it is first used.
-    pub(super) fn recall(disk: &Arc<dyn Disk>, saved: SavedFile) -> Self {
-        Self::new(disk, saved, Note::Saved)
     }
 
     /// Opens the file to continue with for a path, with a number of at least `number_min`. Creates it and its folders if necessary.

@@ -71,7 +71,7 @@ impl Store {
             error!(sink = place.sink, problem, "the file sink's checkpoint cannot be read; after a crash some spans may be in the file twice");
             Vec::new()
         });
-        let logs = files.into_iter().map(|saved| Log::recall(&disk, saved));
+        let logs = files.into_iter().map(|saved| Log::new(&disk, saved, Note::Saved));
         // Files of another path come from earlier options. Anything in them after the checkpoint is delivered again, to the new path.
         let (current, past): (Vec<_>, Vec<_>) =
             logs.partition(|log| place.template.render(log.at.period, &place.sink) == log.at.base);
