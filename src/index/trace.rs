@@ -15,6 +15,7 @@ use crate::span::{
     TraceObject, said_of,
 };
 use crate::support::by_touch::Weighed;
+use crate::support::number::as_f64;
 use crate::telemetry::AgentSeries;
 
 /// Maximum number of calls of a trace that are kept separately: 12 MiB.
@@ -60,8 +61,7 @@ impl Sums {
     }
 
     pub(super) fn cost_usd(self) -> Option<f64> {
-        #[expect(clippy::cast_precision_loss, reason = "exact up to nine million dollars")]
-        self.cost_nanos().map(|nanos| nanos as f64 / NANOS)
+        self.cost_nanos().map(|nanos| as_f64(nanos) / NANOS)
     }
 }
 

@@ -44,10 +44,8 @@ pub struct Rebuilt {
 impl Reloaded {
     /// Returns whether nothing changed.
     pub fn is_unchanged(&self) -> bool {
-        self.added.is_empty()
-            && self.removed.is_empty()
+        [&self.added, &self.removed, &self.applied].iter().all(|names| names.is_empty())
             && self.rebuilt.is_empty()
-            && self.applied.is_empty()
     }
 }
 
