@@ -106,10 +106,7 @@ impl Reader {
             if let Some(fed) = self.ready.pop_front() {
                 self.at = fed.end;
                 if self.ready.is_empty() {
-                    self.tail.advance(self.id, self.at.position);
-                    if self.leads {
-                        self.tail.lead(self.at.position);
-                    }
+                    self.tail.advance(self.id, self.at.position, self.leads);
                 }
                 return fed;
             }
@@ -161,7 +158,7 @@ impl Reader {
         self.ready.clear();
         self.disk = None;
         self.reading = None;
-        self.tail.advance(self.id, to.position);
+        self.tail.advance(self.id, to.position, false);
     }
 
     /// Returns whether [`Reader::next`] can return without waiting for a new request.

@@ -113,21 +113,17 @@ impl Tail {
         }
     }
 
-    /// Notes that a reader has taken everything before `position`.
-    pub(super) fn advance(&self, id: ReaderId, position: Position) {
+    /// Notes that a reader has taken everything before `position`. Followers may follow one that leads.
+    pub(super) fn advance(&self, id: ReaderId, position: Position, leads: bool) {
         let mut state = self.lock();
         if let Some((_, at)) = state.readers.iter_mut().find(|(reader, _)| *reader == id) {
             *at = position;
         }
         state.let_read_go();
-    }
-
-    /// Notes that a lane has taken everything before `position`.
-    pub(super) fn lead(&self, position: Position) {
         self.lead.send_if_modified(|lead| {
-            let is_ahead = *lead < position;
-            *lead = position.max(*lead);
-            is_ahead
+            let moves = leads && *lead < position;
+            *lead = if moves { position } else { *lead };
+            moves
         });
     }
 
@@ -251,7 +247,7 @@ mod tests {
         let tail = Tail::new(100);
         let (fast, slow) = (tail.join(Position(0)), tail.join(Position(0)));
         tail.publish(mark(0), mark(10), batch(10));
-        tail.advance(fast, Position(10));
+        tail.advance(fast, Position(10), true);
         assert_eq!(tail.lock().newest.batches.len(), 1);
         tail.leave(slow);
         assert_eq!(tail.lock().newest.batches.len(), 0);
@@ -281,19 +277,18 @@ mod tests {
         for start in (0..200).step_by(10) {
             tail.publish(mark(start), mark(start + 10), batch(10));
         }
-        tail.lead(Position(50));
+        tail.advance(lane, Position(50), true);
         again(50, 60);
         again(60, 70);
-        tail.advance(lane, Position(70));
-        tail.lead(Position(70));
+        tail.advance(lane, Position(70), true);
         assert_eq!(positions(&tail, 50), [50, 60]);
         // A lane behind the one in the lead reads for itself.
         again(0, 10);
         assert_eq!(positions(&tail, 0), [u64::MAX]);
-        tail.advance(follower, Position(60));
+        tail.advance(follower, Position(60), false);
         assert_eq!(positions(&tail, 60), [60]);
         assert_eq!(bytes(), (10, 80));
-        tail.advance(follower, Position(70));
+        tail.advance(follower, Position(70), false);
         assert_eq!(bytes().0, 0);
     }
 

@@ -23,7 +23,7 @@ use super::input::{LaneInput, instant_of};
 use super::job::{Job, Jobs};
 use super::status::{LaneState, LaneStatus};
 use super::traces::LaneTraces;
-use super::tracker::{Progress, Tracker};
+use super::tracker::{Entry, Tracker};
 use super::window::{Purpose, Window};
 use super::{DeadLetters, LaneHandle, LaneOptions};
 use crate::feed::{Attachment, FeedEntry, Reader};
@@ -450,7 +450,7 @@ impl Lane {
         let mut settled = self.tracker.settled_until(mark);
         let lost = mark.items.saturating_sub(self.mark().items + settled.items());
         settled.dropped += lost;
-        self.status.commit(Progress { mark: Some(mark), settled, roots_until: 0 });
+        self.status.commit(&Entry { end: Some(mark), settled, ..Entry::default() });
         error!(
             sink = self.status.sink,
             lost,

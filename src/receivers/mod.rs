@@ -47,6 +47,7 @@ mod tests;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
@@ -77,6 +78,7 @@ use crate::support::clock;
 use crate::support::forwarding::{ForwardingPath, SENDER_HEADER};
 use crate::support::keyring::Keyring;
 use crate::support::lock::lock;
+use crate::support::seldom::Seldom;
 use crate::support::stop::Stop;
 use crate::telemetry::{Figure, Label, Metrics};
 
@@ -155,6 +157,7 @@ struct Answering {
     bodies: Bodies,
     decoder: Decoder,
     first_seen: Arc<FirstSeen>,
+    quarantined: Arc<Seldom>,
     tls: Option<Tls>,
     sinks: Vec<String>,
     options: ReceiverOptions,
@@ -263,6 +266,10 @@ impl Answering {
             bodies,
             decoder,
             first_seen: before.map(|old| Arc::clone(&old.first_seen)).unwrap_or_default(),
+            quarantined: before.map_or_else(
+                || Arc::new(Seldom::new(Duration::from_mins(1))),
+                |old| Arc::clone(&old.quarantined),
+            ),
             tls,
             sinks,
             options,
@@ -440,10 +447,12 @@ impl Answering {
         if 0 < odd_times {
             metrics.understanding().odd_times(receiver, odd_times);
         }
-        if 0 < accepted.quarantined {
+        if 0 < accepted.quarantined
+            && let Some(items) = self.quarantined.note_all(accepted.quarantined.into())
+        {
             warn!(
                 receiver,
-                items = accepted.quarantined,
+                items,
                 reason = reasons.first().map(|(reason, _)| reason),
                 "items could not be understood and are in the quarantine"
             );

@@ -398,13 +398,9 @@ impl Span {
     /// Returns the facts for sums: those of [`Span::facts`] if they have been read; otherwise contents and other facts that are not summed
     /// may be missing.
     pub fn brief_facts(&self) -> &Facts {
-        match self.facts.get() {
-            Some(said) => &said.facts,
-            None => {
-                let read = |reading: &mut _| self.format.brief_facts(self, reading);
-                &self.brief_facts.get_or_init(|| SpanReading::by(read)).facts
-            }
-        }
+        let read = |reading: &mut _| self.format.brief_facts(self, reading);
+        let brief = || self.brief_facts.get_or_init(|| SpanReading::by(read));
+        &self.facts.get().unwrap_or_else(brief).facts
     }
 
     /// Returns what the span cost according to a price table, as computed on the first call.

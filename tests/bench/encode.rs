@@ -183,6 +183,36 @@ fn parquet(group: &mut BenchmarkGroup<'_, WallTime>, known: &Delivery) {
     });
 }
 
+fn backends(group: &mut BenchmarkGroup<'_, WallTime>, fresh: impl Fn() -> Delivery) {
+    let (settings, known_facts) = (langfuse_settings(), langfuse::KnownFacts::default());
+    group.bench_function("langfuse, read, write and gzip", |bencher| {
+        bencher.iter_batched_ref(
+            &fresh,
+            |delivery| {
+                for body in langfuse::encode(delivery, &settings, &known_facts) {
+                    black_box(settings.compression.apply(body.message).expect("it is memory"));
+                }
+            },
+            BatchSize::SmallInput,
+        );
+    });
+    let settings = search_settings();
+    let server = elasticsearch::Server::assumed(elasticsearch::Flavor::Auto);
+    let bytes_max = settings.options.request_bytes_max.as_usize();
+    let encoder = elasticsearch::Encoder::new(&settings, server, bytes_max);
+    group.bench_function("elasticsearch, read, write and gzip", |bencher| {
+        bencher.iter_batched_ref(
+            &fresh,
+            |delivery| {
+                for bulk in encoder.delivery(delivery, |_| true) {
+                    black_box(Compression::Gzip.apply(bulk.body).expect("it is memory"));
+                }
+            },
+            BatchSize::SmallInput,
+        );
+    });
+}
+
 fn encode(criterion: &mut Criterion) {
     let loads = [
         ("small", Receiver::OtlpHttp, Encoding::Protobuf, otlp_body(100, |_| small())),
@@ -230,33 +260,7 @@ fn encode(criterion: &mut Criterion) {
                 BatchSize::SmallInput,
             );
         });
-        let (settings, known_facts) = (langfuse_settings(), langfuse::KnownFacts::default());
-        group.bench_function("langfuse, read, write and gzip", |bencher| {
-            bencher.iter_batched_ref(
-                fresh,
-                |delivery| {
-                    for body in langfuse::encode(delivery, &settings, &known_facts) {
-                        black_box(settings.compression.apply(body.message).expect("it is memory"));
-                    }
-                },
-                BatchSize::SmallInput,
-            );
-        });
-        let settings = search_settings();
-        let server = elasticsearch::Server::assumed(elasticsearch::Flavor::Auto);
-        let bytes_max = settings.options.request_bytes_max.as_usize();
-        let encoder = elasticsearch::Encoder::new(&settings, server, bytes_max);
-        group.bench_function("elasticsearch, read, write and gzip", |bencher| {
-            bencher.iter_batched_ref(
-                fresh,
-                |delivery| {
-                    for bulk in encoder.delivery(delivery, |_| true) {
-                        black_box(Compression::Gzip.apply(bulk.body).expect("it is memory"));
-                    }
-                },
-                BatchSize::SmallInput,
-            );
-        });
+        backends(&mut group, fresh);
         group.bench_function("otlp-json", |bencher| {
             bencher.iter(|| {
                 out.clear();

@@ -206,12 +206,12 @@ impl OpenAi {
                     return Some(Report::split(RejectClass::Malformed, reason, answer));
                 };
                 let is_last = REPAIRS_MAX <= entry.repairs;
-                match repair::repaired(&entry.text, &complaint).filter(|_| !is_last) {
-                    Some(text) => (entry.text, entry.repairs) = (text, entry.repairs + 1),
-                    None => {
-                        let place = body.entries.remove(index).place;
-                        reports.add(place, Report::reject(reason, answer));
-                    }
+                let repaired = repair::repaired(&entry.text, &complaint).filter(|_| !is_last);
+                if let Some(text) = repaired {
+                    (entry.text, entry.repairs) = (text, entry.repairs + 1);
+                } else {
+                    let place = body.entries.remove(index).place;
+                    reports.add(place, Report::reject(reason, answer));
                 }
                 None
             }

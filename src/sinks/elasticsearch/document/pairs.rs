@@ -20,7 +20,7 @@ impl Document<'_, '_> {
         let attributes = self.detail.map(|detail| detail.attributes.as_slice()).unwrap_or_default();
         let sent = attributes.iter().filter_map(|Attribute { key, value }| {
             let is_elsewhere = sides.iter().any(|side| is_same_text(side.as_ref(), value));
-            pair("", key, scalar_of(value).filter(|_| !is_elsewhere)?)
+            pair("", key, &scalar_of(value).filter(|_| !is_elsewhere)?)
         });
         let metadata = item.own.get("metadata").map(members_of).unwrap_or_default();
         let pairs =
@@ -46,12 +46,12 @@ pub(in crate::sinks::elasticsearch) fn pairs(
     object: &Object<'_>,
 ) -> impl Iterator<Item = String> {
     let members = object.members.iter();
-    members.filter_map(move |(key, value)| pair(prefix, key, scalar_of_json(*value)?))
+    members.filter_map(move |(key, value)| pair(prefix, key, &scalar_of_json(*value)?))
 }
 
-fn pair(prefix: &str, key: &str, value: Cow<'_, str>) -> Option<String> {
+fn pair(prefix: &str, key: &str, value: &str) -> Option<String> {
     let bytes = prefix.len() + key.len() + "=".len() + value.len();
-    (bytes <= ENTRY_BYTES_MAX).then(|| [prefix, key, "=", &value].concat())
+    (bytes <= ENTRY_BYTES_MAX).then(|| [prefix, key, "=", value].concat())
 }
 
 /// Returns a scalar as text; `None` for a list, an object or an empty value.
