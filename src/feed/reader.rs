@@ -176,7 +176,7 @@ impl Reader {
     fn take(&mut self, read: Result<Read, JoinError>) {
         let failed = match read {
             Ok(read) => {
-                self.tail.publish_again(&read.ready);
+                self.tail.publish_again(self.at.position, &read.ready);
                 self.ready = read.ready;
                 self.disk = Some(read.disk);
                 read.failed

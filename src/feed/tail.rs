@@ -25,8 +25,6 @@ struct State {
     newest: Ring,
     /// What was read from the journal again.
     reread: Ring,
-    /// Everything before this has left the newest batches.
-    low: Position,
     /// Positions of the readers; a batch that all have passed is removed.
     readers: Vec<(ReaderId, Position)>,
     last_reader: ReaderId,
@@ -35,11 +33,16 @@ struct State {
 /// Consecutive batches.
 #[derive(Debug, Default)]
 struct Ring {
+    /// Everything before this is not, or no longer, here.
+    from: Position,
     batches: VecDeque<FeedEntry>,
     bytes: usize,
 }
 
 pub(super) type ReaderId = u64;
+
+/// Readers up to this far behind what was read again will need it; others read the journal themselves for long.
+const NEAR_BYTES: u64 = 4 << 20;
 
 /// What the tail has for a reader.
 pub(super) enum Look {
@@ -59,22 +62,21 @@ impl Tail {
     /// Adds the newest batch, and removes the oldest ones while there are too many bytes, even if they are unread.
     pub(super) fn publish(&self, start: Mark, end: Mark, batch: Arc<Batch>) {
         let mut state = self.lock();
-        if state.newest.batches.is_empty() && state.low < start.position {
-            state.low = start.position;
+        if state.newest.batches.is_empty() {
+            state.newest.from = state.newest.from.max(start.position);
         }
         state.newest.push(FeedEntry { start, end, batch, not_understood: None, filtered: 0 });
         state.shrink(self.bytes_max);
     }
 
-    /// Adds batches that the foremost reader read from the journal.
-    pub(super) fn publish_again(&self, batches: &VecDeque<FeedEntry>) {
-        let Some(first) = batches.front() else { return };
+    /// Adds batches that a reader read from the journal at this position, if no lane was there before.
+    pub(super) fn publish_again(&self, from: Position, batches: &VecDeque<FeedEntry>) {
         let mut state = self.lock();
-        if first.start.position < *self.lead.borrow() {
+        if from < *self.lead.borrow() {
             return;
         }
-        if state.reread.end() != Some(first.start.position) {
-            state.reread = Ring::default();
+        if state.reread.end() != from {
+            state.reread = Ring { from, ..Ring::default() };
         }
         batches.iter().cloned().for_each(|batch| state.reread.push(batch));
         while state.reread.bytes > self.bytes_max / 2 {
@@ -102,13 +104,12 @@ impl Tail {
     /// Returns up to `count_max` batches from `position`.
     pub(super) fn look(&self, position: Position, count_max: usize) -> Look {
         let state = self.lock();
-        let is_behind = position < state.low;
-        let ring = if is_behind { &state.reread } else { &state.newest };
-        let found = ring.from(position, count_max);
-        match found.first() {
-            // What was read again may begin behind the reader.
-            Some(first) if !is_behind || first.start.position == position => Look::Here(found),
-            _ if is_behind => Look::Behind(state.low),
+        let is_behind = position < state.newest.from;
+        let is_again = is_behind && state.reread.from <= position;
+        let ring = if is_again { &state.reread } else { &state.newest };
+        match ring.from(position, count_max) {
+            found if is_again == is_behind && !found.is_empty() => Look::Here(found),
+            _ if is_behind => Look::Behind(state.newest.from),
             _ => Look::AtEnd,
         }
     }
@@ -141,25 +142,14 @@ impl State {
     fn let_read_go(&mut self) {
         let positions = || self.readers.iter().map(|(_, at)| *at);
         let Some(slowest) = positions().min() else { return };
-        // A reader further back does not need what was read again.
-        let start = self.reread.batches.front().map(|first| first.start.position);
-        let slowest_again = positions().filter(|at| start.is_some_and(|start| start <= *at)).min();
-        while self.reread.is_before(slowest_again.unwrap_or(Position(u64::MAX))) {
-            self.reread.let_oldest_go();
-        }
-        while self.newest.is_before(slowest) {
-            self.let_oldest_go();
-        }
+        let is_near = |at: &Position| self.reread.from.0 <= at.0 + NEAR_BYTES;
+        let slowest_again = positions().filter(is_near).min();
+        self.reread.let_go_before(slowest_again.unwrap_or(Position(u64::MAX)));
+        self.newest.let_go_before(slowest);
     }
 
     fn shrink(&mut self, bytes_max: usize) {
-        while self.newest.bytes + self.reread.bytes > bytes_max && !self.newest.batches.is_empty() {
-            self.let_oldest_go();
-        }
-    }
-
-    fn let_oldest_go(&mut self) {
-        self.low = self.newest.let_oldest_go().unwrap_or(self.low);
+        while self.newest.bytes + self.reread.bytes > bytes_max && self.newest.let_oldest_go() {}
     }
 }
 
@@ -169,24 +159,28 @@ impl Ring {
         self.batches.push_back(batch);
     }
 
-    /// Removes the oldest batch, and returns its end.
-    fn let_oldest_go(&mut self) -> Option<Position> {
-        let oldest = self.batches.pop_front()?;
+    /// Removes the oldest batch. Returns false if there is none.
+    fn let_oldest_go(&mut self) -> bool {
+        let Some(oldest) = self.batches.pop_front() else { return false };
         self.bytes -= oldest.batch.bytes_when_read();
-        Some(oldest.end.position)
+        self.from = oldest.end.position;
+        true
     }
 
-    /// Returns whether the oldest batch ends before a position.
-    fn is_before(&self, position: Position) -> bool {
-        self.batches.front().is_some_and(|oldest| oldest.end.position <= position)
+    /// Removes the batches that end at a position or before it.
+    fn let_go_before(&mut self, position: Position) {
+        while self.batches.front().is_some_and(|oldest| oldest.end.position <= position) {
+            self.let_oldest_go();
+        }
     }
 
-    fn end(&self) -> Option<Position> {
-        self.batches.back().map(|newest| newest.end.position)
+    fn end(&self) -> Position {
+        self.batches.back().map_or(self.from, |newest| newest.end.position)
     }
 
+    /// Returns batches after a position that is here, which need not begin exactly there.
     fn from(&self, position: Position, count_max: usize) -> Vec<FeedEntry> {
-        let first = self.batches.partition_point(|fed| fed.start.position < position);
+        let first = self.batches.partition_point(|fed| fed.end.position <= position);
         self.batches.iter().skip(first).take(count_max).cloned().collect()
     }
 }
@@ -254,41 +248,40 @@ mod tests {
         assert_eq!(tail.lock().newest.bytes, 0);
     }
 
+    /// Far from a reader at the beginning.
+    const FAR: u64 = 2 * NEAR_BYTES;
+
     #[test]
     fn what_was_read_again_is_let_go_once_its_readers_have_passed_it_even_if_another_is_far_behind()
     {
         let tail = Tail::new(100);
-        let again = |start: u64, end: u64| {
+        let again = |from: u64, end: u64| {
             let (not_understood, filtered) = (None, 0);
-            let entry = FeedEntry {
-                start: mark(start),
-                end: mark(end),
-                batch: batch(10),
-                not_understood,
-                filtered,
-            };
-            tail.publish_again(&VecDeque::from([entry]));
+            // Records are aligned on disk: one may begin behind the end of the one before.
+            let (start, end, batch) = (mark(from + 1), mark(end), batch(10));
+            let entry = FeedEntry { start, end, batch, not_understood, filtered };
+            tail.publish_again(Position(from), &VecDeque::from([entry]));
         };
         let bytes = || {
             let state = tail.lock();
             (state.reread.bytes, state.newest.bytes)
         };
-        let [_dead, lane, follower] = [0, 50, 50].map(|at| tail.join(Position(at)));
-        for start in (0..200).step_by(10) {
+        let [_dead, lane, follower] = [0, FAR, FAR].map(|at| tail.join(Position(at)));
+        for start in (FAR..FAR + 200).step_by(10) {
             tail.publish(mark(start), mark(start + 10), batch(10));
         }
-        tail.advance(lane, Position(50), true);
-        again(50, 60);
-        again(60, 70);
-        tail.advance(lane, Position(70), true);
-        assert_eq!(positions(&tail, 50), [50, 60]);
+        tail.advance(lane, Position(FAR), true);
+        again(FAR, FAR + 10);
+        again(FAR + 10, FAR + 20);
+        tail.advance(lane, Position(FAR + 20), true);
+        assert_eq!(positions(&tail, FAR), [FAR + 1, FAR + 11]);
         // A lane behind the one in the lead reads for itself.
         again(0, 10);
         assert_eq!(positions(&tail, 0), [u64::MAX]);
-        tail.advance(follower, Position(60), false);
-        assert_eq!(positions(&tail, 60), [60]);
+        tail.advance(follower, Position(FAR + 10), false);
+        assert_eq!(positions(&tail, FAR + 10), [FAR + 11]);
         assert_eq!(bytes(), (10, 80));
-        tail.advance(follower, Position(70), false);
+        tail.advance(follower, Position(FAR + 20), false);
         assert_eq!(bytes().0, 0);
     }
 
@@ -308,7 +301,7 @@ mod tests {
         let before = resident_bytes();
         let tail = Tail::new(BOUND_BYTES);
         let mut at = 0;
-        while tail.lock().low == Position(0) {
+        while tail.lock().newest.from == Position(0) {
             let batch = read(at);
             tail.publish(mark(at), mark(at + 1), batch);
             at += 1;
