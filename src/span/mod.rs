@@ -216,15 +216,14 @@ pub struct Span {
 pub struct SpanReading {
     /// The facts about agents, models and tools.
     pub facts: Facts,
-    /// The detail: that of an OTLP span unless [`Span::known_detail`] has it, that of another span without attributes, events and links.
-    pub head: Detail,
+    /// The detail, complete for an OTLP span, without attributes, events and links for another; `None` if it was known before.
+    pub head: Option<Detail>,
 }
 
 impl SpanReading {
     /// Creates a reading that is filled where it stays: facts are large, and moving them costs as much as finding them.
     fn by(fill: impl FnOnce(&mut Self)) -> Arc<Self> {
         let mut reading = Arc::default();
-        // It is shared with nobody yet.
         if let Some(reading) = Arc::get_mut(&mut reading) {
             fill(reading);
         }
@@ -347,7 +346,7 @@ impl Span {
     pub fn synthetic(outline: SpanHeader, scope: Arc<Scope>, detail: Detail, facts: Facts) -> Self {
         Self {
             detail: OnceLock::from(Arc::new(detail)),
-            facts: OnceLock::from(Arc::new(SpanReading { facts, head: Detail::default() })),
+            facts: OnceLock::from(Arc::new(SpanReading { facts, head: None })),
             ..Self::new(outline, scope, None, &Synthetic)
         }
     }
@@ -359,10 +358,9 @@ impl Span {
 
     /// Returns everything that OTLP defines for the span, read on the first call.
     pub fn detail(&self) -> &Detail {
-        match self.facts.get() {
-            Some(read) if self.is_otlp() && self.detail.get().is_none() => &read.head,
-            _ => self.detail.get_or_init(|| Arc::new(self.format.detail(self))),
-        }
+        let read = self.facts.get().filter(|_| self.is_otlp());
+        let detail = read.and_then(|read| read.head.as_ref());
+        detail.unwrap_or_else(|| self.detail.get_or_init(|| Arc::new(self.format.detail(self))))
     }
 
     /// Returns the complete detail if it was read alone.
@@ -383,7 +381,7 @@ impl Span {
     /// read together with the facts.
     pub fn head(&self) -> &Detail {
         let said = self.said();
-        self.known_detail().unwrap_or(&said.head)
+        self.known_detail().or(said.head.as_ref()).unwrap_or_else(|| self.detail())
     }
 
     /// Returns the span's agent facts, read on the first call.
@@ -564,4 +562,48 @@ pub struct Link {
     pub dropped_attributes_count: u32,
     /// W3C flags, and OTLP's bits above them.
     pub flags: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads facts and the detail together, unless the detail is known.
+    struct Together;
+
+    impl Format for Together {
+        fn is_otlp(&self) -> bool {
+            true
+        }
+
+        fn detail(&self, _: &Span) -> Detail {
+            Detail { name: "n".into(), ..Detail::default() }
+        }
+
+        fn said(&self, span: &Span, reading: &mut SpanReading) {
+            reading.head = span.known_detail().is_none().then(|| self.detail(span));
+        }
+    }
+
+    #[test]
+    fn a_clone_that_has_the_facts_but_not_the_detail_they_were_read_from_has_every_attribute() {
+        for is_detail_first in [false, true] {
+            let header = SpanHeader {
+                trace_id: TraceId::new([1; 16]).unwrap(),
+                span_id: SpanId::new([1; 8]).unwrap(),
+                parent_id: None,
+                start_ns: 0,
+                end_ns: 0,
+                wire: Bytes::new(),
+            };
+            let span = Span::new(header, Arc::default(), None, &Together);
+            if is_detail_first {
+                span.detail();
+            }
+            span.facts();
+            // Another thread may read the detail and the facts while a clone is made.
+            let clone = Span { detail: OnceLock::new(), ..span };
+            assert_eq!((&*clone.head().name, &*clone.detail().name), ("n", "n"));
+        }
+    }
 }

@@ -49,7 +49,7 @@ pub(super) fn said(span: &Span, reading: &mut SpanReading) {
     let source = Text::try_from(span.wire.clone()).unwrap_or_default();
     let opened = Opened::of(span, &source);
     facts::facts(span, (&source, &opened), &mut reading.facts);
-    reading.head = head(&source, &opened, &reading.facts);
+    reading.head = Some(head(&source, &opened, &reading.facts));
 }
 
 /// Reads the facts of an item without its input and output. A generation keeps them, because its output may hold its tokens.

@@ -50,6 +50,7 @@ impl Format for Otlp {
     fn said(&self, span: &Span, reading: &mut SpanReading) {
         let SpanReading { facts, head } = reading;
         let detail = span.known_detail().unwrap_or_else(|| {
+            let head = head.insert(Detail::default());
             detail::fill(head, &span.wire);
             head
         });

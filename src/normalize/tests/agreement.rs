@@ -187,8 +187,7 @@ impl Format for SentOn {
     }
 
     fn said(&self, span: &Span, reading: &mut SpanReading) {
-        reading.head = self.0.clone();
-        attributes::facts(span, &reading.head, &mut reading.facts);
+        attributes::facts(span, span.detail(), &mut reading.facts);
     }
 }
 

@@ -28,8 +28,7 @@ impl Format for Made {
     }
 
     fn said(&self, span: &Span, reading: &mut SpanReading) {
-        reading.head = self.0.clone();
-        attributes::facts(span, &reading.head, &mut reading.facts);
+        attributes::facts(span, span.detail(), &mut reading.facts);
     }
 }
 

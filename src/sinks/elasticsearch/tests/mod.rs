@@ -134,7 +134,7 @@ impl Format for Fixed {
     }
 
     fn said(&self, _: &Span, reading: &mut SpanReading) {
-        (reading.facts, reading.head) = (self.facts.clone(), self.detail.clone());
+        reading.facts = self.facts.clone();
     }
 
     fn synthetic_root(&self, _: &Span, _: crate::span::RootSpan) -> Option<SpanId> {
