@@ -72,8 +72,8 @@ pub(in crate::sinks) struct Row<'a> {
     pub(in crate::sinks) source: &'a Source,
 }
 
-/// Defaults for a trace object.
-static NOTHING: LazyLock<(Detail, Facts)> = LazyLock::new(Default::default);
+/// The detail of a trace object.
+static NOTHING: LazyLock<Detail> = LazyLock::new(Detail::default);
 
 impl<'a> Row<'a> {
     /// Collects the values for an item of a batch of this delivery.
@@ -85,9 +85,9 @@ impl<'a> Row<'a> {
             Item::Span(span) => (Some(span), None),
             Item::Trace(trace) => (None, Some(&**trace)),
         };
-        let (nothing, context) = (&*NOTHING, delivery.context(item.trace_id()));
+        let context = delivery.context(item.trace_id());
         let known = span.map(|span| (span.head(), span.facts()));
-        let (detail, facts) = known.unwrap_or((&nothing.0, &nothing.1));
+        let (detail, facts) = known.unwrap_or_else(|| (&NOTHING, Facts::none()));
         let is_otlp = span.is_some_and(Span::is_otlp);
         Self {
             item,

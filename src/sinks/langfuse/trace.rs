@@ -133,9 +133,9 @@ impl<'a> Trace<'a> {
             metadata.iter().find(|(known, _)| **known == *name).map(|(_, value)| value)
         };
         let plain = |(Payload::Text(text) | Payload::Json(text)): &Payload| text.clone();
-        let (no_context, no_facts) = (TraceContext::default(), Facts::default());
+        let no_context = TraceContext::default();
         let known = context.unwrap_or(&no_context);
-        let facts = facts.unwrap_or(&no_facts);
+        let facts = facts.unwrap_or(Facts::none());
         let first =
             |known: &Option<Text>, said: &Option<Text>| known.as_ref().or(said.as_ref()).cloned();
         let of_object = |said: fn(&TraceObject) -> &Option<Text>| said(object?).clone();
