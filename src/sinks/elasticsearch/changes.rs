@@ -14,7 +14,8 @@ pub(super) const BYTES_MAX: usize = 16 << 20;
 const ENTRY_BYTES: usize = (size_of::<(Box<str>, Change)>() + 1) * 7 / 2 + 24;
 /// A busy trace's summary is rebuilt after this multiple of the wait of an idle one.
 const BUSY_WAITS: u32 = 4;
-/// How often an incomplete sum is retried, each time after twice the wait. Spans that are still missing then were deleted.
+/// How often a trace is retried whose sum is incomplete or that is refused, each time after twice the wait. Spans that are still missing
+/// then were deleted.
 const MISSES_MAX: u32 = 5;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -128,11 +129,12 @@ impl Changes {
         change.misses = 0;
     }
 
-    /// Defers an incomplete trace, because the backend refreshes more slowly than configured. Returns whether to wait.
+    /// Defers a trace that is incomplete, because the backend refreshes more slowly than configured, or refused. Returns whether to wait.
     pub(super) fn must_wait(&mut self, trace: &str, now: Instant) -> bool {
         let Some(change) = self.table.get_mut(trace) else { return false };
         change.misses += 1;
-        change.not_before = now + self.refresh_wait * 2_u32.saturating_pow(change.misses);
+        change.not_before =
+            now + self.refresh_wait * 2_u32.saturating_pow(change.misses.min(MISSES_MAX));
         change.misses <= MISSES_MAX
     }
 

@@ -27,15 +27,17 @@ const LARGE_BYTES: usize = 1 << 20;
 /// After this many consecutive breaks, it counts as too large.
 const BROKEN_MAX: u32 = 2;
 
+/// The results of a delivery, or of a round of summaries.
 #[derive(Debug, Default)]
-struct Progress {
-    degradation: Degradation,
+pub(super) struct Progress {
+    /// How documents are written; `None` in a round, whose documents have nothing to fold and depend on what other writers wrote.
+    degradation: Option<Degradation>,
     reports: Reports,
     /// Items to send once more in degraded form.
     to_fold: BTreeSet<usize>,
     /// Whether a request that may have created an index got no answer.
     is_unanswered: bool,
-    tally: DocumentCounts,
+    pub(super) tally: DocumentCounts,
 }
 
 impl Backend {
@@ -64,20 +66,25 @@ impl Backend {
                 Ok(bulks) => bulks,
                 Err(error) => return Report::down(None, format!("cannot encode: {error}")),
             };
-            progress.degradation = degradation;
+            progress.degradation = Some(degradation);
             self.send_all(&bulks, &mut progress).await;
         }
         self.report(delivery, &progress.tally);
         self.has_changed.notify_one();
-        // Nothing may be delivered to an index with a guessed mapping, whichever delivery created it.
+        self.finish(progress).await.unwrap_or_else(|held| held)
+    }
+
+    /// Returns the report, or why nothing counts as delivered: a document may have created its index with a guessed mapping.
+    pub(super) async fn finish(&self, progress: Progress) -> Result<Report, Report> {
         let prepared = self.prepare().await;
         if progress.is_unanswered {
             self.doubt_all();
         }
-        prepared.map_or_else(|held| held, |()| progress.reports.finish())
+        prepared.map(|()| progress.reports.finish())
     }
 
-    async fn send_all(&self, bulks: &[Bulk], progress: &mut Progress) {
+    /// Sends requests, as long as the next one may succeed.
+    pub(super) async fn send_all(&self, bulks: &[Bulk], progress: &mut Progress) {
         let mut has_ended = false;
         for bulk in bulks {
             let sent = if has_ended {
@@ -128,7 +135,7 @@ impl Backend {
     }
 
     /// Notes that the summary of a stored document's trace is stale.
-    pub(super) fn note_stored(&self, line: &Line, is_new: bool) {
+    fn note_stored(&self, line: &Line, is_new: bool) {
         if let Some((trace, received_ms, counts)) = &line.stale {
             let created = u64::from(is_new && *counts);
             self.changes().note(trace, *received_ms, created, Instant::now().into_std());
@@ -154,7 +161,7 @@ impl Backend {
     }
 
     /// Sends a request and reads the answer for each of its lines.
-    pub(super) async fn post(&self, bulk: &Bulk) -> Result<Vec<Answer>, Report> {
+    async fn post(&self, bulk: &Bulk) -> Result<Vec<Answer>, Report> {
         let bytes = bulk.body.len();
         let number = |number: usize| HeaderValue::from(u64::try_from(number).unwrap_or(u64::MAX));
         let mut headers = HeaderMap::from_iter([
@@ -215,8 +222,13 @@ const UNCOMPRESSED_LENGTH: HeaderName =
     HeaderName::from_static("x-elastic-uncompressed-request-length");
 
 impl Progress {
+    /// Begins a round with this many lines.
+    pub(super) fn of_round(lines: usize) -> Self {
+        Self { reports: Reports::new(lines), ..Self::default() }
+    }
+
     fn can_fold(&self, line: &Line) -> bool {
-        self.degradation == Degradation::Full && line.action != Action::Update
+        self.degradation == Some(Degradation::Full) && line.action != Action::Update
     }
 
     fn fold(&mut self, line: &Line) {
@@ -232,6 +244,10 @@ impl Progress {
         }
         let reason = || explain(answer, class);
         let report = match class {
+            // What another writer has changed or deleted must be made again.
+            Class::Conflict | Class::Missing if self.degradation.is_none() => {
+                Report::all(Verdict::Retry, Pace::Go)
+            }
             // An existing document is one that was sent before.
             Class::Stored | Class::Conflict => Report::delivered(),
             Class::SetAside => {

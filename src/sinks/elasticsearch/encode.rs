@@ -31,7 +31,7 @@ pub struct Bulk {
 
 #[derive(Debug)]
 pub(super) struct Line {
-    /// The index of the item in the delivery, or of the trace in a round.
+    /// The index of the item in the delivery, or of the line in a round.
     pub(super) place: usize,
     pub(super) action: Action,
     pub(super) index: String,

@@ -13,8 +13,11 @@ pub(super) const RETRIED: &str = "retried";
 /// Spans that were sent in degraded form.
 pub(super) const DEGRADED: &str = "degraded";
 
-/// All outcomes. The first three: a new document, a replaced one, and an unchanged one.
-const OUTCOMES: [&str; 6] = ["created", "updated", "duplicate", RETRIED, DEGRADED, "failure_store"];
+/// Documents that another writer has written, or an earlier attempt.
+pub(super) const DUPLICATE: &str = "duplicate";
+
+/// All outcomes. The first two: a new document, and a replaced one.
+const OUTCOMES: [&str; 6] = ["created", "updated", DUPLICATE, RETRIED, DEGRADED, "failure_store"];
 
 pub(super) static ODD_TIMES: SinkFigure = figure(
     "es_odd_times",
@@ -26,6 +29,10 @@ pub(super) static CONFLICTS: SinkFigure = figure(
 );
 pub(super) static RESOLVED: SinkFigure =
     figure("es_trace_summary_resolved", "Trace summaries written");
+pub(super) static LEFT_OUT: SinkFigure = figure(
+    "es_trace_summary_left_out",
+    "Documents of traces that the backend refused alone, and that stay missing or as they were",
+);
 
 const fn figure(name: &'static str, help: &'static str) -> SinkFigure {
     SinkFigure { name, help, label: None }
@@ -35,7 +42,7 @@ const fn figure(name: &'static str, help: &'static str) -> SinkFigure {
 pub(super) fn outcome(status: u16, class: Class) -> Option<&'static str> {
     match (class, status) {
         (Class::Stored, 201) => Some("created"),
-        (Class::Stored, 409) | (Class::Conflict, _) => Some("duplicate"),
+        (Class::Stored, 409) | (Class::Conflict, _) => Some(DUPLICATE),
         (Class::Stored, _) => Some("updated"),
         (Class::SetAside, _) => Some("failure_store"),
         (Class::Missing | Class::Refused, _) => None,
@@ -55,7 +62,7 @@ pub(super) fn count(figures: &SinkFigures, tally: &DocumentCounts) {
 /// Makes all metrics visible.
 pub(super) fn show(figures: &SinkFigures) {
     count(figures, &OUTCOMES.map(|outcome| (outcome, 0)).into());
-    for figure in [&ODD_TIMES, &CONFLICTS, &RESOLVED] {
+    for figure in [&ODD_TIMES, &CONFLICTS, &RESOLVED, &LEFT_OUT] {
         figures.add(figure, 0);
     }
 }

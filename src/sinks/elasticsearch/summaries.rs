@@ -4,6 +4,8 @@
 //! documents of spans that were written before the rest of their trace arrived, and writes each summary only if no other writer has written
 //! it meanwhile. Every writer waits until its spans can be found, so sums that are read after its version count them, and a writer that
 //! finds a newer version reads again. Spans are stored under their ids, so the sums are exact, however often each was sent.
+//!
+//! A request that the backend refuses is repeated for halves of its traces, so a trace that it refuses keeps no other from its summary.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -17,18 +19,19 @@ use tracing::warn;
 
 use super::changes::Change;
 use super::cluster::{ClusterError, Why};
+use super::deliver::Progress;
 use super::encode::{Bulk, Bulks, Line};
 use super::fields::Field::{Json, Nothing, Number, Words};
 use super::fields::{Row, write_fields};
 use super::figures;
 use super::names::bounded;
-use super::queries::{self, Hit, Looked, StoredTrace};
-use super::response::{Action, Class, explain, judge};
+use super::queries::{self, Hit, Looked};
+use super::response::Action;
 use super::summary::Summary;
 use super::tree::{self, Place};
 use super::{Backend, lock};
-use crate::sinks::Report;
 use crate::sinks::http::Response;
+use crate::sinks::{Pace, Report, Verdict};
 use crate::span::{Own, Spends};
 use crate::support::backoff::Backoff;
 use crate::support::json::raw::Raw;
@@ -49,7 +52,6 @@ pub(super) fn start(backend: &Arc<Backend>) -> AbortOnDropHandle<()> {
 async fn run(backend: Arc<Backend>) {
     let round_min = ROUND_MIN.min(backend.settings.options.refresh_wait.0);
     let mut backoff = Backoff::new(round_min, RETRY_LONGEST);
-    let mut traces_max = TRACES_MAX;
     loop {
         let next = backend.changes().next_due();
         let Some(next) = next else {
@@ -57,7 +59,7 @@ async fn run(backend: Arc<Backend>) {
             continue;
         };
         sleep_until(Instant::from_std(next)).await;
-        match backend.round(&mut traces_max).await {
+        match backend.round().await {
             Ok(is_full) => {
                 backoff.reset();
                 backend.set_unreadable(None);
@@ -88,33 +90,109 @@ impl Backend {
         *unreadable = reason.map(|reason| format!("{UNREADABLE} ({reason})"));
     }
 
-    /// Builds the summaries that are due. Returns whether there may be more.
-    async fn round(&self, traces_max: &mut usize) -> Result<bool, ClusterError> {
+    /// Builds the summaries that are due. Returns whether there may be more. If the backend refuses a request, or answers only a part, the
+    /// traces are tried in halves. A trace that fails alone is deferred, and left out if it fails while others succeed.
+    async fn round(&self) -> Result<bool, ClusterError> {
         self.prepare().await.map_err(|report| obstacle_of(&report))?;
         self.scan().await?;
-        let due = self.changes().due(*traces_max, Instant::now().into_std());
+        let due = self.changes().due(TRACES_MAX, Instant::now().into_std());
+        let (mut parts, mut has_taken) = (vec![&*due], false);
+        while let Some(part) = parts.pop() {
+            match self.summarize(part).await {
+                Ok(()) => has_taken = true,
+                Err(error) if error.why != Why::Refused => return Err(error),
+                Err(error) => match part {
+                    [(trace, _)] => {
+                        let now = Instant::now().into_std();
+                        if !self.changes().must_wait(trace, now) && has_taken {
+                            self.leave_out(trace, &error.reason);
+                            self.changes().settled(trace, now);
+                        } else if !has_taken {
+                            // The next round may succeed without it.
+                            return Err(error);
+                        }
+                    }
+                    // The newer half is first, because what is refused again and again is old.
+                    _ => parts.extend(<[_; 2]>::from(part.split_at(part.len() / 2))),
+                },
+            }
+        }
+        Ok(due.len() == TRACES_MAX)
+    }
+
+    fn leave_out(&self, trace: &str, reason: &str) {
+        let sink = &self.name;
+        warn!(sink, trace, reason, "a trace document was rejected; a later span is another chance");
+        self.figures.add(&figures::LEFT_OUT, 1);
+    }
+
+    /// Builds the summaries of these traces.
+    async fn summarize(&self, due: &[(Box<str>, Change)]) -> Result<(), ClusterError> {
         if due.is_empty() {
-            return Ok(false);
+            return Ok(());
         }
         let names: Vec<&str> = due.iter().map(|(name, _)| &**name).collect();
         let ids: Vec<_> = names.iter().map(|name| bounded(name)).collect();
         let path = format!("/{}/_mget", self.settings.indices[1]);
         let documents = self.ask(&path, json!({ "ids": ids }).to_string()).await?;
-        let found = queries::read_found(&documents.body).ok_or_else(unclear)?;
+        let mut found = queries::read_found(&documents.body).ok_or_else(unclear)?;
         // Everything that exists now is counted, so this follows the versions.
         let read_at = Instant::now();
-        let (is_full, more) = (due.len() == *traces_max, (*traces_max * 2).min(TRACES_MAX));
-        // Halved in case these are too many.
-        *traces_max = (due.len() / 2).max(1);
         let path = format!("/{}/_msearch", self.spans_pattern());
         let answer = self.ask(&path, queries::look(&names)).await?;
-        let looked = queries::read_looked(&answer.body);
-        let Some(looked) = looked.filter(|looked| !looked.is_cut() || due.len() == 1) else {
-            return if due.len() == 1 { Err(unclear()) } else { Ok(true) };
-        };
-        *traces_max = more;
-        self.write(&due, found, looked, read_at).await?;
-        Ok(is_full)
+        let mut looked = queries::read_looked(&answer.body).ok_or_else(unclear)?;
+        if looked.is_cut() && 1 < due.len() {
+            return Err(unclear());
+        }
+        let now = Instant::now().into_std();
+        let mut works: Vec<(Summary<'_>, &Change)> = Vec::with_capacity(due.len());
+        for (name, change) in due {
+            let found = found.remove(&*bounded(name)).unwrap_or_default();
+            let sum = looked.sums.remove(&**name).unwrap_or_default();
+            let counted = found.document.get("span_count").and_then(Raw::count);
+            let is_behind = sum.spans() < counted.unwrap_or_default().max(change.created);
+            if is_behind && self.changes().must_wait(name, now) {
+                continue;
+            }
+            works.push((Summary { name, sum, found, max_depth: 0 }, change));
+        }
+        let (bulks, traces) = self.encode_round(&mut works, &looked);
+        let mut progress = Progress::of_round(traces.len());
+        self.send_all(&bulks, &mut progress).await;
+        let conflicts = progress.tally.get(figures::DUPLICATE).copied().unwrap_or_default();
+        self.figures.add(&figures::CONFLICTS, conflicts);
+        let report = self.finish(progress).await.map_err(|held| obstacle_of(&held))?;
+        // Traces that stay due, because some of their lines were not accepted.
+        let (mut open, mut has_taken, mut refused) = (BTreeSet::new(), false, None);
+        for (line, at) in bulks.iter().flat_map(|bulk| &bulk.lines).zip(traces) {
+            match report.verdicts.of(line.place) {
+                Verdict::Delivered => {
+                    has_taken = true;
+                    self.figures.add(&figures::RESOLVED, (line.action != Action::Update).into());
+                }
+                Verdict::Reject(refusal) => {
+                    let trace = works.get(at).map_or("", |(summary, _)| summary.name);
+                    self.leave_out(trace, &refusal.reason);
+                }
+                Verdict::Retry | Verdict::Defer(_) => drop(open.insert(at)),
+                Verdict::Split(refusal) | Verdict::Fault(refusal) => {
+                    open.insert(at);
+                    refused = Some(&refusal.reason);
+                }
+            }
+        }
+        let mut changes = self.changes();
+        for (at, (summary, _)) in works.iter().enumerate() {
+            if !open.contains(&at) {
+                changes.settled(summary.name, read_at.into_std());
+            }
+        }
+        match refused {
+            Some(reason) => Err(ClusterError { why: Why::Refused, reason: reason.clone() }),
+            // If some were accepted, the rest follows in the next round.
+            None if has_taken || report.pace == Pace::Go => Ok(()),
+            None => Err(obstacle_of(&report)),
+        }
     }
 
     /// Searches for traces that are not in the table: those from before a restart, and those without room.
@@ -142,41 +220,13 @@ impl Backend {
         format!("{spans},{spans}-*")
     }
 
-    async fn write(
+    /// Encodes a round: corrections of spans' documents, followed by the summaries. Also returns the trace of each line.
+    fn encode_round(
         &self,
-        due: &[(Box<str>, Change)],
-        mut found: HashMap<String, StoredTrace<'_>>,
-        mut looked: Looked<'_>,
-        read_at: Instant,
-    ) -> Result<(), ClusterError> {
-        let now = Instant::now().into_std();
-        let mut works: Vec<(Summary<'_>, &Change)> = Vec::with_capacity(due.len());
-        for (name, change) in due {
-            let found = found.remove(&*bounded(name)).unwrap_or_default();
-            let sum = looked.sums.remove(&**name).unwrap_or_default();
-            let counted = found.document.get("span_count").and_then(Raw::count);
-            let is_behind = sum.spans() < counted.unwrap_or_default().max(change.created);
-            if is_behind && self.changes().must_wait(name, now) {
-                continue;
-            }
-            works.push((Summary { name, sum, found, max_depth: 0 }, change));
-        }
-        let bulks = self.encode_round(&mut works, &looked);
-        let (open, written) = self.send_round(&bulks).await;
-        // Documents that were written with a guessed mapping must be written again.
-        self.prepare().await.map_err(|held| obstacle_of(&held))?;
-        let mut changes = self.changes();
-        for (at, (summary, _)) in works.iter().enumerate() {
-            if !open.contains(&at) {
-                changes.settled(summary.name, read_at.into_std());
-            }
-        }
-        written
-    }
-
-    /// Encodes a round: corrections of spans' documents, followed by the summaries.
-    fn encode_round(&self, works: &mut [(Summary<'_>, &Change)], looked: &Looked<'_>) -> Vec<Bulk> {
-        let encoder = self.encoder();
+        works: &mut [(Summary<'_>, &Change)],
+        looked: &Looked<'_>,
+    ) -> (Vec<Bulk>, Vec<usize>) {
+        let (encoder, mut traces) = (self.encoder(), Vec::new());
         let mut bulks = Bulks::new(encoder.request_bytes_max);
         // The tree of a trace is unknown unless all of its spans were returned.
         if !looked.is_cut() {
@@ -197,7 +247,8 @@ impl Backend {
                     correction.iter().any(|(_, name, field)| *name == "usage" && field.is_said());
                 let stale = is_moved.then(|| (summary.name.to_owned(), change.received_ms, false));
                 let (action, index) = (Action::Update, hit.index.clone());
-                let line = Line { place: at, action, index, stale };
+                let line = Line { place: traces.len(), action, index, stale };
+                traces.push(at);
                 bulks.add(line, Some(&hit.id), hit.seq, |out| {
                     out.extend_from_slice(b"{\"doc\":{");
                     write_fields(out, correction);
@@ -214,55 +265,13 @@ impl Backend {
                 continue;
             }
             let action = if found.seq.is_some() { Action::Conditional } else { Action::Create };
-            let line = Line { place: at, action, index: index.clone(), stale: None };
+            let line = Line { place: traces.len(), action, index: index.clone(), stale: None };
+            traces.push(at);
             bulks.add(line, Some(&bounded(name)), found.seq, |out| {
                 out.extend_from_slice(&document);
             });
         }
-        bulks.done()
-    }
-
-    /// Sends a round. Also returns the traces that stay due, because some of their lines were not accepted.
-    async fn send_round(&self, bulks: &[Bulk]) -> (BTreeSet<usize>, Result<(), ClusterError>) {
-        let (mut has_taken, mut refused, mut open) = (false, None, BTreeSet::new());
-        for (at, bulk) in bulks.iter().enumerate() {
-            let answers = match self.post(bulk).await {
-                Ok(answers) => answers,
-                Err(report) => {
-                    self.doubt_all();
-                    let rest = bulks.iter().skip(at).flat_map(|bulk| &bulk.lines);
-                    open.extend(rest.map(|line| line.place));
-                    return (open, Err(obstacle_of(&report)));
-                }
-            };
-            for (line, answer) in bulk.lines.iter().zip(&answers) {
-                let class = judge(answer, line.action);
-                match class {
-                    Class::Stored => {
-                        has_taken = true;
-                        self.note_stored(line, false);
-                        let is_summary = line.action != Action::Update;
-                        self.figures.add(&figures::RESOLVED, is_summary.into());
-                    }
-                    Class::Refused | Class::SetAside => {
-                        let error = &*answer.error;
-                        warn!(sink = self.name, error, "a trace document was rejected");
-                    }
-                    Class::Conflict | Class::Missing => {
-                        open.insert(line.place);
-                        let is_conflict = class == Class::Conflict;
-                        self.figures.add(&figures::CONFLICTS, is_conflict.into());
-                    }
-                    _ => {
-                        open.insert(line.place);
-                        refused = Some(explain(answer, class));
-                    }
-                }
-            }
-        }
-        // If some were accepted, the rest follows in the next round.
-        let refused = refused.filter(|_| !has_taken);
-        (open, refused.map_or(Ok(()), |reason| Err(ClusterError::away(reason))))
+        (bulks.done(), traces)
     }
 }
 
@@ -270,13 +279,12 @@ const UNREADABLE: &str = "the key may not read, so no trace documents are made; 
     Give it the privilege `read` on the indices, or set trace_summary = \"off\"";
 
 fn unclear() -> ClusterError {
-    ClusterError::away("the backend's answer about traces cannot be read, or is incomplete")
+    let reason = "the backend's answer about traces cannot be read, or is incomplete".to_owned();
+    ClusterError { why: Why::Refused, reason }
 }
 
 fn obstacle_of(report: &Report) -> ClusterError {
-    let refused = || report.refusal().map(|refusal| &*refusal.reason);
-    let reason = report.pace.reason().or_else(refused);
-    ClusterError::away(reason.unwrap_or("trace documents were not accepted"))
+    ClusterError::away(report.pace.reason().unwrap_or_default())
 }
 
 /// Returns what a span's document has wrong or lacks. Tokens are included if the document is wrong about whether they count.

@@ -110,6 +110,60 @@ async fn a_trace_object_is_there_at_once_whoever_wrote_the_summary() {
 }
 
 #[tokio::test]
+async fn a_trace_that_is_refused_alone_keeps_no_other_from_its_summary_and_is_left_out() {
+    for path in ["/_mget", "/_msearch", "/_bulk"] {
+        let fake = Fake::start(Manner::default()).await;
+        let calls: Vec<_> = (0..20).map(|n| Told::model_call(n, n, None, 1, 1)).collect();
+        deliver_all(&sink(&fake, "trace_summary = \"off\""), told(&calls)).await;
+        fake.manner(|manner| manner.refused = Some((path, trace_name(7))));
+        // A sink that finds all traces in its first round.
+        let metrics = crate::telemetry::Metrics::default();
+        let (figures, state) = (metrics.of_sink("search"), Bytes::from_static(b"1"));
+        let text = format!("endpoints = [{:?}]\nrefresh_wait = \"5ms\"", fake.address);
+        let parts = Parts { figures, state, ..Parts::default() };
+        let sink = Elasticsearch::new(parse(&text).unwrap(), &parts, changes::BYTES_MAX).unwrap();
+        sink.start_summaries();
+        let left_out = "es_trace_summary_left_out_total{sink=\"search\"} 1";
+        let others = async {
+            while fake.docs(TRACES).len() < 19 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            // It is only left out because others are accepted.
+            while !page_of(&metrics).contains(left_out) {
+                deliver_all(&sink, told(&calls[..1])).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), others).await.expect(path);
+        settled(&sink).await;
+        assert_eq!(fake.docs(TRACES).len(), 19, "{path}");
+        assert_eq!(doc(&fake, TRACES, &trace_name(7)), Json::Null, "{path}");
+        // A later span of it is another chance.
+        fake.manner(|manner| manner.refused = None);
+        deliver_all(&sink, told(&calls[7..8])).await;
+        settled(&sink).await;
+        assert_eq!(doc(&fake, TRACES, &trace_name(7))["span_count"], 1, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_of_summaries_that_is_refused_as_a_whole_does_not_stop_the_others() {
+    let fake = Fake::start(Manner::default()).await;
+    let calls: Vec<_> = (0..100).map(|trace| Told::model_call(trace, trace, None, 1, 1)).collect();
+    deliver_all(&sink(&fake, "trace_summary = \"off\""), told(&calls)).await;
+    let before = fake.bulks().len();
+    fake.fail([Fault::Whole(400, json!({}))]);
+    // A sink that finds all traces in its first round, and needs several requests for their summaries.
+    let limits = "doc_bytes_max = \"16KiB\"\nrequest_bytes_max = \"16KiB\"";
+    settled(&restarted(&fake, limits, Bytes::from_static(b"1"))).await;
+    let asked = |seen: &fake::Seen| seen.path.contains("/_mget");
+    let first_round = fake.seen().into_iter().skip_while(|seen| !asked(seen)).skip(1);
+    let first_round = first_round.take_while(|seen| !asked(seen));
+    let bulks = first_round.filter(|seen| seen.path.contains("/_bulk")).count();
+    assert!(1 < bulks && bulks < fake.bulks().len() - before, "{bulks} requests");
+    assert_eq!(fake.docs(TRACES).len(), 100);
+}
+
+#[tokio::test]
 async fn a_key_that_may_not_read_gets_no_summaries_and_is_told_so() {
     let fake = Fake::start(Manner { may_read: false, ..Manner::default() }).await;
     let sink = sink(&fake, "");

@@ -216,6 +216,15 @@ async fn deliver_all(sink: &Elasticsearch, delivery: Delivery) {
     }
 }
 
+/// Returns what `/metrics` shows.
+fn page_of(metrics: &crate::telemetry::Metrics) -> String {
+    let mut registry = prometheus_client::registry::Registry::default();
+    metrics.register(&mut registry);
+    let mut page = String::new();
+    prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+    page
+}
+
 fn doc(fake: &Fake, index: &str, id: &str) -> Json {
     fake.docs(index).get(id).cloned().unwrap_or(Json::Null)
 }

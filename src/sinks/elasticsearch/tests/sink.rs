@@ -184,10 +184,7 @@ async fn what_becomes_of_documents_is_counted() {
     assert_eq!(words(&sink.deliver(&first).await, 1), "Retry Slow");
     assert_eq!(sink.deliver(&first).await, Report::delivered());
     assert_eq!(sink.deliver(&first).await, Report::delivered());
-    let mut registry = prometheus_client::registry::Registry::default();
-    metrics.register(&mut registry);
-    let mut page = String::new();
-    prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+    let page = page_of(&metrics);
     // Three spans, and then the model call again.
     for (outcome, count) in [
         ("created", 3),

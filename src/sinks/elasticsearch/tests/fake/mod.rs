@@ -54,6 +54,8 @@ pub(crate) struct Manner {
     pub(super) may_manage: bool,
     /// Whether indices may be created directly.
     pub(super) may_make: bool,
+    /// The end of the path and a part of the body of requests that it refuses.
+    pub(super) refused: Option<(&'static str, String)>,
     /// How much of one bulk request it accepts; `None` for everything.
     pub(super) room: Option<Room>,
 }
@@ -108,6 +110,7 @@ impl Default for Manner {
             unknown_types: Vec::new(),
             may_manage: true,
             may_make: true,
+            refused: None,
             room: None,
         }
     }
@@ -312,6 +315,12 @@ impl State {
         }
         if !self.manner.is_authorized {
             return Ok(error(401, "security_exception", "unable to authenticate user"));
+        }
+        if let Some((end, part)) = &self.manner.refused
+            && path.ends_with(end)
+            && String::from_utf8_lossy(&seen.body).contains(part)
+        {
+            return Ok(error(400, "illegal_argument_exception", "refused"));
         }
         if path.ends_with("/_bulk") {
             return self.bulk(seen);
