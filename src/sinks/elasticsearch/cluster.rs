@@ -9,7 +9,7 @@ use hyper::{HeaderMap, Method, StatusCode, Uri};
 use tokio::time::Instant;
 
 use super::options::Settings;
-use super::response::error_of;
+use super::response::{error_of, explained};
 use crate::sinks::http::classify::StatusClass;
 use crate::sinks::http::{Client, Request, RequestError, Response};
 use crate::sinks::{BuildError, Report};
@@ -110,9 +110,7 @@ impl Cluster {
             (StatusClass::Stop, status) if status != StatusCode::UNAUTHORIZED => Why::Missing,
             _ => Why::Away,
         };
-        let status = response.reason();
-        let said = if error.is_empty() { status } else { format!("{status}: {error}: {reason}") };
-        Err(ClusterError { why, reason: said })
+        Err(ClusterError { why, reason: explained(&response.reason(), &error, &reason) })
     }
 
     /// Sends a request and returns any answer. Tries the endpoints until one can answer: the least busy first, and recently failed ones

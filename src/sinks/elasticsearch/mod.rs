@@ -138,7 +138,7 @@ impl Elasticsearch {
             name: parts.name.clone(),
             figures: parts.figures.clone(),
             cluster: Cluster::new(&settings)?,
-            setup: Setup::default(),
+            setup: Setup::of(&settings.indices),
             changes: Mutex::new(changes),
             has_changed: tokio::sync::Notify::new(),
             size_limit: Mutex::default(),
@@ -147,15 +147,6 @@ impl Elasticsearch {
             settings,
         };
         Ok(Self { backend: Arc::new(backend), summaries: OnceLock::new() })
-    }
-
-    async fn send(&self, delivery: &Delivery) -> Report {
-        let backend = &self.backend;
-        if let Err(report) = backend.prepare().await {
-            return report;
-        }
-        self.start_summaries();
-        backend.deliver(delivery).await
     }
 
     /// Starts the task that builds summaries, if they are enabled and it is not running.
@@ -197,7 +188,13 @@ impl Sink for Elasticsearch {
     }
 
     fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
-        Box::pin(self.send(delivery))
+        Box::pin(async {
+            if let Err(report) = self.backend.prepare().await {
+                return report;
+            }
+            self.start_summaries();
+            self.backend.deliver(delivery).await
+        })
     }
 
     /// Saves when the first uncounted span was received. Everything received earlier is counted. Everything delivered after this checkpoint

@@ -19,17 +19,14 @@ type Answer<T> = Result<T, Box<dyn Error + Send + Sync>>;
 pub(super) async fn probe(settings: &Settings) -> Answer<String> {
     let cluster = Cluster::new(settings)?;
     let response = cluster.send(Method::GET, "", HeaderMap::new(), "").await?;
-    let status = response.reason();
-    match response.status {
-        StatusCode::UNAUTHORIZED => {
-            return Err(
-                format!("{status}: set `api_key`, `user` and `password`, or `bearer`").into()
-            );
-        }
+    let remedy = match response.status {
+        StatusCode::UNAUTHORIZED => Some("set `api_key`, `user` and `password`, or `bearer`"),
         // A key with few privileges may not be allowed to ask.
-        StatusCode::FORBIDDEN => {}
-        asked if asked.is_success() => {}
-        _ => return Err(format!("{status}: this address does not lead to a cluster").into()),
+        StatusCode::FORBIDDEN => None,
+        asked => (!asked.is_success()).then_some("this address does not lead to a cluster"),
+    };
+    if let Some(remedy) = remedy {
+        return Err(format!("{}: {remedy}", response.reason()).into());
     }
     let server = Server::read(settings.options.flavor, &response.body);
     let mut said = vec![server.describe()];

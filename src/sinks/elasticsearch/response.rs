@@ -166,7 +166,8 @@ pub(super) fn kept(answer: &Answer) -> String {
     shortened(&format!("{} {}: {}", answer.status, answer.error, answer.reason))
 }
 
-fn explained(status: &str, error: &str, reason: &str) -> String {
+/// Joins what is known of an error.
+pub(super) fn explained(status: &str, error: &str, reason: &str) -> String {
     match (error, reason) {
         ("", _) => status.to_owned(),
         (error, "") => format!("{status}: {error}"),

@@ -21,16 +21,24 @@ use crate::sinks::Report;
 use crate::sinks::http::classify::StatusClass;
 
 /// What is known of the backend, and the state of the setup.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Setup {
     /// The identified server.
     server: OnceLock<Server>,
     /// A notice for the operator although documents arrive.
     pub(super) notice: Mutex<Option<String>>,
-    /// Indices that a document may just have created, until their mapping is verified; `None` before the first setup.
-    doubted: Mutex<Option<BTreeSet<String>>>,
+    /// Indices whose mapping is not verified: all at first, then those that a document may just have created.
+    doubted: Mutex<BTreeSet<String>>,
     /// Held during the setup.
     stage: tokio::sync::Mutex<()>,
+}
+
+impl Setup {
+    pub(super) fn of(indices: &[String; 2]) -> Self {
+        let doubted = BTreeSet::from(indices.clone()).into();
+        let (server, notice, stage) = Default::default();
+        Self { server, notice, doubted, stage }
+    }
 }
 
 impl Backend {
@@ -51,11 +59,11 @@ impl Backend {
         manage != ManageTemplates::Off && self.server().has_indices()
     }
 
-    /// Runs the setup once. A report explains why nothing can be delivered now.
+    /// Runs the setup, unless all mappings are verified. A report explains why nothing can be delivered now.
     pub(super) async fn prepare(&self) -> Result<(), Report> {
         let setup = &self.setup;
         let _stage = setup.stage.lock().await;
-        if lock(&setup.doubted).as_ref().is_some_and(BTreeSet::is_empty) {
+        if lock(&setup.doubted).is_empty() {
             return Ok(());
         }
         if setup.server.get().is_none() {
@@ -63,20 +71,18 @@ impl Backend {
             info!(sink = self.name, server = server.describe(), "found");
             setup.server.set(server).ok();
         }
-        if self.is_managed() {
-            self.install().await.map_err(ClusterError::report)?;
+        if !self.is_managed() {
+            lock(&setup.doubted).clear();
+            return Ok(());
         }
-        // Indices that were doubted meanwhile are checked before the next delivery.
-        lock(&setup.doubted).get_or_insert_default();
-        Ok(())
+        self.install().await.map_err(ClusterError::report)
     }
 
     /// Repeats the setup before the next delivery, because these indices were created by their first document. If the template was deleted,
     /// the server guessed their mapping.
     pub(super) fn doubt(&self, indices: impl IntoIterator<Item = String>) {
-        let mut doubted = lock(&self.setup.doubted);
-        if let Some(doubted) = doubted.as_mut().filter(|_| self.is_managed()) {
-            doubted.extend(indices);
+        if self.is_managed() {
+            lock(&self.setup.doubted).extend(indices);
         }
     }
 
@@ -146,13 +152,11 @@ impl Backend {
                 }
             }
         }
-        let mut indices = lock(&self.setup.doubted).clone().unwrap_or_default();
-        indices.extend(self.settings.indices.clone());
-        for index in indices {
+        // Indices that are doubted meanwhile are checked before the next delivery.
+        let doubted = lock(&self.setup.doubted).clone();
+        for index in doubted {
             self.check(&index).await?;
-            if let Some(doubted) = lock(&self.setup.doubted).as_mut() {
-                doubted.remove(&index);
-            }
+            lock(&self.setup.doubted).remove(&index);
         }
         Ok(())
     }
@@ -162,7 +166,22 @@ impl Backend {
         let rotation = self.settings.options.rotation;
         let is_rotated = matches!(rotation, Rotation::Daily | Rotation::Monthly)
             && index == self.settings.indices[0];
-        let updated = self.update_mapping(index, if is_rotated { "-*" } else { "" }).await;
+        let path = format!("/{index}{}/_mapping", if is_rotated { "-*" } else { "" });
+        let put = |mut body: Value, at: &str| {
+            let mapping = body.pointer_mut(at).map(Value::take).unwrap_or_default().to_string();
+            self.cluster.ask(Method::PUT, &path, mapping)
+        };
+        let ours = templates::index_body(&self.settings, self.server(), index);
+        let mut updated = put(ours, "/mappings").await;
+        if updated.as_ref().is_err_and(|obstacle| obstacle.why == Why::Refused) {
+            // A user's `@custom` template may override types, and an index that has them is correct.
+            let simulate = format!("/_index_template/_simulate_index/{index}");
+            let composed = self.cluster.ask(Method::POST, &simulate, "").await.ok();
+            let composed = composed.and_then(|answer| serde_json::from_slice(&answer.body).ok());
+            if let Some(body) = composed {
+                updated = put(body, "/template/mappings").await;
+            }
+        }
         let Err(obstacle) = updated else { return Ok(()) };
         match obstacle.why {
             Why::Refused => {}
@@ -188,28 +207,6 @@ impl Backend {
              options back, give a new `index_prefix`, or reindex or delete what it has"
         );
         Err(ClusterError { reason, ..obstacle })
-    }
-
-    /// Adds fields to an existing index, or to all indices with this name and suffix.
-    async fn update_mapping(&self, index: &str, more: &str) -> Result<(), ClusterError> {
-        let path = format!("/{index}{more}/_mapping");
-        let put = |mut body: Value, at: &str| {
-            let mapping = body.pointer_mut(at).map(Value::take).unwrap_or_default().to_string();
-            self.cluster.ask(Method::PUT, &path, mapping)
-        };
-        let ours = templates::index_body(&self.settings, self.server(), index);
-        let refused = match put(ours, "/mappings").await {
-            Err(obstacle) if obstacle.why == Why::Refused => obstacle,
-            answer => return answer.map(drop),
-        };
-        // A user's `@custom` template may override types, and an index that has them is correct.
-        let simulate = format!("/_index_template/_simulate_index/{index}");
-        let composed = self.cluster.ask(Method::POST, &simulate, "").await.ok();
-        let composed = composed.and_then(|answer| serde_json::from_slice(&answer.body).ok());
-        match composed {
-            Some(body) => put(body, "/template/mappings").await.map(drop),
-            None => Err(refused),
-        }
     }
 
     /// Creates the indices directly, if templates may not be installed.
