@@ -66,6 +66,13 @@ impl ClusterError {
     }
 }
 
+/// Nothing can be delivered now.
+impl From<Report> for ClusterError {
+    fn from(held: Report) -> Self {
+        Self::away(held.pace.reason().unwrap_or_default())
+    }
+}
+
 /// How long an endpoint is avoided after a failure, if there are others: long compared to a timeout, and short enough that a recovered node
 /// is soon used again.
 const REST: Duration = Duration::from_secs(30);

@@ -51,15 +51,14 @@ impl Backend {
             }
         }
         let mut progress = Progress { reports, ..Progress::default() };
-        for degradation in [Degradation::Full, Degradation::Folded] {
-            let wanted = mem::take(&mut progress.to_fold);
-            if degradation == Degradation::Folded && wanted.is_empty() {
-                break;
-            }
+        // Everything at first, then what has to be folded.
+        let mut wanted: Option<BTreeSet<usize>> = None;
+        while wanted.as_ref().is_none_or(|wanted| !wanted.is_empty()) {
             let this = Arc::clone(self);
+            let degradation =
+                if wanted.is_none() { Degradation::Full } else { Degradation::Folded };
             let work = move |delivery: &Delivery| {
-                let is_wanted =
-                    |at: usize| degradation == Degradation::Full || wanted.contains(&at);
+                let is_wanted = |at: usize| wanted.as_ref().is_none_or(|them| them.contains(&at));
                 Encoder { degradation, ..this.encoder() }.delivery(delivery, is_wanted)
             };
             let bulks = match http::encode(delivery, work).await {
@@ -68,6 +67,7 @@ impl Backend {
             };
             progress.degradation = Some(degradation);
             self.send_all(&bulks, &mut progress).await;
+            wanted = Some(mem::take(&mut progress.to_fold));
         }
         self.report(delivery, &progress.tally);
         self.has_changed.notify_one();
@@ -165,8 +165,9 @@ impl Backend {
         let bytes = bulk.body.len();
         let number = |number: usize| HeaderValue::from(u64::try_from(number).unwrap_or(u64::MAX));
         let mut headers = HeaderMap::from_iter([
-            (EVENT_COUNT, number(bulk.lines.len())),
-            (UNCOMPRESSED_LENGTH, number(bytes)),
+            // For proxies that meter by them.
+            (HeaderName::from_static("x-elastic-event-count"), number(bulk.lines.len())),
+            (HeaderName::from_static("x-elastic-uncompressed-request-length"), number(bytes)),
         ]);
         if let Some(coding) = self.settings.compression.header() {
             headers.insert(CONTENT_ENCODING, coding);
@@ -214,12 +215,6 @@ impl Backend {
         }
     }
 }
-
-/// The number of documents in a request, for proxies that meter by it.
-const EVENT_COUNT: HeaderName = HeaderName::from_static("x-elastic-event-count");
-/// The length of a request before compression, for the same purpose.
-const UNCOMPRESSED_LENGTH: HeaderName =
-    HeaderName::from_static("x-elastic-uncompressed-request-length");
 
 impl Progress {
     /// Begins a round with this many lines.

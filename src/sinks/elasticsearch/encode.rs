@@ -83,14 +83,13 @@ impl<'s> Encoder<'s> {
         let subjects: Vec<Subject<'_>> = subjects.collect();
         let places = self.places(&subjects);
         let mut spans = subjects.iter().zip(&places);
-        let mut bulks = Bulks::new(self.request_bytes_max);
         // The output is about a quarter larger: names, times, and data that is written twice.
-        bulks.body.reserve((delivery.bytes() / 4 * 5).min(self.request_bytes_max));
+        let bytes = (delivery.bytes() / 4 * 5).min(self.request_bytes_max);
+        let mut bulks = Bulks::new(self.request_bytes_max, bytes);
         for (at, (batch, item)) in delivery.items().enumerate() {
             match item {
                 Item::Span(_) => {
-                    let Some((subject, place)) = spans.next() else { break };
-                    if is_wanted(at) {
+                    if let Some((subject, place)) = spans.next().filter(|_| is_wanted(at)) {
                         self.span(&mut bulks, at, subject, place);
                     }
                 }
@@ -189,14 +188,15 @@ fn write_action(out: &mut Vec<u8>, line: &Line, id: Option<&str>, seq: Option<Se
 /// Requests that are being written.
 pub(super) struct Bulks {
     bytes_max: usize,
-    done: Vec<Bulk>,
-    body: Vec<u8>,
-    lines: Vec<Line>,
+    /// The number of lines.
+    pub(super) count: usize,
+    all: Vec<(Vec<u8>, Vec<Line>)>,
 }
 
 impl Bulks {
-    pub(super) fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, done: Vec::new(), body: Vec::new(), lines: Vec::new() }
+    /// Begins with room for this many bytes.
+    pub(super) fn new(bytes_max: usize, bytes: usize) -> Self {
+        Self { bytes_max, count: 0, all: vec![(Vec::with_capacity(bytes), Vec::new())] }
     }
 
     /// Adds an action on a document with an id, and the document, which `write` appends without the final line break. With a version, the
@@ -208,28 +208,23 @@ impl Bulks {
         seq: Option<Seq>,
         write: impl FnOnce(&mut Vec<u8>),
     ) {
-        let at = self.body.len();
-        write_action(&mut self.body, &line, id, seq);
-        write(&mut self.body);
-        self.body.push(b'\n');
-        if self.bytes_max < self.body.len() && 0 < at {
-            let next = self.body.split_off(at);
-            self.finish();
-            self.body = next;
+        let (mut body, mut lines) = self.all.pop().unwrap_or_default();
+        let at = body.len();
+        write_action(&mut body, &line, id, seq);
+        write(&mut body);
+        body.push(b'\n');
+        if self.bytes_max < body.len() && 0 < at {
+            let next = body.split_off(at);
+            self.all.push((mem::replace(&mut body, next), mem::take(&mut lines)));
         }
-        self.lines.push(line);
+        lines.push(line);
+        self.count += 1;
+        self.all.push((body, lines));
     }
 
-    fn finish(&mut self) {
-        let (body, lines) = (mem::take(&mut self.body).into(), mem::take(&mut self.lines));
-        self.done.push(Bulk { body, lines });
-    }
-
-    pub(super) fn done(mut self) -> Vec<Bulk> {
-        if !self.lines.is_empty() {
-            self.finish();
-        }
-        self.done
+    pub(super) fn done(self) -> Vec<Bulk> {
+        let bulk = |(body, lines): (Vec<u8>, _)| Bulk { body: body.into(), lines };
+        self.all.into_iter().filter(|(_, lines)| !lines.is_empty()).map(bulk).collect()
     }
 }
 

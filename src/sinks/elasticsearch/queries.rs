@@ -76,14 +76,10 @@ pub(super) fn look(names: &[&str]) -> String {
 #[derive(Debug, Default)]
 pub(super) struct Looked<'a> {
     pub(super) sums: HashMap<String, Sum<'a>>,
-    pub(super) spans: Vec<Hit<'a>>,
-}
-
-impl Looked<'_> {
-    /// Returns whether there may be more spans than were returned.
-    pub(super) fn is_cut(&self) -> bool {
-        SPANS_MAX <= self.spans.len()
-    }
+    /// The spans of each trace, if all are here.
+    pub(super) spans: HashMap<Cow<'a, str>, Vec<Hit<'a>>>,
+    /// Whether there may be more spans.
+    pub(super) is_cut: bool,
 }
 
 /// The aggregations of a trace's spans, by name.
@@ -136,14 +132,14 @@ pub(super) struct Hit<'a> {
     pub(super) index: String,
     pub(super) id: String,
     pub(super) seq: Option<Seq>,
-    pub(super) trace: Cow<'a, str>,
     /// Ids and names are JSON texts, which the server writes in one form.
     pub(super) node: Node<'a, &'a str, &'a str>,
     pub(super) source: Object<'a>,
 }
 
 impl<'a> Hit<'a> {
-    fn of(found: &Object<'a>) -> Option<Self> {
+    /// Reads it, and the id of its trace.
+    fn of(found: &Object<'a>) -> Option<(Cow<'a, str>, Self)> {
         let source = found.get_object("_source")?;
         let text = |of: &Object<'a>, name| {
             let is_said = |text: &&str| text.starts_with('"') && *text != "\"\"";
@@ -177,19 +173,19 @@ impl<'a> Hit<'a> {
         let (trace, id) =
             (text(&source, "trace_id")?, text(&source, "span_id").unwrap_or_default());
         let start_us = number(&source, "start_us");
-        Some(Self {
+        let hit = Self {
             index: found.get_string("_index").unwrap_or_default().into_owned(),
             id: found.get_string("_id")?.into_owned(),
             seq: seq_of(found),
-            trace: source.get_string("trace_id")?,
             node: Node { trace, id, own, depth: 0, start_us },
             source,
-        })
+        };
+        Some((hit.source.get_string("trace_id")?, hit))
     }
 }
 
 /// Reads the answer to a search: the buckets of traces, none without an index, and the documents. Returns `None` if it is incomplete.
-fn read_search<'a>(search: &Object<'a>) -> Option<(Vec<Object<'a>>, Vec<Hit<'a>>)> {
+fn read_search<'a>(search: &Object<'a>) -> Option<(Vec<Object<'a>>, Vec<(Cow<'a, str>, Hit<'a>)>)> {
     let is_late = search.get("timed_out").and_then(Raw::boolean) == Some(true);
     if is_late || search.get("_shards")?.get("failed")?.count()? != 0 {
         return None;
@@ -210,7 +206,10 @@ pub(super) fn read_looked(body: &[u8]) -> Option<Looked<'_>> {
         for bucket in buckets {
             looked.sums.insert(bucket.get_string("key")?.into_owned(), Sum(bucket));
         }
-        looked.spans.extend(spans);
+        looked.is_cut |= SPANS_MAX <= spans.len();
+        for (trace, span) in spans.into_iter().filter(|_| !looked.is_cut) {
+            looked.spans.entry(trace).or_default().push(span);
+        }
     }
     Some(looked)
 }

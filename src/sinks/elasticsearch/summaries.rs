@@ -7,7 +7,7 @@
 //!
 //! A request that the backend refuses is repeated for halves of its traces, so a trace that it refuses keeps no other from its summary.
 
-use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,18 +20,18 @@ use tracing::warn;
 use super::changes::Change;
 use super::cluster::{ClusterError, Why};
 use super::deliver::Progress;
-use super::encode::{Bulk, Bulks, Line};
+use super::encode::{Bulks, Encoder, Line};
 use super::fields::Field::{Json, Nothing, Number, Words};
 use super::fields::{Row, write_fields};
 use super::figures;
 use super::names::bounded;
-use super::queries::{self, Hit, Looked};
+use super::queries::{self, Hit};
 use super::response::Action;
 use super::summary::Summary;
 use super::tree::{self, Place};
 use super::{Backend, lock};
 use crate::sinks::http::Response;
-use crate::sinks::{Pace, Report, Verdict};
+use crate::sinks::{Report, Verdict};
 use crate::span::{Own, Spends};
 use crate::support::backoff::Backoff;
 use crate::support::json::raw::Raw;
@@ -93,7 +93,7 @@ impl Backend {
     /// Builds the summaries that are due. Returns whether there may be more. If the backend refuses a request, or answers only a part, the
     /// traces are tried in halves. A trace that fails alone is deferred, and left out if it fails while others succeed.
     async fn round(&self) -> Result<bool, ClusterError> {
-        self.prepare().await.map_err(|report| obstacle_of(&report))?;
+        self.prepare().await?;
         self.scan().await?;
         let due = self.changes().due(TRACES_MAX, Instant::now().into_std());
         let (mut parts, mut has_taken) = (vec![&*due], false);
@@ -141,11 +141,14 @@ impl Backend {
         let path = format!("/{}/_msearch", self.spans_pattern());
         let answer = self.ask(&path, queries::look(&names)).await?;
         let mut looked = queries::read_looked(&answer.body).ok_or_else(unclear)?;
-        if looked.is_cut() && 1 < due.len() {
+        if looked.is_cut && 1 < due.len() {
             return Err(unclear());
         }
         let now = Instant::now().into_std();
-        let mut works: Vec<(Summary<'_>, &Change)> = Vec::with_capacity(due.len());
+        let encoder = self.encoder();
+        let mut bulks = Bulks::new(encoder.request_bytes_max, 0);
+        // Traces with their lines.
+        let mut written: Vec<(&str, Range<usize>)> = Vec::with_capacity(due.len());
         for (name, change) in due {
             let found = found.remove(&*bounded(name)).unwrap_or_default();
             let sum = looked.sums.remove(&**name).unwrap_or_default();
@@ -154,44 +157,44 @@ impl Backend {
             if is_behind && self.changes().must_wait(name, now) {
                 continue;
             }
-            works.push((Summary { name, sum, found, max_depth: 0 }, change));
+            let (summary, first) = (Summary { name, sum, found, max_depth: 0 }, bulks.count);
+            let hits = looked.spans.remove(&**name).unwrap_or_default();
+            self.encode(&mut bulks, &encoder, summary, &hits, change.received_ms);
+            written.push((name, first..bulks.count));
         }
-        let (bulks, traces) = self.encode_round(&mut works, &looked);
-        let mut progress = Progress::of_round(traces.len());
+        let (count, bulks) = (bulks.count, bulks.done());
+        let mut progress = Progress::of_round(count);
         self.send_all(&bulks, &mut progress).await;
         let conflicts = progress.tally.get(figures::DUPLICATE).copied().unwrap_or_default();
         self.figures.add(&figures::CONFLICTS, conflicts);
-        let report = self.finish(progress).await.map_err(|held| obstacle_of(&held))?;
-        // Traces that stay due, because some of their lines were not accepted.
-        let (mut open, mut has_taken, mut refused) = (BTreeSet::new(), false, None);
-        for (line, at) in bulks.iter().flat_map(|bulk| &bulk.lines).zip(traces) {
-            match report.verdicts.of(line.place) {
-                Verdict::Delivered => {
-                    has_taken = true;
-                    self.figures.add(&figures::RESOLVED, (line.action != Action::Update).into());
-                }
-                Verdict::Reject(refusal) => {
-                    let trace = works.get(at).map_or("", |(summary, _)| summary.name);
-                    self.leave_out(trace, &refusal.reason);
-                }
-                Verdict::Retry | Verdict::Defer(_) => drop(open.insert(at)),
-                Verdict::Split(refusal) | Verdict::Fault(refusal) => {
-                    open.insert(at);
-                    refused = Some(&refusal.reason);
+        let Report { verdicts, pace, .. } = self.finish(progress).await?;
+        let is_taken = |line: &&Line| *verdicts.of(line.place) == Verdict::Delivered;
+        let taken: Vec<&Line> =
+            bulks.iter().flat_map(|bulk| &bulk.lines).filter(is_taken).collect();
+        let resolved = taken.iter().filter(|line| line.action != Action::Update).count();
+        self.figures.add(&figures::RESOLVED, resolved as u64);
+        let mut refused = None;
+        for (name, lines) in written {
+            let mut is_open = false;
+            for line in lines {
+                match verdicts.of(line) {
+                    Verdict::Delivered => {}
+                    Verdict::Reject(refusal) => self.leave_out(name, &refusal.reason),
+                    Verdict::Retry | Verdict::Defer(_) => is_open = true,
+                    Verdict::Split(refusal) | Verdict::Fault(refusal) => {
+                        (is_open, refused) = (true, Some(refusal.reason.clone()));
+                    }
                 }
             }
-        }
-        let mut changes = self.changes();
-        for (at, (summary, _)) in works.iter().enumerate() {
-            if !open.contains(&at) {
-                changes.settled(summary.name, read_at.into_std());
+            if !is_open {
+                self.changes().settled(name, read_at.into_std());
             }
         }
-        match refused {
-            Some(reason) => Err(ClusterError { why: Why::Refused, reason: reason.clone() }),
+        match (refused, pace.reason()) {
+            (Some(reason), _) => Err(ClusterError { why: Why::Refused, reason }),
             // If some were accepted, the rest follows in the next round.
-            None if has_taken || report.pace == Pace::Go => Ok(()),
-            None => Err(obstacle_of(&report)),
+            (None, Some(reason)) if taken.is_empty() => Err(ClusterError::away(reason)),
+            (None, _) => Ok(()),
         }
     }
 
@@ -220,58 +223,43 @@ impl Backend {
         format!("{spans},{spans}-*")
     }
 
-    /// Encodes a round: corrections of spans' documents, followed by the summaries. Also returns the trace of each line.
-    fn encode_round(
+    /// Encodes a trace: corrections of its spans' documents, and its summary if that differs. Without all spans, its tree is unknown.
+    fn encode(
         &self,
-        works: &mut [(Summary<'_>, &Change)],
-        looked: &Looked<'_>,
-    ) -> (Vec<Bulk>, Vec<usize>) {
-        let (encoder, mut traces) = (self.encoder(), Vec::new());
-        let mut bulks = Bulks::new(encoder.request_bytes_max);
-        // The tree of a trace is unknown unless all of its spans were returned.
-        if !looked.is_cut() {
-            let by_name: HashMap<&str, usize> =
-                works.iter().enumerate().map(|(at, (summary, _))| (summary.name, at)).collect();
-            let places = tree::places(looked.spans.iter().map(|hit| hit.node));
-            for (hit, place) in looked.spans.iter().zip(&places) {
-                let Some(&at) = by_name.get(&*hit.trace) else { continue };
-                let Some((summary, change)) = works.get_mut(at) else { continue };
-                let depth = place.depth.unwrap_or_default().into();
-                summary.max_depth = summary.max_depth.max(depth);
-                let correction = correction(hit, place);
-                if !encoder.has_patches() || !correction.iter().any(|(.., field)| field.is_said()) {
-                    continue;
-                }
-                // The sum counts the tokens of this document.
-                let is_moved =
-                    correction.iter().any(|(_, name, field)| *name == "usage" && field.is_said());
-                let stale = is_moved.then(|| (summary.name.to_owned(), change.received_ms, false));
-                let (action, index) = (Action::Update, hit.index.clone());
-                let line = Line { place: traces.len(), action, index, stale };
-                traces.push(at);
-                bulks.add(line, Some(&hit.id), hit.seq, |out| {
-                    out.extend_from_slice(b"{\"doc\":{");
-                    write_fields(out, correction);
-                    out.extend_from_slice(b"}}");
-                });
-            }
-        }
-        let index = &self.settings.indices[1];
-        for (at, (summary, _)) in works.iter().enumerate() {
-            let Summary { name, sum, found, .. } = summary;
-            let mut document = Vec::new();
-            summary.write(&mut document, &self.settings);
-            if sum.spans() == 0 || document == found.document.raw.text().as_bytes() {
+        bulks: &mut Bulks,
+        encoder: &Encoder<'_>,
+        mut summary: Summary<'_>,
+        hits: &[Hit<'_>],
+        received_ms: u64,
+    ) {
+        for (hit, place) in hits.iter().zip(tree::places(hits.iter().map(|hit| hit.node))) {
+            summary.max_depth = summary.max_depth.max(place.depth.unwrap_or_default().into());
+            let correction = correction(hit, &place);
+            let mut said = correction.iter().filter(|(.., field)| field.is_said()).peekable();
+            if !encoder.has_patches() || said.peek().is_none() {
                 continue;
             }
-            let action = if found.seq.is_some() { Action::Conditional } else { Action::Create };
-            let line = Line { place: traces.len(), action, index: index.clone(), stale: None };
-            traces.push(at);
-            bulks.add(line, Some(&bounded(name)), found.seq, |out| {
-                out.extend_from_slice(&document);
+            // The sum counts the tokens of this document.
+            let is_moved = said.any(|(_, name, _)| *name == "usage");
+            let stale = is_moved.then(|| (summary.name.to_owned(), received_ms, false));
+            let (action, index) = (Action::Update, hit.index.clone());
+            let line = Line { place: bulks.count, action, index, stale };
+            bulks.add(line, Some(&hit.id), hit.seq, |out| {
+                out.extend_from_slice(b"{\"doc\":{");
+                write_fields(out, correction);
+                out.extend_from_slice(b"}}");
             });
         }
-        (bulks.done(), traces)
+        let Summary { name, sum, found, .. } = &summary;
+        let mut document = Vec::new();
+        summary.write(&mut document, &self.settings);
+        if sum.spans() == 0 || document == found.document.raw.text().as_bytes() {
+            return;
+        }
+        let action = if found.seq.is_some() { Action::Conditional } else { Action::Create };
+        let index = self.settings.indices[1].clone();
+        let line = Line { place: bulks.count, action, index, stale: None };
+        bulks.add(line, Some(&bounded(name)), found.seq, |out| out.extend_from_slice(&document));
     }
 }
 
@@ -281,10 +269,6 @@ const UNREADABLE: &str = "the key may not read, so no trace documents are made; 
 fn unclear() -> ClusterError {
     let reason = "the backend's answer about traces cannot be read, or is incomplete".to_owned();
     ClusterError { why: Why::Refused, reason }
-}
-
-fn obstacle_of(report: &Report) -> ClusterError {
-    ClusterError::away(report.pace.reason().unwrap_or_default())
 }
 
 /// Returns what a span's document has wrong or lacks. Tokens are included if the document is wrong about whether they count.
