@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::encode::{Bulk, Degradation, Encoder, Line};
-use super::figures::{self, DEGRADED, DocumentCounts, ODD_TIMES, RETRIED};
+use super::figures::{self, DEGRADED, DUPLICATE, DocumentCounts, ODD_TIMES, RETRIED};
 use super::response::{self, Action, Answer, Class, explain, judge, kept};
 use super::{Backend, document, lock};
 use crate::sinks::http::{self, RequestError};
@@ -69,7 +69,14 @@ impl Backend {
             self.send_all(&bulks, &mut progress).await;
             wanted = Some(mem::take(&mut progress.to_fold));
         }
-        self.report(delivery, &progress.tally);
+        figures::count(&self.figures, &progress.tally);
+        // Receivers log these, at most once an hour.
+        let odd_times = delivery.spans().filter(|span| document::has_odd_time(span)).count();
+        self.figures.add(&ODD_TIMES, odd_times as u64);
+        if let Some(count) = progress.tally.get(DEGRADED) {
+            let sink = &self.name;
+            warn!(sink, count, "spans were refused and sent again with their attributes folded");
+        }
         self.has_changed.notify_one();
         self.finish(progress).await.unwrap_or_else(|held| held)
     }
@@ -202,18 +209,6 @@ impl Backend {
         }
         answers
     }
-
-    /// Counts the results, and logs those that are reported nowhere else.
-    fn report(&self, delivery: &Delivery, tally: &DocumentCounts) {
-        figures::count(&self.figures, tally);
-        // Receivers log these, at most once an hour.
-        let odd_times = delivery.spans().filter(|span| document::has_odd_time(span)).count();
-        self.figures.add(&ODD_TIMES, odd_times as u64);
-        let sink = &self.name;
-        if let Some(count) = tally.get(DEGRADED) {
-            warn!(sink, count, "spans were refused and sent again with their attributes folded");
-        }
-    }
 }
 
 impl Progress {
@@ -234,34 +229,38 @@ impl Progress {
     /// Notes the answer for a line. Returns whether its document is stored.
     fn answered(&mut self, line: &Line, answer: &Answer) -> bool {
         let class = judge(answer, line.action);
-        if let Some(outcome) = figures::outcome(answer.status, class) {
-            *self.tally.entry(outcome).or_default() += 1;
-        }
         let reason = || explain(answer, class);
-        let report = match class {
+        let (outcome, report) = match (class, answer.status) {
+            (Class::Stored, 201) => (Some("created"), Report::delivered()),
             // What another writer has changed or deleted must be made again.
-            Class::Conflict | Class::Missing if self.degradation.is_none() => {
-                Report::all(Verdict::Retry, Pace::Go)
+            (Class::Conflict | Class::Missing, _) if self.degradation.is_none() => {
+                let conflict = (class == Class::Conflict).then_some(DUPLICATE);
+                (conflict, Report::all(Verdict::Retry, Pace::Go))
             }
             // An existing document is one that was sent before.
-            Class::Stored | Class::Conflict => Report::delivered(),
-            Class::SetAside => {
+            (Class::Stored, 409) | (Class::Conflict, _) => (Some(DUPLICATE), Report::delivered()),
+            (Class::Stored, _) => (Some("updated"), Report::delivered()),
+            (Class::SetAside, _) => {
                 let reason =
                     "stored in the failure store, where searches do not find it".to_owned();
-                Report { omitted: Some(Omitted { items: 1, reason }), ..Report::delivered() }
+                let omitted = Some(Omitted { items: 1, reason });
+                (Some("failure_store"), Report { omitted, ..Report::delivered() })
             }
-            Class::Refused if self.can_fold(line) => {
+            (Class::Refused, _) if self.can_fold(line) => {
                 self.fold(line);
                 return false;
             }
-            Class::Refused | Class::Missing => {
-                Report::reject(format!("rejected: {}", reason()), kept(answer))
+            (Class::Refused | Class::Missing, _) => {
+                (None, Report::reject(format!("rejected: {}", reason()), kept(answer)))
             }
-            Class::Stop | Class::NoIndex => Report::hold(reason()),
-            Class::Throttled => Report::slow(None, reason()),
-            Class::Retry => Report::down(None, reason()),
-            Class::Fault => Report::fault(reason(), kept(answer)),
+            (Class::Stop | Class::NoIndex, _) => (Some(RETRIED), Report::hold(reason())),
+            (Class::Throttled, _) => (Some(RETRIED), Report::slow(None, reason())),
+            (Class::Retry, _) => (Some(RETRIED), Report::down(None, reason())),
+            (Class::Fault, _) => (Some(RETRIED), Report::fault(reason(), kept(answer))),
         };
+        if let Some(outcome) = outcome {
+            *self.tally.entry(outcome).or_default() += 1;
+        }
         self.reports.add([line.place], report);
         matches!(class, Class::Stored | Class::Conflict)
     }

@@ -1,5 +1,6 @@
 //! Encodes a delivery as bulk requests: a document for each span, and an update of its trace's document for each trace object. Pure.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::mem;
 
@@ -128,7 +129,6 @@ impl<'s> Encoder<'s> {
     }
 
     fn span(&self, bulks: &mut Bulks, at: usize, subject: &Subject<'_>, place: &Place<'_>) {
-        let (written, bytes_max) = (self.degradation, self.doc_bytes_max);
         let Settings { options, .. } = self.settings;
         let is_quickwit = self.server.flavor == Flavor::Quickwit;
         let is_created = self.settings.is_stream() || is_quickwit;
@@ -136,13 +136,12 @@ impl<'s> Encoder<'s> {
         let event_ns = event_ns(subject.span, subject.source);
         let index = index_at(&self.settings.indices[0], options.rotation, event_ns);
         let id = match options.id_mode {
-            _ if is_quickwit => None,
-            IdMode::Auto => None,
-            IdMode::ContentHash => {
+            IdMode::ContentHash if !is_quickwit => {
                 let content = [subject.names.trace.as_bytes(), b"\n", &subject.span.wire];
                 Some(sha256::hex(&content.concat()).into())
             }
-            IdMode::Ids => Some(subject.names.doc_id()),
+            IdMode::Ids if !is_quickwit => Some(subject.names.doc_id()),
+            _ => None,
         };
         let (trace, received_ms) =
             (&subject.names.trace, subject.source.received_at_ns / NS_PER_MS);
@@ -150,14 +149,16 @@ impl<'s> Encoder<'s> {
         let stale = self.has_summaries().then_some(stale);
         let line = Line { place: at, action, index: index.into_owned(), stale };
         bulks.add(line, id.as_deref(), None, |out| {
-            document::write(out, (subject, place), self.settings, written, bytes_max);
+            let (degradation, bytes_max) = (self.degradation, self.doc_bytes_max);
+            document::write(out, (subject, place), self.settings, degradation, bytes_max);
         });
     }
 
     /// Adds a trace object. No span's document contains its facts, so it updates the document of its trace, and creates it if there is none
     /// yet.
     fn object(&self, bulks: &mut Bulks, at: usize, object: &TraceObject, received_ns: u64) {
-        let (index, name) = (self.settings.indices[1].clone(), names::of_object(object));
+        let (index, name) =
+            (self.settings.indices[1].clone(), names::searchable(Cow::Borrowed(&object.sdk_id)));
         let stale = Some((name.to_string(), received_ns / NS_PER_MS, false));
         let line = Line { place: at, action: Action::Update, index, stale };
         bulks.add(line, Some(&bounded(&name)), None, |out| {

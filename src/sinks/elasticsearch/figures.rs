@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::response::Class;
 use crate::telemetry::{SinkFigure, SinkFigures};
 
 /// The number of documents of a delivery by outcome.
@@ -36,18 +35,6 @@ pub(super) static LEFT_OUT: SinkFigure = figure(
 
 const fn figure(name: &'static str, help: &'static str) -> SinkFigure {
     SinkFigure { name, help, label: None }
-}
-
-/// Returns the outcome of a document by its answer; `None` if no metric counts it.
-pub(super) fn outcome(status: u16, class: Class) -> Option<&'static str> {
-    match (class, status) {
-        (Class::Stored, 201) => Some("created"),
-        (Class::Stored, 409) | (Class::Conflict, _) => Some(DUPLICATE),
-        (Class::Stored, _) => Some("updated"),
-        (Class::SetAside, _) => Some("failure_store"),
-        (Class::Missing | Class::Refused, _) => None,
-        _ => Some(RETRIED),
-    }
 }
 
 /// Counts the documents of a delivery.

@@ -45,6 +45,7 @@ mod tree;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
@@ -62,7 +63,6 @@ pub use encode::Encoder;
 use options::TraceSummary;
 pub use options::{Flavor, Options, Settings, parse};
 pub use server::Server;
-use setup::Setup;
 
 /// The kind `elasticsearch`.
 pub static KIND: Kind = Kind {
@@ -111,7 +111,14 @@ struct Backend {
     figures: SinkFigures,
     settings: Settings,
     cluster: Cluster,
-    setup: Setup,
+    /// The identified server.
+    server: OnceLock<Server>,
+    /// A notice for the operator although documents arrive.
+    notice: Mutex<Option<String>>,
+    /// Indices whose mapping is not verified: all at first, then those that a document may just have created.
+    doubted: Mutex<BTreeSet<String>>,
+    /// Held during the setup.
+    stage: tokio::sync::Mutex<()>,
     changes: Mutex<Changes>,
     has_changed: tokio::sync::Notify,
     /// The largest request to try, in bytes before compression.
@@ -138,12 +145,15 @@ impl Elasticsearch {
             name: parts.name.clone(),
             figures: parts.figures.clone(),
             cluster: Cluster::new(&settings)?,
-            setup: Setup::of(&settings.indices),
+            server: OnceLock::new(),
+            notice: Mutex::default(),
+            doubted: Mutex::new(settings.indices.clone().into()),
+            stage: tokio::sync::Mutex::default(),
             changes: Mutex::new(changes),
             has_changed: tokio::sync::Notify::new(),
             size_limit: Mutex::default(),
+            unreadable: Mutex::default(),
             broken: AtomicU32::new(0),
-            unreadable: Mutex::new(None),
             settings,
         };
         Ok(Self { backend: Arc::new(backend), summaries: OnceLock::new() })
@@ -152,7 +162,8 @@ impl Elasticsearch {
     /// Starts the task that builds summaries, if they are enabled and it is not running.
     fn start_summaries(&self) {
         if self.backend.encoder().has_summaries() {
-            self.summaries.get_or_init(|| summaries::start(&self.backend));
+            let run = || tokio::spawn(summaries::run(Arc::clone(&self.backend)));
+            self.summaries.get_or_init(|| AbortOnDropHandle::new(run()));
         }
     }
 }
@@ -184,7 +195,7 @@ impl Sink for Elasticsearch {
     }
 
     fn notice(&self) -> Option<String> {
-        lock(&self.backend.setup.notice).clone().or_else(|| lock(&self.backend.unreadable).clone())
+        lock(&self.backend.notice).clone().or_else(|| lock(&self.backend.unreadable).clone())
     }
 
     fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {

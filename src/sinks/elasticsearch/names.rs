@@ -6,9 +6,7 @@
 use std::borrow::Cow;
 
 use super::options::Rotation;
-use crate::span::{
-    Attribute, RootSpan, Source, Span, Text, TraceContext, TraceObject, Value, keys,
-};
+use crate::span::{Attribute, RootSpan, Source, Span, Text, TraceContext, Value, keys};
 use crate::support::json::raw::Object;
 use crate::support::rfc3339::{self, NS_PER_SECOND, SECONDS_PER_DAY};
 use crate::support::sha256;
@@ -97,11 +95,6 @@ pub(super) fn trace_of<'a>(span: &'a Span, context: Option<&'a TraceContext>) ->
     let id = of_client.and_then(said);
     let id = id.or_else(|| object.map(|object| Cow::Borrowed(&*object.sdk_id)));
     searchable(id.unwrap_or_else(own))
-}
-
-/// Returns the id of a trace object's trace.
-pub(super) fn of_object(object: &TraceObject) -> Cow<'_, str> {
-    searchable(Cow::Borrowed(&object.sdk_id))
 }
 
 fn said(id: &Text) -> Option<Cow<'_, str>> {

@@ -283,21 +283,31 @@ impl Options {
 
     /// Returns the headers of every request.
     fn all_headers(&self, found: &mut Mistakes) -> HeaderMap {
-        let has_user = self.user.is_some() || self.password.is_some();
-        let given = [self.api_key.is_some(), has_user, self.bearer.is_some()];
+        let api_key = |key: &Secret| {
+            let key = key.reveal().trim();
+            let id = self.api_key_id.as_deref();
+            let halves = id.map(|id| (id, key)).or_else(|| key.split_once(':'));
+            let pair = halves.map(|(id, key)| base64::text(format!("{id}:{key}").as_bytes()));
+            format!("ApiKey {}", pair.as_deref().unwrap_or(key))
+        };
+        let user = self.user.as_ref().zip(self.password.as_ref());
+        let credentials = [
+            self.api_key.as_ref().map(api_key),
+            user.map(|(user, password)| basic(user, password.reveal())),
+            self.bearer.as_ref().map(|token| format!("Bearer {}", token.reveal())),
+        ];
+        let credentials: Vec<String> = credentials.into_iter().flatten().collect();
+        let authorization = credentials.first().and_then(|text| secret_header(text));
         let mut keys = [&self.api_key, &self.bearer].into_iter().flatten();
-        let credentials = self.authorization();
-        let authorization = credentials.as_deref().and_then(secret_header);
         let mut headers: HeaderMap = self.headers.iter().filter_map(read_header).collect();
         #[rustfmt::skip]
         found.note_all([
-            (1 < given.into_iter().filter(|given| *given).count(),
-                "", "`api_key`, `user` and `bearer` are mutually exclusive", "keep one of them"),
+            (1 < credentials.len(), "", "`api_key`, `user` and `bearer` are mutually exclusive", "keep one of them"),
             (self.user.is_some() != self.password.is_some(),
                 "user", "`user` and `password` go together", "give both"),
             (self.api_key_id.is_some() && self.api_key.is_none(), "api_key_id", "`api_key_id` needs `api_key`", "give both"),
             (keys.any(|key| key.reveal().trim().is_empty()), "", "a key is empty", "is its variable set?"),
-            (credentials.is_some() && authorization.is_none(),
+            (!credentials.is_empty() && authorization.is_none(),
                 "", "the credentials are not a valid header value", "look for a line break in them"),
             (self.headers.iter().any(|header| read_header(header).is_none()),
                 "headers", "a header cannot be set", "leave it out"),
@@ -322,23 +332,6 @@ impl Options {
             (self.compression == Some(Compression::Zstd), "compression", "bulk requests are sent plain or with gzip", "write \"gzip\""),
         ]);
         found.0.extend(self.connection.check(self.request_bytes_max));
-    }
-
-    fn authorization(&self) -> Option<String> {
-        let pair = |name: &str, secret: &str| base64::text(format!("{name}:{secret}").as_bytes());
-        match (&self.api_key, &self.user, &self.password, &self.bearer) {
-            (Some(key), ..) => {
-                let key = key.reveal().trim();
-                let key = match (&self.api_key_id, key.split_once(':')) {
-                    (Some(id), _) => pair(id, key),
-                    (None, Some((id, secret))) => pair(id, secret),
-                    (None, None) => key.to_owned(),
-                };
-                Some(format!("ApiKey {key}"))
-            }
-            (_, Some(user), Some(password), _) => Some(basic(user, password.reveal())),
-            (.., bearer) => bearer.as_ref().map(|token| format!("Bearer {}", token.reveal())),
-        }
     }
 }
 

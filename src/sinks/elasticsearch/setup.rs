@@ -5,9 +5,6 @@
 //! Differences are migrated if possible (templates, new fields, a data stream's next index), or reported if the next index will be right.
 //! If only an operator can fix them, the sink holds.
 
-use std::collections::BTreeSet;
-use std::sync::{Mutex, OnceLock};
-
 use hyper::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
 use tracing::{info, warn};
@@ -20,37 +17,16 @@ use super::{Backend, lock};
 use crate::sinks::Report;
 use crate::sinks::http::classify::StatusClass;
 
-/// What is known of the backend, and the state of the setup.
-#[derive(Debug)]
-pub(super) struct Setup {
-    /// The identified server.
-    server: OnceLock<Server>,
-    /// A notice for the operator although documents arrive.
-    pub(super) notice: Mutex<Option<String>>,
-    /// Indices whose mapping is not verified: all at first, then those that a document may just have created.
-    doubted: Mutex<BTreeSet<String>>,
-    /// Held during the setup.
-    stage: tokio::sync::Mutex<()>,
-}
-
-impl Setup {
-    pub(super) fn of(indices: &[String; 2]) -> Self {
-        let doubted = BTreeSet::from(indices.clone()).into();
-        let (server, notice, stage) = Default::default();
-        Self { server, notice, doubted, stage }
-    }
-}
-
 impl Backend {
     /// Returns the identified server, or the assumed one.
     pub(super) fn server(&self) -> Server {
-        let known = self.setup.server.get().copied();
+        let known = self.server.get().copied();
         known.unwrap_or_else(|| Server::assumed(self.settings.options.flavor))
     }
 
     fn say(&self, text: String) {
         warn!(sink = self.name, "{text}");
-        *lock(&self.setup.notice) = Some(text);
+        *lock(&self.notice) = Some(text);
     }
 
     /// Returns whether the sink manages templates and mappings.
@@ -61,18 +37,17 @@ impl Backend {
 
     /// Runs the setup, unless all mappings are verified. A report explains why nothing can be delivered now.
     pub(super) async fn prepare(&self) -> Result<(), Report> {
-        let setup = &self.setup;
-        let _stage = setup.stage.lock().await;
-        if lock(&setup.doubted).is_empty() {
+        let _stage = self.stage.lock().await;
+        if lock(&self.doubted).is_empty() {
             return Ok(());
         }
-        if setup.server.get().is_none() {
+        if self.server.get().is_none() {
             let server = self.detect().await?;
             info!(sink = self.name, server = server.describe(), "found");
-            setup.server.set(server).ok();
+            self.server.set(server).ok();
         }
         if !self.is_managed() {
-            lock(&setup.doubted).clear();
+            lock(&self.doubted).clear();
             return Ok(());
         }
         self.install().await.map_err(ClusterError::report)
@@ -82,7 +57,7 @@ impl Backend {
     /// the server guessed their mapping.
     pub(super) fn doubt(&self, indices: impl IntoIterator<Item = String>) {
         if self.is_managed() {
-            lock(&self.setup.doubted).extend(indices);
+            lock(&self.doubted).extend(indices);
         }
     }
 
@@ -114,7 +89,7 @@ impl Backend {
 
     /// Installs what is missing, older or made from other options, and updates existing indices.
     async fn install(&self) -> Result<(), ClusterError> {
-        *lock(&self.setup.notice) = None;
+        *lock(&self.notice) = None;
         let sink = &self.name;
         let mut steps = templates::steps(&self.settings, self.server());
         let (mut at, count) = (0, steps.len());
@@ -153,10 +128,10 @@ impl Backend {
             }
         }
         // Indices that are doubted meanwhile are checked before the next delivery.
-        let doubted = lock(&self.setup.doubted).clone();
+        let doubted = lock(&self.doubted).clone();
         for index in doubted {
             self.check(&index).await?;
-            lock(&self.setup.doubted).remove(&index);
+            lock(&self.doubted).remove(&index);
         }
         Ok(())
     }

@@ -14,7 +14,6 @@ use std::time::Duration;
 use hyper::Method;
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until};
-use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use super::changes::Change;
@@ -30,7 +29,6 @@ use super::response::Action;
 use super::summary::Summary;
 use super::tree::{self, Place};
 use super::{Backend, lock};
-use crate::sinks::http::Response;
 use crate::sinks::{Report, Verdict};
 use crate::span::{Own, Spends};
 use crate::support::backoff::Backoff;
@@ -45,11 +43,8 @@ const RETRY_LONGEST: Duration = Duration::from_mins(1);
 /// With a key that may not read, the next attempt comes after this multiple of the refresh wait.
 const UNREADABLE_WAITS: u32 = 10;
 
-pub(super) fn start(backend: &Arc<Backend>) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(run(Arc::clone(backend))))
-}
-
-async fn run(backend: Arc<Backend>) {
+/// Builds summaries for as long as it is polled.
+pub(super) async fn run(backend: Arc<Backend>) {
     let round_min = ROUND_MIN.min(backend.settings.options.refresh_wait.0);
     let mut backoff = Backoff::new(round_min, RETRY_LONGEST);
     loop {
@@ -134,12 +129,13 @@ impl Backend {
         let names: Vec<&str> = due.iter().map(|(name, _)| &**name).collect();
         let ids: Vec<_> = names.iter().map(|name| bounded(name)).collect();
         let path = format!("/{}/_mget", self.settings.indices[1]);
-        let documents = self.ask(&path, json!({ "ids": ids }).to_string()).await?;
+        let documents =
+            self.cluster.ask(Method::POST, &path, json!({ "ids": ids }).to_string()).await?;
         let mut found = queries::read_found(&documents.body).ok_or_else(unclear)?;
         // Everything that exists now is counted, so this follows the versions.
         let read_at = Instant::now();
         let path = format!("/{}/_msearch", self.spans_pattern());
-        let answer = self.ask(&path, queries::look(&names)).await?;
+        let answer = self.cluster.ask(Method::POST, &path, queries::look(&names)).await?;
         let mut looked = queries::read_looked(&answer.body).ok_or_else(unclear)?;
         if looked.is_cut && 1 < due.len() {
             return Err(unclear());
@@ -206,15 +202,10 @@ impl Backend {
             self.spans_pattern()
         );
         let body = queries::page(scan.since_ms, scan.after.as_deref());
-        let answer = self.ask(&path, body).await?;
+        let answer = self.cluster.ask(Method::POST, &path, body).await?;
         let (traces, has_more) = queries::read_page(&answer.body).ok_or_else(unclear)?;
         self.changes().scanned(&traces, has_more, Instant::now().into_std());
         Ok(())
-    }
-
-    async fn ask(&self, path: &str, body: String) -> Result<Response, ClusterError> {
-        let response = self.cluster.ask(Method::POST, path, body).await?;
-        if response.is_cut { Err(unclear()) } else { Ok(response) }
     }
 
     /// Returns the pattern of all indices with spans, including rotated ones.
