@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::options::Settings;
 use super::response::{error_of, explained};
 use crate::sinks::http::classify::StatusClass;
-use crate::sinks::http::{Client, Request, RequestError, Response};
+use crate::sinks::http::{Client, ClientOptions, Request, RequestError, Response};
 use crate::sinks::{BuildError, Report};
 use crate::support::lock::lock;
 
@@ -76,6 +76,8 @@ impl From<Report> for ClusterError {
 /// How long an endpoint is avoided after a failure, if there are others: long compared to a timeout, and short enough that a recovered node
 /// is soon used again.
 const REST: Duration = Duration::from_secs(30);
+/// The longest answer, in bytes. A bulk answer has 100 bytes for each stored document, and more for each error.
+const RESPONSE_BYTES_MAX: usize = 32 << 20;
 
 impl Cluster {
     /// Reads certificates, without connecting.
@@ -85,8 +87,12 @@ impl Cluster {
             in_flight: Arc::default(),
             rests_until: Mutex::default(),
         };
+        let client = settings.options.connection.client();
         Ok(Self {
-            client: Client::new(&settings.client())?,
+            client: Client::new(&ClientOptions {
+                response_bytes_max: RESPONSE_BYTES_MAX,
+                ..client
+            })?,
             headers: settings.headers.clone(),
             endpoints: settings.endpoints.iter().map(endpoint).collect(),
         })

@@ -122,8 +122,12 @@ impl Backend {
         match (answers, &*bulk.lines) {
             (Ok(answers), lines) => {
                 for (line, answer) in lines.iter().zip(&answers) {
-                    if progress.answered(line, answer) {
-                        self.note_stored(line, answer.status == 201);
+                    if progress.answered(line, answer)
+                        && let Some((trace, received_ms, counts)) = &line.stale
+                    {
+                        let created = u64::from(answer.status == 201 && *counts);
+                        let now = Instant::now().into_std();
+                        self.changes().note(trace, *received_ms, created, now);
                     }
                 }
                 Ok(())
@@ -138,14 +142,6 @@ impl Backend {
                 Err(refusal.map_or(report, |it| Report::all(Verdict::Reject(it), Pace::Go)))
             }
             (Err(report), _) => Err(report),
-        }
-    }
-
-    /// Notes that the summary of a stored document's trace is stale.
-    fn note_stored(&self, line: &Line, is_new: bool) {
-        if let Some((trace, received_ms, counts)) = &line.stale {
-            let created = u64::from(is_new && *counts);
-            self.changes().note(trace, *received_ms, created, Instant::now().into_std());
         }
     }
 

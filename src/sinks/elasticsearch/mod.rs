@@ -88,7 +88,11 @@ impl Plan for Settings {
     }
 
     fn probe(&self) -> Option<Pending<'_, Result<String, String>>> {
-        Some(Box::pin(async { probe::probe(self).await.map_err(|error| error.to_string()) }))
+        let sink = Elasticsearch::new(self.clone(), &Parts::default(), 0);
+        Some(Box::pin(async {
+            let backend = sink.map_err(|error| error.to_string())?.backend;
+            backend.probe().await.map_err(|error| error.to_string())
+        }))
     }
 
     fn commands(&self) -> Option<String> {

@@ -14,9 +14,7 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use crate::prices::Prices;
-use crate::sinks::http::{
-    Address, ClientOptions, Compression, ConnectionOptions, basic, secret_header,
-};
+use crate::sinks::http::{Address, Compression, ConnectionOptions, basic, secret_header};
 use crate::sinks::{Mistake, Mistakes, settle_options};
 use crate::span::{Kind, RootSpan};
 use crate::support::base64;
@@ -244,8 +242,6 @@ const CONCURRENCY_MAX: u32 = 64;
 const PREFIX_BYTES_MAX: usize = 200;
 /// Prefixes that Elasticsearch's own templates claim for data streams.
 const CLAIMED: &[&str] = &["logs-", "metrics-", "traces-", "synthetics-"];
-/// The longest answer, in bytes. A bulk answer has 100 bytes for each stored document, and more for each error.
-const RESPONSE_BYTES_MAX: usize = 32 << 20;
 
 /// Parses a sink's table, and returns all mistakes.
 pub fn parse(table: Spanned<DeTable<'_>>) -> Result<Settings, Vec<Problem>> {
@@ -317,22 +313,6 @@ impl Options {
         }
         headers
     }
-
-    fn check(&self, found: &mut Mistakes) {
-        #[rustfmt::skip]
-        found.note_all([
-            (!is_prefix(&self.index_prefix), "index_prefix", "`index_prefix` cannot begin an index name",
-                "use the letters a-z, digits, - _ and . and begin with a letter or digit"),
-            (CLAIMED.iter().any(|claimed| self.index_prefix.starts_with(claimed)),
-                "index_prefix", "Elasticsearch's built-in templates turn indices with such names into data streams", "use for example \"agent-traces\""),
-            (self.doc_bytes_max.0 < DOC_BYTES_MIN, "doc_bytes_max", "less than 16KiB does not hold a document", "leave it out"),
-            (self.request_bytes_max < self.doc_bytes_max, "request_bytes_max", "`request_bytes_max` is less than `doc_bytes_max`",
-                "a request has to hold at least one document"),
-            (!(1..=CONCURRENCY_MAX).contains(&self.concurrency), "concurrency", "not a valid number of requests", "use 1 to 64"),
-            (self.compression == Some(Compression::Zstd), "compression", "bulk requests are sent plain or with gzip", "write \"gzip\""),
-        ]);
-        found.0.extend(self.connection.check(self.request_bytes_max));
-    }
 }
 
 fn is_prefix(prefix: &str) -> bool {
@@ -377,7 +357,19 @@ impl Settings {
         let mut found = Mistakes::default();
         let endpoints = options.addresses(&mut found);
         let headers = options.all_headers(&mut found);
-        options.check(&mut found);
+        #[rustfmt::skip]
+        found.note_all([
+            (!is_prefix(&options.index_prefix), "index_prefix", "`index_prefix` cannot begin an index name",
+                "use the letters a-z, digits, - _ and . and begin with a letter or digit"),
+            (CLAIMED.iter().any(|claimed| options.index_prefix.starts_with(claimed)),
+                "index_prefix", "Elasticsearch's built-in templates turn indices with such names into data streams", "use for example \"agent-traces\""),
+            (options.doc_bytes_max.0 < DOC_BYTES_MIN, "doc_bytes_max", "less than 16KiB does not hold a document", "leave it out"),
+            (options.request_bytes_max < options.doc_bytes_max, "request_bytes_max", "`request_bytes_max` is less than `doc_bytes_max`",
+                "a request has to hold at least one document"),
+            (!(1..=CONCURRENCY_MAX).contains(&options.concurrency), "concurrency", "not a valid number of requests", "use 1 to 64"),
+            (options.compression == Some(Compression::Zstd), "compression", "bulk requests are sent plain or with gzip", "write \"gzip\""),
+        ]);
+        found.0.extend(options.connection.check(options.request_bytes_max));
         if !found.0.is_empty() {
             return Err(found.0);
         }
@@ -385,12 +377,6 @@ impl Settings {
         let compression = *options.compression.get_or_insert(usual);
         let indices = ["spans", "traces"].map(|of| format!("{}-{of}", options.index_prefix));
         Ok(Self { options, endpoints, headers, indices, compression, prices: Arc::default() })
-    }
-
-    /// Returns the options of the client.
-    pub(super) fn client(&self) -> ClientOptions {
-        let response_bytes_max = RESPONSE_BYTES_MAX;
-        ClientOptions { response_bytes_max, ..self.options.connection.client() }
     }
 
     /// Returns whether an index contains spans, including dated ones.

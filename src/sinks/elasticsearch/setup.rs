@@ -9,12 +9,13 @@ use hyper::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
 use tracing::{info, warn};
 
-use super::cluster::{Cluster, ClusterError, Why};
+use super::cluster::{ClusterError, Why};
 use super::options::{ManageTemplates, Rotation};
 use super::server::Server;
 use super::templates::{self, Step, Version, version_of};
 use super::{Backend, lock};
 use crate::sinks::Report;
+use crate::sinks::http::Response;
 use crate::sinks::http::classify::StatusClass;
 
 impl Backend {
@@ -30,7 +31,7 @@ impl Backend {
     }
 
     /// Returns whether the sink manages templates and mappings.
-    fn is_managed(&self) -> bool {
+    pub(super) fn is_managed(&self) -> bool {
         let manage = self.settings.options.manage_templates;
         manage != ManageTemplates::Off && self.server().has_indices()
     }
@@ -42,7 +43,7 @@ impl Backend {
             return Ok(());
         }
         if self.server.get().is_none() {
-            let server = self.detect().await?;
+            let server = Server::read(self.settings.options.flavor, &self.detect().await?.body);
             info!(sink = self.name, server = server.describe(), "found");
             self.server.set(server).ok();
         }
@@ -73,18 +74,19 @@ impl Backend {
     }
 
     /// Asks the backend to identify itself.
-    async fn detect(&self) -> Result<Server, Report> {
+    pub(super) async fn detect(&self) -> Result<Response, Report> {
         // If the backend recovered after this failed, a document sent now would create an index without the sink's mapping.
         let answer = self.cluster.send(Method::GET, "", HeaderMap::new(), "").await;
         let response = answer.map_err(|failure| failure.report())?;
         if response.status == StatusCode::UNAUTHORIZED {
-            return Err(Report::hold(format!("{}: the credentials are wrong", response.reason())));
+            let remedy = "set `api_key`, `user` and `password`, or `bearer`";
+            return Err(Report::hold(format!("{}: {remedy}", response.reason())));
         }
         if let StatusClass::Throttled { after } | StatusClass::Retry { after } = response.class() {
             return Err(Report::down(after, response.reason()));
         }
         // A key with few privileges may not be allowed to ask. Then the usual features are assumed.
-        Ok(Server::read(self.settings.options.flavor, &response.body))
+        Ok(response)
     }
 
     /// Installs what is missing, older or made from other options, and updates existing indices.
@@ -220,7 +222,7 @@ impl Backend {
         let is_theirs = step.hash.is_none();
         let mut found = None;
         if self.settings.options.manage_templates != ManageTemplates::Overwrite || is_theirs {
-            found = match installed(&self.cluster, step.bare_path()).await {
+            found = match self.installed(step.bare_path()).await {
                 Err(obstacle) if obstacle.why == Why::Away => return Err(obstacle),
                 // A key that may not look may be allowed to install.
                 found => found.ok().flatten(),
@@ -244,15 +246,12 @@ impl Backend {
         }
         Ok(())
     }
-}
 
-/// Looks up what is installed.
-pub(super) async fn installed(
-    cluster: &Cluster,
-    path: &str,
-) -> Result<Option<Version>, ClusterError> {
-    match cluster.ask(Method::GET, &format!("/{path}"), "").await {
-        Err(obstacle) if obstacle.why == Why::Missing => Ok(None),
-        answer => Ok(Some(version_of(&answer?.body))),
+    /// Looks up what is installed.
+    pub(super) async fn installed(&self, path: &str) -> Result<Option<Version>, ClusterError> {
+        match self.cluster.ask(Method::GET, &format!("/{path}"), "").await {
+            Err(obstacle) if obstacle.why == Why::Missing => Ok(None),
+            answer => Ok(Some(version_of(&answer?.body))),
+        }
     }
 }
