@@ -21,6 +21,7 @@ use super::{Backend, document, lock};
 use crate::sinks::http::{self, RequestError};
 use crate::sinks::report::Reports;
 use crate::sinks::{Delivery, Omitted, Pace, RejectClass, Report, Verdict};
+use crate::span::Item;
 
 /// A connection that breaks during a request larger than this, in bytes, may mean that the request is too large.
 const LARGE_BYTES: usize = 1 << 20;
@@ -42,15 +43,13 @@ pub(super) struct Progress {
 
 impl Backend {
     pub(super) async fn deliver(self: &Arc<Self>, delivery: &Delivery) -> Report {
-        let mut reports = Reports::new(delivery.len());
+        let mut progress = Progress::new(delivery.len());
         let has_summaries = self.encoder().has_summaries();
-        for (place, (_, item)) in delivery.items().enumerate() {
-            // Then nothing is sent for a trace object.
-            if !has_summaries && item.as_span().is_none() {
-                reports.set(place, Verdict::Delivered);
-            }
-        }
-        let mut progress = Progress { reports, ..Progress::default() };
+        // Without them, nothing is sent for a trace object.
+        let is_sent = |item: &Item| has_summaries || item.as_span().is_some();
+        let items = delivery.items().enumerate();
+        let unsent = items.filter(|(_, (_, item))| !is_sent(item)).map(|(place, _)| place);
+        progress.reports.add(unsent, Report::delivered());
         // Everything at first, then what has to be folded.
         let mut wanted: Option<BTreeSet<usize>> = None;
         while wanted.as_ref().is_none_or(|wanted| !wanted.is_empty()) {
@@ -208,9 +207,9 @@ impl Backend {
 }
 
 impl Progress {
-    /// Begins a round with this many lines.
-    pub(super) fn of_round(lines: usize) -> Self {
-        Self { reports: Reports::new(lines), ..Self::default() }
+    /// Begins a delivery of this many items, or a round of this many lines.
+    pub(super) fn new(items: usize) -> Self {
+        Self { reports: Reports::new(items), ..Self::default() }
     }
 
     fn can_fold(&self, line: &Line) -> bool {

@@ -379,11 +379,6 @@ impl Settings {
         Ok(Self { options, endpoints, headers, indices, compression, prices: Arc::default() })
     }
 
-    /// Returns whether an index contains spans, including dated ones.
-    pub(super) fn is_of_spans(&self, index: &str) -> bool {
-        index.starts_with(&self.indices[0])
-    }
-
     /// Returns whether spans go into a data stream.
     pub(super) fn is_stream(&self) -> bool {
         self.options.rotation == Rotation::DataStream
@@ -397,6 +392,6 @@ impl Settings {
 
     /// Returns whether an index is this data stream.
     pub(super) fn is_streamed(&self, index: &str) -> bool {
-        self.is_stream() && self.is_of_spans(index)
+        self.is_stream() && index == self.indices[0]
     }
 }

@@ -130,8 +130,9 @@ impl Backend {
             }
         }
         // Indices that are doubted meanwhile are checked before the next delivery.
-        let doubted = lock(&self.doubted).clone();
-        for index in doubted {
+        let mut indices = lock(&self.doubted).clone();
+        indices.extend(self.settings.indices.clone());
+        for index in indices {
             self.check(&index).await?;
             lock(&self.doubted).remove(&index);
         }
@@ -194,16 +195,18 @@ impl Backend {
                 return Err(refused);
             }
             // Another writer may have created it. Otherwise its first document would, without the sink's mapping.
-            let there = self.cluster.ask(Method::HEAD, &format!("/{index}"), "").await;
-            let Err(obstacle) = there else { continue };
             let ClusterError { why, reason } = refused;
-            if obstacle.why == Why::Away {
-                return Err(obstacle);
-            } else if obstacle.why == Why::Missing && reason.contains("security_exception") {
-                let reason = format!(
-                    "index {index} is missing and this key may not create it ({reason}); the log has the commands for an administrator"
-                );
-                return Err(ClusterError { why, reason });
+            match self.cluster.ask(Method::HEAD, &format!("/{index}"), "").await {
+                Err(obstacle) if obstacle.why == Why::Away => return Err(obstacle),
+                Err(ClusterError { why: Why::Missing, .. })
+                    if reason.contains("security_exception") =>
+                {
+                    let reason = format!(
+                        "index {index} is missing and this key may not create it ({reason}); the log has the commands for an administrator"
+                    );
+                    return Err(ClusterError { why, reason });
+                }
+                _ => {}
             }
         }
         Ok(())

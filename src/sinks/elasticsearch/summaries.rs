@@ -159,7 +159,7 @@ impl Backend {
             written.push((name, first..bulks.count));
         }
         let (count, bulks) = (bulks.count, bulks.done());
-        let mut progress = Progress::of_round(count);
+        let mut progress = Progress::new(count);
         self.send_all(&bulks, &mut progress).await;
         let conflicts = progress.tally.get(figures::DUPLICATE).copied().unwrap_or_default();
         self.figures.add(&figures::CONFLICTS, conflicts);
