@@ -66,7 +66,7 @@ impl ClusterError {
     }
 }
 
-/// Nothing can be delivered now.
+/// A report of why nothing can be delivered now: the next attempt may succeed.
 impl From<Report> for ClusterError {
     fn from(held: Report) -> Self {
         Self::away(held.pace.reason().unwrap_or_default())

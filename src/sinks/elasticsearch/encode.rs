@@ -143,9 +143,8 @@ impl<'s> Encoder<'s> {
             IdMode::Ids if !is_quickwit => Some(subject.names.doc_id()),
             _ => None,
         };
-        let (trace, received_ms) =
-            (&subject.names.trace, subject.source.received_at_ns / NS_PER_MS);
-        let stale = (trace.to_string(), received_ms, !subject.span.is_synthetic());
+        let received_ms = subject.source.received_at_ns / NS_PER_MS;
+        let stale = (subject.names.trace.to_string(), received_ms, !subject.span.is_synthetic());
         let stale = self.has_summaries().then_some(stale);
         let line = Line { place: at, action, index: index.into_owned(), stale };
         bulks.add(line, id.as_deref(), None, |out| {

@@ -35,7 +35,7 @@ impl<'a> Names<'a> {
         let hex = |id: &[u8]| Cow::Owned(String::from_utf8_lossy(id).into_owned());
         let parent = rule.parent_of(context, span).map(|id| hex(&id.to_hex()));
         let own = hex(&span.span_id.to_hex());
-        let trace = trace_of(span, context);
+        let trace = trace_of(span);
         if span.is_otlp() || span.is_synthetic() {
             let parent = parent.filter(|_| span.is_otlp());
             return Self { trace, span: own, parent, is_agents_sdk: false };
@@ -79,7 +79,7 @@ fn hashed(id: &str) -> Cow<'static, str> {
 }
 
 /// Returns the id of a span's trace, in the client's form if that is known.
-pub(super) fn trace_of<'a>(span: &'a Span, context: Option<&'a TraceContext>) -> Cow<'a, str> {
+fn trace_of(span: &Span) -> Cow<'_, str> {
     let own = || Cow::Owned(span.trace_id.to_string());
     if span.is_otlp() {
         return own();
@@ -90,11 +90,7 @@ pub(super) fn trace_of<'a>(span: &'a Span, context: Option<&'a TraceContext>) ->
     } else {
         span.head().agents_sdk.as_ref().map(|ids| &ids.trace)
     };
-    let objects = [span.trace.as_ref(), context.and_then(|context| context.trace.as_ref())];
-    let object = objects.into_iter().flatten().next();
-    let id = of_client.and_then(said);
-    let id = id.or_else(|| object.map(|object| Cow::Borrowed(&*object.sdk_id)));
-    searchable(id.unwrap_or_else(own))
+    searchable(of_client.and_then(said).unwrap_or_else(own))
 }
 
 fn said(id: &Text) -> Option<Cow<'_, str>> {

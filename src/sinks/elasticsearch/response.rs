@@ -185,8 +185,7 @@ fn items(body: &[u8]) -> Option<Vec<Answer>> {
         let number = |name| item.get(name).and_then(Raw::count);
         let status = number("status").and_then(|it| u16::try_from(it).ok()).unwrap_or_default();
         let (error, reason) = item.get("error").map(parts_of).unwrap_or_default();
-        let is_used = item.get_string("failure_store").is_some_and(|store| store == "used");
-        let is_set_aside = is_used && (200..300).contains(&status);
+        let is_set_aside = item.get_string("failure_store").is_some_and(|store| store == "used");
         Answer { status, error, reason, is_first: number("_seq_no") == Some(0), is_set_aside }
     };
     Some(bulk.get("items").into_iter().flat_map(Raw::elements).map(answer).collect())

@@ -164,17 +164,16 @@ impl Backend {
         let conflicts = progress.tally.get(figures::DUPLICATE).copied().unwrap_or_default();
         self.figures.add(&figures::CONFLICTS, conflicts);
         let Report { verdicts, pace, .. } = self.finish(progress).await?;
+        let summaries = bulks.iter().flat_map(|bulk| &bulk.lines);
+        let summaries = summaries.filter(|line| line.action != Action::Update);
         let is_taken = |line: &&Line| *verdicts.of(line.place) == Verdict::Delivered;
-        let taken: Vec<&Line> =
-            bulks.iter().flat_map(|bulk| &bulk.lines).filter(is_taken).collect();
-        let resolved = taken.iter().filter(|line| line.action != Action::Update).count();
-        self.figures.add(&figures::RESOLVED, resolved as u64);
-        let mut refused = None;
+        self.figures.add(&figures::RESOLVED, summaries.filter(is_taken).count() as u64);
+        let (mut has_taken, mut refused) = (false, None);
         for (name, lines) in written {
             let mut is_open = false;
             for line in lines {
                 match verdicts.of(line) {
-                    Verdict::Delivered => {}
+                    Verdict::Delivered => has_taken = true,
                     Verdict::Reject(refusal) => self.leave_out(name, &refusal.reason),
                     Verdict::Retry | Verdict::Defer(_) => is_open = true,
                     Verdict::Split(refusal) | Verdict::Fault(refusal) => {
@@ -189,7 +188,7 @@ impl Backend {
         match (refused, pace.reason()) {
             (Some(reason), _) => Err(ClusterError { why: Why::Refused, reason }),
             // If some were accepted, the rest follows in the next round.
-            (None, Some(reason)) if taken.is_empty() => Err(ClusterError::away(reason)),
+            (None, Some(reason)) if !has_taken => Err(ClusterError::away(reason)),
             (None, _) => Ok(()),
         }
     }

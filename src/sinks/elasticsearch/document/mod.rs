@@ -149,7 +149,8 @@ impl Document<'_, '_> {
         let workflow = object(|it| &it.workflow).filter(|name| !name.is_empty());
         let workflow = workflow.or(facts.workflow.as_deref()).or(known(|it| &it.workflow));
         let group = facts.session.as_deref().or(object(|it| &it.group)).or(known(|it| &it.session));
-        let (error, is_error) = (facts.error.as_ref(), is_error(span));
+        let has_failed = span.is_otlp() && span.detail().status_code == STATUS_ERROR;
+        let (error, is_error) = (facts.error.as_ref(), facts.error.is_some() || has_failed);
         let message = error.map(|error| &error.message);
         let message = message.or(self.detail.map(|detail| &detail.status_message));
         let message = message.filter(|_| is_error && self.degradation == Degradation::Full);
@@ -249,11 +250,12 @@ impl Document<'_, '_> {
             return;
         }
         let count = |count: Option<u64>| count.map_or(Nothing, |it| Number(it.min(LONG_MAX)));
+        let sum = || Some(usage.input?.saturating_add(usage.output?));
         self.open(name);
         let rows = [
             ("", "input_tokens", count(usage.input)),
             ("", "output_tokens", count(usage.output)),
-            ("", "total_tokens", count(total_tokens(usage))),
+            ("", "total_tokens", count(usage.total.or_else(sum))),
             ("", "cached_tokens", count(usage.cached_read)),
             ("", "reasoning_tokens", count(usage.reasoning)),
             ("", "cost_usd", cost.map_or(Nothing, Decimal)),
@@ -299,15 +301,6 @@ impl Document<'_, '_> {
 /// Returns whether a span has an invalid time. 0 means a missing one.
 pub(super) fn has_odd_time(span: &Span) -> bool {
     [span.start_ns, span.end_ns].into_iter().any(|at| at != 0 && is_odd(at))
-}
-
-fn is_error(span: &Span) -> bool {
-    span.facts().error.is_some() || (span.is_otlp() && span.detail().status_code == STATUS_ERROR)
-}
-
-/// Returns the total, or the sum of input and output if the client sent none.
-fn total_tokens(usage: &Usage) -> Option<u64> {
-    usage.total.or_else(|| Some(usage.input?.saturating_add(usage.output?)))
 }
 
 /// Returns the Agents SDK's type of such a span, whichever client sent it.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::cut::beginning;
-use super::sent::is_same_text;
+use super::sent::is_payload;
 use super::{Document, ENTRIES_MAX, ENTRY_BYTES_MAX};
 use crate::sinks::elasticsearch::fields::write_texts;
 use crate::sinks::elasticsearch::item::members_of;
@@ -16,11 +16,10 @@ const SEARCHED_BYTES_MAX: usize = 1 << 20;
 impl Document<'_, '_> {
     /// Writes `key=value` for every scalar.
     pub(super) fn pairs(&mut self) {
-        let (sides, item) = ([&self.facts.input, &self.facts.output], &self.subject.item);
+        let item = &self.subject.item;
         let attributes = self.detail.map(|detail| detail.attributes.as_slice()).unwrap_or_default();
         let sent = attributes.iter().filter_map(|Attribute { key, value }| {
-            let is_elsewhere = sides.iter().any(|side| is_same_text(side.as_ref(), value));
-            pair("", key, &scalar_of(value).filter(|_| !is_elsewhere)?)
+            pair("", key, &scalar_of(value).filter(|_| !is_payload(self.facts, value))?)
         });
         let metadata = item.own.get("metadata").map(members_of).unwrap_or_default();
         let pairs =

@@ -107,13 +107,15 @@ impl<'a> Document<'a, '_> {
 
     /// Adds attributes to the open object.
     fn join_attributes(&mut self, attributes: &[Attribute]) {
-        let sides = [self.facts.input.as_ref(), self.facts.output.as_ref()];
-        let is_elsewhere =
-            |attribute: &Attribute| sides.iter().any(|side| is_same_text(*side, &attribute.value));
-        join_attributes_but(&mut Object::within(self.out), attributes, |attribute| {
-            let is_ours = attribute.key.strip_prefix("otel.").is_some_and(|it| OURS.contains(&it));
-            is_ours || is_elsewhere(attribute)
-        });
+        let facts = self.facts;
+        join_attributes_but(
+            &mut Object::within(self.out),
+            attributes,
+            |Attribute { key, value }| {
+                let is_ours = key.strip_prefix("otel.").is_some_and(|it| OURS.contains(&it));
+                is_ours || is_payload(facts, value)
+            },
+        );
     }
 
     /// Writes the members of an item that have no field.
@@ -199,9 +201,9 @@ fn write_own_attributes(out: &mut Vec<u8>, attributes: &[Attribute]) {
     }
 }
 
-/// Returns whether an attribute is the same memory as an input or output.
-pub(super) fn is_same_text(side: Option<&Payload>, value: &Value) -> bool {
-    let (Some(side), Value::Text(text)) = (side, value) else { return false };
-    let side = side.as_str();
-    !text.is_empty() && ptr::eq(side.as_ptr(), text.as_ptr()) && side.len() == text.len()
+/// Returns whether an attribute is the same memory as the input or output.
+pub(super) fn is_payload(facts: &Facts, value: &Value) -> bool {
+    let Value::Text(text) = value else { return false };
+    let mut sides = [&facts.input, &facts.output].into_iter().flatten().map(Payload::as_str);
+    !text.is_empty() && sides.any(|side| ptr::eq(side, &**text))
 }
