@@ -48,6 +48,9 @@ impl Named {
         if has("breaks") {
             return Report::fault("500".to_owned(), String::new());
         }
+        while has("hangs") && !self.may_go_on.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         let waits = has("waits") && !self.may_go_on.load(Ordering::Relaxed);
         if has("fails once") && is_first {
             return down("away");
@@ -131,6 +134,41 @@ async fn what_was_delivered_or_kept_before_the_journal_was_full_is_not_counted_a
     assert!(cursor.mark.items > 3, "{cursor:?}");
     assert_eq!((cursor.dead_lettered, world.dead.end().items), (1, 1));
     assert_eq!(cursor.dropped, cursor.mark.items - 2, "{cursor:?}");
+}
+
+#[tokio::test]
+async fn what_has_an_outcome_is_not_read_again_when_something_older_is_dropped() {
+    let sink = Arc::new(Named::default());
+    let world = World::small(sink.clone(), WhenFull::DropOldest);
+    let mut sent = 0;
+    // Successes raise the concurrency, so that others pass what hangs.
+    while world.status.concurrency.load(Ordering::Relaxed) < 4 {
+        world.send_items(&[of_trace(0, &format!("warm {sent}"))], 1).await;
+        world.settled().await;
+        sent += 1;
+    }
+    world.send_items(&[of_trace(0, "hangs")], 1).await;
+    let long = "x".repeat(6_000);
+    let (mut pairs, dropped) = (0, || world.status.cursor().dropped);
+    while dropped() == 0 {
+        pairs += 1;
+        for name in ["good", "odd"] {
+            world.send_items(&[of_trace(pairs, &format!("{name} {pairs} {long}"))], 1).await;
+        }
+    }
+    sink.may_go_on.store(true, Ordering::Relaxed);
+    world.settled().await;
+    let mut arrived = sink.arrived();
+    arrived.retain(|name| name.starts_with("good"));
+    let (count, dead) = (arrived.len(), world.dead.end().items);
+    arrived.dedup();
+    assert_eq!(count, arrived.len(), "delivered twice");
+    assert!(dead <= u64::from(pairs), "{dead} dead letters of {pairs} items");
+    let cursor = world.status.cursor();
+    let accepted = sent + 1 + 2 * u64::from(pairs);
+    assert_eq!(cursor.mark.items, accepted);
+    assert_eq!(world.status.delivered() + cursor.dead_lettered + cursor.dropped, accepted);
+    assert_eq!(world.status.miscounted.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ use super::job::{Job, Jobs};
 use super::status::{LaneState, LaneStatus};
 use super::traces::LaneTraces;
 use super::tracker::{Entry, Tracker};
-use super::window::{Purpose, Window};
+use super::window::{Purpose, Window, passed};
 use super::{DeadLetters, LaneHandle, LaneOptions};
 use crate::feed::{Attachment, FeedEntry, Reader};
 use crate::journal::{Journal, Mark, Position, WhenFull};
@@ -288,9 +288,7 @@ impl Lane {
                     if has_left && may_save {
                         self.hurries = true;
                     } else {
-                        // Deliveries under way are dropped with the rest.
-                        under_way = UnderWay::new();
-                        self.give_way();
+                        self.give_way(&mut under_way).await;
                     }
                 }
             }
@@ -360,7 +358,7 @@ impl Lane {
     fn give_up_jobs(&mut self) {
         self.jobs.close();
         while self.jobs.try_recv().is_ok() {}
-        self.window.give_up_replays();
+        self.window.remove(|purpose, _| matches!(purpose, Purpose::Replay(_)));
     }
 
     /// Queues a job. It waits only for its turn, because the contexts of its traces are already known.
@@ -437,45 +435,46 @@ impl Lane {
         self.note(&pace, false, Instant::now());
     }
 
-    /// Drops what is not settled up to the end of the cursor's segment, so that the journal can remove that segment.
-    fn give_way(&mut self) {
-        // Items that only a checkpoint would have made durable are dropped too.
+    /// Drops what has no outcome up to the end of the cursor's segment, so that the journal can remove that segment. What was read after
+    /// it stays: it is not read again.
+    async fn give_way(&mut self, under_way: &mut UnderWay) {
+        // Without its checkpoint, the sink has lost what it gathered, so that is read again.
         if let Some(saved) = self.journal.cursor(&self.status.sink)
             && self.sink.discard()
         {
+            *under_way = UnderWay::new();
             self.status.go_back(saved);
-            self.tracker = Tracker::default();
+            self.go_on_at(self.mark()).await;
         }
         let Some(mark) = self.journal.segment_end(self.mark().position) else { return };
-        let mut settled = self.tracker.settled_until(mark);
-        let lost = mark.items.saturating_sub(self.mark().items + settled.items());
-        settled.dropped += lost;
-        self.status.commit(&Entry { end: Some(mark), settled, ..Entry::default() });
+        let read = self.tracker.end().unwrap_or(self.mark());
+        if read < mark {
+            self.pending = None;
+            self.way.seek(mark);
+            let left = usize::try_from(mark.items.saturating_sub(read.items)).unwrap_or(usize::MAX);
+            self.tracker.push(Entry { end: Some(mark), left, ..Entry::default() });
+        }
+        let (lost, first) = self.tracker.drop_until(mark);
+        self.window.remove(passed(first));
+        self.show_deferred();
         error!(
             sink = self.status.sink,
             lost,
             "the journal is full and this sink has when_full = \"drop_oldest\": these items are lost to it"
         );
-        self.traces.table.amendments.clear();
-        self.reset(mark);
-        (self.unsaved, self.saved_at) = (true, None);
+        self.saved_at = None;
         (self.owes_checkpoint, self.has_failed) = Default::default();
     }
 
     /// Continues at another mark, with the trace contexts of that position.
     async fn go_on_at(&mut self, mark: Mark) {
-        self.reset(mark);
-        self.traces = LaneTraces::new(self.sink.trace_needs(), Arc::clone(&self.status));
-        self.look_back().await;
-    }
-
-    /// Forgets what was read, and reads again from `mark`.
-    fn reset(&mut self, mark: Mark) {
         self.window = Window::new(self.options.batch, self.sink.concurrency_max());
         self.tracker = Tracker::default();
         (self.pending, self.saving) = (None, None);
         self.show_deferred();
         self.way.seek(mark);
+        self.traces = LaneTraces::new(self.sink.trace_needs(), Arc::clone(&self.status));
+        self.look_back().await;
     }
 }
 

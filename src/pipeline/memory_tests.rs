@@ -43,8 +43,8 @@ fn defer(window: &mut Window, request: u64, delivery: Delivery) {
     let mut work = window.next(&mut admission).unwrap();
     let task: Task = work.tasks.pop_front().unwrap();
     let deferral = Deferral { key: "a word".to_owned(), reason: "no word".to_owned() };
-    window.defer(work.deferred(task, Wait::Key(Arc::new(deferral)), None));
-    window.finish(work);
+    window.finish(work.deferred(task, Wait::Key(Arc::new(deferral)), None), 0);
+    window.finish(work, 0);
 }
 
 #[test]

@@ -44,7 +44,7 @@ impl Lane {
             let Some(mut work) = self.window.next(&mut admission) else { return };
             if matches!(&work.purpose, Purpose::Replay(job) if job.is_given_up()) {
                 work.tasks.clear();
-                self.window.finish(work);
+                self.window.finish(work, 0);
                 continue;
             }
             let Some(task) = self.next_task(&mut work) else { continue };
@@ -118,14 +118,14 @@ impl Lane {
         if let Some(reason) = rest.deferral_reason.filter(|_| self.window.items_deferred() == 0) {
             warn!(sink = self.status.sink, reason, "items are deferred, others go on");
         }
+        let first = self.tracker.first;
         for (mut task, wait) in rest.deferred {
             let not_before = self.not_before(&mut task, &wait, now);
-            let deferred = work.deferred(task, wait, not_before);
-            self.window.defer(deferred);
+            self.window.finish(work.deferred(task, wait, not_before), first);
         }
         // The first task is attempted first: split tasks stay in order.
         rest.tasks.into_iter().rev().for_each(|task| work.tasks.push_front(task));
-        self.window.finish(work);
+        self.window.finish(work, first);
         self.show_deferred();
     }
 

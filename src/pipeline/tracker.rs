@@ -12,8 +12,8 @@ use crate::journal::Mark;
 #[derive(Debug, Default)]
 pub(super) struct Tracker {
     entries: VecDeque<Entry>,
-    /// The number of the first entry.
-    first: u64,
+    /// The number of the first entry: the cursor has passed all before it.
+    pub(super) first: u64,
 }
 
 /// Maximum number of entries: about 6 MiB. The lane stops reading at this limit.
@@ -66,12 +66,23 @@ impl Tracker {
         all
     }
 
-    /// Returns the outcomes of the settled items in records up to `mark`.
-    pub(super) fn settled_until(&self, mark: Mark) -> OutcomeCounts {
-        let mut settled = OutcomeCounts::default();
-        let records = self.entries.iter().filter(|entry| entry.end.is_some_and(|end| end <= mark));
-        records.for_each(|entry| settled.add(entry.settled));
-        settled
+    /// Drops what is not done in entries up to the record that ends at `mark`. Returns the number of dropped items, and the number of the
+    /// first entry after them.
+    pub(super) fn drop_until(&mut self, mark: Mark) -> (u64, u64) {
+        let is_before = |entry: &Entry| entry.end.is_some_and(|end| end <= mark);
+        let count = self.entries.iter().rposition(is_before).map_or(0, |last| last + 1);
+        let mut lost = 0;
+        for entry in self.entries.iter_mut().take(count) {
+            let left = std::mem::take(&mut entry.left) as u64;
+            entry.settled.dropped += left;
+            lost += if entry.end.is_some() { left } else { 0 };
+        }
+        (lost, self.first + count as u64)
+    }
+
+    /// Returns the end of the last record; `None` if there is none.
+    pub(super) fn end(&self) -> Option<Mark> {
+        self.entries.iter().rev().find_map(|entry| entry.end)
     }
 
     /// Returns when the oldest unsettled item was received, in nanoseconds since 1970.

@@ -14,7 +14,7 @@ use std::time::Instant;
 use super::BatchLimits;
 use super::traces::LaneTraces;
 use super::work::PartitionItems;
-pub(super) use super::work::{Purpose, Task, Wait, Work};
+pub(super) use super::work::{Purpose, Task, Wait, Work, passed};
 use crate::sinks::{Deferral, Delivery, Sink};
 
 impl BatchLimits {
@@ -313,27 +313,26 @@ impl Window {
         Some((work, deferral))
     }
 
-    /// Returns a work to the window after an attempt. If nothing remains to be done, its partitions become free.
-    pub(super) fn finish(&mut self, work: Work) {
-        self.mark(&work, !work.tasks.is_empty());
+    /// Returns a work to the window after an attempt, without items that the cursor has passed: it waits for the entry `first`. If nothing
+    /// remains to be done, its partitions become free; deferred works of an attempt precede it and leave them as they are.
+    pub(super) fn finish(&mut self, mut work: Work, first: u64) {
+        work.remove(passed(first));
+        if !work.is_deferred() {
+            self.mark(&work, !work.tasks.is_empty());
+        }
         self.works.extend(Some(work).filter(|work| !work.tasks.is_empty()));
     }
 
-    /// Defers items that an attempt left. Their partitions are those of the attempt's work, which is finished afterwards.
-    pub(super) fn defer(&mut self, work: Work) {
-        self.works.push(work);
-    }
-
-    /// Removes the remaining work of replays.
-    pub(super) fn give_up_replays(&mut self) {
-        let is_replay = |purpose: &Purpose| matches!(purpose, Purpose::Replay(_));
+    /// Removes the items for which `is_gone` returns true, by the purpose of their delivery and their entry.
+    pub(super) fn remove(&mut self, is_gone: impl Fn(&Purpose, u64) -> bool) {
         for partition in &mut self.partitions {
-            partition.queue.retain(|piece| !is_replay(&piece.purpose));
+            partition.queue.retain(|piece| !is_gone(&piece.purpose, piece.entry));
             partition.items = partition.queue.iter().map(|piece| piece.delivery.len()).sum();
             partition.bytes = partition.queue.iter().map(|piece| piece.delivery.bytes()).sum();
         }
-        let replays: Vec<_> = self.works.extract_if(.., |work| is_replay(&work.purpose)).collect();
-        for work in replays.iter().filter(|work| !work.is_deferred()) {
+        self.works.iter_mut().for_each(|work| work.remove(&is_gone));
+        let done: Vec<_> = self.works.extract_if(.., |work| work.tasks.is_empty()).collect();
+        for work in done.iter().filter(|work| !work.is_deferred()) {
             self.mark(work, false);
         }
     }

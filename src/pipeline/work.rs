@@ -35,6 +35,11 @@ impl Purpose {
     }
 }
 
+/// Tells items that the cursor has passed, because they were dropped, if it now waits for the entry `first`. Replays have no entries.
+pub(super) fn passed(first: u64) -> impl Fn(&Purpose, u64) -> bool {
+    move |purpose, entry| !matches!(purpose, Purpose::Replay(_)) && entry < first
+}
+
 /// A delivery until all its items are done.
 #[derive(Debug)]
 pub(super) struct Work {
@@ -121,6 +126,18 @@ impl Work {
         self.entries.extend(other.entries);
         self.partitions.extend(other.partitions);
         self
+    }
+
+    /// Removes the items for which `is_gone` returns true, by the delivery's purpose and the item's entry.
+    pub(super) fn remove(&mut self, is_gone: impl Fn(&Purpose, u64) -> bool) {
+        let Self { purpose, tasks, entries, .. } = self;
+        tasks.retain_mut(|Task { delivery, .. }| {
+            let entry = |place: &usize| entries.get(delivery.batch_of(*place)?);
+            let stays = |place: &usize| entry(place).is_some_and(|entry| !is_gone(purpose, *entry));
+            let left: Vec<_> = (0..delivery.len()).filter(stays).collect();
+            *delivery = delivery.only(&left);
+            !left.is_empty()
+        });
     }
 
     pub(super) fn is_deferred(&self) -> bool {
