@@ -254,18 +254,26 @@ impl Remaining {
         }
     }
 
-    /// Retries both halves separately; rejects what cannot be halved.
+    /// Retries both halves separately; rejects what cannot be halved. If there are several traces, each is in one of the halves, which can
+    /// then be attempted at the same time.
     fn halve(&mut self, task: &Task, places: &[usize], refusal: &Arc<Refusal>) {
         if let [place] = places {
             self.refused.push((*place, Arc::clone(refusal)));
             return;
         }
-        let all: Vec<usize> = (0..places.len()).collect();
-        let halves = all.split_at(all.len() / 2);
-        for half in [halves.0, halves.1] {
-            let delivery = task.delivery.only(half);
+        let mut traces: Vec<_> = task.delivery.items().map(|(_, item)| item.trace_id()).collect();
+        traces.sort_unstable();
+        let (first, middle) = (traces.first().copied(), traces.get(traces.len() / 2).copied());
+        let is_later = |trace| Some(trace) >= middle && Some(trace) > first;
+        let mut parts = task.delivery.clone().partition(2, |trace| is_later(trace).into());
+        if parts.len() == 1 {
+            let all: Vec<usize> = (0..places.len()).collect();
+            let halves = all.split_at(all.len() / 2);
+            parts = [halves.0, halves.1].map(|half| (0, task.delivery.only(half))).into();
+        }
+        for (_, delivery) in parts {
             // Halves of a delivery with enough faults need only one more fault, because every fault costs a longer wait.
-            let faults = if half.len() > 1 { task.faults.saturating_sub(1) } else { 0 };
+            let faults = if delivery.len() > 1 { task.faults.saturating_sub(1) } else { 0 };
             self.tasks.push(Task { delivery, faults, ..task.clone() });
         }
     }

@@ -87,7 +87,7 @@ impl Sink for Named {
 }
 
 /// Creates an item of this trace.
-fn of_trace(trace: u32, id: &str) -> String {
+pub(super) fn of_trace(trace: u32, id: &str) -> String {
     span_item(id).replace("trace_1", &format!("trace_{trace}"))
 }
 

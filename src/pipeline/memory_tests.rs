@@ -1,12 +1,13 @@
 //! Compares the memory that the window reports with what the system counts.
 
+use std::ops::{Add as _, Sub as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::status::LaneStatus;
 use super::traces::LaneTraces;
-use super::window::{Admission, DEFERRED_BYTES_MAX, Purpose, Task, Wait, Window, Work, amount_of};
-use super::work::PartitionItems;
+use super::window::{Admission, DEFERRED_BYTES_MAX, Purpose, Task, Wait, Window, Work};
+use super::work::{DeferredAmount, PartitionItems};
 use super::*;
 use crate::feed::tests::{arrival, item};
 use crate::journal::Cursor;
@@ -43,8 +44,9 @@ fn defer(window: &mut Window, request: u64, delivery: Delivery) {
     let mut work = window.next(&mut admission).unwrap();
     let task: Task = work.tasks.pop_front().unwrap();
     let deferral = Deferral { key: "a word".to_owned(), reason: "no word".to_owned() };
-    window.finish(work.deferred(task, Wait::Key(Arc::new(deferral)), None), 0);
-    window.finish(work, 0);
+    let wait = Wait::Key(Arc::new(deferral));
+    let deferred = Work { tasks: [task].into(), wait, ..work.clone() };
+    window.finish(work, vec![deferred], 0);
 }
 
 #[test]
@@ -103,8 +105,20 @@ fn what_is_deferred_counts_each_request_once_and_for_as_long_as_it_is_held() {
     };
     let works = [work(0, wait()), work(1, wait()), work(1, Wait::Others(0))];
     let (bytes, broken_bytes) = (batch.bytes_when_read(), item("b").len());
-    assert_eq!(amount_of(works.iter()), (3, 1, (broken_bytes, bytes)));
-    assert_eq!(amount_of(works[1..].iter()), (2, 1, (broken_bytes, bytes)));
-    assert_eq!(amount_of(works[2..].iter()), (1, 0, (broken_bytes, 0)));
-    assert_eq!(amount_of([].iter()), (0, 0, (0, 0)));
+    let mut amount = DeferredAmount::default();
+    for work in &works {
+        amount.count(work, usize::add);
+    }
+    let mut left = works.iter();
+    for expected in
+        [(3, 2, bytes + broken_bytes), (2, 2, bytes + broken_bytes), (1, 1, broken_bytes)]
+    {
+        let DeferredAmount { works, items, kept, bytes } = &amount;
+        assert_eq!(
+            (*works, *items, kept.len(), *bytes),
+            (expected.0, expected.0, expected.1, expected.2)
+        );
+        amount.count(left.next().unwrap(), usize::sub);
+    }
+    assert_eq!(amount, DeferredAmount::default());
 }

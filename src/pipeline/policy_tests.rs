@@ -1,9 +1,10 @@
 //! What a lane learns about its sink, reports and counts.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::edge_tests::of_trace;
 use super::tests::{Told, World, down, name, reject};
 use super::*;
 use crate::journal::{Cursor, WhenFull};
@@ -362,4 +363,68 @@ async fn a_sink_that_waits_for_its_backend_gives_way_at_once() {
     }
     let (cursor, end) = (world.status.cursor(), world.feed.journal().end());
     assert!(cursor.dropped > 0 && cursor.mark.items == cursor.dropped, "{cursor:?} of {end:?}");
+}
+
+/// A backend that rejects a request as a whole if any of its items is odd, and takes its time.
+#[derive(Debug, Default)]
+struct Judging {
+    under_way: AtomicUsize,
+    under_way_max: AtomicUsize,
+    arrived: Mutex<Vec<String>>,
+}
+
+impl Judging {
+    async fn judge(&self, names: Vec<String>) -> Report {
+        let under_way = self.under_way.fetch_add(1, Ordering::Relaxed) + 1;
+        self.under_way_max.fetch_max(under_way, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
+        if names.iter().any(|name| name.starts_with("odd")) {
+            return Report::split(RejectClass::Malformed, "400".to_owned(), String::new());
+        }
+        self.arrived.lock().unwrap().extend(names);
+        Report::delivered()
+    }
+}
+
+impl Sink for Judging {
+    fn concurrency_max(&self) -> usize {
+        8
+    }
+
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
+        Box::pin(self.judge(delivery.items().map(|(_, item)| name(item.wire())).collect()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_parts_of_a_rejected_request_are_tried_at_once_and_each_trace_stays_in_order() {
+    for (bad, traces) in [(1, 50), (10, 50), (100, 50), (10, 1)] {
+        let sink = Arc::new(Judging::default());
+        let whole = |options: &mut LaneOptions| options.batch.items_max = 1000;
+        let world = World::with(Arc::default(), Arc::default(), sink.clone(), whole);
+        let is_bad = |at: u32| u64::from(at * 7919 % 1000) < bad;
+        let id = |at| format!("{} {at}", if is_bad(at) { "odd" } else { "good" });
+        let items: Vec<_> = (0..1000).map(|at| of_trace(at % traces, &id(at))).collect();
+        world.send_items(&items, 1).await;
+        world.settled().await;
+        let mut arrived = sink.arrived.lock().unwrap().clone();
+        let in_order = |name: &String| {
+            let at: u32 = name.rsplit_once(' ').unwrap().1.parse().unwrap();
+            (at % traces, at)
+        };
+        arrived.sort_by_key(|name| in_order(name).0);
+        assert!(arrived.is_sorted_by_key(in_order), "{arrived:?}");
+        let outcomes = (world.status.delivered(), world.status.cursor().dead_lettered);
+        assert_eq!(outcomes, (1000 - bad, bad));
+        assert_eq!(world.status.retries.load(Ordering::Relaxed), 0, "the backend works");
+        assert!(!world.status.is_breaker_open.load(Ordering::Relaxed));
+        let under_way_max = sink.under_way_max.load(Ordering::Relaxed);
+        let expected = match (bad, traces) {
+            (_, 1) => 1..=1,
+            (100, _) => 8..=8,
+            _ => 2..=8,
+        };
+        assert!(expected.contains(&under_way_max), "{under_way_max} with {bad} of {traces} traces");
+    }
 }

@@ -44,7 +44,7 @@ impl Lane {
             let Some(mut work) = self.window.next(&mut admission) else { return };
             if matches!(&work.purpose, Purpose::Replay(job) if job.is_given_up()) {
                 work.tasks.clear();
-                self.window.finish(work, 0);
+                self.window.finish(work, Vec::new(), 0);
                 continue;
             }
             let Some(task) = self.next_task(&mut work) else { continue };
@@ -71,7 +71,7 @@ impl Lane {
     /// Returns the first task of a work, split to fit the learned size limit.
     fn next_task(&mut self, work: &mut Work) -> Option<Task> {
         let mut task = work.tasks.pop_front()?;
-        if work.is_first {
+        if work.tried == 0 {
             LaneStatus::count(&self.status.deliveries);
         }
         let bytes_max = self.size.bytes_max(Instant::now().into_std());
@@ -118,14 +118,14 @@ impl Lane {
         if let Some(reason) = rest.deferral_reason.filter(|_| self.window.items_deferred() == 0) {
             warn!(sink = self.status.sink, reason, "items are deferred, others go on");
         }
-        let first = self.tracker.first;
-        for (mut task, wait) in rest.deferred {
+        let deferred = rest.deferred.into_iter().map(|(mut task, wait)| {
             let not_before = self.not_before(&mut task, &wait, now);
-            self.window.finish(work.deferred(task, wait, not_before), first);
-        }
+            Work { tasks: [task].into(), wait, not_before, ..work.clone() }
+        });
+        let deferred = deferred.collect();
         // The first task is attempted first: split tasks stay in order.
         rest.tasks.into_iter().rev().for_each(|task| work.tasks.push_front(task));
-        self.window.finish(work, first);
+        self.window.finish(work, deferred, self.tracker.first);
         self.show_deferred();
     }
 

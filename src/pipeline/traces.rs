@@ -32,7 +32,7 @@ pub(super) struct LaneTraces {
 }
 
 /// A wait of spans for trace objects that have not been seen.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Hold {
     /// Their traces.
     pub(super) traces: Vec<TraceId>,

@@ -2,18 +2,19 @@
 //!
 //! Each partition has a share of the traces and is busy until its delivery is finished, so that spans of one trace do not overtake each
 //! other. A delivery takes the items of one partition, and of other free ones if it has space, so that few requests are sent at low load.
+//! If the backend rejects it as a whole, its parts without common traces are attempted at the same time.
 //! Items that cannot be sent for a specific reason (a key that is not known yet, a backend that seems to fail on the item) are deferred and
 //! let others of their partition pass; only the cursor waits for them. Deferred items stay in memory, so their amount is bounded.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
-use std::ptr;
+use std::ops::{Add as _, Sub as _};
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::BatchLimits;
 use super::traces::LaneTraces;
-use super::work::PartitionItems;
+use super::work::{DeferredAmount, PartitionItems};
 pub(super) use super::work::{Purpose, Task, Wait, Work, passed};
 use crate::sinks::{Deferral, Delivery, Sink};
 
@@ -36,8 +37,11 @@ pub(super) struct Window {
     limits: BatchLimits,
     partitions: Vec<Partition>,
     hasher: RandomState,
-    /// Deliveries that began or are waiting.
+    /// Deliveries that wait.
     works: Vec<Work>,
+    /// Of these, the deferred ones.
+    deferred: DeferredAmount,
+    /// Number of attempts that ended.
     attempts: u64,
 }
 
@@ -46,7 +50,8 @@ struct Partition {
     queue: VecDeque<PartitionItems>,
     items: usize,
     bytes: usize,
-    is_busy: bool,
+    /// Number of works with its items, under way or waiting; deferred ones do not count.
+    works: usize,
 }
 
 /// The conditions that decide which work may begin.
@@ -68,7 +73,7 @@ pub(super) struct Admission<'a> {
 
 impl Partition {
     fn is_due(&self, limits: BatchLimits, admission: &Admission<'_>) -> bool {
-        let Some(first) = self.queue.front().filter(|_| !self.is_busy) else { return false };
+        let Some(first) = self.queue.front().filter(|_| self.works == 0) else { return false };
         admission.is_draining
             || self.items >= limits.items_max
             || self.bytes >= limits.bytes_max
@@ -78,31 +83,12 @@ impl Partition {
     }
 }
 
-/// Returns the number of these deferred works, and of the requests that items waiting for keys keep in memory; in bytes, the size of the
-/// items on which a backend fails, and the memory of these requests.
-pub(super) fn amount_of<'w>(
-    deferred: impl Iterator<Item = &'w Work>,
-) -> (usize, usize, (usize, usize)) {
-    let (mut works, mut broken_bytes, mut requests) = (0, 0, HashMap::new());
-    for work in deferred {
-        works += 1;
-        if matches!(work.wait, Wait::Others(_)) {
-            broken_bytes += work.bytes();
-            continue;
-        }
-        let held = work.tasks.iter().flat_map(|task| task.delivery.batches());
-        let held = held.map(|held| (ptr::from_ref(held), held.bytes_when_read()));
-        requests.extend(held.filter(|(_, bytes)| *bytes > 0));
-    }
-    (works, requests.len(), (broken_bytes, requests.values().sum()))
-}
-
 impl Window {
     /// Creates an empty window with this many partitions.
     pub(super) fn new(limits: BatchLimits, partitions: usize) -> Self {
         let partitions = (0..partitions.max(1)).map(|_| Partition::default()).collect();
-        let (hasher, works) = (RandomState::new(), Vec::new());
-        Self { limits, partitions, hasher, works, attempts: 0 }
+        let (hasher, deferred) = (RandomState::new(), DeferredAmount::default());
+        Self { limits, partitions, hasher, works: Vec::new(), deferred, attempts: 0 }
     }
 
     /// Returns whether deliveries are sequential and of entire records: the cursor of a sink with a checkpoint cannot be inside a record.
@@ -149,14 +135,10 @@ impl Window {
 
     /// Returns whether deferred items are within their limits.
     pub(super) fn has_room_to_defer(&self) -> bool {
-        let (works, requests, bytes) = amount_of(self.deferred());
+        let DeferredAmount { works, kept, bytes, .. } = &self.deferred;
         // A single request is allowed even if it exceeds the limit.
-        let is_single = works == 1 || bytes.0 == 0 && requests <= 1;
-        works < DEFERRED_MAX && (is_single || bytes.0 + bytes.1 < DEFERRED_BYTES_MAX)
-    }
-
-    fn deferred(&self) -> impl Iterator<Item = &Work> {
-        self.works.iter().filter(|work| work.is_deferred())
+        let is_single = *works == 1 || kept.len() <= 1;
+        *works < DEFERRED_MAX && (is_single || *bytes < DEFERRED_BYTES_MAX)
     }
 
     /// Returns whether any work waits for another attempt.
@@ -166,18 +148,18 @@ impl Window {
 
     /// Returns the number of deferred items.
     pub(super) fn items_deferred(&self) -> usize {
-        self.deferred().map(Work::items).sum()
+        self.deferred.items
     }
 
     /// Returns whether only deferred items are left.
     pub(super) fn is_done(&self) -> bool {
         self.partitions.iter().all(|partition| partition.queue.is_empty())
-            && self.works.iter().all(Work::is_deferred)
+            && self.works.len() == self.deferred.works
     }
 
     /// Returns when a queue becomes due by its age; `None` if all free partitions are empty.
     pub(super) fn due_at(&self) -> Option<Instant> {
-        let free = self.partitions.iter().filter(|partition| !partition.is_busy);
+        let free = self.partitions.iter().filter(|partition| partition.works == 0);
         free.filter_map(|free| Some(free.queue.front()?.since + self.limits.age_max)).min()
     }
 
@@ -190,7 +172,7 @@ impl Window {
         self.works.iter().filter_map(until).min()
     }
 
-    /// Takes the next work to attempt. Its partitions are busy until [`Window::finish`].
+    /// Takes the next work to attempt.
     pub(super) fn next(&mut self, admission: &mut Admission<'_>) -> Option<Work> {
         let next = match self.next_work(admission) {
             // While all attempts fail, untried work may have better luck.
@@ -206,16 +188,16 @@ impl Window {
                 self.works.iter().position(suspect).filter(|_| only)
             })?,
         };
-        let mut work = self.take_out(next);
-        self.attempts += 1;
-        work.is_first = work.tried == 0;
-        work.tried = self.attempts;
-        self.mark(&work, true);
-        Some(work)
+        Some(self.begin(next))
     }
 
-    fn take_out(&mut self, at: usize) -> Work {
-        Work { wait: Wait::Turn, ..self.works.remove(at) }
+    /// Takes a work out. Its partitions are busy until [`Window::finish`].
+    fn begin(&mut self, at: usize) -> Work {
+        let work = self.works.remove(at);
+        self.count(&work, usize::sub);
+        let work = Work { wait: Wait::Turn, ..work };
+        self.count(&work, usize::add);
+        work
     }
 
     /// Returns the work that may begin and whose last attempt is the longest ago.
@@ -256,8 +238,7 @@ impl Window {
                 _ => None,
             };
             if let Some(hold) = hold {
-                self.mark(&work, true);
-                self.works.push(Work { wait: Wait::Context(hold), ..work });
+                self.put(Work { wait: Wait::Context(hold), ..work });
                 continue;
             }
             open = Some(match open {
@@ -265,14 +246,14 @@ impl Window {
                 Some(open) => open.with(work),
             });
         }
-        self.works.push(open?);
+        self.put(open?);
         Some(self.works.len() - 1)
     }
 
     /// Takes items for one delivery from a partition, in addition to those of `open`.
     fn take(&mut self, at: usize, open: Option<&Work>) -> Option<Work> {
         let (limits, is_single) = (self.limits, self.is_single());
-        let partition = self.partitions.get_mut(at).filter(|partition| !partition.is_busy)?;
+        let partition = self.partitions.get_mut(at).filter(|partition| partition.works == 0)?;
         let (mut items, mut bytes) = open.map_or((0, 0), |open| (open.items(), open.bytes()));
         let mut taken: Option<Work> = None;
         while let Some(piece) = partition.queue.front() {
@@ -299,7 +280,7 @@ impl Window {
         taken
     }
 
-    /// Takes the first work in journal order that waits for a key, to give it up. Its partitions are busy until [`Window::finish`].
+    /// Takes the first work in journal order that waits for a key, to give it up.
     pub(super) fn take_deferred(&mut self) -> Option<(Work, Arc<Deferral>)> {
         let deferral = |work: &Work| match &work.wait {
             Wait::Key(deferral) if self.is_free(work) => Some(Arc::clone(deferral)),
@@ -308,19 +289,19 @@ impl Window {
         let works = self.works.iter().enumerate();
         let deferred = works.filter_map(|(at, work)| Some((at, work, deferral(work)?)));
         let (at, _, deferral) = deferred.min_by_key(|(_, work, _)| work.entries.iter().min())?;
-        let work = self.take_out(at);
-        self.mark(&work, true);
-        Some((work, deferral))
+        Some((self.begin(at), deferral))
     }
 
-    /// Returns a work to the window after an attempt, without items that the cursor has passed: it waits for the entry `first`. If nothing
-    /// remains to be done, its partitions become free; deferred works of an attempt precede it and leave them as they are.
-    pub(super) fn finish(&mut self, mut work: Work, first: u64) {
-        work.remove(passed(first));
-        if !work.is_deferred() {
-            self.mark(&work, !work.tasks.is_empty());
+    /// Ends an attempt: its work and the deferred works that it left return to the window, without items that the cursor has passed, because
+    /// it waits for the entry `first`.
+    pub(super) fn finish(&mut self, work: Work, deferred: Vec<Work>, first: u64) {
+        self.count(&work, usize::sub);
+        self.attempts += 1;
+        for mut left in deferred.into_iter().chain(work.apart()) {
+            left.tried = self.attempts;
+            left.remove(passed(first));
+            self.put(left);
         }
-        self.works.extend(Some(work).filter(|work| !work.tasks.is_empty()));
     }
 
     /// Removes the items for which `is_gone` returns true, by the purpose of their delivery and their entry.
@@ -330,23 +311,34 @@ impl Window {
             partition.items = partition.queue.iter().map(|piece| piece.delivery.len()).sum();
             partition.bytes = partition.queue.iter().map(|piece| piece.delivery.bytes()).sum();
         }
-        self.works.iter_mut().for_each(|work| work.remove(&is_gone));
-        let done: Vec<_> = self.works.extract_if(.., |work| work.tasks.is_empty()).collect();
-        for work in done.iter().filter(|work| !work.is_deferred()) {
-            self.mark(work, false);
+        for mut work in std::mem::take(&mut self.works) {
+            self.count(&work, usize::sub);
+            work.remove(&is_gone);
+            self.put(work);
         }
     }
 
-    fn mark(&mut self, work: &Work, is_busy: bool) {
+    /// Adds a work, unless nothing is left of it.
+    fn put(&mut self, work: Work) {
+        if !work.tasks.is_empty() {
+            self.count(&work, usize::add);
+            self.works.push(work);
+        }
+    }
+
+    fn count(&mut self, work: &Work, step: fn(usize, usize) -> usize) {
+        if work.is_deferred() {
+            return self.deferred.count(work, step);
+        }
         for &at in &work.partitions {
             if let Some(partition) = self.partitions.get_mut(at) {
-                partition.is_busy = is_busy;
+                partition.works = step(partition.works, 1);
             }
         }
     }
 
     fn is_free(&self, work: &Work) -> bool {
         let mut partitions = work.partitions.iter().filter_map(|&at| self.partitions.get(at));
-        partitions.all(|partition| !partition.is_busy)
+        partitions.all(|partition| partition.works == 0)
     }
 }

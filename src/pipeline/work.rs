@@ -1,6 +1,7 @@
 //! Units of work in the window: pieces, which wait in a queue, and works, which are deliveries until all their items are done. Pure.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ptr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -41,7 +42,7 @@ pub(super) fn passed(first: u64) -> impl Fn(&Purpose, u64) -> bool {
 }
 
 /// A delivery until all its items are done.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Work {
     /// Its purpose.
     pub(super) purpose: Purpose,
@@ -53,10 +54,8 @@ pub(super) struct Work {
     pub(super) wait: Wait,
     /// Earliest start, whatever it waits for.
     pub(super) not_before: Option<Instant>,
-    /// The number of the last attempt; 0 before the first.
+    /// The number of the last attempt that ended; 0 before.
     pub(super) tried: u64,
-    /// Whether this is the first attempt.
-    pub(super) is_first: bool,
 }
 
 /// A part of a delivery that is attempted separately.
@@ -73,7 +72,7 @@ pub(super) struct Task {
 }
 
 /// What a work waits for in addition to its turn.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Wait {
     /// Nothing.
     Turn,
@@ -101,8 +100,7 @@ impl Work {
         let entries = vec![piece.entry; piece.delivery.batch_count()];
         let (purpose, partitions, wait) = (piece.purpose, vec![partition], Wait::Turn);
         let tasks = VecDeque::from([Task { delivery: piece.delivery, ..Task::default() }]);
-        let (not_before, tried, is_first) = (None, 0, true);
-        Self { purpose, tasks, entries, partitions, wait, not_before, tried, is_first }
+        Self { purpose, tasks, entries, partitions, wait, not_before: None, tried: 0 }
     }
 
     /// Returns whether a piece may be in the same delivery.
@@ -152,11 +150,51 @@ impl Work {
         self.tasks.iter().map(|task| task.delivery.bytes()).sum()
     }
 
-    /// Creates a deferred work for some of its items.
-    pub(super) fn deferred(&self, task: Task, wait: Wait, not_before: Option<Instant>) -> Self {
-        let (tried, tasks, is_first) = (self.tried, VecDeque::from([task]), false);
-        let (entries, partitions) = (self.entries.clone(), self.partitions.clone());
-        let purpose = self.purpose.clone();
-        Self { purpose, tasks, entries, partitions, wait, not_before, tried, is_first }
+    /// Divides it into works without common traces, which may be attempted at the same time.
+    pub(super) fn apart(mut self) -> impl Iterator<Item = Self> {
+        let mut parts: Vec<(HashSet<_>, VecDeque<Task>)> = Vec::new();
+        for task in std::mem::take(&mut self.tasks) {
+            let items = task.delivery.items();
+            let mut traces: HashSet<_> = items.map(|(_, item)| item.trace_id()).collect();
+            let shares = |part: &mut (HashSet<_>, _)| !part.0.is_disjoint(&traces);
+            let (known, mut tasks): (Vec<_>, Vec<_>) = parts.extract_if(.., shares).unzip();
+            tasks.push(VecDeque::from([task]));
+            traces.extend(known.into_iter().flatten());
+            parts.push((traces, tasks.into_iter().flatten().collect()));
+        }
+        parts.into_iter().map(move |(_, tasks)| Self { tasks, ..self.clone() })
+    }
+}
+
+/// The amount of deferred works, and of what they keep in memory.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct DeferredAmount {
+    pub(super) works: usize,
+    pub(super) items: usize,
+    /// Requests with items that wait for keys, and items on which a backend fails: how often each is kept, by address.
+    pub(super) kept: HashMap<usize, usize>,
+    /// The memory of these requests, and the size of these items, in bytes.
+    pub(super) bytes: usize,
+}
+
+impl DeferredAmount {
+    /// Adds or subtracts a work, as `step` does.
+    pub(super) fn count(&mut self, work: &Work, step: fn(usize, usize) -> usize) {
+        self.works = step(self.works, 1);
+        self.items = step(self.items, work.items());
+        let deliveries = work.tasks.iter().map(|task| &task.delivery);
+        let kept: Vec<_> = if matches!(work.wait, Wait::Others(_)) {
+            let items = deliveries.flat_map(Delivery::items);
+            items.map(|(_, item)| (ptr::from_ref(item).addr(), item.wire().len())).collect()
+        } else {
+            let requests = deliveries.flat_map(Delivery::batches);
+            requests.map(|it| (ptr::from_ref(it).addr(), it.bytes_when_read())).collect()
+        };
+        for (address, bytes) in kept.into_iter().filter(|(_, bytes)| *bytes > 0) {
+            let before = self.kept.remove(&address).unwrap_or_default();
+            let after = step(before, 1);
+            self.kept.extend((after > 0).then_some((address, after)));
+            self.bytes = if before.min(after) == 0 { step(self.bytes, bytes) } else { self.bytes };
+        }
     }
 }

@@ -56,8 +56,8 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A destination for spans.
 pub trait Sink: Send + Sync + 'static {
-    /// Returns the highest number of concurrent deliveries. With one, deliveries keep the order of the journal; with more, only those of
-    /// the same trace do. A sink with a checkpoint takes one.
+    /// Returns the highest number of concurrent deliveries. With one, deliveries keep the order of the journal; with more, and after a
+    /// rejection of a whole one, only those of the same trace do. A sink with a checkpoint takes one.
     fn concurrency_max(&self) -> usize {
         1
     }
