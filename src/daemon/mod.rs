@@ -183,12 +183,11 @@ impl Daemon {
         }
         serving.consume(&Arc::clone(&serving.loaded).config);
         let ended = tokio::select! {
-            () = stop.stopped() => Ok(()),
             // Nothing can be guaranteed any more, and tasks that wait for the disk may never end, so nothing is drained.
             reason = poisoned(&feed) => {
                 return Err(anyhow::anyhow!("the journal is poisoned: {reason}"));
             }
-            died = serve(&mut serving, &mut asked) => Err(died),
+            ended = serve(&mut serving, &mut asked, &stop) => ended,
         };
         // Refuses pending reload requests.
         drop(asked);
@@ -213,13 +212,20 @@ impl Daemon {
     }
 }
 
-/// Handles one reload after the other, until a vital task ends.
-async fn serve(serving: &mut Serving, asked: &mut mpsc::Receiver<Asked>) -> anyhow::Error {
+/// Handles one reload after the other, until `stop` is signalled or a vital task ends. A reload that has begun is completed: lanes that it
+/// replaces have handed over then.
+async fn serve(
+    serving: &mut Serving,
+    asked: &mut mpsc::Receiver<Asked>,
+    stop: &Stop,
+) -> anyhow::Result<()> {
     let mut watch = Watch::new();
     loop {
         tokio::select! {
-            died = serving.listeners.one_died() => return anyhow::anyhow!("a receiver panicked: {died}"),
-            died = serving.admin.one_died() => return anyhow::anyhow!("admin died: {died}"),
+            biased;
+            () = stop.stopped() => return Ok(()),
+            died = serving.listeners.one_died() => anyhow::bail!("a receiver panicked: {died}"),
+            died = serving.admin.one_died() => anyhow::bail!("admin died: {died}"),
             Some((what, answer)) = asked.recv() => {
                 answer.send(serving.reload(what).await).ok();
             }

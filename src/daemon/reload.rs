@@ -31,6 +31,7 @@ use crate::telemetry::Figure;
 /// Time limit for reading the configuration or saving a cursor: a hanging file system must not block the daemon.
 const DISK_MAX: Duration = Duration::from_secs(10);
 
+const LEFT: &str = "the cursor of a sink that was not added cannot be removed; if it is added later, it gets everything from here on";
 const RELOADS: Figure = ("reloads", "Reloads of the configuration, by outcome");
 
 /// Changes what is logged.
@@ -117,10 +118,17 @@ impl Serving {
         let (workshop, changed) = (self.workshop.clone(), changed(plan));
         let (old, new, added) = (Arc::clone(old), Arc::clone(new), plan.added.clone());
         let preparing = on_disk(move |is_wanted| {
+            let journal = workshop.stores.feed.journal();
+            let unknown: Vec<_> =
+                added.iter().filter(|sink| journal.cursor(sink).is_none()).collect();
             let prepared = workshop.prepare(&old.config, &new.config, (&changed, &added));
             if prepared.is_err() || !is_wanted() {
                 normalize::install(&old.config.attributes);
                 workshop.retain(&old.config);
+                for sink in unknown {
+                    let forgotten = journal.forget_consumer(sink);
+                    forgotten.unwrap_or_else(|problem| warn!(sink, %problem, LEFT));
+                }
             }
             prepared
         });

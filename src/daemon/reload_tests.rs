@@ -387,6 +387,56 @@ async fn what_cannot_be_changed_or_made_refuses_all_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sink_that_a_refused_reload_would_have_added_is_unknown_afterwards() {
+    let world = World::new(FILE).await;
+    world.send(&["a"]).await;
+    world.settled().await;
+    let journal = world.dir.path().join("state/journal");
+    // No file can replace it.
+    std::fs::create_dir(journal.join("two.cursor")).unwrap();
+    let sink = |name| format!("[sinks.{name}]\ntype = 'file'\npath = 'DIR/{name}.jsonl'\n");
+    let both = format!("{FILE}{}{}", sink("one"), sink("two"));
+    let refused = world.reload(&both).await.unwrap_err().to_string();
+    assert!(refused.contains("cannot save a cursor for sink two"), "{refused}");
+    assert_eq!(world.view.feed.journal().consumers().len(), 1);
+    assert!(!journal.join("one.cursor").exists());
+    let listed = std::fs::read(journal.join("consumers.list")).unwrap();
+    assert!(listed.ends_with(b"archive\n") && !String::from_utf8_lossy(&listed).contains("one"));
+    world.send(&["b"]).await;
+    world.reloaded(&format!("{FILE}{}", sink("one"))).await;
+    world.send(&["c"]).await;
+    world.settled().await;
+    assert_eq!(world.ids_in("one.jsonl").len(), 1, "it begins when it is added");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_during_a_reload_repeats_nothing() {
+    let (backend, url) = Backend::start("").await;
+    let world = World::new(&format!("{FILE}{}", otlp(&url, ""))).await;
+    backend.is_stuck.store(true, Ordering::SeqCst);
+    world.send(&["a", "b"]).await;
+    world.until("nobody is asked", || backend.asked.load(Ordering::SeqCst)).await;
+    let added = "[sinks.added]\ntype = 'file'\npath = 'DIR/b.jsonl'\n";
+    configure(world.dir.path(), &format!("{FILE}{}{added}", otlp(&url, "timeout = '7s'")));
+    let reloads = world.reloads.clone();
+    let reloading = tokio::spawn(async move { reloads.ask(Reread::All).await });
+    // The last step that can be refused precedes the end of replaced lanes.
+    let cursor = world.dir.path().join("state/journal/added.cursor");
+    world.until("the reload does not begin", || cursor.exists()).await;
+    sleep(Duration::from_millis(50)).await;
+    world.stop.stop();
+    backend.is_stuck.store(false, Ordering::SeqCst);
+    let reloaded = reloading.await.unwrap();
+    world.task.await.unwrap().unwrap();
+    assert_eq!(backend.spans(), 2);
+    let world = World::over(world.dir).await;
+    world.settled().await;
+    assert_eq!(backend.spans(), 2, "{reloaded:?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_that_the_daemon_itself_occupies_is_refused_for_that_reason() {
     let socket = |mode: &str| {
         let grpc = format!("grpc = 'unix:DIR/grpc.sock{mode}'");

@@ -34,6 +34,20 @@ impl<P> Journal<P> {
         Ok(())
     }
 
+    /// Removes the cursor of a consumer, which is then unknown. Blocks on the disk.
+    pub fn forget_consumer(&self, consumer: &str) -> io::Result<()> {
+        let log = &*self.shared.log;
+        let _saving = lock(&log.saving);
+        let file = cursor::file_name(consumer);
+        let Some(file) = file.filter(|_| log.state().cursors.remove(consumer).is_some()) else {
+            return Ok(());
+        };
+        // First the list: a cursor that is missing although its consumer is listed was lost.
+        let names: BTreeSet<_> = log.state().cursors.keys().cloned().collect();
+        cursor::write_consumers(&*log.storage, &names)?;
+        log.storage.remove(&file)
+    }
+
     /// Sets the live consumers. All others stop holding segments back, but keep their cursors in case they are configured again. A live
     /// consumer without a cursor holds everything back until it saves one. Before the first call, every consumer with a cursor is live; if
     /// there is none, everything is needed.
