@@ -80,9 +80,5 @@ fn message_coding(flag: u8, headers: &HeaderMap) -> Result<Coding, Refusal> {
 /// Adds the prefix to a message.
 pub(super) fn framed(message: &[u8]) -> Bytes {
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
-    let mut frame = Vec::with_capacity(PREFIX_BYTES + message.len());
-    frame.push(0);
-    frame.extend_from_slice(&length.to_be_bytes());
-    frame.extend_from_slice(message);
-    Bytes::from(frame)
+    [&[0][..], &length.to_be_bytes(), message].concat().into()
 }

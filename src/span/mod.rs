@@ -31,7 +31,7 @@ pub use facts::{Convention, Cost, Facts, Kind, Notes, Priced, Score, SpanError, 
 pub use ids::{SpanId, TraceId};
 pub use sdk_request::{sdk_request, sdk_requests};
 pub use tree::{AncestorCache, News, Own, Spent, Tree};
-pub use value::{Attribute, Payload, Text, Value, payload, payloads, share};
+pub use value::{Attribute, Payload, Text, Value, payload, payloads, share, tags};
 pub use value_offsets::{Opened, ValueOffsets};
 
 /// The items of one request, in the order in which the client sent them.

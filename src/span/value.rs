@@ -97,3 +97,13 @@ pub fn payloads(source: &Text, object: Raw<'_>) -> impl Iterator<Item = (Text, P
     let said = |(name, value)| Some((share(source, name), payload(source, value)?));
     object.members().filter_map(said)
 }
+
+/// Returns the tags in a payload: the elements of a list, which may be inside a string, or the parts of text with commas.
+pub fn tags(listed: &Payload) -> Vec<Text> {
+    let (Payload::Text(text) | Payload::Json(text)) = listed;
+    if let Some(list) = Raw::parse(text).filter(|it| it.is_array() || it.is_object()) {
+        let tags = list.elements().filter_map(|tag| payload(text, tag));
+        return tags.map(|(Payload::Text(tag) | Payload::Json(tag))| tag).collect();
+    }
+    text.split(',').map(str::trim).filter(|tag| !tag.is_empty()).map(Text::from).collect()
+}

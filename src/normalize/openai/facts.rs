@@ -8,7 +8,7 @@ use crate::normalize::raw::{
 use crate::normalize::time;
 use crate::normalize::usage;
 use crate::span::{
-    Convention, Facts, Kind, Opened, Payload, Span, SpanError, Text, TraceObject, Usage, keys,
+    Convention, Facts, Kind, Opened, Payload, Span, SpanError, Text, TraceObject, Usage, keys, tags,
 };
 use crate::support::json::object;
 
@@ -383,17 +383,21 @@ fn add_trace(trace: &TraceObject, facts: &mut Facts) {
     let Some(source) = &trace.metadata else { return };
     let metadata = Raw::trusted(source).object();
     let text = |names: &[&str]| {
-        let said = |name: &&str| metadata.get_string(name).filter(|text| !text.is_empty());
-        names.iter().find_map(said).map(|text| share(source, text))
+        names.iter().find_map(|name| metadata.get(name).and_then(label)).map(|it| share(source, it))
     };
     facts.user = text(&["user_id", "userId", "user"]);
     facts.environment = text(&["environment"]);
     facts.release = text(&["release"]);
-    if facts.session.is_none() {
-        facts.session = text(&["session_id", "sessionId"]);
-    }
-    facts.tags = metadata.get("tags").map_or_else(Vec::new, |tags| strings(source, tags));
+    facts.session = facts.session.take().or_else(|| text(&["session_id", "sessionId"]));
+    let listed = metadata.get("tags").and_then(|tags| payload(source, tags));
+    facts.tags = listed.as_ref().map(tags).unwrap_or_default();
     facts.metadata.extend(payloads(source, metadata.raw));
+}
+
+/// Returns a text, or a number as text: the SDKs do not check what an app sets as a group or a user.
+pub(super) fn label(value: Raw<'_>) -> Option<Cow<'_, str>> {
+    let number = || value.number().map(|_| Cow::Borrowed(value.text()));
+    value.string().or_else(number).filter(|text| !text.is_empty())
 }
 
 fn failure(source: &Text, error: Raw<'_>) -> Option<SpanError> {

@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
+use super::facts::label;
 use super::repair::NESTING_MAX;
-use crate::normalize::raw::inside;
+use crate::normalize::raw::{Raw, inside};
 use crate::span::ValueOffsets;
 use crate::support::json::scan::{Broken, Scanner};
 
@@ -33,8 +34,8 @@ pub(super) struct Members<'a> {
     pub ended_at: Option<Cow<'a, str>>,
     pub workflow_name: Option<Cow<'a, str>>,
     pub group_id: Option<Cow<'a, str>>,
-    /// An object, as sent.
-    pub metadata: Option<&'a str>,
+    /// An object.
+    pub metadata: Option<Raw<'a>>,
 }
 
 impl<'a> Item<'a> {
@@ -76,9 +77,9 @@ fn read_members<'a>(
             "parent_id" => members.parent_id = string(scanner, text)?,
             "started_at" => members.started_at = string(scanner, text)?,
             "ended_at" => members.ended_at = string(scanner, text)?,
-            "workflow_name" => members.workflow_name = string(scanner, text)?,
-            "group_id" => members.group_id = string(scanner, text)?,
-            "metadata" => members.metadata = object(scanner, text)?,
+            "workflow_name" => members.workflow_name = value(scanner, text)?.and_then(label),
+            "group_id" => members.group_id = value(scanner, text)?.and_then(label),
+            "metadata" => members.metadata = value(scanner, text)?.filter(|it| it.is_object()),
             SPAN_DATA => find_landmarks(scanner, item_start, value_offsets)?,
             _ => scanner.skip_value()?,
         }
@@ -131,9 +132,9 @@ fn string<'a>(scanner: &mut Scanner<'_>, text: &'a str) -> Result<Option<Cow<'a,
     Ok(None)
 }
 
-fn object<'a>(scanner: &mut Scanner<'_>, text: &'a str) -> Result<Option<&'a str>, Broken> {
-    let is_object = scanner.peek() == Some(b'{');
+fn value<'a>(scanner: &mut Scanner<'_>, text: &'a str) -> Result<Option<Raw<'a>>, Broken> {
+    scanner.peek();
     let start = scanner.at;
     scanner.skip_value()?;
-    Ok(text.get(start..scanner.at).filter(|_| is_object))
+    Ok(text.get(start..scanner.at).map(Raw::trusted))
 }

@@ -229,7 +229,7 @@ impl Request<'_> {
                 sdk_id: share(source, id),
                 workflow: members.workflow_name.clone().and_then(said),
                 group: members.group_id.clone().and_then(said),
-                metadata: members.metadata.map(|metadata| source.slice_ref(metadata)),
+                metadata: members.metadata.map(|metadata| source.slice_ref(metadata.text())),
                 wire,
             }))),
             Some("trace.span") => {
@@ -253,11 +253,9 @@ impl Request<'_> {
     }
 
     fn finish(mut self, envelope: &Envelope, body_bytes: usize, replaced: u32) -> Decoded {
-        if !self.traces.is_empty() {
-            for item in &mut self.items {
-                if let Item::Span(span) = item {
-                    span.trace = self.traces.get(&span.trace_id).cloned();
-                }
+        for item in &mut self.items {
+            if let Item::Span(span) = item {
+                span.trace = self.traces.get(&span.trace_id).cloned();
             }
         }
         let warnings = [

@@ -308,6 +308,33 @@ fn what_is_empty_in_a_trace_object_says_nothing() {
 }
 
 #[test]
+fn a_trace_object_may_use_numbers_as_names_and_list_its_tags_in_any_form() {
+    for (tags, expected) in [
+        (r#"["a",1,null,""]"#, &["a", "1"][..]),
+        (r#""a, b,""#, &["a", "b"]),
+        (r#""[\"a\",\"b, c\"]""#, &["a", "b, c"]),
+        (r#"{"a":1}"#, &[]),
+        ("7", &["7"]),
+    ] {
+        let item = format!(
+            r#"{{"object":"trace","id":"trace_1","workflow_name":7,"group_id":-100123,
+            "metadata":{{"user_id":42,"environment":["x"],"release":1.5,"tags":{tags}}}}}"#
+        );
+        let decoded = agents_sdk(body_of(&[item]));
+        let Item::Trace(object) = &decoded.batch.items[0] else { panic!("a trace") };
+        let facts = trace_facts(object);
+        assert_eq!(facts.tags, expected, "{tags}");
+        let said = [facts.workflow, facts.session, facts.user, facts.environment, facts.release];
+        let said = said.map(|text| text.map(|text| text.to_string()));
+        assert_eq!(
+            said,
+            ["7", "-100123", "42", "", "1.5"]
+                .map(|it| Some(it.to_owned()).filter(|it| !it.is_empty()))
+        );
+    }
+}
+
+#[test]
 fn the_last_of_repeated_members_counts() {
     let body = r#"{"data":[1,2,3],"x":1,"data":[{"id":"a","id":"trace_5b8efff798038103d269b633813fc60c","object":"trace","group_id":"g","group_id":null,"\u0069d":"trace_eeeeeff798038103d269b633813fc60c"}]}"#;
     let decoded = agents_sdk(body);

@@ -11,6 +11,7 @@ use super::options::Settings;
 use crate::sinks::Delivery;
 use crate::span::{
     Facts, Item, Payload, Span, SpanId, Text, TraceContext, TraceId, TraceObject, Usage, payloads,
+    tags,
 };
 use crate::support::json::raw::Raw;
 
@@ -183,18 +184,4 @@ fn metadata_attributes(metadata: &[(Text, Payload)]) -> Vec<u8> {
         });
     }
     out
-}
-
-/// Reads tags, from a list or from text with commas.
-fn tags(value: &Payload) -> Vec<Text> {
-    match value {
-        Payload::Json(json) => {
-            let text = |tag: Raw<'_>| tag.string().unwrap_or(tag.text().into()).into_owned();
-            Raw::trusted(json).elements().map(|tag| Text::from(text(tag))).collect()
-        }
-        Payload::Text(text) => {
-            let tags = text.split(',').map(str::trim).filter(|tag| !tag.is_empty());
-            tags.map(Text::from).collect()
-        }
-    }
 }
