@@ -94,8 +94,12 @@ pub const OPENAI_AGENTS_MCP_RESULT: &str = "openai.agents.mcp.result";
 pub const OPENAI_AGENTS_DATA: &str = "openai.agents.data";
 /// JSON.
 pub const OPENAI_AGENTS_USAGE: &str = "openai.agents.usage";
+/// Prefix of a member of `error` that has no separate attribute.
+pub const OPENAI_AGENTS_ERROR: &str = "openai.agents.error.";
 /// JSON.
 pub const OPENAI_AGENTS_ERROR_DATA: &str = "openai.agents.error.data";
+/// Prefix of a member of an audio object.
+pub const OPENAI_AGENTS_AUDIO: &str = "openai.agents.audio.";
 pub const OPENAI_AGENTS_AUDIO_BYTES: &str = "openai.agents.audio.bytes";
 pub const OPENAI_AGENTS_AUDIO_FORMAT: &str = "openai.agents.audio.format";
 /// Prefix of a member of the trace object's metadata.

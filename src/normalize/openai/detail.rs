@@ -1,13 +1,15 @@
 //! Converts an Agents SDK span to OTLP: name, kind, status, and attributes under the names of GenAI and OpenInference.
 //!
-//! Nothing is lost: data without its own attribute becomes `openai.agents.span_data.<name>` or `openai.agents.item.<name>`. Audio is the
-//! exception: its base64 stays in the item, and the attributes have its size in bytes.
+//! Nothing is lost: data without its own attribute, or of another type than its own, becomes `openai.agents.span_data.<name>` or
+//! `openai.agents.item.<name>`. Two things stay in the item alone: the base64 of audio, whose size in bytes is an attribute, and what a
+//! `response` that the app adds says about itself.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use super::facts;
 use crate::normalize::messages::{Side, to_parts};
-use crate::normalize::raw::{Object, Raw, payload_of_text, share};
+use crate::normalize::raw::{Object, Raw, share};
 use crate::normalize::usage;
 use crate::span::{
     Attribute, Detail, Facts, Opened, Payload, STATUS_ERROR, SdkIds, Span, SpanReading, Text,
@@ -34,8 +36,7 @@ pub(super) fn detail(span: &Span, messages: Messages) -> Detail {
     let opened = Opened::of(span, &source);
     let detail = span.head().clone();
     let data = opened.data.unwrap_or_default();
-    let used = Vec::with_capacity(USED_GUESS);
-    let mut mapping = Mapping { source: &source, data, span, messages, used, detail };
+    let mut mapping = Mapping { source: &source, data, span, messages, detail };
     mapping.common(&opened.item);
     mapping.span_data();
     mapping.trace();
@@ -71,10 +72,7 @@ fn head(source: &Text, opened: &Opened<'_>, facts: &Facts) -> Detail {
         span: text("id").unwrap_or_default(),
         parent: text("parent_id"),
     };
-    let (name, kind) = match &opened.data {
-        Some(data) => title(data, facts),
-        None => (Text::from_static("span"), KIND_INTERNAL),
-    };
+    let (name, kind) = title(opened.data.as_ref(), facts);
     let set_name = facts::set_by_rules(&opened.item).and_then(|set| set.get_string("name"));
     let name = set_name.map_or(name, |name| share(source, name));
     let mut head = Detail {
@@ -84,9 +82,7 @@ fn head(source: &Text, opened: &Opened<'_>, facts: &Facts) -> Detail {
         agents_sdk: Some(agents_sdk),
         ..Detail::default()
     };
-    // If a name repeats, the last value counts.
-    let errors = opened.item.members.iter().filter(|(name, _)| name == "error");
-    if let Some(error) = errors.filter_map(|(_, error)| error.set()).next_back() {
+    if let Some(error) = opened.item.get("error") {
         head.status_code = STATUS_ERROR;
         let message = error.get_string("message").or_else(|| error.string());
         head.status_message = message.map(|message| share(source, message)).unwrap_or_default();
@@ -95,8 +91,8 @@ fn head(source: &Text, opened: &Opened<'_>, facts: &Facts) -> Detail {
 }
 
 /// Returns the span's name and its `SpanKind`.
-fn title(data: &Object<'_>, facts: &Facts) -> (Text, i32) {
-    match &*data.get_string("type").unwrap_or_default() {
+fn title(data: Option<&Object<'_>>, facts: &Facts) -> (Text, i32) {
+    match &*data.and_then(|data| data.get_string("type")).unwrap_or_default() {
         "agent" => (facts::name("invoke_agent", facts.agent.as_ref()), KIND_INTERNAL),
         "function" => (facts::name("execute_tool", facts.tool.as_ref()), KIND_INTERNAL),
         "guardrail" => (facts::name("guardrail", facts.guardrail.as_ref()), KIND_INTERNAL),
@@ -108,16 +104,12 @@ fn title(data: &Object<'_>, facts: &Facts) -> (Text, i32) {
     }
 }
 
-/// Most span data has fewer members.
-const USED_GUESS: usize = 10;
-
 struct Mapping<'a> {
     source: &'a Text,
+    /// Without the members that have their own attributes.
     data: Object<'a>,
     span: &'a Span,
     messages: Messages,
-    /// Members of the data that have their own attributes.
-    used: Vec<&'static str>,
     detail: Detail,
 }
 
@@ -128,27 +120,34 @@ impl<'a> Mapping<'a> {
             self.put(keys::OPENAI_AGENTS_SPAN_ID, Value::Text(span));
             self.put_text(keys::OPENAI_AGENTS_PARENT_ID, parent);
         }
+        self.error(item.get("error"));
         for (name, value) in &item.members {
             match &**name {
-                "object" | "id" | "trace_id" | "parent_id" | "started_at" | "ended_at" => (),
-                // `put_rest` or `put_member` keeps anything but an object.
+                "object" | "id" | "trace_id" | "parent_id" | "error" => (),
+                "started_at" if self.span.start_ns != 0 => (),
+                "ended_at" if self.span.end_ns != 0 => (),
                 "span_data" if value.is_object() => (),
-                "error" => self.error(*value),
-                "metadata" => {
-                    let set = &[keys::SPANFERRY_SET];
-                    self.put_rest(keys::OPENAI_AGENTS_SPAN_METADATA, value.members(), set);
+                "metadata" if value.is_object() => {
+                    let own = value.members().filter(|(name, _)| name != keys::SPANFERRY_SET);
+                    self.put_rest(keys::OPENAI_AGENTS_SPAN_METADATA, own);
                 }
                 _ => self.put_member(keys::OPENAI_AGENTS_ITEM, name, *value),
             }
         }
     }
 
-    fn error(&mut self, error: Raw<'a>) {
-        let Some(error) = error.set() else { return };
+    fn error(&mut self, error: Option<Raw<'a>>) {
+        let Some(error) = error else { return };
         self.put_word(keys::ERROR_TYPE, "_OTHER");
-        if let Some(data) = error.get("data") {
+        if !error.is_object() && !is_text(error) {
+            self.put_member(keys::OPENAI_AGENTS_ITEM, "error", error);
+        }
+        let mut error = error.object();
+        take(&mut error, "message", is_text);
+        if let Some(data) = take(&mut error, "data", |_| true) {
             self.put_json(keys::OPENAI_AGENTS_ERROR_DATA, data);
         }
+        self.put_rest(keys::OPENAI_AGENTS_ERROR, error.members);
     }
 
     /// Adds the facts of the trace object, if it is known. Spans without a parent get all of them.
@@ -179,9 +178,9 @@ impl<'a> Mapping<'a> {
     }
 
     fn span_data(&mut self) {
-        let kind = self.data.get_string("type").unwrap_or_default();
-        self.put(keys::OPENAI_AGENTS_SPAN_TYPE, Value::Text(share(self.source, kind.clone())));
-        self.used.push("type");
+        self.put_string(&[keys::OPENAI_AGENTS_SPAN_TYPE], "type");
+        let kind = Attribute::last(&self.detail.attributes, keys::OPENAI_AGENTS_SPAN_TYPE);
+        let kind = kind.and_then(Value::as_text).cloned().unwrap_or_default();
         match &*kind {
             "agent" => self.agent(),
             "generation" => self.generation(),
@@ -199,15 +198,12 @@ impl<'a> Mapping<'a> {
             }
             _ => self.shown_as("CHAIN"),
         }
-        let (members, used) =
-            (std::mem::take(&mut self.data.members), std::mem::take(&mut self.used));
-        self.put_rest(keys::OPENAI_AGENTS_SPAN_DATA, members.into_iter(), &used);
+        let rest = std::mem::take(&mut self.data.members);
+        self.put_rest(keys::OPENAI_AGENTS_SPAN_DATA, rest);
     }
 
-    /// Returns a member that gets its own attributes. The remaining members are kept under their names.
-    fn take(&mut self, name: &'static str) -> Option<Raw<'a>> {
-        self.used.push(name);
-        self.data.get(name)
+    fn take(&mut self, name: &str) -> Option<Raw<'a>> {
+        take(&mut self.data, name, |_| true)
     }
 
     fn agent(&mut self) {
@@ -253,12 +249,10 @@ impl<'a> Mapping<'a> {
         self.model_call(Some("chat"));
         self.put_text(keys::LLM_MODEL_NAME, span.facts().response_model.clone());
         self.answer();
-        let response = self.data.get_object("response");
-        self.used.push("response_id");
+        take(&mut self.data, "response_id", is_text);
         let input = self.take("input");
         self.put_messages(keys::GEN_AI_INPUT_MESSAGES, input, Side::Input);
-        let Some(response) = response else { return };
-        self.used.push("response");
+        let Some(response) = take(&mut self.data, "response", Raw::is_object) else { return };
         let instructions = response.get("instructions");
         if let Some(instructions) = instructions.filter(|text| text.string().is_some()) {
             let json = format!(r#"[{{"type":"text","content":{}}}]"#, instructions.text());
@@ -283,10 +277,8 @@ impl<'a> Mapping<'a> {
         self.put_data(&[keys::GEN_AI_TOOL_CALL_RESULT, keys::OUTPUT_VALUE], "output");
         if let Some(mcp) = self.take("mcp_data") {
             self.put_word(keys::MCP_METHOD_NAME, "tools/call");
-            let json = match mcp.string().map(|text| payload_of_text(&share(self.source, text))) {
-                Some(text) => text.map(|payload| Text::from(payload.as_str())),
-                None => Some(self.source.slice_ref(mcp.text())),
-            };
+            let json = facts::payload_in(self.source, mcp);
+            let json = json.map(|(Payload::Text(text) | Payload::Json(text))| text);
             self.put_text(keys::OPENAI_AGENTS_MCP_DATA, json);
         }
     }
@@ -308,42 +300,44 @@ impl<'a> Mapping<'a> {
     fn guardrail(&mut self) {
         self.shown_as("GUARDRAIL");
         self.put_word(keys::GEN_AI_OPERATION_NAME, "guardrail_check");
-        self.put_data(&[keys::GEN_AI_GUARDRAIL_NAME], "name");
-        self.put_data(&[keys::GEN_AI_GUARDRAIL_TRIGGERED], "triggered");
+        self.put_string(&[keys::GEN_AI_GUARDRAIL_NAME], "name");
+        if self.span.facts().guardrail_triggered.is_some() {
+            self.put_data(&[keys::GEN_AI_GUARDRAIL_TRIGGERED], "triggered");
+        }
     }
 
     fn custom(&mut self) {
         self.shown_as("CHAIN");
-        self.used.extend(["name", "data"]);
-        let data = self.data.get_object("data").unwrap_or_default();
-        let text = |name| data.get_string(name).map(|text| share(self.source, text));
-        let (sdk_span_type, name, agent) =
-            (text("sdk_span_type"), text("name"), text("agent_name"));
-        let known: &[&str] = match sdk_span_type.as_deref() {
+        take(&mut self.data, "name", is_text);
+        let Some(data) = self.take("data") else { return };
+        let mut members = data.object();
+        let source = self.source;
+        let mut text = |name| {
+            let text = take(&mut members, name, is_text).and_then(Raw::string)?;
+            Some(share(source, text)).filter(|text| !text.is_empty())
+        };
+        let sdk_span_type = text("sdk_span_type");
+        match sdk_span_type.as_deref() {
             Some("task") => {
+                let name = text("name");
                 self.put_word(keys::GEN_AI_OPERATION_NAME, "invoke_workflow");
                 let of_trace = self.span.trace.as_ref().and_then(|trace| trace.workflow.clone());
                 self.put_text(keys::GEN_AI_WORKFLOW_NAME, of_trace.or(name));
-                &["sdk_span_type", "name", "usage"]
             }
             Some("turn") => {
-                if let Some(turn) = data.get("turn") {
-                    self.put(keys::OPENAI_AGENTS_TURN, value(self.source, turn));
+                let agent = text("agent_name");
+                if let Some(turn) = take(&mut members, "turn", |_| true) {
+                    self.put(keys::OPENAI_AGENTS_TURN, value(source, turn));
                 }
                 self.put_text(keys::GEN_AI_AGENT_NAME, agent);
-                &["sdk_span_type", "turn", "agent_name", "usage"]
             }
-            _ => {
-                if let Some(data) = self.data.get("data") {
-                    self.put_json(keys::OPENAI_AGENTS_DATA, data);
-                }
-                return;
-            }
-        };
-        self.put_rest(keys::OPENAI_AGENTS_SPAN_DATA, data.members.iter().cloned(), known);
+            _ => return self.put_json(keys::OPENAI_AGENTS_DATA, data),
+        }
+        let usage = take(&mut members, "usage", Raw::is_object);
+        self.put_rest(keys::OPENAI_AGENTS_SPAN_DATA, members.members);
         self.put_text(keys::OPENAI_AGENTS_SDK_SPAN_TYPE, sdk_span_type);
-        let usage = data.get("usage").into_iter().flat_map(Raw::members);
-        self.put_rest(keys::OPENAI_AGENTS_AGGREGATE_USAGE, usage, &[]);
+        let usage = usage.into_iter().flat_map(Raw::members);
+        self.put_rest(keys::OPENAI_AGENTS_AGGREGATE_USAGE, usage);
     }
 
     fn voice(
@@ -360,21 +354,16 @@ impl<'a> Mapping<'a> {
         let span = self.span;
         self.usage(&span.facts().usage);
         self.put_data(&[key], text);
-        self.used.push("first_content_at");
-        if let Some(audio) = self.take(audio).filter(|audio| audio.is_object()) {
-            let bytes = i64::try_from(facts::audio_bytes(audio)).unwrap_or(i64::MAX);
+        let bytes = self.data.get(audio).and_then(facts::audio_bytes);
+        if let Some((audio, bytes)) = bytes.and_then(|bytes| Some((self.take(audio)?, bytes))) {
+            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
             self.put(keys::OPENAI_AGENTS_AUDIO_BYTES, Value::Int(bytes));
-            self.put_text(
-                keys::OPENAI_AGENTS_AUDIO_FORMAT,
-                audio.get_string("format").map(|format| share(self.source, format)),
-            );
+            let about = audio.members().filter(|(name, _)| name != "data");
+            self.put_rest(keys::OPENAI_AGENTS_AUDIO, about);
         }
         if let Some(first) = span.facts().first_token_ns {
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "seconds to the first answer need no more than 53 bits"
-            )]
-            let seconds = first as f64 / 1e9;
+            self.take("first_content_at");
+            let seconds = Duration::from_nanos(first).as_secs_f64();
             self.put(keys::GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK, Value::Double(seconds));
         }
     }
@@ -387,9 +376,7 @@ impl<'a> Mapping<'a> {
     }
 
     fn model_config(&mut self) {
-        let Some(config) = self.take("model_config").filter(|config| config.is_object()) else {
-            return;
-        };
+        let Some(config) = take(&mut self.data, "model_config", Raw::is_object) else { return };
         self.put_json(keys::LLM_INVOCATION_PARAMETERS, config);
         self.parameters(self.source, config);
     }
@@ -461,7 +448,7 @@ impl<'a> Mapping<'a> {
 
     /// Puts a member, if it is a string, under each of these keys.
     fn put_string(&mut self, keys: &[&'static str], name: &'static str) {
-        if self.take(name).and_then(Raw::string).is_some_and(|text| !text.is_empty()) {
+        if self.data.get_string(name).is_some() {
             self.put_data(keys, name);
         }
     }
@@ -491,17 +478,31 @@ impl<'a> Mapping<'a> {
         }
     }
 
-    /// Puts all members except the known ones under their own names.
+    /// Puts members under their own names.
     fn put_rest(
         &mut self,
         prefix: &str,
-        members: impl Iterator<Item = (Cow<'a, str>, Raw<'a>)>,
-        known: &[&str],
+        members: impl IntoIterator<Item = (Cow<'a, str>, Raw<'a>)>,
     ) {
-        for (name, member) in members.filter(|(name, _)| !known.contains(&&**name)) {
+        for (name, member) in members {
             self.put_member(prefix, &name, member);
         }
     }
+}
+
+/// Takes a member that fits its own attributes out of an object. What remains is kept under its name.
+fn take<'a>(
+    object: &mut Object<'a>,
+    name: &str,
+    fits: impl Fn(Raw<'a>) -> bool,
+) -> Option<Raw<'a>> {
+    let member = object.get(name).filter(|member| fits(*member))?;
+    object.members.retain(|(other, _)| other != name);
+    Some(member)
+}
+
+fn is_text(value: Raw<'_>) -> bool {
+    value.text().starts_with('"')
 }
 
 /// Converts the texts that are present to attributes.
@@ -540,17 +541,12 @@ fn value(source: &Text, json: Raw<'_>) -> Value {
     }
     let text = || Value::Text(source.slice_ref(json.text()));
     if json.is_array() {
-        let strings: Option<Vec<Cow<'_, str>>> = json.elements().map(Raw::string).collect();
-        return match strings {
-            Some(strings) => Value::Array(
-                strings.into_iter().map(|text| Value::Text(share(source, text))).collect(),
-            ),
-            None => text(),
-        };
+        let string = |element: Raw<'_>| Some(Value::Text(share(source, element.string()?)));
+        let strings: Option<_> = json.elements().map(string).collect();
+        return strings.map_or_else(text, Value::Array);
     }
     match json.text().parse::<i64>() {
         Ok(number) => Value::Int(number),
-        Err(_) if json.is_object() || json.set().is_none() => text(),
         // As a double, an integer beyond 64 bits would lose digits.
         Err(_) if json.text().bytes().all(|byte| byte == b'-' || byte.is_ascii_digit()) => text(),
         Err(_) => json.number().map_or_else(text, Value::Double),

@@ -158,16 +158,10 @@ impl<'a> Reader<'a> {
         facts.input = self.payload_of_text("input");
         facts.output = self.payload_of_text("output");
         // JavaScript sends an object where it declares a string, or the reverse.
-        let mcp = self.data.get("mcp_data");
-        if let Some(mcp) = mcp {
-            let inner = mcp.string().map(|text| {
-                Raw::parse(&text).and_then(|mcp| mcp.get_string("server")).map(Cow::into_owned)
-            });
-            facts.mcp_server = match inner {
-                Some(server) => server.map(Text::from),
-                None => self.text_of(&mcp.object(), "server"),
-            };
-            facts.mcp_method = Some(Text::from_static("tools/call"));
+        let mcp = self.payload_of_text("mcp_data");
+        facts.mcp_method = mcp.as_ref().map(|_| Text::from_static("tools/call"));
+        if let Some(Payload::Json(mcp)) = &mcp {
+            facts.mcp_server = Raw::trusted(mcp).get_string("server").map(|text| share(mcp, text));
         }
     }
 
@@ -255,25 +249,28 @@ impl<'a> Reader<'a> {
 
     /// Reads a string that holds JSON for a tool's arguments, and text for its result.
     fn payload_of_text(&self, name: &str) -> Option<Payload> {
-        match self.text(name) {
-            Some(text) => payload_of_text(&text),
-            None => self.payload(name),
-        }
+        payload_in(self.source, self.data.get(name)?)
     }
 
     fn usage(&self, name: &str) -> Usage {
         self.data.get(name).map(usage::settled).unwrap_or_default()
     }
 
-    /// Returns a text as it is. Audio is reduced to its format and size in bytes, because its base64 is of no use to a reader.
+    /// Returns a text as it is. Of audio, the base64 is replaced by its size in bytes, because it is of no use to a reader.
     fn audio(&self, name: &str) -> Option<Payload> {
         let audio = self.data.get(name)?;
-        if !audio.is_object() {
-            return payload(self.source, audio);
-        }
-        let bytes = audio_bytes(audio);
-        let format = audio.get("format").map_or("null", Raw::text);
-        Some(Payload::Json(Text::from(format!(r#"{{"format":{format},"bytes":{bytes}}}"#))))
+        let Some(bytes) = audio_bytes(audio) else { return payload(self.source, audio) };
+        let bytes = bytes.to_string();
+        let about = audio.members().filter(|(name, _)| name != "data");
+        object_of(about.chain([("bytes".into(), Raw::trusted(&bytes))]))
+    }
+}
+
+/// Reads a value, or the JSON in a string.
+pub(super) fn payload_in(source: &Text, value: Raw<'_>) -> Option<Payload> {
+    match payload(source, value)? {
+        Payload::Text(text) => payload_of_text(&text),
+        json => Some(json),
     }
 }
 
@@ -288,10 +285,10 @@ pub(super) fn provider(config: Option<Raw<'_>>) -> Option<&'static str> {
     }
 }
 
-/// Returns the decoded size of an audio object's base64, in bytes.
-pub(super) fn audio_bytes(audio: Raw<'_>) -> usize {
-    let data = audio.get("data").and_then(Raw::string).unwrap_or_default();
-    data.trim_end_matches('=').len() * 3 / 4
+/// Returns the decoded size of an audio object's base64, in bytes; `None` for other values.
+pub(super) fn audio_bytes(audio: Raw<'_>) -> Option<usize> {
+    let data = audio.get("data")?.string()?;
+    Some(data.trim_end_matches('=').len() * 3 / 4)
 }
 
 /// Returns `handoff A -> B`, with `?` for an unknown agent.
@@ -348,12 +345,18 @@ fn parameters(response: &Object<'_>) -> Option<Payload> {
         "text",
         "store",
     ];
+    let is_set = |(name, value): &&(Cow<'_, str>, Raw<'_>)| {
+        PARAMETERS.contains(&&**name) && value.set().is_some()
+    };
+    object_of(response.members.iter().filter(is_set).cloned())
+}
+
+/// Returns an object with these members, if there are any.
+fn object_of<'a>(members: impl Iterator<Item = (Cow<'a, str>, Raw<'a>)>) -> Option<Payload> {
     let mut json = Vec::new();
     let mut object = object::Object::open(&mut json);
-    for (name, value) in response.members.iter().filter(|(name, _)| PARAMETERS.contains(&&**name)) {
-        if let Some(value) = value.set() {
-            object.member(name).extend_from_slice(value.text().as_bytes());
-        }
+    for (name, value) in members {
+        object.member(&name).extend_from_slice(value.text().as_bytes());
     }
     object.close();
     (json != b"{}").then(|| Payload::Json(written(json)))

@@ -144,7 +144,7 @@ fn all_span_types_of_both_sdks_become_the_otlp_of_their_goldens() {
 #[test]
 fn nothing_a_span_holds_is_lost_in_its_attributes() {
     let body = body_of(&[format!(
-        r#"{{"object":"trace.span","id":"s","trace_id":"t","parent_id":"p","span_data":{{"type":"agent","name":"A","new":{{"a":[1]}},"big":{},"list":[1,"x"]}},"error":{{"message":"m","data":{{"k":1}}}},"metadata":{{"agent_harness_id":"h"}},"future":true}}"#,
+        r#"{{"object":"trace.span","id":"s","trace_id":"t","parent_id":"p","span_data":{{"type":"agent","name":"A","new":{{"a":[1]}},"big":{},"list":[1,"x"]}},"error":{{"message":"m","data":{{"k":1}},"code":7}},"metadata":{{"agent_harness_id":"h"}},"future":true}}"#,
         "1".repeat(40)
     )]);
     let decoded = agents_sdk(body);
@@ -160,6 +160,7 @@ fn nothing_a_span_holds_is_lost_in_its_attributes() {
     assert_eq!(text("openai.agents.span_metadata.agent_harness_id"), r#"Text("h")"#);
     assert_eq!(text("openai.agents.item.future"), "Bool(true)");
     assert_eq!(text(keys::OPENAI_AGENTS_ERROR_DATA), r#"Text("{\"k\":1}")"#);
+    assert_eq!(text("openai.agents.error.code"), "Int(7)");
     assert_eq!(text(keys::OPENAI_AGENTS_PARENT_ID), r#"Text("p")"#);
     assert_eq!((detail.status_code, &*detail.status_message), (2, "m"));
     let agents_sdk = detail.agents_sdk.as_ref().unwrap();
@@ -167,6 +168,62 @@ fn nothing_a_span_holds_is_lost_in_its_attributes() {
         (&*agents_sdk.trace, &*agents_sdk.span, agents_sdk.parent.as_deref()),
         ("t", "s", Some("p"))
     );
+}
+
+/// Text that appears nowhere else, in each member of an item: as its value, in a list, and in an object.
+fn marked(item: &Value, shape: usize, marks: &mut Vec<String>) -> Value {
+    let mut mark = |place: String| {
+        marks.push(format!("<{place}>"));
+        marks.last().cloned()
+    };
+    let mut mark_all = |prefix: &str, members: &Value| -> Value {
+        let members = members.as_object().unwrap().iter().map(|(name, value)| {
+            let place = format!("{prefix}.{name}");
+            let marked = match (value, shape) {
+                (Value::String(text), _) if !text.is_empty() => value.clone(),
+                (_, 0) => json!(mark(place)),
+                (_, 1) => json!([mark(place.clone() + "[0]"), [mark(place + "[1]")]]),
+                (_, _) => json!({"k": mark(place.clone()), "usage": {"k": mark(place + ".k")}}),
+            };
+            (name.clone(), marked)
+        });
+        members.collect()
+    };
+    let mut whole = mark_all("item", item);
+    whole["span_data"] = mark_all("data", &item["span_data"]);
+    whole
+}
+
+#[test]
+fn what_does_not_fit_its_member_is_kept_under_the_name_of_the_member() {
+    for span_data in [
+        json!({"type": "agent", "name": 0, "handoffs": 0, "tools": 0, "output_type": 0, "x": 0}),
+        json!({"type": "response", "response_id": 0, "usage": 0, "input": 0}),
+        json!({"type": "generation", "input": 0, "output": 0, "model": 0, "model_config": 0, "usage": 0}),
+        json!({"type": "function", "name": 0, "input": 0, "output": 0, "mcp_data": 0}),
+        json!({"type": "handoff", "from_agent": 0, "to_agent": 0}),
+        json!({"type": "guardrail", "name": 0, "triggered": 0}),
+        json!({"type": "custom", "name": 0, "data": 0}),
+        json!({"type": "mcp_tools", "server": 0, "result": 0}),
+        json!({"type": "transcription", "input": 0, "output": 0, "model": 0, "model_config": 0}),
+        json!({"type": "speech", "input": 0, "output": 0, "model": 0, "first_content_at": 0}),
+        json!({"type": "speech_group", "input": 0}),
+        json!({"type": "later", "name": 0, "data": 0}),
+        json!({"type": 0, "name": 0}),
+    ] {
+        for shape in 0..3 {
+            let item = json!({"object": "trace.span", "id": "s", "trace_id": "t", "started_at": 0,
+                "ended_at": 0, "error": 0, "metadata": 0, "later": 0, "span_data": span_data});
+            let mut marks = Vec::new();
+            let item = marked(&item, shape, &mut marks);
+            let decoded = agents_sdk(body_of(&[item.to_string()]));
+            let span = decoded.batch.spans().next().unwrap();
+            let kept = format!("{:?} {:?}", span.detail(), span.facts());
+            for mark in marks.iter().filter(|mark| !mark.starts_with("<item.span_data")) {
+                assert!(kept.contains(&**mark), "{mark} of {item}: {kept}");
+            }
+        }
+    }
 }
 
 #[test]
