@@ -111,8 +111,9 @@ impl Backend {
     async fn send_bulk(&self, bulk: &Bulk, progress: &mut Progress) -> Result<(), Report> {
         let mut answers = self.post(bulk).await;
         if let Ok(first) = &answers {
-            let missing = bulk
-                .indices_of(first, |(line, answer)| judge(answer, line.action) == Class::NoIndex);
+            let lines = bulk.lines.iter().zip(first);
+            let missing = lines.filter(|(line, it)| judge(it, line.action) == Class::NoIndex);
+            let missing = missing.map(|(line, _)| line.index.clone()).collect();
             if self.make_indices(missing).await {
                 // Stored documents are stored again under the same ids.
                 answers = self.post(bulk).await;
@@ -196,7 +197,10 @@ impl Backend {
         };
         match &answers {
             // Indices that their first document has just created.
-            Ok(answers) => self.doubt(bulk.indices_of(answers, |(_, answer)| answer.is_first)),
+            Ok(answers) => {
+                let made = bulk.lines.iter().zip(answers).filter(|(_, answer)| answer.is_first);
+                self.doubt(made.map(|(line, _)| line.index.clone()));
+            }
             Err(report) if report.is_refused(RejectClass::TooLarge) => {
                 lock(&self.size_limit).refused(bytes, Instant::now().into_std());
             }

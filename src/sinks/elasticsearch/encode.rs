@@ -1,7 +1,6 @@
 //! Encodes a delivery as bulk requests: a document for each span, and an update of its trace's document for each trace object. Pure.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::mem;
 
 use bytes::Bytes;
@@ -12,7 +11,7 @@ use super::fields::{words, write_fields};
 use super::names::{self, NS_PER_MS, NS_PER_US, bounded, event_ns, index_at};
 use super::options::{IdMode, Settings, TraceSummary};
 use super::queries::Seq;
-use super::response::{Action, Answer};
+use super::response::Action;
 use super::server::{Flavor, Server};
 use super::summary;
 use super::tree::{self, Agent, Node, Place};
@@ -225,17 +224,5 @@ impl Bulks {
     pub(super) fn done(self) -> Vec<Bulk> {
         let bulk = |(body, lines): (Vec<u8>, _)| Bulk { body: body.into(), lines };
         self.all.into_iter().filter(|(_, lines)| !lines.is_empty()).map(bulk).collect()
-    }
-}
-
-impl Bulk {
-    /// Returns the indices of the lines that match, given their answers.
-    pub(super) fn indices_of(
-        &self,
-        answers: &[Answer],
-        is_said: impl Fn(&(&Line, &Answer)) -> bool,
-    ) -> BTreeSet<String> {
-        let lines = self.lines.iter().zip(answers).filter(is_said);
-        lines.map(|(line, _)| line.index.clone()).collect()
     }
 }

@@ -11,7 +11,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::names::{NS_PER_US, is_odd};
 use super::templates::{data, put};
@@ -20,7 +20,7 @@ use crate::span::{Own, Spends};
 use crate::support::json::raw::{Object, Raw};
 
 /// Spans that are read at once: a server's default limit.
-pub(super) const SPANS_MAX: usize = 10_000;
+const SPANS_MAX: usize = 10_000;
 /// Traces in one page of a search.
 const PAGE: usize = 1_000;
 
@@ -68,9 +68,14 @@ pub(super) fn look(names: &[&str]) -> String {
     let mut spans = data(include_str!("queries/spans.json"));
     put(&mut spans, "/query/bool/filter/0/terms", "trace_id", json!(names));
     put(&mut spans, "", "size", json!(SPANS_MAX));
+    multi_search([sums, spans])
+}
+
+/// Builds the body of a multi search.
+fn multi_search<const N: usize>(searches: [Value; N]) -> String {
     let header =
         json!({ "ignore_unavailable": true, "allow_no_indices": true, "request_cache": false });
-    format!("{header}\n{sums}\n{header}\n{spans}\n")
+    searches.map(|search| format!("{header}\n{search}\n")).concat()
 }
 
 #[derive(Debug, Default)]
@@ -132,14 +137,14 @@ pub(super) struct Hit<'a> {
     pub(super) index: String,
     pub(super) id: String,
     pub(super) seq: Option<Seq>,
+    trace: Cow<'a, str>,
     /// Ids and names are JSON texts, which the server writes in one form.
-    pub(super) node: Node<'a, &'a str, &'a str>,
+    pub(super) node: Node<'a, (), &'a str>,
     pub(super) source: Object<'a>,
 }
 
 impl<'a> Hit<'a> {
-    /// Reads it, and the id of its trace.
-    fn of(found: &Object<'a>) -> Option<(Cow<'a, str>, Self)> {
+    fn of(found: &Object<'a>) -> Option<Self> {
         let source = found.get_object("_source")?;
         let text = |of: &Object<'a>, name| {
             let is_said = |text: &&str| text.starts_with('"') && *text != "\"\"";
@@ -170,46 +175,46 @@ impl<'a> Hit<'a> {
             has_failed: false,
             answer: number(&counting, "answer"),
         };
-        let (trace, id) =
-            (text(&source, "trace_id")?, text(&source, "span_id").unwrap_or_default());
+        let id = text(&source, "span_id").unwrap_or_default();
         let start_us = number(&source, "start_us");
-        let hit = Self {
+        Some(Self {
             index: found.get_string("_index").unwrap_or_default().into_owned(),
             id: found.get_string("_id")?.into_owned(),
             seq: seq_of(found),
-            node: Node { trace, id, own, depth: 0, start_us },
+            trace: source.get_string("trace_id")?,
+            node: Node { trace: (), id, own, depth: 0, start_us },
             source,
-        };
-        Some((hit.source.get_string("trace_id")?, hit))
+        })
     }
 }
 
-/// Reads the answer to a search: the buckets of traces, none without an index, and the documents. Returns `None` if it is incomplete.
-fn read_search<'a>(search: &Object<'a>) -> Option<(Vec<Object<'a>>, Vec<(Cow<'a, str>, Hit<'a>)>)> {
-    let is_late = search.get("timed_out").and_then(Raw::boolean) == Some(true);
-    if is_late || search.get("_shards")?.get("failed")?.count()? != 0 {
-        return None;
+/// Reads the answer to a multi search: the buckets of traces, none without an index, and the documents. Returns `None` if it is incomplete.
+fn read_searches(body: &[u8]) -> Option<(Vec<Object<'_>>, Vec<Hit<'_>>)> {
+    let (mut buckets, mut hits) = (Vec::new(), Vec::new());
+    for search in Raw::parse(std::str::from_utf8(body).ok()?)?.get("responses")?.objects() {
+        let is_late = search.get("timed_out").and_then(Raw::boolean) == Some(true);
+        if is_late || search.get("_shards")?.get("failed")?.count()? != 0 {
+            return None;
+        }
+        let traces = search.get("aggregations").and_then(|it| it.get("traces")?.get("buckets"));
+        buckets.extend(traces.into_iter().flat_map(Raw::objects));
+        let found = search.get("hits").and_then(|hits| hits.get("hits"));
+        for hit in found.into_iter().flat_map(Raw::objects) {
+            hits.push(Hit::of(&hit)?);
+        }
     }
-    let traces = search.get("aggregations").and_then(|it| it.get("traces")?.get("buckets"));
-    let buckets = traces.into_iter().flat_map(Raw::objects).collect();
-    let hits = search.get("hits").and_then(|hits| hits.get("hits"));
-    let hits = hits.into_iter().flat_map(Raw::objects).map(|hit| Hit::of(&hit));
-    Some((buckets, hits.collect::<Option<_>>()?))
+    Some((buckets, hits))
 }
 
 /// Reads sums and spans. Returns `None` if they are incomplete.
 pub(super) fn read_looked(body: &[u8]) -> Option<Looked<'_>> {
-    let answer = Raw::parse(std::str::from_utf8(body).ok()?)?;
-    let mut looked = Looked::default();
-    for search in answer.get("responses")?.objects() {
-        let (buckets, spans) = read_search(&search)?;
-        for bucket in buckets {
-            looked.sums.insert(bucket.get_string("key")?.into_owned(), Sum(bucket));
-        }
-        looked.is_cut |= SPANS_MAX <= spans.len();
-        for (trace, span) in spans.into_iter().filter(|_| !looked.is_cut) {
-            looked.spans.entry(trace).or_default().push(span);
-        }
+    let (buckets, hits) = read_searches(body)?;
+    let mut looked = Looked { is_cut: SPANS_MAX <= hits.len(), ..Looked::default() };
+    for bucket in buckets {
+        looked.sums.insert(bucket.get_string("key")?.into_owned(), Sum(bucket));
+    }
+    for hit in hits.into_iter().filter(|_| !looked.is_cut) {
+        looked.spans.entry(hit.trace.clone()).or_default().push(hit);
     }
     Some(looked)
 }
@@ -224,12 +229,12 @@ pub(super) fn page(since_ms: u64, after: Option<&str>) -> String {
     if let Some(after) = after {
         put(&mut page, "/aggs/traces/composite", "after", json!({ "trace": after }));
     }
-    page.to_string()
+    multi_search([page])
 }
 
 /// Reads the traces in the answer, and whether there may be more. Returns `None` if the answer is incomplete.
 pub(super) fn read_page(body: &[u8]) -> Option<(Vec<String>, bool)> {
-    let (buckets, _) = read_search(&Raw::parse(std::str::from_utf8(body).ok()?)?.object())?;
+    let (buckets, _) = read_searches(body)?;
     let key = |bucket: &Object<'_>| bucket.get("key")?.get_string("trace").map(Cow::into_owned);
     let traces = buckets.iter().map(key).collect::<Option<Vec<String>>>()?;
     let has_more = PAGE <= traces.len();

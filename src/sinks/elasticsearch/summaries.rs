@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Method;
+use memchr::memmem;
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
@@ -19,7 +20,7 @@ use tracing::warn;
 use super::changes::Change;
 use super::cluster::{ClusterError, Why};
 use super::deliver::Progress;
-use super::encode::{Bulks, Encoder, Line};
+use super::encode::{Bulks, Line};
 use super::fields::Field::{Json, Nothing, Number, Words};
 use super::fields::{Row, write_fields};
 use super::figures;
@@ -29,6 +30,7 @@ use super::response::Action;
 use super::summary::Summary;
 use super::tree::{self, Place};
 use super::{Backend, lock};
+use crate::sinks::http::Response;
 use crate::sinks::{Report, Verdict};
 use crate::span::{Own, Spends};
 use crate::support::backoff::Backoff;
@@ -47,6 +49,7 @@ const UNREADABLE_WAITS: u32 = 10;
 pub(super) async fn run(backend: Arc<Backend>) {
     let round_min = ROUND_MIN.min(backend.settings.options.refresh_wait.0);
     let mut backoff = Backoff::new(round_min, RETRY_LONGEST);
+    let mut traces_max = TRACES_MAX;
     loop {
         let next = backend.changes().next_due();
         let Some(next) = next else {
@@ -54,7 +57,7 @@ pub(super) async fn run(backend: Arc<Backend>) {
             continue;
         };
         sleep_until(Instant::from_std(next)).await;
-        match backend.round().await {
+        match backend.round(&mut traces_max).await {
             Ok(is_full) => {
                 backoff.reset();
                 backend.set_unreadable(None);
@@ -87,15 +90,20 @@ impl Backend {
 
     /// Builds the summaries that are due. Returns whether there may be more. If the backend refuses a request, or answers only a part, the
     /// traces are tried in halves. A trace that fails alone is deferred, and left out if it fails while others succeed.
-    async fn round(&self) -> Result<bool, ClusterError> {
+    async fn round(&self, traces_max: &mut usize) -> Result<bool, ClusterError> {
         self.prepare().await?;
         self.scan().await?;
-        let due = self.changes().due(TRACES_MAX, Instant::now().into_std());
+        let due = self.changes().due(*traces_max, Instant::now().into_std());
+        let is_full = due.len() == *traces_max;
         let (mut parts, mut has_taken) = (vec![&*due], false);
         while let Some(part) = parts.pop() {
             match self.summarize(part).await {
                 Ok(()) => has_taken = true,
-                Err(error) if error.why != Why::Refused => return Err(error),
+                Err(error) if error.why != Why::Refused => {
+                    // These may be too many for the time that a request may take.
+                    *traces_max = (part.len() / 2).max(1);
+                    return Err(error);
+                }
                 Err(error) => match part {
                     [(trace, _)] => {
                         let now = Instant::now().into_std();
@@ -112,12 +120,13 @@ impl Backend {
                 },
             }
         }
-        Ok(due.len() == TRACES_MAX)
+        *traces_max = (*traces_max * 2).min(TRACES_MAX);
+        Ok(is_full)
     }
 
     fn leave_out(&self, trace: &str, reason: &str) {
         let sink = &self.name;
-        warn!(sink, trace, reason, "a trace document was rejected; a later span is another chance");
+        warn!(sink, trace, reason, "a trace document is left out, because the backend refuses it");
         self.figures.add(&figures::LEFT_OUT, 1);
     }
 
@@ -131,18 +140,16 @@ impl Backend {
         let path = format!("/{}/_mget", self.settings.indices[1]);
         let documents =
             self.cluster.ask(Method::POST, &path, json!({ "ids": ids }).to_string()).await?;
-        let mut found = queries::read_found(&documents.body).ok_or_else(unclear)?;
+        let found = queries::read_found(&documents.body);
+        let mut found = found.ok_or_else(|| unclear(&documents))?;
         // Everything that exists now is counted, so this follows the versions.
         let read_at = Instant::now();
-        let path = format!("/{}/_msearch", self.spans_pattern());
-        let answer = self.cluster.ask(Method::POST, &path, queries::look(&names)).await?;
-        let mut looked = queries::read_looked(&answer.body).ok_or_else(unclear)?;
-        if looked.is_cut && 1 < due.len() {
-            return Err(unclear());
-        }
+        let answer = self.search(queries::look(&names)).await?;
+        let looked = queries::read_looked(&answer.body);
+        let looked = looked.filter(|looked| !looked.is_cut || due.len() == 1);
+        let mut looked = looked.ok_or_else(|| unclear(&answer))?;
         let now = Instant::now().into_std();
-        let encoder = self.encoder();
-        let mut bulks = Bulks::new(encoder.request_bytes_max, 0);
+        let mut bulks = Bulks::new(self.encoder().request_bytes_max, 0);
         // Traces with their lines.
         let mut written: Vec<(&str, Range<usize>)> = Vec::with_capacity(due.len());
         for (name, change) in due {
@@ -155,9 +162,19 @@ impl Backend {
             }
             let (summary, first) = (Summary { name, sum, found, max_depth: 0 }, bulks.count);
             let hits = looked.spans.remove(&**name).unwrap_or_default();
-            self.encode(&mut bulks, &encoder, summary, &hits, change.received_ms);
+            self.encode(&mut bulks, summary, &hits, change.received_ms);
             written.push((name, first..bulks.count));
         }
+        self.write(bulks, written, read_at).await
+    }
+
+    /// Sends the lines of these traces. Those that are accepted completely, or left out, are settled.
+    async fn write(
+        &self,
+        bulks: Bulks,
+        written: Vec<(&str, Range<usize>)>,
+        read_at: Instant,
+    ) -> Result<(), ClusterError> {
         let (count, bulks) = (bulks.count, bulks.done());
         let mut progress = Progress::new(count);
         self.send_all(&bulks, &mut progress).await;
@@ -196,37 +213,35 @@ impl Backend {
     /// Searches for traces that are not in the table: those from before a restart, and those without room.
     async fn scan(&self) -> Result<(), ClusterError> {
         let Some(scan) = self.changes().scan_due(Instant::now().into_std()) else { return Ok(()) };
-        let path = format!(
-            "/{}/_search?ignore_unavailable=true&allow_no_indices=true&request_cache=false",
-            self.spans_pattern()
-        );
         let body = queries::page(scan.since_ms, scan.after.as_deref());
-        let answer = self.cluster.ask(Method::POST, &path, body).await?;
-        let (traces, has_more) = queries::read_page(&answer.body).ok_or_else(unclear)?;
+        let answer = self.search(body).await?;
+        let page = queries::read_page(&answer.body);
+        let (traces, has_more) = page.ok_or_else(|| unclear(&answer))?;
         self.changes().scanned(&traces, has_more, Instant::now().into_std());
         Ok(())
     }
 
-    /// Returns the pattern of all indices with spans, including rotated ones.
-    fn spans_pattern(&self) -> String {
+    /// Searches all indices with spans, including rotated ones.
+    async fn search(&self, body: String) -> Result<Response, ClusterError> {
         let spans = &self.settings.indices[0];
-        format!("{spans},{spans}-*")
+        let path = format!("/{spans},{spans}-*/_msearch");
+        self.cluster.ask(Method::POST, &path, body).await
     }
 
     /// Encodes a trace: corrections of its spans' documents, and its summary if that differs. Without all spans, its tree is unknown.
     fn encode(
         &self,
         bulks: &mut Bulks,
-        encoder: &Encoder<'_>,
         mut summary: Summary<'_>,
         hits: &[Hit<'_>],
         received_ms: u64,
     ) {
+        let has_patches = self.encoder().has_patches();
         for (hit, place) in hits.iter().zip(tree::places(hits.iter().map(|hit| hit.node))) {
             summary.max_depth = summary.max_depth.max(place.depth.unwrap_or_default().into());
             let correction = correction(hit, &place);
             let mut said = correction.iter().filter(|(.., field)| field.is_said()).peekable();
-            if !encoder.has_patches() || said.peek().is_none() {
+            if !has_patches || said.peek().is_none() {
                 continue;
             }
             // The sum counts the tokens of this document.
@@ -256,9 +271,12 @@ impl Backend {
 const UNREADABLE: &str = "the key may not read, so no trace documents are made; spans arrive as before. \
     Give it the privilege `read` on the indices, or set trace_summary = \"off\"";
 
-fn unclear() -> ClusterError {
+/// Explains an answer that cannot be used. If the key may read other indices, only a part of the answer says that it may not read these.
+fn unclear(answer: &Response) -> ClusterError {
+    let is_forbidden = memmem::find(&answer.body, b"\"type\":\"security_exception\"").is_some();
+    let why = if is_forbidden { Why::Forbidden } else { Why::Refused };
     let reason = "the backend's answer about traces cannot be read, or is incomplete".to_owned();
-    ClusterError { why: Why::Refused, reason }
+    ClusterError { why, reason }
 }
 
 /// Returns what a span's document has wrong or lacks. Tokens are included if the document is wrong about whether they count.

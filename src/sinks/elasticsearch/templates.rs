@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::options::{AttributesMapping, Rotation, Settings};
 use super::server::{COMPONENTS, Flavor, MATCH_ONLY_TEXT, Server};
+use crate::support::json::raw::Raw;
 
 /// The version of the templates, which must equal `_meta.schema_version` in `templates/`. Increment it with every change of a mapping or
 /// setting.
@@ -30,20 +31,13 @@ pub(super) type Version = (u64, String);
 
 /// Reads the answer about a resource. The version is in its `_meta` or that of its mapping.
 pub(super) fn version_of(body: &[u8]) -> Version {
-    fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
-        match value {
-            Value::Object(members) => {
-                let inner = || members.values().find_map(|value| find(value, name));
-                members.get(name).or_else(inner)
-            }
-            Value::Array(elements) => elements.iter().find_map(|value| find(value, name)),
-            _ => None,
-        }
+    fn find<'a>(value: Raw<'a>, name: &str) -> Option<Raw<'a>> {
+        let mut inner = value.members().map(|(_, value)| value).chain(value.elements());
+        value.get(name).or_else(|| inner.find_map(|value| find(value, name)))
     }
-    let answer = serde_json::from_slice(body).unwrap_or_default();
-    let version = find(&answer, "schema_version").and_then(Value::as_u64);
-    let hash = find(&answer, "made_from").and_then(Value::as_str);
-    (version.unwrap_or_default(), hash.unwrap_or_default().to_owned())
+    let said = |name| find(Raw::parse(std::str::from_utf8(body).ok()?)?, name);
+    let version = said("schema_version").and_then(Raw::count).unwrap_or_default();
+    (version, said("made_from").and_then(Raw::string).unwrap_or_default().into_owned())
 }
 
 impl Step {

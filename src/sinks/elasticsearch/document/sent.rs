@@ -205,5 +205,5 @@ fn write_own_attributes(out: &mut Vec<u8>, attributes: &[Attribute]) {
 pub(super) fn is_payload(facts: &Facts, value: &Value) -> bool {
     let Value::Text(text) = value else { return false };
     let mut sides = [&facts.input, &facts.output].into_iter().flatten().map(Payload::as_str);
-    !text.is_empty() && sides.any(|side| ptr::eq(side, &**text))
+    !text.is_empty() && sides.any(|side| ptr::eq(side, text.as_ref()))
 }

@@ -46,6 +46,8 @@ pub(crate) struct Manner {
     pub(super) has_seq: bool,
     /// Whether documents may be read.
     pub(super) may_read: bool,
+    /// Whether other indices may be read, so that a request is accepted, and each of its parts denied.
+    pub(super) may_read_others: bool,
     /// Whether the key is known at all.
     pub(super) is_authorized: bool,
     /// Field types that it rejects in templates.
@@ -106,6 +108,7 @@ impl Default for Manner {
             refresh: Duration::ZERO,
             has_seq: true,
             may_read: true,
+            may_read_others: false,
             is_authorized: true,
             unknown_types: Vec::new(),
             may_manage: true,
@@ -335,7 +338,6 @@ impl State {
                 let reason = format!("action [indices:data/read{path}] is unauthorized");
                 error(403, "security_exception", &reason)
             }
-            (_, path) if path.ends_with("/_search") => (200, self.search(path, &seen.body)),
             (_, path) if path.ends_with("/_msearch") => {
                 let lines = seen.body.split(|byte| *byte == b'\n');
                 let asked = lines.skip(1).step_by(2);

@@ -10,15 +10,18 @@ use super::{Answer, State, error, merge};
 
 impl State {
     pub(super) fn mget(&self, path: &str, body: &[u8]) -> Answer {
-        if !self.manner.may_read {
-            return error(
-                403,
-                "security_exception",
-                "action [indices:data/read/mget] is unauthorized",
-            );
+        let denied = "action [indices:data/read/mget] is unauthorized";
+        if !self.manner.may_read && !self.manner.may_read_others {
+            return error(403, "security_exception", denied);
         }
         let index = path.trim_start_matches('/').split('/').next().unwrap();
         let body: Json = serde_json::from_slice(body).unwrap();
+        if !self.manner.may_read {
+            let error = json!({"type": "security_exception", "reason": denied});
+            let denied = |id: &Json| json!({"_id": id, "error": error});
+            let docs: Vec<Json> = body["ids"].as_array().unwrap().iter().map(denied).collect();
+            return (200, json!({ "docs": docs }));
+        }
         let docs = body["ids"].as_array().unwrap().iter().map(|id| {
             let doc = self.indices.get(index).and_then(|docs| docs.get(id.as_str().unwrap()));
             match doc {
