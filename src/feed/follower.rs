@@ -9,7 +9,7 @@ use super::{Feed, FeedEntry, Reader};
 use crate::journal::{Mark, Position};
 use crate::support::clock;
 
-/// Maximum wait for a lane to take new requests: all sinks may be down.
+/// Maximum wait for a lane to take new requests: all sinks may be down. Then no lane is waited for until one has caught up.
 const LEAD_WAIT: Duration = Duration::from_millis(200);
 /// The delay from which on a follower waits for no lane.
 const LATE: Duration = Duration::from_secs(5);
@@ -54,6 +54,7 @@ impl Follower {
         sleep(BEHIND).await;
         let late_ns = clock::unix_now_ns().saturating_sub(self.received_at_ns);
         if late_ns < clock::nanos(LATE)
+            && at <= *self.lead.borrow()
             && let Ok(Ok(lead)) = timeout(LEAD_WAIT, self.lead.wait_for(|lead| at < *lead)).await
         {
             return *lead;
@@ -122,7 +123,14 @@ mod tests {
         let taken = lane.at().position;
         accept_now("d").await.unwrap();
         assert_eq!(follower.next(usize::MAX).await.1, taken);
-        // One that does not move is not waited for.
+        // One that does not move is waited for once.
         assert_eq!(follower.next(usize::MAX).await.1, feed.journal().end().position);
+        accept_now("e").await.unwrap();
+        let began = tokio::time::Instant::now();
+        assert_eq!(follower.next(usize::MAX).await.1, feed.journal().end().position);
+        assert!(
+            began.elapsed() < LEAD_WAIT,
+            "by the test's own clock, which stands still meanwhile"
+        );
     }
 }
