@@ -106,7 +106,8 @@ impl Batch {
             self.set_aside(place, refused.reason.to_owned(), refused.request());
         }
         for item in decoded.batch.items {
-            let is_inside = |span: &Span| window.contains(&span.start_ns);
+            // A window without an end includes the last time of all, too.
+            let is_inside = |span: &Span| window.contains(&span.start_ns.min(u64::MAX - 1));
             if item.as_span().is_none_or(is_inside) {
                 self.push(item, &decoded.batch.source);
             } else {

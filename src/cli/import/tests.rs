@@ -2,8 +2,8 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -122,6 +122,26 @@ fn a_partition_is_read_where_what_arrived_in_it_may_be_of_the_time() {
     ] {
         assert_eq!(sources::may_be_of(&window, name), is_read, "{name}");
         assert!(sources::may_be_of(&(0..u64::MAX), name));
+    }
+}
+
+#[test]
+fn without_an_end_the_time_of_every_span_is_inside() {
+    let last = SPAN.replace("1795238109529503000", &u64::MAX.to_string());
+    assert_ne!(last, SPAN);
+    for (window, expected) in [(0..u64::MAX, (1, 0)), (0..u64::MAX - 1, (0, 1))] {
+        let source = Source::new("-".to_owned(), {
+            let last = last.clone();
+            || Ok(Box::new(io::Cursor::new(last)))
+        });
+        let found = Mutex::new((0, 0));
+        batches::read(source, Progress::default(), &window, |batch| {
+            let items = batch.posts.iter().map(|post| post.items.len()).sum::<usize>();
+            let mut found = found.lock().unwrap();
+            *found = (found.0 + items, found.1 + batch.outside);
+            Some(())
+        });
+        assert_eq!(found.into_inner().unwrap(), expected, "{window:?}");
     }
 }
 
