@@ -11,7 +11,7 @@ use super::operate::{Asked, run};
 use super::operator::{Place, operate};
 use super::output::{explain, harmless, harmless_json, say};
 use super::{Ended, Shell};
-use crate::index::{List, Stats, TraceSummary};
+use crate::index::{List, Stats};
 use crate::operate::{
     Form, StatsRequest, TRACE, TraceRequest, TraceView, TracesRequest, Verified, VerifyRequest,
     counts, gaps, one_line, rows_table, traces_table, tree_text, verified_text,
@@ -83,9 +83,14 @@ pub(super) fn tail(asked: Asked<TracesRequest>, shell: Shell<'_>) -> Ended {
 pub(super) fn export(asked: Asked<Exported>, shell: Shell<'_>) -> Ended {
     let Asked { place, request: Exported { traces, form }, .. } = asked;
     let place = Place { is_live: true, ..place };
-    let all = traces.limit.unwrap_or(usize::MAX);
+    let (all, mut told) = (traces.limit.unwrap_or(usize::MAX), String::new());
     for_each_page(&place, (traces, all), shell, |page| {
-        for trace in page {
+        let lacks = gaps(&page.index);
+        if lacks != told {
+            explain(&lacks);
+            told = lacks;
+        }
+        for trace in page.traces {
             let one = TraceRequest { id: trace.trace_id, span: None, form: Some(form) };
             say(&harmless(&shown(&operate(&place, one, shell)?)));
             shell.output.heard()?;
@@ -99,15 +104,15 @@ pub(super) fn for_each_page(
     place: &Place,
     (mut asked, mut left): (TracesRequest, usize),
     shell: Shell<'_>,
-    mut take: impl FnMut(Vec<TraceSummary>) -> Ended,
+    mut take: impl FnMut(List) -> Ended,
 ) -> Ended {
     while left > 0 {
         let limit = left.min(PAGE);
         asked.limit = Some(limit);
-        let page = operate(place, asked.clone(), shell)?.traces;
-        let last = page.last();
+        let page = operate(place, asked.clone(), shell)?;
+        let last = page.traces.last();
         asked.before = last.map(|it| format!("{}@{}", it.trace_id, it.start_unix_nano));
-        left = if page.len() < limit { 0 } else { left - limit };
+        left = if page.traces.len() < limit { 0 } else { left - limit };
         take(page)?;
     }
     Ok(())

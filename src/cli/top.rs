@@ -88,7 +88,7 @@ fn look(place: &Place, watched: &Watched, shell: Shell<'_>) -> Result<Top, ExitC
     let asked = TracesRequest { which: which.clone(), ..TracesRequest::default() };
     let mut all = Vec::new();
     for_each_page(place, (asked, usize::MAX), shell, |page| {
-        all.extend(page);
+        all.extend(page.traces);
         Ok(())
     })?;
     let sum = |of: fn(&TraceSummary) -> u64| all.iter().map(of).sum::<u64>();

@@ -138,6 +138,9 @@ pub struct IndexView {
     pub bytes: u64,
     /// Number of evicted traces.
     pub evicted: u64,
+    /// Number of items that the journal has and that cannot be read; only its owner knows.
+    #[serde(default)]
+    pub unreadable: u64,
     /// Percentage of the journal that was read again; `None` once it is complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rebuilding_percent: Option<u8>,
@@ -284,6 +287,7 @@ impl Index {
             traces: table.traces.count() as u64,
             bytes: table.bytes() as u64,
             evicted: table.evicted,
+            unreadable: 0,
             rebuilding_percent,
         }
     }

@@ -442,6 +442,11 @@ impl<P: Send + 'static> Journal<P> {
         }
     }
 
+    /// Returns the number of items that cannot be read, as far as no operator has settled that.
+    pub fn unreadable(&self) -> u64 {
+        self.shared.log.state().damage.open.iter().map(Damage::items).sum()
+    }
+
     /// Returns the number of bytes that the log occupies.
     pub fn bytes(&self) -> u64 {
         self.shared.log.state().bytes

@@ -94,7 +94,7 @@ impl FaultyStorage {
     }
 
     /// Changes a file without the log's knowledge.
-    pub(super) fn tamper(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn tamper(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let file = Arc::clone(self.state().files.get(name).unwrap());
         let mut content = file.lock().unwrap();
         change(&mut content.now);

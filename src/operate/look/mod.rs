@@ -168,10 +168,11 @@ impl WhichTraces {
     }
 }
 
-/// Returns the index, and the position from which on the journal is kept.
-fn indexed(operator: &Operator) -> Result<(Index, Position), CommandError> {
+/// Returns the index, the position from which on the journal is kept, and the number of its items that cannot be read.
+fn indexed(operator: &Operator) -> Result<(Index, Position, u64), CommandError> {
     let index = operator.traces().cloned().ok_or(CommandError::NoIndex)?;
-    Ok((index, operator.replays()?.feed.journal().start().position))
+    let journal = operator.replays()?.feed.journal();
+    Ok((index, journal.start().position, journal.unreadable()))
 }
 
 /// Reads a trace and converts it with `make`; `None` if nothing of it exists. Reads all of it only if `is_whole`, otherwise only what the
@@ -203,13 +204,16 @@ impl Command for TracesRequest {
     async fn run(self, operator: &Operator, _: &Followed) -> Answered<Self> {
         let query = Query { since: self.since, ..self.which.query()? };
         let limit = self.limit.unwrap_or(LIST_DEFAULT).min(LIST_MAX);
-        let (index, kept_from) = indexed(operator)?;
+        let (index, kept_from, unreadable) = indexed(operator)?;
         let before = self.before.as_deref().map(|text| {
             let (id, began_ns) = text.split_once('@').unwrap_or((text, ""));
             (trace_named(id), began_ns.parse().ok())
         });
         let listed = off_thread(move || Ok(index.list(&query, (before, limit), kept_from)));
-        listed.await?.ok_or_else(|| CommandError::NoTrace(self.before.unwrap_or_default()))
+        let mut listed =
+            listed.await?.ok_or_else(|| CommandError::NoTrace(self.before.unwrap_or_default()))?;
+        listed.index.unreadable = unreadable;
+        Ok(listed)
     }
 }
 
@@ -220,8 +224,10 @@ impl Command for StatsRequest {
 
     async fn run(self, operator: &Operator, _: &Followed) -> Answered<Self> {
         let query = self.which.query()?;
-        let (index, kept_from) = indexed(operator)?;
-        off_thread(move || Ok(index.stats(&query, self.by, kept_from))).await
+        let (index, kept_from, unreadable) = indexed(operator)?;
+        let mut stats = off_thread(move || Ok(index.stats(&query, self.by, kept_from))).await?;
+        stats.index.unreadable = unreadable;
+        Ok(stats)
     }
 }
 

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use super::view::dollars_text;
 use super::*;
-use crate::feed::Feed;
 use crate::feed::tests::{accept, arrival, feed, otlp_arrival};
+use crate::feed::{Feed, FeedOptions};
 use crate::index::{Part, Places};
+use crate::journal::tests::faulty::FaultyStorage;
 use crate::journal::{Cursor, Journal, Mark, MemoryStorage, Options};
 use crate::operate::{Replays, Store};
 use crate::pipeline::Lanes;
@@ -102,6 +103,39 @@ async fn what_is_said_twice_is_counted_as_a_duplicate() {
     assert_eq!((names, view.summary.spans), (vec!["root again"], 1), "the last one counts");
     let lines = run(&feed_of(&twice).await, show(Some(Form::Json))).await.unwrap().document;
     assert_eq!(lines.unwrap().lines().count(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_says_that_a_part_of_the_journal_cannot_be_read() {
+    let disk = FaultyStorage::default();
+    let quarantine =
+        Journal::open(&Options::default(), Arc::<MemoryStorage>::default(), drop).unwrap();
+    let storage = Arc::new(disk.clone());
+    let feed =
+        Feed::open(&FeedOptions::default(), &Options::default(), storage, quarantine).unwrap();
+    for names in [&["first"][..], &["damaged", "damaged too"], &["last"]] {
+        let spans: Vec<_> = names.iter().zip(1..).map(|(name, id)| span(id, 0, name, "")).collect();
+        feed.intake().accept(otlp_arrival(&spans)).await.unwrap();
+    }
+    let mut operator = operator(&feed);
+    let listed = async |operator: &Operator| {
+        let list = operator.carry_out(TracesRequest::default(), drop).await.unwrap();
+        let stats = operator.carry_out(StatsRequest::default(), drop).await.unwrap();
+        assert_eq!(gaps(&list.index), gaps(&stats.index));
+        gaps(&list.index)
+    };
+    operator.index = Index::new(Arc::default());
+    operator.index.rebuild(feed.journal(), feed.journal().end(), || false);
+    assert_eq!(listed(&operator).await, "");
+    disk.tamper("00000000000000000000.log", |bytes| {
+        let damaged = b"damaged too";
+        let at = bytes.windows(damaged.len()).position(|it| it == damaged).unwrap();
+        bytes[at] ^= 1;
+    });
+    operator.index = Index::new(Arc::default());
+    operator.index.rebuild(feed.journal(), feed.journal().end(), || false);
+    let told = listed(&operator).await;
+    assert!(told.starts_with("2 items of the journal cannot be read"), "{told}");
 }
 
 #[test]

@@ -83,7 +83,8 @@ pub fn gaps(index: &IndexView) -> String {
         let what = "newer traces are missing until the journal is read";
         writeln!(text, "rebuilding, {percent} %: {what}").ok();
     }
-    text + &counts([(index.evicted, "older traces were evicted")])
+    let unreadable = "items of the journal cannot be read, so traces are missing or lack spans; `spanferry journal verify` shows where";
+    text + &counts([(index.evicted, "older traces were evicted"), (index.unreadable, unreadable)])
 }
 
 /// Says how many of what there are, a line for each that there is.
