@@ -1,6 +1,7 @@
 //! Fills a lane's tables from the journal before its cursor.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tracing::warn;
@@ -17,8 +18,6 @@ use crate::support::lock::lock;
 /// Maximum amount of the journal to read. It covers half a minute of 600 agent spans per second, so it includes the beginning of a trace
 /// that is still open. Reading it takes less than a second, and only the lane waits for it.
 const LOOKBACK_BYTES_MAX: u64 = 128 << 20;
-/// The initial range in which to look for the time of the newest record; larger if that record is longer.
-const NEWEST_WITHIN_BYTES: u64 = 64 << 10;
 
 /// Feeds the table with the records before a mark, after rules, as far back as a table remembers. Blocks on the disk.
 ///
@@ -31,16 +30,10 @@ pub fn look_back(
     (rules, decisions): (&Rules, Option<&Mutex<Decisions>>),
     traces: &mut Traces,
 ) {
-    let (mut newest_ns, mut bytes) = (0, NEWEST_WITHIN_BYTES);
-    while newest_ns == 0 && bytes <= LOOKBACK_BYTES_MAX {
-        read(journal, before, bytes, |_, payload| {
-            newest_ns = received_at_ns(payload).unwrap_or(newest_ns);
-        });
-        bytes *= 16;
-    }
-    let oldest_ns = newest_ns.saturating_sub(nanos(FORGET_AFTER));
     traces.settle(before.position);
-    read(journal, before, LOOKBACK_BYTES_MAX, |start, payload| {
+    let reach = far_enough(journal, before, (FORGET_AFTER, LOOKBACK_BYTES_MAX));
+    let (bytes, oldest_ns) = reach.unwrap_or((LOOKBACK_BYTES_MAX, 0));
+    read(journal, before, bytes, |start, payload| {
         // Decoding takes most of the time, so records that are too old are not decoded.
         if received_at_ns(payload).is_some_and(|at_ns| oldest_ns <= at_ns)
             && let Ok((_, decoded)) = decode_record(payload)
@@ -56,8 +49,8 @@ pub fn look_back(
 
 /// Maximum amount of the journal to read for decisions. Reading it takes some seconds.
 const DECIDED_BYTES_MAX: u64 = 1 << 30;
-/// The initial amount to read; it is increased until it suffices.
-const DECIDED_BYTES_FIRST: u64 = 1 << 20;
+/// The initial amount to read for any table; it is increased until it suffices.
+const BYTES_FIRST: u64 = 1 << 20;
 
 /// Returns the decisions on traces at a lane's mark, and the mark up to which the table was fed. All requests received before `now_ns` are
 /// already in the journal. Blocks on the disk.
@@ -141,7 +134,8 @@ impl Deciding {
 }
 
 fn fill(journal: &Journal<Attachment>, before: Mark, rules: &Rules, decisions: &mut Decisions) {
-    let Some((bytes, oldest_ns)) = far_enough(journal, before) else { return };
+    let reach = far_enough(journal, before, (2 * REMEMBER, DECIDED_BYTES_MAX));
+    let Some((bytes, oldest_ns)) = reach else { return };
     let is_start = before.position.0.saturating_sub(bytes) <= journal.start().position.0;
     let is_whole = is_start && journal.start().position.0 == 0;
     let (mut has_begun, mut begin_ns) = (is_whole, None);
@@ -158,9 +152,13 @@ fn fill(journal: &Journal<Attachment>, before: Mark, rules: &Rules, decisions: &
     });
 }
 
-/// Returns how many bytes before a mark reach back far enough, and the time to which they must reach.
-fn far_enough(journal: &Journal<Attachment>, before: Mark) -> Option<(u64, u64)> {
-    let (mut bytes, mut oldest_ns) = (DECIDED_BYTES_FIRST, None);
+/// Returns how many bytes before a mark reach back for so long, at most so many, and the time to which they must reach.
+fn far_enough(
+    journal: &Journal<Attachment>,
+    before: Mark,
+    (span, bytes_max): (Duration, u64),
+) -> Option<(u64, u64)> {
+    let (mut bytes, mut oldest_ns) = (BYTES_FIRST, None);
     loop {
         let (mut first_ns, mut last_ns) = (None, None);
         let from = Position(before.position.0.saturating_sub(bytes));
@@ -173,9 +171,8 @@ fn far_enough(journal: &Journal<Attachment>, before: Mark) -> Option<(u64, u64)>
             last_ns = at_ns.filter(|at_ns| *at_ns > 0).or(last_ns);
             first_ns = first_ns.or(last_ns);
         }
-        oldest_ns =
-            oldest_ns.or(last_ns.map(|last_ns| last_ns.saturating_sub(2 * nanos(REMEMBER))));
-        let is_all = from.0 <= journal.start().position.0 || DECIDED_BYTES_MAX <= bytes;
+        oldest_ns = oldest_ns.or(last_ns.map(|last_ns| last_ns.saturating_sub(nanos(span))));
+        let is_all = from.0 <= journal.start().position.0 || bytes_max <= bytes;
         if let (Some(first_ns), Some(oldest_ns)) = (first_ns, oldest_ns)
             && (is_all || first_ns < oldest_ns)
         {
@@ -184,7 +181,7 @@ fn far_enough(journal: &Journal<Attachment>, before: Mark) -> Option<(u64, u64)>
         if is_all {
             return None;
         }
-        bytes = bytes.saturating_mul(4).min(DECIDED_BYTES_MAX);
+        bytes = bytes.saturating_mul(4).min(bytes_max);
     }
 }
 
