@@ -12,9 +12,7 @@ use tracing::{error, warn};
 use super::DeadLetters;
 use super::status::{LaneState, LaneStatus};
 use super::window::{Purpose, Task, Wait, Work};
-use crate::sinks::{
-    Deferral, Delivery, Pace, Refusal, RejectClass, Report, Sink, Verdict, Verdicts,
-};
+use crate::sinks::{Delivery, Pace, Refusal, RejectClass, Report, Sink, Verdict, Verdicts};
 use crate::span::Span;
 
 /// Number of attempts after which a delivery that makes a backend fail (500) is halved. A single item is given up after as many attempts,
@@ -67,11 +65,20 @@ pub(super) struct Remaining {
 }
 
 impl Attempts {
-    /// Delivers a task and turns rejected items into dead letters. This waits without limit; the caller drops it to cancel. `arrivals` is
-    /// the lane's number of attempts that delivered something so far.
-    pub(super) async fn attempt(self, work: Work, task: Task, arrivals: u64) -> Ended {
-        let began = Instant::now();
-        let Report { verdicts, pace, omitted } = self.hand_over(&task.delivery).await;
+    /// Delivers a task, unless its report is known, and turns rejected items into dead letters. This waits without limit; the caller drops
+    /// it to cancel. `arrivals` is the lane's number of attempts that delivered something so far.
+    pub(super) async fn attempt(
+        self,
+        work: Work,
+        task: Task,
+        arrivals: u64,
+        known: Option<Report>,
+    ) -> Ended {
+        let (began, was_asked) = (Instant::now(), known.is_none());
+        let Report { verdicts, pace, omitted } = match known {
+            Some(report) => report,
+            None => self.hand_over(&task.delivery).await,
+        };
         let rest = sort(&task, &verdicts, arrivals);
         if let Some(omitted) = omitted {
             self.status.left_out.fetch_add(omitted.items, Ordering::Relaxed);
@@ -80,21 +87,7 @@ impl Attempts {
             warn!(sink, items, reason, "the backend left out items without saying which");
         }
         self.refused(&work.purpose, &task.delivery, &rest.refused).await;
-        Ended { work, task, rest, pace, began, was_asked: true }
-    }
-
-    /// Turns items into dead letters that have waited for a key as long as there was space.
-    pub(super) async fn give_up(self, mut work: Work, deferral: Arc<Deferral>) -> Ended {
-        let began = Instant::now();
-        let task = work.tasks.pop_front().unwrap_or_default();
-        let reason = format!("no room to wait any longer: {}", deferral.reason);
-        let class = RejectClass::Deferred;
-        let refusal = Arc::new(Refusal { class, reason, answer: String::new() });
-        let all = 0..task.delivery.len();
-        let refused = all.map(|place| (place, Arc::clone(&refusal))).collect();
-        let rest = Remaining { refused, ..Remaining::default() };
-        self.refused(&work.purpose, &task.delivery, &rest.refused).await;
-        Ended { work, task, rest, pace: Pace::Go, began, was_asked: false }
+        Ended { work, task, rest, pace, began, was_asked }
     }
 
     async fn refused(

@@ -24,7 +24,7 @@ use super::job::{Job, Jobs};
 use super::status::{LaneState, LaneStatus};
 use super::traces::LaneTraces;
 use super::tracker::{Entry, Tracker};
-use super::window::{Purpose, Window, passed};
+use super::window::{NO_ENTRY, Purpose, Window};
 use super::{DeadLetters, LaneHandle, LaneOptions};
 use crate::feed::{Attachment, FeedEntry, Reader};
 use crate::journal::{Journal, Mark, Position, WhenFull};
@@ -358,7 +358,7 @@ impl Lane {
     fn give_up_jobs(&mut self) {
         self.jobs.close();
         while self.jobs.try_recv().is_ok() {}
-        self.window.remove(|purpose, _| matches!(purpose, Purpose::Replay(_)));
+        self.window.remove(&(NO_ENTRY..));
     }
 
     /// Queues a job. It waits only for its turn, because the contexts of its traces are already known.
@@ -366,7 +366,7 @@ impl Lane {
         if delivery.is_empty() {
             self.jobs_done.push(job);
         } else {
-            self.window.push(&Purpose::Replay(job), 0, delivery, Instant::now().into_std());
+            self.window.push(&Purpose::Replay(job), NO_ENTRY, delivery, Instant::now().into_std());
         }
     }
 
@@ -455,7 +455,7 @@ impl Lane {
             self.tracker.push(Entry { end: Some(mark), left, ..Entry::default() });
         }
         let (lost, first) = self.tracker.drop_until(mark);
-        self.window.remove(passed(first));
+        self.window.remove(&..first);
         self.show_deferred();
         error!(
             sink = self.status.sink,

@@ -11,8 +11,7 @@ use super::job::Rejected;
 use super::lane::{Lane, UnderWay};
 use super::status::{LaneState, LaneStatus};
 use super::window::{Admission, Purpose, Task, Wait, Work};
-use crate::sinks::{Delivery, Pace};
-use crate::support::backoff::Backoff;
+use crate::sinks::{Delivery, Pace, Refusal, RejectClass, Report, Verdict};
 use crate::support::clock;
 
 impl Lane {
@@ -48,7 +47,7 @@ impl Lane {
                 continue;
             }
             let Some(task) = self.next_task(&mut work) else { continue };
-            let attempt = self.attempts.clone().attempt(work, task, self.arrivals);
+            let attempt = self.attempts.clone().attempt(work, task, self.arrivals, None);
             under_way.push(Box::pin(attempt));
         }
     }
@@ -63,8 +62,15 @@ impl Lane {
         let fills_journal =
             || !self.journal.has_room() && self.journal.is_oldest(&self.status.sink, at);
         let is_due = !self.window.has_room_to_defer() || self.tracker.is_full() || fills_journal();
-        if is_due && let Some((work, deferral)) = self.window.take_deferred() {
-            under_way.push(Box::pin(self.attempts.clone().give_up(work, deferral)));
+        if is_due
+            && let Some((mut work, deferral)) = self.window.take_deferred()
+            && let Some(task) = work.tasks.pop_front()
+        {
+            let reason = format!("no room to wait any longer: {}", deferral.reason);
+            let refusal = Refusal { class: RejectClass::Deferred, reason, answer: String::new() };
+            let report = Report::all(Verdict::Reject(Arc::new(refusal)), Pace::Go);
+            let attempts = self.attempts.clone();
+            under_way.push(Box::pin(attempts.attempt(work, task, self.arrivals, Some(report))));
         }
     }
 
@@ -85,7 +91,13 @@ impl Lane {
     }
 
     pub(super) fn ended(&mut self, ended: Ended) {
-        let Ended { mut work, task, rest, mut pace, began, was_asked } = ended;
+        let Ended { mut work, task, mut rest, mut pace, began, was_asked } = ended;
+        // What the sink would accept again at once comes again like what failed.
+        let is_over = |part: &mut (Task, Wait)| match &part.1 {
+            Wait::Key(deferral) => !self.sink.is_deferred(&deferral.key),
+            _ => false,
+        };
+        rest.tasks.extend(rest.deferred.extract_if(.., is_over).map(|(task, _)| task));
         // Without a wait this would be an endless loop.
         let repeats = rest.tasks.iter().any(|again| again.delivery.len() == task.delivery.len());
         if pace == Pace::Go && repeats {
@@ -118,32 +130,14 @@ impl Lane {
         if let Some(reason) = rest.deferral_reason.filter(|_| self.window.items_deferred() == 0) {
             warn!(sink = self.status.sink, reason, "items are deferred, others go on");
         }
-        let deferred = rest.deferred.into_iter().map(|(mut task, wait)| {
-            let not_before = self.not_before(&mut task, &wait, now);
-            Work { tasks: [task].into(), wait, not_before, ..work.clone() }
-        });
+        let deferred = rest.deferred.into_iter();
+        let deferred =
+            deferred.map(|(task, wait)| Work { tasks: [task].into(), wait, ..work.clone() });
         let deferred = deferred.collect();
         // The first task is attempted first: split tasks stay in order.
         rest.tasks.into_iter().rev().for_each(|task| work.tasks.push_front(task));
         self.window.finish(work, deferred, self.tracker.first);
         self.show_deferred();
-    }
-
-    /// Returns when a deferred task may be attempted again. If the sink would accept it again immediately, it waits as after a failure.
-    fn not_before(
-        &self,
-        task: &mut Task,
-        wait: &Wait,
-        now: std::time::Instant,
-    ) -> Option<std::time::Instant> {
-        let Wait::Key(deferral) = wait else { return None };
-        if self.sink.is_deferred(&deferral.key) {
-            task.backoff = None;
-            return None;
-        }
-        let retry = &self.options.retry;
-        let backoff = task.backoff.get_or_insert_with(|| Backoff::new(retry.first, retry.longest));
-        Some(now + backoff.next_wait())
     }
 
     pub(super) fn show_deferred(&self) {

@@ -8,14 +8,14 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
-use std::ops::{Add as _, Sub as _};
+use std::ops::{Add as _, RangeBounds, Sub as _};
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::BatchLimits;
 use super::traces::LaneTraces;
 use super::work::{DeferredAmount, PartitionItems};
-pub(super) use super::work::{Purpose, Task, Wait, Work, passed};
+pub(super) use super::work::{NO_ENTRY, Purpose, Task, Wait, Work};
 use crate::sinks::{Deferral, Delivery, Sink};
 
 impl BatchLimits {
@@ -206,11 +206,7 @@ impl Window {
         let mut may_begin = |work: &Work| match &work.wait {
             Wait::Turn => true,
             Wait::Context(hold) => admission.is_draining || admission.traces.is_over(hold, now_ns),
-            Wait::Key(deferral) => {
-                work.not_before.is_none_or(|at| at <= admission.now)
-                    && self.is_free(work)
-                    && !admission.sink.is_deferred(&deferral.key)
-            }
+            Wait::Key(deferral) => self.is_free(work) && !admission.sink.is_deferred(&deferral.key),
             Wait::Others(arrivals) => self.is_free(work) && admission.arrivals > *arrivals,
         };
         let works = self.works.iter().enumerate();
@@ -299,21 +295,21 @@ impl Window {
         self.attempts += 1;
         for mut left in deferred.into_iter().chain(work.apart()) {
             left.tried = self.attempts;
-            left.remove(passed(first));
+            left.remove(&..first);
             self.put(left);
         }
     }
 
-    /// Removes the items for which `is_gone` returns true, by the purpose of their delivery and their entry.
-    pub(super) fn remove(&mut self, is_gone: impl Fn(&Purpose, u64) -> bool) {
+    /// Removes the items of these entries.
+    pub(super) fn remove(&mut self, gone: &impl RangeBounds<u64>) {
         for partition in &mut self.partitions {
-            partition.queue.retain(|piece| !is_gone(&piece.purpose, piece.entry));
+            partition.queue.retain(|piece| !gone.contains(&piece.entry));
             partition.items = partition.queue.iter().map(|piece| piece.delivery.len()).sum();
             partition.bytes = partition.queue.iter().map(|piece| piece.delivery.bytes()).sum();
         }
         for mut work in std::mem::take(&mut self.works) {
             self.count(&work, usize::sub);
-            work.remove(&is_gone);
+            work.remove(gone);
             self.put(work);
         }
     }

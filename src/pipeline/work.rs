@@ -1,6 +1,7 @@
 //! Units of work in the window: pieces, which wait in a queue, and works, which are deliveries until all their items are done. Pure.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::ops::RangeBounds;
 use std::ptr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,7 +9,9 @@ use std::time::Instant;
 use super::job::Job;
 use super::traces::Hold;
 use crate::sinks::{Deferral, Delivery};
-use crate::support::backoff::Backoff;
+
+/// The entry of replays: the cursor does not wait for them.
+pub(super) const NO_ENTRY: u64 = u64::MAX;
 
 /// Items of one entry that go to one partition.
 #[derive(Debug)]
@@ -36,11 +39,6 @@ impl Purpose {
     }
 }
 
-/// Tells items that the cursor has passed, because they were dropped, if it now waits for the entry `first`. Replays have no entries.
-pub(super) fn passed(first: u64) -> impl Fn(&Purpose, u64) -> bool {
-    move |purpose, entry| !matches!(purpose, Purpose::Replay(_)) && entry < first
-}
-
 /// A delivery until all its items are done.
 #[derive(Debug, Clone)]
 pub(super) struct Work {
@@ -52,8 +50,6 @@ pub(super) struct Work {
     pub(super) entries: Vec<u64>,
     pub(super) partitions: Vec<usize>,
     pub(super) wait: Wait,
-    /// Earliest start, whatever it waits for.
-    pub(super) not_before: Option<Instant>,
     /// The number of the last attempt that ended; 0 before.
     pub(super) tried: u64,
 }
@@ -67,8 +63,6 @@ pub(super) struct Task {
     pub(super) faults: u32,
     /// The lane's `arrivals` when the backend first failed on this task, or on the one it was split from.
     pub(super) broken_since: Option<u64>,
-    /// Backoff for items that the sink defers but would accept again immediately.
-    pub(super) backoff: Option<Backoff>,
 }
 
 /// What a work waits for in addition to its turn.
@@ -100,7 +94,7 @@ impl Work {
         let entries = vec![piece.entry; piece.delivery.batch_count()];
         let (purpose, partitions, wait) = (piece.purpose, vec![partition], Wait::Turn);
         let tasks = VecDeque::from([Task { delivery: piece.delivery, ..Task::default() }]);
-        Self { purpose, tasks, entries, partitions, wait, not_before: None, tried: 0 }
+        Self { purpose, tasks, entries, partitions, wait, tried: 0 }
     }
 
     /// Returns whether a piece may be in the same delivery.
@@ -126,12 +120,12 @@ impl Work {
         self
     }
 
-    /// Removes the items for which `is_gone` returns true, by the delivery's purpose and the item's entry.
-    pub(super) fn remove(&mut self, is_gone: impl Fn(&Purpose, u64) -> bool) {
-        let Self { purpose, tasks, entries, .. } = self;
-        tasks.retain_mut(|Task { delivery, .. }| {
+    /// Removes the items of these entries.
+    pub(super) fn remove(&mut self, gone: &impl RangeBounds<u64>) {
+        let entries = &self.entries;
+        self.tasks.retain_mut(|Task { delivery, .. }| {
             let entry = |place: &usize| entries.get(delivery.batch_of(*place)?);
-            let stays = |place: &usize| entry(place).is_some_and(|entry| !is_gone(purpose, *entry));
+            let stays = |place: &usize| entry(place).is_some_and(|entry| !gone.contains(entry));
             let left: Vec<_> = (0..delivery.len()).filter(stays).collect();
             *delivery = delivery.only(&left);
             !left.is_empty()
