@@ -106,7 +106,7 @@ impl Feed {
 
     /// Creates a reader that starts at a mark.
     pub fn reader(&self, from: Mark) -> Reader {
-        Reader::new(self, from)
+        Reader::of(self.journal.clone(), Arc::clone(&self.tail), from)
     }
 
     /// Creates a reader that starts at a mark and lets the lanes read first.

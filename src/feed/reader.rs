@@ -10,8 +10,8 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep_until};
 use tracing::error;
 
+use super::Attachment;
 use super::tail::{Look, ReaderId, Tail};
-use super::{Attachment, Feed};
 use crate::journal::{self, Journal, Mark, Position, Record};
 use crate::normalize::decode_record;
 use crate::span::{Batch, Source};
@@ -79,11 +79,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(feed: &Feed, from: Mark) -> Self {
-        Self::of(feed.journal.clone(), Arc::clone(&feed.tail), from)
-    }
-
-    fn of(journal: Journal<Attachment>, tail: Arc<Tail>, at: Mark) -> Self {
+    pub(super) fn of(journal: Journal<Attachment>, tail: Arc<Tail>, at: Mark) -> Self {
         let (id, end) = (tail.join(at.position), journal.watch_end());
         Self {
             journal,

@@ -32,7 +32,7 @@ use crate::sinks::{Delivery, Pace, Sink, SizeLimit};
 use crate::support::backoff::Backoff;
 use crate::support::stop::Stop;
 
-/// Interval at which a lane with `when_full = "drop_oldest"` checks whether it must drop items.
+/// Interval at which a lane that can free space in the journal checks whether it must.
 const LOOK_FOR_ROOM: Duration = Duration::from_millis(250);
 /// Interval of checks whether deferred items may be sent, if nothing else wakes the lane.
 const LOOK_AT_DEFERRED: Duration = Duration::from_millis(100);
@@ -253,11 +253,6 @@ impl Lane {
                 && self.has_room()
                 && (!draining || self.has_next() && !self.way.is_stuck());
             let wake = self.wake_at(under_way.len(), draining, now);
-            let drops = self.options.when_full == WhenFull::DropOldest;
-            let may_save = self.unsaved && !self.has_failed;
-            // Written data is not undone, unless it was only gathered: evicting items after it would free no space.
-            let makes_room = (drops, may_save || drops && self.sink.open_until().is_some());
-            let may_make_room = self.follows && self.saving.is_none() && !self.hurries;
             // Every branch is safe to cancel.
             tokio::select! {
                 biased;
@@ -283,14 +278,9 @@ impl Lane {
                     }
                 }
                 () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
-                has_left = journal_full(&self.journal, &self.status, makes_room),
-                    if may_make_room && makes_room != (false, false) => {
-                    if has_left && may_save {
-                        self.hurries = true;
-                    } else {
-                        self.give_way(&mut under_way).await;
-                    }
-                }
+            }
+            if self.follows && self.saving.is_none() && !self.hurries && !self.journal.has_room() {
+                self.make_room(&mut under_way).await;
             }
             now = Instant::now();
             if handing_over.is_stopped() {
@@ -340,7 +330,9 @@ impl Lane {
         let deferred_at = (self.window.items_deferred() > 0).then(|| now + LOOK_AT_DEFERRED);
         let pending_at = self.pending.is_some().then_some(self.pending_at).filter(|at| *at > now);
         let save_at = self.save_at(under_way);
-        let all = [due_at, again_at, root_at, hold_until, deferred_at, pending_at, save_at];
+        let room_at = (self.unsaved || self.drops()).then(|| now + LOOK_FOR_ROOM);
+        let all =
+            [due_at, again_at, root_at, hold_until, deferred_at, pending_at, save_at, room_at];
         all.into_iter().flatten().min()
     }
 
@@ -435,6 +427,32 @@ impl Lane {
         self.note(&pace, false, Instant::now());
     }
 
+    fn drops(&self) -> bool {
+        self.options.when_full == WhenFull::DropOldest
+    }
+
+    /// Frees space in the full journal if the saved cursor is in a closed segment and no other sink needs an older record: by saving the
+    /// cursor, if it has left the segment, or by dropping items in it, unless a sink that drops nothing holds it too.
+    async fn make_room(&mut self, under_way: &mut UnderWay) {
+        let (journal, sink) = (&self.journal, &self.status.sink);
+        // Without a saved cursor, the sink holds back everything.
+        let saved = journal.cursor(sink).map_or_else(|| journal.start(), |saved| saved.mark);
+        let is_oldest = journal.is_oldest(sink, saved.position);
+        let end = journal.segment_end(saved.position).filter(|_| is_oldest);
+        let Some(end) = end.map(|end| end.position) else { return };
+        let has_left = end <= self.mark().position;
+        self.hurries = has_left && self.unsaved && !self.has_failed;
+        // Written data is not undone, unless it was only gathered: dropping items after it would free no space.
+        let would_free = if has_left {
+            !self.hurries && self.sink.open_until().is_some()
+        } else {
+            journal.held_by(end).is_none()
+        };
+        if self.drops() && would_free {
+            self.give_way(under_way).await;
+        }
+    }
+
     /// Drops what has no outcome up to the end of the cursor's segment, so that the journal can remove that segment. What was read after
     /// it stays: it is not read again.
     async fn give_way(&mut self, under_way: &mut UnderWay) {
@@ -482,30 +500,5 @@ async fn either(one: &Stop, other: &Stop) {
     tokio::select! {
         () = one.stopped() => {}
         () = other.stopped() => {}
-    }
-}
-
-/// Waits until the journal is full, the saved cursor of this sink is in a closed segment, no other sink needs an older record, and this
-/// sink can free space: by dropping items in that segment, unless a sink that drops nothing holds it too, or because its cursor has left
-/// it. Returns whether the cursor has left it.
-async fn journal_full(
-    journal: &Journal<Attachment>,
-    status: &LaneStatus,
-    (within, behind): (bool, bool),
-) -> bool {
-    loop {
-        if !journal.has_room() {
-            // Without a saved cursor, the sink holds back everything.
-            let saved = journal.cursor(&status.sink);
-            let at = saved.map_or_else(|| journal.start(), |saved| saved.mark).position;
-            let end = journal.segment_end(at).filter(|_| journal.is_oldest(&status.sink, at));
-            if let Some(end) = end.map(|end| end.position) {
-                let has_left = end <= status.cursor().mark.position;
-                if if has_left { behind } else { within && journal.held_by(end).is_none() } {
-                    return has_left;
-                }
-            }
-        }
-        sleep(LOOK_FOR_ROOM).await;
     }
 }
