@@ -83,12 +83,10 @@ pub(super) fn tail(asked: Asked<TracesRequest>, shell: Shell<'_>) -> Ended {
 pub(super) fn export(asked: Asked<Exported>, shell: Shell<'_>) -> Ended {
     let Asked { place, request: Exported { traces, form }, .. } = asked;
     let place = Place { is_live: true, ..place };
-    let (all, mut told) = (traces.limit.unwrap_or(usize::MAX), String::new());
+    let (all, mut is_told) = (traces.limit.unwrap_or(usize::MAX), false);
     for_each_page(&place, (traces, all), shell, |page| {
-        let lacks = gaps(&page.index);
-        if lacks != told {
-            explain(&lacks);
-            told = lacks;
+        if !std::mem::replace(&mut is_told, true) {
+            explain(&gaps(&page.index));
         }
         for trace in page.traces {
             let one = TraceRequest { id: trace.trace_id, span: None, form: Some(form) };

@@ -31,7 +31,6 @@ use crate::telemetry::Figure;
 /// Time limit for reading the configuration or saving a cursor: a hanging file system must not block the daemon.
 const DISK_MAX: Duration = Duration::from_secs(10);
 
-const LEFT: &str = "the cursor of a sink that was not added cannot be removed; if it is added later, it gets everything from here on";
 const RELOADS: Figure = ("reloads", "Reloads of the configuration, by outcome");
 
 /// Changes what is logged.
@@ -126,8 +125,9 @@ impl Serving {
                 normalize::install(&old.config.attributes);
                 workshop.retain(&old.config);
                 for sink in unknown {
-                    let forgotten = journal.forget_consumer(sink);
-                    forgotten.unwrap_or_else(|problem| warn!(sink, %problem, LEFT));
+                    if let Err(problem) = journal.forget_consumer(sink) {
+                        warn!(sink, %problem, "the cursor of a sink that was not added stays");
+                    }
                 }
             }
             prepared

@@ -86,21 +86,12 @@ impl Attempts {
             let (sink, items, reason) = (&self.status.sink, omitted.items, omitted.reason);
             warn!(sink, items, reason, "the backend left out items without saying which");
         }
-        self.refused(&work.purpose, &task.delivery, &rest.refused).await;
-        Ended { work, task, rest, pace, began, was_asked }
-    }
-
-    async fn refused(
-        &self,
-        purpose: &Purpose,
-        delivery: &Delivery,
-        refused: &[(usize, Arc<Refusal>)],
-    ) {
-        match purpose {
-            Purpose::Journal => self.set_aside(delivery, refused).await,
-            Purpose::Amendment => self.leave(refused),
+        match work.purpose {
+            Purpose::Journal => self.set_aside(&task.delivery, &rest.refused).await,
+            Purpose::Amendment => self.leave(&rest.refused),
             Purpose::Replay(_) => {}
         }
+        Ended { work, task, rest, pace, began, was_asked }
     }
 
     /// Calls the sink. A long silence is logged, because nothing else shows that the sink hangs. A panic counts as a rejection of the
@@ -256,9 +247,9 @@ impl Remaining {
         }
         let mut traces: Vec<_> = task.delivery.items().map(|(_, item)| item.trace_id()).collect();
         traces.sort_unstable();
-        let (first, middle) = (traces.first().copied(), traces.get(traces.len() / 2).copied());
-        let is_later = |trace| Some(trace) >= middle && Some(trace) > first;
-        let mut parts = task.delivery.clone().partition(2, |trace| is_later(trace).into());
+        traces.dedup();
+        let middle = traces.get(traces.len() / 2).copied();
+        let mut parts = task.delivery.clone().partition(2, |trace| (Some(trace) >= middle).into());
         if parts.len() == 1 {
             let all: Vec<usize> = (0..places.len()).collect();
             let halves = all.split_at(all.len() / 2);
