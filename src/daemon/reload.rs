@@ -125,9 +125,9 @@ impl Serving {
                 normalize::install(&old.config.attributes);
                 workshop.retain(&old.config);
                 for sink in unknown {
-                    if let Err(problem) = journal.forget_consumer(sink) {
-                        warn!(sink, %problem, "the cursor of a sink that was not added stays");
-                    }
+                    let what = "the cursor of a sink that was not added stays";
+                    let forgotten = journal.forget_consumer(sink);
+                    forgotten.unwrap_or_else(|problem| warn!(sink, %problem, "{what}"));
                 }
             }
             prepared

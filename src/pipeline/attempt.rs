@@ -215,8 +215,7 @@ fn sort(task: &Task, verdicts: &Verdicts, arrivals: u64) -> Remaining {
             }
             Verdict::Defer(deferral) => {
                 rest.deferral_reason = Some(deferral.reason.clone());
-                let delivery = again.delivery.alone();
-                rest.deferred.push((Task { delivery, ..again }, Wait::Key(Arc::clone(deferral))));
+                rest.defer(again, Wait::Key(Arc::clone(deferral)));
             }
         }
     }
@@ -233,9 +232,12 @@ impl Remaining {
         } else if places.len() > 1 || task.faults >= FAULTS_MAX && arrivals > broken_since {
             self.halve(&task, places, refusal);
         } else {
-            let delivery = task.delivery.clone().alone();
-            self.deferred.push((Task { delivery, ..task }, Wait::Others(arrivals)));
+            self.defer(task, Wait::Others(arrivals));
         }
+    }
+
+    fn defer(&mut self, task: Task, wait: Wait) {
+        self.deferred.push((Task { delivery: task.delivery.alone(), ..task }, wait));
     }
 
     /// Retries both halves separately; rejects what cannot be halved. If there are several traces, each is in one of the halves, which can

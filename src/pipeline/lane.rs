@@ -32,10 +32,8 @@ use crate::sinks::{Delivery, Pace, Sink, SizeLimit};
 use crate::support::backoff::Backoff;
 use crate::support::stop::Stop;
 
-/// Interval at which a lane that can free space in the journal checks whether it must.
-const LOOK_FOR_ROOM: Duration = Duration::from_millis(250);
-/// Interval of checks whether deferred items may be sent, if nothing else wakes the lane.
-const LOOK_AT_DEFERRED: Duration = Duration::from_millis(100);
+/// Interval of checks whether deferred items may be sent, and whether the journal is full and this lane can free space.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Delay of a save while nothing is under way. At low load, a crash repeats the items of this time.
 const COMMIT_IDLE: Duration = Duration::from_millis(100);
 /// Time limit for the last save after the deadline.
@@ -327,12 +325,12 @@ impl Lane {
         let may_send_roots = || !draining && self.follows && self.has_room() && !self.has_next();
         let root_at = self.traces.next_root_at_ns().filter(|_| may_send_roots()).map(instant_of);
         let hold_until = self.window.hold_until_ns().filter(|_| is_admitted).map(instant_of);
-        let deferred_at = (self.window.items_deferred() > 0).then(|| now + LOOK_AT_DEFERRED);
+        let drops = self.options.when_full == WhenFull::DropOldest;
+        let looks = self.window.items_deferred() > 0 || self.unsaved || drops;
+        let look_at = looks.then(|| now + LOOK_EVERY);
         let pending_at = self.pending.is_some().then_some(self.pending_at).filter(|at| *at > now);
         let save_at = self.save_at(under_way);
-        let room_at = (self.unsaved || self.drops()).then(|| now + LOOK_FOR_ROOM);
-        let all =
-            [due_at, again_at, root_at, hold_until, deferred_at, pending_at, save_at, room_at];
+        let all = [due_at, again_at, root_at, hold_until, look_at, pending_at, save_at];
         all.into_iter().flatten().min()
     }
 
@@ -427,10 +425,6 @@ impl Lane {
         self.note(&pace, false, Instant::now());
     }
 
-    fn drops(&self) -> bool {
-        self.options.when_full == WhenFull::DropOldest
-    }
-
     /// Frees space in the full journal if the saved cursor is in a closed segment and no other sink needs an older record: by saving the
     /// cursor, if it has left the segment, or by dropping items in it, unless a sink that drops nothing holds it too.
     async fn make_room(&mut self, under_way: &mut UnderWay) {
@@ -448,7 +442,7 @@ impl Lane {
         } else {
             journal.held_by(end).is_none()
         };
-        if self.drops() && would_free {
+        if would_free && self.options.when_full == WhenFull::DropOldest {
             self.give_way(under_way).await;
         }
     }

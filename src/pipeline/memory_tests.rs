@@ -44,9 +44,7 @@ fn defer(window: &mut Window, request: u64, delivery: Delivery) {
     let mut work = window.next(&mut admission).unwrap();
     let task: Task = work.tasks.pop_front().unwrap();
     let deferral = Deferral { key: "a word".to_owned(), reason: "no word".to_owned() };
-    let wait = Wait::Key(Arc::new(deferral));
-    let deferred = Work { tasks: [task].into(), wait, ..work.clone() };
-    window.finish(work, vec![deferred], 0);
+    window.finish(work, vec![(task, Wait::Key(Arc::new(deferral)))], 0);
 }
 
 #[test]

@@ -93,10 +93,7 @@ impl Lane {
     pub(super) fn ended(&mut self, ended: Ended) {
         let Ended { mut work, task, mut rest, mut pace, began, was_asked } = ended;
         // What the sink would accept again at once comes again like what failed.
-        let is_over = |part: &mut (Task, Wait)| match &part.1 {
-            Wait::Key(deferral) => !self.sink.is_deferred(&deferral.key),
-            _ => false,
-        };
+        let is_over = |part: &mut (Task, Wait)| matches!(&part.1, Wait::Key(deferral) if !self.sink.is_deferred(&deferral.key));
         rest.tasks.extend(rest.deferred.extract_if(.., is_over).map(|(task, _)| task));
         // Without a wait this would be an endless loop.
         let repeats = rest.tasks.iter().any(|again| again.delivery.len() == task.delivery.len());
@@ -130,13 +127,9 @@ impl Lane {
         if let Some(reason) = rest.deferral_reason.filter(|_| self.window.items_deferred() == 0) {
             warn!(sink = self.status.sink, reason, "items are deferred, others go on");
         }
-        let deferred = rest.deferred.into_iter();
-        let deferred =
-            deferred.map(|(task, wait)| Work { tasks: [task].into(), wait, ..work.clone() });
-        let deferred = deferred.collect();
         // The first task is attempted first: split tasks stay in order.
         rest.tasks.into_iter().rev().for_each(|task| work.tasks.push_front(task));
-        self.window.finish(work, deferred, self.tracker.first);
+        self.window.finish(work, rest.deferred, self.tracker.first);
         self.show_deferred();
     }
 

@@ -288,11 +288,13 @@ impl Window {
         Some((self.begin(at), deferral))
     }
 
-    /// Ends an attempt: its work and the deferred works that it left return to the window, without items that the cursor has passed, because
-    /// it waits for the entry `first`.
-    pub(super) fn finish(&mut self, work: Work, deferred: Vec<Work>, first: u64) {
+    /// Ends an attempt: its work returns to the window, and so do the deferred tasks that it left, without items that the cursor has passed,
+    /// because it waits for the entry `first`.
+    pub(super) fn finish(&mut self, work: Work, deferred: Vec<(Task, Wait)>, first: u64) {
         self.count(&work, usize::sub);
         self.attempts += 1;
+        let defer = |(task, wait)| Work { tasks: [task].into(), wait, ..work.clone() };
+        let deferred: Vec<_> = deferred.into_iter().map(defer).collect();
         for mut left in deferred.into_iter().chain(work.apart()) {
             left.tried = self.attempts;
             left.remove(&..first);
