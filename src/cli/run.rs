@@ -14,6 +14,7 @@ use tracing_subscriber::{fmt, registry, reload};
 
 use super::output::{Output, explain};
 use super::{Ended, Shell, config_mistakes};
+use crate::admin::Status;
 use crate::config::{
     self, Config, DEFAULT_ORIGIN, DEFAULT_SINK_PATH, JournalMode, Loaded, LogFormat, LogOptions,
     Paint, Request,
@@ -109,18 +110,25 @@ fn serve(loaded: Loaded, set_log: SetLog) -> anyhow::Result<()> {
 async fn serve_until_told(loaded: Loaded, set_log: SetLog) -> anyhow::Result<()> {
     let listen = |kind| signal(kind).context("cannot listen for signals");
     let mut stops = [listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?];
-    // Until the daemon is built, it stays pending.
+    // Until the daemon is built, they stay pending.
     let mut hang_ups = listen(SignalKind::hangup())?;
+    let mut questions = listen(SignalKind::user_defined1())?;
     let daemon = tokio::select! {
         built = Daemon::build(loaded, set_log) => built?,
         () = stop_signal(&mut stops) => return Ok(()),
     };
     announce(daemon.loaded(), &daemon.addresses()?);
-    let (stop, reloads) = (Stop::default(), daemon.reloads());
-    // A reload logs its own result.
+    let (stop, reloads, view) = (Stop::default(), daemon.reloads(), daemon.view());
     tokio::spawn(async move {
-        while hang_ups.recv().await.is_some() {
-            reloads.ask(Reread::All).await.ok();
+        loop {
+            tokio::select! {
+                // A reload logs its own result.
+                _ = hang_ups.recv() => drop(reloads.ask(Reread::All).await),
+                _ = questions.recv() => {
+                    let status = serde_json::to_string(&Status::of(&view)).unwrap_or_default();
+                    info!(status, "the state of the daemon, as SIGUSR1 asks");
+                }
+            }
         }
     });
     let mut running = std::pin::pin!(daemon.run(stop.clone()));

@@ -163,6 +163,11 @@ impl Daemon {
         self.reloads.clone()
     }
 
+    /// Returns what admin shows.
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&self.serving.view)
+    }
+
     /// Serves until `stop` is signalled, then drains. An error means that the process must exit with an error.
     pub async fn run(self, stop: Stop) -> anyhow::Result<()> {
         let Self { sockets, lanes, mut serving, mut asked, push, .. } = self;

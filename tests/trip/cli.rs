@@ -453,6 +453,13 @@ fn a_demo_trace_goes_through_a_daemon_into_its_file() {
         assert_eq!(daemon.0.try_wait().unwrap(), None, "SIGHUP ended the daemon");
         fs::read_to_string(&log).unwrap().contains("configuration reloaded")
     });
+    // SIGUSR1, which ends a program that does not know it, logs the status.
+    rustix::process::kill_process(pid, rustix::process::Signal::USR1).unwrap();
+    until("no status in the log", || {
+        assert_eq!(daemon.0.try_wait().unwrap(), None, "SIGUSR1 ended the daemon");
+        let log = fs::read_to_string(&log).unwrap();
+        log.contains("as SIGUSR1 asks") && log.contains("receives_at")
+    });
     let reload = ["reload", "--url", &url("admin", "")];
     let reloaded = run(dir.path(), &reload);
     assert_eq!(reloaded.status.code(), Some(0), "{}", said(&reloaded));

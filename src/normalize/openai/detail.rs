@@ -158,8 +158,7 @@ impl<'a> Mapping<'a> {
         if self.span.parent_id.is_some() {
             return;
         }
-        let is_workflow = |known: &Attribute| &*known.key == keys::GEN_AI_WORKFLOW_NAME;
-        if !self.detail.attributes.iter().any(is_workflow) {
+        if Attribute::last(&self.detail.attributes, keys::GEN_AI_WORKFLOW_NAME).is_none() {
             self.put_text(keys::GEN_AI_WORKFLOW_NAME, trace.workflow.clone());
         }
         if let Some(metadata) = &trace.metadata {
@@ -193,10 +192,10 @@ impl<'a> Mapping<'a> {
             "transcription" => self.voice("text", "input", ("output", keys::OUTPUT_VALUE)),
             "speech" => self.voice("speech", "output", ("input", keys::INPUT_VALUE)),
             "speech_group" | "speech-group" => {
-                self.shown_as("CHAIN");
+                self.put_word(keys::OPENINFERENCE_SPAN_KIND, "CHAIN");
                 self.put_data(&[keys::INPUT_VALUE], "input");
             }
-            _ => self.shown_as("CHAIN"),
+            _ => self.put_word(keys::OPENINFERENCE_SPAN_KIND, "CHAIN"),
         }
         let rest = std::mem::take(&mut self.data.members);
         self.put_rest(keys::OPENAI_AGENTS_SPAN_DATA, rest);
@@ -207,7 +206,7 @@ impl<'a> Mapping<'a> {
     }
 
     fn agent(&mut self) {
-        self.shown_as("AGENT");
+        self.put_word(keys::OPENINFERENCE_SPAN_KIND, "AGENT");
         self.put_word(keys::GEN_AI_OPERATION_NAME, "invoke_agent");
         self.put_word(keys::GEN_AI_PROVIDER_NAME, "openai");
         self.put_string(&[keys::GEN_AI_AGENT_NAME, keys::AGENT_NAME, keys::GRAPH_NODE_ID], "name");
@@ -269,7 +268,7 @@ impl<'a> Mapping<'a> {
     }
 
     fn function(&mut self) {
-        self.shown_as("TOOL");
+        self.put_word(keys::OPENINFERENCE_SPAN_KIND, "TOOL");
         self.put_word(keys::GEN_AI_OPERATION_NAME, "execute_tool");
         self.put_word(keys::GEN_AI_TOOL_TYPE, "function");
         self.put_string(&[keys::GEN_AI_TOOL_NAME, keys::TOOL_NAME], "name");
@@ -284,21 +283,21 @@ impl<'a> Mapping<'a> {
     }
 
     fn mcp_tools(&mut self) {
-        self.shown_as("CHAIN");
+        self.put_word(keys::OPENINFERENCE_SPAN_KIND, "CHAIN");
         self.put_word(keys::MCP_METHOD_NAME, "tools/list");
         self.put_data(&[keys::OPENAI_AGENTS_MCP_SERVER], "server");
         self.put_data(&[keys::OPENAI_AGENTS_MCP_RESULT], "result");
     }
 
     fn handoff(&mut self) {
-        self.shown_as("TOOL");
+        self.put_word(keys::OPENINFERENCE_SPAN_KIND, "TOOL");
         self.put_word(keys::GEN_AI_OPERATION_NAME, "handoff");
         self.put_string(&[keys::GEN_AI_AGENT_NAME, keys::GEN_AI_HANDOFF_FROM_AGENT], "from_agent");
         self.put_string(&[keys::GEN_AI_HANDOFF_TO_AGENT], "to_agent");
     }
 
     fn guardrail(&mut self) {
-        self.shown_as("GUARDRAIL");
+        self.put_word(keys::OPENINFERENCE_SPAN_KIND, "GUARDRAIL");
         self.put_word(keys::GEN_AI_OPERATION_NAME, "guardrail_check");
         self.put_string(&[keys::GEN_AI_GUARDRAIL_NAME], "name");
         if self.span.facts().guardrail_triggered.is_some() {
@@ -307,7 +306,7 @@ impl<'a> Mapping<'a> {
     }
 
     fn custom(&mut self) {
-        self.shown_as("CHAIN");
+        self.put_word(keys::OPENINFERENCE_SPAN_KIND, "CHAIN");
         take(&mut self.data, "name", is_text);
         let Some(data) = self.take("data") else { return };
         let mut members = data.object();
@@ -369,7 +368,7 @@ impl<'a> Mapping<'a> {
     }
 
     fn model_call(&mut self, operation: Option<&'static str>) {
-        self.shown_as("LLM");
+        self.put_word(keys::OPENINFERENCE_SPAN_KIND, "LLM");
         let provider = facts::provider(self.data.get("model_config"));
         self.put_text(keys::GEN_AI_OPERATION_NAME, operation.map(Text::from_static));
         self.put_text(keys::GEN_AI_PROVIDER_NAME, provider.map(Text::from_static));
@@ -428,10 +427,6 @@ impl<'a> Mapping<'a> {
                 self.put_json(keys::OPENAI_AGENTS_USAGE, sent);
             }
         }
-    }
-
-    fn shown_as(&mut self, openinference_kind: &'static str) {
-        self.put_word(keys::OPENINFERENCE_SPAN_KIND, openinference_kind);
     }
 
     fn put(&mut self, key: &'static str, value: Value) {

@@ -155,10 +155,10 @@ impl<'a> Reader<'a> {
         facts.kind = Kind::Tool;
         facts.tool = self.text("name");
         facts.name = facts.tool.clone().unwrap_or(Text::from_static("function"));
-        facts.input = self.payload_of_text("input");
-        facts.output = self.payload_of_text("output");
+        facts.input = self.data.get("input").and_then(|it| payload_in(self.source, it));
+        facts.output = self.data.get("output").and_then(|it| payload_in(self.source, it));
         // JavaScript sends an object where it declares a string, or the reverse.
-        let mcp = self.payload_of_text("mcp_data");
+        let mcp = self.data.get("mcp_data").and_then(|it| payload_in(self.source, it));
         facts.mcp_method = mcp.as_ref().map(|_| Text::from_static("tools/call"));
         if let Some(Payload::Json(mcp)) = &mcp {
             facts.mcp_server = Raw::trusted(mcp).get_string("server").map(|text| share(mcp, text));
@@ -247,11 +247,6 @@ impl<'a> Reader<'a> {
         payload(self.source, self.data.get(name)?)
     }
 
-    /// Reads a string that holds JSON for a tool's arguments, and text for its result.
-    fn payload_of_text(&self, name: &str) -> Option<Payload> {
-        payload_in(self.source, self.data.get(name)?)
-    }
-
     fn usage(&self, name: &str) -> Usage {
         self.data.get(name).map(usage::settled).unwrap_or_default()
     }
@@ -266,7 +261,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Reads a value, or the JSON in a string.
+/// Reads a value, or what a string holds: JSON for a tool's arguments, and text for its result.
 pub(super) fn payload_in(source: &Text, value: Raw<'_>) -> Option<Payload> {
     match payload(source, value)? {
         Payload::Text(text) => payload_of_text(&text),
@@ -277,11 +272,10 @@ pub(super) fn payload_in(source: &Text, value: Raw<'_>) -> Option<Payload> {
 /// Returns the model's provider. The only evidence in the SDK's data is the address of the server.
 pub(super) fn provider(config: Option<Raw<'_>>) -> Option<&'static str> {
     let address = config.and_then(|config| config.get_string("base_url"));
-    match address.as_deref() {
-        None => Some("openai"),
-        Some(address) if address.contains("api.openai.com") => Some("openai"),
-        Some(address) if address.contains(".azure.com") => Some("azure.ai.openai"),
-        Some(_) => None,
+    match address.as_deref().unwrap_or("api.openai.com") {
+        address if address.contains("api.openai.com") => Some("openai"),
+        address if address.contains(".azure.com") => Some("azure.ai.openai"),
+        _ => None,
     }
 }
 

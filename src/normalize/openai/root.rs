@@ -30,10 +30,9 @@ pub struct RootSource {
 impl RootSource {
     /// Collects it from a span without a parent. It shares no memory with the request.
     pub fn of(span: &Span, root: SpanId) -> Self {
-        let sdk_id = sdk_trace(span).unwrap_or_default();
         Self {
             trace_id: span.trace_id,
-            sdk_id: Text::from(sdk_id),
+            sdk_id: Text::from(sdk_trace(span).unwrap_or_default()),
             span_id: root,
             scope: Arc::clone(&span.scope),
         }
