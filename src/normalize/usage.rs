@@ -97,6 +97,11 @@ pub(super) fn from_json(usage: Raw<'_>) -> Usage {
 /// Reads the counts of a usage object of a client that is not known to count exclusively.
 pub(super) fn settled(usage: Raw<'_>) -> Usage {
     let mut counts = from_json(usage);
+    // The Agents SDK for JavaScript moves all members but two there, and so does the one for Python on the way to OpenAI.
+    let mut moved = usage.get("details").map(from_json).unwrap_or_default();
+    for (count, moved) in counts.counters().into_iter().zip(moved.counters()) {
+        *count = count.or(*moved);
+    }
     settle(&mut counts, |_| false);
     counts
 }

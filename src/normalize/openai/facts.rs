@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::normalize::raw::{
-    Object, Raw, payload, payload_of_text, payloads, share, strings, with_first, written,
+    Object, Raw, payload, payload_of_text, payloads, share, with_first, written,
 };
 use crate::normalize::time;
 use crate::normalize::usage;
@@ -48,9 +48,7 @@ fn add_set(source: &Text, set: Raw<'_>, facts: &mut Facts) {
             keys::USER_ID => facts.user = Some(text),
             keys::ENVIRONMENT => facts.environment = Some(text),
             keys::RELEASE => facts.release = Some(text),
-            keys::TAGS => {
-                facts.tags = Raw::parse(&text).map_or_else(Vec::new, |tags| strings(&text, tags));
-            }
+            keys::TAGS => facts.tags = tags(&Payload::Text(text)),
             "name" => facts.name = text,
             _ => (),
         }
@@ -265,7 +263,7 @@ impl<'a> Reader<'a> {
 pub(super) fn payload_in(source: &Text, value: Raw<'_>) -> Option<Payload> {
     match payload(source, value)? {
         Payload::Text(text) => payload_of_text(&text),
-        json => Some(json),
+        json @ Payload::Json(_) => Some(json),
     }
 }
 

@@ -240,6 +240,39 @@ fn what_old_sdks_send_against_json_is_mended_in_the_items_that_have_it() {
 }
 
 #[test]
+fn counts_that_an_sdk_moved_to_details_are_read_like_those_that_it_did_not() {
+    let counts = |usage: &str| {
+        let data = format!(r#"{{"type":"generation","model":"m","usage":{usage}}}"#);
+        let decoded = agents_sdk(body_of(&[span_item("s", &data)]));
+        decoded.batch.spans().next().unwrap().facts().usage
+    };
+    // Both forms of one answer, the second by the SDK for JavaScript.
+    let plain = counts(
+        r#"{"requests":1,"input_tokens":100,"output_tokens":50,"total_tokens":150,"input_tokens_details":{"cached_tokens":40,"cache_write_tokens":10},
+            "output_tokens_details":{"reasoning_tokens":20}}"#,
+    );
+    let moved = counts(
+        r#"{"input_tokens":100,"output_tokens":50,"details":{"requests":1,"total_tokens":150,
+            "input_tokens_details":{"cached_tokens":40,"cache_write_tokens":10},"output_tokens_details":{"reasoning_tokens":20}}}"#,
+    );
+    let expected = Usage {
+        input: Some(100),
+        output: Some(50),
+        total: Some(150),
+        cached_read: Some(40),
+        cache_write: Some(10),
+        reasoning: Some(20),
+        ..Usage::default()
+    };
+    assert_eq!((plain, moved), (expected, expected));
+    // The total is the sum of all parts, so the input excludes those read from a cache.
+    let exclusive = counts(
+        r#"{"input_tokens":60,"output_tokens":50,"details":{"total_tokens":150,"input_tokens_details":{"cached_tokens":40}}}"#,
+    );
+    assert_eq!((exclusive.input, exclusive.cached_read), (Some(100), Some(40)));
+}
+
+#[test]
 fn one_bad_item_costs_nobody_else() {
     let good = span_item("span_good", r#"{"type":"agent","name":"A"}"#);
     let deep = |levels: usize| {

@@ -263,46 +263,41 @@ fn is_response(detail: &Detail, facts: &Facts) -> bool {
 /// Returns the data that the SDK writes for its own tasks and turns.
 fn task_or_turn(marked: &str, span: &Span) -> String {
     let facts = span.facts();
-    let turn = Attribute::last(&span.detail().attributes, keys::OPENAI_AGENTS_TURN);
-    let mut data = match turn {
-        Some(Value::Int(turn)) => {
-            let turn = u64::try_from(*turn).unwrap_or_default();
-            json!({ "sdk_span_type": marked, "turn": turn, "agent_name": facts.agent.as_deref() })
-        }
-        _ => json!({ "sdk_span_type": marked, "name": &*facts.name }),
-    };
     let usage = &facts.aggregate_usage;
-    if let Some(data) = data.as_object_mut().filter(|_| !usage.is_empty()) {
-        let usage = [
-            ("input_tokens", usage.input),
-            ("output_tokens", usage.output),
-            ("cached_input_tokens", usage.cached_read),
-            ("cache_write_input_tokens", usage.cache_write),
-            ("total_tokens", usage.total),
-        ];
-        data.insert("usage".to_owned(), counts(&usage));
-    }
-    data.to_string()
+    let usage = json!({
+        "input_tokens": usage.input,
+        "output_tokens": usage.output,
+        "cached_input_tokens": usage.cached_read,
+        "cache_write_input_tokens": usage.cache_write,
+        "total_tokens": usage.total,
+    });
+    let agent = facts.agent.as_deref();
+    let data = match Attribute::last(&span.detail().attributes, keys::OPENAI_AGENTS_TURN) {
+        Some(Value::Int(turn)) => {
+            json!({ "sdk_span_type": marked, "turn": turn, "agent_name": agent, "usage": usage })
+        }
+        _ => json!({ "sdk_span_type": marked, "name": &*facts.name, "usage": usage }),
+    };
+    known(data).to_string()
 }
 
+/// Returns the usage as the SDK for Python sends it to OpenAI.
 fn usage(usage: &Usage) -> Option<String> {
-    let mut written = json!({ "input_tokens": usage.input?, "output_tokens": usage.output? });
-    let details = [
-        ("total_tokens", usage.total),
-        ("cached_tokens", usage.cached_read),
-        ("cache_write_tokens", usage.cache_write),
-        ("reasoning_tokens", usage.reasoning),
-    ];
-    let has_details = details.iter().any(|(_, count)| count.is_some());
-    if let Some(written) = written.as_object_mut().filter(|_| has_details) {
-        written.insert("details".to_owned(), counts(&details));
-    }
-    Some(written.to_string())
+    let (input, output) = (usage.input?, usage.output?);
+    let usage = json!({ "input_tokens": input, "output_tokens": output, "details": {
+        "total_tokens": usage.total,
+        "input_tokens_details": { "cached_tokens": usage.cached_read, "cache_write_tokens": usage.cache_write },
+        "output_tokens_details": { "reasoning_tokens": usage.reasoning },
+    } });
+    Some(known(usage).to_string())
 }
 
-fn counts(counts: &[(&str, Option<u64>)]) -> Json {
-    let known = counts.iter().filter_map(|(name, count)| Some(((*name).to_owned(), (*count)?)));
-    Json::Object(known.map(|(name, count)| (name, count.into())).collect())
+/// Returns an object without the members that are null; null if all are.
+fn known(value: Json) -> Json {
+    let Json::Object(members) = value else { return value };
+    let members = members.into_iter().map(|(name, member)| (name, known(member)));
+    let members: Map<_, _> = members.filter(|(_, member)| !member.is_null()).collect();
+    if members.is_empty() { Json::Null } else { members.into() }
 }
 
 fn error(span: &Span) -> Option<String> {
