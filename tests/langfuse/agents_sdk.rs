@@ -159,6 +159,18 @@ async fn every_span_carries_what_is_known_of_its_trace() {
 }
 
 #[tokio::test]
+async fn of_repeated_members_of_a_traces_metadata_the_last_one_counts() {
+    let object = trace_object().to_string();
+    let object =
+        object.replace(r#""metadata":{"#, r#""metadata":{"user_id":"eve","tags":["old"],"#);
+    let item = item(&json!({"type": "agent", "name": "A"}));
+    let body = format!(r#"{{"data":[{object},{item}]}}"#);
+    let rows = arrived("", &delivery(Receiver::OpenAi, body)).await;
+    assert_eq!(rows[0].user.as_deref(), Some("ada"));
+    assert_eq!(rows[0].tags, ["beta", "a,b"]);
+}
+
+#[tokio::test]
 async fn what_is_known_from_the_lane_goes_before_what_is_at_hand() {
     let body = json!({ "data": [item(&json!({ "type": "agent", "name": "A" }))] }).to_string();
     let context = TraceContext {

@@ -4,17 +4,16 @@ use std::collections::BTreeMap;
 use std::ptr;
 use std::sync::LazyLock;
 
-use serde_json::value::RawValue;
-
 use super::SCHEMA_VERSION;
 use crate::prices::Prices;
 use crate::sinks::Delivery;
 use crate::span::plain::{self, Style};
 use crate::span::{
     Attribute, Batch, Detail, Facts, Item, Link, Payload, SPAN_KINDS, STATUSES, Scope, Score,
-    Source, Span, SpanEvent, Text, Tokens, TraceContext, TraceObject, Value,
+    Source, Span, SpanEvent, Text, Tokens, TraceContext, TraceObject, Value, payloads,
 };
 use crate::support::json::object::Object;
+use crate::support::json::raw::Raw;
 use crate::support::json::{write_f64, write_str, write_u64};
 use crate::support::rfc3339;
 
@@ -356,28 +355,17 @@ fn write_sent_attributes(row: &Row<'_>, out: &mut Vec<u8>) {
 
 /// Writes metadata as an object of strings, sorted by name. If a name repeats, the last value counts.
 fn write_metadata(row: &Row<'_>, out: &mut Vec<u8>) {
-    if let Some(metadata) = row.trace.and_then(|trace| trace.metadata.as_ref()) {
-        // `openai_item` has metadata that is not an object.
-        let members = serde_json::from_str::<BTreeMap<String, &RawValue>>(metadata);
-        let texts = members.unwrap_or_default().into_iter().map(|(name, value)| {
-            let text = serde_json::from_str(value.get());
-            (name, text.unwrap_or_else(|_| value.get().to_owned()))
-        });
-        return write_names(out, &texts.collect());
-    }
-    if !row.facts.metadata.is_empty() {
-        let metadata = row.facts.metadata.iter();
-        write_names(out, &metadata.map(|(name, value)| (&**name, value.as_str())).collect());
-    }
-}
-
-fn write_names<T: AsRef<str> + Ord>(out: &mut Vec<u8>, entries: &BTreeMap<T, T>) {
-    if entries.is_empty() {
+    let of_trace = row.trace.and_then(|trace| trace.metadata.as_ref());
+    let of_trace = of_trace.map(|json| payloads(json, Raw::trusted(json)).collect());
+    let metadata: &Vec<_> = of_trace.as_ref().unwrap_or(&row.facts.metadata);
+    let sorted = metadata.iter().map(|(name, value)| (&**name, value.as_str()));
+    let sorted: BTreeMap<&str, &str> = sorted.collect();
+    if sorted.is_empty() {
         return;
     }
     let mut object = Object::open(out);
-    for (name, value) in entries {
-        write_str(object.member(name.as_ref()), value.as_ref());
+    for (name, value) in sorted {
+        write_str(object.member(name), value);
     }
     object.close();
 }

@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use super::*;
 use crate::prices::Prices;
 use crate::sinks::{Delivery, samples};
-use crate::span::{Cost, Detail, Facts, Item, Kind, Payload, Text, Usage};
+use crate::span::{Cost, Detail, Facts, Item, Kind, Payload, Text, TraceObject, Usage};
 use crate::support::golden;
 
 fn lines(delivery: &Delivery) -> String {
@@ -157,8 +157,22 @@ fn what_is_hard_to_write_reads_back() {
 fn metadata_of_a_trace_object_are_strings_whatever_they_were() {
     let line = every_line().lines().last().unwrap().to_owned();
     let object: Json = serde_json::from_str(&line).unwrap();
-    let expected = serde_json::json!({"a": "b", "escaped": "\u{e9}\"", "n": "[1,2]", "surrogate": r#""\ud83d""#});
+    let expected =
+        serde_json::json!({"a": "b", "escaped": "\u{e9}\"", "n": "[1,2]", "surrogate": "\u{fffd}"});
     assert_eq!(object["metadata"], expected);
+}
+
+#[test]
+fn metadata_of_a_trace_object_has_no_member_without_a_value_and_the_last_of_repeated_ones() {
+    let deep = format!("{}{}", "[".repeat(300), "]".repeat(300));
+    let mut items = samples::every_item();
+    let Some(Item::Trace(object)) = items.pop() else { panic!("a trace object") };
+    let metadata = format!(r#"{{"twice":1,"none":null,"deep":{deep},"twice":2}}"#);
+    let object = Arc::into_inner(object).unwrap();
+    let object = TraceObject { metadata: Some(Text::from(metadata)), ..object };
+    let line = lines(&samples::delivery(0, vec![Item::Trace(Arc::new(object))]));
+    let line: Json = serde_json::from_str(&line).unwrap();
+    assert_eq!(line["metadata"], serde_json::json!({"deep": deep, "twice": "2"}));
 }
 
 #[test]

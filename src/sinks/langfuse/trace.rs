@@ -131,7 +131,7 @@ impl<'a> Trace<'a> {
             }
         };
         let member = |name: &str| {
-            metadata.iter().find(|(known, _)| **known == *name).map(|(_, value)| value)
+            metadata.iter().rfind(|(known, _)| **known == *name).map(|(_, value)| value)
         };
         let plain = |(Payload::Text(text) | Payload::Json(text)): &Payload| text.clone();
         let no_context = TraceContext::default();
