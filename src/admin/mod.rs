@@ -5,7 +5,7 @@
 //! | `/ui/`; `/` redirects there | the console |
 //! | `/health`, `/healthz`, `/` | 200 with JSON; `status` is `ok` or `degraded`; 503 only if nothing can be accepted |
 //! | `/livez` | 200 while the runtime and the journal's thread make progress |
-//! | `/readyz`, `/ready` | 200 while requests are accepted, even if a sink is down |
+//! | `/readyz`, `/ready` | 200 while requests are accepted, even if a sink is down, of which `?verbose` tells |
 //! | `/metrics` | `OpenMetrics` text |
 //! | `/status` | the same metrics as JSON |
 //! | `GET` and `POST /api/v1/traces`, `/api/v1/traces/{show,verify}`, `/api/v1/stats`, `POST /api/v1/traces/delivery` | lists of traces, their contents, and their delivery |
@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
@@ -160,8 +160,13 @@ async fn alive(State(view): State<Arc<View>>) -> Response {
 /// A disk that has not answered for this long is not slow but gone; only a restart can help.
 const STUCK_MAX: Duration = Duration::from_secs(30);
 
-async fn ready(State(view): State<Arc<View>>) -> Response {
-    probed("ready", Status::of(&view).unready().map(|reason| format!("not ready: {reason}")))
+async fn ready(State(view): State<Arc<View>>, uri: Uri) -> Response {
+    let status = Status::of(&view);
+    let answer = probed("ready", status.unready().map(|reason| format!("not ready: {reason}")));
+    match uri.query() {
+        Some("verbose") => (answer.status(), json(&status.health(&view))).into_response(),
+        _ => answer,
+    }
 }
 
 fn probed(well: &str, problem: Option<String>) -> Response {

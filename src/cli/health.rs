@@ -2,10 +2,11 @@
 
 use clap::Args;
 
-use super::client::{Question, TrustArguments, ask};
+use super::client::{Question, TrustArguments, ask, below};
 use super::output::say;
 use super::run::block_on;
 use super::{ConfigArguments, Ended, Shell};
+use crate::support::address::UNIX;
 use crate::support::duration::Duration;
 
 #[derive(Debug, Args)]
@@ -28,13 +29,18 @@ pub(super) struct HealthArguments {
 /// Succeeds if the daemon reports that it is healthy.
 pub(super) fn check(arguments: &HealthArguments, shell: Shell<'_>) -> Ended {
     let output = shell.output;
-    let path = if arguments.ready { "readyz" } else { "health" };
+    let path = if arguments.ready { "/readyz" } else { "/health" };
     let url = if let Some(url) = &arguments.url {
         url.clone()
     } else {
         let config = shell.load(&arguments.config)?.config;
-        format!("{}/{path}", config.admin.listen.url(config.admin.tls.is_some()))
+        config.admin.listen.url(config.admin.tls.is_some())
     };
+    let has_path = match url.split_once("://") {
+        Some((_, host)) => host.trim_end_matches('/').contains('/'),
+        None => url.trim_start_matches(UNIX).contains(":/"),
+    };
+    let url = if has_path { url } else { below(&url, path) };
     let (patience, ca) = (arguments.timeout.0, arguments.trust.ca.as_deref());
     let question = Question { url: &url, patience, ca, ..Question::default() };
     let answered = block_on(ask(question), output)?;

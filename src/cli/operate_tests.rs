@@ -325,6 +325,8 @@ async fn a_sink_that_holds_degrades_health_and_shows_in_the_figures() {
     assert_eq!(health["status"], "degraded");
     assert!(health["problems"][0].as_str().unwrap().contains("401"), "{health}");
     assert_eq!(world.page("/readyz").await, "ready", "requests are taken all the same");
+    let verbose = world.page("/readyz?verbose").await;
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&verbose).unwrap(), health);
     let metrics = world.page("/metrics").await;
     for figure in [
         "spanferry_sink_holding{sink=\"search\",type=\"otlp\"} 1.0",

@@ -424,6 +424,9 @@ fn a_demo_trace_goes_through_a_daemon_into_its_file() {
             .status
             .success()
     });
+    // An address without a path leads to what was asked for.
+    let ready = run(dir.path(), &["healthcheck", "--ready", "--url", &url("admin", "")]);
+    assert_eq!(String::from_utf8_lossy(&ready.stdout), "ready\n");
 
     let (agents_sdk, otlp) = (url("http", "/v1/traces/ingest"), url("http", "/v1/traces"));
     let sent = run(dir.path(), &["send", "--endpoint", &agents_sdk, "--otlp-endpoint", &otlp]);
