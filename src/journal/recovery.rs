@@ -24,13 +24,15 @@ use super::options::Limits;
 use super::segment::{
     BadHeader, HEADER_BYTES, Header, Records, base_of, name_of, offset_in, read_around_bad_sectors,
 };
-use super::storage::{ASIDE, Guard, Lock, Storage};
+use super::storage::{ASIDE, Guard, Lock, Storage, StorageFile};
 use super::writer::Active;
 use super::{ClampedCursor, Cursor, Mark, OpenError, Position, Recovery};
 use crate::support::pool::Pool;
 
 /// Files of the log other than segments and cursors.
 const OWN_NAMES: [&str; 3] = [CLOSED_NAME, START_NAME, CONSUMERS_NAME];
+/// Suffix of a segment's file while it is renamed after its header.
+const MOVED_SUFFIX: &str = ".moved";
 
 /// A log that is ready for its writer thread, which keeps the guard.
 type Opened = (Arc<Log>, Active, Box<dyn Guard>, Recovery);
@@ -47,7 +49,7 @@ pub(super) fn open(
         Lock::Held(guard) => guard,
         Lock::Elsewhere(pid) => return Err(OpenError::Locked { dir: place, pid }),
     };
-    let names = storage.list().map_err(failed)?;
+    let names = restore_names(&*storage).map_err(failed)?;
     let mut scan = RecoveryScan::new(&*storage, now());
     scan.remove_leftovers(&names).map_err(failed)?;
     let (saved, are_unknown) = read_saved(&*storage, &names, scan.now_ns).map_err(failed)?;
@@ -102,9 +104,7 @@ impl SegmentView {
 pub(super) fn look_at(storage: &dyn Storage, base: Position) -> io::Result<SegmentView> {
     let file = storage.open_to_read(&name_of(base))?;
     let file_bytes = file.length()?;
-    let mut bytes = [0; HEADER_BYTES];
-    read_around_bad_sectors(&*file, 0, &mut bytes)?;
-    let bad = match Header::decode(&bytes) {
+    let bad = match read_header(&*file)? {
         Ok(Header { base: found, created_ns }) if found.position == base => {
             return Ok(SegmentView { base: found, created_ns, file_bytes, bad: None, first: None });
         }
@@ -117,6 +117,51 @@ pub(super) fn look_at(storage: &dyn Storage, base: Position) -> io::Result<Segme
     let items = first.map(|first| first.items).unwrap_or_default();
     let base = Mark { position: base, items };
     Ok(SegmentView { base, created_ns: 0, file_bytes, bad: Some(bad), first })
+}
+
+fn read_header(file: &dyn StorageFile) -> io::Result<Result<Header, BadHeader>> {
+    let mut bytes = [0; HEADER_BYTES];
+    read_around_bad_sectors(file, 0, &mut bytes)?;
+    Ok(Header::decode(&bytes))
+}
+
+/// Renames segments after their headers, because files that were copied back may have been mixed up. A name that belongs to another intact
+/// segment is left alone. Returns all names.
+fn restore_names(storage: &dyn Storage) -> io::Result<Vec<String>> {
+    let names = storage.list()?;
+    let mut misnamed = BTreeMap::new();
+    for name in &names {
+        let Some(base) = base_of(name) else { continue };
+        if let Ok(header) = read_header(&*storage.open_to_read(name)?)?
+            && header.base.position != base
+        {
+            misnamed.insert(name, name_of(header.base.position));
+        }
+    }
+    for (&name, right) in &misnamed {
+        if !names.contains(right) || misnamed.contains_key(right) {
+            warn!(
+                journal = storage.place(),
+                segment = name,
+                renamed_to = right,
+                "a segment's header and name differ in position; the segment is renamed after its header"
+            );
+            storage.keep_also_as(name, &format!("{right}{MOVED_SUFFIX}"))?;
+            storage.remove(name)?;
+        }
+    }
+    let names = storage.list()?;
+    let moved: Vec<_> = names.iter().filter_map(|name| name.strip_suffix(MOVED_SUFFIX)).collect();
+    if moved.is_empty() {
+        return Ok(names);
+    }
+    for right in moved {
+        let from = format!("{right}{MOVED_SUFFIX}");
+        storage.keep_also_as(&from, right)?;
+        storage.remove(&from)?;
+    }
+    storage.sync_dir()?;
+    storage.list()
 }
 
 /// The contents of one segment, read completely.
