@@ -19,7 +19,7 @@ use bytes::Bytes;
 use self::detail::Messages;
 use self::item::Members;
 use super::json::kind_of;
-use super::raw::{share, utf8};
+use super::raw::{inside, share, utf8};
 use super::shape::{self, BodyShape};
 use super::{Decoded, Encoding, Envelope, Limits, Malformed, Refused, Warning, ids, time};
 use crate::span::{
@@ -130,7 +130,7 @@ impl Request<'_> {
         }
         let mut found = Some(BodyShape::Members(Vec::new()));
         scanner.each_member(|scanner, name| {
-            let name = text.get(name.start..name.end).unwrap_or_default();
+            let name = &*inside(text, name);
             if name == "data" {
                 found = self.read_data(scanner, text)?;
                 return Ok(());

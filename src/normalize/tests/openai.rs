@@ -426,7 +426,7 @@ fn a_trace_object_may_use_numbers_as_names_and_list_its_tags_in_any_form() {
 
 #[test]
 fn the_last_of_repeated_members_counts() {
-    let body = r#"{"data":[1,2,3],"x":1,"data":[{"id":"a","id":"trace_5b8efff798038103d269b633813fc60c","object":"trace","group_id":"g","group_id":null,"\u0069d":"trace_eeeeeff798038103d269b633813fc60c"}]}"#;
+    let body = r#"{"data":[1,2,3],"x":1,"\u0064ata":[{"id":"a","id":"trace_5b8efff798038103d269b633813fc60c","object":"trace","group_id":"g","group_id":null,"\u0069d":"trace_eeeeeff798038103d269b633813fc60c"}]}"#;
     let decoded = agents_sdk(body);
     let Item::Trace(trace) = &decoded.batch.items[0] else { panic!("a trace") };
     assert_eq!(trace.sdk_id, "trace_eeeeeff798038103d269b633813fc60c");
