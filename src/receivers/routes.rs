@@ -50,7 +50,7 @@ impl Place {
     }
 }
 
-/// The paths in the specifications. The Agents SDK appends its path to any base.
+/// The paths in the specifications. The Agents SDK sends to whatever its app writes, with a slash at the end or without.
 #[rustfmt::skip]
 const PATHS: &[(&str, Place)] = &[
     ("/v1/traces/ingest", Place::Ingest),
