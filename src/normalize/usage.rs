@@ -5,12 +5,12 @@
 
 use std::sync::LazyLock;
 
-use super::raw::Raw;
+use super::raw::{Object, Raw};
 use super::tables;
 use crate::span::{Cost, Usage};
 
 /// The names of a usage's counters in `tables/attributes.txt`, in the order of [`Usage::counters`].
-const COUNTERS: [&str; 9] = [
+pub(super) const COUNTERS: [&str; 9] = [
     "input_tokens",
     "output_tokens",
     "total_tokens",
@@ -33,6 +33,10 @@ static MEMBERS: LazyLock<Vec<Vec<(&str, usize)>>> = LazyLock::new(|| {
     }
     members
 });
+
+/// Members of usage objects that are objects with counts, and the group of those; `own.` for further counts of the usage itself.
+static GROUPS: LazyLock<Vec<(&str, &str)>> =
+    LazyLock::new(|| tables::beginnings("groups", Some).collect());
 
 /// A member with a longer name is not a counter.
 const NAME_BYTES_MAX: usize = 40;
@@ -58,28 +62,20 @@ fn counter(group: &str, member: &str) -> Option<usize> {
 pub(super) fn from_json(usage: Raw<'_>) -> Usage {
     let (mut counts, mut kept) = (Usage::default(), 0_u64);
     for (name, value) in usage.members() {
-        let group = match &*name {
-            "input_tokens_details"
-            | "prompt_tokens_details"
-            | "input_token_details"
-            | "inputTokenDetails" => "in.",
-            "output_tokens_details"
-            | "completion_tokens_details"
-            | "output_token_details"
-            | "outputTokenDetails" => "out.",
-            // The Agents SDK for JavaScript and Genkit put unnamed counts in these objects, and LangWatch wraps counts in one.
-            "details" | "custom" | "value" => "",
-            // Anthropic's, by the lifetime of the cache entry.
-            "cache_creation" => "made.",
-            _ => {
-                set(&mut counts, counter("", &name), value);
-                continue;
-            }
-        };
+        set(&mut counts, counter("", &name), value);
+        let Some((_, group)) = GROUPS.iter().find(|(known, _)| *known == name) else { continue };
+        let group = group.trim_start_matches("own.");
         for (name, value) in value.members() {
             set(&mut counts, counter(group, &name), value);
-            if group == "in." && name.starts_with("ephemeral_") {
+            if name.starts_with("ephemeral_") {
                 kept = kept.saturating_add(value.count().unwrap_or_default());
+            }
+        }
+        // Gemini lists counts by modality.
+        let is_audio = |it: &Object<'_>| it.get_string("modality").as_deref() == Some("AUDIO");
+        for part in value.objects().filter(is_audio) {
+            if let Some(count) = part.get("tokenCount").or_else(|| part.get("token_count")) {
+                set(&mut counts, counter(group, "audio_tokens"), count);
             }
         }
     }

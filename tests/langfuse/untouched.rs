@@ -84,6 +84,9 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("reports/111", "it does not read Ax's event"),
     ("reports/113", "it does not read TrueFoundry's names"),
     ("reports/115", "it does not read most of the names"),
+    ("reports/116", "it does not read xAI's names"),
+    ("reports/117", "it does not read most of the names"),
+    ("reports/118", "it does not read counts in one object"),
     ("reports/12", TWICE),
     (
         "reports/34",

@@ -16,11 +16,6 @@ pub(super) fn read(span: &Span, detail: &Detail, facts: &mut Facts) {
     for event in events {
         match &*event.name {
             "exception" => facts.error = Some(exception(event)),
-            // Outside its detailed mode, Claude Code reports a tool's result only here.
-            "tool.output" if facts.output.is_none() => {
-                let found = ["output", "content", "diff"].iter().find_map(|key| get(event, key));
-                facts.output = found.and_then(|value| value::payload(value, Read::Plain));
-            }
             // Some clients also write the result on the span.
             "gen_ai.evaluation.result" => {
                 facts.scores.extend(Some(score(event)).filter(|new| !facts.scores.contains(new)));
@@ -31,11 +26,6 @@ pub(super) fn read(span: &Span, detail: &Detail, facts: &mut Facts) {
                 if facts.first_token_ns.is_none() && span.start_ns != 0 =>
             {
                 facts.first_token_ns = event.time_ns.checked_sub(span.start_ns);
-            }
-            "ai.stream.firstChunk" => {
-                let milliseconds = get(event, "ai.response.msToFirstChunk").and_then(value::number);
-                facts.first_token_ns =
-                    facts.first_token_ns.or(milliseconds.and_then(|ms| nanoseconds(ms / 1e3)));
             }
             _ => (),
         }

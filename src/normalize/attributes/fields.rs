@@ -107,7 +107,7 @@ fields! {
     List: FinishReasons Tags;
     Count: InputTokens OutputTokens TotalTokens CachedRead CacheWrite Reasoning InputAudio OutputAudio CacheWrite1h AggregateInput
         AggregateOutput AggregateTotal AggregateCachedRead AggregateCacheWrite AggregateReasoning LevelNumber Turn;
-    Number: CostInput CostOutput CostTotal FirstTokenSeconds FirstTokenMillis FirstTokenNanos;
+    Number: CostInput CostOutput CostTotal FirstToken;
     Truth: GuardrailTriggered Failed;
 }
 
@@ -137,7 +137,7 @@ impl Field {
             Class::Payload | Class::List => !value::is_empty(value),
             Class::Object => value::is_object(value),
             Class::Count => value::count(value).is_some(),
-            Class::Number if self.is_usage() => value::number(value).is_some_and(is_cost),
+            Class::Number if self.is_usage() => value::scaled(value, read).is_some_and(is_cost),
             Class::Number => value::number(value).is_some(),
             Class::Truth => value::truth(value).is_some(),
         }

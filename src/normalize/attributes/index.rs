@@ -74,7 +74,7 @@ facts! {
     CacheWrite "cache_creation_input_tokens" CacheWrite Plain "Tokens written to a cache.";
     Reasoning "reasoning_tokens" Reasoning Plain "Tokens spent on reasoning.";
     Cost "cost_usd" CostTotal Plain "The cost in US dollars.";
-    FirstTokenMillis "time_to_first_token_ms" FirstTokenMillis Plain "Milliseconds until the first part of the answer.";
+    FirstTokenMillis "time_to_first_token_ms" FirstToken MILLIS "Milliseconds until the first part of the answer.";
     Environment "environment" Environment Plain "The environment it ran in.";
     Release "release" Release Plain "The application's release.";
 }

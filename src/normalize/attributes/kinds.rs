@@ -88,7 +88,7 @@ pub(super) fn decide(slots: &Slots<'_>) -> Decision {
     Decision { convention, kind, unknown }
 }
 
-/// Decides without a known word. A span with a model is a model call if it also has tokens or a provider.
+/// Decides without a known word. A span with a model is a model call if it also has tokens, a provider or an answer.
 fn by_evidence(slots: &Slots<'_>) -> Kind {
     let has = |fields: &[Field]| fields.iter().any(|field| slots.has(*field));
     let calls = [
@@ -99,6 +99,8 @@ fn by_evidence(slots: &Slots<'_>) -> Kind {
         Field::Usage,
         Field::MoreUsage,
         Field::LangfuseUsage,
+        Field::FinishReasons,
+        Field::ResponseId,
     ];
     match has(&[Field::RequestModel, Field::ResponseModel]) && has(&calls) {
         true if embeds(slots) => Kind::Embedding,

@@ -22,6 +22,8 @@ pub(in crate::normalize) use self::index::keys;
 pub use self::index::{Fact, Mapping, install, tells};
 pub use self::parts::{Parts, parts_of};
 
+use std::sync::LazyLock;
+
 use self::fields::{Field, SHORT_BYTES};
 use self::index::Rule;
 use self::slots::{KEYS, SPREAD, Slots, Spread};
@@ -104,7 +106,8 @@ fn texts(slots: &Slots<'_>, facts: &mut Facts) {
     // Microsoft's Agent Framework sends the previous response's id as the conversation; NVIDIA's Agent Toolkit and opencode send `unknown`.
     let other = slots.text(Field::NoSession);
     // With a number, it is a thread of the system.
-    let is_thread = slots.key_of(Field::Session).is_some_and(|key| key == "thread_id");
+    let is_thread =
+        slots.key_of(Field::Session).is_some_and(|key| matches!(&**key, "thread_id" | "thread.id"));
     facts.session.take_if(|id| {
         let is_other = other.as_ref() == Some(id) || (is_thread && id.parse::<u64>().is_ok());
         is_other || id.starts_with("resp_")
@@ -181,10 +184,7 @@ fn model(slots: &Slots<'_>, facts: &mut Facts) {
             _ => None,
         };
     }
-    let millis = slots.number(Field::FirstTokenMillis).map(|millis| millis / 1e3);
-    let seconds = slots.value(Field::FirstTokenSeconds).and_then(value::seconds);
-    let nanos = slots.number(Field::FirstTokenNanos).map(|nanos| nanos / 1e9);
-    facts.first_token_ns = millis.or(seconds).or(nanos).and_then(events::nanoseconds);
+    facts.first_token_ns = slots.seconds(Field::FirstToken).and_then(events::nanoseconds);
 }
 
 fn model_parameter(facts: &Facts) -> Option<Text> {
@@ -262,17 +262,8 @@ fn surroundings(slots: &Slots<'_>, span: &Span, facts: &mut Facts) {
 /// Reads tokens and costs. Returns whether a total was dropped because it is less than its parts.
 fn tokens(slots: &Slots<'_>, facts: &mut Facts) -> bool {
     // In the order of `Usage::counters`.
-    const COUNTERS: [Field; 9] = [
-        Field::InputTokens,
-        Field::OutputTokens,
-        Field::TotalTokens,
-        Field::CachedRead,
-        Field::CacheWrite,
-        Field::Reasoning,
-        Field::InputAudio,
-        Field::OutputAudio,
-        Field::CacheWrite1h,
-    ];
+    static COUNTERS: LazyLock<[Option<Field>; 9]> =
+        LazyLock::new(|| usage::COUNTERS.map(Field::named));
     const AGGREGATES: [Field; 6] = [
         Field::AggregateInput,
         Field::AggregateOutput,
@@ -287,7 +278,7 @@ fn tokens(slots: &Slots<'_>, facts: &mut Facts) -> bool {
     let mut usage = object(Field::LangfuseUsage, usage::from_langfuse)
         .or_else(|| object(Field::Usage, usage::from_json))
         .unwrap_or_default();
-    for (count, field) in usage.counters().into_iter().zip(COUNTERS) {
+    for (count, field) in usage.counters().into_iter().zip(COUNTERS.into_iter().flatten()) {
         *count = match slots.convention_of(field) {
             // The user's mapping precedes the object.
             Some(Convention::Configured) => slots.count(field),

@@ -34,6 +34,8 @@ named! {
         Metadata "metadata",
         Parameter "parameter",
         Inputs "inputs",
+        /// Details of tokens, which are parts of counts.
+        Detail "detail",
         /// Tokens or costs under an unknown key.
         Uncounted "uncounted",
     }
@@ -67,8 +69,8 @@ pub(super) struct Slots<'a> {
     found: Vec<(Rule, &'a Attribute)>,
     /// Values that were found inside JSON.
     inside: Vec<(Field, Value)>,
-    flat: Vec<(Spread, &'a str, &'a Value)>,
-    metadata: Vec<(&'a str, &'a Attribute)>,
+    /// Attributes without rows: each with what follows its prefix.
+    flat: Vec<(Spread, &'a str, &'a Attribute)>,
 }
 
 /// Events whose attributes are their span's: content was in events before 1.37, and is again in one event since.
@@ -90,7 +92,6 @@ impl<'a> Slots<'a> {
             found: Vec::new(),
             inside: Vec::new(),
             flat: Vec::new(),
-            metadata: Vec::new(),
         };
         detail.attributes.iter().for_each(|attribute| slots.take(attribute));
         for event in &detail.events {
@@ -158,9 +159,9 @@ impl<'a> Slots<'a> {
         let Some((length, spread)) = SPREAD.all(key.as_bytes()).next() else { return };
         let rest = key.get(length..).unwrap_or_default();
         match spread {
-            Spread::Metadata => self.metadata.push((rest, attribute)),
             Spread::Uncounted => _ = self.uncounted.get_or_insert(&attribute.key),
-            list => self.flat.push((list, rest, &attribute.value)),
+            Spread::Detail => (),
+            list => self.flat.push((list, rest, attribute)),
         }
     }
 
@@ -217,14 +218,15 @@ impl<'a> Slots<'a> {
         self.value(field).and_then(value::count)
     }
 
-    pub(super) fn number(&self, field: Field) -> Option<f64> {
-        self.value(field).and_then(value::number)
+    pub(super) fn seconds(&self, field: Field) -> Option<f64> {
+        self.get(field).and_then(|(rule, value)| value::seconds(value, rule.read))
     }
 
     pub(super) fn cost(&self, field: Field) -> Option<f64> {
         // OpenLIT writes 0 for models without a known price, in Python and JavaScript.
         let says_zero = || ["openlit.", "@openlit/"].iter().any(|it| self.scope.starts_with(it));
-        self.number(field).filter(|amount| *amount != 0.0 || !says_zero())
+        let amount = self.get(field).and_then(|(rule, value)| value::scaled(value, rule.read));
+        amount.filter(|amount| *amount != 0.0 || !says_zero())
     }
 
     pub(super) fn truth(&self, field: Field) -> Option<bool> {
@@ -248,20 +250,25 @@ impl<'a> Slots<'a> {
         self.value(field).and_then(value::json_text)
     }
 
+    /// Iterates over the attributes that a fact is spread over, each with what follows its prefix.
+    fn spread(&self, of: Spread) -> impl Iterator<Item = (&'a str, &'a Attribute)> {
+        self.flat.iter().filter(move |(found, ..)| *found == of).map(|(_, rest, it)| (*rest, *it))
+    }
+
     /// Returns the members of an object that came in single keys.
     pub(super) fn members(&self, of: Spread) -> Option<Payload> {
-        let mut members = self.flat.iter().filter(|(found, ..)| *found == of).peekable();
+        let mut members = self.spread(of).peekable();
         members.peek()?;
         let mut json = Vec::new();
         let mut object = Object::open(&mut json);
-        members.for_each(|(_, name, value)| value::write_json(value, object.member(name)));
+        members.for_each(|(name, it)| value::write_json(&it.value, object.member(name)));
         object.close();
         Some(Payload::Json(written(json)))
     }
 
     /// Returns the metadata of single keys, followed by that of one object.
     pub(super) fn metadata(&self) -> Vec<(Text, Payload)> {
-        let single = self.metadata.iter().filter_map(|(name, attribute)| {
+        let single = self.spread(Spread::Metadata).filter_map(|(name, attribute)| {
             let payload = value::payload(&attribute.value, Read::Json)?;
             Some((attribute.key.slice_ref(name), payload))
         });
@@ -291,10 +298,10 @@ impl<'a> Slots<'a> {
             return None;
         }
         let mut list = Flattened::default();
-        for (_, path, value) in self.flat.iter().filter(|(found, _, _)| *found == flat) {
+        for (path, attribute) in self.spread(flat) {
             // Vectors are of no use to a reader, and are most of an embedding span.
             if !path.ends_with(".vector") {
-                list.put(path, leaf(path, value));
+                list.put(path, leaf(path, &attribute.value));
             }
         }
         (!list.is_empty()).then(|| Payload::Json(list.to_json(flat == Spread::Tools)))
@@ -302,16 +309,15 @@ impl<'a> Slots<'a> {
 
     /// Returns evaluations that came flattened: `N.evaluation.name` and similar keys, or without a number if there is only one.
     pub(super) fn scores(&self) -> Vec<Score> {
-        let mut scores: BTreeMap<u32, Score> = BTreeMap::new();
-        for (_, path, value) in
-            self.flat.iter().filter(|(found, _, _)| *found == Spread::Evaluations)
-        {
-            let first = path.split('.').next().unwrap_or_default();
-            let is_lone = !first.starts_with(|digit: char| digit.is_ascii_digit());
-            let Some(index) = index_of(first).or(is_lone.then_some(0)) else { continue };
-            let score = scores.entry(index).or_default();
+        let mut scores: BTreeMap<(&str, u32), Score> = BTreeMap::new();
+        for (_, Attribute { key, value }) in self.spread(Spread::Evaluations) {
+            let digits = key.find(|digit: char| digit.is_ascii_digit());
+            let (list, rest) = (**key).split_at(digits.unwrap_or_default());
+            let index = rest.split('.').next().and_then(index_of);
+            let Some(index) = index.or(list.is_empty().then_some(0)) else { continue };
+            let score = scores.entry((list, index)).or_default();
             let text = || value::text(value, Read::Plain);
-            match path.rsplit('.').next().unwrap_or_default() {
+            match key.rsplit('.').next().unwrap_or_default() {
                 "name" | "metric_name" => score.name = text().unwrap_or_default(),
                 "score" | "value" => score.value = value::number(value),
                 "label" => score.label = text(),

@@ -19,19 +19,24 @@ pub(super) enum Read {
     Commas,
     /// Inside such JSON; the number is the path's index in [`PATHS`].
     Inside(u8),
+    /// A number to be divided by this power of ten.
+    Tenths(u8),
 }
 
 impl Read {
+    /// Milliseconds instead of seconds.
+    pub(super) const MILLIS: Self = Self::Tenths(3);
+
     /// Finds a coercion by its name in the tables.
     pub(super) fn named(name: &str) -> Option<Self> {
         match name {
             "" => Some(Self::Plain),
             "json" => Some(Self::Json),
             "commas" => Some(Self::Commas),
-            path => {
-                let place = PATHS.binary_search(&path).ok()?;
-                Some(Self::Inside(u8::try_from(place).ok()?))
-            }
+            _ => match name.strip_prefix("e-") {
+                Some(power) => power.parse().ok().map(Self::Tenths),
+                None => u8::try_from(PATHS.binary_search(&name).ok()?).ok().map(Self::Inside),
+            },
         }
     }
 }
@@ -64,9 +69,10 @@ fn unquoted(text: &str) -> Option<Cow<'_, str>> {
     json.map_or(Some(Cow::Borrowed(text)), Raw::string)
 }
 
-/// Returns whether a text stands for no value: empty JSON, or a placeholder of Claude Code, ADK, Strands, LiteLLM or Koog.
+/// Returns whether a text stands for no value: empty JSON, or a placeholder of Claude Code, ADK, Strands, LiteLLM, Koog or `VeADK`.
 fn is_placeholder(text: &str) -> bool {
     matches!(text, "" | "null" | "\"\"" | "<REDACTED>" | "[REDACTED]")
+        || (text.starts_with("<unknown_") && text.ends_with('>'))
         || matches!(text, "<not specified>" | "<elided>" | "default_user_id" | "HIDDEN:non-empty")
 }
 
@@ -95,12 +101,19 @@ pub(super) fn number(value: &Value) -> Option<f64> {
     }
 }
 
-/// Returns a time in seconds. A whole number of 60 or more, or any of 600 or more, is in milliseconds, because clients do not measure a
-/// first token in whole seconds, and none takes that long. From 10,000,000 on, it is in nanoseconds.
-pub(super) fn seconds(value: &Value) -> Option<f64> {
-    let seconds = number(value)?;
+/// Returns a number in its base unit: dollars or seconds.
+pub(super) fn scaled(value: &Value, read: Read) -> Option<f64> {
+    let Read::Tenths(power) = read else { return number(value) };
+    number(value).map(|number| number / 10_f64.powi(power.into()))
+}
+
+/// Returns a time in seconds. Without a unit, a whole number of 60 or more, or any of 600 or more, is in milliseconds, because clients do
+/// not measure a first token in whole seconds, and none takes that long. From 10,000,000 on, it is in nanoseconds.
+pub(super) fn seconds(value: &Value, read: Read) -> Option<f64> {
+    let seconds = scaled(value, read)?;
     let is_whole = matches!(value, Value::Int(_));
     Some(match seconds {
+        _ if matches!(read, Read::Tenths(_)) => seconds,
         1e7.. => seconds / 1e9,
         600.0.. => seconds / 1e3,
         60.0.. if is_whole => seconds / 1e3,
@@ -196,14 +209,15 @@ pub(super) fn inside(json: &Text, place: u8) -> Option<Value> {
     Some(Value::Text(text.unwrap_or_else(|| json.slice_ref(found.text()))))
 }
 
-/// Returns the strings of a list: an array, a JSON list, comma-separated text (also in brackets: `[a]`, `['a']`), or a single text.
+/// Returns the strings of a list: an array, a JSON list, comma-separated text (also in brackets: `[a]`, `('a',)`), or a single text.
 pub(super) fn texts(value: &Value, read: Read) -> Vec<Text> {
     let mut texts = match value {
         Value::Array(values) => {
             values.iter().filter_map(|value| text(value, Read::Plain)).collect()
         }
         Value::Text(list) if read == Read::Commas && Raw::parse(list).is_none() => {
-            let bare = |tag: &str| list.slice_ref(tag.trim_matches(['[', ']', '\'', ' ']));
+            let bare =
+                |tag: &str| list.slice_ref(tag.trim_matches(['[', ']', '(', ')', '\'', ' ']));
             list.split(',').map(bare).collect()
         }
         Value::Text(list) if list.starts_with('[') => {
@@ -268,6 +282,7 @@ mod tests {
             (text_value("a, b"), Read::Commas),
             (text_value("[a, b]"), Read::Commas),
             (text_value("['a', 'b']"), Read::Commas),
+            (text_value("('a', 'b',)"), Read::Commas),
         ] {
             assert_eq!(texts(&value, read), ["a", "b"], "{value:?}");
         }

@@ -79,7 +79,7 @@ pub(super) fn kinds() -> Vec<(Section, Vec<(&'static str, &'static str)>)> {
 /// Iterates over a section of `beginnings.txt`: prefixes, and what `named` makes of the word after each.
 pub(super) fn beginnings<T>(
     section: &'static str,
-    named: impl Fn(&str) -> Option<T>,
+    named: impl Fn(&'static str) -> Option<T>,
 ) -> impl Iterator<Item = (&'static str, T)> {
     let lines = lines(BEGINNINGS).filter(move |(header, _)| header.convention == section);
     let words = lines.filter_map(|(_, line)| line.split_once(' '));
@@ -96,7 +96,7 @@ pub(super) struct Beginnings<T>([Vec<(&'static str, T)>; 128]);
 
 impl<T: Copy> Beginnings<T> {
     /// Reads a section; see [`beginnings`].
-    pub(super) fn of(section: &'static str, named: impl Fn(&str) -> Option<T>) -> Self {
+    pub(super) fn of(section: &'static str, named: impl Fn(&'static str) -> Option<T>) -> Self {
         let mut by_first = [const { Vec::new() }; 128];
         for row in beginnings(section, named) {
             let first = row.0.bytes().next().map(usize::from);
