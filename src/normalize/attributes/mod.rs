@@ -103,7 +103,7 @@ fn texts(slots: &Slots<'_>, facts: &mut Facts) {
         (Field::Environment, &mut facts.environment),
         (Field::Release, &mut facts.release),
     ]);
-    // Microsoft's Agent Framework sends the previous response's id as the conversation; NVIDIA's Agent Toolkit and opencode send `unknown`.
+    // Microsoft's Agent Framework sends the previous response's id as the conversation; others `unknown` or -1.
     let other = slots.text(Field::NoSession);
     // With a number, it is a thread of the system.
     let is_thread =
@@ -113,7 +113,7 @@ fn texts(slots: &Slots<'_>, facts: &mut Facts) {
         is_other || id.starts_with("resp_")
     });
     for name in [&mut facts.session, &mut facts.user, &mut facts.agent] {
-        name.take_if(|name| &**name == "unknown");
+        name.take_if(|name| matches!(&**name, "unknown" | "-1"));
     }
 }
 
