@@ -123,7 +123,7 @@ pub(super) enum Part {
 /// Makes exclusive counts inclusive. The evidence, in order:
 /// * A part that exceeds its whole (cached tokens the input, reasoning the output) is not included in it. Exception: if the total is input
 ///   plus output, the reasoning is a gateway's estimate, which is too high.
-/// * If the total is the sum of all parts, each part is exclusive; if it is input plus output, they are inclusive.
+/// * If the total is the sum of all parts, each part is exclusive (of two equal ones, the cached); if it is input plus output, inclusive.
 /// * A client that is known to pass on exclusive counts does (`is_known_beside`). If it omits reasoning, that is the excess of its total.
 ///
 /// Without evidence, the counts stay as sent. A total that is less than its parts contradicts them and is removed; returns whether there
@@ -150,7 +150,7 @@ pub(super) fn settle(usage: &mut Usage, is_known_beside: impl Fn(Part) -> bool) 
     if let Some(output) = &mut usage.output
         && reasoning != 0
         && ((reasoning > *output && usage.total != Some(plain))
-            || is_beside(reasoning, cached)
+            || (is_beside(reasoning, cached) && above != cached)
             || is_known_beside(Part::Reasoning))
     {
         *output = output.saturating_add(reasoning);
@@ -337,6 +337,8 @@ mod tests {
             ([10, 20, 0, 0, 0, 100], !KNOWN, [10, 120, 0, 0, 0, 100]),
             // Both parts are exclusive.
             ([10, 20, 170, 40, 0, 100], !KNOWN, [50, 120, 170, 40, 0, 100]),
+            // Either part could be exclusive, but not both.
+            ([80, 50, 160, 20, 10, 30], !KNOWN, [110, 50, 160, 20, 10, 30]),
             // A gateway estimates more reasoning than output (langfuse/langfuse issue 14987).
             ([1_640, 102, 1_742, 0, 0, 109], !KNOWN, [1_640, 102, 1_742, 0, 0, 109]),
         ] {

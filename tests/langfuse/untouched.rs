@@ -91,6 +91,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("reports/120", TWICE),
     ("reports/121", "it does not read agentUniverse's names"),
     ("reports/123", EXCLUSIVE),
+    ("reports/124", "it does not read Pi's names"),
     (
         "reports/34",
         "tokens of a span without a model are added, which has no price, to those of the call",

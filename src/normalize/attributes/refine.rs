@@ -337,12 +337,13 @@ fn has_key(slots: &Slots<'_>, field: Field, beginning: &str) -> bool {
     slots.key_of(field).is_some_and(|key| key.starts_with(beginning))
 }
 
-/// Returns whether this is Claude Code under its own names (2.1.332 also sends OpenTelemetry's, inclusive) or OpenLLMetry without a total.
+/// Returns whether this is Pi, Claude Code under its own names (2.1.332 also sends OpenTelemetry's), or OpenLLMetry without a total.
 fn is_raw(slots: &Slots<'_>) -> bool {
     let is_claude_code = slots.detail.name.starts_with("claude_code.");
     let is_raw = slots.scope == "opentelemetry.instrumentation.anthropic";
     (is_claude_code && !has_key(slots, Field::InputTokens, "gen_ai."))
         || (is_raw && !slots.has(Field::TotalTokens))
+        || has_key(slots, Field::CachedRead, "pi.")
 }
 
 /// Returns whether this is the AI SDK up to 5 or Strands up to 1.45. Later versions detail the input and count inclusively, and so does
