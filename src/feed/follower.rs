@@ -9,7 +9,7 @@ use super::{Feed, FeedEntry, Reader};
 use crate::journal::{Mark, Position};
 use crate::support::clock;
 
-/// Maximum wait for a lane to take new requests: all sinks may be down. Then no lane is waited for until one has caught up.
+/// Maximum wait for a lane to move: all sinks may be down. Then no lane is waited for until one moves.
 const LEAD_WAIT: Duration = Duration::from_millis(200);
 /// The delay from which on a follower waits for no lane.
 const LATE: Duration = Duration::from_secs(5);
@@ -22,6 +22,8 @@ const BEHIND: Duration = Duration::from_millis(6);
 pub struct Follower {
     reader: Reader,
     lead: watch::Receiver<Position>,
+    /// Where the foremost lane was when it did not move.
+    stuck_at: Position,
     /// Arrival time of the newest request that it returned, in nanoseconds since 1970.
     received_at_ns: u64,
 }
@@ -30,7 +32,12 @@ impl Follower {
     pub(super) fn new(feed: &Feed, from: Mark) -> Self {
         let mut reader = feed.reader(from);
         reader.leads = false;
-        Self { reader, lead: feed.tail.watch_lead(), received_at_ns: 0 }
+        Self {
+            reader,
+            lead: feed.tail.watch_lead(),
+            stuck_at: Position(u64::MAX),
+            received_at_ns: 0,
+        }
     }
 
     /// Waits for batches, and returns them, up to about this many bytes of requests, with the position behind them.
@@ -46,20 +53,24 @@ impl Follower {
         (taken, self.reader.at().position)
     }
 
-    /// Waits for new requests, and then for a lane to take some. Returns the position up to which to read.
+    /// Waits for new requests, and then for a lane that moves to take some. Returns the position up to which to read.
     async fn next_end(&mut self) -> Position {
         let at = self.reader.at().position;
         // The journal and the tail outlive their readers, so the channels stay open.
         _ = self.reader.end.wait_for(|end| at < end.position).await;
         sleep(BEHIND).await;
-        let late_ns = clock::unix_now_ns().saturating_sub(self.received_at_ns);
-        if late_ns < clock::nanos(LATE)
-            && at <= *self.lead.borrow()
-            && let Ok(Ok(lead)) = timeout(LEAD_WAIT, self.lead.wait_for(|lead| at < *lead)).await
-        {
-            return *lead;
+        let late_at_ns = self.received_at_ns.saturating_add(clock::nanos(LATE));
+        loop {
+            let lead = *self.lead.borrow_and_update();
+            if at < lead {
+                return lead;
+            }
+            let may_wait = lead != self.stuck_at && clock::unix_now_ns() < late_at_ns;
+            if !may_wait || timeout(LEAD_WAIT, self.lead.changed()).await.is_err() {
+                self.stuck_at = lead;
+                return self.reader.end.borrow().position;
+            }
         }
-        self.reader.end.borrow().position
     }
 }
 
@@ -132,5 +143,17 @@ mod tests {
             began.elapsed() < LEAD_WAIT,
             "by the test's own clock, which stands still meanwhile"
         );
+        // One that moves behind it is waited for until it has passed.
+        accept_now("f").await.unwrap();
+        lane.next().await;
+        let catch_up = async {
+            for _ in 0..3 {
+                sleep(LEAD_WAIT / 2).await;
+                lane.next().await;
+            }
+            lane.at().position
+        };
+        let ((_, followed), passed) = tokio::join!(follower.next(usize::MAX), catch_up);
+        assert_eq!(followed, passed);
     }
 }
