@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Feed, FeedEntry, Reader};
 use crate::journal::{Mark, Position};
@@ -11,6 +11,8 @@ use crate::support::clock;
 
 /// Maximum wait for a lane to move: all sinks may be down. Then no lane is waited for until one moves.
 const LEAD_WAIT: Duration = Duration::from_millis(200);
+/// Maximum wait for a lane that moves, but is behind: it may be far behind, and slow.
+const CATCH_UP: Duration = Duration::from_secs(1);
 /// The delay from which on a follower waits for no lane.
 const LATE: Duration = Duration::from_secs(5);
 /// Delay behind new records. Lanes poll at least every 5 ms, and the lane of a sink that reads facts has read them by then.
@@ -59,13 +61,15 @@ impl Follower {
         // The journal and the tail outlive their readers, so the channels stay open.
         _ = self.reader.end.wait_for(|end| at < end.position).await;
         sleep(BEHIND).await;
-        let late_at_ns = self.received_at_ns.saturating_add(clock::nanos(LATE));
+        let late_ns = clock::unix_now_ns().saturating_sub(self.received_at_ns);
+        let wait = if late_ns < clock::nanos(LATE) { CATCH_UP } else { Duration::ZERO };
+        let until = Instant::now() + wait;
         loop {
             let lead = *self.lead.borrow_and_update();
             if at < lead {
                 return lead;
             }
-            let may_wait = lead != self.stuck_at && clock::unix_now_ns() < late_at_ns;
+            let may_wait = lead != self.stuck_at && Instant::now() < until;
             if !may_wait || timeout(LEAD_WAIT, self.lead.changed()).await.is_err() {
                 self.stuck_at = lead;
                 return self.reader.end.borrow().position;
@@ -137,7 +141,7 @@ mod tests {
         // One that does not move is waited for once.
         assert_eq!(follower.next(usize::MAX).await.1, feed.journal().end().position);
         accept_now("e").await.unwrap();
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         assert_eq!(follower.next(usize::MAX).await.1, feed.journal().end().position);
         assert!(
             began.elapsed() < LEAD_WAIT,
@@ -153,7 +157,7 @@ mod tests {
             }
             lane.at().position
         };
-        let ((_, followed), passed) = tokio::join!(follower.next(usize::MAX), catch_up);
-        assert_eq!(followed, passed);
+        let ((_, until), passed) = tokio::join!(follower.next(usize::MAX), catch_up);
+        assert_eq!(until, passed);
     }
 }
