@@ -3,7 +3,7 @@
 //! | word | meaning |
 //! |---|---|
 //! | `agent: tool: model: workflow: session: user:` | a name of the trace contains this, ignoring case; with `=` before it, equals this |
-//! | `status:error`, `status:ok` | whether a span failed |
+//! | `status:error`, `status:ok` | whether a span failed, other than with an error after which the run went on |
 //! | `dur: tokens: cost: spans: errors:` | compares, with `>`, `>=`, `<`, `<=` or `=`: a length of time, a number, dollars |
 //! | a trace's id, as 32 digits or of the Agents SDK | it is this trace |
 //! | any other text | one of its names contains this; with `=` before it, equals this |

@@ -49,11 +49,11 @@ pub struct TraceSummary {
     pub start_unix_nano: u64,
     /// From its first start to its last end, in nanoseconds.
     pub duration_ns: u64,
-    /// `error` if a span failed, otherwise `ok`.
+    /// `error` if `errors` is not 0, otherwise `ok`.
     pub status: String,
     /// Number of spans.
     pub spans: u64,
-    /// Number of failed spans.
+    /// Number of failed spans, without failures after which the run went on: the Agents SDK's `(non-fatal)`.
     pub errors: u64,
     /// Input tokens of models, each counted once.
     pub input_tokens: u64,

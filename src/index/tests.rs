@@ -186,7 +186,14 @@ fn of_a_span_that_failed_and_is_sent_again_the_last_counts() {
         item.replace(r#""span_data""#, &format!(r#""error":{error},"span_data""#))
     };
     let (bad, good) = (failed(r#"{"message":"no","data":null}"#), failed("null"));
-    for (sent, errors) in [([&bad, &good], 0), ([&good, &bad], 1), ([&bad, &bad], 1)] {
+    let survived = failed(r#"{"message":"Error running tool (non-fatal)","data":{}}"#);
+    for (sent, errors) in [
+        ([&bad, &good], 0),
+        ([&good, &bad], 1),
+        ([&bad, &bad], 1),
+        ([&good, &survived], 0),
+        ([&survived, &bad], 1),
+    ] {
         let trace = only(&fed(&sent.map(|item| vec![item.clone()])));
         assert_eq!((trace.spans, trace.errors), (1, errors), "{sent:?}");
         assert_eq!(trace.status, if errors == 0 { "ok" } else { "error" });

@@ -11,7 +11,7 @@ use crate::journal::Position;
 use crate::normalize::trace_facts;
 use crate::prices::Prices;
 use crate::span::{
-    AncestorCache, Facts, Item, Kind, Span, SpanId, Spending, Spends, Spent, Text, TraceId,
+    AncestorCache, Facts, Item, Kind, Own, Span, SpanId, Spending, Spends, Spent, Text, TraceId,
     TraceObject, said_of,
 };
 use crate::support::by_touch::Weighed;
@@ -195,7 +195,8 @@ impl Trace {
         let agent = facts.agent.as_ref().or(own_name.filter(|_| is == Some(By::Agent)));
         let (spending, has_failed) = (span.spending(), facts.error.is_some());
         let Open { tree, agents, pending, .. } = &mut **self.open.get_or_insert_default();
-        let news = tree.add(span.span_id, agents.own(span, spending, agent, has_failed));
+        let own = agents.own(span, spending, agent);
+        let news = tree.add(span.span_id, Own { has_failed: facts.fails_trace(), ..own });
         tree.forget_doubts();
         let is_call = is.is_some() || spending.spends != Spends::Nothing;
         let said = if is_call { Sums::of(span, with.prices) } else { Sums::default() };

@@ -46,10 +46,6 @@ pub struct TraceContext {
     pub metadata: Vec<(Text, Payload)>,
     /// The nearest agent at or above each requested span.
     pub agents: HashMap<SpanId, Text>,
-    /// Number of spans seen.
-    pub spans: u64,
-    /// Number of them that failed.
-    pub errors: u64,
     /// The earliest start, in nanoseconds since 1970.
     pub start_ns: u64,
     /// The latest end, in nanoseconds since 1970.

@@ -310,6 +310,13 @@ impl Facts {
         static NONE: LazyLock<Facts> = LazyLock::new(Facts::default);
         &NONE
     }
+
+    /// Returns whether the span failed, and its trace with it: the message of some errors of the Agents SDK says that the run goes on.
+    pub fn fails_trace(&self) -> bool {
+        let goes_on = ["(non-fatal)", "Multiple handoffs requested"];
+        let is_fatal = |error: &SpanError| !goes_on.iter().any(|end| error.message.ends_with(end));
+        self.error.as_ref().is_some_and(is_fatal)
+    }
 }
 
 /// Parts of a span that could not be interpreted. Names only, never values: they are reported to operators.

@@ -58,15 +58,15 @@ pub struct Own<K, A> {
     pub is_boundary: bool,
     /// Whether it is a model call whose tokens a sink estimates if it reports none.
     pub is_estimated: bool,
-    /// Whether it failed.
+    /// Whether it failed, and its trace with it.
     pub has_failed: bool,
     /// See [`Spending::answer`].
     pub answer: u64,
 }
 
 impl<K, A> Own<K, A> {
-    /// Creates the data of a span of this scope, without a parent and agent.
-    pub fn of(spending: Spending, scope: &str, has_failed: bool) -> Self {
+    /// Creates the data of a span of this scope that did not fail, without a parent and agent.
+    pub fn of(spending: Spending, scope: &str) -> Self {
         Self {
             parent: None,
             agent: None,
@@ -75,7 +75,7 @@ impl<K, A> Own<K, A> {
             is_step: spending.is_step(),
             is_boundary: spending.is_boundary(),
             is_estimated: false,
-            has_failed,
+            has_failed: false,
             answer: spending.answer(scope),
         }
     }
@@ -501,7 +501,7 @@ mod tests {
             is_call,
             is_estimated: is_call,
             is_step: false,
-            ..Own::of(Spending::default(), "", false)
+            ..Own::of(Spending::default(), "")
         }
     }
 

@@ -107,8 +107,10 @@ fn by_trace(lines: &[Value]) -> BTreeMap<String, Computed> {
     for line in lines {
         let trace = traces.entry(text(line, "trace_id").unwrap().to_owned()).or_default();
         let span = text(line, "span_id").unwrap().to_owned();
-        if ["error_type", "error_message", "error_data"].iter().any(|it| line[*it].is_string())
-            || line["status"] == "error"
+        let message = text(line, "error_message").unwrap_or_default();
+        let goes_on = message.ends_with("(non-fatal)") || message.starts_with("Multiple handoffs");
+        let failed = ["error_type", "error_message", "error_data"];
+        if (failed.iter().any(|it| line[*it].is_string()) || line["status"] == "error") && !goes_on
         {
             trace.failed.insert(span.clone());
         }

@@ -30,10 +30,9 @@ impl Agents {
         span: &Span,
         spending: Spending,
         agent: Option<&Text>,
-        has_failed: bool,
     ) -> Own<SpanId, u16> {
         let agent = agent.and_then(|name| self.place(name));
-        let own = Own::of(spending, &span.scope.name, has_failed);
+        let own = Own::of(spending, &span.scope.name);
         Own { parent: span.parent_id, agent, ..own }
     }
 

@@ -55,13 +55,11 @@ impl Trace {
         let is_asked = needs.traced.follows(span) || self.tree.is_above_a_call(span.span_id);
         let spending = if is_asked { span.spending() } else { Spending::default() };
         let agent = facts.agent.as_ref().filter(|_| needs.agents);
-        let own = self.agents.own(span, spending, agent, facts.error.is_some());
+        let own = self.agents.own(span, spending, agent);
         let is_estimated = needs.estimates && span.is_otlp() && own.is_call;
         let own = Own { is_estimated, ..own };
         let news = self.tree.add(span.span_id, own);
         let known = &mut self.known;
-        known.spans += u64::from(news.is_new);
-        known.errors = known.errors.saturating_add_signed(i64::from(news.failures));
         if span.start_ns != 0 && (known.start_ns == 0 || span.start_ns < known.start_ns) {
             known.start_ns = span.start_ns;
         }

@@ -116,7 +116,7 @@ impl<'s> Encoder<'s> {
                 .or_else(told)
                 .map(|name| Agent { name, span: is_agent.then_some(&*subject.names.span) });
             let (parent, spending) = (parent.filter(|_| !is_top), span.spending());
-            let own = Own { parent, agent, ..Own::of(spending, &span.scope.name, false) };
+            let own = Own { parent, agent, ..Own::of(spending, &span.scope.name) };
             Node {
                 trace: span.trace_id,
                 id: span.span_id,

@@ -7,7 +7,6 @@ use std::borrow::Cow;
 
 use super::options::Rotation;
 use crate::span::{Attribute, RootSpan, Source, Span, Text, TraceContext, Value, keys};
-use crate::support::json::raw::Object;
 use crate::support::rfc3339::{self, NS_PER_SECOND, SECONDS_PER_DAY};
 use crate::support::sha256;
 
@@ -25,13 +24,8 @@ pub(super) struct Names<'a> {
 const DOC_ID_BYTES_MAX: usize = 512;
 
 impl<'a> Names<'a> {
-    /// Returns the ids of a span. `members` are those of its item, if it is an Agents SDK span.
-    pub(super) fn of(
-        span: &'a Span,
-        members: &Object<'a>,
-        context: Option<&'a TraceContext>,
-        rule: RootSpan,
-    ) -> Self {
+    /// Returns the ids of a span.
+    pub(super) fn of(span: &'a Span, context: Option<&'a TraceContext>, rule: RootSpan) -> Self {
         let hex = |id: &[u8]| Cow::Owned(String::from_utf8_lossy(id).into_owned());
         let parent = rule.parent_of(context, span).map(|id| hex(&id.to_hex()));
         let own = hex(&span.span_id.to_hex());
@@ -41,12 +35,9 @@ impl<'a> Names<'a> {
             return Self { trace, span: own, parent, is_agents_sdk: false };
         }
         let ids = span.head().agents_sdk.as_ref();
-        let of_client = |name: &str, id: Option<&'a Text>| {
-            members.get_string(name).or_else(|| id.and_then(said))
-        };
-        let of_span = of_client("id", ids.map(|ids| &ids.span));
+        let of_span = ids.and_then(|ids| said(&ids.span));
         let is_agents_sdk = of_span.is_some();
-        let parent_of_client = || of_client("parent_id", ids.and_then(|ids| ids.parent.as_ref()));
+        let parent_of_client = || ids.and_then(|ids| ids.parent.as_ref()).and_then(said);
         let parent = span.parent_id.and_then(|_| parent_of_client()).or(parent).map(searchable);
         Self { trace, span: searchable(of_span.unwrap_or(own)), parent, is_agents_sdk }
     }

@@ -37,7 +37,8 @@ impl Summary<'_> {
         let millis = |name| Time(sum.whole(name).saturating_mul(NS_PER_MS).min(TIME_NS_MAX));
         let micros = |at: u64| Time((at * NS_PER_US).min(TIME_NS_MAX));
         let lasted_us = start_us.zip(end_us).map_or(0, |(start, end)| end.saturating_sub(start));
-        let errors = sum.whole("error_count");
+        // A failure that the run survived is its span's alone.
+        let errors = sum.whole("error_count").saturating_sub(sum.whole("nonfatal_error_count"));
         let called = |kind: &str| {
             sum.of_type(settings.options.span_type_map.get(kind).map_or(kind, String::as_str))
         };

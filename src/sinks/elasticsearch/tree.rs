@@ -138,8 +138,7 @@ mod tests {
 
     fn node(spends: Spends) -> Span {
         let is_call = spends == Spends::Model;
-        let own =
-            Own { spends, is_call, is_step: false, ..Own::of(Spending::default(), "", false) };
+        let own = Own { spends, is_call, is_step: false, ..Own::of(Spending::default(), "") };
         Node { trace: (), id: 0, own, depth: 0, start_us: 0 }
     }
 

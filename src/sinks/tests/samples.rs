@@ -287,7 +287,7 @@ fn hard() -> (Detail, Facts) {
     (detail, facts)
 }
 
-const SDK_ITEM: &str = "{\n  \"object\": \"trace.span\", \"id\": \"span_7d01\", \"new_member\": [1, {\"x\": \"a b\"}]\r\n}";
+const SDK_ITEM: &str = "{\n  \"object\": \"trace.span\", \"id\": \"span_7d015efb82524c3c947945ef\", \"new_member\": [1, {\"x\": \"a b\"}]\r\n}";
 
 fn agents_sdk() -> Span {
     let detail = Detail {
@@ -307,6 +307,10 @@ fn agents_sdk() -> Span {
         kind: Kind::Tool,
         convention: Convention::OpenAiAgents,
         name: text("execute_tool lookup"),
+        error: Some(SpanError {
+            message: text("Error running tool (non-fatal)"),
+            ..SpanError::default()
+        }),
         ..Facts::default()
     };
     sdk_span(102, SDK_ITEM, detail, facts)

@@ -10,7 +10,7 @@ pub(crate) fn resident_bytes() -> usize {
 }
 
 /// Fails if the system's count of memory is far beyond `bytes_max`. The system counts in pages, of 2 MiB on some machines, and an allocator
-/// retains some freed memory. Half the limit and 4 MiB allow for both; a wrong estimate for thousands of objects exceeds the limit by far
+/// retains parts of pages. Half the limit and 4 MiB allow for both; a wrong estimate for thousands of objects exceeds the limit by far
 /// more.
 #[track_caller]
 pub(crate) fn assert_within(case: &str, taken: usize, bytes_max: usize) {
@@ -29,6 +29,8 @@ pub(crate) fn alone(cases: &[&str], run: impl Fn(&str)) {
         let alone = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", &name, "--nocapture"])
             .env(ALONE, case)
+            // Otherwise the allocator retains freed memory for a second.
+            .env("MIMALLOC_PURGE_DELAY", "0")
             .output()
             .unwrap();
         let told = String::from_utf8_lossy(&alone.stderr).into_owned();

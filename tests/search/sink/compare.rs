@@ -163,7 +163,7 @@ fn compare_trace(
     let count = |is_meant: &dyn Fn(&Span) -> bool| {
         spans.iter().filter(|span| is_meant(span)).count() as u64
     };
-    let errors = count(&|span| span.failed);
+    let errors = count(&|span| span.fatal);
     let tokens = truth.tokens_of_trace(id);
     let deepest = spans.iter().map(|span| truth.depth(span, roots)).max().unwrap_or_default();
     for (field, expected) in [

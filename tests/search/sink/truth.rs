@@ -32,6 +32,8 @@ pub(super) struct Span {
     /// `span_data`.
     pub(super) data: Value,
     pub(super) failed: bool,
+    /// Whether it failed, and its run did not go on.
+    pub(super) fatal: bool,
     pub(super) start: Timestamp,
     pub(super) end: Timestamp,
 }
@@ -93,11 +95,14 @@ impl Truth {
             return;
         }
         let time = |key: &str| text(key).unwrap().parse().unwrap();
+        let message = item["error"]["message"].as_str().unwrap_or_default();
+        let goes_on = message.contains("(non-fatal)") || message.starts_with("Multiple handoffs");
         let span = Span {
             trace: text("trace_id").unwrap(),
             parent: text("parent_id"),
             data: item["span_data"].clone(),
             failed: !item["error"].is_null(),
+            fatal: !item["error"].is_null() && !goes_on,
             start: time("started_at"),
             end: time("ended_at"),
         };

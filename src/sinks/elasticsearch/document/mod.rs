@@ -44,7 +44,7 @@ impl<'a> Subject<'a> {
         root: RootSpan,
     ) -> Self {
         let item = ItemMembers::of(span);
-        let names = Names::of(span, &item.own, context, root);
+        let names = Names::of(span, context, root);
         Self { span, source, context, item, names }
     }
 }
@@ -182,6 +182,7 @@ impl Document<'_, '_> {
             ("", "depth", self.place.depth.map_or(Nothing, |depth| Number(depth.into()))),
             ("", "status", Words(if is_error { "error" } else { "ok" })),
             ("", "error_flag", Number(is_error.into())),
+            ("", "nonfatal_error_flag", Number(1).unless(error.is_none() || facts.fails_trace())),
             ("", "source", Words(ours.unwrap_or(source.receiver.as_str()))),
             ("", "service_name", words(span.scope.resource.service_name().map(|name| &**name))),
             ("", "workflow_name", words(workflow)),

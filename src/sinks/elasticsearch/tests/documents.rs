@@ -155,7 +155,7 @@ fn summary_of_everything(settings: &Settings) -> Json {
     let us = 1_795_238_109_529_503.0;
     let sum = json!({
         "key": "t", "doc_count": 3, "start_us": value(us), "end_us": value(us + 9.0),
-        "received_at": value(1.0), "updated_at": value(2.0), "error_count": value(1.0),
+        "received_at": value(1.0), "updated_at": value(2.0), "error_count": value(1.0), "nonfatal_error_count": value(0.0),
         "max_depth": value(1.0), "types": names, "agents": names, "tools": names, "models": names,
         "workflow_name": names, "group_id": names, "service_name": names,
         "input_tokens": value(1.0), "output_tokens": value(1.0), "total_tokens": value(2.0),
