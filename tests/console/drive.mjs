@@ -94,11 +94,12 @@ async function sendOtlp() {
   }
 }
 
-/** Makes `main.rs` kill the daemon and start it again. */
+/** Makes `main.rs` kill the daemon and start it again, and waits until its index is rebuilt: until then a list has part of the traces. */
 async function restarted() {
   await page.goto("about:blank");
   console.log("restart");
   await once(process.stdin, "data");
+  while ((await ask("traces", { limit: 1 })).index.rebuilding_percent !== undefined);
 }
 
 /** The backend of the sink `warehouse`. */
