@@ -74,7 +74,7 @@ pub struct Decoded {
     pub refused: Vec<Refused>,
     /// Repairs that the client should know of: each kind once with a count, never payload text.
     pub warnings: Vec<Warning>,
-    /// The number of spans with times before 2000 or after 2100. They are in the batch, as sent.
+    /// The number of spans with times that are unreadable, before 2000 or after 2100. They are in the batch, as sent.
     pub odd_times: u64,
 }
 

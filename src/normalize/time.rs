@@ -4,9 +4,11 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::Offset;
 
-/// Returns an RFC 3339 time in nanoseconds since 1970; `None` if it is invalid, before 1970 or after 2554.
+/// Returns an RFC 3339 time in nanoseconds since 1970; `None` if it is invalid, before 1970 or after 2554. A time without an offset is in
+/// UTC: so does Python's `utcnow().isoformat()` write it.
 pub(super) fn nanos(text: &str) -> Option<u64> {
-    let time = usual(text.as_bytes()).or_else(|| text.parse().ok())?;
+    let in_utc = || Offset::UTC.to_timestamp(text.parse().ok()?).ok();
+    let time = usual(text.as_bytes()).or_else(|| text.parse().ok()).or_else(in_utc)?;
     u64::try_from(time.as_nanosecond()).ok()
 }
 
@@ -57,9 +59,9 @@ mod tests {
         assert_eq!(nanos("2026-11-21T05:22:48.930Z"), Some(1_795_238_568_930_000_000));
         assert_eq!(nanos("2026-11-21T06:13:36+01:00"), nanos("2026-11-21T05:13:36Z"));
         assert_eq!(nanos("2026-11-21 05:13:36z"), nanos("2026-11-21T05:13:36Z"));
-        for text in
-            ["", "yesterday", "2026-02-30T00:00:00Z", "1969-12-31T23:59:59Z", "2026-11-21T05:13:36"]
-        {
+        assert_eq!(nanos("2026-11-21T05:13:36"), nanos("2026-11-21T05:13:36Z"));
+        assert_eq!(nanos("2026-11-21 05:13:36.5"), nanos("2026-11-21T05:13:36.5Z"));
+        for text in ["", "yesterday", "2026-02-30T00:00:00Z", "1969-12-31T23:59:59Z", "05:13:36"] {
             assert_eq!(nanos(text), None, "{text}");
         }
     }

@@ -84,12 +84,12 @@ static LACKS: [Lack; 5] = [
         key: "odd_times",
         figure: (
             "receiver_odd_time_spans",
-            "Spans with times before 2000 or after 2100, kept as sent",
+            "Spans with times that are unreadable, before 2000 or after 2100, kept as sent",
         ),
         label: Some(("receiver", NAME_MARKS)),
         is_wrong: true,
-        text: "times before 2000 or after 2100 are kept as sent, and backends may hide such spans; \
-               have the client send nanoseconds since 1970",
+        text: "times that are unreadable, before 2000 or after 2100 are kept as sent, and backends may hide such spans; \
+               have the client send nanoseconds since 1970, and the Agents SDK times as RFC 3339",
     },
     Lack {
         key: "unpriced_models",

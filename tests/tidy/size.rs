@@ -5,7 +5,7 @@ use std::io::Write as _;
 use super::{Source, sources};
 
 /// Lines of `src` without its tests.
-const LINES_MAX: usize = 66_111;
+const LINES_MAX: usize = 66_107;
 /// Those without comments and blank lines.
 const CODE_MAX: usize = 50_947;
 

@@ -27,6 +27,7 @@ use crate::span::{
     SpanReading, Text, TraceId, TraceObject, keys,
 };
 use crate::support::json::scan::Scanner;
+use crate::support::rfc3339::is_odd;
 
 pub use facts::trace_facts;
 pub use repair::scrub_credentials;
@@ -116,6 +117,8 @@ struct Request<'a> {
     repaired: u32,
     /// Bytes of the repaired items, which do not share the body's memory.
     repaired_bytes: usize,
+    /// Spans with a time that is unreadable, before 2000 or after 2100.
+    odd_times: u32,
 }
 
 impl Request<'_> {
@@ -214,14 +217,13 @@ impl Request<'_> {
     }
 
     fn decode_item(
-        &self,
+        &mut self,
         source: &Text,
         item: &item::Item<'_>,
         members: &Members<'_>,
     ) -> Result<Item, &'static str> {
         let wire = source.slice_ref(item.text).into_bytes();
         let said = |text: Cow<'_, str>| Some(share(source, text)).filter(|text| !text.is_empty());
-        let time = |text: &Option<Cow<'_, str>>| text.as_deref().and_then(time::nanos);
         let id = members.id.clone().filter(|id| !id.is_empty()).ok_or("the item has no id")?;
         match members.object.as_deref() {
             Some("trace") => Ok(Item::Trace(Arc::new(TraceObject {
@@ -236,12 +238,16 @@ impl Request<'_> {
                 let trace = members.trace_id.as_deref().filter(|id| !id.is_empty());
                 let trace = trace.ok_or("the span has no trace id")?;
                 let parent = members.parent_id.as_deref().filter(|id| !id.is_empty());
+                let times = [&members.started_at, &members.ended_at];
+                let times = times.map(|text| Some(time::nanos(text.as_deref()?).unwrap_or(0)));
+                self.odd_times += u32::from(times.into_iter().flatten().any(is_odd));
+                let [start_ns, end_ns] = times.map(Option::unwrap_or_default);
                 let outline = SpanHeader {
                     trace_id: ids::trace_id(trace),
                     span_id: ids::span_id(trace, &id),
                     parent_id: parent.map(|parent| ids::span_id(trace, parent)),
-                    start_ns: time(&members.started_at).unwrap_or_default(),
-                    end_ns: time(&members.ended_at).unwrap_or_default(),
+                    start_ns,
+                    end_ns,
                     wire,
                 };
                 let span = Span::new(outline, Arc::clone(&self.scope), None, &OpenAi);
@@ -261,6 +267,7 @@ impl Request<'_> {
         let warnings = [
             ("bytes that are not UTF-8 were replaced", replaced),
             ("items with values that JSON does not allow were repaired", self.repaired),
+            ("unreadable times, or ones before 2000 or after 2100, were kept", self.odd_times),
         ];
         let warnings = warnings.into_iter().filter(|(_, count)| *count != 0);
         let bytes = body_bytes + self.repaired_bytes + self.items.capacity() * size_of::<Item>();
@@ -268,7 +275,7 @@ impl Request<'_> {
             batch: Batch { source: envelope.source.clone(), items: self.items, bytes },
             refused: self.refused,
             warnings: warnings.map(|(what, count)| Warning { what, count }).collect(),
-            odd_times: 0,
+            odd_times: self.odd_times.into(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::wire::Broken;
 use crate::normalize::{Decoded, Envelope, Limits, Malformed, Refused, Warning};
 use crate::span::{Attribute, Batch, Item};
+use crate::support::rfc3339::{NS_PER_SECOND, is_odd};
 
 /// The counts of one request.
 #[derive(Debug)]
@@ -85,11 +86,10 @@ impl<'a> Counters<'a> {
     /// Checks a kept span's times, which stay as sent.
     #[inline]
     pub(super) fn times(&mut self, start_ns: u64, end_ns: u64) {
-        let is_odd = |time: &u64| *time != 0 && !is_of_our_days(*time, NS);
         if end_ns != 0 && end_ns < start_ns {
             self.warn(repaired::END);
         }
-        if let Some(odd) = [start_ns, end_ns].into_iter().find(is_odd) {
+        if let Some(odd) = [start_ns, end_ns].into_iter().find(|at| *at != 0 && is_odd(*at)) {
             self.odd_time(odd);
         }
     }
@@ -97,7 +97,7 @@ impl<'a> Counters<'a> {
     #[cold]
     fn odd_time(&mut self, time: u64) {
         self.odd_times += 1;
-        let unit = UNITS.iter().find(|(in_a_second, _)| is_of_our_days(time, *in_a_second));
+        let unit = UNITS.iter().find(|(ns, _)| !is_odd(time.saturating_mul(*ns)));
         self.warn(unit.map_or(ODD_TIME, |(_, what)| what));
     }
 
@@ -130,28 +130,14 @@ impl<'a> Counters<'a> {
     }
 }
 
-/// Nanoseconds per second.
-const NS: u64 = 1_000_000_000;
-
-/// 2000-01-01 and 2100-01-01 in seconds since 1970. No agent ran before the first, and backends do not show times far outside of their
-/// recent days.
-const YEAR_2000: u64 = 946_684_800;
-const YEAR_2100: u64 = 4_102_444_800;
-
-/// Units of hand-written exporters' times, as units per second, with their warnings. The two years are so close that a number fits at most
+/// Units of hand-written exporters' times, in nanoseconds, with their warnings. The two years are so close that a number fits at most
 /// one unit.
 const UNITS: [(u64, &str); 3] = [
-    (1, "a span's time looks like seconds, not nanoseconds: it is kept as sent"),
-    (1000, "a span's time looks like milliseconds, not nanoseconds: it is kept as sent"),
-    (1_000_000, "a span's time looks like microseconds, not nanoseconds: it is kept as sent"),
+    (NS_PER_SECOND, "a span's time looks like seconds, not nanoseconds: it is kept as sent"),
+    (1_000_000, "a span's time looks like milliseconds, not nanoseconds: it is kept as sent"),
+    (1_000, "a span's time looks like microseconds, not nanoseconds: it is kept as sent"),
 ];
 const ODD_TIME: &str = "a span's time is before 2000 or after 2100: it is kept as sent";
-
-/// Returns whether a time in this unit is between 2000 and 2100.
-#[inline]
-fn is_of_our_days(time: u64, in_a_second: u64) -> bool {
-    (YEAR_2000 * in_a_second..YEAR_2100 * in_a_second).contains(&time)
-}
 
 /// Warnings about repairs in both encodings.
 pub(super) mod repaired {

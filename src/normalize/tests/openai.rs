@@ -65,6 +65,28 @@ fn every_captured_body_decodes_to_as_many_items_as_were_sent() {
 }
 
 #[test]
+fn spans_whose_times_are_odd_are_kept_and_counted() {
+    let span = |start: &str, end: &str| {
+        let item = span_item(&format!("span_{}", start.len() * 100 + end.len()), "null");
+        let item = item.replace("\"2026-11-21T05:13:36Z\"", start);
+        item.replace("\"2026-11-21T05:13:37Z\"", end)
+    };
+    let body = body_of(&[
+        span("null", "null"),
+        span("\"2026-11-21T05:13:36\"", "\"2026-11-21 05:13:37.5\""),
+        span("\"yesterday\"", "\"today\""),
+        span("\"1999-12-31T23:59:59Z\"", "null"),
+        span("null", "\"2100-01-01T00:00:00Z\""),
+    ]);
+    let envelope = envelope(Receiver::OpenAi, Encoding::Json, &[]);
+    let decoded = decode(&envelope, &Bytes::from(body), &Limits::default()).unwrap();
+    assert_eq!((decoded.batch.items.len(), decoded.odd_times), (5, 3));
+    assert_eq!(decoded.warnings.iter().map(|warning| warning.count).collect::<Vec<_>>(), [3]);
+    let durations: Vec<_> = decoded.batch.spans().map(Span::duration_ns).collect();
+    assert_eq!(durations[..2], [0, 1_500_000_000]);
+}
+
+#[test]
 fn items_are_slices_of_the_body() {
     for fixture in golden::fixtures("agents-sdk") {
         let decoded = decode_fixture(&fixture);

@@ -67,7 +67,7 @@ impl BeforeJournal {
         if !may_hold && self.0.all.iter().all(|rule| redaction(rule).is_some()) {
             return Ok((sent, decoded, 0));
         }
-        let Decoded { batch, refused, warnings, odd_times } = decoded;
+        let Decoded { batch, refused, .. } = decoded;
         let room = body.len() / 2 * GROWTH_HALVES + GROWTH_BYTES;
         let mut shared = Shared { room: Some(room), ..Shared::default() };
         let left = batch.items.iter().map(|item| self.clean_item(&batch.source, item, &mut shared));
@@ -78,8 +78,7 @@ impl BeforeJournal {
             || kept != refused
             || may_hold && self.holds_outside(envelope.encoding, body);
         if !is_changed {
-            let decoded = Decoded { batch, refused, warnings, odd_times };
-            return Ok((sent, decoded, 0));
+            return Ok((sent, Decoded { batch, refused, ..decoded }, 0));
         }
         // Spans below dropped ones in other requests are unknown here, and no sink will know them.
         let Ruled { batch: left, .. } =
@@ -101,7 +100,7 @@ impl BeforeJournal {
         // They are not in the new body, so they have no place relative to its items.
         let aside = again.refused.into_iter().chain(kept);
         let refused = aside.map(|refused| Refused { index: u32::MAX, ..refused }).collect();
-        Ok((body, Decoded { batch: again.batch, refused, warnings, odd_times }, dropped))
+        Ok((body, Decoded { batch: again.batch, refused, ..decoded }, dropped))
     }
 
     /// Applies the rules to a body that is not a valid request. Nothing is known about its contents, so a compressed body is discarded.

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use super::options::Rotation;
 use crate::span::{Attribute, RootSpan, Source, Span, Text, TraceContext, Value, keys};
-use crate::support::rfc3339::{self, NS_PER_SECOND, SECONDS_PER_DAY};
+use crate::support::rfc3339::{self, NS_PER_SECOND, SECONDS_PER_DAY, is_odd};
 use crate::support::sha256;
 
 /// The ids of a span in its document.
@@ -107,14 +107,6 @@ pub(super) fn event_ns(span: &Span, source: &Source) -> u64 {
 
 /// The last nanosecond of `date_nanos`.
 pub(super) const TIME_NS_MAX: u64 = i64::MAX as u64;
-
-/// Returns whether a time is outside 2000 to 2100, when no agent can have run. A single such time would distort the complete trace and the
-/// average of all durations.
-pub(super) fn is_odd(unix_ns: u64) -> bool {
-    const YEAR_2000_NS: u64 = 946_684_800 * NS_PER_SECOND;
-    const YEAR_2100_NS: u64 = 4_102_444_800 * NS_PER_SECOND;
-    !(YEAR_2000_NS..YEAR_2100_NS).contains(&unix_ns)
-}
 
 pub(super) const NS_PER_US: u64 = 1_000;
 pub(super) const NS_PER_MS: u64 = 1_000_000;

@@ -13,11 +13,12 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::names::{NS_PER_US, is_odd};
+use super::names::NS_PER_US;
 use super::templates::{data, put};
 use super::tree::{Agent, LOG, MODEL, Node, OTHER, RECORD, SILENT, STEP};
 use crate::span::{Own, Spends};
 use crate::support::json::raw::{Object, Raw};
+use crate::support::rfc3339::is_odd;
 
 /// Spans that are read at once: a server's default limit.
 const SPANS_MAX: usize = 10_000;

@@ -16,7 +16,7 @@ use crate::sinks::elasticsearch::fields::Field::{Decimal, Nothing, Number, Time,
 use crate::sinks::elasticsearch::fields::{words, write_fields, write_key, write_texts};
 use crate::sinks::elasticsearch::item::ItemMembers;
 use crate::sinks::elasticsearch::names::{
-    NS_PER_US, Names, OURS, TIME_NS_MAX, event_ns, is_odd, milliseconds,
+    NS_PER_US, Names, OURS, TIME_NS_MAX, event_ns, milliseconds,
 };
 use crate::sinks::elasticsearch::options::Settings;
 use crate::sinks::elasticsearch::tree::{LOG, MODEL, OTHER, Place, RECORD, SILENT, STEP};
@@ -26,6 +26,7 @@ use crate::span::{
 };
 use crate::support::json::object::Object;
 use crate::support::json::{write_compact, write_str};
+use crate::support::rfc3339::is_odd;
 
 /// A span with what is parsed of it before it is written.
 pub(super) struct Subject<'a> {
