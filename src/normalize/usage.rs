@@ -168,7 +168,8 @@ pub(super) fn settle(usage: &mut Usage, is_known_beside: impl Fn(Part) -> bool) 
 type Bucket = (&'static str, &'static str, fn(&mut Usage) -> &mut Option<u64>);
 
 /// The first match counts.
-const BUCKETS: [Bucket; 6] = [
+const BUCKETS: [Bucket; 7] = [
+    ("ephemeral_", "ephemeral_1h", |usage| &mut usage.cache_write_1h),
     ("input", "audio", |usage| &mut usage.input_audio),
     ("input", "creation", |usage| &mut usage.cache_write),
     ("input", "write", |usage| &mut usage.cache_write),
@@ -184,7 +185,7 @@ pub(super) fn from_langfuse(buckets: Raw<'_>) -> Usage {
         return from_json(buckets);
     }
     let mut usage = Usage::default();
-    let (mut more_input, mut more_output) = (0_u64, 0_u64);
+    let (mut more_input, mut more_output, mut kept) = (0_u64, 0_u64, 0_u64);
     for (name, value) in buckets.members() {
         let Some(count) = value.count().filter(|count| *count <= COUNT_MAX) else { continue };
         match &*name {
@@ -192,8 +193,9 @@ pub(super) fn from_langfuse(buckets: Raw<'_>) -> Usage {
             "output" => usage.output = Some(count),
             "total" => usage.total = Some(count),
             name => {
-                let sides = [("input", &mut more_input), ("output", &mut more_output)];
-                let side = sides.into_iter().find(|(side, _)| name.contains(side));
+                let inputs = [("ephemeral_", &mut kept), ("input", &mut more_input)];
+                let sides = inputs.into_iter().chain([("output", &mut more_output)]);
+                let side = { sides }.find(|(side, _)| name.contains(side));
                 let Some((side, more)) = side else { continue };
                 *more = more.saturating_add(count);
                 let is_part = |(of, word, _): &&Bucket| *of == side && name.contains(word);
@@ -202,6 +204,11 @@ pub(super) fn from_langfuse(buckets: Raw<'_>) -> Usage {
                 }
             }
         }
+    }
+    // LangChain's counts of Anthropic's cache writes by lifetime are parts of their sum, unless it is 0 or missing.
+    if usage.cache_write.unwrap_or_default() == 0 && kept != 0 {
+        usage.cache_write = Some(kept);
+        more_input = more_input.saturating_add(kept);
     }
     // A complete total reveals callers that count inclusively.
     let plain = usage.input.unwrap_or_default().saturating_add(usage.output.unwrap_or_default());
@@ -299,6 +306,23 @@ mod tests {
                 "prompt_tokens_details":{"cached_tokens":64},"completion_tokens_details":{"reasoning_tokens":12}}"#,
         ] {
             assert_eq!(from_langfuse(Raw::parse(text).unwrap()), FULL, "{text}");
+        }
+    }
+
+    #[test]
+    fn cache_writes_by_lifetime_are_parts_of_those_that_langfuse_gets_beside_them() {
+        for text in [
+            r#"{"input":506,"output":206,"cache_read_input_tokens":306,"cache_creation_input_tokens":30,
+                "cache_creation_ephemeral_5m_input_tokens":20,"cache_creation_ephemeral_1h_input_tokens":10}"#,
+            r#"{"input":506,"output":206,"input_cache_read":306,"input_cache_creation":0,
+                "input_ephemeral_5m_input_tokens":20,"input_ephemeral_1h_input_tokens":10,"total":1048}"#,
+        ] {
+            let usage = from_langfuse(Raw::parse(text).unwrap());
+            assert_eq!(
+                (usage.input, usage.cached_read, usage.cache_write, usage.cache_write_1h),
+                (Some(842), Some(306), Some(30), Some(10)),
+                "{text}"
+            );
         }
     }
 

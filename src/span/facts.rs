@@ -311,11 +311,17 @@ impl Facts {
         &NONE
     }
 
-    /// Returns whether the span failed, and its trace with it: the message of some errors of the Agents SDK says that the run goes on.
+    /// Returns whether the span failed, and its trace with it: the message of some errors of the Agents SDK says that the run goes on, and
+    /// `LangGraph` raises some, which JavaScript names in the message, to wait for a person or to go on in another graph.
     pub fn fails_trace(&self) -> bool {
-        let goes_on = ["(non-fatal)", "Multiple handoffs requested"];
-        let is_fatal = |error: &SpanError| !goes_on.iter().any(|end| error.message.ends_with(end));
-        self.error.as_ref().is_some_and(is_fatal)
+        let ends = ["(non-fatal)", "Multiple handoffs requested"];
+        let raised = ["GraphInterrupt", "NodeInterrupt", "ParentCommand"];
+        self.error.as_ref().is_some_and(|error| {
+            let kind = error.kind.as_deref().and_then(|kind| kind.rsplit('.').next());
+            let mut names = error.message.split("\n\n").chain(kind);
+            !ends.iter().any(|end| error.message.ends_with(end))
+                && !names.any(|text| raised.iter().any(|name| text.starts_with(name)))
+        })
     }
 }
 

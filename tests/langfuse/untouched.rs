@@ -64,6 +64,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("programs/openllmetry-js-anthropic", EXCLUSIVE),
     ("programs/pydantic-logfire", TWICE),
     ("programs/spring-ai-1", "it adds a call to the next one, which has its tokens in it"),
+    ("programs/steps", "it adds what a step or a run says of its calls to these"),
     ("programs/voltagent", "it does not read VoltAgent's names"),
     (
         "programs/lite",

@@ -6,7 +6,9 @@ use super::slots::Spread;
 use super::value::{self, Read};
 use crate::normalize::raw::written;
 use crate::normalize::tables;
-use crate::span::{Attribute, Detail, Facts, Payload, Score, Span, SpanError, SpanEvent, Value};
+use crate::span::{
+    Attribute, Detail, Facts, Payload, STATUS_OK, Score, Span, SpanError, SpanEvent, Value,
+};
 use crate::support::json::object::Object;
 use crate::support::json::write_str;
 
@@ -15,7 +17,8 @@ pub(super) fn read(span: &Span, detail: &Detail, facts: &mut Facts) {
     let events = &detail.events;
     for event in events {
         match &*event.name {
-            "exception" => facts.error = Some(exception(event)),
+            // A span that ended well has dealt with its exceptions.
+            "exception" if detail.status_code != STATUS_OK => facts.error = Some(exception(event)),
             // Some clients also write the result on the span.
             "gen_ai.evaluation.result" => {
                 facts.scores.extend(Some(score(event)).filter(|new| !facts.scores.contains(new)));

@@ -100,13 +100,13 @@ fields! {
     Text: ConfiguredKind NativeType LangfuseType LangsmithKind MlflowKind OpeninferenceKind LogfireTemplate LogfireSpanType Operation
         CallType VercelOperation TraceloopKind RequestType McpMethod FrameworkKind;
     Text: Name PlainName Agent Tool ToolCallId RequestModel ResponseModel Provider Workflow HandoffFrom HandoffTo Guardrail
-        McpServer SdkSpanType ErrorType ErrorMessage Level CompletionStart OutputType SpringStop Step Detail;
+        McpServer SdkSpanType ErrorType ErrorMessage Level CompletionStart OutputType SpringStop Step Steps Detail GraphNode;
     Text: Session NoSession User InputMime OutputMime ResponseId PromptName PromptVersion Environment Release;
     Payload: ToolDefinitions ToolCalls Parameters Input Output SystemInstructions ErrorData;
     Object: LangfuseUsage Usage MoreUsage CostDetails ErrorObject Metadata;
     List: FinishReasons Tags;
-    Count: InputTokens OutputTokens TotalTokens CachedRead CacheWrite Reasoning InputAudio OutputAudio CacheWrite1h AggregateInput
-        AggregateOutput AggregateTotal AggregateCachedRead AggregateCacheWrite AggregateReasoning LevelNumber Turn;
+    Count: InputTokens OutputTokens TotalTokens CachedRead CacheWrite Reasoning InputAudio OutputAudio CacheWrite1h AggregateInputTokens
+        AggregateOutputTokens AggregateTotalTokens AggregateCachedRead AggregateCacheWrite AggregateReasoning LevelNumber Turn;
     Number: CostInput CostOutput CostTotal FirstToken;
     Truth: GuardrailTriggered Failed;
 }

@@ -113,24 +113,16 @@ fn texts(slots: &Slots<'_>, facts: &mut Facts) {
         is_other || id.starts_with("resp_")
     });
     for name in [&mut facts.session, &mut facts.user, &mut facts.agent] {
-        name.take_if(|name| matches!(&**name, "unknown" | "-1"));
+        // opencode names each of its requests `session.llm`.
+        name.take_if(|name| matches!(&**name, "unknown" | "-1" | "session.llm"));
     }
 }
-
-/// Prefixes of a tool's name: OpenTelemetry GenAI, MCP in GenAI and in Python, Quarkus, MLflow. `DSPy` also appends a method.
-const TOOL_VERBS: [&str; 5] =
-    ["execute_tool ", "tools/call ", "MCP send tools/call ", "langchain4j.tools.", "Tool."];
 
 /// Completes the names that follow from the kind.
 fn finish_names(slots: &Slots<'_>, facts: &mut Facts) {
     match facts.kind {
         Kind::Tool => {
-            if facts.tool.is_none() {
-                let name = &slots.detail.name;
-                let bare = TOOL_VERBS.iter().find_map(|verb| name.strip_prefix(verb));
-                let bare = bare.unwrap_or(name).trim_end_matches(".__call__");
-                facts.tool = Some(name.slice_ref(bare)).filter(|tool| !tool.is_empty());
-            }
+            facts.tool = facts.tool.take().or_else(|| refine::in_name("tools", slots));
             facts.name = facts.tool.as_ref().unwrap_or(&facts.name).clone();
             facts.guardrail = None;
         }
@@ -166,7 +158,10 @@ fn model(slots: &Slots<'_>, facts: &mut Facts) {
         && slots.convention_of(Field::ResponseModel) == Some(Convention::OpenInference);
     facts.response_model =
         slots.text(Field::ResponseModel).filter(|model| !is_ambiguous && named(model));
-    facts.provider = slots.text(Field::Provider).and_then(|name| provider::normalized(&name));
+    // Strands for TypeScript names the service instead, as it does for its scope.
+    let service = slots.span.scope.resource.service_name().filter(|name| ***name == *slots.scope);
+    let provider = slots.text(Field::Provider).filter(|name| Some(name) != service);
+    facts.provider = provider.and_then(|name| provider::normalized(&name));
     facts.finish_reasons = slots.texts(Field::FinishReasons);
     facts.parameters =
         slots.payload(Field::Parameters).or_else(|| slots.members(Spread::Parameter));
@@ -264,14 +259,8 @@ fn tokens(slots: &Slots<'_>, facts: &mut Facts) -> bool {
     // In the order of `Usage::counters`.
     static COUNTERS: LazyLock<[Option<Field>; 9]> =
         LazyLock::new(|| usage::COUNTERS.map(Field::named));
-    const AGGREGATES: [Field; 6] = [
-        Field::AggregateInput,
-        Field::AggregateOutput,
-        Field::AggregateTotal,
-        Field::AggregateCachedRead,
-        Field::AggregateCacheWrite,
-        Field::AggregateReasoning,
-    ];
+    static AGGREGATES: LazyLock<[Option<Field>; 9]> =
+        LazyLock::new(|| usage::COUNTERS.map(|name| Field::named(&format!("aggregate_{name}"))));
     let object = |field, read: fn(Raw<'_>) -> Usage| {
         slots.object(field).map(|text| read(Raw::trusted(&text)))
     };
@@ -288,8 +277,8 @@ fn tokens(slots: &Slots<'_>, facts: &mut Facts) -> bool {
     let more = object(Field::MoreUsage, usage::from_json).unwrap_or_default();
     usage::fill(&mut usage, &more);
     let is_total_odd = usage::settle(&mut usage, |part| refine::is_beside(part, slots, facts));
-    for (count, field) in facts.aggregate_usage.counters().into_iter().zip(AGGREGATES) {
-        *count = slots.count(field);
+    for (count, field) in facts.aggregate_usage.counters().into_iter().zip(*AGGREGATES) {
+        *count = field.and_then(|field| slots.count(field));
     }
     facts.cost = match slots.object(Field::CostDetails) {
         _ if slots.is_repeated => Cost::default(),

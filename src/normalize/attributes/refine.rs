@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use super::fields::{Field, begins};
+use super::fields::{Condition, Field, begins};
 use super::provider;
 use super::slots::Slots;
 use crate::normalize::raw::{Raw, share};
@@ -12,22 +12,6 @@ use crate::span::{Convention, Facts, Kind, Payload, Text};
 
 /// Scope of Logfire's bridge for the Agents SDK.
 const LOGFIRE_AGENTS: &str = "logfire.openai_agents";
-
-/// Agents' names that are only in the span's name: a prefix of the instrumentation scope, and the texts before and after the name.
-const AGENT_NAMES: [(&str, &str, &str); 10] = [
-    ("", "invoke_agent ", ""),
-    ("", "create_agent ", ""),
-    // google/adk-python 1.x: `agent_run [name]`.
-    ("gcp.vertex.agent", "agent_run [", "]"),
-    // openinference-instrumentation-smolagents: `CodeAgent.run`; -crewai: `Researcher._execute_core`.
-    ("openinference.instrumentation.smolagents", "", ".run"),
-    ("openinference.instrumentation.crewai", "", "._execute_core"),
-    ("openinference.instrumentation.crewai", "", ".kickoff"),
-    ("opentelemetry.instrumentation.crewai", "", ".agent"),
-    ("fast_agent", "Agent: '", "' generate"),
-    (VOLTAGENT, "subagent:", ""),
-    (VOLTAGENT, "", ""),
-];
 
 const VOLTAGENT: &str = "@voltagent/core";
 
@@ -53,20 +37,30 @@ pub(super) fn refine(slots: &Slots<'_>, facts: &mut Facts) {
     not_an_agent(slots, facts);
     not_a_tool(slots, facts);
     if facts.kind == Kind::Agent && facts.agent.is_none() {
-        facts.agent = agent_in_name(slots);
+        facts.agent = in_name("agents", slots);
     }
-    if facts.kind == Kind::Handoff && facts.agent.is_none() {
-        facts.agent.clone_from(&facts.handoff_from);
+    // A tool that says which agent goes on, as LangGraph's do.
+    if facts.kind == Kind::Tool && facts.handoff_to.is_some() {
+        (facts.kind, facts.tool) = (Kind::Handoff, None);
+    }
+    if facts.kind == Kind::Handoff {
+        facts.agent = facts.agent.take().or_else(|| facts.handoff_from.clone());
+        facts.handoff_from = facts.handoff_from.take().or_else(|| facts.agent.clone());
     }
 }
 
-/// Extracts an agent's name from the span's name.
-fn agent_in_name(slots: &Slots<'_>) -> Option<Text> {
+/// Extracts the name of an agent (`agents`) or a tool (`tools`) from the span's name.
+pub(super) fn in_name(of: &str, slots: &Slots<'_>) -> Option<Text> {
+    static NAMES: LazyLock<Vec<(&str, Condition, &str)>> = LazyLock::new(|| {
+        let names = tables::listed("names");
+        names.map(|(section, line)| (section.fact, Condition::of(&section), line)).collect()
+    });
     let name = &slots.detail.name;
-    let inside = AGENT_NAMES.iter().filter(|(scope, _, _)| begins(slots.scope, scope));
-    let mut inside = inside
-        .filter_map(|(_, before, behind)| name.strip_prefix(before)?.strip_suffix(behind))
-        .filter(|inside| !inside.is_empty());
+    let names = NAMES.iter().filter(|(what, gate, _)| *what == of && gate.is_open(slots.scope, ""));
+    let mut inside = names.filter_map(|(.., pattern)| {
+        let (before, behind) = pattern.split_once('*')?;
+        name.strip_prefix(before)?.strip_suffix(behind).filter(|inside| !inside.is_empty())
+    });
     inside.next().map(|inside| name.slice_ref(inside))
 }
 
@@ -83,7 +77,6 @@ fn openinference(slots: &Slots<'_>, facts: &mut Facts) {
     let (name, is_root) = (&slots.detail.name, slots.span.parent_id.is_none());
     match facts.kind {
         Kind::Tool if name.starts_with("handoff to ") => {
-            facts.kind = Kind::Handoff;
             // In JavaScript, the names are inside objects.
             let agent = |payload: Option<Payload>, member| match payload? {
                 Payload::Json(object) => {
@@ -94,8 +87,6 @@ fn openinference(slots: &Slots<'_>, facts: &mut Facts) {
             facts.handoff_from = agent(facts.input.take(), "from_agent");
             facts.handoff_to = agent(facts.output.take(), "to_agent")
                 .or_else(|| name.strip_prefix("handoff to ").map(Text::from));
-            facts.agent.clone_from(&facts.handoff_from);
-            facts.tool = None;
         }
         Kind::Tool if facts.tool.is_none() && slots.has(Field::OutputTokens) => {
             facts.kind = Kind::Generation;
@@ -256,7 +247,7 @@ fn framework(slots: &Slots<'_>, facts: &mut Facts) {
 }
 
 /// Removes agents that are the name of a program or a purpose: Copilot's on model calls, Gemini CLI's everywhere, OpenInference's graph
-/// nodes on steps and workflows, and Claude Code's prefix of an agent's name.
+/// nodes on steps and workflows, and Claude Code's prefix of an agent's name. A node of `LangGraph` is an agent unless all have it.
 fn not_an_agent(slots: &Slots<'_>, facts: &mut Facts) {
     if has_key(slots, Field::Agent, "query_source") {
         let name = |it: Text| Some(it.slice_ref(it.strip_prefix("agent:")?.split_once(':')?.1));
@@ -264,20 +255,24 @@ fn not_an_agent(slots: &Slots<'_>, facts: &mut Facts) {
     }
     let is_purpose = facts.kind == Kind::Generation && slots.scope.starts_with("copilot");
     let is_program = slots.scope == "gemini-cli";
-    // opencode names each of its requests so.
-    let is_request = facts.agent.as_deref() == Some("session.llm");
     let is_node = facts.kind != Kind::Agent
         && slots.key_of(Field::Agent).is_some_and(|key| key.starts_with("graph.node."));
     let is_named = is_program && has_key(slots, Field::Agent, "gen_ai.agent.name");
-    if is_purpose || is_named || is_request || is_node {
+    if is_purpose || is_named || is_node {
         facts.agent = None;
     }
+    let is_part = |node: &Text| NODES.iter().any(|(name, ())| tables::matches(name, node));
+    facts.agent = facts.agent.take().or(slots.text(Field::GraphNode).filter(|it| !is_part(it)));
     if is_program {
         // Here it identifies the turn of a session.
         facts.prompt_name = None;
         facts.provider = facts.provider.take().or(Some(Text::from_static("gcp.gemini")));
     }
 }
+
+/// Names of the nodes of LangChain's own agents.
+static NODES: LazyLock<Vec<(&str, ())>> =
+    LazyLock::new(|| tables::beginnings("nodes", |_| Some(())).collect());
 
 /// Removes the names, ids and arguments of requested tool calls, which OpenLIT puts on the model's span.
 fn not_a_tool(slots: &Slots<'_>, facts: &mut Facts) {

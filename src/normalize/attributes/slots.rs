@@ -75,7 +75,7 @@ pub(super) struct Slots<'a> {
 
 /// Events whose attributes are their span's: content was in events before 1.37, and is again in one event since.
 static CONTENTS: LazyLock<Vec<(Condition, &str)>> = LazyLock::new(|| {
-    tables::contents().map(|(section, name)| (Condition::of(&section), name)).collect()
+    tables::listed("contents").map(|(section, name)| (Condition::of(&section), name)).collect()
 });
 
 impl<'a> Slots<'a> {

@@ -86,9 +86,9 @@ pub(super) fn beginnings<T>(
     words.filter_map(move |(beginning, word)| Some((beginning, named(word)?)))
 }
 
-/// Iterates over the names of events whose attributes are their span's, each with its section.
-pub(super) fn contents() -> impl Iterator<Item = (Section, &'static str)> {
-    lines(BEGINNINGS).filter(|(section, _)| section.convention == "contents")
+/// Iterates over the whole lines of sections of `beginnings.txt` with this name, each with its section.
+pub(super) fn listed(name: &'static str) -> impl Iterator<Item = (Section, &'static str)> {
+    lines(BEGINNINGS).filter(move |(section, _)| section.convention == name)
 }
 
 /// A section of `beginnings.txt`, grouped by first byte, in which most prefixes differ.

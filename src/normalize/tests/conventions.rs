@@ -561,6 +561,28 @@ fn events_tell_exceptions_evaluations_messages_and_first_tokens() {
 }
 
 #[test]
+fn an_exception_is_none_of_a_span_that_ended_well_and_fails_no_trace_if_langgraph_raises_it_to_go_on()
+ {
+    let failed = |kind: &str, message: &str, status_code: i32| {
+        let said = json!({"exception.type": kind, "exception.message": message});
+        let events = vec![event("exception", 0, &said)];
+        let facts = made("", Detail { status_code, events, ..Detail::default() });
+        (facts.error.is_some(), facts.fails_trace())
+    };
+    assert_eq!(failed("ValueError", "boom", 0), (true, true));
+    assert_eq!(failed("ValueError", "boom", 1), (false, false));
+    for (kind, message) in [
+        ("langgraph.errors.GraphInterrupt", "(Interrupt(value={'q': 'ok?'}),)"),
+        ("ParentCommand", "Command(graph='__parent__')"),
+        ("Exception", "ParentCommand(Command(graph='Alice'))"),
+        ("", "[{\"id\":\"1\"}]\n\nGraphInterrupt: [{\"id\":\"1\"}]\n    at interrupt"),
+    ] {
+        assert_eq!(failed(kind, message, 2), (true, false), "{kind} {message}");
+    }
+    assert_eq!(failed("langgraph.errors.GraphRecursionError", "limit", 2), (true, true));
+}
+
+#[test]
 fn a_failure_takes_its_message_from_the_best_place() {
     let failed = |json: &Json, status: i32, message: &str| {
         let detail = Detail {
