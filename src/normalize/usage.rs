@@ -193,10 +193,9 @@ pub(super) fn from_langfuse(buckets: Raw<'_>) -> Usage {
             "output" => usage.output = Some(count),
             "total" => usage.total = Some(count),
             name => {
-                let inputs = [("ephemeral_", &mut kept), ("input", &mut more_input)];
-                let sides = inputs.into_iter().chain([("output", &mut more_output)]);
-                let side = { sides }.find(|(side, _)| name.contains(side));
-                let Some((side, more)) = side else { continue };
+                let sides = [("ephemeral_", &mut kept), ("input", &mut more_input)].into_iter();
+                let mut sides = sides.chain([("output", &mut more_output)]);
+                let Some((side, more)) = sides.find(|(it, _)| name.contains(it)) else { continue };
                 *more = more.saturating_add(count);
                 let is_part = |(of, word, _): &&Bucket| *of == side && name.contains(word);
                 if let Some((_, _, place)) = BUCKETS.iter().find(is_part) {

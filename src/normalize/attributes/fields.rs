@@ -130,10 +130,12 @@ impl Field {
         }
     }
 
-    /// Returns whether the field can use this value. If not, the next convention fills the field.
+    /// Returns whether the field can use this value (Logfire scrubs sessions). If not, the next convention fills the field.
     pub(super) fn takes(self, value: &Value, read: Read) -> bool {
         match self.class() {
-            Class::Text => value::word(value, read).is_some(),
+            Class::Text => value::word(value, read).is_some_and(|word| {
+                !matches!(self, Self::Session | Self::User) || !word.starts_with("[Scrubbed due to")
+            }),
             Class::Payload | Class::List => !value::is_empty(value),
             Class::Object => value::is_object(value),
             Class::Count => value::count(value).is_some(),

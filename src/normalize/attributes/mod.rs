@@ -103,9 +103,9 @@ fn texts(slots: &Slots<'_>, facts: &mut Facts) {
         (Field::Environment, &mut facts.environment),
         (Field::Release, &mut facts.release),
     ]);
-    // Microsoft's Agent Framework sends the previous response's id as the conversation; others `unknown` or -1.
+    // Microsoft's Agent Framework sends the previous response's id as the conversation, others `unknown`, -1, a number that is a thread of
+    // the system, or `session.llm` (opencode, for an agent).
     let other = slots.text(Field::NoSession);
-    // With a number, it is a thread of the system.
     let is_thread =
         slots.key_of(Field::Session).is_some_and(|key| matches!(&**key, "thread_id" | "thread.id"));
     facts.session.take_if(|id| {
@@ -113,7 +113,6 @@ fn texts(slots: &Slots<'_>, facts: &mut Facts) {
         is_other || id.starts_with("resp_")
     });
     for name in [&mut facts.session, &mut facts.user, &mut facts.agent] {
-        // opencode names each of its requests `session.llm`.
         name.take_if(|name| matches!(&**name, "unknown" | "-1" | "session.llm"));
     }
 }

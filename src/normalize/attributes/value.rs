@@ -131,8 +131,8 @@ pub(super) fn truth(value: &Value) -> Option<bool> {
     }
 }
 
-/// Words with which a status says that a tool or a guardrail failed (Strands, OpenLLMetry) or intervened (LiteLLM).
-const YES: [&str; 3] = ["error", "failed", "guardrail_intervened"];
+/// Words with which a status says that a tool or a guardrail failed (Strands, OpenLLMetry, Guardrails AI) or intervened (LiteLLM).
+const YES: [&str; 4] = ["error", "failed", "fail", "guardrail_intervened"];
 
 /// Returns whether a value is empty or a placeholder.
 pub(super) fn is_empty(value: &Value) -> bool {
