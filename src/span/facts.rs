@@ -311,11 +311,11 @@ impl Facts {
         &NONE
     }
 
-    /// Returns whether the span failed, and its trace with it: the message of some errors of the Agents SDK says that the run goes on, and
-    /// `LangGraph` raises some, which JavaScript names in the message, to wait for a person or to go on in another graph.
+    /// Returns whether the span failed, and its trace with it. The run goes on after some errors of the Agents SDK, and after those that
+    /// `LangGraph` (in JavaScript named in the message), Genkit and `LlamaIndex` raise to wait for a person or to go on elsewhere.
     pub fn fails_trace(&self) -> bool {
-        let ends = ["(non-fatal)", "Multiple handoffs requested"];
-        let raised = ["GraphInterrupt", "NodeInterrupt", "ParentCommand"];
+        let ends = ["(non-fatal)", "Multiple handoffs requested", "ToolInterruptError"];
+        let raised = ["GraphInterrupt", "NodeInterrupt", "ParentCommand", "WaitingForEvent"];
         self.error.as_ref().is_some_and(|error| {
             let kind = error.kind.as_deref().and_then(|kind| kind.rsplit('.').next());
             let mut names = error.message.split("\n\n").chain(kind);

@@ -561,7 +561,7 @@ fn events_tell_exceptions_evaluations_messages_and_first_tokens() {
 }
 
 #[test]
-fn an_exception_is_none_of_a_span_that_ended_well_and_fails_no_trace_if_langgraph_raises_it_to_go_on()
+fn an_exception_is_none_of_a_span_that_ended_well_and_fails_no_trace_if_a_framework_raises_it_to_go_on()
  {
     let failed = |kind: &str, message: &str, status_code: i32| {
         let said = json!({"exception.type": kind, "exception.message": message});
@@ -574,6 +574,8 @@ fn an_exception_is_none_of_a_span_that_ended_well_and_fails_no_trace_if_langgrap
     for (kind, message) in [
         ("langgraph.errors.GraphInterrupt", "(Interrupt(value={'q': 'ok?'}),)"),
         ("ParentCommand", "Command(graph='__parent__')"),
+        ("ToolInterruptError", ""),
+        ("workflows.runtime.types.results.WaitingForEvent", "Waiting for event <class 'E'>"),
         ("Exception", "ParentCommand(Command(graph='Alice'))"),
         ("", "[{\"id\":\"1\"}]\n\nGraphInterrupt: [{\"id\":\"1\"}]\n    at interrupt"),
     ] {
