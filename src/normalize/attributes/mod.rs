@@ -158,9 +158,9 @@ fn model(slots: &Slots<'_>, facts: &mut Facts) {
     facts.response_model =
         slots.text(Field::ResponseModel).filter(|model| !is_ambiguous && named(model));
     // Strands for TypeScript names the service instead, as it does for its scope.
-    let service = slots.span.scope.resource.service_name().filter(|name| ***name == *slots.scope);
-    let provider = slots.text(Field::Provider).filter(|name| Some(name) != service);
-    facts.provider = provider.and_then(|name| provider::normalized(&name));
+    let own = || slots.span.scope.resource.service_name();
+    let named = slots.text(Field::Provider).filter(|it| **it != *slots.scope || own() != Some(it));
+    facts.provider = named.and_then(|name| provider::normalized(&name));
     facts.finish_reasons = slots.texts(Field::FinishReasons);
     facts.parameters =
         slots.payload(Field::Parameters).or_else(|| slots.members(Spread::Parameter));
