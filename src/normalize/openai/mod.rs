@@ -224,7 +224,7 @@ impl Request<'_> {
     ) -> Result<Item, &'static str> {
         let wire = source.slice_ref(item.text).into_bytes();
         let said = |text: Cow<'_, str>| Some(share(source, text)).filter(|text| !text.is_empty());
-        let id = members.id.clone().filter(|id| !id.is_empty()).ok_or("the item has no id")?;
+        let id = members.id.clone().filter(|id| !id.is_empty()).ok_or("its `id` is not text")?;
         match members.object.as_deref() {
             Some("trace") => Ok(Item::Trace(Arc::new(TraceObject {
                 trace_id: ids::trace_id(&id),
@@ -236,7 +236,7 @@ impl Request<'_> {
             }))),
             Some("trace.span") => {
                 let trace = members.trace_id.as_deref().filter(|id| !id.is_empty());
-                let trace = trace.ok_or("the span has no trace id")?;
+                let trace = trace.ok_or("its `trace_id` is not text")?;
                 let parent = members.parent_id.as_deref().filter(|id| !id.is_empty());
                 let times = [&members.started_at, &members.ended_at];
                 let times = times.map(|text| Some(time::nanos(text.as_deref()?).unwrap_or(0)));

@@ -321,11 +321,11 @@ fn one_bad_item_costs_nobody_else() {
         reasons,
         [
             (0, "the item is not an object"),
-            (1, "the item has no id"),
-            (2, "the span has no trace id"),
-            (3, "the item has no id"),
+            (1, "its `id` is not text"),
+            (2, "its `trace_id` is not text"),
+            (3, "its `id` is not text"),
             (4, "the item is neither a trace nor a trace.span"),
-            (5, "the item has no id"),
+            (5, "its `id` is not text"),
             (7, "the item is nested too deeply"),
             (8, "the item is nested too deeply"),
         ]

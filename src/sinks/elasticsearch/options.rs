@@ -261,7 +261,7 @@ impl Options {
             found.note(self.endpoints.is_none(), "cloud_id", what, hint);
         } else {
             let has_none = self.endpoints.iter().flatten().next().is_none();
-            found.note(has_none, "", "missing key `endpoints`", example);
+            found.note(has_none, "", "`endpoints` is missing or empty", example);
         }
         let mut addresses = Vec::new();
         for given in self.endpoints.iter().flatten() {

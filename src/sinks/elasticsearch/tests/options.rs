@@ -11,7 +11,9 @@ const ENDPOINTS: &str = "endpoints = [\"https://es:9200\"]\n";
 
 #[test]
 fn every_mistake_is_said_and_no_value_is_quoted() {
-    assert_eq!(problems(""), ["missing key `endpoints`"]);
+    for none in ["", "endpoints = []"] {
+        assert_eq!(problems(none), ["`endpoints` is missing or empty"]);
+    }
     let address = "an endpoint is not an address that begins with http:// or https://";
     assert_eq!(problems("endpoints = [\"es:9200\", \"ftp://x\"]"), [address, address]);
     assert_eq!(
