@@ -261,7 +261,7 @@ fn not_an_agent(slots: &Slots<'_>, facts: &mut Facts) {
     if is_purpose || is_named || is_node {
         facts.agent = None;
     }
-    let is_part = |node: &Text| NODES.iter().any(|(name, ())| tables::matches(name, node));
+    let is_part = |node: &Text| NODES.iter().any(|name| tables::matches(name, node));
     facts.agent = facts.agent.take().or(slots.text(Field::GraphNode).filter(|it| !is_part(it)));
     if is_program {
         // Here it identifies the turn of a session.
@@ -271,8 +271,8 @@ fn not_an_agent(slots: &Slots<'_>, facts: &mut Facts) {
 }
 
 /// Names of the nodes of LangChain's own agents.
-static NODES: LazyLock<Vec<(&str, ())>> =
-    LazyLock::new(|| tables::beginnings("nodes", |_| Some(())).collect());
+static NODES: LazyLock<Vec<&str>> =
+    LazyLock::new(|| tables::listed("nodes").map(|(_, node)| node).collect());
 
 /// Removes the names, ids and arguments of requested tool calls, which OpenLIT puts on the model's span.
 fn not_a_tool(slots: &Slots<'_>, facts: &mut Facts) {
