@@ -185,7 +185,7 @@ pub(super) fn from_langfuse(buckets: Raw<'_>) -> Usage {
         return from_json(buckets);
     }
     let mut usage = Usage::default();
-    let (mut more_input, mut more_output, mut kept) = (0_u64, 0_u64, 0_u64);
+    let mut more = [0_u64; 3];
     for (name, value) in buckets.members() {
         let Some(count) = value.count().filter(|count| *count <= COUNT_MAX) else { continue };
         match &*name {
@@ -193,8 +193,7 @@ pub(super) fn from_langfuse(buckets: Raw<'_>) -> Usage {
             "output" => usage.output = Some(count),
             "total" => usage.total = Some(count),
             name => {
-                let sides = [("ephemeral_", &mut kept), ("input", &mut more_input)].into_iter();
-                let mut sides = sides.chain([("output", &mut more_output)]);
+                let mut sides = ["ephemeral_", "input", "output"].into_iter().zip(&mut more);
                 let Some((side, more)) = sides.find(|(it, _)| name.contains(it)) else { continue };
                 *more = more.saturating_add(count);
                 let is_part = |(of, word, _): &&Bucket| *of == side && name.contains(word);
@@ -204,6 +203,7 @@ pub(super) fn from_langfuse(buckets: Raw<'_>) -> Usage {
             }
         }
     }
+    let [kept, mut more_input, more_output] = more;
     // LangChain's counts of Anthropic's cache writes by lifetime are parts of their sum, unless it is 0 or missing.
     if usage.cache_write.unwrap_or_default() == 0 && kept != 0 {
         usage.cache_write = Some(kept);

@@ -255,18 +255,18 @@ fn surroundings(slots: &Slots<'_>, span: &Span, facts: &mut Facts) {
 
 /// Reads tokens and costs. Returns whether a total was dropped because it is less than its parts.
 fn tokens(slots: &Slots<'_>, facts: &mut Facts) -> bool {
-    // In the order of `Usage::counters`.
-    static COUNTERS: LazyLock<[Option<Field>; 9]> =
-        LazyLock::new(|| usage::COUNTERS.map(Field::named));
-    static AGGREGATES: LazyLock<[Option<Field>; 9]> =
-        LazyLock::new(|| usage::COUNTERS.map(|name| Field::named(&format!("aggregate_{name}"))));
+    // In the order of `Usage::counters`: the fields of a call's counts, and of sums.
+    static FIELDS: LazyLock<[[Option<Field>; 2]; 9]> = LazyLock::new(|| {
+        usage::COUNTERS.map(|name| [name, &format!("aggregate_{name}")].map(Field::named))
+    });
     let object = |field, read: fn(Raw<'_>) -> Usage| {
         slots.object(field).map(|text| read(Raw::trusted(&text)))
     };
     let mut usage = object(Field::LangfuseUsage, usage::from_langfuse)
         .or_else(|| object(Field::Usage, usage::from_json))
         .unwrap_or_default();
-    for (count, field) in usage.counters().into_iter().zip(COUNTERS.into_iter().flatten()) {
+    for (count, [field, _]) in usage.counters().into_iter().zip(*FIELDS) {
+        let Some(field) = field else { continue };
         *count = match slots.convention_of(field) {
             // The user's mapping precedes the object.
             Some(Convention::Configured) => slots.count(field),
@@ -276,7 +276,7 @@ fn tokens(slots: &Slots<'_>, facts: &mut Facts) -> bool {
     let more = object(Field::MoreUsage, usage::from_json).unwrap_or_default();
     usage::fill(&mut usage, &more);
     let is_total_odd = usage::settle(&mut usage, |part| refine::is_beside(part, slots, facts));
-    for (count, field) in facts.aggregate_usage.counters().into_iter().zip(*AGGREGATES) {
+    for (count, [_, field]) in facts.aggregate_usage.counters().into_iter().zip(*FIELDS) {
         *count = field.and_then(|field| slots.count(field));
     }
     facts.cost = match slots.object(Field::CostDetails) {
