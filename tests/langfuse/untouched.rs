@@ -52,6 +52,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("programs/adk-js", "it leaves out thoughts, which are beside the output"),
     ("programs/anthropic-beside-openllmetry", TWICE),
     ("programs/anthropic-ts-openinference", TWICE),
+    ("programs/answers", "it adds what `generate` says of its calls to these"),
     ("programs/axiom", "it adds what the steps of a streamed call say to the call"),
     ("programs/genkit-js", "it adds what `generate` says of its calls to these"),
     ("programs/haystack-agent", "it does not read Haystack's replies"),

@@ -102,7 +102,7 @@ fields! {
     Text: Name PlainName Agent Tool ToolCallId RequestModel ResponseModel Provider Workflow HandoffFrom HandoffTo Guardrail
         McpServer SdkSpanType ErrorType ErrorMessage Level CompletionStart OutputType SpringStop Step Steps Detail GraphNode;
     Text: Session NoSession User InputMime OutputMime ResponseId PromptName PromptVersion Environment Release;
-    Payload: ToolDefinitions ToolCalls Parameters Input Output SystemInstructions ErrorData;
+    Payload: ToolDefinitions ToolCalls Thoughts Parameters Input Output SystemInstructions ErrorData;
     Object: LangfuseUsage Usage MoreUsage CostDetails ErrorObject Metadata;
     List: FinishReasons Tags;
     Count: InputTokens OutputTokens TotalTokens CachedRead CacheWrite Reasoning InputAudio OutputAudio CacheWrite1h AggregateInputTokens

@@ -194,7 +194,7 @@ fn content(slots: &Slots<'_>, facts: &mut Facts) {
             slots.flattened_before(Spread::Completion, Field::Output, Convention::GenAiLegacy)
         })
         .or_else(|| slots.payload_as(Field::Output, Field::OutputMime))
-        .or_else(|| slots.payload(Field::ToolCalls))
+        .or_else(|| slots.payload(Field::ToolCalls).or_else(|| slots.payload(Field::Thoughts)))
         .or_else(|| slots.flattened(Spread::OutputDocuments));
 }
 

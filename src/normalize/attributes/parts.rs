@@ -51,7 +51,7 @@ pub fn parts_of(key: &str) -> Parts {
 fn of_field(field: Field) -> Parts {
     match field {
         Field::Input | Field::SystemInstructions | Field::Step => Parts::INPUT,
-        Field::Output | Field::ToolCalls => Parts::OUTPUT,
+        Field::Output | Field::ToolCalls | Field::Thoughts => Parts::OUTPUT,
         Field::Name | Field::PlainName => Parts::NAME,
         Field::ErrorType | Field::ErrorMessage | Field::ErrorObject | Field::ErrorData => {
             Parts::ERROR

@@ -393,6 +393,19 @@ fn gateways_and_libraries_say_costs_users_and_content_in_their_own_keys() {
             json!({"kind": "generation", "usage": {"input": 5, "output": 3, "total": 8}}),
         ),
         (
+            "fastmcp",
+            "delegate add",
+            json!({"mcp.method.name": "tools/call", "fastmcp.provider.type": "FastMCPProvider", "fastmcp.component.key": "add"}),
+            json!({"kind": "chain", "tool": null}),
+        ),
+        (
+            "fastmcp",
+            "tools/call add",
+            json!({"mcp.method.name": "tools/call", "gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "add", "fastmcp.server.name": "sums"}),
+            json!({"kind": "tool", "tool": "add", "mcp_server": "sums"}),
+        ),
+        ("my-service", "EmbeddingModel.embed", json!({}), json!({"kind": "embedding"})),
+        (
             "x",
             "a new word",
             json!({"gen_ai.operation.name": "brand_new", "gen_ai.request.model": "m", "gen_ai.usage.output_tokens": "7"}),
