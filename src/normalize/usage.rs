@@ -127,7 +127,7 @@ pub(super) enum Part {
 /// * A client that is known to pass on exclusive counts does (`is_known_beside`). If it omits reasoning, that is the excess of its total.
 ///
 /// Without evidence, the counts stay as sent. A total that is less than its parts contradicts them and is removed; returns whether there
-/// was one.
+/// was one. If no output is sent, it is what the total has above the input.
 pub(super) fn settle(usage: &mut Usage, is_known_beside: impl Fn(Part) -> bool) -> bool {
     let cached =
         usage.cached_read.unwrap_or_default().saturating_add(usage.cache_write.unwrap_or_default());
@@ -155,13 +155,13 @@ pub(super) fn settle(usage: &mut Usage, is_known_beside: impl Fn(Part) -> bool) 
     {
         *output = output.saturating_add(reasoning);
     }
-    if let (Some(input), Some(output)) = (usage.input, usage.output) {
-        let sum = input.saturating_add(output);
-        let total = usage.total.map(|total| if total == plain { sum } else { total });
-        usage.total = total.filter(|total| *total >= sum);
-        return total != usage.total;
-    }
-    false
+    let is_rest = usage.input.is_some() && cached == 0 && above != 0;
+    usage.output = usage.output.or(is_rest.then_some(above));
+    let (Some(input), Some(output)) = (usage.input, usage.output) else { return false };
+    let sum = input.saturating_add(output);
+    let total = usage.total.map(|total| if total == plain { sum } else { total });
+    usage.total = total.filter(|total| *total >= sum);
+    total != usage.total
 }
 
 /// A bucket of Langfuse: the side that it belongs to, a word in its name, and its counter.
@@ -350,6 +350,9 @@ mod tests {
             ([9_000, 80, 9_180, 100, 0, 0], !KNOWN, [9_100, 80, 9_180, 100, 0, 0]),
             // Input and output are the total: inclusive.
             ([10_105, 50, 10_155, 10_000, 100, 0], !KNOWN, [10_105, 50, 10_155, 10_000, 100, 0]),
+            // No output is sent: Ragbits. What could be cached is not.
+            ([1_001, 0, 1_202, 0, 0, 0], !KNOWN, [1_001, 201, 1_202, 0, 0, 0]),
+            ([10, 0, 70, 40, 0, 0], !KNOWN, [50, 0, 70, 40, 0, 0]),
             // No evidence: as sent.
             ([500, 50, 0, 100, 0, 0], !KNOWN, [500, 50, 0, 100, 0, 0]),
             // The client is known, and its total may be only input plus output.

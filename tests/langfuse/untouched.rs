@@ -64,6 +64,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("programs/openlit-agents", "it takes OpenLIT's cost of 0 for a cost"),
     ("programs/openllmetry-js-anthropic", EXCLUSIVE),
     ("programs/pydantic-logfire", TWICE),
+    ("programs/ragbits", "it does not read Ragbits' names"),
     ("programs/spring-ai-1", "it adds a call to the next one, which has its tokens in it"),
     ("programs/steps", "it adds what a step or a run says of its calls to these"),
     ("programs/voltagent", "it does not read VoltAgent's names"),

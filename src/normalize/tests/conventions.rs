@@ -506,7 +506,7 @@ fn flattened_prompts_of_old_openllmetry_become_one_list() {
         &json!({"kind": "generation", "convention": "gen_ai_legacy", "provider": "openai",
             "input": {"json": [{"role": "user", "content": "hi"}]},
             "output": {"json": [{"role": "assistant", "content": "yo", "finish_reason": "stop"}]},
-            "usage": {"input": 1, "total": 3}, "parameters": {"json": {"temperature": 0.5}},
+            "usage": {"input": 1, "output": 2, "total": 3}, "parameters": {"json": {"temperature": 0.5}},
             "tool_definitions": {"json": [{"name": "f"}]}}),
     );
 }

@@ -404,6 +404,32 @@ fn gateways_and_libraries_say_costs_users_and_content_in_their_own_keys() {
             json!({"mcp.method.name": "tools/call", "gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "add", "fastmcp.server.name": "sums"}),
             json!({"kind": "tool", "tool": "add", "mcp_server": "sums"}),
         ),
+        (
+            "ragbits.core.audit.traces.otel",
+            "generate",
+            json!({"inputs.model_name": "openai/gpt-4o-mini", "outputs.response": "[LLMResponse()]", "outputs.prompt_tokens_batch": 1001,
+                "outputs.total_tokens_batch": 1202}),
+            json!({"kind": "generation", "request_model": "openai/gpt-4o-mini", "usage": {"input": 1001, "output": 201, "total": 1202}}),
+        ),
+        (
+            "ragbits.core.audit.traces.otel",
+            "Agent._execute_tool",
+            json!({"inputs.tool_name": "add", "inputs.tool_arguments.a": 1, "outputs.result.tool_output": "2", "outputs.result.tool_call_id": "call_1"}),
+            json!({"kind": "tool", "tool": "add", "tool_call_id": "call_1", "input": {"json": {"a": 1}}, "output": "2"}),
+        ),
+        (
+            "ragbits.core.audit.traces.otel",
+            "Agent._stream_internal",
+            json!({"inputs.input": "hi"}),
+            json!({"kind": "agent", "agent": null, "input": "hi"}),
+        ),
+        (
+            "genkit-tracer",
+            "generate",
+            json!({"genkit:type": "util", "genkit:name": "generate",
+                "genkit:output": "{\"finishReason\":\"failed\",\"error\":{\"status\":\"INTERNAL\",\"message\":\"no such city\"}}"}),
+            json!({"kind": "chain", "finish_reasons": ["failed"], "error": {"kind": null, "message": "no such city", "data": null}}),
+        ),
         ("my-service", "EmbeddingModel.embed", json!({}), json!({"kind": "embedding"})),
         (
             "x",
