@@ -294,6 +294,32 @@ fn a_parent_that_sums_up_calls_which_were_counted_long_before_counts_no_tokens()
 }
 
 #[test]
+fn a_sum_that_arrives_before_its_calls_counts_only_if_none_has_come_when_the_trace_is_over() {
+    let usage = r#""usage":{"input_tokens":100,"output_tokens":20}"#;
+    let run = format!(
+        r#"{{"type":"custom","name":"run","data":{{"sdk_span_type":"task","name":"run",{usage}}}}}"#
+    );
+    let run = span("r", None, 9, &run);
+    let call = span("g", Some("r"), 2, &format!(r#"{{"type":"generation",{usage}}}"#));
+    for (calls, expected) in [(vec![], [0, 120]), (vec![call], [120, 120])] {
+        let metrics = metrics();
+        feed_at(&metrics, std::slice::from_ref(&run), NOW);
+        feed_at(&metrics, &calls, NOW);
+        let tokens = |after: Duration| {
+            settle(&metrics, NOW + nanos(after));
+            let page = page(&metrics);
+            let sums =
+                page.lines().filter(|line| line.starts_with("gen_ai_client_token_usage_sum"));
+            sums.filter_map(|line| line.rsplit(' ').next()?.strip_suffix(".0")?.parse::<u64>().ok())
+                .sum::<u64>()
+        };
+        let found = [Duration::ZERO, OVER_AFTER].map(&tokens);
+        assert_eq!(found, expected);
+        assert_eq!([COUNTED_AFTER, 2 * COUNTED_AFTER].map(tokens), [120; 2]);
+    }
+}
+
+#[test]
 fn a_span_that_is_sent_again_with_other_words_is_counted_once() {
     let metrics = metrics();
     for _ in 0..2 {

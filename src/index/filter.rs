@@ -21,9 +21,9 @@ use crate::support::clock::nanos;
 use crate::support::duration::Duration;
 use crate::support::options::did_you_mean;
 
-/// A condition on traces.
+/// A condition on traces: tests, each with whether it is negated.
 #[derive(Debug, Clone, Default)]
-pub struct Filter(Vec<Term>);
+pub struct Filter(Vec<(bool, Test)>);
 
 /// An invalid word, with its position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,12 +33,6 @@ pub struct FilterMistake {
     at: Range<usize>,
     what: String,
     hint: String,
-}
-
-#[derive(Debug, Clone)]
-struct Term {
-    is_negated: bool,
-    test: Test,
 }
 
 #[derive(Debug, Clone)]
@@ -125,13 +119,12 @@ impl Filter {
     pub fn read(text: &str) -> Result<Self, FilterMistake> {
         let mistake =
             |(at, what, hint)| FilterMistake { text: text.replace('\n', " "), at, what, hint };
-        let terms = split(text).and_then(|words| words.map(term).collect());
-        terms.map(Self).map_err(mistake)
+        split(text).and_then(|words| words.map(term).collect()).map(Self).map_err(mistake)
     }
 
     /// Returns whether a trace matches.
     pub(super) fn takes(&self, trace: &SettledTrace<'_>) -> bool {
-        self.0.iter().all(|term| term.test.holds(trace) != term.is_negated)
+        self.0.iter().all(|(is_negated, test)| test.holds(trace) != *is_negated)
     }
 }
 
@@ -156,7 +149,7 @@ fn split(text: &str) -> Result<impl Iterator<Item = (usize, &str)>, Mistake> {
     }
 }
 
-fn term((start, word): (usize, &str)) -> Result<Term, Mistake> {
+fn term((start, word): (usize, &str)) -> Result<(bool, Test), Mistake> {
     let body = word.strip_prefix('-').unwrap_or(word);
     let is_negated = body.len() < word.len();
     let unquoted = |text: &str| text.replace('"', "");
@@ -164,7 +157,7 @@ fn term((start, word): (usize, &str)) -> Result<Term, Mistake> {
     let Some((name, value)) = key else {
         let text = unquoted(body).to_lowercase();
         let id = TraceId::from_hex(text.strip_prefix("trace_").unwrap_or(&text));
-        return Ok(Term { is_negated, test: id.map_or(Test::Has(any_names, text), Test::Is) });
+        return Ok((is_negated, id.map_or(Test::Has(any_names, text), Test::Is)));
     };
     let value = &*unquoted(value);
     let start = start + usize::from(is_negated);
@@ -176,7 +169,7 @@ fn term((start, word): (usize, &str)) -> Result<Term, Mistake> {
         return Err((of_name, format!("unknown term `{name}:`"), hint));
     };
     match kind.test(value) {
-        Ok(test) => Ok(Term { is_negated, test }),
+        Ok(test) => Ok((is_negated, test)),
         Err((_, hint)) if value.is_empty() => {
             Err((of_name, format!("`{name}:` says nothing"), hint.to_owned()))
         }

@@ -1,7 +1,7 @@
 //! Actions of agents in one trace, once the place of each span is known: which agent it belongs to, and whether its tokens count. Pure.
 //!
-//! Many spans arrive before their ancestors. Metrics by agent wait until the nearest agent, or all ancestors, were seen, or the trace was
-//! quiet for long. What is still waiting when the daemon ends is not counted, because its counters start over with the next process.
+//! Many spans arrive before their ancestors, and sums before the calls that they sum up. Metrics by agent wait for both, or until the trace
+//! was quiet for long. What is still waiting when the daemon ends is not counted, because its counters start over with the next process.
 
 use std::collections::HashSet;
 
@@ -71,16 +71,17 @@ impl PendingMetrics {
                 passed -= 1;
                 return true;
             }
-            // A sum of other spans counts only if no ancestor has one.
+            // A sum of other spans counts only if no ancestor has one, and no call below it, which may still arrive.
             let to_top = !matches!(call.spending.spends, Spends::Nothing | Spends::Model);
             let (agent, is_known) = tree.agent_above(call.span, to_top, steps_max);
-            if is_known || all {
+            let counts_tokens = call.spending.counts(tree.is_exception(call.span, &mut memo));
+            let waits = !all && (!is_known || (to_top && counts_tokens));
+            if !waits {
                 let agent = agent.and_then(|place| agents.name(place));
                 let agent = agent.map(|name| series.name(Role::Agent, name)).unwrap_or_default();
-                let counts_tokens = call.spending.counts(tree.is_exception(call.span, &mut memo));
                 series.call(call, agent, workflow, counts_tokens);
             }
-            !is_known && !all
+            waits
         });
         self.looked_at = self.waiting.len();
     }

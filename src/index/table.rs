@@ -101,13 +101,11 @@ impl Table {
         let (counted, over) = (quiet_since(COUNTED_AFTER), quiet_since(OVER_AFTER));
         while let Some((id, _)) = self.quiet_at(COUNTED, counted) {
             self.traces.pass(COUNTED);
-            self.count_all(id);
+            self.count_all(id, true);
         }
         while let Some((id, _)) = self.quiet_at(OVER, over) {
             self.traces.pass(OVER);
-            if let Some(series) = &mut self.series {
-                self.traces.change(&id, |trace| trace.quiet(id, series));
-            }
+            self.count_all(id, false);
         }
     }
 
@@ -115,9 +113,9 @@ impl Table {
         self.traces.at_mark(mark).filter(|(_, trace)| trace.last_ns <= since_ns)
     }
 
-    fn count_all(&mut self, id: TraceId) {
+    fn count_all(&mut self, id: TraceId, long: bool) {
         if let Some(series) = &mut self.series {
-            self.traces.change(&id, |trace| trace.count_all(id, &self.names, series));
+            self.traces.change(&id, |trace| trace.count_all(id, long, &self.names, series));
         }
     }
 
@@ -135,7 +133,7 @@ impl Table {
             return self.forget_oldest(false);
         }
         self.traces.pass(DECIDED);
-        self.count_all(id);
+        self.count_all(id, true);
         self.traces.change(&id, |trace| trace.decide(&mut self.names));
         true
     }
@@ -143,7 +141,7 @@ impl Table {
     /// Removes the trace that has been quiet for longest; `is_kept` tells whether the journal still keeps it.
     fn forget_oldest(&mut self, is_kept: bool) -> bool {
         let Some((id, _)) = self.traces.oldest() else { return false };
-        self.count_all(id);
+        self.count_all(id, true);
         let Some((_, trace)) = self.traces.pop_oldest() else { return false };
         trace.forget(&mut self.names);
         if let Some(first) = trace.records.first().filter(|_| is_kept) {

@@ -295,19 +295,21 @@ impl Trace {
         }
     }
 
-    /// Counts a quiet trace as a trace, unless parts of it may be missing.
-    pub(super) fn quiet(&mut self, id: TraceId, series: &mut AgentSeries) {
-        if let Some(open) = self.open.as_mut().filter(|open| open.tree.is_whole()) {
-            open.pending.end(id, &open.tree, series);
-        }
-    }
-
-    /// Counts everything with what is known, after the trace was quiet for long. Later spans count as another trace.
-    pub(super) fn count_all(&mut self, id: TraceId, names: &Names, series: &mut AgentSeries) {
-        self.count(true, names, series);
-        if let Some(open) = &mut self.open {
-            open.pending.end(id, &open.tree, series);
-            open.pending = PendingMetrics::default();
+    /// Counts everything with what is known after the trace was quiet: for `long`, so that later spans are another one, or if it is whole.
+    pub(super) fn count_all(
+        &mut self,
+        id: TraceId,
+        long: bool,
+        names: &Names,
+        series: &mut AgentSeries,
+    ) {
+        if long || self.open.as_ref().is_some_and(|open| open.tree.is_whole()) {
+            self.count(true, names, series);
+            let Some(Open { pending, tree, .. }) = self.open.as_deref_mut() else { return };
+            pending.end(id, tree, series);
+            if long {
+                *pending = PendingMetrics::default();
+            }
         }
     }
 
