@@ -9,7 +9,7 @@
 
 mod value;
 mod fields;
-mod provider;
+pub(in crate::normalize) mod provider;
 mod index;
 mod slots;
 mod events;

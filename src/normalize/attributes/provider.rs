@@ -10,7 +10,7 @@ static APIS: LazyLock<Vec<(&str, ())>> =
     LazyLock::new(|| tables::beginnings("apis", |_| Some(())).collect());
 
 /// Returns the provider's normalized name; `None` for a framework's name.
-pub(super) fn normalized(name: &Text) -> Option<Text> {
+pub(in crate::normalize) fn normalized(name: &Text) -> Option<Text> {
     let provider = match name.rsplit_once('.') {
         Some((provider, api)) if APIS.contains(&(api, ())) => name.slice_ref(provider),
         _ => name.clone(),

@@ -217,8 +217,7 @@ impl<'a> Mapping<'a> {
 
     fn generation(&mut self) {
         self.model_call(Some("chat"));
-        self.put_string(&[keys::GEN_AI_REQUEST_MODEL, keys::LLM_MODEL_NAME], "model");
-        self.model_config();
+        self.model();
         let (input, output) = (self.take("input"), self.take("output"));
         self.put_messages(keys::GEN_AI_INPUT_MESSAGES, input, Side::Input);
         self.put_messages(keys::GEN_AI_OUTPUT_MESSAGES, output, Side::Output);
@@ -348,8 +347,7 @@ impl<'a> Mapping<'a> {
         // The conventions have no operation for it.
         self.model_call(None);
         self.put_word(keys::GEN_AI_OUTPUT_TYPE, output_type);
-        self.put_string(&[keys::GEN_AI_REQUEST_MODEL, keys::LLM_MODEL_NAME], "model");
-        self.model_config();
+        self.model();
         let span = self.span;
         self.usage(&span.facts().usage);
         self.put_data(&[key], text);
@@ -369,12 +367,17 @@ impl<'a> Mapping<'a> {
 
     fn model_call(&mut self, operation: Option<&'static str>) {
         self.put_word(keys::OPENINFERENCE_SPAN_KIND, "LLM");
-        let provider = facts::provider(self.data.get("model_config"));
         self.put_text(keys::GEN_AI_OPERATION_NAME, operation.map(Text::from_static));
-        self.put_text(keys::GEN_AI_PROVIDER_NAME, provider.map(Text::from_static));
+        self.put_text(keys::GEN_AI_PROVIDER_NAME, self.span.facts().provider.clone());
     }
 
-    fn model_config(&mut self) {
+    /// Adds the requested model and its configuration.
+    fn model(&mut self) {
+        if let Some(model) = &self.span.facts().request_model {
+            self.take("model");
+            self.put(keys::GEN_AI_REQUEST_MODEL, Value::Text(model.clone()));
+            self.put(keys::LLM_MODEL_NAME, Value::Text(model.clone()));
+        }
         let Some(config) = take(&mut self.data, "model_config", Raw::is_object) else { return };
         self.put_json(keys::LLM_INVOCATION_PARAMETERS, config);
         self.parameters(self.source, config);

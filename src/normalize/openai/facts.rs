@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
+use crate::normalize::attributes::provider;
 use crate::normalize::raw::{
     Object, Raw, payload, payload_of_text, payloads, share, with_first, written,
 };
-use crate::normalize::time;
-use crate::normalize::usage;
+use crate::normalize::{time, usage};
 use crate::span::{
     Convention, Facts, Kind, Opened, Payload, Span, SpanError, Text, TraceObject, Usage, keys, tags,
 };
@@ -199,8 +199,19 @@ impl<'a> Reader<'a> {
     }
 
     fn model_call(&self, facts: &mut Facts) {
-        facts.request_model = self.text("model");
-        facts.provider = provider(self.data.get("model_config")).map(Text::from_static);
+        let config = self.data.get("model_config");
+        let said = |name| config.and_then(|config| config.get(name)).and_then(Raw::string);
+        let (named, address) = (said("provider").unwrap_or_default(), said("base_url"));
+        // The AI SDK's adapter also writes it before the model: `anthropic.messages:claude-opus-4-5`.
+        let own = |it: &Text| Some(it.slice_ref(it.strip_prefix(&*named)?.strip_prefix(':')?));
+        facts.request_model = self.text("model").map(|model| own(&model).unwrap_or(model));
+        // Without a name, the only evidence is the server's address. LiteLLM's adapter, which has many, sends an empty one.
+        facts.provider = match address.as_deref().unwrap_or("api.openai.com") {
+            _ if !named.is_empty() => provider::normalized(&share(self.source, named)),
+            openai if openai.contains("api.openai.com") => Some(Text::from_static("openai")),
+            azure if azure.contains(".azure.com") => Some(Text::from_static("azure.ai.openai")),
+            _ => None,
+        };
         facts.parameters = self.payload("model_config");
         facts.usage = self.usage("usage");
     }
@@ -264,16 +275,6 @@ pub(super) fn payload_in(source: &Text, value: Raw<'_>) -> Option<Payload> {
     match payload(source, value)? {
         Payload::Text(text) => payload_of_text(&text),
         json @ Payload::Json(_) => Some(json),
-    }
-}
-
-/// Returns the model's provider. The only evidence in the SDK's data is the address of the server.
-pub(super) fn provider(config: Option<Raw<'_>>) -> Option<&'static str> {
-    let address = config.and_then(|config| config.get_string("base_url"));
-    match address.as_deref().unwrap_or("api.openai.com") {
-        address if address.contains("api.openai.com") => Some("openai"),
-        address if address.contains(".azure.com") => Some("azure.ai.openai"),
-        _ => None,
     }
 }
 

@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 use super::totals::trace_total;
 use super::{agents_sdk, check_golden, decode_all, decode_fixture, envelope, facts_json};
 use crate::normalize::{Encoding, Limits, Malformed, decode, scrub_credentials, trace_facts};
-use crate::span::{Detail, Item, Kind, Receiver, Span, SpanId, Usage, ValueOffsets, keys, otlp};
+use crate::span::{
+    Detail, Item, Kind, Receiver, Span, SpanId, Text, Usage, Value as AttributeValue, ValueOffsets,
+    keys, otlp,
+};
 use crate::support::golden;
 
 fn refusal(body: &str) -> Malformed {
@@ -292,6 +295,48 @@ fn counts_that_an_sdk_moved_to_details_are_read_like_those_that_it_did_not() {
         r#"{"input_tokens":60,"output_tokens":50,"details":{"total_tokens":150,"input_tokens_details":{"cached_tokens":40}}}"#,
     );
     assert_eq!((exclusive.input, exclusive.cached_read), (Some(100), Some(40)));
+}
+
+#[test]
+fn the_provider_that_an_adapter_for_other_models_names_is_read_and_is_no_part_of_the_model() {
+    for (model, config, expected) in [
+        // The AI SDK's adapter for JavaScript.
+        (
+            "anthropic.messages:claude-sonnet-4-5",
+            r#"{"provider":"anthropic.messages","model_impl":"ai-sdk"}"#,
+            (Some("anthropic"), "claude-sonnet-4-5"),
+        ),
+        (
+            "google.generative-ai:gemini-2.5-flash",
+            r#"{"provider":"google.generative-ai","model_impl":"ai-sdk"}"#,
+            (Some("gcp.gemini"), "gemini-2.5-flash"),
+        ),
+        // Those of Python for any-llm and LiteLLM.
+        (
+            "mistral/mistral-small",
+            r#"{"base_url":"","provider":"mistral","model_impl":"any-llm"}"#,
+            (Some("mistral_ai"), "mistral/mistral-small"),
+        ),
+        (
+            "anthropic/claude-opus-4-1",
+            r#"{"base_url":"","model_impl":"litellm"}"#,
+            (None, "anthropic/claude-opus-4-1"),
+        ),
+        ("gpt-5:x", r#"{"provider":""}"#, (Some("openai"), "gpt-5:x")),
+    ] {
+        let data = format!(r#"{{"type":"generation","model":"{model}","model_config":{config}}}"#);
+        let decoded = agents_sdk(body_of(&[span_item("s", &data)]));
+        let span = decoded.batch.spans().next().unwrap();
+        let facts = span.facts();
+        assert_eq!((facts.provider.as_deref(), &**facts.request_model.as_ref().unwrap()), expected);
+        let attributes = &span.detail().attributes;
+        let text = |name| attributes.iter().find(|one| &*one.key == name).map(|one| &one.value);
+        let is = |said: Option<&str>| said.map(|text| AttributeValue::Text(Text::from(text)));
+        assert_eq!(text(keys::GEN_AI_PROVIDER_NAME), is(expected.0).as_ref());
+        for key in [keys::GEN_AI_REQUEST_MODEL, keys::LLM_MODEL_NAME] {
+            assert_eq!(text(key), is(Some(expected.1)).as_ref());
+        }
+    }
 }
 
 #[test]
