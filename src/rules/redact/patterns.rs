@@ -126,7 +126,8 @@ pub static PATTERNS: &[Pattern] = &[
     Pattern {
         edges: Edges::Token,
         ..key("jwt", "JSON Web Tokens (`eyJ...`)", &["eyJ"],
-            r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*")
+            // A longer header is base64 of a payload, and each beginning in it would be searched to its end.
+            r"eyJ[A-Za-z0-9_-]{8,508}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*")
     },
     found("private_key", "private keys in PEM, also truncated", Start::Literals(&["-----BEGIN "]), Body::Code(checks::private_key), Edges::Free),
     Pattern {

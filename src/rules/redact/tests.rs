@@ -1,5 +1,7 @@
 //! Planted secrets in every place of both formats, and properties of everything else.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, any_value};
@@ -162,6 +164,15 @@ fn what_only_looks_like_a_secret_stays() {
     assert_eq!(value_of(&rule, &image), None, "base64 is left alone");
     let short = "data:image/png;base64,iVBORw0KGgo+sk-abcd0123abcd0123abcd0123";
     assert_eq!(value_of(&rule, short), None);
+}
+
+#[test]
+fn a_text_of_beginnings_without_an_end_is_searched_in_linear_time() {
+    let (text, started) = ("eyJ".repeat(100_000), Instant::now());
+    assert_eq!(cleaned(&masking_all(), &text), text);
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    let header = format!("eyJ{}", "a".repeat(508));
+    assert_eq!(cleaned(&masking_all(), &format!("{header}.eyJ12345678.")), "[jwt]");
 }
 
 #[test]
