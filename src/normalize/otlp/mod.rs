@@ -19,6 +19,8 @@ mod json;
 #[cfg(test)]
 mod tests;
 
+use std::cell::LazyCell;
+
 use super::attributes;
 use crate::span::{Detail, Format, Span, SpanReading};
 
@@ -49,19 +51,15 @@ impl Format for Otlp {
 
     fn said(&self, span: &Span, reading: &mut SpanReading) {
         let SpanReading { facts, head } = reading;
-        let detail = span.known_detail().unwrap_or_else(|| {
-            let head = head.insert(Detail::default());
-            detail::fill(head, &span.wire);
-            head
-        });
+        let detail = span.known_detail().unwrap_or_else(|| head.insert(self.detail(span)));
         attributes::facts(span, detail, facts);
     }
 
     fn brief_facts(&self, span: &Span, reading: &mut SpanReading) {
         let mut followed = None;
-        let name = || str::from_utf8(wire::last_bytes(&span.wire, 5)).unwrap_or_default();
+        let name = LazyCell::new(|| str::from_utf8(wire::last_bytes(&span.wire, 5)).unwrap_or(""));
         let detail = detail::span_with(&span.wire, |key, bytes| {
-            attributes::matters_to_sums((key, bytes), (&span.scope.name, name), &mut followed)
+            attributes::matters_to_sums((key, bytes), (&span.scope.name, || *name), &mut followed)
         });
         attributes::facts(span, &detail, &mut reading.facts);
     }
