@@ -94,7 +94,8 @@ fn look(place: &Place, watched: &Watched, shell: Shell<'_>) -> Result<Top, ExitC
     let sum = |of: fn(&TraceSummary) -> u64| all.iter().map(of).sum::<u64>();
     let (traces, spans) = (all.len() as u64, sum(|trace| trace.spans));
     let total_tokens = sum(|trace| trace.total_tokens);
-    let cost_usd = all.iter().filter_map(|trace| trace.cost_usd).sum::<f64>();
+    // An empty sum is -0.
+    let cost_usd = all.iter().filter_map(|trace| trace.cost_usd).sum::<f64>() + 0.0;
     let window_seconds = window.0.as_secs_f64();
     let rate = |sum: f64, seconds: f64| sum * seconds / window_seconds.max(1e-9);
     let stats = |by| {

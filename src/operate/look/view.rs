@@ -177,9 +177,9 @@ pub fn one_line(text: &str, letters_max: usize) -> String {
     if rest.is_empty() { said } else { said + "..." }
 }
 
-/// Formats an amount of money. The cost of one call has many decimals. An empty sum is -0.
+/// Formats an amount of money. The cost of one call has many decimals.
 pub(super) fn dollars_text(usd: f64) -> String {
-    format!("${:.6}", usd + 0.0)
+    format!("${usd:.6}")
 }
 
 impl SpanView {
