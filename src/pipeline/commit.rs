@@ -72,7 +72,7 @@ pub(super) async fn save(
     if let Some(place) = made.go_on {
         match place_in(&journal, &place) {
             Some(place) => cursor = place,
-            None => return (Err(Pace::Hold { reason: OTHER_JOURNAL.to_owned() }), false),
+            None => return (Err(Pace::hold(OTHER_JOURNAL)), false),
         }
     }
     cursor.state = made.state;
@@ -85,8 +85,7 @@ pub(super) async fn save(
     });
     let saving = move || journal.save_cursor(&status.sink, &cursor);
     let saved = tokio::task::spawn_blocking(saving).await;
-    let reason = |problem| format!("the cursor could not be saved: {problem}");
-    let unsaved = |problem| Pace::Down { after: None, reason: reason(problem) };
+    let unsaved = |problem| Pace::down(format!("the cursor could not be saved: {problem}"));
     (saved.map_err(io::Error::other).flatten().map_err(unsaved), has_moved)
 }
 

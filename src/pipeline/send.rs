@@ -98,8 +98,7 @@ impl Lane {
         // Without a wait this would be an endless loop.
         let repeats = rest.tasks.iter().any(|again| again.delivery.len() == task.delivery.len());
         if pace == Pace::Go && repeats {
-            let reason = "the sink asks for everything again without a reason".to_owned();
-            pace = Pace::Down { after: None, reason };
+            pace = Pace::down("the sink asks for everything again without a reason");
         }
         let settled = rest.arrived.len() + rest.refused.len();
         if settled == task.delivery.len() && matches!(pace, Pace::Down { .. }) {

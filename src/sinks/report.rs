@@ -116,6 +116,16 @@ pub enum Pace {
 }
 
 impl Pace {
+    /// Returns [`Pace::Down`] without a wait that was asked for.
+    pub fn down(reason: impl Into<String>) -> Self {
+        Self::Down { after: None, reason: reason.into() }
+    }
+
+    /// Returns [`Pace::Hold`].
+    pub fn hold(reason: impl Into<String>) -> Self {
+        Self::Hold { reason: reason.into() }
+    }
+
     /// Returns the reason for anything but continuing.
     pub fn reason(&self) -> Option<&str> {
         match self {
@@ -169,7 +179,7 @@ impl Report {
 
     /// Reports that an operator must fix something: all items are retried afterwards.
     pub fn hold(reason: impl Into<String>) -> Self {
-        Self::all(Verdict::Retry, Pace::Hold { reason: reason.into() })
+        Self::all(Verdict::Retry, Pace::hold(reason))
     }
 
     /// Reports that the backend rejected the complete request because of its contents.
@@ -179,9 +189,8 @@ impl Report {
 
     /// Reports that the backend failed on the request.
     pub fn fault(reason: String, answer: String) -> Self {
-        let pace = Pace::Down { after: None, reason: reason.clone() };
-        let refusal = Refusal { class: RejectClass::Fault, reason, answer };
-        Self::all(Verdict::Fault(Arc::new(refusal)), pace)
+        let refusal = Refusal { class: RejectClass::Fault, reason: reason.clone(), answer };
+        Self::all(Verdict::Fault(Arc::new(refusal)), Pace::down(reason))
     }
 
     /// Reports that the backend will never accept any of the items.

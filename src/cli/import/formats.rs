@@ -26,18 +26,15 @@ pub(super) type Body = (Envelope, Bytes);
 
 type AsBody = fn(&Bytes) -> Result<Body, String>;
 
-/// For JSON, the member that identifies a format, and the conversion to a body.
+/// For JSON, the members that identify a format, and the conversion to a body.
 const FORMATS: &[(&str, AsBody)] = &[
-    ("resourceSpans", |body| Ok(otlp(Encoding::Json, body))),
-    ("resource_spans", |body| Ok(otlp(Encoding::Json, body))),
+    ("resourceSpans resource_spans", |body| Ok(otlp(Encoding::Json, body))),
     ("data", |body| Ok(agents_sdk(body.clone()))),
     ("schema_version", |line| of_line(line)),
     // A row of Langfuse. Each has one of these members, before the columns that are named after the user's scores.
-    ("project_id", |row| of_row(row)),
-    ("projectId", |row| of_row(row)),
-    ("parentObservationId", |row| of_row(row)),
-    ("parent_observation_id", |row| of_row(row)),
-    ("bookmarked", |row| of_row(row)),
+    ("project_id projectId parentObservationId parent_observation_id bookmarked", |row| {
+        langfuse::columns(row).map(of_columns)
+    }),
     // A single item of the Agents SDK.
     ("object", |item| Ok(agents_sdk(sdk_request(item.trim_ascii())))),
     ("set_aside", |line| body(&content_of(line).ok_or("it is empty")?)),
@@ -73,8 +70,8 @@ fn body(piece: &Bytes) -> Result<Body, String> {
     Scanner::lenient(piece)
         .each_member(|scanner, name| {
             let name = piece.get(name.start..name.end).unwrap_or_default();
-            format =
-                format.or_else(|| FORMATS.iter().find(|(member, _)| member.as_bytes() == name));
+            let is_of = |members: &str| members.split(' ').any(|known| known.as_bytes() == name);
+            format = format.or_else(|| FORMATS.iter().find(|(members, _)| is_of(members)));
             scanner.skip_value()
         })
         .map_err(|broken: Broken| format!("it is not JSON: {broken}"))?;
@@ -97,25 +94,18 @@ fn archived(request: &Bytes) -> Option<Bytes> {
 }
 
 fn agents_sdk(bytes: Bytes) -> Body {
-    body_of(Receiver::OpenAi, Encoding::Json, bytes)
-}
-
-fn body_of(receiver: Receiver, encoding: Encoding, bytes: Bytes) -> Body {
-    let source = Source { receiver, ..Source::unknown() };
-    (Envelope::new(source, encoding, bytes.len()), bytes)
+    let source = Source { receiver: Receiver::OpenAi, ..Source::unknown() };
+    (Envelope::new(source, Encoding::Json, bytes.len()), bytes)
 }
 
 fn otlp(encoding: Encoding, body: &Bytes) -> Body {
-    body_of(Receiver::OtlpHttp, encoding, body.clone())
+    let source = Source { receiver: Receiver::OtlpHttp, ..Source::unknown() };
+    (Envelope::new(source, encoding, body.len()), body.clone())
 }
 
 /// Returns an OTLP span from its columns.
 fn of_columns(line: Json) -> Body {
     otlp(Encoding::Json, &Bytes::from(lines::request(line).to_string()))
-}
-
-fn of_row(row: &[u8]) -> Result<Body, String> {
-    langfuse::columns(row).map(of_columns)
 }
 
 /// Reads one of our own lines: an item of the Agents SDK as it was, or an OTLP span from its columns.

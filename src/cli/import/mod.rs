@@ -48,13 +48,12 @@ use tokio::sync::mpsc;
 use self::batches::Batch;
 pub(super) use self::formats::of_piece;
 use self::pieces::Pieces;
-use self::set_aside::SetAside;
 use self::sources::{Progress, Source, State};
-use self::stores::Stores;
 use super::client::TrustArguments;
 use super::output::{explain, harmless, say, say_json};
 use super::run::block_on;
 use super::{ConfigArguments, Ended, Shell};
+use crate::config::Config;
 use crate::support::moment::{self, NotATime};
 use crate::support::options::did_you_mean;
 use crate::support::{clock, duration, rfc3339};
@@ -143,12 +142,10 @@ pub(super) fn import(arguments: &ImportArguments, shell: Shell<'_>) -> Ended {
     let sink = arguments.sink.as_deref();
     let is_remote = arguments.sources.iter().any(|source| source.contains("://"));
     let needs_config = arguments.endpoint.is_none() || sink.is_some() || is_remote;
-    let config = needs_config.then(|| shell.load(&arguments.config)).transpose()?;
-    let config = config.map(|loaded| loaded.config);
-    let receivers = config.as_ref().map(|config| &config.receivers);
-    let own = receivers.map(|it| it.http.url(it.tls.is_some()));
-    let url = arguments.endpoint.clone().or(own).unwrap_or_default();
-    let sinks = config.as_ref().map(|config| config.sinks.as_slice()).unwrap_or_default();
+    let loaded = needs_config.then(|| shell.load(&arguments.config)).transpose()?;
+    let Config { receivers, sinks, .. } = loaded.map(|loaded| loaded.config).unwrap_or_default();
+    let own = receivers.http.url(receivers.tls.is_some());
+    let url = arguments.endpoint.clone().unwrap_or(own);
     let names: Vec<&str> = sinks.iter().map(|sink| sink.name.as_str()).collect();
     if let Some(sink) = sink.filter(|sink| !names.contains(sink)) {
         let what = format!("there is no sink {sink} in the configuration");
@@ -158,18 +155,17 @@ pub(super) fn import(arguments: &ImportArguments, shell: Shell<'_>) -> Ended {
     let (from, to) = (rfc3339::text(window.start), rfc3339::text(window.end));
     let asked = format!("to {url}, from {from} to {to}");
     let asked = sink.map_or(asked.clone(), |sink| format!("{asked}, for the sink {sink}"));
-    let of_file = |file: &Path, error: String| fail(format!("{}: {error}", file.display()));
+    let of_file = |file: &Path, error: io::Error| fail(format!("{}: {error}", file.display()));
     let load = |file| State::load(file, &asked).map_err(|error| of_file(file, error));
-    let state = arguments.resume.as_deref().map(load);
+    let state = arguments.resume.as_deref().map(load).transpose()?.unwrap_or_default();
     let open = |file: &Path| File::options().create(true).append(true).open(file);
-    let rejects = arguments.rejects.as_deref();
-    let rejects = rejects.map(|file| open(file).map_err(|error| of_file(file, error.to_string())));
-    let state = state.transpose()?.unwrap_or_default();
-    let (rejects, sums) = (rejects.transpose()?, Sums::default());
-    let mut import = Import { arguments, url, state, rejects, sums };
-    let stores = Stores { sinks, give_up_after: arguments.give_up_after.0 };
+    let open = |file| open(file).map_err(|error| of_file(file, error));
+    let rejects = arguments.rejects.as_deref().map(open).transpose()?;
+    let mut import = Import { arguments, url, state, rejects, sums: Sums::default() };
+    let give_up_after = arguments.give_up_after.0;
     let importing = async {
-        let sources = stores.find(&arguments.sources).await.map_err(fail)?;
+        let sources = stores::find(&arguments.sources, &sinks, give_up_after).await;
+        let sources = sources.map_err(fail)?;
         Ok::<_, ExitCode>(import.run(sources, window).await)
     };
     let ended = block_on(importing, output)??;
@@ -226,21 +222,18 @@ impl Import<'_> {
     /// Finishes a batch: stores first the rejects, then the progress.
     fn settle(&mut self, batch: Batch) -> io::Result<()> {
         for set_aside in &batch.set_aside {
-            self.keep(set_aside)?;
+            self.sums.set_aside += 1;
+            if self.sums.set_aside <= SAID_MAX {
+                let said = format!("set aside: {}: {}\n", set_aside.place, set_aside.reason);
+                explain(&harmless(&said));
+            }
+            let line = set_aside.line();
+            self.rejects.iter_mut().try_for_each(|file| file.write_all(line.as_bytes()))?;
         }
         self.sums.sources += u64::from(batch.is_end);
         self.sums.outside += batch.outside;
         self.state.sources.insert(batch.source, batch.progress);
         self.arguments.resume.as_deref().map_or(Ok(()), |file| self.state.save(file))
-    }
-
-    fn keep(&mut self, set_aside: &SetAside) -> io::Result<()> {
-        self.sums.set_aside += 1;
-        if self.sums.set_aside <= SAID_MAX {
-            let said = format!("set aside: {}: {}\n", set_aside.place, set_aside.reason);
-            explain(&harmless(&said));
-        }
-        self.rejects.iter_mut().try_for_each(|file| file.write_all(set_aside.line().as_bytes()))
     }
 }
 

@@ -63,7 +63,7 @@ pub(in crate::cli) struct Pieces {
     /// The cells of a table's first row.
     names: Vec<String>,
     /// The number of lines or pieces that were returned.
-    done: u64,
+    pub(super) done: u64,
     is_over: bool,
 }
 
@@ -91,29 +91,22 @@ impl Pieces {
         }
     }
 
-    /// Returns the number of lines or pieces that were returned.
-    pub(super) fn done(&self) -> u64 {
-        self.done
-    }
-
     /// Returns the next piece; `None` at the end, and after an unrecoverable flaw.
     pub(in crate::cli) fn next(&mut self) -> io::Result<Option<Chunk>> {
         match self.cut {
             Cut::Lines => return self.value(),
             Cut::Elements => return self.element(),
             Cut::Rows => return self.row(),
-            _ => {}
-        }
-        if self.is_over || self.stream.fill_buf()?.is_empty() {
-            return Ok(None);
+            _ if self.is_over || self.stream.fill_buf()?.is_empty() => return Ok(None),
+            Cut::Unknown => {
+                return self.broken("it is in none of the formats that can be imported");
+            }
+            Cut::Whole | Cut::Length32 | Cut::Varint => {}
         }
         let (length, mut bytes) = (self.length()?, Vec::new());
         let most = length.unwrap_or(0).min(self.bytes_max.saturating_add(1));
         self.stream.by_ref().take(most as u64).read_to_end(&mut bytes)?;
         let flaw = match length {
-            _ if self.cut == Cut::Unknown => {
-                Some("it is in none of the formats that can be imported".to_owned())
-            }
             _ if self.bytes_max < bytes.len() => Some(self.too_long()),
             Some(length) if self.cut == Cut::Whole || bytes.len() == length => None,
             _ => Some(CUT_SHORT.to_owned()),
@@ -127,28 +120,25 @@ impl Pieces {
     /// Reads an element of an array, which is an object.
     fn element(&mut self) -> io::Result<Option<Chunk>> {
         while !self.is_over {
-            let next = self.stream.fill_buf()?.first().copied();
-            if next == Some(b'{') {
-                break;
-            }
-            self.is_over = next == Some(b']');
-            match next {
-                Some(b',' | b'[' | b']' | b' ' | b'\t' | b'\r' | b'\n') => self.stream.consume(1),
+            match self.stream.fill_buf()?.first() {
+                Some(b'{') => {
+                    let most = self.stream.by_ref().take(self.bytes_max as u64);
+                    let mut element = Deserializer::from_reader(most);
+                    return match Box::<RawValue>::deserialize(&mut element) {
+                        Ok(value) => self.piece(value.get().as_bytes().to_vec(), None),
+                        Err(error) if error.is_io() => Err(error.into()),
+                        Err(error) => self.broken(&error.to_string()),
+                    };
+                }
+                Some(b']') => self.is_over = true,
+                Some(b',' | b'[' | b' ' | b'\t' | b'\r' | b'\n') => self.stream.consume(1),
                 Some(_) => {
                     return self.broken("it is in none of the formats: an array must have objects");
                 }
                 None => return self.broken(CUT_SHORT),
             }
         }
-        if self.is_over {
-            return Ok(None);
-        }
-        let most = self.stream.by_ref().take(self.bytes_max as u64);
-        match Box::<RawValue>::deserialize(&mut Deserializer::from_reader(most)) {
-            Ok(value) => self.piece(value.get().as_bytes().to_vec(), None),
-            Err(error) if error.is_io() => Err(error.into()),
-            Err(error) => self.broken(&error.to_string()),
-        }
+        Ok(None)
     }
 
     /// Reads a row of a table.
@@ -247,7 +237,6 @@ impl Pieces {
         let bytes = match self.cut {
             Cut::Length32 => 4,
             Cut::Varint => 8,
-            Cut::Unknown => return Ok(None),
             _ => return Ok(Some(usize::MAX)),
         };
         let mut length = 0;
@@ -269,13 +258,10 @@ impl Pieces {
 
 fn cut_of(head: &[u8]) -> Cut {
     let is_message = |head: &[u8]| begins_request(head).is_some();
-    let behind_length = || head.get(4..).filter(|_| head.first() == Some(&0)).unwrap_or_default();
+    let behind = head.get(4..).filter(|_| head.first() == Some(&0)).unwrap_or_default();
     if is_message(head) {
         Cut::Whole
-    } else if is_message(behind_length())
-        || behind_length().starts_with(b"{")
-        || behind_length().starts_with(ZSTD_MAGIC)
-    {
+    } else if is_message(behind) || behind.starts_with(b"{") || behind.starts_with(ZSTD_MAGIC) {
         Cut::Length32
     } else if varint(head)
         .is_some_and(|(length, rest)| begins_request(rest).is_some_and(|bytes| bytes <= length))

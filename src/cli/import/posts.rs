@@ -41,11 +41,24 @@ impl Import<'_> {
 
     /// Sends a request until it is accepted or refused. Returns the number of quarantined items, or the reason of the refusal.
     async fn send(&self, post: &Post, body: &Bytes) -> Result<Result<u64, String>, String> {
-        let path = if post.is_otlp() { "/v1/traces" } else { "/v1/traces/ingest" };
+        let (path, media) = if post.is_otlp() {
+            ("/v1/traces", "application/x-protobuf")
+        } else {
+            ("/v1/traces/ingest", "application/json")
+        };
         let url = below(&self.url, path);
+        let token = format!("Bearer {}", self.arguments.token);
+        let own = [(CONTENT_TYPE, media.to_owned()), (AUTHORIZATION, token)];
+        let sink = self.arguments.sink.iter().cloned();
+        let sink = sink.map(|sink| (HeaderName::from_static(ONLY_SINK_HEADER), sink));
+        // This program did not create the spans, so the known headers are those of the original clients.
+        let known = post.client.headers.iter();
+        let known = known.filter_map(|(name, value)| Some((name.parse().ok()?, value.clone())));
+        let headers: Vec<_> = own.into_iter().chain(sink).chain(known).collect();
+        let (body, ca) = (Some(body.clone()), self.arguments.trust.ca.as_deref());
+        let question = Question { url: &url, headers, body, patience: PATIENCE, ca };
         patiently(self.arguments.give_up_after.0, async || {
-            let answer = ask(self.question(&url, post, body)).await;
-            let answer = answer.map_err(|reason| Pace::Down { after: None, reason })?;
+            let answer = ask(question.clone()).await.map_err(Pace::down)?;
             let reason = format!("{url} answers {}: {}", answer.status, answer.text());
             let report = classify(answer.status, &answer.headers).report(reason, String::new);
             match report.refusal() {
@@ -55,20 +68,6 @@ impl Import<'_> {
             }
         })
         .await
-    }
-
-    /// Builds a request. Its headers are the known ones of the original clients, because this program did not create the spans.
-    fn question<'q>(&'q self, url: &'q str, post: &Post, body: &Bytes) -> Question<'q> {
-        let media = if post.is_otlp() { "application/x-protobuf" } else { "application/json" };
-        let known = post.client.headers.iter();
-        let known = known.filter_map(|(name, value)| Some((name.parse().ok()?, value.clone())));
-        let token = format!("Bearer {}", self.arguments.token);
-        let own = [(CONTENT_TYPE, media.to_owned()), (AUTHORIZATION, token)];
-        let sink = self.arguments.sink.iter().cloned();
-        let sink = sink.map(|sink| (HeaderName::from_static(ONLY_SINK_HEADER), sink));
-        let headers: Vec<_> = own.into_iter().chain(sink).chain(known).collect();
-        let (body, ca) = (Some(body.clone()), self.arguments.trust.ca.as_deref());
-        Question { url, headers, body, patience: PATIENCE, ca }
     }
 }
 

@@ -66,18 +66,14 @@ impl Mark {
 impl Source {
     pub(super) fn new(
         name: String,
+        e_tag: Option<String>,
         open: impl FnOnce() -> io::Result<Box<dyn Read + Send>> + Send + 'static,
     ) -> Self {
-        Self { name, e_tag: None, open: Box::new(open) }
+        Self { name, e_tag, open: Box::new(open) }
     }
 
     pub(super) fn of_file(path: PathBuf) -> Self {
-        Self::new(path.display().to_string(), || Ok(Box::new(File::open(path)?)))
-    }
-
-    /// Returns whether an earlier run completed it. Only objects of a store qualify, because a file may have grown.
-    pub(super) fn is_done(&self, before: &Progress) -> bool {
-        self.e_tag.is_some() && self.e_tag == before.whole
+        Self::new(path.display().to_string(), None, || Ok(Box::new(File::open(path)?)))
     }
 
     /// Opens it, and detects its compression from its content. Progress counts only if its beginning is unchanged.
@@ -141,18 +137,18 @@ pub(super) fn files(given: &str) -> Result<Vec<Source>, String> {
 
 impl State {
     /// Loads the state that an earlier run left in this file; if the file does not exist, returns that of a new import.
-    pub(super) fn load(file: &Path, asked: &str) -> Result<Self, String> {
+    pub(super) fn load(file: &Path, asked: &str) -> io::Result<Self> {
         let state = match fs::read(file) {
-            Ok(text) => serde_json::from_slice(&text).map_err(|error| error.to_string())?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Self { asked: asked.to_owned(), ..Self::default() }
             }
-            Err(error) => return Err(error.to_string()),
+            text => serde_json::from_slice(&text?)?,
         };
         if state.asked == asked {
             return Ok(state);
         }
-        Err(format!("it belongs to another import, {}; this one is {asked}", state.asked))
+        let other = format!("it belongs to another import, {}; this one is {asked}", state.asked);
+        Err(io::Error::other(other))
     }
 
     /// Replaces the file. After a crash, it holds either the old state or the new one.

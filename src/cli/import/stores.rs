@@ -16,47 +16,46 @@ use crate::support::backoff::Backoff;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
 
-/// The access to stores.
-pub(super) struct Stores<'a> {
-    /// Sinks whose options are used to read from their buckets; other buckets use the environment.
-    pub(super) sinks: &'a [SinkConfig],
-    pub(super) give_up_after: Duration,
+/// Returns the sources of the arguments, by name if one argument has several. Buckets of these sinks are read with the sinks' options, others
+/// with the environment's.
+pub(super) async fn find(
+    given: &[String],
+    sinks: &[SinkConfig],
+    give_up_after: Duration,
+) -> Result<Vec<Source>, String> {
+    let mut found = Vec::new();
+    for argument in given {
+        match argument.strip_prefix("file://").unwrap_or(argument) {
+            "-" => found.push(Source::new("-".to_owned(), None, || Ok(Box::new(io::stdin())))),
+            url if url.contains("://") => {
+                let mut configured = sinks.iter().filter_map(|sink| sink.plan.objects());
+                let options = configured.find_map(|options| options.at(url));
+                found.extend(objects(url, options, give_up_after).await?);
+            }
+            path => found.extend(files(path)?),
+        }
+    }
+    Ok(found)
 }
 
-impl Stores<'_> {
-    /// Returns the sources of the arguments, by name if one argument has several.
-    pub(super) async fn find(&self, given: &[String]) -> Result<Vec<Source>, String> {
-        let mut found = Vec::new();
-        for argument in given {
-            match argument.strip_prefix("file://").unwrap_or(argument) {
-                "-" => found.push(Source::new("-".to_owned(), || Ok(Box::new(io::stdin())))),
-                url if url.contains("://") => found.extend(self.objects(url).await?),
-                path => found.extend(files(path)?),
-            }
-        }
-        Ok(found)
+async fn objects(
+    url: &str,
+    options: Option<Options>,
+    give_up_after: Duration,
+) -> Result<impl Iterator<Item = Source>, String> {
+    let options = options.map_or_else(|| Options::of_url(url), Ok);
+    let options = options.map_err(|error| format!("{url}: {error}"))?;
+    let found = patiently(give_up_after, async || options.list().await).await?;
+    if found.is_empty() {
+        return Err(format!("{url}: there is no such object"));
     }
-
-    async fn objects(&self, url: &str) -> Result<Vec<Source>, String> {
-        let mut configured = self.sinks.iter().filter_map(|sink| sink.plan.objects());
-        let options = configured.find_map(|options| options.at(url));
-        let options = options.map_or_else(|| Options::of_url(url), Ok);
-        let options = options.map_err(|error| format!("{url}: {error}"))?;
-        let found = patiently(self.give_up_after, async || options.list().await).await?;
-        if found.is_empty() {
-            return Err(format!("{url}: there is no such object"));
-        }
-        let (runtime, give_up_after) = (Handle::current(), self.give_up_after);
-        let source = |object: Object| {
-            let (name, e_tag, runtime) =
-                (object.url.clone(), object.e_tag.clone(), runtime.clone());
-            let download = Download { object, at: 0, ahead: Bytes::new(), runtime, give_up_after };
-            let mut source = Source::new(name, || Ok(Box::new(download)));
-            source.e_tag = e_tag;
-            source
-        };
-        Ok(found.into_iter().map(source).collect())
-    }
+    let runtime = Handle::current();
+    Ok(found.into_iter().map(move |object| {
+        let (name, e_tag) = (object.url.clone(), object.meta.e_tag.clone());
+        let (at, ahead, runtime) = (0, Bytes::new(), runtime.clone());
+        let download = Download { object, at, ahead, runtime, give_up_after };
+        Source::new(name, e_tag, || Ok(Box::new(download)))
+    }))
 }
 
 /// Reads an object. It blocks, so it belongs on a thread that may.
@@ -70,7 +69,7 @@ struct Download {
 
 impl Read for Download {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        if self.ahead.is_empty() && self.at < self.object.size {
+        if self.ahead.is_empty() && self.at < self.object.meta.size {
             let next = async || self.object.read(self.at).await;
             let next = self.runtime.block_on(patiently(self.give_up_after, next));
             self.ahead = next.map_err(io::Error::other)?;

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use super::batches::Post;
 use super::pieces::Pieces;
+use super::set_aside::SetAside;
 use super::sources::{Progress, Source};
 use super::*;
 use crate::span::{Item, Source as Client};
@@ -130,7 +131,7 @@ fn without_an_end_the_time_of_every_span_is_inside() {
     let last = SPAN.replace("1795238109529503000", &u64::MAX.to_string());
     assert_ne!(last, SPAN);
     for (window, expected) in [(0..u64::MAX, (1, 0)), (0..u64::MAX - 1, (0, 1))] {
-        let source = Source::new("-".to_owned(), {
+        let source = Source::new("-".to_owned(), None, {
             let last = last.clone();
             || Ok(Box::new(io::Cursor::new(last)))
         });
@@ -191,7 +192,7 @@ fn a_message_in_the_middle_of_which_the_disk_fails_is_not_done_with() {
     let mut pieces = Pieces::of(Box::new(stream), 1000).unwrap();
     assert_eq!(pieces.next().unwrap().unwrap().flaw, None);
     pieces.next().unwrap_err();
-    assert_eq!(pieces.done(), 1);
+    assert_eq!(pieces.done, 1);
 }
 
 /// Returns a stream's items, and the reasons why others are invalid.
@@ -275,8 +276,7 @@ fn what_was_set_aside_can_be_imported_again() {
 
 /// Returns the files that are found without a store.
 fn find(given: &str) -> Result<Vec<Source>, String> {
-    let stores = Stores { sinks: &[], give_up_after: Duration::ZERO };
-    stores.find(&[given.to_owned()]).now_or_never().unwrap()
+    stores::find(&[given.to_owned()], &[], Duration::ZERO).now_or_never().unwrap()
 }
 
 /// Opens a file with the progress of an earlier run, and returns the progress that counts.

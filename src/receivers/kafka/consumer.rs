@@ -15,11 +15,10 @@ use rdkafka::message::{Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::MESSAGES_MAX;
-use super::offsets::{Offsets, Partition, Place};
+use super::offsets::{MESSAGES_MAX, Offsets, Partition, Place};
 use crate::normalize::{Coding, Encoding};
 use crate::receivers::body::Body;
 use crate::receivers::decode::Form;
@@ -67,7 +66,7 @@ pub(super) struct Message {
 
 /// State shared by the polling thread, the accepting task and the client's callbacks.
 struct Shared {
-    topics: Vec<String>,
+    options: KafkaOptions,
     offsets: Mutex<Offsets>,
     changed: Condvar,
     context: Context,
@@ -80,39 +79,29 @@ pub(super) async fn consume(receivers: Receivers, options: KafkaOptions, stop: S
     let _turn = turn.lock().await;
     while !stop.is_stopped() {
         let shared = Arc::new(Shared {
-            topics: options.topics.clone(),
+            options: options.clone(),
             offsets: Mutex::default(),
             changed: Condvar::new(),
             context: Context::default(),
             receivers: receivers.clone(),
         });
         let (sending, messages) = mpsc::channel(MESSAGES_MAX);
-        let polling = {
-            let (shared, options, stop) = (Arc::clone(&shared), options.clone(), stop.clone());
-            spawn_blocking(move || poll(&shared, &options, &sending, &stop))
-        };
-        let taking = take_all(&shared, &options, messages);
-        let (polled, ()) = tokio::join!(polling, taking);
+        let (polled, stopping) = (Arc::clone(&shared), stop.clone());
+        let polling = spawn_blocking(move || poll(&polled, &sending, &stopping));
+        let (polled, ()) = tokio::join!(polling, take_all(&shared, messages));
         let Ok(Err(error)) = polled else { break };
         let what = format!("the Kafka client was closed; it reconnects soon: {error}");
         warn!("{what}");
         receivers.set_trouble(Some(what));
-        tokio::select! {
-            () = stop.stopped() => {}
-            () = sleep(MAKE_AGAIN_AFTER) => {}
-        }
+        timeout(MAKE_AGAIN_AFTER, stop.stopped()).await.ok();
     }
     receivers.set_trouble(None);
 }
 
 // === The thread ===
 
-fn poll(
-    shared: &Arc<Shared>,
-    options: &KafkaOptions,
-    sending: &mpsc::Sender<Message>,
-    stop: &Stop,
-) -> KafkaResult<()> {
+fn poll(shared: &Arc<Shared>, sending: &mpsc::Sender<Message>, stop: &Stop) -> KafkaResult<()> {
+    let options = &shared.options;
     let consumer: BaseConsumer<Member> =
         config(options).create_with_context(Member(Arc::clone(shared)))?;
     let topics: Vec<&str> = options.topics.iter().map(String::as_str).collect();
@@ -182,7 +171,7 @@ fn config(options: &KafkaOptions) -> rdkafka::ClientConfig {
 /// Stores the offsets that may be committed.
 fn store(shared: &Shared, consumer: &BaseConsumer<Member>) {
     for ((topic, partition), offset) in lock(&shared.offsets).take() {
-        let Some(topic) = shared.topics.get(topic) else { continue };
+        let Some(topic) = shared.options.topics.get(topic) else { continue };
         let mut list = TopicPartitionList::with_capacity(1);
         let added = list.add_partition_offset(topic, partition, Offset::Offset(offset));
         // Fails if the partition was lost: its next owner then reads this again.
@@ -221,7 +210,7 @@ fn settle(shared: &Shared, consumer: &BaseConsumer<Member>) {
 
 /// Asks the brokers whether the error is over.
 fn look(shared: &Shared, consumer: &BaseConsumer<Member>) {
-    for topic in &shared.topics {
+    for topic in &shared.options.topics {
         let Ok(metadata) = consumer.fetch_metadata(Some(topic), LOOK_EVERY) else { return };
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         if found.is_none_or(|found| found.error().is_some()) {
@@ -241,7 +230,7 @@ impl Shared {
 
     /// Reads a message and registers its offset.
     fn read(&self, message: &rdkafka::message::BorrowedMessage<'_>) -> Option<Message> {
-        let topic = self.topics.iter().position(|topic| topic == message.topic())?;
+        let topic = self.options.topics.iter().position(|topic| topic == message.topic())?;
         let body = message.payload().map(Bytes::copy_from_slice).unwrap_or_default();
         let (partition, offset) = ((topic, message.partition()), message.offset());
         let place = lock(&self.offsets).begin(partition, offset, body.len());
@@ -293,7 +282,7 @@ impl ClientContext for Member {
     fn error(&self, error: KafkaError, reason: &str) {
         let news = match error.rdkafka_error_code() {
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
-                Some(no_topic(&self.0.topics.join(", ")))
+                Some(no_topic(&self.0.options.topics.join(", ")))
             }
             Some(code) if code == Code::AllBrokersDown || is_refusal(code) => {
                 self.0.context.news(&error, reason)
@@ -311,7 +300,7 @@ impl ConsumerContext for Member {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         let Rebalance::Revoke(given_up) = rebalance else { return };
         let elements = given_up.elements();
-        let place = |topic: &str| self.0.topics.iter().position(|known| known == topic);
+        let place = |topic: &str| self.0.options.topics.iter().position(|known| known == topic);
         let partitions =
             elements.iter().filter_map(|it| Some((place(it.topic())?, it.partition())));
         let partitions: Vec<Partition> = partitions.collect();
@@ -334,14 +323,14 @@ impl ConsumerContext for Member {
 
 /// Accepts messages in the order of their partitions, many at a time, until the thread has ended. Messages still in flight then have no
 /// offset to commit: they were waited for when the partitions were revoked.
-async fn take_all(shared: &Shared, options: &KafkaOptions, mut messages: mpsc::Receiver<Message>) {
+async fn take_all(shared: &Shared, mut messages: mpsc::Receiver<Message>) {
     let mut taking = FuturesUnordered::new();
     loop {
         tokio::select! {
             message = messages.recv() => {
                 let Some(message) = message else { return };
                 taking.push(async move {
-                    take(&shared.receivers, options, &message).await;
+                    take(&shared.receivers, &shared.options, &message).await;
                     message.place
                 });
             }

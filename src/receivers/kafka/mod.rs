@@ -26,13 +26,6 @@ use super::Receivers;
 use super::kafka_options::KafkaOptions;
 use crate::support::stop::Stop;
 
-/// The largest number of messages in flight: enough for one fsync to serve many.
-#[cfg(any(feature = "kafka", test))]
-const MESSAGES_MAX: usize = 512;
-/// The largest size of messages in flight.
-#[cfg(any(feature = "kafka", test))]
-const BYTES_MAX: usize = 16 << 20;
-
 impl Receivers {
     /// Consumes the topics' messages until it is stopped; then finishes those in flight and commits their offsets. Only one consumer runs
     /// at a time: another waits until the previous one has ended.

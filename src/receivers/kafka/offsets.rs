@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{BYTES_MAX, MESSAGES_MAX};
+/// The largest number of messages in flight: enough for one fsync to serve many.
+pub(super) const MESSAGES_MAX: usize = 512;
+/// The largest size of messages in flight.
+const BYTES_MAX: usize = 16 << 20;
 
 /// A topic's index, counted from 0, and one of its partitions.
 pub(super) type Partition = (usize, i32);

@@ -100,14 +100,13 @@ impl FileSink {
         work: impl FnOnce(&mut Store) -> Result<T, Pace> + Send + 'static,
     ) -> Result<T, Pace> {
         let (store, has_arrived) = (Arc::clone(&self.store), Arc::clone(&self.has_arrived));
-        let down = |reason: String| Pace::Down { after: None, reason };
         let waiter = Arc::new(());
         let is_wanted = Arc::downgrade(&waiter);
         let done = tokio::task::spawn_blocking(move || {
             // A panic under the lock left at most a torn file, which is cut before the next write.
             let mut store = lock(&store);
             if is_wanted.strong_count() == 0 {
-                return Err(down("it was abandoned".to_owned()));
+                return Err(Pace::down("it was abandoned"));
             }
             if has_arrived.swap(false, Ordering::SeqCst) {
                 store.settle();
@@ -116,7 +115,7 @@ impl FileSink {
         });
         let done = done.await;
         drop(waiter);
-        done.unwrap_or_else(|error| Err(down(format!("the write did not finish: {error}"))))
+        done.unwrap_or_else(|error| Err(Pace::down(format!("the write did not finish: {error}"))))
     }
 
     async fn write(&self, delivery: &Delivery) -> Report {

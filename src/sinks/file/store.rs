@@ -128,7 +128,7 @@ impl Store {
     /// Cuts everything unsettled.
     fn take_back(&mut self) -> Result<(), Pace> {
         if let Some(reason) = &self.poisoned {
-            return Err(Pace::Hold { reason: reason.clone() });
+            return Err(Pace::hold(reason));
         }
         for log in self.current.values_mut().chain(&mut self.past) {
             log.take_back().map_err(|error| pace_of(&log.path, &error))?;

@@ -1,14 +1,12 @@
 //! Encodes spans as messages, each with one trace and no larger than the topic accepts. Pure.
 
-use std::collections::HashMap;
-
 use super::options::Options;
 use crate::sinks::Delivery;
 use crate::sinks::http::{Body, cut_items};
 use crate::sinks::otlp::encode::{Encoder, FRAME_BYTES};
 use crate::sinks::shrink::otlp::shrink;
 use crate::span::otlp::protobuf;
-use crate::span::{Span, TraceId};
+use crate::span::{Source, Span, TraceId};
 
 /// The attribute that lists which texts of a span were cut.
 const TRUNCATED: &str = "spanferry.truncated";
@@ -28,12 +26,12 @@ pub(super) struct Message {
     pub(super) value: Option<Vec<u8>>,
 }
 
-/// Spans of one trace and one tenant.
-#[derive(Default)]
-struct Group<'a> {
-    received_at_ns: u64,
-    places: Vec<usize>,
-    spans: Vec<Option<&'a Span>>,
+/// A span with its place in the delivery, and the request that brought it.
+type Placed<'a> = (usize, &'a Source, &'a Span);
+
+/// Returns what all spans of a message have in common: the tenant and the trace.
+fn key<'a>((_, source, span): &Placed<'a>) -> (&'a str, TraceId) {
+    (&source.tenant, span.trace_id)
 }
 
 /// Encodes a delivery as messages whose values have at most so many bytes. The same delivery yields the same messages. Trace objects are
@@ -46,41 +44,31 @@ pub(super) fn encode(delivery: &Delivery, options: &Options, bytes_max: usize) -
         resource_attributes: &[],
         is_for_backend: false,
     };
+    let placed = delivery.items().enumerate();
+    let placed = placed.filter_map(|(place, (batch, item))| {
+        let span = item.as_span()?;
+        Some((place, &batch.source, span))
+    });
+    let mut placed: Vec<Placed<'_>> = placed.collect();
+    // The spans of a trace keep their order.
+    placed.sort_by(|a, b| key(a).cmp(&key(b)));
     let mut messages = Vec::new();
-    for ((trace, tenant), group) in groups(delivery) {
-        let bodies = cut_items(&group.spans, bytes_max, FRAME_BYTES, |out, spans| {
+    for group in placed.chunk_by(|a, b| key(a) == key(b)) {
+        let Some((tenant, trace)) = group.first().map(key) else { continue };
+        let received = group.iter().map(|(_, source, _)| source.received_at_ns).min();
+        let spans: Vec<_> = group.iter().map(|(.., span)| Some(*span)).collect();
+        let bodies = cut_items(&spans, bytes_max, FRAME_BYTES, |out, spans| {
             protobuf::write_request_in(out, spans.iter().copied(), &encoder);
         });
         messages.extend(bodies.into_iter().map(|Body { items, message }| Message {
             trace,
             tenant: tenant.to_owned(),
-            received_at_ns: group.received_at_ns,
-            places: group.places.get(items).unwrap_or_default().to_vec(),
+            received_at_ns: received.unwrap_or_default(),
+            places: group.get(items).into_iter().flatten().map(|(place, ..)| *place).collect(),
             value: fitting(message, bytes_max),
         }));
     }
     messages
-}
-
-/// Groups the spans by trace and tenant, in the order of first appearance.
-fn groups(delivery: &Delivery) -> Vec<((TraceId, &str), Group<'_>)> {
-    let mut groups: Vec<((TraceId, &str), Group<'_>)> = Vec::new();
-    let mut known: HashMap<(TraceId, &str), usize> = HashMap::new();
-    for (place, (batch, item)) in delivery.items().enumerate() {
-        let Some(span) = item.as_span() else { continue };
-        let key = (span.trace_id, batch.source.tenant.as_str());
-        let received_at_ns = batch.source.received_at_ns;
-        let at = *known.entry(key).or_insert_with(|| {
-            groups.push((key, Group { received_at_ns, ..Group::default() }));
-            groups.len() - 1
-        });
-        if let Some((_, group)) = groups.get_mut(at) {
-            group.received_at_ns = group.received_at_ns.min(received_at_ns);
-            group.places.push(place);
-            group.spans.push(Some(span));
-        }
-    }
-    groups
 }
 
 fn fitting(message: Vec<u8>, bytes_max: usize) -> Option<Vec<u8>> {

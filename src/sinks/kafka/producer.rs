@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use serde_json::json;
 use tokio::runtime::Handle;
@@ -69,19 +70,14 @@ impl Kafka {
         Self { options, link: Mutex::default() }
     }
 
-    async fn send(&self, delivery: &Delivery) -> Report {
-        let link = match self.link().await {
-            Ok(link) => link,
-            Err(report) => return report,
-        };
+    async fn send(&self, delivery: &Delivery) -> Result<Report, Report> {
+        let link = self.link().await?;
         let (options, found) = (Arc::clone(&self.options), link.found);
         let value_bytes_max = found.message_bytes_max.saturating_sub(AROUND_BYTES);
         let encoding =
             http::encode(delivery, move |delivery| encode(delivery, &options, value_bytes_max));
-        let messages = match encoding.await {
-            Ok(messages) => messages,
-            Err(error) => return Report::down(None, format!("cannot encode: {error}")),
-        };
+        let encoded = encoding.await;
+        let messages = encoded.map_err(|it| Report::down(None, format!("cannot encode: {it}")))?;
         let mut reports = Reports::new(delivery.len());
         for (place, (_, item)) in delivery.items().enumerate() {
             if item.as_span().is_none() {
@@ -107,7 +103,7 @@ impl Kafka {
         if report.pace != Pace::Go {
             self.link.lock().await.take_if(|known| Arc::ptr_eq(known, &link));
         }
-        report
+        Ok(report)
     }
 
     /// Returns the producer, or the report for any delivery if the topic cannot be written to.
@@ -171,7 +167,7 @@ impl Sink for Kafka {
     }
 
     fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
-        Box::pin(self.send(delivery))
+        Box::pin(async { self.send(delivery).await.unwrap_or_else(|failed| failed) })
     }
 }
 
@@ -276,13 +272,12 @@ fn ask(options: &Options) -> Result<TopicInfo, Report> {
         }
     };
     let topic = metadata.topics().iter().find(|topic| topic.name() == options.topic);
-    let topic = topic.ok_or_else(|| no_topic(&options.topic))?;
-    match topic.error().map(Code::from) {
-        Some(code) if is_refusal(code) => return Err(refused(&code.to_string())),
-        Some(_) => return Err(no_topic(&options.topic)),
-        None if topic.partitions().is_empty() => return Err(no_topic(&options.topic)),
-        None => {}
+    let code = topic.and_then(MetadataTopic::error).map(Code::from);
+    if let Some(code) = code.filter(|code| is_refusal(*code)) {
+        return Err(refused(&code.to_string()));
     }
+    let topic = topic.filter(|topic| code.is_none() && !topic.partitions().is_empty());
+    let topic = topic.ok_or_else(|| no_topic(&options.topic))?;
     let replicas = topic.partitions().iter().map(|partition| partition.replicas().len()).min();
     let admin: AdminClient<Context> =
         config.create_with_context(context).map_err(|error| wrong(&error))?;

@@ -1,6 +1,7 @@
 //! Interprets responses of stores and of credential services. Error codes come from Amazon's "Error responses" of S3 (which Google's XML
 //! API and others also use), Microsoft's "Blob service error codes", STS, and OAuth 2.0 (RFC 6749, 5.2).
 
+use std::time::Duration;
 use std::{error, iter};
 
 use ::object_store::Error;
@@ -16,9 +17,12 @@ use crate::sinks::http::{Request, RequestError, Response};
 #[error("{}", .0.reason().unwrap_or_default())]
 pub(super) struct Said(Pace);
 
-const SLOW: StatusClass = StatusClass::Throttled { after: None };
-const AGAIN: StatusClass = StatusClass::Retry { after: None };
-const HOLD: StatusClass = StatusClass::Stop;
+/// The pace for a reason, and the wait that the store asks for.
+type Paced = fn(Option<Duration>, String) -> Pace;
+
+const SLOW: Paced = |after, reason| Pace::Slow { after, reason };
+const AGAIN: Paced = |after, reason| Pace::Down { after, reason };
+const HOLD: Paced = |_, reason| Pace::Hold { reason };
 
 const CREDENTIALS: &str =
     "the store rejects the credentials: check the options, or where the credentials come from";
@@ -35,7 +39,7 @@ const CHECK: &str = "check `url`, `endpoint` and the credentials";
 const NO_ROLE: &str = "neither the options, the environment nor this machine provide credentials: set them (profiles in ~/.aws are not read), or assign a role";
 
 /// Codes that are more specific than their status, and advice for the operator.
-const CODES: &[(StatusClass, &str, &str)] = &[
+const CODES: &[(Paced, &str, &str)] = &[
     (HOLD, RIGHTS, "AccessDenied AuthorizationFailure AuthorizationPermissionMismatch"),
     (HOLD, RIGHTS, "InsufficientAccountPermissions UnauthorizedBlobOverwrite"),
     (HOLD, ACCOUNT, "AccountIsDisabled AccountProblem AllAccessDisabled UserProjectMissing"),
@@ -97,8 +101,8 @@ pub(super) fn pace(error: &Error) -> Pace {
     match (causes.find_map(|cause| cause.downcast_ref()), error) {
         (Some(Said(pace)), _) => pace.clone(),
         // An unreadable response was cut off, so the request is repeated.
-        (None, Error::Generic { .. }) => Pace::Down { after: None, reason: shortened(error) },
-        (None, _) => Pace::Hold { reason: shortened(error) },
+        (None, Error::Generic { .. }) => Pace::down(shortened(error)),
+        (None, _) => Pace::hold(shortened(error)),
     }
 }
 
@@ -124,7 +128,12 @@ fn refused(request: &Request, host: &str, response: &Response) -> Option<Pace> {
     let code = code.or_else(|| between(&body, "\"error\":\"", "\"")).unwrap_or_default();
     let known = CODES.iter().find(|(.., codes)| codes.split(' ').any(|known| known == code));
     let status = response.status.as_u16();
-    let class = classify(response.status, &response.headers);
+    let (usual, advice) = match classify(response.status, &response.headers) {
+        StatusClass::Throttled { .. } => (SLOW, ""),
+        StatusClass::Retry { .. } | StatusClass::Fault => (AGAIN, ""),
+        // An invalid request would be invalid again.
+        _ => (HOLD, CHECK),
+    };
     let is_answer = match status {
         304 | 409 | 412 => true,
         404 => request.headers.contains_key(IF_MATCH),
@@ -132,33 +141,22 @@ fn refused(request: &Request, host: &str, response: &Response) -> Option<Pace> {
         403 => request.uri.path() == ROLE_TOKEN,
         _ => false,
     };
-    let (class, advice) = match known {
+    let (paced, advice) = match known {
         None if is_answer => return None,
-        _ if is_for_role(request) => (class, NO_ROLE),
-        Some((class, advice, _)) => (*class, *advice),
+        _ if is_for_role(request) => (usual, NO_ROLE),
+        Some((paced, advice, _)) => (*paced, *advice),
         None if status == 403 => (HOLD, RIGHTS),
         None if response.status.is_redirection() || (status == 400 && *method == Method::HEAD) => {
             (HOLD, REGION)
         }
-        None => match class {
-            StatusClass::Throttled { .. } | StatusClass::Retry { .. } | StatusClass::Fault => {
-                (class, "")
-            }
-            _ => (HOLD, CHECK),
-        },
+        None => (usual, advice),
     };
     let region = region_of(&response.headers, &body).filter(|_| advice == REGION);
     let region = region.map(|region| format!(" = \"{region}\"")).unwrap_or_default();
     let shown_code = if known.is_some() { format!(" {code}") } else { String::new() };
     let said = format!("{}{shown_code}", describe(response.status, &response.headers));
     let reason = join(&[host, method.as_str(), &said, &format!("{advice}{region}")]);
-    let after = retry_after(&response.headers);
-    Some(match class {
-        StatusClass::Throttled { .. } => Pace::Slow { after, reason },
-        StatusClass::Retry { .. } | StatusClass::Fault => Pace::Down { after, reason },
-        // An invalid request would be invalid again.
-        _ => Pace::Hold { reason },
-    })
+    Some(paced(retry_after(&response.headers), reason))
 }
 
 /// Returns the bucket's region, if the store reports it.
@@ -263,7 +261,7 @@ mod tests {
             assert_eq!(found, kind, "{status} {body}");
         }
         let Pace::Slow { after, .. } = paced(&put, 503, "") else { panic!() };
-        assert_eq!(after, Some(std::time::Duration::from_secs(7)));
+        assert_eq!(after, Some(Duration::from_secs(7)));
     }
 
     #[test]

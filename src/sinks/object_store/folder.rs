@@ -13,7 +13,6 @@ use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use ::object_store::path::Path as Name;
-use bytes::Bytes;
 use glob::{Pattern, glob};
 use rustix::fs::{XattrFlags, fsetxattr, getxattr};
 use rustix::io::Errno;
@@ -69,17 +68,6 @@ impl Folder {
         .await
     }
 
-    /// See `Store::create`.
-    pub(super) async fn create(
-        &self,
-        name: &Name,
-        bytes: Bytes,
-        facts: String,
-    ) -> Result<bool, Pace> {
-        let name = name.to_string();
-        self.run(move |root| create(root, &root.join(name), &bytes, &facts)).await
-    }
-
     /// Returns a file's metadata; empty if no sink wrote it.
     pub(super) async fn text_of(&self, name: &Name) -> Result<String, Pace> {
         let name = name.to_string();
@@ -108,7 +96,7 @@ impl Folder {
     }
 
     /// Runs work that blocks on the disk.
-    async fn run<T: Send + 'static>(
+    pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
     ) -> Result<T, Pace> {
@@ -130,8 +118,8 @@ impl Folder {
         };
         let reason = format!("{self}: {error}{advice}");
         match advice {
-            "" => Pace::Down { after: None, reason },
-            _ => Pace::Hold { reason },
+            "" => Pace::down(reason),
+            _ => Pace::hold(reason),
         }
     }
 }
@@ -148,7 +136,9 @@ fn hidden(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!(".{name}.{:016x}", RandomState::new().hash_one(name)))
 }
 
-fn create(root: &Path, path: &Path, bytes: &[u8], facts: &str) -> io::Result<bool> {
+/// See `Store::create`.
+pub(super) fn create(root: &Path, name: &str, bytes: &[u8], facts: &str) -> io::Result<bool> {
+    let path = &root.join(name);
     let folder = path.parent().unwrap_or(root);
     let new = root.ancestors().take_while(|folder| !folder.exists()).filter_map(Path::parent);
     let above: Vec<&Path> = new.collect();

@@ -83,21 +83,12 @@ impl Encoder {
 }
 
 impl Format {
-    /// Returns the file name extension.
-    pub(super) fn extension(self) -> &'static str {
+    /// Returns the extension of an object's name, and the format with its version, for readers.
+    pub(super) fn names(self) -> (&'static str, String) {
         match self {
-            Self::Jsonl => "jsonl.zst",
-            Self::Otlp => "otlp.zst",
-            Self::Parquet => "parquet",
-        }
-    }
-
-    /// Returns the format with its version, for readers.
-    pub(super) fn version(self) -> String {
-        match self {
-            Self::Jsonl => format!("jsonl/{SCHEMA_VERSION}"),
-            Self::Otlp => "otlp/1".to_owned(),
-            Self::Parquet => format!("parquet/{SCHEMA_VERSION}"),
+            Self::Jsonl => ("jsonl.zst", format!("jsonl/{SCHEMA_VERSION}")),
+            Self::Otlp => ("otlp.zst", "otlp/1".to_owned()),
+            Self::Parquet => ("parquet", format!("parquet/{SCHEMA_VERSION}")),
         }
     }
 }

@@ -152,12 +152,6 @@ struct Open {
     encoder: Encoder,
 }
 
-impl Open {
-    fn new(hour: u64, encoder: Encoder) -> Self {
-        Self { hour, since: Instant::now(), rows: 0, encoder }
-    }
-}
-
 /// A finished object, to be put.
 struct Sealed {
     hour: u64,
@@ -185,9 +179,9 @@ fn hour_of(batch: &Batch) -> u64 {
 
 impl WriterState {
     /// Takes the object for rows of this hour out of the state, until they are written; `None` if a checkpoint has to come first.
-    fn take(&mut self, hour: u64, encoder: impl FnOnce() -> Encoder) -> Option<Box<Open>> {
+    fn take(&mut self, hour: u64, open: impl FnOnce() -> Box<Open>) -> Option<Box<Open>> {
         match std::mem::replace(&mut self.stage, Stage::Torn) {
-            Stage::Empty => Some(Box::new(Open::new(hour, encoder()))),
+            Stage::Empty => Some(open()),
             Stage::Open(open) if open.hour == hour => Some(open),
             stage => {
                 self.waiting = Some(hour);
@@ -236,8 +230,10 @@ impl Lake {
         }
     }
 
-    fn encoder(&self) -> Encoder {
-        Encoder::new(self.options.format, self.options.compression_level)
+    /// Begins an object for rows of this hour.
+    fn open(&self, hour: u64) -> Box<Open> {
+        let encoder = Encoder::new(self.options.format, self.options.compression_level);
+        Box::new(Open { hour, since: Instant::now(), rows: 0, encoder })
     }
 
     async fn write(&self, delivery: &Delivery) -> Report {
@@ -248,15 +244,13 @@ impl Lake {
         let fitting = delivery.items().take_while(|(batch, _)| hour_of(batch) == hour).count();
         let part = delivery.only(&(0..fitting).collect::<Vec<_>>());
         let is_careful = lock(&self.ledger).is_careful;
-        if is_careful {
-            let trial = Box::new(Open::new(hour, self.encoder()));
-            if let Err(error) = self.encode(trial, part.clone()).await
-                && let Ok(panic) = error.try_into_panic()
-            {
-                resume_unwind(panic);
-            }
+        if is_careful
+            && let Err(error) = self.encode(self.open(hour), part.clone()).await
+            && let Ok(panic) = error.try_into_panic()
+        {
+            resume_unwind(panic);
         }
-        let Some(open) = lock(&self.ledger).take(hour, || self.encoder()) else { return again() };
+        let Some(open) = lock(&self.ledger).take(hour, || self.open(hour)) else { return again() };
         let Ok(Ok(open)) = self.encode(open, part).await else {
             lock(&self.ledger).is_careful = true;
             return again();
@@ -333,20 +327,19 @@ impl Lake {
 
     async fn seal(&self, open: Box<Open>, place: Bytes) -> Result<Arc<Sealed>, Pace> {
         let saved = lock(&self.ledger).saved.clone();
-        let saved = saved.ok_or_else(|| down("the writer has no number".to_owned()))?;
-        let format = self.options.format;
-        let name = format!("{}{:010}.{}", self.stem(&saved.writer), saved.next, format.extension());
+        let saved = saved.ok_or_else(|| Pace::down("the writer has no number"))?;
+        let (extension, format) = self.options.format.names();
+        let name = format!("{}{:010}.{extension}", self.stem(&saved.writer), saved.next);
         let path = self.partition(open.hour).join(name);
         let sealing = spawn_blocking(move || {
             let Open { hour, rows, encoder, .. } = *open;
             let bytes = Bytes::from(encoder.finish()?);
-            let sha256 = sha256::hex(&bytes);
-            let (place, format) = (base64::text(&place), format.version());
+            let (place, sha256) = (base64::text(&place), sha256::hex(&bytes));
             let facts = ObjectNote { place, sha256, rows, format };
             Ok::<_, io::Error>(Arc::new(Sealed { hour, path, bytes, facts }))
         });
         let sealed = sealing.await.map_err(io::Error::other).flatten();
-        sealed.map_err(|problem| down(format!("the object could not be finished: {problem}")))
+        sealed.map_err(|problem| Pace::down(format!("the object could not be finished: {problem}")))
     }
 
     async fn put(&self, sealed: &Sealed, place: Bytes) -> Result<Checkpoint, Pace> {
@@ -375,10 +368,6 @@ impl Lake {
     fn stem(&self, writer: &str) -> String {
         format!("{}-{writer}-", self.sink)
     }
-}
-
-fn down(reason: String) -> Pace {
-    Pace::Down { after: None, reason }
 }
 
 impl Sink for Lake {

@@ -23,11 +23,8 @@ pub struct Object {
     client: Arc<dyn ObjectStore>,
     /// Its complete URL.
     pub url: String,
-    /// The store's tag for this version of its content.
-    pub e_tag: Option<String>,
-    /// Size in bytes.
-    pub size: u64,
-    path: Path,
+    /// Its path, its size, and the store's tag for this version of its content.
+    pub meta: ObjectMeta,
 }
 
 impl Options {
@@ -46,14 +43,14 @@ impl Options {
 
     /// Lists the objects that the URL refers to, by name: those below it or, if there are none, those whose names begin with it.
     pub async fn list(&self) -> Result<Vec<Object>, Pace> {
-        let hold = |problem: String| Pace::Hold { reason: format!("{}: {problem}", self.url) };
+        let hold = |problem: &str| Pace::hold(format!("{}: {problem}", self.url));
         if let Some(mistake) = self.check().first() {
-            return Err(hold(format!("{}: {}", mistake.what, mistake.hint)));
+            return Err(hold(&format!("{}: {}", mistake.what, mistake.hint)));
         }
         let client = match connect::store(self) {
             Ok(Store::Http(client)) => client,
-            Ok(Store::Folder(_)) => return Err(hold("folders are read as files".to_owned())),
-            Err(error) => return Err(hold(error.to_string())),
+            Ok(Store::Folder(_)) => return Err(hold("folders are read as files")),
+            Err(error) => return Err(hold(&error.to_string())),
         };
         let bucket = self.url.split('/').take(3).collect::<Vec<_>>().join("/");
         let named = self.place().1.trim_matches('/');
@@ -63,16 +60,15 @@ impl Options {
             let mut all = client.list(Some(&folder));
             while let Some(meta) = all.next().await {
                 let meta = meta.map_err(|error| pace(&error))?;
-                let ObjectMeta { location: path, size, e_tag, .. } = meta;
-                let url = format!("{bucket}/{path}");
-                found.push(Object { client: Arc::clone(&client), url, e_tag, size, path });
+                let url = format!("{bucket}/{}", meta.location);
+                found.push(Object { client: Arc::clone(&client), url, meta });
             }
-            found.retain(|object| object.path.as_ref().starts_with(named));
+            found.retain(|object| object.meta.location.as_ref().starts_with(named));
             if !found.is_empty() {
                 break;
             }
         }
-        found.sort_by(|a, b| a.path.cmp(&b.path));
+        found.sort_by(|a, b| a.meta.location.cmp(&b.meta.location));
         Ok(found)
     }
 }
@@ -80,19 +76,16 @@ impl Options {
 impl Object {
     /// Reads the next bytes from this offset on.
     pub async fn read(&self, from: u64) -> Result<Bytes, Pace> {
-        let wanted: Range<u64> = from..self.size.min(from + RANGE_BYTES);
-        let (range, if_match) = (Some(wanted.clone().into()), self.e_tag.clone());
+        let ObjectMeta { location, size, e_tag, .. } = &self.meta;
+        let wanted: Range<u64> = from..(from + RANGE_BYTES).min(*size);
+        let (range, if_match) = (Some(wanted.clone().into()), e_tag.clone());
         let asked = GetOptions { range, if_match, ..GetOptions::default() };
-        let got = async { self.client.get_opts(&self.path, asked).await?.bytes().await };
+        let got = async { self.client.get_opts(location, asked).await?.bytes().await };
         match got.await {
             Ok(bytes) if bytes.len() as u64 == wanted.end - from => Ok(bytes),
-            Ok(_) => {
-                let reason = format!("{} was truncated in transit", self.url);
-                Err(Pace::Down { after: None, reason })
-            }
+            Ok(_) => Err(Pace::down(format!("{} was truncated in transit", self.url))),
             Err(Error::Precondition { .. }) => {
-                let reason = format!("{} changed while it was read", self.url);
-                Err(Pace::Hold { reason })
+                Err(Pace::hold(format!("{} changed while it was read", self.url)))
             }
             Err(error) => Err(pace(&error)),
         }

@@ -1,6 +1,5 @@
 //! The operations that the sink needs of a store, and its two implementations: over HTTP, and in a folder.
 
-use std::fmt;
 use std::sync::Arc;
 
 use ::object_store::path::Path;
@@ -13,7 +12,7 @@ use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 
 use super::answer::pace;
-use super::folder::{Folder, Numbered, number_of};
+use super::folder::{Folder, Numbered, create, number_of};
 use crate::sinks::Pace;
 use crate::support::base64;
 
@@ -87,7 +86,10 @@ impl Store {
     ) -> Result<bool, Pace> {
         let client = match self {
             Self::Http(client) => client,
-            Self::Folder(folder) => return folder.create(path, bytes.clone(), facts.text()).await,
+            Self::Folder(folder) => {
+                let (name, bytes, facts) = (path.to_string(), bytes.clone(), facts.text());
+                return folder.run(move |root| create(root, &name, &bytes, &facts)).await;
+            }
         };
         let attributes =
             Attributes::from_iter([(Attribute::Metadata(ObjectNote::NAME.into()), facts.text())]);
@@ -101,20 +103,20 @@ impl Store {
 
     /// Returns an object's metadata.
     pub(super) async fn facts_of(&self, path: &Path) -> Result<ObjectNote, Pace> {
-        let text = match self {
-            Self::Folder(folder) => folder.text_of(path).await?,
+        let (text, above) = match self {
+            Self::Folder(folder) => (folder.text_of(path).await?, folder.to_string()),
             Self::Http(client) => {
                 let asked = GetOptions { head: true, ..GetOptions::default() };
                 let found = client.get_opts(path, asked).await;
                 let found = found.map_err(|error| pace(&error))?;
                 let text = found.attributes.get(&Attribute::Metadata(ObjectNote::NAME.into()));
-                text.map(|text| text.as_ref().to_owned()).unwrap_or_default()
+                (text.map(|text| text.as_ref().to_owned()).unwrap_or_default(), String::new())
             }
         };
-        ObjectNote::read(&text).ok_or_else(|| Pace::Hold {
-            reason: format!(
-                "{self}{path} exists but was not written by this sink; it is not overwritten: move it away"
-            ),
+        ObjectNote::read(&text).ok_or_else(|| {
+            Pace::hold(format!(
+                "{above}{path} exists but was not written by this sink; it is not overwritten: move it away"
+            ))
         })
     }
 
@@ -137,19 +139,10 @@ impl Store {
             Err(error) => Err(pace(&error)),
             Ok(_) => {
                 client.delete(&path).await.ok();
-                let reason = "the store ignores conditional puts (If-Match), so rows could be stored twice: use another store";
-                Err(Pace::Hold { reason: reason.to_owned() })
+                Err(Pace::hold(
+                    "the store ignores conditional puts (If-Match), so rows could be stored twice: use another store",
+                ))
             }
-        }
-    }
-}
-
-/// The prefix of an object's path in messages.
-impl fmt::Display for Store {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Http(_) => Ok(()),
-            Self::Folder(folder) => folder.fmt(out),
         }
     }
 }

@@ -19,35 +19,11 @@ pub(super) const NS_PER_TICK: u64 = 1_000;
 pub(super) const LIST_LEVEL: i16 = 3;
 
 /// Columns in which nearly every value is different: a dictionary would merely contain all of them.
-pub(super) const DISTINCT: &[&str] = &[
-    "span_id",
-    "start_time",
-    "end_time",
-    "start_time_unix_nano",
-    "end_time_unix_nano",
-    "duration_ns",
-    "response_id",
-    "tool_call_id",
-    "input",
-    "output",
-    "openai_span_id",
-    "openai_item",
-    "attributes",
-    "events",
-];
+pub(super) const DISTINCT: &str = "span_id start_time end_time start_time_unix_nano end_time_unix_nano duration_ns response_id tool_call_id \
+                                   input output openai_span_id openai_item attributes events";
 
 /// Columns that queries select by, so their minimum and maximum help to skip row groups.
-pub(super) const SELECTED_BY: &[&str] = &[
-    "trace_id",
-    "span_id",
-    "kind",
-    "start_time",
-    "end_time",
-    "start_time_unix_nano",
-    "session_id",
-    "agent_name",
-    "received_at",
-];
+pub(super) const SELECTED_BY: &str = "trace_id span_id kind start_time end_time start_time_unix_nano session_id agent_name received_at";
 
 /// The number of traces per row group for which the bloom filter has 1 % false positives. It shrinks to the actual number.
 const BLOOM_FILTER_TRACES_MAX: u64 = 100_000;
@@ -86,11 +62,11 @@ pub(super) fn properties(zstd_level: i32) -> Result<WriterPropertiesPtr> {
         .set_column_bloom_filter_max_ndv(trace_id.clone(), BLOOM_FILTER_TRACES_MAX)
         .set_column_bloom_filter_fpp(trace_id.clone(), 0.01)
         .set_column_bloom_filter_enabled(trace_id, true);
-    for column in DISTINCT {
-        properties = properties.set_column_dictionary_enabled(ColumnPath::from(*column), false);
+    for column in DISTINCT.split(' ') {
+        properties = properties.set_column_dictionary_enabled(ColumnPath::from(column), false);
     }
-    for column in SELECTED_BY {
-        let (column, statistics) = (ColumnPath::from(*column), EnabledStatistics::Chunk);
+    for column in SELECTED_BY.split(' ') {
+        let (column, statistics) = (ColumnPath::from(column), EnabledStatistics::Chunk);
         properties = properties.set_column_statistics_enabled(column, statistics);
     }
     Ok(Arc::new(properties.build()))

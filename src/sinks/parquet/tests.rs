@@ -129,9 +129,9 @@ fn the_schema_is_that_of_the_golden_to_which_columns_are_only_added() {
 
 #[test]
 fn every_column_that_is_treated_apart_exists() {
-    for name in schema::DISTINCT.iter().chain(schema::SELECTED_BY) {
+    for name in schema::DISTINCT.split(' ').chain(schema::SELECTED_BY.split(' ')) {
         let mut columns = ALL.into_iter().flatten();
-        assert!(columns.any(|column| column.name == *name), "{name}");
+        assert!(columns.any(|column| column.name == name), "{name}");
     }
 }
 
@@ -170,7 +170,11 @@ fn times_and_ids_have_bounds_and_trace_ids_a_filter() {
     let group = reader.metadata().row_group(0);
     for column in group.columns() {
         let name = column.column_path().string();
-        assert_eq!(column.statistics().is_some(), schema::SELECTED_BY.contains(&&*name), "{name}");
+        assert_eq!(
+            column.statistics().is_some(),
+            schema::SELECTED_BY.split(' ').any(|it| it == name),
+            "{name}"
+        );
         assert_eq!(column.bloom_filter_offset().is_some(), name == "trace_id", "{name}");
     }
 }
