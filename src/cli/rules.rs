@@ -73,7 +73,7 @@ pub(super) fn run(verb: &RulesVerb, shell: Shell<'_>) -> Ended {
             Err(problem) => vec![problem],
         };
         for problem in problems {
-            let place = format!("{} {}", pieces.unit(), piece.place);
+            let place = format!("{} {}", pieces.unit, piece.place);
             explain(&format!("{place} of the file is skipped: {problem}\n"));
             ended = Err(ExitCode::FAILURE);
         }

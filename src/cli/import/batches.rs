@@ -7,9 +7,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::formats;
+use super::formats::{self, SetAside};
 use super::pieces::Chunk;
-use super::set_aside::SetAside;
 use super::sources::{Progress, Source};
 use crate::span::{Item, Source as Client, Span};
 
@@ -71,7 +70,7 @@ pub(super) fn read(
         let mut batch = empty();
         while !is_over && batch.weight < WEIGHT {
             let next = pieces.next();
-            let place = |number| format!("{name}, {} {number}", pieces.unit());
+            let place = |number| format!("{name}, {} {number}", pieces.unit);
             is_over = !matches!(next, Ok(Some(_)));
             match next {
                 Ok(Some(piece)) if piece.place <= passed => {}

@@ -5,17 +5,17 @@
 
 use bytes::Bytes;
 use memchr::memmem;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use super::langfuse;
 use super::pieces::{Chunk, FIELD_1, PIECE_BYTES_MAX, ZSTD_MAGIC};
-use super::set_aside::content_of;
 use crate::normalize::wire::{self, Content, Fields};
 use crate::normalize::{
     Coding, Decoded, Encoding, Envelope, Limits, decode, inflate, lines, resource_of,
 };
 use crate::sinks::jsonl::SCHEMA_VERSION;
 use crate::span::{Attribute, Receiver, Source, Text, Value, keys, sdk_request};
+use crate::support::base64;
 use crate::support::json::scan::{Broken, Scanner};
 
 /// The number of the field `resource` in `ResourceSpans`.
@@ -126,4 +126,32 @@ fn of_line(line: &[u8]) -> Result<Body, String> {
     };
     (envelope.source.headers, envelope.source.tenant) = (headers, tenant);
     Ok((envelope, bytes))
+}
+
+/// Data that is invalid or was refused.
+#[derive(Debug)]
+pub(super) struct SetAside {
+    /// Its place, in words.
+    pub(super) place: String,
+    pub(super) reason: String,
+    pub(super) bytes: Bytes,
+}
+
+impl SetAside {
+    /// Returns it as a line of `--rejects`, which can be imported once the cause is fixed.
+    pub(super) fn line(&self) -> String {
+        let (member, content) = match std::str::from_utf8(&self.bytes) {
+            Ok(text) => ("text", text.to_owned()),
+            Err(_) => ("base64", base64::text(&self.bytes)),
+        };
+        format!("{}\n", json!({"set_aside": self.place, "reason": self.reason, member: content}))
+    }
+}
+
+/// Returns the data in a line of `--rejects`.
+fn content_of(line: &[u8]) -> Option<Bytes> {
+    let line: Json = serde_json::from_slice(line).ok()?;
+    let text = |member: &str| line.get(member)?.as_str();
+    let binary = || base64::read(text("base64")?).map(Bytes::from);
+    text("text").map(|text| Bytes::from(text.to_owned())).or_else(binary)
 }

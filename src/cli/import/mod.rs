@@ -25,7 +25,6 @@ mod formats;
 mod langfuse;
 mod pieces;
 mod posts;
-mod set_aside;
 mod sources;
 mod stores;
 #[cfg(test)]

@@ -31,18 +31,8 @@ pub(super) const FIELD_1: u8 = 0x0a;
 const IN_RESOURCE_SPANS: [u8; 3] = [FIELD_1, 0x12, 0x1a];
 
 const CUT_SHORT: &str = "it is truncated";
-
-/// The way to cut a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cut {
-    Lines,
-    Elements,
-    Rows,
-    Whole,
-    Length32,
-    Varint,
-    Unknown,
-}
+/// The length of a message that is the entire stream.
+const UP_TO_THE_END: usize = usize::MAX;
 
 /// A part of a stream.
 #[derive(Debug, Default)]
@@ -55,10 +45,15 @@ pub(in crate::cli) struct Chunk {
     pub(super) flaw: Option<String>,
 }
 
+/// Reads the next piece of a stream; `None` at its end, and after an unrecoverable flaw.
+type Cut = fn(&mut Pieces) -> io::Result<Option<Chunk>>;
+
 /// The pieces of a stream.
 pub(in crate::cli) struct Pieces {
     stream: Box<dyn BufRead>,
     cut: Cut,
+    /// The unit of their places.
+    pub(in crate::cli) unit: &'static str,
     bytes_max: usize,
     /// The cells of a table's first row.
     names: Vec<String>,
@@ -75,40 +70,31 @@ impl Pieces {
         // A byte order mark is not JSON, but harmless.
         let skipped = if head.starts_with("\u{feff}".as_bytes()) { 3 } else { 0 };
         let head = head.split_off(skipped);
-        let cut = cut_of(&head);
+        let (unit, cut) = cut_of(&head);
         let stream = Box::new(Cursor::new(head).chain(stream));
         let names = Vec::new();
-        Ok(Self { stream, cut, bytes_max, names, done: 0, is_over: false })
-    }
-
-    /// Returns the unit of its places.
-    pub(in crate::cli) fn unit(&self) -> &'static str {
-        match self.cut {
-            Cut::Lines => "line",
-            Cut::Elements => "element",
-            Cut::Rows => "row",
-            _ => "message",
-        }
+        Ok(Self { stream, cut, unit, bytes_max, names, done: 0, is_over: false })
     }
 
     /// Returns the next piece; `None` at the end, and after an unrecoverable flaw.
     pub(in crate::cli) fn next(&mut self) -> io::Result<Option<Chunk>> {
-        match self.cut {
-            Cut::Lines => return self.value(),
-            Cut::Elements => return self.element(),
-            Cut::Rows => return self.row(),
-            _ if self.is_over || self.stream.fill_buf()?.is_empty() => return Ok(None),
-            Cut::Unknown => {
-                return self.broken("it is in none of the formats that can be imported");
-            }
-            Cut::Whole | Cut::Length32 | Cut::Varint => {}
+        (self.cut)(self)
+    }
+
+    /// Reads a message behind its length, which is truncated if it is `None`.
+    fn message(
+        &mut self,
+        length: impl Fn(&mut Self) -> io::Result<Option<usize>>,
+    ) -> io::Result<Option<Chunk>> {
+        if self.is_over || self.stream.fill_buf()?.is_empty() {
+            return Ok(None);
         }
-        let (length, mut bytes) = (self.length()?, Vec::new());
+        let (length, mut bytes) = (length(self)?, Vec::new());
         let most = length.unwrap_or(0).min(self.bytes_max.saturating_add(1));
         self.stream.by_ref().take(most as u64).read_to_end(&mut bytes)?;
         let flaw = match length {
             _ if self.bytes_max < bytes.len() => Some(self.too_long()),
-            Some(length) if self.cut == Cut::Whole || bytes.len() == length => None,
+            Some(length) if length == UP_TO_THE_END || bytes.len() == length => None,
             _ => Some(CUT_SHORT.to_owned()),
         };
         self.is_over = flaw.is_some();
@@ -232,21 +218,20 @@ impl Pieces {
         format!("it is longer than {} bytes", self.bytes_max)
     }
 
-    /// Reads the length of the next message; `None` if it is truncated.
-    fn length(&mut self) -> io::Result<Option<usize>> {
-        let bytes = match self.cut {
-            Cut::Length32 => 4,
-            Cut::Varint => 8,
-            _ => return Ok(Some(usize::MAX)),
-        };
+    /// Reads a length of four bytes; `None` if it is truncated.
+    fn length32(&mut self) -> io::Result<Option<usize>> {
+        let mut length = Vec::new();
+        self.stream.by_ref().take(4).read_to_end(&mut length)?;
+        let length = length.try_into().ok().map(u32::from_be_bytes);
+        Ok(length.and_then(|length| length.try_into().ok()))
+    }
+
+    /// Reads a length as varint; `None` if it is truncated.
+    fn varint(&mut self) -> io::Result<Option<usize>> {
         let mut length = 0;
-        for place in 0..bytes {
+        for place in 0..8 {
             let Some(byte) = self.stream.fill_buf()?.first().copied() else { return Ok(None) };
             self.stream.consume(1);
-            if self.cut == Cut::Length32 {
-                length = length << 8 | usize::from(byte);
-                continue;
-            }
             length |= usize::from(byte & 0x7f) << (7 * place);
             if byte < 0x80 {
                 break;
@@ -256,25 +241,29 @@ impl Pieces {
     }
 }
 
-fn cut_of(head: &[u8]) -> Cut {
+/// Returns the unit of the pieces of a stream that begins like this, and how it is cut.
+fn cut_of(head: &[u8]) -> (&'static str, Cut) {
     let is_message = |head: &[u8]| begins_request(head).is_some();
     let behind = head.get(4..).filter(|_| head.first() == Some(&0)).unwrap_or_default();
     if is_message(head) {
-        Cut::Whole
+        ("message", |pieces| pieces.message(|_| Ok(Some(UP_TO_THE_END))))
     } else if is_message(behind) || behind.starts_with(b"{") || behind.starts_with(ZSTD_MAGIC) {
-        Cut::Length32
+        ("message", |pieces| pieces.message(Pieces::length32))
     } else if varint(head)
         .is_some_and(|(length, rest)| begins_request(rest).is_some_and(|bytes| bytes <= length))
     {
-        Cut::Varint
+        ("message", |pieces| pieces.message(Pieces::varint))
     } else if head.iter().all(|byte| *byte >= b' ' || byte.is_ascii_whitespace()) {
         match head.trim_ascii_start().first() {
-            Some(b'[') => Cut::Elements,
-            Some(b'"') => Cut::Rows,
-            _ => Cut::Lines,
+            Some(b'[') => ("element", Pieces::element),
+            Some(b'"') => ("row", Pieces::row),
+            _ => ("line", Pieces::value),
         }
     } else {
-        Cut::Unknown
+        ("message", |pieces| {
+            let flaw = "it is in none of the formats that can be imported";
+            if pieces.is_over { Ok(None) } else { pieces.broken(flaw) }
+        })
     }
 }
 

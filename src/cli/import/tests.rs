@@ -14,8 +14,8 @@ use futures_util::FutureExt as _;
 use tempfile::TempDir;
 
 use super::batches::Post;
+use super::formats::SetAside;
 use super::pieces::Pieces;
-use super::set_aside::SetAside;
 use super::sources::{Progress, Source};
 use super::*;
 use crate::span::{Item, Source as Client};

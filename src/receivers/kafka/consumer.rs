@@ -245,9 +245,6 @@ impl Shared {
 
     fn set_trouble(&self, trouble: Option<ClientTrouble>) {
         let known = self.context.trouble();
-        if trouble.is_none() && known.is_some() {
-            info!("the Kafka receiver works again");
-        }
         let what = trouble.as_ref().map(|ClientTrouble { is_refusal, what }| {
             let hint = if *is_refusal {
                 "check receivers.kafka: `sasl`, `tls`, the topics and the user's permissions"
@@ -256,10 +253,12 @@ impl Shared {
             };
             format!("the Kafka receiver cannot read ({what}): messages wait in their topic; {hint}")
         });
-        // Two errors of one kind that alternate are reported once.
         let kind = |trouble: &Option<ClientTrouble>| trouble.as_ref().map(|it| it.is_refusal);
-        if let Some(what) = what.as_ref().filter(|_| kind(&known) != kind(&trouble)) {
-            warn!("{what}");
+        match &what {
+            // Two errors of one kind that alternate are reported once.
+            Some(what) if kind(&known) != kind(&trouble) => warn!("{what}"),
+            None if known.is_some() => info!("the Kafka receiver works again"),
+            _ => {}
         }
         self.receivers.set_trouble(what);
         self.context.set_trouble(trouble);

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::answer;
 use super::folder::Folder;
-use super::options::{Options, Scheme};
+use super::options::{FILE, Options};
 use super::store::Store;
 use crate::sinks::BuildError;
 use crate::sinks::http::{Address, Client, ClientOptions, Request};
@@ -26,16 +26,16 @@ use crate::support::secret::Secret;
 /// Creates the store; does not connect. Credentials that are not configured come from the environment, or from the machine's or pod's role.
 pub(super) fn store(options: &Options) -> Result<Store, BuildError> {
     let scheme = options.scheme().ok_or_else(|| BuildError("`url` names no store".to_owned()))?;
-    if scheme == Scheme::File {
+    if scheme == FILE {
         return Ok(Store::Folder(Folder(options.place().1.into())));
     }
     // Objects are read in ranges.
     let response_bytes_max = ClientOptions::default().response_bytes_max;
     let client = Client::new(&ClientOptions { response_bytes_max, ..options.connection.client() })?;
     let client = match scheme {
-        Scheme::Google => google(options, Kit(client)),
-        Scheme::Azure => azure(options, Kit(client)),
-        Scheme::S3 | Scheme::File => s3(options, Kit(client)),
+        "gs" => google(options, Kit(client)),
+        "az" => azure(options, Kit(client)),
+        _ => s3(options, Kit(client)),
     };
     client.map(Store::Http).map_err(|error| BuildError(format!("{error}; {CREDENTIALS}")))
 }

@@ -64,7 +64,7 @@ use crate::support::lock::lock;
 use crate::support::rfc3339::{NS_PER_SECOND, write_date};
 use crate::support::{base64, clock, sha256};
 use format::Encoder;
-use options::Scheme;
+use options::FILE;
 pub use options::{Format, Options};
 pub use read::Object;
 use store::{ObjectNote, Store};
@@ -103,7 +103,7 @@ impl Plan for Options {
 impl Options {
     /// Returns the prefix of all names in the store.
     fn root(&self) -> Path {
-        let is_folder = self.scheme() == Some(Scheme::File);
+        let is_folder = self.scheme() == Some(FILE);
         if is_folder { Path::default() } else { Path::from(self.place().1) }
     }
 }

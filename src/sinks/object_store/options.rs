@@ -82,26 +82,19 @@ pub enum Format {
     Otlp,
 }
 
-/// The kind of store that a URL refers to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scheme {
-    S3,
-    Google,
-    Azure,
-    File,
-}
+/// The kind of store that is a folder.
+pub(super) const FILE: &str = "file";
 
-/// For each kind: its prefix, its own options, and the message if they are used with another kind.
-const SCHEMES: [(&str, Scheme, &str, &str); 4] = [
+/// For each kind of store: its scheme, its own options, and the message if they are used with another kind.
+const SCHEMES: [(&str, &str, &str); 4] = [
     (
-        "s3://",
-        Scheme::S3,
+        "s3",
         "region path_style access_key_id secret_access_key session_token sse kms_key",
         "remove it; it is for \"s3://\"",
     ),
-    ("gs://", Scheme::Google, "service_account_key", "remove it; it is for \"gs://\""),
-    ("az://", Scheme::Azure, "account account_key sas_token", "remove it; it is for \"az://\""),
-    ("file://", Scheme::File, "", ""),
+    ("gs", "service_account_key", "remove it; it is for \"gs://\""),
+    ("az", "account account_key sas_token", "remove it; it is for \"az://\""),
+    (FILE, "", ""),
 ];
 
 /// The limits at which an object is uploaded.
@@ -153,7 +146,7 @@ impl Options {
         let mut found = Mistakes(self.connection.check(OBJECT_BYTES_MAX));
         let (scheme, (bucket, prefix)) = (self.scheme(), self.place());
         let is_place = match scheme {
-            Some(Scheme::File) => bucket.is_empty() && prefix.len() > 1,
+            Some(FILE) => bucket.is_empty() && prefix.len() > 1,
             Some(_) => !bucket.is_empty(),
             None => false,
         };
@@ -161,7 +154,7 @@ impl Options {
         let is_odd = self.url.contains(['?', '#', '@']) || prefix.split('/').any(|it| it == "..");
         found.note(is_odd, "url", "the address must not contain `?`, `#`, `@` or `..`", URLS);
         let written = http::shown(self);
-        for (_, _, names, hint) in SCHEMES.iter().filter(|(_, other, ..)| Some(*other) != scheme) {
+        for (_, names, hint) in SCHEMES.iter().filter(|(other, ..)| Some(*other) != scheme) {
             for option in names.split(' ') {
                 let what = "this option is for another kind of store";
                 found.note(scheme.is_some() && written.contains_key(option), option, what, hint);
@@ -172,7 +165,7 @@ impl Options {
         let no_address = |endpoint: &Address| endpoint.uri().is_none();
         #[rustfmt::skip]
         found.note_all([
-            (scheme == Some(Scheme::File) && self.endpoint.is_some(),
+            (scheme == Some(FILE) && self.endpoint.is_some(),
                 "endpoint", "a folder has no endpoint", "leave it out"),
             (self.endpoint.as_ref().is_some_and(no_address),
                 "endpoint", "not a valid address, or with credentials in it", "write for example \"http://minio:9000\""),
@@ -196,10 +189,10 @@ impl Options {
         found.0
     }
 
-    /// Returns the kind of store that the URL refers to.
-    pub(super) fn scheme(&self) -> Option<Scheme> {
-        let known = SCHEMES.iter().find(|(start, ..)| self.url.starts_with(start));
-        known.map(|(_, scheme, ..)| *scheme)
+    /// Returns the scheme of the URL, which is the kind of store.
+    pub(super) fn scheme(&self) -> Option<&'static str> {
+        let (scheme, _) = self.url.split_once("://")?;
+        SCHEMES.iter().map(|(known, ..)| *known).find(|known| *known == scheme)
     }
 
     /// Returns the bucket and the prefix of all names; for files, an empty text and the folder.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ::object_store::path::Path;
 use ::object_store::{Error, GetOptions, ObjectMeta, ObjectStore};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::TryStreamExt as _;
 
 use super::answer::pace;
 use super::connect;
@@ -55,21 +55,20 @@ impl Options {
         let bucket = self.url.split('/').take(3).collect::<Vec<_>>().join("/");
         let named = self.place().1.trim_matches('/');
         let above = named.rsplit_once('/').map_or("", |(above, _)| above);
-        let mut found = Vec::new();
-        for folder in [named, above].map(Path::from) {
-            let mut all = client.list(Some(&folder));
-            while let Some(meta) = all.next().await {
-                let meta = meta.map_err(|error| pace(&error))?;
-                let url = format!("{bucket}/{}", meta.location);
-                found.push(Object { client: Arc::clone(&client), url, meta });
-            }
-            found.retain(|object| object.meta.location.as_ref().starts_with(named));
-            if !found.is_empty() {
-                break;
+        let mut metas: Vec<ObjectMeta> = Vec::new();
+        for folder in [named, above] {
+            if metas.is_empty() {
+                let listed = client.list(Some(&Path::from(folder))).try_collect().await;
+                metas = listed.map_err(|error| pace(&error))?;
+                metas.retain(|meta| meta.location.as_ref().starts_with(named));
             }
         }
-        found.sort_by(|a, b| a.meta.location.cmp(&b.meta.location));
-        Ok(found)
+        metas.sort_by(|a, b| a.location.cmp(&b.location));
+        let object = |meta: ObjectMeta| {
+            let (client, url) = (Arc::clone(&client), format!("{bucket}/{}", meta.location));
+            Object { client, url, meta }
+        };
+        Ok(metas.into_iter().map(object).collect())
     }
 }
 

@@ -26,8 +26,8 @@ pub(super) struct Buffer {
 }
 
 impl Buffer {
-    /// Adds a row's value of a column. Returns its size in bytes.
-    pub(super) fn push(&mut self, cell: &Cell, row: &Row<'_>) -> usize {
+    /// Adds a row's value of a column.
+    pub(super) fn push(&mut self, cell: &Cell, row: &Row<'_>) {
         match cell {
             Cell::Number(take) => self.number(take(row)),
             Cell::Time(take) => self.number(take(row).map(|unix_ns| unix_ns / NS_PER_TICK)),
@@ -36,13 +36,13 @@ impl Buffer {
             Cell::Plain(append) | Cell::Json(append) => {
                 let start = self.bytes.len();
                 append(row, &mut self.bytes);
-                if self.bytes.len() == start { self.null() } else { self.end(start, 1) }
+                if self.bytes.len() == start { self.null() } else { self.end(1) }
             }
             Cell::Text(take) => self.text(take(row).map(str::as_bytes)),
             Cell::Payload(take) => self.text(take(row).map(|payload| payload.as_str().as_bytes())),
             Cell::Item(take) => match take(row) {
                 Some(wire) if memchr::memchr(b'\n', wire).is_some() => {
-                    self.append(1, |bytes| write_compact(bytes, wire))
+                    self.append(1, |bytes| write_compact(bytes, wire));
                 }
                 wire => self.text(wire),
             },
@@ -52,18 +52,16 @@ impl Buffer {
                     self.repeats.push(0);
                     return self.null();
                 }
-                let mut added = 0;
                 for (index, text) in texts.iter().enumerate() {
                     self.repeats.push(i16::from(index != 0));
-                    added += self.append(LIST_LEVEL, |bytes| bytes.extend(text.as_bytes()));
+                    self.append(LIST_LEVEL, |bytes| bytes.extend(text.as_bytes()));
                 }
-                added
             }
         }
     }
 
     /// Repeats the previous row's value. Lists are not repeated.
-    pub(super) fn repeat(&mut self) -> usize {
+    pub(super) fn repeat(&mut self) {
         if self.levels.last() != Some(&1) {
             return self.null();
         }
@@ -73,40 +71,35 @@ impl Buffer {
         let mut ends = self.ends.iter().rev();
         let end = ends.next().copied().unwrap_or_default();
         let start = ends.next().copied().unwrap_or_default();
-        self.append(1, |bytes| bytes.extend_from_within(start..end))
+        self.append(1, |bytes| bytes.extend_from_within(start..end));
     }
 
-    fn null(&mut self) -> usize {
+    fn null(&mut self) {
         self.levels.push(0);
-        size_of::<i16>()
     }
 
-    fn number(&mut self, number: Option<u64>) -> usize {
-        self.bits(number.and_then(|number| i64::try_from(number).ok()))
+    fn number(&mut self, number: Option<u64>) {
+        self.bits(number.and_then(|number| i64::try_from(number).ok()));
     }
 
-    fn bits(&mut self, bits: Option<i64>) -> usize {
-        let Some(bits) = bits else { return self.null() };
-        self.numbers.push(bits);
-        self.levels.push(1);
-        size_of::<i64>() + size_of::<i16>()
+    fn bits(&mut self, bits: Option<i64>) {
+        self.levels.push(bits.is_some().into());
+        self.numbers.extend(bits);
     }
 
-    fn text(&mut self, text: Option<&[u8]>) -> usize {
+    fn text(&mut self, text: Option<&[u8]>) {
         let Some(text) = text else { return self.null() };
-        self.append(1, |bytes| bytes.extend_from_slice(text))
+        self.append(1, |bytes| bytes.extend_from_slice(text));
     }
 
-    fn append(&mut self, level: i16, write: impl FnOnce(&mut Vec<u8>)) -> usize {
-        let start = self.bytes.len();
+    fn append(&mut self, level: i16, write: impl FnOnce(&mut Vec<u8>)) {
         write(&mut self.bytes);
-        self.end(start, level)
+        self.end(level);
     }
 
-    fn end(&mut self, start: usize, level: i16) -> usize {
+    fn end(&mut self, level: i16) {
         self.ends.push(self.bytes.len());
         self.levels.push(level);
-        self.bytes.len() - start + size_of::<usize>() + size_of::<i16>()
     }
 
     /// Writes all values as a column of a row group, and clears them.
@@ -152,9 +145,8 @@ impl Buffer {
         Ok(())
     }
 
-    /// Returns the size in bytes, computed from the values.
-    #[cfg(test)]
-    pub(super) fn held(&self) -> usize {
+    /// Returns the size of the values in bytes.
+    pub(super) fn bytes(&self) -> usize {
         size_of_val(&*self.numbers)
             + self.bytes.len()
             + size_of_val(&*self.ends)

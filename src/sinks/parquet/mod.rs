@@ -40,7 +40,6 @@ pub struct Rows {
     /// The values of each column that are not compressed yet.
     buffers: Vec<Buffer>,
     row_group_bytes: usize,
-    buffered: usize,
 }
 
 impl Rows {
@@ -49,7 +48,7 @@ impl Rows {
         let (schema, properties) = (schema::schema()?, schema::properties(zstd_level)?);
         let writer = SerializedFileWriter::new(Vec::new(), schema, properties)?;
         let buffers = ALL.into_iter().flatten().map(|_| Buffer::default()).collect();
-        Ok(Self { writer, buffers, row_group_bytes, buffered: 0 })
+        Ok(Self { writer, buffers, row_group_bytes })
     }
 
     /// Adds the items of a delivery, with the context of their traces. Calls without a cost get one from these prices.
@@ -66,11 +65,14 @@ impl Rows {
             let columns =
                 columns.flat_map(|(columns, is_same)| columns.iter().zip(repeat(is_same)));
             for ((column, is_same), buffer) in columns.zip(&mut self.buffers) {
-                self.buffered +=
-                    if is_same { buffer.repeat() } else { buffer.push(&column.cell, &row) };
+                if is_same {
+                    buffer.repeat();
+                } else {
+                    buffer.push(&column.cell, &row);
+                }
             }
             last = Some(row);
-            if self.row_group_bytes <= self.buffered {
+            if self.row_group_bytes <= self.buffered() {
                 self.end_row_group()?;
                 last = None;
             }
@@ -80,12 +82,16 @@ impl Rows {
 
     /// Returns the size so far: compressed bytes and those not yet compressed.
     pub fn bytes(&self) -> usize {
-        self.writer.bytes_written() + self.buffered
+        self.writer.bytes_written() + self.buffered()
+    }
+
+    fn buffered(&self) -> usize {
+        self.buffers.iter().map(Buffer::bytes).sum()
     }
 
     /// Returns the complete object.
     pub fn finish(mut self) -> io::Result<Vec<u8>> {
-        if self.buffered != 0 {
+        if self.buffered() != 0 {
             self.end_row_group()?;
         }
         Ok(self.writer.into_inner()?)
@@ -99,7 +105,6 @@ impl Rows {
             }
         }
         group.close()?;
-        self.buffered = 0;
         Ok(())
     }
 }
