@@ -151,11 +151,8 @@ impl Reading<'_> {
         };
         if let Some((second, _)) = named.next() {
             let what = format!("a second action beside `{}`", key.get_ref());
-            return self.wrong(
-                &second.span(),
-                what,
-                "put it into a rule of its own, after this one",
-            );
+            let hint = "put it into a rule of its own, after this one";
+            return self.wrong(&second.span(), what, hint);
         }
         let at = value.span();
         match (key.get_ref().as_ref(), flag(value.get_ref())) {
@@ -175,12 +172,9 @@ impl Reading<'_> {
 
     fn route(&mut self, value: &Spanned<DeValue<'_>>, place: Place) -> Option<Action> {
         if place == Place::Sink {
+            let what = "a sink's own rules cannot route to other sinks";
             let hint = "move the rule to [[rules]], or `drop` what this sink should not get";
-            return self.wrong(
-                &value.span(),
-                "a sink's own rules cannot route to other sinks",
-                hint,
-            );
+            return self.wrong(&value.span(), what, hint);
         }
         let to = texts(value).into_iter().map(|(at, name)| (name.to_owned(), position(&at)));
         let to: Vec<_> = to.collect();
@@ -374,11 +368,8 @@ impl Reading<'_> {
     fn text(&mut self, takes: Takes, at: &Range<usize>, text: &str) -> Option<Test> {
         let is_glob = text.contains(['*', '?']);
         if text.is_empty() {
-            return self.wrong(
-                at,
-                "an empty string is not allowed here",
-                "use `{ exists = false }`",
-            );
+            let hint = "use `{ exists = false }`";
+            return self.wrong(at, "an empty string is not allowed here", hint);
         }
         if let Takes::Word(words) = takes {
             let (words, pattern) = (words(), is_glob.then(|| glob(text)).flatten());

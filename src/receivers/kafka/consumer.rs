@@ -55,7 +55,6 @@ const METADATA_EVERY_MS: &str = "10000";
 /// How much the client prefetches into its own memory.
 const AHEAD_KIB_MAX: &str = "16384";
 
-/// A received message.
 pub(super) struct Message {
     pub(super) place: Place,
     /// `topic/partition/offset`.
@@ -126,8 +125,7 @@ fn poll(shared: &Arc<Shared>, sending: &mpsc::Sender<Message>, stop: &Stop) -> K
         }
         match consumer.poll(POLL_MAX) {
             Some(Ok(message)) => {
-                let Some(message) = shared.read(&message) else { continue };
-                if sending.blocking_send(message).is_err() {
+                if sending.blocking_send(shared.read(&message)).is_err() {
                     break;
                 }
             }
@@ -171,9 +169,8 @@ fn config(options: &KafkaOptions) -> rdkafka::ClientConfig {
 /// Stores the offsets that may be committed.
 fn store(shared: &Shared, consumer: &BaseConsumer<Member>) {
     for ((topic, partition), offset) in lock(&shared.offsets).take() {
-        let Some(topic) = shared.options.topics.get(topic) else { continue };
         let mut list = TopicPartitionList::with_capacity(1);
-        let added = list.add_partition_offset(topic, partition, Offset::Offset(offset));
+        let added = list.add_partition_offset(&topic, partition, Offset::Offset(offset));
         // Fails if the partition was lost: its next owner then reads this again.
         if let Err(error) = added.and_then(|()| consumer.store_offsets(&list)) {
             info!(topic, partition, %error, "an offset was not stored: its partition was reassigned");
@@ -229,10 +226,10 @@ impl Shared {
     }
 
     /// Reads a message and registers its offset.
-    fn read(&self, message: &rdkafka::message::BorrowedMessage<'_>) -> Option<Message> {
-        let topic = self.options.topics.iter().position(|topic| topic == message.topic())?;
+    fn read(&self, message: &rdkafka::message::BorrowedMessage<'_>) -> Message {
         let body = message.payload().map(Bytes::copy_from_slice).unwrap_or_default();
-        let (partition, offset) = ((topic, message.partition()), message.offset());
+        let partition = (message.topic().to_owned(), message.partition());
+        let offset = message.offset();
         let place = lock(&self.offsets).begin(partition, offset, body.len());
         let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
         let headers = headers.filter_map(|header| {
@@ -240,7 +237,7 @@ impl Shared {
             Some((header.key.to_ascii_lowercase(), kept_part(value).to_owned()))
         });
         let name = format!("{}/{}/{offset}", message.topic(), message.partition());
-        Some(Message { place, name, headers: headers.collect(), body })
+        Message { place, name, headers: headers.collect(), body }
     }
 
     fn set_trouble(&self, trouble: Option<ClientTrouble>) {
@@ -298,10 +295,8 @@ impl ClientContext for Member {
 impl ConsumerContext for Member {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         let Rebalance::Revoke(given_up) = rebalance else { return };
-        let elements = given_up.elements();
-        let place = |topic: &str| self.0.options.topics.iter().position(|known| known == topic);
-        let partitions =
-            elements.iter().filter_map(|it| Some((place(it.topic())?, it.partition())));
+        let partitions = given_up.elements();
+        let partitions = partitions.iter().map(|it| (it.topic().to_owned(), it.partition()));
         let partitions: Vec<Partition> = partitions.collect();
         if let Err(error) = commit(&self.0, consumer) {
             info!(%error, "offsets were not committed: the partitions' next owner reads those messages again");
@@ -334,7 +329,7 @@ async fn take_all(shared: &Shared, mut messages: mpsc::Receiver<Message>) {
                 });
             }
             Some(place) = taking.next() => {
-                lock(&shared.offsets).done(place);
+                lock(&shared.offsets).done(&place);
                 shared.changed.notify_all();
             }
         }

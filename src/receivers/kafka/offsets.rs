@@ -7,11 +7,11 @@ pub(super) const MESSAGES_MAX: usize = 512;
 /// The largest size of messages in flight.
 const BYTES_MAX: usize = 16 << 20;
 
-/// A topic's index, counted from 0, and one of its partitions.
-pub(super) type Partition = (usize, i32);
+/// A topic, and one of its partitions.
+pub(super) type Partition = (String, i32);
 
 /// The position of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) partition: Partition,
     pub(super) offset: i64,
@@ -44,7 +44,7 @@ struct UnderWay {
 impl Offsets {
     /// Records a message that was read. Begins a partition that is read for the first time, or again from an earlier offset.
     pub(super) fn begin(&mut self, partition: Partition, offset: i64, bytes: usize) -> Place {
-        let known = self.partitions.entry(partition).or_default();
+        let known = self.partitions.entry(partition.clone()).or_default();
         if known.assignment == 0 || offset < known.end {
             self.assignments += 1;
             let assignment = self.assignments;
@@ -58,7 +58,7 @@ impl Offsets {
     }
 
     /// Records that a message is done. If its partition was revoked meanwhile, there is no offset to commit.
-    pub(super) fn done(&mut self, place: Place) {
+    pub(super) fn done(&mut self, place: &Place) {
         self.messages = self.messages.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(place.bytes);
         let known = self.partitions.get_mut(&place.partition);
@@ -72,7 +72,7 @@ impl Offsets {
         let all = self.partitions.iter_mut();
         let news = all.filter_map(|(partition, known)| {
             let next = known.offsets.first().copied().unwrap_or(known.end);
-            (std::mem::replace(&mut known.told, next) != next).then_some((*partition, next))
+            (std::mem::replace(&mut known.told, next) != next).then(|| (partition.clone(), next))
         });
         news.collect()
     }
@@ -97,19 +97,20 @@ impl Offsets {
 mod tests {
     use super::*;
 
-    const ONE: Partition = (0, 1);
-    const TWO: Partition = (0, 2);
+    fn partition(number: i32) -> Partition {
+        ("a".to_owned(), number)
+    }
 
     #[test]
     fn an_offset_is_told_once_all_before_it_are_done_and_only_once() {
         let mut offsets = Offsets::default();
         // 12 and 13 were compacted away.
-        let places = [10, 11, 14].map(|offset| offsets.begin(ONE, offset, 1));
-        offsets.done(places[1]);
-        offsets.done(places[2]);
+        let places = [10, 11, 14].map(|offset| offsets.begin(partition(1), offset, 1));
+        offsets.done(&places[1]);
+        offsets.done(&places[2]);
         assert_eq!(offsets.take(), []);
-        offsets.done(places[0]);
-        assert_eq!(offsets.take(), [(ONE, 15)]);
+        offsets.done(&places[0]);
+        assert_eq!(offsets.take(), [(partition(1), 15)]);
         assert_eq!(offsets.take(), []);
         assert!(offsets.is_idle());
     }
@@ -117,42 +118,42 @@ mod tests {
     #[test]
     fn what_ends_after_its_partition_was_given_up_moves_no_offset_of_the_next_assignment() {
         let mut offsets = Offsets::default();
-        let late = offsets.begin(ONE, 10, 1);
-        let other = offsets.begin(TWO, 5, 1);
+        let late = offsets.begin(partition(1), 10, 1);
+        let other = offsets.begin(partition(2), 5, 1);
         assert!(!offsets.is_idle());
-        offsets.forget(&[ONE]);
+        offsets.forget(&[partition(1)]);
         // The partition is assigned again, and read from an earlier offset.
-        let again = offsets.begin(ONE, 10, 1);
-        offsets.done(late);
+        let again = offsets.begin(partition(1), 10, 1);
+        offsets.done(&late);
         assert_eq!(offsets.take(), []);
-        offsets.done(again);
-        offsets.done(other);
-        assert_eq!(offsets.take(), [(ONE, 11), (TWO, 6)]);
+        offsets.done(&again);
+        offsets.done(&other);
+        assert_eq!(offsets.take(), [(partition(1), 11), (partition(2), 6)]);
     }
 
     #[test]
     fn a_partition_that_is_read_again_from_before_begins_anew() {
         let mut offsets = Offsets::default();
-        let early = offsets.begin(ONE, 20, 1);
-        let again = offsets.begin(ONE, 19, 1);
-        offsets.done(early);
+        let early = offsets.begin(partition(1), 20, 1);
+        let again = offsets.begin(partition(1), 19, 1);
+        offsets.done(&early);
         assert_eq!(offsets.take(), []);
-        offsets.done(again);
-        assert_eq!(offsets.take(), [(ONE, 20)]);
+        offsets.done(&again);
+        assert_eq!(offsets.take(), [(partition(1), 20)]);
     }
 
     #[test]
     fn it_is_full_by_count_or_by_bytes_until_something_is_done() {
         let mut offsets = Offsets::default();
-        let large = offsets.begin(ONE, 0, BYTES_MAX);
+        let large = offsets.begin(partition(1), 0, BYTES_MAX);
         assert!(offsets.is_full());
-        offsets.done(large);
+        offsets.done(&large);
         assert!(!offsets.is_full());
-        let many =
-            (1..=i64::try_from(MESSAGES_MAX).unwrap()).map(|offset| offsets.begin(ONE, offset, 0));
+        let many = (1..=i64::try_from(MESSAGES_MAX).unwrap())
+            .map(|offset| offsets.begin(partition(1), offset, 0));
         let many: Vec<_> = many.collect();
         assert!(offsets.is_full());
-        offsets.done(many[1]);
+        offsets.done(&many[1]);
         assert!(!offsets.is_full());
     }
 }

@@ -21,7 +21,7 @@ use crate::telemetry::Metrics;
 fn message(headers: &[(&str, &str)], body: &'static [u8]) -> Message {
     let headers = headers.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
     Message {
-        place: Offsets::default().begin((0, 0), 7, body.len()),
+        place: Offsets::default().begin(("otlp_spans".to_owned(), 0), 7, body.len()),
         name: "otlp_spans/0/7".to_owned(),
         headers: headers.collect(),
         body: body.into(),
