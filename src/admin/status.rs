@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::View;
-use crate::journal::{Cursor, Health, Mark};
+use crate::journal::{Cursor, Mark};
 use crate::operate::RefusedReload;
 use crate::pipeline::{LaneHandle, LaneState, LaneStatus, Latency, OutcomeCounts};
 use crate::receivers::{FILTERED, RECEIVER_FIGURES, TENANT_FIGURES};
@@ -187,12 +187,7 @@ impl JournalView {
         let (journal, quarantine) = (view.feed.journal(), view.feed.quarantine());
         let resolved = view.operator.quarantine.resolved("");
         let of = |lane: &LaneStatus| settled(view, lane, &lane.safe(journal)).dead_lettered;
-        let (health, problem) = match journal.health() {
-            Health::Good => ("good", None),
-            Health::NoSpace => ("no_space", Some("its disk is full".to_owned())),
-            Health::Damaged(what) => ("damaged", Some(what)),
-            Health::Poisoned(what) => ("poisoned", Some(what)),
-        };
+        let (health, problem) = journal.health().parts();
         let quarantined = quarantine.end().items.saturating_sub(resolved.items());
         let dead_letters = lanes.iter().map(|lane| of(&lane.status)).sum::<u64>();
         let filtered = view.metrics.by_label(FILTERED).values().sum::<u64>();

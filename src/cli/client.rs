@@ -150,7 +150,7 @@ async fn send(question: Question<'_>) -> Result<Response<Incoming>, String> {
     sender.send_request(request).await.map_err(|error| broken_off(url, &error))
 }
 
-const WRONG_ADDRESS: &str =
+pub(super) const WRONG_ADDRESS: &str =
     "is not a daemon's address: write http://HOST:PORT, https://HOST:PORT or unix:/PATH";
 
 /// Connects to the host or the socket of an address. Returns the host for the request, and the path.

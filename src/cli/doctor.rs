@@ -186,8 +186,7 @@ impl Findings {
             Err(problem) => {
                 let user = getuid().as_raw();
                 let found = format!("{place} cannot be written to by user {user}: {problem}");
-                let advice = "run this as the daemon's user; give that user the directory, or set journal.dir";
-                self.add("disk", found, Some((Level::Fail, advice)));
+                self.add("disk", found, Some((Level::Fail, to_write(&problem))));
             }
             Ok((usual, worst)) => {
                 let found = format!("an fsync in {place} takes {usual:.1?}, at most {worst:.1?}");
@@ -202,9 +201,7 @@ impl Findings {
         let wanted = config.journal.bytes_max.0.saturating_sub(taken);
         let found =
             format!("{} MiB are free, the journal may grow by {} MiB", free >> 20, wanted >> 20);
-        let advice =
-            "free space or lower journal.bytes_max: on a full disk clients are told to retry";
-        self.add("disk space", found, (free < wanted).then_some((Level::Warn, advice)));
+        self.add("disk space", found, (free < wanted).then_some((Level::Warn, FULL)));
     }
 
     fn certificates(&mut self, config: &Config) {
@@ -303,7 +300,8 @@ impl Findings {
         let journal =
             |key: &str| text(status.pointer(&format!("/journal/{key}")).unwrap_or(&Value::Null));
         let (health, problem) = (journal("health"), journal("problem"));
-        let advice = "run spanferry journal verify to see what is damaged";
+        let verify = "run spanferry journal verify to see what is damaged";
+        let advice = if health == "no_space" { FULL } else { verify };
         let trouble = (health != "good").then_some((Level::Fail, advice));
         self.add("journal", format!("{health} {problem}").trim_end(), trouble);
         for sink in status["sinks"].as_array().into_iter().flatten() {
@@ -337,6 +335,18 @@ fn look_at_stopped(log: &Path) -> io::Result<Option<String>> {
     }
 }
 
+/// What to do about a full disk.
+const FULL: &str =
+    "free space or lower journal.bytes_max: on a full disk clients are told to retry";
+
+/// Returns what to do about a directory that cannot be written to.
+fn to_write(problem: &io::Error) -> &'static str {
+    match problem.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FULL,
+        _ => "run this as the daemon's user; give that user the directory, or set journal.dir",
+    }
+}
+
 /// Explains a problem of a sink.
 const WAITS: &str = "nothing is lost: until that is fixed the sink's data waits in the journal";
 
@@ -366,4 +376,22 @@ fn try_disk(dir: &Path) -> io::Result<(Duration, Duration)> {
     times.sort_unstable();
     let at = |place: usize| times.get(place).copied().unwrap_or_default();
     Ok((at(SYNCS / 2), at(SYNCS - 1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_asks_for_space_and_not_for_a_look_at_the_journal_or_its_owner() {
+        let mut findings = Findings::default();
+        for (health, problem) in [("no_space", "its disk is full"), ("damaged", "9 bytes")] {
+            findings.running(&json!({ "journal": { "health": health, "problem": problem } }));
+        }
+        let journal = findings.0.iter().filter(|finding| finding.what == "journal");
+        let advice: Vec<_> = journal.map(|finding| finding.advice.unwrap()).collect();
+        assert!(advice[0] == FULL && advice[1].contains("journal verify"), "{advice:?}");
+        assert_eq!(to_write(&io::ErrorKind::StorageFull.into()), FULL);
+        assert!(to_write(&io::ErrorKind::PermissionDenied.into()).contains("user"));
+    }
 }

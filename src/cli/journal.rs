@@ -13,7 +13,7 @@ use super::{ConfigArguments, Ended, Shell};
 use crate::config::STORES;
 use crate::journal::{
     BadHeader, Cursor, Damage, DirStorage, Inspection, SegmentCheck, SegmentView, Verification,
-    inspect, repair, verify,
+    inspect, is_of_log, repair, verify,
 };
 
 #[derive(Debug, Subcommand)]
@@ -85,7 +85,7 @@ pub(super) fn logs_of(dir: &Path) -> Vec<PathBuf> {
     let inside: Vec<_> =
         STORES.iter().map(|log| dir.join(log)).filter(|log| log.is_dir()).collect();
     let is_log = dir.read_dir().is_ok_and(|mut entries| {
-        entries.any(|entry| entry.is_ok_and(|entry| entry.path().is_file()))
+        entries.any(|entry| entry.is_ok_and(|it| it.file_name().to_str().is_some_and(is_of_log)))
     });
     if inside.is_empty() && is_log { vec![dir.to_owned()] } else { inside }
 }
@@ -262,6 +262,16 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_with_other_files_is_not_taken_for_a_log_without_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("syslog.log"), "not ours").unwrap();
+        assert!(logs_of(dir.path()).is_empty());
+        // A log of which only this is left.
+        std::fs::write(dir.path().join("start.mark"), "").unwrap();
+        assert_eq!(logs_of(dir.path()), [dir.path()]);
+    }
 
     #[test]
     fn sizes_are_short() {

@@ -159,6 +159,15 @@ root_span = "never"
         carry_out(None, Some(&self.file()), command).await
     }
 
+    /// Starts the daemon again.
+    async fn start(&mut self) {
+        let request = config::Request { files: vec![self.file()], ..config::Request::default() };
+        let loaded = config::load(&request, &Environment::of_process()).unwrap();
+        let daemon = Daemon::build(loaded, Box::new(|_| ())).await.unwrap();
+        (self.addresses, self.stop) = (daemon.addresses().unwrap(), Stop::default());
+        self.daemon = tokio::spawn(daemon.run(self.stop.clone()));
+    }
+
     async fn end(&mut self) {
         self.stop.stop();
         (&mut self.daemon).await.unwrap().unwrap();
@@ -280,17 +289,33 @@ async fn entries_are_dropped_offline_and_the_next_start_counts_them() {
     let command = ListRequest { which, ..ListRequest::default() };
     assert_eq!(world.by_configuration(command).await.unwrap().entries, 1);
 
-    let request = config::Request { files: vec![world.file()], ..config::Request::default() };
-    let loaded = config::load(&request, &Environment::of_process()).unwrap();
-    let daemon = Daemon::build(loaded, Box::new(|_| ())).await.unwrap();
-    world.addresses = daemon.addresses().unwrap();
-    world.stop = Stop::default();
-    world.daemon = tokio::spawn(daemon.run(world.stop.clone()));
+    world.start().await;
     let status = world.status().await;
     let figures =
         ["delivered", "dead_lettered", "dropped"].map(|name| status[name].as_u64().unwrap());
     assert_eq!(figures, [2, 0, 1]);
     world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_and_quarantined_items_that_cannot_be_read_degrade_health() {
+    for store in ["dead letters", "quarantine"] {
+        let mut world = World::new().await;
+        world.send(&[span("poison1"), "{\"object\":\"odd\"}".to_owned()]).await;
+        world.settled().await;
+        world.end().await;
+        let dir = world.dir.path().join("state").join(store.replace("dead letters", "dead-letter"));
+        let segment = dir.join(format!("{:020}.log", 0));
+        let bytes = std::fs::read(&segment).unwrap();
+        std::fs::write(&segment, &bytes[..bytes.len() - 1]).unwrap();
+        world.start().await;
+        let health: serde_json::Value = serde_json::from_str(&world.page("/health").await).unwrap();
+        assert_eq!(health["status"], "degraded");
+        let problem = health["problems"][0].as_str().unwrap();
+        assert!(problem.starts_with(&format!("{store} damaged: ")), "{problem}");
+        assert!(problem.contains("with 1 items"), "{problem}");
+        world.end().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -139,7 +139,7 @@ async fn serve_until_told(loaded: Loaded, set_log: SetLog) -> anyhow::Result<()>
     tokio::select! {
         ended = running => ended,
         () = stop_signal(&mut stops) => {
-            Err(anyhow::anyhow!("stopped at once by a second signal; acknowledged items are in the journal"))
+            Err(anyhow::anyhow!("stopped at once by a second signal; acknowledged items are in the journal, unless that is in memory"))
         }
     }
 }

@@ -27,7 +27,7 @@ use anyhow::Context as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout_at};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::admin::{Access, Push, View};
 use crate::config::{JournalMode, Loaded};
@@ -260,11 +260,15 @@ fn report_pending(view: &View) {
     let end = view.feed.journal().end();
     for lane in view.lanes.all() {
         let pending = end.items.saturating_sub(lane.status.safe(view.feed.journal()).mark.items);
-        if pending > 0 {
-            warn!(
-                sink = lane.status.sink,
+        let (sink, is_kept) = (&lane.status.sink, view.mode != "memory");
+        if pending > 0 && is_kept {
+            let what = "not everything was delivered; the rest is in the journal and will be delivered after the next start";
+            warn!(sink, pending, "{what}");
+        } else if pending > 0 {
+            error!(
+                sink,
                 pending,
-                "not everything was delivered; the rest is in the journal and will be delivered after the next start"
+                "not everything was delivered; the rest is lost with the journal, which is in memory"
             );
         }
     }

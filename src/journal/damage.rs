@@ -154,7 +154,7 @@ pub(super) fn report(storage: &dyn Storage, damage: &Damage) {
         bytes = damage.bytes(),
         items = damage.items(),
         not_set_aside_because = aside,
-        "a part of the journal cannot be read; everything before and after it is delivered"
+        "a part of the journal cannot be read; nothing before or after it is lost"
     );
 }
 

@@ -6,7 +6,7 @@ use std::io;
 
 use super::cursor::{self, CLOSED_NAME, START_NAME, read_mark};
 use super::damage::{self, Damage};
-use super::recovery::{SegmentView, look_at, scan};
+use super::recovery::{OWN_NAMES, SegmentView, look_at, scan};
 use super::segment::{BadHeader, Records, base_of};
 use super::storage::{Lock, Storage, read_small};
 use super::{Cursor, Mark, OpenError};
@@ -58,6 +58,11 @@ pub struct SegmentCheck {
     pub settled: Vec<Damage>,
 }
 
+/// Returns whether a file of this name belongs to a log.
+pub fn is_of_log(name: &str) -> bool {
+    base_of(name).is_some() || OWN_NAMES.contains(&name)
+}
+
 /// Checks names, headers, lengths, cursors and notes, and reads the last segment to find the end.
 pub fn inspect(storage: &dyn Storage) -> io::Result<Inspection> {
     let names = storage.list()?;
@@ -84,17 +89,16 @@ pub fn verify(storage: &dyn Storage) -> io::Result<Verification> {
     // This must come before listing the segments: a running daemon may meanwhile begin one and save a cursor in it.
     let reached = reached(storage)?;
     let names = storage.list()?;
-    let segments = look_at_segments(storage, &names)?;
-    let first = segments.first().map_or(reached, |first| first.base);
+    let mut segments = look_at_segments(storage, &names)?.into_iter().peekable();
+    let first = segments.peek().map_or(reached, |first| first.base);
     let kept_from = read_mark(storage, START_NAME).unwrap_or(first);
     let mut checks = Vec::new();
     if kept_from.position < first.position {
         checks.push(missing(kept_from, first));
     }
     let mut torn_bytes = 0;
-    for (index, segment) in segments.iter().enumerate() {
-        let next = segments.get(index + 1).map(|next| next.base);
-        let (check, torn) = check(storage, segment, next, reached)?;
+    while let Some(segment) = segments.next() {
+        let (check, torn) = check(storage, segment, segments.peek_mut(), reached)?;
         checks.push(check);
         torn_bytes += torn;
     }
@@ -135,15 +139,19 @@ fn missing(from: Mark, to: Mark) -> SegmentCheck {
 /// Reads one segment; also returns the number of bytes after the last intact record of the log.
 fn check(
     storage: &dyn Storage,
-    segment: &SegmentView,
-    next: Option<Mark>,
+    segment: SegmentView,
+    mut next: Option<&mut SegmentView>,
     reached: Mark,
 ) -> io::Result<(SegmentCheck, u64)> {
     let base = segment.base;
     let mut records = Records::open(storage, base.position)?;
     let file_end = records.file_end()?;
-    let limit = next.map_or(file_end, |next| next.position.min(file_end));
+    let limit = next.as_ref().map_or(file_end, |next| next.base.position.min(file_end));
     let found = scan(&mut records, base, limit)?;
+    if let Some(next) = next.as_mut().filter(|next| !next.tells_items()) {
+        next.base.items = found.end.items;
+    }
+    let next = next.map(|next| next.base);
     let damage = |(from, to): (Mark, Mark)| Damage { segment: base.position, from, to };
     let mut damages: Vec<_> = found.holes.iter().copied().map(damage).collect();
     let mut torn_bytes = 0;
@@ -161,7 +169,7 @@ fn check(
         damages.insert(0, damage((base, base)));
     }
     let check = SegmentCheck {
-        segment: *segment,
+        segment,
         records: found.records,
         end: found.end,
         damages,

@@ -90,7 +90,7 @@ use writer::{Observer, Submitted, Writer};
 
 pub use damage::Damage;
 pub use error::{AppendError, OpenError};
-pub use inspect::{Inspection, SegmentCheck, Verification, inspect, repair, verify};
+pub use inspect::{Inspection, SegmentCheck, Verification, inspect, is_of_log, repair, verify};
 pub use log::Timings;
 pub use memory::MemoryStorage;
 pub use options::{
@@ -190,6 +190,18 @@ pub enum Health {
     Damaged(String),
     /// A write or sync failed; the process must end.
     Poisoned(String),
+}
+
+impl Health {
+    /// Returns its name, and the problem if there is one.
+    pub fn parts(self) -> (&'static str, Option<String>) {
+        match self {
+            Self::Good => ("good", None),
+            Self::NoSpace => ("no_space", Some("its disk is full".to_owned())),
+            Self::Damaged(what) => ("damaged", Some(what)),
+            Self::Poisoned(what) => ("poisoned", Some(what)),
+        }
+    }
 }
 
 /// A reader of the log that saves a cursor.

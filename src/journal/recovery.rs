@@ -30,7 +30,7 @@ use super::{ClampedCursor, Cursor, Mark, OpenError, Position, Recovery};
 use crate::support::pool::Pool;
 
 /// Files of the log other than segments and cursors.
-const OWN_NAMES: [&str; 3] = [CLOSED_NAME, START_NAME, CONSUMERS_NAME];
+pub(super) const OWN_NAMES: [&str; 3] = [CLOSED_NAME, START_NAME, CONSUMERS_NAME];
 /// Suffix of a segment's file while it is renamed after its header.
 const MOVED_SUFFIX: &str = ".moved";
 
@@ -57,6 +57,7 @@ pub(super) fn open(
     scan.stable_to =
         marks.chain([scan.stable_to]).max_by_key(|mark| mark.position).unwrap_or_default();
     scan.look_at_segments(&names)?;
+    scan.count_before_lost().map_err(failed)?;
     let (active, end) = scan.open_active().map_err(failed)?;
     scan.check_start().map_err(failed)?;
     let cursors = scan.place_all(saved, end).map_err(failed)?;
@@ -97,6 +98,11 @@ impl SegmentView {
     /// Returns the name of its file.
     pub fn name(&self) -> String {
         name_of(self.base.position)
+    }
+
+    /// Returns whether its header or its first record tells how many items are before it.
+    pub(super) fn tells_items(&self) -> bool {
+        self.bad.is_none() || self.first.is_some_and(|first| first.position == self.base.position)
     }
 }
 
@@ -254,6 +260,27 @@ impl<'a> RecoveryScan<'a> {
             }
         }
         self.segments.reverse();
+        Ok(())
+    }
+
+    /// Counts the items before each segment that has neither its header nor its first record: those up to the end of the one before.
+    /// Damage that ends there already includes what is lost.
+    fn count_before_lost(&mut self) -> io::Result<()> {
+        let ends: Vec<_> = self.recovery.damages.iter().map(|damage| damage.to.position).collect();
+        for damage in &mut self.recovery.damages {
+            let at = damage.segment;
+            let is_unknown = damage.from.position == at && damage.items() == 0;
+            let index = self.segments.partition_point(|segment| segment.base.position < at);
+            if is_unknown
+                && damage.bytes() > 0
+                && !ends.contains(&at)
+                && let Some([.., previous, segment]) = self.segments.get_mut(..=index)
+            {
+                let mut records = Records::open(self.storage, previous.base.position)?;
+                damage.from.items = scan(&mut records, previous.base, at)?.end.items;
+                segment.base = damage.from;
+            }
+        }
         Ok(())
     }
 

@@ -78,6 +78,10 @@ pub trait StorageFile: Send + Sync + std::fmt::Debug {
     fn truncate(&mut self, len: u64) -> io::Result<()>;
     /// Fills `bytes` with what the file has from `offset`; returns the number of bytes.
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Returns whether somebody has deleted it since it was opened: what is written to it is lost when it is closed.
+    fn is_deleted(&self) -> bool {
+        false
+    }
 }
 
 /// The result of [`Storage::lock`].
@@ -122,6 +126,17 @@ impl DirStorage {
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+
+    fn open_to_write(
+        &self,
+        name: &str,
+        options: &mut OpenOptions,
+    ) -> io::Result<Box<dyn StorageFile>> {
+        let path = self.path(name);
+        let file = options.read(true).write(true).open(&path)?;
+        let (direct, counts_links) = (open_direct(&path), links(&file) != Some(0));
+        Ok(Box::new(DiskFile { file, direct, past_cache: None, counts_links }))
     }
 
     /// Creates the directory for copies of damaged files and notes, if a name is in it.
@@ -180,21 +195,20 @@ impl Storage for DirStorage {
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        let (path, mut options) = (self.path(name), OpenOptions::new());
-        let file = options.read(true).write(true).create(true).truncate(true).open(&path)?;
-        give(&path);
-        Ok(Box::new(DiskFile { file, direct: open_direct(&path), past_cache: None }))
+        let file = self.open_to_write(name, OpenOptions::new().create(true).truncate(true))?;
+        give(&self.path(name));
+        Ok(file)
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        let file = OpenOptions::new().read(true).write(true).open(self.path(name))?;
-        Ok(Box::new(DiskFile { file, direct: open_direct(&self.path(name)), past_cache: None }))
+        self.open_to_write(name, &mut OpenOptions::new())
     }
 
     fn open_to_read(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
         let path = self.path(name);
         let past_cache = open_past_cache(OpenOptions::new().read(true), &path);
-        Ok(Box::new(DiskFile { file: File::open(path)?, direct: None, past_cache }))
+        let file = File::open(path)?;
+        Ok(Box::new(DiskFile { file, direct: None, past_cache, counts_links: false }))
     }
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
@@ -274,6 +288,13 @@ struct DiskFile {
     direct: Option<Direct>,
     /// Reads that bypass the page cache, which does not hold what was written past it.
     past_cache: Option<File>,
+    /// Whether the file system counts a file's names. Some FUSE file systems say 0 for every file.
+    counts_links: bool,
+}
+
+/// Returns the number of names that a file has.
+fn links(file: &File) -> Option<u64> {
+    file.metadata().ok().map(|metadata| metadata.nlink())
 }
 
 impl StorageFile for DiskFile {
@@ -326,6 +347,10 @@ impl StorageFile for DiskFile {
             }
         }
         fill(&self.file, bytes, offset, 1)
+    }
+
+    fn is_deleted(&self) -> bool {
+        self.counts_links && links(&self.file) == Some(0)
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::cursor::{CLOSED_NAME, write_mark};
+use super::damage::Damage;
 use super::direct::{is_zero_copy, padding_before};
 use super::log::{Log, is_no_space, is_out_of_descriptors};
 use super::record::{FRAME_BYTES, Frame};
@@ -224,6 +225,7 @@ impl<P> Writer<P> {
         }
     }
 
+    /// Begins a new segment if this one is full or old, or if its file was deleted, so that only what was written until then is lost.
     fn roll_if_due(&mut self, bytes: u64) -> Result<(), AppendError> {
         let limits = &self.log.limits;
         let length = self.offset(self.end.position);
@@ -231,7 +233,8 @@ impl<P> Writer<P> {
         let is_empty = length == HEADER_BYTES as u64;
         let is_full = limits.segment_bytes_max < length + bytes;
         let is_old = limits.segment_age_max_ns <= now.saturating_sub(self.active.header.created_ns);
-        if is_empty || !(is_full || is_old) {
+        let is_deleted = self.active.file.is_deleted();
+        if !is_deleted && (is_empty || !(is_full || is_old)) {
             return Ok(());
         }
         let header = Header { base: self.end, created_ns: now };
@@ -239,8 +242,13 @@ impl<P> Writer<P> {
             self.active.cut_to(length).and_then(|()| Active::create(&*self.log.storage, header));
         match opened {
             Ok(active) => {
-                self.active = active;
-                self.log.state().add_segment(header.base, header.created_ns);
+                let from = std::mem::replace(&mut self.active, active).header.base;
+                if !is_empty {
+                    self.log.state().add_segment(header.base, header.created_ns);
+                }
+                if is_deleted && !is_empty {
+                    self.log.note_damage(Damage { segment: from.position, from, to: self.end });
+                }
                 self.log.remove_old();
                 Ok(())
             }
@@ -249,7 +257,7 @@ impl<P> Writer<P> {
                 Err(AppendError::NoSpace)
             }
             // Nothing was made. This segment goes on until clients leave a descriptor.
-            Err(error) if is_out_of_descriptors(&error) => Ok(()),
+            Err(error) if is_out_of_descriptors(&error) && !is_deleted => Ok(()),
             Err(error) => Err(AppendError::Poisoned(format!("open a segment: {error}"))),
         }
     }

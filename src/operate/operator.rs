@@ -149,6 +149,11 @@ impl Operator {
 
     /// Returns the problems of sinks.
     pub fn problems(&self) -> Vec<String> {
+        let stores = [("dead letters", &self.dead_letters), ("quarantine", &self.quarantine)];
+        let broken = stores.into_iter().filter_map(|(name, store)| {
+            let (health, problem) = store.health().parts();
+            problem.map(|problem| format!("{name} {health}: {problem}"))
+        });
         let lanes = self.replays.iter().flat_map(|replays| replays.lanes.all());
         let troubled = lanes.filter_map(|LaneHandle { status, .. }| match status.state() {
             (LaneState::Running | LaneState::Drained, None) => None,
@@ -157,7 +162,7 @@ impl Operator {
                 Some(format!("sink {} is {}: {problem}", status.sink, state.as_str()))
             }
         });
-        troubled.collect()
+        broken.chain(troubled).collect()
     }
 
     fn store(&self, is_quarantine: bool) -> &Store {

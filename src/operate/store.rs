@@ -16,7 +16,7 @@ use tokio::sync::OwnedMutexGuard;
 use tracing::{error, warn};
 
 use crate::feed::Records;
-use crate::journal::{AppendError, Cursor, Journal, Mark, Record};
+use crate::journal::{AppendError, Cursor, Health, Journal, Mark, Record};
 use crate::normalize::{
     Decoded, Envelope, Kept, Outcome, Resolution, SetAside, Unreadable, decode_record,
 };
@@ -150,6 +150,11 @@ impl Store {
     pub fn resolver(&self) -> Option<Resolver> {
         let guard = Arc::clone(&self.shared.resolving).try_lock_owned().ok()?;
         Some(Resolver { store: self.clone(), _guard: guard })
+    }
+
+    /// Returns the health of its journal.
+    pub(super) fn health(&self) -> Health {
+        self.shared.journal.health()
     }
 
     /// Returns the counters of a sink.

@@ -175,7 +175,7 @@ pub(super) fn import(arguments: &ImportArguments, shell: Shell<'_>) -> Ended {
         Ok(()) => Err(ExitCode::FAILURE),
         Err(problem) => {
             let hint = if arguments.resume.is_some() {
-                "progress was saved: run the same command again to continue"
+                "run the same command again: it continues from the progress that was saved last"
             } else {
                 "another run starts from the beginning; with --resume FILE it would continue"
             };

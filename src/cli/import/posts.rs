@@ -10,7 +10,7 @@ use prost::Message as _;
 use super::Import;
 use super::batches::{Batch, Post};
 use super::stores::patiently;
-use crate::cli::client::{Question, ask, below};
+use crate::cli::client::{Question, WRONG_ADDRESS, ask, below};
 use crate::sinks::Pace;
 use crate::sinks::http::classify::classify;
 use crate::span::otlp::protobuf::write_request;
@@ -58,7 +58,10 @@ impl Import<'_> {
         let (body, ca) = (Some(body.clone()), self.arguments.trust.ca.as_deref());
         let question = Question { url: &url, headers, body, patience: PATIENCE, ca };
         patiently(self.arguments.give_up_after.0, async || {
-            let answer = ask(question.clone()).await.map_err(Pace::down)?;
+            let answer = ask(question.clone()).await.map_err(|reason| {
+                let is_wrong = reason.ends_with(WRONG_ADDRESS);
+                if is_wrong { Pace::hold(reason) } else { Pace::down(reason) }
+            })?;
             let reason = format!("{url} answers {}: {}", answer.status, answer.text());
             let report = classify(answer.status, &answer.headers).report(reason, String::new);
             match report.refusal() {

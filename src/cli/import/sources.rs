@@ -136,7 +136,8 @@ pub(super) fn files(given: &str) -> Result<Vec<Source>, String> {
 }
 
 impl State {
-    /// Loads the state that an earlier run left in this file; if the file does not exist, returns that of a new import.
+    /// Loads the state that an earlier run left in this file; if the file does not exist, that of a new import. Saves it again, so that a
+    /// file that cannot be written to is noticed before anything is sent.
     pub(super) fn load(file: &Path, asked: &str) -> io::Result<Self> {
         let state = match fs::read(file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -145,6 +146,8 @@ impl State {
             text => serde_json::from_slice(&text?)?,
         };
         if state.asked == asked {
+            let unsaved = |error| io::Error::other(format!("progress cannot be saved: {error}"));
+            state.save(file).map_err(unsaved)?;
             return Ok(state);
         }
         let other = format!("it belongs to another import, {}; this one is {asked}", state.asked);

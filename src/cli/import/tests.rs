@@ -335,14 +335,19 @@ async fn answered(
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, app).await });
+    (taken_at(url).await, asked.load(Ordering::Relaxed))
+}
+
+/// Returns what becomes of a batch with one item at this address.
+async fn taken_at(url: String) -> Result<(u64, Batch), String> {
     let arguments = Arguments::parse_from(["import", "-", "--give-up-after", "30s"]).arguments;
     let (state, sums) = (State::default(), Sums::default());
     let mut import = Import { arguments: &arguments, url, state, rejects: None, sums };
     let (items, client) = (read(SPAN.as_bytes()).0, Client::unknown());
     let posts = vec![Post { client, items, weight: 1 }];
     let mut batch = Batch { posts, ..Batch::default() };
-    let taken = import.take(&mut batch).await;
-    (taken.map(|()| (import.sums.accepted, batch)), asked.load(Ordering::Relaxed))
+    import.take(&mut batch).await?;
+    Ok((import.sums.accepted, batch))
 }
 
 #[derive(Parser)]
@@ -372,4 +377,24 @@ async fn a_request_that_is_refused_is_set_aside_and_a_wrong_key_ends_it() {
     let (taken, asked) = answered(&[(401, "")]).await;
     assert!(taken.unwrap_err().contains("401"));
     assert_eq!(asked, 1);
+}
+
+#[tokio::test]
+async fn an_address_that_nothing_can_have_ends_it_at_once() {
+    for address in ["localhost", "127.0.0.1:4318", "ftp://127.0.0.1"] {
+        let taken = taken_at(address.to_owned()).now_or_never().expect("it does not wait");
+        assert!(taken.unwrap_err().contains("is not a daemon's address"), "{address}");
+    }
+}
+
+#[test]
+fn progress_that_cannot_be_saved_is_noticed_before_anything_is_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let problem = State::load(&dir.path().join("none").join("state"), "to a");
+    let problem = problem.unwrap_err().to_string();
+    assert!(problem.starts_with("progress cannot be saved: "), "{problem}");
+    let file = dir.path().join("state");
+    State::load(&file, "to a").unwrap();
+    let problem = State::load(&file, "to b").unwrap_err().to_string();
+    assert!(problem.contains("another import, to a"), "{problem}");
 }

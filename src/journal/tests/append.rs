@@ -491,3 +491,31 @@ fn no_block_is_read_twice_by_one_reader_whatever_the_size_of_records() {
         assert_eq!(world.disk.reads_of_one_block(), 1, "records of {size} bytes");
     }
 }
+
+#[test]
+fn a_segment_that_is_deleted_while_it_is_written_is_reported_and_takes_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || {
+        let storage = Arc::new(DirStorage::open(dir.path()).unwrap());
+        Journal::open(&Options::default(), storage, |_: Synced<u64>| ()).unwrap()
+    };
+    let delete = |base: Position| {
+        std::fs::remove_file(dir.path().join(segment::name_of(base))).unwrap();
+    };
+    let journal = open();
+    // Nothing is lost with an empty one.
+    delete(Position(0));
+    append_numbered(&journal, 0, 3);
+    assert_eq!(journal.health(), Health::Good);
+    delete(Position(0));
+    append_numbered(&journal, 3, 2);
+    let Health::Damaged(what) = journal.health() else { panic!("{:?}", journal.health()) };
+    assert!(what.contains("with 3 items"), "{what}");
+    journal.close();
+    let journal = open();
+    assert_eq!(numbers(&journal), [3, 4]);
+    assert_eq!(journal.health(), Health::Damaged(what));
+    // Without the directory, nothing is acknowledged.
+    std::fs::remove_dir_all(dir.path()).unwrap();
+    assert!(matches!(append(&journal, entry("x", 1)), Err(AppendError::Poisoned(_))));
+}

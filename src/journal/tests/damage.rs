@@ -359,6 +359,37 @@ fn a_segment_of_which_nothing_can_be_read_is_kept_and_its_positions_are_not_used
 }
 
 #[test]
+fn damage_from_the_start_of_a_segment_on_says_how_many_items_are_lost() {
+    type Break = fn(&mut Vec<u8>);
+    let breaks: [(&str, Break, u64); 3] = [
+        ("empty", |bytes| bytes.clear(), 7),
+        ("noise", |bytes| bytes.fill(0xF5), 7),
+        ("begins with noise", |bytes| bytes[..payload_at(1)].fill(0xF5), 2),
+    ];
+    for (what, break_it, lost) in breaks {
+        for (segments, parts) in [(&[2][..], 1), (&[1, 2], 2), (&[4], 1)] {
+            let world = thirty();
+            let names = world.disk.segments();
+            for segment in segments {
+                world.disk.tamper(&names[*segment], break_it);
+            }
+            let items = |damages: &[Damage]| damages.iter().map(Damage::items).sum::<u64>();
+            // The last segment has only two records.
+            let lost = if segments == [4] { 2 } else { lost * parts };
+            let verification = verify(&world.disk).unwrap();
+            let checks = verification.segments.into_iter();
+            let found: Vec<_> = checks.flat_map(|segment| segment.damages).collect();
+            assert_eq!(items(&found), lost, "{what} {segments:?}: {found:?}");
+            let journal = world.open();
+            let damages = journal.recovery().damages.clone();
+            assert_eq!(items(&damages), lost, "{what} {segments:?}: {damages:?}");
+            assert_eq!(numbers(&journal).len() as u64 + lost, 30);
+            assert_eq!(journal.unreadable(), lost, "{what} {segments:?}");
+        }
+    }
+}
+
+#[test]
 fn a_log_of_a_later_version_is_left_alone() {
     let world = thirty();
     let name = world.disk.segments()[4].clone();
