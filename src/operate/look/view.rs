@@ -177,9 +177,9 @@ pub fn one_line(text: &str, letters_max: usize) -> String {
     if rest.is_empty() { said } else { said + "..." }
 }
 
-/// Formats an amount of money. The cost of one call has many decimals.
+/// Formats an amount of money. The cost of one call has many decimals. An empty sum is -0.
 pub(super) fn dollars_text(usd: f64) -> String {
-    format!("${usd:.6}")
+    format!("${:.6}", usd + 0.0)
 }
 
 impl SpanView {
