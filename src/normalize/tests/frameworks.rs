@@ -432,6 +432,24 @@ fn gateways_and_libraries_say_costs_users_and_content_in_their_own_keys() {
         ),
         ("my-service", "EmbeddingModel.embed", json!({}), json!({"kind": "embedding"})),
         (
+            "basalt.observability.tool",
+            "weather",
+            json!({"basalt.span.kind": "tool", "basalt.user.id": "u1", "basalt.span.input": "{\"city\": \"Oslo\"}", "basalt.span.output": "3 in Oslo"}),
+            json!({"kind": "tool", "tool": "weather", "user": "u1", "input": {"json": {"city": "Oslo"}}, "output": "3 in Oslo"}),
+        ),
+        (
+            "basalt.observability",
+            "run",
+            json!({"basalt.span.kind": "basalt_trace", "basalt.metadata": "{\"k\":\"v\"}"}),
+            json!({"kind": "chain", "metadata": {"k": "v"}}),
+        ),
+        (
+            "opentelemetry.util.genai.handler",
+            "step call_model",
+            json!({"gen_ai.step.name": "call_model", "gen_ai.step.type": "chain", "gen_ai.agent.name": "calc", "gen_ai.conversation.id": "t1"}),
+            json!({"kind": "chain", "agent": "calc", "session": "t1"}),
+        ),
+        (
             "x",
             "a new word",
             json!({"gen_ai.operation.name": "brand_new", "gen_ai.request.model": "m", "gen_ai.usage.output_tokens": "7"}),
