@@ -260,11 +260,7 @@ impl Rules {
         Self {
             sinks: sinks.into_iter().map(str::to_owned).collect(),
             all: all.collect(),
-            decide: DecideOptions::default(),
-            prices: Arc::default(),
-            on_failure: None,
-            #[cfg(test)]
-            before: None,
+            ..Self::default()
         }
     }
 

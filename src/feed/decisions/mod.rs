@@ -38,7 +38,7 @@ const SPANS_MAX: usize = 450_000;
 const LOOK_FOR_ROOM_NS: u64 = 1_000_000_000;
 
 /// The table of decisions.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Decisions {
     /// How long a trace must be quiet, and how long it may be open.
     waits: (u64, u64),
@@ -83,14 +83,8 @@ impl Decisions {
             waits: (nanos(options.quiet), nanos(options.longest)),
             kept,
             traces_max: TRACES_MAX,
-            traces: HashMap::new(),
             spans_max: SPANS_MAX,
-            dropped: HashMap::new(),
-            callers: HashSet::new(),
-            time: JournalTime::default(),
-            unknown_until_ns: 0,
-            full_until_ns: 0,
-            figures: Undecided::default(),
+            ..Self::default()
         }
     }
 

@@ -64,7 +64,7 @@ pub(super) const FORGET_AFTER: Duration = Duration::from_mins(15);
 const OWING: usize = 0;
 
 /// The table of trace contexts.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Traces {
     needs: TraceNeeds,
     entries: ByTouch<TraceId, Entry, 1>,
@@ -112,18 +112,7 @@ pub struct Fill {
 impl Traces {
     /// Creates an empty table. The roots of traces whose last record is before `roots_until` were sent, as in [`DueRoots`].
     pub fn new(needs: TraceNeeds, roots_until: u64) -> Self {
-        Self {
-            needs,
-            entries: ByTouch::default(),
-            settled_until: 0,
-            evicted: 0,
-            clock: JournalTime::default(),
-            early: EarlyRoots::default(),
-            sent: Recent::default(),
-            roots_until,
-            fed_until: 0,
-            amendments: Amendments::new(),
-        }
+        Self { needs, roots_until, ..Self::default() }
     }
 
     /// Adds the request whose record starts at `position`, after rules.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use std::{error, iter};
 
 use ::object_store::Error;
+use hyper::Method;
 use hyper::header::IF_MATCH;
-use hyper::{HeaderMap, Method};
 
 use crate::sinks::Pace;
 use crate::sinks::http::classify::{StatusClass, classify, describe, retry_after};
@@ -122,9 +122,9 @@ fn join(parts: &[&str]) -> String {
 
 fn refused(request: &Request, host: &str, response: &Response) -> Option<Pace> {
     let (method, body) = (&request.method, String::from_utf8_lossy(&response.body));
+    let header = |name| response.headers.get(name).and_then(|value| value.to_str().ok());
     // A response to HEAD has no body.
-    let header = response.headers.get("x-ms-error-code").and_then(|code| code.to_str().ok());
-    let code = header.or_else(|| between(&body, "<Code>", "</Code>"));
+    let code = header("x-ms-error-code").or_else(|| between(&body, "<Code>", "</Code>"));
     let code = code.or_else(|| between(&body, "\"error\":\"", "\"")).unwrap_or_default();
     let known = CODES.iter().find(|(.., codes)| codes.split(' ').any(|known| known == code));
     let status = response.status.as_u16();
@@ -151,20 +151,15 @@ fn refused(request: &Request, host: &str, response: &Response) -> Option<Pace> {
         }
         None => (usual, advice),
     };
-    let region = region_of(&response.headers, &body).filter(|_| advice == REGION);
+    let region = header("x-amz-bucket-region").or_else(|| between(&body, "<Region>", "</Region>"));
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let region = region.filter(|region| region.len() < 64 && region.chars().all(is_name));
+    let region = region.filter(|_| advice == REGION);
     let region = region.map(|region| format!(" = \"{region}\"")).unwrap_or_default();
     let shown_code = if known.is_some() { format!(" {code}") } else { String::new() };
     let said = format!("{}{shown_code}", describe(response.status, &response.headers));
     let reason = join(&[host, method.as_str(), &said, &format!("{advice}{region}")]);
     Some(paced(retry_after(&response.headers), reason))
-}
-
-/// Returns the bucket's region, if the store reports it.
-fn region_of(headers: &HeaderMap, body: &str) -> Option<String> {
-    let header = headers.get("x-amz-bucket-region").and_then(|value| value.to_str().ok());
-    let region = header.or_else(|| between(body, "<Region>", "</Region>"))?;
-    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
-    (region.len() < 64 && region.chars().all(is_name)).then(|| region.to_owned())
 }
 
 fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
@@ -175,7 +170,7 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
 mod tests {
     use ::object_store::client::{HttpError, HttpErrorKind};
     use bytes::Bytes;
-    use hyper::StatusCode;
+    use hyper::{HeaderMap, StatusCode};
 
     use super::*;
 

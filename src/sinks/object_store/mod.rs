@@ -118,7 +118,6 @@ pub struct Lake {
     ledger: Mutex<WriterState>,
 }
 
-/// The writer's state.
 struct WriterState {
     stage: Stage,
     /// The state saved with the cursor; `None` before the first delivery of a new sink.

@@ -16,7 +16,6 @@ use super::folder::{Folder, Numbered, create, number_of};
 use crate::sinks::Pace;
 use crate::support::base64;
 
-/// The store of the objects.
 pub(super) enum Store {
     Http(Arc<dyn ObjectStore>),
     Folder(Folder),
