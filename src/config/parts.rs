@@ -186,11 +186,8 @@ impl Divide {
     fn part<'s>(&mut self, name: Spanned<DeString<'s>>, part: Value<'s>) -> Option<Part<'s>> {
         let at = part.span();
         let DeValue::Table(mut options) = part.into_inner() else {
-            self.report(
-                &at,
-                "a part of a sink must be a table",
-                "write `{ }` for one without options",
-            );
+            let hint = "write `{ }` for one without options";
+            self.report(&at, "a part of a sink must be a table", hint);
             return None;
         };
         for option in [ONLY, EXCEPT, BY, PARTS] {
@@ -209,11 +206,10 @@ impl Divide {
                 let hint = "the part with `rest = true` gets what no other part takes";
                 Some((rest.span(), "expected true or false", hint))
             }
-            (Some(values), _) if has_rest => Some((
-                values.span(),
-                "a part with `rest = true` cannot list values",
-                "leave them out",
-            )),
+            (Some(values), _) if has_rest => {
+                let what = "a part with `rest = true` cannot list values";
+                Some((values.span(), what, "leave them out"))
+            }
             (Some(values), _) if !is_list(values) => {
                 let hint = "write `values = [\"checkout\"]`";
                 Some((values.span(), "expected a list of values", hint))
@@ -253,11 +249,8 @@ impl Divide {
             self.report(&value.span(), what, hint);
         }
         for second in parts.iter().filter(|part| part.has_rest).skip(1) {
-            self.report(
-                &second.name.span(),
-                "a second part has `rest = true`",
-                "only one part can have it",
-            );
+            let hint = "only one part can have it";
+            self.report(&second.name.span(), "a second part has `rest = true`", hint);
         }
     }
 

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::{Attribute, Value};
 use crate::support::base64;
 use crate::support::json::object::Object;
-use crate::support::json::{write_f64, write_i64, write_list, write_str};
+use crate::support::json::{write_f64, write_integer, write_list, write_str};
 
 /// The differences between readers: numbers and repeated keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub fn write_value(out: &mut Vec<u8>, value: &Value, style: Style) {
         Value::Bool(true) => out.extend_from_slice(b"true"),
         Value::Bool(false) => out.extend_from_slice(b"false"),
         Value::Int(number) if style != Style::JavaScript || is_safe(*number) => {
-            write_i64(out, *number);
+            write_integer(out, *number);
         }
         Value::Double(number) if number.is_finite() || style == Style::AsSent => {
             write_f64(out, *number);
@@ -74,7 +74,7 @@ pub(super) fn write_quoted(out: &mut Vec<u8>, value: &Value) {
 /// nothing for other values.
 pub fn write_scalar(out: &mut Vec<u8>, value: &Value) {
     match value {
-        Value::Int(number) => write_i64(out, *number),
+        Value::Int(number) => write_integer(out, *number),
         Value::Double(number) if number.is_nan() => out.extend_from_slice(b"NaN"),
         Value::Double(number) if number.is_infinite() => {
             out.extend_from_slice(if *number < 0.0 { b"-Infinity" } else { b"Infinity" });

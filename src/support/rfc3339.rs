@@ -1,6 +1,6 @@
 //! Points in time as text: RFC 3339 in UTC, always with nine decimals, so that the text sorts by time.
 
-use super::json::write_u64;
+use super::json::write_integer;
 
 /// Seconds per UTC day; Unix time has no leap seconds.
 pub const SECONDS_PER_DAY: u64 = 86_400;
@@ -51,7 +51,7 @@ pub fn write_date(out: &mut Vec<u8>, unix_day: u64) {
 /// Appends a number, with separators in the place of some of its digits.
 fn write_digits(out: &mut Vec<u8>, number: u64, separators: &[(usize, u8)]) {
     let start = out.len();
-    write_u64(out, number);
+    write_integer(out, number);
     for (place, separator) in separators {
         if let Some(digit) = out.get_mut(start + place) {
             *digit = *separator;

@@ -1,6 +1,6 @@
 //! Writes facts as fields: each row has an object, a name and a value. Pure.
 
-use crate::support::json::{write_f64, write_list, write_str, write_u64};
+use crate::support::json::{write_f64, write_integer, write_list, write_str};
 use crate::support::rfc3339;
 
 /// A field: its object, empty for the open one; its name, which needs no escape; its value.
@@ -57,7 +57,7 @@ pub(super) fn write_fields<'t>(out: &mut Vec<u8>, rows: impl IntoIterator<Item =
         match field {
             Nothing => {}
             Words(text) => write_str(out, text),
-            Number(number) => write_u64(out, number),
+            Number(number) => write_integer(out, number),
             Decimal(number) => write_f64(out, number),
             Truth(truth) => out.extend_from_slice(if truth { b"true" } else { b"false" }),
             Time(unix_ns) => {

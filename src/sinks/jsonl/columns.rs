@@ -14,7 +14,7 @@ use crate::span::{
 };
 use crate::support::json::object::Object;
 use crate::support::json::raw::Raw;
-use crate::support::json::{write_f64, write_str, write_u64};
+use crate::support::json::{write_f64, write_integer, write_str};
 use crate::support::rfc3339;
 
 /// A column of the schema.
@@ -409,7 +409,7 @@ fn write_event(out: &mut Vec<u8>, event: &SpanEvent) {
     let mut object = Object::open(out);
     write_str(object.member("name"), &event.name);
     quoted(object.member("time"), |out| rfc3339::write(out, event.time_ns));
-    write_u64(object.member("time_unix_nano"), event.time_ns);
+    write_integer(object.member("time_unix_nano"), event.time_ns);
     write_more(object, &event.attributes, event.dropped_attributes_count);
 }
 
@@ -439,6 +439,6 @@ fn write_text(object: &mut Object<'_>, name: &str, text: &str) {
 
 fn write_count(object: &mut Object<'_>, name: &str, number: u32) {
     if let Some(number) = count(number) {
-        write_u64(object.member(name), number);
+        write_integer(object.member(name), number);
     }
 }

@@ -8,7 +8,7 @@ use crate::prices::Prices;
 use crate::sinks::Delivery;
 use crate::span::{Batch, Item, Scope, Source, Text};
 use crate::support::find::place_of;
-use crate::support::json::{write_compact, write_f64, write_inside, write_str, write_u64};
+use crate::support::json::{write_compact, write_f64, write_inside, write_integer, write_str};
 use crate::support::rfc3339;
 
 /// Writes lines. Shared columns (resource and scope, the request) are encoded once and copied.
@@ -62,7 +62,7 @@ fn write_columns(out: &mut Vec<u8>, columns: &[Column], row: &Row<'_>) {
     let mut payloads = [Written::default(), Written::default()];
     for Column { key, cell, .. } in columns {
         match cell {
-            Cell::Number(take) => add(out, key, take(row), write_u64),
+            Cell::Number(take) => add(out, key, take(row), write_integer),
             Cell::Money(take) => add(out, key, take(row), write_f64),
             Cell::Flag(take) => add(out, key, take(row), |out, flag| {
                 out.extend_from_slice(if flag { b"true" } else { b"false" });

@@ -52,6 +52,7 @@ pub(super) fn encode(delivery: &Delivery, options: &Options, bytes_max: usize) -
     let mut placed: Vec<Placed<'_>> = placed.collect();
     // The spans of a trace keep their order.
     placed.sort_by(|a, b| key(a).cmp(&key(b)));
+    let is_needed = |key: &str| NEEDED.iter().any(|start| key.starts_with(start));
     let mut messages = Vec::new();
     for group in placed.chunk_by(|a, b| key(a) == key(b)) {
         let Some((tenant, trace)) = group.first().map(key) else { continue };
@@ -65,15 +66,12 @@ pub(super) fn encode(delivery: &Delivery, options: &Options, bytes_max: usize) -
             tenant: tenant.to_owned(),
             received_at_ns: received.unwrap_or_default(),
             places: group.get(items).into_iter().flatten().map(|(place, ..)| *place).collect(),
-            value: fitting(message, bytes_max),
+            value: if message.len() <= bytes_max {
+                Some(message)
+            } else {
+                shrink(&message, bytes_max, TRUNCATED, is_needed)
+            },
         }));
     }
     messages
-}
-
-fn fitting(message: Vec<u8>, bytes_max: usize) -> Option<Vec<u8>> {
-    if message.len() <= bytes_max {
-        return Some(message);
-    }
-    shrink(&message, bytes_max, TRUNCATED, |key| NEEDED.iter().any(|it| key.starts_with(it)))
 }

@@ -9,7 +9,7 @@ use crate::span::plain::{SAFE_INTEGER_MAX, Style, is_safe, write_scalar, write_v
 use crate::span::{Attribute, Detail, Payload, Text, Tokens, Value, keys};
 use crate::support::json::object::Object;
 use crate::support::json::raw::Raw;
-use crate::support::json::{write_i64, write_str};
+use crate::support::json::{write_integer, write_str};
 
 /// `Span.attributes`.
 pub(super) const ATTRIBUTES: u32 = 9;
@@ -180,7 +180,7 @@ pub(super) fn write_parameters(out: &mut Vec<u8>, json: &str) {
             let (out, value) = (object.member(&name), value.text());
             let is_nested = value.starts_with(['{', '[', 't', 'f']);
             match value.parse::<i64>() {
-                Ok(number) if is_safe(number) => write_i64(out, number),
+                Ok(number) if is_safe(number) => write_integer(out, number),
                 Err(_) if !is_nested => out.extend_from_slice(value.as_bytes()),
                 _ => write_str(out, value),
             }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::span::{Cost, Usage};
 use crate::support::json::object::Object;
-use crate::support::json::{write_f64, write_u64};
+use crate::support::json::{write_f64, write_integer};
 
 /// The bucket of reasoning tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
@@ -50,7 +50,7 @@ pub(super) fn write_buckets(
     let known = buckets.iter().filter_map(|(name, count)| Some((*name, (*count)?)));
     let mut object = Object::open(out);
     for (name, count) in known.chain([("total", total)]) {
-        write_u64(object.member(name), count);
+        write_integer(object.member(name), count);
     }
     object.close();
 }

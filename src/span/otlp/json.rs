@@ -5,7 +5,7 @@ use super::message::{self, AsSent, Encoding, Field, MessageWriter};
 use crate::span::ids::write_hex;
 use crate::span::plain::write_quoted;
 use crate::span::{Attribute, Scope, Span, Value};
-use crate::support::json::{write_f64, write_i64, write_list, write_str, write_u64};
+use crate::support::json::{write_f64, write_integer, write_list, write_str};
 
 /// Appends a complete request, `{"resourceSpans":[...]}`, without a line break.
 pub fn write_request<'a>(out: &mut Vec<u8>, spans: impl IntoIterator<Item = &'a Span>) {
@@ -57,7 +57,7 @@ impl Encoding for Members<'_> {
 
     fn number(&mut self, field: Field, number: i64) {
         if number != 0 {
-            write_i64(self.member(field.1), number);
+            write_integer(self.member(field.1), number);
         }
     }
 
@@ -69,7 +69,7 @@ impl Encoding for Members<'_> {
         if number != 0 {
             let out = self.member(field.1);
             out.push(b'"');
-            write_u64(out, number);
+            write_integer(out, number);
             out.push(b'"');
         }
     }

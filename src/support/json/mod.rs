@@ -54,13 +54,8 @@ pub fn write_f64(out: &mut Vec<u8>, number: f64) {
     }
 }
 
-/// Appends a number.
-pub fn write_u64(out: &mut Vec<u8>, number: u64) {
-    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-}
-
-/// Appends a number.
-pub fn write_i64(out: &mut Vec<u8>, number: i64) {
+/// Appends a whole number.
+pub fn write_integer(out: &mut Vec<u8>, number: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
@@ -197,10 +192,10 @@ mod tests {
     #[test]
     fn numbers_are_written_in_full_range() {
         for number in [0, 1, 9, 10, 99, 100, 1_795_238_969_114_407_720, u64::MAX] {
-            assert_eq!(written(|out| write_u64(out, number)), number.to_string());
+            assert_eq!(written(|out| write_integer(out, number)), number.to_string());
         }
         for number in [0, -1, i64::MIN, i64::MAX] {
-            assert_eq!(written(|out| write_i64(out, number)), number.to_string());
+            assert_eq!(written(|out| write_integer(out, number)), number.to_string());
         }
     }
 
