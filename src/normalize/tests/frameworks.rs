@@ -182,6 +182,15 @@ fn agent_frameworks_are_told_apart_from_the_calls_inside_them() {
             json!({"kind": "agent", "agent": "CodeAgent", "input": "go"}),
         ),
         (
+            "openinference.instrumentation.together",
+            "Completions",
+            json!({"openinference.span.kind": "LLM", "llm.token_count.prompt": 1001, "llm.token_count.completion": 201, "llm.token_count.total": 1202,
+                "output.mime_type": "application/json",
+                "output.value": "{\"id\":\"chatcmpl-1\",\"usage\":{\"completion_tokens\":201,\"prompt_tokens\":1001,\"total_tokens\":1202,\"prompt_tokens_details\":{\"cached_tokens\":301},\"completion_tokens_details\":{\"reasoning_tokens\":51}}}"}),
+            json!({"kind": "generation", "response_id": "chatcmpl-1",
+                "usage": {"input": 1001, "output": 201, "total": 1202, "cached_read": 301, "reasoning": 51}}),
+        ),
+        (
             "opentelemetry.instrumentation.crewai",
             "Researcher.agent",
             json!({"gen_ai.operation.name": "invoke_agent", "traceloop.span.kind": "agent", "gen_ai.provider.name": "crewai"}),
