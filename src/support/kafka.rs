@@ -140,16 +140,12 @@ mod client {
         /// Returns the client's settings.
         pub fn config(&self) -> ClientConfig {
             let mut config = ClientConfig::new();
-            let protocol = match (self.tls.is_some(), self.sasl.is_some()) {
-                (false, false) => "plaintext",
-                (true, false) => "ssl",
-                (false, true) => "sasl_plaintext",
-                (true, true) => "sasl_ssl",
-            };
+            let sasl = if self.sasl.is_some() { "sasl_" } else { "" };
+            let transport = if self.tls.is_some() { "ssl" } else { "plaintext" };
             config
                 .set("bootstrap.servers", self.brokers.join(","))
                 .set("client.id", "spanferry")
-                .set("security.protocol", protocol)
+                .set("security.protocol", format!("{sasl}{transport}"))
                 // An automatically created topic has the cluster's defaults, which are seldom durable.
                 .set("allow.auto.create.topics", "false")
                 .set("reconnect.backoff.max.ms", "2000")

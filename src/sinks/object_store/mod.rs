@@ -282,15 +282,11 @@ impl Lake {
         let stage = std::mem::replace(&mut lock(&self.ledger).stage, Stage::Torn);
         let sealed = match stage {
             Stage::Unasked => return self.ask(place).await,
-            Stage::Empty => {
+            Stage::Empty | Stage::Torn => {
                 let mut ledger = lock(&self.ledger);
-                (ledger.stage, ledger.place) = (Stage::Empty, place);
-                return Ok(ledger.saving(None));
-            }
-            Stage::Torn => {
-                let mut ledger = lock(&self.ledger);
-                ledger.stage = Stage::Empty;
-                return Ok(ledger.saving(Some(ledger.place.clone())));
+                let go_on = matches!(stage, Stage::Torn).then(|| ledger.place.clone());
+                (ledger.stage, ledger.place) = (Stage::Empty, go_on.clone().unwrap_or(place));
+                return Ok(ledger.saving(go_on));
             }
             Stage::Open(open) => self.seal(open, place.clone()).await?,
             Stage::Sealed(sealed) => sealed,
