@@ -441,6 +441,14 @@ fn gateways_and_libraries_say_costs_users_and_content_in_their_own_keys() {
         ),
         ("my-service", "EmbeddingModel.embed", json!({}), json!({"kind": "embedding"})),
         (
+            "scorecard-llm",
+            "openai.request",
+            json!({"gen_ai.system": "openai", "gen_ai.operation.name": "chat", "gen_ai.prompt.messages": "[{\"role\": \"user\", \"content\": \"x\"}]",
+                "gen_ai.completion.choices": "[{\"message\": {\"role\": \"assistant\", \"content\": \"Answer.\"}}]"}),
+            json!({"kind": "generation", "input": {"json": [{"role": "user", "content": "x"}]},
+                "output": {"json": {"role": "assistant", "content": "Answer."}}}),
+        ),
+        (
             "basalt.observability.tool",
             "weather",
             json!({"basalt.span.kind": "tool", "basalt.user.id": "u1", "basalt.span.input": "{\"city\": \"Oslo\"}", "basalt.span.output": "3 in Oslo"}),
