@@ -5,9 +5,9 @@ use std::io::Write as _;
 use super::{Source, sources};
 
 /// Lines of `src` without its tests.
-const LINES_MAX: usize = 65_988;
+const LINES_MAX: usize = 65_974;
 /// Those without comments and blank lines.
-const CODE_MAX: usize = 50_819;
+const CODE_MAX: usize = 50_805;
 
 fn is_code(line: &str) -> bool {
     let line = line.trim_start();

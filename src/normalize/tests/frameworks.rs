@@ -182,6 +182,12 @@ fn agent_frameworks_are_told_apart_from_the_calls_inside_them() {
             json!({"kind": "agent", "agent": "CodeAgent", "input": "go"}),
         ),
         (
+            "a reranker",
+            "rerank",
+            json!({"openinference.span.kind": "RERANKER", "reranker.query": "which?", "reranker.model_name": "rerank-3"}),
+            json!({"kind": "reranker", "input": "which?", "response_model": "rerank-3"}),
+        ),
+        (
             "openinference.instrumentation.together",
             "Completions",
             json!({"openinference.span.kind": "LLM", "llm.token_count.prompt": 1001, "llm.token_count.completion": 201, "llm.token_count.total": 1202,

@@ -24,40 +24,29 @@ const SLOW: Paced = |after, reason| Pace::Slow { after, reason };
 const AGAIN: Paced = |after, reason| Pace::Down { after, reason };
 const HOLD: Paced = |_, reason| Pace::Hold { reason };
 
-const CREDENTIALS: &str =
-    "the store rejects the credentials: check the options, or where the credentials come from";
 const RIGHTS: &str = "the credentials lack permissions: they must read, write and list objects (S3: s3:PutObject, s3:GetObject and s3:ListBucket, and kms:GenerateDataKey for a KMS key; Google: roles/storage.objectUser; Azure: Storage Blob Data Contributor)";
 const REGION: &str = "the bucket is in another region: set `region`";
-const BUCKET: &str = "the bucket does not exist: create it, or correct `url`";
-const ACCOUNT: &str = "the account does not allow this request: check its state with the store";
-const FEWER: &str = "the store throttles requests";
-const SAME_NAME: &str = "another request for the same object is in progress";
-const LATE: &str = "the upload did not finish in time";
-const CLOCK: &str = "this machine's clock differs from the store's: set it";
-const TOO_LARGE: &str = "the object exceeds the store's limit: lower `object.bytes_max`";
 const CHECK: &str = "check `url`, `endpoint` and the credentials";
 const NO_ROLE: &str = "neither the options, the environment nor this machine provide credentials: set them (profiles in ~/.aws are not read), or assign a role";
 
 /// Codes that are more specific than their status, and advice for the operator.
+#[rustfmt::skip]
 const CODES: &[(Paced, &str, &str)] = &[
-    (HOLD, RIGHTS, "AccessDenied AuthorizationFailure AuthorizationPermissionMismatch"),
-    (HOLD, RIGHTS, "InsufficientAccountPermissions UnauthorizedBlobOverwrite"),
-    (HOLD, ACCOUNT, "AccountIsDisabled AccountProblem AllAccessDisabled UserProjectMissing"),
-    (HOLD, ACCOUNT, "AuthorizationSourceIPMismatch KeyBasedAuthenticationNotPermitted"),
-    (HOLD, CREDENTIALS, "InvalidAccessKeyId InvalidToken SignatureDoesNotMatch"),
-    (HOLD, CREDENTIALS, "AuthenticationFailed AuthenticationRequired XAdminUserNotFound"),
-    (HOLD, CREDENTIALS, "NoAuthenticationInformation InvalidAuthenticationInfo"),
-    (HOLD, CREDENTIALS, "InvalidIdentityToken ExpiredTokenException ExpiredToken"),
-    (HOLD, CREDENTIALS, "invalid_client invalid_grant unauthorized_client IDPRejectedClaim"),
-    (HOLD, BUCKET, "NoSuchBucket ContainerNotFound ContainerDisabled"),
-    (HOLD, REGION, "AuthorizationHeaderMalformed PermanentRedirect"),
-    (HOLD, REGION, "IllegalLocationConstraintException"),
-    (HOLD, CLOCK, "RequestTimeTooSkewed"),
-    (HOLD, TOO_LARGE, "EntityTooLarge RequestBodyTooLarge"),
-    (SLOW, FEWER, "SlowDown TooManyRequests ServerBusy"),
+    (HOLD, RIGHTS, "AccessDenied AuthorizationFailure AuthorizationPermissionMismatch InsufficientAccountPermissions UnauthorizedBlobOverwrite"),
+    (HOLD, "the account does not allow this request: check its state with the store",
+        "AccountIsDisabled AccountProblem AllAccessDisabled UserProjectMissing AuthorizationSourceIPMismatch KeyBasedAuthenticationNotPermitted"),
+    (HOLD, "the store rejects the credentials: check the options, or where the credentials come from",
+        "InvalidAccessKeyId InvalidToken SignatureDoesNotMatch AuthenticationFailed AuthenticationRequired XAdminUserNotFound \
+         NoAuthenticationInformation InvalidAuthenticationInfo InvalidIdentityToken ExpiredTokenException ExpiredToken \
+         invalid_client invalid_grant unauthorized_client IDPRejectedClaim"),
+    (HOLD, "the bucket does not exist: create it, or correct `url`", "NoSuchBucket ContainerNotFound ContainerDisabled"),
+    (HOLD, REGION, "AuthorizationHeaderMalformed PermanentRedirect IllegalLocationConstraintException"),
+    (HOLD, "this machine's clock differs from the store's: set it", "RequestTimeTooSkewed"),
+    (HOLD, "the object exceeds the store's limit: lower `object.bytes_max`", "EntityTooLarge RequestBodyTooLarge"),
+    (SLOW, "the store throttles requests", "SlowDown TooManyRequests ServerBusy"),
     (SLOW, "the store is unavailable", "ServiceUnavailable"),
-    (AGAIN, SAME_NAME, "ConditionalRequestConflict OperationAborted ContainerBeingDeleted"),
-    (AGAIN, LATE, "RequestTimeout OperationTimedOut"),
+    (AGAIN, "another request for the same object is in progress", "ConditionalRequestConflict OperationAborted ContainerBeingDeleted"),
+    (AGAIN, "the upload did not finish in time", "RequestTimeout OperationTimedOut"),
     (AGAIN, "the store failed", "InternalError"),
 ];
 

@@ -86,12 +86,9 @@ pub enum Format {
 pub(super) const FILE: &str = "file";
 
 /// For each kind of store: its scheme, its own options, and the message if they are used with another kind.
+#[rustfmt::skip]
 const SCHEMES: [(&str, &str, &str); 4] = [
-    (
-        "s3",
-        "region path_style access_key_id secret_access_key session_token sse kms_key",
-        "remove it; it is for \"s3://\"",
-    ),
+    ("s3", "region path_style access_key_id secret_access_key session_token sse kms_key", "remove it; it is for \"s3://\""),
     ("gs", "service_account_key", "remove it; it is for \"gs://\""),
     ("az", "account account_key sas_token", "remove it; it is for \"az://\""),
     (FILE, "", ""),
